@@ -1,0 +1,32 @@
+# Every check that CI runs, one target each. `make help` lists them.
+VENV ?= .venv
+RUN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help test lint types layers schema clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.ready: pyproject.toml uv.lock
+	sh scripts/bootstrap.sh $(VENV)
+	touch $@
+
+test: $(VENV)/.ready ## Run all tests
+	$(RUN)/python -m pytest -n 2 --dist loadscope
+
+lint: $(VENV)/.ready ## Check style and format
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(VENV)/.ready ## Check the types
+	$(RUN)/mypy
+
+layers: $(VENV)/.ready ## Check the layers
+	$(RUN)/lint-imports
+
+schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
+	$(RUN)/python -m broker.contract.schema docs/schema.json
+
+clean: ## Remove the virtual environment
+	rm -rf $(VENV)

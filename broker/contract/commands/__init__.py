@@ -1,0 +1,59 @@
+"""The command types: one module and one typed dataclass of parameters each, and the one table of them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
+from broker.contract.commands.restart_agent import RestartAgent
+from broker.contract.commands.start_agent import StartAgent
+from broker.contract.commands.stop_agent import StopAgent
+from broker.contract.messages import JsonObject
+from broker.errors import BrokerError
+
+__all__ = ["COMMAND_TYPES", "InvalidParameters", "parse_parameters"]
+
+COMMAND_TYPES: Mapping[str, type] = MappingProxyType(
+    {
+        "get-agent-configuration": GetAgentConfiguration,
+        "restart-agent": RestartAgent,
+        "start-agent": StartAgent,
+        "stop-agent": StopAgent,
+    }
+)
+
+# What the seed's forms put around every command's parameters, whatever its type.
+_SEED_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
+
+
+class InvalidParameters(BrokerError):
+    """A command's parameters are not those of its type."""
+
+
+def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, seed_form: bool = False) -> Any:
+    """Return the parameters as the dataclass `shape`; types are not coerced.
+
+    `seed_form` says that the command came in a form of the seed, whose wrapper keys are then ignored.
+    Raises InvalidParameters for a type outside the table, or a parameter unknown, missing or of a wrong type.
+    """
+    known = [field.name for field in fields(shape)]
+    ignored = _SEED_WRAPPER if seed_form else frozenset()
+    given = {name: value for name, value in parameters.items() if name in known or name not in ignored}
+    _refuse_unknown(command_type, [name for name in given if name not in known], known)
+    try:
+        return msgspec.convert(given, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidParameters(f"The parameters of {command_type} are wrong: {error}.") from error
+
+
+def _refuse_unknown(command_type: str, unknown: list[str], known: list[str]) -> None:
+    if unknown:
+        takes = _listing(known) if known else "no parameters"
+        raise InvalidParameters(f"{command_type} has no parameter {unknown[0][:80]!r}; it takes {takes}.")
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,150 @@
+"""The messages on the wire, as frozen dataclasses.
+
+Times are aware datetimes in UTC (RFC 3339 on the wire), durations are seconds, sizes are bytes.
+Absent optional members are left out of the JSON. Decoding is the codec's work, never dataclasses-json's:
+that library coerces in silence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from dataclasses_json import DataClassJsonMixin, config
+
+from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, Outcome
+
+__all__ = ["Ack", "Command", "Control", "Feedback", "JsonObject", "Origin", "Output", "Sequence", "Status"]
+
+JsonObject = dict[str, Any]
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _time() -> Any:
+    return field(metadata=config(encoder=_rfc3339))
+
+
+def _optional(encoder: Callable[[Any], Any] | None = None) -> Any:
+    return field(default=None, metadata=config(encoder=encoder, exclude=lambda value: value is None))
+
+
+def _optional_time() -> Any:
+    return _optional(_rfc3339)
+
+
+def _tuple_if_any() -> Any:
+    return field(default=(), metadata=config(encoder=list, exclude=lambda value: not value))
+
+
+@dataclass(frozen=True)
+class Origin(DataClassJsonMixin):
+    """Who asked for the command: a node or user, and the module that spoke for it."""
+
+    name: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Sequence(DataClassJsonMixin):
+    """A command's place in its agent's one contiguous run of numbers, which starts at 1 in each epoch."""
+
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Command(DataClassJsonMixin):
+    """One thing that one agent must do.
+
+    `original` keeps the JSON of a seed form as it came, so that feedback can echo it; `notes` says which fields were
+    filled in or not understood. `id` is a UUIDv7 when our server made it, else any string of at most 128 characters.
+    """
+
+    id: str
+    type: str
+    parameters: JsonObject
+    origin: Origin
+    created_at: datetime = _time()
+    expires_at: datetime | None = _optional_time()
+    timeout_s: float | None = _optional()
+    sequence: Sequence | None = _optional()
+    original: JsonObject | None = _optional()
+    notes: tuple[str, ...] = _tuple_if_any()
+
+
+@dataclass(frozen=True)
+class Output(DataClassJsonMixin):
+    """What a command's program printed: text, capped in bytes; `truncated` says that there was more."""
+
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Feedback(DataClassJsonMixin):
+    """What the agent says of one command (or, as a gap, of the sequence).
+
+    `command` echoes the command as the agent received it, with its `status`. A result has status "completed", an
+    outcome, and a digest that the ack must repeat; the digest is an opaque token to the server.
+    """
+
+    kind: FeedbackKind
+    agent: str
+    store_generation: str
+    incarnation: str
+    status: str
+    message: str
+    command_id: str | None = _optional()
+    command: JsonObject | None = _optional()
+    sequence: Sequence | None = _optional()
+    outcome: Outcome | None = _optional()
+    code: ErrorCode | None = _optional()
+    data: JsonObject | None = _optional()
+    output: Output | None = _optional()
+    started_at: datetime | None = _optional_time()
+    finished_at: datetime | None = _optional_time()
+    digest: str | None = _optional()
+    expected: int | None = _optional()
+    notes: tuple[str, ...] = _tuple_if_any()
+
+
+@dataclass(frozen=True)
+class Ack(DataClassJsonMixin):
+    """The server's word that it has committed the result with this digest."""
+
+    command_id: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Control(DataClassJsonMixin):
+    """A request about a command that must not wait behind the queue."""
+
+    action: ControlAction
+    command_id: str
+
+
+@dataclass(frozen=True)
+class Status(DataClassJsonMixin):
+    """The agent's retained word about itself; the last will replaces it by one with `online` false."""
+
+    agent: str
+    online: bool
+    version: str
+    incarnation: str
+    boot_id: str
+    store_generation: str
+    epoch: int | None = _optional()
+    last_sequence: int = 0
+    queue_depth: int = 0
+    results_waiting: int = 0
+    running_command: str | None = _optional()
+    supported_types: tuple[str, ...] = field(default=(), metadata=config(encoder=list))
+    accepts_unsigned: bool = False
+    service: JsonObject | None = _optional()
+    last_error: str | None = _optional()
+    updated_at: datetime | None = _optional_time()

@@ -1,0 +1,64 @@
+"""The topic scheme: one subtree an agent, `{prefix}/{agent}/{channel}`."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from broker.errors import BrokerError
+
+__all__ = ["AGENT_NAME", "Channel", "InvalidName", "Topics", "check_agent_name"]
+
+AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+
+
+class InvalidName(BrokerError):
+    """An agent name or topic prefix that the protocol does not allow."""
+
+
+class Channel(StrEnum):
+    """The last level of a topic. Server to agent: command, control, ack; agent to server: feedback, status."""
+
+    COMMAND = "command"
+    CONTROL = "control"
+    ACK = "ack"
+    FEEDBACK = "feedback"
+    STATUS = "status"
+
+
+def check_agent_name(name: str) -> str:
+    """Return `name` unchanged; raise InvalidName if it is no agent name."""
+    if not AGENT_NAME.fullmatch(name):
+        raise InvalidName(
+            f"{name[:80]!r} is not an agent name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Builds and takes apart the topics below one prefix (`acm` unless configured)."""
+
+    prefix: str = "acm"
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise InvalidName(
+                f"{self.prefix[:80]!r} is not a topic prefix: use letters, digits, '.', '_', '-' and single '/'."
+            )
+
+    def of(self, agent: str, channel: Channel) -> str:
+        """Return the topic of one agent's channel."""
+        return f"{self.prefix}/{check_agent_name(agent)}/{channel}"
+
+    def of_all(self, channel: Channel) -> str:
+        """Return the filter that matches this channel of every agent (MQTT 5 section 4.7.1.3)."""
+        return f"{self.prefix}/+/{channel}"
+
+    def agent_of(self, topic: str) -> str | None:
+        """Return the agent that a topic belongs to, or None if it lies outside the scheme."""
+        head, _, rest = topic.rpartition("/")
+        prefix, _, agent = head.rpartition("/")
+        known = prefix == self.prefix and rest in Channel.__members__.values()
+        return agent if known and AGENT_NAME.fullmatch(agent) else None

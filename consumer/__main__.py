@@ -1,0 +1,5 @@
+"""`python -m consumer` is acm-agent."""
+
+from consumer.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""Every error that this package raises."""
+
+__all__ = [
+    "ConfigurationError",
+    "ConsumerError",
+    "HandlerTableError",
+    "ServiceError",
+    "StateDirectoryInUse",
+    "StoreError",
+    "StoreFull",
+]
+
+
+class ConsumerError(Exception):
+    """Root of the errors of `consumer`. Its text is one sentence meant for the user."""
+
+
+class ConfigurationError(ConsumerError):
+    """The agent's configuration says something that cannot be used."""
+
+
+class StoreError(ConsumerError):
+    """The command store cannot do its work."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room for another command; results can still be reported and commands deleted."""
+
+
+class StateDirectoryInUse(StoreError):
+    """Another agent holds the state directory."""
+
+
+class ServiceError(ConsumerError):
+    """The managed service could not be started, stopped or looked at."""
+
+
+class HandlerTableError(ConsumerError):
+    """Two handlers claim the same command type."""

@@ -1,0 +1,15 @@
+"""stop-agent: the managed service is stopped and stays so; the agent itself stays reachable."""
+
+from broker.contract.commands.stop_agent import StopAgent
+from broker.contract.messages import Command
+from consumer.handlers.base import Context, Handler, Interruption, Result
+
+__all__ = ["HANDLER"]
+
+
+def _execute(command: Command, parameters: StopAgent, context: Context) -> Result:
+    state = context.service.stop(context.deadline)
+    return Result("The service is stopped and stays so until start-agent.", {"service": state.kind})
+
+
+HANDLER = Handler("stop-agent", Interruption.RERUN, StopAgent, _execute)

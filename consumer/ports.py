@@ -1,0 +1,146 @@
+"""What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
+
+from collections.abc import Sequence as Listing
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from broker.contract.messages import Command, Feedback, JsonObject, Sequence, Status
+from broker.contract.states import State
+
+__all__ = ["Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+
+
+class Clock(Protocol):
+    """Where the parts read the time."""
+
+    def now(self) -> datetime:
+        """Return the wall clock, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+
+@dataclass(frozen=True)
+class StoredCommand:
+    """One command as the store keeps it. `key` orders by arrival; `begun_by` is the incarnation that started it."""
+
+    key: str
+    command: Command
+    state: State
+    received_at: datetime
+    started_at: datetime | None = None
+    begun_by: str | None = None
+    result: Feedback | None = None
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What outlives a deleted command, so that a repeat of it is answered and never run."""
+
+    result: Feedback
+    expires_at: datetime
+
+
+class CommandStore(Protocol):
+    """Durable commands in order of arrival. One writer. Each call outside `transaction()` commits (fsync) by itself.
+
+    All methods raise StoreError when the disk fails; store_command and remember_cancel raise StoreFull when it is full.
+    """
+
+    store_generation: str
+    last_sequence: Sequence | None
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit everything inside together, or nothing of it when it raises."""
+
+    def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
+        """Append a pending command; advances last_sequence if the command has a sequence."""
+
+    def find(self, command_id: str) -> StoredCommand | None:
+        """Return the live command with this id."""
+
+    def find_tombstone(self, command_id: str) -> Tombstone | None:
+        """Return what is left of a deleted command."""
+
+    def find_id(self, prefix: str) -> str | None:
+        """Return the id, live or deleted, that starts with `prefix`."""
+
+    def get_next_command(self) -> StoredCommand | None:
+        """Return the oldest pending command."""
+
+    def get_next_commands(self, limit: int) -> list[StoredCommand]:
+        """Return the oldest pending commands in order, at most `limit`."""
+
+    def in_processing(self) -> list[StoredCommand]:
+        """Return the commands found in processing, in order."""
+
+    def with_results(self) -> list[StoredCommand]:
+        """Return the done commands, in order."""
+
+    def all_commands(self) -> list[StoredCommand]:
+        """Return every live command in order."""
+
+    def mark_processing(self, key: str, started_at: datetime, incarnation: str) -> StoredCommand:
+        """Turn a pending command into processing."""
+
+    def mark_completed(self, key: str, result: Feedback) -> StoredCommand:
+        """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""
+
+    def delete_completed_commands(self, keys: Listing[str], tombstones_expire_at: datetime) -> None:
+        """Delete done commands, leaving a tombstone for each."""
+
+    def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
+        """Keep a cancel of a command that has not arrived."""
+
+    def is_cancelled(self, command_id: str) -> bool:
+        """Say whether a cancel for this id was remembered."""
+
+    def drop_expired(self, now: datetime) -> int:
+        """Delete expired tombstones and cancels; return how many."""
+
+    def pending_count(self) -> int:
+        """Return how many commands wait for their turn or run."""
+
+    def done_count(self) -> int:
+        """Return how many results wait for their ack."""
+
+    def close(self) -> None:
+        """Release the files and the lock."""
+
+
+class Comms(Protocol):
+    """What the agent sends."""
+
+    def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
+        """Publish feedback at QoS 1, several in one frame; never blocks, may be lost."""
+
+    def publish_status(self, status: Status) -> None:
+        """Publish the retained status."""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What the managed service is doing; `incarnation` differs for each start of it."""
+
+    kind: str
+    running: bool
+    incarnation: str | None = None
+    detail: JsonObject | None = None
+
+
+class Service(Protocol):
+    """What the agent manages: a child process, a systemd unit, or the embedding program. All raise ServiceError."""
+
+    def state(self) -> ServiceState:
+        """Look at the service."""
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start it if it does not run; `deadline` is in seconds of the monotonic clock."""
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop it and remember the wish across restarts of the agent."""
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Replace the running incarnation by a new one."""

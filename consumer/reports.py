@@ -1,0 +1,81 @@
+"""Makes the agent's feedback: one place that fills in who speaks and computes the digest of a result."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+
+from broker.contract.messages import Command, Feedback, JsonObject, Sequence
+from broker.contract.states import FeedbackKind, Outcome, State
+from consumer.handlers.base import Result
+from consumer.ports import StoredCommand
+
+__all__ = ["Reports"]
+
+
+def _echo(command: Command, state: State) -> JsonObject:
+    return {**(command.original or command.to_dict()), "status": str(state)}
+
+
+def _with_digest(result: Feedback) -> Feedback:
+    return replace(result, digest=hashlib.sha256(msgspec.json.encode(result)).hexdigest())
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Speaks for one incarnation of one agent with one command store."""
+
+    agent: str
+    incarnation: str
+    store_generation: str
+
+    def _feedback(self, kind: FeedbackKind, status: str, message: str) -> Feedback:
+        return Feedback(kind, self.agent, self.store_generation, self.incarnation, status, message)
+
+    def accepted(self, command: Command, state: State = State.PENDING) -> Feedback:
+        """Say that the command is in the store; sent only after the commit."""
+        return replace(
+            self._feedback(FeedbackKind.ACCEPTED, str(state), "The command is stored."),
+            command_id=command.id,
+            sequence=command.sequence,
+            notes=command.notes,
+        )
+
+    def begun(self, command: Command) -> Feedback:
+        """Say that the command runs."""
+        return replace(
+            self._feedback(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs."),
+            command_id=command.id,
+        )
+
+    def gap(self, asked: Sequence, expected: int) -> Feedback:
+        """Say that numbers before `asked` are missing and which one must come next in that epoch."""
+        message = f"Number {asked.number} came, but {expected} must come first; send again from there."
+        gap = self._feedback(FeedbackKind.GAP, str(State.PENDING), message)
+        return replace(gap, sequence=asked, expected=expected)
+
+    def result(
+        self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
+    ) -> Feedback:
+        """Turn what a handler returned into the command's one final result, with its digest."""
+        feedback = self._feedback(FeedbackKind.RESULT, "completed", result.message)
+        return _with_digest(
+            replace(
+                feedback,
+                command_id=command.id,
+                command=_echo(command, State.PROCESSING),
+                sequence=command.sequence,
+                outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
+                code=result.code,
+                data=result.data,
+                output=result.output,
+                started_at=started_at,
+                finished_at=finished_at,
+                notes=command.notes,
+            )
+        )
+
+    def state_of(self, stored: StoredCommand) -> Feedback:
+        """Answer a repeated command: its result if it has one, else that it is stored."""
+        return stored.result or self.accepted(stored.command, stored.state)

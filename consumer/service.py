@@ -1,0 +1,281 @@
+"""What an agent may manage: nothing (its own process), a child process, a systemd unit, or the embedding program."""
+
+import os
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from consumer.errors import ServiceError
+from consumer.ports import Clock, ServiceState
+
+__all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Wish:
+    """Remembers, across restarts of the agent, that the service is to stay stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the user's last wish was a stopped service."""
+        return self._path.exists()
+
+    def set_stopped(self, stopped: bool) -> None:
+        """Keep the wish durably (fsync of the directory)."""
+        if stopped:
+            self._path.touch()
+        else:
+            self._path.unlink(missing_ok=True)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class NoService:
+    """Nothing beside the agent's own process: start and stop have no object, restart replaces the process itself."""
+
+    def state(self) -> ServiceState:
+        """Return a state of kind `none`."""
+        return ServiceState("none", running=False)
+
+    def start(self, deadline: float) -> ServiceState:
+        """Raise ServiceError: there is nothing to start."""
+        raise ServiceError("This agent manages no service; configure [service] to use start-agent and stop-agent.")
+
+    stop = start
+    restart = start
+
+
+class CallbackService:
+    """The embedding program: the callbacks start and stop it and say its incarnation (None when it does not run)."""
+
+    def __init__(
+        self,
+        start: Callable[[], None],
+        stop: Callable[[], None],
+        incarnation: Callable[[], str | None],
+        wish: Wish,
+    ) -> None:
+        self._start = start
+        self._stop = stop
+        self._incarnation = incarnation
+        self._wish = wish
+
+    def state(self) -> ServiceState:
+        """Ask the program."""
+        incarnation = self._incarnation()
+        return ServiceState("callbacks", incarnation is not None, incarnation)
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start the program unless it runs."""
+        self._wish.set_stopped(False)
+        if not self.state().running:
+            self._start()
+        return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop the program and remember the wish."""
+        self._wish.set_stopped(True)
+        if self.state().running:
+            self._stop()
+        return self.state()
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Stop, then start."""
+        self.stop(deadline)
+        return self.start(deadline)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """Remembers the child in a file, so that the next agent finds one that outlived a killed agent."""
+
+    path: Path
+
+    def write(self, pid: int) -> None:
+        self.path.write_text(f"{pid} {_start_time(pid)}")
+
+    def find(self) -> int | None:
+        """Return the process id of a child that still runs; its start time tells it from a reused id."""
+        try:
+            pid, started = self.path.read_text().split()
+        except (OSError, ValueError):
+            return None
+        return int(pid) if started == _start_time(int(pid)) else None
+
+
+def _start_time(pid: int) -> str:
+    """Return field 22 of /proc/PID/stat (proc(5)), or nothing for a process that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+class ChildService:
+    """A child process in a process group of its own, started again when it dies, with growing waits.
+
+    `supervise` must be called from time to time; it starts what should run. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        argv: Listing[str],
+        directory: Path,
+        clock: Clock,
+        waits: Callable[[], Iterator[float]],
+        *,
+        grace_s: float,
+    ) -> None:
+        self._argv = list(argv)
+        self._wish = Wish(directory / "service-stopped")
+        self._trace = _Trace(directory / "service.pid")
+        self._clock = clock
+        self._new_waits = waits
+        self._waits = waits()
+        self._grace_s = grace_s
+        self._lock = threading.RLock()
+        self._pause = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._incarnation: str | None = None
+        self._start_at = 0.0
+
+    def state(self) -> ServiceState:
+        """Look at the child."""
+        with self._lock:
+            if self._child is None or self._child.poll() is not None:
+                return ServiceState("child", running=False)
+            return ServiceState("child", True, self._incarnation, {"pid": self._child.pid})
+
+    def supervise(self) -> None:
+        """Start the child when it should run and its wait is over."""
+        with self._lock:
+            if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
+                return
+            if self._child is not None:
+                _log.warning("service_died", exit_status=self._child.returncode)
+            self._start_at = self._clock.monotonic() + next(self._waits)
+            try:
+                self._spawn()
+            except ServiceError as error:
+                _log.error("service_not_started", reason=str(error))
+
+    def _spawn(self) -> None:
+        self._end_orphan()
+        try:
+            self._child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
+        self._trace.write(self._child.pid)
+        self._incarnation = uuid.uuid4().hex
+
+    def _end_orphan(self) -> None:
+        pid = self._trace.find()
+        if pid is None:
+            return
+        _log.warning("service_outlived_agent", pid=pid)
+        os.killpg(pid, signal.SIGTERM)
+        end = self._clock.monotonic() + self._grace_s
+        while self._trace.find() is not None and self._clock.monotonic() < end:
+            self._pause.wait(0.05)
+        if self._trace.find() is not None:
+            os.killpg(pid, signal.SIGKILL)
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start the child unless it runs, and forget the wish to keep it stopped."""
+        with self._lock:
+            self._wish.set_stopped(False)
+            self._waits = self._new_waits()
+            if not self.state().running:
+                self._spawn()
+            return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop the child: TERM to its group, KILL after the grace; remember the wish."""
+        with self._lock:
+            self._wish.set_stopped(True)
+            self.shut_down()
+            return self.state()
+
+    def shut_down(self) -> None:
+        """Stop the child without a wish, as when the agent itself ends."""
+        with self._lock:
+            child = self._child
+            if child is None:
+                self._end_orphan()
+            if child is None or child.poll() is not None:
+                return
+            os.killpg(child.pid, signal.SIGTERM)
+            try:
+                child.wait(self._grace_s)
+            except subprocess.TimeoutExpired:
+                _log.warning("service_killed", pid=child.pid, grace_s=self._grace_s)
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Replace the child by a new one."""
+        with self._lock:
+            self.shut_down()
+            return self.start(deadline)
+
+
+class SystemdService:
+    """A systemd unit, by systemctl. Its incarnation is systemd's InvocationID (systemd.exec(5))."""
+
+    def __init__(self, unit: str, clock: Clock, systemctl: str = "systemctl") -> None:
+        self._unit = unit
+        self._clock = clock
+        self._systemctl = systemctl
+
+    def _call(self, *arguments: str, deadline: float) -> str:
+        left = max(0.1, deadline - self._clock.monotonic())
+        try:
+            done = subprocess.run(
+                [self._systemctl, *arguments], capture_output=True, text=True, timeout=left, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServiceError(f"systemctl {arguments[0]} {self._unit} did not end in time.") from error
+        except OSError as error:
+            raise ServiceError(f"systemctl could not be run: {error.strerror}.") from error
+        if done.returncode:
+            raise ServiceError(f"systemctl {arguments[0]} {self._unit} failed: {done.stderr.strip()[:500]}")
+        return done.stdout
+
+    def state(self) -> ServiceState:
+        """Ask systemd."""
+        deadline = self._clock.monotonic() + 10
+        shown = self._call("show", self._unit, "--property=ActiveState,InvocationID,MainPID", deadline=deadline)
+        values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        running = values.get("ActiveState") in {"active", "reloading"}
+        incarnation = values.get("InvocationID") if running else None
+        return ServiceState("systemd", running, incarnation, {"unit": self._unit})
+
+    def start(self, deadline: float) -> ServiceState:
+        """Enable and start the unit."""
+        self._call("enable", "--now", self._unit, deadline=deadline)
+        return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Disable and stop the unit, so that it stays stopped after a reboot as well."""
+        self._call("disable", "--now", self._unit, deadline=deadline)
+        return self.state()
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Restart the unit."""
+        self._call("restart", self._unit, deadline=deadline)
+        return self.state()

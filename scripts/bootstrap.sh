@@ -1,0 +1,17 @@
+#!/bin/sh
+# Makes the virtual environment named by $1 with the locked dependencies; installs by apt what Debian leaves out.
+set -eu
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+install() {
+    echo "bootstrap: installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+}
+
+python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install mosquitto mosquitto-clients
+python3 -m venv "$1"
+"$1/bin/pip" install --quiet "uv>=0.5"
+UV_PROJECT_ENVIRONMENT="$1" "$1/bin/uv" sync --frozen --inexact --quiet

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Makes sure that a Docker engine answers and that the image debian:bookworm-slim exists.
+# Installs, as root and by apt, what is missing; without a reachable registry the image is made by debootstrap.
+set -euo pipefail
+
+BASE=debian:bookworm-slim
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/acm
+
+say() { echo "docker.sh: $*" >&2; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+engine_answers() { timeout 10 docker version >/dev/null 2>&1; }
+
+install() {
+    say "installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$CACHE/apt.log" 2>&1 ||
+        { tail -20 "$CACHE/apt.log" >&2; say "apt-get install $* failed"; exit 1; }
+}
+
+ensure_engine() {
+    engine_answers && return
+    command -v dockerd >/dev/null || install docker.io debootstrap iptables mosquitto mosquitto-clients ca-certificates
+    engine_answers && return
+    say "starting dockerd (log: $CACHE/dockerd.log)"
+    as_root setsid dockerd >"$CACHE/dockerd.log" 2>&1 </dev/null &
+    for _ in $(seq 60); do
+        engine_answers && return
+        sleep 1
+    done
+    tail -20 "$CACHE/dockerd.log" >&2
+    say "no Docker engine answers after 60 s"
+    exit 1
+}
+
+make_base() {
+    command -v debootstrap >/dev/null || install debootstrap ca-certificates
+    say "no registry is reached: making $BASE by debootstrap (about a minute)"
+    local root
+    root=$(mktemp -d)
+    as_root debootstrap --variant=minbase --include=ca-certificates bookworm "$root/rootfs" >"$CACHE/debootstrap.log" 2>&1 ||
+        { tail -20 "$CACHE/debootstrap.log" >&2; say "debootstrap failed"; exit 1; }
+    as_root rm -rf "$root/rootfs/var/cache/apt/archives" "$root/rootfs/var/lib/apt/lists"
+    as_root mkdir -p "$root/rootfs/var/cache/apt/archives/partial" "$root/rootfs/var/lib/apt/lists/partial"
+    as_root tar -C "$root/rootfs" -c . >"$CACHE/bookworm-slim.tar.part"
+    as_root rm -rf "$root"
+    mv "$CACHE/bookworm-slim.tar.part" "$CACHE/bookworm-slim.tar"
+}
+
+ensure_base() {
+    docker image inspect "$BASE" >/dev/null 2>&1 && return
+    timeout 60 docker pull -q "$BASE" >/dev/null 2>&1 && return
+    [ -s "$CACHE/bookworm-slim.tar" ] || make_base
+    docker import --change 'CMD ["bash"]' "$CACHE/bookworm-slim.tar" "$BASE" >/dev/null
+}
+
+mkdir -p "$CACHE"
+ensure_engine
+ensure_base
+say "engine $(docker version --format '{{.Server.Version}}') and image $BASE are ready"

@@ -1,0 +1,276 @@
+"""What the codec takes, and what it refuses with one DecodeError."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.contract.codec import (
+    MAX_DEPTH,
+    MAX_FRAME_BYTES,
+    DecodeError,
+    decode_acks,
+    decode_commands,
+    decode_controls,
+    decode_feedbacks,
+    decode_status,
+    encode,
+)
+from broker.contract.messages import Ack, Command, Feedback, Origin, Sequence
+from broker.contract.states import FeedbackKind
+
+RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def decode(frame: bytes, max_bytes: int | None = MAX_FRAME_BYTES) -> list[Command]:
+    return decode_commands(frame, received_at=RECEIVED_AT, new_id=lambda: "new-id", max_bytes=max_bytes)
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "c1",
+        "type": "restart-agent",
+        "parameters": {},
+        "origin": {"name": "node01", "module": "server"},
+        "created_at": "2026-03-01T12:00:00Z",
+        **changes,
+    }
+
+
+def frame(**changes: Any) -> bytes:
+    return json.dumps(body(**changes)).encode()
+
+
+def with_parameter(literal: bytes) -> bytes:
+    return frame(parameters={"p": 0}).replace(b'"p": 0', b'"p": ' + literal)
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+DECODERS: list[Callable[[bytes], Any]] = [decode, decode_controls, decode_acks, decode_feedbacks, decode_status]
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+OBJECT = st.dictionaries(st.text(), JSON, max_size=4)
+NAME = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=128)
+TIME = st.datetimes(timezones=st.just(UTC))
+COMMAND = st.builds(
+    Command,
+    id=NAME,
+    type=NAME,
+    parameters=OBJECT,
+    origin=st.builds(Origin, name=st.text(), module=st.text()),
+    created_at=TIME,
+    expires_at=st.none() | TIME,
+    timeout_s=st.none() | st.floats(min_value=1e-300, allow_infinity=False),
+    sequence=st.none() | st.builds(Sequence, epoch=st.integers(0, 2**31), number=st.integers(1, 2**63 - 1)),
+    original=st.none() | OBJECT,
+    notes=st.lists(st.text(), max_size=3).map(tuple),
+)
+COMMAND_MEMBERS = "id type parameters origin created_at expires_at timeout_s sequence command action document_id"
+OTHER_MEMBERS = "args target status user source kind agent digest command_id name module epoch number"
+MEMBER = st.sampled_from([*COMMAND_MEMBERS.split(), *OTHER_MEMBERS.split()])
+NEAR_MISS = st.recursive(
+    JSON | st.sampled_from(["restart", "cancel", "result", "2026-03-01T12:00:00Z", "0001-01-01T00:00:00+14:00"]),
+    lambda inner: st.dictionaries(MEMBER, inner, max_size=10) | st.lists(inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.lists(COMMAND, max_size=3))
+def test_commands_come_back_as_they_were_sent(commands: list[Command]) -> None:
+    assert decode(encode(commands)) == commands
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@given(st.binary() | st.text().map(str.encode) | NEAR_MISS.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_give_a_value_or_a_decode_error(decoder: Callable[[bytes], Any], data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        decoder(data)
+
+
+@given(MEMBER, NEAR_MISS)
+def test_a_command_with_any_member_changed_gives_a_value_or_a_decode_error(name: str, value: Any) -> None:
+    with contextlib.suppress(DecodeError):
+        decode(frame(**{name: value}))
+
+
+def test_one_message_is_an_object_and_several_are_an_array() -> None:
+    ack = Ack("c1", "d1")
+    assert encode([ack]) == b'{"command_id":"c1","digest":"d1"}'
+    assert decode_acks(encode([ack, ack])) == [ack, ack]
+    assert decode_acks(encode([])) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff{}", "not JSON in UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'"text"', "not a valid command"),
+        (b"null", "not a valid command"),
+        (b"[1]", r"`\$\[0\]`"),
+        (frame().replace(b'"id": "c1"', b'"id": "c1", "id": "c2"'), "same key twice"),
+        (with_parameter(b"NaN"), "NaN is not"),
+        (with_parameter(b"-Infinity"), "Infinity is not"),
+        (with_parameter(b"1e400"), "too large"),
+        (with_parameter(b"9223372036854775808"), "64 bits"),
+        (with_parameter(b"1" * 5000), "not JSON"),
+        (with_parameter(b'"\\ud800"'), "surrogate"),
+        (with_parameter(b'{"\\uDC00": 1}'), "surrogate"),
+        (with_parameter(b"\xed\xa0\x80"), "UTF-8"),
+        (with_parameter(b"[" * 100_000 + b"]" * 100_000), "deep"),
+        (frame(id=1), r"expected `str`, got `int` - at `\$\.id`"),
+        (frame(id=""), r"`\$\.id`"),
+        (frame(id="x" * 129), r"`\$\.id`"),
+        (frame(id="a\nb"), r"`\$\.id`"),
+        (frame(type="\u0000"), r"`\$\.type`"),
+        (frame(parameters=[]), r"`\$\.parameters`"),
+        (frame(origin={"name": "n"}), "module"),
+        (frame(timeout_s=True), r"`\$\.timeout_s`"),
+        (frame(timeout_s="3"), r"`\$\.timeout_s`"),
+        (frame(timeout_s=0), r"`\$\.timeout_s`"),
+        (frame(timeout_s=-1.5), r"`\$\.timeout_s`"),
+        (frame(sequence={"epoch": 1, "number": 0}), r"`\$\.sequence\.number`"),
+        (frame(sequence={"epoch": -1, "number": 1}), r"`\$\.sequence\.epoch`"),
+        (frame(sequence={"epoch": 1, "number": 1.5}), r"`\$\.sequence\.number`"),
+        (frame(created_at="2026-03-01T12:00:00"), r"`\$\.created_at` has no time zone"),
+        (frame(expires_at="2026-03-01T12:00:00"), r"`\$\.expires_at` has no time zone"),
+        (frame(expires_at="0001-01-01T00:00:00+14:00"), "years"),
+        (frame(created_at=1700000000), r"`\$\.created_at`"),
+    ],
+)
+def test_what_is_not_a_command_is_refused_with_a_reason(bad: bytes, says: str) -> None:
+    with pytest.raises(DecodeError, match=f"(?i){says}"):
+        decode(bad)
+
+
+def test_a_refusal_names_the_message_in_a_batch() -> None:
+    batch = json.dumps([body(), body(id=7)]).encode()
+    with pytest.raises(DecodeError, match=r"`\$\[1\]\.id`"):
+        decode(batch)
+
+
+def test_a_refusal_stays_short() -> None:
+    with pytest.raises(DecodeError) as refusal:
+        decode_controls(json.dumps({"action": "x" * 10_000, "command_id": "c1"}).encode())
+    assert len(str(refusal.value)) < 400
+
+
+def test_the_size_is_checked_before_anything_is_parsed() -> None:
+    largest = frame().ljust(MAX_FRAME_BYTES)
+    assert len(decode(largest)) == 1
+    for decoder in DECODERS:
+        with pytest.raises(DecodeError, match="262145 bytes"):
+            decoder(b"{" + b" " * MAX_FRAME_BYTES)
+
+
+def test_a_store_can_read_back_what_outgrew_its_frame() -> None:
+    commands = decode(json.dumps({"command": "restart", "parameters": {"data": "x" * 200_000}}).encode())
+    stored = encode(commands)
+    assert len(stored) > MAX_FRAME_BYTES
+    assert decode(stored, max_bytes=None) == commands
+
+
+def test_depth_is_capped() -> None:
+    assert decode(frame(parameters={"p": nested(MAX_DEPTH - 2)}))
+    with pytest.raises(DecodeError, match="32 deep"):
+        decode(frame(parameters={"p": nested(MAX_DEPTH - 1)}))
+
+
+def test_many_shallow_values_are_not_deep() -> None:
+    assert decode(frame(parameters={"p": [[] for _ in range(MAX_DEPTH * 2)]}))
+
+
+def test_the_deepest_command_can_be_stored_and_echoed(feedback: Callable[..., Feedback]) -> None:
+    seed = {"command": "restart", "parameters": {"p": nested(MAX_DEPTH - 4)}}
+    (command,) = decode(json.dumps(seed).encode())
+    assert decode(encode([command])) == [command]
+    echo = feedback(command=body(parameters={"p": nested(MAX_DEPTH - 2)}))
+    assert decode_feedbacks(encode([echo, echo])) == [echo, echo]
+
+
+@pytest.fixture
+def feedback() -> Callable[..., Feedback]:
+    def make(**changes: Any) -> Feedback:
+        known = {"agent": "a", "store_generation": "g", "incarnation": "i", "status": "completed", "message": "m"}
+        return Feedback(kind=FeedbackKind.RESULT, **(known | changes))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"command_id": ""}, r"\$\.command_id"),
+        ({"expected": 0}, r"\$\.expected"),
+        ({"sequence": Sequence(1, 0)}, r"\$\.sequence\.number"),
+        ({"finished_at": datetime(2026, 3, 1)}, r"\$\.finished_at"),
+        ({"kind": "other"}, r"\$\.kind"),
+    ],
+)
+def test_bad_feedback_is_refused(feedback: Callable[..., Feedback], changes: dict[str, Any], path: str) -> None:
+    values = feedback().to_dict() | {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in changes.items()
+    }
+    if isinstance(values.get("sequence"), Sequence):
+        values["sequence"] = values["sequence"].to_dict()
+    with pytest.raises(DecodeError, match=path):
+        decode_feedbacks(json.dumps(values).encode())
+
+
+def test_times_are_normalised_to_utc() -> None:
+    (command,) = decode(frame(created_at="2026-03-01T14:00:00+02:00"))
+    assert command.created_at == datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    assert command.created_at.tzinfo is UTC
+
+
+def test_unknown_fields_of_a_command_are_ignored_and_named() -> None:
+    (command,) = decode(frame(zebra=1, x=None, notes=["first"]))
+    assert command.notes == ("first", "unknown field 'x' was ignored", "unknown field 'zebra' was ignored")
+
+
+def test_no_more_unknown_fields_are_named_than_a_message_should_carry() -> None:
+    (command,) = decode(frame(**{f"x{number:03}": 0 for number in range(100)}))
+    assert len(command.notes) == 17
+    assert command.notes[-1] == "84 more unknown fields were ignored"
+
+
+def test_unknown_fields_of_controls_and_acks_are_ignored() -> None:
+    (control,) = decode_controls(b'{"action":"cancel","command_id":"c1","x":1}')
+    assert control.command_id == "c1"
+    assert decode_acks(b'{"command_id":"c1","digest":"d","x":1}') == [Ack("c1", "d")]
+
+
+@pytest.mark.parametrize("decoder", [decode_controls, decode_acks])
+def test_command_ids_are_checked_wherever_they_stand(decoder: Callable[[bytes], Any]) -> None:
+    with pytest.raises(DecodeError, match="command_id"):
+        decoder(b'{"action":"cancel","digest":"d","command_id":"a\\u0007"}')
+
+
+def test_a_status_counts_from_nought_and_stands_alone() -> None:
+    status = {"agent": "a", "online": True, "version": "1", "incarnation": "i", "boot_id": "b", "store_generation": "g"}
+    assert decode_status(json.dumps(status).encode()).queue_depth == 0
+    with pytest.raises(DecodeError, match="queue_depth"):
+        decode_status(json.dumps({**status, "queue_depth": -1}).encode())
+    with pytest.raises(DecodeError, match="status"):
+        decode_status(json.dumps([status]).encode())
