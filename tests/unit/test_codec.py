@@ -205,6 +205,8 @@ def test_the_deepest_command_can_be_stored_and_echoed(feedback: Callable[..., Fe
     seed = {"command": "restart", "parameters": {"p": nested(MAX_DEPTH - 4)}}
     (command,) = decode(json.dumps(seed).encode())
     assert decode(encode([command])) == [command]
+    with pytest.raises(DecodeError, match="30 deep"):
+        decode(json.dumps(seed | {"parameters": {"p": nested(MAX_DEPTH - 3)}}).encode())
     echo = feedback(command=body(parameters={"p": nested(MAX_DEPTH - 2)}))
     assert decode_feedbacks(encode([echo, echo])) == [echo, echo]
 

@@ -1,0 +1,203 @@
+"""An agent process on a real Mosquitto: stored, acknowledged, run, reported, acked, deleted."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.mosquitto import EmbeddedMosquitto
+from broker.mqtt import MqttConnection
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMS = sorted((ROOT / "tests" / "contract" / "frames").glob("seed-?.json"))
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
+    return value
+
+
+class Desk:
+    """Plays the server by hand: publishes what the test says and keeps what the agent says."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url = url
+        self.state = directory / "state"
+        self.log = directory / "agent.log"
+        self.feedback: list[dict[str, Any]] = []
+        self.status: list[dict[str, Any]] = []
+        self.connection = MqttConnection(
+            url,
+            client_id="desk",
+            clean_start=True,
+            session_expiry_s=0,
+            subscriptions=["acm/web-01/feedback", "acm/web-01/status"],
+        )
+        self.agents: list[subprocess.Popen[bytes]] = []
+
+    def start_agent(self, *arguments: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "consumer", "run", "--agent", "web-01", "--broker", self.url]
+        with self.log.open("ab") as log:
+            agent = subprocess.Popen([*argv, "--state", str(self.state), *arguments], cwd=ROOT, stdout=log, stderr=log)
+        self.agents.append(agent)
+        return agent
+
+    def send(self, channel: str, message: Any, retain: bool = False) -> None:
+        payload = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.connection.publish(f"acm/web-01/{channel}", payload, retain=retain)
+
+    def listen(self) -> None:
+        arrived = self.connection.drain(0.1)
+        for delivery in arrived:
+            frame = json.loads(delivery.payload)
+            kept = self.feedback if delivery.topic.endswith("feedback") else self.status
+            kept += frame if isinstance(frame, list) else [frame]
+        self.connection.acknowledge(arrived)
+
+    def results(self) -> list[dict[str, Any]]:
+        self.listen()
+        return [item for item in self.feedback if item["status"] == "completed"]
+
+    def wait_online(self) -> dict[str, Any]:
+        def online() -> Any:
+            self.listen()
+            return self.status and self.status[-1]["online"] and self.status[-1]
+
+        return dict(wait_for(online, f"the agent to be online: {self.log.read_text()}"))
+
+    def queue(self) -> list[dict[str, Any]]:
+        argv = [sys.executable, "-m", "consumer", "queue", "--state", str(self.state), "--json"]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+        return list(json.loads(done.stdout))
+
+    def ack(self, result: dict[str, Any]) -> None:
+        self.send("ack", {"command_id": result["command_id"], "digest": result["digest"]})
+
+
+def command(name: str, number: int, command_type: str = "get-agent-configuration") -> dict[str, Any]:
+    return {
+        "id": name,
+        "type": command_type,
+        "parameters": {},
+        "origin": {"name": "desk", "module": "test"},
+        "created_at": "2026-01-02T03:04:05Z",
+        "sequence": {"epoch": 1, "number": number},
+    }
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with EmbeddedMosquitto() as broker:
+        desk = Desk(broker.url, tmp_path)
+        with desk.connection:
+            assert desk.connection.wait_connected(10)
+            yield desk
+            for agent in desk.agents:
+                if agent.poll() is None:
+                    agent.terminate()
+                    agent.wait(15)
+
+
+def test_the_result_stays_until_its_ack_and_is_deleted_by_it(desk: Desk) -> None:
+    desk.start_agent()
+    desk.wait_online()
+    desk.send("command", command("a", 1))
+    result = wait_for(desk.results, "the result")[0]
+    assert (result["outcome"], result["command"]["status"]) == ("success", "processing")
+    assert [(row["id"], row["state"]) for row in desk.queue()] == [("a", "done")]
+    desk.ack({**result, "digest": "another"})
+    desk.send("command", command("b", 2))
+    wait_for(lambda: len({item["command_id"] for item in desk.results()}) == 2, "the second result")
+    assert [row["id"] for row in desk.queue()] == ["a", "b"]
+    for item in desk.results():
+        desk.ack(item)
+    wait_for(lambda: desk.queue() == [], "the deletion")
+
+
+def test_a_restart_is_proved_by_a_new_incarnation_and_runs_once(desk: Desk) -> None:
+    desk.start_agent()
+    before = desk.wait_online()["incarnation"]
+    desk.send("command", command("a", 1, "restart-agent"))
+    result = wait_for(desk.results, "the result")[0]
+    assert (result["outcome"], result["data"]["started_by"]) == ("success", "command")
+    assert result["data"]["previous_incarnation"] == before != result["incarnation"]
+    desk.ack(result)
+    wait_for(lambda: desk.queue() == [], "the deletion")
+    desk.send("command", command("a", 1, "restart-agent"))
+    again = wait_for(lambda: len(desk.results()) > 1 and desk.results()[-1], "the answer to the repeat")
+    assert again["digest"] == result["digest"]
+
+
+def test_a_number_too_high_is_answered_with_the_gap(desk: Desk) -> None:
+    desk.start_agent()
+    desk.wait_online()
+    desk.send("command", command("c", 3))
+
+    def gaps() -> Any:
+        desk.listen()
+        return [item for item in desk.feedback if item["kind"] == "gap"]
+
+    assert wait_for(gaps, "the gap")[0]["expected"] == 1
+    assert desk.queue() == []
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("accepting", [True, False])
+def test_a_seed_form_gives_one_completed_feedback(desk: Desk, form: Path, accepting: bool) -> None:
+    desk.start_agent(*(["--accept-unsigned"] if accepting else []))
+    desk.wait_online()
+    original = json.loads(form.read_text())
+    desk.send("command", original)
+    result = wait_for(desk.results, "the result")[0]
+    assert (result.get("code") == "rejected") is (not accepting)
+    assert result["command"] == {**original, "status": "processing"}
+
+
+def test_garbage_between_two_good_ones_stops_nothing(desk: Desk) -> None:
+    desk.start_agent()
+    desk.wait_online()
+    desk.send("command", command("a", 1))
+    for garbage in (b"\xff{not json", b"[" * 100_000, b'{"id": 1}', b""):
+        desk.send("command", garbage)
+    desk.send("command", command("b", 2))
+    wait_for(lambda: [item["command_id"] for item in desk.results()][:2] == ["a", "b"], "both results, in order")
+
+
+def test_a_retained_command_is_refused(desk: Desk) -> None:
+    desk.send("command", command("a", 1), retain=True)
+    desk.start_agent()
+    wait_for(lambda: "etain" in str(desk.wait_online().get("last_error")), "the refusal in the status")
+    assert desk.queue() == []
+
+
+def test_kill_9_while_a_result_waits(desk: Desk) -> None:
+    agent = desk.start_agent()
+    desk.wait_online()
+    desk.send("command", command("a", 1))
+    result = wait_for(desk.results, "the result")[0]
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    wait_for(lambda: desk.listen() or not desk.status[-1]["online"], "the last will")
+    desk.feedback.clear()
+    desk.start_agent()
+    again = wait_for(desk.results, "the result again")[0]
+    assert again == result
+
+
+def test_two_agents_never_share_a_state_directory(desk: Desk) -> None:
+    desk.start_agent()
+    desk.wait_online()
+    second = desk.start_agent()
+    assert second.wait(20) == 4
+    said = desk.log.read_text()
+    assert "in use by process" in said
+    assert "Traceback" not in said
