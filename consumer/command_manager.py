@@ -77,6 +77,7 @@ class CommandManager:
             self._outbox.add(stored)
         if batch:
             self._executor.execute(batch)
+            self._outbox.tell_begun(self._reports.begun(batch[0].command))
 
     def _finish(self, item: Finished) -> StoredCommand | None:
         if isinstance(item.result, AgentRestart):

@@ -1,10 +1,10 @@
 """The agent's side of the wire: one MQTT session that outlives connections, feedback, retained status, last will."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import replace
 
-from broker.contract.codec import MAX_FRAME_BYTES, encode
+from broker.contract.codec import encode, frames
 from broker.contract.messages import Feedback, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import Delivery, MqttConnection
@@ -37,21 +37,9 @@ class AgentCommsClient:
 
     def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
         """Publish feedback in as few frames as the size cap allows."""
-        for frame in _frames(list(feedbacks)):
+        for frame in frames(feedbacks):
             self._connection.publish(self.topic[Channel.FEEDBACK], frame)
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status."""
         self._connection.publish(self.topic[Channel.STATUS], encode([status]), retain=True)
-
-
-def _frames(feedbacks: list[Feedback]) -> Iterator[bytes]:
-    if not feedbacks:
-        return
-    frame = encode(feedbacks)
-    if len(frame) <= MAX_FRAME_BYTES or len(feedbacks) == 1:
-        yield frame
-        return
-    half = len(feedbacks) // 2
-    yield from _frames(feedbacks[:half])
-    yield from _frames(feedbacks[half:])

@@ -62,6 +62,10 @@ class FeedbackOutbox:
             stored.key, stored.result.digest, self._clock.monotonic(), stored.result, self._waits()
         )
 
+    def tell_begun(self, progress: Feedback) -> None:
+        """Say once that a command runs; nobody waits for it, so it may be lost."""
+        self._comms.send_feedback([progress])
+
     def send_all_again(self) -> None:
         """Make every result due now, as after a reconnect."""
         for waiting in self._waiting.values():

@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
+from broker.contract.codec import MAX_FRAME_BYTES, encode
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handlers.base import Result
@@ -13,9 +15,23 @@ from consumer.ports import StoredCommand
 
 __all__ = ["Reports"]
 
+_LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
+
 
 def _echo(command: Command, state: State) -> JsonObject:
     return {**(command.original or command.to_dict()), "status": str(state)}
+
+
+def _that_fits(result: Feedback) -> Feedback:
+    """Leave out the echo, then the output, then the data of a result that no frame could carry."""
+    for part in ("command", "output", "data"):
+        if len(encode([result])) <= _LONGEST_RESULT:
+            break
+        if getattr(result, part) is not None:
+            note = f"{part} was left out: the result would not have fitted into one message"
+            left_out: dict[str, Any] = {part: None}
+            result = replace(result, **left_out, notes=(*result.notes, note))
+    return result
 
 
 def _with_digest(result: Feedback) -> Feedback:
@@ -61,18 +77,20 @@ class Reports:
         """Turn what a handler returned into the command's one final result, with its digest."""
         feedback = self._feedback(FeedbackKind.RESULT, "completed", result.message)
         return _with_digest(
-            replace(
-                feedback,
-                command_id=command.id,
-                command=_echo(command, State.PROCESSING),
-                sequence=command.sequence,
-                outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
-                code=result.code,
-                data=result.data,
-                output=result.output,
-                started_at=started_at,
-                finished_at=finished_at,
-                notes=command.notes,
+            _that_fits(
+                replace(
+                    feedback,
+                    command_id=command.id,
+                    command=_echo(command, State.PROCESSING),
+                    sequence=command.sequence,
+                    outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
+                    code=result.code,
+                    data=result.data,
+                    output=result.output,
+                    started_at=started_at,
+                    finished_at=finished_at,
+                    notes=command.notes,
+                )
             )
         )
 

@@ -30,6 +30,7 @@ __all__ = [
     "decode_feedbacks",
     "decode_status",
     "encode",
+    "frames",
 ]
 
 MAX_FRAME_BYTES = 262144
@@ -63,6 +64,19 @@ def encode(messages: Listing[Message]) -> bytes:
     """Return the frame that carries these messages: one as an object, any other number as an array."""
     items = [message.to_dict() for message in messages]
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
+
+
+def frames(messages: Listing[Message]) -> Iterator[bytes]:
+    """Yield these messages, in order, in few frames that keep to the size cap, unless one alone exceeds it."""
+    if not messages:
+        return
+    frame = encode(messages)
+    if len(frame) <= MAX_FRAME_BYTES or len(messages) == 1:
+        yield frame
+        return
+    half = len(messages) // 2
+    yield from frames(messages[:half])
+    yield from frames(messages[half:])
 
 
 def decode_commands(

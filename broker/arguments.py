@@ -1,0 +1,75 @@
+"""What users write on acm's command line, turned into values."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from broker.contract.messages import JsonObject
+from broker.errors import BrokerError
+
+__all__ = ["InvalidArgument", "parse_duration", "read_parameters", "with_default_wait"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 10 * 365 * 86400.0
+_DEFAULT_WAIT = "60s"
+
+
+class InvalidArgument(BrokerError):
+    """An argument of the command line cannot be understood."""
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `90`, `90s`, `1.5m`, `2h` or `7d` means; raise InvalidArgument."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < seconds <= _LONGEST_S:
+        raise InvalidArgument(f"{text[:80]!r} is not a duration; write a number above 0 and s, m, h or d, as in 10m.")
+    return seconds
+
+
+def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
+    """Return the parameters given as KEY=VALUE, over those of the JSON object (or @FILE) `document`.
+
+    A value that is JSON is taken as such, any other as text. Raises InvalidArgument.
+    """
+    parameters = _read_document(document) if document is not None else {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise InvalidArgument(f"{pair[:80]!r} is not KEY=VALUE.")
+        parameters[key] = _json_or_text(value)
+    return parameters
+
+
+def with_default_wait(arguments: list[str]) -> list[str]:
+    """Give `--wait` its default where no duration follows: typer knows no option with an optional value."""
+    completed: list[str] = []
+    for index, word in enumerate(arguments):
+        if word == "--":
+            return completed + arguments[index:]
+        bare = word == "--wait" and not _DURATION.fullmatch((arguments[index + 1 :] or [""])[0])
+        completed.append(f"--wait={_DEFAULT_WAIT}" if bare else word)
+    return completed
+
+
+def _read_document(document: str) -> JsonObject:
+    try:
+        text = Path(document[1:]).read_text(encoding="utf-8") if document.startswith("@") else document
+        value = json.loads(text)
+    except OSError as error:
+        raise InvalidArgument(f"--parameters: {document[1:]} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"--parameters is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument('--parameters must be a JSON object, as in {"section": "service"}.')
+    return value
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

@@ -1,0 +1,57 @@
+"""The server side's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from broker.contract.topics import InvalidName, Topics
+from broker.errors import BrokerError
+
+__all__ = ["ConfigurationError", "ServerConfig", "load_config"]
+
+
+class ConfigurationError(BrokerError):
+    """The configuration says something that cannot be used."""
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one."""
+
+    broker: str = "mqtt://127.0.0.1:1883"
+    ledger: str = "sqlite:///acm-ledger.db"
+    topic_prefix: str = "acm"
+    client_id: str = "acm-server"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load_config(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> ServerConfig:
+    """Merge the sources and check the result; raise ConfigurationError with one sentence."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    variables = {f"ACM_{name.upper()}": name for name in ServerConfig.__struct_fields__}
+    from_environment = {variables[key]: value for key, value in environment.items() if key in variables}
+    try:
+        config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
+        Topics(config.topic_prefix)
+    except msgspec.ValidationError as error:
+        source = path or "environment and flags"
+        raise ConfigurationError(f"The configuration ({source}) is wrong: {error}.") from error
+    except InvalidName as error:
+        raise ConfigurationError(str(error)) from error
+    return config
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error

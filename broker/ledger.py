@@ -1,0 +1,510 @@
+"""The server's memory: every command ever sent, its state and its result, in any database that SQLAlchemy speaks.
+
+SQLite is the default; it commits with synchronous FULL in WAL mode, so that a commit survives a power loss.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Listing
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
+from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
+from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.contract.topics import check_agent_name
+from broker.errors import BrokerError
+from broker.ids import new_id
+
+__all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
+
+_BUSY_TIMEOUT_S = 10
+_FIRST_WAIT_S = 2.0
+_LONGEST_WAIT_S = 300.0
+_SERVER = "server"
+_SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
+
+
+class LedgerError(BrokerError):
+    """The ledger cannot be used or cannot do what was asked."""
+
+
+class UnknownCommand(LedgerError):
+    """The ledger has no command with this id."""
+
+
+class CommandState(StrEnum):
+    """Where a command stands, as the server knows it. Only `completed` is final."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One command as the ledger knows it; `result` is the agent's final feedback once it is completed."""
+
+    command: Command
+    agent: str
+    state: CommandState
+    cancel_requested: bool
+    result: JsonObject | None
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """One agent: its last status (None if it never spoke), when that came, and how many commands are not completed."""
+
+    name: str
+    status: Status | None
+    seen_at: datetime | None
+    open_commands: int
+
+
+class _Cancel(StrEnum):
+    NO = "no"
+    TO_SEND = "to_send"
+    SENT = "sent"
+
+
+_metadata = sa.MetaData()
+
+_agents = sa.Table(
+    "agents",
+    _metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Column("store_generation", sa.String(128)),
+    sa.Column("incarnation", sa.String(128)),
+    sa.Column("online", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Text),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("resend_at", sa.Float, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+_commands = sa.Table(
+    "commands",
+    _metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("agent", sa.String(64), sa.ForeignKey("agents.name"), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("to_send", sa.Boolean, nullable=False),
+    sa.Column("cancel", sa.String(8), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+    sa.Column("completed_at", sa.Float),
+    sa.Column("digest", sa.String(128)),
+    sa.Column("result", sa.Text),
+    sa.UniqueConstraint("agent", "epoch", "number"),
+    sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
+    sa.Index("commands_cancel", "cancel"),
+)
+
+# Results that answer no open command of ours: kept apart, never in place of a result that was there first.
+_stray_results = sa.Table(
+    "stray_results",
+    _metadata,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("command_id", sa.String(128), primary_key=True),
+    sa.Column("digest", sa.String(128), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
+
+_OPEN = _commands.c.state != CommandState.COMPLETED
+_NEVER_LEFT = _commands.c.state == CommandState.QUEUED
+# An acceptance that comes late, or again, takes no command back to an earlier state.
+_BEFORE = {
+    CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
+    CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
+}
+_STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PROGRESS: CommandState.RUNNING}
+
+
+def resend_wait(attempts: int) -> float:
+    """Return the seconds until commands that were not accepted are sent again: 2, 4 … 300, less up to a half."""
+    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempts, 16))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+
+
+class Ledger:
+    """The commands, results and agents below one database URL. Several processes may use the same database.
+
+    Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
+    """
+
+    def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        try:
+            self._engine = sa.create_engine(url)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_immediately)
+        with self._transaction() as connection:
+            _metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
+
+    # -- what the user asks for
+
+    def add_command(
+        self,
+        agent: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Command:
+        """Append a command with the agent's next sequence number; it is sent by the server's next step.
+
+        Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse to read.
+        """
+        check_agent_name(agent)
+        created_at = self._now()
+        expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
+        draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
+        body = encode([draft])
+        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
+        with self._transaction() as connection:
+            sequence = self._next_sequence(connection, agent)
+            connection.execute(_commands.insert().values(**self._new_row(draft, agent, sequence, body)))
+        return replace(draft, sequence=sequence)
+
+    def request_cancel(self, command_id: str) -> LedgerRow:
+        """Ask the agent to cancel the command; nothing changes when it is completed. Raises UnknownCommand."""
+        with self._transaction() as connection:
+            wanted = _commands.update().where(_commands.c.id == command_id, _OPEN)
+            connection.execute(wanted.values(cancel=_Cancel.TO_SEND))
+            return self._get(connection, command_id)
+
+    def get(self, command_id: str) -> LedgerRow:
+        """Return one command; raises UnknownCommand."""
+        with self._transaction() as connection:
+            return self._get(connection, command_id)
+
+    def commands(
+        self, agent: str | None = None, state: CommandState | None = None, limit: int = 1000
+    ) -> list[LedgerRow]:
+        """Return the newest commands, newest first."""
+        query = _commands.select().order_by(_commands.c.created_at.desc(), _commands.c.number.desc()).limit(limit)
+        if agent is not None:
+            query = query.where(_commands.c.agent == agent)
+        if state is not None:
+            query = query.where(_commands.c.state == state)
+        with self._transaction() as connection:
+            return [_ledger_row(row) for row in connection.execute(query)]
+
+    def agents(self) -> list[AgentRow]:
+        """Return every agent that spoke or was sent a command, by name."""
+        counts = sa.select(_commands.c.agent, sa.func.count()).where(_OPEN).group_by(_commands.c.agent)
+        with self._transaction() as connection:
+            waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
+            rows = connection.execute(_agents.select().order_by(_agents.c.name)).all()
+        return [AgentRow(row.name, _status(row.status), _moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
+
+    def stray_results(self) -> list[JsonObject]:
+        """Return the results that answered no open command, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(_stray_results.select().order_by(_stray_results.c.received_at))
+            return [msgspec.json.decode(row.body) for row in rows]
+
+    # -- what the server sends
+
+    def take_due_commands(self, limit: int) -> list[tuple[str, Command]]:
+        """Return (agent, command) of what must be sent now, in sequence for each agent, marked as sent.
+
+        The mark comes first: a command that may be on its way must never be taken for one that never left.
+        """
+        due = _commands.select().where(_commands.c.to_send.is_(True))
+        due = due.order_by(_commands.c.agent, _commands.c.epoch, _commands.c.number).limit(limit)
+        with self._transaction() as connection:
+            rows = connection.execute(due).all()
+            if rows:
+                self._mark_sent(connection, rows)
+        return [(row.agent, _command(row)) for row in rows]
+
+    def take_due_cancels(self) -> list[tuple[str, str]]:
+        """Return (agent, command id) of the cancels that must be sent now, marked as sent."""
+        due = sa.select(_commands.c.agent, _commands.c.id).where(_commands.c.cancel == _Cancel.TO_SEND)
+        with self._transaction() as connection:
+            rows = connection.execute(due.order_by(_commands.c.created_at)).all()
+            if rows:
+                taken = _commands.update().where(_commands.c.id.in_([row.id for row in rows]))
+                connection.execute(taken.values(cancel=_Cancel.SENT))
+                self._schedule(connection, {row.agent for row in rows})
+        return [(row.agent, row.id) for row in rows]
+
+    def make_overdue_due(self) -> None:
+        """Make what an online agent has not accepted, or not cancelled, in time due again."""
+        overdue = sa.select(_agents.c.name, _agents.c.attempts).where(_agents.c.resend_at <= self._now().timestamp())
+        with self._transaction() as connection:
+            for name, attempts in connection.execute(overdue.where(_agents.c.online.is_(True))).all():
+                again = self._rewind(connection, name)
+                later = self._now().timestamp() + resend_wait(attempts + 1) if again else None
+                self._update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
+
+    def make_all_due(self) -> None:
+        """Make everything that was not accepted due at once, as after a new connection to the broker."""
+        with self._transaction() as connection:
+            for name in connection.scalars(sa.select(_agents.c.name)).all():
+                self._rewind(connection, name)
+                self._update_agent(connection, name, attempts=0)
+
+    # -- what the agents say
+
+    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
+        """Take in feedback of one agent with one commit; return the acks, which may be sent from then on."""
+        acks: list[Ack] = []
+        with self._transaction() as connection:
+            self._meet(connection, agent)
+            for feedback in feedbacks:
+                if feedback.kind is FeedbackKind.RESULT:
+                    acks += self._record_result(connection, agent, feedback)
+                elif feedback.kind is FeedbackKind.GAP:
+                    self._close_gap(connection, agent, feedback)
+                elif feedback.command_id is not None:
+                    self._record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
+        return acks
+
+    def record_status(self, status: Status) -> None:
+        """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once."""
+        with self._transaction() as connection:
+            before = self._meet(connection, status.agent)
+            self._notice_generation(connection, status.agent, status.store_generation)
+            self._notice_sequence(connection, status)
+            returned = status.online and not (before.online and before.incarnation == status.incarnation)
+            if returned:
+                self._rewind(connection, status.agent)
+            self._update_agent(
+                connection,
+                status.agent,
+                online=status.online,
+                incarnation=status.incarnation,
+                status=encode([status]).decode(),
+                seen_at=self._now().timestamp(),
+                attempts=0 if returned else before.attempts,
+            )
+
+    # -- inside one transaction
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
+
+    def _meet(self, connection: sa.Connection, agent: str) -> Any:
+        """Return the agent's row, made when it is not there, locked until the commit."""
+        found = _agents.select().where(_agents.c.name == agent).with_for_update()
+        row = connection.execute(found).one_or_none()
+        if row is None:
+            new = {"name": agent, "epoch": self._epoch_above(0), "next_number": 1, "online": False, "attempts": 0}
+            connection.execute(_agents.insert().values(**new))
+            row = connection.execute(found).one()
+        return row
+
+    def _epoch_above(self, least: int) -> int:
+        return max(int(self._now().timestamp() * 1000), least + 1)
+
+    def _next_sequence(self, connection: sa.Connection, agent: str) -> Sequence:
+        row = self._meet(connection, agent)
+        self._update_agent(connection, agent, next_number=row.next_number + 1)
+        return Sequence(row.epoch, row.next_number)
+
+    @staticmethod
+    def _new_row(command: Command, agent: str, sequence: Sequence, body: bytes) -> dict[str, Any]:
+        return {
+            "id": command.id,
+            "agent": agent,
+            "epoch": sequence.epoch,
+            "number": sequence.number,
+            "body": body.decode(),
+            "state": CommandState.QUEUED,
+            "to_send": True,
+            "cancel": _Cancel.NO,
+            "created_at": command.created_at.timestamp(),
+        }
+
+    @staticmethod
+    def _update_agent(connection: sa.Connection, agent: str, **values: Any) -> None:
+        connection.execute(_agents.update().where(_agents.c.name == agent).values(**values))
+
+    def _get(self, connection: sa.Connection, command_id: str) -> LedgerRow:
+        row = connection.execute(_commands.select().where(_commands.c.id == command_id)).one_or_none()
+        if row is None:
+            raise UnknownCommand(f"No command has the id {command_id[:128]!r}; `acm commands` lists them.")
+        return _ledger_row(row)
+
+    def _mark_sent(self, connection: sa.Connection, rows: Listing[Any]) -> None:
+        ids = _commands.c.id.in_([row.id for row in rows])
+        connection.execute(_commands.update().where(ids).values(to_send=False))
+        queued = _commands.update().where(ids, _commands.c.state == CommandState.QUEUED)
+        connection.execute(queued.values(state=CommandState.SENT))
+        self._schedule(connection, {row.agent for row in rows})
+
+    def _schedule(self, connection: sa.Connection, agents: Iterable[str]) -> None:
+        for name in agents:
+            attempts = self._meet(connection, name).attempts
+            self._update_agent(connection, name, resend_at=self._now().timestamp() + resend_wait(attempts))
+
+    @staticmethod
+    def _rewind(connection: sa.Connection, agent: str) -> bool:
+        """Make unaccepted commands and unanswered cancels due; say whether there are any."""
+        unaccepted = _commands.update().where(_commands.c.agent == agent, _commands.c.state == CommandState.SENT)
+        unanswered = _commands.update().where(_commands.c.agent == agent, _OPEN, _commands.c.cancel == _Cancel.SENT)
+        commands = connection.execute(unaccepted.values(to_send=True)).rowcount
+        cancels = connection.execute(unanswered.values(cancel=_Cancel.TO_SEND)).rowcount
+        return commands + cancels > 0
+
+    def _record_state(self, connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
+        ours = _commands.update().where(_commands.c.id == command_id, _commands.c.agent == agent)
+        advanced = ours.where(_commands.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
+        if connection.execute(advanced).rowcount:
+            self._update_agent(connection, agent, attempts=0)
+
+    def _record_result(self, connection: sa.Connection, agent: str, result: Feedback) -> list[Ack]:
+        if result.command_id is None or result.digest is None:
+            return []
+        body = encode([result]).decode()
+        ours = _commands.update().where(_commands.c.id == result.command_id, _commands.c.agent == agent, _OPEN)
+        if not connection.execute(ours.values(**self._completion(body, result.digest))).rowcount:
+            self._record_second_result(connection, agent, result, body)
+        return [Ack(result.command_id, result.digest)]
+
+    def _completion(self, body: str, digest: str) -> dict[str, Any]:
+        return {
+            "state": CommandState.COMPLETED,
+            "to_send": False,
+            "cancel": _Cancel.NO,
+            "completed_at": self._now().timestamp(),
+            "digest": digest,
+            "result": body,
+        }
+
+    def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> None:
+        repeated = _commands.select().where(_commands.c.id == result.command_id, _commands.c.agent == agent)
+        if connection.execute(repeated.where(_commands.c.digest == result.digest)).one_or_none() is not None:
+            return
+        key = {"agent": agent, "command_id": result.command_id, "digest": result.digest}
+        if connection.execute(_stray_results.select().filter_by(**key)).one_or_none() is None:
+            values = {**key, "body": body, "received_at": self._now().timestamp()}
+            connection.execute(_stray_results.insert().values(**values))
+
+    def _close_gap(self, connection: sa.Connection, agent: str, gap: Feedback) -> None:
+        row = self._meet(connection, agent)
+        known = row.store_generation in (None, gap.store_generation)
+        if not known or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
+            return  # the status that announces the new store begins a new epoch
+        ours = (_commands.c.agent == agent, _commands.c.epoch == row.epoch)
+        asked = sa.select(_commands.c.state).where(*ours, _commands.c.number == gap.expected)
+        if connection.scalar(asked) == CommandState.COMPLETED:
+            # The agent went back, as after a restored snapshot: this number can never be sent again.
+            self._begin_epoch(connection, agent, above=row.epoch)
+        else:
+            from_there = _commands.update().where(*ours, _commands.c.number >= gap.expected, _OPEN)
+            connection.execute(from_there.values(to_send=True))
+
+    def _notice_generation(self, connection: sa.Connection, agent: str, generation: str) -> None:
+        row = self._meet(connection, agent)
+        if row.store_generation == generation:
+            return
+        if row.store_generation is not None:
+            self._settle_lost(connection, agent, generation)
+            self._begin_epoch(connection, agent, above=row.epoch)
+        self._update_agent(connection, agent, store_generation=generation)
+
+    def _notice_sequence(self, connection: sa.Connection, status: Status) -> None:
+        """Begin a new epoch when the agent has seen numbers that this ledger, restored from a backup, has not."""
+        row = self._meet(connection, status.agent)
+        if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
+            self._begin_epoch(connection, status.agent, above=max(row.epoch, status.epoch))
+
+    def _begin_epoch(self, connection: sa.Connection, agent: str, above: int) -> None:
+        """Number the open commands anew from 1, in their order, and make them due."""
+        epoch = self._epoch_above(above)
+        waiting = sa.select(_commands.c.id).where(_commands.c.agent == agent, _OPEN)
+        ids = connection.scalars(waiting.order_by(_commands.c.epoch, _commands.c.number)).all()
+        for number, command_id in enumerate(ids, start=1):
+            moved = _commands.update().where(_commands.c.id == command_id)
+            connection.execute(moved.values(epoch=epoch, number=number, to_send=True))
+        self._update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)
+
+    def _settle_lost(self, connection: sa.Connection, agent: str, generation: str) -> None:
+        """Complete what the agent may have received before it lost its store: nobody can know what became of it."""
+        lost = _commands.select().where(_commands.c.agent == agent, _OPEN, ~_NEVER_LEFT)
+        for row in connection.execute(lost).all():
+            result = self._lost_result(_command(row), agent, generation)
+            done = _commands.update().where(_commands.c.id == row.id)
+            connection.execute(done.values(**self._completion(encode([result]).decode(), _SERVER)))
+
+    def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
+        return Feedback(
+            kind=FeedbackKind.RESULT,
+            agent=agent,
+            store_generation=generation,
+            incarnation=_SERVER,
+            status="completed",
+            message="The agent lost its command store; the command may have run or not. Look, then send a new one.",
+            command_id=command.id,
+            command=command.to_dict(),
+            sequence=command.sequence,
+            outcome=Outcome.ERROR,
+            code=ErrorCode.INTERRUPTED,
+            finished_at=self._now(),
+            digest=_SERVER,
+        )
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    # The driver's own BEGIN comes too late: _begin_immediately says when a transaction starts.
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediately(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _status(text: str | None) -> Status | None:
+    return None if text is None else msgspec.json.decode(text, type=Status)
+
+
+def _command(row: Any) -> Command:
+    body = msgspec.json.decode(row.body, type=Command)
+    return replace(body, sequence=Sequence(row.epoch, row.number))
+
+
+def _ledger_row(row: Any) -> LedgerRow:
+    result = None if row.result is None else msgspec.json.decode(row.result)
+    cancelling = row.cancel != _Cancel.NO
+    return LedgerRow(_command(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))

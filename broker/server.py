@@ -1,0 +1,117 @@
+"""The server's side of the wire: sends what the ledger holds, keeps what the agents say, and acks it."""
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Listing
+from itertools import groupby
+from operator import itemgetter
+from typing import Protocol, TypeVar
+
+import structlog
+
+from broker.contract.codec import DecodeError, Message, decode_feedbacks, decode_status, frames
+from broker.contract.messages import Command, Control, JsonObject, Origin
+from broker.contract.states import ControlAction
+from broker.contract.topics import Channel, Topics
+from broker.ledger import Ledger
+from broker.mqtt import Delivery
+
+__all__ = ["Server", "Wire"]
+
+_log = structlog.get_logger("acm.server")
+_SEND_AT_ONCE = 500
+
+_T = TypeVar("_T")
+
+
+class Wire(Protocol):
+    """What the server needs of an MQTT connection."""
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        """Publish at QoS 1 without blocking; False means that it was dropped."""
+
+
+class Server:
+    """Commands a fleet. Owns no thread: `receive` takes messages in, `step` sends what is due.
+
+    Safe against loss on the way in both directions: commands are sent again until the agent has accepted them,
+    and a result is committed to the ledger before its ack is sent. All methods raise LedgerError when the ledger fails.
+    """
+
+    def __init__(self, ledger: Ledger, wire: Wire, topics: Topics) -> None:
+        self._ledger = ledger
+        self._wire = wire
+        self._topics = topics
+
+    @staticmethod
+    def subscriptions(topics: Topics) -> list[str]:
+        """Return the topic filters that a server's connection must subscribe to."""
+        return [topics.of_all(Channel.FEEDBACK), topics.of_all(Channel.STATUS)]
+
+    def send_command(
+        self,
+        agent: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Command:
+        """Commit a command to the ledger; the next step sends it. Raises InvalidName and DecodeError for bad input."""
+        return self._ledger.add_command(
+            agent, command_type, parameters, origin, expires_in_s=expires_in_s, timeout_s=timeout_s
+        )
+
+    def connected(self) -> None:
+        """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""
+        self._ledger.make_all_due()
+
+    def receive(self, deliveries: Iterable[Delivery]) -> None:
+        """Take messages in. When this returns they may be acknowledged; when it raises, not yet."""
+        for topic, group in groupby(deliveries, key=lambda delivery: delivery.topic):
+            agent = self._topics.agent_of(topic)
+            if agent is None:
+                _log.warning("message_outside_the_scheme", topic=topic[:200])
+            elif topic.endswith(Channel.STATUS):
+                self._receive_status(agent, list(group))
+            else:
+                self._receive_feedback(agent, group)
+
+    def step(self) -> None:
+        """Send the cancels and commands that are due; cancels first, for they must not wait behind the queue."""
+        self._ledger.make_overdue_due()
+        for agent, ids in _by_agent(self._ledger.take_due_cancels()):
+            self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
+        for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE)):
+            self._publish(agent, Channel.COMMAND, commands)
+
+    def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                status = decode_status(delivery.payload)
+            except DecodeError as error:
+                _log.warning("status_refused", agent=agent, reason=str(error))
+                continue
+            if status.agent == agent:
+                self._ledger.record_status(status)
+            else:
+                _log.warning("status_of_another_agent", agent=agent, claimed=status.agent[:80])
+
+    def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
+        feedbacks = []
+        for delivery in deliveries:
+            try:
+                feedbacks += decode_feedbacks(delivery.payload)
+            except DecodeError as error:
+                _log.warning("feedback_refused", agent=agent, reason=str(error))
+        if feedbacks:
+            self._publish(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks))
+
+    def _publish(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
+        for frame in frames(messages):
+            self._wire.publish(self._topics.of(agent, channel), frame)
+
+
+def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:
+    for agent, group in groupby(pairs, key=itemgetter(0)):
+        yield agent, [item for _, item in group]
