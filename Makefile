@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types layers schema clean
+.PHONY: help demo test lint types layers schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -11,6 +11,9 @@ help: ## List the targets
 $(VENV)/.ready: pyproject.toml uv.lock
 	sh scripts/bootstrap.sh $(VENV)
 	touch $@
+
+demo: $(VENV)/.ready ## Show the way of a few commands, with real processes
+	$(RUN)/python scripts/demo.py
 
 test: $(VENV)/.ready ## Run all tests
 	$(RUN)/python -m pytest -n 2 --dist loadscope

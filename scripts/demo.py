@@ -1,0 +1,217 @@
+"""The main job, shown step by step with real processes: broker, server, agent, and a few commands. Ends by itself."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from broker.mosquitto import EmbeddedMosquitto
+from broker.mqtt import MqttConnection
+
+AGENT = "web-01"
+STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+ARROWS = {
+    "command": "server ──▶ agent ",
+    "control": "server ──▶ agent ",
+    "ack": "server ──▶ agent ",
+    "feedback": "server ◀── agent ",
+    "status": "server ◀── agent ",
+}
+console = Console(width=118, highlight=False)
+
+
+class Hops:
+    """Listens to everything on the wire and keeps it, to be shown."""
+
+    def __init__(self, url: str) -> None:
+        self.seen: list[tuple[float, str, dict[str, Any]]] = []
+        self._connection = MqttConnection(
+            url, client_id="demo-listener", clean_start=True, session_expiry_s=0, subscriptions=[f"acm/{AGENT}/#"]
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._listen)
+
+    def _listen(self) -> None:
+        while not self._ended.is_set():
+            arrived = self._connection.drain(0.2)
+            for delivery in arrived:
+                if delivery.payload:
+                    frame = json.loads(delivery.payload)
+                    channel = delivery.topic.rpartition("/")[2]
+                    rows = frame if isinstance(frame, list) else [frame]
+                    self.seen += [(time.monotonic(), channel, row) for row in rows]
+            self._connection.acknowledge(arrived)
+
+    def __enter__(self) -> "Hops":
+        self._connection.start()
+        self._connection.wait_connected(10)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._connection.stop()
+
+    def of(self, command_id: str) -> list[tuple[float, str, dict[str, Any]]]:
+        return [row for row in self.seen if command_id in (row[2].get("id"), row[2].get("command_id"))]
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"The demonstration failed: waited {timeout_s:g} s in vain for {what}.")
+        time.sleep(0.05)
+    return value
+
+
+@contextmanager
+def program(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of our programs; it is told to end when the block ends."""
+    with log.open("ab") as output:
+        process = subprocess.Popen([sys.executable, *argv], stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def tool(*arguments: str) -> Any:
+    done = subprocess.run([sys.executable, "-m", *arguments, "--json"], capture_output=True, text=True, timeout=60)
+    if not done.stdout.strip():
+        raise SystemExit(f"The demonstration failed: {' '.join(arguments)}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def show_hops(hops: Hops, command_id: str) -> None:
+    rows = hops.of(command_id)
+    table = Table("ms", "way", "topic", "what", box=None, padding=(0, 2), header_style="dim")
+    for moment, channel, row in rows:
+        what = row.get("message") or row.get("type") or f"digest {row.get('digest', '')[:12]}…"
+        if row.get("kind"):
+            what = f"[bold]{row['kind']}[/bold]  {what}"
+        table.add_row(f"{(moment - rows[0][0]) * 1000:6.1f}", ARROWS[channel], channel, what)
+    console.print(table)
+
+
+class Demonstration:
+    """The steps. Everything lives in one temporary directory."""
+
+    def __init__(self, directory: Path, hops: Hops) -> None:
+        self.directory = directory
+        self.state = directory / "agent"
+        self.hops = hops
+
+    def queue(self) -> list[dict[str, Any]]:
+        return tool("consumer", "queue", "--state", str(self.state))
+
+    def online(self) -> dict[str, Any]:
+        rows = wait_for(
+            lambda: [row for row in tool("broker", "agents") if row["agent"] == AGENT and row["online"]],
+            "the agent to be online",
+        )
+        return rows[0]
+
+    def send(self, title: str, command_type: str, *arguments: str) -> None:
+        console.rule(f"[bold]{title}[/bold]", align="left")
+        console.print(f"[dim]$[/dim] acm send {AGENT} {' '.join((command_type, *arguments))} --wait\n")
+        shown = tool("broker", "send", AGENT, command_type, *arguments, "--wait", "40")
+        self._show_result(shown["result"])
+
+    def _show_result(self, result: dict[str, Any]) -> None:
+        wait_for(lambda: not self.queue(), "the deletion after the ack")
+        show_hops(self.hops, result["command_id"])
+        good = result["outcome"] == "success"
+        lines = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"
+        if result.get("data"):
+            lines += "\n[dim]" + json.dumps(result["data"])[:300] + "[/dim]"
+        console.print(Panel(lines, title="result in the ledger", border_style="green" if good else "yellow"))
+        console.print("The agent's queue is [bold]empty[/bold]: deleted after the ack.\n")
+
+    def server_down(self, server: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
+        console.rule("[bold]The server is away: the result waits on the agent[/bold]", align="left")
+        sent = tool("broker", "send", AGENT, "restart-agent")
+        wait_for(lambda: self.queue(), "the command to be stored")
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        console.print("kill -9 of the server.")
+        rows = wait_for(lambda: [row for row in self.queue() if row["state"] == "done"], "the result to be stored")
+        console.print(f"The agent holds: {rows[0]['type']}, {rows[0]['state']}, {rows[0]['outcome']}.")
+        stack.enter_context(program(server, log))
+        console.print("The server is back.")
+        self._wait_and_show(sent["id"])
+
+    def killed(self, agent: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
+        console.rule("[bold]kill -9 of the agent in the midst of a command[/bold]", align="left")
+        sent = tool("broker", "send", AGENT, "restart-agent")
+        wait_for(lambda: [row for row in self.queue() if row["state"] == "processing"], "the command to run")
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        console.print("The service ignores TERM, so its restart takes a while: kill -9 of the agent now.")
+        console.print(f"On its disk: {self.queue()[0]['type']}, [bold]{self.queue()[0]['state']}[/bold].")
+        stack.enter_context(program(agent, log))
+        console.print("The agent is started again.\n")
+        self._wait_and_show(sent["id"])
+
+    def _wait_and_show(self, command_id: str) -> None:
+        row = wait_for(
+            lambda: (found := tool("broker", "show", command_id))["state"] == "completed" and found, "the result"
+        )
+        self._show_result(row["result"])
+
+
+def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with tempfile.TemporaryDirectory(prefix="acm-demo-") as name, ExitStack() as stack:
+        directory = Path(name)
+        os.environ["ACM_LEDGER"] = f"sqlite:///{directory}/ledger.db"
+        console.print(Panel("server ──▶ broker ──▶ agent: stored, acknowledged, run, reported, acked, deleted"))
+        url = stack.enter_context(EmbeddedMosquitto()).url
+        configuration = directory / "agent.toml"
+        argv = json.dumps([sys.executable, "-c", STUBBORN])
+        configuration.write_text(
+            f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{directory}/agent"\n'
+            f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n'
+        )
+        server = ["-m", "broker", "server", "--broker", url]
+        agent = ["-m", "consumer", "run", "--config", str(configuration)]
+        serving = stack.enter_context(program(server, directory / "server.log"))
+        running = stack.enter_context(program(agent, directory / "agent.log"))
+        hops = stack.enter_context(Hops(url))
+        show = Demonstration(directory, hops)
+        status = show.online()
+        console.print(
+            f"Mosquitto at {url}; server and agent are up: {AGENT}, incarnation {status['incarnation'][:8]}\n"
+        )
+        show.send("Show the configuration", "get-agent-configuration", "section=service")
+        show.send("Stop the service, while the agent stays reachable", "stop-agent")
+        show.send("Start it again", "start-agent")
+        show.send("Restart it, with proof: a new incarnation", "restart-agent")
+        show.send("A verb that no type owns", "make-coffee")
+        show.server_down(server, directory / "server.log", stack, serving)
+        show.killed(agent, directory / "agent.log", stack, running)
+        console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
+
+
+if __name__ == "__main__":
+    main()

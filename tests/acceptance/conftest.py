@@ -1,0 +1,140 @@
+"""Real processes: the server, agents and the broker, each started by the test and ended by its id."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """Poll until the condition holds; fail with `what` and the last value seen."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
+        time.sleep(0.02)
+    return value
+
+
+class Program:
+    """One process of ours with its output in a file."""
+
+    def __init__(self, argv: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                argv, cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """TERM, and KILL when that is not enough."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        return self.process.returncode
+
+
+class Site:
+    """A server, its ledger and agents on one broker."""
+
+    def __init__(self, broker_url: str, directory: Path) -> None:
+        self.broker_url = broker_url
+        self.directory = directory
+        self.ledger = f"sqlite:///{directory}/ledger.db"
+        self.programs: list[Program] = []
+        self.server: Program | None = None
+
+    def _start(self, name: str, argv: list[str]) -> Program:
+        program = Program(argv, self.directory / f"{name}.log")
+        self.programs.append(program)
+        return program
+
+    def start_server(self) -> Program:
+        self.server = self._start(
+            "server", [sys.executable, "-m", "broker", "server", "--broker", self.broker_url, "--ledger", self.ledger]
+        )
+        return self.server
+
+    def state(self, agent: str) -> Path:
+        return self.directory / "state" / agent
+
+    def start_agent(self, agent: str, *arguments: str, module: str = "consumer") -> Program:
+        argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url]
+        return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments])
+
+    def acm(self, *arguments: str, check: int | None = 0) -> Any:
+        """Run acm with --json and return the document; None checks no exit code."""
+        done = subprocess.run(
+            [sys.executable, "-m", "broker", *arguments, "--json"],
+            cwd=ROOT,
+            env={**os.environ, "ACM_LEDGER": self.ledger},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert check is None or done.returncode == check, (done.returncode, done.stdout, done.stderr)
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def send(self, agent: str, command_type: str, *arguments: str) -> str:
+        return str(self.acm("send", agent, command_type, *arguments)["id"])
+
+    def show(self, command_id: str) -> Any:
+        return self.acm("show", command_id)
+
+    def result(self, command_id: str, timeout_s: float = 40.0) -> Any:
+        """Wait for the final result of a command."""
+        shown = wait_for(
+            lambda: (row := self.show(command_id)) and row["state"] == "completed" and row,
+            f"the result of {command_id}",
+            timeout_s,
+        )
+        return shown["result"]
+
+    def queue(self, agent: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "consumer", "queue", "--state", str(self.state(agent)), "--json"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    def wait_online(self, agent: str) -> Any:
+        def online() -> Any:
+            rows = self.acm("agents")
+            return next((row for row in rows if row["agent"] == agent and row["online"]), None)
+
+        return wait_for(online, f"{agent} to be online")
+
+    def stop(self) -> None:
+        for program in reversed(self.programs):
+            program.stop()
+
+
+@pytest.fixture
+def site(broker: Any, tmp_path: Path) -> Iterator[Site]:
+    site = Site(broker.url, tmp_path)
+    site.start_server()
+    try:
+        yield site
+    finally:
+        site.stop()

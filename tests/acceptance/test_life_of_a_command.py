@@ -1,0 +1,129 @@
+"""One command's way through real processes, whatever dies on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.contract.messages import Origin
+from broker.server_process import open_ledger
+from tests.acceptance.conftest import Site, wait_for
+
+
+def test_a_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
+    site.start_agent("web-01")
+    before = site.wait_online("web-01")["incarnation"]
+    result = site.acm("send", "web-01", "restart-agent", "--wait", "30")["result"]
+    assert (result["status"], result["outcome"]) == ("completed", "success")
+    assert result["data"]["previous_incarnation"] == before
+    assert result["incarnation"] == result["data"]["incarnation"] != before
+    assert result["data"]["started_by"] == "command"
+    wait_for(lambda: site.queue("web-01") == [], "the queue to be empty")
+
+
+def test_an_unsupported_verb_ends_in_an_error_that_names_the_supported_ones(site: Site) -> None:
+    site.start_agent("web-01")
+    site.wait_online("web-01")
+    result = site.acm("send", "web-01", "make-coffee", "--wait", "30", check=4)["result"]
+    assert result["code"] == "unsupported"
+    assert "restart-agent" in result["message"]
+
+
+def test_a_result_waits_on_the_agent_while_the_server_is_down(site: Site) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    command_id = site.send("web-01", "note-once", f"path={notes}", "hold_s=1")
+    wait_for(lambda: site.queue("web-01"), "the command to be stored")
+    assert site.server is not None
+    site.server.kill()
+    wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["done"], "the result to wait on the agent")
+    site.start_server()
+    assert site.result(command_id)["outcome"] == "success"
+    wait_for(lambda: site.queue("web-01") == [], "the deletion after the ack")
+
+
+@pytest.mark.parametrize(("command_type", "code", "runs"), [("note-once", "interrupted", 1), ("note-again", None, 2)])
+def test_kill_9_while_a_command_runs(site: Site, command_type: str, code: str | None, runs: int) -> None:
+    agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    command_id = site.send("web-01", command_type, f"path={notes}", "hold_s=2")
+    wait_for(notes.exists, "the command to begin")
+    agent.kill()
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    assert site.result(command_id).get("code") == code
+    assert notes.read_text().splitlines() == [command_id] * runs
+
+
+def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) -> None:
+    agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    first = site.send("web-01", "note-once", f"path={notes}", "hold_s=8")
+    second = site.send("web-01", "note-once", f"path={notes}")
+    wait_for(lambda: len(site.queue("web-01")) == 2, "both to be stored")
+    assert site.server is not None
+    site.server.kill()
+    wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["done", "done"], "both results")
+    agent.kill()
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.start_server()
+    assert [site.result(command)["outcome"] for command in (first, second)] == ["success", "success"]
+    assert notes.read_text().splitlines() == [first, second]
+
+
+def test_cancel_of_a_queued_and_of_a_running_command(site: Site) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    running = site.send("web-01", "note-once", f"path={notes}", "hold_s=50")
+    queued = site.send("web-01", "note-once", f"path={notes}")
+    wait_for(lambda: notes.exists() and len(site.queue("web-01")) == 2, "one to run and one to wait")
+    site.acm("cancel", queued)
+    site.acm("cancel", running)
+    assert site.result(running)["code"] == "cancelled"
+    assert site.result(queued)["code"] == "cancelled"
+    assert notes.read_text().splitlines() == [running]
+
+
+def test_deadline_and_expiry(site: Site) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    slow = site.send("web-01", "note-once", f"path={notes}", "hold_s=50", "--timeout", "3s")
+    late = site.send("web-01", "note-once", f"path={notes}", "--expires-in", "1s")
+    assert site.result(slow)["code"] == "timed_out"
+    assert site.result(late)["code"] == "expired"
+    assert notes.read_text().splitlines() == [slow]
+
+
+@pytest.mark.parametrize("fault", ["restart", "kill"])
+def test_broker_lost_and_back(site: Site, broker: Any, fault: str) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    first = site.send("web-01", "note-once", f"path={notes}", "hold_s=1")
+    wait_for(notes.exists, "the first to begin")
+    if fault == "kill":
+        broker.kill()
+        second = site.send("web-01", "note-once", f"path={notes}")
+        broker.start()
+    else:
+        broker.restart()
+        second = site.send("web-01", "note-once", f"path={notes}")
+    assert [site.result(command, 60)["outcome"] for command in (first, second)] == ["success", "success"]
+    assert notes.read_text().splitlines() == [first, second]
+
+
+def test_a_thousand_commands_run_in_order(site: Site) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    ledger = open_ledger(site.ledger)
+    origin = Origin("test", "acceptance")
+    sent = [ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id for _ in range(1000)]
+    for command_id in (sent[0], sent[500], sent[-1]):
+        assert site.result(command_id, 90)["outcome"] == "success"
+    assert Path(notes).read_text().splitlines() == sent
+    wait_for(lambda: site.queue("web-01") == [], "every command to be deleted")

@@ -1,0 +1,134 @@
+"""What any MQTT client may put on the command topic: the seed's forms, garbage, duplicates, retained messages."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from broker.mqtt import MqttConnection
+from tests.acceptance.conftest import Site, wait_for
+
+FORMS = sorted((Path(__file__).parents[1] / "contract" / "frames").glob("seed-?.json"))
+
+
+class Listener:
+    """Keeps every feedback of one agent."""
+
+    def __init__(self, url: str, agent: str) -> None:
+        self.feedback: list[dict[str, Any]] = []
+        self._topic = f"acm/{agent}/feedback"
+        self.connection = MqttConnection(
+            url, client_id="listener", clean_start=True, session_expiry_s=0, subscriptions=[self._topic]
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._listen)
+
+    def _listen(self) -> None:
+        while not self._ended.is_set():
+            arrived = self.connection.drain(0.2)
+            for delivery in arrived:
+                frame = json.loads(delivery.payload)
+                self.feedback += frame if isinstance(frame, list) else [frame]
+            self.connection.acknowledge(arrived)
+
+    def results(self) -> list[dict[str, Any]]:
+        return [item for item in self.feedback if item["status"] == "completed"]
+
+    def __enter__(self) -> "Listener":
+        self.connection.start()
+        assert self.connection.wait_connected(10)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.connection.stop()
+
+
+@pytest.fixture
+def listener(site: Site) -> Iterator[Listener]:
+    with Listener(site.broker_url, "web-01") as listener:
+        yield listener
+
+
+def publish(site: Site, payload: bytes, *arguments: str) -> None:
+    port = str(urlsplit(site.broker_url).port)
+    argv = ["mosquitto_pub", "-p", port, "-q", "1", "-V", "5", "-t", "acm/web-01/command", "-s", *arguments]
+    subprocess.run(argv, input=payload, check=True, timeout=20)
+
+
+def test_the_forms_are_all_there() -> None:
+    assert [path.stem[-1] for path in FORMS] == list("abcdef")
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("accepting", [True, False])
+def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener, form: Path, accepting: bool) -> None:
+    site.start_agent("web-01", *(["--accept-unsigned"] if accepting else []))
+    site.wait_online("web-01")
+    publish(site, form.read_bytes())
+    wait_for(listener.results, "the result")
+    site.acm("send", "web-01", "get-agent-configuration", "--wait", "30")
+    raw = [item for item in listener.results() if not item.get("sequence")]
+    assert len({item["command_id"] for item in raw}) == 1
+    assert (raw[0].get("code") == "rejected") is (not accepting)
+    original = json.loads(form.read_text())
+    assert raw[0]["command"] == {**original, "status": "processing"}
+
+
+def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
+    site.start_agent("web-01", "--accept-unsigned")
+    site.wait_online("web-01")
+    publish(site, FORMS[0].read_bytes())
+    publish(site, b"\xff{not json")
+    publish(site, b"[" * 100_000)
+    publish(site, FORMS[1].read_bytes())
+    wait_for(lambda: len(listener.results()) >= 2, "both results")
+    assert {item["code"] for item in listener.results()} == {"unsupported"}
+
+
+def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
+    publish(site, FORMS[0].read_bytes(), "-r")
+    site.start_agent("web-01", "--accept-unsigned")
+    site.wait_online("web-01")
+    result = site.acm("send", "web-01", "get-agent-configuration", "--wait", "30")["result"]
+    assert [item["command_id"] for item in listener.results()] == [result["command_id"]]
+    assert "etain" in str(site.wait_online("web-01")["last_error"])
+
+
+def test_a_command_delivered_twice_runs_once(site: Site, listener: Listener) -> None:
+    site.start_agent("web-01", "--accept-unsigned", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    form = {
+        "document_id": "twice",
+        "action": {"name": "note-once", "version": "5.0.0", "args": {"path": str(notes)}},
+        "source": "Users/Services",
+        "user": "me",
+        "target": {"type": "agent", "id": "web-01"},
+        "status": "pending",
+    }
+    publish(site, json.dumps(form).encode())
+    wait_for(lambda: listener.results() and site.queue("web-01") == [], "the first to be deleted")
+    publish(site, json.dumps(form).encode())
+    wait_for(lambda: len(listener.results()) >= 2, "the repeat to be answered")
+    assert len({item["digest"] for item in listener.results()}) == 1
+    assert len(notes.read_text().splitlines()) == 1
+
+
+def test_two_agents_never_share_a_state_directory(site: Site) -> None:
+    site.start_agent("web-01")
+    site.wait_online("web-01")
+    argv = [sys.executable, "-m", "consumer", "run", "--agent", "web-02", "--broker", site.broker_url]
+    second = site._start("second", [*argv, "--state", str(site.state("web-01"))])
+    assert second.process.wait(20) == 4
+    said = second.log.read_text()
+    assert "Traceback" not in said
+    assert str(site.state("web-01")) in said

@@ -1,0 +1,281 @@
+"""The MQTT connection against a real Mosquitto."""
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from broker.mqtt import MAX_PACKET_BYTES, Delivery, MqttConnection, MqttError, parse_url
+from tests.brokers import TestBroker
+
+Connect = Callable[..., MqttConnection]
+TOPIC = "acm/web-01/command"
+WAIT_S = 15.0
+
+
+@pytest.fixture
+def connect(broker: TestBroker) -> Iterator[Connect]:
+    with ExitStack() as open_connections:
+
+        def make(client_id: str, *topics: str, **options: Any) -> MqttConnection:
+            connection = MqttConnection(broker.url, client_id, subscriptions=topics, **options)
+            open_connections.enter_context(connection)
+            assert connection.wait_connected(WAIT_S), connection.last_error
+            return connection
+
+        yield make
+
+
+def receive(connection: MqttConnection, count: int) -> list[Delivery]:
+    got: list[Delivery] = []
+    while len(got) < count:
+        batch = connection.drain(WAIT_S)
+        assert batch, f"only {len(got)} of {count} messages came"
+        got += batch
+    return got
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the awaited condition did not come"
+        threading.Event().wait(0.01)
+
+
+def _wait_for_connection(connection: MqttConnection, count: int) -> None:
+    _wait_until(lambda: connection.connections >= count)
+    assert connection.wait_connected(WAIT_S)
+
+
+class Relay:
+    """Passes one TCP connection on to the broker until it is cut without a DISCONNECT."""
+
+    def __init__(self, port: int) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
+        self._broker_port = port
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        self._server.close()
+        for end in self._ends:
+            end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        near, _ = self._server.accept()
+        far = socket.create_connection(("127.0.0.1", self._broker_port))
+        self._ends += [near, far]
+        for source, sink in ((near, far), (far, near)):
+            self._threads.append(threading.Thread(target=self._copy, args=(source, sink)))
+            self._threads[-1].start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.payload) for delivery in deliveries]
+
+
+def test_messages_arrive_in_order(connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    assert all(server.publish(TOPIC, b"%d" % n) for n in range(3000))
+    got: list[Delivery] = []
+    while len(got) < 3000:
+        batch = receive(agent, 1)
+        agent.acknowledge(batch)
+        got += batch
+    assert numbers(got) == list(range(3000))
+    assert {(d.topic, d.retained, d.duplicate, d.connection) for d in got} == {(TOPIC, False, False, 1)}
+
+
+def test_drain_takes_at_most_its_limit(connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    for n in range(5):
+        server.publish(TOPIC, b"%d" % n)
+    got = receive(agent, 1)
+    while len(got) < 5:
+        batch = agent.drain(WAIT_S, limit=2)
+        assert 0 < len(batch) <= 2
+        got += batch
+    assert numbers(got) == [0, 1, 2, 3, 4]
+
+
+def test_wake_ends_a_wait_early(connect: Connect) -> None:
+    agent = connect("web-01", TOPIC)
+    done = threading.Event()
+
+    def wait() -> None:
+        agent.drain(3600)
+        done.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    agent.wake()
+    assert done.wait(WAIT_S)
+    waiting.join()
+
+
+def test_unacknowledged_messages_come_again_and_acknowledged_ones_do_not(broker: TestBroker, connect: Connect) -> None:
+    server = connect("server")
+    with MqttConnection(broker.url, "web-01", subscriptions=[TOPIC]) as first:
+        assert first.wait_connected(WAIT_S)
+        for n in range(3):
+            server.publish(TOPIC, b"%d" % n)
+        first.acknowledge(receive(first, 3)[:1])
+    again = receive(connect("web-01", TOPIC), 2)
+    assert [(int(d.payload), d.duplicate) for d in again] == [(1, True), (2, True)]
+
+
+def test_messages_wait_for_an_agent_that_is_away(broker: TestBroker, connect: Connect) -> None:
+    with MqttConnection(broker.url, "web-01", subscriptions=[TOPIC]) as agent:
+        assert agent.wait_connected(WAIT_S)
+    connect("server").publish(TOPIC, b"7")
+    assert numbers(receive(connect("web-01", TOPIC), 1)) == [7]
+
+
+def test_an_acknowledgement_of_an_earlier_connection_is_dropped(broker: TestBroker, connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    server.publish(TOPIC, b"1")
+    old = receive(agent, 1)
+    broker.lose_data()
+    _wait_for_connection(agent, 2)
+    _wait_for_connection(server, 2)
+    server.publish(TOPIC, b"2")
+    new = receive(agent, 1)
+    assert new[0].mid == old[0].mid, "the broker gives the old id to the new message"
+    agent.acknowledge(old)
+    agent.stop()
+    assert numbers(receive(connect("web-01", TOPIC), 1)) == [2]
+
+
+def test_both_sides_return_after_the_broker_was_killed(broker: TestBroker, connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    broker.kill()
+    _wait_until(lambda: not server.connected)
+    assert server.publish(TOPIC, b"0") is False
+    assert server.last_error
+    broker.start()
+    _wait_for_connection(agent, 2)
+    _wait_for_connection(server, 2)
+    assert server.last_error is None
+    assert server.publish(TOPIC, b"1")
+    assert numbers(receive(agent, 1)) == [1]
+
+
+def test_any_bytes_pass_and_an_over_long_message_is_refused_before_it_is_sent(connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    payloads = [b"\x00\xff\xfe{", b"", bytes(262144), b"last"]
+    assert server.publish(TOPIC, bytes(MAX_PACKET_BYTES)) is False
+    assert [server.publish(TOPIC, payload) for payload in payloads] == [True] * 4
+    assert [d.payload for d in receive(agent, 4)] == payloads
+    assert server.connections == 1
+
+
+def test_the_will_says_so_when_a_client_vanishes(broker: TestBroker, connect: Connect) -> None:
+    server = connect("server", "acm/+/status")
+    relay = Relay(broker.port)
+    with MqttConnection(relay.url, "web-01", will=("acm/web-01/status", b"offline")) as agent:
+        assert agent.wait_connected(WAIT_S)
+        relay.cut()
+        assert [d.payload for d in receive(server, 1)] == [b"offline"]
+    assert [(d.payload, d.retained) for d in receive(connect("late", "acm/+/status"), 1)] == [(b"offline", True)]
+
+
+def test_a_clean_stop_sends_what_was_published_and_no_will(broker: TestBroker, connect: Connect) -> None:
+    server = connect("server", "acm/+/status")
+    with MqttConnection(broker.url, "web-01", will=("acm/web-01/status", b"died")) as agent:
+        assert agent.wait_connected(WAIT_S)
+        agent.publish("acm/web-01/status", b"stopped", retain=True)
+    connect("other").publish("acm/web-02/status", b"end")
+    assert [d.payload for d in receive(server, 2)] == [b"stopped", b"end"]
+
+
+def test_the_hook_runs_on_each_connect(broker: TestBroker, connect: Connect) -> None:
+    agents: list[MqttConnection] = []
+
+    def publish_status() -> None:
+        agents[0].publish("acm/web-01/status", b"%d" % agents[0].connections, retain=True)
+
+    agents.append(MqttConnection(broker.url, "web-01", on_connect=publish_status))
+    server = connect("server", "acm/+/status")
+    with agents[0]:
+        assert numbers(receive(server, 1)) == [1]
+        broker.lose_data()
+        assert numbers(receive(server, 1)) == [2]
+
+
+def test_a_hook_that_fails_does_not_end_the_connection(connect: Connect) -> None:
+    def fail() -> None:
+        raise ValueError("the hook failed")
+
+    agent = connect("web-01", TOPIC, on_connect=fail)
+    assert agent.last_error == "ValueError: the hook failed"
+    connect("server").publish(TOPIC, b"1")
+    assert numbers(receive(agent, 1)) == [1]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_dead_network_thread_is_started_again(broker: TestBroker) -> None:
+    def die_once() -> None:
+        if agent.connections == 1:
+            raise SystemExit
+
+    agent = MqttConnection(broker.url, "web-01", subscriptions=[TOPIC], on_connect=die_once)
+    with agent:
+        _wait_until(lambda: bool(agent.connections))
+        agent.drain(0.1)
+        _wait_for_connection(agent, 2)
+    gc.collect()  # paho leaves the dead thread's sockets to the collector, which warns
+
+
+def test_stop_is_bounded_when_the_broker_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = MqttConnection(f"mqtt://127.0.0.1:{mute.getsockname()[1]}", "web-01")
+        silent.start()
+        peer, _ = mute.accept()
+        with peer:
+            done = threading.Event()
+            stopping = threading.Thread(target=lambda: (silent.stop(timeout_s=0.2), done.set()))
+            stopping.start()
+            assert done.wait(5)
+            stopping.join()
+
+
+def test_an_absent_broker_is_named() -> None:
+    with MqttConnection("mqtt://127.0.0.1:1", "web-01") as nobody:
+        assert nobody.wait_connected(0.3) is False
+        _wait_until(lambda: nobody.last_error is not None)
+        assert nobody.last_error == "No connection to 127.0.0.1:1."
+
+
+def test_url_with_all_its_parts() -> None:
+    address = parse_url("mqtts://web-01:p%40ss@broker.example:18883")
+    assert (address.host, address.port, address.tls) == ("broker.example", 18883, True)
+    assert (address.username, address.password) == ("web-01", "p@ss")
+    assert parse_url("mqtt://[::1]").port == 1883
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:1883", "http://h:1", "mqtt://", "mqtt://h:0", "mqtt://h:99999", "mqtt://u:secret@h:x"]
+)
+def test_a_bad_url_is_refused_in_one_sentence_without_its_password(url: str) -> None:
+    with pytest.raises(MqttError, match="URL") as refused:
+        parse_url(url)
+    assert "secret" not in str(refused.value)
