@@ -169,9 +169,14 @@ class DiskCommandStore:
             self._states[stored.key] = State.PENDING
             self._keys[command.id] = stored.key
             if command.sequence is not None:
-                self._cache.set(_LAST, _encode(command.sequence))
-                self.last_sequence = command.sequence
+                self.advance_sequence(command.sequence)
             return stored
+
+    def advance_sequence(self, sequence: Sequence) -> None:
+        """Move last_sequence on without storing a command."""
+        with self.transaction():
+            self._cache.set(_LAST, _encode(sequence))
+            self.last_sequence = sequence
 
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id."""

@@ -58,6 +58,9 @@ class CommandStore(Protocol):
     def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
 
+    def advance_sequence(self, sequence: Sequence) -> None:
+        """Move last_sequence on without storing a command."""
+
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id."""
 

@@ -72,6 +72,7 @@ class CommandReceiver:
     def _admit(self, command: Command) -> Feedback:
         known = self._known(command)
         if known is not None:
+            self._count(command)
             return known
         refusal = self._out_of_sequence(command) if command.sequence else self._unsigned(command)
         if refusal is not None:
@@ -85,6 +86,16 @@ class CommandReceiver:
             return self._reports.state_of(stored)
         tombstone = self._store.find_tombstone(command.id)
         return tombstone.result if tombstone else None
+
+    def _count(self, command: Command) -> None:
+        """Let a known command that was numbered anew use up its number, or those behind it would wait for ever."""
+        sequence, last = command.sequence, self._store.last_sequence
+        if sequence is None:
+            return
+        newer_epoch = last is None or sequence.epoch > last.epoch
+        same_epoch = last is not None and sequence.epoch == last.epoch
+        if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
+            self._store.advance_sequence(sequence)
 
     def _unsigned(self, command: Command) -> Feedback | None:
         if self._accept_unsigned:

@@ -1,0 +1,19 @@
+"""A clock that the test turns."""
+
+from datetime import UTC, datetime, timedelta
+
+
+class TurnedClock:
+    """Starts at 2026-01-01 00:00 UTC and moves when told to."""
+
+    def __init__(self) -> None:
+        self._seconds = 1000.0
+
+    def turn(self, seconds: float) -> None:
+        self._seconds += seconds
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._seconds)
+
+    def monotonic(self) -> float:
+        return self._seconds
