@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers schema clean
+.PHONY: help demo test wheels lint types layers schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -27,6 +27,9 @@ types: $(VENV)/.ready ## Check the types
 
 layers: $(VENV)/.ready ## Check the layers
 	$(RUN)/lint-imports
+
+wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
+	bash scripts/wheels.sh $(VENV)
 
 schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
 	$(RUN)/python -m broker.contract.schema docs/schema.json

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that a Docker engine answers and that the image debian:bookworm-slim exists.
+# Makes sure that a Docker engine answers, that Compose is there and that the image debian:bookworm-slim exists.
 # Installs, as root and by apt, what is missing; without a reachable registry the image is made by debootstrap.
 set -euo pipefail
 
@@ -48,6 +48,10 @@ make_base() {
     mv "$CACHE/bookworm-slim.tar.part" "$CACHE/bookworm-slim.tar"
 }
 
+ensure_compose() {
+    docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || install docker-compose
+}
+
 ensure_base() {
     docker image inspect "$BASE" >/dev/null 2>&1 && return
     timeout 60 docker pull -q "$BASE" >/dev/null 2>&1 && return
@@ -57,5 +61,6 @@ ensure_base() {
 
 mkdir -p "$CACHE"
 ensure_engine
+ensure_compose
 ensure_base
 say "engine $(docker version --format '{{.Server.Version}}') and image $BASE are ready"

@@ -1,0 +1,16 @@
+# One agent; the volume holds its command store. Fill build/wheels first: `make wheels`.
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --user-group --no-create-home --shell /usr/sbin/nologin acm \
+    && install -d -o acm -g acm -m 0700 /var/lib/acm
+COPY build/wheels /wheels
+RUN python3 -m venv /opt/acm \
+    && /opt/acm/bin/pip install --no-cache-dir --no-index --find-links /wheels agent-command-manager \
+    && rm -rf /wheels
+ENV PATH=/opt/acm/bin:$PATH ACM_STATE=/var/lib/acm/state
+USER acm
+VOLUME /var/lib/acm
+HEALTHCHECK --interval=5s --timeout=10s --start-period=20s CMD ["acm-agent", "queue", "--json"]
+CMD ["acm-agent", "run"]

@@ -1,0 +1,115 @@
+"""The images and docker/compose.yaml: commands to agents in containers, whatever container is killed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import ROOT, wait_for
+from tests.brokers import docker, docker_answers, image_lock
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def compose_program() -> list[str]:
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    pytest.fail("Docker answers but Compose is not there: scripts/docker.sh installs it on Debian")
+
+
+class Project:
+    """One run of compose.yaml under a name of its own."""
+
+    def __init__(self) -> None:
+        self.name = f"acm-test-{uuid.uuid4().hex[:8]}"
+        self._compose = [*compose_program(), "-p", self.name, "-f", str(ROOT / "docker" / "compose.yaml")]
+
+    def compose(self, *arguments: str, timeout_s: float = 120) -> str:
+        done = subprocess.run([*self._compose, *arguments], capture_output=True, text=True, timeout=timeout_s)
+        assert done.returncode == 0, f"{arguments}: {done.stderr[-3000:]}"
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "-q", service).strip()
+
+    def acm(self, *arguments: str, check: bool = True) -> Any:
+        argv = ["docker", "exec", self.container("server"), "acm", *arguments, "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        assert not check or done.returncode == 0, (done.stdout, done.stderr)
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def online(self) -> dict[str, str]:
+        return {row["agent"]: row["incarnation"] for row in self.acm("agents", check=False) or [] if row["online"]}
+
+    def result(self, command_id: str) -> Any:
+        shown = wait_for(
+            lambda: (row := self.acm("show", command_id))["state"] == "completed" and row, "the result", timeout_s=90
+        )
+        return shown["result"]
+
+    def queue(self, agent: str) -> Any:
+        return json.loads(docker("exec", self.container(agent), "acm-agent", "queue", "--json"))
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    if not docker_answers():
+        assert os.environ.get("ACM_REQUIRE_DOCKER") != "1", "no Docker engine answers: run scripts/docker.sh"
+        pytest.skip("the images need a Docker engine; scripts/docker.sh installs one")
+    project = Project()
+    with image_lock():
+        venv = Path(sys.executable).parent.parent
+        subprocess.run(["bash", "scripts/wheels.sh", str(venv)], cwd=ROOT, check=True, timeout=300)
+        project.compose("build", timeout_s=500)
+    try:
+        project.compose("up", "--detach")
+        wait_for(lambda: set(project.online()) == {"web-01", "web-02"}, "both agents to be online", timeout_s=60)
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--timeout", "5")
+        for service in ("mosquitto", "server", "web-01", "web-02"):
+            subprocess.run(["docker", "rmi", f"{project.name}_{service}"], capture_output=True)
+            subprocess.run(["docker", "rmi", f"{project.name}-{service}"], capture_output=True)
+
+
+def test_each_agent_runs_its_own_commands(project: Project) -> None:
+    before = project.online()
+    for agent in ("web-01", "web-02"):
+        result = project.acm("send", agent, "restart-agent", "--wait")["result"]
+        assert (result["agent"], result["outcome"]) == (agent, "success")
+        assert result["incarnation"] != before[agent]
+        wait_for(lambda agent=agent: project.queue(agent) == [], "the deletion")
+
+
+def test_no_process_of_ours_is_root_and_all_become_healthy(project: Project) -> None:
+    for service in ("mosquitto", "server", "web-01", "web-02"):
+        container = project.container(service)
+        assert docker("exec", container, "id", "-u").strip() != "0"
+        wait_for(
+            lambda container=container: (
+                docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
+            ),
+            f"{service} to be healthy",
+            timeout_s=60,
+        )
+
+
+@pytest.mark.parametrize("victim", ["mosquitto", "web-01", "server"])
+def test_a_killed_container_loses_nothing(project: Project, victim: str) -> None:
+    container = project.container(victim)
+    sent = [project.acm("send", "web-01", "get-agent-configuration")["id"] for _ in range(3)]
+    docker("kill", "--signal", "KILL", container)
+    if victim != "server":
+        sent += [project.acm("send", "web-01", "get-agent-configuration")["id"] for _ in range(3)]
+    docker("start", container)
+    assert [project.result(command)["outcome"] for command in sent] == ["success"] * len(sent)
+    wait_for(lambda: project.queue("web-01") == [], "every command to be deleted")
