@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from broker.contract.codec import MAX_FRAME_BYTES, encode
+from broker.contract.codec import MAX_FRAME_BYTES, encode, to_json
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handlers.base import Result
@@ -19,7 +19,7 @@ _LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
 
 
 def _echo(command: Command, state: State) -> JsonObject:
-    return {**(command.original or command.to_dict()), "status": str(state)}
+    return {**(command.original or to_json(command)), "status": str(state)}
 
 
 def _that_fits(result: Feedback) -> Feedback:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from broker.contract.messages import Ack, Command, Control, Feedback, JsonObject, Sequence, Status
+from broker.contract.messages import Ack, Command, Control, Feedback, JsonObject, Sequence, Status, wire_members
 from broker.contract.seed_forms import is_seed_form, read_seed_form, unknown_field_notes
 from broker.errors import BrokerError
 
@@ -31,6 +31,7 @@ __all__ = [
     "decode_status",
     "encode",
     "frames",
+    "to_json",
 ]
 
 MAX_FRAME_BYTES = 262144
@@ -62,8 +63,14 @@ class DecodeError(BrokerError):
 
 def encode(messages: Listing[Message]) -> bytes:
     """Return the frame that carries these messages: one as an object, any other number as an array."""
-    items = [message.to_dict() for message in messages]
+    items = [wire_members(message) for message in messages]
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
+
+
+def to_json(message: Message) -> JsonObject:
+    """Return the message as the JSON object that `encode` writes."""
+    members: JsonObject = msgspec.json.decode(encode([message]))
+    return members
 
 
 def frames(messages: Listing[Message]) -> Iterator[bytes]:

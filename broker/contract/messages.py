@@ -1,20 +1,33 @@
 """The messages on the wire, as frozen dataclasses.
 
 Times are aware datetimes in UTC (RFC 3339 on the wire), durations are seconds, sizes are bytes.
-Absent optional members are left out of the JSON. Decoding is the codec's work, never dataclasses-json's:
-that library coerces in silence.
+Absent optional members are left out of the JSON. Here dataclasses-json declares how each member is written, and its
+`to_dict` is there for tools. The codec does the decoding, for that library coerces in silence, and the encoding on
+the way of a command, for it takes 50 times as long.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from dataclasses_json import DataClassJsonMixin, config
 
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, Outcome
 
-__all__ = ["Ack", "Command", "Control", "Feedback", "JsonObject", "Origin", "Output", "Sequence", "Status"]
+__all__ = [
+    "Ack",
+    "Command",
+    "Control",
+    "Feedback",
+    "JsonObject",
+    "Origin",
+    "Output",
+    "Sequence",
+    "Status",
+    "wire_members",
+]
 
 JsonObject = dict[str, Any]
 
@@ -148,3 +161,17 @@ class Status(DataClassJsonMixin):
     service: JsonObject | None = _optional()
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
+
+
+def wire_members(message: DataClassJsonMixin) -> JsonObject:
+    """Return the members of a message that go on the wire, their values not yet written as JSON."""
+    left_out_if = _left_out_if(type(message))
+    return {
+        name: value for name, value in vars(message).items() if name not in left_out_if or not left_out_if[name](value)
+    }
+
+
+@cache
+def _left_out_if(kind: type[Any]) -> dict[str, Callable[[Any], bool]]:
+    declared = {member.name: member.metadata.get("dataclasses_json", {}) for member in fields(kind)}
+    return {name: rules["exclude"] for name, rules in declared.items() if "exclude" in rules}

@@ -14,6 +14,7 @@ from broker.contract.codec import (
     decode_feedbacks,
     decode_status,
     encode,
+    to_json,
 )
 from broker.contract.commands import COMMAND_TYPES, parse_parameters
 from broker.contract.messages import Command, Feedback, Origin
@@ -81,6 +82,12 @@ def test_a_result_is_read_into_typed_members() -> None:
         Outcome.ERROR,
         ErrorCode.UNSUPPORTED,
     )
+
+
+@pytest.mark.parametrize("name", OUR_FRAMES)
+def test_the_wire_carries_what_the_dataclasses_declare(name: str) -> None:
+    for message in decode(name):
+        assert json.loads(encode([message])) == to_json(message) == json.loads(message.to_json())
 
 
 def test_each_kind_of_feedback_has_a_frame() -> None:
