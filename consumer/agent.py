@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import sys
 import threading
 import uuid
@@ -18,7 +19,7 @@ import msgspec
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_controls
-from broker.contract.messages import Status
+from broker.contract.messages import Ack, Control, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import Delivery
 from consumer.command_manager import CommandManager
@@ -73,8 +74,22 @@ def _boot_id() -> str:
     return "unknown"
 
 
-def _in_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="acm-executor", daemon=True).start()
+class _Threads:
+    """Runs each piece of work on an idle thread, or on a new one while another piece hangs."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        self._work.put(work)
+        if not self._idle.acquire(blocking=False):
+            threading.Thread(target=self._run, name="acm-executor", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
+            self._idle.release()
 
 
 class Agent:
@@ -104,14 +119,16 @@ class Agent:
         self._published: Status | None = None
         self._status_due = 0.0
         self._connected = threading.Event()
-        self._not_stored: list[Delivery] = []
-        self._retry_at = 0.0
+        self._mail: list[Delivery] = []
+        self._full_until = 0.0
+        self._version = version("agent-command-manager")
+        self._boot_id = _boot_id()
         topics = Topics(config.topic_prefix)
         self._comms = AgentCommsClient(
             config.broker, config.agent, topics, self._status(None, online=False), self._connected.set
         )
         self._executor = self._build_executor(restarted_by)
-        self._outbox = FeedbackOutbox(self._store, self._comms, self._clock)
+        self._outbox = FeedbackOutbox(self._store, self._clock)
         self._receiver = CommandReceiver(
             self._store, self._reports, self._clock, accept_unsigned=config.accept_unsigned
         )
@@ -125,7 +142,7 @@ class Agent:
         return Executor(
             self._handlers,
             context,
-            _in_thread,
+            _Threads(),
             default_timeout_s=self.config.default_timeout_s,
             grace_s=self.config.kill_grace_s,
             on_finished=self._comms.get_connection().wake,
@@ -145,8 +162,8 @@ class Agent:
             _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
             housekeeping_at = 0.0
             while not self._stopping.is_set() and self._manager.restart_for is None:
-                self._take(self._comms.receive_commands(self._wait_s()))
-                self._work()
+                self._mail += self._comms.receive_commands(self._wait_s())
+                self._turn()
                 if self._clock.monotonic() >= housekeeping_at:
                     housekeeping_at = self._clock.monotonic() + _HOUSEKEEPING_S
                     self._store.drop_expired(self._clock.now())
@@ -170,58 +187,59 @@ class Agent:
         now = self._clock.monotonic()
         return max(0.0, min([_IDLE_WAIT_S, *(due - now for due in dues if due is not None)]))
 
-    def _work(self) -> None:
+    def _turn(self) -> None:
         if self._connected.is_set():
             self._connected.clear()
             self._published = None
             self._outbox.send_all_again()
         if isinstance(self._service, ChildService):
             self._service.supervise()
-        self._manager.step()
-        self._outbox.step()
+        self._commit_and_act()
         self._report_status()
 
-    def _take(self, arrived: Listing[Delivery]) -> None:
-        by_topic: dict[str, list[Delivery]] = {}
-        for delivery in arrived:
-            by_topic.setdefault(delivery.topic, []).append(delivery)
-        topic = self._comms.topic
-        self._acknowledge_results(by_topic.get(topic[Channel.ACK], []))
-        self._control(by_topic.get(topic[Channel.CONTROL], []))
-        self._store_commands(by_topic.get(topic[Channel.COMMAND], []))
-
-    def _store_commands(self, arrived: list[Delivery]) -> None:
-        self._not_stored += arrived
-        if not self._not_stored or self._clock.monotonic() < self._retry_at:
-            return
+    def _commit_and_act(self) -> None:
+        """Decide on all that has come and all that has ended in one commit, and act only on what is committed."""
+        taken, left = self._openable_mail()
         try:
-            receipt = self._receiver.receive(self._not_stored)
+            with self._store.transaction():
+                receipt = self._receiver.receive(self._on(Channel.COMMAND, taken))
+                decisions = self._manager.decide(self._acks(taken), self._controls(taken))
         except StoreFull as error:
             self._last_error = str(error)
-            self._retry_at = self._clock.monotonic() + _FULL_RETRY_S
+            self._full_until = self._clock.monotonic() + _FULL_RETRY_S
             return
-        self._comms.get_connection().acknowledge(self._not_stored)
-        self._not_stored = []
-        self._comms.send_feedback(receipt.feedback)
+        self._mail = left
+        self._outbox.tell(receipt.feedback)
+        self._manager.carry_out(decisions)
+        self._comms.get_connection().acknowledge(taken)
+        self._comms.send_feedback(self._outbox.take_due())
         if receipt.refused:
             self._last_error = receipt.refused[-1]
 
-    def _acknowledge_results(self, arrived: list[Delivery]) -> None:
-        acks = []
-        for delivery in arrived:
+    def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
+        """Part the mail into what can be taken now and the commands that must wait for room on the disk."""
+        if self._clock.monotonic() >= self._full_until:
+            return self._mail, []
+        others = [delivery for delivery in self._mail if delivery.topic != self._comms.topic[Channel.COMMAND]]
+        return others, self._on(Channel.COMMAND, self._mail)
+
+    def _on(self, channel: Channel, deliveries: Listing[Delivery]) -> list[Delivery]:
+        topic = self._comms.topic[channel]
+        return [delivery for delivery in deliveries if delivery.topic == topic]
+
+    def _acks(self, deliveries: Listing[Delivery]) -> list[Ack]:
+        acks: list[Ack] = []
+        for delivery in self._on(Channel.ACK, deliveries):
             with self._refusing(delivery):
                 acks += decode_acks(delivery.payload)
-        self._manager.acknowledge(acks)
-        self._comms.get_connection().acknowledge(arrived)
+        return acks
 
-    def _control(self, arrived: list[Delivery]) -> None:
-        controls = []
-        for delivery in arrived:
+    def _controls(self, deliveries: Listing[Delivery]) -> list[Control]:
+        controls: list[Control] = []
+        for delivery in self._on(Channel.CONTROL, deliveries):
             with self._refusing(delivery):
                 controls += decode_controls(delivery.payload)
-        if controls:
-            self._comms.send_feedback(self._manager.control(controls))
-        self._comms.get_connection().acknowledge(arrived)
+        return controls
 
     @contextlib.contextmanager
     def _refusing(self, delivery: Delivery) -> Any:
@@ -239,9 +257,9 @@ class Agent:
         return Status(
             agent=self.config.agent,
             online=online,
-            version=version("agent-command-manager"),
+            version=self._version,
             incarnation=self.incarnation,
-            boot_id=_boot_id(),
+            boot_id=self._boot_id,
             store_generation=self._store.store_generation,
             epoch=last.epoch if last else None,
             last_sequence=last.number if last else 0,

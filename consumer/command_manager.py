@@ -1,27 +1,42 @@
 """Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
 
 from collections.abc import Sequence as Listing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
-from consumer.executor import Executor, Finished
+from consumer.executor import Executor, Finished, cancelled, expired, is_expired
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import AgentRestart, Handler, Interruption, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
 from consumer.reports import Reports
 
-__all__ = ["TOMBSTONE_LIFE", "CommandManager"]
+__all__ = ["TOMBSTONE_LIFE", "CommandManager", "Decisions"]
 
 _log = structlog.get_logger(__name__)
-_GROUP = 64
+_GROUP = 256
 TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """What one turn does once it is committed: answers to send, results to report until acked, commands to begin."""
+
+    answers: list[Feedback]
+    results: list[StoredCommand]
+    acknowledged: list[str]
+    batch: list[StoredCommand]
+    restart_for: str | None
+
+
 class CommandManager:
-    """The only one that changes a stored command. Owns no thread: `step` does what can be done now."""
+    """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
+
+    `restart_for` is the id of a command that wants the agent's process replaced; nothing begins any more.
+    """
 
     def __init__(
         self,
@@ -38,10 +53,11 @@ class CommandManager:
         self._reports = reports
         self._clock = clock
         self._handlers = handlers
+        self._ended: list[Finished] = []
         self.restart_for: str | None = None
 
     def recover(self) -> None:
-        """Settle what an earlier process left in processing, by each handler's rule; call once, before `step`."""
+        """Settle what an earlier process left in processing, by each handler's rule; call once, before all else."""
         again: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.in_processing():
@@ -63,27 +79,38 @@ class CommandManager:
             code=ErrorCode.INTERRUPTED,
         )
 
-    def step(self) -> None:
-        """Commit what has ended together with what begins, then begin it."""
-        finished = self._executor.fetch()
-        idle = not self._executor.busy and self.restart_for is None
-        if not finished and not (idle and self._store.get_next_command()):
-            return
-        results: list[StoredCommand] = []
-        with self._store.transaction():
-            results += [done for item in finished if (done := self._finish(item))]
-            batch = self._begin_next(results) if idle and self.restart_for is None else []
-        for stored in results:
-            self._outbox.add(stored)
-        if batch:
-            self._executor.execute(batch)
-            self._outbox.tell_begun(self._reports.begun(batch[0].command))
+    def decide(self, acks: Listing[Ack], controls: Listing[Control]) -> Decisions:
+        """Settle in the store what acks and controls ask for, what has ended and what begins next.
 
-    def _finish(self, item: Finished) -> StoredCommand | None:
-        if isinstance(item.result, AgentRestart):
-            self.restart_for = item.stored.command.id
-            return None
-        return self._complete(item.stored, item.result, item.finished_at)
+        Call it inside a transaction, and `carry_out` once that is committed. When the commit fails, nothing is lost:
+        call it again.
+        """
+        self._ended += self._executor.fetch()
+        acknowledged = self._outbox.matching(acks)
+        self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
+        answers = [answer for control in controls for answer in self._cancel(control.command_id)]
+        restart: str | None = None
+        results: list[StoredCommand] = []
+        for end in self._ended:
+            if isinstance(end.result, AgentRestart):
+                restart = end.stored.command.id
+            else:
+                results.append(self._complete(end.stored, end.result, end.finished_at))
+        idle = not self._executor.busy and restart is None and self.restart_for is None
+        batch = self._begin_next(results) if idle else []
+        return Decisions(answers, results, acknowledged, batch, restart)
+
+    def carry_out(self, decisions: Decisions) -> None:
+        """Begin what was committed as processing, and let the outbox know what there is to tell."""
+        self._ended.clear()
+        self.restart_for = self.restart_for or decisions.restart_for
+        if decisions.batch:
+            self._executor.execute(decisions.batch)
+            self._outbox.tell([self._reports.begun(decisions.batch[0].command)])
+        self._outbox.forget(decisions.acknowledged)
+        for stored in decisions.results:
+            self._outbox.add(stored)
+        self._outbox.tell(decisions.answers)
 
     def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
         batch: list[StoredCommand] = []
@@ -95,7 +122,7 @@ class CommandManager:
             shares = self._executor.may_share_commit(stored)
             if batch and not shares:
                 break
-            batch.append(self._store.mark_processing(stored.key, self._clock.now(), self._reports.incarnation))
+            batch.append(self._store.mark_processing(stored, self._clock.now(), self._reports.incarnation))
             if not shares:
                 break
         return batch
@@ -103,9 +130,9 @@ class CommandManager:
     def _unfit(self, stored: StoredCommand) -> Result | None:
         command = stored.command
         if self._store.is_cancelled(command.id):
-            return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
-        if command.expires_at is not None and command.expires_at <= self._clock.now():
-            return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
+            return cancelled()
+        if is_expired(command, self._clock.now()):
+            return expired(command)
         if not self._executor.supports(command.type):
             names = ", ".join(sorted(self._handlers))
             return Result(
@@ -116,20 +143,13 @@ class CommandManager:
 
     def _complete(self, stored: StoredCommand, result: Result, at: datetime | None = None) -> StoredCommand:
         feedback = self._reports.result(stored.command, result, at or self._clock.now(), stored.started_at)
-        return self._store.mark_completed(stored.key, feedback)
-
-    def control(self, controls: Listing[Control]) -> list[Feedback]:
-        """Cancel commands: a running one is told to end, a queued or not yet arrived one is remembered as cancelled.
-
-        Returns what is known of the commands that are already done, so that the server hears of it again.
-        """
-        answers: list[Feedback] = []
-        with self._store.transaction():
-            for control in controls:
-                answers += self._cancel(control.command_id)
-        return answers
+        return self._store.mark_completed(stored, feedback)
 
     def _cancel(self, command_id: str) -> list[Feedback]:
+        """Tell a running command to end; remember a queued or not yet arrived one as cancelled.
+
+        Returns the result of one that is done, so that the server hears of it again.
+        """
         stored = self._store.find(command_id)
         tombstone = self._store.find_tombstone(command_id)
         result = (stored and stored.result) or (tombstone and tombstone.result)
@@ -138,9 +158,3 @@ class CommandManager:
         if not self._executor.cancel(command_id):
             self._store.remember_cancel(command_id, self._clock.now() + TOMBSTONE_LIFE)
         return []
-
-    def acknowledge(self, acks: Listing[Ack]) -> None:
-        """Delete the commands whose results the server has committed, keeping tombstones."""
-        keys = self._outbox.acknowledged(acks)
-        if keys:
-            self._store.delete_completed_commands(keys, self._clock.now() + TOMBSTONE_LIFE)

@@ -1,4 +1,8 @@
-"""The command store on diskcache: one durable row a command, in order of arrival, bytes only, one writer."""
+"""The command store on diskcache: durable rows, in order of arrival, bytes only, one writer.
+
+A command has a row, written once; its result has another, which outlives it as its tombstone. One more row, the head,
+says which commands are in processing. So a turn costs few writes, however many commands it moves on.
+"""
 
 import contextlib
 import fcntl
@@ -7,10 +11,11 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 from diskcache import Cache, Disk
@@ -22,6 +27,7 @@ from consumer.ports import StoredCommand, Tombstone
 
 __all__ = ["DiskCommandStore", "read_queue"]
 
+_T = TypeVar("_T")
 _SETTINGS = {
     "sqlite_synchronous": 2,
     "sqlite_journal_mode": "wal",
@@ -35,15 +41,48 @@ _SETTINGS = {
 }
 _RAW = 1  # diskcache's mode for bytes kept in the row
 _BALLAST_BYTES = 1 << 20
-_COMMAND, _TOMBSTONE, _CANCEL, _META = "c/", "t/", "x/", "m/"
+_FULL = "The disk is full: no command is accepted until there is room again."
+_COMMAND, _RESULT, _DELETED, _CANCEL, _META = "c/", "r/", "d/", "x/", "m/"
 _SENTINEL = _META + "sentinel"
 _GENERATION = _META + "store_generation"
-_ARRIVAL = _META + "arrival"
-_LAST = _META + "last_sequence"
+_HEAD = _META + "head"
 
-_stored_decoder = msgspec.json.Decoder(StoredCommand)
-_tombstone_decoder = msgspec.json.Decoder(Tombstone)
-_sequence_decoder = msgspec.json.Decoder(Sequence)
+
+@dataclass(frozen=True)
+class _Arrived:
+    """The row of a command, written once."""
+
+    command: Command
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class _Begun:
+    started_at: datetime
+    begun_by: str
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What changes with every commit, in one row: the commands in processing, by their keys, and the last numbers."""
+
+    arrival: int = 0
+    last_sequence: Sequence | None = None
+    processing: dict[str, _Begun] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Deleted:
+    """Commands deleted together. Their results stay, as tombstones, until this expires."""
+
+    command_ids: list[str]
+    expires_at: datetime
+
+
+_decode_arrived = msgspec.json.Decoder(_Arrived).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_deleted = msgspec.json.Decoder(_Deleted).decode
+_decode_result = msgspec.json.Decoder(Feedback).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,10 +111,10 @@ class DiskCommandStore:
         self._cache = cache
         self._lock = lock
         self._ballast = ballast
+        self._has_ballast = ballast.exists()
         self._depth = 0
         self._load()
-        with contextlib.suppress(OSError):
-            self._keep_ballast()
+        self._make_room()
 
     @classmethod
     def open(cls, directory: Path, *, now: Callable[[], datetime]) -> Self:
@@ -105,28 +144,40 @@ class DiskCommandStore:
         return cls(cache, lock, directory / "ballast", damage)
 
     def _load(self) -> None:
-        self._states: dict[str, State] = {}
+        self._pending: dict[str, str] = {}
+        self._processing: dict[str, _Begun] = {}
+        self._done: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self._tombstones: dict[str, datetime] = {}
+        self._deleted: dict[str, _Deleted] = {}
         self._cancels: dict[str, datetime] = {}
-        self.last_sequence: Sequence | None = None
-        for key in self._cache.iterkeys():
-            self._index(key)
-        self._states = dict(sorted(self._states.items()))
         self.store_generation = self._cache[_GENERATION].decode()
-        self._arrival = int(self._cache.get(_ARRIVAL, b"0"))
+        head = _decode_head(self._cache.get(_HEAD, b"{}"))
+        self._arrival, self.last_sequence = head.arrival, head.last_sequence
+        self._head_changed = False
+        keys = sorted(self._cache.iterkeys())
+        results = {key[2:] for key in keys if key.startswith(_RESULT)}
+        for key in keys:
+            if key.startswith(_COMMAND):
+                self._index(key, head, results)
+            elif key.startswith(_DELETED):
+                self._bury(key, _decode_deleted(self._cache[key]))
+            elif key.startswith(_CANCEL):
+                self._cancels[key[2:]] = datetime.fromisoformat(self._cache[key].decode())
 
-    def _index(self, key: str) -> None:
-        if key.startswith(_COMMAND):
-            stored = self._read(key)
-            self._states[key] = stored.state
-            self._keys[stored.command.id] = key
-        elif key.startswith(_TOMBSTONE):
-            self._tombstones[key[2:]] = _tombstone_decoder.decode(self._cache[key]).expires_at
-        elif key.startswith(_CANCEL):
-            self._cancels[key[2:]] = datetime.fromisoformat(self._cache[key].decode())
-        elif key == _LAST:
-            self.last_sequence = _sequence_decoder.decode(self._cache[key])
+    def _index(self, key: str, head: _Head, results: set[str]) -> None:
+        command_id = self._arrived(key).command.id
+        self._keys[command_id] = key
+        if command_id in results:
+            self._done[key] = command_id
+        elif key in head.processing:
+            self._processing[key] = head.processing[key]
+        else:
+            self._pending[key] = command_id
+
+    def _bury(self, key: str, deleted: _Deleted) -> None:
+        self._deleted[key] = deleted
+        self._tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -135,9 +186,11 @@ class DiskCommandStore:
             yield
             return
         self._depth += 1
+        self._make_room()
         try:
             with self._cache.transact(retry=True):
                 yield
+                self._write_head()
         except sqlite3.Error as error:
             self._load()
             raise _as_store_error(error) from error
@@ -147,56 +200,71 @@ class DiskCommandStore:
         finally:
             self._depth -= 1
 
-    def _read(self, key: str) -> StoredCommand:
+    def _write_head(self) -> None:
+        if self._head_changed:
+            self._cache.set(_HEAD, _encode(_Head(self._arrival, self.last_sequence, self._processing)))
+            self._head_changed = False
+
+    def _make_room(self) -> None:
+        """Free the ballast when the disk is full, so that reporting and deleting go on; keep it when there is room."""
+        self._full = not _has_room(self._ballast, spare=0 if self._has_ballast else _BALLAST_BYTES)
+        if self._full and self._has_ballast:
+            self._ballast.unlink(missing_ok=True)
+            self._has_ballast = False
+        elif not self._full and not self._has_ballast:
+            with contextlib.suppress(OSError), self._ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
+                self._has_ballast = True
+
+    def _arrived(self, key: str) -> _Arrived:
+        return self._read(key, _decode_arrived)
+
+    def _read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
         try:
-            return _stored_decoder.decode(self._cache[key])
+            return decode(self._cache[key])
         except (sqlite3.Error, KeyError, msgspec.DecodeError) as error:
             raise StoreError(f"The row {key} of the command store cannot be read: {error}.") from error
 
-    def _write(self, stored: StoredCommand) -> StoredCommand:
-        self._cache.set(stored.key, _encode(stored))
-        self._states[stored.key] = stored.state
-        return stored
+    def _stored(self, key: str) -> StoredCommand:
+        result = self._read(_RESULT + self._done[key], _decode_result) if key in self._done else None
+        return _assemble(key, self._arrived(key), self._processing.get(key), result)
 
     def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
         with self.transaction():
+            if self._full:
+                raise StoreFull(_FULL)
             self._arrival += 1
-            self._cache.set(_ARRIVAL, str(self._arrival).encode())
-            stored = StoredCommand(f"{_COMMAND}{self._arrival:016d}", command, State.PENDING, received_at)
-            if not self._cache.add(stored.key, _encode(stored)):
-                raise StoreError(f"The key {stored.key} is taken.")
-            self._states[stored.key] = State.PENDING
-            self._keys[command.id] = stored.key
+            self._head_changed = True
+            key = f"{_COMMAND}{self._arrival:016d}"
+            if not self._cache.add(key, _encode(_Arrived(command, received_at))):
+                raise StoreError(f"The key {key} is taken.")
+            self._pending[key] = command.id
+            self._keys[command.id] = key
             if command.sequence is not None:
-                self.advance_sequence(command.sequence)
-            return stored
+                self.last_sequence = command.sequence
+            return StoredCommand(key, command, State.PENDING, received_at)
 
     def advance_sequence(self, sequence: Sequence) -> None:
         """Move last_sequence on without storing a command."""
         with self.transaction():
-            self._cache.set(_LAST, _encode(sequence))
             self.last_sequence = sequence
+            self._head_changed = True
 
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id."""
         key = self._keys.get(command_id)
-        return self._read(key) if key else None
+        return self._stored(key) if key else None
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
         """Return what is left of a deleted command."""
-        if command_id not in self._tombstones:
-            return None
-        return _tombstone_decoder.decode(self._cache[_TOMBSTONE + command_id])
+        expires_at = self._tombstones.get(command_id)
+        return Tombstone(self._read(_RESULT + command_id, _decode_result), expires_at) if expires_at else None
 
     def find_id(self, prefix: str) -> str | None:
         """Return the id, live or deleted, that starts with `prefix`."""
         ids = (name for known in (self._keys, self._tombstones) for name in known)
         return next((name for name in ids if name.startswith(prefix)), None)
-
-    def _in(self, state: State) -> Iterator[StoredCommand]:
-        keys = [key for key, value in self._states.items() if value is state]
-        return (self._read(key) for key in keys)
 
     def get_next_command(self) -> StoredCommand | None:
         """Return the oldest pending command."""
@@ -204,60 +272,57 @@ class DiskCommandStore:
 
     def get_next_commands(self, limit: int) -> list[StoredCommand]:
         """Return the oldest pending commands in order, at most `limit`."""
-        found: list[StoredCommand] = []
-        for key, state in self._states.items():
-            if len(found) == limit:
-                break
-            if state is State.PENDING:
-                found.append(self._read(key))
-        return found
+        return [self._stored(key) for key in islice(self._pending, limit)]
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
-        return list(self._in(State.PROCESSING))
+        return [self._stored(key) for key in self._processing]
 
     def with_results(self) -> list[StoredCommand]:
         """Return the done commands, in order."""
-        return list(self._in(State.DONE))
+        return [self._stored(key) for key in sorted(self._done)]
 
     def all_commands(self) -> list[StoredCommand]:
         """Return every live command in order."""
-        return [self._read(key) for key in self._states]
+        return [self._stored(key) for key in sorted(self._keys.values())]
 
-    def mark_processing(self, key: str, started_at: datetime, incarnation: str) -> StoredCommand:
+    def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Turn a pending command into processing."""
-        stored = self._read(key)
-        if stored.state is not State.PENDING:
-            raise StoreError(f"The command {stored.command.id} is {stored.state}, not pending.")
-        with self._with_ballast():
-            return self._write(replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation))
+        with self.transaction():
+            if self._pending.pop(stored.key, None) is None:
+                raise StoreError(f"The command {stored.command.id} is not pending.")
+            self._processing[stored.key] = _Begun(started_at, incarnation)
+            self._head_changed = True
+            return replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation)
 
-    def mark_completed(self, key: str, result: Feedback) -> StoredCommand:
+    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done; a result is never replaced by another."""
-        stored = self._read(key)
-        if stored.state is State.DONE:
-            raise StoreError(f"The command {stored.command.id} has its result already.")
-        with self._with_ballast():
-            return self._write(replace(stored, state=State.DONE, result=result))
+        key, command_id = stored.key, stored.command.id
+        if self._keys.get(command_id) != key or key in self._done:
+            raise StoreError(f"The command {command_id} has its result already.")
+        with self.transaction():
+            self._cache.set(_RESULT + command_id, _encode(result))
+            self._pending.pop(key, None)
+            self._head_changed |= self._processing.pop(key, None) is not None
+            self._done[key] = command_id
+            return replace(stored, state=State.DONE, result=result)
 
-    def delete_completed_commands(self, keys: Listing[str], tombstones_expire_at: datetime) -> None:
+    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each."""
-        with self._with_ballast():
-            for key in keys:
-                self._delete(key, tombstones_expire_at)
-        if not self._depth:
-            with contextlib.suppress(OSError):
-                self._keep_ballast()
-
-    def _delete(self, key: str, expires_at: datetime) -> None:
-        stored = self._read(key)
-        if stored.result is None:
-            raise StoreError(f"The command {stored.command.id} has no result yet and cannot be deleted.")
-        command_id = stored.command.id
-        self._cache.set(_TOMBSTONE + command_id, _encode(Tombstone(stored.result, expires_at)))
-        self._cache.delete(key)
-        del self._states[key], self._keys[command_id]
-        self._tombstones[command_id] = expires_at
+        if not command_ids:
+            return
+        with self.transaction():
+            for command_id in command_ids:
+                key = self._keys.get(command_id, "")
+                if self._done.pop(key, None) is None:
+                    raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
+                self._cache.delete(key)
+                del self._keys[command_id]
+            deleted = _Deleted(list(command_ids), tombstones_expire_at)
+            last = max(self._deleted, default=f"{_DELETED}{0:016d}")
+            key = f"{_DELETED}{int(last[2:]) + 1:016d}"
+            self._cache.set(key, _encode(deleted))
+            self._bury(key, deleted)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Keep a cancel of a command that has not arrived or not begun."""
@@ -271,50 +336,53 @@ class DiskCommandStore:
 
     def drop_expired(self, now: datetime) -> int:
         """Delete expired tombstones and cancels; return how many."""
-        dropped = 0
+        graves = [key for key, deleted in self._deleted.items() if deleted.expires_at <= now]
+        cancels = [command_id for command_id, expires_at in self._cancels.items() if expires_at <= now]
+        dropped = len(cancels)
         with self.transaction():
-            for kind, known in ((_TOMBSTONE, self._tombstones), (_CANCEL, self._cancels)):
-                for name in [name for name, expires_at in known.items() if expires_at <= now]:
-                    self._cache.delete(kind + name)
-                    del known[name]
+            for key in graves:
+                self._cache.delete(key)
+                for command_id in self._deleted.pop(key).command_ids:
+                    self._cache.delete(_RESULT + command_id)
+                    del self._tombstones[command_id]
                     dropped += 1
+            for command_id in cancels:
+                self._cache.delete(_CANCEL + command_id)
+                del self._cancels[command_id]
         return dropped
 
     def pending_count(self) -> int:
         """Return how many commands wait for their turn or run."""
-        return len(self._states) - self.done_count()
+        return len(self._pending) + len(self._processing)
 
     def done_count(self) -> int:
         """Return how many results wait for their ack."""
-        return sum(state is State.DONE for state in self._states.values())
+        return len(self._done)
 
     def close(self) -> None:
         """Release the files and the lock."""
         self._cache.close()
         os.close(self._lock)
 
-    @contextlib.contextmanager
-    def _with_ballast(self) -> Iterator[None]:
-        """Make room first when the disk is full: reporting and deleting must go on."""
-        if not self._depth and not _has_room(self._ballast):
-            self._ballast.unlink(missing_ok=True)
-        with self.transaction():
-            yield
 
-    def _keep_ballast(self) -> None:
-        if not self._ballast.exists() and _has_room(self._ballast):
-            with self._ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
+def _assemble(key: str, arrived: _Arrived, begun: _Begun | None, result: Feedback | None) -> StoredCommand:
+    state = State.DONE if result else State.PROCESSING if begun else State.PENDING
+    started_at = result.started_at if result else begun.started_at if begun else None
+    begun_by = begun.begun_by if begun else None
+    return StoredCommand(key, arrived.command, state, arrived.received_at, started_at, begun_by, result)
 
 
-def _has_room(path: Path) -> bool:
-    room = os.statvfs(path.parent)
-    return room.f_bavail * room.f_frsize > 2 * _BALLAST_BYTES
+def _has_room(ballast: Path, spare: int) -> bool:
+    try:
+        room = os.statvfs(ballast.parent)
+    except OSError as error:
+        raise StoreError(f"The state directory {ballast.parent} cannot be used: {error.strerror}.") from error
+    return room.f_bavail * room.f_frsize > 2 * _BALLAST_BYTES + spare
 
 
 def _as_store_error(error: sqlite3.Error) -> StoreError:
     if "full" in str(error):
-        return StoreFull("The disk is full: no command is accepted until there is room again.")
+        return StoreFull(_FULL)
     return StoreError(f"The command store failed: {error}.")
 
 
@@ -359,9 +427,24 @@ def _damage_of(store: Path, *, expected: bool) -> str | None:
 def read_queue(directory: Path) -> list[StoredCommand]:
     """Return the live commands of a store that an agent may be using; raise StoreError if it cannot be read."""
     database = directory / "commands" / "cache.db"
-    query = "SELECT value FROM Cache WHERE key >= 'c/' AND key < 'c0' AND mode = ? ORDER BY key"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-            return [_stored_decoder.decode(bytes(value)) for (value,) in connection.execute(query, (_RAW,))]
-    except sqlite3.Error as error:
+            connection.isolation_level = None
+            connection.execute("BEGIN")  # one snapshot for all that is read
+            head = _decode_head(_value(connection, _HEAD) or b"{}")
+            query = "SELECT key FROM Cache WHERE key >= 'c/' AND key < 'c0' ORDER BY key"
+            keys = [key for (key,) in connection.execute(query)]
+            return [_queued(connection, key, head) for key in keys]
+    except (sqlite3.Error, msgspec.DecodeError) as error:
         raise StoreError(f"The queue in {directory} cannot be read: {error}.") from error
+
+
+def _queued(connection: sqlite3.Connection, key: str, head: _Head) -> StoredCommand:
+    arrived = _decode_arrived(_value(connection, key) or b"")
+    result = _value(connection, _RESULT + arrived.command.id)
+    return _assemble(key, arrived, head.processing.get(key), _decode_result(result) if result else None)
+
+
+def _value(connection: sqlite3.Connection, key: str) -> bytes | None:
+    row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, _RAW)).fetchone()
+    return bytes(row[0]) if row else None

@@ -16,7 +16,7 @@ from consumer.errors import ConsumerError
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, StoredCommand
 
-__all__ = ["Executor", "Finished", "Lane"]
+__all__ = ["Executor", "Finished", "Lane", "cancelled", "expired", "is_expired"]
 
 _log = structlog.get_logger(__name__)
 _WAKE_AFTER_S = 0.01
@@ -31,6 +31,21 @@ class Finished:
     stored: StoredCommand
     result: Result | AgentRestart
     finished_at: datetime
+
+
+def cancelled() -> Result:
+    """Return the result of a command that was cancelled while it waited."""
+    return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
+
+
+def is_expired(command: Command, now: datetime) -> bool:
+    """Say whether it is too late to begin this command."""
+    return command.expires_at is not None and command.expires_at <= now
+
+
+def expired(command: Command) -> Result:
+    """Return the result of a command whose turn came too late."""
+    return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
 
 
 @dataclass
@@ -178,10 +193,12 @@ class Executor:
             run.cancelled = threading.Event()
             return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
 
-    def _result_of(self, stored: StoredCommand, context: Context, cancelled: bool) -> Result | AgentRestart:
+    def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
         command = stored.command
-        if cancelled:
-            return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
+        if was_cancelled:
+            return cancelled()
+        if is_expired(command, self._clock.now()):
+            return expired(command)
         handler = self._handlers[command.type]
         try:
             parameters = parse_parameters(

@@ -1,19 +1,21 @@
-"""Sends each result again, with growing, jittered waits, until the server acknowledges its digest."""
+"""Which feedback is due: each result again and again, with growing, jittered waits, until its digest is acked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import backoff
 
 from broker.contract.messages import Ack, Feedback
-from consumer.ports import Clock, CommandStore, Comms, StoredCommand
+from broker.contract.states import FeedbackKind
+from consumer.ports import Clock, CommandStore, StoredCommand
 
 __all__ = ["FeedbackOutbox", "growing_waits"]
 
-_FRAME_RESULTS = 32
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
+_HOLD_S = 0.03
 
 
 def growing_waits() -> Iterator[float]:
@@ -26,7 +28,6 @@ def growing_waits() -> Iterator[float]:
 
 @dataclass
 class _Waiting:
-    key: str
     digest: str
     due: float
     result: Feedback | None
@@ -34,20 +35,23 @@ class _Waiting:
 
 
 class FeedbackOutbox:
-    """The results that wait for their ack. Owns no thread: `step` sends what is due."""
+    """The results that wait for their ack, and when each is due to be sent. Sends nothing itself.
+
+    News that is not a result is held for a moment: most commands end within it, and their result says all of it.
+    """
 
     def __init__(
         self,
         store: CommandStore,
-        comms: Comms,
         clock: Clock,
         waits: Callable[[], Iterator[float]] = growing_waits,
     ) -> None:
         self._store = store
-        self._comms = comms
         self._clock = clock
         self._waits = waits
         self._waiting: dict[str, _Waiting] = {}
+        self._news: dict[tuple[str | None, FeedbackKind], Feedback] = {}
+        self._news_due = 0.0
 
     def load(self) -> None:
         """Take up the results that the store holds from an earlier run."""
@@ -58,26 +62,39 @@ class FeedbackOutbox:
         """Take up a result that has just been committed; it is due at once."""
         assert stored.result is not None
         assert stored.result.digest is not None
+        for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS):
+            self._news.pop((stored.command.id, kind), None)
         self._waiting[stored.command.id] = _Waiting(
-            stored.key, stored.result.digest, self._clock.monotonic(), stored.result, self._waits()
+            stored.result.digest, self._clock.monotonic(), stored.result, self._waits()
         )
 
-    def tell_begun(self, progress: Feedback) -> None:
-        """Say once that a command runs; nobody waits for it, so it may be lost."""
-        self._comms.send_feedback([progress])
+    def tell(self, news: Iterable[Feedback]) -> None:
+        """Take up what is said once, and not at all when a result has said it before."""
+        if not self._news:
+            self._news_due = self._clock.monotonic() + _HOLD_S
+        self._news |= {(item.command_id, item.kind): item for item in news}
 
     def send_all_again(self) -> None:
         """Make every result due now, as after a reconnect."""
         for waiting in self._waiting.values():
             waiting.due = 0.0
 
-    def step(self) -> None:
-        """Publish the results that are due, several in one frame."""
+    def take_due(self, limit: int = 500) -> list[Feedback]:
+        """Return what is to be sent now, results at most `limit`, and note when each result is due again."""
         now = self._clock.monotonic()
+        return [*self._take_news(now), *self._take_results(now, limit)]
+
+    def _take_news(self, now: float) -> list[Feedback]:
+        if self._news_due > now:
+            return []
+        news = list(self._news.values())
+        self._news.clear()
+        return news
+
+    def _take_results(self, now: float, limit: int) -> list[Feedback]:
         due = [(command_id, item) for command_id, item in self._waiting.items() if item.due <= now]
-        for start in range(0, len(due), _FRAME_RESULTS):
-            frame = [self._take(command_id, item, now) for command_id, item in due[start : start + _FRAME_RESULTS]]
-            self._comms.send_feedback([result for result in frame if result])
+        results = (self._take(command_id, item, now) for command_id, item in due[:limit])
+        return [result for result in results if result]
 
     def _take(self, command_id: str, item: _Waiting, now: float) -> Feedback | None:
         item.due = now + next(item.waits)
@@ -88,15 +105,17 @@ class FeedbackOutbox:
         return result
 
     def next_due(self) -> float | None:
-        """Return when (monotonic seconds) the next result is due."""
-        return min((item.due for item in self._waiting.values()), default=None)
+        """Return when (monotonic seconds) something is due next."""
+        dues = (item.due for item in self._waiting.values())
+        return min(chain(dues, [self._news_due] if self._news else []), default=None)
 
-    def acknowledged(self, acks: Listing[Ack]) -> list[str]:
-        """Return the store keys that these acks allow to delete; an ack with another digest changes nothing."""
-        keys = []
-        for ack in acks:
-            item = self._waiting.get(ack.command_id)
-            if item is not None and item.digest == ack.digest:
-                del self._waiting[ack.command_id]
-                keys.append(item.key)
-        return keys
+    def matching(self, acks: Listing[Ack]) -> list[str]:
+        """Return the ids of the commands that these acks allow to delete; one with another digest allows nothing."""
+        waiting = self._waiting
+        known = (ack for ack in acks if ack.command_id in waiting)
+        return list(dict.fromkeys(ack.command_id for ack in known if waiting[ack.command_id].digest == ack.digest))
+
+    def forget(self, command_ids: Listing[str]) -> None:
+        """Send these results no more: their commands are deleted."""
+        for command_id in command_ids:
+            del self._waiting[command_id]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from broker.contract.messages import Command, Feedback, JsonObject, Sequence, Status
+from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import State
 
-__all__ = ["Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+__all__ = ["Clock", "CommandStore", "Service", "ServiceState", "StoredCommand", "Tombstone"]
 
 
 class Clock(Protocol):
@@ -46,7 +46,8 @@ class Tombstone:
 class CommandStore(Protocol):
     """Durable commands in order of arrival. One writer. Each call outside `transaction()` commits (fsync) by itself.
 
-    All methods raise StoreError when the disk fails; store_command and remember_cancel raise StoreFull when it is full.
+    All methods raise StoreError when the disk fails; `store_command` raises StoreFull when there is no room for another
+    command, and any method does when there is no room at all.
     """
 
     store_generation: str
@@ -85,14 +86,14 @@ class CommandStore(Protocol):
     def all_commands(self) -> list[StoredCommand]:
         """Return every live command in order."""
 
-    def mark_processing(self, key: str, started_at: datetime, incarnation: str) -> StoredCommand:
+    def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Turn a pending command into processing."""
 
-    def mark_completed(self, key: str, result: Feedback) -> StoredCommand:
+    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""
 
-    def delete_completed_commands(self, keys: Listing[str], tombstones_expire_at: datetime) -> None:
-        """Delete done commands, leaving a tombstone for each."""
+    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
+        """Delete done commands, leaving a tombstone for each; one that is not done is refused (StoreError)."""
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Keep a cancel of a command that has not arrived."""
@@ -111,16 +112,6 @@ class CommandStore(Protocol):
 
     def close(self) -> None:
         """Release the files and the lock."""
-
-
-class Comms(Protocol):
-    """What the agent sends."""
-
-    def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
-        """Publish feedback at QoS 1, several in one frame; never blocks, may be lost."""
-
-    def publish_status(self, status: Status) -> None:
-        """Publish the retained status."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Takes deliveries in: size, decode, dedupe, sequence; store them in one commit; only then say what may be PUBACKed."""
+"""Takes deliveries in: size, decode, dedupe, sequence; store them; they may be PUBACKed once that is committed."""
 
 import hashlib
 import uuid
@@ -38,7 +38,7 @@ class CommandReceiver:
         self._accept_unsigned = accept_unsigned
 
     def receive(self, deliveries: Listing[Delivery]) -> Receipt:
-        """Store what must be stored with one commit. When this returns, all deliveries may be acknowledged.
+        """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
 
         Raises StoreFull or StoreError, and then nothing was stored and nothing may be acknowledged.
         """

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from broker.contract.codec import MAX_FRAME_BYTES, encode, to_json
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import FeedbackKind, Outcome, State
@@ -34,8 +32,12 @@ def _that_fits(result: Feedback) -> Feedback:
     return result
 
 
-def _with_digest(result: Feedback) -> Feedback:
-    return replace(result, digest=hashlib.sha256(msgspec.json.encode(result)).hexdigest())
+def _sealed(result: Feedback) -> Feedback:
+    encoded = encode([result])
+    if len(encoded) > _LONGEST_RESULT:
+        result = _that_fits(result)
+        encoded = encode([result])
+    return replace(result, digest=hashlib.sha256(encoded).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class Reports:
     incarnation: str
     store_generation: str
 
-    def _feedback(self, kind: FeedbackKind, status: str, message: str) -> Feedback:
-        return Feedback(kind, self.agent, self.store_generation, self.incarnation, status, message)
+    def _feedback(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> Feedback:
+        return Feedback(kind, self.agent, self.store_generation, self.incarnation, status, message, **rest)
 
     def accepted(self, command: Command, state: State = State.PENDING) -> Feedback:
         """Say that the command is in the store; sent only after the commit."""
-        return replace(
-            self._feedback(FeedbackKind.ACCEPTED, str(state), "The command is stored."),
+        return self._feedback(
+            FeedbackKind.ACCEPTED,
+            str(state),
+            "The command is stored.",
             command_id=command.id,
             sequence=command.sequence,
             notes=command.notes,
@@ -60,37 +64,32 @@ class Reports:
 
     def begun(self, command: Command) -> Feedback:
         """Say that the command runs."""
-        return replace(
-            self._feedback(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs."),
-            command_id=command.id,
-        )
+        return self._feedback(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
     def gap(self, asked: Sequence, expected: int) -> Feedback:
         """Say that numbers before `asked` are missing and which one must come next in that epoch."""
         message = f"Number {asked.number} came, but {expected} must come first; send again from there."
-        gap = self._feedback(FeedbackKind.GAP, str(State.PENDING), message)
-        return replace(gap, sequence=asked, expected=expected)
+        return self._feedback(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)
 
     def result(
         self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
     ) -> Feedback:
         """Turn what a handler returned into the command's one final result, with its digest."""
-        feedback = self._feedback(FeedbackKind.RESULT, "completed", result.message)
-        return _with_digest(
-            _that_fits(
-                replace(
-                    feedback,
-                    command_id=command.id,
-                    command=_echo(command, State.PROCESSING),
-                    sequence=command.sequence,
-                    outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
-                    code=result.code,
-                    data=result.data,
-                    output=result.output,
-                    started_at=started_at,
-                    finished_at=finished_at,
-                    notes=command.notes,
-                )
+        return _sealed(
+            self._feedback(
+                FeedbackKind.RESULT,
+                "completed",
+                result.message,
+                command_id=command.id,
+                command=_echo(command, State.PROCESSING),
+                sequence=command.sequence,
+                outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
+                code=result.code,
+                data=result.data,
+                output=result.output,
+                started_at=started_at,
+                finished_at=finished_at,
+                notes=command.notes,
             )
         )
 

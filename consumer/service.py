@@ -1,5 +1,6 @@
 """What an agent may manage: nothing (its own process), a child process, a systemd unit, or the embedding program."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,6 +127,16 @@ def _start_time(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
+@dataclass(frozen=True)
+class _Incarnation:
+    child: subprocess.Popen[bytes]
+    name: str
+
+    @property
+    def runs(self) -> bool:
+        return self.child.poll() is None
+
+
 class ChildService:
     """A child process in a process group of its own, started again when it dies, with growing waits.
 
@@ -150,50 +161,63 @@ class ChildService:
         self._grace_s = grace_s
         self._lock = threading.RLock()
         self._pause = threading.Event()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._incarnation: str | None = None
+        self._current: _Incarnation | None = None
+        self._orphan_since: float | None = None
         self._start_at = 0.0
 
     def state(self) -> ServiceState:
-        """Look at the child."""
-        with self._lock:
-            if self._child is None or self._child.poll() is not None:
-                return ServiceState("child", running=False)
-            return ServiceState("child", True, self._incarnation, {"pid": self._child.pid})
+        """Look at the child; never waits for a start or a stop that is under way."""
+        current = self._current
+        if current is None or not current.runs:
+            return ServiceState("child", running=False)
+        return ServiceState("child", True, current.name, {"pid": current.child.pid})
 
     def supervise(self) -> None:
-        """Start the child when it should run and its wait is over."""
-        with self._lock:
-            if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
-                return
-            if self._child is not None:
-                _log.warning("service_died", exit_status=self._child.returncode)
-            self._start_at = self._clock.monotonic() + next(self._waits)
-            try:
-                self._spawn()
-            except ServiceError as error:
-                _log.error("service_not_started", reason=str(error))
+        """Start the child when it should run and its wait is over; do nothing while a start or stop is under way."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._start_if_due()
+        finally:
+            self._lock.release()
+
+    def _start_if_due(self) -> None:
+        if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
+            return
+        if not self._orphan_is_gone():
+            return
+        if self._current is not None:
+            _log.warning("service_died", exit_status=self._current.child.returncode)
+        self._start_at = self._clock.monotonic() + next(self._waits)
+        try:
+            self._spawn()
+        except ServiceError as error:
+            _log.error("service_not_started", reason=str(error))
 
     def _spawn(self) -> None:
-        self._end_orphan()
         try:
-            self._child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
+            child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
         except OSError as error:
             raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
-        self._trace.write(self._child.pid)
-        self._incarnation = uuid.uuid4().hex
+        self._trace.write(child.pid)
+        self._current = _Incarnation(child, uuid.uuid4().hex)
+
+    def _orphan_is_gone(self) -> bool:
+        """End, step by step, the child of an agent that was killed: TERM, and KILL after the grace."""
+        pid = self._trace.find() if self._current is None else None
+        if pid is None:
+            return True
+        if self._orphan_since is None:
+            _log.warning("service_outlived_agent", pid=pid)
+            self._orphan_since = self._clock.monotonic()
+            _signal_group(pid, signal.SIGTERM)
+        elif self._clock.monotonic() >= self._orphan_since + self._grace_s:
+            _signal_group(pid, signal.SIGKILL)
+        return False
 
     def _end_orphan(self) -> None:
-        pid = self._trace.find()
-        if pid is None:
-            return
-        _log.warning("service_outlived_agent", pid=pid)
-        os.killpg(pid, signal.SIGTERM)
-        end = self._clock.monotonic() + self._grace_s
-        while self._trace.find() is not None and self._clock.monotonic() < end:
+        while not self._orphan_is_gone():
             self._pause.wait(0.05)
-        if self._trace.find() is not None:
-            os.killpg(pid, signal.SIGKILL)
 
     def start(self, deadline: float) -> ServiceState:
         """Start the child unless it runs, and forget the wish to keep it stopped."""
@@ -201,37 +225,43 @@ class ChildService:
             self._wish.set_stopped(False)
             self._waits = self._new_waits()
             if not self.state().running:
+                self._end_orphan()
                 self._spawn()
             return self.state()
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the child: TERM to its group, KILL after the grace; remember the wish."""
+        """Stop the child: TERM to its group, KILL after the grace, at the latest by `deadline`; remember the wish."""
         with self._lock:
             self._wish.set_stopped(True)
-            self.shut_down()
+            self.shut_down(deadline)
             return self.state()
 
-    def shut_down(self) -> None:
+    def shut_down(self, deadline: float = float("inf")) -> None:
         """Stop the child without a wish, as when the agent itself ends."""
         with self._lock:
-            child = self._child
-            if child is None:
-                self._end_orphan()
-            if child is None or child.poll() is not None:
+            self._end_orphan()
+            current = self._current
+            if current is None or not current.runs:
                 return
-            os.killpg(child.pid, signal.SIGTERM)
+            child = current.child
+            _signal_group(child.pid, signal.SIGTERM)
             try:
-                child.wait(self._grace_s)
+                child.wait(max(0.0, min(self._grace_s, deadline - self._clock.monotonic())))
             except subprocess.TimeoutExpired:
                 _log.warning("service_killed", pid=child.pid, grace_s=self._grace_s)
-                os.killpg(child.pid, signal.SIGKILL)
+                _signal_group(child.pid, signal.SIGKILL)
                 child.wait()
 
     def restart(self, deadline: float) -> ServiceState:
         """Replace the child by a new one."""
         with self._lock:
-            self.shut_down()
+            self.shut_down(deadline)
             return self.start(deadline)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
 
 
 class SystemdService:

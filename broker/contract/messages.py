@@ -7,9 +7,8 @@ the way of a command, for it takes 50 times as long.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from dataclasses_json import DataClassJsonMixin, config
@@ -165,13 +164,7 @@ class Status(DataClassJsonMixin):
 
 def wire_members(message: DataClassJsonMixin) -> JsonObject:
     """Return the members of a message that go on the wire, their values not yet written as JSON."""
-    left_out_if = _left_out_if(type(message))
-    return {
-        name: value for name, value in vars(message).items() if name not in left_out_if or not left_out_if[name](value)
-    }
-
-
-@cache
-def _left_out_if(kind: type[Any]) -> dict[str, Callable[[Any], bool]]:
-    declared = {member.name: member.metadata.get("dataclasses_json", {}) for member in fields(kind)}
-    return {name: rules["exclude"] for name, rules in declared.items() if "exclude" in rules}
+    members = {name: value for name, value in vars(message).items() if value is not None}
+    if not members.get("notes", True):
+        del members["notes"]
+    return members

@@ -62,13 +62,14 @@ def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Open)
 
 def test_the_whole_life_of_a_command(reopen: Open) -> None:
     store = reopen()
-    key = store.store_command(command("a"), NOW).key
-    store.mark_processing(key, NOW, "me")
-    assert [stored.begun_by for stored in reopen().in_processing()] == ["me"]
-    reopen().mark_completed(key, result("a"))
+    store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
+    store = reopen()
+    (processing,) = store.in_processing()
+    assert (processing.begun_by, processing.started_at, processing.state) == ("me", NOW, State.PROCESSING)
+    store.mark_completed(processing, result("a"))
     store = reopen()
     assert (store.pending_count(), store.done_count()) == (0, 1)
-    store.delete_completed_commands([key], NOW + timedelta(days=1))
+    store.delete_completed_commands(["a"], NOW + timedelta(days=1))
     store = reopen()
     assert store.all_commands() == []
     tombstone = store.find_tombstone("a")
@@ -80,12 +81,12 @@ def test_the_whole_life_of_a_command(reopen: Open) -> None:
 
 def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reopen: Open) -> None:
     store = reopen()
-    key = store.store_command(command("a"), NOW).key
+    stored = store.store_command(command("a"), NOW)
     with pytest.raises(StoreError, match="no result"):
-        store.delete_completed_commands([key], NOW)
-    store.mark_completed(key, result("a"))
+        store.delete_completed_commands(["a"], NOW)
+    store.mark_completed(stored, result("a"))
     with pytest.raises(StoreError, match="already"):
-        store.mark_completed(key, result("a"))
+        store.mark_completed(stored, result("a"))
 
 
 def test_a_transaction_that_raises_leaves_nothing(reopen: Open) -> None:
