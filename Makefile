@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test wheels lint types layers schema clean
+.PHONY: help bench demo test wheels lint types layers schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -27,6 +27,9 @@ types: $(VENV)/.ready ## Check the types
 
 layers: $(VENV)/.ready ## Check the layers
 	$(RUN)/lint-imports
+
+bench: $(VENV)/.ready ## Measure against peers in the same run
+	$(RUN)/python -m benchmarks
 
 wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 	bash scripts/wheels.sh $(VENV)

@@ -1,0 +1,143 @@
+"""The programs under measurement: `python -m benchmarks.subjects NAME URL STATE COUNT`.
+
+Each says when it is ready and begins at a line on stdin.
+"""
+
+import json
+import queue
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diskcache import Cache
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from consumer.agent import Agent
+from consumer.config import AgentConfig
+from consumer.handlers.base import Handler, Interruption, Result
+
+AGENT = "web-01"
+SUBJECTS: dict[str, Callable[[str, Path, int], None]] = {}
+_COMMAND, _ACK, _FEEDBACK = (f"acm/{AGENT}/{channel}" for channel in ("command", "ack", "feedback"))
+
+
+def subject(run: Callable[[str, Path, int], None]) -> Callable[[str, Path, int], None]:
+    SUBJECTS[run.__name__] = run
+    return run
+
+
+def wait_for_go() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+@dataclass(frozen=True)
+class NoOp:
+    """No parameters."""
+
+
+@subject
+def ours(url: str, state: Path, count: int) -> None:
+    """This project's agent, with a handler that does nothing."""
+    no_op = Handler("no-op", Interruption.RERUN, NoOp, lambda *_: Result("Done."))
+    config = AgentConfig(agent=AGENT, broker=url, state=str(state), log_level="error")
+    agent = Agent(config, handlers=[no_op])
+    wait_for_go()
+    agent.run()
+
+
+@subject
+def naive(url: str, state: Path, count: int) -> None:
+    """paho and diskcache's push and pull with its defaults, a commit a step, as most would write it."""
+    _naive(url, count, Cache(str(state)))
+
+
+@subject
+def naive_durable(url: str, state: Path, count: int) -> None:
+    """The same with the one setting by which it survives a power loss."""
+    _naive(url, count, Cache(str(state), sqlite_synchronous=2))
+
+
+def _naive(url: str, count: int, cache: Cache) -> None:
+    work: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def on_message(client: Client, userdata: Any, message: Any) -> None:
+        if message.topic == _COMMAND:
+            cache.push(message.payload)
+            work.put("command")
+        else:
+            for ack in _listed(json.loads(message.payload)):
+                cache.delete(ack["command_id"])
+                work.put("deleted")
+
+    client = _connect(url, on_message)
+    deleted = 0
+    while True:
+        if work.get() == "deleted":
+            deleted += 1
+            if deleted == count:
+                client.publish(_FEEDBACK, b'{"kind": "empty"}', qos=1)
+            continue
+        _, payload = cache.pull()
+        command = json.loads(payload)
+        result = {"kind": "result", "command_id": command["id"], "digest": "x", "command": command, "message": "Done."}
+        cache.set(command["id"], json.dumps(result).encode())
+        client.publish(_FEEDBACK, json.dumps(result), qos=1)
+
+
+@subject
+def pass_through(url: str, state: Path, count: int) -> None:
+    """A stock subscriber that stores nothing, does nothing and answers once, at the end."""
+    seen = 0
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def on_message(client: Client, userdata: Any, message: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            client.publish(_FEEDBACK, b'{"kind": "empty"}', qos=1)
+
+    _connect(url, on_message)
+    ended.get()
+
+
+@subject
+def echo(url: str, state: Path, count: int) -> None:
+    """A stock subscriber that sends each message back."""
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def on_message(client: Client, userdata: Any, message: Any) -> None:
+        if message.topic != _COMMAND:
+            return
+        command = json.loads(message.payload)
+        client.publish(_FEEDBACK, json.dumps({"kind": "result", "command_id": command["id"], "digest": "x"}), qos=1)
+
+    _connect(url, on_message)
+    ended.get()
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _connect(url: str, on_message: Callable[..., None]) -> Client:
+    host, _, port = url.removeprefix("mqtt://").partition(":")
+    client = Client(CallbackAPIVersion.VERSION2, AGENT, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_message = on_message
+    client.on_connect = lambda *_: client.subscribe([(_COMMAND, 1), (_ACK, 1)])
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 3600
+    properties.ReceiveMaximum = 1000
+    wait_for_go()
+    client.connect(host, int(port), clean_start=False, properties=properties)
+    client.loop_start()
+    return client
+
+
+if __name__ == "__main__":
+    SUBJECTS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
