@@ -8,7 +8,7 @@ import structlog
 
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
-from consumer.executor import Executor, Finished, cancelled, expired, is_expired
+from consumer.executor import Executor, Finished, not_begun
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import AgentRestart, Handler, Interruption, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
@@ -129,10 +129,10 @@ class CommandManager:
 
     def _unfit(self, stored: StoredCommand) -> Result | None:
         command = stored.command
-        if self._store.is_cancelled(command.id):
-            return cancelled()
-        if is_expired(command, self._clock.now()):
-            return expired(command)
+        cancelled = self._store.is_cancelled(command.id)
+        unfit = not_begun(command, self._clock.now(), was_cancelled=cancelled)
+        if unfit is not None:
+            return unfit
         if not self._executor.supports(command.type):
             names = ", ".join(sorted(self._handlers))
             return Result(

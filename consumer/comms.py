@@ -1,39 +1,53 @@
-"""The agent's side of the wire: one MQTT session that outlives connections, feedback, retained status, last will."""
+"""The agent's side of the wire: what it subscribes to, how it sends feedback and publishes its status."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence as Listing
-from dataclasses import replace
+from typing import Protocol
 
 from broker.contract.codec import encode, frames
 from broker.contract.messages import Feedback, Status
 from broker.contract.topics import Channel, Topics
-from broker.mqtt import Delivery, MqttConnection
+from broker.mqtt import Delivery
 
-__all__ = ["AgentCommsClient"]
+__all__ = ["AgentCommsClient", "Connection"]
+
+
+class Connection(Protocol):
+    """What the agent needs of an MQTT connection."""
+
+    def drain(self, timeout_s: float) -> list[Delivery]:
+        """Wait for a message, then take what is there."""
+
+    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+        """Send the PUBACKs."""
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        """Publish at QoS 1 without blocking; False means that it was dropped."""
 
 
 class AgentCommsClient:
-    """Connects one agent. Received deliveries are drained by `receive_commands` and acknowledged by the caller."""
+    """Speaks for one agent. Received deliveries are taken by `receive_commands` and acknowledged by the caller."""
 
-    def __init__(self, url: str, agent: str, topics: Topics, offline: Status, on_connected: Callable[[], None]) -> None:
-        self.topic = {channel: topics.of(agent, channel) for channel in Channel}
-        will = encode([replace(offline, online=False)])
-        inbound = (Channel.COMMAND, Channel.CONTROL, Channel.ACK)
-        self._connection = MqttConnection(
-            url,
-            client_id=agent,
-            will=(self.topic[Channel.STATUS], will),
-            subscriptions=[self.topic[channel] for channel in inbound],
-            on_connect=on_connected,
-        )
+    def __init__(self, connection: Connection, agent: str, topics: Topics) -> None:
+        self.topic: Mapping[Channel, str] = {channel: topics.of(agent, channel) for channel in Channel}
+        self._connection = connection
 
-    def get_connection(self) -> MqttConnection:
-        """Return the connection, to start, stop, wake or look at it."""
+    @staticmethod
+    def subscriptions(agent: str, topics: Topics) -> list[str]:
+        """Return the topics that an agent's connection must subscribe to."""
+        return [topics.of(agent, channel) for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK)]
+
+    def get_connection(self) -> Connection:
+        """Return the connection."""
         return self._connection
 
     def receive_commands(self, timeout_s: float) -> list[Delivery]:
         """Return what has arrived, waiting at most `timeout_s` for the first."""
         return self._connection.drain(timeout_s)
+
+    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+        """Send the PUBACKs."""
+        self._connection.acknowledge(deliveries)
 
     def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
         """Publish feedback in as few frames as the size cap allows."""

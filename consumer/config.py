@@ -1,5 +1,6 @@
 """The agent's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from broker.contract.topics import InvalidName, Topics, check_agent_name
+from broker.mqtt import MqttError, parse_url
 from consumer.errors import ConfigurationError
 
 __all__ = ["AgentConfig", "ServiceConfig", "load_config"]
@@ -42,9 +44,11 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         try:
             check_agent_name(self.agent)
             Topics(self.topic_prefix)
-        except InvalidName as error:
+            parse_url(self.broker)
+        except (InvalidName, MqttError) as error:
             raise ConfigurationError(str(error)) from error
-        if self.default_timeout_s <= 0 or self.kill_grace_s <= 0 or self.service.stop_grace_s <= 0:
+        durations = (self.default_timeout_s, self.kill_grace_s, self.service.stop_grace_s)
+        if not all(seconds > 0 and math.isfinite(seconds) for seconds in durations):
             raise ConfigurationError("default_timeout_s, kill_grace_s and stop_grace_s must be greater than 0.")
         if self.service.kind == "child" and not self.service.argv:
             raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")

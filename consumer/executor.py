@@ -16,7 +16,7 @@ from consumer.errors import ConsumerError
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, StoredCommand
 
-__all__ = ["Executor", "Finished", "Lane", "cancelled", "expired", "is_expired"]
+__all__ = ["Executor", "Finished", "Lane", "not_begun"]
 
 _log = structlog.get_logger(__name__)
 _WAKE_AFTER_S = 0.01
@@ -33,19 +33,20 @@ class Finished:
     finished_at: datetime
 
 
-def cancelled() -> Result:
-    """Return the result of a command that was cancelled while it waited."""
-    return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
+def not_begun(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
+    """Return the result of a command that must not begin any more, or None."""
+    if was_cancelled:
+        return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
+    if command.expires_at is not None and command.expires_at <= now:
+        return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
+    return None
 
 
-def is_expired(command: Command, now: datetime) -> bool:
-    """Say whether it is too late to begin this command."""
-    return command.expires_at is not None and command.expires_at <= now
-
-
-def expired(command: Command) -> Result:
-    """Return the result of a command whose turn came too late."""
-    return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
+def _not_run_again(reason: Result) -> Result:
+    return Result(
+        f"The agent died while the command may have run, and it was not run again: {reason.message}",
+        code=ErrorCode.INTERRUPTED,
+    )
 
 
 @dataclass
@@ -195,10 +196,10 @@ class Executor:
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
         command = stored.command
-        if was_cancelled:
-            return cancelled()
-        if is_expired(command, self._clock.now()):
-            return expired(command)
+        unfit = not_begun(command, self._clock.now(), was_cancelled=was_cancelled)
+        if unfit is not None:
+            began_before = stored.begun_by != self._context.incarnation
+            return _not_run_again(unfit) if began_before else unfit
         handler = self._handlers[command.type]
         try:
             parameters = parse_parameters(

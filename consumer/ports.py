@@ -1,15 +1,18 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from broker.contract.messages import Command, Feedback, JsonObject, Sequence
+from broker.contract.messages import Command, Feedback, JsonObject, Sequence, Status
 from broker.contract.states import State
+from broker.contract.topics import Channel
+from broker.mqtt import Delivery
 
-__all__ = ["Clock", "CommandStore", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+__all__ = ["Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
 
 
 class Clock(Protocol):
@@ -112,6 +115,21 @@ class CommandStore(Protocol):
 
     def close(self) -> None:
         """Release the files and the lock."""
+
+
+class Comms(Protocol):
+    """The wire, as the agent uses it. `topic` names the topic of each channel."""
+
+    topic: Mapping[Channel, str]
+
+    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+        """Tell the broker (PUBACK) that these need not come again."""
+
+    def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
+        """Publish feedback at QoS 1, several in one frame; never blocks, may be lost."""
+
+    def publish_status(self, status: Status) -> None:
+        """Publish the retained status; may be lost."""
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,31 @@
-"""What every command store promises."""
+"""What every command store promises; run against the one on disk and its twin in memory."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from broker.contract.messages import Command, Feedback, Origin, Sequence
-from broker.contract.states import FeedbackKind, Outcome, State
-from consumer.command_store import DiskCommandStore, read_queue
-from consumer.errors import StateDirectoryInUse, StoreError
+from broker.contract.messages import Sequence
+from broker.contract.states import State
+from consumer.command_store import DiskCommandStore
+from consumer.errors import StoreError
+from consumer.ports import CommandStore
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.makers import NOW, command, result
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-Open = Callable[[], DiskCommandStore]
-
-
-def command(name: str, number: int | None = None) -> Command:
-    sequence = Sequence(7, number) if number else None
-    return Command(name, "restart-agent", {}, Origin("n", "m"), NOW, sequence=sequence)
+Reopen = Callable[[], CommandStore]
 
 
-def result(name: str) -> Feedback:
-    return Feedback(
-        FeedbackKind.RESULT,
-        "web-01",
-        "g",
-        "i",
-        "completed",
-        "Done.",
-        command_id=name,
-        outcome=Outcome.SUCCESS,
-        digest="d",
-    )
-
-
-@pytest.fixture
-def reopen(tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=["disk", "memory"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
+    """Gives the store as the next process finds it."""
+    in_memory = MemoryCommandStore()
     opened: list[DiskCommandStore] = []
 
-    def open_again() -> DiskCommandStore:
+    def open_again() -> CommandStore:
+        if request.param == "memory":
+            return in_memory
         if opened:
             opened.pop().close()
         opened.append(DiskCommandStore.open(tmp_path / "state", now=lambda: NOW))
@@ -51,7 +36,7 @@ def reopen(tmp_path: Path) -> Iterator[Open]:
         store.close()
 
 
-def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Open) -> None:
+def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Reopen) -> None:
     store = reopen()
     for number, name in enumerate("bca", 1):
         store.store_command(command(name, number), NOW)
@@ -60,7 +45,7 @@ def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Open)
     assert store.last_sequence == Sequence(7, 3)
 
 
-def test_the_whole_life_of_a_command(reopen: Open) -> None:
+def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
     store = reopen()
     store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
     store = reopen()
@@ -79,7 +64,7 @@ def test_the_whole_life_of_a_command(reopen: Open) -> None:
     assert store.find_tombstone("a") is None
 
 
-def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reopen: Open) -> None:
+def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW)
     with pytest.raises(StoreError, match="no result"):
@@ -89,7 +74,7 @@ def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reop
         store.mark_completed(stored, result("a"))
 
 
-def test_a_transaction_that_raises_leaves_nothing(reopen: Open) -> None:
+def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
     store = reopen()
     store.store_command(command("a", 1), NOW)
 
@@ -106,7 +91,7 @@ def test_a_transaction_that_raises_leaves_nothing(reopen: Open) -> None:
         assert seen.last_sequence == Sequence(7, 1)
 
 
-def test_cancels_and_ids_are_remembered(reopen: Open) -> None:
+def test_cancels_and_ids_are_remembered(reopen: Reopen) -> None:
     store = reopen()
     store.remember_cancel("x", NOW + timedelta(days=1))
     store.store_command(command("mqtt-5-abc-1"), NOW)
@@ -115,68 +100,70 @@ def test_cancels_and_ids_are_remembered(reopen: Open) -> None:
     assert (store.find_id("mqtt-5-abc-"), store.find_id("mqtt-6-")) == ("mqtt-5-abc-1", None)
 
 
-@pytest.mark.parametrize("spoil", ["truncate", "overwrite", "remove"])
-def test_a_damaged_store_is_set_aside_under_a_new_generation(tmp_path: Path, spoil: str) -> None:
-    state = tmp_path / "state"
-    store = DiskCommandStore.open(state, now=lambda: NOW)
-    store.store_command(command("a"), NOW)
-    generation = store.store_generation
-    store.close()
-    database = state / "commands" / "cache.db"
-    for extra in ("-wal", "-shm"):
-        database.with_name("cache.db" + extra).unlink(missing_ok=True)
-    if spoil == "remove":
-        database.unlink()
-    else:
-        database.write_bytes(b"" if spoil == "truncate" else b"\0" * 50_000)
-    again = DiskCommandStore.open(state, now=lambda: NOW)
-    try:
-        assert again.damage is not None
-        assert again.store_generation != generation
-        assert again.all_commands() == []
-        assert len(list(state.glob("commands.damaged-*"))) == 1
-    finally:
-        again.close()
+def test_the_sequence_moves_on_without_a_command(reopen: Reopen) -> None:
+    reopen().advance_sequence(Sequence(7, 4))
+    assert reopen().last_sequence == Sequence(7, 4)
+    assert reopen().all_commands() == []
 
 
-def test_a_second_agent_is_refused(reopen: Open, tmp_path: Path) -> None:
-    reopen()
-    with pytest.raises(StateDirectoryInUse, match="in use by process"):
-        DiskCommandStore.open(tmp_path / "state", now=lambda: NOW)
+def test_only_a_pending_command_begins_and_only_a_live_one_ends(reopen: Reopen) -> None:
+    store = reopen()
+    stored = store.store_command(command("a"), NOW)
+    store.mark_processing(stored, NOW, "me")
+    with pytest.raises(StoreError, match="not pending"):
+        store.mark_processing(stored, NOW, "me")
+    store.mark_completed(stored, result("a"))
+    store.delete_completed_commands(["a"], NOW)
+    with pytest.raises(StoreError, match="already"):
+        store.mark_completed(stored, result("a"))
 
 
-def test_the_queue_is_read_while_the_agent_holds_it(reopen: Open, tmp_path: Path) -> None:
-    reopen().store_command(command("a"), NOW)
-    assert [(stored.command.id, stored.state) for stored in read_queue(tmp_path / "state")] == [("a", State.PENDING)]
+def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -> None:
+    store = reopen()
+    for name in "abc":
+        store.store_command(command(name), NOW)
+    a, b, c = store.get_next_commands(3)
+    store.mark_completed(a, result("a"))
+
+    def change_and_fail() -> None:
+        with store.transaction():
+            store.delete_completed_commands(["a"], NOW)
+            store.mark_processing(b, NOW, "me")
+            store.mark_completed(c, result("c"))
+            store.remember_cancel("b", NOW)
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own
+        change_and_fail()
+    for seen in (store, reopen()):
+        states = [(stored.command.id, stored.state) for stored in seen.all_commands()]
+        assert states == [("a", State.DONE), ("b", State.PENDING), ("c", State.PENDING)]
+        assert not seen.is_cancelled("b")
+        assert seen.find_tombstone("a") is None
 
 
-def test_a_pickled_row_is_refused_unread(reopen: Open, tmp_path: Path) -> None:
-    import sqlite3
-
-    key = reopen().store_command(command("a"), NOW).key
-    with sqlite3.connect(tmp_path / "state" / "commands" / "cache.db") as connection:
-        connection.execute("UPDATE Cache SET mode = 4 WHERE key = ?", (key,))
-    connection.close()
-    with pytest.raises(StoreError, match="not of its making"):
-        reopen()
-
-
-WRITER = """
-import os, signal, sys
-from pathlib import Path
-from tests.conformance.test_command_store import NOW, command
-from consumer.command_store import DiskCommandStore
-store = DiskCommandStore.open(Path(sys.argv[1]), now=lambda: NOW)
-for number in range(1, 30):
-    store.store_command(command(str(number), number), NOW)
-    print(number, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
+    store = reopen()
+    for name in "abc":
+        store.store_command(command(name), NOW)
+    for stored in reversed(store.get_next_commands(3)):
+        store.mark_completed(stored, result(stored.command.id))
+    assert [stored.command.id for stored in reopen().with_results()] == ["a", "b", "c"]
+    assert reopen().get_next_command() is None
 
 
-def test_what_was_committed_survives_kill_9(reopen: Open, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WRITER, str(tmp_path / "state")], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == -9, done.stderr
-    assert [stored.command.id for stored in reopen().all_commands()] == done.stdout.split()
+def test_a_new_command_never_inherits_the_state_of_a_deleted_one(reopen: Reopen) -> None:
+    store = reopen()
+    begun = store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
+    store.mark_completed(begun, result("a"))
+    store.delete_completed_commands(["a"], NOW)
+    reopen().store_command(command("b"), NOW)
+    assert [stored.state for stored in reopen().all_commands()] == [State.PENDING]
+
+
+def test_expired_cancels_are_dropped(reopen: Reopen) -> None:
+    store = reopen()
+    store.remember_cancel("x", NOW)
+    store.remember_cancel("y", NOW + timedelta(days=1))
+    assert store.drop_expired(NOW) == 1
+    assert (reopen().is_cancelled("x"), reopen().is_cancelled("y")) == (False, True)

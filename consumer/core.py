@@ -1,0 +1,182 @@
+"""The agent between the wire and the handlers, driven by calls: it owns no thread, no socket and no signal."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+
+from broker.contract.codec import DecodeError, decode_acks, decode_controls
+from broker.contract.messages import Ack, Control
+from broker.contract.topics import Channel
+from broker.mqtt import Delivery
+from consumer.command_manager import CommandManager
+from consumer.config import AgentConfig
+from consumer.errors import StoreFull
+from consumer.executor import Executor, Lane
+from consumer.feedback import FeedbackOutbox
+from consumer.handlers.base import Context, Handler
+from consumer.ports import Clock, CommandStore, Comms, Service
+from consumer.receiver import CommandReceiver
+from consumer.reports import Reports
+from consumer.service import ChildService
+from consumer.status import StatusBoard
+
+__all__ = ["AgentCore", "Surroundings"]
+
+_log = structlog.get_logger(__name__)
+_IDLE_WAIT_S = 1.0
+_HOUSEKEEPING_S = 3600.0
+_FULL_RETRY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the core works with. `lane` runs a handler beside the core; `wake` is called from it when one has ended."""
+
+    store: CommandStore
+    comms: Comms
+    service: Service
+    clock: Clock
+    lane: Lane
+    wake: Callable[[], None]
+
+
+class AgentCore:
+    """One incarnation of an agent. Call `recover` once, then `step` with what arrived, again after `wait_s` seconds.
+
+    Each step is one commit: what has arrived, what has ended and what begins next; only then is anything
+    acknowledged, sent or begun. `step` raises StoreError when the store fails: nothing is lost, but the process must
+    begin anew.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        around: Surroundings,
+        board: StatusBoard,
+        handlers: Mapping[str, Handler],
+        *,
+        incarnation: str,
+        restarted_by: str | None = None,
+    ) -> None:
+        self._store = around.store
+        self._comms = around.comms
+        self._service = around.service
+        self._clock = around.clock
+        self._board = board
+        self._mail: list[Delivery] = []
+        self._full_until = 0.0
+        self._housekeeping_at = 0.0
+        shown: Mapping[str, Any] = msgspec.to_builtins(config)
+        self._executor = Executor(
+            handlers,
+            Context(around.clock, around.service, shown, incarnation, restarted_by),
+            around.lane,
+            default_timeout_s=config.default_timeout_s,
+            grace_s=config.kill_grace_s,
+            on_finished=around.wake,
+        )
+        reports = Reports(config.agent, incarnation, around.store.store_generation)
+        self._outbox = FeedbackOutbox(around.store, around.clock)
+        self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
+        self._manager = CommandManager(
+            around.store, self._executor, self._outbox, reports, around.clock, dict(handlers)
+        )
+
+    @property
+    def restart_for(self) -> str | None:
+        """The id of the command that wants this process replaced; no command begins any more."""
+        return self._manager.restart_for
+
+    def recover(self) -> None:
+        """Settle what an earlier process left in processing."""
+        self._manager.recover()
+
+    def connected(self) -> None:
+        """Publish the status and send every result again: what an earlier connection took may be lost."""
+        self._board.publish_again()
+        self._outbox.send_all_again()
+
+    def wait_s(self) -> float:
+        """Return how many seconds the next step can wait when nothing arrives before."""
+        dues = (
+            self._outbox.next_due(),
+            self._executor.next_deadline(),
+            self._board.next_due(self._executor.running),
+        )
+        now = self._clock.monotonic()
+        return max(0.0, min([_IDLE_WAIT_S, *(due - now for due in dues if due is not None)]))
+
+    def step(self, arrived: Listing[Delivery]) -> None:
+        """Take in what arrived and do what can be done now."""
+        self._mail += arrived
+        if isinstance(self._service, ChildService):
+            self._service.supervise()
+        self._commit_and_act()
+        status = self._board.take_due(self._executor.running)
+        if status is not None:
+            self._comms.publish_status(status)
+        if self._clock.monotonic() >= self._housekeeping_at:
+            self._housekeeping_at = self._clock.monotonic() + _HOUSEKEEPING_S
+            self._store.drop_expired(self._clock.now())
+
+    def say_goodbye(self) -> None:
+        """Publish that the agent is offline."""
+        self._comms.publish_status(self._board.current(self._executor.running, online=False))
+
+    def _commit_and_act(self) -> None:
+        taken, left = self._openable_mail()
+        try:
+            with self._store.transaction():
+                receipt = self._receiver.receive(self._on(Channel.COMMAND, taken))
+                decisions = self._manager.decide(self._acks(taken), self._controls(taken))
+        except StoreFull as error:
+            self._board.last_error = str(error)
+            self._full_until = self._clock.monotonic() + _FULL_RETRY_S
+            return
+        self._mail = left
+        self._outbox.tell(receipt.feedback)
+        self._manager.carry_out(decisions)
+        self._comms.acknowledge(taken)
+        self._comms.send_feedback(self._outbox.take_due())
+        if receipt.refused:
+            self._board.last_error = receipt.refused[-1]
+
+    def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
+        """Part the mail into what can be taken now and the commands that must wait for room on the disk."""
+        if self._clock.monotonic() >= self._full_until:
+            return self._mail, []
+        others = [delivery for delivery in self._mail if delivery.topic != self._comms.topic[Channel.COMMAND]]
+        return others, self._on(Channel.COMMAND, self._mail)
+
+    def _on(self, channel: Channel, deliveries: Listing[Delivery]) -> list[Delivery]:
+        topic = self._comms.topic[channel]
+        return [delivery for delivery in deliveries if delivery.topic == topic]
+
+    def _acks(self, deliveries: Listing[Delivery]) -> list[Ack]:
+        acks: list[Ack] = []
+        for delivery in self._on(Channel.ACK, deliveries):
+            with self._refusing(delivery):
+                acks += decode_acks(delivery.payload)
+        return acks
+
+    def _controls(self, deliveries: Listing[Delivery]) -> list[Control]:
+        controls: list[Control] = []
+        for delivery in self._on(Channel.CONTROL, deliveries):
+            with self._refusing(delivery):
+                controls += decode_controls(delivery.payload)
+        return controls
+
+    @contextlib.contextmanager
+    def _refusing(self, delivery: Delivery) -> Iterator[None]:
+        try:
+            if delivery.retained:
+                raise DecodeError(f"A retained message on {delivery.topic} was refused; publish without retain.")
+            yield
+        except DecodeError as error:
+            _log.warning("message_refused", topic=delivery.topic, reason=str(error))
+            self._board.last_error = str(error)

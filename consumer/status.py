@@ -1,0 +1,85 @@
+"""The agent's retained status: what it says of itself, and when it must be published anew."""
+
+import contextlib
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from broker.contract.messages import Status
+from consumer.config import AgentConfig
+from consumer.ports import Clock, CommandStore, Service
+from consumer.service import ChildService
+
+__all__ = ["StatusBoard"]
+
+_SHORTEST_PAUSE_S = 0.2
+
+
+class StatusBoard:
+    """Builds the status. `last_error` is the last thing that went wrong, in one sentence, or None."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        store: CommandStore,
+        service: Service,
+        clock: Clock,
+        *,
+        incarnation: str,
+        supported_types: tuple[str, ...],
+    ) -> None:
+        self.last_error: str | None = None
+        self._config = config
+        self._store = store
+        self._service = service
+        self._clock = clock
+        self._incarnation = incarnation
+        self._supported_types = supported_types
+        self._version = version("agent-command-manager")
+        self._boot_id = _boot_id()
+        self._published: Status | None = None
+        self._pause_ends = 0.0
+
+    def current(self, running: str | None, *, online: bool = True) -> Status:
+        """Return the status of now; `running` is the id of the command that runs."""
+        last = self._store.last_sequence
+        service = self._service.state() if isinstance(self._service, ChildService) else None
+        return Status(
+            agent=self._config.agent,
+            online=online,
+            version=self._version,
+            incarnation=self._incarnation,
+            boot_id=self._boot_id,
+            store_generation=self._store.store_generation,
+            epoch=last.epoch if last else None,
+            last_sequence=last.number if last else 0,
+            queue_depth=self._store.pending_count(),
+            results_waiting=self._store.done_count(),
+            running_command=running,
+            supported_types=self._supported_types,
+            accepts_unsigned=self._config.accept_unsigned,
+            service={"kind": service.kind, "running": service.running} if service else None,
+            last_error=self.last_error,
+        )
+
+    def publish_again(self) -> None:
+        """Make the status due at once, as after a new connection."""
+        self._published = None
+
+    def take_due(self, running: str | None) -> Status | None:
+        """Return the status if it has changed and was not published a moment ago."""
+        status, now = self.current(running), self._clock.monotonic()
+        if status == self._published or (self._published and now < self._pause_ends):
+            return None
+        self._published, self._pause_ends = status, now + _SHORTEST_PAUSE_S
+        return replace(status, updated_at=self._clock.now())
+
+    def next_due(self, running: str | None) -> float | None:
+        """Return when (monotonic seconds) the status must be published; None while it has not changed."""
+        return None if self.current(running) == self._published else self._pause_ends
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "unknown"

@@ -1,0 +1,160 @@
+"""What the store on disk adds: damage, locks, kill -9, a full disk."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.contract.states import State
+from consumer.command_store import DiskCommandStore, read_queue
+from consumer.errors import StateDirectoryInUse, StoreError
+from tests.makers import NOW, command, result
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state: Path) -> Iterator[DiskCommandStore]:
+    opened = DiskCommandStore.open(state, now=lambda: NOW)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("spoil", ["truncate", "overwrite", "remove"])
+def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil: str) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.store_command(command("a"), NOW)
+    generation = store.store_generation
+    store.close()
+    database = state / "commands" / "cache.db"
+    for extra in ("-wal", "-shm"):
+        database.with_name("cache.db" + extra).unlink(missing_ok=True)
+    if spoil == "remove":
+        database.unlink()
+    else:
+        database.write_bytes(b"" if spoil == "truncate" else b"\0" * 50_000)
+    again = DiskCommandStore.open(state, now=lambda: NOW)
+    try:
+        assert again.damage is not None
+        assert again.store_generation != generation
+        assert again.all_commands() == []
+        assert len(list(state.glob("commands.damaged-*"))) == 1
+    finally:
+        again.close()
+
+
+def test_a_second_agent_is_refused(store: DiskCommandStore, state: Path) -> None:
+    with pytest.raises(StateDirectoryInUse, match="in use by process"):
+        DiskCommandStore.open(state, now=lambda: NOW)
+
+
+def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, state: Path) -> None:
+    for name in "abc":
+        store.store_command(command(name), NOW)
+    a, b, _ = store.get_next_commands(3)
+    store.mark_completed(store.mark_processing(a, NOW, "me"), result("a"))
+    store.mark_processing(b, NOW, "me")
+    assert read_queue(state) == store.all_commands()
+    assert [stored.state for stored in read_queue(state)] == [State.DONE, State.PROCESSING, State.PENDING]
+
+
+def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_queue(tmp_path / "nowhere")
+
+
+def test_a_pickled_row_is_refused_unread(state: Path) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    key = store.store_command(command("a"), NOW).key
+    store.close()
+    connection = sqlite3.connect(state / "commands" / "cache.db")
+    with connection:
+        connection.execute("UPDATE Cache SET mode = 4 WHERE key = ?", (key,))
+    connection.close()
+    with pytest.raises(StoreError, match="not of its making"):
+        DiskCommandStore.open(state, now=lambda: NOW)
+
+
+def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state: Path) -> None:
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be used: Not a directory"):
+        DiskCommandStore.open(tmp_path / "file" / "state", now=lambda: NOW)
+
+
+def run(script: str, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    argv = (*prefix, sys.executable, "-c", script, *argv)
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tests.makers import NOW, command
+from consumer.command_store import DiskCommandStore
+store = DiskCommandStore.open(Path(sys.argv[1]), now=lambda: NOW)
+for number in range(1, 30):
+    store.store_command(command(str(number), number), NOW)
+    print(number, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_committed_survives_kill_9(state: Path) -> None:
+    done = run(WRITER, str(state))
+    assert done.returncode == -9, done.stderr
+    assert [stored.command.id for stored in read_queue(state)] == done.stdout.split()
+
+
+FILLER = """
+import subprocess, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.makers import NOW, command, result
+from consumer.command_store import DiskCommandStore
+from consumer.errors import StoreFull
+
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(disk)], check=True)
+store = DiskCommandStore.open(disk / "state", now=lambda: NOW)
+big = replace(command("x"), parameters={"text": "x" * 200_000})
+stored = 0
+try:
+    while True:
+        store.store_command(replace(big, id=str(stored)), NOW)
+        stored += 1
+except StoreFull as error:
+    print(error)
+assert 5 < stored < 60, stored
+assert len(store.all_commands()) == stored
+(disk / "filler").write_bytes(b"x" * 100_000)
+for command in store.all_commands():
+    begun = store.mark_processing(command, NOW, "me")
+    store.mark_completed(begun, result(begun.command.id))
+    store.delete_completed_commands([begun.command.id], NOW)
+assert not (disk / "state" / "ballast").exists()
+store.drop_expired(NOW)
+store.close()
+(disk / "filler").unlink()
+store = DiskCommandStore.open(disk / "state", now=lambda: NOW)
+print("deleted", store.all_commands() == [])
+"""
+
+
+def test_a_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Path) -> None:
+    in_a_namespace = ("unshare", "--user", "--map-root-user", "--mount")
+    done = run(FILLER, str(tmp_path), prefix=in_a_namespace)
+    assert done.returncode == 0, done.stderr
+    said = "The disk is full: no command is accepted until there is room again."
+    assert done.stdout.splitlines() == [said, "deleted True"]

@@ -1,0 +1,141 @@
+"""The command store's twin in memory: the same promises, but for the disk. It outlives the agents that use it."""
+
+import copy
+import uuid
+from collections.abc import Iterator
+from collections.abc import Sequence as Listing
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.states import State
+from consumer.errors import StoreError, StoreFull
+from consumer.ports import StoredCommand, Tombstone
+
+
+@dataclass
+class _Contents:
+    arrival: int = 0
+    last_sequence: Sequence | None = None
+    live: dict[str, StoredCommand] = field(default_factory=dict)
+    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    cancels: dict[str, datetime] = field(default_factory=dict)
+
+
+class MemoryCommandStore:
+    """`full` makes it refuse new commands, as a full disk does."""
+
+    def __init__(self) -> None:
+        self.store_generation = uuid.uuid4().hex
+        self.full = False
+        self._contents = _Contents()
+        self._in_transaction = False
+
+    @property
+    def last_sequence(self) -> Sequence | None:
+        return self._contents.last_sequence
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        if self._in_transaction:
+            yield
+            return
+        before = copy.copy(self._contents)
+        before.live, before.tombstones = dict(before.live), dict(before.tombstones)
+        before.cancels = dict(before.cancels)
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            self._contents = before
+            raise
+        finally:
+            self._in_transaction = False
+
+    def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
+        if self.full:
+            raise StoreFull("The disk is full.")
+        contents = self._contents
+        contents.arrival += 1
+        stored = StoredCommand(f"c/{contents.arrival:016d}", command, State.PENDING, received_at)
+        contents.live[command.id] = stored
+        contents.last_sequence = command.sequence or contents.last_sequence
+        return stored
+
+    def advance_sequence(self, sequence: Sequence) -> None:
+        self._contents.last_sequence = sequence
+
+    def find(self, command_id: str) -> StoredCommand | None:
+        return self._contents.live.get(command_id)
+
+    def find_tombstone(self, command_id: str) -> Tombstone | None:
+        return self._contents.tombstones.get(command_id)
+
+    def find_id(self, prefix: str) -> str | None:
+        ids = [*self._contents.live, *self._contents.tombstones]
+        return next((name for name in ids if name.startswith(prefix)), None)
+
+    def get_next_command(self) -> StoredCommand | None:
+        return next(iter(self.get_next_commands(1)), None)
+
+    def get_next_commands(self, limit: int) -> list[StoredCommand]:
+        return self._in(State.PENDING)[:limit]
+
+    def in_processing(self) -> list[StoredCommand]:
+        return self._in(State.PROCESSING)
+
+    def with_results(self) -> list[StoredCommand]:
+        return self._in(State.DONE)
+
+    def all_commands(self) -> list[StoredCommand]:
+        return list(self._contents.live.values())
+
+    def _in(self, state: State) -> list[StoredCommand]:
+        return [stored for stored in self._contents.live.values() if stored.state is state]
+
+    def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
+        if self._contents.live[stored.command.id].state is not State.PENDING:
+            raise StoreError(f"The command {stored.command.id} is not pending.")
+        return self._keep(replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation))
+
+    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
+        now = self._contents.live.get(stored.command.id)
+        if now is None or now.state is State.DONE:
+            raise StoreError(f"The command {stored.command.id} has its result already.")
+        return self._keep(replace(stored, state=State.DONE, result=result))
+
+    def _keep(self, stored: StoredCommand) -> StoredCommand:
+        self._contents.live[stored.command.id] = stored
+        return stored
+
+    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
+        for command_id in command_ids:
+            stored = self._contents.live.get(command_id)
+            if stored is None or stored.result is None:
+                raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
+            self._contents.tombstones[command_id] = Tombstone(stored.result, tombstones_expire_at)
+            del self._contents.live[command_id]
+
+    def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
+        self._contents.cancels[command_id] = expires_at
+
+    def is_cancelled(self, command_id: str) -> bool:
+        return command_id in self._contents.cancels
+
+    def drop_expired(self, now: datetime) -> int:
+        contents = self._contents
+        tombstones = {name: kept for name, kept in contents.tombstones.items() if kept.expires_at > now}
+        cancels = {name: expires_at for name, expires_at in contents.cancels.items() if expires_at > now}
+        dropped = len(contents.tombstones) + len(contents.cancels) - len(tombstones) - len(cancels)
+        contents.tombstones, contents.cancels = tombstones, cancels
+        return dropped
+
+    def pending_count(self) -> int:
+        return len(self._contents.live) - self.done_count()
+
+    def done_count(self) -> int:
+        return len(self.with_results())
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,107 @@
+"""A small MQTT broker in memory with persistent sessions and QoS 1, and the faults that a real one can have."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from broker.mqtt import Delivery
+
+
+@dataclass
+class _Session:
+    filters: list[str]
+    queue: list[Delivery] = field(default_factory=list)
+    unacknowledged: dict[int, Delivery] = field(default_factory=dict)
+    last_mid: int = 0
+
+
+class FakeBroker:
+    """Keeps what was published for each session until it is acknowledged, unless a fault loses it."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Session] = {}
+        self._retained: dict[str, bytes] = {}
+
+    def connect(self, client_id: str, filters: list[str], will: tuple[str, bytes] | None = None) -> "FakeConnection":
+        """Take the session up again, or begin it; what was not acknowledged comes again, marked as a duplicate."""
+        if client_id not in self._sessions:
+            self._sessions[client_id] = _Session(filters)
+        session = self._sessions[client_id]
+        again = [replace(delivery, duplicate=True) for delivery in session.unacknowledged.values()]
+        session.queue[:0] = again
+        session.unacknowledged.clear()
+        for topic, payload in self._retained.items():
+            self._offer(session, topic, payload, retained=True)
+        return FakeConnection(self, session, will)
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        if retain:
+            self._retained[topic] = payload
+        for session in self._sessions.values():
+            self._offer(session, topic, payload, retained=False)
+
+    def lose_data(self) -> None:
+        """Forget every session's queue and all retained messages, as after a kill without persistence."""
+        self._retained.clear()
+        for session in self._sessions.values():
+            session.queue.clear()
+            session.unacknowledged.clear()
+
+    def lose_one(self, which: int) -> None:
+        """Forget one queued message."""
+        _, queue, place = self._pick(which)
+        del queue[place : place + 1]
+
+    def repeat_one(self, which: int) -> None:
+        """Deliver one queued message a second time, behind all others."""
+        session, queue, place = self._pick(which)
+        for twin in queue[place : place + 1]:
+            self._offer(session, twin.topic, twin.payload, twin.retained)
+
+    def _pick(self, which: int) -> tuple[_Session, list[Delivery], int]:
+        place, session = divmod(which, len(self._sessions))
+        chosen = list(self._sessions.values())[session]
+        return chosen, chosen.queue, place
+
+    @staticmethod
+    def _offer(session: _Session, topic: str, payload: bytes, retained: bool) -> None:
+        if any(_matches(pattern, topic) for pattern in session.filters):
+            session.last_mid += 1
+            session.queue.append(Delivery(topic, payload, retained, False, session.last_mid, 0))
+
+
+class FakeConnection:
+    """One connection to the fake broker; `cut` ends it without a word, and the broker publishes its will."""
+
+    def __init__(self, broker: FakeBroker, session: _Session, will: tuple[str, bytes] | None) -> None:
+        self._broker = broker
+        self._session = session
+        self._will = will
+        self.connected = True
+
+    def drain(self, timeout_s: float = 0.0) -> list[Delivery]:
+        if not self.connected:
+            return []
+        taken, self._session.queue[:] = self._session.queue[:], []
+        self._session.unacknowledged.update({delivery.mid: delivery for delivery in taken})
+        return taken
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        if self.connected:
+            for delivery in deliveries:
+                self._session.unacknowledged.pop(delivery.mid, None)
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        if self.connected:
+            self._broker.publish(topic, payload, retain)
+        return self.connected
+
+    def cut(self) -> None:
+        if self.connected:
+            self.connected = False
+            if self._will is not None:
+                self._broker.publish(*self._will, retain=True)
+
+
+def _matches(pattern: str, topic: str) -> bool:
+    wanted, given = pattern.split("/"), topic.split("/")
+    return len(wanted) == len(given) and all(a in ("+", b) for a, b in zip(wanted, given, strict=True))

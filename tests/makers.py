@@ -1,0 +1,27 @@
+"""Messages for tests, with what does not matter to them filled in."""
+
+from datetime import UTC, datetime
+
+from broker.contract.messages import Command, Feedback, Origin, Sequence
+from broker.contract.states import FeedbackKind, Outcome
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def command(name: str, number: int | None = None, command_type: str = "restart-agent") -> Command:
+    sequence = Sequence(7, number) if number else None
+    return Command(name, command_type, {}, Origin("n", "m"), NOW, sequence=sequence)
+
+
+def result(name: str) -> Feedback:
+    return Feedback(
+        FeedbackKind.RESULT,
+        "web-01",
+        "g",
+        "i",
+        "completed",
+        "Done.",
+        command_id=name,
+        outcome=Outcome.SUCCESS,
+        digest="d",
+    )

@@ -1,0 +1,91 @@
+"""Random faults in random order; shrunk by hypothesis to the shortest story that breaks an invariant."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consumer.command_store import DiskCommandStore
+from tests.fakes.clock import TurnedClock
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.simulation.world import World
+
+Act = tuple[str, Callable[[World], None]]
+
+
+def act(name: str, *numbers: int | str | float | None) -> Act:
+    return f"{name}{numbers}", lambda world: getattr(world, name)(*numbers)
+
+
+def turn(seconds: float) -> Act:
+    return f"turn({seconds})", lambda world: world.clock.turn(seconds)
+
+
+def both(*acts: Act) -> Act:
+    return " ".join(name for name, _ in acts), lambda world: [do(world) for _, do in acts][-1]
+
+
+STEP_SERVER, STEP_AGENT, RUN = act("step_server"), act("step_agent"), act("run_handlers")
+WORK = st.sampled_from(
+    [
+        both(act("send", "once"), STEP_SERVER),
+        both(act("send", "again"), STEP_SERVER),
+        both(act("send", "once", 5.0), STEP_SERVER),
+        act("send", "again"),
+        STEP_SERVER,
+        STEP_AGENT,
+        both(STEP_AGENT, RUN),
+        both(STEP_AGENT, RUN, STEP_AGENT),
+        both(STEP_AGENT, RUN, STEP_AGENT, STEP_SERVER, STEP_AGENT),
+        turn(0.1),
+        turn(10.0),
+        turn(400.0),
+    ]
+)
+FAULTS = st.one_of(
+    st.sampled_from(
+        [
+            act("kill_agent"),
+            act("lose_connection_of_agent"),
+            act("lose_connection_of_server"),
+            act("lose_data_of_broker"),
+        ]
+    ),
+    st.integers(0, 3).map(lambda after: both(STEP_AGENT, act("kill_agent_in_handler", after))),
+    st.integers(0, 9).map(lambda which: act("cancel", which)),
+    st.integers(0, 9).map(lambda which: ("lose_one", lambda world: world.broker.lose_one(which))),
+    st.integers(0, 9).map(lambda which: ("repeat_one", lambda world: world.broker.repeat_one(which))),
+)
+STORIES = st.lists(st.one_of(WORK, WORK, FAULTS), min_size=15, max_size=60)
+
+
+def live(world: World, story: list[Act]) -> None:
+    try:
+        for _, do in story:
+            do(world)
+        world.settle()
+        world.check()
+    finally:
+        world.ledger.close()
+
+
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(SETTINGS, max_examples=400)
+@given(STORIES)
+def test_every_command_reaches_one_true_result_whatever_fails(story: list[Act]) -> None:
+    live(World(MemoryCommandStore()), story)
+
+
+@settings(SETTINGS, max_examples=40)
+@given(STORIES)
+def test_the_same_on_disk(story: list[Act]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store = DiskCommandStore.open(Path(directory) / "state", now=TurnedClock().now)
+        try:
+            live(World(store), story)
+        finally:
+            store.close()

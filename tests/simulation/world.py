@@ -1,0 +1,201 @@
+"""Server, broker and agent in one thread on a turned clock, with every fault that the invariants must outlast."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.contract.codec import encode
+from broker.contract.messages import Command, Origin
+from broker.contract.topics import Channel, Topics
+from broker.ledger import CommandState, Ledger, LedgerRow
+from broker.server import Server
+from consumer.comms import AgentCommsClient
+from consumer.config import AgentConfig
+from consumer.core import AgentCore, Surroundings
+from consumer.handlers import handler_table
+from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.ports import CommandStore
+from consumer.service import NoService
+from consumer.status import StatusBoard
+from tests.fakes.clock import TurnedClock
+from tests.fakes.wire import FakeBroker
+
+AGENT = "web-01"
+TOPICS = Topics()
+ORIGIN = Origin("simulation", "test")
+
+
+class Killed(BaseException):
+    """kill -9 in the midst of a handler."""
+
+
+class HandTurnedLane:
+    """Runs the handlers when the test says so."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def run(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work()
+
+
+@dataclass(frozen=True)
+class Effect:
+    """No parameters."""
+
+
+class World:
+    """One server, one agent. What an action cannot do now, it leaves undone."""
+
+    def __init__(self, store: CommandStore) -> None:
+        self.clock = TurnedClock()
+        self.broker = FakeBroker()
+        self.store = store
+        self.ledger = Ledger("sqlite://", now=self.clock.now)
+        self.effects: list[str] = []
+        self.sent: list[Command] = []
+        self.results: dict[str, object] = {}
+        self._incarnations = itertools.count(1)
+        self._handlers_left: int | None = None
+        self.connect_server()
+        self.start_agent()
+
+    # -- what runs
+
+    def connect_server(self) -> None:
+        self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
+        self.server = Server(self.ledger, self._server_connection, TOPICS)
+        self.server.connected()
+
+    def start_agent(self) -> None:
+        incarnation = f"i{next(self._incarnations)}"
+        config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused")
+        handlers = handler_table(
+            [
+                Handler("once", Interruption.REPORT, Effect, self._take_effect),
+                Handler("again", Interruption.RERUN, Effect, self._take_effect),
+            ]
+        )
+        service = NoService()
+        board = StatusBoard(
+            config, self.store, service, self.clock, incarnation=incarnation, supported_types=("again", "once")
+        )
+        self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([board.current(None, online=False)]))
+        self._lane = HandTurnedLane()
+        self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
+        around = Surroundings(self.store, self._comms, service, self.clock, self._lane, lambda: None)
+        self.core = AgentCore(config, around, board, handlers, incarnation=incarnation)
+        self.core.recover()
+        self.core.connected()
+
+    def _new_connection(self) -> object:
+        subscriptions = AgentCommsClient.subscriptions(AGENT, TOPICS)
+        self._connection = self.broker.connect(AGENT, subscriptions, self._will)
+        return self._connection
+
+    def _take_effect(self, command: Command, parameters: Effect, context: Context) -> Result:
+        if self._handlers_left == 0:
+            raise Killed
+        self.effects.append(command.id)
+        if self._handlers_left is not None:
+            self._handlers_left -= 1
+        return Result("Done.")
+
+    # -- what the rules do
+
+    def send(self, command_type: str, expires_in_s: float | None = None) -> None:
+        self.sent.append(self.server.send_command(AGENT, command_type, {}, ORIGIN, expires_in_s=expires_in_s))
+
+    def cancel(self, which: int) -> None:
+        if self.sent:
+            self.ledger.request_cancel(self.sent[which % len(self.sent)].id)
+
+    def step_server(self) -> None:
+        taken = self._server_connection.drain()
+        self.server.receive(taken)
+        self._server_connection.acknowledge(taken)
+        self.server.step()
+        for row in self.ledger.commands():
+            if row.result is not None:
+                assert self.results.setdefault(row.command.id, row.result) == row.result, "a result was replaced"
+
+    def step_agent(self) -> None:
+        self.core.step(self._comms.receive_commands(0.0))
+
+    def run_handlers(self) -> None:
+        self._lane.run()
+
+    def kill_agent(self) -> None:
+        self._connection.cut()
+        self.start_agent()
+
+    def kill_agent_in_handler(self, after: int) -> None:
+        """Kill it when `after` handlers have run, if it gets that far."""
+        self._handlers_left = after
+        try:
+            self._lane.run()
+        except Killed:
+            self.kill_agent()
+        finally:
+            self._handlers_left = None
+
+    def lose_connection_of_agent(self) -> None:
+        self._connection.cut()
+        self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
+        self.core._comms = self._comms
+        self.core.connected()
+
+    def lose_connection_of_server(self) -> None:
+        self._server_connection.cut()
+        self.connect_server()
+
+    def lose_data_of_broker(self) -> None:
+        self.broker.lose_data()
+        self.lose_connection_of_agent()
+        self.lose_connection_of_server()
+
+    # -- what must hold in the end
+
+    def settle(self) -> None:
+        """Let everything run without faults until nothing is open."""
+        self.lose_connection_of_agent()
+        self.lose_connection_of_server()
+        for _ in range(60):
+            for _ in range(3):
+                self.step_server()
+                self.step_agent()
+                self.run_handlers()
+                self.clock.turn(0.1)
+            if not self._open() and not self.store.all_commands():
+                return
+            self.clock.turn(150.0)
+        raise AssertionError(f"these have no result: {[row.command.id for row in self._open()]}")
+
+    def _open(self) -> list[LedgerRow]:
+        return [row for row in self.ledger.commands() if row.state is not CommandState.COMPLETED]
+
+    def check(self) -> None:
+        """Assert the invariants that the design names."""
+        rows = {row.command.id: row for row in self.ledger.commands()}
+        effects = Counter(self.effects)
+        assert rows.keys() == {command.id for command in self.sent}
+        assert self.ledger.stray_results() == [], "a command had two results"
+        for command_id, row in rows.items():
+            assert row.result is not None
+            ran, code = effects[command_id], row.result.get("code")
+            assert code in (None, "expired", "cancelled", "interrupted"), f"nothing here explains {code}"
+            if row.command.type == "once":
+                assert ran <= 1, "a command that is not safe to repeat ran twice"
+            if code is None:
+                assert ran >= 1, "success was said of a command that never ran"
+            if code in ("expired", "cancelled"):
+                assert ran == 0, f"{code} was said of a command that ran"
+        first_runs = list(dict.fromkeys(self.effects))
+        in_order = [command.id for command in self.sent if command.id in effects]
+        assert first_runs == in_order, "the commands did not run in their order"
