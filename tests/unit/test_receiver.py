@@ -1,0 +1,146 @@
+"""What the receiver takes in, refuses and remembers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from broker.contract.messages import Feedback, Sequence
+from broker.contract.states import ErrorCode, FeedbackKind, State
+from broker.mqtt import Delivery
+from consumer.errors import StoreFull
+from consumer.receiver import CommandReceiver
+from consumer.reports import Reports
+from tests.fakes.clock import TurnedClock
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.makers import NOW, result
+
+REPORTS = Reports("web-01", "i1", "g1")
+
+
+@pytest.fixture
+def store() -> MemoryCommandStore:
+    return MemoryCommandStore()
+
+
+def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = False) -> CommandReceiver:
+    return CommandReceiver(store, REPORTS, TurnedClock(), accept_unsigned=accept_unsigned)
+
+
+def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "id": name,
+        "type": "restart-agent",
+        "parameters": {},
+        "origin": {"name": "n", "module": "m"},
+        "created_at": "2026-01-02T00:00:00Z",
+    }
+    return said | ({"sequence": {"epoch": epoch, "number": number}} if number else {})
+
+
+def delivery(said: Any, *, retained: bool = False, duplicate: bool = False, mid: int = 1) -> Delivery:
+    payload = said if isinstance(said, bytes) else json.dumps(said).encode()
+    return Delivery("acm/web-01/command", payload, retained, duplicate, mid, 1)
+
+
+def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = False) -> list[Feedback]:
+    taken = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
+    return taken.feedback
+
+
+def ids(store: MemoryCommandStore) -> list[str]:
+    return [stored.command.id for stored in store.all_commands()]
+
+
+def test_commands_in_sequence_are_stored_and_accepted(store: MemoryCommandStore) -> None:
+    said = receive(store, message("a", 1), [message("b", 2), message("c", 3)])
+    assert ids(store) == ["a", "b", "c"]
+    assert [(item.kind, item.command_id) for item in said] == [(FeedbackKind.ACCEPTED, name) for name in "abc"]
+    assert store.last_sequence == Sequence(7, 3)
+
+
+def test_a_number_too_high_is_not_stored_and_names_the_one_expected(store: MemoryCommandStore) -> None:
+    (gap,) = receive(store, message("c", 3))
+    assert (gap.kind, gap.expected, gap.sequence) == (FeedbackKind.GAP, 1, Sequence(7, 3))
+    assert ids(store) == []
+
+
+def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2))
+    (gap,) = receive(store, message("d", 2, epoch=8))
+    assert gap.expected == 1
+    receive(store, message("c", 1, epoch=8))
+    assert store.last_sequence == Sequence(8, 1)
+
+
+@pytest.mark.parametrize("past", [message("x", 1), message("x", 9, epoch=6)])
+def test_a_number_of_the_past_never_runs(store: MemoryCommandStore, past: dict[str, Any]) -> None:
+    receive(store, message("a", 1))
+    (refusal,) = receive(store, past)
+    assert (refusal.kind, refusal.code) == (FeedbackKind.RESULT, ErrorCode.SUPERSEDED)
+    assert ids(store) == ["a"]
+
+
+def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1))
+    stored = store.mark_processing(store.get_next_commands(1)[0], NOW, "i1")
+    (running,) = receive(store, message("a", 1))
+    assert (running.kind, running.status) == (FeedbackKind.ACCEPTED, State.PROCESSING)
+    store.mark_completed(stored, result("a"))
+    assert receive(store, message("a", 1)) == [result("a")]
+    store.delete_completed_commands(["a"], NOW)
+    assert receive(store, message("a", 1)) == [result("a")]
+    assert ids(store) == []
+
+
+def test_a_known_command_under_a_new_number_uses_it_up(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2))
+    receive(store, message("b", 1, epoch=8), message("c", 2, epoch=8))
+    assert ids(store) == ["a", "b", "c"]
+    assert store.last_sequence == Sequence(8, 2)
+
+
+def test_a_known_command_never_takes_the_sequence_back_or_over_a_gap(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2), message("c", 3))
+    receive(store, message("a", 1), message("b", 7), message("a", 2, epoch=8))
+    assert store.last_sequence == Sequence(7, 3)
+
+
+def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommandStore) -> None:
+    (refusal,) = receive(store, message("a"))
+    assert (refusal.code, ids(store)) == (ErrorCode.REJECTED, [])
+    assert "--accept-unsigned" in refusal.message
+    receive(store, message("a"), accept_unsigned=True)
+    assert ids(store) == ["a"]
+
+
+def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: MemoryCommandStore) -> None:
+    form = {"origin": {"name": "n", "module": "m"}, "command": "restart-agent", "parameters": {}, "status": "pending"}
+    takes = receiver(store, accept_unsigned=True)
+    takes.receive([delivery(form, mid=5)])
+    takes.receive([delivery(form, mid=5, duplicate=True)])
+    assert len(ids(store)) == 1
+    takes.receive([delivery(form, mid=5)])
+    takes.receive([delivery(form, mid=6, duplicate=True)])
+    assert len(ids(store)) == 3
+
+
+def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
+    bad = [delivery(b"\xff"), delivery({"id": 1}), delivery(b"x" * 300_000)]
+    receipt = receiver(store).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
+    assert ids(store) == ["a", "b"]
+    assert len(receipt.refused) == 3
+    assert "300000 bytes" in receipt.refused[2]
+
+
+def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:
+    receipt = receiver(store).receive([delivery(message("a", 1), retained=True)])
+    assert ids(store) == []
+    assert "without retain" in receipt.refused[0]
+
+
+def test_a_full_disk_leaves_nothing_of_the_batch(store: MemoryCommandStore) -> None:
+    store.full = True
+    with pytest.raises(StoreFull):
+        receive(store, message("a", 1), message("b", 2))
+    assert (ids(store), store.last_sequence) == ([], None)
