@@ -163,9 +163,7 @@ class World:
     # -- what must hold in the end
 
     def settle(self) -> None:
-        """Let everything run without faults until nothing is open."""
-        self.lose_connection_of_agent()
-        self.lose_connection_of_server()
+        """Let everything run without faults, not even a new connection, until nothing is open."""
         for _ in range(60):
             for _ in range(3):
                 self.step_server()
