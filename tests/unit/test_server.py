@@ -1,0 +1,136 @@
+"""The server's side of the wire, on a real ledger and a wire that remembers."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, encode
+from broker.contract.messages import Command, Feedback, Origin, Status
+from broker.contract.states import FeedbackKind
+from broker.contract.topics import Topics
+from broker.ledger import CommandState, Ledger
+from broker.mqtt import Delivery
+from broker.server import Server
+from tests.fakes.clock import TurnedClock
+from tests.makers import NOW, result
+
+TOPICS = Topics()
+
+
+class RememberingWire:
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        self.sent.append((topic, payload))
+        return True
+
+    def on(self, channel: str) -> list[bytes]:
+        taken = [payload for topic, payload in self.sent if topic.endswith(channel)]
+        self.sent = [(topic, payload) for topic, payload in self.sent if not topic.endswith(channel)]
+        return taken
+
+
+@pytest.fixture
+def wire() -> RememberingWire:
+    return RememberingWire()
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    opened = Ledger("sqlite://", now=TurnedClock().now)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server(ledger: Ledger, wire: RememberingWire) -> Server:
+    return Server(ledger, wire, TOPICS)
+
+
+def send(server: Server, agent: str = "web-01", size: int = 0) -> Command:
+    return server.send_command(agent, "restart-agent", {"text": "x" * size}, Origin("me", "test"))
+
+
+def say(server: Server, topic: str, payload: bytes) -> None:
+    server.receive([Delivery(topic, payload, False, False, 1, 1)])
+
+
+def commands(frame: bytes) -> list[str]:
+    return [command.id for command in decode_commands(frame, received_at=NOW, new_id=lambda: "new")]
+
+
+def test_several_commands_travel_in_one_frame_in_order(server: Server, wire: RememberingWire) -> None:
+    sent = [send(server).id for _ in range(3)]
+    send(server, "web-02")
+    server.step()
+    assert [topic for topic, _ in wire.sent] == ["acm/web-01/command", "acm/web-02/command"]
+    assert commands(wire.sent[0][1]) == sent
+    server.step()
+    assert len(wire.sent) == 2
+
+
+def test_frames_keep_to_the_size_cap(server: Server, wire: RememberingWire) -> None:
+    sent = [send(server, size=100_000).id for _ in range(5)]
+    server.step()
+    frames = wire.on("command")
+    assert all(len(frame) <= MAX_FRAME_BYTES for frame in frames)
+    assert [name for frame in frames for name in commands(frame)] == sent
+
+
+def test_a_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    command = send(server)
+    server.step()
+    said = result(command.id)
+    say(server, "acm/web-01/feedback", encode([said]))
+    (frame,) = wire.on("ack")
+    assert [(ack.command_id, ack.digest) for ack in decode_acks(frame)] == [(command.id, said.digest)]
+    assert ledger.get(command.id).state is CommandState.COMPLETED
+
+
+def test_garbage_between_two_good_messages_stops_nothing(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    first, second = send(server), send(server)
+    server.step()
+    topic = "acm/web-01/feedback"
+    good = [encode([result(command.id)]) for command in (first, second)]
+    frames = [good[0], b"\xff{", b'{"kind": "result"}', good[1]]
+    server.receive([Delivery(topic, frame, False, False, 1, 1) for frame in frames])
+    assert [ledger.get(command.id).state for command in (first, second)] == [CommandState.COMPLETED] * 2
+    for stray in ("acm/web-01/status", "acm/UPPER/feedback", "elsewhere/feedback"):
+        say(server, stray, b"{}")
+
+
+def test_the_topic_and_not_the_message_says_whose_it_is(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    command = send(server)
+    server.step()
+    say(server, "acm/web-02/feedback", encode([result(command.id)]))
+    assert ledger.get(command.id).result is None
+    assert [stray["command_id"] for stray in ledger.stray_results()] == [command.id]
+    assert len(wire.on("web-02/ack")) == 1
+    status = Status("web-01", True, "1", "i", "b", "g")
+    say(server, "acm/web-02/status", encode([status]))
+    assert [row.status for row in ledger.agents() if row.name == "web-01"] == [None]
+
+
+def test_cancels_do_not_wait_behind_commands(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    command = send(server)
+    ledger.request_cancel(command.id)
+    server.step()
+    assert [topic for topic, _ in wire.sent] == ["acm/web-01/control", "acm/web-01/command"]
+    assert [control.command_id for control in decode_controls(wire.on("control")[0])] == [command.id]
+
+
+def test_a_gap_and_a_new_connection_send_again(server: Server, wire: RememberingWire) -> None:
+    first, second = send(server), send(server)
+    server.step()
+    wire.on("command")
+    gap = Feedback(FeedbackKind.GAP, "web-01", "g", "i", "pending", "Gap.", sequence=second.sequence, expected=1)
+    say(server, "acm/web-01/feedback", encode([gap]))
+    server.step()
+    assert commands(wire.on("command")[0]) == [first.id, second.id]
+    accepted = replace(gap, kind=FeedbackKind.ACCEPTED, command_id=first.id, expected=None)
+    say(server, "acm/web-01/feedback", encode([accepted]))
+    server.connected()
+    server.step()
+    assert commands(wire.on("command")[0]) == [second.id]
