@@ -10,6 +10,7 @@ import msgspec
 
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
+from broker.mqtt import MqttError, parse_url
 
 __all__ = ["ConfigurationError", "ServerConfig", "load_config"]
 
@@ -38,10 +39,11 @@ def load_config(
     try:
         config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
         Topics(config.topic_prefix)
+        parse_url(config.broker)
     except msgspec.ValidationError as error:
         source = path or "environment and flags"
         raise ConfigurationError(f"The configuration ({source}) is wrong: {error}.") from error
-    except InvalidName as error:
+    except (InvalidName, MqttError) as error:
         raise ConfigurationError(str(error)) from error
     return config
 

@@ -13,6 +13,7 @@ from consumer.service import ChildService
 __all__ = ["StatusBoard"]
 
 _SHORTEST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
 
 
 class StatusBoard:
@@ -38,7 +39,7 @@ class StatusBoard:
         self._version = version("agent-command-manager")
         self._boot_id = _boot_id()
         self._published: Status | None = None
-        self._pause_ends = 0.0
+        self._published_at = 0.0
 
     def current(self, running: str | None, *, online: bool = True) -> Status:
         """Return the status of now; `running` is the id of the command that runs."""
@@ -67,16 +68,20 @@ class StatusBoard:
         self._published = None
 
     def take_due(self, running: str | None) -> Status | None:
-        """Return the status if it has changed and was not published a moment ago."""
-        status, now = self.current(running), self._clock.monotonic()
-        if status == self._published or (self._published and now < self._pause_ends):
+        """Return the status if it has changed and was not published a moment ago, or was published long ago."""
+        now = self._clock.monotonic()
+        if now < self.next_due(running):
             return None
-        self._published, self._pause_ends = status, now + _SHORTEST_PAUSE_S
+        status = self.current(running)
+        self._published, self._published_at = status, now
         return replace(status, updated_at=self._clock.now())
 
-    def next_due(self, running: str | None) -> float | None:
-        """Return when (monotonic seconds) the status must be published; None while it has not changed."""
-        return None if self.current(running) == self._published else self._pause_ends
+    def next_due(self, running: str | None) -> float:
+        """Return when (monotonic seconds) the status must be published."""
+        if self._published is None:
+            return self._clock.monotonic()
+        changed = self.current(running) != self._published
+        return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
 
 
 def _boot_id() -> str:

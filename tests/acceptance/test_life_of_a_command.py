@@ -98,7 +98,7 @@ def test_deadline_and_expiry(site: Site) -> None:
     assert notes.read_text().splitlines() == [slow]
 
 
-@pytest.mark.parametrize("fault", ["restart", "kill"])
+@pytest.mark.parametrize("fault", ["restart", "kill", "lose_data"])
 def test_broker_lost_and_back(site: Site, broker: Any, fault: str) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
@@ -110,7 +110,7 @@ def test_broker_lost_and_back(site: Site, broker: Any, fault: str) -> None:
         second = site.send("web-01", "note-once", f"path={notes}")
         broker.start()
     else:
-        broker.restart()
+        getattr(broker, fault)()
         second = site.send("web-01", "note-once", f"path={notes}")
     assert [site.result(command, 60)["outcome"] for command in (first, second)] == ["success", "success"]
     assert notes.read_text().splitlines() == [first, second]

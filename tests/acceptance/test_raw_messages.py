@@ -94,6 +94,20 @@ def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Liste
     assert {item["code"] for item in listener.results()} == {"unsupported"}
 
 
+def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
+    site.start_agent("web-01", "--accept-unsigned")
+    site.wait_online("web-01")
+    publish(site, FORMS[0].read_bytes())
+    publish(site, b" " * 262_100 + FORMS[0].read_bytes())
+    publish(site, b"x" * 400_000)
+    publish(site, FORMS[1].read_bytes())
+    wait_for(lambda: len(listener.results()) >= 2, "both results")
+    assert "at most 262144 are allowed" in wait_for(
+        lambda: site.wait_online("web-01").get("last_error"), "the refusal in the status"
+    )
+    assert len(listener.results()) == 2
+
+
 def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
     publish(site, FORMS[0].read_bytes(), "-r")
     site.start_agent("web-01", "--accept-unsigned")

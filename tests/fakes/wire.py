@@ -46,21 +46,15 @@ class FakeBroker:
             session.queue.clear()
             session.unacknowledged.clear()
 
-    def lose_one(self, which: int) -> None:
-        """Forget one queued message."""
-        _, queue, place = self._pick(which)
-        del queue[place : place + 1]
+    def lose_one(self, client_id: str, place: int) -> None:
+        """Forget the message at this place of a session's queue, if there is one."""
+        del self._sessions[client_id].queue[place : place + 1]
 
-    def repeat_one(self, which: int) -> None:
-        """Deliver one queued message a second time, behind all others."""
-        session, queue, place = self._pick(which)
-        for twin in queue[place : place + 1]:
+    def repeat_one(self, client_id: str, place: int) -> None:
+        """Deliver the message at this place of a session's queue a second time, behind all others."""
+        session = self._sessions[client_id]
+        for twin in session.queue[place : place + 1]:
             self._offer(session, twin.topic, twin.payload, twin.retained)
-
-    def _pick(self, which: int) -> tuple[_Session, list[Delivery], int]:
-        place, session = divmod(which, len(self._sessions))
-        chosen = list(self._sessions.values())[session]
-        return chosen, chosen.queue, place
 
     @staticmethod
     def _offer(session: _Session, topic: str, payload: bytes, retained: bool) -> None:

@@ -44,9 +44,13 @@ WORK = st.sampled_from(
         turn(400.0),
     ]
 )
+LOSE_COMMAND = both(act("send", "once"), STEP_SERVER, act("lose_one", "agent", 0))
+LOSE_RESULT = both(STEP_AGENT, RUN, STEP_AGENT, act("lose_one", "server", 0))
 FAULTS = st.one_of(
     st.sampled_from(
         [
+            LOSE_COMMAND,
+            LOSE_RESULT,
             act("kill_agent"),
             act("lose_connection_of_agent"),
             act("lose_connection_of_server"),
@@ -55,8 +59,9 @@ FAULTS = st.one_of(
     ),
     st.integers(0, 3).map(lambda after: both(STEP_AGENT, act("kill_agent_in_handler", after))),
     st.integers(0, 9).map(lambda which: act("cancel", which)),
-    st.integers(0, 9).map(lambda which: ("lose_one", lambda world: world.broker.lose_one(which))),
-    st.integers(0, 9).map(lambda which: ("repeat_one", lambda world: world.broker.repeat_one(which))),
+    st.builds(
+        act, st.sampled_from(["lose_one", "repeat_one"]), st.sampled_from(["server", "agent"]), st.integers(0, 4)
+    ),
 )
 STORIES = st.lists(st.one_of(WORK, WORK, FAULTS), min_size=15, max_size=60)
 

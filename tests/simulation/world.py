@@ -145,6 +145,12 @@ class World:
         finally:
             self._handlers_left = None
 
+    def lose_one(self, of: str, place: int) -> None:
+        self.broker.lose_one({"agent": AGENT, "server": "server"}[of], place)
+
+    def repeat_one(self, of: str, place: int) -> None:
+        self.broker.repeat_one({"agent": AGENT, "server": "server"}[of], place)
+
     def lose_connection_of_agent(self) -> None:
         self._connection.cut()
         self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)

@@ -1,0 +1,157 @@
+"""acm and acm-agent as their users meet them: what they print, and their exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.mosquitto import EmbeddedMosquitto
+from broker.mqtt import MqttConnection
+from tests.acceptance.conftest import Program, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def call(*words: str, program: str = "broker", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", program, *words],
+            cwd=ROOT,
+            env={**os.environ, "ACM_LEDGER": f"sqlite:///{tmp_path}/ledger.db", **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return call
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_send_prints_the_id_and_show_finds_it(run: Run) -> None:
+    sent = run("send", "web-01", "restart-agent", "--allow-unknown", "--expires-in", "10m", "--timeout", "30s")
+    assert sent.returncode == 0
+    command_id = sent.stdout.strip()
+    shown = json.loads(run("show", command_id, "--json").stdout)
+    assert (shown["id"], shown["state"], shown["command"]["timeout_s"]) == (command_id, "queued", 30.0)
+    assert shown["command"]["expires_at"] > shown["command"]["created_at"]
+    assert command_id in run("show", command_id).stdout
+    assert [row["id"] for row in json.loads(run("commands", "--json", "--state", "queued").stdout)] == [command_id]
+    assert json.loads(run("commands", "--json", "--agent", "web-02").stdout) == []
+    assert "web-01" in run("commands").stdout
+    assert json.loads(run("cancel", command_id, "--json").stdout)["cancel_requested"] is True
+
+
+def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None:
+    document = tmp_path / "parameters.json"
+    document.write_text('{"text": "from file", "number": 1}')
+    sent = run("send", "web-01", "x", "number=2", "word=two", f"--parameters=@{document}", "--allow-unknown", "--json")
+    assert json.loads(sent.stdout)["command"]["parameters"] == {"text": "from file", "number": 2, "word": "two"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["send", "web-01", "restart-agent"], 6, "No agent 'web-01' was ever seen"),
+        (["send", "Web 01", "restart-agent"], 2, "is not an agent name"),
+        (["send", "web-01", "restart-agent", "section"], 2, "is not KEY=VALUE"),
+        (["send", "web-01", "restart-agent", "--timeout", "soon"], 2, "is not a duration"),
+        (["send", "web-01", "restart-agent", "--parameters", "[1]"], 2, "must be a JSON object"),
+        (["send", "web-01"], 2, "Missing argument"),
+        (["show", "nothing"], 1, "No command has the id 'nothing'"),
+        (["cancel", "nothing"], 1, "No command has the id 'nothing'"),
+        (["commands", "--config", "/nowhere.toml"], 3, "/nowhere.toml: cannot be read"),
+        (["commands", "--ledger", "nonsense"], 1, "The ledger's URL cannot be used"),
+        (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "The ledger failed"),
+        (["server", "--broker", "http://x"], 3, "must look like mqtt://HOST:PORT"),
+        (["broker", "run", "--port", "99999"], 2, "65535"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_with_a_code(run: Run, words: list[str], code: int, said: str) -> None:
+    assert_one_sentence(run(*words), code, said)
+
+
+def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
+    sent = run("send", "web-01", "restart-agent", "--allow-unknown", "--wait", "0.2", "--json")
+    assert sent.returncode == 5
+    assert json.loads(sent.stdout)["state"] == "queued"
+    assert "No result after 0.2 s" in sent.stderr
+
+
+@pytest.mark.parametrize("program", ["broker", "consumer"])
+def test_help_has_examples(run: Run, program: str) -> None:
+    commands = {"broker": ["server", "send", "commands", "show", "cancel", "agents"], "consumer": ["run", "queue"]}
+    for name in commands[program]:
+        shown = run(name, "--help", program=program)
+        assert shown.returncode == 0
+        assert "Example" in shown.stdout
+
+
+def test_check_config(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n')
+    good = run("check-config", "--config", str(config), program="consumer")
+    assert (good.returncode, good.stdout) == (0, "The configuration of web-01 is good.\n")
+    config.write_text(config.read_text() + "acept_unsigned = true\n")
+    assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "acept_unsigned")
+
+
+def test_agent_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
+    assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
+    words = ["run", "--agent", "web-01", "--broker", "mqtt://127.0.0.1:1", "--state", "/proc/nowhere"]
+    assert_one_sentence(run(*words, program="consumer"), 4, "cannot be used")
+
+
+@pytest.fixture
+def broker_program(tmp_path: Path) -> Iterator[tuple[Program, int]]:
+    with EmbeddedMosquitto() as probe:
+        port = probe.port
+    argv = [sys.executable, "-m", "broker", "broker", "run", "--port", str(port), "--data", str(tmp_path / "data")]
+    program = Program(argv, tmp_path / "broker.log")
+    yield program, port
+    program.stop()
+
+
+def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
+    broker_program: tuple[Program, int], run: Run
+) -> None:
+    program, port = broker_program
+    wait_for(lambda: f"mqtt://127.0.0.1:{port}" in program.log.read_text(), "the broker to say its address")
+    with MqttConnection(f"mqtt://127.0.0.1:{port}", "probe") as connection:
+        assert connection.wait_connected(10)
+    assert_one_sentence(run("broker", "run", "--port", str(port)), 1, f"Port {port} on 127.0.0.1 is taken")
+    program.process.send_signal(signal.SIGTERM)
+    assert program.process.wait(20) == 0
+    with EmbeddedMosquitto(port):
+        pass
+
+
+def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> None:
+    from broker.contract.messages import Origin
+    from broker.server_process import open_ledger
+    from tests.makers import result
+
+    evil = "\x1b[2J\x1b[31mgone\x07"
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+    command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
+    said: Any = result(command.id)
+    ledger.record_feedback("web-01", [type(said)(**{**vars(said), "message": evil})])
+    ledger.close()
+    shown = run("show", command.id)
+    assert "gone" in shown.stdout
+    assert "\x1b[2J" not in shown.stdout
+    assert "\x07" not in shown.stdout

@@ -1,0 +1,62 @@
+"""When the status is published."""
+
+import pytest
+
+from consumer.config import AgentConfig
+from consumer.service import NoService
+from consumer.status import StatusBoard
+from tests.fakes.clock import TurnedClock
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.makers import NOW, command
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+def store() -> MemoryCommandStore:
+    return MemoryCommandStore()
+
+
+@pytest.fixture
+def board(clock: TurnedClock, store: MemoryCommandStore) -> StatusBoard:
+    config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
+    return StatusBoard(config, store, NoService(), clock, incarnation="i1", supported_types=("x",))
+
+
+def test_it_says_what_the_store_holds(board: StatusBoard, store: MemoryCommandStore) -> None:
+    store.store_command(command("a", 4), NOW)
+    status = board.current("a")
+    assert (status.epoch, status.last_sequence, status.queue_depth, status.running_command) == (7, 4, 1, "a")
+    assert (status.online, status.store_generation) == (True, store.store_generation)
+
+
+def test_a_change_is_published_but_not_at_every_moment(
+    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    first = board.take_due(None)
+    assert first is not None
+    assert first.updated_at == clock.now()
+    store.store_command(command("a"), NOW)
+    assert board.take_due(None) is None
+    clock.turn(0.2)
+    changed = board.take_due(None)
+    assert changed is not None
+    assert changed.queue_depth == 1
+
+
+def test_without_a_change_it_is_published_every_five_minutes(board: StatusBoard, clock: TurnedClock) -> None:
+    board.take_due(None)
+    assert board.next_due(None) == clock.monotonic() + 300.0
+    clock.turn(299.0)
+    assert board.take_due(None) is None
+    clock.turn(1.0)
+    assert board.take_due(None) is not None
+
+
+def test_after_a_new_connection_it_is_published_at_once(board: StatusBoard) -> None:
+    board.take_due(None)
+    board.publish_again()
+    assert board.take_due(None) is not None
