@@ -2,6 +2,7 @@
 
 from broker.contract.commands.start_agent import StartAgent
 from broker.contract.messages import Command
+from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Handler, Interruption, Result
 
 __all__ = ["HANDLER"]
@@ -9,7 +10,10 @@ __all__ = ["HANDLER"]
 
 def _execute(command: Command, parameters: StartAgent, context: Context) -> Result:
     state = context.service.start(context.deadline)
-    return Result("The service runs.", {"service": state.kind, "incarnation": state.incarnation})
+    data = {"service": state.kind, "incarnation": state.incarnation}
+    if not state.running:
+        return Result("The service was started, but it does not run.", data, ErrorCode.FAILED)
+    return Result("The service runs.", data)
 
 
 HANDLER = Handler("start-agent", Interruption.RERUN, StartAgent, _execute)

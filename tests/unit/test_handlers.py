@@ -111,6 +111,14 @@ def test_stop_and_start(service: CallbackService) -> None:
         assert service.state() == ServiceState("callbacks", running, "s2" if running else None)
 
 
+@pytest.mark.parametrize(("verb", "incarnation"), [("stop-agent", "s1"), ("start-agent", None)])
+def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnation: str | None) -> None:
+    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, Wish(tmp_path / "stopped"))
+    done = execute(verb, {}, context(stuck))
+    assert isinstance(done, Result)
+    assert done.code is ErrorCode.FAILED
+
+
 @pytest.mark.parametrize("verb", ["stop-agent", "start-agent"])
 def test_without_a_service_there_is_nothing_to_stop_or_start(verb: str) -> None:
     with pytest.raises(ServiceError, match="manages no service"):
