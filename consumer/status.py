@@ -79,7 +79,7 @@ class StatusBoard:
     def next_due(self, running: str | None) -> float:
         """Return when (monotonic seconds) the status must be published."""
         if self._published is None:
-            return self._clock.monotonic()
+            return 0.0
         changed = self.current(running) != self._published
         return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from consumer.agent import SystemClock
 from consumer.config import AgentConfig
 from consumer.service import NoService
 from consumer.status import StatusBoard
@@ -53,6 +54,12 @@ def test_without_a_change_it_is_published_every_five_minutes(board: StatusBoard,
     clock.turn(299.0)
     assert board.take_due(None) is None
     clock.turn(1.0)
+    assert board.take_due(None) is not None
+
+
+def test_it_is_published_on_a_clock_that_never_stands_still(store: MemoryCommandStore) -> None:
+    config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
+    board = StatusBoard(config, store, NoService(), SystemClock(), incarnation="i1", supported_types=("x",))
     assert board.take_due(None) is not None
 
 
