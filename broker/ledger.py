@@ -9,7 +9,6 @@ from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
 from broker.errors import BrokerError
 from broker.ids import new_id
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, STRAY_RESULTS, Cancel, CommandState
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
@@ -39,16 +39,6 @@ class LedgerError(BrokerError):
 
 class UnknownCommand(LedgerError):
     """The ledger has no command with this id."""
-
-
-class CommandState(StrEnum):
-    """Where a command stands, as the server knows it. Only `completed` is final."""
-
-    QUEUED = "queued"
-    SENT = "sent"
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    COMPLETED = "completed"
 
 
 @dataclass(frozen=True)
@@ -73,62 +63,8 @@ class AgentRow:
     open_commands: int
 
 
-class _Cancel(StrEnum):
-    NO = "no"
-    TO_SEND = "to_send"
-    SENT = "sent"
-
-
-_metadata = sa.MetaData()
-
-_agents = sa.Table(
-    "agents",
-    _metadata,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("next_number", sa.BigInteger, nullable=False),
-    sa.Column("store_generation", sa.String(128)),
-    sa.Column("incarnation", sa.String(128)),
-    sa.Column("online", sa.Boolean, nullable=False),
-    sa.Column("status", sa.Text),
-    sa.Column("seen_at", sa.Float),
-    sa.Column("resend_at", sa.Float, index=True),
-    sa.Column("attempts", sa.Integer, nullable=False),
-)
-
-_commands = sa.Table(
-    "commands",
-    _metadata,
-    sa.Column("id", sa.String(128), primary_key=True),
-    sa.Column("agent", sa.String(64), sa.ForeignKey("agents.name"), nullable=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("to_send", sa.Boolean, nullable=False),
-    sa.Column("cancel", sa.String(8), nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False, index=True),
-    sa.Column("completed_at", sa.Float),
-    sa.Column("digest", sa.String(128)),
-    sa.Column("result", sa.Text),
-    sa.UniqueConstraint("agent", "epoch", "number"),
-    sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
-    sa.Index("commands_cancel", "cancel"),
-)
-
-# Results that answer no open command of ours: kept apart, never in place of a result that was there first.
-_stray_results = sa.Table(
-    "stray_results",
-    _metadata,
-    sa.Column("agent", sa.String(64), primary_key=True),
-    sa.Column("command_id", sa.String(128), primary_key=True),
-    sa.Column("digest", sa.String(128), primary_key=True),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
-)
-
-_OPEN = _commands.c.state != CommandState.COMPLETED
-_NEVER_LEFT = _commands.c.state == CommandState.QUEUED
+_OPEN = COMMANDS.c.state != CommandState.COMPLETED
+_NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
 # An acceptance that comes late, or again, takes no command back to an earlier state.
 _BEFORE = {
     CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
@@ -159,7 +95,7 @@ class Ledger:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
         with self._transaction() as connection:
-            _metadata.create_all(connection)
+            METADATA.create_all(connection)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -189,14 +125,14 @@ class Ledger:
         decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
         with self._transaction() as connection:
             sequence = self._next_sequence(connection, agent)
-            connection.execute(_commands.insert().values(**self._new_row(draft, agent, sequence, body)))
+            connection.execute(COMMANDS.insert().values(**self._new_row(draft, agent, sequence, body)))
         return replace(draft, sequence=sequence)
 
     def request_cancel(self, command_id: str) -> LedgerRow:
         """Ask the agent to cancel the command; nothing changes when it is completed. Raises UnknownCommand."""
         with self._transaction() as connection:
-            wanted = _commands.update().where(_commands.c.id == command_id, _OPEN)
-            connection.execute(wanted.values(cancel=_Cancel.TO_SEND))
+            wanted = COMMANDS.update().where(COMMANDS.c.id == command_id, _OPEN)
+            connection.execute(wanted.values(cancel=Cancel.TO_SEND))
             return self._get(connection, command_id)
 
     def get(self, command_id: str) -> LedgerRow:
@@ -208,26 +144,26 @@ class Ledger:
         self, agent: str | None = None, state: CommandState | None = None, limit: int = 1000
     ) -> list[LedgerRow]:
         """Return the newest commands, newest first."""
-        query = _commands.select().order_by(_commands.c.created_at.desc(), _commands.c.number.desc()).limit(limit)
+        query = COMMANDS.select().order_by(COMMANDS.c.created_at.desc(), COMMANDS.c.number.desc()).limit(limit)
         if agent is not None:
-            query = query.where(_commands.c.agent == agent)
+            query = query.where(COMMANDS.c.agent == agent)
         if state is not None:
-            query = query.where(_commands.c.state == state)
+            query = query.where(COMMANDS.c.state == state)
         with self._transaction() as connection:
             return [_ledger_row(row) for row in connection.execute(query)]
 
     def agents(self) -> list[AgentRow]:
         """Return every agent that spoke or was sent a command, by name."""
-        counts = sa.select(_commands.c.agent, sa.func.count()).where(_OPEN).group_by(_commands.c.agent)
+        counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(_OPEN).group_by(COMMANDS.c.agent)
         with self._transaction() as connection:
             waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
-            rows = connection.execute(_agents.select().order_by(_agents.c.name)).all()
+            rows = connection.execute(AGENTS.select().order_by(AGENTS.c.name)).all()
         return [AgentRow(row.name, _status(row.status), _moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
 
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first."""
         with self._transaction() as connection:
-            rows = connection.execute(_stray_results.select().order_by(_stray_results.c.received_at))
+            rows = connection.execute(STRAY_RESULTS.select().order_by(STRAY_RESULTS.c.received_at))
             return [msgspec.json.decode(row.body) for row in rows]
 
     # -- what the server sends
@@ -237,8 +173,8 @@ class Ledger:
 
         The mark comes first: a command that may be on its way must never be taken for one that never left.
         """
-        due = _commands.select().where(_commands.c.to_send.is_(True))
-        due = due.order_by(_commands.c.agent, _commands.c.epoch, _commands.c.number).limit(limit)
+        due = COMMANDS.select().where(COMMANDS.c.to_send.is_(True))
+        due = due.order_by(COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number).limit(limit)
         with self._transaction() as connection:
             rows = connection.execute(due).all()
             if rows:
@@ -247,20 +183,20 @@ class Ledger:
 
     def take_due_cancels(self) -> list[tuple[str, str]]:
         """Return (agent, command id) of the cancels that must be sent now, marked as sent."""
-        due = sa.select(_commands.c.agent, _commands.c.id).where(_commands.c.cancel == _Cancel.TO_SEND)
+        due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND)
         with self._transaction() as connection:
-            rows = connection.execute(due.order_by(_commands.c.created_at)).all()
+            rows = connection.execute(due.order_by(COMMANDS.c.created_at)).all()
             if rows:
-                taken = _commands.update().where(_commands.c.id.in_([row.id for row in rows]))
-                connection.execute(taken.values(cancel=_Cancel.SENT))
+                taken = COMMANDS.update().where(COMMANDS.c.id.in_([row.id for row in rows]))
+                connection.execute(taken.values(cancel=Cancel.SENT))
                 self._schedule(connection, {row.agent for row in rows})
         return [(row.agent, row.id) for row in rows]
 
     def make_overdue_due(self) -> None:
         """Make what an online agent has not accepted, or not cancelled, in time due again."""
-        overdue = sa.select(_agents.c.name, _agents.c.attempts).where(_agents.c.resend_at <= self._now().timestamp())
+        overdue = sa.select(AGENTS.c.name, AGENTS.c.attempts).where(AGENTS.c.resend_at <= self._now().timestamp())
         with self._transaction() as connection:
-            for name, attempts in connection.execute(overdue.where(_agents.c.online.is_(True))).all():
+            for name, attempts in connection.execute(overdue.where(AGENTS.c.online.is_(True))).all():
                 again = self._rewind(connection, name)
                 later = self._now().timestamp() + resend_wait(attempts + 1) if again else None
                 self._update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
@@ -268,7 +204,7 @@ class Ledger:
     def make_all_due(self) -> None:
         """Make everything that was not accepted due at once, as after a new connection to the broker."""
         with self._transaction() as connection:
-            for name in connection.scalars(sa.select(_agents.c.name)).all():
+            for name in connection.scalars(sa.select(AGENTS.c.name)).all():
                 self._rewind(connection, name)
                 self._update_agent(connection, name, attempts=0)
 
@@ -320,11 +256,11 @@ class Ledger:
 
     def _meet(self, connection: sa.Connection, agent: str) -> Any:
         """Return the agent's row, made when it is not there, locked until the commit."""
-        found = _agents.select().where(_agents.c.name == agent).with_for_update()
+        found = AGENTS.select().where(AGENTS.c.name == agent).with_for_update()
         row = connection.execute(found).one_or_none()
         if row is None:
             new = {"name": agent, "epoch": self._epoch_above(0), "next_number": 1, "online": False, "attempts": 0}
-            connection.execute(_agents.insert().values(**new))
+            connection.execute(AGENTS.insert().values(**new))
             row = connection.execute(found).one()
         return row
 
@@ -346,24 +282,24 @@ class Ledger:
             "body": body.decode(),
             "state": CommandState.QUEUED,
             "to_send": True,
-            "cancel": _Cancel.NO,
+            "cancel": Cancel.NO,
             "created_at": command.created_at.timestamp(),
         }
 
     @staticmethod
     def _update_agent(connection: sa.Connection, agent: str, **values: Any) -> None:
-        connection.execute(_agents.update().where(_agents.c.name == agent).values(**values))
+        connection.execute(AGENTS.update().where(AGENTS.c.name == agent).values(**values))
 
     def _get(self, connection: sa.Connection, command_id: str) -> LedgerRow:
-        row = connection.execute(_commands.select().where(_commands.c.id == command_id)).one_or_none()
+        row = connection.execute(COMMANDS.select().where(COMMANDS.c.id == command_id)).one_or_none()
         if row is None:
             raise UnknownCommand(f"No command has the id {command_id[:128]!r}; `acm commands` lists them.")
         return _ledger_row(row)
 
     def _mark_sent(self, connection: sa.Connection, rows: Listing[Any]) -> None:
-        ids = _commands.c.id.in_([row.id for row in rows])
-        connection.execute(_commands.update().where(ids).values(to_send=False))
-        queued = _commands.update().where(ids, _commands.c.state == CommandState.QUEUED)
+        ids = COMMANDS.c.id.in_([row.id for row in rows])
+        connection.execute(COMMANDS.update().where(ids).values(to_send=False))
+        queued = COMMANDS.update().where(ids, COMMANDS.c.state == CommandState.QUEUED)
         connection.execute(queued.values(state=CommandState.SENT))
         self._schedule(connection, {row.agent for row in rows})
 
@@ -375,15 +311,15 @@ class Ledger:
     @staticmethod
     def _rewind(connection: sa.Connection, agent: str) -> bool:
         """Make unaccepted commands and unanswered cancels due; say whether there are any."""
-        unaccepted = _commands.update().where(_commands.c.agent == agent, _commands.c.state == CommandState.SENT)
-        unanswered = _commands.update().where(_commands.c.agent == agent, _OPEN, _commands.c.cancel == _Cancel.SENT)
+        unaccepted = COMMANDS.update().where(COMMANDS.c.agent == agent, COMMANDS.c.state == CommandState.SENT)
+        unanswered = COMMANDS.update().where(COMMANDS.c.agent == agent, _OPEN, COMMANDS.c.cancel == Cancel.SENT)
         commands = connection.execute(unaccepted.values(to_send=True)).rowcount
-        cancels = connection.execute(unanswered.values(cancel=_Cancel.TO_SEND)).rowcount
+        cancels = connection.execute(unanswered.values(cancel=Cancel.TO_SEND)).rowcount
         return commands + cancels > 0
 
     def _record_state(self, connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
-        ours = _commands.update().where(_commands.c.id == command_id, _commands.c.agent == agent)
-        advanced = ours.where(_commands.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
+        ours = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
+        advanced = ours.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
         if connection.execute(advanced).rowcount:
             self._update_agent(connection, agent, attempts=0)
 
@@ -391,7 +327,7 @@ class Ledger:
         if result.command_id is None or result.digest is None:
             return []
         body = encode([result]).decode()
-        ours = _commands.update().where(_commands.c.id == result.command_id, _commands.c.agent == agent, _OPEN)
+        ours = COMMANDS.update().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent, _OPEN)
         if not connection.execute(ours.values(**self._completion(body, result.digest))).rowcount:
             self._record_second_result(connection, agent, result, body)
         return [Ack(result.command_id, result.digest)]
@@ -400,33 +336,33 @@ class Ledger:
         return {
             "state": CommandState.COMPLETED,
             "to_send": False,
-            "cancel": _Cancel.NO,
+            "cancel": Cancel.NO,
             "completed_at": self._now().timestamp(),
             "digest": digest,
             "result": body,
         }
 
     def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> None:
-        repeated = _commands.select().where(_commands.c.id == result.command_id, _commands.c.agent == agent)
-        if connection.execute(repeated.where(_commands.c.digest == result.digest)).one_or_none() is not None:
+        repeated = COMMANDS.select().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent)
+        if connection.execute(repeated.where(COMMANDS.c.digest == result.digest)).one_or_none() is not None:
             return
         key = {"agent": agent, "command_id": result.command_id, "digest": result.digest}
-        if connection.execute(_stray_results.select().filter_by(**key)).one_or_none() is None:
+        if connection.execute(STRAY_RESULTS.select().filter_by(**key)).one_or_none() is None:
             values = {**key, "body": body, "received_at": self._now().timestamp()}
-            connection.execute(_stray_results.insert().values(**values))
+            connection.execute(STRAY_RESULTS.insert().values(**values))
 
     def _close_gap(self, connection: sa.Connection, agent: str, gap: Feedback) -> None:
         row = self._meet(connection, agent)
         known = row.store_generation in (None, gap.store_generation)
         if not known or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
             return  # the status that announces the new store begins a new epoch
-        ours = (_commands.c.agent == agent, _commands.c.epoch == row.epoch)
-        asked = sa.select(_commands.c.state).where(*ours, _commands.c.number == gap.expected)
+        ours = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
+        asked = sa.select(COMMANDS.c.state).where(*ours, COMMANDS.c.number == gap.expected)
         if connection.scalar(asked) == CommandState.COMPLETED:
             # The agent went back, as after a restored snapshot: this number can never be sent again.
             self._begin_epoch(connection, agent, above=row.epoch)
         else:
-            from_there = _commands.update().where(*ours, _commands.c.number >= gap.expected, _OPEN)
+            from_there = COMMANDS.update().where(*ours, COMMANDS.c.number >= gap.expected, _OPEN)
             connection.execute(from_there.values(to_send=True))
 
     def _notice_generation(self, connection: sa.Connection, agent: str, generation: str) -> None:
@@ -447,19 +383,19 @@ class Ledger:
     def _begin_epoch(self, connection: sa.Connection, agent: str, above: int) -> None:
         """Number the open commands anew from 1, in their order, and make them due."""
         epoch = self._epoch_above(above)
-        waiting = sa.select(_commands.c.id).where(_commands.c.agent == agent, _OPEN)
-        ids = connection.scalars(waiting.order_by(_commands.c.epoch, _commands.c.number)).all()
+        waiting = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == agent, _OPEN)
+        ids = connection.scalars(waiting.order_by(COMMANDS.c.epoch, COMMANDS.c.number)).all()
         for number, command_id in enumerate(ids, start=1):
-            moved = _commands.update().where(_commands.c.id == command_id)
+            moved = COMMANDS.update().where(COMMANDS.c.id == command_id)
             connection.execute(moved.values(epoch=epoch, number=number, to_send=True))
         self._update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)
 
     def _settle_lost(self, connection: sa.Connection, agent: str, generation: str) -> None:
         """Complete what the agent may have received before it lost its store: nobody can know what became of it."""
-        lost = _commands.select().where(_commands.c.agent == agent, _OPEN, ~_NEVER_LEFT)
+        lost = COMMANDS.select().where(COMMANDS.c.agent == agent, _OPEN, ~_NEVER_LEFT)
         for row in connection.execute(lost).all():
             result = self._lost_result(_command(row), agent, generation)
-            done = _commands.update().where(_commands.c.id == row.id)
+            done = COMMANDS.update().where(COMMANDS.c.id == row.id)
             connection.execute(done.values(**self._completion(encode([result]).decode(), _SERVER)))
 
     def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
@@ -506,5 +442,5 @@ def _command(row: Any) -> Command:
 
 def _ledger_row(row: Any) -> LedgerRow:
     result = None if row.result is None else msgspec.json.decode(row.result)
-    cancelling = row.cancel != _Cancel.NO
+    cancelling = row.cancel != Cancel.NO
     return LedgerRow(_command(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from consumer.agent import RESTARTED_BY, Agent, replace_process
-from consumer.command_store import read_queue
 from consumer.config import AgentConfig, load_config
 from consumer.errors import ConfigurationError, ConsumerError, StoreError
 from consumer.exit_codes import ExitCode
+from consumer.queue_reader import read_queue
 
 __all__ = ["app", "main"]
 

@@ -5,13 +5,11 @@ says which commands are in processing. So a turn costs few writes, however many 
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -22,10 +20,31 @@ from diskcache import Cache, Disk
 
 from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import State
-from consumer.errors import StateDirectoryInUse, StoreError, StoreFull
+from consumer.errors import StoreError, StoreFull
 from consumer.ports import StoredCommand, Tombstone
+from consumer.state_directory import Ballast, sync_directory, take_lock
+from consumer.store_rows import (
+    CANCEL,
+    COMMAND,
+    DELETED,
+    GENERATION,
+    HEAD,
+    RAW,
+    RESULT,
+    SENTINEL,
+    Arrived,
+    Begun,
+    Deleted,
+    Head,
+    assemble,
+    decode_arrived,
+    decode_deleted,
+    decode_head,
+    decode_result,
+    encode,
+)
 
-__all__ = ["DiskCommandStore", "read_queue"]
+__all__ = ["DiskCommandStore"]
 
 _T = TypeVar("_T")
 _SETTINGS = {
@@ -39,51 +58,7 @@ _SETTINGS = {
     "size_limit": 2**62,
     "timeout": 5,
 }
-_RAW = 1  # diskcache's mode for bytes kept in the row
-_BALLAST_BYTES = 1 << 20
 _FULL = "The disk is full: no command is accepted until there is room again."
-_COMMAND, _RESULT, _DELETED, _CANCEL, _META = "c/", "r/", "d/", "x/", "m/"
-_SENTINEL = _META + "sentinel"
-_GENERATION = _META + "store_generation"
-_HEAD = _META + "head"
-
-
-@dataclass(frozen=True)
-class _Arrived:
-    """The row of a command, written once."""
-
-    command: Command
-    received_at: datetime
-
-
-@dataclass(frozen=True)
-class _Begun:
-    started_at: datetime
-    begun_by: str
-
-
-@dataclass(frozen=True)
-class _Head:
-    """What changes with every commit, in one row: the commands in processing, by their keys, and the last numbers."""
-
-    arrival: int = 0
-    last_sequence: Sequence | None = None
-    processing: dict[str, _Begun] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Deleted:
-    """Commands deleted together. Their results stay, as tombstones, until this expires."""
-
-    command_ids: list[str]
-    expires_at: datetime
-
-
-_decode_arrived = msgspec.json.Decoder(_Arrived).decode
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_deleted = msgspec.json.Decoder(_Deleted).decode
-_decode_result = msgspec.json.Decoder(Feedback).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class _BytesDisk(Disk):  # type: ignore[misc]
@@ -92,10 +67,10 @@ class _BytesDisk(Disk):  # type: ignore[misc]
     def store(self, value: Any, read: bool, key: Any = None) -> Any:
         if not isinstance(value, bytes) or read:
             raise StoreError("Only bytes may be stored.")
-        return 0, _RAW, None, sqlite3.Binary(value)
+        return 0, RAW, None, sqlite3.Binary(value)
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
-        if mode != _RAW or filename is not None or not isinstance(value, bytes):
+        if mode != RAW or filename is not None or not isinstance(value, bytes):
             raise StoreError("A row of the command store is not of its making; it was refused.")
         return value
 
@@ -110,11 +85,11 @@ class DiskCommandStore:
         self.damage = damage
         self._cache = cache
         self._lock = lock
-        self._ballast = ballast
-        self._has_ballast = ballast.exists()
+        self._ballast = Ballast(ballast)
         self._depth = 0
+        self._fresh: dict[str, StoredCommand] = {}  # stored in this transaction: most begin in it and are not read back
         self._load()
-        self._make_room()
+        self._full = not self._ballast.trim()
 
     @classmethod
     def open(cls, directory: Path, *, now: Callable[[], datetime]) -> Self:
@@ -125,7 +100,7 @@ class DiskCommandStore:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.chmod(0o700)
-            lock = _take_lock(directory / "lock")
+            lock = take_lock(directory / "lock")
         except OSError as error:
             raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error
         store, marker = directory / "commands", directory / "store-made"
@@ -135,37 +110,37 @@ class DiskCommandStore:
             store.rename(aside)
             damage += f" It was set aside as {aside.name}."
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
-        if _SENTINEL not in cache:
+        if SENTINEL not in cache:
             with cache.transact():
-                cache.set(_GENERATION, uuid.uuid4().hex.encode())
-                cache.set(_SENTINEL, b"1")
+                cache.set(GENERATION, uuid.uuid4().hex.encode())
+                cache.set(SENTINEL, b"1")
         marker.touch()
-        _sync_directory(directory)
+        sync_directory(directory)
         return cls(cache, lock, directory / "ballast", damage)
 
     def _load(self) -> None:
         self._pending: dict[str, str] = {}
-        self._processing: dict[str, _Begun] = {}
+        self._processing: dict[str, Begun] = {}
         self._done: dict[str, str] = {}
         self._keys: dict[str, str] = {}
         self._tombstones: dict[str, datetime] = {}
-        self._deleted: dict[str, _Deleted] = {}
+        self._deleted: dict[str, Deleted] = {}
         self._cancels: dict[str, datetime] = {}
-        self.store_generation = self._cache[_GENERATION].decode()
-        head = _decode_head(self._cache.get(_HEAD, b"{}"))
+        self.store_generation = self._cache[GENERATION].decode()
+        head = decode_head(self._cache.get(HEAD, b"{}"))
         self._arrival, self.last_sequence = head.arrival, head.last_sequence
         self._head_changed = False
         keys = sorted(self._cache.iterkeys())
-        results = {key[2:] for key in keys if key.startswith(_RESULT)}
+        results = {key[2:] for key in keys if key.startswith(RESULT)}
         for key in keys:
-            if key.startswith(_COMMAND):
+            if key.startswith(COMMAND):
                 self._index(key, head, results)
-            elif key.startswith(_DELETED):
-                self._bury(key, _decode_deleted(self._cache[key]))
-            elif key.startswith(_CANCEL):
+            elif key.startswith(DELETED):
+                self._bury(key, decode_deleted(self._cache[key]))
+            elif key.startswith(CANCEL):
                 self._cancels[key[2:]] = datetime.fromisoformat(self._cache[key].decode())
 
-    def _index(self, key: str, head: _Head, results: set[str]) -> None:
+    def _index(self, key: str, head: Head, results: set[str]) -> None:
         command_id = self._arrived(key).command.id
         self._keys[command_id] = key
         if command_id in results:
@@ -175,7 +150,7 @@ class DiskCommandStore:
         else:
             self._pending[key] = command_id
 
-    def _bury(self, key: str, deleted: _Deleted) -> None:
+    def _bury(self, key: str, deleted: Deleted) -> None:
         self._deleted[key] = deleted
         self._tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))
 
@@ -186,7 +161,7 @@ class DiskCommandStore:
             yield
             return
         self._depth += 1
-        self._make_room()
+        self._full = not self._ballast.trim()
         try:
             with self._cache.transact(retry=True):
                 yield
@@ -199,25 +174,15 @@ class DiskCommandStore:
             raise
         finally:
             self._depth -= 1
+            self._fresh.clear()
 
     def _write_head(self) -> None:
         if self._head_changed:
-            self._cache.set(_HEAD, _encode(_Head(self._arrival, self.last_sequence, self._processing)))
+            self._cache.set(HEAD, encode(Head(self._arrival, self.last_sequence, self._processing)))
             self._head_changed = False
 
-    def _make_room(self) -> None:
-        """Free the ballast when the disk is full, so that reporting and deleting go on; keep it when there is room."""
-        self._full = not _has_room(self._ballast, spare=0 if self._has_ballast else _BALLAST_BYTES)
-        if self._full and self._has_ballast:
-            self._ballast.unlink(missing_ok=True)
-            self._has_ballast = False
-        elif not self._full and not self._has_ballast:
-            with contextlib.suppress(OSError), self._ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
-                self._has_ballast = True
-
-    def _arrived(self, key: str) -> _Arrived:
-        return self._read(key, _decode_arrived)
+    def _arrived(self, key: str) -> Arrived:
+        return self._read(key, decode_arrived)
 
     def _read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
         try:
@@ -226,8 +191,8 @@ class DiskCommandStore:
             raise StoreError(f"The row {key} of the command store cannot be read: {error}.") from error
 
     def _stored(self, key: str) -> StoredCommand:
-        result = self._read(_RESULT + self._done[key], _decode_result) if key in self._done else None
-        return _assemble(key, self._arrived(key), self._processing.get(key), result)
+        result = self._read(RESULT + self._done[key], decode_result) if key in self._done else None
+        return assemble(key, self._arrived(key), self._processing.get(key), result)
 
     def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
@@ -236,14 +201,15 @@ class DiskCommandStore:
                 raise StoreFull(_FULL)
             self._arrival += 1
             self._head_changed = True
-            key = f"{_COMMAND}{self._arrival:016d}"
-            if not self._cache.add(key, _encode(_Arrived(command, received_at))):
+            key = f"{COMMAND}{self._arrival:016d}"
+            if not self._cache.add(key, encode(Arrived(command, received_at))):
                 raise StoreError(f"The key {key} is taken.")
             self._pending[key] = command.id
             self._keys[command.id] = key
             if command.sequence is not None:
                 self.last_sequence = command.sequence
-            return StoredCommand(key, command, State.PENDING, received_at)
+            stored = self._fresh[key] = StoredCommand(key, command, State.PENDING, received_at)
+            return stored
 
     def advance_sequence(self, sequence: Sequence) -> None:
         """Move last_sequence on without storing a command."""
@@ -259,7 +225,7 @@ class DiskCommandStore:
     def find_tombstone(self, command_id: str) -> Tombstone | None:
         """Return what is left of a deleted command."""
         expires_at = self._tombstones.get(command_id)
-        return Tombstone(self._read(_RESULT + command_id, _decode_result), expires_at) if expires_at else None
+        return Tombstone(self._read(RESULT + command_id, decode_result), expires_at) if expires_at else None
 
     def find_id(self, prefix: str) -> str | None:
         """Return the id, live or deleted, that starts with `prefix`."""
@@ -272,7 +238,7 @@ class DiskCommandStore:
 
     def get_next_commands(self, limit: int) -> list[StoredCommand]:
         """Return the oldest pending commands in order, at most `limit`."""
-        return [self._stored(key) for key in islice(self._pending, limit)]
+        return [self._fresh.get(key) or self._stored(key) for key in islice(self._pending, limit)]
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
@@ -291,9 +257,9 @@ class DiskCommandStore:
         with self.transaction():
             if self._pending.pop(stored.key, None) is None:
                 raise StoreError(f"The command {stored.command.id} is not pending.")
-            self._processing[stored.key] = _Begun(started_at, incarnation)
+            begun = self._processing[stored.key] = Begun(started_at, incarnation)
             self._head_changed = True
-            return replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation)
+            return assemble(stored.key, stored, begun, None)
 
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done; a result is never replaced by another."""
@@ -301,11 +267,11 @@ class DiskCommandStore:
         if self._keys.get(command_id) != key or key in self._done:
             raise StoreError(f"The command {command_id} has its result already.")
         with self.transaction():
-            self._cache.set(_RESULT + command_id, _encode(result))
+            self._cache.set(RESULT + command_id, encode(result))
             self._pending.pop(key, None)
             self._head_changed |= self._processing.pop(key, None) is not None
             self._done[key] = command_id
-            return replace(stored, state=State.DONE, result=result)
+            return assemble(key, stored, None, result)
 
     def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each."""
@@ -318,16 +284,16 @@ class DiskCommandStore:
                     raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
                 self._cache.delete(key)
                 del self._keys[command_id]
-            deleted = _Deleted(list(command_ids), tombstones_expire_at)
-            last = max(self._deleted, default=f"{_DELETED}{0:016d}")
-            key = f"{_DELETED}{int(last[2:]) + 1:016d}"
-            self._cache.set(key, _encode(deleted))
+            deleted = Deleted(list(command_ids), tombstones_expire_at)
+            last = max(self._deleted, default=f"{DELETED}{0:016d}")
+            key = f"{DELETED}{int(last[2:]) + 1:016d}"
+            self._cache.set(key, encode(deleted))
             self._bury(key, deleted)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Keep a cancel of a command that has not arrived or not begun."""
         with self.transaction():
-            self._cache.set(_CANCEL + command_id, expires_at.isoformat().encode())
+            self._cache.set(CANCEL + command_id, expires_at.isoformat().encode())
             self._cancels[command_id] = expires_at
 
     def is_cancelled(self, command_id: str) -> bool:
@@ -343,11 +309,11 @@ class DiskCommandStore:
             for key in graves:
                 self._cache.delete(key)
                 for command_id in self._deleted.pop(key).command_ids:
-                    self._cache.delete(_RESULT + command_id)
+                    self._cache.delete(RESULT + command_id)
                     del self._tombstones[command_id]
                     dropped += 1
             for command_id in cancels:
-                self._cache.delete(_CANCEL + command_id)
+                self._cache.delete(CANCEL + command_id)
                 del self._cancels[command_id]
         return dropped
 
@@ -365,48 +331,10 @@ class DiskCommandStore:
         os.close(self._lock)
 
 
-def _assemble(key: str, arrived: _Arrived, begun: _Begun | None, result: Feedback | None) -> StoredCommand:
-    state = State.DONE if result else State.PROCESSING if begun else State.PENDING
-    started_at = result.started_at if result else begun.started_at if begun else None
-    begun_by = begun.begun_by if begun else None
-    return StoredCommand(key, arrived.command, state, arrived.received_at, started_at, begun_by, result)
-
-
-def _has_room(ballast: Path, spare: int) -> bool:
-    try:
-        room = os.statvfs(ballast.parent)
-    except OSError as error:
-        raise StoreError(f"The state directory {ballast.parent} cannot be used: {error.strerror}.") from error
-    return room.f_bavail * room.f_frsize > 2 * _BALLAST_BYTES + spare
-
-
 def _as_store_error(error: sqlite3.Error) -> StoreError:
     if "full" in str(error):
         return StoreFull(_FULL)
     return StoreError(f"The command store failed: {error}.")
-
-
-def _take_lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 20).decode() or "another process"
-        os.close(handle)
-        raise StateDirectoryInUse(
-            f"The state directory {path.parent} is in use by process {holder}; give each agent its own."
-        ) from None
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return handle
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _damage_of(store: Path, *, expected: bool) -> str | None:
@@ -416,35 +344,9 @@ def _damage_of(store: Path, *, expected: bool) -> str | None:
     try:
         with contextlib.closing(sqlite3.connect(database)) as connection:
             sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            sentinel = connection.execute("SELECT 1 FROM Cache WHERE key = ?", (_SENTINEL,)).fetchone()
+            sentinel = connection.execute("SELECT 1 FROM Cache WHERE key = ?", (SENTINEL,)).fetchone()
     except sqlite3.Error as error:
         return f"The command store was damaged ({error}); a new one was begun."
     if not sound or sentinel is None:
         return "The command store was damaged; a new one was begun."
     return None
-
-
-def read_queue(directory: Path) -> list[StoredCommand]:
-    """Return the live commands of a store that an agent may be using; raise StoreError if it cannot be read."""
-    database = directory / "commands" / "cache.db"
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-            connection.isolation_level = None
-            connection.execute("BEGIN")  # one snapshot for all that is read
-            head = _decode_head(_value(connection, _HEAD) or b"{}")
-            query = "SELECT key FROM Cache WHERE key >= 'c/' AND key < 'c0' ORDER BY key"
-            keys = [key for (key,) in connection.execute(query)]
-            return [_queued(connection, key, head) for key in keys]
-    except (sqlite3.Error, msgspec.DecodeError) as error:
-        raise StoreError(f"The queue in {directory} cannot be read: {error}.") from error
-
-
-def _queued(connection: sqlite3.Connection, key: str, head: _Head) -> StoredCommand:
-    arrived = _decode_arrived(_value(connection, key) or b"")
-    result = _value(connection, _RESULT + arrived.command.id)
-    return _assemble(key, arrived, head.processing.get(key), _decode_result(result) if result else None)
-
-
-def _value(connection: sqlite3.Connection, key: str) -> bytes | None:
-    row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, _RAW)).fetchone()
-    return bytes(row[0]) if row else None

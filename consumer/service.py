@@ -15,6 +15,7 @@ import structlog
 
 from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState
+from consumer.state_directory import sync_directory
 
 __all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
 
@@ -38,11 +39,7 @@ class Wish:
             self._path.touch()
         else:
             self._path.unlink(missing_ok=True)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._path.parent)
 
 
 class NoService:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from broker.contract.states import State
-from consumer.command_store import DiskCommandStore, read_queue
+from consumer.command_store import DiskCommandStore
 from consumer.errors import StateDirectoryInUse, StoreError
+from consumer.queue_reader import read_queue
 from tests.makers import NOW, command, result
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,74 @@
+"""The tables of the ledger."""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+__all__ = ["AGENTS", "COMMANDS", "METADATA", "STRAY_RESULTS", "Cancel", "CommandState"]
+
+
+class CommandState(StrEnum):
+    """Where a command stands, as the server knows it. Only `completed` is final."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+class Cancel(StrEnum):
+    """Whether the user wants a command cancelled, and whether the agent was told."""
+
+    NO = "no"
+    TO_SEND = "to_send"
+    SENT = "sent"
+
+
+METADATA = sa.MetaData()
+
+AGENTS = sa.Table(
+    "agents",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Column("store_generation", sa.String(128)),
+    sa.Column("incarnation", sa.String(128)),
+    sa.Column("online", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Text),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("resend_at", sa.Float, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+COMMANDS = sa.Table(
+    "commands",
+    METADATA,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("agent", sa.String(64), sa.ForeignKey("agents.name"), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("to_send", sa.Boolean, nullable=False),
+    sa.Column("cancel", sa.String(8), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+    sa.Column("completed_at", sa.Float),
+    sa.Column("digest", sa.String(128)),
+    sa.Column("result", sa.Text),
+    sa.UniqueConstraint("agent", "epoch", "number"),
+    sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
+    sa.Index("commands_cancel", "cancel"),
+)
+
+# Results that answer no open command of ours: kept apart, never in place of a result that was there first.
+STRAY_RESULTS = sa.Table(
+    "stray_results",
+    METADATA,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("command_id", sa.String(128), primary_key=True),
+    sa.Column("digest", sa.String(128), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)

@@ -1,0 +1,67 @@
+"""An agent's state directory: one owner, durable names, and room kept for the day when the disk is full."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from consumer.errors import StateDirectoryInUse, StoreError
+
+__all__ = ["Ballast", "sync_directory", "take_lock"]
+
+_BALLAST_BYTES = 1 << 20
+
+
+class Ballast:
+    """A file of 1 MiB that is given up when the disk is full, so that reporting and deleting go on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_there = path.exists()
+
+    def trim(self) -> bool:
+        """Give the file up, or make it again, as the room on the disk asks; return whether there is room for more.
+
+        Raises StoreError when the directory cannot be looked at.
+        """
+        has_room = self._room() > (2 if self._is_there else 3) * _BALLAST_BYTES
+        if not has_room and self._is_there:
+            self._path.unlink(missing_ok=True)
+            self._is_there = False
+        elif has_room and not self._is_there:
+            with contextlib.suppress(OSError), self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
+                self._is_there = True
+        return has_room
+
+    def _room(self) -> int:
+        try:
+            room = os.statvfs(self._path.parent)
+        except OSError as error:
+            raise StoreError(f"The state directory {self._path.parent} cannot be used: {error.strerror}.") from error
+        return room.f_bavail * room.f_frsize
+
+
+def take_lock(path: Path) -> int:
+    """Return the handle of the lock file, held until it is closed; raise StateDirectoryInUse when another has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 20).decode() or "another process"
+        os.close(handle)
+        raise StateDirectoryInUse(
+            f"The state directory {path.parent} is in use by process {holder}; give each agent its own."
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable (fsync)."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
