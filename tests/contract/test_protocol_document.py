@@ -1,0 +1,40 @@
+"""The examples in docs/protocol.md are frames that the codec takes."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.contract.codec import decode_acks, decode_commands, decode_controls, decode_feedbacks, decode_status
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    text for block in re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL) for text in re.split(r"\n(?=\{)", block)
+]
+
+
+def decoder(example: dict[str, Any]) -> Callable[[bytes], Any]:
+    if "kind" in example:
+        return decode_feedbacks
+    if "action" in example:
+        return decode_controls
+    if "online" in example:
+        return decode_status
+    if "digest" in example:
+        return decode_acks
+    return lambda frame: decode_commands(frame, received_at=datetime.now(UTC), new_id=lambda: "new")
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_an_example_is_a_frame(text: str) -> None:
+    assert decoder(json.loads(text))(text.encode())
+
+
+def test_each_kind_of_message_has_an_example() -> None:
+    kinds = [json.loads(text).get("kind") for text in EXAMPLES]
+    assert len(EXAMPLES) == 8
+    assert {"accepted", "progress", "gap", "result"} <= set(kinds)
