@@ -85,6 +85,7 @@ class DiskCommandStore:
         self.damage = damage
         self._cache = cache
         self._lock = lock
+        self._is_open = True
         self._ballast = Ballast(ballast)
         self._depth = 0
         self._fresh: dict[str, StoredCommand] = {}  # stored in this transaction: most begin in it and are not read back
@@ -160,6 +161,7 @@ class DiskCommandStore:
         if self._depth:
             yield
             return
+        self._check_open()
         self._depth += 1
         self._full = not self._ballast.trim()
         try:
@@ -184,7 +186,13 @@ class DiskCommandStore:
     def _arrived(self, key: str) -> Arrived:
         return self._read(key, decode_arrived)
 
+    def _check_open(self) -> None:
+        # diskcache would open the files again, though another process may have them by now.
+        if not self._is_open:
+            raise StoreError("The command store is closed.")
+
     def _read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
+        self._check_open()
         try:
             return decode(self._cache[key])
         except (sqlite3.Error, KeyError, msgspec.DecodeError) as error:
@@ -329,6 +337,7 @@ class DiskCommandStore:
         """Release the files and the lock."""
         self._cache.close()
         os.close(self._lock)
+        self._is_open = False
 
 
 def _as_store_error(error: sqlite3.Error) -> StoreError:

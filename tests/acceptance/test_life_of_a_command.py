@@ -1,5 +1,6 @@
 """One command's way through real processes, whatever dies on the way."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,26 @@ def test_cancel_of_a_queued_and_of_a_running_command(site: Site) -> None:
     assert notes.read_text().splitlines() == [running]
 
 
-def test_deadline_and_expiry(site: Site) -> None:
+def test_a_command_that_outlives_its_deadline_is_timed_out(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    slow = site.send("web-01", "note-once", f"path={notes}", "hold_s=50", "--timeout", "3s")
-    late = site.send("web-01", "note-once", f"path={notes}", "--expires-in", "1s")
+    slow = site.send("web-01", "note-once", f"path={notes}", "hold_s=50", "--timeout", "1s")
     assert site.result(slow)["code"] == "timed_out"
-    assert site.result(late)["code"] == "expired"
     assert notes.read_text().splitlines() == [slow]
+
+
+def test_a_command_whose_turn_comes_too_late_is_expired(site: Site) -> None:
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    before_it = site.send("web-01", "note-once", f"path={notes}", "hold_s=50")
+    late = site.send("web-01", "note-once", f"path={notes}", "--expires-in", "1s")
+    expires_at = datetime.fromisoformat(site.show(late)["command"]["expires_at"])
+    wait_for(lambda: datetime.now(UTC) > expires_at and len(site.queue("web-01")) == 2, "it to expire in the queue")
+    site.acm("cancel", before_it)
+    assert site.result(late)["code"] == "expired"
+    assert notes.read_text().splitlines() == [before_it]
 
 
 @pytest.mark.parametrize("fault", ["restart", "kill", "lose_data"])

@@ -86,7 +86,8 @@ def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
 
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         store_and_fail()
-    for seen in (store, reopen()):
+    for look in (lambda: store, reopen):
+        seen = look()
         assert [stored.command.id for stored in seen.all_commands()] == ["a"]
         assert seen.last_sequence == Sequence(7, 1)
 
@@ -135,7 +136,8 @@ def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -
 
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         change_and_fail()
-    for seen in (store, reopen()):
+    for look in (lambda: store, reopen):
+        seen = look()
         states = [(stored.command.id, stored.state) for stored in seen.all_commands()]
         assert states == [("a", State.DONE), ("b", State.PENDING), ("c", State.PENDING)]
         assert not seen.is_cancelled("b")

@@ -84,6 +84,16 @@ def test_a_pickled_row_is_refused_unread(state: Path) -> None:
         DiskCommandStore.open(state, now=lambda: NOW)
 
 
+def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.store_command(command("a"), NOW)
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.all_commands()
+    with pytest.raises(StoreError, match="closed"):
+        store.store_command(command("b"), NOW)
+
+
 def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state: Path) -> None:
     assert state.stat().st_mode & 0o777 == 0o700
 
