@@ -104,20 +104,41 @@ class DiskCommandStore:
             lock = take_lock(directory / "lock")
         except OSError as error:
             raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error
-        store, marker = directory / "commands", directory / "store-made"
+        try:
+            opened = cls._open_or_begin(directory / "commands", directory / "store-made", lock, now)
+            (directory / "store-made").touch()
+            sync_directory(directory)
+        except BaseException:
+            os.close(lock)
+            raise
+        return opened
+
+    @classmethod
+    def _open_or_begin(cls, store: Path, marker: Path, lock: int, now: Callable[[], datetime]) -> Self:
         damage = _damage_of(store, expected=marker.exists())
-        if damage is not None and store.exists():
-            aside = directory / f"commands.damaged-{now():%Y%m%dT%H%M%S.%f}"
+        if damage is None:
+            try:
+                return cls._open_at(store, lock, None)
+            except StoreError as error:
+                damage = f"The command store was damaged; a new one was begun. {error}"
+        if store.exists():
+            aside = store.with_name(f"commands.damaged-{now():%Y%m%dT%H%M%S.%f}")
             store.rename(aside)
             damage += f" It was set aside as {aside.name}."
+        return cls._open_at(store, lock, damage)
+
+    @classmethod
+    def _open_at(cls, store: Path, lock: int, damage: str | None) -> Self:
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
-        if SENTINEL not in cache:
-            with cache.transact():
-                cache.set(GENERATION, uuid.uuid4().hex.encode())
-                cache.set(SENTINEL, b"1")
-        marker.touch()
-        sync_directory(directory)
-        return cls(cache, lock, directory / "ballast", damage)
+        try:
+            if SENTINEL not in cache:
+                with cache.transact():
+                    cache.set(GENERATION, uuid.uuid4().hex.encode())
+                    cache.set(SENTINEL, b"1")
+            return cls(cache, lock, store.with_name("ballast"), damage)
+        except BaseException:
+            cache.close()
+            raise
 
     def _load(self) -> None:
         self._pending: dict[str, str] = {}
@@ -127,8 +148,8 @@ class DiskCommandStore:
         self._tombstones: dict[str, datetime] = {}
         self._deleted: dict[str, Deleted] = {}
         self._cancels: dict[str, datetime] = {}
-        self.store_generation = self._cache[GENERATION].decode()
-        head = decode_head(self._cache.get(HEAD, b"{}"))
+        self.store_generation = self._read(GENERATION, bytes.decode)
+        head = self._read(HEAD, decode_head) if HEAD in self._cache else Head()
         self._arrival, self.last_sequence = head.arrival, head.last_sequence
         self._head_changed = False
         keys = sorted(self._cache.iterkeys())
@@ -137,9 +158,9 @@ class DiskCommandStore:
             if key.startswith(COMMAND):
                 self._index(key, head, results)
             elif key.startswith(DELETED):
-                self._bury(key, decode_deleted(self._cache[key]))
+                self._bury(key, self._read(key, decode_deleted))
             elif key.startswith(CANCEL):
-                self._cancels[key[2:]] = datetime.fromisoformat(self._cache[key].decode())
+                self._cancels[key[2:]] = self._read(key, _decode_time)
 
     def _index(self, key: str, head: Head, results: set[str]) -> None:
         command_id = self._arrived(key).command.id
@@ -195,7 +216,7 @@ class DiskCommandStore:
         self._check_open()
         try:
             return decode(self._cache[key])
-        except (sqlite3.Error, KeyError, msgspec.DecodeError) as error:
+        except (sqlite3.Error, KeyError, ValueError, msgspec.DecodeError) as error:
             raise StoreError(f"The row {key} of the command store cannot be read: {error}.") from error
 
     def _stored(self, key: str) -> StoredCommand:
@@ -338,6 +359,10 @@ class DiskCommandStore:
         self._cache.close()
         os.close(self._lock)
         self._is_open = False
+
+
+def _decode_time(value: bytes) -> datetime:
+    return datetime.fromisoformat(value.decode())
 
 
 def _as_store_error(error: sqlite3.Error) -> StoreError:

@@ -72,16 +72,34 @@ def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         read_queue(tmp_path / "nowhere")
 
 
-def test_a_pickled_row_is_refused_unread(state: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE Cache SET mode = 4 WHERE key LIKE 'c/%'", "not of its making"),
+        ("UPDATE Cache SET value = 'x' WHERE key LIKE 'c/%'", "not of its making"),
+        ("UPDATE Cache SET value = x'7b7d' WHERE key LIKE 'c/%'", "cannot be read"),
+        ("UPDATE Cache SET value = x'5b' WHERE key = 'm/head'", "cannot be read"),
+        ("UPDATE Cache SET value = x'5b' WHERE key LIKE 'x/%'", "cannot be read"),
+    ],
+)
+def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Path, change: str, reason: str) -> None:
     store = DiskCommandStore.open(state, now=lambda: NOW)
-    key = store.store_command(command("a"), NOW).key
+    store.store_command(command("a"), NOW)
+    store.remember_cancel("b", NOW)
+    generation = store.store_generation
     store.close()
     connection = sqlite3.connect(state / "commands" / "cache.db")
     with connection:
-        connection.execute("UPDATE Cache SET mode = 4 WHERE key = ?", (key,))
+        assert connection.execute(change).rowcount == 1
     connection.close()
-    with pytest.raises(StoreError, match="not of its making"):
-        DiskCommandStore.open(state, now=lambda: NOW)
+    again = DiskCommandStore.open(state, now=lambda: NOW)
+    try:
+        assert reason in str(again.damage)
+        assert again.store_generation != generation
+        assert again.all_commands() == []
+        assert len(list(state.glob("commands.damaged-*"))) == 1
+    finally:
+        again.close()
 
 
 def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None:
