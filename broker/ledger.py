@@ -228,7 +228,7 @@ class Ledger:
         """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once."""
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
-            self._notice_generation(connection, status.agent, status.store_generation)
+            self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
             returned = status.online and not (before.online and before.incarnation == status.incarnation)
             if returned:
@@ -365,13 +365,13 @@ class Ledger:
             from_there = COMMANDS.update().where(*ours, COMMANDS.c.number >= gap.expected, _OPEN)
             connection.execute(from_there.values(to_send=True))
 
-    def _notice_generation(self, connection: sa.Connection, agent: str, generation: str) -> None:
-        row = self._meet(connection, agent)
-        if row.store_generation == generation:
-            return
-        if row.store_generation is not None:
+    def _notice_generation(self, connection: sa.Connection, status: Status) -> None:
+        """Settle what an agent may have held in a store that it has lost, and begin a new epoch."""
+        row, agent, generation = self._meet(connection, status.agent), status.agent, status.store_generation
+        closed = status.closed_epoch or 0
+        if row.store_generation not in (None, generation) or closed >= row.epoch:
             self._settle_lost(connection, agent, generation)
-            self._begin_epoch(connection, agent, above=row.epoch)
+            self._begin_epoch(connection, agent, above=max(row.epoch, closed))
         self._update_agent(connection, agent, store_generation=generation)
 
     def _notice_sequence(self, connection: sa.Connection, status: Status) -> None:

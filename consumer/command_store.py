@@ -22,7 +22,7 @@ from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import StoredCommand, Tombstone
-from consumer.state_directory import Ballast, sync_directory, take_lock
+from consumer.state_directory import Ballast, EpochFile, sync_directory, take_lock
 from consumer.store_rows import (
     CANCEL,
     COMMAND,
@@ -81,12 +81,13 @@ class DiskCommandStore:
     `damage` says in one sentence what was wrong with the store that was found, or is None.
     """
 
-    def __init__(self, cache: Cache, lock: int, ballast: Path, damage: str | None) -> None:
+    def __init__(self, cache: Cache, lock: int, ballast: Ballast, epoch_file: EpochFile, damage: str | None) -> None:
         self.damage = damage
         self._cache = cache
         self._lock = lock
         self._is_open = True
-        self._ballast = Ballast(ballast)
+        self._ballast = ballast
+        self._epoch_file = epoch_file
         self._depth = 0
         self._fresh: dict[str, StoredCommand] = {}  # stored in this transaction: most begin in it and are not read back
         self._load()
@@ -129,13 +130,15 @@ class DiskCommandStore:
 
     @classmethod
     def _open_at(cls, store: Path, lock: int, damage: str | None) -> Self:
+        epoch_file = EpochFile(store.with_name("epoch"))
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
         try:
             if SENTINEL not in cache:
                 with cache.transact():
                     cache.set(GENERATION, uuid.uuid4().hex.encode())
+                    cache.set(HEAD, encode(Head(closed_epoch=epoch_file.epoch)))
                     cache.set(SENTINEL, b"1")
-            return cls(cache, lock, store.with_name("ballast"), damage)
+            return cls(cache, lock, Ballast(store.with_name("ballast")), epoch_file, damage)
         except BaseException:
             cache.close()
             raise
@@ -149,8 +152,8 @@ class DiskCommandStore:
         self._deleted: dict[str, Deleted] = {}
         self._cancels: dict[str, datetime] = {}
         self.store_generation = self._read(GENERATION, bytes.decode)
-        head = self._read(HEAD, decode_head) if HEAD in self._cache else Head()
-        self._arrival, self.last_sequence = head.arrival, head.last_sequence
+        head = self._read(HEAD, decode_head)
+        self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
         self._head_changed = False
         keys = sorted(self._cache.iterkeys())
         results = {key[2:] for key in keys if key.startswith(RESULT)}
@@ -201,7 +204,10 @@ class DiskCommandStore:
 
     def _write_head(self) -> None:
         if self._head_changed:
-            self._cache.set(HEAD, encode(Head(self._arrival, self.last_sequence, self._processing)))
+            if self.last_sequence is not None:
+                self._epoch_file.keep(self.last_sequence.epoch)
+            head = Head(self._arrival, self.last_sequence, self.closed_epoch, self._processing)
+            self._cache.set(HEAD, encode(head))
             self._head_changed = False
 
     def _arrived(self, key: str) -> Arrived:

@@ -55,6 +55,8 @@ class CommandStore(Protocol):
 
     store_generation: str
     last_sequence: Sequence | None
+    closed_epoch: int
+    """The latest epoch of a store that was lost here; what is numbered in it, or before, may have run already."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything inside together, or nothing of it when it raises."""

@@ -55,7 +55,14 @@ class CommandReceiver:
             _log.warning("message_refused", topic=delivery.topic, reason=str(error))
             receipt.refused.append(str(error))
             return
-        receipt.feedback.extend(self._admit(command) for command in commands)
+        for command in commands:
+            said = self._admit(command)
+            if said is not None:
+                receipt.feedback.append(said)
+            elif command.sequence is not None:
+                reason = f"A command of epoch {command.sequence.epoch} was ignored: that epoch has ended here."
+                _log.warning("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
+                receipt.refused.append(reason)
 
     def _decode(self, delivery: Delivery) -> list[Command]:
         if delivery.retained:
@@ -69,16 +76,24 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command) -> Feedback:
+    def _admit(self, command: Command) -> Feedback | None:
         known = self._known(command)
         if known is not None:
             self._count(command)
             return known
+        if self._is_of_an_ended_epoch(command):
+            return None
         refusal = self._out_of_sequence(command) if command.sequence else self._unsigned(command)
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now())
         return self._reports.accepted(command)
+
+    def _is_of_an_ended_epoch(self, command: Command) -> bool:
+        """A command that is still open comes again under a new number: an answer now would be a second result."""
+        last = self._store.last_sequence
+        ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
+        return command.sequence is not None and command.sequence.epoch <= ended
 
     def _known(self, command: Command) -> Feedback | None:
         stored = self._store.find(command.id)
@@ -110,9 +125,8 @@ class CommandReceiver:
     def _out_of_sequence(self, command: Command) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
-        same_epoch = last is not None and asked.epoch == last.epoch
-        expected = last.number + 1 if last and same_epoch else 1
-        if (last and asked.epoch < last.epoch) or asked.number < expected:
+        expected = last.number + 1 if last and asked.epoch == last.epoch else 1
+        if asked.number < expected:
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,

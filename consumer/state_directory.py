@@ -7,7 +7,7 @@ from pathlib import Path
 
 from consumer.errors import StateDirectoryInUse, StoreError
 
-__all__ = ["Ballast", "sync_directory", "take_lock"]
+__all__ = ["Ballast", "EpochFile", "sync_directory", "take_lock"]
 
 _BALLAST_BYTES = 1 << 20
 
@@ -40,6 +40,36 @@ class Ballast:
         except OSError as error:
             raise StoreError(f"The state directory {self._path.parent} cannot be used: {error.strerror}.") from error
         return room.f_bavail * room.f_frsize
+
+
+class EpochFile:
+    """Remembers the latest epoch beside the store, for the day when the store is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.epoch = self._read()
+
+    def _read(self) -> int:
+        try:
+            return int(self._path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+
+    def keep(self, epoch: int) -> None:
+        """Make a later epoch durable; raises StoreError."""
+        if epoch <= self.epoch:
+            return
+        part = self._path.with_suffix(".part")
+        try:
+            with part.open("w", encoding="ascii") as file:
+                file.write(str(epoch))
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
+        self.epoch = epoch
 
 
 def take_lock(path: Path) -> int:

@@ -53,6 +53,7 @@ class StatusBoard:
             boot_id=self._boot_id,
             store_generation=self._store.store_generation,
             epoch=last.epoch if last else None,
+            closed_epoch=self._store.closed_epoch or None,
             last_sequence=last.number if last else 0,
             queue_depth=self._store.pending_count(),
             results_waiting=self._store.done_count(),

@@ -57,6 +57,7 @@ class Head:
 
     arrival: int = 0
     last_sequence: Sequence | None = None
+    closed_epoch: int = 0
     processing: dict[str, Begun] = field(default_factory=dict)
 
 

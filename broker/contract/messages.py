@@ -142,7 +142,10 @@ class Control(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Status(DataClassJsonMixin):
-    """The agent's retained word about itself; the last will replaces it by one with `online` false."""
+    """The agent's retained word about itself; the last will replaces it by one with `online` false.
+
+    `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored.
+    """
 
     agent: str
     online: bool
@@ -151,6 +154,7 @@ class Status(DataClassJsonMixin):
     boot_id: str
     store_generation: str
     epoch: int | None = _optional()
+    closed_epoch: int | None = _optional()
     last_sequence: int = 0
     queue_depth: int = 0
     results_waiting: int = 0

@@ -32,7 +32,7 @@ def store(state: Path) -> Iterator[DiskCommandStore]:
 @pytest.mark.parametrize("spoil", ["truncate", "overwrite", "remove"])
 def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil: str) -> None:
     store = DiskCommandStore.open(state, now=lambda: NOW)
-    store.store_command(command("a"), NOW)
+    store.store_command(command("a", 1), NOW)
     generation = store.store_generation
     store.close()
     database = state / "commands" / "cache.db"
@@ -47,9 +47,13 @@ def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil:
         assert again.damage is not None
         assert again.store_generation != generation
         assert again.all_commands() == []
+        assert (again.last_sequence, again.closed_epoch) == (None, 7)
         assert len(list(state.glob("commands.damaged-*"))) == 1
     finally:
         again.close()
+    later = DiskCommandStore.open(state, now=lambda: NOW)
+    assert (later.damage, later.closed_epoch) == (None, 7)
+    later.close()
 
 
 def test_a_second_agent_is_refused(store: DiskCommandStore, state: Path) -> None:
@@ -79,6 +83,7 @@ def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         ("UPDATE Cache SET value = 'x' WHERE key LIKE 'c/%'", "not of its making"),
         ("UPDATE Cache SET value = x'7b7d' WHERE key LIKE 'c/%'", "cannot be read"),
         ("UPDATE Cache SET value = x'5b' WHERE key = 'm/head'", "cannot be read"),
+        ("DELETE FROM Cache WHERE key = 'm/head'", "cannot be read"),
         ("UPDATE Cache SET value = x'5b' WHERE key LIKE 'x/%'", "cannot be read"),
     ],
 )

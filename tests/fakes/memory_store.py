@@ -26,7 +26,8 @@ class _Contents:
 class MemoryCommandStore:
     """`full` makes it refuse new commands, as a full disk does."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed_epoch: int = 0) -> None:
+        self.closed_epoch = closed_epoch
         self.store_generation = uuid.uuid4().hex
         self.full = False
         self._contents = _Contents()

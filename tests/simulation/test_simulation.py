@@ -1,5 +1,6 @@
 """Random faults in random order; shrunk by hypothesis to the shortest story that breaks an invariant."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.command_store import DiskCommandStore
+from consumer.ports import CommandStore
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.simulation.world import World
@@ -55,6 +57,7 @@ FAULTS = st.one_of(
             act("lose_connection_of_agent"),
             act("lose_connection_of_server"),
             act("lose_data_of_broker"),
+            act("lose_store"),
         ]
     ),
     st.integers(0, 3).map(lambda after: both(STEP_AGENT, act("kill_agent_in_handler", after))),
@@ -79,18 +82,30 @@ def live(world: World, story: list[Act]) -> None:
 SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
+def lose_in_memory(store: CommandStore) -> CommandStore:
+    last = store.last_sequence
+    return MemoryCommandStore(closed_epoch=max(store.closed_epoch, last.epoch if last else 0))
+
+
 @settings(SETTINGS, max_examples=400)
 @given(STORIES)
 def test_every_command_reaches_one_true_result_whatever_fails(story: list[Act]) -> None:
-    live(World(MemoryCommandStore()), story)
+    live(World(MemoryCommandStore(), lose_in_memory), story)
 
 
 @settings(SETTINGS, max_examples=40)
 @given(STORIES)
 def test_the_same_on_disk(story: list[Act]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        store = DiskCommandStore.open(Path(directory) / "state", now=TurnedClock().now)
-        try:
-            live(World(store), story)
-        finally:
+        state = Path(directory) / "state"
+
+        def lose(store: CommandStore) -> CommandStore:
             store.close()
+            shutil.rmtree(state / "commands")
+            return DiskCommandStore.open(state, now=TurnedClock().now)
+
+        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose)
+        try:
+            live(world, story)
+        finally:
+            world.store.close()

@@ -53,10 +53,11 @@ class Effect:
 class World:
     """One server, one agent. What an action cannot do now, it leaves undone."""
 
-    def __init__(self, store: CommandStore) -> None:
+    def __init__(self, store: CommandStore, lose: Callable[[CommandStore], CommandStore]) -> None:
         self.clock = TurnedClock()
         self.broker = FakeBroker()
         self.store = store
+        self._lose = lose
         self.ledger = Ledger("sqlite://", now=self.clock.now)
         self.effects: list[str] = []
         self.sent: list[Command] = []
@@ -135,6 +136,11 @@ class World:
         self._connection.cut()
         self.start_agent()
 
+    def lose_store(self) -> None:
+        """The agent dies, and its store is lost; the rest of the state directory is not."""
+        self.store = self._lose(self.store)
+        self.kill_agent()
+
     def kill_agent_in_handler(self, after: int) -> None:
         """Kill it when `after` handlers have run, if it gets that far."""
         self._handlers_left = after
@@ -189,7 +195,9 @@ class World:
         rows = {row.command.id: row for row in self.ledger.commands()}
         effects = Counter(self.effects)
         assert rows.keys() == {command.id for command in self.sent}
-        assert self.ledger.stray_results() == [], "a command had two results"
+        settled_by_server = {name for name, row in rows.items() if row.result and row.result["incarnation"] == "server"}
+        strays = {stray["command_id"] for stray in self.ledger.stray_results()}
+        assert strays <= settled_by_server, "a command had two results"
         for command_id, row in rows.items():
             assert row.result is not None
             ran, code = effects[command_id], row.result.get("code")

@@ -192,6 +192,20 @@ def test_a_lost_store_interrupts_what_it_may_have_held_and_renumbers_the_rest(le
     assert take(ledger) == [command.id for command in waiting]
 
 
+def test_a_lost_store_is_noticed_though_the_server_never_heard_of_it(ledger: Ledger) -> None:
+    sent = add(ledger)
+    take(ledger)
+    queued = add(ledger)
+    (epoch, _), _ = numbers(ledger, sent, queued)
+    ledger.record_status(status("g2", closed_epoch=epoch))
+    assert (ledger.get(sent.id).result or {})["code"] == ErrorCode.INTERRUPTED
+    ((later, number),) = numbers(ledger, queued)
+    assert later > epoch
+    assert number == 1
+    ledger.record_status(status("g2", closed_epoch=epoch))
+    assert numbers(ledger, queued) == [(later, 1)]
+
+
 def test_a_gap_of_a_store_not_announced_yet_changes_nothing(ledger: Ledger) -> None:
     ledger.record_status(status("g1"))
     command = add(ledger)

@@ -73,10 +73,25 @@ def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
     assert store.last_sequence == Sequence(8, 1)
 
 
-@pytest.mark.parametrize("past", [message("x", 1), message("x", 9, epoch=6)])
-def test_a_number_of_the_past_never_runs(store: MemoryCommandStore, past: dict[str, Any]) -> None:
+def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
-    (refusal,) = receive(store, past)
+    receipt = receiver(store).receive([delivery(message("x", 2, epoch=6))])
+    assert (receipt.feedback, ids(store)) == ([], ["a"])
+    assert "epoch 6 was ignored" in receipt.refused[0]
+    (known,) = receive(store, message("a", 1, epoch=6))
+    assert known.command_id == "a"
+
+
+def test_after_the_loss_of_a_store_its_epoch_has_ended() -> None:
+    store = MemoryCommandStore(closed_epoch=7)
+    assert receive(store, message("a", 1), message("b", 2)) == []
+    receive(store, message("b", 1, epoch=8))
+    assert ids(store) == ["b"]
+
+
+def test_a_number_of_the_past_never_runs(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1))
+    (refusal,) = receive(store, message("x", 1))
     assert (refusal.kind, refusal.code) == (FeedbackKind.RESULT, ErrorCode.SUPERSEDED)
     assert ids(store) == ["a"]
 
