@@ -34,8 +34,8 @@ def test_a_result_waits_on_the_agent_while_the_server_is_down(site: Site) -> Non
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    command_id = site.send("web-01", "note-once", f"path={notes}", "hold_s=1")
-    wait_for(lambda: site.queue("web-01"), "the command to be stored")
+    command_id = site.send("web-01", "note-once", f"path={notes}", "hold_s=3")
+    wait_for(notes.exists, "the command to begin")
     assert site.server is not None
     site.server.kill()
     wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["done"], "the result to wait on the agent")
