@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from broker.contract.messages import JsonObject
@@ -42,7 +42,8 @@ def agent_json(row: AgentRow) -> JsonObject:
 
 def commands_table(rows: list[LedgerRow]) -> Table:
     """Return the commands as a table."""
-    table = Table("id", "agent", "type", "created (UTC)", "state", "outcome", title=f"{len(rows)} commands")
+    whole_id = Column("id", min_width=36)  # it is there to be copied
+    table = Table(whole_id, "agent", "type", "created (UTC)", "state", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         created = f"{row.command.created_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(row.command.id, row.agent, _clean(row.command.type), created, str(row.state), _outcome(row))

@@ -52,7 +52,7 @@ def test_send_prints_the_id_and_show_finds_it(run: Run) -> None:
     assert command_id in run("show", command_id).stdout
     assert [row["id"] for row in json.loads(run("commands", "--json", "--state", "queued").stdout)] == [command_id]
     assert json.loads(run("commands", "--json", "--agent", "web-02").stdout) == []
-    assert "web-01" in run("commands").stdout
+    assert command_id in run("commands", COLUMNS="80").stdout
     assert json.loads(run("cancel", command_id, "--json").stdout)["cancel_requested"] is True
 
 
