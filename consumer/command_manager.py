@@ -1,5 +1,6 @@
 """Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,7 +46,7 @@ class CommandManager:
         outbox: FeedbackOutbox,
         reports: Reports,
         clock: Clock,
-        handlers: dict[str, Handler],
+        handlers: Mapping[str, Handler],
     ) -> None:
         self._store = store
         self._executor = executor

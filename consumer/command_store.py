@@ -89,7 +89,6 @@ class DiskCommandStore:
         self._ballast = ballast
         self._epoch_file = epoch_file
         self._depth = 0
-        self._fresh: dict[str, StoredCommand] = {}  # stored in this transaction: most begin in it and are not read back
         self._load()
         self._full = not self._ballast.trim()
 
@@ -186,8 +185,8 @@ class DiskCommandStore:
             yield
             return
         self._check_open()
-        self._depth += 1
         self._full = not self._ballast.trim()
+        self._depth += 1
         try:
             with self._cache.transact(retry=True):
                 yield
@@ -200,7 +199,6 @@ class DiskCommandStore:
             raise
         finally:
             self._depth -= 1
-            self._fresh.clear()
 
     def _write_head(self) -> None:
         if self._head_changed:
@@ -243,8 +241,7 @@ class DiskCommandStore:
             self._keys[command.id] = key
             if command.sequence is not None:
                 self.last_sequence = command.sequence
-            stored = self._fresh[key] = StoredCommand(key, command, State.PENDING, received_at)
-            return stored
+            return StoredCommand(key, command, State.PENDING, received_at)
 
     def advance_sequence(self, sequence: Sequence) -> None:
         """Move last_sequence on without storing a command."""
@@ -267,13 +264,9 @@ class DiskCommandStore:
         ids = (name for known in (self._keys, self._tombstones) for name in known)
         return next((name for name in ids if name.startswith(prefix)), None)
 
-    def get_next_command(self) -> StoredCommand | None:
-        """Return the oldest pending command."""
-        return next(iter(self.get_next_commands(1)), None)
-
     def get_next_commands(self, limit: int) -> list[StoredCommand]:
         """Return the oldest pending commands in order, at most `limit`."""
-        return [self._fresh.get(key) or self._stored(key) for key in islice(self._pending, limit)]
+        return [self._stored(key) for key in islice(self._pending, limit)]
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
@@ -320,7 +313,7 @@ class DiskCommandStore:
                 self._cache.delete(key)
                 del self._keys[command_id]
             deleted = Deleted(list(command_ids), tombstones_expire_at)
-            last = max(self._deleted, default=f"{DELETED}{0:016d}")
+            last = next(reversed(self._deleted), f"{DELETED}{0:016d}")
             key = f"{DELETED}{int(last[2:]) + 1:016d}"
             self._cache.set(key, encode(deleted))
             self._bury(key, deleted)

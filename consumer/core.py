@@ -4,13 +4,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_controls
-from broker.contract.messages import Ack, Control
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 from consumer.command_manager import CommandManager
@@ -27,6 +26,7 @@ from consumer.status import StatusBoard
 
 __all__ = ["AgentCore", "Surroundings"]
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 _IDLE_WAIT_S = 1.0
 _HOUSEKEEPING_S = 3600.0
@@ -83,9 +83,7 @@ class AgentCore:
         reports = Reports(config.agent, incarnation, around.store.store_generation)
         self._outbox = FeedbackOutbox(around.store, around.clock)
         self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
-        self._manager = CommandManager(
-            around.store, self._executor, self._outbox, reports, around.clock, dict(handlers)
-        )
+        self._manager = CommandManager(around.store, self._executor, self._outbox, reports, around.clock, handlers)
 
     @property
     def restart_for(self) -> str | None:
@@ -133,7 +131,8 @@ class AgentCore:
         try:
             with self._store.transaction():
                 receipt = self._receiver.receive(self._on(Channel.COMMAND, taken))
-                decisions = self._manager.decide(self._acks(taken), self._controls(taken))
+                acks = self._decoded(Channel.ACK, decode_acks, taken)
+                decisions = self._manager.decide(acks, self._decoded(Channel.CONTROL, decode_controls, taken))
         except StoreFull as error:
             self._board.last_error = str(error)
             self._full_until = self._clock.monotonic() + _FULL_RETRY_S
@@ -157,19 +156,14 @@ class AgentCore:
         topic = self._comms.topic[channel]
         return [delivery for delivery in deliveries if delivery.topic == topic]
 
-    def _acks(self, deliveries: Listing[Delivery]) -> list[Ack]:
-        acks: list[Ack] = []
-        for delivery in self._on(Channel.ACK, deliveries):
+    def _decoded(
+        self, channel: Channel, decode: Callable[[bytes], list[_T]], deliveries: Listing[Delivery]
+    ) -> list[_T]:
+        messages: list[_T] = []
+        for delivery in self._on(channel, deliveries):
             with self._refusing(delivery):
-                acks += decode_acks(delivery.payload)
-        return acks
-
-    def _controls(self, deliveries: Listing[Delivery]) -> list[Control]:
-        controls: list[Control] = []
-        for delivery in self._on(Channel.CONTROL, deliveries):
-            with self._refusing(delivery):
-                controls += decode_controls(delivery.payload)
-        return controls
+                messages += decode(delivery.payload)
+        return messages
 
     @contextlib.contextmanager
     def _refusing(self, delivery: Delivery) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import backoff
@@ -31,7 +31,7 @@ class _Waiting:
     digest: str
     due: float
     result: Feedback | None
-    waits: Iterator[float] = field(default_factory=growing_waits)
+    waits: Iterator[float]
 
 
 class FeedbackOutbox:

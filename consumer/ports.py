@@ -76,9 +76,6 @@ class CommandStore(Protocol):
     def find_id(self, prefix: str) -> str | None:
         """Return the id, live or deleted, that starts with `prefix`."""
 
-    def get_next_command(self) -> StoredCommand | None:
-        """Return the oldest pending command."""
-
     def get_next_commands(self, limit: int) -> list[StoredCommand]:
         """Return the oldest pending commands in order, at most `limit`."""
 

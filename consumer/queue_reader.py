@@ -8,7 +8,7 @@ import msgspec
 
 from consumer.errors import StoreError
 from consumer.ports import StoredCommand
-from consumer.store_rows import HEAD, RAW, RESULT, Head, assemble, decode_arrived, decode_head, decode_result
+from consumer.store_rows import COMMAND, HEAD, RAW, RESULT, Head, assemble, decode_arrived, decode_head, decode_result
 
 __all__ = ["read_queue"]
 
@@ -21,8 +21,8 @@ def read_queue(directory: Path) -> list[StoredCommand]:
             connection.isolation_level = None
             connection.execute("BEGIN")  # one snapshot for all that is read
             head = decode_head(_value(connection, HEAD) or b"{}")
-            query = "SELECT key FROM Cache WHERE key >= 'c/' AND key < 'c0' ORDER BY key"
-            keys = [key for (key,) in connection.execute(query)]
+            query = "SELECT key FROM Cache WHERE key GLOB ? ORDER BY key"
+            keys = [key for (key,) in connection.execute(query, (COMMAND + "*",))]
             return [_queued(connection, key, head) for key in keys]
     except (sqlite3.Error, msgspec.DecodeError) as error:
         raise StoreError(f"The queue in {directory} cannot be read: {error}.") from error

@@ -20,24 +20,23 @@ def _echo(command: Command, state: State) -> JsonObject:
     return {**(command.original or to_json(command)), "status": str(state)}
 
 
-def _that_fits(result: Feedback) -> Feedback:
-    """Leave out the echo, then the output, then the data of a result that no frame could carry."""
+def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
+    """Leave out the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
+    encoded = encode([result])
     for part in ("command", "output", "data"):
-        if len(encode([result])) <= _LONGEST_RESULT:
+        if len(encoded) <= _LONGEST_RESULT:
             break
         if getattr(result, part) is not None:
             note = f"{part} was left out: the result would not have fitted into one message"
             left_out: dict[str, Any] = {part: None}
             result = replace(result, **left_out, notes=(*result.notes, note))
-    return result
+            encoded = encode([result])
+    return result, encoded
 
 
 def _sealed(result: Feedback) -> Feedback:
-    encoded = encode([result])
-    if len(encoded) > _LONGEST_RESULT:
-        result = _that_fits(result)
-        encoded = encode([result])
-    return replace(result, digest=hashlib.sha256(encoded).hexdigest())
+    fitting, encoded = _that_fits(result)
+    return replace(fitting, digest=hashlib.sha256(encoded).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -70,18 +70,20 @@ class StatusBoard:
 
     def take_due(self, running: str | None) -> Status | None:
         """Return the status if it has changed and was not published a moment ago, or was published long ago."""
-        now = self._clock.monotonic()
-        if now < self.next_due(running):
+        status, now = self.current(running), self._clock.monotonic()
+        if now < self._due_at(status):
             return None
-        status = self.current(running)
         self._published, self._published_at = status, now
         return replace(status, updated_at=self._clock.now())
 
     def next_due(self, running: str | None) -> float:
         """Return when (monotonic seconds) the status must be published."""
+        return self._due_at(self.current(running))
+
+    def _due_at(self, status: Status) -> float:
         if self._published is None:
             return 0.0
-        changed = self.current(running) != self._published
+        changed = status != self._published
         return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
 
 

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from broker.contract.messages import Origin
 from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
-from tests.acceptance.conftest import Program, wait_for
+from broker.server_process import open_ledger
+from tests.acceptance.conftest import Program
+from tests.makers import result
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -141,15 +145,10 @@ def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
 
 
 def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> None:
-    from broker.contract.messages import Origin
-    from broker.server_process import open_ledger
-    from tests.makers import result
-
     evil = "\x1b[2J\x1b[31mgone\x07"
     ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
     command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
-    said: Any = result(command.id)
-    ledger.record_feedback("web-01", [type(said)(**{**vars(said), "message": evil})])
+    ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
     ledger.close()
     shown = run("show", command.id)
     assert "gone" in shown.stdout

@@ -8,7 +8,8 @@ import pytest
 
 from broker.contract.messages import Origin
 from broker.server_process import open_ledger
-from tests.acceptance.conftest import Site, wait_for
+from tests.acceptance.conftest import Site
+from tests.waiting import wait_for
 
 
 def test_a_restart_is_proved_by_a_new_incarnation(site: Site) -> None:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from broker.mqtt import MqttConnection
-from tests.acceptance.conftest import Site, wait_for
+from tests.acceptance.conftest import Site
+from tests.waiting import wait_for
 
 FORMS = sorted((Path(__file__).parents[1] / "contract" / "frames").glob("seed-?.json"))
 

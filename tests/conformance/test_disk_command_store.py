@@ -117,6 +117,24 @@ def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None
         store.store_command(command("b"), NOW)
 
 
+def test_a_transaction_that_cannot_begin_leaves_the_next_one_whole(
+    store: DiskCommandStore, state: Path, tmp_path: Path
+) -> None:
+    state.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.store_command(command("a"), NOW)
+    (tmp_path / "away").rename(state)
+
+    def store_and_fail() -> None:
+        with store.transaction():
+            store.store_command(command("b"), NOW)
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own
+        store_and_fail()
+    assert store.all_commands() == []
+
+
 def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state: Path) -> None:
     assert state.stat().st_mode & 0o777 == 0o700
 

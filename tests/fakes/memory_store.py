@@ -77,9 +77,6 @@ class MemoryCommandStore:
         ids = [*self._contents.live, *self._contents.tombstones]
         return next((name for name in ids if name.startswith(prefix)), None)
 
-    def get_next_command(self) -> StoredCommand | None:
-        return next(iter(self.get_next_commands(1)), None)
-
     def get_next_commands(self, limit: int) -> list[StoredCommand]:
         return self._in(State.PENDING)[:limit]
 

@@ -4,8 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,10 @@ import pytest
 
 from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMS = sorted((ROOT / "tests" / "contract" / "frames").glob("seed-?.json"))
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
-    return value
 
 
 class Desk:

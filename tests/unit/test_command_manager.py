@@ -52,7 +52,7 @@ class Bench:
         )
         self.outbox = FeedbackOutbox(self.store, self.clock)
         reports = Reports("web-01", incarnation, "g1")
-        self.manager = CommandManager(self.store, self.executor, self.outbox, reports, self.clock, dict(self.handlers))
+        self.manager = CommandManager(self.store, self.executor, self.outbox, reports, self.clock, self.handlers)
 
     def _run(self, command: Command, *_: Any) -> Result:
         self.ran.append(command.id)

@@ -15,16 +15,6 @@ from tests.makers import NOW, command, result
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
-
-
-@pytest.fixture
-def store() -> MemoryCommandStore:
-    return MemoryCommandStore()
-
-
-@pytest.fixture
 def outbox(store: MemoryCommandStore, clock: TurnedClock) -> FeedbackOutbox:
     return FeedbackOutbox(store, clock, lambda: itertools.chain([2.0, 4.0], itertools.repeat(8.0)))
 

@@ -18,11 +18,6 @@ from tests.makers import NOW, result
 REPORTS = Reports("web-01", "i1", "g1")
 
 
-@pytest.fixture
-def store() -> MemoryCommandStore:
-    return MemoryCommandStore()
-
-
 def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = False) -> CommandReceiver:
     return CommandReceiver(store, REPORTS, TurnedClock(), accept_unsigned=accept_unsigned)
 

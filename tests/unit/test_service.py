@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -15,19 +14,13 @@ import pytest
 from consumer.agent import SystemClock
 from consumer.errors import ServiceError
 from consumer.service import CallbackService, ChildService, NoService, SystemdService, Wish
+from tests.waiting import wait_for
 
 STUBBORN = (
     "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "pathlib.Path(sys.argv[1]).write_text('ready'); time.sleep(600)"
 )
 SLEEP = ["/bin/sleep", "600"]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    end = monotonic() + 20
-    while not condition():
-        assert monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 Make = Callable[..., ChildService]

@@ -12,16 +12,6 @@ from tests.makers import NOW, command
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
-
-
-@pytest.fixture
-def store() -> MemoryCommandStore:
-    return MemoryCommandStore()
-
-
-@pytest.fixture
 def board(clock: TurnedClock, store: MemoryCommandStore) -> StatusBoard:
     config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
     return StatusBoard(config, store, NoService(), clock, incarnation="i1", supported_types=("x",))

@@ -1,0 +1,17 @@
+"""Waiting for what a test expects: polled, and with a bound."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """Poll until the condition holds; fail with `what` and the last value seen."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
+        time.sleep(0.02)
+    return value
