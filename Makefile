@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml uv.lock
 	touch $@
 
 demo: $(VENV)/.ready ## Show the way of a few commands, with real processes
-	$(RUN)/python scripts/demo.py
+	$(RUN)/python -m scripts.demo
 
 test: $(VENV)/.ready ## Run all tests
 	$(RUN)/python -m pytest -n 2 --dist loadscope

@@ -1,29 +1,22 @@
-"""The main job, shown step by step with real processes: broker, server, agent, and a few commands. Ends by itself."""
+"""What the steps of the demonstration share: the programs, a listener on the wire, and how a command is shown."""
 
 import json
-import logging
-import os
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
 
 AGENT = "web-01"
-STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 ARROWS = {
     "command": "server ──▶ agent ",
     "control": "server ──▶ agent ",
@@ -114,8 +107,8 @@ def show_hops(hops: Hops, command_id: str) -> None:
     console.print(table)
 
 
-class Demonstration:
-    """The steps. Everything lives in one temporary directory."""
+class Stage:
+    """Where the steps play: one agent, everything in one temporary directory."""
 
     def __init__(self, directory: Path, hops: Hops) -> None:
         self.directory = directory
@@ -136,9 +129,9 @@ class Demonstration:
         console.rule(f"[bold]{title}[/bold]", align="left")
         console.print(f"[dim]$[/dim] acm send {AGENT} {' '.join((command_type, *arguments))} --wait\n")
         shown = tool("broker", "send", AGENT, command_type, *arguments, "--wait", "40")
-        self._show_result(shown["result"])
+        self.show_result(shown["result"])
 
-    def _show_result(self, result: dict[str, Any]) -> None:
+    def show_result(self, result: dict[str, Any]) -> None:
         wait_for(lambda: not self.queue(), "the deletion after the ack")
         show_hops(self.hops, result["command_id"])
         good = result["outcome"] == "success"
@@ -148,70 +141,8 @@ class Demonstration:
         console.print(Panel(lines, title="result in the ledger", border_style="green" if good else "yellow"))
         console.print("The agent's queue is [bold]empty[/bold]: deleted after the ack.\n")
 
-    def server_down(self, server: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
-        console.rule("[bold]The server is away: the result waits on the agent[/bold]", align="left")
-        sent = tool("broker", "send", AGENT, "restart-agent")
-        wait_for(lambda: self.queue(), "the command to be stored")
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-        console.print("kill -9 of the server.")
-        rows = wait_for(lambda: [row for row in self.queue() if row["state"] == "done"], "the result to be stored")
-        console.print(f"The agent holds: {rows[0]['type']}, {rows[0]['state']}, {rows[0]['outcome']}.")
-        stack.enter_context(program(server, log))
-        console.print("The server is back.")
-        self._wait_and_show(sent["id"])
-
-    def killed(self, agent: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
-        console.rule("[bold]kill -9 of the agent in the midst of a command[/bold]", align="left")
-        sent = tool("broker", "send", AGENT, "restart-agent")
-        wait_for(lambda: [row for row in self.queue() if row["state"] == "processing"], "the command to run")
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-        console.print("The service ignores TERM, so its restart takes a while: kill -9 of the agent now.")
-        console.print(f"On its disk: {self.queue()[0]['type']}, [bold]{self.queue()[0]['state']}[/bold].")
-        stack.enter_context(program(agent, log))
-        console.print("The agent is started again.\n")
-        self._wait_and_show(sent["id"])
-
-    def _wait_and_show(self, command_id: str) -> None:
+    def wait_and_show(self, command_id: str) -> None:
         row = wait_for(
             lambda: (found := tool("broker", "show", command_id))["state"] == "completed" and found, "the result"
         )
-        self._show_result(row["result"])
-
-
-def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with tempfile.TemporaryDirectory(prefix="acm-demo-") as name, ExitStack() as stack:
-        directory = Path(name)
-        os.environ["ACM_LEDGER"] = f"sqlite:///{directory}/ledger.db"
-        console.print(Panel("server ──▶ broker ──▶ agent: stored, acknowledged, run, reported, acked, deleted"))
-        url = stack.enter_context(EmbeddedMosquitto()).url
-        configuration = directory / "agent.toml"
-        argv = json.dumps([sys.executable, "-c", STUBBORN])
-        configuration.write_text(
-            f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{directory}/agent"\n'
-            f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n'
-        )
-        server = ["-m", "broker", "server", "--broker", url]
-        agent = ["-m", "consumer", "run", "--config", str(configuration)]
-        serving = stack.enter_context(program(server, directory / "server.log"))
-        running = stack.enter_context(program(agent, directory / "agent.log"))
-        hops = stack.enter_context(Hops(url))
-        show = Demonstration(directory, hops)
-        status = show.online()
-        console.print(
-            f"Mosquitto at {url}; server and agent are up: {AGENT}, incarnation {status['incarnation'][:8]}\n"
-        )
-        show.send("Show the configuration", "get-agent-configuration", "section=service")
-        show.send("Stop the service, while the agent stays reachable", "stop-agent")
-        show.send("Start it again", "start-agent")
-        show.send("Restart it, with proof: a new incarnation", "restart-agent")
-        show.send("A verb that no type owns", "make-coffee")
-        show.server_down(server, directory / "server.log", stack, serving)
-        show.killed(agent, directory / "agent.log", stack, running)
-        console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
-
-
-if __name__ == "__main__":
-    main()
+        self.show_result(row["result"])
