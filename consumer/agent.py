@@ -22,6 +22,7 @@ from consumer.core import AgentCore, Surroundings
 from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler
+from consumer.observe import LogObserver, Observer
 from consumer.ports import Clock, Service
 from consumer.service import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard
@@ -85,6 +86,7 @@ class Agent:
         *,
         handlers: Iterable[Handler] = (),
         service: Service | None = None,
+        observer: Observer | None = None,
         restarted_by: str | None = None,
     ) -> None:
         self.config = config
@@ -108,7 +110,16 @@ class Agent:
             on_connect=self._connected.set,
         )
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
-        around = Surroundings(self._store, self._comms, self._service, clock, _Threads(), self._connection.wake)
+        around = Surroundings(
+            self._store,
+            self._comms,
+            self._service,
+            clock,
+            _Threads(),
+            self._connection.wake,
+            chores=[self._service] if isinstance(self._service, ChildService) else [],
+            observer=observer or LogObserver(),
+        )
         self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
 
     def stop(self) -> None:

@@ -20,6 +20,10 @@ __all__ = ["TOMBSTONE_LIFE", "CommandManager", "Decisions"]
 _log = structlog.get_logger(__name__)
 _GROUP = 256
 TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
+_CUT_SHORT = Result(
+    "The agent died while the command ran; it may have had part of its effect and was not run again.",
+    code=ErrorCode.INTERRUPTED,
+)
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,15 @@ class CommandManager:
         again: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.in_processing():
+                _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
                 handler = self._handlers.get(stored.command.type)
-                if handler is not None and handler.interruption is Interruption.RERUN:
-                    again.append(stored)
+                if handler is None or handler.interruption is Interruption.REPORT:
+                    self._complete(stored, _CUT_SHORT)
                 else:
-                    self._complete(stored, self._after_crash(stored, handler))
+                    again.append(stored)
         self._outbox.load()
         if again:
             self._executor.execute(again)
-
-    def _after_crash(self, stored: StoredCommand, handler: Handler | None) -> Result:
-        _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
-        if handler is not None and handler.interruption is Interruption.PROBE:
-            return self._executor.probe(stored)
-        return Result(
-            "The agent died while the command ran; it may have had part of its effect and was not run again.",
-            code=ErrorCode.INTERRUPTED,
-        )
 
     def decide(self, acks: Listing[Ack], controls: Listing[Control]) -> Decisions:
         """Settle in the store what acks and controls ask for, what has ended and what begins next.

@@ -14,7 +14,7 @@ from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.errors import ConfigurationError
 
-__all__ = ["AgentConfig", "ServiceConfig", "load_config"]
+__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +24,13 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     argv: tuple[str, ...] = ()
     unit: str | None = None
     stop_grace_s: float = 10.0
+
+
+class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How files are fetched. `ca_file` replaces the system's certificate authorities; `max_bytes` bounds one file."""
+
+    ca_file: str | None = None
+    max_bytes: int = 1 << 30
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +45,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     kill_grace_s: float = 5.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     service: ServiceConfig = ServiceConfig()
+    download: DownloadConfig = DownloadConfig()
 
     def check(self) -> None:
         """Raise ConfigurationError with one sentence when the values do not fit together."""
@@ -54,6 +62,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
         if self.service.kind == "systemd" and not self.service.unit:
             raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
+
+
+_SECTIONS = frozenset({"service", "download"})
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def _from_file(path: Path | None) -> _Source:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = {f"ACM_{name.upper()}": name for name in AgentConfig.__struct_fields__ if name != "service"}
+    names = {f"ACM_{name.upper()}": name for name in AgentConfig.__struct_fields__ if name not in _SECTIONS}
     found: dict[str, Any] = {names[key]: value for key, value in environment.items() if key in names}
     for name in ("accept_unsigned",):
         if name in found:

@@ -4,9 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_controls
@@ -18,10 +17,10 @@ from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import Context, Handler
-from consumer.ports import Clock, CommandStore, Comms, Service
+from consumer.observe import LogObserver, Observer
+from consumer.ports import Chore, Clock, CommandStore, Comms, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
-from consumer.service import ChildService
 from consumer.status import StatusBoard
 
 __all__ = ["AgentCore", "Surroundings"]
@@ -43,6 +42,8 @@ class Surroundings:
     clock: Clock
     lane: Lane
     wake: Callable[[], None]
+    chores: Listing[Chore] = ()
+    observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
 
 
 class AgentCore:
@@ -65,16 +66,15 @@ class AgentCore:
     ) -> None:
         self._store = around.store
         self._comms = around.comms
-        self._service = around.service
+        self._chores = around.chores
         self._clock = around.clock
         self._board = board
         self._mail: list[Delivery] = []
         self._full_until = 0.0
         self._housekeeping_at = 0.0
-        shown: Mapping[str, Any] = msgspec.to_builtins(config)
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, shown, incarnation, restarted_by),
+            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
@@ -105,6 +105,7 @@ class AgentCore:
             self._outbox.next_due(),
             self._executor.next_deadline(),
             self._board.next_due(self._executor.running),
+            *(chore.next_due() for chore in self._chores),
         )
         now = self._clock.monotonic()
         return max(0.0, min([_IDLE_WAIT_S, *(due - now for due in dues if due is not None)]))
@@ -112,8 +113,8 @@ class AgentCore:
     def step(self, arrived: Listing[Delivery]) -> None:
         """Take in what arrived and do what can be done now."""
         self._mail += arrived
-        if isinstance(self._service, ChildService):
-            self._service.supervise()
+        for chore in self._chores:
+            chore.step()
         self._commit_and_act()
         status = self._board.take_due(self._executor.running)
         if status is not None:

@@ -158,15 +158,6 @@ class Executor:
         run = self._run
         return run.deadline + self._grace_s if run and run.current else None
 
-    def probe(self, stored: StoredCommand) -> Result:
-        """Ask the handler what became of a command that an earlier process left in processing."""
-        handler = self._handlers[stored.command.type]
-        assert handler.probe is not None
-        try:
-            return handler.probe(stored, self._context)
-        except ConsumerError as error:
-            return Result(str(error), code=ErrorCode.FAILED)
-
     def _timeout(self, command: Command) -> float:
         return command.timeout_s or self._default_timeout_s
 
@@ -195,13 +186,14 @@ class Executor:
             return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
-        command = stored.command
-        unfit = not_begun(command, self._clock.now(), was_cancelled=was_cancelled)
-        if unfit is not None:
-            began_before = stored.begun_by != self._context.incarnation
-            return _not_run_again(unfit) if began_before else unfit
-        handler = self._handlers[command.type]
+        command, handler = stored.command, self._handlers[stored.command.type]
+        began_before = stored.begun_by != self._context.incarnation
         try:
+            if began_before and handler.probe is not None:
+                return handler.probe(stored, context)
+            unfit = not_begun(command, self._clock.now(), was_cancelled=was_cancelled)
+            if unfit is not None:
+                return _not_run_again(unfit) if began_before else unfit
             parameters = parse_parameters(
                 command.type, handler.parameters, command.parameters, seed_form=command.original is not None
             )

@@ -12,7 +12,7 @@ from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 
-__all__ = ["Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+__all__ = ["Chore", "Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
 
 
 class Clock(Protocol):
@@ -139,6 +139,16 @@ class ServiceState:
     running: bool
     incarnation: str | None = None
     detail: JsonObject | None = None
+
+
+class Chore(Protocol):
+    """What the agent does beside its commands. Never waits, never raises: it is called from the agent's one loop."""
+
+    def step(self) -> None:
+        """Do what is due now."""
+
+    def next_due(self) -> float | None:
+        """Return when (monotonic seconds) something is due next; None when nothing is known to be."""
 
 
 class Service(Protocol):

@@ -1,9 +1,11 @@
 """Makes the agent's feedback: one place that fills in who speaks and computes the digest of a result."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
+
+import msgspec
 
 from broker.contract.codec import MAX_FRAME_BYTES, encode, to_json
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
@@ -18,6 +20,14 @@ _LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
 
 def _echo(command: Command, state: State) -> JsonObject:
     return {**(command.original or to_json(command)), "status": str(state)}
+
+
+def _json_object(data: Any) -> JsonObject | None:
+    """Return what a handler gave as data as the JSON object on the wire; members that are None are absent."""
+    if not is_dataclass(data) or isinstance(data, type):
+        return cast(JsonObject | None, data)
+    members: JsonObject = msgspec.to_builtins(data)
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
@@ -84,7 +94,7 @@ class Reports:
                 sequence=command.sequence,
                 outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
                 code=result.code,
-                data=result.data,
+                data=_json_object(result.data),
                 output=result.output,
                 started_at=started_at,
                 finished_at=finished_at,

@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 
 from consumer.errors import ServiceError
+from consumer.files import sync_directory
 from consumer.ports import Clock, ServiceState
-from consumer.state_directory import sync_directory
 
 __all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
 
@@ -137,7 +137,7 @@ class _Incarnation:
 class ChildService:
     """A child process in a process group of its own, started again when it dies, with growing waits.
 
-    `supervise` must be called from time to time; it starts what should run. All methods may be called from any thread.
+    `step` must be called from time to time; it starts what should run. All methods may be called from any thread.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class ChildService:
             return ServiceState("child", running=False)
         return ServiceState("child", True, current.name, {"pid": current.child.pid})
 
-    def supervise(self) -> None:
+    def step(self) -> None:
         """Start the child when it should run and its wait is over; do nothing while a start or stop is under way."""
         if not self._lock.acquire(blocking=False):
             return
@@ -177,6 +177,9 @@ class ChildService:
             self._start_if_due()
         finally:
             self._lock.release()
+
+    def next_due(self) -> float | None:
+        """Return None: a child's death cannot be foreseen."""
 
     def _start_if_due(self) -> None:
         if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:

@@ -1,11 +1,17 @@
 """Messages for tests, with what does not matter to them filled in."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from broker.contract.messages import Command, Feedback, Origin, Sequence
 from broker.contract.states import FeedbackKind, Outcome
+from consumer.config import AgentConfig
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def config(**members: Any) -> AgentConfig:
+    return AgentConfig(**{"agent": "web-01", "broker": "mqtt://127.0.0.1", "state": "/nowhere", **members})
 
 
 def command(name: str, number: int | None = None, command_type: str = "restart-agent") -> Command:

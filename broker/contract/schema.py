@@ -49,9 +49,9 @@ def json_schema() -> JsonObject:
     definitions = _definitions()
     for (message, member), limits in _LIMITS.items():
         definitions[message]["properties"][member].update(limits)
-    for shape in COMMAND_TYPES.values():
-        definitions[shape.__name__]["additionalProperties"] = False
-    definitions["Command"]["allOf"] = [_parameters_of(name, shape) for name, shape in COMMAND_TYPES.items()]
+    for kind in COMMAND_TYPES.values():
+        definitions[kind.parameters.__name__]["additionalProperties"] = False
+    definitions["Command"]["allOf"] = [_parameters_of(name, kind.parameters) for name, kind in COMMAND_TYPES.items()]
     definitions |= {f"{kind.__name__}Frame": _frame(kind) for kind in _MESSAGES if kind is not Status}
     definitions["StatusFrame"] = _reference(Status)
     return {
@@ -80,9 +80,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _definitions() -> dict[str, Any]:
-    _, definitions = msgspec.json.schema_components(
-        [*_MESSAGES, *COMMAND_TYPES.values()], ref_template="#/$defs/{name}"
-    )
+    shapes = [shape for kind in COMMAND_TYPES.values() for shape in (kind.parameters, kind.data)]
+    _, definitions = msgspec.json.schema_components([*_MESSAGES, *shapes], ref_template="#/$defs/{name}")
     for definition in definitions.values():
         if "description" in definition:
             definition["description"] = inspect.cleandoc(definition["description"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Handler, Interruption, Result
@@ -31,7 +31,7 @@ def mask_secrets(value: Any, key: str = "") -> Any:
 
 
 def _execute(command: Command, parameters: GetAgentConfiguration, context: Context) -> Result:
-    whole = context.configuration
+    whole: Mapping[str, Any] = msgspec.to_builtins(context.config)
     section = parameters.section
     if section is not None and section not in whole:
         names = ", ".join(sorted(whole))
@@ -40,7 +40,7 @@ def _execute(command: Command, parameters: GetAgentConfiguration, context: Conte
     digest = hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()
     return Result(
         "The configuration is in the data, with secrets masked.",
-        {"configuration": mask_secrets(shown), "sha256": digest},
+        GetAgentConfigurationData(mask_secrets(shown), digest),
     )
 
 

@@ -1,6 +1,6 @@
 """restart-agent: the managed service, or the agent's own process where no service is configured, starts anew."""
 
-from broker.contract.commands.restart_agent import RestartAgent
+from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
@@ -14,11 +14,7 @@ def _execute(command: Command, parameters: RestartAgent, context: Context) -> Re
     if before.kind == "none":
         return AgentRestart()
     after = context.service.restart(context.deadline)
-    data = {
-        "service": after.kind,
-        "previous_incarnation": before.incarnation,
-        "incarnation": after.incarnation,
-    }
+    data = RestartAgentData(after.kind, before.incarnation, after.incarnation)
     if not after.running or after.incarnation == before.incarnation:
         return Result("The service was told to restart, but no new incarnation runs.", data, ErrorCode.FAILED)
     return Result("The service was restarted: a new incarnation runs.", data)
@@ -32,12 +28,7 @@ def _probe(stored: StoredCommand, context: Context) -> Result:
             code=ErrorCode.INTERRUPTED,
         )
     by_command = context.restarted_by == stored.command.id
-    data = {
-        "service": "none",
-        "previous_incarnation": stored.begun_by,
-        "incarnation": context.incarnation,
-        "started_by": "command" if by_command else "outside",
-    }
+    data = RestartAgentData("none", stored.begun_by, context.incarnation, "command" if by_command else "outside")
     if by_command:
         return Result("The agent was restarted: a new incarnation runs.", data)
     return Result("A new incarnation of the agent runs, though something else than this command started it.", data)

@@ -1,6 +1,6 @@
 """start-agent: the managed service runs."""
 
-from broker.contract.commands.start_agent import StartAgent
+from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Handler, Interruption, Result
@@ -10,7 +10,7 @@ __all__ = ["HANDLER"]
 
 def _execute(command: Command, parameters: StartAgent, context: Context) -> Result:
     state = context.service.start(context.deadline)
-    data = {"service": state.kind, "incarnation": state.incarnation}
+    data = StartAgentData(state.kind, state.incarnation)
     if not state.running:
         return Result("The service was started, but it does not run.", data, ErrorCode.FAILED)
     return Result("The service runs.", data)

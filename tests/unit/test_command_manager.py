@@ -18,7 +18,7 @@ from consumer.reports import Reports
 from consumer.service import NoService
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
-from tests.makers import command
+from tests.makers import command, config
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Bench:
         )
         self.executor = Executor(
             self.handlers,
-            Context(self.clock, NoService(), {}, incarnation),
+            Context(self.clock, NoService(), config(), incarnation),
             self._work.append,
             default_timeout_s=10.0,
             grace_s=1.0,
@@ -205,7 +205,7 @@ def test_nothing_begins_while_the_process_is_to_be_replaced() -> None:
     assert bench.states() == {"a": State.PROCESSING, "b": State.PENDING}
     after = Bench(bench.store, "i2")
     after.manager.recover()
-    after.turn()
-    after.run()
-    after.turn()
+    for _ in range(2):
+        after.run()
+        after.turn()
     assert after.results() == {"a": None, "b": None}

@@ -17,7 +17,7 @@ from consumer.handlers.base import AgentRestart, Context, Handler, Interruption,
 from consumer.ports import Clock, StoredCommand
 from consumer.service import NoService
 from tests.fakes.clock import TurnedClock
-from tests.makers import NOW, command
+from tests.makers import NOW, command, config
 
 Execute = Callable[[Command, Any, Context], Result | AgentRestart]
 
@@ -42,7 +42,7 @@ def executor(
     clock = clock or TurnedClock()
     return Executor(
         {"act": handler},
-        Context(clock, NoService(), {}, "i1"),
+        Context(clock, NoService(), config(), "i1"),
         lane,
         default_timeout_s=10.0,
         grace_s=5.0,

@@ -4,30 +4,30 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from broker.contract.commands import COMMAND_TYPES, parse_parameters
+from broker.contract.commands.restart_agent import RestartAgentData
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
+from consumer.config import ServiceConfig
 from consumer.errors import HandlerTableError, ServiceError
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import AgentRestart, Context, Interruption, Result
+from consumer.handlers.get_agent_configuration import mask_secrets
 from consumer.ports import Service, ServiceState, StoredCommand
 from consumer.service import CallbackService, NoService, Wish
 from tests.fakes.clock import TurnedClock
-from tests.makers import NOW, command
+from tests.makers import NOW, command, config
 
-CONFIGURATION = {
-    "agent": "web-01",
-    "broker": "mqtt://me:hush@127.0.0.1:1883",
-    "service": {"kind": "child", "argv": ["x"], "api_key": "hush", "tokens": ["hush"]},
-}
+CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",)))
 
 
 def context(service: Service | None = None, **members: Any) -> Context:
-    return replace(Context(TurnedClock(), service or NoService(), CONFIGURATION, "i2"), **members)
+    return replace(Context(TurnedClock(), service or NoService(), CONFIG, "i2"), **members)
 
 
 def execute(command_type: str, parameters: JsonObject, around: Context) -> Result | AgentRestart:
@@ -50,7 +50,9 @@ def service(runs: list[str], tmp_path: Path) -> CallbackService:
 
 
 def test_each_command_type_has_one_handler_with_its_parameters() -> None:
-    assert {handler.command_type: handler.parameters for handler in HANDLERS} == dict(COMMAND_TYPES)
+    assert {handler.command_type: handler.parameters for handler in HANDLERS} == {
+        name: kind.parameters for name, kind in COMMAND_TYPES.items()
+    }
     assert all((handler.probe is not None) == (handler.interruption is Interruption.PROBE) for handler in HANDLERS)
 
 
@@ -69,7 +71,7 @@ def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: Cal
     assert isinstance(done, Result)
     assert (done.code, done.data) == (
         None,
-        {"service": "callbacks", "previous_incarnation": "s1", "incarnation": "s2"},
+        RestartAgentData("callbacks", "s1", "s2"),
     )
 
 
@@ -81,25 +83,24 @@ def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("restarted_by", "by"), [("a", "command"), ("other", "outside"), (None, "outside")])
-def test_the_next_process_is_the_proof_and_says_what_started_it(restarted_by: str | None, by: str) -> None:
+def test_the_next_process_is_the_proof_and_says_what_started_it(
+    restarted_by: str | None, by: Literal["command", "outside"]
+) -> None:
     stored = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
     probe = handler_table(HANDLERS)["restart-agent"].probe
     assert probe is not None
     done = probe(stored, context(restarted_by=restarted_by))
-    assert done.data == {
-        "service": "none",
-        "previous_incarnation": "i1",
-        "incarnation": "i2",
-        "started_by": by,
-    }
-    assert done.code is None
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, RestartAgentData("none", "i1", "i2", by))
 
 
 def test_a_crash_while_the_service_was_restarted_is_not_called_a_success(service: CallbackService) -> None:
     stored = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
     probe = handler_table(HANDLERS)["restart-agent"].probe
     assert probe is not None
-    assert probe(stored, context(service)).code is ErrorCode.INTERRUPTED
+    done = probe(stored, context(service))
+    assert isinstance(done, Result)
+    assert done.code is ErrorCode.INTERRUPTED
 
 
 def test_stop_and_start(service: CallbackService) -> None:
@@ -128,18 +129,21 @@ def test_without_a_service_there_is_nothing_to_stop_or_start(verb: str) -> None:
 def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
     done = execute("get-agent-configuration", {}, context())
     assert isinstance(done, Result)
-    assert done.data is not None
-    assert "hush" not in json.dumps(done.data)
-    assert done.data["configuration"]["broker"] == "mqtt://me:********@127.0.0.1:1883"
-    canonical = json.dumps(CONFIGURATION, sort_keys=True, separators=(",", ":")).encode()
-    assert done.data["sha256"] == hashlib.sha256(canonical).hexdigest()
+    assert done.data.configuration["broker"] == "mqtt://me:********@127.0.0.1:1883"
+    assert "hush" not in json.dumps(done.data.configuration)
+    canonical = json.dumps(msgspec.to_builtins(CONFIG), sort_keys=True, separators=(",", ":")).encode()
+    assert done.data.sha256 == hashlib.sha256(canonical).hexdigest()
+
+
+def test_secrets_are_known_by_their_keys() -> None:
+    shown = mask_secrets({"service": {"argv": ["x"], "api_key": "hush", "tokens": ["hush"]}})
+    assert shown == {"service": {"argv": ["x"], "api_key": "********", "tokens": "********"}}
 
 
 def test_one_section_of_the_configuration() -> None:
     done = execute("get-agent-configuration", {"section": "agent"}, context())
     assert isinstance(done, Result)
-    assert done.data is not None
-    assert done.data["configuration"] == {"agent": "web-01"}
+    assert done.data.configuration == {"agent": "web-01"}
     unknown = execute("get-agent-configuration", {"section": "nose"}, context())
     assert isinstance(unknown, Result)
-    assert (unknown.code, "agent, broker, service" in unknown.message) == (ErrorCode.INVALID, True)
+    assert (unknown.code, "agent, broker" in unknown.message) == (ErrorCode.INVALID, True)

@@ -123,7 +123,7 @@ def test_wrong_types_are_refused_with_their_path(members: dict[str, Any], path: 
 
 
 def parse(command_type: str, parameters: dict[str, Any], *, seed_form: bool = False) -> Any:
-    return parse_parameters(command_type, COMMAND_TYPES[command_type], parameters, seed_form=seed_form)
+    return parse_parameters(command_type, COMMAND_TYPES[command_type].parameters, parameters, seed_form=seed_form)
 
 
 def test_parameters_become_the_dataclass_of_their_type() -> None:

@@ -50,14 +50,14 @@ def test_a_restart_gives_a_new_incarnation(child_service: Make) -> None:
 
 def test_a_dead_child_is_started_again_but_not_one_that_was_stopped(child_service: Make) -> None:
     service = child_service(["/bin/sh", "-c", "exit 3"])
-    service.supervise()
+    service.step()
     before = service._current
     wait_for(lambda: not service.state().running, "the child to die")
-    service.supervise()
+    service.step()
     assert service._current is not before
     service.stop(monotonic() + 10)
     kept = service._current
-    service.supervise()
+    service.step()
     assert service._current is kept
 
 
@@ -66,7 +66,7 @@ def test_the_wish_to_be_stopped_outlives_the_agent(child_service: Make) -> None:
     service.start(monotonic() + 10)
     assert not service.stop(monotonic() + 10).running
     next_agents = child_service(SLEEP)
-    next_agents.supervise()
+    next_agents.step()
     assert not next_agents.state().running
     assert next_agents.start(monotonic() + 10).running
 
@@ -79,7 +79,7 @@ def test_looking_and_supervising_never_wait_for_a_stop_under_way(child_service: 
     stopping = threading.Thread(target=service.stop, args=(monotonic() + 600,), daemon=True)
     stopping.start()
     wait_for((tmp_path / "service-stopped").exists, "the stop to begin")
-    service.supervise()
+    service.step()
     state = service.state()
     assert stopping.is_alive()
     assert state.running
@@ -106,10 +106,10 @@ def test_a_child_that_outlived_its_agent_is_ended_before_a_new_one_starts(child_
     orphan = killed_agents.start(monotonic() + 10)
     wait_for(ready.exists, "the child to ignore TERM")
     service = child_service(SLEEP, grace_s=0.2)
-    service.supervise()
+    service.step()
     assert not service.state().running
     assert killed_agents.state().running
-    wait_for(lambda: service.supervise() or service.state().running, "the new child")  # type: ignore[func-returns-value]
+    wait_for(lambda: service.step() or service.state().running, "the new child")  # type: ignore[func-returns-value]
     assert not killed_agents.state().running
     assert orphan.detail != service.state().detail
 
@@ -118,7 +118,7 @@ def test_a_program_that_is_not_there_is_one_clear_error(child_service: Make) -> 
     service = child_service(["/nowhere/sensor"])
     with pytest.raises(ServiceError, match="could not be started: No such file or directory: /nowhere/sensor"):
         service.start(monotonic() + 10)
-    service.supervise()
+    service.step()
     assert not service.state().running
 
 

@@ -1,27 +1,36 @@
-"""The command types: one module and one typed dataclass of parameters each, and the one table of them."""
+"""The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
-from broker.contract.commands.restart_agent import RestartAgent
-from broker.contract.commands.start_agent import StartAgent
-from broker.contract.commands.stop_agent import StopAgent
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
+from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
+from broker.contract.commands.start_agent import StartAgent, StartAgentData
+from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 
-__all__ = ["COMMAND_TYPES", "InvalidParameters", "parse_parameters"]
+__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "parse_parameters"]
 
-COMMAND_TYPES: Mapping[str, type] = MappingProxyType(
+
+@dataclass(frozen=True)
+class CommandType:
+    """The dataclasses of a command's parameters and of its result's data."""
+
+    parameters: type
+    data: type
+
+
+COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     {
-        "get-agent-configuration": GetAgentConfiguration,
-        "restart-agent": RestartAgent,
-        "start-agent": StartAgent,
-        "stop-agent": StopAgent,
+        "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
+        "restart-agent": CommandType(RestartAgent, RestartAgentData),
+        "start-agent": CommandType(StartAgent, StartAgentData),
+        "stop-agent": CommandType(StopAgent, StopAgentData),
     }
 )
 
