@@ -21,8 +21,9 @@ from diskcache import Cache, Disk
 from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
+from consumer.files import sync_directory
 from consumer.ports import StoredCommand, Tombstone
-from consumer.state_directory import Ballast, EpochFile, sync_directory, take_lock
+from consumer.state_directory import Ballast, EpochFile, take_lock
 from consumer.store_rows import (
     CANCEL,
     COMMAND,

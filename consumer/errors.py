@@ -1,9 +1,12 @@
 """Every error that this package raises."""
 
 __all__ = [
+    "ArchiveError",
     "ConfigurationError",
     "ConsumerError",
+    "DownloadError",
     "HandlerTableError",
+    "ProgramError",
     "ServiceError",
     "StateDirectoryInUse",
     "StoreError",
@@ -37,3 +40,15 @@ class ServiceError(ConsumerError):
 
 class HandlerTableError(ConsumerError):
     """Two handlers claim the same command type."""
+
+
+class ProgramError(ConsumerError):
+    """Another program could not be started, or does not speak as it should."""
+
+
+class DownloadError(ConsumerError):
+    """A file could not be fetched, or is not the one that was meant."""
+
+
+class ArchiveError(ConsumerError):
+    """An archive is damaged, too large, or holds what must not be unpacked."""

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from consumer.errors import StateDirectoryInUse, StoreError
+from consumer.files import free_bytes, write_durably
 
-__all__ = ["Ballast", "EpochFile", "sync_directory", "take_lock"]
+__all__ = ["Ballast", "EpochFile", "take_lock"]
 
 _BALLAST_BYTES = 1 << 20
 
@@ -36,10 +37,9 @@ class Ballast:
 
     def _room(self) -> int:
         try:
-            room = os.statvfs(self._path.parent)
+            return free_bytes(self._path.parent)
         except OSError as error:
             raise StoreError(f"The state directory {self._path.parent} cannot be used: {error.strerror}.") from error
-        return room.f_bavail * room.f_frsize
 
 
 class EpochFile:
@@ -59,14 +59,8 @@ class EpochFile:
         """Make a later epoch durable; raises StoreError."""
         if epoch <= self.epoch:
             return
-        part = self._path.with_suffix(".part")
         try:
-            with part.open("w", encoding="ascii") as file:
-                file.write(str(epoch))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-            sync_directory(self._path.parent)
+            write_durably(self._path, str(epoch).encode())
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
         self.epoch = epoch
@@ -86,12 +80,3 @@ def take_lock(path: Path) -> int:
     os.ftruncate(handle, 0)
     os.write(handle, str(os.getpid()).encode())
     return handle
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable (fsync)."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
