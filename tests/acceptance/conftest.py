@@ -19,11 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 class Program:
     """One process of ours with its output in a file."""
 
-    def __init__(self, argv: list[str], log: Path) -> None:
+    def __init__(self, argv: list[str], log: Path, **environment: str) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                argv, cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+                argv,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def kill(self) -> None:
@@ -53,8 +59,8 @@ class Site:
         self.programs: list[Program] = []
         self.server: Program | None = None
 
-    def _start(self, name: str, argv: list[str]) -> Program:
-        program = Program(argv, self.directory / f"{name}.log")
+    def _start(self, name: str, argv: list[str], **environment: str) -> Program:
+        program = Program(argv, self.directory / f"{name}.log", **environment)
         self.programs.append(program)
         return program
 
@@ -70,6 +76,12 @@ class Site:
     def start_agent(self, agent: str, *arguments: str, module: str = "consumer") -> Program:
         argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url]
         return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments])
+
+    def start_crashing_agent(self, agent: str, step: str, *arguments: str) -> Program:
+        """Start an agent that kills itself with -9 when a handler has reached this step."""
+        argv = [sys.executable, "-m", "tests.acceptance.crashing_agent", "run", "--agent", agent]
+        argv += ["--broker", self.broker_url, "--state", str(self.state(agent)), *arguments]
+        return self._start(agent, argv, ACM_TEST_CRASH_AT=step)
 
     def acm(self, *arguments: str, check: int | None = 0) -> Any:
         """Run acm with --json and return the document; None checks no exit code."""

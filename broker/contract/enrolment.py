@@ -1,0 +1,63 @@
+"""What an agent and an enrolment server say to each other over HTTPS, as JSON.
+
+The agent makes its key itself and sends a certificate signing request (PKCS#10, RFC 2986). Certificates, requests and
+keys are PEM texts (RFC 7468).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = ["CA_PATH", "ENROL_PATH", "RENEW_PATH", "Authority", "EnrolRequest", "Enrolled", "Refusal", "RenewRequest"]
+
+CA_PATH = "/v1/ca"
+ENROL_PATH = "/v1/enrol"
+RENEW_PATH = "/v1/renew"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Answer to GET /v1/ca: the certificate of the authority, to be compared with the fingerprint in the token."""
+
+    certificate: str
+
+
+@dataclass(frozen=True)
+class EnrolRequest:
+    """POST /v1/enrol: exchange a one-time token for a certificate in the agent's name."""
+
+    token: str
+    agent: str
+    csr: str
+
+
+@dataclass(frozen=True)
+class RenewRequest:
+    """POST /v1/renew: a new certificate for the holder of a valid one.
+
+    `signature` is base64 of the Ed25519 signature, by the key of `certificate`, of the bytes of `csr`.
+    """
+
+    certificate: str
+    csr: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Answer to both: all that an agent needs. `signing_keys` are the public keys that commands will be signed with."""
+
+    agent: str
+    enrolment_id: str
+    certificate: str
+    ca: str
+    broker: str
+    topic_prefix: str
+    signing_keys: tuple[str, ...]
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Answer with a status of 400 or more: one sentence that a user can act on."""
+
+    message: str
