@@ -1,40 +1,29 @@
-"""The server's memory: every command ever sent, its state and its result, in any database that SQLAlchemy speaks.
-
-SQLite is the default; it commits with synchronous FULL in WAL mode, so that a commit survives a power loss.
-"""
+"""The server's memory: every command ever sent, its state and its result."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Listing
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
-from broker.errors import BrokerError
+from broker.database import Database, LedgerError
 from broker.ids import new_id
 from broker.ledger_tables import AGENTS, COMMANDS, METADATA, STRAY_RESULTS, Cancel, CommandState
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
-_BUSY_TIMEOUT_S = 10
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _SERVER = "server"
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
-
-
-class LedgerError(BrokerError):
-    """The ledger cannot be used or cannot do what was asked."""
 
 
 class UnknownCommand(LedgerError):
@@ -87,19 +76,12 @@ class Ledger:
 
     def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
         self._now = now
-        try:
-            self._engine = sa.create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _set_up_sqlite)
-            event.listen(self._engine, "begin", _begin_immediately)
-        with self._transaction() as connection:
-            METADATA.create_all(connection)
+        self._database = Database(url, METADATA)
+        self._transaction = self._database.transaction
 
     def close(self) -> None:
         """Give the database connections back."""
-        self._engine.dispose()
+        self._database.close()
 
     # -- what the user asks for
 
@@ -244,15 +226,6 @@ class Ledger:
             )
 
     # -- inside one transaction
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
 
     def _meet(self, connection: sa.Connection, agent: str) -> Any:
         """Return the agent's row, made when it is not there, locked until the commit."""
@@ -414,17 +387,6 @@ class Ledger:
             finished_at=self._now(),
             digest=_SERVER,
         )
-
-
-def _set_up_sqlite(connection: Any, record: object) -> None:
-    # The driver's own BEGIN comes too late: _begin_immediately says when a transaction starts.
-    connection.isolation_level = None
-    for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_immediately(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _moment(seconds: float | None) -> datetime | None:
