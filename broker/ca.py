@@ -1,0 +1,181 @@
+"""The certificate authority: one directory of mode 0700, and what is signed with the keys in it."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from broker.certificates import (
+    Identity,
+    Issuer,
+    RevokedCertificate,
+    authority_certificate,
+    client_certificate,
+    read_identity,
+    revocation_list,
+    server_certificate,
+)
+from broker.contract.tokens import fingerprint_of
+from broker.errors import BrokerError
+from broker.files import write_durably
+
+__all__ = [
+    "CRL_LIFETIME",
+    "SERVER_CERTIFICATE",
+    "SERVER_KEY",
+    "AuthorityError",
+    "CertificateAuthority",
+    "create_authority",
+    "crl_path",
+]
+
+CRL_LIFETIME = timedelta(days=7)
+SERVER_CERTIFICATE = "server.crt"
+SERVER_KEY = "server.key"
+_SERVER_LIFETIME = timedelta(days=365)
+_CERTIFICATE = "ca.crt"
+_KEY = "ca.key"
+_CRL = "crl.pem"
+_SIGNING_KEY = "signing.key"
+_SIGNING_PUBLIC_KEY = "signing.pub"
+_SECRET, _PUBLIC = 0o600, 0o644
+
+
+class AuthorityError(BrokerError):
+    """The authority's directory cannot be made, read or written."""
+
+
+def create_authority(directory: Path, name: str, now: datetime) -> None:
+    """Make a new authority: key, certificate, the keys that commands will be signed with, an empty revocation list.
+
+    The certificate is written last: without it there is no authority. Raises AuthorityError; a directory that
+    holds anything is refused, so that no authority is ever overwritten.
+    """
+    key, signing_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    issuer = Issuer(authority_certificate(name, key, now), key)
+    with _file_errors(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
+        directory.chmod(0o700)
+        write_durably(directory / _KEY, _private_pem(key), _SECRET)
+        write_durably(directory / _SIGNING_KEY, _private_pem(signing_key), _SECRET)
+        write_durably(directory / _SIGNING_PUBLIC_KEY, _public_pem(signing_key.public_key()), _PUBLIC)
+        write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
+        write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
+def crl_path(directory: Path) -> Path:
+    """Return where the revocation list is, unless the configuration names another place."""
+    return directory / _CRL
+
+
+class CertificateAuthority:
+    """The authority in a directory that create_authority made. Raises AuthorityError when it cannot be read."""
+
+    def __init__(self, directory: Path, *, now: Callable[[], datetime]) -> None:
+        self._directory = directory
+        self._now = now
+        if not (directory / _CERTIFICATE).exists():
+            raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
+        with _file_errors(directory):
+            self._issuer = _read_issuer(directory)
+            self._signing_key = (directory / _SIGNING_PUBLIC_KEY).read_text(encoding="ascii")
+
+    @property
+    def certificate(self) -> str:
+        """The authority's own certificate in PEM."""
+        return self._issuer.certificate.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its certificate, as tokens carry it."""
+        return fingerprint_of(self._issuer.certificate.public_bytes(Encoding.DER))
+
+    @property
+    def signing_keys(self) -> tuple[str, ...]:
+        """The public keys in PEM that commands will be signed with."""
+        return (self._signing_key,)
+
+    def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+        """Return a new certificate for an agent's key; raises CertificateError."""
+        return client_certificate(self._issuer, agent, key, self._now(), lifetime)
+
+    def identify(self, certificate: str) -> Identity:
+        """Return whose certificate (PEM) this is, if it is ours and valid now; raises IdentityError."""
+        return read_identity(certificate, self._issuer, self._now())
+
+    def write_server_certificate(self, hosts: Iterable[str], out: Path) -> x509.Certificate:
+        """Make a key and a certificate for a server and write them to the directory `out`, over earlier ones."""
+        key = Ed25519PrivateKey.generate()
+        certificate = server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
+        with _file_errors(out):
+            write_durably(out / SERVER_KEY, _private_pem(key), _SECRET)
+            write_durably(out / SERVER_CERTIFICATE, certificate.public_bytes(Encoding.PEM), _PUBLIC)
+        return certificate
+
+    def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
+        """Write the list of what `revoked` returns; return until when it holds.
+
+        `revoked` is called under a lock: of two writers, the later one knows all that the earlier one knew.
+        """
+        with _file_errors(path), _locked(self._directory):
+            now = self._now()
+            content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
+            write_durably(path, content, _PUBLIC)
+        return now + CRL_LIFETIME
+
+
+def _read_issuer(directory: Path) -> Issuer:
+    certificate, key = directory / _CERTIFICATE, directory / _KEY
+    try:
+        issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
+        private_key = load_pem_private_key(key.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise AuthorityError(f"{certificate} or {key.name} is damaged: restore the directory from a backup.") from error
+    if not isinstance(private_key, Ed25519PrivateKey) or private_key.public_key() != issuer.public_key():
+        raise AuthorityError(f"{key} is not the key of {certificate.name}: restore the directory from a backup.")
+    return Issuer(issuer, private_key)
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AuthorityError(f"{path} cannot be used: {error.strerror}.") from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _crl_number(now: datetime) -> int:
+    return int(now.timestamp() * 1000)
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
