@@ -20,12 +20,24 @@ class ConfigurationError(BrokerError):
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one."""
+    """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one.
+
+    `ca` is the authority's directory, `crl` the file that the revocation list is written to (in `ca` if not said).
+    The enrolment server listens on `enroll_listen`, hands out `enroll_broker` as the broker's URL, and issues
+    certificates for `certificate_lifetime`.
+    """
 
     broker: str = "mqtt://127.0.0.1:1883"
     ledger: str = "sqlite:///acm-ledger.db"
     topic_prefix: str = "acm"
     client_id: str = "acm-server"
+    ca: str = "acm-ca"
+    crl: str | None = None
+    enroll_listen: str = "127.0.0.1:8443"
+    enroll_broker: str | None = None
+    enroll_certificate: str | None = None
+    enroll_key: str | None = None
+    certificate_lifetime: str = "30d"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -40,6 +52,8 @@ def load_config(
         config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
         Topics(config.topic_prefix)
         parse_url(config.broker)
+        if config.enroll_broker is not None:
+            parse_url(config.enroll_broker)
     except msgspec.ValidationError as error:
         source = path or "environment and flags"
         raise ConfigurationError(f"The configuration ({source}) is wrong: {error}.") from error

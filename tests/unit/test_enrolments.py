@@ -1,0 +1,254 @@
+"""Tokens, enrolments and revocation, in a database with an authority."""
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.ca import CertificateAuthority, create_authority
+from broker.certificates import RevocationReason
+from broker.contract.tokens import EnrolmentToken
+from broker.contract.topics import InvalidName
+from broker.enrolments import (
+    EnrolmentRevoked,
+    Enrolments,
+    Grant,
+    TokenRefused,
+    TokenState,
+    TokenUsed,
+    UnknownEnrolment,
+    UnknownToken,
+)
+from broker.registry import RevocationFile
+from tests.fakes.clock import TurnedClock
+
+HOUR = timedelta(hours=1)
+MONTH = timedelta(days=30)
+
+
+class Office:
+    """An authority and its enrolments on a turned clock."""
+
+    def __init__(self, directory: Path, clock: TurnedClock) -> None:
+        create_authority(directory / "ca", "test", clock.now())
+        self.clock = clock
+        self.url = f"sqlite:///{directory}/ledger.db"
+        self.authority = CertificateAuthority(directory / "ca", now=clock.now)
+        self.enrolments = Enrolments(self.url, now=clock.now)
+        self.file = RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now)
+
+    def token(self, agent: str = "web-01", ttl: timedelta = HOUR) -> EnrolmentToken:
+        token = EnrolmentToken(secrets.token_urlsafe(32), self.authority.fingerprint)
+        self.enrolments.add_token(agent, token, ttl)
+        return token
+
+    def enrol(self, token: EnrolmentToken, key: Ed25519PrivateKey, agent: str = "web-01") -> Grant:
+        issue = partial(self.authority.issue, agent, key.public_key(), MONTH)
+        return self.enrolments.enrol(agent, token, key.public_key(), issue)
+
+    def renew(self, grant: Grant, key: Ed25519PrivateKey) -> Grant:
+        issue = partial(self.authority.issue, grant.agent, key.public_key(), MONTH)
+        return self.enrolments.renew(serial(grant), key.public_key(), issue)
+
+    def revoked(self) -> list[int]:
+        return [entry.serial_number for entry in x509.load_pem_x509_crl(self.file.path.read_bytes())]
+
+
+def serial(grant: Grant) -> int:
+    return x509.load_pem_x509_certificate(grant.certificate.encode()).serial_number
+
+
+@pytest.fixture
+def office(tmp_path: Path, clock: TurnedClock) -> Iterator[Office]:
+    office = Office(tmp_path, clock)
+    yield office
+    office.enrolments.close()
+
+
+@pytest.fixture
+def key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+def test_a_token_pays_for_one_enrolment(office: Office, key: Ed25519PrivateKey) -> None:
+    grant = office.enrol(office.token(), key)
+    assert grant.not_after == office.clock.now() + MONTH
+    (token,) = office.enrolments.tokens()
+    (enrolment,) = office.enrolments.enrolments()
+    assert (token.state, token.enrolment_id, token.key) == (TokenState.USED, grant.enrolment_id, enrolment.key)
+    assert (enrolment.id, enrolment.agent, enrolment.serial) == (grant.enrolment_id, "web-01", f"{serial(grant):x}")
+
+
+def test_the_same_token_and_key_get_the_same_certificate_again(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+    assert office.enrol(token, key) == office.enrol(token, key)
+    assert len(office.enrolments.enrolments()) == 1
+
+
+def test_another_key_cannot_use_a_used_token(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+    grant = office.enrol(token, key)
+    with pytest.raises(TokenUsed, match=f"acm ca revoke {grant.enrolment_id}"):
+        office.enrol(token, Ed25519PrivateKey.generate())
+    assert office.enrol(token, key) == grant
+
+
+def test_of_many_keys_at_once_one_gets_the_enrolment(office: Office) -> None:
+    token = office.token()
+
+    def attempt(key: Ed25519PrivateKey) -> bool:
+        try:
+            office.enrol(token, key)
+        except TokenUsed:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, [Ed25519PrivateKey.generate() for _ in range(8)]))
+    assert sorted(outcomes) == [False] * 7 + [True]
+    assert len(office.enrolments.enrolments()) == 1
+
+
+def test_a_token_is_bound_to_its_agent(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token("web-01")
+    with pytest.raises(TokenRefused, match="is not for 'web-02'"):
+        office.enrol(token, key, "web-02")
+    assert office.enrol(token, key).agent == "web-01"
+
+
+def test_an_expired_token_enrols_nobody_not_even_who_used_it(office: Office, key: Ed25519PrivateKey) -> None:
+    used, unused = office.token(), office.token()
+    office.enrol(used, key)
+    office.clock.turn(3600)
+    for token in (used, unused):
+        with pytest.raises(TokenRefused, match="revoked or expired"):
+            office.enrol(token, key)
+    assert {row.state for row in office.enrolments.tokens()} == {TokenState.USED, TokenState.EXPIRED}
+
+
+def test_unknown_and_revoked_tokens_enrol_nobody(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+    office.enrolments.revoke_token(office.enrolments.tokens()[0].id)
+    with pytest.raises(TokenRefused, match="revoked or expired"):
+        office.enrol(token, key)
+    with pytest.raises(TokenRefused, match="not known here"):
+        office.enrol(replace(token, secret=token.secret[::-1]), key)
+    assert office.enrolments.tokens()[0].state is TokenState.REVOKED
+
+
+def test_only_an_unused_token_can_be_revoked(office: Office, key: Ed25519PrivateKey) -> None:
+    office.enrol(office.token(), key)
+    for token_id in (office.enrolments.tokens()[0].id, "nothing"):
+        with pytest.raises(UnknownToken, match="acm ca revoke"):
+            office.enrolments.revoke_token(token_id)
+
+
+def test_the_secret_is_stored_nowhere(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+    office.enrol(token, key)
+    office.enrolments.close()
+    with sa.create_engine(office.url).connect() as connection:
+        rows = connection.execute(sa.text("SELECT * FROM enrolment_tokens")).all()
+        connection.invalidate()
+    assert token.secret_hash in str(rows)
+    assert token.secret not in str(rows)
+
+
+def test_a_bad_agent_name_gets_no_token(office: Office) -> None:
+    with pytest.raises(InvalidName):
+        office.token("Web 01")
+    assert office.enrolments.tokens() == []
+
+
+def test_a_failed_issue_uses_no_token(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+
+    def fail() -> x509.Certificate:
+        raise RuntimeError("no entropy")
+
+    with pytest.raises(RuntimeError):
+        office.enrolments.enrol("web-01", token, key.public_key(), fail)
+    assert office.enrolments.tokens()[0].state is TokenState.OPEN
+    assert office.enrolments.enrolments() == []
+
+
+def test_a_renewal_belongs_to_the_same_enrolment(office: Office, key: Ed25519PrivateKey) -> None:
+    first = office.enrol(office.token(), key)
+    office.clock.turn(20 * 86400)
+    second = office.renew(first, Ed25519PrivateKey.generate())
+    assert second.enrolment_id == first.enrolment_id
+    assert second.not_after == first.not_after + timedelta(days=20)
+    (enrolment,) = office.enrolments.enrolments()
+    assert (enrolment.serial, enrolment.not_after) == (f"{serial(second):x}", second.not_after)
+    assert serial(office.renew(first, key)) not in (serial(first), serial(second))
+
+
+def test_revoking_an_enrolment_revokes_all_its_certificates(office: Office, key: Ed25519PrivateKey) -> None:
+    token = office.token()
+    first = office.enrol(token, key)
+    second = office.renew(first, Ed25519PrivateKey.generate())
+    other = office.enrol(office.token(), Ed25519PrivateKey.generate())
+    revoked = office.enrolments.revoke(first.enrolment_id, RevocationReason.KEY_COMPROMISE)
+    assert [(row.id, row.reason) for row in revoked] == [(first.enrolment_id, RevocationReason.KEY_COMPROMISE)]
+    office.file.write()
+    assert sorted(office.revoked()) == sorted([serial(first), serial(second)])
+    for grant in (first, second):
+        with pytest.raises(EnrolmentRevoked):
+            office.renew(grant, key)
+    with pytest.raises(EnrolmentRevoked):
+        office.enrol(token, key)
+    assert office.renew(other, key).enrolment_id == other.enrolment_id
+
+
+def test_revoking_an_agent_takes_its_tokens_too(office: Office, key: Ed25519PrivateKey) -> None:
+    grants = [office.enrol(office.token(), Ed25519PrivateKey.generate()) for _ in range(2)]
+    office.enrol(office.token("web-02"), key, "web-02")
+    unused = office.token()
+    revoked = office.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    assert {row.id for row in revoked} == {grant.enrolment_id for grant in grants}
+    with pytest.raises(TokenRefused):
+        office.enrol(unused, key)
+    assert [row.revoked_at for row in office.enrolments.enrolments("web-02")] == [None]
+    assert office.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED) == []
+    with pytest.raises(UnknownEnrolment, match="acm ca list"):
+        office.enrolments.revoke("web-03", RevocationReason.UNSPECIFIED)
+
+
+def test_a_certificate_of_the_authority_that_is_not_recorded_is_not_renewed(
+    office: Office, key: Ed25519PrivateKey
+) -> None:
+    with pytest.raises(EnrolmentRevoked, match="not known here"):
+        office.enrolments.renew(1, key.public_key(), lambda: pytest.fail("issued"))
+
+
+def test_the_list_is_written_anew_each_day_and_when_something_was_revoked(
+    office: Office, key: Ed25519PrivateKey
+) -> None:
+    grant = office.enrol(office.token(), key)
+    assert office.file.refresh()
+    assert not office.file.refresh()
+    office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    assert office.file.refresh()
+    assert office.revoked() == [serial(grant)]
+    assert not office.file.refresh()
+    office.clock.turn(86400)
+    assert office.file.refresh()
+
+
+def test_a_certificate_stays_listed_until_a_week_after_its_end(office: Office, key: Ed25519PrivateKey) -> None:
+    grant = office.enrol(office.token(), key)
+    office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    office.clock.turn(37 * 86400)
+    office.file.write()
+    assert office.revoked() == [serial(grant)]
+    office.clock.turn(1)
+    office.file.write()
+    assert office.revoked() == []
