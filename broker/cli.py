@@ -2,23 +2,23 @@
 
 import contextlib
 import getpass
-import json
-import logging
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated
 
-import structlog
 import typer
 from rich.console import Console
 
 from broker.arguments import InvalidArgument, parse_duration, read_parameters, with_default_wait
+from broker.cli_ca import ca_app
+from broker.cli_common import ConfigOption, JsonOption, LedgerOption, configure_logs, on_signals, print_json
+from broker.cli_enrolment import enroll_app
+from broker.cli_tokens import token_app
 from broker.config import ConfigurationError, load_config
 from broker.contract.messages import Origin
 from broker.contract.states import Outcome
@@ -39,12 +39,10 @@ app = typer.Typer(
 )
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded MQTT broker.")
 app.add_typer(broker_app, name="broker")
+app.add_typer(ca_app, name="ca")
+app.add_typer(token_app, name="token")
+app.add_typer(enroll_app)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
-LedgerOption = Annotated[
-    str | None, typer.Option("--ledger", help="Database URL, for example sqlite:////var/lib/acm/ledger.db.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 CommandId = Annotated[str, typer.Argument(metavar="ID", help="The command's id.")]
 
 
@@ -68,9 +66,9 @@ def server(
 ) -> None:
     """Run the server until it is told to end (TERM or INT): it sends what is in the ledger and keeps the results."""
     settings = load_config(config, {"broker": broker, "ledger": ledger})
-    _configure_logs(settings.log_level)
+    configure_logs(settings.log_level)
     process = ServerProcess(settings)
-    with _on_signals(process.stop):
+    with on_signals(process.stop):
         process.run()
 
 
@@ -117,7 +115,7 @@ def send(
         if wait_s:
             row = _wait(opened, row, wait_s, quiet=as_json)
     if as_json:
-        _print_json(command_json(row))
+        print_json(command_json(row))
     elif wait_s:
         Console().print(command_panel(row))
     else:
@@ -139,7 +137,7 @@ def commands(
     with _ledger(config, ledger) as opened:
         rows = opened.commands(agent, state, limit)
     if as_json:
-        _print_json([command_json(row) for row in rows])
+        print_json([command_json(row) for row in rows])
     else:
         Console().print(commands_table(rows))
 
@@ -168,7 +166,7 @@ def agents(config: ConfigOption = None, ledger: LedgerOption = None, as_json: Js
     with _ledger(config, ledger) as opened:
         rows = opened.agents()
     if as_json:
-        _print_json([agent_json(row) for row in rows])
+        print_json([agent_json(row) for row in rows])
     else:
         Console().print(agents_table(rows))
 
@@ -182,7 +180,7 @@ def run_broker(
 ) -> None:
     """Run Mosquitto on 127.0.0.1 until told to end (TERM or INT)."""
     ended = threading.Event()
-    with _on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
+    with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
         typer.echo(f"Mosquitto listens at {mosquitto.url}")
         while mosquitto.running and not ended.wait(0.2):
             pass
@@ -249,36 +247,9 @@ def _ledger(config: Path | None, url: str | None) -> Iterator[Ledger]:
 
 def _print_command(row: LedgerRow, as_json: bool) -> None:
     if as_json:
-        _print_json(command_json(row))
+        print_json(command_json(row))
     else:
         Console().print(command_panel(row))
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document))
-
-
-def _configure_logs(level: str) -> None:
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-@contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 _EXIT_CODES: dict[type[BrokerError], ExitCode] = {

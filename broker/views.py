@@ -13,7 +13,7 @@ from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 
-__all__ = ["agent_json", "agents_table", "command_json", "command_panel", "commands_table"]
+__all__ = ["agent_json", "agents_table", "command_json", "command_panel", "commands_table", "iso"]
 
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
 _KEPT = {ord("\n"): "\n", ord("\t"): "\t"}
@@ -29,7 +29,7 @@ def command_json(row: LedgerRow) -> JsonObject:
         "state": str(row.state),
         "cancel_requested": row.cancel_requested,
         "command": row.command.to_dict(),
-        "completed_at": _iso(row.completed_at),
+        "completed_at": iso(row.completed_at),
         "result": row.result,
     }
 
@@ -37,7 +37,7 @@ def command_json(row: LedgerRow) -> JsonObject:
 def agent_json(row: AgentRow) -> JsonObject:
     """Return an agent's last status as JSON, with what the server knows of it."""
     status = row.status.to_dict() if row.status else {"agent": row.name, "online": False}
-    return {**status, "seen_at": _iso(row.seen_at), "open_commands": row.open_commands}
+    return {**status, "seen_at": iso(row.seen_at), "open_commands": row.open_commands}
 
 
 def commands_table(rows: list[LedgerRow]) -> Table:
@@ -104,5 +104,6 @@ def _clean(text: str) -> str:
     return text.translate({**_CONTROL, **_KEPT})
 
 
-def _iso(moment: datetime | None) -> str | None:
+def iso(moment: datetime | None) -> str | None:
+    """Return a time in UTC as RFC 3339 writes it."""
     return moment.isoformat().replace("+00:00", "Z") if moment else None

@@ -1,0 +1,72 @@
+"""What the enrolment server answers, apart from HTTP."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from broker.ca import CertificateAuthority
+from broker.certificates import check_possession, read_request
+from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRequest
+from broker.contract.tokens import EnrolmentToken
+from broker.contract.topics import check_agent_name
+from broker.enrolments import Enrolments, Grant, TokenRefused
+
+__all__ = ["EnrolmentService", "Terms"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every agent is told, and for how long its certificates hold."""
+
+    broker: str
+    topic_prefix: str
+    lifetime: timedelta
+
+
+class EnrolmentService:
+    """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it."""
+
+    def __init__(self, authority: CertificateAuthority, enrolments: Enrolments, terms: Terms) -> None:
+        self._authority = authority
+        self._enrolments = enrolments
+        self._terms = terms
+
+    def authority(self) -> Authority:
+        """Return the authority's certificate, which the asker must compare with the fingerprint in its token."""
+        return Authority(self._authority.certificate)
+
+    def enrol(self, request: EnrolRequest) -> Enrolled:
+        """Exchange a token for a certificate.
+
+        Raises InvalidName, InvalidToken and CertificateError for what cannot be read; TokenRefused, TokenUsed and
+        EnrolmentRevoked for a token that does not pay for this; LedgerError.
+        """
+        agent, token = check_agent_name(request.agent), EnrolmentToken.parse(request.token)
+        if token.fingerprint != self._authority.fingerprint:
+            raise TokenRefused("The token is of another authority: make one with `acm token create` here.")
+        key = read_request(request.csr, agent)
+        issue = partial(self._authority.issue, agent, key, self._terms.lifetime)
+        return self._answer(self._enrolments.enrol(agent, token, key, issue))
+
+    def renew(self, request: RenewRequest) -> Enrolled:
+        """Exchange a valid certificate, whose key has signed the request, for a new one in the same name.
+
+        Raises IdentityError, CertificateError, EnrolmentRevoked, LedgerError.
+        """
+        identity = self._authority.identify(request.certificate)
+        check_possession(identity, request.csr, request.signature)
+        key = read_request(request.csr, identity.agent)
+        issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
+        return self._answer(self._enrolments.renew(identity.serial, key, issue))
+
+    def _answer(self, grant: Grant) -> Enrolled:
+        return Enrolled(
+            agent=grant.agent,
+            enrolment_id=grant.enrolment_id,
+            certificate=grant.certificate,
+            ca=self._authority.certificate,
+            broker=self._terms.broker,
+            topic_prefix=self._terms.topic_prefix,
+            signing_keys=self._authority.signing_keys,
+            not_after=grant.not_after,
+        )

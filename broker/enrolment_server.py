@@ -1,0 +1,166 @@
+"""The composition root of `acm enroll-server`: the authority, the ledger, HTTPS, and a fresh revocation list."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from broker.arguments import InvalidArgument, parse_duration
+from broker.ca import SERVER_CERTIFICATE, SERVER_KEY
+from broker.config import ConfigurationError, ServerConfig
+from broker.enrolment import EnrolmentService, Terms
+from broker.enrolment_app import enrolment_app
+from broker.errors import BrokerError
+from broker.mqtt import parse_url
+from broker.registry import open_authority, open_enrolments, open_revocation_file
+
+__all__ = ["EnrolmentServer", "EnrolmentServerError"]
+
+_CONNECTION_LIFETIME_S = 30.0
+_MAX_CONNECTIONS = 256
+_SHUTDOWN_S = 5
+_LOOK_EVERY_S = 2.0
+_RETRY_S = 60.0
+
+_log = structlog.get_logger("acm.enrolment")
+
+
+class EnrolmentServerError(BrokerError):
+    """The enrolment server cannot be started."""
+
+
+class EnrolmentServer:
+    """Serves until stopped. Raises ConfigurationError, AuthorityError, LedgerError or EnrolmentServerError at once."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        terms = _terms(config)
+        self._listen = config.enroll_listen
+        self._address = _address(config.enroll_listen)
+        authority = open_authority(config)
+        self._enrolments = open_enrolments(config)
+        self._list = open_revocation_file(config, authority, self._enrolments)
+        service = EnrolmentService(authority, self._enrolments, terms)
+        self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from a signal handler or another thread."""
+        self._uvicorn.should_exit = True
+
+    def run(self) -> None:
+        """Listen and serve until stopped. Without a first revocation list nothing is served."""
+        try:
+            self._list.write()
+            with _open_listener(*self._address) as listener:
+                _log.info("enrolment_server_started", listen=self._listen)
+                self._uvicorn.run(sockets=[listener])
+                _log.info("enrolment_server_stopped")
+        finally:
+            self._enrolments.close()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._keep_list_fresh())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _keep_list_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if not await asyncio.to_thread(self._refresh_list):
+                await asyncio.sleep(_RETRY_S)
+
+    def _refresh_list(self) -> bool:
+        try:
+            if self._list.refresh():
+                _log.info("revocation_list_written", path=str(self._list.path))
+        except BrokerError as error:
+            _log.error("revocation_list_failed", reason=str(error))
+            return False
+        return True
+
+
+class _BriefConnection(H11Protocol):
+    """A connection that ends after 30 seconds, whatever the peer does: uvicorn itself waits for a request for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end = self.loop.call_later(_CONNECTION_LIFETIME_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+
+def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
+    certificate = config.enroll_certificate or str(Path(config.ca) / SERVER_CERTIFICATE)
+    key = config.enroll_key or str(Path(config.ca) / SERVER_KEY)
+    prepared = uvicorn.Config(
+        app,
+        http=_BriefConnection,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",  # the application logs what matters
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    try:
+        prepared.load()
+    except (OSError, ssl.SSLError) as error:
+        raise EnrolmentServerError(
+            f"{certificate} and {key} cannot be used: {error.strerror or error}; "
+            "`acm ca server-certificate` makes such a pair."
+        ) from error
+    return prepared
+
+
+def _terms(config: ServerConfig) -> Terms:
+    if config.enroll_broker is None:
+        raise ConfigurationError("Say at which URL agents reach the broker: --broker or enroll_broker.")
+    if parse_url(config.enroll_broker).password is not None:
+        raise ConfigurationError("enroll_broker must hold no password: every agent is told it.")
+    try:
+        lifetime = timedelta(seconds=parse_duration(config.certificate_lifetime))
+    except InvalidArgument as error:
+        raise ConfigurationError(f"certificate_lifetime: {error}") from error
+    return Terms(config.enroll_broker, config.topic_prefix, lifetime)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None:
+        raise ConfigurationError(f"{listen[:80]!r} is not HOST:PORT, as in 0.0.0.0:8443 or [::]:8443.")
+    return host, port
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise EnrolmentServerError(f"{host}:{port} cannot be listened on: {reason}.") from error
