@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 
 from broker.certificates import (
@@ -89,11 +90,11 @@ class CertificateAuthority:
     def __init__(self, directory: Path, *, now: Callable[[], datetime]) -> None:
         self._directory = directory
         self._now = now
-        if not (directory / _CERTIFICATE).exists():
-            raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
         with _file_errors(directory):
+            if not (directory / _CERTIFICATE).exists():
+                raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
             self._issuer = _read_issuer(directory)
-            self._signing_key = (directory / _SIGNING_PUBLIC_KEY).read_text(encoding="ascii")
+            self._signing_key = _read_signing_key(directory / _SIGNING_PUBLIC_KEY)
 
     @property
     def certificate(self) -> str:
@@ -149,6 +150,15 @@ def _read_issuer(directory: Path) -> Issuer:
     if not isinstance(private_key, Ed25519PrivateKey) or private_key.public_key() != issuer.public_key():
         raise AuthorityError(f"{key} is not the key of {certificate.name}: restore the directory from a backup.")
     return Issuer(issuer, private_key)
+
+
+def _read_signing_key(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise AuthorityError(f"{path} is damaged: restore the directory from a backup.") from error
+    return content.decode()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ CONNACK, SUCCESS = 0x20, 0
 
 
 class SecuredMosquitto:
-    """Mosquitto on loopback that wants certificates of one authority and heeds its revocation list."""
+    """Mosquitto, set up as docs/operations.md says, on loopback."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -47,6 +47,7 @@ class SecuredMosquitto:
 
     def _write_configuration(self) -> None:
         lines = [
+            "per_listener_settings true",
             f"listener {self.port} 127.0.0.1",
             f"cafile {self.directory}/ca/ca.crt",
             f"certfile {self.directory}/server.crt",
@@ -54,6 +55,7 @@ class SecuredMosquitto:
             f"crlfile {crl_path(self.directory / 'ca')}",
             "require_certificate true",
             "use_identity_as_username true",
+            "use_username_as_clientid true",
             "log_type all",
             *(["user root"] if os.geteuid() == 0 else []),
         ]

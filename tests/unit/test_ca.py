@@ -72,6 +72,7 @@ def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None
     [
         ("ca.key", b"", "is damaged: restore the directory"),
         ("ca.crt", b"nonsense", "is damaged: restore the directory"),
+        ("signing.pub", b"\xff", "is damaged: restore the directory"),
         ("ca.crt", None, "holds no authority: make one with `acm ca init"),
         ("ca.key", None, "cannot be used: No such file or directory"),
         ("signing.pub", None, "cannot be used: No such file or directory"),
