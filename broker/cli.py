@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from broker.arguments import InvalidArgument, parse_duration, read_parameters, with_default_wait
+from broker.cli_blobs import blob_app, put_files
 from broker.cli_ca import ca_app
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, configure_logs, on_signals, print_json
 from broker.cli_enrolment import enroll_app
@@ -42,6 +43,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(ca_app, name="ca")
 app.add_typer(token_app, name="token")
 app.add_typer(enroll_app)
+app.add_typer(blob_app, name="blob")
 
 CommandId = Annotated[str, typer.Argument(metavar="ID", help="The command's id.")]
 
@@ -86,6 +88,10 @@ def send(
     parameters: Annotated[
         str | None, typer.Option("--parameters", metavar="JSON|@FILE", help="All parameters as a JSON object.")
     ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="KEY=FILE", help="Store a file as a blob and refer to it by this parameter."),
+    ] = None,
     expires_in: Annotated[
         str | None, typer.Option("--expires-in", metavar="DURATION", help="Do not begin it later than this: 10m.")
     ] = None,
@@ -108,6 +114,7 @@ def send(
     with _ledger(config, ledger) as opened:
         if not allow_unknown:
             _check_known(opened, agent)
+        given |= put_files(opened.blobs, files or [])
         command = opened.add_command(
             agent, command_type, given, _origin(), expires_in_s=expires_in_s or None, timeout_s=timeout_s or None
         )

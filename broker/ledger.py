@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from broker.blobs import BlobStore
 from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
@@ -71,6 +72,7 @@ def resend_wait(attempts: int) -> float:
 class Ledger:
     """The commands, results and agents below one database URL. Several processes may use the same database.
 
+    The files that commands refer to are in `blobs`.
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
     """
 
@@ -78,6 +80,7 @@ class Ledger:
         self._now = now
         self._database = Database(url, METADATA)
         self._transaction = self._database.transaction
+        self.blobs = BlobStore(self._transaction, now)
 
     def close(self) -> None:
         """Give the database connections back."""

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-__all__ = ["AGENTS", "COMMANDS", "METADATA", "STRAY_RESULTS", "Cancel", "CommandState"]
+__all__ = ["AGENTS", "BLOBS", "BLOB_CHUNKS", "COMMANDS", "METADATA", "STRAY_RESULTS", "Cancel", "CommandState"]
 
 
 class CommandState(StrEnum):
@@ -60,6 +60,7 @@ COMMANDS = sa.Table(
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
     sa.Index("commands_cancel", "cancel"),
+    sa.Index("commands_of_agent", "agent", "state"),
 )
 
 # Results that answer no open command of ours: kept apart, never in place of a result that was there first.
@@ -71,4 +72,23 @@ STRAY_RESULTS = sa.Table(
     sa.Column("digest", sa.String(128), primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
+)
+
+# Files that agents fetch over MQTT. While one is being stored, or taken away, it has no sha256 and nobody sees it.
+BLOBS = sa.Table(
+    "blobs",
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("sha256", sa.String(64), unique=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("file_name", sa.String(255), nullable=False),
+    sa.Column("added_at", sa.Float, nullable=False),
+)
+
+BLOB_CHUNKS = sa.Table(
+    "blob_chunks",
+    METADATA,
+    sa.Column("blob", sa.String(64), sa.ForeignKey("blobs.id"), primary_key=True),
+    sa.Column("start", sa.BigInteger, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
 )

@@ -123,6 +123,11 @@ class MqttConnection:
         """Whether the broker has accepted this client and the connection has not been lost since."""
         return self._connected
 
+    @property
+    def backlog(self) -> int:
+        """How many published messages the broker has not confirmed yet."""
+        return len(self._client._out_messages)
+
     def start(self) -> None:
         """Start the network thread and return at once, connected or not."""
         self._started = True

@@ -8,7 +8,15 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from broker.contract.codec import DecodeError, Message, decode_feedbacks, decode_status, frames
+from broker.blob_desk import BlobDesk
+from broker.contract.codec import (
+    DecodeError,
+    Message,
+    decode_blob_requests,
+    decode_feedbacks,
+    decode_status,
+    frames,
+)
 from broker.contract.messages import Command, Control, JsonObject, Origin
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
@@ -19,12 +27,18 @@ __all__ = ["Server", "Wire"]
 
 _log = structlog.get_logger("acm.server")
 _SEND_AT_ONCE = 500
+_CHUNKS_A_STEP = 8
+_LONGEST_BACKLOG = 8
 
 _T = TypeVar("_T")
 
 
 class Wire(Protocol):
     """What the server needs of an MQTT connection."""
+
+    @property
+    def backlog(self) -> int:
+        """How many messages the broker has not confirmed yet."""
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
@@ -41,11 +55,12 @@ class Server:
         self._ledger = ledger
         self._wire = wire
         self._topics = topics
+        self._desk = BlobDesk(ledger.blobs)
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
         """Return the topic filters that a server's connection must subscribe to."""
-        return [topics.of_all(Channel.FEEDBACK), topics.of_all(Channel.STATUS)]
+        return [topics.of_all(channel) for channel in (Channel.FEEDBACK, Channel.STATUS, Channel.BLOB_REQUEST)]
 
     def send_command(
         self,
@@ -74,16 +89,19 @@ class Server:
                 _log.warning("message_outside_the_scheme", topic=topic[:200])
             elif topic.endswith(Channel.STATUS):
                 self._receive_status(agent, list(group))
+            elif topic.endswith(Channel.BLOB_REQUEST):
+                self._receive_blob_requests(agent, group)
             else:
                 self._receive_feedback(agent, group)
 
     def step(self) -> None:
-        """Send the cancels and commands that are due; cancels first, for they must not wait behind the queue."""
+        """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
         self._ledger.make_overdue_due()
         for agent, ids in _by_agent(self._ledger.take_due_cancels()):
             self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
         for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE)):
             self._publish(agent, Channel.COMMAND, commands)
+        self._answer_blob_requests()
 
     def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
         for delivery in deliveries:
@@ -106,6 +124,26 @@ class Server:
                 _log.warning("feedback_refused", agent=agent, reason=str(error))
         if feedbacks:
             self._publish(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks))
+
+    def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                if delivery.retained:
+                    raise DecodeError("It was retained; publish without retain.")
+                for request in decode_blob_requests(delivery.payload):
+                    self._desk.ask(agent, request)
+            except DecodeError as error:
+                _log.warning("blob_request_refused", agent=agent, reason=str(error))
+
+    def _answer_blob_requests(self) -> None:
+        """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
+        for _ in range(_CHUNKS_A_STEP):
+            if not self._desk.waiting or self._wire.backlog >= _LONGEST_BACKLOG:
+                return
+            agent, chunk = self._desk.take_answer()
+            if chunk.error is not None:
+                _log.warning("blob_refused", agent=agent, reason=chunk.error)
+            self._publish(agent, Channel.BLOB_CHUNK, [chunk])
 
     def _publish(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
         for frame in frames(messages):

@@ -9,11 +9,21 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.blobs import BlobRow
 from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 
-__all__ = ["agent_json", "agents_table", "command_json", "command_panel", "commands_table", "iso"]
+__all__ = [
+    "agent_json",
+    "agents_table",
+    "blob_json",
+    "blobs_table",
+    "command_json",
+    "command_panel",
+    "commands_table",
+    "iso",
+]
 
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
 _KEPT = {ord("\n"): "\n", ord("\t"): "\t"}
@@ -59,6 +69,21 @@ def agents_table(rows: list[AgentRow]) -> Table:
         shown = (status.version, str(status.queue_depth), status.running_command, status.last_error) if status else ()
         version, queue, running, error = (_clean(text or "") for text in (shown or ("", "", "", "")))
         table.add_row(row.name, online, version, queue, running, str(row.open_commands), error)
+    return table
+
+
+def blob_json(row: BlobRow) -> JsonObject:
+    """Return a blob as JSON: its artifact, and what it was made from."""
+    return {**vars(row.artifact), "file_name": row.file_name, "added_at": iso(row.added_at)}
+
+
+def blobs_table(rows: list[BlobRow]) -> Table:
+    """Return the blobs as a table."""
+    whole_name = Column("sha256", min_width=64)  # it is there to be copied
+    table = Table(whole_name, Column("bytes", justify="right"), "added (UTC)", "file", title=f"{len(rows)} blobs")
+    for row in rows:
+        added = f"{row.added_at:%Y-%m-%d %H:%M}"
+        table.add_row(row.artifact.sha256, str(row.artifact.size), added, _clean(row.file_name))
     return table
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Listing
 from typing import Protocol
 
 from broker.contract.codec import encode, frames
-from broker.contract.messages import Feedback, Status
+from broker.contract.messages import BlobRequest, Feedback, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import Delivery
 
@@ -35,7 +35,9 @@ class AgentCommsClient:
     @staticmethod
     def subscriptions(agent: str, topics: Topics) -> list[str]:
         """Return the topics that an agent's connection must subscribe to."""
-        return [topics.of(agent, channel) for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK)]
+        return [
+            topics.of(agent, channel) for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK, Channel.BLOB_CHUNK)
+        ]
 
     def get_connection(self) -> Connection:
         """Return the connection."""
@@ -57,3 +59,7 @@ class AgentCommsClient:
     def publish_status(self, status: Status) -> None:
         """Publish the retained status."""
         self._connection.publish(self.topic[Channel.STATUS], encode([status]), retain=True)
+
+    def request_blob(self, request: BlobRequest) -> None:
+        """Ask for a part of a blob; may be called from any thread."""
+        self._connection.publish(self.topic[Channel.BLOB_REQUEST], encode([request]))

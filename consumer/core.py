@@ -4,13 +4,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
-from broker.contract.codec import DecodeError, decode_acks, decode_controls
+from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
+from consumer.blobs import BlobReader
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
 from consumer.errors import StoreFull
@@ -18,6 +20,7 @@ from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import Context, Handler
 from consumer.observe import LogObserver, Observer
+from consumer.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.ports import Chore, Clock, CommandStore, Comms, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
@@ -72,9 +75,19 @@ class AgentCore:
         self._mail: list[Delivery] = []
         self._full_until = 0.0
         self._housekeeping_at = 0.0
+        self._partial_files = Path(config.state) / PARTIAL_FILES
+        self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
+            Context(
+                around.clock,
+                around.service,
+                config,
+                incarnation,
+                restarted_by,
+                observer=around.observer,
+                blobs=self._blobs,
+            ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
@@ -98,6 +111,7 @@ class AgentCore:
         """Publish the status and send every result again: what an earlier connection took may be lost."""
         self._board.publish_again()
         self._outbox.send_all_again()
+        self._blobs.connected()
 
     def wait_s(self) -> float:
         """Return how many seconds the next step can wait when nothing arrives before."""
@@ -112,7 +126,7 @@ class AgentCore:
 
     def step(self, arrived: Listing[Delivery]) -> None:
         """Take in what arrived and do what can be done now."""
-        self._mail += arrived
+        self._mail += self._hand_over_chunks(arrived)
         for chore in self._chores:
             chore.step()
         self._commit_and_act()
@@ -122,10 +136,18 @@ class AgentCore:
         if self._clock.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = self._clock.monotonic() + _HOUSEKEEPING_S
             self._store.drop_expired(self._clock.now())
+            drop_stale_files(self._partial_files, self._clock.now())
 
     def say_goodbye(self) -> None:
         """Publish that the agent is offline."""
         self._comms.publish_status(self._board.current(self._executor.running, online=False))
+
+    def _hand_over_chunks(self, arrived: Listing[Delivery]) -> list[Delivery]:
+        """Give chunks of blobs to their readers, and return the rest; chunks need no commit."""
+        for chunk in self._decoded(Channel.BLOB_CHUNK, decode_blob_chunks, arrived):
+            self._blobs.receive(chunk)
+        self._comms.acknowledge(self._on(Channel.BLOB_CHUNK, arrived))
+        return [delivery for delivery in arrived if delivery.topic != self._comms.topic[Channel.BLOB_CHUNK]]
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()

@@ -1,22 +1,24 @@
 """Fetching the file that a command refers to: bounded in size and time, believed only when size and hash are right."""
 
+import errno
 import hashlib
 import os
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 
-from broker.contract.artifacts import Artifact
+from broker.contract.artifacts import Artifact, blob_url
 from consumer.config import DownloadConfig
 from consumer.errors import DownloadError
 from consumer.files import free_bytes
-from consumer.ports import Clock
+from consumer.partial_files import partial_file
+from consumer.ports import Blobs, Clock
 
 __all__ = ["Downloader"]
 
@@ -25,14 +27,24 @@ _QUIET_S = 15.0  # a server that says nothing for so long is given up
 _SPARE_BYTES = 4 << 20
 
 
+class _WrongFile(DownloadError):
+    """What has come is another file than the one that was meant."""
+
+
 @dataclass(frozen=True)
 class Downloader:
-    """Fetches artifacts for one command. `deadline` is in seconds of the clock's `monotonic()`."""
+    """Fetches artifacts for one command; handlers get theirs from `Context.downloader()`.
+
+    `deadline` is in seconds of the clock's `monotonic()`. What has come of a `blob:` artifact when a download ends
+    early stays in the directory `partial`, and the next download of it goes on from there.
+    """
 
     config: DownloadConfig
     clock: Clock
     deadline: float
     cancelled: threading.Event
+    blobs: Blobs | None = None
+    partial: Path | None = None
 
     def fetch(self, artifact: Artifact, to: Path) -> None:
         """Write the artifact to `to`, fsynced. Raises DownloadError with what was wrong; then `to` is not there."""
@@ -41,36 +53,65 @@ class Downloader:
                 f"The file has {artifact.size} bytes; this agent takes at most {self.config.max_bytes} "
                 "(download.max_bytes)."
             )
-        if artifact.size + _SPARE_BYTES > free_bytes(to.parent):
-            raise DownloadError(f"There is too little space in {to.parent} for the file's {artifact.size} bytes.")
         try:
-            self._copy(artifact, to)
+            if artifact.url.startswith("blob:") and self.partial is not None:
+                self._collect(artifact, partial_file(self.partial, artifact.sha256), to)
+            else:
+                self._complete(artifact, to)
+        except OSError as error:
+            to.unlink(missing_ok=True)
+            raise DownloadError(f"{_shown(artifact.url)} cannot be fetched: {error.strerror or error}.") from error
         except BaseException:
             to.unlink(missing_ok=True)
             raise
 
-    def _copy(self, artifact: Artifact, to: Path) -> None:
-        digest, size = hashlib.sha256(), 0
-        with to.open("wb") as target, self._blocks(artifact.url) as blocks:
+    def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
+        """Go on with the part that is there, from the start when that proves damaged; move the whole to its place."""
+        have = min(part.stat().st_size, artifact.size) if part.exists() else 0
+        try:
+            self._complete(artifact, part, have)
+        except _WrongFile:
+            part.unlink()
+            if not have:
+                raise
+            self._complete(artifact, part)
+        try:
+            part.replace(to)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._complete(replace(artifact, url=part.absolute().as_uri()), to)
+            part.unlink()
+
+    def _complete(self, artifact: Artifact, to: Path, have: int = 0) -> None:
+        """Write what follows the first `have` bytes of the file `to`, and check the whole."""
+        if artifact.size - have + _SPARE_BYTES > free_bytes(to.parent):
+            raise DownloadError(f"There is too little space in {to.parent} for the file's {artifact.size} bytes.")
+        size = have
+        with to.open("a+b") as target, self._blocks(artifact, have) as blocks:
+            target.truncate(have)
+            target.seek(0)
+            digest = hashlib.file_digest(target, "sha256")
             for block in blocks:
                 size += len(block)
                 if size > artifact.size:
-                    raise DownloadError(f"The file at {_shown(artifact.url)} is longer than {artifact.size} bytes.")
+                    raise _WrongFile(f"The file at {_shown(artifact.url)} is longer than {artifact.size} bytes.")
                 digest.update(block)
                 target.write(block)
+                target.flush()
                 self._check_time(artifact.url)
-            target.flush()
             os.fsync(target.fileno())
         if size < artifact.size:
-            raise DownloadError(f"The file at {_shown(artifact.url)} has {size} bytes, not {artifact.size}.")
+            raise _WrongFile(f"The file at {_shown(artifact.url)} has {size} bytes, not {artifact.size}.")
         if digest.hexdigest() != artifact.sha256:
-            raise DownloadError(
+            raise _WrongFile(
                 f"The file at {_shown(artifact.url)} is another than the one that was meant: "
                 f"its SHA-256 is {digest.hexdigest()}."
             )
 
     @contextmanager
-    def _blocks(self, url: str) -> Iterator[Iterator[bytes]]:
+    def _blocks(self, artifact: Artifact, have: int) -> Iterator[Iterator[bytes]]:
+        url = artifact.url
         scheme = urlsplit(url).scheme
         try:
             if scheme == "https":
@@ -80,14 +121,17 @@ class Downloader:
             elif scheme == "file":
                 with _local_path(url).open("rb") as source:
                     yield iter(lambda: source.read(_BLOCK_BYTES), b"")
+            elif scheme == "blob" and self.blobs is not None:
+                if url != blob_url(artifact.sha256):
+                    raise DownloadError(f"{_shown(url)} names another file than the SHA-256 {artifact.sha256}.")
+                with closing(self.blobs.read(artifact.sha256, have, artifact.size)) as blocks:
+                    yield blocks
             else:
-                raise DownloadError(f"{_shown(url)} cannot be fetched: write an https: or a file: URL.")
+                raise DownloadError(f"{_shown(url)} cannot be fetched: write an https:, file: or blob: URL.")
         except httpx.HTTPError as error:
             raise DownloadError(f"{_shown(url)} cannot be fetched: {error or type(error).__name__}.") from error
         except httpx.InvalidURL as error:
             raise DownloadError(f"{_shown(url)} is not a URL: {error}.") from error
-        except OSError as error:
-            raise DownloadError(f"{_shown(url)} cannot be fetched: {error.strerror or error}.") from error
 
     def _client(self) -> httpx.Client:
         left = max(0.1, min(_QUIET_S, self.deadline - self.clock.monotonic()))
@@ -123,4 +167,4 @@ def _local_path(url: str) -> Path:
 def _shown(url: str) -> str:
     """Return the URL without user, password, query and fragment, which may be secret."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:300]

@@ -18,9 +18,9 @@ _LONGEST_WAIT_S = 300.0
 _HOLD_S = 0.03
 
 
-def growing_waits() -> Iterator[float]:
+def growing_waits(longest_s: float = _LONGEST_WAIT_S) -> Iterator[float]:
     """Yield waits in seconds: 2, 4, 8 … 300, each shortened by up to half so that agents do not send in step."""
-    waits = backoff.expo(base=2, factor=_FIRST_WAIT_S, max_value=_LONGEST_WAIT_S)
+    waits = backoff.expo(base=2, factor=_FIRST_WAIT_S, max_value=longest_s)
     next(waits)
     for wait in waits:
         yield wait / 2 + backoff.full_jitter(wait / 2)

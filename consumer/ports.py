@@ -1,18 +1,18 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from broker.contract.messages import Command, Feedback, JsonObject, Sequence, Status
+from broker.contract.messages import BlobRequest, Command, Feedback, JsonObject, Sequence, Status
 from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 
-__all__ = ["Chore", "Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+__all__ = ["Blobs", "Chore", "Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
 
 
 class Clock(Protocol):
@@ -129,6 +129,20 @@ class Comms(Protocol):
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status; may be lost."""
+
+    def request_blob(self, request: BlobRequest) -> None:
+        """Ask for a part of a blob, from any thread; may be lost."""
+
+
+class Blobs(Protocol):
+    """The files that the server holds for this agent, read over the wire. For the threads that run handlers."""
+
+    def read(self, name: str, offset: int, size: int) -> Generator[bytes, None, None]:
+        """Yield the bytes from `offset` on of the blob with this SHA-256 and size, in order, in blocks.
+
+        Goes on until the reader stops. An empty block means that nothing has come for a moment: look at the time.
+        Raises DownloadError when the server refuses.
+        """
 
 
 @dataclass(frozen=True)

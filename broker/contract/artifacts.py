@@ -5,15 +5,23 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Artifact", "Sha256"]
+__all__ = ["Artifact", "Sha256", "blob_url"]
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="A SHA-256 in lower-case hexadecimal.")]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file at an `https:` or `file:` URL, with its SHA-256 and its size in bytes."""
+    """A file at an `https:`, `file:` or `blob:` URL, with its SHA-256 and its size in bytes.
+
+    `blob:` and the SHA-256 name a file that the server holds and the agent fetches over MQTT.
+    """
 
     url: str
     sha256: Sha256
     size: Annotated[int, msgspec.Meta(ge=0)]
+
+
+def blob_url(sha256: str) -> str:
+    """Return the URL of the blob with this SHA-256."""
+    return f"blob:{sha256}"

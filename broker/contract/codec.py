@@ -14,7 +14,18 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from broker.contract.messages import Ack, Command, Control, Feedback, JsonObject, Sequence, Status, wire_members
+from broker.contract.messages import (
+    Ack,
+    BlobChunk,
+    BlobRequest,
+    Command,
+    Control,
+    Feedback,
+    JsonObject,
+    Sequence,
+    Status,
+    wire_members,
+)
 from broker.contract.seed_forms import is_seed_form, read_seed_form, unknown_field_notes
 from broker.errors import BrokerError
 
@@ -25,6 +36,8 @@ __all__ = [
     "DecodeError",
     "Message",
     "decode_acks",
+    "decode_blob_chunks",
+    "decode_blob_requests",
     "decode_commands",
     "decode_controls",
     "decode_feedbacks",
@@ -38,9 +51,9 @@ MAX_FRAME_BYTES = 262144
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 128
 
-Message = Command | Feedback | Ack | Control | Status
+Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 
-_M = TypeVar("_M", Command, Feedback, Ack, Control, Status)
+_M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
 _OfCommand = TypeVar("_OfCommand", Ack, Control)
 
 _LONGEST_REASON = 300
@@ -125,6 +138,16 @@ def decode_status(frame: bytes) -> Status:
     return status
 
 
+def decode_blob_requests(frame: bytes) -> list[BlobRequest]:
+    """Return the frame's requests for parts of blobs; raises DecodeError."""
+    return [_convert(item, BlobRequest, where) for where, item in _items(frame)]
+
+
+def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
+    """Return the frame's parts of blobs, each with an error or with data within its size; raises DecodeError."""
+    return [_blob_chunk(item, where) for where, item in _items(frame)]
+
+
 def _command(item: Any, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
     if isinstance(item, dict) and is_seed_form(item):
         with_times = _in_utc(_read_seed_form(item, where, received_at, new_id), where)
@@ -160,6 +183,14 @@ def _feedback(item: Any, where: str) -> Feedback:
     if feedback.expected is not None:
         _check_at_least(1, feedback.expected, f"{where}.expected")
     return feedback
+
+
+def _blob_chunk(item: Any, where: str) -> BlobChunk:
+    chunk = _convert(item, BlobChunk, where)
+    fits = chunk.data is not None and chunk.size is not None and chunk.offset + len(chunk.data) <= chunk.size
+    if not fits and chunk.error is None:
+        raise DecodeError(f"The blobchunk at `{where}` has neither an error nor data that lies within its size.")
+    return chunk
 
 
 def _with_command_id(message: _OfCommand, where: str) -> _OfCommand:

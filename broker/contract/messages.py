@@ -6,17 +6,24 @@ Absent optional members are left out of the JSON. Here dataclasses-json declares
 the way of a command, for it takes 50 times as long.
 """
 
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from dataclasses_json import DataClassJsonMixin, config
 
+from broker.contract.artifacts import Sha256
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, Outcome
 
 __all__ = [
+    "MAX_BLOB_CHUNK_BYTES",
+    "MAX_BLOB_REQUEST_BYTES",
     "Ack",
+    "BlobChunk",
+    "BlobRequest",
     "Command",
     "Control",
     "Feedback",
@@ -30,6 +37,9 @@ __all__ = [
 
 JsonObject = dict[str, Any]
 
+MAX_BLOB_CHUNK_BYTES = 1 << 17  # in base64 it fits well into a frame
+MAX_BLOB_REQUEST_BYTES = 1 << 20
+
 
 def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
@@ -37,6 +47,10 @@ def _rfc3339(moment: datetime | None) -> str | None:
 
 def _time() -> Any:
     return field(metadata=config(encoder=_rfc3339))
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode()
 
 
 def _optional(encoder: Callable[[Any], Any] | None = None) -> Any:
@@ -164,6 +178,29 @@ class Status(DataClassJsonMixin):
     service: JsonObject | None = _optional()
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
+
+
+@dataclass(frozen=True)
+class BlobRequest(DataClassJsonMixin):
+    """An agent's wish for `length` bytes, from `offset` on, of the blob with the SHA-256 `name`."""
+
+    name: Sha256
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    length: Annotated[int, msgspec.Meta(ge=1, le=MAX_BLOB_REQUEST_BYTES)]
+
+
+@dataclass(frozen=True)
+class BlobChunk(DataClassJsonMixin):
+    """A part of a blob of `size` bytes: `data`, in base64, begins at `offset`.
+
+    Where there is nothing to be had, `error` is one sentence and `size` and `data` are absent.
+    """
+
+    name: Sha256
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    size: int | None = _optional()
+    data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_BLOB_CHUNK_BYTES)] | None = _optional(_base64)
+    error: str | None = _optional()
 
 
 def wire_members(message: DataClassJsonMixin) -> JsonObject:

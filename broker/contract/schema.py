@@ -13,11 +13,11 @@ import msgspec
 
 from broker.contract.codec import MAX_ID_LENGTH
 from broker.contract.commands import COMMAND_TYPES
-from broker.contract.messages import Ack, Command, Control, Feedback, JsonObject, Status
+from broker.contract.messages import Ack, BlobChunk, BlobRequest, Command, Control, Feedback, JsonObject, Status
 
 __all__ = ["json_schema", "main", "render"]
 
-_MESSAGES = (Command, Control, Ack, Feedback, Status)
+_MESSAGES = (Command, Control, Ack, Feedback, Status, BlobRequest, BlobChunk)
 _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
 _AT_LEAST_0: JsonObject = {"minimum": 0}
 _TIME: JsonObject = {"format": "date-time"}

@@ -17,13 +17,18 @@ class InvalidName(BrokerError):
 
 
 class Channel(StrEnum):
-    """The last level of a topic. Server to agent: command, control, ack; agent to server: feedback, status."""
+    """The last level of a topic.
+
+    Server to agent: command, control, ack, blob-chunk; agent to server: feedback, status, blob-request.
+    """
 
     COMMAND = "command"
     CONTROL = "control"
     ACK = "ack"
     FEEDBACK = "feedback"
     STATUS = "status"
+    BLOB_REQUEST = "blob-request"
+    BLOB_CHUNK = "blob-chunk"
 
 
 def check_agent_name(name: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from consumer.config import AgentConfig
+from consumer.downloads import Downloader
 from consumer.observe import LogObserver, Observer
-from consumer.ports import Clock, Service, StoredCommand
+from consumer.partial_files import PARTIAL_FILES
+from consumer.ports import Blobs, Clock, Service, StoredCommand
 
 __all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Result"]
 
@@ -59,11 +61,17 @@ class Context:
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    blobs: Blobs | None = None
 
     @property
     def state(self) -> Path:
         """The agent's state directory, of mode 0700 and used by this agent alone."""
         return Path(self.config.state)
+
+    def downloader(self) -> Downloader:
+        """Return what fetches artifacts within this command's time."""
+        partial = self.state / PARTIAL_FILES
+        return Downloader(self.config.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
 
 
 Execute = Callable[[Command, Any, Context], Result | AgentRestart]

@@ -71,6 +71,7 @@ class FakeConnection:
         self._session = session
         self._will = will
         self.connected = True
+        self.backlog = 0
 
     def drain(self, timeout_s: float = 0.0) -> list[Delivery]:
         if not self.connected:

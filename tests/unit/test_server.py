@@ -21,6 +21,7 @@ TOPICS = Topics()
 class RememberingWire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
+        self.backlog = 0
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))
