@@ -185,15 +185,19 @@ class AgentCore:
         messages: list[_T] = []
         for delivery in self._on(channel, deliveries):
             with self._refusing(delivery):
+                _refuse_retained(delivery)
                 messages += decode(delivery.payload)
         return messages
 
     @contextlib.contextmanager
     def _refusing(self, delivery: Delivery) -> Iterator[None]:
         try:
-            if delivery.retained:
-                raise DecodeError(f"A retained message on {delivery.topic} was refused; publish without retain.")
             yield
         except DecodeError as error:
             _log.warning("message_refused", topic=delivery.topic, reason=str(error))
             self._board.last_error = str(error)
+
+
+def _refuse_retained(delivery: Delivery) -> None:
+    if delivery.retained:
+        raise DecodeError(f"A retained message on {delivery.topic} was refused; publish without retain.")
