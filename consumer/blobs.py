@@ -32,6 +32,7 @@ class _Progress:
         self._asked_to = offset
         self._length = MAX_BLOB_CHUNK_BYTES // 2
         self._heard_at = 0.0
+        self._patience = 0.0
         self._due = float("-inf")
         self._waits = growing_waits(_LONGEST_WAIT_S)
 
@@ -42,14 +43,14 @@ class _Progress:
             return None
         if not overdue:
             self._heard_at = now
-        self._due = now + next(self._waits)
+        self._due = now + max(next(self._waits), self._patience)
         self._length = MAX_BLOB_CHUNK_BYTES if overdue else min(2 * self._length, MAX_BLOB_REQUEST_BYTES)
         self._asked_to = min(self.next + self._length, self._size)
         return BlobRequest(self._name, self.next, self._asked_to - self.next)
 
     def take(self, chunk: BlobChunk, now: float) -> bytes:
         """Return the bytes of the chunk that is next, none of any other; raises DownloadError."""
-        self._be_patient(now)
+        self._hear(now)
         if chunk.offset != self.next:
             return b""
         if chunk.data is None:
@@ -64,10 +65,11 @@ class _Progress:
         self._waits = growing_waits(_LONGEST_WAIT_S)
         self._due = float("-inf")
 
-    def _be_patient(self, now: float) -> None:
+    def _hear(self, now: float) -> None:
         took, self._heard_at = now - self._heard_at, now
+        self._patience = min(2 * took, _MOST_PATIENCE_S)
         self._waits = growing_waits(_LONGEST_WAIT_S)
-        self._due = now + max(next(self._waits), min(2 * took, _MOST_PATIENCE_S))
+        self._due = now + max(next(self._waits), self._patience)
 
 
 class BlobReader:

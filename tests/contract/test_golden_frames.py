@@ -9,6 +9,8 @@ import pytest
 from broker.contract.codec import (
     Message,
     decode_acks,
+    decode_blob_chunks,
+    decode_blob_requests,
     decode_commands,
     decode_controls,
     decode_feedbacks,
@@ -56,6 +58,10 @@ def commands(frame: bytes) -> list[Command]:
 def decode(name: str) -> list[Message]:
     frame = (FRAMES / name).read_bytes()
     match name.removesuffix(".json").split("-")[0]:
+        case "blob" if "request" in name:
+            return list(decode_blob_requests(frame))
+        case "blob":
+            return list(decode_blob_chunks(frame))
         case "command":
             return list(commands(frame))
         case "control":
@@ -143,6 +149,6 @@ def test_the_schema_is_written_to_the_path_given(tmp_path: Path) -> None:
 
 def test_the_schema_names_every_message_and_every_types_parameters() -> None:
     definitions = json_schema()["$defs"]
-    assert {"Command", "Control", "Ack", "Feedback", "Status"} <= definitions.keys()
+    assert {"Command", "Control", "Ack", "Feedback", "Status", "BlobRequest", "BlobChunk"} <= definitions.keys()
     shapes = [shape for kind in COMMAND_TYPES.values() for shape in (kind.parameters, kind.data)]
     assert {shape.__name__ for shape in shapes} <= definitions.keys()

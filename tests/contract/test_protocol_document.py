@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from broker.contract.codec import decode_acks, decode_commands, decode_controls, decode_feedbacks, decode_status
+from broker.contract.codec import (
+    decode_acks,
+    decode_blob_chunks,
+    decode_blob_requests,
+    decode_commands,
+    decode_controls,
+    decode_feedbacks,
+    decode_status,
+)
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -18,6 +26,10 @@ EXAMPLES = [
 
 
 def decoder(example: dict[str, Any]) -> Callable[[bytes], Any]:
+    if "length" in example:
+        return decode_blob_requests
+    if "offset" in example:
+        return decode_blob_chunks
     if "kind" in example:
         return decode_feedbacks
     if "action" in example:
@@ -36,5 +48,5 @@ def test_an_example_is_a_frame(text: str) -> None:
 
 def test_each_kind_of_message_has_an_example() -> None:
     kinds = [json.loads(text).get("kind") for text in EXAMPLES]
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 11
     assert {"accepted", "progress", "gap", "result"} <= set(kinds)

@@ -2,11 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, encode
-from broker.contract.messages import Command, Feedback, Origin, Status
+from broker.contract.codec import (
+    MAX_FRAME_BYTES,
+    decode_acks,
+    decode_blob_chunks,
+    decode_commands,
+    decode_controls,
+    encode,
+)
+from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
 from broker.ledger import CommandState, Ledger
@@ -135,3 +143,42 @@ def test_a_gap_and_a_new_connection_send_again(server: Server, wire: Remembering
     server.connected()
     server.step()
     assert commands(wire.on("command")[0]) == [second.id]
+
+
+def test_agents_get_chunks_in_turn_behind_commands_and_none_while_many_messages_wait(
+    server: Server, ledger: Ledger, wire: RememberingWire, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MAX_BLOB_REQUEST_BYTES))
+    blob = ledger.blobs.put(path)
+    for agent in ("web-01", "web-02"):
+        server.send_command(agent, "upgrade-agent", {"package": vars(blob)}, Origin("me", "test"))
+        for offset in (0, 1000):  # the newer takes the place of the older
+            wanted = BlobRequest(blob.sha256, offset, MAX_BLOB_REQUEST_BYTES)
+            say(server, f"acm/{agent}/blob-request", encode([wanted]))
+    wire.backlog = 100
+    server.step()
+    assert [topic.split("/")[2] for topic, _ in wire.sent] == ["command", "command"]
+    wire.on("command")
+    wire.backlog = 0
+    server.step()
+    assert [topic for topic, _ in wire.sent] == ["acm/web-01/blob-chunk", "acm/web-02/blob-chunk"] * 4
+    server.step()
+    server.step()
+    assert all(len(frame) <= MAX_FRAME_BYTES for _, frame in wire.sent)
+    for agent in ("web-01", "web-02"):
+        chunks = [chunk for frame in wire.on(f"{agent}/blob-chunk") for chunk in decode_blob_chunks(frame)]
+        assert [chunk.offset for chunk in chunks] == [1000, *range(1 << 17, 1 << 20, 1 << 17)]
+        assert b"".join(chunk.data or b"" for chunk in chunks) == path.read_bytes()[1000:]
+
+
+def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: RememberingWire) -> None:
+    good = encode([BlobRequest("0" * 64, 0, 1)])
+    topic = "acm/web-01/blob-request"
+    say(server, topic, b'{"name": "../../etc/passwd", "offset": 0, "length": 1}')
+    server.receive([Delivery(topic, good, True, False, 1, 1)])
+    server.step()
+    assert wire.sent == []
+    say(server, topic, good)
+    server.step()
+    assert [chunk.data for chunk in decode_blob_chunks(wire.on("blob-chunk")[0])] == [None]
