@@ -53,7 +53,7 @@ class BlobStore:
         """Keep a file of at most MAX_BLOB_BYTES and return it as an artifact; raises BlobError."""
         try:
             if not path.is_file():
-                raise BlobError(f"{path} is no file.")
+                raise BlobError(f"{path} is no file that can be stored; name one.")
             if path.stat().st_size > MAX_BLOB_BYTES:
                 raise BlobError(f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
             with path.open("rb") as file:
@@ -82,7 +82,7 @@ class BlobStore:
                     f"The blob {name} is needed by the command {user.id} to {user.agent}, which is not completed; "
                     "cancel that first."
                 )
-            self._hide(connection, row.id)
+            connection.execute(BLOBS.update().where(BLOBS.c.id == row.id).values(sha256=None))
         self._delete_chunks(row.id)
 
     def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
@@ -131,10 +131,6 @@ class BlobStore:
             self._delete_chunks(blob_id)
         return Artifact(blob_url(name), name, size)
 
-    @staticmethod
-    def _hide(connection: sa.Connection, blob_id: str) -> None:
-        connection.execute(BLOBS.update().where(BLOBS.c.id == blob_id).values(sha256=None))
-
     def _drop_abandoned(self) -> None:
         """Delete what a killed process has half stored or half taken away."""
         before = (self._now() - _ABANDONED_AFTER).timestamp()
@@ -148,13 +144,13 @@ class BlobStore:
         """Delete a hidden blob, a few chunks at a time."""
         ours = BLOB_CHUNKS.c.blob == blob_id
         some = sa.select(BLOB_CHUNKS.c.start).where(ours).limit(_ROWS_A_DELETION)
-        starts: Any = True
-        while starts:
+        while True:
             with self._transaction() as connection:
                 starts = connection.scalars(some).all()
+                if not starts:
+                    connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
+                    return
                 connection.execute(BLOB_CHUNKS.delete().where(ours, BLOB_CHUNKS.c.start.in_(starts)))
-        with self._transaction() as connection:
-            connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
 
 
 def _by_name(connection: sa.Connection, name: str) -> Any:

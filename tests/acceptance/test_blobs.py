@@ -152,17 +152,7 @@ def test_the_broker_is_lost_half_way(site: Site, broker: Any, file: Path, fault:
     assert fetching.is_whole()
 
 
-def test_a_blob_that_is_not_there(site: Site, tmp_path: Path) -> None:
-    start_agent(site)
-    name = "0" * 64
-    artifact = json.dumps({"url": blob_url(name), "sha256": name, "size": 5})
-    result = site.result(send(site, tmp_path / "copy", f"artifact={artifact}"))
-    assert result["code"] == "failed"
-    assert f"The server has no blob {name}" in result["message"]
-    assert not (tmp_path / "copy").exists()
-
-
-def test_a_stored_file_is_an_artifact_to_put_into_a_command(site: Site, file: Path) -> None:
+def test_a_command_refers_to_what_was_stored_and_fails_without_it(site: Site, file: Path) -> None:
     artifacts = [acm_blob(site, "put", str(file)).stdout for _ in range(2)]
     assert artifacts[0] == artifacts[1]
     assert len(site.acm("blob", "list")) == 1
@@ -170,3 +160,9 @@ def test_a_stored_file_is_an_artifact_to_put_into_a_command(site: Site, file: Pa
     copy = site.directory / "copy"
     assert site.result(send(site, copy, f"artifact={artifacts[0]}"))["outcome"] == "success"
     assert copy.read_bytes() == file.read_bytes()
+    name = "0" * 64
+    artifact = json.dumps({"url": blob_url(name), "sha256": name, "size": 5})
+    result = site.result(send(site, copy, f"artifact={artifact}"))
+    assert result["code"] == "failed"
+    assert f"The server has no blob {name}" in result["message"]
+    assert not copy.exists()

@@ -5,7 +5,6 @@ import os
 import random
 import tempfile
 import threading
-from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from consumer.errors import DownloadError
 from consumer.handlers.base import Context
 from consumer.partial_files import drop_stale_files
 from consumer.service import NoService
+from tests.fakes.blobs import MemoryBlobs
 from tests.fakes.clock import TurnedClock
 from tests.makers import config
 
@@ -27,30 +27,12 @@ ARTIFACT = Artifact(blob_url(SHA256), SHA256, len(CONTENT))
 FOREVER = float("inf")
 
 
-class Blobs:
-    """A server that is silent from `until` on."""
-
-    def __init__(self, clock: TurnedClock, content: bytes = CONTENT, until: int = len(CONTENT)) -> None:
-        self.clock = clock
-        self.content = content
-        self.until = until
-        self.offsets: list[int] = []
-
-    def read(self, name: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        self.offsets.append(offset)
-        for at in range(offset, self.until, 1000):
-            yield self.content[at : at + 1000]
-        while self.until < size:
-            self.clock.turn(1.0)
-            yield b""
-
-
 @pytest.fixture
 def to(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def downloader(blobs: Blobs | None, state: Path, deadline_s: float = FOREVER) -> Downloader:
+def downloader(blobs: MemoryBlobs | None, state: Path, deadline_s: float = FOREVER) -> Downloader:
     clock = blobs.clock if blobs else TurnedClock()
     context = Context(clock, NoService(), config(state=str(state)), "i", blobs=blobs)
     assert context.downloader().partial == state / "downloads"
@@ -64,7 +46,7 @@ def parts(state: Path) -> list[Path]:
 
 
 def test_a_download_goes_on_where_the_last_one_ended(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
-    blobs = Blobs(clock, until=40_000)
+    blobs = MemoryBlobs(clock, CONTENT, until=40_000)
     with pytest.raises(DownloadError, match="did not end in time"):
         downloader(blobs, tmp_path, deadline_s=30.0).fetch(ARTIFACT, to)
     assert not to.exists()
@@ -77,7 +59,7 @@ def test_a_download_goes_on_where_the_last_one_ended(clock: TurnedClock, tmp_pat
 
 
 def test_a_damaged_part_is_fetched_anew(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
-    blobs = Blobs(clock)
+    blobs = MemoryBlobs(clock, CONTENT)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / f"{SHA256}.part").write_bytes(bytes(70_000))
     downloader(blobs, tmp_path).fetch(ARTIFACT, to)
@@ -87,13 +69,13 @@ def test_a_damaged_part_is_fetched_anew(clock: TurnedClock, tmp_path: Path, to: 
 
 def test_a_file_with_another_hash_is_refused_and_not_kept(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     with pytest.raises(DownloadError, match="is another than the one that was meant"):
-        downloader(Blobs(clock, content=bytes(len(CONTENT))), tmp_path).fetch(ARTIFACT, to)
+        downloader(MemoryBlobs(clock, bytes(len(CONTENT))), tmp_path).fetch(ARTIFACT, to)
     assert (to.exists(), parts(tmp_path)) == (False, [])
 
 
 def test_a_url_that_names_another_file_is_refused(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     with pytest.raises(DownloadError, match=f"blob:{'0' * 64} names another file than the SHA-256 {SHA256}"):
-        downloader(Blobs(clock), tmp_path).fetch(Artifact(blob_url("0" * 64), SHA256, 5), to)
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(Artifact(blob_url("0" * 64), SHA256, 5), to)
 
 
 def test_without_a_server_to_ask_a_blob_is_refused(tmp_path: Path, to: Path) -> None:
@@ -102,7 +84,7 @@ def test_without_a_server_to_ask_a_blob_is_refused(tmp_path: Path, to: Path) -> 
 
 
 def test_a_cancelled_download_ends(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
-    fetching = downloader(Blobs(clock, until=0), tmp_path)
+    fetching = downloader(MemoryBlobs(clock, CONTENT, until=0), tmp_path)
     fetching.cancelled.set()
     with pytest.raises(DownloadError, match="was cancelled"):
         fetching.fetch(ARTIFACT, to)
@@ -110,13 +92,13 @@ def test_a_cancelled_download_ends(clock: TurnedClock, tmp_path: Path, to: Path)
 
 def test_a_place_that_cannot_be_written_is_said_in_a_sentence(clock: TurnedClock, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=f"blob:{SHA256} cannot be fetched: No such file or directory"):
-        downloader(Blobs(clock), tmp_path).fetch(ARTIFACT, tmp_path / "nowhere" / "copy")
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, tmp_path / "nowhere" / "copy")
 
 
 def test_a_file_moves_to_another_file_system(clock: TurnedClock, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
         to = Path(elsewhere, "copy")
-        downloader(Blobs(clock), tmp_path).fetch(ARTIFACT, to)
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, to)
         assert to.read_bytes() == CONTENT
     assert parts(tmp_path) == []
 
@@ -128,7 +110,7 @@ def test_few_parts_are_kept_and_none_for_long(clock: TurnedClock, tmp_path: Path
         part.touch()
         os.utime(part, ((clock.now() - timedelta(days=age)).timestamp(),) * 2)
     with pytest.raises(DownloadError, match="did not end in time"):
-        downloader(Blobs(clock, until=1000), tmp_path, deadline_s=1.0).fetch(ARTIFACT, to)
+        downloader(MemoryBlobs(clock, CONTENT, until=1000), tmp_path, deadline_s=1.0).fetch(ARTIFACT, to)
     names = sorted(part.name for part in parts(tmp_path))
     assert names == sorted(["0.part", "1.part", "2.part", f"{SHA256}.part"])
     drop_stale_files(tmp_path / "downloads", clock.now() + timedelta(days=5.5))

@@ -145,7 +145,7 @@ def test_a_blob_is_taken_away_when_no_command_needs_it(ledger: Ledger, path: Pat
 
 
 def test_what_is_no_file_or_too_large_is_refused(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(BlobError, match="is no file"):
+    with pytest.raises(BlobError, match="is no file that can be stored"):
         ledger.blobs.put(tmp_path)
     large = tmp_path / "large"
     large.touch()

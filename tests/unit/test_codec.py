@@ -15,13 +15,24 @@ from broker.contract.codec import (
     MAX_FRAME_BYTES,
     DecodeError,
     decode_acks,
+    decode_blob_chunks,
+    decode_blob_requests,
     decode_commands,
     decode_controls,
     decode_feedbacks,
     decode_status,
     encode,
 )
-from broker.contract.messages import Ack, Command, Feedback, Origin, Sequence
+from broker.contract.messages import (
+    MAX_BLOB_CHUNK_BYTES,
+    Ack,
+    BlobChunk,
+    BlobRequest,
+    Command,
+    Feedback,
+    Origin,
+    Sequence,
+)
 from broker.contract.states import FeedbackKind
 
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -276,3 +287,32 @@ def test_a_status_counts_from_nought_and_stands_alone() -> None:
         decode_status(json.dumps({**status, "queue_depth": -1}).encode())
     with pytest.raises(DecodeError, match="status"):
         decode_status(json.dumps([status]).encode())
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"offset": 0',
+        '"offset": 0, "size": 1, "data": "AAAA"',
+        '"offset": 0, "size": 9, "data": "A!=="',
+        '"offset": 0, "size": 9, "data": ""',
+        '"offset": -1, "size": 9, "data": "AAAA"',
+        '"offset": 0, "data": "AAAA"',
+    ],
+)
+def test_a_chunk_of_a_blob_has_an_error_or_data_within_its_size(members: str) -> None:
+    with pytest.raises(DecodeError):
+        decode_blob_chunks(f'{{"name": "{"a" * 64}", {members}}}'.encode())
+
+
+def test_the_largest_chunk_of_a_blob_fits_into_a_frame() -> None:
+    chunk = BlobChunk("a" * 64, 2**40, 2**41, b"\xff" * MAX_BLOB_CHUNK_BYTES)
+    frame = encode([chunk])
+    assert len(frame) <= MAX_FRAME_BYTES
+    assert decode_blob_chunks(frame) == [chunk]
+
+
+@pytest.mark.parametrize(("name", "offset", "length"), [("a" * 63, 0, 1), ("a" * 64, -1, 1), ("a" * 64, 0, 1 << 21)])
+def test_a_request_for_a_blob_keeps_to_its_bounds(name: str, offset: int, length: int) -> None:
+    with pytest.raises(DecodeError):
+        decode_blob_requests(encode([BlobRequest(name, offset, length)]))
