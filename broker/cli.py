@@ -1,63 +1,60 @@
 """acm: sends commands, shows what became of them, and runs the server."""
 
-import contextlib
-import getpass
-import os
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from broker.arguments import InvalidArgument, parse_duration, read_parameters, with_default_wait
-from broker.cli_blobs import blob_app, put_files
+from broker.arguments import InvalidArgument, with_default_wait
+from broker.cli_blobs import blob_app
 from broker.cli_ca import ca_app
-from broker.cli_common import ConfigOption, JsonOption, LedgerOption, configure_logs, on_signals, print_json
+from broker.cli_common import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    configure_logs,
+    on_signals,
+    open_ledger_of,
+    print_json,
+)
 from broker.cli_enrolment import enroll_app
+from broker.cli_groups import group_app
+from broker.cli_operations import operation_app
+from broker.cli_send import SEND_EXAMPLES, send
 from broker.cli_tokens import token_app
+from broker.cli_types import types
 from broker.config import ConfigurationError, load_config
-from broker.contract.messages import Origin
-from broker.contract.states import Outcome
-from broker.contract.topics import InvalidName, check_agent_name
+from broker.contract.commands import InvalidParameters
+from broker.contract.topics import InvalidName
 from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
-from broker.ledger import CommandState, Ledger, LedgerRow
+from broker.ledger import CommandState, LedgerRow
 from broker.mosquitto import EmbeddedMosquitto
-from broker.server_process import ServerProcess, open_ledger
+from broker.server_process import ServerProcess
+from broker.targets import UnknownAgent
 from broker.views import agent_json, agents_table, command_json, command_panel, commands_table
+from broker.waiting import CommandFailed, WaitTimeout
 
 __all__ = ["app", "main"]
-
-_POLL_S = 0.05
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Command a fleet of agents, and know what became of it."
 )
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded MQTT broker.")
 app.add_typer(broker_app, name="broker")
+app.command(epilog=SEND_EXAMPLES)(send)
+app.add_typer(group_app, name="group")
+app.add_typer(operation_app, name="operation")
+app.command(epilog="Example: acm types --json")(types)
 app.add_typer(ca_app, name="ca")
 app.add_typer(token_app, name="token")
 app.add_typer(enroll_app)
 app.add_typer(blob_app, name="blob")
 
 CommandId = Annotated[str, typer.Argument(metavar="ID", help="The command's id.")]
-
-
-class UnknownAgent(BrokerError):
-    """No agent of this name was ever seen."""
-
-
-class CommandFailed(BrokerError):
-    """The command that was waited for was completed with the outcome error."""
-
-
-class WaitTimeout(BrokerError):
-    """The result did not come in the time that the user gave."""
 
 
 @app.command(epilog="Example: acm server --broker mqtt://127.0.0.1:1883 --ledger sqlite:////var/lib/acm/ledger.db")
@@ -74,75 +71,19 @@ def server(
         process.run()
 
 
-@app.command(
-    epilog="Examples: acm send web-01 restart-agent --wait | "
-    "acm send web-01 get-agent-configuration section=service --expires-in 10m --json"
-)
-def send(
-    agent: Annotated[str, typer.Argument(help="The agent's name.")],
-    command_type: Annotated[str, typer.Argument(metavar="TYPE", help="The command type.")],
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; a value that is JSON is taken as such."),
-    ] = None,
-    parameters: Annotated[
-        str | None, typer.Option("--parameters", metavar="JSON|@FILE", help="All parameters as a JSON object.")
-    ] = None,
-    files: Annotated[
-        list[str] | None,
-        typer.Option("--file", metavar="KEY=FILE", help="Store a file as a blob and refer to it by this parameter."),
-    ] = None,
-    expires_in: Annotated[
-        str | None, typer.Option("--expires-in", metavar="DURATION", help="Do not begin it later than this: 10m.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="DURATION", help="How long it may run: 30s.")
-    ] = None,
-    wait: Annotated[
-        str | None, typer.Option("--wait", metavar="[SECONDS]", help="Wait for the result, 60 seconds if not said.")
-    ] = None,
-    allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Also send to an agent that was never seen.")
-    ] = False,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Put a command into the ledger; the running server sends it. With --wait the outcome is the exit code."""
-    given = read_parameters(pairs or [], parameters)
-    expires_in_s, timeout_s, wait_s = (text and parse_duration(text) for text in (expires_in, timeout, wait))
-    with _ledger(config, ledger) as opened:
-        if not allow_unknown:
-            _check_known(opened, agent)
-        given |= put_files(opened.blobs, files or [])
-        command = opened.add_command(
-            agent, command_type, given, _origin(), expires_in_s=expires_in_s or None, timeout_s=timeout_s or None
-        )
-        row = opened.get(command.id)
-        if wait_s:
-            row = _wait(opened, row, wait_s, quiet=as_json)
-    if as_json:
-        print_json(command_json(row))
-    elif wait_s:
-        Console().print(command_panel(row))
-    else:
-        typer.echo(row.command.id)
-    if wait_s:
-        _judge(row, wait_s)
-
-
 @app.command(epilog="Example: acm commands --agent web-01 --state completed --json")
 def commands(
     agent: Annotated[str | None, typer.Option("--agent", help="Only this agent's.")] = None,
     state: Annotated[CommandState | None, typer.Option("--state", help="Only those in this state.")] = None,
+    operation: Annotated[str | None, typer.Option("--operation", metavar="ID", help="Only this operation's.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many, the newest.")] = 100,
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the commands, the newest first."""
-    with _ledger(config, ledger) as opened:
-        rows = opened.commands(agent, state, limit)
+    with open_ledger_of(config, ledger) as opened:
+        rows = opened.commands(agent, state, operation, limit)
     if as_json:
         print_json([command_json(row) for row in rows])
     else:
@@ -154,7 +95,7 @@ def show(
     command_id: CommandId, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False
 ) -> None:
     """Show one command, its state and its result."""
-    with _ledger(config, ledger) as opened:
+    with open_ledger_of(config, ledger) as opened:
         _print_command(opened.get(command_id), as_json)
 
 
@@ -163,14 +104,14 @@ def cancel(
     command_id: CommandId, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False
 ) -> None:
     """Ask for a command to be cancelled, whether it waits or runs; its result says what came of that."""
-    with _ledger(config, ledger) as opened:
+    with open_ledger_of(config, ledger) as opened:
         _print_command(opened.request_cancel(command_id), as_json)
 
 
 @app.command(epilog="Example: acm agents --json")
 def agents(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the agents with the last status that each has published."""
-    with _ledger(config, ledger) as opened:
+    with open_ledger_of(config, ledger) as opened:
         rows = opened.agents()
     if as_json:
         print_json([agent_json(row) for row in rows])
@@ -195,63 +136,6 @@ def run_broker(
             raise BrokerError(f"Mosquitto ended by itself; its log is {mosquitto.log_path}.")
 
 
-def _wait(ledger: Ledger, row: LedgerRow, wait_s: float, *, quiet: bool) -> LedgerRow:
-    """Follow the command until it is completed or the time is over, with a live line of its state for people."""
-    end = monotonic() + wait_s
-    pause = threading.Event()
-    with _live_line(quiet) as tell:
-        while row.state is not CommandState.COMPLETED and monotonic() < end:
-            tell(f"{row.command.type} on {row.agent}: {row.state}")
-            pause.wait(_POLL_S)
-            row = ledger.get(row.command.id)
-    return row
-
-
-@contextlib.contextmanager
-def _live_line(quiet: bool) -> Iterator[Callable[[str], None]]:
-    if quiet:
-        yield lambda line: None
-        return
-    with Console(stderr=True).status("") as line:
-        yield line.update
-
-
-def _judge(row: LedgerRow, wait_s: float) -> None:
-    if row.result is None:
-        raise WaitTimeout(
-            f"No result after {wait_s:g} s: the command is {row.state}. It stays so until it is completed; "
-            f"look with `acm show {row.command.id}`."
-        )
-    if row.result["outcome"] != Outcome.SUCCESS:
-        raise CommandFailed(f"{row.command.type} on {row.agent} ended in an error ({row.result.get('code')}).")
-
-
-def _check_known(ledger: Ledger, agent: str) -> None:
-    check_agent_name(agent)
-    known = [row.name for row in ledger.agents()]
-    if agent not in known:
-        raise UnknownAgent(
-            f"No agent {agent!r} was ever seen; `acm agents` lists them, --allow-unknown sends all the same."
-        )
-
-
-def _origin() -> Origin:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return Origin(name=f"{user}@{socket.gethostname()}", module="acm")
-
-
-@contextlib.contextmanager
-def _ledger(config: Path | None, url: str | None) -> Iterator[Ledger]:
-    ledger = open_ledger(load_config(config, {"ledger": url}).ledger)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
 def _print_command(row: LedgerRow, as_json: bool) -> None:
     if as_json:
         print_json(command_json(row))
@@ -262,6 +146,7 @@ def _print_command(row: LedgerRow, as_json: bool) -> None:
 _EXIT_CODES: dict[type[BrokerError], ExitCode] = {
     InvalidArgument: ExitCode.USAGE,
     InvalidName: ExitCode.USAGE,
+    InvalidParameters: ExitCode.USAGE,
     ConfigurationError: ExitCode.CONFIGURATION,
     CommandFailed: ExitCode.COMMAND_ERROR,
     WaitTimeout: ExitCode.WAIT_TIMEOUT,

@@ -1,8 +1,6 @@
 """`acm blob`: the files that agents fetch over MQTT."""
 
-import json
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +10,8 @@ from rich.console import Console
 
 from broker.arguments import InvalidArgument
 from broker.blobs import BlobStore
-from broker.cli_common import ConfigOption, JsonOption, LedgerOption
-from broker.config import load_config
+from broker.cli_common import ConfigOption, JsonOption, LedgerOption, open_ledger_of, print_json
 from broker.contract.messages import JsonObject
-from broker.ledger import Ledger
-from broker.server_process import open_ledger
 from broker.views import blob_json, blobs_table
 
 __all__ = ["blob_app", "put_files"]
@@ -31,17 +26,17 @@ def put(
     ledger: LedgerOption = None,
 ) -> None:
     """Store a file beside the ledger and print, as JSON, the artifact that commands refer to it by."""
-    with _opened(config, ledger) as opened:
-        typer.echo(json.dumps(msgspec.to_builtins(opened.blobs.put(file))))
+    with open_ledger_of(config, ledger) as opened:
+        print_json(msgspec.to_builtins(opened.blobs.put(file)))
 
 
 @blob_app.command("list", epilog="Example: acm blob list --json")
 def list_blobs(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the stored files, the newest first."""
-    with _opened(config, ledger) as opened:
+    with open_ledger_of(config, ledger) as opened:
         rows = opened.blobs.rows()
     if as_json:
-        typer.echo(json.dumps([blob_json(row) for row in rows]))
+        print_json([blob_json(row) for row in rows])
     else:
         Console().print(blobs_table(rows))
 
@@ -53,7 +48,7 @@ def rm(
     ledger: LedgerOption = None,
 ) -> None:
     """Take a stored file away; refused while a command that is not completed refers to it."""
-    with _opened(config, ledger) as opened:
+    with open_ledger_of(config, ledger) as opened:
         opened.blobs.remove(name.removeprefix("blob:"))
 
 
@@ -66,7 +61,3 @@ def put_files(blobs: BlobStore, pairs: Iterable[str]) -> JsonObject:
             raise InvalidArgument(f"--file {pair[:80]!r} is not KEY=FILE.")
         parameters[key] = msgspec.to_builtins(blobs.put(Path(file)))
     return parameters
-
-
-def _opened(config: Path | None, url: str | None) -> closing[Ledger]:
-    return closing(open_ledger(load_config(config, {"ledger": url}).ledger))

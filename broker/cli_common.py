@@ -1,9 +1,12 @@
 """What the parts of acm's command line share: options, output, logs and signals."""
 
 import contextlib
+import getpass
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +15,33 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-__all__ = ["ConfigOption", "JsonOption", "LedgerOption", "configure_logs", "on_signals", "print_json"]
+from broker.config import load_config
+from broker.contract.messages import Origin
+from broker.ledger import Ledger
+from broker.server_process import open_ledger
+
+__all__ = [
+    "AllowUnknownOption",
+    "ConfigOption",
+    "JsonOption",
+    "LedgerOption",
+    "WaitOption",
+    "configure_logs",
+    "on_signals",
+    "open_ledger_of",
+    "origin_of_user",
+    "print_json",
+]
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
 LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="Database URL, for example sqlite:////var/lib/acm/ledger.db.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Also take an agent that was never seen.")]
+WaitOption = Annotated[
+    str | None, typer.Option("--wait", metavar="[SECONDS]", help="Wait for the result, 60 seconds if not said.")
+]
 
 
 def print_json(document: Any) -> None:
@@ -49,3 +72,22 @@ def on_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def open_ledger_of(config: Path | None, url: str | None) -> Iterator[Ledger]:
+    """Open the ledger that flag, environment or file name, for the block."""
+    ledger = open_ledger(load_config(config, {"ledger": url}).ledger)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def origin_of_user() -> Origin:
+    """Return who asks: the user that runs acm, on this machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return Origin(name=f"{user}@{socket.gethostname()}", module="acm")

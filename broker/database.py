@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.errors import BrokerError
+from broker.migrations import bring_up_to_date
 
 __all__ = ["Database", "LedgerError"]
 
@@ -34,7 +35,7 @@ class Database:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
         with self.transaction() as connection:
-            metadata.create_all(connection)
+            bring_up_to_date(connection, metadata)
 
     def close(self) -> None:
         """Give the database connections back."""

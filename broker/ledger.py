@@ -16,14 +16,17 @@ from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin,
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
+from broker.groups import GroupBook
 from broker.ids import new_id
-from broker.ledger_tables import AGENTS, COMMANDS, METADATA, STRAY_RESULTS, Cancel, CommandState
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState
+from broker.operations import Operation, OperationBook
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _SERVER = "server"
+_AGENTS_AT_ONCE = 50
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
 
 
@@ -72,7 +75,7 @@ def resend_wait(attempts: int) -> float:
 class Ledger:
     """The commands, results and agents below one database URL. Several processes may use the same database.
 
-    The files that commands refer to are in `blobs`.
+    The files that commands refer to are in `blobs`; `groups` and `operations` are kept beside them.
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
     """
 
@@ -81,6 +84,8 @@ class Ledger:
         self._database = Database(url, METADATA)
         self._transaction = self._database.transaction
         self.blobs = BlobStore(self._transaction, now)
+        self.groups = GroupBook(self._transaction)
+        self.operations = OperationBook(self._transaction)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -103,15 +108,38 @@ class Ledger:
         Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse to read.
         """
         check_agent_name(agent)
-        created_at = self._now()
-        expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
-        draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
-        body = encode([draft])
-        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
+        draft, body = self._draft(command_type, parameters, origin, expires_in_s, timeout_s)
         with self._transaction() as connection:
-            sequence = self._next_sequence(connection, agent)
-            connection.execute(COMMANDS.insert().values(**self._new_row(draft, agent, sequence, body)))
-        return replace(draft, sequence=sequence)
+            return self._append(connection, agent, draft, body)
+
+    def add_operation(
+        self,
+        agents: Listing[str],
+        target: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Operation:
+        """Append one command for each agent, under one operation id; `target` says in words whom it is for.
+
+        Written in transactions of some tens of commands, so that a server at work need not wait long. Raises as
+        `add_command` does, and then nothing is written.
+        """
+        for agent in agents:
+            check_agent_name(agent)
+        draft, _ = self._draft(command_type, parameters, origin, expires_in_s, timeout_s)
+        operation = Operation(new_id(), command_type, target, len(agents), draft.created_at)
+        with self._transaction() as connection:
+            connection.execute(OPERATIONS.insert().values(**_operation_row(operation)))
+        for first in range(0, len(agents), _AGENTS_AT_ONCE):
+            with self._transaction() as connection:
+                for agent in agents[first : first + _AGENTS_AT_ONCE]:
+                    own = replace(draft, id=new_id())
+                    self._append(connection, agent, own, encode([own]), operation.id)
+        return operation
 
     def request_cancel(self, command_id: str) -> LedgerRow:
         """Ask the agent to cancel the command; nothing changes when it is completed. Raises UnknownCommand."""
@@ -120,20 +148,33 @@ class Ledger:
             connection.execute(wanted.values(cancel=Cancel.TO_SEND))
             return self._get(connection, command_id)
 
+    def cancel_operation(self, operation_id: str) -> int:
+        """Ask for every open command of an operation to be cancelled; return how many. Raises UnknownOperation."""
+        self.operations.get(operation_id)
+        wanted = COMMANDS.update().where(COMMANDS.c.operation_id == operation_id, _OPEN)
+        with self._transaction() as connection:
+            return connection.execute(wanted.values(cancel=Cancel.TO_SEND)).rowcount
+
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
         with self._transaction() as connection:
             return self._get(connection, command_id)
 
     def commands(
-        self, agent: str | None = None, state: CommandState | None = None, limit: int = 1000
+        self,
+        agent: str | None = None,
+        state: CommandState | None = None,
+        operation_id: str | None = None,
+        limit: int | None = 1000,
     ) -> list[LedgerRow]:
-        """Return the newest commands, newest first."""
+        """Return the newest commands, newest first; all of them where `limit` is None."""
         query = COMMANDS.select().order_by(COMMANDS.c.created_at.desc(), COMMANDS.c.number.desc()).limit(limit)
         if agent is not None:
             query = query.where(COMMANDS.c.agent == agent)
         if state is not None:
             query = query.where(COMMANDS.c.state == state)
+        if operation_id is not None:
+            query = query.where(COMMANDS.c.operation_id == operation_id)
         with self._transaction() as connection:
             return [_ledger_row(row) for row in connection.execute(query)]
 
@@ -144,6 +185,11 @@ class Ledger:
             waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
             rows = connection.execute(AGENTS.select().order_by(AGENTS.c.name)).all()
         return [AgentRow(row.name, _status(row.status), _moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
+
+    def agent_names(self) -> list[str]:
+        """Return the names of the agents that spoke or were sent a command, in order."""
+        with self._transaction() as connection:
+            return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
 
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first."""
@@ -248,6 +294,30 @@ class Ledger:
         self._update_agent(connection, agent, next_number=row.next_number + 1)
         return Sequence(row.epoch, row.next_number)
 
+    def _draft(
+        self,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        expires_in_s: float | None,
+        timeout_s: float | None,
+    ) -> tuple[Command, bytes]:
+        """Return a command without a number, and encoded; raises DecodeError if an agent would refuse to read it."""
+        created_at = self._now()
+        expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
+        draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
+        body = encode([draft])
+        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
+        return draft, body
+
+    def _append(
+        self, connection: sa.Connection, agent: str, draft: Command, body: bytes, operation_id: str | None = None
+    ) -> Command:
+        sequence = self._next_sequence(connection, agent)
+        row = self._new_row(draft, agent, sequence, body)
+        connection.execute(COMMANDS.insert().values(**row, operation_id=operation_id))
+        return replace(draft, sequence=sequence)
+
     @staticmethod
     def _new_row(command: Command, agent: str, sequence: Sequence, body: bytes) -> dict[str, Any]:
         return {
@@ -304,11 +374,11 @@ class Ledger:
             return []
         body = encode([result]).decode()
         ours = COMMANDS.update().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent, _OPEN)
-        if not connection.execute(ours.values(**self._completion(body, result.digest))).rowcount:
+        if not connection.execute(ours.values(**self._completion(result, body, result.digest))).rowcount:
             self._record_second_result(connection, agent, result, body)
         return [Ack(result.command_id, result.digest)]
 
-    def _completion(self, body: str, digest: str) -> dict[str, Any]:
+    def _completion(self, result: Feedback, body: str, digest: str) -> dict[str, Any]:
         return {
             "state": CommandState.COMPLETED,
             "to_send": False,
@@ -316,6 +386,7 @@ class Ledger:
             "completed_at": self._now().timestamp(),
             "digest": digest,
             "result": body,
+            "outcome": result.outcome,
         }
 
     def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> None:
@@ -372,7 +443,7 @@ class Ledger:
         for row in connection.execute(lost).all():
             result = self._lost_result(_command(row), agent, generation)
             done = COMMANDS.update().where(COMMANDS.c.id == row.id)
-            connection.execute(done.values(**self._completion(encode([result]).decode(), _SERVER)))
+            connection.execute(done.values(**self._completion(result, encode([result]).decode(), _SERVER)))
 
     def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
         return Feedback(
@@ -409,3 +480,13 @@ def _ledger_row(row: Any) -> LedgerRow:
     result = None if row.result is None else msgspec.json.decode(row.result)
     cancelling = row.cancel != Cancel.NO
     return LedgerRow(_command(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))
+
+
+def _operation_row(operation: Operation) -> dict[str, Any]:
+    return {
+        "id": operation.id,
+        "type": operation.command_type,
+        "target": operation.target,
+        "size": operation.size,
+        "created_at": operation.created_at.timestamp(),
+    }

@@ -4,7 +4,18 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-__all__ = ["AGENTS", "BLOBS", "BLOB_CHUNKS", "COMMANDS", "METADATA", "STRAY_RESULTS", "Cancel", "CommandState"]
+__all__ = [
+    "AGENTS",
+    "BLOBS",
+    "BLOB_CHUNKS",
+    "COMMANDS",
+    "GROUP_MEMBERS",
+    "METADATA",
+    "OPERATIONS",
+    "STRAY_RESULTS",
+    "Cancel",
+    "CommandState",
+]
 
 
 class CommandState(StrEnum):
@@ -57,10 +68,31 @@ COMMANDS = sa.Table(
     sa.Column("completed_at", sa.Float),
     sa.Column("digest", sa.String(128)),
     sa.Column("result", sa.Text),
+    sa.Column("outcome", sa.String(8)),
+    sa.Column("operation_id", sa.String(36)),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
     sa.Index("commands_cancel", "cancel"),
     sa.Index("commands_of_agent", "agent", "state"),
+    sa.Index("commands_of_operation", "operation_id"),
+)
+
+# A command sent to many agents at once; `target` says to whom in the user's words, `size` to how many.
+OPERATIONS = sa.Table(
+    "operations",
+    METADATA,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("type", sa.String(128), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+)
+
+GROUP_MEMBERS = sa.Table(
+    "group_members",
+    METADATA,
+    sa.Column("group", sa.String(64), primary_key=True),
+    sa.Column("agent", sa.String(64), primary_key=True, index=True),
 )
 
 # Results that answer no open command of ours: kept apart, never in place of a result that was there first.

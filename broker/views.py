@@ -13,6 +13,7 @@ from broker.blobs import BlobRow
 from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
+from broker.operations import Operation, Progress
 
 __all__ = [
     "agent_json",
@@ -23,6 +24,10 @@ __all__ = [
     "command_panel",
     "commands_table",
     "iso",
+    "operation_facts",
+    "operation_json",
+    "operation_view",
+    "operations_table",
 ]
 
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
@@ -132,3 +137,41 @@ def _clean(text: str) -> str:
 def iso(moment: datetime | None) -> str | None:
     """Return a time in UTC as RFC 3339 writes it."""
     return moment.isoformat().replace("+00:00", "Z") if moment else None
+
+
+def operation_facts(operation: Operation) -> JsonObject:
+    """Return an operation as JSON, without its commands."""
+    return {
+        "id": operation.id,
+        "type": operation.command_type,
+        "target": operation.target,
+        "size": operation.size,
+        "created_at": iso(operation.created_at),
+    }
+
+
+def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> JsonObject:
+    """Return an operation, its counts by state and its commands as JSON."""
+    commands = [command_json(row) for row in rows]
+    return {"operation": operation_facts(operation), "counts": progress.counts(), "commands": commands}
+
+
+def operations_table(operations: list[Operation]) -> Table:
+    """Return the operations as a table."""
+    whole_id = Column("id", min_width=36)
+    table = Table(whole_id, "type", "for", "agents", "created (UTC)", title=f"{len(operations)} operations")
+    for operation in operations:
+        created = f"{operation.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(operation.id, _clean(operation.command_type), operation.target, str(operation.size), created)
+    return table
+
+
+def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> RenderableType:
+    """Return an operation's counts, and each agent's outcome with the first words of its message."""
+    counts = ", ".join(f"{count} {state}" for state, count in progress.counts().items())
+    title = f"{_clean(operation.command_type)} for {operation.target}: {counts}"
+    table = Table("agent", Column("id", min_width=36), "state", "outcome", "message", title=title)
+    for row in sorted(rows, key=lambda row: row.agent):
+        message = _clean((row.result or {}).get("message", ""))
+        table.add_row(row.agent, row.command.id, str(row.state), _outcome(row), Text(message))
+    return table

@@ -1,6 +1,7 @@
 """What the steps of the demonstration share: the programs, a listener on the wire, and how a command is shown."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -94,6 +95,24 @@ def tool(*arguments: str) -> Any:
     if not done.stdout.strip():
         raise SystemExit(f"The demonstration failed: {' '.join(arguments)}: {done.stderr}")
     return json.loads(done.stdout)
+
+
+def run_tool(module: str, *arguments: str) -> int:
+    """Run acm or acm-agent as a person does, shown with its command line; return its exit code."""
+    name = {"broker": "acm", "consumer": "acm-agent"}[module]
+    console.print(f"[dim]$[/dim] {name} {' '.join(arguments)}", highlight=False)
+    environment = {**os.environ, "COLUMNS": str(console.width)}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    console.out(done.stdout.rstrip())
+    if done.returncode:
+        console.out(done.stderr.strip().splitlines()[-1])
+    return done.returncode
 
 
 def show_hops(hops: Hops, command_id: str) -> None:

@@ -96,6 +96,19 @@ class Site:
         assert check is None or done.returncode == check, (done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout) if done.stdout.strip() else None
 
+    def acm_text(self, *arguments: str) -> str:
+        """Run acm as a person does, on a screen of 160 columns, and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "broker", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "ACM_LEDGER": self.ledger, "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
     def send(self, agent: str, command_type: str, *arguments: str) -> str:
         return str(self.acm("send", agent, command_type, *arguments)["id"])
 

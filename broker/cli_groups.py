@@ -1,0 +1,59 @@
+"""acm group: which agents are addressed together."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from broker.cli_common import AllowUnknownOption, ConfigOption, JsonOption, LedgerOption, open_ledger_of, print_json
+from broker.targets import check_known
+
+__all__ = ["group_app"]
+
+group_app = typer.Typer(no_args_is_help=True, help="Groups of agents, to be addressed together.")
+
+Group = Annotated[str, typer.Argument(help="The group's name; it exists while it has members.")]
+Agents = Annotated[list[str], typer.Argument(metavar="AGENT...", help="The agents' names.")]
+
+
+@group_app.command(epilog="Example: acm group add edge web-01 web-02")
+def add(
+    group: Group,
+    agents: Agents,
+    allow_unknown: AllowUnknownOption = False,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+) -> None:
+    """Add agents to a group."""
+    with open_ledger_of(config, ledger) as opened:
+        if not allow_unknown:
+            check_known(opened, agents)
+        opened.groups.add(group, agents)
+        _say_members(group, opened.groups.members(group))
+
+
+@group_app.command(epilog="Example: acm group remove edge web-02")
+def remove(group: Group, agents: Agents, config: ConfigOption = None, ledger: LedgerOption = None) -> None:
+    """Take agents out of a group."""
+    with open_ledger_of(config, ledger) as opened:
+        opened.groups.remove(group, agents)
+        _say_members(group, opened.groups.members(group))
+
+
+@group_app.command("list", epilog="Example: acm group list --json")
+def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+    """List the groups with their members."""
+    with open_ledger_of(config, ledger) as opened:
+        groups = opened.groups.all()
+    if as_json:
+        print_json(groups)
+        return
+    table = Table("group", "agents", title=f"{len(groups)} groups")
+    for group, agents in groups.items():
+        table.add_row(group, ", ".join(agents))
+    Console().print(table)
+
+
+def _say_members(group: str, agents: list[str]) -> None:
+    typer.echo(f"In {group}: {', '.join(agents)}." if agents else f"Nobody is in {group}.")

@@ -1,0 +1,28 @@
+"""One command for many agents: two more of them, a group, a pattern, and the counts of the operation."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from scripts.demo.stage import Stage, console, program, run_tool, tool, wait_for
+
+_MORE = ("edge-01", "edge-02")
+
+
+def show_fanout(stage: Stage, url: str) -> None:
+    console.rule("[bold]One command for many agents[/bold]", align="left")
+    with _more_agents(stage, url):
+        run_tool("broker", "group", "add", "edge", *_MORE)
+        run_tool("broker", "send", "--group", "edge", "restart-agent", "--wait", "40")
+        run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--wait", "40")
+
+
+@contextmanager
+def _more_agents(stage: Stage, url: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name in _MORE:
+            words = ["run", "--agent", name, "--broker", url, "--state", str(stage.directory / name)]
+            stack.enter_context(program(["-m", "consumer", *words], stage.directory / f"{name}.log"))
+        wait_for(
+            lambda: {row["agent"] for row in tool("broker", "agents") if row["online"]} >= set(_MORE), "the agents"
+        )
+        yield

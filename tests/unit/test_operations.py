@@ -1,0 +1,161 @@
+"""Operations, groups and targets, on a ledger in memory."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from broker.arguments import InvalidArgument
+from broker.contract.codec import DecodeError
+from broker.contract.messages import Origin
+from broker.contract.states import ErrorCode, Outcome
+from broker.contract.topics import InvalidName
+from broker.ledger import CommandState, Ledger
+from broker.operations import Progress, UnknownOperation
+from broker.targets import Target, UnknownAgent, resolve_target
+from tests.fakes.clock import TurnedClock
+from tests.makers import result
+
+ME = Origin("me", "test")
+
+
+@pytest.fixture
+def ledger(clock: TurnedClock) -> Iterator[Ledger]:
+    ledger = Ledger("sqlite://", now=clock.now)
+    for agent in ("db-01", "web-01", "web-02"):
+        ledger.add_command(agent, "start-agent", {}, ME)
+    yield ledger
+    ledger.close()
+
+
+def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01", "db-01"], "two", "restart-agent", {}, ME, timeout_s=5.0)
+    rows = ledger.commands(operation_id=operation.id)
+    assert {(row.agent, row.command.sequence and row.command.sequence.number) for row in rows} == {
+        ("web-01", 2),
+        ("db-01", 2),
+    }
+    assert {row.command.timeout_s for row in rows} == {5.0}
+    assert (operation.size, operation.target) == (2, "two")
+    assert ledger.operations.get(operation.id) == operation
+    assert ledger.operations.newest(9) == [operation]
+
+
+def test_more_agents_than_one_transaction_takes(ledger: Ledger) -> None:
+    agents = [f"edge-{number:03d}" for number in range(450)]
+    operation = ledger.add_operation(agents, "edge-*", "restart-agent", {}, ME)
+    assert {row.agent for row in ledger.commands(operation_id=operation.id, limit=None)} == set(agents)
+    assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 450})
+
+
+def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Ledger) -> None:
+    with pytest.raises(DecodeError):
+        ledger.add_operation(["web-01"], "web-01", "x" * 200, {}, ME)
+    with pytest.raises(InvalidName):
+        ledger.add_operation(["web-01", "No Name"], "two", "restart-agent", {}, ME)
+    assert ledger.operations.newest(9) == []
+    assert len(ledger.commands()) == 3
+
+
+def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    by_agent = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
+    ledger.record_feedback("db-01", [result(by_agent["db-01"])])
+    bad = replace(result(by_agent["web-01"]), outcome=Outcome.ERROR, code=ErrorCode.FAILED)
+    ledger.record_feedback("web-01", [bad])
+    progress = ledger.operations.progress(operation.id)
+    assert progress == Progress({CommandState.QUEUED: 1}, succeeded=1, failed=1)
+    assert (progress.done, progress.completed) == (False, 2)
+    assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
+
+
+def test_commands_that_were_never_written_are_counted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.ledger._AGENTS_AT_ONCE", 1)
+    append, written = ledger._append, []
+
+    def killed_at_the_second(*arguments: Any) -> Any:
+        if written:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        return append(*arguments)
+
+    monkeypatch.setattr(ledger, "_append", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    (operation,) = ledger.operations.newest(9)
+    assert ledger.operations.progress(operation.id).counts() == {"queued": 1, "unwritten": 1}
+
+
+def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
+    ledger.record_feedback("db-01", [result(done.command.id)])
+    assert ledger.cancel_operation(operation.id) == 1
+    cancelled = [row.agent for row in ledger.commands(operation_id=operation.id) if row.cancel_requested]
+    assert cancelled == ["web-01"]
+
+
+@pytest.mark.parametrize("call", ["get", "progress"])
+def test_an_unknown_operation_is_named(ledger: Ledger, call: str) -> None:
+    with pytest.raises(UnknownOperation, match="'nothing'; `acm operation list`"):
+        getattr(ledger.operations, call)("nothing")
+    with pytest.raises(UnknownOperation):
+        ledger.cancel_operation("nothing")
+
+
+def test_groups(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-02", "web-01", "web-01"])
+    ledger.groups.add("all", ["web-01"])
+    assert ledger.groups.all() == {"all": ["web-01"], "edge": ["web-01", "web-02"]}
+    ledger.groups.remove("edge", ["web-01", "unknown"])
+    assert ledger.groups.members("edge") == ["web-02"]
+    assert ledger.groups.members("nothing") == []
+    with pytest.raises(InvalidName, match="'Edge' is not a group name"):
+        ledger.groups.add("Edge", ["web-01"])
+
+
+@pytest.mark.parametrize(
+    ("names", "agents"),
+    [
+        ("web-*", ["web-01", "web-02"]),
+        ("web-0[2-9]", ["web-02"]),
+        ("db-01,web-*,web-01", ["db-01", "web-01", "web-02"]),
+        ("web-02, db-01", ["web-02", "db-01"]),
+    ],
+)
+def test_names_and_patterns(ledger: Ledger, names: str, agents: list[str]) -> None:
+    target = resolve_target(ledger, names, None, everyone=False, allow_unknown=False)
+    assert (target.agents, target.single) == (agents, False)
+
+
+def test_one_name_all_and_a_group(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-02"])
+    one = resolve_target(ledger, "web-01", None, everyone=False, allow_unknown=False)
+    everyone = resolve_target(ledger, None, None, everyone=True, allow_unknown=False)
+    group = resolve_target(ledger, None, "edge", everyone=False, allow_unknown=False)
+    new = resolve_target(ledger, "new-01", None, everyone=False, allow_unknown=True)
+    assert one == Target(["web-01"], "web-01", single=True)
+    assert everyone == Target(["db-01", "web-01", "web-02"], "all agents")
+    assert group == Target(["web-02"], "group edge")
+    assert new == Target(["new-01"], "new-01", single=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "group", "everyone", "error", "says"),
+    [
+        (None, None, False, InvalidArgument, "in one way"),
+        ("web-01", "edge", False, InvalidArgument, "in one way"),
+        (None, "edge", True, InvalidArgument, "in one way"),
+        ("mail-*", None, False, UnknownAgent, "No agent is meant by 'mail-\\*'"),
+        (None, "nobody", False, UnknownAgent, "'group nobody'"),
+        (None, "No Body", False, InvalidName, "not a group name"),
+        ("web-01,mail-01", None, False, UnknownAgent, "'mail-01' was ever seen"),
+        ("web-01,", None, False, InvalidName, "'' is not an agent name"),
+    ],
+)
+def test_whom_nobody_can_mean(
+    ledger: Ledger, names: str | None, group: str | None, everyone: bool, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False)
