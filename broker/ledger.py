@@ -256,11 +256,16 @@ class Ledger:
         return acks
 
     def record_status(self, status: Status) -> None:
-        """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once."""
+        """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once.
+
+        Groups that the agent says it is in, other than those it said before, replace the ledger's.
+        """
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
             self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
+            if status.groups is not None and status.groups != _groups_in(before.status):
+                self.groups.set_groups(connection, status.agent, status.groups)
             returned = status.online and not (before.online and before.incarnation == status.incarnation)
             if returned:
                 self._rewind(connection, status.agent)
@@ -469,6 +474,11 @@ def _moment(seconds: float | None) -> datetime | None:
 
 def _status(text: str | None) -> Status | None:
     return None if text is None else msgspec.json.decode(text, type=Status)
+
+
+def _groups_in(status: str | None) -> tuple[str, ...] | None:
+    known = _status(status)
+    return known.groups if known else None
 
 
 def _command(row: Any) -> Command:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker.contract.messages import Status
 from consumer.config import AgentConfig
+from consumer.groups import Groups
 from consumer.ports import Clock, CommandStore, Service
 from consumer.service import ChildService
 
@@ -34,6 +35,7 @@ class StatusBoard:
         self._store = store
         self._service = service
         self._clock = clock
+        self._groups = Groups(Path(config.state))
         self._incarnation = incarnation
         self._supported_types = supported_types
         self._version = version("agent-command-manager")
@@ -61,6 +63,7 @@ class StatusBoard:
             supported_types=self._supported_types,
             accepts_unsigned=self._config.accept_unsigned,
             service={"kind": service.kind, "running": service.running} if service else None,
+            groups=self._groups.current,
             last_error=self.last_error,
         )
 

@@ -158,7 +158,8 @@ class Control(DataClassJsonMixin):
 class Status(DataClassJsonMixin):
     """The agent's retained word about itself; the last will replaces it by one with `online` false.
 
-    `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored.
+    `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
+    are those that the agent was told to be in; absent when it was never told.
     """
 
     agent: str
@@ -176,6 +177,7 @@ class Status(DataClassJsonMixin):
     supported_types: tuple[str, ...] = field(default=(), metadata=config(encoder=list))
     accepts_unsigned: bool = False
     service: JsonObject | None = _optional()
+    groups: tuple[str, ...] | None = _optional(list)
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 

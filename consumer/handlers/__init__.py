@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import get_agent_configuration, restart_agent, start_agent, stop_agent
+from consumer.handlers import get_agent_configuration, restart_agent, set_group, start_agent, stop_agent
 from consumer.handlers.base import Handler
 
 __all__ = ["HANDLERS", "handler_table"]
@@ -11,6 +11,7 @@ __all__ = ["HANDLERS", "handler_table"]
 HANDLERS: tuple[Handler, ...] = (
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,
+    set_group.HANDLER,
     start_agent.HANDLER,
     stop_agent.HANDLER,
 )

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from broker.contract.commands import COMMAND_TYPES, parse_parameters
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.restart_agent import RestartAgentData
+from broker.contract.commands.set_group import SetGroupData
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
 from consumer.config import ServiceConfig
 from consumer.errors import HandlerTableError, ServiceError
+from consumer.files import write_durably
+from consumer.groups import Groups
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import AgentRestart, Context, Interruption, Result
 from consumer.handlers.get_agent_configuration import mask_secrets
@@ -147,3 +150,28 @@ def test_one_section_of_the_configuration() -> None:
     unknown = execute("get-agent-configuration", {"section": "nose"}, context())
     assert isinstance(unknown, Result)
     assert (unknown.code, "agent, broker" in unknown.message) == (ErrorCode.INVALID, True)
+
+
+def test_an_agent_remembers_its_groups(tmp_path: Path) -> None:
+    around = context(config=config(state=str(tmp_path)))
+    assert Groups(tmp_path).current is None
+    done = execute("set-group", {"groups": ["web", "edge", "web"]}, around)
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, SetGroupData(("web", "edge")))
+    assert Groups(tmp_path).current == ("web", "edge")
+    execute("set-group", {"groups": []}, around)
+    assert Groups(tmp_path).current == ()
+
+
+def test_a_group_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(InvalidParameters, match="groups"):
+        execute("set-group", {"groups": ["../x"]}, context())
+
+
+def test_groups_are_seen_as_soon_as_they_are_set_and_an_unreadable_file_is_none(tmp_path: Path) -> None:
+    shown = Groups(tmp_path)
+    assert shown.current is None
+    Groups(tmp_path).set(("web",))
+    assert shown.current == ("web",)
+    write_durably(tmp_path / "groups.json", b"{")
+    assert shown.current is None

@@ -8,7 +8,7 @@ import pytest
 
 from broker.arguments import InvalidArgument
 from broker.contract.codec import DecodeError
-from broker.contract.messages import Origin
+from broker.contract.messages import Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
 from broker.ledger import CommandState, Ledger
@@ -113,6 +113,20 @@ def test_groups(ledger: Ledger) -> None:
     assert ledger.groups.members("nothing") == []
     with pytest.raises(InvalidName, match="'Edge' is not a group name"):
         ledger.groups.add("Edge", ["web-01"])
+
+
+def test_what_an_agent_says_of_its_groups_replaces_the_servers_list_once(ledger: Ledger) -> None:
+    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
+    ledger.groups.add("old", ["web-01"])
+    ledger.record_status(replace(said, groups=None))
+    assert ledger.groups.all() == {"old": ["web-01"]}
+    ledger.record_status(said)
+    assert ledger.groups.all() == {"edge": ["web-01"]}
+    ledger.groups.add("new", ["web-01"])
+    ledger.record_status(said)
+    assert ledger.groups.all() == {"edge": ["web-01"], "new": ["web-01"]}
+    ledger.record_status(replace(said, groups=()))
+    assert ledger.groups.all() == {}
 
 
 @pytest.mark.parametrize(

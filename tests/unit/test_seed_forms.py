@@ -132,7 +132,7 @@ def test_parameters_become_the_dataclass_of_their_type() -> None:
     assert parse("get-agent-configuration", {"section": "mqtt"}) == GetAgentConfiguration("mqtt")
 
 
-@pytest.mark.parametrize("command_type", COMMAND_TYPES)
+@pytest.mark.parametrize("command_type", ["restart-agent", "get-agent-configuration"])
 def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> None:
     wrapped = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
     assert parse(command_type, wrapped, seed_form=True) == parse(command_type, {})

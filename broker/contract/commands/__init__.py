@@ -9,6 +9,7 @@ import msgspec
 
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
+from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.messages import JsonObject
@@ -29,6 +30,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     {
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
+        "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
     }

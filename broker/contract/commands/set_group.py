@@ -1,0 +1,25 @@
+"""`set-group`: its parameters and the data of its result."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["GroupName", "SetGroup", "SetGroupData"]
+
+GroupName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+_Groups = Annotated[tuple[GroupName, ...], msgspec.Meta(max_length=64)]
+
+
+@dataclass(frozen=True)
+class SetGroup:
+    """Make the agent a member of these groups and of no others; the server hears of it by the agent's status."""
+
+    groups: _Groups
+
+
+@dataclass(frozen=True)
+class SetGroupData:
+    """The groups that the agent is in."""
+
+    groups: tuple[str, ...]

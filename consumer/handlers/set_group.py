@@ -1,0 +1,18 @@
+"""set-group: the agent is in these groups; its status tells the server."""
+
+from broker.contract.commands.set_group import SetGroup, SetGroupData
+from broker.contract.messages import Command
+from consumer.groups import Groups
+from consumer.handlers.base import Context, Handler, Interruption, Result
+
+__all__ = ["HANDLER"]
+
+
+def _execute(command: Command, parameters: SetGroup, context: Context) -> Result:
+    groups = tuple(dict.fromkeys(parameters.groups))
+    Groups(context.state).set(groups)
+    said = f"The agent is in the groups: {', '.join(groups)}." if groups else "The agent is in no group."
+    return Result(said, SetGroupData(groups))
+
+
+HANDLER = Handler("set-group", Interruption.RERUN, SetGroup, _execute)
