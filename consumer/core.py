@@ -11,6 +11,7 @@ import structlog
 from broker.contract.codec import DecodeError, decode_acks, decode_controls
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
+from consumer.active_response.responses import ActiveResponses
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
 from consumer.errors import StoreFull
@@ -44,6 +45,7 @@ class Surroundings:
     wake: Callable[[], None]
     chores: Listing[Chore] = ()
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    responses: ActiveResponses | None = None
 
 
 class AgentCore:
@@ -74,7 +76,15 @@ class AgentCore:
         self._housekeeping_at = 0.0
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
+            Context(
+                around.clock,
+                around.service,
+                config,
+                incarnation,
+                restarted_by,
+                observer=around.observer,
+                responses=around.responses,
+            ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
