@@ -28,7 +28,15 @@ from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, Ledger, LedgerRow
 from broker.mosquitto import EmbeddedMosquitto
 from broker.server_process import ServerProcess, open_ledger
-from broker.views import agent_json, agents_table, command_json, command_panel, commands_table
+from broker.views import (
+    active_responses_table,
+    agent_json,
+    agents_table,
+    command_json,
+    command_panel,
+    commands_table,
+    pending_reversals,
+)
 
 __all__ = ["app", "main"]
 
@@ -171,6 +179,24 @@ def agents(config: ConfigOption = None, ledger: LedgerOption = None, as_json: Js
         _print_json([agent_json(row) for row in rows])
     else:
         Console().print(agents_table(rows))
+
+
+@app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
+def active_responses(
+    agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what active responses did that will be taken back, as each agent's last status says."""
+    with _ledger(config, ledger) as opened:
+        if agent is not None:
+            _check_known(opened, agent)
+        rows = [row for row in opened.agents() if agent in (None, row.name)]
+    if as_json:
+        _print_json([{"agent": row.name, **it.to_dict()} for row in rows for it in pending_reversals(row)])
+    else:
+        Console().print(active_responses_table(rows))
 
 
 @broker_app.command("run", epilog="Example: acm broker run --port 1883 --data /var/lib/acm/broker")

@@ -9,11 +9,19 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from broker.contract.messages import JsonObject
+from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 
-__all__ = ["agent_json", "agents_table", "command_json", "command_panel", "commands_table"]
+__all__ = [
+    "active_responses_table",
+    "agent_json",
+    "agents_table",
+    "command_json",
+    "command_panel",
+    "commands_table",
+    "pending_reversals",
+]
 
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
 _KEPT = {ord("\n"): "\n", ord("\t"): "\t"}
@@ -59,6 +67,22 @@ def agents_table(rows: list[AgentRow]) -> Table:
         shown = (status.version, str(status.queue_depth), status.running_command, status.last_error) if status else ()
         version, queue, running, error = (_clean(text or "") for text in (shown or ("", "", "", "")))
         table.add_row(row.name, online, version, queue, running, str(row.open_commands), error)
+    return table
+
+
+def pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:
+    """Return what the agent's last status says is active and will be taken back."""
+    return row.status.pending_reversals if row.status else ()
+
+
+def active_responses_table(rows: list[AgentRow]) -> Table:
+    """Return what is active on these agents as a table; nothing that an agent says can control the terminal."""
+    count = sum(row.status.pending_reversal_count for row in rows if row.status)
+    table = Table("agent", "script", "keys", "reverses at (UTC)", "state", "command", title=f"{count} active responses")
+    for row in rows:
+        for it in pending_reversals(row):
+            words = (row.name, it.script, ", ".join(it.keys), f"{it.reverses_at:%Y-%m-%d %H:%M:%S}", it.state)
+            table.add_row(*(Text(_clean(word)) for word in (*words, it.command_id)))
     return table
 
 
