@@ -34,8 +34,16 @@ from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, LedgerRow
 from broker.mosquitto import EmbeddedMosquitto
 from broker.server_process import ServerProcess
-from broker.targets import UnknownAgent
-from broker.views import agent_json, agents_table, command_json, command_panel, commands_table
+from broker.targets import UnknownAgent, check_known
+from broker.views import (
+    active_responses_table,
+    agent_json,
+    agents_table,
+    command_json,
+    command_panel,
+    commands_table,
+    pending_reversals,
+)
 from broker.waiting import CommandFailed, WaitTimeout
 
 __all__ = ["app", "main"]
@@ -117,6 +125,24 @@ def agents(config: ConfigOption = None, ledger: LedgerOption = None, as_json: Js
         print_json([agent_json(row) for row in rows])
     else:
         Console().print(agents_table(rows))
+
+
+@app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
+def active_responses(
+    agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what active responses did that will be taken back, as each agent's last status says."""
+    with open_ledger_of(config, ledger) as opened:
+        if agent is not None:
+            check_known(opened, [agent])
+        rows = [row for row in opened.agents() if agent in (None, row.name)]
+    if as_json:
+        print_json([{"agent": row.name, **it.to_dict()} for row in rows for it in pending_reversals(row)])
+    else:
+        Console().print(active_responses_table(rows))
 
 
 @broker_app.command("run", epilog="Example: acm broker run --port 1883 --data /var/lib/acm/broker")

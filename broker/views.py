@@ -10,12 +10,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from broker.blobs import BlobRow
-from broker.contract.messages import JsonObject
+from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 from broker.operations import Operation, Progress
 
 __all__ = [
+    "active_responses_table",
     "agent_json",
     "agents_table",
     "blob_json",
@@ -28,6 +29,7 @@ __all__ = [
     "operation_json",
     "operation_view",
     "operations_table",
+    "pending_reversals",
 ]
 
 _CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
@@ -89,6 +91,22 @@ def blobs_table(rows: list[BlobRow]) -> Table:
     for row in rows:
         added = f"{row.added_at:%Y-%m-%d %H:%M}"
         table.add_row(row.artifact.sha256, str(row.artifact.size), added, _clean(row.file_name))
+    return table
+
+
+def pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:
+    """Return what the agent's last status says is active and will be taken back."""
+    return row.status.pending_reversals if row.status else ()
+
+
+def active_responses_table(rows: list[AgentRow]) -> Table:
+    """Return what is active on these agents as a table; nothing that an agent says can control the terminal."""
+    count = sum(row.status.pending_reversal_count for row in rows if row.status)
+    table = Table("agent", "script", "keys", "reverses at (UTC)", "state", "command", title=f"{count} active responses")
+    for row in rows:
+        for it in pending_reversals(row):
+            words = (row.name, it.script, ", ".join(it.keys), f"{it.reverses_at:%Y-%m-%d %H:%M:%S}", it.state)
+            table.add_row(*(Text(_clean(word)) for word in (*words, it.command_id)))
     return table
 
 

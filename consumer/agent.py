@@ -15,6 +15,7 @@ import structlog
 from broker.contract.codec import encode
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import MqttConnection
+from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.command_store import DiskCommandStore
 from consumer.comms import AgentCommsClient
 from consumer.config import AgentConfig
@@ -25,7 +26,7 @@ from consumer.handlers.base import Handler
 from consumer.observe import LogObserver, Observer
 from consumer.ports import Clock, Service
 from consumer.service import ChildService, NoService, SystemdService
-from consumer.status import StatusBoard
+from consumer.status import StatusBoard, boot_id
 
 __all__ = ["RESTARTED_BY", "Agent", "SystemClock", "build_service", "replace_process"]
 
@@ -96,9 +97,25 @@ class Agent:
         self._connected = threading.Event()
         self._store = DiskCommandStore.open(Path(config.state), now=clock.now)
         self._service = service or build_service(config, clock)
+        observer, lane = observer or LogObserver(), _Threads()
+        responses = ActiveResponses(
+            config.active_response,
+            Path(config.state) / DIRECTORY,
+            clock,
+            observer,
+            boot_id=boot_id(),
+            lane=lane,
+            wake=lambda: self._connection.wake(),
+        )
         types = tuple(sorted(table))
         board = StatusBoard(
-            config, self._store, self._service, clock, incarnation=self.incarnation, supported_types=types
+            config,
+            self._store,
+            self._service,
+            clock,
+            incarnation=self.incarnation,
+            supported_types=types,
+            responses=responses,
         )
         board.last_error = self._store.damage
         topics = Topics(config.topic_prefix)
@@ -115,10 +132,11 @@ class Agent:
             self._comms,
             self._service,
             clock,
-            _Threads(),
+            lane,
             self._connection.wake,
-            chores=[self._service] if isinstance(self._service, ChildService) else [],
-            observer=observer or LogObserver(),
+            chores=[responses.chore, *([self._service] if isinstance(self._service, ChildService) else [])],
+            observer=observer,
+            responses=responses,
         )
         self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
 

@@ -14,11 +14,16 @@ import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
+from consumer.active_response.allow_list import AllowList
+from consumer.active_response.book import Entry, read_pending
+from consumer.active_response.responses import DIRECTORY
 from consumer.agent import RESTARTED_BY, Agent, replace_process
 from consumer.config import AgentConfig, load_config
-from consumer.errors import ConfigurationError, ConsumerError, StoreError
+from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
 from consumer.exit_codes import ExitCode
 from consumer.queue_reader import read_queue
 
@@ -108,6 +113,45 @@ def queue(
     Console().print(table)
 
 
+@app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")
+def active_responses(
+    state: Annotated[Path, typer.Option("--state", envvar="ACM_STATE", help="State directory of the agent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what active responses did that will be taken back; works while the agent runs."""
+    if not state.is_dir():
+        raise StoreError(f"The state directory {state} is not there.")
+    entries = read_pending(state / DIRECTORY)
+    if as_json:
+        typer.echo(json.dumps([_pending_json(entry) for entry in entries]))
+        return
+    table = Table("script", "keys", "reverses at (UTC)", "failed", "command", title=f"{len(entries)} pending reversals")
+    for row in map(_pending_json, entries):
+        failed = f"{row['attempts']}: {row['failure']}" if row["attempts"] else ""
+        words = (row["script"], ", ".join(row["keys"]), row["reverses_at"], failed, row["command_id"])
+        table.add_row(*(Text(_printable(word)) for word in words))
+    Console().print(table)
+
+
+def _pending_json(entry: Entry) -> JsonObject:
+    reversal = entry.reversal
+    assert reversal is not None
+    return {
+        "script": entry.script,
+        "keys": list(entry.keys),
+        "reverses_at": f"{reversal.due_at:%Y-%m-%dT%H:%M:%SZ}",
+        "confirmed": entry.confirmed,
+        "offence": entry.offence,
+        "attempts": reversal.attempts,
+        "failure": reversal.failure,
+        "command_id": entry.command_id,
+    }
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 @app.command("check-config", epilog="Example: acm-agent check-config --config agent.toml")
 def check_config(
     config: ConfigOption = None,
@@ -117,11 +161,13 @@ def check_config(
 ) -> None:
     """Say whether the configuration can be used."""
     settings: AgentConfig = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
+    if settings.active_response.directory:
+        AllowList.load(settings.active_response)
     typer.echo(f"The configuration of {settings.agent} is good.")
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, ConfigurationError | ActiveResponseError):
         return ExitCode.CONFIGURATION
     return ExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else ExitCode.FAILURE
 

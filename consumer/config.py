@@ -14,7 +14,7 @@ from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.errors import ConfigurationError
 
-__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
+__all__ = ["ActiveResponseConfig", "AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +33,32 @@ class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_bytes: int = 1 << 30
 
 
+class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which scripts may be run. Without `directory` and `allow_list` they are those that the agent brings along.
+
+    `repeated_offenders` are minutes: the first replaces the timeout of a key's 2nd offence, the second that of its 3rd,
+    and so on; the last holds from then on. `script_deadline_s` bounds one run of a script.
+    """
+
+    directory: str | None = None
+    allow_list: str | None = None
+    repeated_offenders: tuple[float, ...] = ()
+    script_deadline_s: float = 10.0
+
+    def check(self) -> None:
+        """Raise ConfigurationError with one sentence when the values do not fit together."""
+        if (self.directory is None) != (self.allow_list is None):
+            raise ConfigurationError("active_response.directory and active_response.allow_list must be set together.")
+        if len(self.repeated_offenders) > 5:
+            raise ConfigurationError("active_response.repeated_offenders has more than 5 numbers of minutes.")
+        if not all(
+            number > 0 and math.isfinite(number) for number in (*self.repeated_offenders, self.script_deadline_s)
+        ):
+            raise ConfigurationError(
+                "active_response.repeated_offenders and active_response.script_deadline_s must be greater than 0."
+            )
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that an agent is told. Durations are in seconds."""
 
@@ -46,6 +72,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     service: ServiceConfig = ServiceConfig()
     download: DownloadConfig = DownloadConfig()
+    active_response: ActiveResponseConfig = ActiveResponseConfig()
 
     def check(self) -> None:
         """Raise ConfigurationError with one sentence when the values do not fit together."""
@@ -62,9 +89,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
         if self.service.kind == "systemd" and not self.service.unit:
             raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
+        self.active_response.check()
 
 
-_SECTIONS = frozenset({"service", "download"})
+_SECTIONS = frozenset({"service", "download", "active_response"})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import structlog
 from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
+from consumer.active_response.responses import ActiveResponses
 from consumer.blobs import BlobReader
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
@@ -47,6 +48,7 @@ class Surroundings:
     wake: Callable[[], None]
     chores: Listing[Chore] = ()
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    responses: ActiveResponses | None = None
 
 
 class AgentCore:
@@ -87,6 +89,7 @@ class AgentCore:
                 restarted_by,
                 observer=around.observer,
                 blobs=self._blobs,
+                responses=around.responses,
             ),
             around.lane,
             default_timeout_s=config.default_timeout_s,

@@ -1,6 +1,7 @@
 """Every error that this package raises."""
 
 __all__ = [
+    "ActiveResponseError",
     "ArchiveError",
     "ConfigurationError",
     "ConsumerError",
@@ -44,6 +45,10 @@ class HandlerTableError(ConsumerError):
 
 class ProgramError(ConsumerError):
     """Another program could not be started, or does not speak as it should."""
+
+
+class ActiveResponseError(ConsumerError):
+    """A script may not be run, or does not speak as an active response should."""
 
 
 class DownloadError(ConsumerError):

@@ -146,6 +146,8 @@ class Program:
         """
         kept = self._stdout.kept
         self._pump(lambda: b"\n" in kept or self._stdout.truncated)
+        if b"\n" not in kept and self._has_ended():
+            self._read_what_is_there()
         line, found, rest = bytes(kept).partition(b"\n")
         if not found:
             if self._stdout.truncated:
@@ -161,6 +163,13 @@ class Program:
         self._close()
         output = Output(self._stdout.text(), self._stderr.text(), self._stdout.truncated or self._stderr.truncated)
         return Ended(self._child.wait(), output, self._overdue)
+
+    def end(self) -> Ended:
+        """End it now, unless it has ended: TERM goes to its group, and KILL after the grace."""
+        if not self._has_ended():
+            self._overdue = True
+            self._end_group()
+        return self.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ import structlog
 from consumer.errors import ServiceError
 from consumer.files import sync_directory
 from consumer.ports import Clock, ServiceState
+from consumer.traces import ChildTrace
 
 __all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
 
@@ -98,33 +99,6 @@ class CallbackService:
 
 
 @dataclass(frozen=True)
-class _Trace:
-    """Remembers the child in a file, so that the next agent finds one that outlived a killed agent."""
-
-    path: Path
-
-    def write(self, pid: int) -> None:
-        self.path.write_text(f"{pid} {_start_time(pid)}")
-
-    def find(self) -> int | None:
-        """Return the process id of a child that still runs; its start time tells it from a reused id."""
-        try:
-            pid, started = self.path.read_text().split()
-        except (OSError, ValueError):
-            return None
-        return int(pid) if started == _start_time(int(pid)) else None
-
-
-def _start_time(pid: int) -> str:
-    """Return field 22 of /proc/PID/stat (proc(5)), or nothing for a process that has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
-@dataclass(frozen=True)
 class _Incarnation:
     child: subprocess.Popen[bytes]
     name: str
@@ -151,7 +125,7 @@ class ChildService:
     ) -> None:
         self._argv = list(argv)
         self._wish = Wish(directory / "service-stopped")
-        self._trace = _Trace(directory / "service.pid")
+        self._trace = ChildTrace(directory / "service.pid")
         self._clock = clock
         self._new_waits = waits
         self._waits = waits()

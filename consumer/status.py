@@ -6,12 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from broker.contract.messages import Status
+from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.groups import Groups
 from consumer.ports import Clock, CommandStore, Service
 from consumer.service import ChildService
 
-__all__ = ["StatusBoard"]
+__all__ = ["StatusBoard", "boot_id"]
 
 _SHORTEST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
@@ -29,6 +30,7 @@ class StatusBoard:
         *,
         incarnation: str,
         supported_types: tuple[str, ...],
+        responses: ActiveResponses | None = None,
     ) -> None:
         self.last_error: str | None = None
         self._config = config
@@ -38,14 +40,16 @@ class StatusBoard:
         self._groups = Groups(Path(config.state))
         self._incarnation = incarnation
         self._supported_types = supported_types
+        self._responses = responses
         self._version = version("agent-command-manager")
-        self._boot_id = _boot_id()
+        self._boot_id = boot_id()
         self._published: Status | None = None
         self._published_at = 0.0
 
     def current(self, running: str | None, *, online: bool = True) -> Status:
         """Return the status of now; `running` is the id of the command that runs."""
         last = self._store.last_sequence
+        responses = self._responses
         service = self._service.state() if isinstance(self._service, ChildService) else None
         return Status(
             agent=self._config.agent,
@@ -64,7 +68,9 @@ class StatusBoard:
             accepts_unsigned=self._config.accept_unsigned,
             service={"kind": service.kind, "running": service.running} if service else None,
             groups=self._groups.current,
-            last_error=self.last_error,
+            pending_reversals=responses.pending() if responses else (),
+            pending_reversal_count=responses.pending_count if responses else 0,
+            last_error=(responses.failure if responses else None) or self.last_error,
         )
 
     def publish_again(self) -> None:
@@ -90,7 +96,8 @@ class StatusBoard:
         return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return what names the machine's boot (random(4)), or `unknown`."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return "unknown"

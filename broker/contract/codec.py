@@ -132,8 +132,8 @@ def decode_feedbacks(frame: bytes, *, max_bytes: int | None = MAX_FRAME_BYTES) -
 
 def decode_status(frame: bytes) -> Status:
     """Return the one status that the frame holds; raises DecodeError."""
-    status = _in_utc(_convert(_parse(frame), Status, "$"), "$")
-    for name in ("last_sequence", "queue_depth", "results_waiting"):
+    status = _reversals_in_utc(_in_utc(_convert(_parse(frame), Status, "$"), "$"))
+    for name in ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count"):
         _check_at_least(0, getattr(status, name), f"$.{name}")
     return status
 
@@ -146,6 +146,14 @@ def decode_blob_requests(frame: bytes) -> list[BlobRequest]:
 def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
     """Return the frame's parts of blobs, each with an error or with data within its size; raises DecodeError."""
     return [_blob_chunk(item, where) for where, item in _items(frame)]
+
+
+def _reversals_in_utc(status: Status) -> Status:
+    times = [
+        _utc(it.reverses_at, f"$.pending_reversals[{i}].reverses_at") for i, it in enumerate(status.pending_reversals)
+    ]
+    pending = tuple(replace(it, reverses_at=time) for it, time in zip(status.pending_reversals, times, strict=True))
+    return replace(status, pending_reversals=pending) if pending else status
 
 
 def _command(item: Any, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:

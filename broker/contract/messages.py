@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from dataclasses_json import DataClassJsonMixin, config
@@ -30,6 +30,7 @@ __all__ = [
     "JsonObject",
     "Origin",
     "Output",
+    "PendingReversal",
     "Sequence",
     "Status",
     "wire_members",
@@ -155,11 +156,26 @@ class Control(DataClassJsonMixin):
 
 
 @dataclass(frozen=True)
+class PendingReversal(DataClassJsonMixin):
+    """An active response that will be taken back: its script, the keys that the script named, and when.
+
+    `state` is `waiting`, or `failed` when the script did not take it back and is not tried again for now.
+    """
+
+    script: str
+    keys: tuple[str, ...]
+    command_id: str
+    state: Literal["waiting", "failed"]
+    reverses_at: datetime = _time()
+
+
+@dataclass(frozen=True)
 class Status(DataClassJsonMixin):
     """The agent's retained word about itself; the last will replaces it by one with `online` false.
 
     `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
     are those that the agent was told to be in; absent when it was never told.
+    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short.
     """
 
     agent: str
@@ -178,6 +194,8 @@ class Status(DataClassJsonMixin):
     accepts_unsigned: bool = False
     service: JsonObject | None = _optional()
     groups: tuple[str, ...] | None = _optional(list)
+    pending_reversals: tuple[PendingReversal, ...] = ()
+    pending_reversal_count: int = 0
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 

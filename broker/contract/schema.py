@@ -40,7 +40,9 @@ _LIMITS: dict[tuple[str, str], JsonObject] = {
     ("Status", "last_sequence"): _AT_LEAST_0,
     ("Status", "queue_depth"): _AT_LEAST_0,
     ("Status", "results_waiting"): _AT_LEAST_0,
+    ("Status", "pending_reversal_count"): _AT_LEAST_0,
     ("Status", "updated_at"): _TIME,
+    ("PendingReversal", "reverses_at"): _TIME,
 }
 
 

@@ -3,12 +3,20 @@
 from collections.abc import Iterable, Mapping
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import get_agent_configuration, restart_agent, set_group, start_agent, stop_agent
+from consumer.handlers import (
+    execute_active_response,
+    get_agent_configuration,
+    restart_agent,
+    set_group,
+    start_agent,
+    stop_agent,
+)
 from consumer.handlers.base import Handler
 
 __all__ = ["HANDLERS", "handler_table"]
 
 HANDLERS: tuple[Handler, ...] = (
+    execute_active_response.HANDLER,
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,
     set_group.HANDLER,

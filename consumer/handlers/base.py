@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
+from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.downloads import Downloader
 from consumer.observe import LogObserver, Observer
@@ -50,7 +51,8 @@ class Context:
 
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set.
     `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps what must
-    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps.
+    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `responses` is None
+    where an agent is put together without active responses.
     """
 
     clock: Clock
@@ -62,6 +64,7 @@ class Context:
     cancelled: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     blobs: Blobs | None = None
+    responses: ActiveResponses | None = None
 
     @property
     def state(self) -> Path:

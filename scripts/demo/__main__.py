@@ -14,6 +14,7 @@ import structlog
 from rich.panel import Panel
 
 from broker.mosquitto import EmbeddedMosquitto
+from scripts.demo.active_response import show_active_response, show_silent_script, write_scripts
 from scripts.demo.fanout import show_fanout
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
 
@@ -58,7 +59,7 @@ def main() -> None:
         argv = json.dumps([sys.executable, "-c", STUBBORN])
         configuration.write_text(
             f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{directory}/agent"\n'
-            f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n'
+            f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n' + write_scripts(directory)
         )
         server = ["-m", "broker", "server", "--broker", url]
         agent = ["-m", "consumer", "run", "--config", str(configuration)]
@@ -76,6 +77,8 @@ def main() -> None:
         stage.send("Restart it, with proof: a new incarnation", "restart-agent")
         stage.send("A verb that no type owns", "make-coffee")
         show_fanout(stage, url)
+        show_active_response(stage)
+        show_silent_script(stage)
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))

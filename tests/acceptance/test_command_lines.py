@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from broker.contract.messages import Origin
+from broker.contract.messages import Origin, PendingReversal, Status
 from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
 from broker.server_process import open_ledger
@@ -98,7 +99,10 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 
 @pytest.mark.parametrize("program", ["broker", "consumer"])
 def test_help_has_examples(run: Run, program: str) -> None:
-    commands = {"broker": ["server", "send", "commands", "show", "cancel", "agents"], "consumer": ["run", "queue"]}
+    commands = {
+        "broker": ["server", "send", "commands", "show", "cancel", "agents", "active-responses"],
+        "consumer": ["run", "queue", "active-responses"],
+    }
     for name in commands[program]:
         shown = run(name, "--help", program=program)
         assert shown.returncode == 0
@@ -112,10 +116,15 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
     assert (good.returncode, good.stdout) == (0, "The configuration of web-01 is good.\n")
     config.write_text(config.read_text() + "acept_unsigned = true\n")
     assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "acept_unsigned")
+    (tmp_path / "allow-list").write_text("block - ../block - 0\n")
+    section = f'[active_response]\ndirectory = "{tmp_path}"\nallow_list = "{tmp_path}/allow-list"\n'
+    config.write_text(config.read_text().replace("acept_unsigned = true\n", section))
+    assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "allow-list:1: '../block'")
 
 
 def test_agent_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
+    assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "is not there")
     words = ["run", "--agent", "web-01", "--broker", "mqtt://127.0.0.1:1", "--state", "/proc/nowhere"]
     assert_one_sentence(run(*words, program="consumer"), 4, "cannot be used")
 
@@ -149,8 +158,13 @@ def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path:
     ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
     command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
     ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
+    pending = PendingReversal(evil, (evil, "[red]"), evil, "waiting", datetime.now(UTC))
+    ledger.record_status(
+        Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)
+    )
     ledger.close()
-    shown = run("show", command.id)
-    assert "gone" in shown.stdout
-    assert "\x1b[2J" not in shown.stdout
-    assert "\x07" not in shown.stdout
+    for shown in (run("show", command.id), run("active-responses", "web-01", COLUMNS="200")):
+        assert "gone" in shown.stdout
+        assert "\x1b[2J" not in shown.stdout
+        assert "\x07" not in shown.stdout
+    assert "[red]" in shown.stdout

@@ -62,6 +62,15 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ('[service]\nkind = "child"', FLAGS, {}, "service.argv is empty"),
         ('[service]\nkind = "systemd"', FLAGS, {}, "service.unit is missing"),
         ('[service]\nkind = "pet"', FLAGS, {}, "pet"),
+        (
+            '[active_response]\ndirectory = "/x"',
+            FLAGS,
+            {},
+            "directory and active_response.allow_list must be set together",
+        ),
+        ("[active_response]\nrepeated_offenders = [1, 2, 3, 4, 5, 6]", FLAGS, {}, "more than 5 numbers of minutes"),
+        ("[active_response]\nrepeated_offenders = [30, 0]", FLAGS, {}, "must be greater than 0"),
+        ("[active_response]\nscript_deadline_s = inf", FLAGS, {}, "must be greater than 0"),
     ],
 )
 def test_a_bad_agent_configuration_is_one_sentence(

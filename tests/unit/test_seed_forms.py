@@ -145,6 +145,8 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
     [
         ("restart-agent", {"force": True}, "restart-agent has no parameter 'force'; it takes no parameters."),
         ("get-agent-configuration", {"part": "x"}, "it takes section."),
+        ("execute-active-response", {"data": "x", "extra_args": []}, "needs the parameter 'script'; it takes alert, "),
+        ("execute-active-response", {"script": "x", "timeout_s": -1}, r"at `\$\.timeout_s`"),
         ("get-agent-configuration", {"section": 1}, r"(?i)expected `str \| null`, got `int` - at `\$\.section`"),
     ],
 )

@@ -1,12 +1,13 @@
 """The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.commands.set_group import SetGroup, SetGroupData
@@ -28,6 +29,7 @@ class CommandType:
 
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     {
+        "execute-active-response": CommandType(ExecuteActiveResponse, ExecuteActiveResponseData),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "set-group": CommandType(SetGroup, SetGroupData),
@@ -54,6 +56,7 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
     ignored = _SEED_WRAPPER if seed_form else frozenset()
     given = {name: value for name, value in parameters.items() if name in known or name not in ignored}
     _refuse_unknown(command_type, [name for name in given if name not in known], known)
+    _refuse_missing(command_type, [name for name in _required(shape) if name not in given], known)
     try:
         return msgspec.convert(given, shape, strict=True)
     except msgspec.ValidationError as error:
@@ -64,6 +67,15 @@ def _refuse_unknown(command_type: str, unknown: list[str], known: list[str]) -> 
     if unknown:
         takes = _listing(known) if known else "no parameters"
         raise InvalidParameters(f"{command_type} has no parameter {unknown[0][:80]!r}; it takes {takes}.")
+
+
+def _refuse_missing(command_type: str, missing: list[str], known: list[str]) -> None:
+    if missing:
+        raise InvalidParameters(f"{command_type} needs the parameter {missing[0]!r}; it takes {_listing(known)}.")
+
+
+def _required(shape: type) -> list[str]:
+    return [field.name for field in fields(shape) if field.default is MISSING and field.default_factory is MISSING]
 
 
 def _listing(names: list[str]) -> str:

@@ -1,0 +1,111 @@
+"""Which scripts may be run: lines `name - executable - timeout` in a file, and the checks of the executable."""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumer.config import ActiveResponseConfig
+from consumer.errors import ActiveResponseError
+
+__all__ = ["AllowList", "Allowed", "check_executable"]
+
+_SHIPPED = Path(__file__).with_name("scripts")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_LONGEST_TIMEOUT_S = 10 * 365 * 86400
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """One line: the executable of a script, and after how many seconds its effect is taken back (0: never)."""
+
+    executable: str
+    timeout_s: int
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """The scripts of one directory by the names under which they may be asked for."""
+
+    directory: Path
+    scripts: dict[str, Allowed]
+
+    @classmethod
+    def load(cls, config: ActiveResponseConfig) -> "AllowList":
+        """Read the file that is configured, or the one shipped; raise ActiveResponseError, naming file and line."""
+        directory = Path(config.directory) if config.directory else _SHIPPED
+        path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
+        try:
+            _refuse_writable(path)
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ActiveResponseError(f"The allow-list {path} cannot be read: {reason}.") from error
+        scripts: dict[str, Allowed] = {}
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not line.startswith("#"):
+                name, allowed = _parse(line, f"{path}:{number}")
+                if name in scripts:
+                    raise ActiveResponseError(f"{path}:{number}: the name {name!r} stands there twice; keep one.")
+                scripts[name] = allowed
+        return cls(directory, scripts)
+
+    def find(self, name: str) -> Allowed:
+        """Return the script of this name, its executable checked; raise ActiveResponseError."""
+        allowed = self.scripts.get(name)
+        if allowed is None:
+            names = ", ".join(sorted(self.scripts)) or "none"
+            raise ActiveResponseError(f"The script {name!r} is not in this agent's allow-list; it has: {names}.")
+        check_executable(self.directory, allowed.executable)
+        return allowed
+
+
+def check_executable(directory: Path, executable: str) -> None:
+    """Raise ActiveResponseError unless this is a file inside the directory that only its owner can change.
+
+    The owner must be root or the agent's own user, for the file and for each directory down to it.
+    """
+    try:
+        inside = directory.resolve(strict=True)
+        path = (inside / executable).resolve(strict=True)
+        if inside not in path.parents:
+            raise ActiveResponseError(f"The script {executable!r} is a link that leaves {directory}.")
+        for place in (path, *path.parents):
+            _refuse_writable(place)
+            if place == inside:
+                break
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ActiveResponseError(
+            f"The script {executable!r} cannot be used: {error.strerror}: {directory}."
+        ) from error
+    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
+        raise ActiveResponseError(f"The script {path} is not an executable file.")
+
+
+def _parse(line: str, where: str) -> tuple[str, Allowed]:
+    parts = [part.strip() for part in line.split(" - ")]
+    if len(parts) != 3:
+        raise ActiveResponseError(
+            f"{where}: write `name - executable - timeout`, as in `firewall-drop - firewall-drop - 600`."
+        )
+    name, executable, timeout = parts
+    for word in (name, executable):
+        if not _PLAIN_NAME.fullmatch(word) or ".." in word:
+            raise ActiveResponseError(
+                f"{where}: {word[:80]!r} is not a plain name; write letters, digits, '.', '_', '-', but no '/' or '..'."
+            )
+    if not (timeout.isascii() and timeout.isdigit() and int(timeout[:12]) <= _LONGEST_TIMEOUT_S):
+        raise ActiveResponseError(f"{where}: {timeout[:80]!r} is not a timeout; write whole seconds, 0 for no timeout.")
+    return name, Allowed(executable, int(timeout))
+
+
+def _refuse_writable(path: Path) -> None:
+    found = path.stat()
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ActiveResponseError(f"{path} can be written by others than its owner; run `chmod go-w {path}`.")
+    if found.st_uid not in (0, os.geteuid()):
+        raise ActiveResponseError(
+            f"{path} belongs to user {found.st_uid}; it must belong to root or to the agent's user."
+        )

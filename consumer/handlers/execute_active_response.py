@@ -1,0 +1,134 @@
+"""execute-active-response: a script of the allow-list acts on an alert, and takes that back when its time is over."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+
+from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
+from broker.contract.messages import Command
+from broker.contract.states import ErrorCode
+from consumer.active_response.book import Entry
+from consumer.active_response.dialogue import Request
+from consumer.active_response.responses import Attempt
+from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.ports import StoredCommand
+from consumer.programs import Bounds
+
+__all__ = ["HANDLER"]
+
+State = Literal["active", "renewed", "done", "not_added", "uncertain"]
+
+_KEYS_SHOWN = 200
+_NO_RESPONSES = Result("This agent was made without active responses.", code=ErrorCode.UNSUPPORTED)
+
+
+def _execute(command: Command, parameters: ExecuteActiveResponse, context: Context) -> Result:
+    if context.responses is None:
+        return _NO_RESPONSES
+    request = Request(
+        command.id,
+        parameters.script,
+        parameters.alert,
+        parameters.extra_args,
+        parameters.timeout_s,
+        command.origin.name,
+    )
+    bounds = Bounds(context.clock, context.deadline, context.cancelled)
+    return _result(request.script, context.responses.run(request, bounds, _service(context)), context)
+
+
+def _service(context: Context) -> dict[str, str]:
+    """Tell the script what the agent manages, for one that restarts it."""
+    service = context.config.service
+    if service.kind == "systemd":
+        return {"ACM_SERVICE_KIND": "systemd", "ACM_SERVICE_UNIT": service.unit or ""}
+    if service.kind == "child":
+        pid = (context.service.state().detail or {}).get("pid", "")
+        return {"ACM_SERVICE_KIND": "child", "ACM_SERVICE_PID": str(pid)}
+    return {"ACM_SERVICE_KIND": "none"}
+
+
+def _probe(stored: StoredCommand, context: Context) -> Result:
+    """Only what was recorded before the script was told to continue can have had an effect that is taken back."""
+    if context.responses is None:
+        return _NO_RESPONSES
+    entry = context.responses.after_crash(stored.command.id)
+    if entry is None:
+        script = str(stored.command.parameters.get("script", ""))
+        message = (
+            "The agent died before the script was told to continue, and nothing will be taken back; "
+            "a script that names no keys may have had its effect all the same."
+        )
+        return Result(message, ExecuteActiveResponseData(script, "not_added"), ErrorCode.INTERRUPTED)
+    if entry.confirmed:
+        return Result(_success(entry.script, entry), _data(entry, entry.state))
+    message = f"The agent died after {entry.script} was told to continue; {_fate(entry)}."
+    return Result(message, _data(entry, "uncertain"), ErrorCode.INTERRUPTED)
+
+
+def _result(script: str, attempt: Attempt, context: Context) -> Result:
+    ended, entry = attempt.ended, attempt.entry
+    good = ended.good and attempt.complaint is None
+    if entry is None:
+        data = ExecuteActiveResponseData(script, "done" if good else "not_added")
+    else:
+        data = _data(entry, entry.state if entry.confirmed else "uncertain")
+    message = _success(script, entry) if good else _error(script, attempt)
+    return Result(message, replace(data, exit_status=ended.exit_status), _code(attempt, context), ended.output)
+
+
+def _data(entry: Entry, state: State) -> ExecuteActiveResponseData:
+    reverses_at = entry.reversal.due_at if entry.reversal else None
+    return ExecuteActiveResponseData(entry.script, state, entry.keys, None, reverses_at, entry.offence)
+
+
+def _success(script: str, entry: Entry | None) -> str:
+    if entry is None:
+        return f"{script} did its work; it named no keys, so nothing will be taken back."
+    whom = _whom(entry)
+    if entry.reversed_at is not None:
+        return f"{script} did its work{whom}, which was taken back at {_time(entry.reversed_at)}."
+    if entry.reversal is None:
+        return f"{script} did its work{whom}; it has no timeout, so nothing will be taken back."
+    until = _time(entry.reversal.due_at)
+    if entry.state == "renewed":
+        return f"{script} was active{whom} already, and is so now until {until}."
+    return f"{script} is active{whom} until {until}."
+
+
+def _error(script: str, attempt: Attempt) -> str:
+    if attempt.complaint is not None:
+        return f"{script} was ended before it was told to continue: {attempt.complaint}"
+    how = attempt.ended.in_words()
+    if attempt.entry is None:
+        return f"{script} {how} before it was told to continue; nothing will be taken back."
+    told = "abort" if attempt.entry.confirmed else "continue"
+    return f"{script} was told to {told} and {how}; {_fate(attempt.entry)}."
+
+
+def _fate(entry: Entry) -> str:
+    if entry.reversed_at is not None:
+        return f"what it may have done was taken back at {_time(entry.reversed_at)}"
+    if entry.reversal is None:
+        return "nothing will be taken back"
+    return f"what it may have done is taken back at {_time(entry.reversal.due_at)}"
+
+
+def _whom(entry: Entry) -> str:
+    words = ", ".join(entry.keys)
+    return f" for {words[:_KEYS_SHOWN]}" if words else ""
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _code(attempt: Attempt, context: Context) -> ErrorCode | None:
+    if attempt.complaint is not None:
+        return ErrorCode.FAILED
+    if attempt.ended.overdue:
+        return ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.TIMED_OUT
+    return None if attempt.ended.good else ErrorCode.FAILED
+
+
+HANDLER = Handler("execute-active-response", Interruption.PROBE, ExecuteActiveResponse, _execute, _probe)
