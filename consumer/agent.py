@@ -24,7 +24,7 @@ from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler
 from consumer.observe import LogObserver, Observer
 from consumer.ports import Clock, Service
-from consumer.service import ChildService, NoService, SystemdService
+from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard
 
 __all__ = ["RESTARTED_BY", "Agent", "SystemClock", "build_service", "replace_process"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from broker.contract.messages import Status
 from consumer.config import AgentConfig
 from consumer.ports import Clock, CommandStore, Service
-from consumer.service import ChildService
+from consumer.services import ChildService
 
 __all__ = ["StatusBoard"]
 

@@ -19,7 +19,7 @@ from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import AgentRestart, Context, Interruption, Result
 from consumer.handlers.get_agent_configuration import mask_secrets
 from consumer.ports import Service, ServiceState, StoredCommand
-from consumer.service import CallbackService, NoService, Wish
+from consumer.services import CallbackService, NoService, Wish
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 

@@ -13,7 +13,7 @@ import pytest
 
 from consumer.agent import SystemClock
 from consumer.errors import ServiceError
-from consumer.service import CallbackService, ChildService, NoService, SystemdService, Wish
+from consumer.services import CallbackService, ChildService, NoService, SystemdService, Wish
 from tests.waiting import wait_for
 
 STUBBORN = (

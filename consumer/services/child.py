@@ -1,4 +1,4 @@
-"""What an agent may manage: nothing (its own process), a child process, a systemd unit, or the embedding program."""
+"""A child process of the agent as the managed service."""
 
 import contextlib
 import os
@@ -14,87 +14,12 @@ from pathlib import Path
 import structlog
 
 from consumer.errors import ServiceError
-from consumer.files import sync_directory
 from consumer.ports import Clock, ServiceState
+from consumer.services.wish import Wish
 
-__all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
+__all__ = ["ChildService"]
 
 _log = structlog.get_logger(__name__)
-
-
-class Wish:
-    """Remembers, across restarts of the agent, that the service is to stay stopped."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the user's last wish was a stopped service."""
-        return self._path.exists()
-
-    def set_stopped(self, stopped: bool) -> None:
-        """Keep the wish durably (fsync of the directory)."""
-        if stopped:
-            self._path.touch()
-        else:
-            self._path.unlink(missing_ok=True)
-        sync_directory(self._path.parent)
-
-
-class NoService:
-    """Nothing beside the agent's own process: start and stop have no object, restart replaces the process itself."""
-
-    def state(self) -> ServiceState:
-        """Return a state of kind `none`."""
-        return ServiceState("none", running=False)
-
-    def start(self, deadline: float) -> ServiceState:
-        """Raise ServiceError: there is nothing to start."""
-        raise ServiceError("This agent manages no service; configure [service] to use start-agent and stop-agent.")
-
-    stop = start
-    restart = start
-
-
-class CallbackService:
-    """The embedding program: the callbacks start and stop it and say its incarnation (None when it does not run)."""
-
-    def __init__(
-        self,
-        start: Callable[[], None],
-        stop: Callable[[], None],
-        incarnation: Callable[[], str | None],
-        wish: Wish,
-    ) -> None:
-        self._start = start
-        self._stop = stop
-        self._incarnation = incarnation
-        self._wish = wish
-
-    def state(self) -> ServiceState:
-        """Ask the program."""
-        incarnation = self._incarnation()
-        return ServiceState("callbacks", incarnation is not None, incarnation)
-
-    def start(self, deadline: float) -> ServiceState:
-        """Start the program unless it runs."""
-        self._wish.set_stopped(False)
-        if not self.state().running:
-            self._start()
-        return self.state()
-
-    def stop(self, deadline: float) -> ServiceState:
-        """Stop the program and remember the wish."""
-        self._wish.set_stopped(True)
-        if self.state().running:
-            self._stop()
-        return self.state()
-
-    def restart(self, deadline: float) -> ServiceState:
-        """Stop, then start."""
-        self.stop(deadline)
-        return self.start(deadline)
 
 
 @dataclass(frozen=True)
@@ -262,50 +187,3 @@ class ChildService:
 def _signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-
-
-class SystemdService:
-    """A systemd unit, by systemctl. Its incarnation is systemd's InvocationID (systemd.exec(5))."""
-
-    def __init__(self, unit: str, clock: Clock, systemctl: str = "systemctl") -> None:
-        self._unit = unit
-        self._clock = clock
-        self._systemctl = systemctl
-
-    def _call(self, *arguments: str, deadline: float) -> str:
-        left = max(0.1, deadline - self._clock.monotonic())
-        try:
-            done = subprocess.run(
-                [self._systemctl, *arguments], capture_output=True, text=True, timeout=left, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ServiceError(f"systemctl {arguments[0]} {self._unit} did not end in time.") from error
-        except OSError as error:
-            raise ServiceError(f"systemctl could not be run: {error.strerror}.") from error
-        if done.returncode:
-            raise ServiceError(f"systemctl {arguments[0]} {self._unit} failed: {done.stderr.strip()[:500]}")
-        return done.stdout
-
-    def state(self) -> ServiceState:
-        """Ask systemd."""
-        deadline = self._clock.monotonic() + 10
-        shown = self._call("show", self._unit, "--property=ActiveState,InvocationID,MainPID", deadline=deadline)
-        values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-        running = values.get("ActiveState") in {"active", "reloading"}
-        incarnation = values.get("InvocationID") if running else None
-        return ServiceState("systemd", running, incarnation, {"unit": self._unit})
-
-    def start(self, deadline: float) -> ServiceState:
-        """Enable and start the unit."""
-        self._call("enable", "--now", self._unit, deadline=deadline)
-        return self.state()
-
-    def stop(self, deadline: float) -> ServiceState:
-        """Disable and stop the unit, so that it stays stopped after a reboot as well."""
-        self._call("disable", "--now", self._unit, deadline=deadline)
-        return self.state()
-
-    def restart(self, deadline: float) -> ServiceState:
-        """Restart the unit."""
-        self._call("restart", self._unit, deadline=deadline)
-        return self.state()
