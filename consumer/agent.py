@@ -49,9 +49,16 @@ def build_service(config: AgentConfig, clock: Clock) -> Service:
     """Return the service that the configuration names."""
     wanted = config.service
     if wanted.kind == "child":
-        return ChildService(wanted.argv, Path(config.state), clock, growing_waits, grace_s=wanted.stop_grace_s)
+        return ChildService(
+            wanted.argv,
+            Path(config.state),
+            clock,
+            growing_waits,
+            grace_s=wanted.stop_grace_s,
+            settle_s=wanted.settle_s,
+        )
     if wanted.kind == "systemd":
-        return SystemdService(wanted.unit or "", clock)
+        return SystemdService(wanted.unit or "", clock, settle_s=wanted.settle_s)
     return NoService()
 
 

@@ -17,7 +17,7 @@ from broker.contract.messages import Output
 from consumer.errors import ProgramError
 from consumer.ports import Clock
 
-__all__ = ["OUTPUT_BYTES", "Bounds", "Ended", "Program", "clean_environment", "run_program"]
+__all__ = ["OUTPUT_BYTES", "Bounds", "Ended", "Program", "clean_environment", "exit_in_words", "run_program"]
 
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
@@ -54,9 +54,14 @@ class Ended:
         """Return how it ended, to go on after the program's name: 'ended with exit status 3'."""
         if self.overdue:
             return "did not end in time and was ended"
-        if self.exit_status < 0:
-            return f"was ended by {signal.Signals(-self.exit_status).name}"
-        return f"ended with exit status {self.exit_status}"
+        return exit_in_words(self.exit_status)
+
+
+def exit_in_words(exit_status: int) -> str:
+    """Return how a program ended by itself, to go on after its name: 'was ended by SIGSEGV'."""
+    if exit_status < 0:
+        return f"was ended by {signal.Signals(-exit_status).name}"
+    return f"ended with exit status {exit_status}"
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

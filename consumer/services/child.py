@@ -8,13 +8,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from consumer.errors import ServiceError
-from consumer.ports import Clock, ServiceState
+from consumer.ports import Clock, ServiceState, Stop
+from consumer.programs import exit_in_words
 from consumer.services.wish import Wish
 
 __all__ = ["ChildService"]
@@ -50,6 +51,12 @@ def _start_time(pid: int) -> str:
 
 
 @dataclass(frozen=True)
+class _Orphan:
+    pid: int
+    told_at: float
+
+
+@dataclass(frozen=True)
 class _Incarnation:
     child: subprocess.Popen[bytes]
     name: str
@@ -73,6 +80,7 @@ class ChildService:
         waits: Callable[[], Iterator[float]],
         *,
         grace_s: float,
+        settle_s: float,
     ) -> None:
         self._argv = list(argv)
         self._wish = Wish(directory / "service-stopped")
@@ -81,10 +89,11 @@ class ChildService:
         self._new_waits = waits
         self._waits = waits()
         self._grace_s = grace_s
+        self._settle_s = settle_s
         self._lock = threading.RLock()
         self._pause = threading.Event()
         self._current: _Incarnation | None = None
-        self._orphan_since: float | None = None
+        self._orphan: _Orphan | None = None
         self._start_at = 0.0
 
     def state(self) -> ServiceState:
@@ -127,61 +136,83 @@ class ChildService:
         self._trace.write(child.pid)
         self._current = _Incarnation(child, uuid.uuid4().hex)
 
-    def _orphan_is_gone(self) -> bool:
-        """End, step by step, the child of an agent that was killed: TERM, and KILL after the grace."""
+    def _orphan_is_gone(self, deadline: float = float("inf")) -> bool:
+        """End the child of a killed agent, step by step: TERM, then KILL after the grace or at the deadline."""
         pid = self._trace.find() if self._current is None else None
-        if pid is None:
-            return True
-        if self._orphan_since is None:
+        orphan, now = self._orphan, self._clock.monotonic()
+        if orphan is None and pid is not None:
             _log.warning("service_outlived_agent", pid=pid)
-            self._orphan_since = self._clock.monotonic()
+            self._orphan = _Orphan(pid, told_at=now)
             _signal_group(pid, signal.SIGTERM)
-        elif self._clock.monotonic() >= self._orphan_since + self._grace_s:
-            _signal_group(pid, signal.SIGKILL)
-        return False
+        elif orphan is not None and (pid is None or now >= min(orphan.told_at + self._grace_s, deadline)):
+            _signal_group(orphan.pid, signal.SIGKILL)  # also what it has left behind in its group
+            self._orphan = orphan if pid else None
+        return pid is None
 
-    def _end_orphan(self) -> None:
-        while not self._orphan_is_gone():
+    def _end_orphan(self, deadline: float) -> None:
+        while not self._orphan_is_gone(deadline):
             self._pause.wait(0.05)
 
     def start(self, deadline: float) -> ServiceState:
-        """Start the child unless it runs, and forget the wish to keep it stopped."""
+        """Start the child unless it runs, and forget the wish to keep it stopped.
+
+        Raises ServiceError when it cannot be started or ends within `settle_s` seconds; `step` then tries it again.
+        """
         with self._lock:
             self._wish.set_stopped(False)
             self._waits = self._new_waits()
             if not self.state().running:
-                self._end_orphan()
+                self._end_orphan(deadline)
                 self._spawn()
+                self._watch_settle(deadline)
             return self.state()
+
+    def _watch_settle(self, deadline: float) -> None:
+        assert self._current is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._current.child.wait(self._at_most(self._settle_s, deadline))
+            raise ServiceError(f"The service was started, but {exit_in_words(status)} at once; it is tried again.")
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the child: TERM to its group, KILL after the grace, at the latest by `deadline`; remember the wish."""
+        """Stop the child as `shut_down` does, and remember the wish to keep it stopped."""
         with self._lock:
             self._wish.set_stopped(True)
-            self.shut_down(deadline)
-            return self.state()
+            stop = self.shut_down(deadline)
+            return replace(self.state(), stop=stop)
 
-    def shut_down(self, deadline: float = float("inf")) -> None:
-        """Stop the child without a wish, as when the agent itself ends."""
+    def shut_down(self, deadline: float = float("inf")) -> Stop | None:
+        """Stop the child without a wish, as when the agent itself ends; None when it did not run.
+
+        TERM goes to its group, and KILL after the grace, at the latest by `deadline`. What it leaves behind in its
+        group is killed.
+        """
         with self._lock:
-            self._end_orphan()
+            self._end_orphan(deadline)
             current = self._current
             if current is None or not current.runs:
-                return
-            child = current.child
-            _signal_group(child.pid, signal.SIGTERM)
-            try:
-                child.wait(max(0.0, min(self._grace_s, deadline - self._clock.monotonic())))
-            except subprocess.TimeoutExpired:
-                _log.warning("service_killed", pid=child.pid, grace_s=self._grace_s)
-                _signal_group(child.pid, signal.SIGKILL)
-                child.wait()
+                return None
+            stop = self._end(current.child, self._at_most(self._grace_s, deadline))
+            _signal_group(current.child.pid, signal.SIGKILL)
+            current.child.wait()
+            return stop
+
+    def _end(self, child: subprocess.Popen[bytes], grace_s: float) -> Stop:
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            _log.warning("service_killed", pid=child.pid, grace_s=grace_s)
+            return Stop(killed=True, grace_s=grace_s)
+        return Stop(killed=False, grace_s=grace_s)
 
     def restart(self, deadline: float) -> ServiceState:
-        """Replace the child by a new one."""
+        """Replace the child by a new one; raises ServiceError as `start` does."""
         with self._lock:
-            self.shut_down(deadline)
-            return self.start(deadline)
+            stop = self.shut_down(deadline)
+            return replace(self.start(deadline), stop=stop)
+
+    def _at_most(self, seconds: float, deadline: float) -> float:
+        return max(0.0, min(seconds, deadline - self._clock.monotonic()))
 
 
 def _signal_group(pid: int, number: int) -> None:
