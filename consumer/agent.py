@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -23,6 +24,7 @@ from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler
 from consumer.observe import LogObserver, Observer
+from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Clock, Service
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard
@@ -83,22 +85,24 @@ class _Threads:
 class Agent:
     """One agent of one state directory. `run` returns when `stop` was called or a new process is wanted.
 
-    `handlers` come in addition to the built-in ones. Raises StoreError or StateDirectoryInUse when the state directory
-    cannot be used, MqttError when the broker's URL is wrong, HandlerTableError when two handlers claim one type.
+    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
+    Raises StoreError or StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is
+    wrong, HandlerTableError when two handlers claim one type.
     """
 
     def __init__(
         self,
         config: AgentConfig,
         *,
-        handlers: Iterable[Handler] = (),
+        handlers: Iterable[Handler[Any]] = (),
+        plug_ins: PlugIns = NO_PLUG_INS,
         service: Service | None = None,
         observer: Observer | None = None,
         restarted_by: str | None = None,
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
-        clock, table = SystemClock(), handler_table([*HANDLERS, *handlers])
+        clock, table = SystemClock(), handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
         self._stopping = threading.Event()
         self._connected = threading.Event()
         self._store = DiskCommandStore.open(Path(config.state), now=clock.now)
@@ -107,7 +111,9 @@ class Agent:
         board = StatusBoard(
             config, self._store, self._service, clock, incarnation=self.incarnation, supported_types=types
         )
-        board.last_error = self._store.damage
+        board.last_error = self._store.damage or plug_ins.problem
+        if plug_ins.problem:
+            _log.error("plug_in_refused", reason=plug_ins.problem)
         topics = Topics(config.topic_prefix)
         self._connection = MqttConnection(
             config.broker,
