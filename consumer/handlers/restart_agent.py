@@ -89,7 +89,7 @@ def _probe_service(stored: StoredCommand, context: Context) -> Result:
     begun, previous = _mark(context).read(stored.command.id)
     if not begun:
         return Result("The agent died before this command restarted the service.", code=ErrorCode.INTERRUPTED)
-    state = _await_running(context)
+    state = _await_settled(context)
     data = RestartAgentData(state.kind, previous, state.incarnation)
     if state.running and state.incarnation != previous:
         return Result("A new incarnation of the service runs, though the agent died while it restarted it.", data)
@@ -97,12 +97,17 @@ def _probe_service(stored: StoredCommand, context: Context) -> Result:
     return Result(f"The agent died while it restarted the service, and {what}.", data, ErrorCode.INTERRUPTED)
 
 
-def _await_running(context: Context) -> ServiceState:
-    """Wait for what is under way: systemd goes on without the agent, and a child is started again by the agent."""
-    while not (state := context.service.state()).running and context.clock.monotonic() < context.deadline:
-        if context.cancelled.wait(_LOOK_S):
-            break
-    return state
+def _await_settled(context: Context) -> ServiceState:
+    """Wait for what is under way: systemd goes on without the agent, and a child is started again by the agent.
+
+    What runs must still run `settle_s` seconds later.
+    """
+    while True:
+        state = context.service.state()
+        hurried = context.cancelled.wait(context.config.service.settle_s if state.running else _LOOK_S)
+        now = context.service.state()
+        if hurried or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
+            return now
 
 
 HANDLER = Handler("restart-agent", Interruption.PROBE, RestartAgent, _execute, _probe)

@@ -24,7 +24,7 @@ from consumer.services import CallbackService, NoService, Wish
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 
-CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",)))
+CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",), settle_s=0.01))
 STORED = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
 ACTS = ["restart-agent", "start-agent", "stop-agent"]
 
