@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -24,8 +25,9 @@ from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler
 from consumer.observe import LogObserver, Observer
+from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Clock, Service
-from consumer.service import ChildService, NoService, SystemdService
+from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard, boot_id
 
 __all__ = ["RESTARTED_BY", "Agent", "SystemClock", "build_service", "replace_process"]
@@ -50,9 +52,16 @@ def build_service(config: AgentConfig, clock: Clock) -> Service:
     """Return the service that the configuration names."""
     wanted = config.service
     if wanted.kind == "child":
-        return ChildService(wanted.argv, Path(config.state), clock, growing_waits, grace_s=wanted.stop_grace_s)
+        return ChildService(
+            wanted.argv,
+            Path(config.state),
+            clock,
+            growing_waits,
+            grace_s=wanted.stop_grace_s,
+            settle_s=wanted.settle_s,
+        )
     if wanted.kind == "systemd":
-        return SystemdService(wanted.unit or "", clock)
+        return SystemdService(wanted.unit or "", clock, settle_s=wanted.settle_s)
     return NoService()
 
 
@@ -77,22 +86,24 @@ class _Threads:
 class Agent:
     """One agent of one state directory. `run` returns when `stop` was called or a new process is wanted.
 
-    `handlers` come in addition to the built-in ones. Raises StoreError or StateDirectoryInUse when the state directory
-    cannot be used, MqttError when the broker's URL is wrong, HandlerTableError when two handlers claim one type.
+    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
+    Raises StoreError or StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is
+    wrong, HandlerTableError when two handlers claim one type.
     """
 
     def __init__(
         self,
         config: AgentConfig,
         *,
-        handlers: Iterable[Handler] = (),
+        handlers: Iterable[Handler[Any]] = (),
+        plug_ins: PlugIns = NO_PLUG_INS,
         service: Service | None = None,
         observer: Observer | None = None,
         restarted_by: str | None = None,
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
-        clock, table = SystemClock(), handler_table([*HANDLERS, *handlers])
+        clock, table = SystemClock(), handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
         self._stopping = threading.Event()
         self._connected = threading.Event()
         self._store = DiskCommandStore.open(Path(config.state), now=clock.now)
@@ -117,7 +128,9 @@ class Agent:
             supported_types=types,
             responses=responses,
         )
-        board.last_error = self._store.damage
+        board.last_error = self._store.damage or plug_ins.problem
+        if plug_ins.problem:
+            _log.error("plug_in_refused", reason=plug_ins.problem)
         topics = Topics(config.topic_prefix)
         self._connection = MqttConnection(
             config.broker,

@@ -23,8 +23,9 @@ from consumer.active_response.book import Entry, read_pending
 from consumer.active_response.responses import DIRECTORY
 from consumer.agent import RESTARTED_BY, Agent, replace_process
 from consumer.config import AgentConfig, load_config
-from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
+from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, HandlerTableError, StoreError
 from consumer.exit_codes import ExitCode
+from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
 
 __all__ = ["app", "main"]
@@ -81,7 +82,7 @@ def run(
     }
     settings = load_config(config, flags)
     _configure_logs(settings.log_level)
-    restarting = Agent(settings, restarted_by=os.environ.pop(RESTARTED_BY, None))
+    restarting = Agent(settings, plug_ins=load_plug_ins(), restarted_by=os.environ.pop(RESTARTED_BY, None))
     with _stopped_by_signals(restarting):
         command_id = restarting.run()
     if command_id is not None:
@@ -159,11 +160,16 @@ def check_config(
     broker: BrokerOption = None,
     state: StateOption = None,
 ) -> None:
-    """Say whether the configuration can be used."""
+    """Say whether the configuration can be used, and the plug-ins that are installed."""
     settings: AgentConfig = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
     if settings.active_response.directory:
         AllowList.load(settings.active_response)
+    plug_ins = load_plug_ins()
+    if plug_ins.problem:
+        raise HandlerTableError(plug_ins.problem)
     typer.echo(f"The configuration of {settings.agent} is good.")
+    for handler in plug_ins.handlers:
+        typer.echo(f"A plug-in brings {handler.command_type}{' in place of ours' if handler.replaces else ''}.")
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -50,7 +51,7 @@ class CommandManager:
         outbox: FeedbackOutbox,
         reports: Reports,
         clock: Clock,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, Handler[Any]],
     ) -> None:
         self._store = store
         self._executor = executor

@@ -13,17 +13,23 @@ import msgspec
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.errors import ConfigurationError
+from consumer.services.systemd import is_unit_name
 
 __all__ = ["ActiveResponseConfig", "AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the agent manages. kind `child` needs `argv`, kind `systemd` needs `unit`; `stop_grace_s` in seconds."""
+    """What the agent manages. kind `child` needs `argv`, kind `systemd` needs `unit`.
+
+    `settle_s`: what ends within so many seconds after its start was not started. `stop_grace_s`: between TERM and KILL
+    for a child; a unit has its own TimeoutStopSec=.
+    """
 
     kind: Literal["none", "child", "systemd"] = "none"
     argv: tuple[str, ...] = ()
     unit: str | None = None
     stop_grace_s: float = 10.0
+    settle_s: float = 1.0
 
 
 class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,14 +88,22 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             parse_url(self.broker)
         except (InvalidName, MqttError) as error:
             raise ConfigurationError(str(error)) from error
-        durations = (self.default_timeout_s, self.kill_grace_s, self.service.stop_grace_s)
+        service = self.service
+        durations = (self.default_timeout_s, self.kill_grace_s, service.stop_grace_s, service.settle_s)
         if not all(seconds > 0 and math.isfinite(seconds) for seconds in durations):
-            raise ConfigurationError("default_timeout_s, kill_grace_s and stop_grace_s must be greater than 0.")
-        if self.service.kind == "child" and not self.service.argv:
+            raise ConfigurationError(
+                "default_timeout_s, kill_grace_s, stop_grace_s and settle_s must be greater than 0."
+            )
+        if service.kind == "child" and not service.argv:
             raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
-        if self.service.kind == "systemd" and not self.service.unit:
+        if service.kind == "systemd" and not service.unit:
             raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
         self.active_response.check()
+        if service.unit is not None and not is_unit_name(service.unit):
+            raise ConfigurationError(
+                f"service.unit is {service.unit[:80]!r}; it must be the full name of a service, as in 'sensor.service' "
+                "or 'sensor@1.service'."
+            )
 
 
 _SECTIONS = frozenset({"service", "download", "active_response"})

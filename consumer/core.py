@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -64,7 +64,7 @@ class AgentCore:
         config: AgentConfig,
         around: Surroundings,
         board: StatusBoard,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, Handler[Any]],
         *,
         incarnation: str,
         restarted_by: str | None = None,

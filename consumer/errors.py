@@ -40,7 +40,7 @@ class ServiceError(ConsumerError):
 
 
 class HandlerTableError(ConsumerError):
-    """Two handlers claim the same command type."""
+    """A handler cannot be used: it does not fit together, or another has its command type."""
 
 
 class ProgramError(ConsumerError):

@@ -1,7 +1,10 @@
 """Files whose content and names are there after a power loss: written aside, fsynced, then renamed."""
 
+import contextlib
 import os
 import shutil
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["free_bytes", "link_durably", "remove_tree", "sync_directory", "sync_tree", "write_durably"]
@@ -9,24 +12,33 @@ __all__ = ["free_bytes", "link_durably", "remove_tree", "sync_directory", "sync_
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace the file by one with this content, whole or not at all; raises OSError."""
-    part = path.with_name(f".{path.name}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with open(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_directory(path.parent)
+    with _replacing(path) as part:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        with open(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def link_durably(link: Path, target: str) -> None:
     """Point the symbolic link at `target` in one step (rename(2)), making the link if need be; raises OSError."""
-    part = link.with_name(f".{link.name}.part")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    part.replace(link)
-    sync_directory(link.parent)
+    with _replacing(link) as part:
+        part.unlink(missing_ok=True)
+        part.symlink_to(target)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give the name to write aside; it becomes `path` when all went well, and leaves nothing behind when not."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
@@ -39,13 +51,17 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_tree(directory: Path) -> None:
-    """Make every file and every name below a directory durable; links are not followed."""
-    for place, _, files in os.walk(directory):
+    """Make every regular file and every name below a directory durable; links are not followed. Raises OSError."""
+    for place, _, files in os.walk(directory, onerror=_fail):
         for name in files:
             path = Path(place, name)
-            if not path.is_symlink():
+            if stat.S_ISREG(path.lstat().st_mode):
                 _sync_file(path)
         sync_directory(Path(place))
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def remove_tree(directory: Path) -> None:

@@ -12,7 +12,18 @@ from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 
-__all__ = ["Blobs", "Chore", "Clock", "CommandStore", "Comms", "Service", "ServiceState", "StoredCommand", "Tombstone"]
+__all__ = [
+    "Blobs",
+    "Chore",
+    "Clock",
+    "CommandStore",
+    "Comms",
+    "Service",
+    "ServiceState",
+    "Stop",
+    "StoredCommand",
+    "Tombstone",
+]
 
 
 class Clock(Protocol):
@@ -146,13 +157,32 @@ class Blobs(Protocol):
 
 
 @dataclass(frozen=True)
+class Stop:
+    """How an incarnation was ended: by TERM, or `killed` because that did not do it within `grace_s` seconds."""
+
+    killed: bool
+    grace_s: float | None = None
+
+    def in_words(self) -> str:
+        """Return a sentence about a killed incarnation, to go on after its name; nothing about one that obeyed."""
+        if not self.killed:
+            return ""
+        waited = "in time" if self.grace_s is None else f"within {self.grace_s:.3g} s"
+        return f"did not end on TERM {waited} and was killed"
+
+
+@dataclass(frozen=True)
 class ServiceState:
-    """What the managed service is doing; `incarnation` differs for each start of it."""
+    """What the managed service is doing; `incarnation` differs for each start of it.
+
+    `stop` is there in what `Service.stop` and `Service.restart` return, where something ran and its end is known.
+    """
 
     kind: str
     running: bool
     incarnation: str | None = None
     detail: JsonObject | None = None
+    stop: Stop | None = None
 
 
 class Chore(Protocol):
@@ -172,7 +202,7 @@ class Service(Protocol):
         """Look at the service."""
 
     def start(self, deadline: float) -> ServiceState:
-        """Start it if it does not run; `deadline` is in seconds of the monotonic clock."""
+        """Start it if it does not run; that it ends at once is an error. `deadline`: seconds of the monotonic clock."""
 
     def stop(self, deadline: float) -> ServiceState:
         """Stop it and remember the wish across restarts of the agent."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import IO, Self
 
@@ -17,7 +18,7 @@ from broker.contract.messages import Output
 from consumer.errors import ProgramError
 from consumer.ports import Clock
 
-__all__ = ["OUTPUT_BYTES", "Bounds", "Ended", "Program", "clean_environment", "run_program"]
+__all__ = ["OUTPUT_BYTES", "Bounds", "Ended", "Program", "clean_environment", "exit_in_words", "run_program"]
 
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
@@ -54,9 +55,15 @@ class Ended:
         """Return how it ended, to go on after the program's name: 'ended with exit status 3'."""
         if self.overdue:
             return "did not end in time and was ended"
-        if self.exit_status < 0:
-            return f"was ended by {signal.Signals(-self.exit_status).name}"
-        return f"ended with exit status {self.exit_status}"
+        return exit_in_words(self.exit_status)
+
+
+def exit_in_words(exit_status: int) -> str:
+    """Return how a program ended by itself, to go on after its name: 'was ended by SIGSEGV'."""
+    if exit_status < 0:
+        names = {each.value: each.name for each in signal.Signals}
+        return f"was ended by {names.get(-exit_status, f'signal {-exit_status}')}"
+    return f"ended with exit status {exit_status}"
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -146,8 +153,6 @@ class Program:
         """
         kept = self._stdout.kept
         self._pump(lambda: b"\n" in kept or self._stdout.truncated)
-        if b"\n" not in kept and self._has_ended():
-            self._read_what_is_there()
         line, found, rest = bytes(kept).partition(b"\n")
         if not found:
             if self._stdout.truncated:
@@ -159,7 +164,6 @@ class Program:
     def wait(self) -> Ended:
         """Wait for its end; at the deadline, or when cancelled, TERM goes to its group, and KILL after the grace."""
         self._pump(lambda: False)
-        self._read_what_is_there()
         self._close()
         output = Output(self._stdout.text(), self._stderr.text(), self._stdout.truncated or self._stderr.truncated)
         return Ended(self._child.wait(), output, self._overdue)
@@ -179,18 +183,20 @@ class Program:
     ) -> None:
         if self._child.returncode is None:
             self._end_group()
-            self._child.wait()
         self._close()
 
     def _pump(self, until: Callable[[], bool]) -> None:
-        """Read its output until that is so, or the program has ended."""
-        while not until() and not self._has_ended():
+        """Read its output until that is so; or until the program has ended, or must be: then to the last word."""
+        while not until():
             left = self._bounds.deadline - self._bounds.clock.monotonic()
+            if self._has_ended():
+                self._read_what_is_there()
+                return
             if left <= 0 or self._bounds.cancelled.is_set():
                 self._overdue = True
                 self._end_group()
-                return
-            self._exchange(min(left, _LOOK_S))
+            else:
+                self._exchange(min(left, _LOOK_S))
 
     def _has_ended(self) -> bool:
         return self._child.poll() is not None
@@ -236,10 +242,13 @@ class Program:
                 self._read(key)
 
     def _end_group(self) -> None:
+        """Let it say its last words between TERM and KILL: one whose output nobody reads cannot end."""
         self._signal_group(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(self._bounds.grace_s)
+        kill_at = monotonic() + self._bounds.grace_s
+        while not self._has_ended() and (left := kill_at - monotonic()) > 0:
+            self._exchange(min(left, _LOOK_S))
         self._signal_group(signal.SIGKILL)  # also for what the leader has left behind in its group
+        self._child.wait()
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.groups import Groups
 from consumer.ports import Clock, CommandStore, Service
-from consumer.service import ChildService
+from consumer.services import ChildService
 
 __all__ = ["StatusBoard", "boot_id"]
 

@@ -1,6 +1,7 @@
 """The handlers, one a command type, and the one table of them."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from consumer.errors import HandlerTableError
 from consumer.handlers import (
@@ -15,7 +16,7 @@ from consumer.handlers.base import Handler
 
 __all__ = ["HANDLERS", "handler_table"]
 
-HANDLERS: tuple[Handler, ...] = (
+HANDLERS: tuple[Handler[Any], ...] = (
     execute_active_response.HANDLER,
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,
@@ -25,11 +26,18 @@ HANDLERS: tuple[Handler, ...] = (
 )
 
 
-def handler_table(handlers: Iterable[Handler]) -> Mapping[str, Handler]:
-    """Return the handlers by command type; raise HandlerTableError if two claim the same one."""
-    table: dict[str, Handler] = {}
+def handler_table(handlers: Iterable[Handler[Any]]) -> Mapping[str, Handler[Any]]:
+    """Return the handlers by command type.
+
+    Raises HandlerTableError if two claim the same one, unless the later says that it `replaces` the earlier, and if one
+    replaces nothing.
+    """
+    table: dict[str, Handler[Any]] = {}
     for handler in handlers:
-        if handler.command_type in table:
+        earlier = table.get(handler.command_type)
+        if handler.replaces and earlier is None:
+            raise HandlerTableError(f"There is no handler for {handler.command_type!r} to replace.")
+        if earlier is not None and (earlier.replaces or not handler.replaces):
             raise HandlerTableError(f"Two handlers claim the command type {handler.command_type!r}; keep one.")
         table[handler.command_type] = handler
     return table

@@ -2,21 +2,24 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.downloads import Downloader
+from consumer.errors import HandlerTableError
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES
 from consumer.ports import Blobs, Clock, Service, StoredCommand
 
 __all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Result"]
+
+P = TypeVar("P")
 
 
 class Interruption(StrEnum):
@@ -77,20 +80,30 @@ class Context:
         return Downloader(self.config.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
 
 
-Execute = Callable[[Command, Any, Context], Result | AgentRestart]
 Probe = Callable[[StoredCommand, Context], Result | AgentRestart]
 
 
 @dataclass(frozen=True)
-class Handler:
+class Handler(Generic[P]):
     """Runs one command type. `parameters` is the dataclass that the command's parameters must fit.
 
-    `probe` is needed where the interruption rule is `probe`. It is called on the next start, on the lane of the
-    commands and with a deadline as `execute` is, so it may wait for what it must see.
+    `probe` is there exactly where the interruption rule is `probe`. It is called on the next start, on the lane of the
+    commands and with a deadline as `execute` is, so it may wait for what it must see. `replaces` says that this handler
+    takes the place of the one that has its type. Raises HandlerTableError when the parts do not fit together.
     """
 
     command_type: str
     interruption: Interruption
-    parameters: type
-    execute: Execute
+    parameters: type[P]
+    execute: Callable[[Command, P, Context], Result | AgentRestart]
     probe: Probe | None = None
+    replaces: bool = False
+
+    def __post_init__(self) -> None:
+        if not is_dataclass(self.parameters):
+            raise HandlerTableError(f"The parameters of the handler for {self.command_type!r} are not a dataclass.")
+        if (self.interruption is Interruption.PROBE) != (self.probe is not None):
+            raise HandlerTableError(
+                f"The handler for {self.command_type!r} has the interruption rule {str(self.interruption)!r}; "
+                "it must have a probe where that is 'probe', and only there."
+            )

@@ -1,37 +1,113 @@
 """restart-agent: the managed service, or the agent's own process where no service is configured, starts anew."""
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from consumer.errors import ServiceError
+from consumer.files import write_durably
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
-from consumer.ports import StoredCommand
+from consumer.handlers.delay import wait_first
+from consumer.ports import ServiceState, StoredCommand
 
 __all__ = ["HANDLER"]
 
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Remembers which command was about to restart the service, and what ran then, for the day when the agent dies."""
+
+    path: Path
+
+    def write(self, command_id: str, incarnation: str | None) -> None:
+        try:
+            write_durably(self.path, json.dumps([command_id, incarnation]).encode())
+        except OSError as error:
+            raise ServiceError(f"The service was not restarted: {self.path}: {error.strerror}.") from error
+
+    def read(self, command_id: str) -> tuple[bool, str | None]:
+        """Return whether this command had begun to restart the service, and what ran before."""
+        try:
+            marked_id, incarnation = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return False, None
+        return marked_id == command_id, incarnation
+
+
+def _mark(context: Context) -> _Mark:
+    return _Mark(context.state / "service-restart")
+
 
 def _execute(command: Command, parameters: RestartAgent, context: Context) -> Result | AgentRestart:
+    unfit = wait_first(parameters.delay_s, context)
+    if unfit is not None:
+        return unfit
     before = context.service.state()
     if before.kind == "none":
         return AgentRestart()
-    after = context.service.restart(context.deadline)
-    data = RestartAgentData(after.kind, before.incarnation, after.incarnation)
+    _mark(context).write(command.id, before.incarnation)
+    context.observer.reached("restart-agent.begun")
+    return _result(before, context.service.restart(context.deadline))
+
+
+def _result(before: ServiceState, after: ServiceState) -> Result:
+    stop = after.stop
+    data = RestartAgentData(
+        after.kind,
+        before.incarnation,
+        after.incarnation,
+        killed=stop.killed if stop else None,
+        stop_grace_s=stop.grace_s if stop else None,
+    )
     if not after.running or after.incarnation == before.incarnation:
         return Result("The service was told to restart, but no new incarnation runs.", data, ErrorCode.FAILED)
-    return Result("The service was restarted: a new incarnation runs.", data)
+    killed = f" The old one {stop.in_words()}." if stop and stop.killed else ""
+    return Result(f"The service was restarted: a new incarnation runs.{killed}", data)
 
 
 def _probe(stored: StoredCommand, context: Context) -> Result:
+    if context.service.state().kind == "none":
+        return _probe_agent(stored, context)
+    return _probe_service(stored, context)
+
+
+def _probe_agent(stored: StoredCommand, context: Context) -> Result:
     """The store's lock lets one process live at a time: a new incarnation here means that the old one is gone."""
-    if context.service.state().kind != "none":
-        return Result(
-            "The agent died while it restarted the service; whether the service was restarted is unknown.",
-            code=ErrorCode.INTERRUPTED,
-        )
     by_command = context.restarted_by == stored.command.id
     data = RestartAgentData("none", stored.begun_by, context.incarnation, "command" if by_command else "outside")
     if by_command:
         return Result("The agent was restarted: a new incarnation runs.", data)
     return Result("A new incarnation of the agent runs, though something else than this command started it.", data)
+
+
+def _probe_service(stored: StoredCommand, context: Context) -> Result:
+    begun, previous = _mark(context).read(stored.command.id)
+    if not begun:
+        return Result("The agent died before this command restarted the service.", code=ErrorCode.INTERRUPTED)
+    state = _await_settled(context)
+    data = RestartAgentData(state.kind, previous, state.incarnation)
+    if state.running and state.incarnation != previous:
+        return Result("A new incarnation of the service runs, though the agent died while it restarted it.", data)
+    what = "the old incarnation still runs" if state.running else "the service does not run"
+    return Result(f"The agent died while it restarted the service, and {what}.", data, ErrorCode.INTERRUPTED)
+
+
+def _await_settled(context: Context) -> ServiceState:
+    """Wait for what is under way: systemd goes on without the agent, and a child is started again by the agent.
+
+    What runs must still run `settle_s` seconds later.
+    """
+    while True:
+        state = context.service.state()
+        hurried = context.cancelled.wait(context.config.service.settle_s if state.running else _LOOK_S)
+        now = context.service.state()
+        if hurried or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
+            return now
 
 
 HANDLER = Handler("restart-agent", Interruption.PROBE, RestartAgent, _execute, _probe)

@@ -4,11 +4,15 @@ from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handlers.delay import wait_first
 
 __all__ = ["HANDLER"]
 
 
 def _execute(command: Command, parameters: StartAgent, context: Context) -> Result:
+    unfit = wait_first(parameters.delay_s, context)
+    if unfit is not None:
+        return unfit
     state = context.service.start(context.deadline)
     data = StartAgentData(state.kind, state.incarnation)
     if not state.running:

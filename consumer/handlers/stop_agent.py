@@ -4,16 +4,23 @@ from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handlers.delay import wait_first
 
 __all__ = ["HANDLER"]
 
 
 def _execute(command: Command, parameters: StopAgent, context: Context) -> Result:
+    unfit = wait_first(parameters.delay_s, context)
+    if unfit is not None:
+        return unfit
     state = context.service.stop(context.deadline)
-    data = StopAgentData(state.kind)
+    stop = state.stop
+    data = StopAgentData(state.kind, stop.killed, stop.grace_s) if stop else StopAgentData(state.kind)
     if state.running:
         return Result("The service was told to stop, but it still runs.", data, ErrorCode.FAILED)
-    return Result("The service is stopped and stays so until start-agent.", data)
+    if stop and stop.killed:
+        return Result(f"The service is stopped: it {stop.in_words()}.", data)
+    return Result("The service is stopped.", data)
 
 
 HANDLER = Handler("stop-agent", Interruption.RERUN, StopAgent, _execute)

@@ -73,9 +73,9 @@ class Site:
     def state(self, agent: str) -> Path:
         return self.directory / "state" / agent
 
-    def start_agent(self, agent: str, *arguments: str, module: str = "consumer") -> Program:
+    def start_agent(self, agent: str, *arguments: str, module: str = "consumer", **environment: str) -> Program:
         argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url]
-        return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments])
+        return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments], **environment)
 
     def start_crashing_agent(self, agent: str, step: str, *arguments: str) -> Program:
         """Start an agent that kills itself with -9 when a handler has reached this step."""

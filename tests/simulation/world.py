@@ -16,7 +16,7 @@ from consumer.core import AgentCore, Surroundings
 from consumer.handlers import handler_table
 from consumer.handlers.base import Context, Handler, Interruption, Result
 from consumer.ports import CommandStore
-from consumer.service import NoService
+from consumer.services import NoService
 from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker

@@ -23,7 +23,7 @@ from consumer.handlers.base import Context, Result
 from consumer.handlers.execute_active_response import HANDLER
 from consumer.observe import LogObserver
 from consumer.ports import Clock, StoredCommand
-from consumer.service import NoService
+from consumer.services import NoService
 from tests.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, install
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config

@@ -16,7 +16,7 @@ from consumer.downloads import Downloader
 from consumer.errors import DownloadError
 from consumer.handlers.base import Context
 from consumer.partial_files import drop_stale_files
-from consumer.service import NoService
+from consumer.services import NoService
 from tests.fakes.blobs import MemoryBlobs
 from tests.fakes.clock import TurnedClock
 from tests.makers import config

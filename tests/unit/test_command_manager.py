@@ -15,7 +15,7 @@ from consumer.feedback import FeedbackOutbox
 from consumer.handlers import handler_table
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
 from consumer.reports import Reports
-from consumer.service import NoService
+from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import command, config

@@ -61,6 +61,13 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ("[service]\nstop_grace_s = inf", FLAGS, {}, "must be greater than 0"),
         ('[service]\nkind = "child"', FLAGS, {}, "service.argv is empty"),
         ('[service]\nkind = "systemd"', FLAGS, {}, "service.unit is missing"),
+        (
+            '[service]\nkind = "systemd"\nunit = "sensor@.service"',
+            FLAGS,
+            {},
+            "full name of a service, as in 'sensor.se",
+        ),
+        ("[service]\nsettle_s = 0", FLAGS, {}, "must be greater than 0"),
         ('[service]\nkind = "pet"', FLAGS, {}, "pet"),
         (
             '[active_response]\ndirectory = "/x"',

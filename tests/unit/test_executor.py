@@ -15,7 +15,7 @@ from consumer.errors import ServiceError
 from consumer.executor import Executor, Finished
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, StoredCommand
-from consumer.service import NoService
+from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 

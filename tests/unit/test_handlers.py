@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +22,27 @@ from consumer.groups import Groups
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import AgentRestart, Context, Interruption, Result
 from consumer.handlers.get_agent_configuration import mask_secrets
-from consumer.ports import Service, ServiceState, StoredCommand
-from consumer.service import CallbackService, NoService, Wish
+from consumer.ports import Service, ServiceState, Stop, StoredCommand
+from consumer.services import CallbackService, NoService, Wish
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 
-CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",)))
+CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",), settle_s=0.01))
+STORED = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
+ACTS = ["restart-agent", "start-agent", "stop-agent"]
 
 
-def context(service: Service | None = None, **members: Any) -> Context:
-    return replace(Context(TurnedClock(), service or NoService(), CONFIG, "i2"), **members)
+def context(service: Service | None = None, state: Path | None = None, **members: Any) -> Context:
+    told = msgspec.structs.replace(CONFIG, state=str(state)) if state else CONFIG
+    return replace(Context(TurnedClock(), service or NoService(), told, "i2"), **members)
+
+
+def probe(around: Context) -> Result:
+    ask = handler_table(HANDLERS)["restart-agent"].probe
+    assert ask is not None
+    result = ask(STORED, around)
+    assert isinstance(result, Result)
+    return result
 
 
 def execute(command_type: str, parameters: JsonObject, around: Context) -> Result | AgentRestart:
@@ -68,9 +80,9 @@ def test_a_restart_without_a_service_asks_for_a_new_process() -> None:
     assert execute("restart-agent", {}, context()) == AgentRestart()
 
 
-def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: CallbackService) -> None:
+def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
-    done = execute("restart-agent", {}, context(service))
+    done = execute("restart-agent", {}, context(service, tmp_path))
     assert isinstance(done, Result)
     assert (done.code, done.data) == (
         None,
@@ -80,7 +92,7 @@ def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: Cal
 
 def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
     stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", Wish(tmp_path / "stopped"))
-    done = execute("restart-agent", {}, context(stuck))
+    done = execute("restart-agent", {}, context(stuck, tmp_path))
     assert isinstance(done, Result)
     assert (done.code, "no new incarnation" in done.message) == (ErrorCode.FAILED, True)
 
@@ -89,21 +101,123 @@ def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
 def test_the_next_process_is_the_proof_and_says_what_started_it(
     restarted_by: str | None, by: Literal["command", "outside"]
 ) -> None:
-    stored = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
-    probe = handler_table(HANDLERS)["restart-agent"].probe
-    assert probe is not None
-    done = probe(stored, context(restarted_by=restarted_by))
-    assert isinstance(done, Result)
+    done = probe(context(restarted_by=restarted_by))
     assert (done.code, done.data) == (None, RestartAgentData("none", "i1", "i2", by))
 
 
-def test_a_crash_while_the_service_was_restarted_is_not_called_a_success(service: CallbackService) -> None:
-    stored = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
-    probe = handler_table(HANDLERS)["restart-agent"].probe
-    assert probe is not None
-    done = probe(stored, context(service))
+class Died(BaseException):
+    pass
+
+
+class DyingService(CallbackService):
+    """The agent dies in the midst of a restart of this service."""
+
+    def restart(self, deadline: float) -> ServiceState:
+        raise Died
+
+
+def die_in_restart(service: CallbackService, state: Path) -> None:
+    dying = DyingService(lambda: None, lambda: None, lambda: service.state().incarnation, Wish(state / "stopped"))
+    with pytest.raises(Died):
+        execute("restart-agent", {}, context(dying, state))
+
+
+def test_a_death_before_the_service_was_restarted_is_said(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    done = probe(context(service, tmp_path))
+    assert (done.code, "before this command restarted" in done.message) == (ErrorCode.INTERRUPTED, True)
+
+
+def test_after_a_death_in_the_restart_the_incarnations_decide(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    die_in_restart(service, tmp_path)
+    same = probe(context(service, tmp_path))
+    assert (same.code, "old incarnation still runs" in same.message) == (ErrorCode.INTERRUPTED, True)
+    service.restart(0.0)
+    new = probe(context(service, tmp_path))
+    assert (new.code, new.data) == (None, RestartAgentData("callbacks", "s1", "s2"))
+
+
+def test_after_a_death_in_the_restart_the_service_is_waited_for(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    die_in_restart(service, tmp_path)
+    service.stop(0.0)
+    gone = probe(context(service, tmp_path, deadline=0.0))
+    assert (gone.code, "the service does not run" in gone.message) == (ErrorCode.INTERRUPTED, True)
+    answers: list[Result] = []
+    waiting = threading.Thread(target=lambda: answers.append(probe(context(service, tmp_path))), daemon=True)
+    waiting.start()
+    service.start(0.0)
+    waiting.join(20)
+    assert [answer.code for answer in answers] == [None]
+
+
+def test_without_room_for_the_mark_the_service_is_left_alone(service: CallbackService) -> None:
+    first = service.start(0.0)
+    with pytest.raises(ServiceError, match=r"was not restarted: /nowhere/service-restart: No such file"):
+        execute("restart-agent", {}, context(service))
+    assert service.state() == first
+
+
+@dataclass(frozen=True)
+class StubbornService:
+    """Ends only when it is killed."""
+
+    def state(self) -> ServiceState:
+        return ServiceState("child", True, "s1")
+
+    def start(self, deadline: float) -> ServiceState:
+        return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        return ServiceState("child", False, stop=Stop(killed=True, grace_s=2.0))
+
+    def restart(self, deadline: float) -> ServiceState:
+        return ServiceState("child", True, "s2", stop=Stop(killed=True, grace_s=2.0))
+
+
+@pytest.mark.parametrize("verb", ["restart-agent", "stop-agent"])
+def test_that_a_service_was_killed_is_said(verb: str, tmp_path: Path) -> None:
+    done = execute(verb, {}, context(StubbornService(), tmp_path))
     assert isinstance(done, Result)
-    assert done.code is ErrorCode.INTERRUPTED
+    assert done.code is None
+    assert "did not end on TERM within 2 s and was killed." in done.message
+    assert (done.data.killed, done.data.stop_grace_s) == (True, 2.0)
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_delay_is_waited_for(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    done = execute(verb, {"delay_s": 0.01}, context(service, tmp_path))
+    assert isinstance(done, Result)
+    assert done.code is None
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_cancel_ends_the_delay_and_nothing_is_done(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    first = service.start(0.0)
+    cancelled = threading.Event()
+    cancelled.set()
+    done = execute(verb, {"delay_s": 80000}, context(service, tmp_path, cancelled=cancelled))
+    assert isinstance(done, Result)
+    assert (done.code, service.state()) == (ErrorCode.CANCELLED, first)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    clock = TurnedClock()
+    around = context(service, tmp_path, clock=clock, deadline=clock.monotonic() + 60)
+    done = execute(verb, {"delay_s": 60}, around)
+    assert isinstance(done, Result)
+    assert (done.code, service.state().running) == (ErrorCode.INVALID, False)
+    assert done.message == "delay_s is 60, but the command has only 60 s in all; give it a longer timeout."
+
+
+@pytest.mark.parametrize("delay_s", [-1, 86401, "5", None])
+def test_delays_that_are_none(delay_s: Any) -> None:
+    with pytest.raises(InvalidParameters, match="delay_s"):
+        execute("start-agent", {"delay_s": delay_s}, context())
 
 
 def test_stop_and_start(service: CallbackService) -> None:

@@ -1,6 +1,7 @@
 """The older forms of a command, and the parameters of each command type."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
 @pytest.mark.parametrize(
     ("command_type", "parameters", "says"),
     [
-        ("restart-agent", {"force": True}, "restart-agent has no parameter 'force'; it takes no parameters."),
+        ("restart-agent", {"force": True}, "restart-agent has no parameter 'force'; it takes delay_s."),
         ("get-agent-configuration", {"part": "x"}, "it takes section."),
         ("execute-active-response", {"data": "x", "extra_args": []}, "needs the parameter 'script'; it takes alert, "),
         ("execute-active-response", {"script": "x", "timeout_s": -1}, r"at `\$\.timeout_s`"),
@@ -153,3 +154,13 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
 def test_wrong_parameters_are_refused_in_one_sentence(command_type: str, parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidParameters, match=says):
         parse(command_type, parameters, seed_form=True)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+def test_a_type_without_parameters_says_so() -> None:
+    with pytest.raises(InvalidParameters, match=r"x has no parameter 'force'; it takes no parameters\."):
+        parse_parameters("x", Nothing, {"force": True})

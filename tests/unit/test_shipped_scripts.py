@@ -11,7 +11,7 @@ import pytest
 
 import consumer.active_response
 from consumer.agent import SystemClock
-from consumer.service import ChildService
+from consumer.services import ChildService
 from tests.active_response_scripts import install
 from tests.waiting import wait_for
 
@@ -153,7 +153,9 @@ def test_disable_account_refuses_root_and_whom_it_does_not_know(accounts: Script
 
 
 def test_restart_ends_the_child_for_the_agent_to_start_it_again(script: Callable[..., Script], tmp_path: Path) -> None:
-    service = ChildService(["/bin/sleep", "600"], tmp_path, SystemClock(), lambda: iter([0.0] * 9), grace_s=5.0)
+    service = ChildService(
+        ["/bin/sleep", "600"], tmp_path, SystemClock(), lambda: iter([0.0] * 9), grace_s=5.0, settle_s=0.1
+    )
     try:
         first = service.start(0.0)
         assert first.detail is not None

@@ -4,7 +4,7 @@ import pytest
 
 from consumer.agent import SystemClock
 from consumer.config import AgentConfig
-from consumer.service import NoService
+from consumer.services import NoService
 from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+from broker.contract.commands.delay import DelayS
+
 __all__ = ["StartAgent", "StartAgentData"]
 
 
 @dataclass(frozen=True)
 class StartAgent:
-    """Start the managed program if it does not run; takes no parameters."""
+    """Start the managed program if it does not run, after `delay_s` seconds."""
+
+    delay_s: DelayS = 0.0
 
 
 @dataclass(frozen=True)

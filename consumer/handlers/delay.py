@@ -1,0 +1,17 @@
+"""The delay that a command may ask for before it acts."""
+
+from broker.contract.states import ErrorCode
+from consumer.handlers.base import Context, Result
+
+__all__ = ["wait_first"]
+
+
+def wait_first(delay_s: float, context: Context) -> Result | None:
+    """Wait, on the lane, until the command may act: then None. Else its result; nothing was done."""
+    left = context.deadline - context.clock.monotonic()
+    if delay_s and delay_s >= left:
+        has = f"the command has only {round(left, 1):g} s in all"
+        return Result(f"delay_s is {delay_s:g}, but {has}; give it a longer timeout.", code=ErrorCode.INVALID)
+    if context.cancelled.wait(delay_s):
+        return Result("The command was cancelled during its delay; nothing was done.", code=ErrorCode.CANCELLED)
+    return None

@@ -1,0 +1,55 @@
+"""Handlers that other packages bring, by entry points (packaging.python.org, "Entry points specification")."""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from consumer.errors import HandlerTableError
+from consumer.handlers import HANDLERS, handler_table
+from consumer.handlers.base import Handler
+
+__all__ = ["HANDLERS_GROUP", "NO_PLUG_INS", "PlugIns", "load_plug_ins"]
+
+HANDLERS_GROUP = "agent_command_manager.handlers"
+
+
+@dataclass(frozen=True)
+class PlugIns:
+    """The handlers that installed packages bring, and what is wrong with those that cannot be used, or None."""
+
+    handlers: tuple[Handler[Any], ...] = ()
+    problem: str | None = None
+
+
+NO_PLUG_INS = PlugIns()
+
+
+def load_plug_ins() -> PlugIns:
+    """Import every `Handler` that an entry point of HANDLERS_GROUP names; each bears the name of its command type.
+
+    One that is broken, or claims the type of another, is left out and said: the agent must stay reachable to be mended.
+    """
+    handlers: list[Handler[Any]] = []
+    problems: list[str] = []
+    for entry in sorted(entry_points(group=HANDLERS_GROUP), key=lambda entry: (entry.name, entry.value)):
+        whence = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+        try:
+            handler = _load(entry)
+            handler_table([*HANDLERS, *handlers, handler])
+        except HandlerTableError as error:
+            problems.append(f"The plug-in {entry.name} of {whence} is not used: {error}")
+        else:
+            handlers.append(handler)
+    return PlugIns(tuple(handlers), " ".join(problems) or None)
+
+
+def _load(entry: EntryPoint) -> Handler[Any]:
+    try:
+        handler = entry.load()
+    except (Exception, SystemExit) as error:
+        raise HandlerTableError(f"{entry.value} cannot be imported: {type(error).__name__}: {error}.") from error
+    if not isinstance(handler, Handler):
+        raise HandlerTableError(f"{entry.value} is not a Handler.")
+    if handler.command_type != entry.name:
+        raise HandlerTableError(f"{entry.value} handles {handler.command_type!r}; the entry point must have its name.")
+    return handler

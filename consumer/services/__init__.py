@@ -1,0 +1,9 @@
+"""What an agent may manage: nothing (its own process), a child process, a systemd unit, or the embedding program."""
+
+from consumer.services.callbacks import CallbackService
+from consumer.services.child import ChildService
+from consumer.services.none import NoService
+from consumer.services.systemd import SystemdService
+from consumer.services.wish import Wish
+
+__all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]

@@ -1,0 +1,48 @@
+"""The embedding program as the managed service."""
+
+from collections.abc import Callable
+
+from consumer.ports import ServiceState
+from consumer.services.wish import Wish
+
+__all__ = ["CallbackService"]
+
+
+class CallbackService:
+    """The embedding program: the callbacks start and stop it and say its incarnation (None when it does not run)."""
+
+    def __init__(
+        self,
+        start: Callable[[], None],
+        stop: Callable[[], None],
+        incarnation: Callable[[], str | None],
+        wish: Wish,
+    ) -> None:
+        self._start = start
+        self._stop = stop
+        self._incarnation = incarnation
+        self._wish = wish
+
+    def state(self) -> ServiceState:
+        """Ask the program."""
+        incarnation = self._incarnation()
+        return ServiceState("callbacks", incarnation is not None, incarnation)
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start the program unless it runs."""
+        self._wish.set_stopped(False)
+        if not self.state().running:
+            self._start()
+        return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop the program and remember the wish."""
+        self._wish.set_stopped(True)
+        if self.state().running:
+            self._stop()
+        return self.state()
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Stop, then start."""
+        self.stop(deadline)
+        return self.start(deadline)

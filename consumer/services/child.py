@@ -1,0 +1,194 @@
+"""A child process of the agent as the managed service."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from consumer.errors import ServiceError
+from consumer.ports import Clock, ServiceState, Stop
+from consumer.programs import exit_in_words
+from consumer.services.wish import Wish
+from consumer.traces import ChildTrace
+
+__all__ = ["ChildService"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Orphan:
+    pid: int
+    told_at: float
+
+
+@dataclass(frozen=True)
+class _Incarnation:
+    child: subprocess.Popen[bytes]
+    name: str
+
+    @property
+    def runs(self) -> bool:
+        return self.child.poll() is None
+
+
+class ChildService:
+    """A child process in a process group of its own, started again when it dies, with growing waits.
+
+    `step` must be called from time to time; it starts what should run. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        argv: Listing[str],
+        directory: Path,
+        clock: Clock,
+        waits: Callable[[], Iterator[float]],
+        *,
+        grace_s: float,
+        settle_s: float,
+    ) -> None:
+        self._argv = list(argv)
+        self._wish = Wish(directory / "service-stopped")
+        self._trace = ChildTrace(directory / "service.pid")
+        self._clock = clock
+        self._new_waits = waits
+        self._waits = waits()
+        self._grace_s = grace_s
+        self._settle_s = settle_s
+        self._lock = threading.RLock()
+        self._pause = threading.Event()
+        self._current: _Incarnation | None = None
+        self._orphan: _Orphan | None = None
+        self._start_at = 0.0
+
+    def state(self) -> ServiceState:
+        """Look at the child; never waits for a start or a stop that is under way."""
+        current = self._current
+        if current is None or not current.runs:
+            return ServiceState("child", running=False)
+        return ServiceState("child", True, current.name, {"pid": current.child.pid})
+
+    def step(self) -> None:
+        """Start the child when it should run and its wait is over; do nothing while a start or stop is under way."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._start_if_due()
+        finally:
+            self._lock.release()
+
+    def next_due(self) -> float | None:
+        """Return None: a child's death cannot be foreseen."""
+
+    def _start_if_due(self) -> None:
+        if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
+            return
+        if not self._orphan_is_gone():
+            return
+        if self._current is not None:
+            _log.warning("service_died", exit_status=self._current.child.returncode)
+        self._start_at = self._clock.monotonic() + next(self._waits)
+        try:
+            self._spawn()
+        except ServiceError as error:
+            _log.error("service_not_started", reason=str(error))
+
+    def _spawn(self) -> None:
+        try:
+            child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
+        self._trace.write(child.pid)
+        self._current = _Incarnation(child, uuid.uuid4().hex)
+
+    def _orphan_is_gone(self, deadline: float = float("inf")) -> bool:
+        """End the child of a killed agent, step by step: TERM, then KILL after the grace or at the deadline."""
+        pid = self._trace.find() if self._current is None else None
+        orphan, now = self._orphan, self._clock.monotonic()
+        if orphan is None and pid is not None:
+            _log.warning("service_outlived_agent", pid=pid)
+            self._orphan = _Orphan(pid, told_at=now)
+            _signal_group(pid, signal.SIGTERM)
+        elif orphan is not None and (pid is None or now >= min(orphan.told_at + self._grace_s, deadline)):
+            _signal_group(orphan.pid, signal.SIGKILL)  # also what it has left behind in its group
+            self._orphan = orphan if pid else None
+        return pid is None
+
+    def _end_orphan(self, deadline: float) -> None:
+        while not self._orphan_is_gone(deadline):
+            self._pause.wait(0.05)
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start the child unless it runs, and forget the wish to keep it stopped.
+
+        Raises ServiceError when it cannot be started or ends within `settle_s` seconds; `step` then tries it again.
+        """
+        with self._lock:
+            self._wish.set_stopped(False)
+            self._waits = self._new_waits()
+            if not self.state().running:
+                self._end_orphan(deadline)
+                self._spawn()
+                self._watch_settle(deadline)
+            return self.state()
+
+    def _watch_settle(self, deadline: float) -> None:
+        assert self._current is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._current.child.wait(self._at_most(self._settle_s, deadline))
+            raise ServiceError(f"The service was started, but {exit_in_words(status)} at once; it is tried again.")
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop the child as `shut_down` does, and remember the wish to keep it stopped."""
+        with self._lock:
+            self._wish.set_stopped(True)
+            stop = self.shut_down(deadline)
+            return replace(self.state(), stop=stop)
+
+    def shut_down(self, deadline: float = float("inf")) -> Stop | None:
+        """Stop the child without a wish, as when the agent itself ends; None when it did not run.
+
+        TERM goes to its group, and KILL after the grace, at the latest by `deadline`. What it leaves behind in its
+        group is killed.
+        """
+        with self._lock:
+            self._end_orphan(deadline)
+            current = self._current
+            if current is None or not current.runs:
+                return None
+            stop = self._end(current.child, self._at_most(self._grace_s, deadline))
+            _signal_group(current.child.pid, signal.SIGKILL)
+            current.child.wait()
+            return stop
+
+    def _end(self, child: subprocess.Popen[bytes], grace_s: float) -> Stop:
+        _signal_group(child.pid, signal.SIGTERM)
+        try:
+            child.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            _log.warning("service_killed", pid=child.pid, grace_s=grace_s)
+            return Stop(killed=True, grace_s=grace_s)
+        return Stop(killed=False, grace_s=grace_s)
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Replace the child by a new one; raises ServiceError as `start` does."""
+        with self._lock:
+            stop = self.shut_down(deadline)
+            return replace(self.start(deadline), stop=stop)
+
+    def _at_most(self, seconds: float, deadline: float) -> float:
+        return max(0.0, min(seconds, deadline - self._clock.monotonic()))
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,173 @@
+"""A systemd unit as the managed service, driven by systemctl and looked at by journalctl."""
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import replace
+
+from consumer.errors import ProgramError, ServiceError
+from consumer.ports import Clock, ServiceState, Stop
+from consumer.programs import Bounds, Ended, clean_environment, run_program
+
+__all__ = ["SystemdService", "is_unit_name"]
+
+_UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.service")
+_LONGEST_NAME = 255
+_PROPERTIES = (
+    "LoadState",
+    "UnitFileState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "InvocationID",
+    "MainPID",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "TimeoutStopUSec",
+)
+_KILLED = {"Result": "timeout", "ExecMainCode": "2", "ExecMainStatus": "9"}  # CLD_KILLED (waitid(2)), SIGKILL
+_SPAN = re.compile(r"(\d+)(us|ms|s|min|h|d)(?= |$)")
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_LOOK_S = 0.2
+_LOOKING_TIMEOUT_S = 10.0
+_JOURNAL_TIMEOUT_S = 2.0
+
+
+def is_unit_name(name: str) -> bool:
+    """Whether this is the full name of a service unit that can be started (systemd.unit(5)); not of a template."""
+    return len(name) <= _LONGEST_NAME and _UNIT_NAME.fullmatch(name) is not None
+
+
+class SystemdService:
+    """A systemd unit. Its incarnation is systemd's InvocationID (systemd.exec(5)).
+
+    A unit that does not stay active for `settle_s` seconds after its start is an error. `via` are the words put before
+    systemctl and journalctl, such as `sudo`. All methods raise ServiceError, also for a unit that does not exist.
+    """
+
+    def __init__(self, unit: str, clock: Clock, *, settle_s: float, via: Listing[str] = ()) -> None:
+        self._unit = unit
+        self._clock = clock
+        self._settle_s = settle_s
+        self._via = tuple(via)
+        self._pause = threading.Event()
+
+    def state(self) -> ServiceState:
+        """Ask systemd."""
+        return self._state_in(self._show(self._soon(_LOOKING_TIMEOUT_S)))
+
+    def start(self, deadline: float) -> ServiceState:
+        """Start the unit, and enable it if it was disabled."""
+        if self._show(deadline)["UnitFileState"] == "disabled":
+            self._systemctl("enable", deadline)
+        return self._state_in(self._run_up("start", deadline))
+
+    def stop(self, deadline: float) -> ServiceState:
+        """Stop the unit, and disable it if it was enabled, so that it stays stopped after a reboot as well."""
+        before = self._show(deadline)
+        if before["UnitFileState"] == "enabled":
+            self._systemctl("disable", deadline)
+        self._systemctl("stop", deadline)
+        after = self._show(deadline)
+        stop = Stop(killed=after.items() >= _KILLED.items(), grace_s=_seconds_in(after["TimeoutStopUSec"]))
+        return replace(self._state_in(after), stop=stop if before["MainPID"] != "0" else None)
+
+    def restart(self, deadline: float) -> ServiceState:
+        """Restart the unit by one job of systemd, which outlives this agent and restarts what depends on it too."""
+        before = self._show(deadline)
+        after = self._run_up("restart", deadline)
+        return replace(self._state_in(after), stop=self._stop_between(before, after))
+
+    def _state_in(self, shown: Mapping[str, str]) -> ServiceState:
+        running = shown["ActiveState"] in {"active", "reloading"}
+        pid = int(shown["MainPID"])
+        detail = {"unit": self._unit} | ({"pid": pid} if pid else {})
+        return ServiceState("systemd", running, shown["InvocationID"] if running else None, detail)
+
+    def _show(self, deadline: float) -> dict[str, str]:
+        shown = dict.fromkeys(_PROPERTIES, "") | {"MainPID": "0"}
+        lines = self._systemctl("show", deadline, f"--property={','.join(_PROPERTIES)}").splitlines()
+        shown |= dict(line.split("=", 1) for line in lines if "=" in line)
+        if shown["LoadState"] == "not-found":
+            raise ServiceError(f"systemd knows no unit {self._unit}; check service.unit in the agent's configuration.")
+        return shown
+
+    def _run_up(self, verb: str, deadline: float) -> dict[str, str]:
+        """Start or restart it; an error carries the last lines that it has printed."""
+        try:
+            self._systemctl(verb, deadline)
+            return self._settled(deadline)
+        except ServiceError as error:
+            incarnation = self._show(self._soon(_LOOKING_TIMEOUT_S))["InvocationID"]
+            said = " | ".join(self._journal("--output=cat", "--lines=3", f"_SYSTEMD_INVOCATION_ID={incarnation}"))
+            raise ServiceError(f"{error} Its last lines: {said[:300]}" if said else str(error)) from error
+
+    def _settled(self, deadline: float) -> dict[str, str]:
+        """Wait until one incarnation has been active for `settle_s` seconds, or until the deadline."""
+        incarnation, since = "", self._clock.monotonic()
+        while True:
+            shown, now = self._show(deadline + _LOOKING_TIMEOUT_S), self._clock.monotonic()
+            active = shown["InvocationID"] if shown["ActiveState"] == "active" else ""
+            if shown["ActiveState"] in {"failed", "inactive"} or (now >= deadline and not active):
+                raise ServiceError(_is_not_up(self._unit, shown))
+            if active != incarnation:
+                incarnation, since = active, now
+            elif active and now >= min(since + self._settle_s, deadline):
+                return shown
+            self._pause.wait(_LOOK_S)
+
+    def _stop_between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Stop | None:
+        """Return how systemd's journal says that an incarnation ended; None when it does not say.
+
+        Each start resets the unit's Result. What systemd logs of the next incarnation comes after all of the earlier.
+        """
+        if before["MainPID"] == "0":
+            return None
+        old, new = before["InvocationID"], after["InvocationID"]
+        words = ("_PID=1", f"INVOCATION_ID={old}", "+", "_PID=1", f"INVOCATION_ID={new}")
+        wanted = "--output-fields=INVOCATION_ID,UNIT_RESULT"
+        entries = [json.loads(line) for line in self._journal("--output=json", wanted, "--lines=100", *words)]
+        if not any(entry.get("INVOCATION_ID") == new for entry in entries):
+            return None
+        killed = any(entry.get("UNIT_RESULT") == "timeout" for entry in entries)
+        return Stop(killed, _seconds_in(after["TimeoutStopUSec"]))
+
+    def _journal(self, *arguments: str) -> list[str]:
+        """Return what the journal holds: nothing where it cannot be read, for it is asked for explanations only."""
+        try:
+            ended = self._run(["journalctl", "--quiet", "--no-pager", *arguments], self._soon(_JOURNAL_TIMEOUT_S))
+        except ServiceError:
+            return []
+        return ended.output.stdout.splitlines() if ended.good else []
+
+    def _systemctl(self, verb: str, deadline: float, *options: str) -> str:
+        ended = self._run(["systemctl", "--no-ask-password", *options, verb, "--", self._unit], deadline)
+        if ended.overdue:
+            raise ServiceError(f"systemctl {verb} {self._unit} did not end in time; systemd may go on with it.")
+        if not ended.good:
+            said = " ".join(ended.output.stderr.split())[:500]
+            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {said}")
+        return ended.output.stdout
+
+    def _run(self, argv: Listing[str], deadline: float) -> Ended:
+        environment = clean_environment({"LC_ALL": "C"})
+        try:
+            return run_program([*self._via, *argv], Bounds(self._clock, deadline), environment=environment)
+        except ProgramError as error:
+            raise ServiceError(f"The unit {self._unit} cannot be managed: {error}") from error
+
+    def _soon(self, seconds: float) -> float:
+        return self._clock.monotonic() + seconds
+
+
+def _is_not_up(unit: str, shown: Mapping[str, str]) -> str:
+    state = f"it is {shown['ActiveState']} ({shown['SubState']})"
+    return f"{unit} does not stay active: {state}, result {shown['Result']}, exit status {shown['ExecMainStatus']}."
+
+
+def _seconds_in(span: str) -> float | None:
+    """Return the seconds in a time span as systemctl shows it ('1min 30s'); None for 'infinity'."""
+    parts = _SPAN.findall(span)
+    return sum(int(number) * _SECONDS[unit] for number, unit in parts) if parts else None

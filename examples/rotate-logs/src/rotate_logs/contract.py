@@ -1,0 +1,30 @@
+"""`rotate-logs`: its parameters and the data of its result."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from broker.contract.commands import CommandType
+
+__all__ = ["COMMAND_TYPE", "RotateLogs", "RotateLogsData"]
+
+
+@dataclass(frozen=True)
+class RotateLogs:
+    """Set the file at `path` aside, begin a new one, and keep the last `keep` that were set aside."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    keep: Annotated[int, Meta(ge=1, le=100)] = 7
+
+
+@dataclass(frozen=True)
+class RotateLogsData:
+    """Where the old file is now and its size, absent when nothing was rotated, and the older ones that were removed."""
+
+    rotated: str | None
+    size_bytes: int | None
+    removed: tuple[str, ...]
+
+
+COMMAND_TYPE = CommandType(RotateLogs, RotateLogsData)

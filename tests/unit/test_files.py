@@ -1,0 +1,157 @@
+"""Files that are there whole or not at all, and what hostile names do not reach."""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumer.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_is_made_and_replaced_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "wish"
+    before = os.umask(0o077)
+    try:
+        write_durably(path, b"one", 0o644)
+    finally:
+        os.umask(before)
+    assert (path.read_bytes(), mode(path)) == (b"one", 0o644)
+    write_durably(path, b"two")
+    assert (path.read_bytes(), mode(path)) == (b"two", 0o600)
+    assert os.listdir(tmp_path) == ["wish"]
+
+
+def test_a_reader_sees_the_old_or_the_new_and_never_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    contents = {letter * 200_000 for letter in (b"a", b"b")}
+    write_durably(path, b"a" * 200_000)
+    ended = threading.Event()
+
+    def write() -> None:
+        for _ in range(10):
+            for content in sorted(contents):
+                write_durably(path, content)
+        ended.set()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    seen = set()
+    while not ended.is_set():
+        seen.add(path.read_bytes())
+    writing.join()
+    assert seen <= contents
+
+
+def test_what_an_interrupted_write_left_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.with_name(".state.part").write_bytes(b"x" * 100)
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / ".state.part").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        write_durably(tmp_path / "state", b"new")
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_link_with_the_files_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "state"
+    victim.write_bytes(b"precious")
+    path.symlink_to(victim)
+    write_durably(path, b"new")
+    assert (victim.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"precious", b"new", False)
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_durably(path, b"new")
+    with pytest.raises(FileNotFoundError):
+        write_durably(tmp_path / "nowhere" / "state", b"new")
+    assert path.is_dir()
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_link_is_made_and_moved_in_one_step(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "current"
+    link_durably(link, "one")
+    assert link.resolve() == tmp_path / "one"
+    (tmp_path / ".current.part").symlink_to("what an interrupted swap left")
+    link_durably(link, "two")
+    assert os.readlink(link) == "two"
+    assert sorted(os.listdir(tmp_path)) == ["current", "one", "two"]
+
+
+def test_a_link_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    with pytest.raises(IsADirectoryError):
+        link_durably(tmp_path / "current", "one")
+    assert os.listdir(tmp_path) == ["current"]
+
+
+def test_a_tree_with_links_and_a_fifo_is_synced(tmp_path: Path) -> None:
+    (tmp_path / "below" / "deep").mkdir(parents=True)
+    (tmp_path / "below" / "deep" / "file").write_bytes(b"x")
+    (tmp_path / "below" / "dangling").symlink_to("/nowhere")
+    (tmp_path / "below" / "loop").symlink_to("..")
+    os.mkfifo(tmp_path / "below" / "fifo")
+    sync_tree(tmp_path)
+    assert (tmp_path / "below" / "deep" / "file").read_bytes() == b"x"
+
+
+def test_a_tree_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    for sync in (sync_tree, sync_directory):
+        with pytest.raises(FileNotFoundError):
+            sync(tmp_path / "nowhere")
+
+
+def test_a_tree_is_removed_and_what_its_links_point_to_is_not(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    (tree / "below" / "link").symlink_to(kept)
+    remove_tree(tree)
+    remove_tree(tree)
+    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(kept) == ["file"]
+
+
+def test_what_only_looks_like_a_tree_is_not_removed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(kept)
+    with pytest.raises(OSError, match="symbolic link"):
+        remove_tree(link)
+    assert sorted(os.listdir(tmp_path)) == ["kept", "link"]
+
+
+def test_the_room_is_that_of_the_file_system(tmp_path: Path) -> None:
+    room = os.statvfs(tmp_path)
+    assert 0 < free_bytes(tmp_path) <= room.f_blocks * room.f_frsize
+    with pytest.raises(FileNotFoundError):
+        free_bytes(tmp_path / "nowhere")
