@@ -1,0 +1,59 @@
+"""The command types that acm knows, of its own and of packages beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker.contract.commands import COMMAND_TYPES
+from broker.types_catalogue import known_command_types, members_in_words, summary_of, type_json
+
+BrokenPackage = Callable[[str], None]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BrokenPackage:
+    def install(value: str) -> None:
+        info = tmp_path / "plug_in-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[agent_command_manager.command_types]\nrotate-logs = {value}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return install
+
+
+def test_a_package_brings_its_type(package: BrokenPackage) -> None:
+    package("rotate_logs.contract:COMMAND_TYPE")
+    types, warnings = known_command_types()
+    assert warnings == []
+    assert types.keys() == {*COMMAND_TYPES, "rotate-logs"}
+    assert summary_of(types["rotate-logs"]).startswith("Set the file at `path` aside")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("nowhere:KIND", "No module named 'nowhere'"), ("rotate_logs.contract:RotateLogs", "no Comm")]
+)
+def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage, value: str, says: str) -> None:
+    package(value)
+    types, warnings = known_command_types()
+    assert types.keys() == COMMAND_TYPES.keys()
+    assert len(warnings) == 1
+    assert "'rotate-logs'" in warnings[0]
+    assert says in warnings[0]
+
+
+@pytest.mark.parametrize("name", COMMAND_TYPES)
+def test_each_type_is_described(name: str) -> None:
+    kind = COMMAND_TYPES[name]
+    shown = type_json(name, kind)
+    assert summary_of(kind).endswith((".", ":"))
+    assert set(shown["parameters"].get("properties", {})) == {
+        member for member, _, _ in members_in_words(kind.parameters)
+    }
+    assert all(words for _, words, _ in members_in_words(kind.data))
+
+
+def test_members_are_shown_in_words() -> None:
+    words = {name: (kind, default) for name, kind, default in members_in_words(COMMAND_TYPES["set-group"].parameters)}
+    assert words == {"groups": ("list of text", "required")}
