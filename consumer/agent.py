@@ -5,7 +5,7 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -76,8 +76,9 @@ class _Threads:
 class Agent:
     """One agent of one state directory. `run` returns when `stop` was called or a new process is wanted.
 
-    `handlers` come in addition to the built-in ones. Raises StoreError or StateDirectoryInUse when the state directory
-    cannot be used, MqttError when the broker's URL is wrong, HandlerTableError when two handlers claim one type.
+    `handlers` come in addition to the built-in ones; `origins` says where the values of `config` come from, as
+    `consumer.config.origins` returns it. Raises StoreError or StateDirectoryInUse when the state directory cannot be
+    used, MqttError when the broker's URL is wrong, HandlerTableError when two handlers claim one type.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Agent:
         handlers: Iterable[Handler] = (),
         service: Service | None = None,
         observer: Observer | None = None,
+        origins: Mapping[str, str] | None = None,
         restarted_by: str | None = None,
     ) -> None:
         self.config = config
@@ -119,6 +121,7 @@ class Agent:
             self._connection.wake,
             chores=[self._service] if isinstance(self._service, ChildService) else [],
             observer=observer or LogObserver(),
+            origins=origins or {},
         )
         self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
 

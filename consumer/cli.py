@@ -17,7 +17,7 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from consumer.agent import RESTARTED_BY, Agent, replace_process
-from consumer.config import AgentConfig, load_config
+from consumer.config import AgentConfig, load_config, merge_sources, origins, read_sources
 from consumer.errors import ConfigurationError, ConsumerError, StoreError
 from consumer.exit_codes import ExitCode
 from consumer.queue_reader import read_queue
@@ -74,9 +74,10 @@ def run(
         "state": state and str(state),
         "accept_unsigned": accept_unsigned,
     }
-    settings = load_config(config, flags)
+    sources = read_sources(config, flags)
+    settings = merge_sources(sources)
     _configure_logs(settings.log_level)
-    restarting = Agent(settings, restarted_by=os.environ.pop(RESTARTED_BY, None))
+    restarting = Agent(settings, origins=origins(sources), restarted_by=os.environ.pop(RESTARTED_BY, None))
     with _stopped_by_signals(restarting):
         command_id = restarting.run()
     if command_id is not None:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -44,6 +44,7 @@ class Surroundings:
     wake: Callable[[], None]
     chores: Listing[Chore] = ()
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 class AgentCore:
@@ -74,7 +75,15 @@ class AgentCore:
         self._housekeeping_at = 0.0
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
+            Context(
+                around.clock,
+                around.service,
+                config,
+                incarnation,
+                restarted_by,
+                observer=around.observer,
+                origins=around.origins,
+            ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,

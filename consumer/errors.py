@@ -2,6 +2,7 @@
 
 __all__ = [
     "ArchiveError",
+    "CentralizedConfigurationError",
     "ConfigurationError",
     "ConsumerError",
     "DownloadError",
@@ -52,3 +53,7 @@ class DownloadError(ConsumerError):
 
 class ArchiveError(ConsumerError):
     """An archive is damaged, too large, or holds what must not be unpacked."""
+
+
+class CentralizedConfigurationError(ConsumerError):
+    """A centralized configuration cannot be applied, or cannot be read."""

@@ -1,7 +1,7 @@
 """What a handler is: a function that runs one command, and what a crash in the midst of it means."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -48,7 +48,8 @@ class Context:
 
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set.
     `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps what must
-    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps.
+    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `origins` says by
+    dotted name where the values of `config` come from that are not defaults, as far as that is known.
     """
 
     clock: Clock
@@ -59,11 +60,18 @@ class Context:
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
         """The agent's state directory, of mode 0700 and used by this agent alone."""
         return Path(self.config.state)
+
+    def failure_code(self) -> ErrorCode:
+        """Return what an expected failure is now: cancelled, timed out, or just failed."""
+        if self.cancelled.is_set():
+            return ErrorCode.CANCELLED
+        return ErrorCode.TIMED_OUT if self.clock.monotonic() >= self.deadline else ErrorCode.FAILED
 
 
 Execute = Callable[[Command, Any, Context], Result | AgentRestart]

@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+from broker.contract.commands.apply_centralized_configuration import (
+    ApplyCentralizedConfiguration,
+    ApplyCentralizedConfigurationData,
+)
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
@@ -27,6 +31,9 @@ class CommandType:
 
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     {
+        "apply-centralized-configuration": CommandType(
+            ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
+        ),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "start-agent": CommandType(StartAgent, StartAgentData),
