@@ -83,7 +83,10 @@ def send(
     command_type: Annotated[str, typer.Argument(metavar="TYPE", help="The command type.")],
     pairs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; a value that is JSON is taken as such."),
+        typer.Argument(
+            metavar="[KEY=VALUE|KEY=@FILE]...",
+            help="A value that is JSON is taken as such; @FILE is a file's text.",
+        ),
     ] = None,
     parameters: Annotated[
         str | None, typer.Option("--parameters", metavar="JSON|@FILE", help="All parameters as a JSON object.")

@@ -20,7 +20,7 @@ __all__ = ["DOCUMENT_SUFFIXES", "MASK", "Secret", "mask_secrets", "mask_text", "
 MASK = "********"
 DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 _MOST_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
-_KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api_?key|private"
+_KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
 _SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s]*@")
 _ASSIGNMENT = re.compile(rf"((?:{_KEY_WORDS})[\w.-]*[\"']?\s*[:=]\s*)\S.*", re.IGNORECASE)

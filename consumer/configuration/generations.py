@@ -64,7 +64,7 @@ class Generations:
         """The name of the active generation."""
         try:
             return Path(os.readlink(self.link)).name
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def record(self, name: str | None) -> Record | None:

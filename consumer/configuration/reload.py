@@ -87,7 +87,7 @@ class Reloader:
             if self.bounds.cancelled.wait(min(_PAUSE_S, left)):
                 raise CentralizedConfigurationError("The command was cancelled before the service had held with it.")
             self._refuse_death(reloaded)
-            trouble = trouble and self._trouble(within)
+            trouble = trouble and self._trouble(within, trouble)
         if trouble is not None:
             raise trouble
 
@@ -96,15 +96,15 @@ class Reloader:
         if reloaded.running and (not now.running or now.incarnation != reloaded.incarnation):
             raise CentralizedConfigurationError("The service died after the reload.")
 
-    def _trouble(self, within: Bounds) -> CheckFailed | None:
-        """Run the health check once; return what is wrong."""
+    def _trouble(self, within: Bounds, before: CheckFailed | None = None) -> CheckFailed | None:
+        """Run the health check once; return what is wrong. One that the grace cuts off says less than that before."""
         argv = self.settings.health_check
         if not argv:
             return None
         ended = run_program(filled(argv, self.directory, self.file), within)
         if ended.good:
             return None
-        message = (
-            f"The health check {argv[0]} did not come good within {self.settings.grace_s:g} s: it {ended.in_words()}."
-        )
+        if ended.overdue and before is not None:
+            return before
+        message = f"The health check {argv[0]} was not good within {self.settings.grace_s:g} s: it {ended.in_words()}."
         return CheckFailed(message, ended.output)

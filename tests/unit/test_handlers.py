@@ -16,7 +16,6 @@ from consumer.config import ServiceConfig
 from consumer.errors import HandlerTableError, ServiceError
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import AgentRestart, Context, Interruption, Result
-from consumer.masking import mask_secrets
 from consumer.ports import Service, ServiceState, StoredCommand
 from consumer.service import CallbackService, NoService, Wish
 from tests.fakes.clock import TurnedClock
@@ -134,9 +133,18 @@ def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
     assert done.data.sha256 == hashlib.sha256(canonical).hexdigest()
 
 
-def test_secrets_are_known_by_their_keys() -> None:
-    shown = mask_secrets({"service": {"argv": ["x"], "api_key": "hush", "tokens": ["hush"]}})
-    assert shown == {"service": {"argv": ["x"], "api_key": "********", "tokens": "********"}}
+def test_each_value_says_where_it_comes_from() -> None:
+    around = context(origins={"broker": "environment ACM_BROKER", "service.kind": "file /etc/agent.toml"})
+    done = execute("get-agent-configuration", {"effective": True}, around)
+    assert isinstance(done, Result)
+    sources = done.data.sources
+    assert sources["broker"] == "environment ACM_BROKER"
+    assert sources["service.kind"] == "file /etc/agent.toml"
+    assert sources["service.argv"] == "program"
+    assert sources["kill_grace_s"] == sources["configuration.keep"] == "default"
+    one = execute("get-agent-configuration", {"effective": True, "section": "service"}, around)
+    assert isinstance(one, Result)
+    assert one.data.sources.keys() == {"service.kind", "service.argv", "service.unit", "service.stop_grace_s"}
 
 
 def test_one_section_of_the_configuration() -> None:
