@@ -28,6 +28,8 @@ from consumer.programs import Bounds
 __all__ = ["Application"]
 
 _log = structlog.get_logger(__name__)
+_RELOADED = "The service was reloaded and runs well."
+_STOPPED = "The service does not run; it reads the configuration when it starts."
 
 
 class Application:
@@ -96,15 +98,15 @@ class Application:
         now = context.clock.monotonic()
         within = Bounds(context.clock, now + (context.deadline - now) / 2, context.cancelled)
         reloader = self._reloader(journal.next, within)
-        incarnation, note = journal.incarnation, "The service does not run; it reads the configuration when it starts."
+        incarnation, note = journal.incarnation, _STOPPED
         try:
             state = reloader.reload(journal.incarnation)
             incarnation = state.incarnation
             self._reached("reloaded")
             if state.running or state.kind == "none":
                 reloader.watch(state)
-                note = ""
-        except ConsumerError as error:
+                note = _RELOADED if context.config.configuration.reload != "none" else ""
+        except (ConsumerError, OSError) as error:
             self._keep_output(error)
             code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
             return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
@@ -122,8 +124,8 @@ class Application:
             state = reloader.reload(journal.incarnation)
             if journal.previous is not None and (state.running or state.kind == "none"):
                 reloader.watch(state)
-        except ConsumerError as error:
-            note = f"The service does not hold with that one either: {error}"
+        except (ConsumerError, OSError) as error:
+            note = f"The service does not run well with that one either: {error}"
         return self._settle(replace(journal, note=note))
 
     def _reloader(self, name: str | None, within: Bounds) -> Reloader:
@@ -151,7 +153,7 @@ class Application:
     def _reached(self, step: str) -> None:
         self._context.observer.reached(f"{self._command.type}.{step}")
 
-    def _keep_output(self, error: ConsumerError) -> None:
+    def _keep_output(self, error: Exception) -> None:
         if isinstance(error, CheckFailed):
             self._output = error.output
 

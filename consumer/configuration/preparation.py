@@ -58,6 +58,8 @@ def prepare(
 
 def _begun(record: Record, context: Context, generations: Generations, staging: Staging) -> Journal:
     previous = generations.current
+    if previous is not None and not generations.directory(previous).is_dir():
+        previous = None  # somebody moved the link: there is nothing to go back to
     return Journal(
         command_id=record.command_id,
         previous=previous,

@@ -1,4 +1,4 @@
-"""Letting the service read the active generation, and watching whether it holds with it."""
+"""Letting the service read the active generation, and watching whether it runs well."""
 
 import os
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ class Reloader:
             raise CheckFailed(f"The reload command {argv[0]} {ended.in_words()}.", ended.output)
 
     def watch(self, reloaded: ServiceState) -> None:
-        """Return when the service has held with the configuration; raises ConsumerError when it does not.
+        """Return when the service has shown that it runs well; raises ConsumerError when it does not.
 
         Where a service is managed it is watched for the whole grace, else only until the health check comes good.
         """
@@ -85,7 +85,9 @@ class Reloader:
             if left <= 0:
                 break
             if self.bounds.cancelled.wait(min(_PAUSE_S, left)):
-                raise CentralizedConfigurationError("The command was cancelled before the service had held with it.")
+                raise CentralizedConfigurationError(
+                    "The command was cancelled before the service had shown that it runs well."
+                )
             self._refuse_death(reloaded)
             trouble = trouble and self._trouble(within, trouble)
         if trouble is not None:

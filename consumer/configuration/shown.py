@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
+
 from broker.contract.commands.get_agent_configuration import AppliedFile
 from consumer.configuration.generations import Generations, Record, hash_of_file
 from consumer.masking import mask_text
 
-__all__ = ["shown_files"]
+__all__ = ["MOST_FILES", "shown_files"]
 
-_MOST_FILES = 100
+MOST_FILES = 100
 _LARGEST_SHOWN = 64 << 10
 _MOST_SHOWN = 128 << 10  # the result must fit into one message
 
@@ -17,13 +19,13 @@ def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, 
     """Return the first files of a generation as they are now; those that are gone are left out. Raises OSError."""
     shown: list[AppliedFile] = []
     room = _MOST_SHOWN
-    for name in sorted(record.files)[:_MOST_FILES]:
+    for name in sorted(record.files)[:MOST_FILES]:
         path = generations.directory(record.name) / name
         if path.is_file():
             content = _text(path)
-            if content is not None and len(content.encode()) > room:
+            room -= len(msgspec.json.encode(content))
+            if room < 0:
                 content = None
-            room -= len(content.encode()) if content else 0
             shown.append(AppliedFile(name, path.stat().st_size, hash_of_file(path), content))
     return tuple(shown)
 

@@ -14,7 +14,7 @@ _LARGEST_DOCUMENT = 4 << 20
 
 
 class CheckFailed(CentralizedConfigurationError):
-    """The service's own check refuses the files; `output` is what it said."""
+    """A program says that something is wrong; `output` is what it printed."""
 
     def __init__(self, message: str, output: Output) -> None:
         super().__init__(message)

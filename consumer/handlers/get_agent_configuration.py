@@ -12,7 +12,7 @@ from broker.contract.messages import Command, JsonObject
 from broker.contract.states import ErrorCode
 from consumer.config import AgentConfig
 from consumer.configuration.generations import Generations, Record
-from consumer.configuration.shown import shown_files
+from consumer.configuration.shown import MOST_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
 from consumer.handlers.base import Context, Handler, Interruption, Result
 from consumer.masking import Secret, mask_secrets
@@ -58,10 +58,13 @@ def _with(
 ) -> GetAgentConfigurationData:
     if record is None:
         return data
-    return replace(data, applied=record.in_short(), altered=generations.altered(record))
+    return replace(data, applied=record.in_short(), altered=generations.altered(record)[:MOST_FILES])
 
 
 def _centralized(generations: Generations, record: Record | None) -> Result:
+    if record is None and generations.current is not None:
+        message = f"{generations.link} leads to no generation of this agent; apply a configuration anew."
+        return Result(message, code=ErrorCode.FAILED)
     if record is None:
         return Result("No centralized configuration is active.", _data({}))
     data = replace(_with(_data({}), generations, record), files=shown_files(generations, record))

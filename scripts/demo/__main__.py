@@ -14,6 +14,7 @@ import structlog
 from rich.panel import Panel
 
 from broker.mosquitto import EmbeddedMosquitto
+from scripts.demo.configuration import show_configuration
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -74,6 +75,7 @@ def main() -> None:
         stage.send("Start it again", "start-agent")
         stage.send("Restart it, with proof: a new incarnation", "restart-agent")
         stage.send("A verb that no type owns", "make-coffee")
+        show_configuration(stage, url)
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))

@@ -151,6 +151,7 @@ def header(**members: Any) -> bytes:
         (header(size=-512), "claims -512 bytes"),
         (header(type=tarfile.XHDTYPE, size=0) * 3000, "can be read"),
     ],
+    ids=["long name", "extended", "global", "backwards", "a chain"],
 )
 def test_headers_that_would_fill_the_memory_or_never_end_are_refused(
     tmp_path: Path, into: Path, beginning: bytes, said: str
@@ -185,7 +186,9 @@ def test_a_damaged_header_is_not_taken_for_the_end(make: MakeArchive, into: Path
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a = 1\n", b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"a = 1\n"), bytes(1024)]
+    "content",
+    [b"", b"a = 1\n", b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"a = 1\n"), bytes(1024)],
+    ids=["empty", "text", "two bytes", "no gzip", "gzip", "zeros"],
 )
 def test_other_files_are_no_archives(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import io
+import json
 import os
 import re
 import tarfile
@@ -12,11 +13,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from broker.contract.codec import MAX_FRAME_BYTES
 from broker.contract.commands import parse_parameters
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfigurationData
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode, State
 from consumer.agent import SystemClock, build_service
@@ -98,6 +102,13 @@ class Site:
     def apply(self, name: str = "c", context: Context | None = None, **parameters: Any) -> Result:
         wanted = parse_parameters(TYPE, HANDLER.parameters, parameters)
         done = HANDLER.execute(command(name, command_type=TYPE), wanted, context or self.context())
+        assert isinstance(done, Result)
+        return done
+
+    def show(self, **parameters: Any) -> Result:
+        done = handler_table(HANDLERS)["get-agent-configuration"].execute(
+            command("g"), GetAgentConfiguration(**parameters), self.context()
+        )
         assert isinstance(done, Result)
         return done
 
@@ -247,7 +258,7 @@ def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., S
         (DEADLY, r"The service died after the reload\."),
     ],
 )
-def test_what_the_service_does_not_hold_with_is_rolled_back(site: Site, content: str, said: str) -> None:
+def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, content: str, said: str) -> None:
     done = site.apply(content=content)
     first = f"000001-{sha256(GOOD)[:12]}"
     assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "rolled_back", first)
@@ -280,9 +291,22 @@ def test_a_rollback_that_does_not_help_is_not_called_good(make_site: Callable[..
     site.start_service()
     done = site.apply(content=BETTER)
     assert (done.code, done.data.action) == (ErrorCode.FAILED, "rolled_back")
-    assert "The service does not hold with that one either: The health check /bin/sh was not good" in done.message
+    assert "The service does not run well with that one either: The health check /bin/sh was not good" in done.message
     assert done.output is not None
     assert done.output.stderr == "ill\n"
+
+
+def test_a_rollback_that_is_not_possible_is_told_as_it_is(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    in_the_way = tmp_path / "state" / "configuration" / ".current.part"
+    script = f'grep -q "interval = 1" "$0" || {{ mkdir {in_the_way}; exit 1; }}'
+    site = make_site(reload="none", health_check=("/bin/sh", "-c", script, "{file}"), grace_s=0.3)
+    site.config = replace(site.config, service=ServiceConfig())
+    site.service = build_service(site.config, SystemClock())
+    assert site.apply("first", content=GOOD).code is None
+    done = site.apply(content=BETTER)
+    assert (done.code, done.data.action, done.data.active.sha256) == (ErrorCode.FAILED, "applied", sha256(BETTER))
+    assert "is active: it was not judged, or could not be rolled back" in done.message
+    assert site.active() == {"sensor.toml": BETTER}
 
 
 @pytest.mark.parametrize(
@@ -438,6 +462,49 @@ def test_two_applications_in_one_directory_are_refused(site: Site) -> None:
         done = site.apply(content=BETTER)
     assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
     assert "Another configuration is being applied" in done.message
+
+
+def test_what_is_applied_can_be_seen_without_its_secrets(site: Site, tmp_path: Path) -> None:
+    large = "x = 1\n" * 20_000
+    files = {"sensor.toml": f"{GOOD}token = 'hush'\n", "large.conf": large, "conf.d/a.yaml": "a: {password: hush}\n"}
+    applied = site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).data.active
+    shown = site.show(section="centralized")
+    assert (shown.code, shown.data.applied, shown.data.altered) == (None, applied, ())
+    assert [file.path for file in shown.data.files] == ["conf.d/a.yaml", "large.conf", "sensor.toml"]
+    assert [file.size for file in shown.data.files] == [len(text) for _, text in sorted(files.items())]
+    assert "hush" not in repr(shown)
+    assert shown.data.files[1].content is None
+    assert json.loads(shown.data.files[2].content) == {"interval": 1, "token": "********"}
+    (site.root / "current" / "sensor.toml").write_text("interval =")
+    (site.root / "current" / "new").write_text("x")
+    shown = site.show(section="centralized")
+    assert shown.data.altered == ("new", "sensor.toml")
+    assert "altered since: new, sensor.toml" in shown.message
+    assert shown.data.files[2].content is None
+    assert site.show().data.altered == ("new", "sensor.toml")
+
+
+def test_before_the_first_one_there_is_nothing_to_be_seen(make_site: Callable[..., Site]) -> None:
+    shown = make_site().show(section="centralized")
+    assert (shown.code, shown.data.applied, shown.message) == (None, None, "No centralized configuration is active.")
+
+
+def test_a_link_that_somebody_moved_is_not_called_a_generation(site: Site) -> None:
+    (site.root / "current").unlink()
+    (site.root / "current").symlink_to("/nowhere")
+    shown = site.show(section="centralized")
+    assert (shown.code, "current leads to no generation" in shown.message) == (ErrorCode.FAILED, True)
+    assert site.apply(content=BETTER).data.action == "applied"
+    assert site.active() == {"sensor.toml": BETTER}
+
+
+def test_much_text_is_left_out_so_that_the_result_fits(site: Site, tmp_path: Path) -> None:
+    files = {"sensor.toml": GOOD, **{f"{number:03}.conf": "\x01" * 20_000 for number in range(110)}}
+    assert site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).code is None
+    data = site.show(section="centralized").data
+    assert [file.path for file in data.files] == sorted(files)[:100]
+    assert [file.content is None for file in data.files[:3]] == [False, True, True]
+    assert len(msgspec.json.encode(data)) < MAX_FRAME_BYTES
 
 
 def killed() -> None:

@@ -38,7 +38,7 @@ class GetAgentConfigurationData:
     """The configuration with its secrets masked, and the SHA-256 of just that as JSON with sorted keys.
 
     `sources` gives the source of each value by its dotted name. `applied` is the active centralized configuration, and
-    `altered` names those of its files that are not as they were applied. `files` shows them, at most 100.
+    `altered` names those of its files that are not as they were applied. `files` shows its files; both at most 100.
     """
 
     configuration: JsonObject
