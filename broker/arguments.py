@@ -31,16 +31,16 @@ def parse_duration(text: str) -> float:
 
 
 def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
-    """Return the parameters given as KEY=VALUE, over those of the JSON object (or @FILE) `document`.
+    """Return the parameters given as KEY=VALUE or KEY=@FILE, over those of the JSON object (or @FILE) `document`.
 
-    A value that is JSON is taken as such, any other as text. Raises InvalidArgument.
+    A value that is JSON is taken as such, any other as text; what is in a file is always text. Raises InvalidArgument.
     """
     parameters = _read_document(document) if document is not None else {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise InvalidArgument(f"{pair[:80]!r} is not KEY=VALUE.")
-        parameters[key] = _json_or_text(value)
+        parameters[key] = _read_text(key, value[1:]) if value.startswith("@") else _json_or_text(value)
     return parameters
 
 
@@ -66,6 +66,15 @@ def _read_document(document: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidArgument('--parameters must be a JSON object, as in {"section": "service"}.')
     return value
+
+
+def _read_text(key: str, path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8")  # as it is: no newline is translated
+    except OSError as error:
+        raise InvalidArgument(f"{key}: {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{key}: {path} is not text in UTF-8.") from error
 
 
 def _json_or_text(value: str) -> Any:

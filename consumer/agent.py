@@ -5,7 +5,7 @@ import queue
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -86,9 +86,10 @@ class _Threads:
 class Agent:
     """One agent of one state directory. `run` returns when `stop` was called or a new process is wanted.
 
-    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
-    Raises StoreError or StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is
-    wrong, HandlerTableError when two handlers claim one type.
+    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them;
+    `origins` says where the values of `config` come from, as `consumer.config.origins` returns it. Raises StoreError or
+    StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is wrong,
+    HandlerTableError when two handlers claim one type.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Agent:
         plug_ins: PlugIns = NO_PLUG_INS,
         service: Service | None = None,
         observer: Observer | None = None,
+        origins: Mapping[str, str] | None = None,
         restarted_by: str | None = None,
     ) -> None:
         self.config = config
@@ -150,6 +152,7 @@ class Agent:
             chores=[responses.chore, *([self._service] if isinstance(self._service, ChildService) else [])],
             observer=observer,
             responses=responses,
+            origins=origins or {},
         )
         self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
 

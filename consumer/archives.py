@@ -1,11 +1,14 @@
 """Unpacking an archive that nobody vouches for yet: plain files and directories only, bounded, inside one directory."""
 
+import gzip
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined] # typeshed does not know the first
+from typing import Self
 
 from consumer.errors import ArchiveError
 
@@ -13,6 +16,15 @@ __all__ = ["Limits", "is_archive", "unpack"]
 
 _COPY_BYTES = 1 << 18
 _EXECUTABLE = 0o100
+_GZIP = b"\x1f\x8b"
+_LARGEST_EXTENDED = 8192  # of a header that carries a long name, or more
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 @dataclass(frozen=True)
@@ -23,9 +35,41 @@ class Limits:
     bytes: int = 1 << 30
 
 
+class _Header(tarfile.TarInfo):
+    """A header that says no more of itself than what can be believed: tarfile reads some parts of an archive whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; raises ArchiveError for a size that would be read into memory, or leads backwards."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise _no_plain_file(header.name)
+        if header.size < 0 or (header.type in _EXTENDED and header.size > _LARGEST_EXTENDED):
+            raise ArchiveError(f"The archive has a header that claims {header.size} bytes; that is refused.")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """Read the next header; raises ArchiveError for a damaged one, which tarfile would take for the end."""
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            raise
+        except HeaderError as error:
+            raise ArchiveError(f"The archive is damaged or cut short: {error}.") from error
+
+
 def is_archive(path: Path) -> bool:
-    """Say whether a file looks like a tar archive, gzipped or not."""
-    return tarfile.is_tarfile(path)
+    """Say whether a file begins as a tar archive does, gzipped or not; raises OSError when it cannot be read."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+        file.seek(0)
+        try:
+            beginning = (gzip.GzipFile(fileobj=file) if zipped else file).read(tarfile.BLOCKSIZE)
+            tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+            return False
+    return True
 
 
 def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
@@ -37,21 +81,48 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
     """
     made: list[Path] = []
     left = limits.bytes
-    with _damage_named(archive), tarfile.open(archive, "r:*") as opened:
+    with _damage_named(archive), _opened(archive) as opened:
         for number, member in enumerate(opened, start=1):
             if number > limits.members:
                 raise ArchiveError(f"{archive.name} holds more than {limits.members} members; that is too many.")
-            path = into.joinpath(*_parts(member.name))
+            parts = _parts(member.name)
             if member.isdir():
-                _make_directory(path)
+                _make_directories(into, parts)
                 continue
-            _refuse_what_is_no_file(member, path)
-            left -= member.size
+            if not member.isreg() or not parts:
+                raise _no_plain_file(member.name)
+            left -= max(member.size, 0)
             if left < 0:
                 raise ArchiveError(f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.")
-            _copy(opened, member, path)
-            made.append(path)
+            _make_directories(into, parts[:-1])
+            _copy(opened, member, into.joinpath(*parts))
+            made.append(into.joinpath(*parts))
+        _read_to_the_end(opened, left)
     return made
+
+
+def _read_to_the_end(opened: tarfile.TarFile, most: int) -> None:
+    """Let gzip check its sum, which stands at the end."""
+    assert opened.fileobj is not None
+    while block := opened.fileobj.read(_COPY_BYTES):
+        most -= len(block)
+        if most < 0:
+            raise ArchiveError("The archive goes on for too long behind its end.")
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    with archive.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:gz" if zipped else "r:", tarinfo=_Header) as opened:
+            yield opened
+
+
+def _no_plain_file(name: str) -> ArchiveError:
+    return ArchiveError(
+        f"The member {name[:200]!r} is refused: only plain files and directories are taken, no links and no devices."
+    )
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -61,30 +132,28 @@ def _parts(name: str) -> tuple[str, ...]:
     return path.parts
 
 
-def _refuse_what_is_no_file(member: tarfile.TarInfo, path: Path) -> None:
-    if not member.isreg() or not PurePosixPath(member.name).parts:
-        raise ArchiveError(
-            f"The member {member.name[:200]!r} is refused: only plain files and directories are taken, "
-            "no links and no devices."
-        )
-    if path.exists():
-        raise ArchiveError(f"The member {member.name[:200]!r} comes twice.")
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ArchiveError(f"{path.name!r} is a file and a directory in the archive.") from error
+def _make_directories(into: Path, parts: Sequence[str]) -> None:
+    place = into
+    for name in parts:
+        place /= name
+        try:
+            place.mkdir()
+        except FileExistsError as error:
+            if place.is_dir():
+                continue
+            raise ArchiveError(f"{'/'.join(parts)!r} is a file and a directory in the archive.") from error
+        place.chmod(0o755)
 
 
 def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    _make_directory(path.parent)
     source = opened.extractfile(member)
     assert source is not None
-    with source, path.open("xb") as target:
-        while block := source.read(_COPY_BYTES):
-            target.write(block)
+    try:
+        with source, path.open("xb") as target:
+            while block := source.read(_COPY_BYTES):
+                target.write(block)
+    except (FileExistsError, IsADirectoryError) as error:
+        raise ArchiveError(f"The member {member.name[:200]!r} comes twice.") from error
     path.chmod(0o755 if member.mode & _EXECUTABLE else 0o644)
 
 
@@ -92,7 +161,7 @@ def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise ArchiveError(f"{archive.name} is no archive that can be read: {error}.") from error
     except OSError as error:
         raise ArchiveError(f"{archive.name} cannot be unpacked: {error.strerror or error}.") from error

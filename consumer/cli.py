@@ -22,7 +22,7 @@ from consumer.active_response.allow_list import AllowList
 from consumer.active_response.book import Entry, read_pending
 from consumer.active_response.responses import DIRECTORY
 from consumer.agent import RESTARTED_BY, Agent, replace_process
-from consumer.config import AgentConfig, load_config
+from consumer.config import AgentConfig, load_config, merge_sources, origins, read_sources
 from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, HandlerTableError, StoreError
 from consumer.exit_codes import ExitCode
 from consumer.plugins import load_plug_ins
@@ -80,9 +80,11 @@ def run(
         "state": state and str(state),
         "accept_unsigned": accept_unsigned,
     }
-    settings = load_config(config, flags)
+    sources = read_sources(config, flags)
+    settings = merge_sources(sources)
     _configure_logs(settings.log_level)
-    restarting = Agent(settings, plug_ins=load_plug_ins(), restarted_by=os.environ.pop(RESTARTED_BY, None))
+    restarted_by = os.environ.pop(RESTARTED_BY, None)
+    restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
     with _stopped_by_signals(restarting):
         command_id = restarting.run()
     if command_id is not None:

@@ -3,8 +3,8 @@
 import math
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,22 @@ import msgspec
 
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
+from consumer.configuration.settings import CentralizedConfig
 from consumer.errors import ConfigurationError
+from consumer.masking import Secret
 from consumer.services.systemd import is_unit_name
 
-__all__ = ["ActiveResponseConfig", "AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
+__all__ = [
+    "ActiveResponseConfig",
+    "AgentConfig",
+    "DownloadConfig",
+    "ServiceConfig",
+    "Source",
+    "load_config",
+    "merge_sources",
+    "origins",
+    "read_sources",
+]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +81,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """All that an agent is told. Durations are in seconds."""
 
     agent: str
-    broker: str
+    broker: Secret
     state: str
     accept_unsigned: bool = False
     topic_prefix: str = "acm"
@@ -79,6 +91,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     service: ServiceConfig = ServiceConfig()
     download: DownloadConfig = DownloadConfig()
     active_response: ActiveResponseConfig = ActiveResponseConfig()
+    configuration: CentralizedConfig = CentralizedConfig()
+
+    @property
+    def configuration_root(self) -> Path:
+        """Where the generations of the centralized configuration are."""
+        return Path(self.configuration.directory or Path(self.state, "configuration"))
 
     def check(self) -> None:
         """Raise ConfigurationError with one sentence when the values do not fit together."""
@@ -104,35 +122,46 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 f"service.unit is {service.unit[:80]!r}; it must be the full name of a service, as in 'sensor.service' "
                 "or 'sensor@1.service'."
             )
+        self.configuration.verify(has_service=service.kind != "none")
 
 
-_SECTIONS = frozenset({"service", "download", "active_response"})
+_SECTIONS = frozenset({"service", "download", "active_response", "configuration"})
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
+    """Where values come from. `name` says so for messages; `names` says it better for single top-level values."""
+
     name: str
     values: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
-def _from_file(path: Path | None) -> _Source:
-    if path is None:
-        return _Source("defaults", {})
+def read_sources(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> list[Source]:
+    """Return what is set where, the weakest first; raise ConfigurationError with one sentence."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = [] if path is None else [_from_file(path)]
+    return [*from_file, _from_environment(environment), Source("flag", given)]
+
+
+def _from_file(path: Path) -> Source:
     try:
-        return _Source(str(path), tomllib.loads(path.read_text()))
+        return Source(f"file {path}", tomllib.loads(path.read_text()))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = {f"ACM_{name.upper()}": name for name in AgentConfig.__struct_fields__ if name not in _SECTIONS}
-    found: dict[str, Any] = {names[key]: value for key, value in environment.items() if key in names}
+def _from_environment(environment: Mapping[str, str]) -> Source:
+    variables = {name: f"ACM_{name.upper()}" for name in AgentConfig.__struct_fields__ if name not in _SECTIONS}
+    found: dict[str, Any] = {name: environment[key] for name, key in variables.items() if key in environment}
     for name in ("accept_unsigned",):
         if name in found:
-            found[name] = _boolean(f"ACM_{name.upper()}", found[name])
-    return found
+            found[name] = _boolean(variables[name], found[name])
+    return Source("environment", found, {name: f"environment {variables[name]}" for name in found})
 
 
 def _boolean(variable: str, text: str) -> bool:
@@ -142,16 +171,50 @@ def _boolean(variable: str, text: str) -> bool:
     return words[text.lower()]
 
 
+def merge_sources(sources: Iterable[Source]) -> AgentConfig:
+    """Merge the sources, the later over the earlier, and check the result; raise ConfigurationError."""
+    sources = list(sources)
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = _merged(merged, source.values)
+    try:
+        config = msgspec.convert(merged, AgentConfig, strict=False, dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        names = ", ".join(source.name for source in sources)
+        raise ConfigurationError(f"The configuration ({names}) is wrong: {error}.") from error
+    config.check()
+    return config
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+def _secret(kind: type, value: Any) -> Any:
+    if kind is not Secret or not isinstance(value, str):
+        raise TypeError("Expected `str`")
+    return Secret(value)
+
+
+def origins(sources: Iterable[Source]) -> dict[str, str]:
+    """Return by dotted name, as in `service.kind`, where each value that is not a default comes from."""
+    return {name: source.names.get(name, source.name) for source in sources for name in _dotted_names(source.values)}
+
+
+def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> AgentConfig:
-    """Merge the sources and check the result; raise ConfigurationError with one sentence."""
-    source = _from_file(path)
-    given = {name: value for name, value in flags.items() if value is not None}
-    merged = {**source.values, **_from_environment(environment), **given}
-    try:
-        config = msgspec.convert(merged, AgentConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"The configuration ({source.name}, environment, flags) is wrong: {error}.") from error
-    config.check()
-    return config
+    """Read and merge the sources and check the result; raise ConfigurationError with one sentence."""
+    return merge_sources(read_sources(path, flags, environment))

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,7 @@ class Surroundings:
     chores: Listing[Chore] = ()
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     responses: ActiveResponses | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 class AgentCore:
@@ -90,6 +91,7 @@ class AgentCore:
                 observer=around.observer,
                 blobs=self._blobs,
                 responses=around.responses,
+                origins=around.origins,
             ),
             around.lane,
             default_timeout_s=config.default_timeout_s,

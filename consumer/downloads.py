@@ -1,14 +1,17 @@
 """Fetching the file that a command refers to: bounded in size and time, believed only when size and hash are right."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
@@ -25,6 +28,8 @@ __all__ = ["Downloader"]
 _BLOCK_BYTES = 1 << 18
 _QUIET_S = 15.0  # a server that says nothing for so long is given up
 _SPARE_BYTES = 4 << 20
+_LOOK_S = 0.1  # how soon a cancel, or the end of the time, is seen
+_AS_IT_IS = {"Accept-Encoding": "identity"}
 
 
 class _WrongFile(DownloadError):
@@ -58,11 +63,10 @@ class Downloader:
                 self._collect(artifact, partial_file(self.partial, artifact.sha256), to)
             else:
                 self._complete(artifact, to)
-        except OSError as error:
+        except BaseException as error:
             to.unlink(missing_ok=True)
-            raise DownloadError(f"{_shown(artifact.url)} cannot be fetched: {error.strerror or error}.") from error
-        except BaseException:
-            to.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise DownloadError(f"The file cannot be written to {to}: {error.strerror or error}.") from error
             raise
 
     def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
@@ -87,63 +91,118 @@ class Downloader:
         """Write what follows the first `have` bytes of the file `to`, and check the whole."""
         if artifact.size - have + _SPARE_BYTES > free_bytes(to.parent):
             raise DownloadError(f"There is too little space in {to.parent} for the file's {artifact.size} bytes.")
-        size = have
-        with to.open("a+b") as target, self._blocks(artifact, have) as blocks:
+        size, shown = have, _shown(artifact.url)
+        with to.open("a+b") as target, closing(self._blocks(artifact, have)) as blocks:
             target.truncate(have)
             target.seek(0)
             digest = hashlib.file_digest(target, "sha256")
             for block in blocks:
                 size += len(block)
                 if size > artifact.size:
-                    raise _WrongFile(f"The file at {_shown(artifact.url)} is longer than {artifact.size} bytes.")
+                    raise _WrongFile(f"The file at {shown} is longer than {artifact.size} bytes.")
                 digest.update(block)
                 target.write(block)
                 target.flush()
-                self._check_time(artifact.url)
+                self._check_time(shown)
             os.fsync(target.fileno())
-        if size < artifact.size:
-            raise _WrongFile(f"The file at {_shown(artifact.url)} has {size} bytes, not {artifact.size}.")
-        if digest.hexdigest() != artifact.sha256:
-            raise _WrongFile(
-                f"The file at {_shown(artifact.url)} is another than the one that was meant: "
-                f"its SHA-256 is {digest.hexdigest()}."
-            )
+        self._check_whole(artifact, size, digest.hexdigest())
 
-    @contextmanager
-    def _blocks(self, artifact: Artifact, have: int) -> Iterator[Iterator[bytes]]:
-        url = artifact.url
-        scheme = urlsplit(url).scheme
+    def _check_whole(self, artifact: Artifact, size: int, sha256: str) -> None:
+        shown = _shown(artifact.url)
+        if size < artifact.size:
+            self._check_time(shown)
+            raise _WrongFile(f"The file at {shown} has {size} bytes, not {artifact.size}.")
+        if sha256 != artifact.sha256:
+            raise _WrongFile(f"The file at {shown} is another than the one that was meant: its SHA-256 is {sha256}.")
+
+    def _blocks(self, artifact: Artifact, have: int) -> Generator[bytes, None, None]:
+        url, shown = artifact.url, _shown(artifact.url)
         try:
-            if scheme == "https":
-                with self._client() as client, client.stream("GET", url) as response:
-                    _check_answer(response, url)
-                    yield response.iter_bytes(_BLOCK_BYTES)
-            elif scheme == "file":
-                with _local_path(url).open("rb") as source:
-                    yield iter(lambda: source.read(_BLOCK_BYTES), b"")
-            elif scheme == "blob" and self.blobs is not None:
-                if url != blob_url(artifact.sha256):
-                    raise DownloadError(f"{_shown(url)} names another file than the SHA-256 {artifact.sha256}.")
-                with closing(self.blobs.read(artifact.sha256, have, artifact.size)) as blocks:
-                    yield blocks
-            else:
-                raise DownloadError(f"{_shown(url)} cannot be fetched: write an https:, file: or blob: URL.")
+            match urlsplit(url).scheme:
+                case "https":
+                    yield from self._blocks_of_answer(url)
+                case "file":
+                    with _local_path(url).open("rb") as source:
+                        yield from iter(lambda: source.read(_BLOCK_BYTES), b"")
+                case "blob" if self.blobs is not None:
+                    if url != blob_url(artifact.sha256):
+                        raise DownloadError(f"{shown} names another file than the SHA-256 {artifact.sha256}.")
+                    yield from self.blobs.read(artifact.sha256, have, artifact.size)
+                case _:
+                    raise DownloadError(f"{shown} cannot be fetched: write an https:, file: or blob: URL.")
         except httpx.HTTPError as error:
-            raise DownloadError(f"{_shown(url)} cannot be fetched: {error or type(error).__name__}.") from error
+            self._check_time(shown)
+            raise DownloadError(f"{shown} cannot be fetched: {error or type(error).__name__}.") from error
         except httpx.InvalidURL as error:
-            raise DownloadError(f"{_shown(url)} is not a URL: {error}.") from error
+            raise DownloadError(f"{shown} is not a URL: {error}.") from error
+        except OSError as error:
+            raise DownloadError(f"{shown} cannot be fetched: {error.strerror or error}.") from error
+
+    def _blocks_of_answer(self, url: str) -> Iterator[bytes]:
+        # Raw and block by block as it arrives: what the hash is of, and soon enough to see that the time is over.
+        with (
+            _Cutter(self) as cutter,
+            self._client() as client,
+            client.stream("GET", url, headers=_AS_IT_IS, extensions={"trace": cutter.trace}) as response,
+        ):
+            _check_answer(response, url)
+            yield from response.iter_raw()
 
     def _client(self) -> httpx.Client:
         left = max(0.1, min(_QUIET_S, self.deadline - self.clock.monotonic()))
         hooks = {"request": [_refuse_plain_http]}
-        trust = ssl.create_default_context(cafile=self.config.ca_file)
-        return httpx.Client(verify=trust, timeout=left, follow_redirects=True, max_redirects=5, event_hooks=hooks)
+        return httpx.Client(
+            verify=self._trust(), timeout=left, follow_redirects=True, max_redirects=5, event_hooks=hooks
+        )
 
-    def _check_time(self, url: str) -> None:
+    def _trust(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.config.ca_file)
+        except OSError as error:
+            raise DownloadError(
+                f"The certificate authorities in {self.config.ca_file} (download.ca_file) cannot be used: "
+                f"{error.strerror or error}."
+            ) from error
+
+    def is_over(self) -> bool:
+        """Say whether the download must end: its time is over, or its command was cancelled."""
+        return self.cancelled.is_set() or self.clock.monotonic() >= self.deadline
+
+    def _check_time(self, shown: str) -> None:
         if self.cancelled.is_set():
-            raise DownloadError(f"The download of {_shown(url)} was cancelled.")
-        if self.clock.monotonic() >= self.deadline:
-            raise DownloadError(f"The download of {_shown(url)} did not end in time.")
+            raise DownloadError(f"The download of {shown} was cancelled.")
+        if self.is_over():
+            raise DownloadError(f"The download of {shown} did not end in time.")
+
+
+class _Cutter:
+    """Cuts a download's connections when it must end: a server that says little, or nothing, would hold it up."""
+
+    def __init__(self, download: Downloader) -> None:
+        self._download = download
+        self._sockets: list[socket.socket] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="acm-download", daemon=True)
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of each encrypted connection (httpx calls this a trace extension)."""
+        if event == "connection.start_tls.complete":
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            if self._download.is_over():
+                for connection in list(self._sockets):
+                    with contextlib.suppress(OSError):
+                        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the reader owns the TLS above it
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def _refuse_plain_http(request: httpx.Request) -> None:
@@ -166,5 +225,8 @@ def _local_path(url: str) -> Path:
 
 def _shown(url: str) -> str:
     """Return the URL without user, password, query and fragment, which may be secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DownloadError(f"The file's URL cannot be read: {error}.") from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:300]

@@ -3,6 +3,7 @@
 __all__ = [
     "ActiveResponseError",
     "ArchiveError",
+    "CentralizedConfigurationError",
     "ConfigurationError",
     "ConsumerError",
     "DownloadError",
@@ -57,3 +58,7 @@ class DownloadError(ConsumerError):
 
 class ArchiveError(ConsumerError):
     """An archive is damaged, too large, or holds what must not be unpacked."""
+
+
+class CentralizedConfigurationError(ConsumerError):
+    """A centralized configuration cannot be applied, or cannot be read."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from consumer.errors import HandlerTableError
 from consumer.handlers import (
+    apply_centralized_configuration,
     execute_active_response,
     get_agent_configuration,
     restart_agent,
@@ -17,6 +18,7 @@ from consumer.handlers.base import Handler
 __all__ = ["HANDLERS", "handler_table"]
 
 HANDLERS: tuple[Handler[Any], ...] = (
+    apply_centralized_configuration.HANDLER,
     execute_active_response.HANDLER,
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,

@@ -1,7 +1,7 @@
 """What a handler is: a function that runs one command, and what a crash in the midst of it means."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +55,8 @@ class Context:
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set.
     `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps what must
     outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `responses` is None
-    where an agent is put together without active responses.
+    where an agent is put together without active responses. `origins` says by dotted name where the values of `config`
+    come from that are not defaults, as far as that is known.
     """
 
     clock: Clock
@@ -68,6 +69,7 @@ class Context:
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     blobs: Blobs | None = None
     responses: ActiveResponses | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -78,6 +80,12 @@ class Context:
         """Return what fetches artifacts within this command's time."""
         partial = self.state / PARTIAL_FILES
         return Downloader(self.config.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
+
+    def failure_code(self) -> ErrorCode:
+        """Return what an expected failure is now: cancelled, timed out, or just failed."""
+        if self.cancelled.is_set():
+            return ErrorCode.CANCELLED
+        return ErrorCode.TIMED_OUT if self.clock.monotonic() >= self.deadline else ErrorCode.FAILED
 
 
 Probe = Callable[[StoredCommand, Context], Result | AgentRestart]

@@ -1,47 +1,89 @@
-"""get-agent-configuration: the configuration that the agent runs with, secrets masked, with its SHA-256."""
+"""get-agent-configuration: the configuration that the agent runs with, and the centralized one, with secrets masked."""
 
 import hashlib
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
-from broker.contract.messages import Command
+from broker.contract.messages import Command, JsonObject
 from broker.contract.states import ErrorCode
+from consumer.config import AgentConfig
+from consumer.configuration.generations import Generations, Record
+from consumer.configuration.shown import MOST_FILES, shown_files
+from consumer.errors import CentralizedConfigurationError
 from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.masking import Secret, mask_secrets
 
-__all__ = ["HANDLER", "mask_secrets"]
+__all__ = ["HANDLER"]
 
-_SECRET_KEY = re.compile(r"pass(word|wd|phrase)?|secret|token|credential|api_?key|private", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s]*@")
-_MASK = "********"
-
-
-def mask_secrets(value: Any, key: str = "") -> Any:
-    """Return `value` with secrets replaced: whatever stands under a telling key, and passwords inside URLs."""
-    if isinstance(value, Mapping):
-        return {name: mask_secrets(item, str(name)) for name, item in value.items()}
-    if _SECRET_KEY.search(key) and value:
-        return _MASK
-    if isinstance(value, list | tuple):
-        return [mask_secrets(item) for item in value]
-    return _URL_PASSWORD.sub(rf"\1{_MASK}@", value) if isinstance(value, str) else value
+_CENTRALIZED = "centralized"
 
 
 def _execute(command: Command, parameters: GetAgentConfiguration, context: Context) -> Result:
-    whole: Mapping[str, Any] = msgspec.to_builtins(context.config)
-    section = parameters.section
-    if section is not None and section not in whole:
-        names = ", ".join(sorted(whole))
-        return Result(f"There is no section {section!r}; the sections are: {names}.", code=ErrorCode.INVALID)
-    shown = whole if section is None else {section: whole[section]}
-    digest = hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()
-    return Result(
-        "The configuration is in the data, with secrets masked.",
-        GetAgentConfigurationData(mask_secrets(shown), digest),
-    )
+    generations = Generations(context.config.configuration_root)
+    section, whole = parameters.section, _shown(context.config)
+    try:
+        record = generations.record(generations.current)
+        if section == _CENTRALIZED:
+            return _centralized(generations, record)
+        if section is not None and section not in whole:
+            names = ", ".join(sorted([*whole, _CENTRALIZED]))
+            return Result(f"There is no section {section!r}; the sections are: {names}.", code=ErrorCode.INVALID)
+        data = _data(whole if section is None else {section: whole[section]})
+        if parameters.effective:
+            data = replace(data, sources=_sources(data.configuration, _defaults(), context.origins))
+        return Result("The configuration is in the data, with secrets masked.", _with(data, generations, record))
+    except OSError as error:
+        raise CentralizedConfigurationError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def _shown(config: AgentConfig) -> JsonObject:
+    shown: JsonObject = mask_secrets(msgspec.to_builtins(config, enc_hook=lambda secret: secret.masked))
+    return shown
+
+
+def _defaults() -> JsonObject:
+    return _shown(AgentConfig(agent="", broker=Secret(""), state=""))
+
+
+def _data(shown: JsonObject) -> GetAgentConfigurationData:
+    return GetAgentConfigurationData(shown, hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest())
+
+
+def _with(
+    data: GetAgentConfigurationData, generations: Generations, record: Record | None
+) -> GetAgentConfigurationData:
+    if record is None:
+        return data
+    return replace(data, applied=record.in_short(), altered=generations.altered(record)[:MOST_FILES])
+
+
+def _centralized(generations: Generations, record: Record | None) -> Result:
+    if record is None and generations.current is not None:
+        message = f"{generations.link} leads to no generation of this agent; apply a configuration anew."
+        return Result(message, code=ErrorCode.FAILED)
+    if record is None:
+        return Result("No centralized configuration is active.", _data({}))
+    data = replace(_with(_data({}), generations, record), files=shown_files(generations, record))
+    altered = f"; altered since: {', '.join(data.altered)[:200]}" if data.altered else ""
+    return Result(f"Generation {record.name} of the centralized configuration is active{altered}.", data)
+
+
+def _sources(
+    shown: Mapping[str, Any], defaults: Mapping[str, Any], origins: Mapping[str, str], prefix: str = ""
+) -> dict[str, str]:
+    """Return where each value comes from, by its dotted name; `program` stands for one that embeds the agent."""
+    sources: dict[str, str] = {}
+    for name, value in shown.items():
+        dotted, default = f"{prefix}{name}", defaults.get(name)
+        if isinstance(value, Mapping):
+            sources |= _sources(value, default or {}, origins, f"{dotted}.")
+        else:
+            sources[dotted] = origins.get(dotted, "default" if value == default else "program")
+    return sources
 
 
 HANDLER = Handler("get-agent-configuration", Interruption.RERUN, GetAgentConfiguration, _execute)

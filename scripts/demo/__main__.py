@@ -15,6 +15,7 @@ from rich.panel import Panel
 
 from broker.mosquitto import EmbeddedMosquitto
 from scripts.demo.active_response import show_active_response, show_silent_script, write_scripts
+from scripts.demo.configuration import show_configuration
 from scripts.demo.fanout import show_fanout
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
 
@@ -79,6 +80,7 @@ def main() -> None:
         show_fanout(stage, url)
         show_active_response(stage)
         show_silent_script(stage)
+        show_configuration(stage, url)
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))

@@ -27,6 +27,16 @@ def test_pairs_win_over_the_document_and_json_values_are_taken_as_such(tmp_path:
     assert read == {"a": 2, "b": "kept", "text": "plain", "list": [1], "url": "x=y"}
 
 
+def test_a_file_is_taken_as_text_and_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"[1]\r\n")
+    assert read_parameters([f"content=@{tmp_path}/list"], None) == {"content": "[1]\r\n"}
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    with pytest.raises(InvalidArgument, match="bytes is not text in UTF-8"):
+        read_parameters([f"content=@{tmp_path}/bytes"], None)
+    with pytest.raises(InvalidArgument, match="content: /nowhere cannot be read: No such file"):
+        read_parameters(["content=@/nowhere"], None)
+
+
 @pytest.mark.parametrize(
     ("pairs", "document"), [(["a"], None), (["=a"], None), ([], "[1]"), ([], "{"), ([], "@/nowhere"), ([], "[" * 99999)]
 )

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker.config import ConfigurationError as ServerConfigurationError
 from broker.config import load_config as load_server_config
-from consumer.config import ServiceConfig
+from broker.mqtt import parse_url
+from consumer.config import ServiceConfig, Source, merge_sources, origins, read_sources
 from consumer.config import load_config as load_agent_config
 from consumer.errors import ConfigurationError
 
@@ -32,6 +34,37 @@ def test_flags_over_environment_over_file(write_file: WriteFile) -> None:
     assert (config.agent, config.broker, config.state) == ("file", "mqtt://env", "flag")
     server = load_server_config(write_file('ledger = "f"\nclient_id = "f"\n'), {"ledger": "x"}, {"ACM_CLIENT_ID": "e"})
     assert (server.ledger, server.client_id, server.topic_prefix) == ("x", "e", "acm")
+
+
+def test_each_value_knows_where_it_comes_from(write_file: WriteFile) -> None:
+    path = write_file('agent = "file"\nstate = "file"\n[service]\nkind = "child"\nargv = ["x"]\n')
+    sources = read_sources(path, {"state": "flag", "agent": None}, {"ACM_BROKER": "mqtt://env"})
+    assert merge_sources(sources).state == "flag"
+    assert origins(sources) == {
+        "agent": f"file {path}",
+        "broker": "environment ACM_BROKER",
+        "state": "flag",
+        "service.kind": f"file {path}",
+        "service.argv": f"file {path}",
+    }
+
+
+def test_the_later_source_wins_value_by_value() -> None:
+    below = Source("file", {**FLAGS, "service": {"kind": "child", "argv": ["x"]}})
+    above = Source("program", {"service": {"argv": ["y"]}})
+    assert merge_sources([below, above]).service == ServiceConfig("child", ("y",))
+    assert origins([below, above])["service.argv"] == "program"
+    assert origins([below, above])["service.kind"] == "file"
+
+
+def test_a_secret_is_used_and_not_shown() -> None:
+    config = load_agent_config(None, FLAGS | {"broker": "mqtt://me:hush@127.0.0.1:1883"}, {})
+    assert parse_url(config.broker).password == "hush"
+    for shown in (repr(config), str(config.broker), f"{config.broker}"):
+        assert "hush" not in shown
+    assert str(config.broker) == "mqtt://me:********@127.0.0.1:1883"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(config)
 
 
 def test_the_service_comes_from_the_file(write_file: WriteFile) -> None:
@@ -78,6 +111,19 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ("[active_response]\nrepeated_offenders = [1, 2, 3, 4, 5, 6]", FLAGS, {}, "more than 5 numbers of minutes"),
         ("[active_response]\nrepeated_offenders = [30, 0]", FLAGS, {}, "must be greater than 0"),
         ("[active_response]\nscript_deadline_s = inf", FLAGS, {}, "must be greater than 0"),
+        ("broker = 1", {"agent": "a", "state": "s"}, {}, "Expected `str` - at `$.broker`"),
+        ('[configuration]\nreload = "signal"', FLAGS, {}, "configuration.reload is 'signal', but the agent manages no"),
+        (
+            '[configuration]\nreload = "restart"',
+            FLAGS,
+            {},
+            "configuration.reload is 'restart', but the agent manages no",
+        ),
+        ('[configuration]\nreload = "command"', FLAGS, {}, "configuration.reload_command is empty"),
+        ('[configuration]\nreload_signal = "NOSE"', FLAGS, {}, "'NOSE', which is no signal"),
+        ("[configuration]\ngrace_s = 0", FLAGS, {}, "configuration.grace_s must be greater than 0"),
+        ("[configuration]\nkeep = 0", FLAGS, {}, "configuration.keep at least 1"),
+        ('[configuration]\nfile = "../x"', FLAGS, {}, "configuration.file"),
     ],
 )
 def test_a_bad_agent_configuration_is_one_sentence(

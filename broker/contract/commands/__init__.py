@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+from broker.contract.commands.apply_centralized_configuration import (
+    ApplyCentralizedConfiguration,
+    ApplyCentralizedConfigurationData,
+)
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
@@ -30,6 +34,9 @@ class CommandType:
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     {
         "execute-active-response": CommandType(ExecuteActiveResponse, ExecuteActiveResponseData),
+        "apply-centralized-configuration": CommandType(
+            ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
+        ),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "set-group": CommandType(SetGroup, SetGroupData),

@@ -1,0 +1,79 @@
+"""All that comes before the swap: content is fetched, put in place, judged, and made a generation, not active yet."""
+
+from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
+from broker.contract.messages import Command
+from consumer.configuration.difference import difference
+from consumer.configuration.generations import Generations, Record, hashes_of
+from consumer.configuration.journal import Journal
+from consumer.configuration.staging import Staging, sha256_of
+from consumer.configuration.validation import validate
+from consumer.errors import CentralizedConfigurationError
+from consumer.handlers.base import Context
+from consumer.programs import Bounds
+
+__all__ = ["active_as_wanted", "prepare"]
+
+
+def active_as_wanted(
+    wanted: ApplyCentralizedConfiguration, context: Context, generations: Generations
+) -> Record | None:
+    """Return the active generation if it is what is wanted already and nobody has altered it since."""
+    record = generations.record(generations.current)
+    if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, context)):
+        return None
+    return None if generations.altered(record) else record
+
+
+def prepare(
+    command: Command, wanted: ApplyCentralizedConfiguration, context: Context, generations: Generations
+) -> Journal:
+    """Return the journal of a generation that is whole, judged and durable; raises ConsumerError and OSError."""
+    file = _file(wanted, context)
+    with Staging(context.config.configuration_root) as staging:
+        downloader = context.downloader()
+        received = staging.receive(wanted, downloader)
+        context.observer.reached(f"{command.type}.downloaded")
+        staging.arrange(wanted, received, file)
+        context.observer.reached(f"{command.type}.staged")
+        hashes = hashes_of(staging.files)
+        within = Bounds(context.clock, context.deadline, context.cancelled)
+        validate(staging.files, file, context.config.configuration.check, within)
+        context.observer.reached(f"{command.type}.validated")
+        _refuse_if_over(context)
+        sha256 = sha256_of(wanted)
+        record = Record(
+            name=generations.next_name(sha256),
+            sha256=sha256,
+            group=wanted.group,
+            file=file,
+            made_at=context.clock.now(),
+            command_id=command.id,
+            files=hashes,
+        )
+        journal = _begun(record, context, generations, staging)
+        generations.add(staging.files, record)
+        return journal
+
+
+def _begun(record: Record, context: Context, generations: Generations, staging: Staging) -> Journal:
+    previous = generations.current
+    if previous is not None and not generations.directory(previous).is_dir():
+        previous = None  # somebody moved the link: there is nothing to go back to
+    return Journal(
+        command_id=record.command_id,
+        previous=previous,
+        next=record.name,
+        incarnation=context.service.state().incarnation,
+        diff=difference(generations.directory(previous) if previous else None, staging.files),
+    )
+
+
+def _file(wanted: ApplyCentralizedConfiguration, context: Context) -> str:
+    return wanted.file or context.config.configuration.file
+
+
+def _refuse_if_over(context: Context) -> None:
+    if context.cancelled.is_set():
+        raise CentralizedConfigurationError("The command was cancelled.")
+    if context.clock.monotonic() >= context.deadline:
+        raise CentralizedConfigurationError("The command's time was over before the configuration became active.")

@@ -1,0 +1,77 @@
+"""Brings the content of a command into a directory beside the generations: one file, or those of an archive."""
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Self
+from urllib.parse import urlsplit
+
+from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
+from consumer.archives import is_archive, unpack
+from consumer.downloads import Downloader
+from consumer.errors import CentralizedConfigurationError
+from consumer.files import remove_tree
+
+__all__ = ["Staging", "sha256_of"]
+
+_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+def sha256_of(wanted: ApplyCentralizedConfiguration) -> str:
+    """Return the SHA-256 of the content as delivered; an artifact's is believed here and checked by the download."""
+    if wanted.artifact is not None:
+        return wanted.artifact.sha256
+    return hashlib.sha256(_content(wanted)).hexdigest()
+
+
+def _content(wanted: ApplyCentralizedConfiguration) -> bytes:
+    assert wanted.content is not None
+    try:
+        return wanted.content.encode()
+    except UnicodeEncodeError as error:
+        raise CentralizedConfigurationError(f"The content is not text that UTF-8 can carry: {error.reason}.") from error
+
+
+class Staging:
+    """The directory in which a generation is prepared, in a `with` block. What is in it after a crash means nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self._place = root / "staging"
+        self.files = self._place / "files"
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt left."""
+        remove_tree(self._place)
+
+    def __enter__(self) -> Self:
+        self.clear()
+        self._place.mkdir(mode=0o700)
+        self.files.mkdir()
+        self.files.chmod(0o755)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def receive(self, wanted: ApplyCentralizedConfiguration, downloader: Downloader) -> Path:
+        """Return the file with the content, of the right size and hash; raises ConsumerError and OSError."""
+        received = self._place / "content"
+        if wanted.artifact is not None:
+            downloader.fetch(wanted.artifact, received)
+        else:
+            received.write_bytes(_content(wanted))
+        return received
+
+    def arrange(self, wanted: ApplyCentralizedConfiguration, received: Path, file: str) -> None:
+        """Put the files in place: those of the archive, or the one under the name `file`."""
+        if wanted.artifact is not None and _holds_several(wanted.artifact.url, received):
+            if not unpack(received, self.files):
+                raise CentralizedConfigurationError("The archive holds no file.")
+            received.unlink()
+        else:
+            received.chmod(0o644)
+            received.rename(self.files / file)
+
+
+def _holds_several(url: str, received: Path) -> bool:
+    named_so = PurePosixPath(urlsplit(url).path).name.lower().endswith(_ARCHIVE_SUFFIXES)
+    return named_so or is_archive(received)

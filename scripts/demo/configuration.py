@@ -1,0 +1,54 @@
+"""Centralized configurations: a good one, one that does not parse, one that the service dies of; what is in force."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.panel import Panel
+
+from scripts.demo.stage import Stage, console, program, tool, wait_for
+
+AGENT = "web-02"
+SENSOR = str(Path(__file__).with_name("sensor.py"))
+
+
+def _settings(directory: Path, url: str) -> str:
+    state = directory / "agent-02"
+    service = [sys.executable, SENSOR, f"{state}/configuration/current/sensor.toml", f"{directory}/says"]
+    return (
+        f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{state}"\n'
+        f'[service]\nkind = "child"\nargv = {json.dumps(service)}\n'
+        '[configuration]\nfile = "sensor.toml"\nreload = "signal"\ngrace_s = 1.5\n'
+    )
+
+
+def _send(*arguments: str) -> dict[str, Any]:
+    console.print(f"[dim]$[/dim] acm send {AGENT} {shlex.join(arguments)} --wait")
+    result: dict[str, Any] = tool("broker", "send", AGENT, *arguments, "--allow-unknown", "--wait", "40")["result"]
+    good = result["outcome"] == "success"
+    told = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"
+    console.print(Panel(told, title="result in the ledger", border_style="green" if good else "yellow"))
+    return result
+
+
+def show_configuration(stage: Stage, url: str) -> None:
+    """Apply configurations to a second agent, whose service reads one file and is reloaded by HUP."""
+    console.rule("[bold]Centralized configuration: applied whole, or rolled back[/bold]", align="left")
+    settings, says = stage.directory / "agent-02.toml", stage.directory / "says"
+    settings.write_text(_settings(stage.directory, url))
+    with program(["-m", "consumer", "run", "--config", str(settings)], stage.directory / "agent-02.log"):
+        wait_for(says.exists, "the service to run")
+        _send("apply-centralized-configuration", "content=a_minute = 6", "group=web")
+        wait_for(lambda: "10 s" in says.read_text(), "the service to have read it")
+        console.print(f"The service was reloaded: [bold]{says.read_text()}[/bold].\n")
+        _send("apply-centralized-configuration", "content=a_minute = ?")
+        _send("apply-centralized-configuration", "content=a_minute = 0")
+        console.print(f"The service runs with the old one again: [bold]{says.read_text()}[/bold].\n")
+        data = _send("get-agent-configuration", "section=configuration", "effective=true")["data"]
+        for name in ("reload", "grace_s", "keep"):
+            value, source = data["configuration"]["configuration"][name], data["sources"][f"configuration.{name}"]
+            console.print(f"  {f'{name} = {value!r}':<20} [dim]from {source}[/dim]")
+        applied = data["applied"]
+        console.print(f"  applied: {applied['name']}, group {applied['group']}, SHA-256 {applied['sha256'][:16]}…\n")

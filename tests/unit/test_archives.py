@@ -1,0 +1,202 @@
+"""What is unpacked, and what is refused: archives come from outside."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.archives import Limits, is_archive, unpack
+from consumer.errors import ArchiveError
+
+MakeArchive = Callable[..., Path]
+
+
+def member(name: str, content: bytes = b"x", **members: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in members.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def link(name: str, kind: bytes, target: str = "elsewhere") -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, b"", type=kind, linkname=target)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> MakeArchive:
+    def make(*members: tuple[tarfile.TarInfo, bytes], name: str = "a.tar", **options: Any) -> Path:
+        path = tmp_path / name
+        with tarfile.open(path, "w:gz" if name.endswith("gz") else "w", **options) as archive:
+            for info, content in members:
+                archive.addfile(info, io.BytesIO(content))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    directory = tmp_path / "into"
+    directory.mkdir()
+    return directory
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_files_and_directories_are_unpacked_with_plain_modes(
+    make: MakeArchive, into: Path, name: str, form: int
+) -> None:
+    archive = make(
+        member("./conf.d", b"", type=tarfile.DIRTYPE, mode=0o700),
+        member("conf.d/one.toml", b"a = 1\n", mode=0o4600, uid=12345, uname="nobody"),
+        member("deep/er/run.sh", b"#!/bin/sh\n", mode=0o6711),
+        name=name,
+        format=form,
+    )
+    assert is_archive(archive)
+    made = unpack(archive, into)
+    assert [path.relative_to(into).as_posix() for path in made] == ["conf.d/one.toml", "deep/er/run.sh"]
+    assert files_in(into) == {"conf.d/one.toml": b"a = 1\n", "deep/er/run.sh": b"#!/bin/sh\n"}
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in into.rglob("*")}
+    assert modes == {"conf.d": 0o755, "one.toml": 0o644, "deep": 0o755, "er": 0o755, "run.sh": 0o755}
+
+
+def test_long_and_foreign_names_are_kept(make: MakeArchive, into: Path) -> None:
+    name = "/".join(["größe" * 20] * 3)
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        directory = into / str(form)
+        directory.mkdir()
+        (path,) = unpack(make(member(name), format=form), directory)
+        assert path.relative_to(directory).as_posix() == name
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (member("/etc/passwd"), "must stay inside"),
+        (member("../outside"), "must stay inside"),
+        (member("a/../../outside"), "must stay inside"),
+        (member("..", b"", type=tarfile.DIRTYPE), "must stay inside"),
+        (member("a\\..\\b"), "must stay inside"),
+        (member("a\nb"), "must stay inside"),
+        (member("."), "only plain files"),
+        (link("l", tarfile.SYMTYPE), "only plain files"),
+        (link("l", tarfile.LNKTYPE, "good"), "only plain files"),
+        (link("pipe", tarfile.FIFOTYPE), "only plain files"),
+        (link("null", tarfile.CHRTYPE), "only plain files"),
+        (link("sda", tarfile.BLKTYPE), "only plain files"),
+        (link("sparse", tarfile.GNUTYPE_SPARSE), "only plain files"),
+        (member("strange", b"", type=b"Z"), "only plain files"),
+        (member("good"), "comes twice"),
+        (member("./good"), "comes twice"),
+        (member("good/below"), "is a file and a directory"),
+        (member("good", b"", type=tarfile.DIRTYPE), "is a file and a directory"),
+        (member("n" * 300), "File name too long"),
+    ],
+)
+def test_what_is_refused_stays_inside_and_is_named(
+    make: MakeArchive, into: Path, refused: tuple[tarfile.TarInfo, bytes], said: str
+) -> None:
+    archive = make(member("good"), refused)
+    with pytest.raises(ArchiveError, match=said):
+        unpack(archive, into)
+    assert files_in(into) == {"good": b"x"}
+    assert sorted(path.name for path in into.parent.iterdir()) == ["a.tar", "into"]
+
+
+def test_a_directory_cannot_become_a_file(make: MakeArchive, into: Path) -> None:
+    with pytest.raises(ArchiveError, match="comes twice"):
+        unpack(make(member("d/a"), member("d")), into)
+
+
+def test_a_link_that_was_there_before_is_not_followed(make: MakeArchive, into: Path) -> None:
+    victim = into.parent / "victim"
+    victim.write_text("whole")
+    (into / "a").symlink_to(victim)
+    with pytest.raises(ArchiveError, match="comes twice"):
+        unpack(make(member("a")), into)
+    assert victim.read_text() == "whole"
+
+
+def test_the_limits_hold_before_anything_is_written(make: MakeArchive, into: Path) -> None:
+    bomb = make(member("zeros", bytes(4 << 20)), name="bomb.tar.gz")
+    assert bomb.stat().st_size < 10_000
+    with pytest.raises(ArchiveError, match="more than 1048576 bytes"):
+        unpack(bomb, into, Limits(bytes=1 << 20))
+    assert files_in(into) == {}
+    with pytest.raises(ArchiveError, match="more than 2 members"):
+        unpack(make(member("a"), member("b"), member("c")), into, Limits(members=2))
+
+
+def header(**members: Any) -> bytes:
+    info, _ = member("n", b"", **members)
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "said"),
+    [
+        (header(type=tarfile.GNUTYPE_LONGNAME, size=1 << 30), "claims 1073741824 bytes"),
+        (header(type=tarfile.XHDTYPE, size=1 << 20), "claims 1048576 bytes"),
+        (header(type=tarfile.XGLTYPE, size=1 << 20), "claims 1048576 bytes"),
+        (header(size=-512), "claims -512 bytes"),
+        (header(type=tarfile.XHDTYPE, size=0) * 3000, "can be read"),
+    ],
+    ids=["long name", "extended", "global", "backwards", "a chain"],
+)
+def test_headers_that_would_fill_the_memory_or_never_end_are_refused(
+    tmp_path: Path, into: Path, beginning: bytes, said: str
+) -> None:
+    for name, content in (("a.tar", beginning), ("a.tar.gz", gzip.compress(beginning))):
+        archive = tmp_path / name
+        archive.write_bytes(content + bytes(2048))
+        with pytest.raises(ArchiveError, match=said):
+            unpack(archive, into)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_an_archive_that_is_cut_short_anywhere_is_refused(make: MakeArchive, tmp_path: Path, name: str) -> None:
+    whole = make(member("a", b"a" * 600), member("b", b"b" * 600), name=name, format=tarfile.USTAR_FORMAT).read_bytes()
+    lengths = range(1, len(whole), 7) if name.endswith("gz") else range(1, 3072 + 512, 97)  # to the end mark
+    for number, length in enumerate(lengths):
+        into = tmp_path / f"into-{number}"
+        into.mkdir()
+        short = tmp_path / name
+        short.write_bytes(whole[:length])
+        with pytest.raises(ArchiveError):
+            unpack(short, into)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(make: MakeArchive, into: Path) -> None:
+    archive = make(member("a"), member("b"), format=tarfile.USTAR_FORMAT)
+    damaged = bytearray(archive.read_bytes())
+    damaged[1024 + 148] ^= 1  # in the checksum of the second header
+    archive.write_bytes(damaged)
+    with pytest.raises(ArchiveError, match="damaged or cut short"):
+        unpack(archive, into)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a = 1\n", b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"a = 1\n"), bytes(1024)],
+    ids=["empty", "text", "two bytes", "no gzip", "gzip", "zeros"],
+)
+def test_other_files_are_no_archives(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert not is_archive(path)
+
+
+def test_a_full_disk_is_an_error_for_the_user(make: MakeArchive, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(ArchiveError, match=r"a\.tar cannot be unpacked: No such file"):
+        unpack(make(member("a")), nowhere)
