@@ -12,6 +12,7 @@ install() {
 
 python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install mosquitto mosquitto-clients
+command -v minisign >/dev/null || install minisign
 python3 -m venv "$1"
 "$1/bin/pip" install --quiet "uv>=0.5"
 UV_PROJECT_ENVIRONMENT="$1" "$1/bin/uv" sync --frozen --inexact --quiet
