@@ -27,6 +27,7 @@ from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, Ledger, LedgerRow
 from broker.mosquitto import EmbeddedMosquitto
+from broker.package_cli import app as package_app
 from broker.server_process import ServerProcess, open_ledger
 from broker.views import agent_json, agents_table, command_json, command_panel, commands_table
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 broker_app = typer.Typer(no_args_is_help=True, help="The embedded MQTT broker.")
 app.add_typer(broker_app, name="broker")
+app.add_typer(package_app, name="package")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
 LedgerOption = Annotated[
