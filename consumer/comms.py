@@ -24,6 +24,9 @@ class Connection(Protocol):
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
 
+    def unproved(self) -> str | None:
+        """Return what the connection has not shown yet of its work, or None."""
+
 
 class AgentCommsClient:
     """Speaks for one agent. Received deliveries are taken by `receive_commands` and acknowledged by the caller."""
@@ -57,3 +60,7 @@ class AgentCommsClient:
     def publish_status(self, status: Status) -> None:
         """Publish the retained status."""
         self._connection.publish(self.topic[Channel.STATUS], encode([status]), retain=True)
+
+    def unproved(self) -> str | None:
+        """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
+        return self._connection.unproved()

@@ -16,7 +16,7 @@ from consumer.config import AgentConfig
 from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
-from consumer.handlers.base import Context, Handler
+from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.ports import Chore, Clock, CommandStore, Comms, Service
 from consumer.receiver import CommandReceiver
@@ -72,9 +72,18 @@ class AgentCore:
         self._mail: list[Delivery] = []
         self._full_until = 0.0
         self._housekeeping_at = 0.0
+        self._has_stored = False
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
+            Context(
+                around.clock,
+                around.service,
+                config,
+                incarnation,
+                restarted_by,
+                observer=around.observer,
+                unproved=self._unproved,
+            ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
@@ -86,9 +95,9 @@ class AgentCore:
         self._manager = CommandManager(around.store, self._executor, self._outbox, reports, around.clock, handlers)
 
     @property
-    def restart_for(self) -> str | None:
-        """The id of the command that wants this process replaced; no command begins any more."""
-        return self._manager.restart_for
+    def replacement(self) -> Replacement | None:
+        """What a command wants this process replaced by; no command begins any more."""
+        return self._manager.replacement
 
     def recover(self) -> None:
         """Settle what an earlier process left in processing."""
@@ -116,6 +125,8 @@ class AgentCore:
         for chore in self._chores:
             chore.step()
         self._commit_and_act()
+        if not self._has_stored:
+            self._show_that_it_stores()
         status = self._board.take_due(self._executor.running)
         if status is not None:
             self._comms.publish_status(status)
@@ -126,6 +137,16 @@ class AgentCore:
     def say_goodbye(self) -> None:
         """Publish that the agent is offline."""
         self._comms.publish_status(self._board.current(self._executor.running, online=False))
+
+    def _show_that_it_stores(self) -> None:
+        try:
+            self._store.check()
+            self._has_stored = True
+        except StoreFull as error:
+            self._board.last_error = str(error)
+
+    def _unproved(self) -> str | None:
+        return self._comms.unproved() or (None if self._has_stored else "it has stored nothing")
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()

@@ -11,6 +11,7 @@ __all__ = [
     "StateDirectoryInUse",
     "StoreError",
     "StoreFull",
+    "UpgradeError",
 ]
 
 
@@ -52,3 +53,7 @@ class DownloadError(ConsumerError):
 
 class ArchiveError(ConsumerError):
     """An archive is damaged, too large, or holds what must not be unpacked."""
+
+
+class UpgradeError(ConsumerError):
+    """The agent cannot be upgraded as asked."""

@@ -13,7 +13,7 @@ from consumer.config import AgentConfig
 from consumer.observe import LogObserver, Observer
 from consumer.ports import Clock, Service, StoredCommand
 
-__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Result"]
+__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result"]
 
 
 class Interruption(StrEnum):
@@ -39,7 +39,24 @@ class Result:
 
 @dataclass(frozen=True)
 class AgentRestart:
-    """Returned by a handler that needs the agent's process replaced; its `probe` gives the result afterwards."""
+    """Returned by a handler that needs the agent's process replaced; its `probe` gives the result afterwards.
+
+    `program` is what takes the process over, with the arguments that the agent was started with; None: the same anew.
+    """
+
+    program: str | None = None
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What is to take the agent's process over, and for which command."""
+
+    command_id: str
+    program: str | None = None
+
+
+def _unknown() -> str:
+    return "it cannot tell whether it does an agent's work"
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,8 @@ class Context:
 
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set.
     `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps what must
-    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps.
+    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `unproved` says
+    what this process has not shown yet of an agent's work, after a colon; None: it connects, stores and answers.
     """
 
     clock: Clock
@@ -59,6 +77,7 @@ class Context:
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    unproved: Callable[[], str | None] = _unknown
 
     @property
     def state(self) -> Path:
