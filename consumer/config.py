@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.errors import ConfigurationError
 
-__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
+__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "UpgradeConfig", "load_config"]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +34,21 @@ class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_bytes: int = 1 << 30
 
 
+class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the agent upgrades itself. `root` is what `acm-agent install` made, `public_keys` are those of minisign.
+
+    A package must be of the product `name`. Its self-test may take `self_test_s`; the new version has `watch_s` to
+    prove itself. `keep` releases stay on the disk.
+    """
+
+    root: str | None = None
+    public_keys: tuple[str, ...] = ()
+    name: str = "agent-command-manager"
+    self_test_s: float = 30.0
+    watch_s: float = 60.0
+    keep: int = 3
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that an agent is told. Durations are in seconds."""
 
@@ -46,6 +62,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     service: ServiceConfig = ServiceConfig()
     download: DownloadConfig = DownloadConfig()
+    upgrade: UpgradeConfig = UpgradeConfig()
 
     def check(self) -> None:
         """Raise ConfigurationError with one sentence when the values do not fit together."""
@@ -62,9 +79,22 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
         if self.service.kind == "systemd" and not self.service.unit:
             raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
+        _check_upgrade(self.upgrade)
 
 
-_SECTIONS = frozenset({"service", "download"})
+def _check_upgrade(upgrade: UpgradeConfig) -> None:
+    if not all(seconds > 0 and math.isfinite(seconds) for seconds in (upgrade.self_test_s, upgrade.watch_s)):
+        raise ConfigurationError("upgrade.self_test_s and upgrade.watch_s must be greater than 0.")
+    if upgrade.root is not None and not Path(upgrade.root).is_absolute():
+        raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write a path that begins with /.")
+    for key in upgrade.public_keys:
+        try:
+            PublicKey.parse(key)
+        except SignatureError as error:
+            raise ConfigurationError(f"upgrade.public_keys: {error}") from error
+
+
+_SECTIONS = frozenset({"service", "download", "upgrade"})
 
 
 @dataclass(frozen=True)

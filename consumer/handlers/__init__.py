@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import get_agent_configuration, restart_agent, start_agent, stop_agent
+from consumer.handlers import get_agent_configuration, restart_agent, start_agent, stop_agent, upgrade_agent
 from consumer.handlers.base import Handler
 
 __all__ = ["HANDLERS", "handler_table"]
@@ -13,6 +13,7 @@ HANDLERS: tuple[Handler, ...] = (
     restart_agent.HANDLER,
     start_agent.HANDLER,
     stop_agent.HANDLER,
+    upgrade_agent.HANDLER,
 )
 
 

@@ -62,6 +62,9 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ('[service]\nkind = "child"', FLAGS, {}, "service.argv is empty"),
         ('[service]\nkind = "systemd"', FLAGS, {}, "service.unit is missing"),
         ('[service]\nkind = "pet"', FLAGS, {}, "pet"),
+        ('[upgrade]\nroot = "acm"', FLAGS, {}, "upgrade.root is 'acm'; write a path that begins with /."),
+        ('[upgrade]\npublic_keys = ["RWX"]', FLAGS, {}, "upgrade.public_keys: 'RWX' is not a public key of minisign"),
+        ("[upgrade]\nwatch_s = 0", FLAGS, {}, "must be greater than 0"),
     ],
 )
 def test_a_bad_agent_configuration_is_one_sentence(

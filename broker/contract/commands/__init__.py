@@ -11,6 +11,7 @@ from broker.contract.commands.get_agent_configuration import GetAgentConfigurati
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
+from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 
@@ -31,6 +32,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
+        "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )
 
