@@ -33,6 +33,7 @@ from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, LedgerRow
 from broker.mosquitto import EmbeddedMosquitto
+from broker.package_cli import app as package_app
 from broker.server_process import ServerProcess
 from broker.targets import UnknownAgent, check_known
 from broker.views import (
@@ -61,6 +62,7 @@ app.add_typer(ca_app, name="ca")
 app.add_typer(token_app, name="token")
 app.add_typer(enroll_app)
 app.add_typer(blob_app, name="blob")
+app.add_typer(package_app, name="package")
 
 CommandId = Annotated[str, typer.Argument(metavar="ID", help="The command's id.")]
 

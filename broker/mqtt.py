@@ -108,6 +108,8 @@ class MqttConnection:
         self._lock = threading.RLock()
         self._connected = False
         self._started = False
+        self._refused = False
+        self._answered = False
         self._ready = threading.Event()
         self._client = self._new_client(client_id, will)
         self._client.connect_async(
@@ -158,6 +160,19 @@ class MqttConnection:
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait until the broker has accepted the client and its subscriptions; return whether it has."""
         return self._ready.wait(timeout_s)
+
+    def unproved(self) -> str | None:
+        """Return what the connection that there is has not shown yet, to go on after a colon.
+
+        None: the broker has accepted the subscriptions and acknowledged (PUBACK) something that was published.
+        """
+        error = self.last_error
+        why = f" ({error.rstrip('.')})" if error else ""
+        if not self._ready.is_set():
+            return f"there is no connection to the broker{why}"
+        if self._refused:
+            return f"the broker refused a subscription{why}"
+        return None if self._answered else f"the broker has acknowledged nothing that was published{why}"
 
     def drain(self, timeout_s: float, limit: int = 500) -> list[Delivery]:
         """Wait for a message, then take what is there, at most `limit`; nothing after a wake."""
@@ -244,6 +259,7 @@ class MqttConnection:
         with self._lock:
             self.connections += 1
             self._connected = True
+            self._answered = False
         self.last_error = None
         _log.info("mqtt_connected", connection=self.connections, session_present=flags.session_present)
         if self._subscriptions:
@@ -271,6 +287,7 @@ class MqttConnection:
     ) -> None:
         answers = zip(self._subscriptions, reasons, strict=False)
         refused = [f"{topic}: {reason}" for (topic, _), reason in answers if reason.is_failure]
+        self._refused = bool(refused)
         if refused:
             self.last_error = "The broker refused to subscribe " + ", ".join(refused)
             _log.error("mqtt_subscription_refused", refused=refused)
@@ -282,6 +299,8 @@ class MqttConnection:
         if reason.is_failure:
             self.last_error = f"The broker refused a message: {reason}"
             _log.warning("mqtt_publish_refused", reason=str(reason))
+        else:
+            self._answered = True
 
     def _on_message(self, client: Client, userdata: object, message: MQTTMessage) -> None:
         # The receive maximum bounds QoS 1; nothing but this bounds QoS 0.

@@ -21,9 +21,10 @@ from consumer.command_store import DiskCommandStore
 from consumer.comms import AgentCommsClient
 from consumer.config import AgentConfig
 from consumer.core import AgentCore, Surroundings
+from consumer.errors import ConsumerError
 from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Handler
+from consumer.handlers.base import Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Clock, Service
@@ -161,20 +162,20 @@ class Agent:
         self._stopping.set()
         self._connection.wake()
 
-    def run(self) -> str | None:
-        """Work until stopped. Returns the id of the command that wants this process replaced, if one does."""
+    def run(self) -> Replacement | None:
+        """Work until stopped. Returns what a command wants this process replaced by, if one does."""
         core = self._core
         try:
             core.recover()
             self._connection.start()
             _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
-            while not self._stopping.is_set() and core.restart_for is None:
+            while not self._stopping.is_set() and core.replacement is None:
                 arrived = self._comms.receive_commands(core.wait_s())
                 if self._connected.is_set():
                     self._connected.clear()
                     core.connected()
                 core.step(arrived)
-            return core.restart_for
+            return core.replacement
         finally:
             self._shut_down()
 
@@ -187,7 +188,15 @@ class Agent:
         _log.info("agent_stopped", agent=self.config.agent)
 
 
-def replace_process(command_id: str) -> None:
-    """Start this program anew in the same process id, telling it for which command (execve(2))."""
-    environment = {**os.environ, RESTARTED_BY: command_id}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - no shell is the point
+def replace_process(replacement: Replacement) -> None:
+    """Go on as another program, or as this one anew, in the same process id; it is told for which command (execve(2)).
+
+    Another program is given the arguments that this one was started with. Raises ConsumerError when it cannot be run.
+    """
+    environment = {**os.environ, RESTARTED_BY: replacement.command_id}
+    program = replacement.program
+    argv = [program, *sys.argv[1:]] if program else [sys.executable, *sys.orig_argv[1:]]
+    try:
+        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        raise ConsumerError(f"{argv[0]} cannot be run: {error.strerror}.") from error

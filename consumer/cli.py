@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,9 @@ from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerErr
 from consumer.exit_codes import ExitCode
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
+from consumer.upgrade.install import install as install_package
+from consumer.upgrade.self_test import self_test as test_release
+from consumer.upgrade.watch import is_watched, watch
 
 __all__ = ["app", "main"]
 
@@ -83,12 +87,13 @@ def run(
     sources = read_sources(config, flags)
     settings = merge_sources(sources)
     _configure_logs(settings.log_level)
+    watched = is_watched(settings, sys.argv[1:])
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
     with _stopped_by_signals(restarting):
-        command_id = restarting.run()
-    if command_id is not None:
-        replace_process(command_id)
+        replacement = restarting.run()
+    if replacement is not None and not watched:
+        replace_process(replacement)
 
 
 @app.command(epilog="Example: acm-agent queue --state /var/lib/acm --json")
@@ -172,6 +177,38 @@ def check_config(
     typer.echo(f"The configuration of {settings.agent} is good.")
     for handler in plug_ins.handlers:
         typer.echo(f"A plug-in brings {handler.command_type}{' in place of ours' if handler.replaces else ''}.")
+
+
+@app.command(epilog="Example: acm-agent install agent-1.4.2-linux-x86_64.tar.gz --root /opt/acm --public-key RWQ...")
+def install(
+    package: Annotated[Path, typer.Argument(metavar="FILE", help="Package that `acm package build` made.")],
+    root: Annotated[Path, typer.Option("--root", help="Directory for the agent's releases, used by this agent alone.")],
+    public_key: Annotated[
+        list[str], typer.Option("--public-key", metavar="KEY", help="Of minisign, RW...; may be given several times.")
+    ],
+) -> None:
+    """Install an agent that can upgrade itself."""
+    installed = install_package(package, root.absolute(), public_key)
+    typer.echo(f"Version {installed.version} is installed; start it by {root.absolute()}/acm-agent run.")
+    typer.echo(f"Its configuration needs:\n\n[upgrade]\nroot = {json.dumps(str(root.absolute()))}")
+    typer.echo(f"public_keys = {json.dumps(public_key)}")
+
+
+@app.command("self-test")
+def self_test() -> None:
+    """Say whether this release works on this machine; an upgrade asks it before it lets it take over."""
+    types = test_release()
+    typer.echo(f"Version {version('agent-command-manager')} works here; it supports {', '.join(types)}.")
+
+
+@app.command("watch-upgrade", hidden=True)
+def watch_upgrade(
+    root: Annotated[Path, typer.Option("--root", help="Directory of the installation.")],
+    arguments: Annotated[list[str], typer.Argument(help="What the agent was started with.")],
+) -> None:
+    """Watch a release on trial; the launcher calls it."""
+    _configure_logs("info")
+    watch(root, arguments)
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:

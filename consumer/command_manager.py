@@ -12,7 +12,7 @@ from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
 from consumer.executor import Executor, Finished, not_begun
 from consumer.feedback import FeedbackOutbox
-from consumer.handlers.base import AgentRestart, Handler, Interruption, Result
+from consumer.handlers.base import AgentRestart, Handler, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
 from consumer.reports import Reports
 
@@ -35,13 +35,13 @@ class Decisions:
     results: list[StoredCommand]
     acknowledged: list[str]
     batch: list[StoredCommand]
-    restart_for: str | None
+    replacement: Replacement | None
 
 
 class CommandManager:
     """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
 
-    `restart_for` is the id of a command that wants the agent's process replaced; nothing begins any more.
+    `replacement` is what a command wants the agent's process replaced by; nothing begins any more.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CommandManager:
         self._clock = clock
         self._handlers = handlers
         self._ended: list[Finished] = []
-        self.restart_for: str | None = None
+        self.replacement: Replacement | None = None
 
     def recover(self) -> None:
         """Settle what an earlier process left in processing, by each handler's rule; call once, before all else."""
@@ -87,21 +87,21 @@ class CommandManager:
         acknowledged = self._outbox.matching(acks)
         self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
         answers = [answer for control in controls for answer in self._cancel(control.command_id)]
-        restart: str | None = None
+        wanted: Replacement | None = None
         results: list[StoredCommand] = []
         for end in self._ended:
             if isinstance(end.result, AgentRestart):
-                restart = end.stored.command.id
+                wanted = Replacement(end.stored.command.id, end.result.program)
             else:
                 results.append(self._complete(end.stored, end.result, end.finished_at))
-        idle = not self._executor.busy and restart is None and self.restart_for is None
+        idle = not self._executor.busy and wanted is None and self.replacement is None
         batch = self._begin_next(results) if idle else []
-        return Decisions(answers, results, acknowledged, batch, restart)
+        return Decisions(answers, results, acknowledged, batch, wanted)
 
     def carry_out(self, decisions: Decisions) -> None:
         """Begin what was committed as processing, and let the outbox know what there is to tell."""
         self._ended.clear()
-        self.restart_for = self.restart_for or decisions.restart_for
+        self.replacement = self.replacement or decisions.replacement
         if decisions.batch:
             self._executor.execute(decisions.batch)
             self._outbox.tell([self._reports.begun(decisions.batch[0].command)])

@@ -26,6 +26,7 @@ from consumer.ports import StoredCommand, Tombstone
 from consumer.state_directory import Ballast, EpochFile, take_lock
 from consumer.store_rows import (
     CANCEL,
+    CHECK,
     COMMAND,
     DELETED,
     GENERATION,
@@ -345,6 +346,13 @@ class DiskCommandStore:
                 self._cache.delete(CANCEL + command_id)
                 del self._cancels[command_id]
         return dropped
+
+    def check(self) -> None:
+        """Commit a row that has no meaning; raises StoreFull where a command would be refused."""
+        with self.transaction():
+            if self._full:
+                raise StoreFull(_FULL)
+            self._cache.set(CHECK, b"1")
 
     def pending_count(self) -> int:
         """Return how many commands wait for their turn or run."""

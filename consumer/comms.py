@@ -24,6 +24,9 @@ class Connection(Protocol):
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
 
+    def unproved(self) -> str | None:
+        """Return what the connection has not shown yet of its work, or None."""
+
 
 class AgentCommsClient:
     """Speaks for one agent. Received deliveries are taken by `receive_commands` and acknowledged by the caller."""
@@ -63,3 +66,7 @@ class AgentCommsClient:
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob; may be called from any thread."""
         self._connection.publish(self.topic[Channel.BLOB_REQUEST], encode([request]))
+
+    def unproved(self) -> str | None:
+        """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
+        return self._connection.unproved()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.configuration.settings import CentralizedConfig
@@ -23,6 +24,7 @@ __all__ = [
     "DownloadConfig",
     "ServiceConfig",
     "Source",
+    "UpgradeConfig",
     "load_config",
     "merge_sources",
     "origins",
@@ -77,6 +79,21 @@ class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             )
 
 
+class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the agent upgrades itself. `root` is what `acm-agent install` made, `public_keys` are those of minisign.
+
+    A package must be of the product `name`. Its self-test may take `self_test_s`; the new version has `watch_s` to
+    prove itself. `keep` releases stay on the disk.
+    """
+
+    root: str | None = None
+    public_keys: tuple[str, ...] = ()
+    name: str = "agent-command-manager"
+    self_test_s: float = 30.0
+    watch_s: float = 60.0
+    keep: int = 3
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that an agent is told. Durations are in seconds."""
 
@@ -92,6 +109,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     download: DownloadConfig = DownloadConfig()
     active_response: ActiveResponseConfig = ActiveResponseConfig()
     configuration: CentralizedConfig = CentralizedConfig()
+    upgrade: UpgradeConfig = UpgradeConfig()
 
     @property
     def configuration_root(self) -> Path:
@@ -123,9 +141,22 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 "or 'sensor@1.service'."
             )
         self.configuration.verify(has_service=service.kind != "none")
+        _check_upgrade(self.upgrade)
 
 
-_SECTIONS = frozenset({"service", "download", "active_response", "configuration"})
+def _check_upgrade(upgrade: UpgradeConfig) -> None:
+    if not all(seconds > 0 and math.isfinite(seconds) for seconds in (upgrade.self_test_s, upgrade.watch_s)):
+        raise ConfigurationError("upgrade.self_test_s and upgrade.watch_s must be greater than 0.")
+    if upgrade.root is not None and not Path(upgrade.root).is_absolute():
+        raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write a path that begins with /.")
+    for key in upgrade.public_keys:
+        try:
+            PublicKey.parse(key)
+        except SignatureError as error:
+            raise ConfigurationError(f"upgrade.public_keys: {error}") from error
+
+
+_SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade"})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from consumer.config import AgentConfig
 from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
-from consumer.handlers.base import Context, Handler
+from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.ports import Chore, Clock, CommandStore, Comms, Service
@@ -80,6 +80,7 @@ class AgentCore:
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
+        self._has_stored = False
         self._executor = Executor(
             handlers,
             Context(
@@ -92,6 +93,7 @@ class AgentCore:
                 blobs=self._blobs,
                 responses=around.responses,
                 origins=around.origins,
+                unproved=self._unproved,
             ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
@@ -104,9 +106,9 @@ class AgentCore:
         self._manager = CommandManager(around.store, self._executor, self._outbox, reports, around.clock, handlers)
 
     @property
-    def restart_for(self) -> str | None:
-        """The id of the command that wants this process replaced; no command begins any more."""
-        return self._manager.restart_for
+    def replacement(self) -> Replacement | None:
+        """What a command wants this process replaced by; no command begins any more."""
+        return self._manager.replacement
 
     def recover(self) -> None:
         """Settle what an earlier process left in processing."""
@@ -135,6 +137,8 @@ class AgentCore:
         for chore in self._chores:
             chore.step()
         self._commit_and_act()
+        if not self._has_stored:
+            self._show_that_it_stores()
         status = self._board.take_due(self._executor.running)
         if status is not None:
             self._comms.publish_status(status)
@@ -153,6 +157,16 @@ class AgentCore:
             self._blobs.receive(chunk)
         self._comms.acknowledge(self._on(Channel.BLOB_CHUNK, arrived))
         return [delivery for delivery in arrived if delivery.topic != self._comms.topic[Channel.BLOB_CHUNK]]
+
+    def _show_that_it_stores(self) -> None:
+        try:
+            self._store.check()
+            self._has_stored = True
+        except StoreFull as error:
+            self._board.last_error = str(error)
+
+    def _unproved(self) -> str | None:
+        return self._comms.unproved() or (None if self._has_stored else "it has stored nothing")
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()

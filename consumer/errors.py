@@ -13,6 +13,7 @@ __all__ = [
     "StateDirectoryInUse",
     "StoreError",
     "StoreFull",
+    "UpgradeError",
 ]
 
 
@@ -62,3 +63,7 @@ class ArchiveError(ConsumerError):
 
 class CentralizedConfigurationError(ConsumerError):
     """A centralized configuration cannot be applied, or cannot be read."""
+
+
+class UpgradeError(ConsumerError):
+    """The agent cannot be upgraded as asked."""

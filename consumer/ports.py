@@ -117,6 +117,9 @@ class CommandStore(Protocol):
     def drop_expired(self, now: datetime) -> int:
         """Delete expired tombstones and cancels; return how many."""
 
+    def check(self) -> None:
+        """Commit something that has no meaning, as proof that commands can be stored."""
+
     def pending_count(self) -> int:
         """Return how many commands wait for their turn or run."""
 
@@ -143,6 +146,9 @@ class Comms(Protocol):
 
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob, from any thread; may be lost."""
+
+    def unproved(self) -> str | None:
+        """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
 
 
 class Blobs(Protocol):

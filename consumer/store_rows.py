@@ -11,6 +11,7 @@ from consumer.ports import StoredCommand
 
 __all__ = [
     "CANCEL",
+    "CHECK",
     "COMMAND",
     "DELETED",
     "GENERATION",
@@ -32,7 +33,7 @@ __all__ = [
 
 RAW = 1  # diskcache's mode for bytes kept in the row
 COMMAND, RESULT, DELETED, CANCEL = "c/", "r/", "d/", "x/"
-SENTINEL, GENERATION, HEAD = "m/sentinel", "m/store_generation", "m/head"
+SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head", "m/check"
 
 
 @dataclass(frozen=True)

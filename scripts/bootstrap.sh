@@ -14,6 +14,7 @@ python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install mosquitto mosquitto-clients
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || install nftables
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || install iproute2
+command -v minisign >/dev/null || install minisign
 python3 -m venv "$1"
 "$1/bin/pip" install --quiet "uv>=0.5"
 UV_PROJECT_ENVIRONMENT="$1" "$1/bin/uv" sync --frozen --inexact --quiet

@@ -12,6 +12,7 @@ from consumer.handlers import (
     set_group,
     start_agent,
     stop_agent,
+    upgrade_agent,
 )
 from consumer.handlers.base import Handler
 
@@ -25,6 +26,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     set_group.HANDLER,
     start_agent.HANDLER,
     stop_agent.HANDLER,
+    upgrade_agent.HANDLER,
 )
 
 

@@ -17,7 +17,7 @@ from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES
 from consumer.ports import Blobs, Clock, Service, StoredCommand
 
-__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Result"]
+__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result"]
 
 P = TypeVar("P")
 
@@ -45,7 +45,24 @@ class Result:
 
 @dataclass(frozen=True)
 class AgentRestart:
-    """Returned by a handler that needs the agent's process replaced; its `probe` gives the result afterwards."""
+    """Returned by a handler that needs the agent's process replaced; its `probe` gives the result afterwards.
+
+    `program` is what takes the process over, with the arguments that the agent was started with; None: the same anew.
+    """
+
+    program: str | None = None
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What is to take the agent's process over, and for which command."""
+
+    command_id: str
+    program: str | None = None
+
+
+def _unknown() -> str:
+    return "it cannot tell whether it does an agent's work"
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,8 @@ class Context:
     outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `responses` is None
     where an agent is put together without active responses. `origins` says by dotted name where the values of `config`
     come from that are not defaults, as far as that is known.
+    `unproved` says what this process has not shown yet of an agent's work, after a colon; None: it connects, stores and
+    answers.
     """
 
     clock: Clock
@@ -70,6 +89,7 @@ class Context:
     blobs: Blobs | None = None
     responses: ActiveResponses | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    unproved: Callable[[], str | None] = _unknown
 
     @property
     def state(self) -> Path:

@@ -1,7 +1,8 @@
-"""The delay that a command may ask for before it acts."""
+"""What must be so before a command may start or stop something: its delay is over, and no upgrade is on trial."""
 
 from broker.contract.states import ErrorCode
 from consumer.handlers.base import Context, Result
+from consumer.upgrade.installation import trial_is_pending
 
 __all__ = ["wait_first"]
 
@@ -14,4 +15,7 @@ def wait_first(delay_s: float, context: Context) -> Result | None:
         return Result(f"delay_s is {delay_s:g}, but {has}; give it a longer timeout.", code=ErrorCode.INVALID)
     if context.cancelled.wait(delay_s):
         return Result("The command was cancelled during its delay; nothing was done.", code=ErrorCode.CANCELLED)
+    if trial_is_pending(context.config):
+        said = "A new version of the agent is on trial; send the command again when that is over."
+        return Result(said, code=ErrorCode.FAILED)
     return None

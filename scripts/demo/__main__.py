@@ -18,6 +18,7 @@ from scripts.demo.active_response import show_active_response, show_silent_scrip
 from scripts.demo.configuration import show_configuration
 from scripts.demo.fanout import show_fanout
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
+from scripts.demo.upgrade import show_upgrades
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -83,6 +84,7 @@ def main() -> None:
         show_configuration(stage, url)
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
+        show_upgrades(stage, url)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 
 

@@ -75,10 +75,10 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -
 
 
 @contextmanager
-def program(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def program(argv: list[str], log: Path, executable: str = sys.executable) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of our programs; it is told to end when the block ends."""
     with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, *argv], stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen([executable, *argv], stdout=output, stderr=output, start_new_session=True)
     try:
         yield process
     finally:

@@ -169,3 +169,11 @@ def test_expired_cancels_are_dropped(reopen: Reopen) -> None:
     store.remember_cancel("y", NOW + timedelta(days=1))
     assert store.drop_expired(NOW) == 1
     assert (reopen().is_cancelled("x"), reopen().is_cancelled("y")) == (False, True)
+
+
+def test_a_check_leaves_nothing_that_can_be_seen(reopen: Reopen) -> None:
+    store = reopen()
+    store.check()
+    store.store_command(command("a", 1), NOW)
+    store.check()
+    assert [stored.command.id for stored in reopen().all_commands()] == ["a"]

@@ -189,6 +189,10 @@ try:
 except StoreFull as error:
     print(error)
 assert 5 < stored < 60, stored
+try:
+    store.check()
+except StoreFull as error:
+    print(error)
 assert len(store.all_commands()) == stored
 (disk / "filler").write_bytes(b"x" * 100_000)
 for command in store.all_commands():
@@ -209,4 +213,4 @@ def test_a_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Pa
     done = run(FILLER, str(tmp_path), prefix=in_a_namespace)
     assert done.returncode == 0, done.stderr
     said = "The disk is full: no command is accepted until there is room again."
-    assert done.stdout.splitlines() == [said, "deleted True"]
+    assert done.stdout.splitlines() == [said, said, "deleted True"]

@@ -129,6 +129,10 @@ class MemoryCommandStore:
         contents.tombstones, contents.cancels = tombstones, cancels
         return dropped
 
+    def check(self) -> None:
+        if self.full:
+            raise StoreFull("The disk is full.")
+
     def pending_count(self) -> int:
         return len(self._contents.live) - self.done_count()
 

@@ -90,6 +90,9 @@ class FakeConnection:
             self._broker.publish(topic, payload, retain)
         return self.connected
 
+    def unproved(self) -> str | None:
+        return None if self.connected else "there is no connection to the broker"
+
     def cut(self) -> None:
         if self.connected:
             self.connected = False

@@ -91,7 +91,7 @@ def test_a_cancelled_download_ends(clock: TurnedClock, tmp_path: Path, to: Path)
 
 
 def test_a_place_that_cannot_be_written_is_said_in_a_sentence(clock: TurnedClock, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="cannot be written to .*: No such file or directory"):
+    with pytest.raises(DownloadError, match=r"cannot be written to .*: No such file or directory"):
         downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, tmp_path / "nowhere" / "copy")
 
 

@@ -13,7 +13,7 @@ from consumer.command_manager import CommandManager
 from consumer.executor import Executor
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers import handler_table
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Replacement, Result
 from consumer.reports import Reports
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
@@ -200,7 +200,7 @@ def test_nothing_begins_while_the_process_is_to_be_replaced() -> None:
     bench.turn()
     bench.run()
     bench.turn()
-    assert bench.manager.restart_for == "a"
+    assert bench.manager.replacement == Replacement("a")
     bench.turn()
     assert bench.states() == {"a": State.PROCESSING, "b": State.PENDING}
     after = Bench(bench.store, "i2")

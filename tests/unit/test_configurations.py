@@ -124,6 +124,9 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ("[configuration]\ngrace_s = 0", FLAGS, {}, "configuration.grace_s must be greater than 0"),
         ("[configuration]\nkeep = 0", FLAGS, {}, "configuration.keep at least 1"),
         ('[configuration]\nfile = "../x"', FLAGS, {}, "configuration.file"),
+        ('[upgrade]\nroot = "acm"', FLAGS, {}, "upgrade.root is 'acm'; write a path that begins with /."),
+        ('[upgrade]\npublic_keys = ["RWX"]', FLAGS, {}, "upgrade.public_keys: 'RWX' is not a public key of minisign"),
+        ("[upgrade]\nwatch_s = 0", FLAGS, {}, "must be greater than 0"),
     ],
 )
 def test_a_bad_agent_configuration_is_one_sentence(

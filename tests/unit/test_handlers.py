@@ -15,7 +15,7 @@ from broker.contract.commands.restart_agent import RestartAgentData
 from broker.contract.commands.set_group import SetGroupData
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
-from consumer.config import ServiceConfig
+from consumer.config import ServiceConfig, UpgradeConfig
 from consumer.errors import HandlerTableError, ServiceError
 from consumer.files import write_durably
 from consumer.groups import Groups
@@ -211,6 +211,21 @@ def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: Cal
     assert isinstance(done, Result)
     assert (done.code, service.state().running) == (ErrorCode.INVALID, False)
     assert done.message == "delay_s is 60, but the command has only 60 s in all; give it a longer timeout."
+
+
+@pytest.mark.parametrize("verb", ["restart-agent", "start-agent", "stop-agent"])
+def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    program = tmp_path / "releases" / "1.0.0" / "bin" / "acm-agent"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (tmp_path / "watcher").symlink_to("releases/1.0.0")
+    upgrading = msgspec.structs.replace(CONFIG, state=str(tmp_path), upgrade=UpgradeConfig(root=str(tmp_path)))
+    service.start(0.0)
+    before = service.state()
+    done = execute(verb, {}, replace(context(service), config=upgrading))
+    assert isinstance(done, Result)
+    assert (done.code, "on trial" in done.message) == (ErrorCode.FAILED, True)
+    assert service.state() == before
 
 
 @pytest.mark.parametrize("delay_s", [-1, 86401, "5", None])

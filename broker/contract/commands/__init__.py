@@ -17,6 +17,7 @@ from broker.contract.commands.restart_agent import RestartAgent, RestartAgentDat
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
+from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 
@@ -42,6 +43,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
+        "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )
 

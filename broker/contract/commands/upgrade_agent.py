@@ -1,0 +1,33 @@
+"""`upgrade-agent`: its parameters and the data of its result."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from broker.contract.artifacts import Artifact
+
+__all__ = ["UpgradeAgent", "UpgradeAgentData"]
+
+
+@dataclass(frozen=True)
+class UpgradeAgent:
+    """Replace the agent by the version in the package.
+
+    An older version than the one that runs is refused unless `allow_downgrade`.
+    """
+
+    package: Artifact
+    allow_downgrade: bool = False
+
+
+@dataclass(frozen=True)
+class UpgradeAgentData:
+    """What was done. `running` is the version that runs now, `package` the package's, `previous` the one before.
+
+    `reason` says why the new version was rolled back.
+    """
+
+    action: Literal["upgraded", "unchanged", "rolled_back"]
+    running: str
+    package: str
+    previous: str
+    reason: str | None = None

@@ -1,0 +1,215 @@
+"""upgrade-agent: a new release takes the agent's place and stays only when it has proved itself.
+
+A crash before the trial is recorded has changed nothing, and the upgrade begins anew; from then on the record says what
+became of it, and the process that stays reports it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from broker.contract.commands import parse_parameters
+from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
+from broker.contract.messages import Command
+from broker.contract.package import Manifest
+from broker.contract.states import ErrorCode
+from broker.contract.versions import Version
+from consumer.errors import UpgradeError
+from consumer.files import remove_tree
+from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.ports import StoredCommand
+from consumer.programs import Bounds, Ended, run_program
+from consumer.upgrade.installation import Installation
+from consumer.upgrade.packages import check_fits, open_package, unpack_package
+from consumer.upgrade.trial import Trial, TrialState
+
+__all__ = ["HANDLER"]
+
+_log = structlog.get_logger(__name__)
+_TYPE = "upgrade-agent"
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class _Upgrade:
+    """One upgrade before its trial. `running` is the version that runs now."""
+
+    installation: Installation
+    running: str
+    context: Context
+
+    @classmethod
+    def of(cls, context: Context) -> "_Upgrade":
+        root = context.config.upgrade.root
+        if root is None:
+            raise UpgradeError(
+                "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root."
+            )
+        installation = Installation(Path(root))
+        running = installation.running()
+        if running is None:
+            raise UpgradeError(
+                f"This agent cannot upgrade itself: it does not run from {root} (upgrade.root); "
+                f"start it by {installation.launcher}."
+            )
+        return cls(installation, running, context)
+
+    def run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
+        config, installation = self.context.config.upgrade, self.installation
+        if installation.on_trial:
+            raise UpgradeError("Another version is on trial; send the command again when that is over.")
+        with self._download(parameters) as package:
+            manifest = open_package(package, config.public_keys)
+            check_fits(manifest, config.name, installation.root)
+            if self._is_unchanged(manifest, parameters):
+                data = UpgradeAgentData("unchanged", self.running, manifest.version, self.running)
+                return Result(f"Version {self.running} runs already; nothing was done.", data)
+            unpack_package(package, manifest, installation.release(manifest.version))
+        self._reached("unpacked")
+        failed = self._test(manifest)
+        if failed is not None:
+            remove_tree(installation.release(manifest.version))
+            return failed
+        self._reached("tested")
+        return self._begin_trial(Trial(command.id, self.running, manifest.version, config.watch_s))
+
+    def _reached(self, step: str) -> None:
+        self.context.observer.reached(f"{_TYPE}.{step}")
+        self._check_time()
+
+    def _check_time(self) -> None:
+        if self.context.cancelled.is_set():
+            raise UpgradeError("The upgrade was cancelled before the new version was tried; nothing has changed.")
+        if self.context.clock.monotonic() >= self.context.deadline:
+            raise UpgradeError("The time was over before the new version was tried; nothing has changed.")
+
+    @contextlib.contextmanager
+    def _download(self, parameters: UpgradeAgent) -> Iterator[Path]:
+        package = self.installation.root / "package.part"
+        try:
+            self.context.downloader().fetch(parameters.package, package)
+            self._reached("downloaded")
+            yield package
+        finally:
+            package.unlink(missing_ok=True)
+
+    def _is_unchanged(self, manifest: Manifest, parameters: UpgradeAgent) -> bool:
+        wanted, running = Version.parse(manifest.version), Version.parse(self.running)
+        if wanted < running and not parameters.allow_downgrade:
+            raise UpgradeError(
+                f"Version {manifest.version} is older than {self.running}, which runs; allow_downgrade=true allows it."
+            )
+        return wanted == running
+
+    def _test(self, manifest: Manifest) -> Result | None:
+        """Return the result of a release that does not pass its own test."""
+        context, release = self.context, self.installation.release(manifest.version)
+        deadline = min(context.deadline, context.clock.monotonic() + context.config.upgrade.self_test_s)
+        program, *arguments = manifest.self_test
+        bounds = Bounds(context.clock, deadline, context.cancelled)
+        ended = run_program([str(release / program), *arguments], bounds, cwd=release)
+        return None if ended.good else self._not_passed(manifest, ended)
+
+    def _not_passed(self, manifest: Manifest, ended: Ended) -> Result:
+        self._check_time()
+        message = f"The self-test of version {manifest.version} {ended.in_words()}; version {self.running} goes on."
+        return Result(message, code=ErrorCode.FAILED, output=ended.output)
+
+    def _begin_trial(self, trial: Trial) -> AgentRestart:
+        """From here on the result is the trial's, unless the time is over, for then another may be said already."""
+        installation = self.installation
+        installation.begin_trial(trial)
+        self.context.observer.reached(f"{_TYPE}.recorded")
+        installation.switch_to(trial.new)
+        self.context.observer.reached(f"{_TYPE}.switched")
+        try:
+            self._check_time()
+        except UpgradeError:
+            installation.switch_to(trial.old)
+            installation.end_trial()
+            raise
+        return AgentRestart(str(installation.launcher))
+
+
+def _execute(command: Command, parameters: UpgradeAgent, context: Context) -> Result | AgentRestart:
+    with _disk_errors_named():
+        return _Upgrade.of(context).run(command, parameters)
+
+
+def _probe(stored: StoredCommand, context: Context) -> Result | AgentRestart:
+    with _disk_errors_named():
+        upgrade = _Upgrade.of(context)
+        trial = upgrade.installation.trial()
+        if trial is None or trial.command_id != stored.command.id:
+            return _begin_anew(stored.command, upgrade)
+        if trial.state is TrialState.ON_TRIAL:
+            if upgrade.running != trial.new:
+                return _begin_anew(stored.command, upgrade)
+            with contextlib.suppress(OSError):  # what is not recorded is not proved: the watcher sees to it
+                trial = _prove(trial, upgrade)
+            if upgrade.installation.on_trial:
+                return AgentRestart()  # the watcher goes on
+        return _result(trial, upgrade)
+
+
+def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
+    if command.expires_at is not None and command.expires_at <= upgrade.context.clock.now():
+        return Result(
+            "The agent died before the new version was tried, and the command has expired since; nothing has changed.",
+            code=ErrorCode.INTERRUPTED,
+        )
+    seed_form = command.original is not None
+    return upgrade.run(command, parse_parameters(_TYPE, UpgradeAgent, command.parameters, seed_form=seed_form))
+
+
+def _prove(trial: Trial, upgrade: _Upgrade) -> Trial:
+    """Wait, as the new version, until this process has done an agent's work or its time is over; record which."""
+    context, keep = upgrade.context, upgrade.installation.keep
+    context.observer.reached(f"{_TYPE}.started")
+    until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
+    while (lack := context.unproved()) is not None:
+        if context.clock.monotonic() >= until:
+            return keep(trial.failed(f"it did not prove itself in time: {lack}"))
+        if context.cancelled.wait(_LOOK_S):
+            return keep(trial.failed("the command was cancelled before it had proved itself"))
+    proved = keep(trial.proved())
+    context.observer.reached(f"{_TYPE}.proved")
+    return proved
+
+
+def _result(trial: Trial, upgrade: _Upgrade) -> Result:
+    _tidy(trial, upgrade)
+    running = upgrade.running
+    if trial.state is TrialState.PROVED and running == trial.new:
+        data = UpgradeAgentData("upgraded", running, trial.new, trial.old)
+        return Result(f"The agent was upgraded from {trial.old} to {trial.new}, which has proved itself.", data)
+    if trial.state is TrialState.FAILED and running == trial.old:
+        data = UpgradeAgentData("rolled_back", running, trial.new, trial.old, trial.reason)
+        message = f"Version {trial.new} was tried and rolled back: {trial.reason}; version {trial.old} runs again."
+        return Result(message, data, ErrorCode.FAILED)
+    became = "proved itself" if trial.state is TrialState.PROVED else f"failed ({trial.reason or 'not recorded'})"
+    message = f"Version {trial.new} {became}, but {running} runs now, and not because of this command."
+    return Result(message, code=ErrorCode.FAILED)
+
+
+def _tidy(trial: Trial, upgrade: _Upgrade) -> None:
+    """Remove what is not needed any more; whether that works has no part in the result."""
+    try:
+        upgrade.installation.end_trial()
+        upgrade.installation.prune(upgrade.context.config.upgrade.keep, {upgrade.running, trial.old, trial.new})
+    except OSError as error:
+        _log.warning("releases_not_pruned", reason=str(error))
+
+
+@contextlib.contextmanager
+def _disk_errors_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UpgradeError(f"The upgrade failed on the disk: {error.filename}: {error.strerror}.") from error
+
+
+HANDLER = Handler(_TYPE, Interruption.PROBE, UpgradeAgent, _execute, _probe)

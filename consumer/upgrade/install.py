@@ -1,0 +1,27 @@
+"""The first installation of an agent, from a package; later ones come by upgrade-agent."""
+
+from collections.abc import Sequence as Listing
+from pathlib import Path
+
+from broker.contract.package import Manifest
+from consumer.errors import UpgradeError
+from consumer.upgrade.installation import Installation
+from consumer.upgrade.packages import check_fits, open_package, unpack_package
+
+__all__ = ["install"]
+
+
+def install(package: Path, root: Path, keys: Listing[str]) -> Manifest:
+    """Make an installation in `root` and return what was installed; raises UpgradeError, ArchiveError."""
+    installation = Installation(root)
+    if installation.current is not None:
+        raise UpgradeError(f"{root} holds version {installation.current} already; send the command upgrade-agent.")
+    manifest = open_package(package, keys)
+    try:
+        installation.make()
+        check_fits(manifest, manifest.name, root)
+        unpack_package(package, manifest, installation.release(manifest.version))
+        installation.switch_to(manifest.version)
+    except OSError as error:
+        raise UpgradeError(f"Nothing was installed: {error.filename}: {error.strerror}.") from error
+    return manifest

@@ -1,0 +1,131 @@
+"""Where an agent that can upgrade itself is installed, and how it is moved from one release to another.
+
+ROOT/acm-agent            the launcher, which everything starts
+ROOT/releases/VERSION/    one directory for each release; its program is bin/acm-agent
+ROOT/current              link to the release to run
+ROOT/watcher              link to the release that watches a new one; it is there only during a trial
+ROOT/trial.json           the record of the last upgrade
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Set
+from importlib.resources import files
+from pathlib import Path
+
+import consumer
+from broker.contract.package import PROGRAM
+from broker.contract.versions import InvalidVersion, Version
+from consumer.config import AgentConfig
+from consumer.errors import UpgradeError
+from consumer.files import link_durably, remove_tree, sync_directory, write_durably
+from consumer.upgrade.trial import Trial
+
+__all__ = ["Installation", "trial_is_pending"]
+
+
+class Installation:
+    """The directory of one agent's releases. Raises OSError where the disk fails."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.launcher = root / "acm-agent"
+        self._releases = root / "releases"
+        self._current = root / "current"
+        self._watcher = root / "watcher"
+        self._record = root / "trial.json"
+
+    def make(self) -> None:
+        """Make the directories and the launcher."""
+        self._releases.mkdir(mode=0o755, parents=True, exist_ok=True)
+        launcher = files("consumer.upgrade").joinpath("launcher.sh").read_bytes()
+        write_durably(self.launcher, launcher, mode=0o755)
+
+    def release(self, version: str) -> Path:
+        """Return the directory of a release, there or not."""
+        return self._releases / version
+
+    def program(self, version: str) -> Path:
+        """Return the program of a release."""
+        return self.release(version) / PROGRAM
+
+    @property
+    def current(self) -> str | None:
+        """The version to run, or None before the first is there."""
+        with contextlib.suppress(OSError):
+            return self._current.readlink().name
+        return None
+
+    def running(self) -> str | None:
+        """Return the version whose code this process runs; None when that is not one of these releases."""
+        releases, code = self._releases.resolve(), Path(consumer.__file__).resolve()
+        name = code.relative_to(releases).parts[0] if code.is_relative_to(releases) else ""
+        return name if _is_version(name) else None
+
+    def switch_to(self, version: str) -> None:
+        """Make a release the one to run, in one step."""
+        link_durably(self._current, f"{self._releases.name}/{version}")
+
+    def trial(self) -> Trial | None:
+        """Return the record of the last upgrade."""
+        try:
+            return Trial.decode(self._record.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def keep(self, trial: Trial) -> Trial:
+        """Make the record durable, and return it."""
+        write_durably(self._record, trial.encode(), mode=0o644)
+        return trial
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a new release is on trial, and the one that watches it is there."""
+        return (self._watcher / PROGRAM).is_file()
+
+    def begin_trial(self, trial: Trial) -> None:
+        """Record the trial; from now on the launcher starts the old release as the watcher of the new one."""
+        self.keep(trial)
+        link_durably(self._watcher, f"{self._releases.name}/{trial.old}")
+
+    def end_trial(self) -> None:
+        """From now on the launcher starts the current release again."""
+        self._watcher.unlink(missing_ok=True)
+        sync_directory(self.root)
+
+    @contextlib.contextmanager
+    def watched_once(self) -> Iterator[None]:
+        """Keep a second watcher out; the lock ends with the process, or when another program takes its place."""
+        handle = os.open(self.root / "watcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take(handle)
+            yield
+        finally:
+            os.close(handle)
+
+    def _take(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UpgradeError(f"A new version is on trial in {self.root}, and another process watches it.") from None
+
+    def prune(self, keep: int, needed: Set[str]) -> None:
+        """Remove the oldest releases until `keep` are left, but never one that is needed."""
+        there = {path.name for path in self._releases.iterdir() if _is_version(path.name)}
+        spare = sorted(there - needed, key=Version.parse, reverse=True)
+        for name in spare[max(0, keep - len(there & needed)) :]:
+            remove_tree(self.release(name))
+
+
+def _is_version(name: str) -> bool:
+    try:
+        Version.parse(name)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def trial_is_pending(config: AgentConfig) -> bool:
+    """Say whether a new release of this agent is on trial: then nothing else may replace its process."""
+    return config.upgrade.root is not None and Installation(Path(config.upgrade.root)).on_trial

@@ -1,0 +1,86 @@
+"""Opening a package on the agent: nothing of it is believed before the signature, nothing unpacked stays unchecked."""
+
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from broker.contract.minisign import PublicKey, SignatureError, verify
+from broker.contract.package import (
+    ANY_PLATFORM,
+    FILES,
+    HEAD_BYTES,
+    Manifest,
+    PackagedFile,
+    PackageError,
+    compare,
+    damage_named,
+    describe,
+    parse_manifest,
+    read_head,
+    this_platform,
+)
+from consumer.archives import Limits, unpack
+from consumer.errors import UpgradeError
+from consumer.files import free_bytes, remove_tree, sync_directory, sync_tree
+
+__all__ = ["check_fits", "open_package", "unpack_package"]
+
+_BLOCK_BYTES = 4096  # what a small file takes on the disk
+_SPARE_BYTES = 4 << 20
+
+
+def open_package(package: Path, keys: Iterable[str]) -> Manifest:
+    """Return the manifest of a package that one of the keys has signed; raises UpgradeError."""
+    try:
+        with damage_named("The package"), tarfile.open(package, "r:gz") as archive:
+            head = read_head(archive)
+        verify(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
+        return parse_manifest(head.manifest)
+    except (PackageError, SignatureError) as error:
+        raise UpgradeError(f"The package is refused: {error}") from error
+
+
+def check_fits(manifest: Manifest, name: str, root: Path) -> None:
+    """Raise UpgradeError when a package is of another product, for another platform, or has too little space."""
+    if manifest.name != name:
+        raise UpgradeError(f"The package is of {manifest.name}; this agent takes those of {name} (upgrade.name).")
+    if manifest.platform not in (ANY_PLATFORM, this_platform()):
+        raise UpgradeError(f"The package is for {manifest.platform}; this machine is {this_platform()}.")
+    needed = sum(file.size + _BLOCK_BYTES for file in manifest.files.values()) + _SPARE_BYTES
+    free = free_bytes(root)
+    if needed > free:
+        raise UpgradeError(f"There is too little space in {root}: the release needs {needed} bytes, {free} are free.")
+
+
+def unpack_package(package: Path, manifest: Manifest, release: Path) -> None:
+    """Make the release of a package's files, durably and whole or not at all; raises UpgradeError, ArchiveError.
+
+    A release of the same name that is there already is replaced.
+    """
+    part = release.with_name(f".{release.name}.part")
+    remove_tree(part)
+    part.mkdir(mode=0o755)
+    try:
+        bound = manifest.size + sum(HEAD_BYTES.values())
+        unpack(package, part, Limits(members=len(manifest.files) + len(HEAD_BYTES), bytes=bound))
+        _check_files(manifest, part / FILES)
+        sync_tree(part / FILES)
+        remove_tree(release)
+        (part / FILES).rename(release)
+        sync_directory(release.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_files(manifest: Manifest, directory: Path) -> None:
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    try:
+        compare(manifest, {str(path.relative_to(directory)): _describe(path) for path in paths})
+    except PackageError as error:
+        raise UpgradeError(f"The package is refused: {error}") from error
+
+
+def _describe(path: Path) -> PackagedFile:
+    with path.open("rb") as source:
+        return describe(source, executable=bool(path.stat().st_mode & 0o100))

@@ -1,0 +1,115 @@
+"""acm package and acm-agent install, as those who make and install releases meet them."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.release import write_program
+from tests.acceptance.conftest import ROOT
+from tests.unit.test_minisign import make_key
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a release, a pair of keys, and the key that minisign takes by itself."""
+    write_program(tmp_path / "release", '#!/bin/sh\necho "$0 $*"\n')
+    make_key(tmp_path / "minisign")
+    (tmp_path / ".minisign").mkdir()
+    (tmp_path / "minisign.key").rename(tmp_path / ".minisign" / "minisign.key")
+    return tmp_path
+
+
+def run(place: Path, program: str, *words: str) -> Done:
+    return subprocess.run(
+        [sys.executable, "-m", program, *words],
+        cwd=place,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(place), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def build(place: Path) -> Path:
+    done = run(place, "broker", "package", "build", "release", "--version", "1.4.2", "--platform", "any")
+    assert done.returncode == 0, done.stderr
+    return place / "agent-command-manager-1.4.2-any.tar.gz"
+
+
+def test_build_and_verify_with_the_keys_that_minisign_takes_by_itself(place: Path) -> None:
+    package = build(place)
+    done = run(place, "broker", "package", "verify", package.name, "--json")
+    facts = json.loads(done.stdout)
+    content = package.read_bytes()
+    assert (facts["version"], facts["files"]) == ("1.4.2", 1)
+    assert (facts["sha256"], facts["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert facts["signed_by"] in (place / "minisign.pub").read_text()
+    package.write_bytes(content[:-40])
+    done = run(place, "broker", "package", "verify", package.name)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+    assert "is no package that can be read" in done.stderr
+
+
+def test_a_manifest_may_be_signed_elsewhere(place: Path) -> None:
+    words = ["release", "--version", "1.4.2", "--platform", "any"]
+    (place / "manifest.json").write_text(run(place, "broker", "package", "manifest", *words).stdout)
+    key = str(place / ".minisign" / "minisign.key")
+    subprocess.run(["minisign", "-S", "-s", key, "-m", "manifest.json"], cwd=place, check=True, capture_output=True)
+    done = run(place, "broker", "package", "build", *words, "--signature", "manifest.json.minisig", "--output", "p")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(run(place, "broker", "package", "verify", "p", "--public-key", "minisign.pub", "--json").stdout)
+    assert (facts["version"], facts["platform"]) == ("1.4.2", "any")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["build", "nowhere", "--version", "1"], "nowhere is not a directory; name the one that holds bin/acm-agent."),
+        (["build", "release"], "release holds 0 distributions of agent-command-manager; say its --version."),
+        (["build", "release", "--version", "1", "--secret-key", "none"], "minisign did not sign the package"),
+        (["verify", "none"], "none cannot be read: No such file or directory."),
+        (
+            ["verify", "release", "--public-key", "RWX"],
+            "RWX is no public key and no file of one; name it by --public-key.",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(place: Path, words: list[str], says: str) -> None:
+    done = run(place, "broker", "package", *words)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+    assert says in done.stderr
+
+
+def test_install_makes_what_the_launcher_runs_and_says_what_to_configure(place: Path) -> None:
+    key = (place / "minisign.pub").read_text().splitlines()[1]
+    words = ["install", build(place).name, "--root", "root", "--public-key", key]
+    done = run(place, "consumer", *words)
+    assert done.returncode == 0, done.stderr
+    assert f'root = "{place}/root"\npublic_keys = ["{key}"]' in done.stdout
+    said = subprocess.run([place / "root" / "acm-agent", "run", "--fast"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"{place}/root/releases/1.4.2/bin/acm-agent run --fast\n"
+    again = run(place, "consumer", *words)
+    assert (again.returncode, "root holds version 1.4.2 already; send the command upgrade-agent" in again.stderr) == (
+        1,
+        True,
+    )
+
+
+def test_install_takes_no_package_of_a_stranger(place: Path) -> None:
+    stranger = make_key(place / "stranger")
+    key = (place / "stranger.pub").read_text().splitlines()[1]
+    done = run(place, "consumer", "install", build(place).name, "--root", "root", "--public-key", key)
+    assert (done.returncode, (place / "root").exists()) == (1, False)
+    assert "The package is refused: The signature is by the key" in done.stderr
+    assert stranger.id not in done.stderr
+
+
+def test_a_release_tests_itself(place: Path) -> None:
+    done = run(place, "consumer", "self-test")
+    assert (done.returncode, "works here; it supports" in done.stdout) == (0, True)

@@ -1,0 +1,233 @@
+"""upgrade-agent with real processes: an installation, packages signed by minisign, and all that may go wrong."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.contract.messages import JsonObject, Origin
+from broker.contract.package import Manifest, PackagedFile, render_manifest
+from broker.package_builder import make_manifest, sign, write_package
+from broker.server_process import open_ledger
+from scripts.release import make_release, write_program
+from tests.acceptance.conftest import ROOT, Program, Site
+from tests.waiting import wait_for
+
+AGENT = "web-01"
+NAME = "agent-command-manager"
+
+
+class Machine:
+    """A machine with an installation of version 1.0.0, and someone who makes packages for it."""
+
+    def __init__(self, site: Site, module: str = "consumer.cli") -> None:
+        self.site = site
+        self.root = site.directory / "root"
+        self.config = site.directory / "agent.toml"
+        self._module = module
+        self._ledger = open_ledger(site.ledger)
+        self._origin = Origin("test", "acceptance")
+        self.make_key("good")
+        argv = [sys.executable, "-m", "consumer", "install", str(self.package("1.0.0")), "--root", str(self.root)]
+        subprocess.run([*argv, "--public-key", self.public_key], cwd=ROOT, check=True, capture_output=True)
+        self.configure()
+
+    def configure(self, watch_s: float = 30.0) -> None:
+        self.config.write_text(
+            f'agent = "{AGENT}"\nbroker = "{self.site.broker_url}"\nstate = "{self.site.state(AGENT)}"\n'
+            f'[upgrade]\nroot = "{self.root}"\npublic_keys = ["{self.public_key}"]\nwatch_s = {watch_s}\n'
+        )
+
+    def make_key(self, name: str) -> None:
+        path = self.site.directory / name
+        argv = ["minisign", "-G", "-W", "-p", f"{path}.pub", "-s", f"{path}.key"]
+        subprocess.run(argv, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    @property
+    def public_key(self) -> str:
+        return (self.site.directory / "good.pub").read_text().splitlines()[-1]
+
+    def release(self, version: str) -> Path:
+        directory = make_release(self.site.directory / f"release-{version}", version, self._module)
+        shutil.copy(ROOT / "tests" / "acceptance" / "crashing_release.py", directory / "lib")
+        return directory
+
+    def pack(self, release: Path, version: str, key: str = "good", **members: Any) -> Path:
+        manifest = replace(make_manifest(release, NAME, version, "any"), **members)
+        package = self.site.directory / f"agent-{version}.tar.gz"
+        write_package(release, manifest, sign(render_manifest(manifest), self.site.directory / f"{key}.key"), package)
+        return package
+
+    def package(self, version: str) -> Path:
+        return self.pack(self.release(version), version)
+
+    def start(self, **environment: str) -> Program:
+        launcher = [str(self.root / "acm-agent"), "run", "--config", str(self.config)]
+        return self.site._start(AGENT, launcher, **environment)
+
+    def send(self, package: Path, **parameters: Any) -> str:
+        content = package.read_bytes()
+        named = {"url": f"file://{package}", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        return self._ledger.add_command(AGENT, "upgrade-agent", {"package": named, **parameters}, self._origin).id
+
+    def result(self, command_id: str) -> JsonObject:
+        result: JsonObject = wait_for(lambda: self._ledger.get(command_id).result, f"the result of {command_id}", 60)
+        return result
+
+    def status(self, version: str) -> Any:
+        def shown() -> Any:
+            statuses = [row.status for row in self._ledger.agents() if row.status]
+            return next((status for status in statuses if status.online and status.version == version), None)
+
+        return wait_for(shown, f"version {version} to be online")
+
+    @property
+    def current(self) -> str:
+        return (self.root / "current").readlink().name
+
+    def releases(self) -> set[str]:
+        return {path.name for path in (self.root / "releases").iterdir()}
+
+
+@pytest.fixture
+def machine(site: Site) -> Iterator[Machine]:
+    machine = Machine(site)
+    yield machine
+    machine._ledger.close()
+
+
+def test_a_new_version_takes_the_place_of_the_old_one_in_the_same_process(site: Site, machine: Machine) -> None:
+    agent = machine.start()
+    machine.status("1.0.0")
+    result = machine.result(machine.send(machine.package("1.1.0")))
+    assert result["message"] == "The agent was upgraded from 1.0.0 to 1.1.0, which has proved itself."
+    assert result["data"] == {"action": "upgraded", "running": "1.1.0", "package": "1.1.0", "previous": "1.0.0"}
+    assert (machine.status("1.1.0").incarnation, machine.current) == (result["incarnation"], "1.1.0")
+    assert not (machine.root / "watcher").is_symlink()
+    assert (agent.process.poll(), (site.state(AGENT) / "lock").read_text()) == (None, str(agent.process.pid))
+
+    again = machine.result(machine.send(site.directory / "agent-1.1.0.tar.gz"))
+    assert (again["outcome"], again["data"]["action"]) == ("success", "unchanged")
+
+    back = site.directory / "agent-1.0.0.tar.gz"
+    older = machine.result(machine.send(back))
+    assert older["message"] == "Version 1.0.0 is older than 1.1.0, which runs; allow_downgrade=true allows it."
+    allowed = machine.result(machine.send(back, allow_downgrade=True))
+    assert (allowed["outcome"], machine.current) == ("success", "1.0.0")
+    machine.status("1.0.0")
+    assert agent.process.poll() is None
+
+
+def test_a_new_version_that_does_not_prove_itself_is_rolled_back(site: Site, machine: Machine) -> None:
+    machine.configure(watch_s=2.0)
+    agent = machine.start()
+    machine.status("1.0.0")
+
+    lonely = machine.release("1.1.0")
+    program = (lonely / "bin" / "acm-agent").read_text()
+    elsewhere = 'if "ACM_WATCHED" in __import__("os").environ: sys.argv += ["--broker", "mqtt://127.0.0.1:1"]'
+    write_program(lonely, program.replace("\nmain()", f"\n{elsewhere}\nmain()"))
+    result = machine.result(machine.send(machine.pack(lonely, "1.1.0")))
+    assert result["message"] == (
+        "Version 1.1.0 was tried and rolled back: it did not prove itself in time: there is no connection to the "
+        "broker (No connection to 127.0.0.1:1); version 1.0.0 runs again."
+    )
+    assert (result["code"], result["data"]["running"]) == ("failed", "1.0.0")
+
+    crashing = machine.release("1.2.0")
+    write_program(crashing, program.replace("\nmain()", '\nif sys.argv[1] == "run": sys.exit(3)\nmain()'))
+    result = machine.result(machine.send(machine.pack(crashing, "1.2.0")))
+    assert result["data"]["reason"] == (
+        "it was started 3 times and did not prove itself; the last time it ended with exit status 3"
+    )
+    assert (result["data"]["action"], machine.current) == ("rolled_back", "1.0.0")
+
+    broken = machine.release("1.3.0")
+    write_program(broken, "#!/bin/sh\necho no such library >&2\nexit 1\n")
+    result = machine.result(machine.send(machine.pack(broken, "1.3.0")))
+    assert result["message"] == "The self-test of version 1.3.0 ended with exit status 1; version 1.0.0 goes on."
+    assert (result["output"]["stderr"], "1.3.0" in machine.releases()) == ("no such library\n", False)
+    assert (agent.process.poll(), machine.status("1.0.0").incarnation) == (None, result["incarnation"])
+
+
+def spoil(package: Path) -> None:
+    """Change one byte of a file in the package, as on a bad disk or by an enemy."""
+    content = bytearray(gzip.decompress(package.read_bytes()))
+    with tarfile.open(fileobj=io.BytesIO(bytes(content))) as archive:
+        member = archive.getmember("files/lib/consumer/agent.py")
+    content[member.offset_data] ^= 1
+    package.write_bytes(gzip.compress(bytes(content)))
+
+
+def test_what_does_not_fit_is_refused_with_its_own_sentence(site: Site, machine: Machine) -> None:
+    machine.start()
+    incarnation = machine.status("1.0.0").incarnation
+    machine.make_key("stranger")
+    release = machine.release("2.0.0")
+    platform = machine.pack(release, "2.0.0", platform="linux-vax")
+    says = {machine.send(platform.rename(site.directory / "p")): "The package is for linux-vax; this machine is "}
+    product = machine.pack(release, "2.0.0", name="other")
+    says[machine.send(product.rename(site.directory / "o"))] = "The package is of other; this agent takes those of "
+    stranger = machine.pack(release, "2.0.0", key="stranger")
+    says[machine.send(stranger.rename(site.directory / "s"))] = "The package is refused: The signature is by the key "
+    spoiled = machine.pack(release, "2.0.0")
+    spoil(spoiled)
+    says[machine.send(spoiled.rename(site.directory / "h"))] = (
+        "The package is refused: The file lib/consumer/agent.py of the package is not the one of its manifest; "
+    )
+    right = machine.pack(release, "2.0.0").rename(site.directory / "r")
+    says[machine.send(right, sha256="0" * 64)] = f"The file at file://{right} is another than the one that was meant: "
+    files = make_manifest(release, NAME, "2.0.0", "any").files
+    huge = Manifest(1, NAME, "2.0.0", "any", {**files, "lib/huge": PackagedFile("0" * 64, 1 << 60, False)})
+    (site.directory / "m").write_bytes(render_manifest(huge))
+    signature = sign(render_manifest(huge), site.directory / "good.key")
+    vast = site.directory / "v"
+    write_head(vast, render_manifest(huge), signature.encode())
+    says[machine.send(vast)] = f"There is too little space in {machine.root}: the release needs 11529215046"
+    for command_id, sentence in says.items():
+        result = machine.result(command_id)
+        assert (result["code"], result["message"][: len(sentence)]) == ("failed", sentence)
+    assert (machine.current, machine.releases()) == ("1.0.0", {"1.0.0"})
+    assert machine.status("1.0.0").incarnation == incarnation
+
+
+def write_head(path: Path, *contents: bytes) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in zip(("manifest.json", "manifest.json.minisig"), contents, strict=True):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("old_steps", "new_steps"),
+    [(("downloaded", "unpacked", "tested", "recorded"), ("started", "proved")), (("switched",), ())],
+)
+def test_kill_9_at_each_step_ends_in_one_true_result(
+    site: Site, old_steps: tuple[str, ...], new_steps: tuple[str, ...]
+) -> None:
+    """Each step of the old version kills the agent's process, each of the new one only the watcher's child."""
+    machine, marks = Machine(site, module="crashing_release"), site.directory / "crashed"
+    marks.mkdir()
+    crashing = {"ACM_TEST_CRASH_AT": " ".join(old_steps + new_steps), "ACM_TEST_CRASHED": str(marks)}
+    agent = machine.start(**crashing)
+    command_id = machine.send(machine.package("1.1.0"))
+    for number in range(1, len(old_steps) + 1):
+        assert agent.process.wait(40) == -signal.SIGKILL
+        assert {path.name for path in marks.iterdir()} == set(old_steps[:number])
+        agent = machine.start(**crashing)
+    result = machine.result(command_id)
+    assert (result["outcome"], result["data"]["action"], result["data"]["running"]) == ("success", "upgraded", "1.1.0")
+    assert {path.name for path in marks.iterdir()} == {*old_steps, *new_steps}
+    assert (machine.status("1.1.0").incarnation, machine.current) == (result["incarnation"], "1.1.0")
+    assert (agent.process.poll(), machine.releases()) == (None, {"1.0.0", "1.1.0"})
