@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
@@ -21,8 +22,8 @@ _GOOD, _BAD, _OPEN = "green", "red", "yellow"
 
 
 def command_json(row: LedgerRow) -> JsonObject:
-    """Return a command, its state and its result as JSON."""
-    return {
+    """Return a command, its state and its result as JSON, secret parameters masked."""
+    shown = {
         "id": row.command.id,
         "agent": row.agent,
         "type": row.command.type,
@@ -32,6 +33,8 @@ def command_json(row: LedgerRow) -> JsonObject:
         "completed_at": _iso(row.completed_at),
         "result": row.result,
     }
+    masked: JsonObject = mask_secrets(row.command, shown)
+    return masked
 
 
 def agent_json(row: AgentRow) -> JsonObject:

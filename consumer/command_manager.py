@@ -9,10 +9,11 @@ import structlog
 
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
+from consumer.enrolment.relocation import NoRelocation
 from consumer.executor import Executor, Finished, not_begun
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import AgentRestart, Handler, Interruption, Result
-from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.ports import Clock, CommandStore, Relocation, StoredCommand
 from consumer.reports import Reports
 
 __all__ = ["TOMBSTONE_LIFE", "CommandManager", "Decisions"]
@@ -51,6 +52,7 @@ class CommandManager:
         reports: Reports,
         clock: Clock,
         handlers: Mapping[str, Handler],
+        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
     ) -> None:
         self._store = store
         self._executor = executor
@@ -58,6 +60,7 @@ class CommandManager:
         self._reports = reports
         self._clock = clock
         self._handlers = handlers
+        self._relocation = relocation
         self._ended: list[Finished] = []
         self.restart_for: str | None = None
 
@@ -93,7 +96,8 @@ class CommandManager:
                 restart = end.stored.command.id
             else:
                 results.append(self._complete(end.stored, end.result, end.finished_at))
-        idle = not self._executor.busy and restart is None and self.restart_for is None
+        stays = restart is None and self.restart_for is None and not self._relocation.holds
+        idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
         return Decisions(answers, results, acknowledged, batch, restart)
 
@@ -126,6 +130,8 @@ class CommandManager:
 
     def _unfit(self, stored: StoredCommand) -> Result | None:
         command = stored.command
+        if self._relocation.refusal is not None:
+            return Result(self._relocation.refusal, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
         unfit = not_begun(command, self._clock.now(), was_cancelled=cancelled)
         if unfit is not None:

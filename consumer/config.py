@@ -12,9 +12,10 @@ import msgspec
 
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
+from consumer.enrolment.enrolments import Enrolments
 from consumer.errors import ConfigurationError
 
-__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "load_config"]
+__all__ = ["AgentConfig", "DownloadConfig", "ServiceConfig", "load_config", "read_identity", "unused_values"]
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,13 +104,59 @@ def _boolean(variable: str, text: str) -> bool:
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> AgentConfig:
-    """Merge the sources and check the result; raise ConfigurationError with one sentence."""
+    """Merge the sources and check the result; raise ConfigurationError with one sentence.
+
+    Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
+    sources say: otherwise a move to another server could never take effect. Raises EnrolmentError if it is damaged.
+    """
     source = _from_file(path)
-    given = {name: value for name, value in flags.items() if value is not None}
-    merged = {**source.values, **_from_environment(environment), **given}
+    configured = _configured(source, flags, environment)
+    merged = {**configured, **_from_enrolment(configured)}
     try:
         config = msgspec.convert(merged, AgentConfig, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"The configuration ({source.name}, environment, flags) is wrong: {error}.") from error
     config.check()
     return config
+
+
+def unused_values(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Return the names of what is configured and not used, because the enrolment says something else."""
+    configured = _configured(_from_file(path), flags, environment)
+    enrolled = _from_enrolment(configured)
+    return [name for name in enrolled if configured.get(name, enrolled[name]) != enrolled[name]]
+
+
+def read_identity(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> tuple[str, Path]:
+    """Return the agent's name and its state directory, all that is needed before there is a broker."""
+    configured = _configured(_from_file(path), flags, environment)
+    configured |= _from_enrolment(configured)
+    for name in ("agent", "state"):
+        if not isinstance(configured.get(name), str):
+            raise ConfigurationError(f"The agent's `{name}` is not configured: say it by --{name} or in the file.")
+    try:
+        return check_agent_name(configured["agent"]), Path(configured["state"])
+    except InvalidName as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _configured(source: _Source, flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    given = {name: value for name, value in flags.items() if value is not None}
+    return {**source.values, **_from_environment(environment), **given}
+
+
+def _from_enrolment(configured: Mapping[str, Any]) -> dict[str, Any]:
+    state, agent = configured.get("state"), configured.get("agent")
+    enrolment = Enrolments(Path(state)).current() if isinstance(state, str) else None
+    if enrolment is None:
+        return {}
+    grant = enrolment.grant
+    if agent not in (None, grant.agent):
+        raise ConfigurationError(
+            f"The state directory {state} belongs to the enrolled agent {grant.agent}; {agent!r} needs its own."
+        )
+    return {"agent": grant.agent, "broker": grant.broker, "topic_prefix": grant.topic_prefix}

@@ -13,12 +13,13 @@ from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
+from consumer.enrolment.relocation import NoRelocation
 from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import Context, Handler
 from consumer.observe import LogObserver, Observer
-from consumer.ports import Chore, Clock, CommandStore, Comms, Service
+from consumer.ports import Chore, Clock, CommandStore, Comms, Relocation, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
 from consumer.status import StatusBoard
@@ -44,6 +45,7 @@ class Surroundings:
     wake: Callable[[], None]
     chores: Listing[Chore] = ()
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
 
 
 class AgentCore:
@@ -74,7 +76,15 @@ class AgentCore:
         self._housekeeping_at = 0.0
         self._executor = Executor(
             handlers,
-            Context(around.clock, around.service, config, incarnation, restarted_by, observer=around.observer),
+            Context(
+                around.clock,
+                around.service,
+                config,
+                incarnation,
+                restarted_by,
+                observer=around.observer,
+                relocation=around.relocation,
+            ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
@@ -83,7 +93,9 @@ class AgentCore:
         reports = Reports(config.agent, incarnation, around.store.store_generation)
         self._outbox = FeedbackOutbox(around.store, around.clock)
         self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
-        self._manager = CommandManager(around.store, self._executor, self._outbox, reports, around.clock, handlers)
+        self._manager = CommandManager(
+            around.store, self._executor, self._outbox, reports, around.clock, handlers, around.relocation
+        )
 
     @property
     def restart_for(self) -> str | None:

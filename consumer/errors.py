@@ -5,6 +5,7 @@ __all__ = [
     "ConfigurationError",
     "ConsumerError",
     "DownloadError",
+    "EnrolmentError",
     "HandlerTableError",
     "ProgramError",
     "ServiceError",
@@ -52,3 +53,7 @@ class DownloadError(ConsumerError):
 
 class ArchiveError(ConsumerError):
     """An archive is damaged, too large, or holds what must not be unpacked."""
+
+
+class EnrolmentError(ConsumerError):
+    """The agent could not be enrolled, or an enrolment on its disk cannot be used."""

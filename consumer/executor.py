@@ -201,12 +201,7 @@ class Executor:
         except InvalidParameters as error:
             return Result(str(error), code=ErrorCode.INVALID)
         except ConsumerError as error:
-            return Result(str(error), code=self._code_for(context))
+            return Result(str(error), code=context.failure_code)
         except Exception as error:
             _log.exception("handler_failed", command_id=command.id, type=command.type)
             return Result(f"The handler broke down: {type(error).__name__}: {error}", code=ErrorCode.FAILED)
-
-    def _code_for(self, context: Context) -> ErrorCode:
-        if context.cancelled.is_set():
-            return ErrorCode.CANCELLED
-        return ErrorCode.TIMED_OUT if self._clock.monotonic() >= context.deadline else ErrorCode.FAILED

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import get_agent_configuration, restart_agent, start_agent, stop_agent
+from consumer.handlers import enroll_agent, get_agent_configuration, restart_agent, start_agent, stop_agent
 from consumer.handlers.base import Handler
 
 __all__ = ["HANDLERS", "handler_table"]
 
 HANDLERS: tuple[Handler, ...] = (
+    enroll_agent.HANDLER,
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,
     start_agent.HANDLER,

@@ -10,8 +10,9 @@ from typing import Any
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from consumer.config import AgentConfig
+from consumer.enrolment.relocation import NoRelocation
 from consumer.observe import LogObserver, Observer
-from consumer.ports import Clock, Service, StoredCommand
+from consumer.ports import Clock, Relocation, Service, StoredCommand
 
 __all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Result"]
 
@@ -59,6 +60,14 @@ class Context:
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
+
+    @property
+    def failure_code(self) -> ErrorCode:
+        """The code of a failure that happens now: a command that was told to end, or had no time left, says so."""
+        if self.cancelled.is_set():
+            return ErrorCode.CANCELLED
+        return ErrorCode.TIMED_OUT if self.clock.monotonic() >= self.deadline else ErrorCode.FAILED
 
     @property
     def state(self) -> Path:

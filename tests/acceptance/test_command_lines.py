@@ -98,7 +98,10 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 
 @pytest.mark.parametrize("program", ["broker", "consumer"])
 def test_help_has_examples(run: Run, program: str) -> None:
-    commands = {"broker": ["server", "send", "commands", "show", "cancel", "agents"], "consumer": ["run", "queue"]}
+    commands = {
+        "broker": ["server", "send", "commands", "show", "cancel", "agents"],
+        "consumer": ["run", "queue", "enroll", "enrolment"],
+    }
     for name in commands[program]:
         shown = run(name, "--help", program=program)
         assert shown.returncode == 0

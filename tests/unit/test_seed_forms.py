@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,9 +136,11 @@ def test_parameters_become_the_dataclass_of_their_type() -> None:
 @pytest.mark.parametrize("command_type", COMMAND_TYPES)
 def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> None:
     wrapped = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
-    assert parse(command_type, wrapped, seed_form=True) == parse(command_type, {})
+    frame = Path(__file__).parents[1] / "contract" / "frames" / f"command-{command_type}.json"
+    parameters = json.loads(frame.read_bytes())["parameters"]
+    assert parse(command_type, parameters | wrapped, seed_form=True) == parse(command_type, parameters)
     with pytest.raises(InvalidParameters, match="has no parameter 'data'"):
-        parse(command_type, wrapped)
+        parse(command_type, parameters | wrapped)
 
 
 @pytest.mark.parametrize(
