@@ -14,6 +14,7 @@ import structlog
 from rich.panel import Panel
 
 from broker.mosquitto import EmbeddedMosquitto
+from scripts.demo.enrolment import show_enrolment
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -76,6 +77,7 @@ def main() -> None:
         stage.send("A verb that no type owns", "make-coffee")
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
+        show_enrolment(stage, url)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 
 
