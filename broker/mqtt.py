@@ -2,10 +2,14 @@
 
 import queue
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -20,7 +24,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker.errors import BrokerError
 
-__all__ = ["MAX_PACKET_BYTES", "BrokerAddress", "Delivery", "MqttConnection", "MqttError", "parse_url"]
+__all__ = ["MAX_PACKET_BYTES", "BrokerAddress", "Delivery", "MqttConnection", "MqttError", "TlsFiles", "parse_url"]
 
 MAX_PACKET_BYTES = 262144 + 4096
 _KEEPALIVE_S = 30
@@ -29,6 +33,7 @@ _MAX_IN_FLIGHT = 20  # the Receive Maximum that Mosquitto grants by default (MQT
 _MAX_OUTGOING = 10_000
 _MAX_WAITING = 10_000
 _WATCH_S = 1.0
+_WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 _log = structlog.get_logger("acm.mqtt")
@@ -61,6 +66,15 @@ class Delivery:
     connection: int
 
 
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files for one `mqtts` connection: who is trusted, and what this client shows of itself."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
 def parse_url(url: str) -> BrokerAddress:
     """Take apart `mqtt://user:password@host:port` (or mqtts); raise MqttError, never with the password."""
     try:
@@ -86,6 +100,10 @@ class MqttConnection:
     acknowledged when a connection ends is forgotten: every sender of ours sends again. `on_connect` runs in the
     network thread after each connect; publish the retained status from it. `connections` counts the connections
     made and `last_error` says in words why the last one failed or ended.
+
+    `tls` is used by an mqtts URL alone; without it the system's certificate authorities are trusted and no certificate
+    is shown. Its files are read again before each connection. The broker's host name is always checked.
+    After `stop` it can be started again.
     """
 
     def __init__(
@@ -98,27 +116,26 @@ class MqttConnection:
         will: tuple[str, bytes] | None = None,
         subscriptions: Sequence[str] = (),
         on_connect: Callable[[], None] | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.connections = 0
         self.last_error: str | None = None
+        self.tls = tls
         self._address = parse_url(url)
+        self._context = _tls_context(tls) if self._address.tls else None
         self._subscriptions = [(topic, SubscribeOptions(qos=1)) for topic in subscriptions]
         self._hook = on_connect
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
+        self._changing = threading.Lock()
         self._connected = False
         self._started = False
         self._refused = False
         self._answered = False
+        self._ended = False
         self._ready = threading.Event()
-        self._client = self._new_client(client_id, will)
-        self._client.connect_async(
-            self._address.host,
-            self._address.port,
-            keepalive=_KEEPALIVE_S,
-            clean_start=clean_start,
-            properties=_connect_properties(session_expiry_s),
-        )
+        self._new_client = partial(self._make_client, client_id, will, clean_start, session_expiry_s)
+        self._client = self._new_client()
 
     @property
     def connected(self) -> bool:
@@ -132,13 +149,25 @@ class MqttConnection:
 
     def start(self) -> None:
         """Start the network thread and return at once, connected or not."""
-        self._started = True
-        self._client.loop_start()
+        with self._changing:
+            if self._ended:
+                self._connected = self._ended = False
+                self._client = self._new_client()
+            self._started = True
+            self._client.loop_start()
 
-    def stop(self, timeout_s: float = 3.0) -> None:
-        """Send what was published, disconnect (no last will) and end the network thread within the bound."""
-        self._started = False
-        self._client.disconnect()
+    def stop(self, timeout_s: float = 3.0, *, last_will: bool = False) -> None:
+        """Send what was published, disconnect and end the network thread within the bound.
+
+        The broker publishes the last will only if asked to (MQTT 5 section 3.14.2.1).
+        """
+        with self._changing:
+            self._stop(timeout_s, _WITH_WILL if last_will else None)
+        self.wake()
+
+    def _stop(self, timeout_s: float, reason: ReasonCode | None) -> None:
+        self._started, self._ended = False, True
+        self._client.disconnect(reason)
         # loop_stop joins without a bound, and a broker that hangs would hold it for ever.
         stopper = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
         stopper.start()
@@ -146,7 +175,6 @@ class MqttConnection:
         if stopper.is_alive():
             _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
             self._break_socket()
-        self.wake()
 
     def __enter__(self) -> Self:
         self.start()
@@ -211,7 +239,9 @@ class MqttConnection:
             return False
         return self._client.publish(topic, payload, qos=1, retain=retain).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _new_client(self, client_id: str, will: tuple[str, bytes] | None) -> Client:
+    def _make_client(
+        self, client_id: str, will: tuple[str, bytes] | None, clean_start: bool, session_expiry_s: int
+    ) -> Client:
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
         client.suppress_exceptions = True
         client.reconnect_delay_set(1, 30)
@@ -219,8 +249,8 @@ class MqttConnection:
         client.max_queued_messages_set(_MAX_OUTGOING)
         if self._address.username is not None:
             client.username_pw_set(self._address.username, self._address.password)
-        if self._address.tls:
-            client.tls_set()
+        if self._context is not None:
+            client.tls_set_context(self._context)
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         client.on_socket_open = self._guard(_set_nodelay)
@@ -231,13 +261,22 @@ class MqttConnection:
         client.on_subscribe = self._guard(self._after_subscribe)
         client.on_publish = self._guard(self._after_publish)
         client.on_message = self._guard(self._on_message)
+        client.connect_async(
+            self._address.host,
+            self._address.port,
+            keepalive=_KEEPALIVE_S,
+            clean_start=clean_start,
+            properties=_connect_properties(session_expiry_s),
+        )
         return client
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
         # An exception out of a callback would end paho's thread without a word.
-        def safe(*arguments: Any) -> None:
+        def safe(client: Client, *arguments: Any) -> None:
+            if client is not self._client:
+                return  # it was stopped, did not end in time, and speaks for a connection of the past
             try:
-                callback(*arguments)
+                callback(client, *arguments)
             except Exception as error:
                 self.last_error = f"{type(error).__name__}: {error}"
                 _log.exception("mqtt_callback_failed", callback=callback.__name__)
@@ -248,6 +287,8 @@ class MqttConnection:
         # paho would send all that is left at once, past the broker's Receive Maximum, and be thrown out.
         with client._out_message_mutex:
             client._out_messages.clear()
+        if self._context is not None and self.tls is not None:
+            _load(self._context, self.tls)
 
     def _after_connect(
         self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
@@ -270,7 +311,10 @@ class MqttConnection:
             self._hook()
 
     def _after_failure(self, client: Client, userdata: object) -> None:
-        self.last_error = f"No connection to {self._address.host}:{self._address.port}."
+        # paho calls this while it handles the error, and does not hand it over.
+        error = sys.exc_info()[1]
+        reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error
+        self.last_error = f"No connection to {self._address.host}:{self._address.port}: {reason}."
 
     def _after_disconnect(
         self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties
@@ -278,9 +322,13 @@ class MqttConnection:
         with self._lock:
             was_connected, self._connected = self._connected, False
         self._ready.clear()
-        if was_connected and self._started:
+        if not self._started:
+            return
+        if was_connected:
             self.last_error = str(reason)
             _log.warning("mqtt_connection_lost", reason=self.last_error)
+        elif self.last_error is None:
+            self.last_error = "The broker closed the connection before it had accepted this client."
 
     def _after_subscribe(
         self, client: Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: Properties
@@ -323,10 +371,15 @@ class MqttConnection:
                     return None
 
     def _watch_thread(self) -> None:
-        # loop_start does nothing while its thread lives.
-        if self._started and self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            _log.error("mqtt_network_thread_restarted")
-            self._break_socket()
+        if not self._changing.acquire(blocking=False):
+            return  # it is being started or stopped
+        try:
+            # loop_start does nothing while its thread lives.
+            if self._started and self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                _log.error("mqtt_network_thread_restarted")
+                self._break_socket()
+        finally:
+            self._changing.release()
 
     def _break_socket(self) -> None:
         open_socket = self._client.socket()
@@ -335,6 +388,23 @@ class MqttConnection:
                 open_socket.shutdown(socket.SHUT_RDWR)
             except OSError as error:
                 _log.debug("mqtt_socket_already_closed", error=str(error))
+
+
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext:
+    if tls is None:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        _load(context, tls)
+    except OSError as error:
+        raise MqttError(f"The TLS files in {tls.certificate.parent} cannot be used: {error}.") from error
+    return context
+
+
+def _load(context: ssl.SSLContext, tls: TlsFiles) -> None:
+    context.load_verify_locations(tls.ca)
+    context.load_cert_chain(tls.certificate, tls.key)
 
 
 def _connect_properties(session_expiry_s: int) -> Properties:

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from broker.blobs import BlobRow
+from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
@@ -38,8 +39,8 @@ _GOOD, _BAD, _OPEN = "green", "red", "yellow"
 
 
 def command_json(row: LedgerRow) -> JsonObject:
-    """Return a command, its state and its result as JSON."""
-    return {
+    """Return a command, its state and its result as JSON, secret parameters masked."""
+    shown = {
         "id": row.command.id,
         "agent": row.agent,
         "type": row.command.type,
@@ -49,6 +50,8 @@ def command_json(row: LedgerRow) -> JsonObject:
         "completed_at": iso(row.completed_at),
         "result": row.result,
     }
+    masked: JsonObject = mask_secrets(row.command, shown)
+    return masked
 
 
 def agent_json(row: AgentRow) -> JsonObject:

@@ -15,19 +15,22 @@ import structlog
 
 from broker.contract.codec import encode
 from broker.contract.topics import Channel, Topics
-from broker.mqtt import MqttConnection
+from broker.mqtt import MqttConnection, TlsFiles
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.command_store import DiskCommandStore
 from consumer.comms import AgentCommsClient
 from consumer.config import AgentConfig
 from consumer.core import AgentCore, Surroundings
+from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.enrolment.relocation import Relocation
+from consumer.enrolment.renewal import Renewal
 from consumer.errors import ConsumerError
 from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
-from consumer.ports import Clock, Service
+from consumer.ports import Chore, Clock, Service
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard, boot_id
 
@@ -135,14 +138,31 @@ class Agent:
         if plug_ins.problem:
             _log.error("plug_in_refused", reason=plug_ins.problem)
         topics = Topics(config.topic_prefix)
+        enrolments = Enrolments(Path(config.state))
+        enrolment = enrolments.current()
         self._connection = MqttConnection(
             config.broker,
             config.agent,
             will=(topics.of(config.agent, Channel.STATUS), encode([board.current(None, online=False)])),
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
+            tls=enrolment.tls if enrolment is not None else None,
+        )
+        self._relocation = Relocation(
+            enrolments,
+            self._store,
+            self._connection,
+            clock,
+            observer,
+            incarnation=self.incarnation,
+            home=(config.broker, config.topic_prefix),
         )
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
+        chores: list[Chore] = [responses.chore, self._relocation]
+        if isinstance(self._service, ChildService):
+            chores.append(self._service)
+        if enrolment is not None:
+            chores.append(self._renewal(enrolments, enrolment, board))
         around = Surroundings(
             self._store,
             self._comms,
@@ -150,12 +170,22 @@ class Agent:
             clock,
             lane,
             self._connection.wake,
-            chores=[responses.chore, *([self._service] if isinstance(self._service, ChildService) else [])],
+            chores=chores,
             observer=observer,
             responses=responses,
             origins=origins or {},
+            relocation=self._relocation,
         )
         self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
+
+    def _renewal(self, enrolments: Enrolments, enrolment: Enrolment, board: StatusBoard) -> Renewal:
+        def use(tls: TlsFiles) -> None:
+            self._connection.tls = tls
+
+        def tell(error: str) -> None:
+            board.last_error = error
+
+        return Renewal(enrolments, enrolment, SystemClock(), use=use, tell=tell, waits=growing_waits)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -169,17 +199,23 @@ class Agent:
             core.recover()
             self._connection.start()
             _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
-            while not self._stopping.is_set() and core.replacement is None:
+            while not self._stopping.is_set() and self._replacement is None:
                 arrived = self._comms.receive_commands(core.wait_s())
                 if self._connected.is_set():
                     self._connected.clear()
                     core.connected()
                 core.step(arrived)
-            return core.replacement
+            return self._replacement
         finally:
             self._shut_down()
 
+    @property
+    def _replacement(self) -> Replacement | None:
+        moved_by = self._relocation.moved_by
+        return self._core.replacement or (Replacement(moved_by) if moved_by is not None else None)
+
     def _shut_down(self) -> None:
+        self._relocation.close()
         self._core.say_goodbye()
         self._connection.stop()
         if isinstance(self._service, ChildService):

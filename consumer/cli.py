@@ -22,9 +22,26 @@ from broker.errors import BrokerError
 from consumer.active_response.allow_list import AllowList
 from consumer.active_response.book import Entry, read_pending
 from consumer.active_response.responses import DIRECTORY
-from consumer.agent import RESTARTED_BY, Agent, replace_process
-from consumer.config import AgentConfig, load_config, merge_sources, origins, read_sources
-from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, HandlerTableError, StoreError
+from consumer.agent import RESTARTED_BY, Agent, SystemClock, replace_process
+from consumer.config import (
+    AgentConfig,
+    load_config,
+    merge_sources,
+    origins,
+    read_identity,
+    read_sources,
+    unused_values,
+)
+from consumer.enrolment.enrolling import enrol_by_hand, read_token
+from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.errors import (
+    ActiveResponseError,
+    ConfigurationError,
+    ConsumerError,
+    EnrolmentError,
+    HandlerTableError,
+    StoreError,
+)
 from consumer.exit_codes import ExitCode
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
@@ -33,6 +50,10 @@ from consumer.upgrade.self_test import self_test as test_release
 from consumer.upgrade.watch import is_watched, watch
 
 __all__ = ["app", "main"]
+
+_log = structlog.get_logger(__name__)
+_FROM_STDIN = "-"
+_ENROL_TIMEOUT_S = 60.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The agent of the agent command manager.")
 
@@ -87,6 +108,8 @@ def run(
     sources = read_sources(config, flags)
     settings = merge_sources(sources)
     _configure_logs(settings.log_level)
+    for name in unused_values(sources):
+        _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
     watched = is_watched(settings, sys.argv[1:])
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
@@ -158,6 +181,59 @@ def _pending_json(entry: Entry) -> JsonObject:
 
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+@app.command(
+    epilog="Example: acm-agent enroll --server https://acm.example:8443 --token - --agent web-01 --state /var/lib/acm"
+)
+def enroll(
+    server: Annotated[str, typer.Option("--server", help="https://HOST:PORT of the enrolment server.")],
+    token: Annotated[
+        str,
+        typer.Option("--token", envvar="ACM_ENROLMENT_TOKEN", help="The one-time token; - reads it from stdin."),
+    ],
+    config: ConfigOption = None,
+    agent: AgentOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Get a certificate in the agent's name by a one-time token. Safe to repeat; the agent must not be running."""
+    name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
+    text = sys.stdin.readline() if token == _FROM_STDIN else token
+    clock = SystemClock()
+    enrolment = enrol_by_hand(directory, server, read_token(text), name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
+    _show_enrolment(enrolment, as_json, f"{name} is enrolled.")
+
+
+@app.command(epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
+def enrolment(
+    state: Annotated[Path, typer.Option("--state", envvar="ACM_STATE", help="State directory of the agent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show the enrolment that the agent lives by; works while it runs."""
+    found = Enrolments(state).current()
+    if found is None:
+        raise EnrolmentError(f"The agent of {state} is not enrolled; `acm-agent enroll` does that.")
+    _show_enrolment(found, as_json, f"{found.grant.agent} is enrolled.")
+
+
+def _show_enrolment(enrolment: Enrolment, as_json: bool, title: str) -> None:
+    grant = enrolment.grant
+    members = {
+        "agent": grant.agent,
+        "enrolment_id": grant.enrolment_id,
+        "server": grant.server,
+        "broker": grant.broker,
+        "topic_prefix": grant.topic_prefix,
+        "not_after": grant.not_after.isoformat().replace("+00:00", "Z"),
+        "renew_at": grant.renew_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+    if as_json:
+        typer.echo(json.dumps(members))
+        return
+    typer.echo(title)
+    for name, value in members.items():
+        typer.echo(f"  {name:<14}{value}")
 
 
 @app.command("check-config", epilog="Example: acm-agent check-config --config agent.toml")

@@ -10,10 +10,11 @@ import structlog
 
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
+from consumer.enrolment.relocation import NoRelocation
 from consumer.executor import Executor, Finished, not_begun
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import AgentRestart, Handler, Interruption, Replacement, Result
-from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.ports import Clock, CommandStore, Relocation, StoredCommand
 from consumer.reports import Reports
 
 __all__ = ["TOMBSTONE_LIFE", "CommandManager", "Decisions"]
@@ -52,6 +53,7 @@ class CommandManager:
         reports: Reports,
         clock: Clock,
         handlers: Mapping[str, Handler[Any]],
+        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
     ) -> None:
         self._store = store
         self._executor = executor
@@ -59,6 +61,7 @@ class CommandManager:
         self._reports = reports
         self._clock = clock
         self._handlers = handlers
+        self._relocation = relocation
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -94,7 +97,8 @@ class CommandManager:
                 wanted = Replacement(end.stored.command.id, end.result.program)
             else:
                 results.append(self._complete(end.stored, end.result, end.finished_at))
-        idle = not self._executor.busy and wanted is None and self.replacement is None
+        stays = wanted is None and self.replacement is None and not self._relocation.holds
+        idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
         return Decisions(answers, results, acknowledged, batch, wanted)
 
@@ -127,6 +131,8 @@ class CommandManager:
 
     def _unfit(self, stored: StoredCommand) -> Result | None:
         command = stored.command
+        if self._relocation.refusal is not None:
+            return Result(self._relocation.refusal, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
         unfit = not_begun(command, self._clock.now(), was_cancelled=cancelled)
         if unfit is not None:

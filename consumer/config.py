@@ -14,6 +14,7 @@ from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.configuration.settings import CentralizedConfig
+from consumer.enrolment.enrolments import Enrolments
 from consumer.errors import ConfigurationError
 from consumer.masking import Secret
 from consumer.services.systemd import is_unit_name
@@ -28,7 +29,9 @@ __all__ = [
     "load_config",
     "merge_sources",
     "origins",
+    "read_identity",
     "read_sources",
+    "unused_values",
 ]
 
 
@@ -156,6 +159,7 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
             raise ConfigurationError(f"upgrade.public_keys: {error}") from error
 
 
+_ENROLMENT = "enrolment"
 _SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade"})
 
 
@@ -171,10 +175,15 @@ class Source:
 def read_sources(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> list[Source]:
-    """Return what is set where, the weakest first; raise ConfigurationError with one sentence."""
+    """Return what is set where, the weakest first; raise ConfigurationError with one sentence.
+
+    Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
+    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged.
+    """
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = [] if path is None else [_from_file(path)]
-    return [*from_file, _from_environment(environment), Source("flag", given)]
+    configured = [*from_file, _from_environment(environment), Source("flag", given)]
+    return [*configured, *_from_enrolment(_merged_values(configured))]
 
 
 def _from_file(path: Path) -> Source:
@@ -195,6 +204,20 @@ def _from_environment(environment: Mapping[str, str]) -> Source:
     return Source("environment", found, {name: f"environment {variables[name]}" for name in found})
 
 
+def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
+    state, agent = configured.get("state"), configured.get("agent")
+    enrolment = Enrolments(Path(state)).current() if isinstance(state, str) else None
+    if enrolment is None:
+        return []
+    grant = enrolment.grant
+    if agent not in (None, grant.agent):
+        raise ConfigurationError(
+            f"The state directory {state} belongs to the enrolled agent {grant.agent}; {agent!r} needs its own."
+        )
+    values = {"agent": grant.agent, "broker": grant.broker, "topic_prefix": grant.topic_prefix}
+    return [Source(_ENROLMENT, values)]
+
+
 def _boolean(variable: str, text: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if text.lower() not in words:
@@ -205,16 +228,20 @@ def _boolean(variable: str, text: str) -> bool:
 def merge_sources(sources: Iterable[Source]) -> AgentConfig:
     """Merge the sources, the later over the earlier, and check the result; raise ConfigurationError."""
     sources = list(sources)
-    merged: dict[str, Any] = {}
-    for source in sources:
-        merged = _merged(merged, source.values)
     try:
-        config = msgspec.convert(merged, AgentConfig, strict=False, dec_hook=_secret)
+        config = msgspec.convert(_merged_values(sources), AgentConfig, strict=False, dec_hook=_secret)
     except msgspec.ValidationError as error:
         names = ", ".join(source.name for source in sources)
         raise ConfigurationError(f"The configuration ({names}) is wrong: {error}.") from error
     config.check()
     return config
+
+
+def _merged_values(sources: Iterable[Source]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = _merged(merged, source.values)
+    return merged
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,3 +276,24 @@ def load_config(
 ) -> AgentConfig:
     """Read and merge the sources and check the result; raise ConfigurationError with one sentence."""
     return merge_sources(read_sources(path, flags, environment))
+
+
+def unused_values(sources: Iterable[Source]) -> list[str]:
+    """Return the names of what is configured and not used, because the enrolment says something else."""
+    *configured, last = sources
+    given = _merged_values(configured)
+    return [name for name, value in last.values.items() if last.name == _ENROLMENT and given.get(name, value) != value]
+
+
+def read_identity(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> tuple[str, Path]:
+    """Return the agent's name and its state directory, all that is needed before there is a broker."""
+    given = _merged_values(read_sources(path, flags, environment))
+    for name in ("agent", "state"):
+        if not isinstance(given.get(name), str):
+            raise ConfigurationError(f"The agent's `{name}` is not configured: say it by --{name} or in the file.")
+    try:
+        return check_agent_name(given["agent"]), Path(given["state"])
+    except InvalidName as error:
+        raise ConfigurationError(str(error)) from error

@@ -16,13 +16,14 @@ from consumer.active_response.responses import ActiveResponses
 from consumer.blobs import BlobReader
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
+from consumer.enrolment.relocation import NoRelocation
 from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES, drop_stale_files
-from consumer.ports import Chore, Clock, CommandStore, Comms, Service
+from consumer.ports import Chore, Clock, CommandStore, Comms, Relocation, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
 from consumer.status import StatusBoard
@@ -50,6 +51,7 @@ class Surroundings:
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     responses: ActiveResponses | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
 
 
 class AgentCore:
@@ -94,6 +96,7 @@ class AgentCore:
                 responses=around.responses,
                 origins=around.origins,
                 unproved=self._unproved,
+                relocation=around.relocation,
             ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
@@ -103,7 +106,9 @@ class AgentCore:
         reports = Reports(config.agent, incarnation, around.store.store_generation)
         self._outbox = FeedbackOutbox(around.store, around.clock)
         self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
-        self._manager = CommandManager(around.store, self._executor, self._outbox, reports, around.clock, handlers)
+        self._manager = CommandManager(
+            around.store, self._executor, self._outbox, reports, around.clock, handlers, around.relocation
+        )
 
     @property
     def replacement(self) -> Replacement | None:

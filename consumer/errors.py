@@ -7,6 +7,7 @@ __all__ = [
     "ConfigurationError",
     "ConsumerError",
     "DownloadError",
+    "EnrolmentError",
     "HandlerTableError",
     "ProgramError",
     "ServiceError",
@@ -67,3 +68,7 @@ class CentralizedConfigurationError(ConsumerError):
 
 class UpgradeError(ConsumerError):
     """The agent cannot be upgraded as asked."""
+
+
+class EnrolmentError(ConsumerError):
+    """The agent could not be enrolled, or an enrolment on its disk cannot be used."""

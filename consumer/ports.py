@@ -1,5 +1,6 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
+import threading
 from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ from broker.contract.messages import BlobRequest, Command, Feedback, JsonObject,
 from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
+from consumer.enrolment.enrolments import Attempt, Enrolment
 
 __all__ = [
     "Blobs",
@@ -18,6 +20,7 @@ __all__ = [
     "Clock",
     "CommandStore",
     "Comms",
+    "Relocation",
     "Service",
     "ServiceState",
     "Stop",
@@ -215,3 +218,27 @@ class Service(Protocol):
 
     def restart(self, deadline: float) -> ServiceState:
         """Replace the running incarnation by a new one."""
+
+
+class Relocation(Protocol):
+    """Lets the agent live by another enrolment: first on trial, then for good once its last results are delivered."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether no command may begin: this process is about to be replaced."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why commands that have not begun must not begin any more, in one sentence: the agent leaves their server."""
+
+    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
+        """Let the enrolment carry a result, while the agent's own connection is down; it is taken up again after.
+
+        Raises EnrolmentError when no server has acknowledged the result by the deadline, or when cancelled.
+        """
+
+    def leave_for(self, attempt: Attempt) -> None:
+        """Make it durable that the agent goes on by this attempt's enrolment once its command's result is delivered.
+
+        Raises EnrolmentError when it could not be made durable; then nothing was decided.
+        """

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from broker.contract.codec import MAX_FRAME_BYTES, encode, to_json
+from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handlers.base import Result
@@ -19,7 +20,8 @@ _LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
 
 
 def _echo(command: Command, state: State) -> JsonObject:
-    return {**(command.original or to_json(command)), "status": str(state)}
+    echo: JsonObject = mask_secrets(command, command.original or to_json(command))
+    return {**echo, "status": str(state)}
 
 
 def _json_object(data: Any) -> JsonObject | None:

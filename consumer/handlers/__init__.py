@@ -6,6 +6,7 @@ from typing import Any
 from consumer.errors import HandlerTableError
 from consumer.handlers import (
     apply_centralized_configuration,
+    enroll_agent,
     execute_active_response,
     get_agent_configuration,
     restart_agent,
@@ -20,6 +21,7 @@ __all__ = ["HANDLERS", "handler_table"]
 
 HANDLERS: tuple[Handler[Any], ...] = (
     apply_centralized_configuration.HANDLER,
+    enroll_agent.HANDLER,
     execute_active_response.HANDLER,
     get_agent_configuration.HANDLER,
     restart_agent.HANDLER,

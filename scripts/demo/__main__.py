@@ -16,6 +16,7 @@ from rich.panel import Panel
 from broker.mosquitto import EmbeddedMosquitto
 from scripts.demo.active_response import show_active_response, show_silent_script, write_scripts
 from scripts.demo.configuration import show_configuration
+from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
 from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
 from scripts.demo.upgrade import show_upgrades
@@ -85,6 +86,7 @@ def main() -> None:
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
         show_upgrades(stage, url)
+        show_enrolment(stage, url)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 
 

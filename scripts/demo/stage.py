@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -72,6 +73,13 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -
             raise SystemExit(f"The demonstration failed: waited {timeout_s:g} s in vain for {what}.")
         time.sleep(0.05)
     return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager

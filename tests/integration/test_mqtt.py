@@ -205,6 +205,13 @@ def test_a_clean_stop_sends_what_was_published_and_no_will(broker: TestBroker, c
     assert [d.payload for d in receive(server, 2)] == [b"stopped", b"end"]
 
 
+def test_a_stop_can_leave_the_will_to_the_broker(broker: TestBroker, connect: Connect) -> None:
+    server = connect("server", "acm/+/status")
+    agent = connect("web-01", will=("acm/web-01/status", b"away"))
+    agent.stop(last_will=True)
+    assert [d.payload for d in receive(server, 1)] == [b"away"]
+
+
 def test_the_hook_runs_on_each_connect(broker: TestBroker, connect: Connect) -> None:
     agents: list[MqttConnection] = []
 
@@ -275,7 +282,7 @@ def test_an_absent_broker_is_named() -> None:
     with MqttConnection("mqtt://127.0.0.1:1", "web-01") as nobody:
         assert nobody.wait_connected(0.3) is False
         _wait_until(lambda: nobody.last_error is not None)
-        assert nobody.last_error == "No connection to 127.0.0.1:1."
+        assert nobody.last_error == "No connection to 127.0.0.1:1: Connection refused."
 
 
 def test_url_with_all_its_parts() -> None:

@@ -10,10 +10,12 @@ import pytest
 from broker.contract.messages import Ack, Command, Control, Feedback
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
 from consumer.command_manager import CommandManager
+from consumer.enrolment.relocation import NoRelocation
 from consumer.executor import Executor
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers import handler_table
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Replacement, Result
+from consumer.ports import Relocation
 from consumer.reports import Reports
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
@@ -29,7 +31,12 @@ class Nothing:
 class Bench:
     """A manager whose handlers run when the test says so; `ran` are the commands that had an effect."""
 
-    def __init__(self, store: MemoryCommandStore | None = None, incarnation: str = "i1") -> None:
+    def __init__(
+        self,
+        store: MemoryCommandStore | None = None,
+        incarnation: str = "i1",
+        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
+    ) -> None:
         self.store = store or MemoryCommandStore()
         self.clock = TurnedClock()
         self.ran: list[str] = []
@@ -52,7 +59,9 @@ class Bench:
         )
         self.outbox = FeedbackOutbox(self.store, self.clock)
         reports = Reports("web-01", incarnation, "g1")
-        self.manager = CommandManager(self.store, self.executor, self.outbox, reports, self.clock, self.handlers)
+        self.manager = CommandManager(
+            self.store, self.executor, self.outbox, reports, self.clock, self.handlers, relocation
+        )
 
     def _run(self, command: Command, *_: Any) -> Result:
         self.ran.append(command.id)

@@ -11,6 +11,7 @@ from broker.contract.commands.apply_centralized_configuration import (
     ApplyCentralizedConfiguration,
     ApplyCentralizedConfigurationData,
 )
+from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
@@ -18,18 +19,21 @@ from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
-from broker.contract.messages import JsonObject
+from broker.contract.messages import Command, JsonObject
 from broker.errors import BrokerError
 
-__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "parse_parameters"]
+__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "mask_secrets", "parse_parameters"]
+
+_MASK = "********"
 
 
 @dataclass(frozen=True)
 class CommandType:
-    """The dataclasses of a command's parameters and of its result's data."""
+    """The dataclasses of a command's parameters and of its result's data. `secrets` names parameters never shown."""
 
     parameters: type
     data: type
+    secrets: frozenset[str] = frozenset()
 
 
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
@@ -38,6 +42,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "apply-centralized-configuration": CommandType(
             ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
         ),
+        "enroll-agent": CommandType(EnrollAgent, EnrollAgentData, secrets=frozenset({"token"})),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "set-group": CommandType(SetGroup, SetGroupData),
@@ -70,6 +75,21 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
         return msgspec.convert(given, shape, strict=True)
     except msgspec.ValidationError as error:
         raise InvalidParameters(f"The parameters of {command_type} are wrong: {error}.") from error
+
+
+def mask_secrets(command: Command, document: Any) -> Any:
+    """Return the JSON `document`, which tells of this command, with the command's secret parameters masked."""
+    names = COMMAND_TYPES[command.type].secrets if command.type in COMMAND_TYPES else frozenset()
+    secrets = {value for name, value in command.parameters.items() if name in names and isinstance(value, str)}
+    return _without(document, secrets) if secrets else document
+
+
+def _without(value: Any, secrets: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item, secrets) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(item, secrets) for item in value]
+    return _MASK if isinstance(value, str) and value in secrets else value
 
 
 def _refuse_unknown(command_type: str, unknown: list[str], known: list[str]) -> None:

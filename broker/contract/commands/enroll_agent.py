@@ -1,0 +1,26 @@
+"""`enroll-agent`: its parameters and the data of its result."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+__all__ = ["EnrollAgent", "EnrollAgentData"]
+
+
+@dataclass(frozen=True)
+class EnrollAgent:
+    """Enrol with the server at this https URL, the present one or a new one, by a one-time token of its authority."""
+
+    server: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
+@dataclass(frozen=True)
+class EnrollAgentData:
+    """The new enrolment, and how far it has come: the agent goes on by it, or it was given up."""
+
+    enrolment_id: str
+    server: str
+    broker: str
+    state: Literal["carried", "rolled_back"]

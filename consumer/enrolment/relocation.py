@@ -1,0 +1,149 @@
+"""The change from one enrolment to another, such that the agent can be reached at every moment by one of them."""
+
+import threading
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from consumer.enrolment.enrolments import Attempt, AttemptState, Enrolment, Enrolments
+from consumer.enrolment.trial import Trial
+from consumer.errors import EnrolmentError
+from consumer.observe import Observer
+from consumer.ports import Clock, CommandStore
+
+__all__ = ["Connection", "NoRelocation", "Relocation"]
+
+_log = structlog.get_logger(__name__)
+_GRACE_S = 60.0  # how long an old server is waited for that does not acknowledge its last results
+_RETRY_S = 10.0
+
+
+class Connection(Protocol):
+    """The agent's own connection, which the trial takes down and up again."""
+
+    def start(self) -> None:
+        """Connect."""
+
+    def stop(self, *, last_will: bool = False) -> None:
+        """Disconnect, and let the broker publish the last will if asked."""
+
+
+class NoRelocation:
+    """For an agent that stays where it is."""
+
+    holds = False
+    refusal = None
+
+    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
+        """Raise EnrolmentError."""
+        raise EnrolmentError("This agent cannot be enrolled by a command.")
+
+    def leave_for(self, attempt: Attempt) -> None:
+        """Raise EnrolmentError."""
+        raise EnrolmentError("This agent cannot be enrolled by a command.")
+
+
+class Relocation:
+    """The consumer.ports.Relocation and Chore of an agent that lives at `broker` under `topic_prefix`.
+
+    `moved_by` is the id of the command that has made another enrolment current: the process must be replaced.
+    """
+
+    def __init__(
+        self,
+        enrolments: Enrolments,
+        store: CommandStore,
+        connection: Connection,
+        clock: Clock,
+        observer: Observer,
+        *,
+        incarnation: str,
+        home: tuple[str, str],
+    ) -> None:
+        self.moved_by: str | None = None
+        self._enrolments = enrolments
+        self._store = store
+        self._connection = connection
+        self._clock = clock
+        self._observer = observer
+        self._incarnation = incarnation
+        self._home = home
+        self._due = 0.0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._decided: Attempt | None = None
+        found = enrolments.attempt()
+        if found is not None and found.state is AttemptState.CARRIED:
+            self._decide(found)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a change at the same broker is under way: its commands wait for the next process."""
+        return self._decided is not None and self._is_home(self._decided)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why commands must not begin any more: the agent leaves the broker that they came from."""
+        if self._decided is None or self._is_home(self._decided):
+            return None
+        grant = self._decided.grant
+        return f"The agent leaves this server for the one at {grant.broker}; send the command there."
+
+    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
+        """Let the enrolment carry a result; see consumer.ports.Relocation."""
+        self._connection.stop(last_will=True)  # for as long as the trial takes, the agent is offline there
+        try:
+            Trial(enrolment, self._store.store_generation, self._incarnation, self._clock).run(deadline, cancelled)
+        finally:
+            with self._lock:
+                if not self._closed:
+                    self._connection.start()
+
+    def close(self) -> None:
+        """Let a trial that is under way not take up the agent's own connection again."""
+        with self._lock:
+            self._closed = True
+
+    def leave_for(self, attempt: Attempt) -> None:
+        """Make the decision durable; see consumer.ports.Relocation."""
+        carried = replace(attempt, state=AttemptState.CARRIED)
+        self._enrolments.record(carried)
+        self._decide(carried)
+
+    def step(self) -> None:
+        """Make the decided enrolment current once the old server has the last results, or was waited for in vain."""
+        attempt, now = self._decided, self._clock.monotonic()
+        if attempt is None or self.moved_by is not None or now < self._due or not self._may_leave(attempt, now):
+            return
+        try:
+            self._enrolments.make_current(attempt.name)
+            self._enrolments.record(replace(attempt, state=AttemptState.COMMITTED))
+            self._observer.reached("enroll-agent.committed")
+            self._enrolments.keep_only(attempt.name)
+        except EnrolmentError as error:
+            _log.error("enrolment_not_changed", reason=str(error))
+            self._due = now + _RETRY_S
+            return
+        self.moved_by = attempt.command_id
+        _log.info("enrolment_changed", server=attempt.grant.server, broker=attempt.grant.broker)
+
+    def next_due(self) -> float | None:
+        """Return None: it looks on every turn, and what it waits for is an ack."""
+
+    def _decide(self, attempt: Attempt) -> None:
+        self._at_latest = self._clock.monotonic() + _GRACE_S
+        self._decided = attempt
+
+    def _is_home(self, attempt: Attempt) -> bool:
+        return (attempt.grant.broker, attempt.grant.topic_prefix) == self._home
+
+    def _may_leave(self, attempt: Attempt, now: float) -> bool:
+        stored = self._store.find(attempt.command_id)
+        if stored is not None and stored.result is None:
+            return False
+        if now >= self._at_latest:
+            return True
+        if self._is_home(attempt):
+            return stored is None
+        return self._store.pending_count() + self._store.done_count() == 0

@@ -1,0 +1,95 @@
+"""The trial of an enrolment: it is good when a server at its broker has acknowledged a result that came by it."""
+
+import threading
+from dataclasses import dataclass
+
+from broker.contract.codec import DecodeError, decode_acks, encode
+from broker.contract.messages import Ack, Feedback
+from broker.contract.states import FeedbackKind, Outcome
+from broker.contract.topics import Channel, Topics
+from broker.mqtt import Delivery, MqttConnection, MqttError
+from consumer.enrolment.enrolments import Enrolment
+from consumer.errors import EnrolmentError
+from consumer.ports import Clock
+
+__all__ = ["Trial"]
+
+_POLL_S = 0.1
+_AGAIN_S = 2.0
+_LONGEST_S = 10.0
+_STOP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Carries one result by one enrolment; the agent must have no other connection of its name at that broker.
+
+    The result is of no command, so every server keeps it apart, and acks it.
+    """
+
+    enrolment: Enrolment
+    store_generation: str
+    incarnation: str
+    clock: Clock
+
+    def run(self, deadline: float, cancelled: threading.Event) -> None:
+        """Return when the result was acknowledged; raise EnrolmentError when it was not in time."""
+        grant = self.enrolment.grant
+        topics = Topics(grant.topic_prefix)
+        ack_topic = topics.of(grant.agent, Channel.ACK)
+        try:
+            connection = MqttConnection(grant.broker, grant.agent, subscriptions=[ack_topic], tls=self.enrolment.tls)
+        except MqttError as error:
+            raise EnrolmentError(str(error)) from error
+        connection.start()
+        try:
+            end = min(deadline, self.clock.monotonic() + _LONGEST_S)
+            self._carry(connection, topics.of(grant.agent, Channel.FEEDBACK), ack_topic, end, cancelled)
+        finally:
+            connection.stop(_STOP_S)
+
+    def _carry(
+        self, connection: MqttConnection, topic: str, ack_topic: str, end: float, cancelled: threading.Event
+    ) -> None:
+        result, send_at = self._result(), 0.0
+        while self.clock.monotonic() < end and not cancelled.is_set():
+            if connection.wait_connected(0) and self.clock.monotonic() >= send_at:
+                connection.publish(topic, encode([result]))
+                send_at = self.clock.monotonic() + _AGAIN_S
+            for delivery in connection.drain(_POLL_S):
+                if delivery.topic == ack_topic and _acknowledges(delivery, result):
+                    connection.acknowledge([delivery])
+                    return
+        raise EnrolmentError(self._reason(connection, cancelled))
+
+    def _result(self) -> Feedback:
+        grant = self.enrolment.grant
+        return Feedback(
+            FeedbackKind.RESULT,
+            grant.agent,
+            self.store_generation,
+            self.incarnation,
+            "completed",
+            "This result shows that the agent can be reached by its new enrolment.",
+            command_id=f"enrolment-{self.enrolment.directory.name}",
+            outcome=Outcome.SUCCESS,
+            finished_at=self.clock.now(),
+            digest=self.enrolment.directory.name,
+        )
+
+    def _reason(self, connection: MqttConnection, cancelled: threading.Event) -> str:
+        if cancelled.is_set():
+            return "The enrolment was cancelled."
+        if connection.last_error is not None:
+            return f"The new enrolment carried no result: {connection.last_error}"
+        if not connection.connected:
+            return "The new enrolment carried no result: its broker did not answer in time."
+        return "The new enrolment carried no result: its broker took the agent, but no server acknowledged a result."
+
+
+def _acknowledges(delivery: Delivery, result: Feedback) -> bool:
+    try:
+        acks = [] if delivery.retained else decode_acks(delivery.payload)
+    except DecodeError:
+        return False  # left to the agent's own connection, which says so
+    return Ack(result.command_id or "", result.digest or "") in acks

@@ -1,0 +1,92 @@
+"""enroll-agent: an enrolment with this or another server, which the agent lives by once it has carried a result."""
+
+from dataclasses import replace
+from typing import Literal
+
+from broker.contract.commands import parse_parameters
+from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
+from broker.contract.messages import Command
+from broker.contract.states import ErrorCode
+from consumer.enrolment.client import EnrolmentClient
+from consumer.enrolment.enrolling import obtain, read_token
+from consumer.enrolment.enrolments import Attempt, AttemptState, Enrolment, Enrolments
+from consumer.errors import ConsumerError, EnrolmentError
+from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.ports import StoredCommand
+
+__all__ = ["HANDLER"]
+
+
+def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Result:
+    enrolments = Enrolments(context.state)
+    client = EnrolmentClient(parameters.server, context.clock, context.deadline, context.cancelled)
+    enrolment = obtain(
+        enrolments,
+        client,
+        read_token(parameters.token),
+        context.config.agent,
+        on_key=lambda: context.observer.reached("enroll-agent.keyed"),
+    )
+    attempt = Attempt(command.id, enrolment.directory.name, enrolment.grant, AttemptState.STAGED)
+    _record(enrolments, attempt, context)
+    attempt = replace(attempt, state=AttemptState.TRIAL)
+    _record(enrolments, attempt, context)
+    try:
+        _carry(enrolment, attempt, context)
+    except ConsumerError as error:
+        return _roll_back(enrolments, attempt, str(error), context.failure_code())
+    return _success(attempt)
+
+
+def _record(enrolments: Enrolments, attempt: Attempt, context: Context) -> None:
+    enrolments.record(attempt)
+    context.observer.reached(f"enroll-agent.{attempt.state}")
+
+
+def _carry(enrolment: Enrolment, attempt: Attempt, context: Context) -> None:
+    context.relocation.try_out(enrolment, context.deadline, context.cancelled)
+    if context.clock.monotonic() >= context.deadline:
+        raise EnrolmentError("The new enrolment carried a result too late.")
+    context.relocation.leave_for(attempt)
+    context.observer.reached("enroll-agent.carried")
+
+
+def _roll_back(enrolments: Enrolments, attempt: Attempt, reason: str, code: ErrorCode) -> Result:
+    enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason=reason))
+    enrolments.remove(attempt.name)
+    return _failure(attempt, reason, code)
+
+
+def _success(attempt: Attempt) -> Result:
+    return Result(
+        f"The new enrolment carried a result; the agent goes on by it at {attempt.grant.broker} once this result is "
+        "acknowledged.",
+        _data(attempt, "carried"),
+    )
+
+
+def _failure(attempt: Attempt, reason: str, code: ErrorCode) -> Result:
+    return Result(f"{reason} The agent stays as it was enrolled before.", _data(attempt, "rolled_back"), code)
+
+
+def _data(attempt: Attempt, state: Literal["carried", "rolled_back"]) -> EnrollAgentData:
+    grant = attempt.grant
+    return EnrollAgentData(grant.enrolment_id, grant.server, grant.broker, state)
+
+
+def _probe(stored: StoredCommand, context: Context) -> Result:
+    """What was decided stays so; what was under way is taken up again, with the same key and so the same enrolment."""
+    attempt = Enrolments(context.state).attempt()
+    if attempt is not None and attempt.command_id == stored.command.id:
+        if attempt.state in (AttemptState.CARRIED, AttemptState.COMMITTED):
+            return _success(attempt)
+        if attempt.state is AttemptState.ROLLED_BACK:
+            return _failure(attempt, attempt.reason or "", ErrorCode.FAILED)
+    command = stored.command
+    seed_form = command.original is not None
+    return _execute(
+        command, parse_parameters(command.type, EnrollAgent, command.parameters, seed_form=seed_form), context
+    )
+
+
+HANDLER = Handler("enroll-agent", Interruption.PROBE, EnrollAgent, _execute, _probe)

@@ -1,0 +1,294 @@
+"""The agent's side of enrolment in one process, with a real HTTPS server and real brokers."""
+
+import gc
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.contract.codec import decode_feedbacks, encode
+from broker.contract.enrolment import Authority, Enrolled
+from broker.contract.messages import Ack
+from broker.mqtt import MqttConnection
+from consumer.agent import SystemClock
+from consumer.enrolment.client import EnrolmentClient
+from consumer.enrolment.enrolling import enrol_by_hand, obtain, read_token
+from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.enrolment.relocation import Relocation
+from consumer.enrolment.renewal import Renewal
+from consumer.errors import EnrolmentError
+from consumer.feedback import growing_waits
+from consumer.observe import LogObserver
+from tests.authority import TestAuthority, TlsBroker
+from tests.brokers import free_port
+from tests.fakes.enrolment_server import EnrolmentServer
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.waiting import wait_for
+
+CLOCK = SystemClock()
+NEVER = threading.Event()
+# paho leaves the socket of a failed handshake to the collector, which warns.
+leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def authority() -> TestAuthority:
+    return TestAuthority()
+
+
+@pytest.fixture
+def server(authority: TestAuthority, tmp_path: Path) -> Iterator[EnrolmentServer]:
+    with EnrolmentServer(authority, "mqtts://127.0.0.1:1").running(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def tls_broker(authority: TestAuthority, tmp_path: Path) -> Iterator[TlsBroker]:
+    with TlsBroker(authority, tmp_path / "broker").running() as broker:
+        yield broker
+
+
+@pytest.fixture
+def enrolments(tmp_path: Path) -> Enrolments:
+    (tmp_path / "state").mkdir()
+    return Enrolments(tmp_path / "state")
+
+
+def soon(seconds: float = 10.0) -> float:
+    return CLOCK.monotonic() + seconds
+
+
+def enrol(enrolments: Enrolments, server: EnrolmentServer, token: str, url: str | None = None) -> Enrolment:
+    client = EnrolmentClient(url or server.url, CLOCK, soon(), NEVER)
+    return obtain(enrolments, client, read_token(token), "web-01", on_key=lambda: None)
+
+
+@contextmanager
+def acking_server(url: str) -> Iterator[list[str | None]]:
+    """Acknowledge every result, and keep the ids of their commands."""
+    seen: list[str | None] = []
+    ended = threading.Event()
+    with MqttConnection(url, "server", subscriptions=["acm/+/feedback"]) as connection:
+        assert connection.wait_connected(10)
+
+        def acknowledge() -> None:
+            while not ended.is_set():
+                for delivery in connection.drain(0.1):
+                    for result in decode_feedbacks(delivery.payload):
+                        seen.append(result.command_id)
+                        ack = Ack(result.command_id or "", result.digest or "")
+                        connection.publish("acm/web-01/ack", encode([ack]))
+
+        thread = threading.Thread(target=acknowledge)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_the_same_token_brings_the_same_enrolment_even_if_the_first_answer_was_lost(
+    enrolments: Enrolments, server: EnrolmentServer, tmp_path: Path
+) -> None:
+    token = server.new_token()
+    server.change = lambda answer: b"lost" if isinstance(answer, Enrolled) else answer
+    with pytest.raises(EnrolmentError, match="what no enrolment server says"):
+        enrol(enrolments, server, token)
+    (key,) = (tmp_path / "state" / "enrolment" / "keys").iterdir()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    server.change = lambda answer: answer
+    first = enrol(enrolments, server, token)
+    asked = len(server.asked)
+    assert enrol(enrolments, server, token) == first
+    assert len(server.asked) == asked
+    assert first.tls.key.read_bytes() == key.read_bytes()
+    with pytest.raises(EnrolmentError, match="refuses: The token was used with another key"):
+        enrol(Enrolments(tmp_path), server, token)
+
+
+def of(kind: type, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda answer: change(answer) if isinstance(answer, kind) else answer
+
+
+OTHER = TestAuthority("Other CA")
+OTHER_KEY = OTHER.issue("web-01", Ed25519PrivateKey.generate().public_key())
+BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "another authority": (of(Authority, lambda answer: Authority(OTHER.pem)), "has another fingerprint"),
+    "another authority later": (of(Enrolled, lambda answer: replace(answer, ca=OTHER.pem)), "another authority"),
+    "no certificate": (of(Authority, lambda answer: Authority("-")), "no certificate in PEM"),
+    "another agent": (of(Enrolled, lambda answer: replace(answer, agent="web-02")), "not for web-01"),
+    "another key": (of(Enrolled, lambda answer: replace(answer, certificate=OTHER_KEY)), "not for web-01 and its key"),
+    "a bad broker": (of(Enrolled, lambda answer: replace(answer, broker="http://x")), "mqtt://HOST:PORT"),
+    "a bad prefix": (of(Enrolled, lambda answer: replace(answer, topic_prefix="#")), "topic prefix"),
+    "too long": (lambda answer: b" " * 100_000, "more than 65536 bytes"),
+    "no JSON": (lambda answer: b"<html>", "what no enrolment server says"),
+    "the wrong JSON": (lambda answer: b"{}", "what no enrolment server says"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_a_bad_answer_is_one_sentence_and_leaves_no_enrolment(
+    enrolments: Enrolments, server: EnrolmentServer, tmp_path: Path, name: str
+) -> None:
+    server.change, said = BAD_ANSWERS[name]
+    with pytest.raises(EnrolmentError) as caught:
+        enrol(enrolments, server, server.new_token())
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "state" / "enrolment" / "enrolments").exists()
+
+
+def test_what_a_certificate_is_worth_is_looked_at(enrolments: Enrolments, server: EnrolmentServer) -> None:
+    server.life_s = -60.0
+    with pytest.raises(EnrolmentError, match="has ended"):
+        enrol(enrolments, server, server.new_token())
+
+
+def test_a_wrong_url_or_token_is_named(enrolments: Enrolments, server: EnrolmentServer) -> None:
+    token = server.new_token()
+    for url, given, said in (
+        (f"https://127.0.0.1:{free_port()}", token, "cannot be reached"),
+        (server.url.replace("127.0.0.1", "localhost"), token, "cannot be reached"),
+        ("http://127.0.0.1", token, "must look like https://HOST:PORT"),
+        ("https://127.0.0.1:x", token, "must look like https://HOST:PORT"),
+        (server.url, token[:-1], "no enrolment token"),
+        (server.url, f"acm1.{'x' * 22}.{server.authority.fingerprint}", "refuses: The token is not known here"),
+    ):
+        with pytest.raises(EnrolmentError, match=said) as caught:
+            enrol(enrolments, server, given, url)
+        assert token not in str(caught.value)
+
+
+class OwnConnection:
+    """The agent's own connection, as the trial takes it down and up."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self, *, last_will: bool = False) -> None:
+        self.calls.append("stop with will" if last_will else "stop")
+
+
+def relocation_of(enrolments: Enrolments, own: OwnConnection) -> Relocation:
+    return Relocation(
+        enrolments, MemoryCommandStore(), own, CLOCK, LogObserver(), incarnation="i1", home=("mqtt://old", "acm")
+    )
+
+
+def test_a_trial_is_won_by_the_ack_of_a_result(
+    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+) -> None:
+    server.broker = tls_broker.tls_url
+    enrolment, own = enrol(enrolments, server, server.new_token()), OwnConnection()
+    with acking_server(tls_broker.url) as seen:
+        relocation_of(enrolments, own).try_out(enrolment, soon(), NEVER)
+    assert seen[0] == f"enrolment-{enrolment.directory.name}"
+    assert own.calls == ["stop with will", "start"]
+
+
+@leaves_sockets
+@pytest.mark.parametrize(
+    ("wrong", "said"), [("port", "Connection refused"), ("authority", "certificate"), ("server", "no server ack")]
+)
+def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
+    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path, wrong: str, said: str
+) -> None:
+    with TlsBroker(OTHER, tmp_path / "other").running() as other:
+        ports = {"port": free_port(), "authority": other.tls_port, "server": tls_broker.tls_port}
+        server.broker = f"mqtts://127.0.0.1:{ports[wrong]}"
+        enrolment, own = enrol(enrolments, server, server.new_token()), OwnConnection()
+        with pytest.raises(EnrolmentError, match=said):
+            relocation_of(enrolments, own).try_out(enrolment, soon(1.5), NEVER)
+        assert own.calls == ["stop with will", "start"]
+    gc.collect()
+
+
+def test_a_trial_that_outlives_the_agent_leaves_its_connection_alone(
+    enrolments: Enrolments, server: EnrolmentServer
+) -> None:
+    own = OwnConnection()
+    relocation = relocation_of(enrolments, own)
+    relocation.close()
+    with pytest.raises(EnrolmentError):
+        relocation.try_out(enrol(enrolments, server, server.new_token()), soon(0), NEVER)
+    assert own.calls == ["stop with will"]
+
+
+def test_a_trial_can_be_cancelled(enrolments: Enrolments, server: EnrolmentServer) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    enrolment = enrol(enrolments, server, server.new_token())
+    with pytest.raises(EnrolmentError, match="cancelled"):
+        relocation_of(enrolments, OwnConnection()).try_out(enrolment, soon(), cancelled)
+
+
+def test_by_hand_an_enrolment_is_replaced_only_by_one_that_works(
+    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path
+) -> None:
+    def by_hand() -> Enrolment:
+        token = read_token(server.new_token())
+        return enrol_by_hand(tmp_path / "state", server.url, token, "web-01", CLOCK, soon(3))
+
+    first = by_hand()
+    with pytest.raises(EnrolmentError, match=r"Connection refused\. The agent stays as it was enrolled before"):
+        by_hand()
+    assert enrolments.current() == first
+    assert list(first.directory.parent.iterdir()) == [first.directory]
+    server.broker = tls_broker.tls_url
+    with acking_server(tls_broker.url):
+        second = by_hand()
+    assert enrolments.current() == second
+    assert list(first.directory.parent.iterdir()) == [second.directory]
+
+
+class LaterClock(SystemClock):
+    """The machine's clocks, `later` seconds on."""
+
+    later = 0.0
+
+    def now(self) -> Any:
+        return super().now() + timedelta(seconds=self.later)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.later
+
+
+def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tried_again(
+    enrolments: Enrolments, server: EnrolmentServer
+) -> None:
+    before = enrol(enrolments, server, server.new_token())
+    enrolments.make_current(before.directory.name)
+    old_key = before.tls.key.read_bytes()
+    used: list[Any] = []
+    told: list[str] = []
+    clock = LaterClock()
+    renewal = Renewal(enrolments, before, clock, use=used.append, tell=told.append, waits=growing_waits)
+    clock.later = 2390.0
+    renewal.step()
+    assert server.asked.count("/v1/renew") == 0
+    server.change = lambda answer: b"nonsense"
+    clock.later = 2410.0
+    wait_for(lambda: renewal.step() or told, "the failure")
+    assert "was not renewed" in told[0]
+    assert enrolments.current() == before
+    server.change = lambda answer: answer
+    clock.later += 300.0
+    wait_for(lambda: renewal.step() or used, "the renewal")
+    now = enrolments.current()
+    assert now is not None
+    assert used == [now.tls]
+    assert now.tls.key.read_bytes() != old_key
+    assert not before.directory.exists()
+    assert enrolments.granted_for(before.grant.token, server.url, clock.now()) == now
+    assert enrolments.granted_for(before.grant.token, server.url, now.grant.not_after) is None
