@@ -14,7 +14,7 @@ from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
 from broker.errors import BrokerError
 from broker.ids import new_id
-from broker.ledger_tables import BLOB_CHUNKS, BLOBS, COMMANDS, CommandState
+from broker.ledger_tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState
 
 __all__ = ["MAX_BLOB_BYTES", "BlobError", "BlobRow", "BlobStore"]
 
@@ -82,6 +82,9 @@ class BlobStore:
                     f"The blob {name} is needed by the command {user.id} to {user.agent}, which is not completed; "
                     "cancel that first."
                 )
+            group = connection.scalar(_configured_groups(name).limit(1))
+            if group is not None:
+                raise BlobError(f"The blob {name} is the configuration of the group {group}; give that another first.")
             connection.execute(BLOBS.update().where(BLOBS.c.id == row.id).values(sha256=None))
         self._delete_chunks(row.id)
 
@@ -167,6 +170,10 @@ def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
     query = sa.select(COMMANDS.c.id, COMMANDS.c.agent).where(COMMANDS.c.state.in_(not_completed))
     query = query.where(COMMANDS.c.body.contains(f'"{blob_url(name)}"', autoescape=True))
     return query if agent is None else query.where(COMMANDS.c.agent == agent)
+
+
+def _configured_groups(name: str) -> sa.Select[Any]:
+    return sa.select(GROUP_CONFIGURATIONS.c.group).where(GROUP_CONFIGURATIONS.c.sha256 == name)
 
 
 def _chunk_rows(blob_id: str, start: int, block: bytes) -> list[dict[str, Any]]:

@@ -1,13 +1,23 @@
 """acm group: which agents are addressed together."""
 
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from broker.cli_common import AllowUnknownOption, ConfigOption, JsonOption, LedgerOption, open_ledger_of, print_json
-from broker.targets import check_known
+from broker.cli_common import (
+    AllowUnknownOption,
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    open_ledger_of,
+    origin_of_user,
+    print_json,
+)
+from broker.targets import check_known, resolve_target
 
 __all__ = ["group_app"]
 
@@ -53,6 +63,25 @@ def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_jso
     for group, agents in groups.items():
         table.add_row(group, ", ".join(agents))
     Console().print(table)
+
+
+@group_app.command(epilog="Example: acm group configure edge sensor.toml")
+def configure(
+    group: Group,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, or a .tar.gz of several.")],
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+) -> None:
+    """Make a file the group's configuration and send it to its members; fetch-config sends it to one again."""
+    with open_ledger_of(config, ledger) as opened:
+        artifact = opened.blobs.put(file)
+        opened.groups.configure(group, artifact)
+        target = resolve_target(opened, None, group, everyone=False, allow_unknown=False)
+        parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
+        operation = opened.add_operation(
+            target.agents, target.words, "apply-centralized-configuration", parameters, origin_of_user()
+        )
+    typer.echo(operation.id)
 
 
 def _say_members(group: str, agents: list[str]) -> None:

@@ -1,12 +1,13 @@
-"""Which agents belong to which groups, in the database of the ledger."""
+"""Which agents belong to which groups, and what these are configured with, in the database of the ledger."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 
+from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.topics import AGENT_NAME, InvalidName
-from broker.ledger_tables import GROUP_MEMBERS
+from broker.ledger_tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = ["GroupBook", "check_group_name"]
 
@@ -22,7 +23,10 @@ def check_group_name(name: str) -> str:
 
 
 class GroupBook:
-    """The groups. Every method but `set_groups` is one transaction; all raise LedgerError when the database fails."""
+    """The groups. Every method that takes no connection is one transaction.
+
+    All raise LedgerError when the database fails.
+    """
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
         self._transaction = transaction
@@ -54,6 +58,21 @@ class GroupBook:
         with self._transaction() as connection:
             gone = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
             connection.execute(gone.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
+
+    def configure(self, group: str, artifact: Artifact) -> None:
+        """Make a stored blob the configuration of a group; raises InvalidName for a bad group name."""
+        values = {"group": check_group_name(group), "sha256": artifact.sha256, "size": artifact.size}
+        with self._transaction() as connection:
+            connection.execute(GROUP_CONFIGURATIONS.delete().where(GROUP_CONFIGURATIONS.c.group == group))
+            connection.execute(GROUP_CONFIGURATIONS.insert().values(**values))
+
+    @staticmethod
+    def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
+        """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
+        query = GROUP_CONFIGURATIONS.select().join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == GROUP_CONFIGURATIONS.c.group)
+        query = query.where(GROUP_MEMBERS.c.agent == agent).order_by(GROUP_CONFIGURATIONS.c.group).limit(1)
+        row = connection.execute(query).one_or_none()
+        return None if row is None else (row.group, Artifact(blob_url(row.sha256), row.sha256, row.size))
 
     @staticmethod
     def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:

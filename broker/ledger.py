@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from broker.blobs import BlobStore
 from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
+from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
@@ -379,8 +380,10 @@ class Ledger:
             return []
         body = encode([result]).decode()
         ours = COMMANDS.update().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent, _OPEN)
-        if not connection.execute(ours.values(**self._completion(result, body, result.digest))).rowcount:
-            self._record_second_result(connection, agent, result, body)
+        is_new = connection.execute(ours.values(**self._completion(result, body, result.digest))).rowcount > 0
+        is_new = is_new or self._record_second_result(connection, agent, result, body)
+        if is_new and result.data and result.data.get("asks_for") == FetchConfigData().asks_for:
+            self._send_group_configuration(connection, agent)
         return [Ack(result.command_id, result.digest)]
 
     def _completion(self, result: Feedback, body: str, digest: str) -> dict[str, Any]:
@@ -394,14 +397,31 @@ class Ledger:
             "outcome": result.outcome,
         }
 
-    def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> None:
+    def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> bool:
+        """Keep a result that answers no open command apart; return whether it had not come before."""
         repeated = COMMANDS.select().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent)
         if connection.execute(repeated.where(COMMANDS.c.digest == result.digest)).one_or_none() is not None:
-            return
+            return False
         key = {"agent": agent, "command_id": result.command_id, "digest": result.digest}
-        if connection.execute(STRAY_RESULTS.select().filter_by(**key)).one_or_none() is None:
-            values = {**key, "body": body, "received_at": self._now().timestamp()}
-            connection.execute(STRAY_RESULTS.insert().values(**values))
+        if connection.execute(STRAY_RESULTS.select().filter_by(**key)).one_or_none() is not None:
+            return False
+        values = {**key, "body": body, "received_at": self._now().timestamp()}
+        connection.execute(STRAY_RESULTS.insert().values(**values))
+        return True
+
+    def _send_group_configuration(self, connection: sa.Connection, agent: str) -> None:
+        """Answer fetch-config by a command, unless the same one is on its way already."""
+        found = self.groups.configuration_for(connection, agent)
+        if found is None:
+            return
+        group, artifact = found
+        on_its_way = COMMANDS.select().where(COMMANDS.c.agent == agent, _OPEN)
+        on_its_way = on_its_way.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
+        if connection.execute(on_its_way).one_or_none() is None:
+            parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
+            origin = Origin(f"group {group}", _SERVER)
+            draft, body = self._draft("apply-centralized-configuration", parameters, origin, None, None)
+            self._append(connection, agent, draft, body)
 
     def _close_gap(self, connection: sa.Connection, agent: str, gap: Feedback) -> None:
         row = self._meet(connection, agent)

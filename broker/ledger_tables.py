@@ -9,6 +9,7 @@ __all__ = [
     "BLOBS",
     "BLOB_CHUNKS",
     "COMMANDS",
+    "GROUP_CONFIGURATIONS",
     "GROUP_MEMBERS",
     "METADATA",
     "OPERATIONS",
@@ -93,6 +94,15 @@ GROUP_MEMBERS = sa.Table(
     METADATA,
     sa.Column("group", sa.String(64), primary_key=True),
     sa.Column("agent", sa.String(64), primary_key=True, index=True),
+)
+
+# The file that apply-centralized-configuration takes for the members of a group; it is a blob.
+GROUP_CONFIGURATIONS = sa.Table(
+    "group_configurations",
+    METADATA,
+    sa.Column("group", sa.String(64), primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
 )
 
 # Results that answer no open command of ours: kept apart, never in place of a result that was there first.

@@ -13,6 +13,7 @@ from broker.contract.commands.apply_centralized_configuration import (
 )
 from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
+from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.commands.set_group import SetGroup, SetGroupData
@@ -43,6 +44,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
             ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
         ),
         "enroll-agent": CommandType(EnrollAgent, EnrollAgentData, secrets=frozenset({"token"})),
+        "fetch-config": CommandType(FetchConfig, FetchConfigData),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "set-group": CommandType(SetGroup, SetGroupData),
