@@ -1,8 +1,10 @@
 """Operations, groups and targets, on a ledger in memory."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from broker.contract.codec import DecodeError
 from broker.contract.messages import Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
-from broker.ledger import CommandState, Ledger
+from broker.ledger import CommandState, Ledger, LedgerError
 from broker.operations import Progress, UnknownOperation
 from broker.targets import Target, UnknownAgent, resolve_target
 from tests.fakes.clock import TurnedClock
@@ -43,10 +45,18 @@ def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger
 
 
 def test_more_agents_than_one_transaction_takes(ledger: Ledger) -> None:
-    agents = [f"edge-{number:03d}" for number in range(450)]
+    agents = [f"edge-{number:04d}" for number in range(2500)]
     operation = ledger.add_operation(agents, "edge-*", "restart-agent", {}, ME)
     assert {row.agent for row in ledger.commands(operation_id=operation.id, limit=None)} == set(agents)
-    assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 450})
+    assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 2500})
+
+
+def test_an_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01", "db-01", "web-01"], "two", "restart-agent", {}, ME)
+    assert (operation.size, len(ledger.commands(operation_id=operation.id))) == (2, 2)
+    after = ledger.add_command("web-01", "stop-agent", {}, ME)
+    assert after.sequence
+    assert after.sequence.number == 3
 
 
 def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Ledger) -> None:
@@ -70,21 +80,23 @@ def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
     assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
 
 
-def test_commands_that_were_never_written_are_counted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.ledger._AGENTS_AT_ONCE", 1)
-    append, written = ledger._append, []
-
-    def killed_at_the_second(*arguments: Any) -> Any:
-        if written:
-            raise KeyboardInterrupt
-        written.append(arguments)
-        return append(*arguments)
-
-    monkeypatch.setattr(ledger, "_append", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON commands WHEN (SELECT count(*) FROM commands) >= 1000 "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    with pytest.raises(
+        LedgerError, match=r"the disk is full\. 1000 of 1001 commands were written before, as operation"
+    ):
+        ledger.add_operation([f"edge-{number}" for number in range(1001)], "edge-*", "restart-agent", {}, ME)
     (operation,) = ledger.operations.newest(9)
-    assert ledger.operations.progress(operation.id).counts() == {"queued": 1, "unwritten": 1}
+    assert ledger.operations.progress(operation.id).counts() == {"queued": 1000, "unwritten": 1}
+    with pytest.raises(LedgerError, match=r"the disk is full\.$"):
+        ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, ME)
+    assert ledger.operations.newest(9) == [operation]
+    ledger.close()
 
 
 def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
@@ -94,6 +106,14 @@ def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
     assert ledger.cancel_operation(operation.id) == 1
     cancelled = [row.agent for row in ledger.commands(operation_id=operation.id) if row.cancel_requested]
     assert cancelled == ["web-01"]
+
+
+def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    ledger.cancel_operation(operation.id)
+    taken = [ledger.take_due_cancels(2) for _ in range(3)]
+    assert [len(cancels) for cancels in taken] == [2, 1, 0]
+    assert {agent for cancels in taken for agent, _ in cancels} == {"db-01", "web-01", "web-02"}
 
 
 @pytest.mark.parametrize("call", ["get", "progress"])
