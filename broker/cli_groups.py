@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker.cli_common import AllowUnknownOption, ConfigOption, JsonOption, LedgerOption, open_ledger_of, print_json
+from broker.groups import check_group_name
 from broker.targets import check_known
 
 __all__ = ["group_app"]
@@ -53,6 +54,19 @@ def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_jso
     for group, agents in groups.items():
         table.add_row(group, ", ".join(agents))
     Console().print(table)
+
+
+@group_app.command(epilog="Example: acm group show edge")
+def show(group: Group, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+    """Print the members of a group, one a line."""
+    with open_ledger_of(config, ledger) as opened:
+        agents = opened.groups.members(check_group_name(group))
+    if as_json:
+        print_json(agents)
+    elif agents:
+        typer.echo("\n".join(agents))
+    else:
+        typer.echo(f"Nobody is in {group}.", err=True)
 
 
 def _say_members(group: str, agents: list[str]) -> None:

@@ -14,11 +14,15 @@ def test_a_group_a_pattern_and_one_agent_that_is_away(site: Site) -> None:
         wait_for(lambda name=name: site.queue(name) == [], "the deletion")
     agents["web-02"].stop()
     site.acm_text("group", "add", "edge", "web-01", "web-02")
-    group = site.acm("send", "--group", "edge", "get-agent-configuration", "--wait", "4", check=5)
-    assert group["counts"]["success"] == 1
-    assert {row["agent"]: row["state"] for row in group["commands"]}["web-02"] in ("queued", "sent")
+    assert site.acm("group", "show", "edge") == ["web-01", "web-02"]
+    operation = site.acm("send", "--group", "edge", "get-agent-configuration")["operation"]["id"]
+    wait_for(
+        lambda: site.acm("operation", "show", operation)["counts"] == {"sent": 1, "success": 1},
+        "the agent that is there to be done",
+    )
+    site.acm("operation", "show", operation, "--wait", "0.2", check=5)
     site.start_agent("web-02")
-    shown = site.acm("operation", "show", group["operation"]["id"], "--wait", "40")
+    shown = site.acm("operation", "show", operation, "--wait", "40")
     assert shown["counts"] == {"success": 2}
     pattern = site.acm("send", "web-*", "make-coffee", "--wait", "40", check=4)
     assert {row["agent"]: row["result"]["code"] for row in pattern["commands"]} == {

@@ -80,6 +80,19 @@ def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
     assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
 
 
+def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: TurnedClock, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    operation = ledger.add_operation(["web-01", "web-02"], "two", "restart-agent", {}, ME)
+    for row in ledger.commands(operation_id=operation.id):
+        outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
+        ledger.record_feedback(row.agent, [replace(result(row.command.id), outcome=outcome)])
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("UPDATE commands SET outcome = NULL")
+        connection.commit()
+    assert ledger.operations.progress(operation.id) == Progress(succeeded=1, failed=1)
+    ledger.close()
+
+
 def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
@@ -164,7 +177,7 @@ def test_names_and_patterns(ledger: Ledger, names: str, agents: list[str]) -> No
 
 
 def test_one_name_all_and_a_group(ledger: Ledger) -> None:
-    ledger.groups.add("edge", ["web-02"])
+    ledger.groups.add("edge", ["web-02", "never-seen"])
     one = resolve_target(ledger, "web-01", None, everyone=False, allow_unknown=False)
     everyone = resolve_target(ledger, None, None, everyone=True, allow_unknown=False)
     group = resolve_target(ledger, None, "edge", everyone=False, allow_unknown=False)
@@ -183,6 +196,7 @@ def test_one_name_all_and_a_group(ledger: Ledger) -> None:
         (None, "edge", True, InvalidArgument, "in one way"),
         ("mail-*", None, False, UnknownAgent, "No agent is meant by 'mail-\\*'"),
         (None, "nobody", False, UnknownAgent, "'group nobody'"),
+        (None, "ghosts", False, UnknownAgent, "'group ghosts'"),
         (None, "No Body", False, InvalidName, "not a group name"),
         ("web-01,mail-01", None, False, UnknownAgent, "'mail-01' was ever seen"),
         ("web-01,", None, False, InvalidName, "'' is not an agent name"),
@@ -191,5 +205,6 @@ def test_one_name_all_and_a_group(ledger: Ledger) -> None:
 def test_whom_nobody_can_mean(
     ledger: Ledger, names: str | None, group: str | None, everyone: bool, error: type[Exception], says: str
 ) -> None:
+    ledger.groups.add("ghosts", ["never-seen"])
     with pytest.raises(error, match=says):
         resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False)
