@@ -17,6 +17,7 @@ from broker.cli_common import (
     origin_of_user,
     print_json,
 )
+from broker.groups import check_group_name
 from broker.targets import check_known, resolve_target
 
 __all__ = ["group_app"]
@@ -82,6 +83,19 @@ def configure(
             target.agents, target.words, "apply-centralized-configuration", parameters, origin_of_user()
         )
     typer.echo(operation.id)
+
+
+@group_app.command(epilog="Example: acm group show edge")
+def show(group: Group, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
+    """Print the members of a group, one a line."""
+    with open_ledger_of(config, ledger) as opened:
+        agents = opened.groups.members(check_group_name(group))
+    if as_json:
+        print_json(agents)
+    elif agents:
+        typer.echo("\n".join(agents))
+    else:
+        typer.echo(f"Nobody is in {group}.", err=True)
 
 
 def _say_members(group: str, agents: list[str]) -> None:

@@ -11,16 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from broker.errors import BrokerError
+from broker.errors import LedgerError
 from broker.migrations import bring_up_to_date
 
 __all__ = ["Database", "LedgerError"]
 
 _BUSY_TIMEOUT_S = 10
-
-
-class LedgerError(BrokerError):
-    """The ledger cannot be used or cannot do what was asked."""
 
 
 class Database:

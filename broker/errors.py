@@ -1,7 +1,11 @@
-"""The root of every error that this package raises."""
+"""The root of every error that this package raises, and the error of its database."""
 
-__all__ = ["BrokerError"]
+__all__ = ["BrokerError", "LedgerError"]
 
 
 class BrokerError(Exception):
     """Root of the errors of `broker`. Its text is one sentence meant for the user."""
+
+
+class LedgerError(BrokerError):
+    """The ledger cannot be used or cannot do what was asked."""

@@ -1,8 +1,9 @@
 """The server's memory: every command ever sent, its state and its result."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +28,7 @@ __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "Un
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _SERVER = "server"
-_AGENTS_AT_ONCE = 50
+_AGENTS_AT_ONCE = 1000
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
 
 
@@ -115,7 +116,7 @@ class Ledger:
 
     def add_operation(
         self,
-        agents: Listing[str],
+        agents: Iterable[str],
         target: str,
         command_type: str,
         parameters: JsonObject,
@@ -126,20 +127,17 @@ class Ledger:
     ) -> Operation:
         """Append one command for each agent, under one operation id; `target` says in words whom it is for.
 
-        Written in transactions of some tens of commands, so that a server at work need not wait long. Raises as
-        `add_command` does, and then nothing is written.
+        All or nothing up to 1,000 agents. More are written in transactions of so many, between which a server can
+        work; a LedgerError then says how far it came. Raises as `add_command` does, and then nothing is written.
         """
-        for agent in agents:
-            check_agent_name(agent)
+        names = list(dict.fromkeys(check_agent_name(agent) for agent in agents))
         draft, _ = self._draft(command_type, parameters, origin, expires_in_s, timeout_s)
-        operation = Operation(new_id(), command_type, target, len(agents), draft.created_at)
-        with self._transaction() as connection:
-            connection.execute(OPERATIONS.insert().values(**_operation_row(operation)))
-        for first in range(0, len(agents), _AGENTS_AT_ONCE):
-            with self._transaction() as connection:
-                for agent in agents[first : first + _AGENTS_AT_ONCE]:
-                    own = replace(draft, id=new_id())
-                    self._append(connection, agent, own, encode([own]), operation.id)
+        operation = Operation(new_id(), command_type, target, len(names), draft.created_at)
+        for first in range(0, len(names), _AGENTS_AT_ONCE):
+            with _telling_how_far(operation, first), self._transaction() as connection:
+                if first == 0:
+                    connection.execute(OPERATIONS.insert().values(**_operation_row(operation)))
+                self._append_to_all(connection, names[first : first + _AGENTS_AT_ONCE], draft, operation.id)
         return operation
 
     def request_cancel(self, command_id: str) -> LedgerRow:
@@ -213,11 +211,11 @@ class Ledger:
                 self._mark_sent(connection, rows)
         return [(row.agent, _command(row)) for row in rows]
 
-    def take_due_cancels(self) -> list[tuple[str, str]]:
+    def take_due_cancels(self, limit: int) -> list[tuple[str, str]]:
         """Return (agent, command id) of the cancels that must be sent now, marked as sent."""
         due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND)
         with self._transaction() as connection:
-            rows = connection.execute(due.order_by(COMMANDS.c.created_at)).all()
+            rows = connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit)).all()
             if rows:
                 taken = COMMANDS.update().where(COMMANDS.c.id.in_([row.id for row in rows]))
                 connection.execute(taken.values(cancel=Cancel.SENT))
@@ -287,10 +285,22 @@ class Ledger:
         found = AGENTS.select().where(AGENTS.c.name == agent).with_for_update()
         row = connection.execute(found).one_or_none()
         if row is None:
-            new = {"name": agent, "epoch": self._epoch_above(0), "next_number": 1, "online": False, "attempts": 0}
-            connection.execute(AGENTS.insert().values(**new))
+            connection.execute(AGENTS.insert().values(**self._new_agent(agent)))
             row = connection.execute(found).one()
         return row
+
+    def _meet_all(self, connection: sa.Connection, agents: Listing[str]) -> Listing[Any]:
+        """Return the rows of these agents, made where they are not there, locked until the commit."""
+        found = AGENTS.select().where(AGENTS.c.name.in_(agents)).order_by(AGENTS.c.name).with_for_update()
+        rows = connection.execute(found).all()
+        new = sorted(set(agents) - {row.name for row in rows})
+        if not new:
+            return rows
+        connection.execute(AGENTS.insert(), [self._new_agent(name) for name in new])
+        return connection.execute(found).all()
+
+    def _new_agent(self, name: str) -> dict[str, Any]:
+        return {"name": name, "epoch": self._epoch_above(0), "next_number": 1, "online": False, "attempts": 0}
 
     def _epoch_above(self, least: int) -> int:
         return max(int(self._now().timestamp() * 1000), least + 1)
@@ -316,13 +326,22 @@ class Ledger:
         decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
         return draft, body
 
-    def _append(
-        self, connection: sa.Connection, agent: str, draft: Command, body: bytes, operation_id: str | None = None
-    ) -> Command:
+    def _append(self, connection: sa.Connection, agent: str, draft: Command, body: bytes) -> Command:
         sequence = self._next_sequence(connection, agent)
-        row = self._new_row(draft, agent, sequence, body)
-        connection.execute(COMMANDS.insert().values(**row, operation_id=operation_id))
+        connection.execute(COMMANDS.insert().values(**self._new_row(draft, agent, sequence, body)))
         return replace(draft, sequence=sequence)
+
+    def _append_to_all(
+        self, connection: sa.Connection, agents: Listing[str], draft: Command, operation_id: str
+    ) -> None:
+        commands = []
+        for agent in self._meet_all(connection, agents):
+            own = replace(draft, id=new_id())
+            row = self._new_row(own, agent.name, Sequence(agent.epoch, agent.next_number), encode([own]))
+            commands.append({**row, "operation_id": operation_id})
+        connection.execute(COMMANDS.insert(), commands)
+        numbered = AGENTS.update().where(AGENTS.c.name.in_(agents))
+        connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1))
 
     @staticmethod
     def _new_row(command: Command, agent: str, sequence: Sequence, body: bytes) -> dict[str, Any]:
@@ -356,9 +375,12 @@ class Ledger:
         self._schedule(connection, {row.agent for row in rows})
 
     def _schedule(self, connection: sa.Connection, agents: Iterable[str]) -> None:
-        for name in agents:
-            attempts = self._meet(connection, name).attempts
-            self._update_agent(connection, name, resend_at=self._now().timestamp() + resend_wait(attempts))
+        now = self._now().timestamp()
+        due = [
+            {"agent": row.name, "resend_at": now + resend_wait(row.attempts)}
+            for row in self._meet_all(connection, sorted(agents))
+        ]
+        connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), due)
 
     @staticmethod
     def _rewind(connection: sa.Connection, agent: str) -> bool:
@@ -510,6 +532,18 @@ def _ledger_row(row: Any) -> LedgerRow:
     result = None if row.result is None else msgspec.json.decode(row.result)
     cancelling = row.cancel != Cancel.NO
     return LedgerRow(_command(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))
+
+
+@contextmanager
+def _telling_how_far(operation: Operation, written: int) -> Iterator[None]:
+    try:
+        yield
+    except LedgerError as error:
+        if not written:
+            raise
+        raise LedgerError(
+            f"{error} {written} of {operation.size} commands were written before, as operation {operation.id}."
+        ) from error
 
 
 def _operation_row(operation: Operation) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """One command sent to many agents: what it was, and how far its commands are."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from broker.contract.states import Outcome
@@ -82,15 +84,25 @@ class OperationBook:
         query = sa.select(state, outcome, sa.func.count()).where(COMMANDS.c.operation_id == operation_id)
         with self._transaction() as connection:
             size = _row(connection, operation_id).size
-            counts = {(row[0], row[1]): row[2] for row in connection.execute(query.group_by(state, outcome))}
-        completed = {result: count for (where, result), count in counts.items() if where == CommandState.COMPLETED}
-        succeeded = completed.pop(Outcome.SUCCESS, 0)
+            rows = connection.execute(query.group_by(state, outcome)).all()
+            counts = Counter({(row[0], row[1]): row[2] for row in rows})
+            if counts.pop((CommandState.COMPLETED, None), 0):
+                counts.update((CommandState.COMPLETED, said) for said in _untold_outcomes(connection, operation_id))
         return Progress(
             open={CommandState(where): n for (where, _), n in counts.items() if where != CommandState.COMPLETED},
-            succeeded=succeeded,
-            failed=sum(completed.values()),
-            unwritten=size - sum(counts.values()),
+            succeeded=counts[CommandState.COMPLETED, Outcome.SUCCESS],
+            failed=counts[CommandState.COMPLETED, Outcome.ERROR],
+            unwritten=size - counts.total(),
         )
+
+
+def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:
+    """Return the outcomes that a server of an earlier version, still at work, wrote into the results alone."""
+    done = (COMMANDS.c.operation_id == operation_id, COMMANDS.c.result.is_not(None), COMMANDS.c.outcome.is_(None))
+    return [
+        msgspec.json.decode(result)["outcome"]
+        for result in connection.scalars(sa.select(COMMANDS.c.result).where(*done))
+    ]
 
 
 def _row(connection: sa.Connection, operation_id: str) -> Any:

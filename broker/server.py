@@ -97,7 +97,7 @@ class Server:
     def step(self) -> None:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
         self._ledger.make_overdue_due()
-        for agent, ids in _by_agent(self._ledger.take_due_cancels()):
+        for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE)):
             self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
         for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE)):
             self._publish(agent, Channel.COMMAND, commands)

@@ -33,13 +33,14 @@ def resolve_target(
 ) -> Target:
     """Return the target that was named in exactly one of the three ways.
 
-    `names` are agents' names or patterns (fnmatch), parted by commas. Patterns match known agents alone, and unknown
-    names are refused unless allowed. Raises InvalidArgument, InvalidName, or UnknownAgent where nobody is meant.
+    `names` are agents' names or patterns (fnmatch), parted by commas. Patterns and groups mean known agents alone, and
+    unknown names are refused unless allowed. Raises InvalidArgument, InvalidName, and UnknownAgent for nobody.
     """
     if sum([names is not None, group is not None, everyone]) != 1:
         raise InvalidArgument("Say whom the command is for in one way: AGENT, --group or --all.")
     if group is not None:
-        return _not_empty(ledger.groups.members(check_group_name(group)), f"group {group}")
+        members = set(ledger.groups.members(check_group_name(group)))
+        return _not_empty([name for name in ledger.agent_names() if name in members], f"group {group}")
     if everyone:
         return _not_empty(ledger.agent_names(), "all agents")
     words = [word.strip() for word in (names or "").split(",")]

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 import msgspec
@@ -20,9 +20,12 @@ def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
     types, warnings = dict(COMMAND_TYPES), []
     for entry in sorted(entry_points(group=COMMAND_TYPES_GROUP), key=lambda entry: entry.name):
         try:
+            if entry.name in types:
+                raise TypeError("there is a type of this name")
             types[entry.name] = _load(entry)
         except (Exception, SystemExit) as error:  # what a foreign package may raise is unknown
-            warnings.append(f"The command type {entry.name!r} ({entry.value}) cannot be loaded: {error}.")
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.append(f"The command type {entry.name!r} ({entry.value}) cannot be loaded: {reason}.")
     return dict(sorted(types.items())), warnings
 
 
@@ -63,6 +66,10 @@ def _load(entry: EntryPoint) -> CommandType:
     kind = entry.load()
     if not isinstance(kind, CommandType):
         raise TypeError("it is no CommandType")
+    for shape in (kind.parameters, kind.data):
+        if not is_dataclass(shape):
+            raise TypeError("its parameters and its data must be dataclasses")
+        _schema_of(shape)
     return kind
 
 

@@ -66,7 +66,7 @@ def commands_table(rows: list[LedgerRow]) -> Table:
     table = Table(whole_id, "agent", "type", "created (UTC)", "state", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         created = f"{row.command.created_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(row.command.id, row.agent, _clean(row.command.type), created, str(row.state), _outcome(row))
+        table.add_row(row.command.id, row.agent, _literal(row.command.type), created, str(row.state), _outcome(row))
     return table
 
 
@@ -77,7 +77,7 @@ def agents_table(rows: list[AgentRow]) -> Table:
         status = row.status
         online = Text("yes", _GOOD) if status and status.online else Text("no", _BAD)
         shown = (status.version, str(status.queue_depth), status.running_command, status.last_error) if status else ()
-        version, queue, running, error = (_clean(text or "") for text in (shown or ("", "", "", "")))
+        version, queue, running, error = (_literal(text or "") for text in (shown or ("", "", "", "")))
         table.add_row(row.name, online, version, queue, running, str(row.open_commands), error)
     return table
 
@@ -93,7 +93,7 @@ def blobs_table(rows: list[BlobRow]) -> Table:
     table = Table(whole_name, Column("bytes", justify="right"), "added (UTC)", "file", title=f"{len(rows)} blobs")
     for row in rows:
         added = f"{row.added_at:%Y-%m-%d %H:%M}"
-        table.add_row(row.artifact.sha256, str(row.artifact.size), added, _clean(row.file_name))
+        table.add_row(row.artifact.sha256, str(row.artifact.size), added, _literal(row.file_name))
     return table
 
 
@@ -109,7 +109,7 @@ def active_responses_table(rows: list[AgentRow]) -> Table:
     for row in rows:
         for it in pending_reversals(row):
             words = (row.name, it.script, ", ".join(it.keys), f"{it.reverses_at:%Y-%m-%d %H:%M:%S}", it.state)
-            table.add_row(*(Text(_clean(word)) for word in (*words, it.command_id)))
+            table.add_row(*(_literal(word) for word in (*words, it.command_id)))
     return table
 
 
@@ -123,7 +123,7 @@ def command_panel(row: LedgerRow) -> Panel:
         if value:
             parts.append(Text(f"{name}: {_clean(_text(value))}"))
     colour = _colour(row)
-    return Panel(Group(*parts), title=Text(f"{_clean(row.command.type)} on {row.agent}"), border_style=colour)
+    return Panel(Group(*parts), title=_literal(f"{row.command.type} on {row.agent}"), border_style=colour)
 
 
 def _facts(row: LedgerRow) -> Text:
@@ -149,6 +149,11 @@ def _colour(row: LedgerRow) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value)).decode()
+
+
+def _literal(text: str) -> Text:
+    """Return what others wrote as it is: it neither controls the terminal nor is read as markup."""
+    return Text(_clean(text))
 
 
 def _clean(text: str) -> str:
@@ -183,16 +188,17 @@ def operations_table(operations: list[Operation]) -> Table:
     table = Table(whole_id, "type", "for", "agents", "created (UTC)", title=f"{len(operations)} operations")
     for operation in operations:
         created = f"{operation.created_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(operation.id, _clean(operation.command_type), operation.target, str(operation.size), created)
+        words = (_literal(operation.command_type), _literal(operation.target))
+        table.add_row(operation.id, *words, str(operation.size), created)
     return table
 
 
 def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> RenderableType:
     """Return an operation's counts, and each agent's outcome with the first words of its message."""
     counts = ", ".join(f"{count} {state}" for state, count in progress.counts().items())
-    title = f"{_clean(operation.command_type)} for {operation.target}: {counts}"
+    title = _literal(f"{operation.command_type} for {operation.target}: {counts}")
     table = Table("agent", Column("id", min_width=36), "state", "outcome", "message", title=title)
     for row in sorted(rows, key=lambda row: row.agent):
-        message = _clean((row.result or {}).get("message", ""))
-        table.add_row(row.agent, row.command.id, str(row.state), _outcome(row), Text(message))
+        message = _literal((row.result or {}).get("message", ""))
+        table.add_row(row.agent, row.command.id, str(row.state), _outcome(row), message)
     return table

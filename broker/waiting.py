@@ -8,6 +8,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
 from broker.contract.states import Outcome
 from broker.errors import BrokerError
@@ -55,8 +56,10 @@ def wait_for_operation(ledger: Ledger, operation: Operation, wait_s: float, *, q
     """Follow an operation until all its commands are completed or the time is over, with a progress bar for people."""
     end = monotonic() + wait_s
     pause = threading.Event()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with ProgressBar(*columns, TextColumn("{task.fields[counts]}"), console=Console(stderr=True), disable=quiet) as bar:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with ProgressBar(*columns, TextColumn("{task.fields[counts]}"), console=console, disable=hidden) as bar:
         task = bar.add_task(operation.command_type, total=operation.size, counts="")
         while True:
             progress = ledger.operations.progress(operation.id)
@@ -83,4 +86,4 @@ def _live_line(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     with Console(stderr=True).status("") as line:
-        yield line.update
+        yield lambda words: line.update(Text(words))

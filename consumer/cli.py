@@ -140,7 +140,8 @@ def queue(
         return
     table = Table("id", "type", "state", "received", "outcome", title=f"{len(rows)} commands")
     for row in rows:
-        table.add_row(row["id"], row["type"], row["state"], row["received_at"], row["outcome"] or "")
+        words = (row["id"], row["type"], row["state"], row["received_at"], row["outcome"])
+        table.add_row(*(Text(_printable(word or "")) for word in words))
     Console().print(table)
 
 

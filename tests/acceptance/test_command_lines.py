@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,9 @@ from broker.contract.messages import Origin, PendingReversal, Status
 from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
 from broker.server_process import open_ledger
+from consumer.command_store import DiskCommandStore
 from tests.acceptance.conftest import Program
-from tests.makers import result
+from tests.makers import NOW, command, result
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +153,25 @@ def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
     assert program.process.wait(20) == 0
     with EmbeddedMosquitto(port):
         pass
+
+
+def test_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
+    with closing(open_ledger(f"sqlite:///{tmp_path}/ledger.db")) as ledger:
+        ledger.record_status(Status("web-01", True, "0", "i", "b", "g", running_command="[/b]", last_error="[red]"))
+    sent = run("send", "web-[a0]*", "[/x]", "--wait", "0.1")
+    assert sent.returncode == 5
+    assert "[/x] for web-[a0]*" in sent.stdout
+    assert run("send", "web-01", "[/x]", "--wait", "0.1").returncode == 5
+    listed = [run(*words.split(), COLUMNS="150").stdout for words in ("operation list", "commands", "agents")]
+    assert [word in text for word, text in zip(("web-[a0]*", "[/x]", "[red]"), listed, strict=True)] == [True] * 3
+
+
+def test_the_queue_shows_what_others_wrote_as_it_is(run: Run, tmp_path: Path) -> None:
+    with closing(DiskCommandStore.open(tmp_path, now=lambda: NOW)) as store:
+        store.store_command(command("[/i]\x1b[2J", command_type="[/x]"), NOW)
+    shown = run("queue", "--state", str(tmp_path), program="consumer", COLUMNS="150").stdout
+    assert "[/i]\N{REPLACEMENT CHARACTER}[2J" in shown
+    assert "[/x]" in shown
 
 
 def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.commands.restart_agent import RestartAgentData
 from broker.contract.commands.set_group import SetGroupData
 from broker.contract.messages import JsonObject
@@ -314,3 +315,9 @@ def test_groups_are_seen_as_soon_as_they_are_set_and_an_unreadable_file_is_none(
     assert shown.current == ("web",)
     write_durably(tmp_path / "groups.json", b"{")
     assert shown.current is None
+
+
+def test_the_groups_configuration_is_asked_for_by_the_result() -> None:
+    done = execute("fetch-config", {}, context())
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, FetchConfigData("group-configuration"))

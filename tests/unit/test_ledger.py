@@ -224,14 +224,14 @@ def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: 
     ledger.record_status(status())
     command = add(ledger)
     assert ledger.request_cancel(command.id).cancel_requested
-    assert ledger.take_due_cancels() == [("web-01", command.id)]
-    assert ledger.take_due_cancels() == []
+    assert ledger.take_due_cancels(9) == [("web-01", command.id)]
+    assert ledger.take_due_cancels(9) == []
     clock.turn(LONG_AFTER)
     ledger.make_overdue_due()
-    assert ledger.take_due_cancels() == [("web-01", command.id)]
+    assert ledger.take_due_cancels(9) == [("web-01", command.id)]
     ledger.record_feedback("web-01", [result(command)])
     assert not ledger.request_cancel(command.id).cancel_requested
-    assert ledger.take_due_cancels() == []
+    assert ledger.take_due_cancels(9) == []
 
 
 def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Origin
-from broker.ledger import Ledger
+from broker.ledger import Ledger, LedgerError
 from broker.migrations import SCHEMA_VERSION
 from tests.fakes.clock import TurnedClock
 from tests.makers import command, result
@@ -59,6 +59,23 @@ def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
             (None,),
         ]
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(SCHEMA_VERSION,)]
+
+
+def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
+    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+        connection.commit()
+    with pytest.raises(LedgerError, match="The ledger has schema 99"):
+        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+
+
+def test_a_step_that_fails_leaves_the_ledger_as_it_was(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ALTER TABLE commands ADD COLUMN outcome TEXT")
+    with pytest.raises(LedgerError, match="duplicate column name: outcome"):
+        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+    assert "operation_id" not in shape_of(database)["commands"][0]
 
 
 def test_an_older_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ import pytest
 from broker.contract.commands import COMMAND_TYPES
 from broker.types_catalogue import known_command_types, members_in_words, summary_of, type_json
 
-BrokenPackage = Callable[[str], None]
+BrokenPackage = Callable[..., None]
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BrokenPackage:
-    def install(value: str) -> None:
+    def install(value: str, name: str = "rotate-logs") -> None:
         info = tmp_path / "plug_in-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[agent_command_manager.command_types]\nrotate-logs = {value}\n")
+        (info / "entry_points.txt").write_text(f"[agent_command_manager.command_types]\n{name} = {value}\n")
         monkeypatch.syspath_prepend(tmp_path)
 
     return install
@@ -41,6 +41,27 @@ def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage
     assert len(warnings) == 1
     assert "'rotate-logs'" in warnings[0]
     assert says in warnings[0]
+
+
+def test_a_package_cannot_take_the_name_of_a_type(package: BrokenPackage) -> None:
+    package("rotate_logs.contract:COMMAND_TYPE", "stop-agent")
+    types, warnings = known_command_types()
+    assert types == COMMAND_TYPES
+    assert "there is a type of this name" in warnings[0]
+
+
+def test_what_is_no_dataclass_is_refused_and_a_reason_is_one_line(
+    package: BrokenPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from broker.contract.commands import CommandType\nNUMBER = CommandType(int, int)\n"
+    (tmp_path / "acm_wrong.py").write_text(code + "def __getattr__(name): raise RuntimeError('on\\nfire')\n")
+    package("acm_wrong:NUMBER")
+    assert "must be dataclasses" in known_command_types()[1][0]
+    (tmp_path / "plug_in-1.0.dist-info" / "entry_points.txt").write_text(
+        "[agent_command_manager.command_types]\nrotate-logs = acm_wrong:MISSING\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert known_command_types()[1] == ["The command type 'rotate-logs' (acm_wrong:MISSING) cannot be loaded: on fire."]
 
 
 @pytest.mark.parametrize("name", COMMAND_TYPES)
