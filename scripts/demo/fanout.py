@@ -14,6 +14,20 @@ def show_fanout(stage: Stage, url: str) -> None:
         run_tool("broker", "group", "add", "edge", *_MORE)
         run_tool("broker", "send", "--group", "edge", "restart-agent", "--wait", "40")
         run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--wait", "40")
+        console.rule("[bold]A group's configuration, for an agent that joins it later[/bold]", align="left")
+        file = stage.directory / "limits.json"
+        file.write_text('{"cpu": 0.5}')
+        run_tool("broker", "group", "configure", "edge", str(file))
+        run_tool("broker", "send", "web-01", "set-group", 'groups=["edge"]', "--wait", "40")
+        wait_for(lambda: "web-01" in tool("broker", "group", "list")["edge"], "the server to hear of the group")
+        run_tool("broker", "send", "web-01", "fetch-config", "--wait", "40")
+        wait_for(lambda: _applied("web-01"), "the configuration that the server sends of itself")
+        run_tool("broker", "show", _applied("web-01"))
+
+
+def _applied(agent: str) -> str | None:
+    rows = tool("broker", "commands", "--agent", agent, "--state", "completed")
+    return next((row["id"] for row in rows if row["type"] == "apply-centralized-configuration"), None)
 
 
 @contextmanager

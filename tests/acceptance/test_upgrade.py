@@ -75,9 +75,10 @@ class Machine:
         launcher = [str(self.root / "acm-agent"), "run", "--config", str(self.config)]
         return self.site._start(AGENT, launcher, **environment)
 
-    def send(self, package: Path, **parameters: Any) -> str:
+    def send(self, package: Path, *, sha256: str | None = None, **parameters: Any) -> str:
         content = package.read_bytes()
-        named = {"url": f"file://{package}", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        sha256 = sha256 or hashlib.sha256(content).hexdigest()
+        named = {"url": f"file://{package}", "sha256": sha256, "size": len(content)}
         return self._ledger.add_command(AGENT, "upgrade-agent", {"package": named, **parameters}, self._origin).id
 
     def result(self, command_id: str) -> JsonObject:
@@ -140,7 +141,7 @@ def test_a_new_version_that_does_not_prove_itself_is_rolled_back(site: Site, mac
     result = machine.result(machine.send(machine.pack(lonely, "1.1.0")))
     assert result["message"] == (
         "Version 1.1.0 was tried and rolled back: it did not prove itself in time: there is no connection to the "
-        "broker (No connection to 127.0.0.1:1); version 1.0.0 runs again."
+        "broker (No connection to 127.0.0.1:1: Connection refused); version 1.0.0 runs again."
     )
     assert (result["code"], result["data"]["running"]) == ("failed", "1.0.0")
 
