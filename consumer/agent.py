@@ -109,83 +109,100 @@ class Agent:
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
-        clock, table = SystemClock(), handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
+        self._clock, self._lane, self._observer = SystemClock(), _Threads(), observer or LogObserver()
         self._stopping = threading.Event()
         self._connected = threading.Event()
-        self._store = DiskCommandStore.open(Path(config.state), now=clock.now)
-        self._service = service or build_service(config, clock)
-        observer, lane = observer or LogObserver(), _Threads()
-        responses = ActiveResponses(
-            config.active_response,
-            Path(config.state) / DIRECTORY,
-            clock,
-            observer,
-            boot_id=boot_id(),
-            lane=lane,
-            wake=lambda: self._connection.wake(),
-        )
-        types = tuple(sorted(table))
-        board = StatusBoard(
-            config,
-            self._store,
-            self._service,
-            clock,
-            incarnation=self.incarnation,
-            supported_types=types,
-            responses=responses,
-        )
-        board.last_error = self._store.damage or plug_ins.problem
-        if plug_ins.problem:
-            _log.error("plug_in_refused", reason=plug_ins.problem)
-        topics = Topics(config.topic_prefix)
-        enrolments = Enrolments(Path(config.state))
-        enrolment = enrolments.current()
-        self._connection = MqttConnection(
-            config.broker,
-            config.agent,
-            will=(topics.of(config.agent, Channel.STATUS), encode([board.current(None, online=False)])),
-            subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
-            on_connect=self._connected.set,
-            tls=enrolment.tls if enrolment is not None else None,
-        )
-        self._relocation = Relocation(
-            enrolments,
-            self._store,
-            self._connection,
-            clock,
-            observer,
-            incarnation=self.incarnation,
-            home=(config.broker, config.topic_prefix),
-        )
+        table = handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
+        self._store = DiskCommandStore.open(Path(config.state), now=self._clock.now)
+        self._service = service or build_service(config, self._clock)
+        self._enrolments = Enrolments(Path(config.state))
+        self._responses = self._build_responses()
+        self._board = self._build_board(tuple(sorted(table)), plug_ins.problem)
+        topics, enrolment = Topics(config.topic_prefix), self._enrolments.current()
+        self._connection = self._build_connection(topics, enrolment)
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
-        chores: list[Chore] = [responses.chore, self._relocation]
-        if isinstance(self._service, ChildService):
-            chores.append(self._service)
-        if enrolment is not None:
-            chores.append(self._renewal(enrolments, enrolment, board))
+        self._relocation = self._build_relocation()
         around = Surroundings(
             self._store,
             self._comms,
             self._service,
-            clock,
-            lane,
+            self._clock,
+            self._lane,
             self._connection.wake,
-            chores=chores,
-            observer=observer,
-            responses=responses,
+            chores=self._chores(enrolment),
+            observer=self._observer,
+            responses=self._responses,
             origins=origins or {},
             relocation=self._relocation,
         )
-        self._core = AgentCore(config, around, board, table, incarnation=self.incarnation, restarted_by=restarted_by)
+        self._core = AgentCore(
+            config, around, self._board, table, incarnation=self.incarnation, restarted_by=restarted_by
+        )
 
-    def _renewal(self, enrolments: Enrolments, enrolment: Enrolment, board: StatusBoard) -> Renewal:
+    def _build_responses(self) -> ActiveResponses:
+        return ActiveResponses(
+            self.config.active_response,
+            Path(self.config.state) / DIRECTORY,
+            self._clock,
+            self._observer,
+            boot_id=boot_id(),
+            lane=self._lane,
+            wake=lambda: self._connection.wake(),
+        )
+
+    def _build_board(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBoard:
+        board = StatusBoard(
+            self.config,
+            self._store,
+            self._service,
+            self._clock,
+            incarnation=self.incarnation,
+            supported_types=types,
+            responses=self._responses,
+        )
+        board.last_error = self._store.damage or plug_in_problem
+        if plug_in_problem:
+            _log.error("plug_in_refused", reason=plug_in_problem)
+        return board
+
+    def _build_connection(self, topics: Topics, enrolment: Enrolment | None) -> MqttConnection:
+        config = self.config
+        return MqttConnection(
+            config.broker,
+            config.agent,
+            will=(topics.of(config.agent, Channel.STATUS), encode([self._board.current(None, online=False)])),
+            subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
+            on_connect=self._connected.set,
+            tls=enrolment.tls if enrolment is not None else None,
+        )
+
+    def _build_relocation(self) -> Relocation:
+        return Relocation(
+            self._enrolments,
+            self._store,
+            self._connection,
+            self._clock,
+            self._observer,
+            incarnation=self.incarnation,
+            home=(self.config.broker, self.config.topic_prefix),
+        )
+
+    def _chores(self, enrolment: Enrolment | None) -> list[Chore]:
+        chores: list[Chore] = [self._responses.chore, self._relocation]
+        if isinstance(self._service, ChildService):
+            chores.append(self._service)
+        if enrolment is not None:
+            chores.append(self._build_renewal(enrolment))
+        return chores
+
+    def _build_renewal(self, enrolment: Enrolment) -> Renewal:
         def use(tls: TlsFiles) -> None:
             self._connection.tls = tls
 
         def tell(error: str) -> None:
-            board.last_error = error
+            self._board.last_error = error
 
-        return Renewal(enrolments, enrolment, SystemClock(), use=use, tell=tell, waits=growing_waits)
+        return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, waits=growing_waits)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
