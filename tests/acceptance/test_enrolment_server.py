@@ -118,6 +118,34 @@ def test_an_agents_way_from_token_to_revocation(place: Place) -> None:
     assert "enrolment_server_stopped" in program.log.read_text()
 
 
+def test_acm_agent_enrols_with_it_once_a_token(place: Place) -> None:
+    place.acm("ca", "init")
+    place.acm("ca", "server-certificate", "127.0.0.1")
+    place.serve()
+    token = place.acm("token", "create", "web-01")["token"]
+    done = [enroll(place, token, "web-01", "state"), enroll(place, token, "web-01", "state")]
+    assert [once.returncode for once in done] == [0, 0], done
+    enrolled, again = (json.loads(once.stdout) for once in done)
+    assert (enrolled["broker"], enrolled["enrolment_id"]) == (BROKER, again["enrolment_id"])
+    assert [row["id"] for row in place.acm("ca", "list", "--agent", "web-01")] == [enrolled["enrolment_id"]]
+    other_key = enroll(place, token, "web-01", "elsewhere")
+    assert_one_sentence(other_key, 1, "another key")
+    stranger = enroll(place, place.acm("token", "create", "web-02")["token"], "web-01", "elsewhere")
+    assert_one_sentence(stranger, 1, "The token is not for 'web-01'")
+
+
+def enroll(place: Place, token: str, agent: str, state: str) -> subprocess.CompletedProcess[str]:
+    words = ["--server", place.url, "--token", "-", "--agent", agent, "--state", str(place.directory / state)]
+    return subprocess.run(
+        [sys.executable, "-m", "consumer", "enroll", *words, "--json"],
+        cwd=ROOT,
+        input=token + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def test_a_running_server_lists_what_was_revoked_elsewhere(place: Place) -> None:
     place.acm("ca", "init")
     place.acm("ca", "server-certificate", "127.0.0.1")
