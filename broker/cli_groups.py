@@ -75,9 +75,9 @@ def configure(
 ) -> None:
     """Make a file the group's configuration and send it to its members; fetch-config sends it to one again."""
     with open_ledger_of(config, ledger) as opened:
+        target = resolve_target(opened, None, group, everyone=False, allow_unknown=False)
         artifact = opened.blobs.put(file)
         opened.groups.configure(group, artifact)
-        target = resolve_target(opened, None, group, everyone=False, allow_unknown=False)
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
         operation = opened.add_operation(
             target.agents, target.words, "apply-centralized-configuration", parameters, origin_of_user()

@@ -27,6 +27,8 @@ class Database:
             self._engine = sa.create_engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
+        except ValueError:  # its text may quote the password
+            raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)

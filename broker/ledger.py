@@ -261,6 +261,8 @@ class Ledger:
         """
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
+            if not status.online:  # a last will was written when the process began, and may tell of old groups
+                status = replace(status, groups=_groups_in(before.status))
             self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
             if status.groups is not None and status.groups != _groups_in(before.status):

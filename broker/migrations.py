@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import sqlalchemy as sa
 
+from broker.contract.states import Outcome
 from broker.errors import LedgerError
 
 __all__ = ["SCHEMA_VERSION", "bring_up_to_date"]
@@ -34,7 +35,7 @@ def _add_operations(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE commands ADD COLUMN operation_id VARCHAR(36)"))
     connection.execute(sa.text("ALTER TABLE commands ADD COLUMN outcome VARCHAR(8)"))
     connection.execute(sa.text("CREATE INDEX commands_of_operation ON commands (operation_id)"))
-    connection.execute(sa.text("CREATE INDEX commands_of_agent ON commands (agent, state)"))
+    connection.execute(sa.text("CREATE INDEX IF NOT EXISTS commands_of_agent ON commands (agent, state)"))
     _tell_outcomes(connection)
 
 
@@ -44,7 +45,9 @@ def _tell_outcomes(connection: sa.Connection) -> None:
     tell = sa.text("UPDATE commands SET outcome = :outcome WHERE id = :id")
     last = ""
     while rows := connection.execute(some, {"last": last}).all():
-        outcomes = [{"id": row.id, "outcome": msgspec.json.decode(row.result)["outcome"]} for row in rows]
+        outcomes = [
+            {"id": row.id, "outcome": msgspec.json.decode(row.result).get("outcome", Outcome.ERROR)} for row in rows
+        ]
         connection.execute(tell, outcomes)
         last = rows[-1].id
 

@@ -80,8 +80,11 @@ def parse_url(url: str) -> BrokerAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise MqttError(f"The broker's URL cannot be read: {error}; write mqtt://HOST:PORT.") from None
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # its text may quote the password
+        raise MqttError(
+            "The broker's URL cannot be read: write mqtt://HOST:PORT, and special characters of a password as %XX."
+        ) from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/") or port == 0:
         raise MqttError("The broker's URL must look like mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT.")
     return BrokerAddress(

@@ -100,7 +100,7 @@ def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:
     """Return the outcomes that a server of an earlier version, still at work, wrote into the results alone."""
     done = (COMMANDS.c.operation_id == operation_id, COMMANDS.c.result.is_not(None), COMMANDS.c.outcome.is_(None))
     return [
-        msgspec.json.decode(result)["outcome"]
+        msgspec.json.decode(result).get("outcome", Outcome.ERROR)
         for result in connection.scalars(sa.select(COMMANDS.c.result).where(*done))
     ]
 

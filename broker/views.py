@@ -144,7 +144,7 @@ def _outcome(row: LedgerRow) -> Text:
 def _colour(row: LedgerRow) -> str:
     if row.result is None:
         return _OPEN
-    return _GOOD if row.result["outcome"] == Outcome.SUCCESS else _BAD
+    return _GOOD if row.result.get("outcome") == Outcome.SUCCESS else _BAD
 
 
 def _text(value: Any) -> str:

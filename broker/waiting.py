@@ -48,7 +48,7 @@ def judge(row: LedgerRow, wait_s: float) -> None:
             f"No result after {wait_s:g} s: the command is {row.state}. It stays so until it is completed; "
             f"look with `acm show {row.command.id}`."
         )
-    if row.result["outcome"] != Outcome.SUCCESS:
+    if row.result.get("outcome") != Outcome.SUCCESS:
         raise CommandFailed(f"{row.command.type} on {row.agent} ended in an error ({row.result.get('code')}).")
 
 

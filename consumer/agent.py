@@ -202,7 +202,10 @@ class Agent:
         def tell(error: str) -> None:
             self._board.last_error = error
 
-        return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, waits=growing_waits)
+        def paused() -> bool:
+            return self._relocation.under_way
+
+        return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, paused=paused, waits=growing_waits)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""

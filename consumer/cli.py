@@ -199,6 +199,7 @@ def enroll(
     as_json: JsonOption = False,
 ) -> None:
     """Get a certificate in the agent's name by a one-time token. Safe to repeat; the agent must not be running."""
+    _configure_logs("warning")
     name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
     text = sys.stdin.readline() if token == _FROM_STDIN else token
     clock = SystemClock()

@@ -27,6 +27,7 @@ from broker.contract.messages import (
     wire_members,
 )
 from broker.contract.seed_forms import is_seed_form, read_seed_form, unknown_field_notes
+from broker.contract.states import FeedbackKind
 from broker.errors import BrokerError
 
 __all__ = [
@@ -188,6 +189,8 @@ def _feedback(item: Any, where: str) -> Feedback:
     if feedback.command_id is not None:
         _check_name(feedback.command_id, f"{where}.command_id")
     _check_sequence(feedback.sequence, where)
+    if feedback.kind is FeedbackKind.RESULT and feedback.outcome is None:
+        raise DecodeError(f"The result at `{where}` has no outcome.")
     if feedback.expected is not None:
         _check_at_least(1, feedback.expected, f"{where}.expected")
     return feedback

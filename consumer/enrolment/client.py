@@ -94,7 +94,7 @@ class EnrolmentClient:
                 client.stream(method, self.server + path, json=body, headers=plain) as response,
             ):
                 content = self._read(response)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise EnrolmentError(f"{self._name} cannot be reached: {str(error) or type(error).__name__}.") from error
         return self._answer(response.status_code, content, kind)
 

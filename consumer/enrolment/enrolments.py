@@ -100,7 +100,10 @@ class Enrolments:
 
     def current(self) -> Enrolment | None:
         """Return the enrolment that the agent lives by, if it is enrolled."""
-        return self._at(self._link.resolve()) if self._link.is_symlink() else None
+        try:
+            return self._at(self._link.resolve()) if self._link.is_symlink() else None
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def key_for(self, token: str) -> Ed25519PrivateKey:
         """Return the key of an attempt with this token (its hash), made durable before it is used."""

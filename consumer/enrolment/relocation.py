@@ -72,10 +72,16 @@ class Relocation:
         self._due = 0.0
         self._lock = threading.Lock()
         self._closed = False
+        self._trying = False
         self._decided: Attempt | None = None
         found = enrolments.attempt()
         if found is not None and found.state is AttemptState.CARRIED:
             self._decide(found)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an enrolment is being tried out, or is decided: the current one must not change beside it."""
+        return self._trying or self._decided is not None
 
     @property
     def holds(self) -> bool:
@@ -92,10 +98,12 @@ class Relocation:
 
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
         """Let the enrolment carry a result; see consumer.ports.Relocation."""
+        self._trying = True
         self._connection.stop(last_will=True)  # for as long as the trial takes, the agent is offline there
         try:
             Trial(enrolment, self._store.store_generation, self._incarnation, self._clock).run(deadline, cancelled)
         finally:
+            self._trying = False
             with self._lock:
                 if not self._closed:
                     self._connection.start()
@@ -120,13 +128,16 @@ class Relocation:
             self._enrolments.make_current(attempt.name)
             self._enrolments.record(replace(attempt, state=AttemptState.COMMITTED))
             self._observer.reached("enroll-agent.committed")
-            self._enrolments.keep_only(attempt.name)
         except EnrolmentError as error:
             _log.error("enrolment_not_changed", reason=str(error))
             self._due = now + _RETRY_S
             return
         self.moved_by = attempt.command_id
         _log.info("enrolment_changed", server=attempt.grant.server, broker=attempt.grant.broker)
+        try:
+            self._enrolments.keep_only(attempt.name)
+        except EnrolmentError as error:
+            _log.warning("old_enrolment_not_removed", reason=str(error))
 
     def next_due(self) -> float | None:
         """Return None: it looks on every turn, and what it waits for is an ack."""

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +26,8 @@ class Renewal:
     """A consumer.ports.Chore. The server is asked on a thread of its own; what came of it is taken in by `step`.
 
     `use` is told the files of each new certificate, `tell` why a renewal failed, in one sentence. One that failed is
-    tried again after growing waits, for as long as it takes.
+    tried again after growing waits, for as long as it takes. While `paused`, as in the midst of an `enroll-agent`,
+    nothing is asked and no answer taken in. A renewal changes no address: only what was tried out may do that.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Renewal:
         *,
         use: Callable[[TlsFiles], None],
         tell: Callable[[str], None],
+        paused: Callable[[], bool],
         waits: Callable[[], Iterator[float]],
     ) -> None:
         self._enrolments = enrolments
@@ -43,6 +46,7 @@ class Renewal:
         self._clock = clock
         self._use = use
         self._tell = tell
+        self._paused = paused
         self._new_waits = waits
         self._waits = waits()
         self._again_at = 0.0
@@ -51,6 +55,8 @@ class Renewal:
 
     def step(self) -> None:
         """Ask for a new certificate when it is time, and take in the answer when it is there."""
+        if self._paused():
+            return
         if self._asking:
             self._take_answer()
         elif self._clock.now() >= self._enrolment.grant.renew_at and self._clock.monotonic() >= self._again_at:
@@ -89,7 +95,9 @@ class Renewal:
             self._tell(f"The certificate, which ends at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
 
     def _take_up(self, granted: Granted, key: Ed25519PrivateKey) -> None:
-        before, now = self._enrolment, self._enrolments.add(granted, key)
+        before = self._enrolment
+        home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
+        now = self._enrolments.add(replace(granted, grant=home), key)
         self._enrolments.make_current(now.directory.name)
         self._enrolment = now
         self._waits = self._new_waits()

@@ -273,7 +273,13 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tri
     used: list[Any] = []
     told: list[str] = []
     clock = LaterClock()
-    renewal = Renewal(enrolments, before, clock, use=used.append, tell=told.append, waits=growing_waits)
+    moves = [True]
+    renewal = Renewal(
+        enrolments, before, clock, use=used.append, tell=told.append, paused=lambda: moves[0], waits=growing_waits
+    )
+    clock.later = 2410.0
+    renewal.step()
+    moves[0] = False
     clock.later = 2390.0
     renewal.step()
     assert server.asked.count("/v1/renew") == 0
@@ -283,6 +289,7 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tri
     assert "was not renewed" in told[0]
     assert enrolments.current() == before
     server.change = lambda answer: answer
+    server.broker = "mqtts://typo.example"
     clock.later += 300.0
     wait_for(lambda: renewal.step() or used, "the renewal")
     now = enrolments.current()
@@ -290,5 +297,6 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tri
     assert used == [now.tls]
     assert now.tls.key.read_bytes() != old_key
     assert not before.directory.exists()
+    assert now.grant.broker == before.grant.broker, "an address that nobody has tried out was taken over"
     assert enrolments.granted_for(before.grant.token, server.url, clock.now()) == now
     assert enrolments.granted_for(before.grant.token, server.url, now.grant.not_after) is None

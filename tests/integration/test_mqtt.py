@@ -293,7 +293,18 @@ def test_url_with_all_its_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:1883", "http://h:1", "mqtt://", "mqtt://h:0", "mqtt://h:99999", "mqtt://u:secret@h:x"]
+    "url",
+    [
+        "",
+        "localhost:1883",
+        "http://h:1",
+        "mqtt://",
+        "mqtt://h:0",
+        "mqtt://h:99999",
+        "mqtt://u:secret@h:x",
+        "mqtt://u:secret#x@h",
+        "mqtt://a..b",
+    ],
 )
 def test_a_bad_url_is_refused_in_one_sentence_without_its_password(url: str) -> None:
     with pytest.raises(MqttError, match="URL") as refused:

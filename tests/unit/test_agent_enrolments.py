@@ -143,6 +143,18 @@ def decided(enrolments: Enrolments, add: Add) -> Attempt:
     return Attempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
 
 
+def test_nothing_is_renewed_beside_a_move(
+    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
+    assert not relocation.under_way
+    relocation.leave_for(attempt)
+    assert relocation.under_way
+    relocation.step()
+    assert relocation.moved_by == "a"
+    assert relocation.under_way
+
+
 def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
     enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
@@ -299,5 +311,7 @@ def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     original = {"action": {"name": "enroll-agent", "args": {"token": TOKEN}}, "more": [TOKEN, 1]}
     shown = mask_secrets(ASKED, original)
     assert shown == {"action": {"name": "enroll-agent", "args": {"token": "********"}}, "more": ["********", 1]}
+    misspelt: Command = replace(ASKED, type="enrollAgents")
+    assert mask_secrets(misspelt, original) == shown
     other: Command = replace(ASKED, type="restart-agent")
     assert mask_secrets(other, original) is original

@@ -33,7 +33,7 @@ from broker.contract.messages import (
     Origin,
     Sequence,
 )
-from broker.contract.states import FeedbackKind
+from broker.contract.states import FeedbackKind, Outcome
 
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -226,7 +226,7 @@ def test_the_deepest_command_can_be_stored_and_echoed(feedback: Callable[..., Fe
 def feedback() -> Callable[..., Feedback]:
     def make(**changes: Any) -> Feedback:
         known = {"agent": "a", "store_generation": "g", "incarnation": "i", "status": "completed", "message": "m"}
-        return Feedback(kind=FeedbackKind.RESULT, **(known | changes))
+        return Feedback(kind=FeedbackKind.RESULT, **(known | {"outcome": Outcome.SUCCESS} | changes))
 
     return make
 
@@ -239,6 +239,7 @@ def feedback() -> Callable[..., Feedback]:
         ({"sequence": Sequence(1, 0)}, r"\$\.sequence\.number"),
         ({"finished_at": datetime(2026, 3, 1)}, r"\$\.finished_at"),
         ({"kind": "other"}, r"\$\.kind"),
+        ({"outcome": None}, r"The result at `\$` has no outcome"),
     ],
 )
 def test_bad_feedback_is_refused(feedback: Callable[..., Feedback], changes: dict[str, Any], path: str) -> None:

@@ -61,6 +61,13 @@ def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(SCHEMA_VERSION,)]
 
 
+def test_an_older_ledger_may_have_the_index_of_its_agents_already(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE INDEX commands_of_agent ON commands (agent, state)")
+        connection.commit()
+    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+
+
 def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
     Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
     with closing(sqlite3.connect(database)) as connection:

@@ -214,6 +214,16 @@ def test_whom_nobody_can_mean(
         resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False)
 
 
+def test_a_last_will_changes_no_groups(ledger: Ledger) -> None:
+    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
+    ledger.record_status(said)
+    ledger.groups.add("extra", ["web-01"])
+    for will in (("a",), None):
+        ledger.record_status(replace(said, online=False, groups=will))
+        ledger.record_status(said)
+    assert ledger.groups.all() == {"b": ["web-01"], "extra": ["web-01"]}
+
+
 @pytest.fixture
 def configuration(ledger: Ledger, tmp_path: Path) -> Artifact:
     file = tmp_path / "sensor.toml"

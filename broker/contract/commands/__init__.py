@@ -1,5 +1,6 @@
 """The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
@@ -26,11 +27,15 @@ from broker.errors import BrokerError
 __all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "mask_secrets", "parse_parameters"]
 
 _MASK = "********"
+_TELLING_NAME = re.compile(r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class CommandType:
-    """The dataclasses of a command's parameters and of its result's data. `secrets` names parameters never shown."""
+    """The dataclasses of a command's parameters and of its result's data.
+
+    `secrets` names parameters that are never shown. Of a type outside the table those with telling names are not.
+    """
 
     parameters: type
     data: type
@@ -81,9 +86,15 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
 
 def mask_secrets(command: Command, document: Any) -> Any:
     """Return the JSON `document`, which tells of this command, with the command's secret parameters masked."""
-    names = COMMAND_TYPES[command.type].secrets if command.type in COMMAND_TYPES else frozenset()
-    secrets = {value for name, value in command.parameters.items() if name in names and isinstance(value, str)}
+    secrets = {
+        value for name, value in command.parameters.items() if isinstance(value, str) and _is_secret(command, name)
+    }
     return _without(document, secrets) if secrets else document
+
+
+def _is_secret(command: Command, name: str) -> bool:
+    kind = COMMAND_TYPES.get(command.type)
+    return name in kind.secrets if kind else _TELLING_NAME.search(name) is not None
 
 
 def _without(value: Any, secrets: set[str]) -> Any:
