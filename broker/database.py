@@ -32,8 +32,12 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
-        with self.transaction() as connection:
-            bring_up_to_date(connection, metadata)
+        try:
+            with self.transaction() as connection:
+                bring_up_to_date(connection, metadata)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the database connections back."""

@@ -130,6 +130,7 @@ class Agent:
             self._lane,
             self._connection.wake,
             chores=self._chores(enrolment),
+            stopping=self._stopping,
             observer=self._observer,
             responses=self._responses,
             origins=origins or {},
@@ -188,12 +189,12 @@ class Agent:
         )
 
     def _chores(self, enrolment: Enrolment | None) -> list[Chore]:
-        chores: list[Chore] = [self._responses.chore, self._relocation]
+        chores: list[Chore] = [self._responses.chore]
         if isinstance(self._service, ChildService):
             chores.append(self._service)
         if enrolment is not None:
             chores.append(self._build_renewal(enrolment))
-        return chores
+        return [*chores, self._relocation]
 
     def _build_renewal(self, enrolment: Enrolment) -> Renewal:
         def use(tls: TlsFiles) -> None:
@@ -206,6 +207,11 @@ class Agent:
             return self._relocation.under_way
 
         return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, paused=paused, waits=growing_waits)
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether `stop` was called, if only after a command had asked for the process to be replaced."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""

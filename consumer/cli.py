@@ -115,7 +115,7 @@ def run(
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
     with _stopped_by_signals(restarting):
         replacement = restarting.run()
-    if replacement is not None and not watched:
+    if replacement is not None and not watched and not restarting.told_to_stop:
         replace_process(replacement)
 
 

@@ -1,6 +1,7 @@
 """The agent between the wire and the handlers, driven by calls: it owns no thread, no socket and no signal."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Surroundings:
     lane: Lane
     wake: Callable[[], None]
     chores: Listing[Chore] = ()
+    stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     responses: ActiveResponses | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class AgentCore:
                 config,
                 incarnation,
                 restarted_by,
+                stopping=around.stopping,
                 observer=around.observer,
                 blobs=self._blobs,
                 responses=around.responses,
@@ -149,7 +152,8 @@ class AgentCore:
             self._comms.publish_status(status)
         if self._clock.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = self._clock.monotonic() + _HOUSEKEEPING_S
-            self._store.drop_expired(self._clock.now())
+            with contextlib.suppress(StoreFull):  # in an hour there may be room
+                self._store.drop_expired(self._clock.now())
             drop_stale_files(self._partial_files, self._clock.now())
 
     def say_goodbye(self) -> None:

@@ -154,8 +154,8 @@ class Program:
         kept = self._stdout.kept
         self._pump(lambda: b"\n" in kept or self._stdout.truncated)
         line, found, rest = bytes(kept).partition(b"\n")
-        if not found:
-            if self._stdout.truncated:
+        if not found or self._overdue:  # what it says while it is being ended gets no answer
+            if self._stdout.truncated and not self._overdue:
                 raise ProgramError(f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.")
             return None
         kept[:] = rest

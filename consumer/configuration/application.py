@@ -29,6 +29,7 @@ __all__ = ["Application"]
 
 _log = structlog.get_logger(__name__)
 _RELOADED = "The service was reloaded and runs well."
+_STOP_IS_SEEN_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
 _STOPPED = "The service does not run; it reads the configuration when it starts."
 
 
@@ -108,10 +109,16 @@ class Application:
                 note = _RELOADED if context.config.configuration.reload != "none" else ""
         except (ConsumerError, OSError) as error:
             self._keep_output(error)
+            self._leave_to_next_agent()
             code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
             return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
         self._reached("checked")
         return self._settle(replace(journal, note=note))
+
+    def _leave_to_next_agent(self) -> None:
+        """Where the agent is being stopped its service may be too, and nothing can be judged: the journal goes on."""
+        if self._context.stopping.wait(_STOP_IS_SEEN_S):
+            raise CentralizedConfigurationError("The agent was stopped before the service had shown that it runs well.")
 
     def _roll_back(self, journal: Journal) -> Result:
         """Make the previous generation, or none, active again and let the service read it."""

@@ -52,6 +52,7 @@ def prepare(
         )
         journal = _begun(record, context, generations, staging)
         generations.add(staging.files, record)
+        _refuse_if_over(context)  # to make it durable may have taken long; the next prune removes it
         return journal
 
 

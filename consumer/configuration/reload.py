@@ -92,6 +92,11 @@ class Reloader:
             trouble = trouble and self._trouble(within, trouble)
         if trouble is not None:
             raise trouble
+        if reloaded.running and within.deadline < begun + self.settings.grace_s:
+            raise CentralizedConfigurationError(
+                "The command's time was over before the service had been watched for the whole grace; "
+                "give it a longer timeout."
+            )
 
     def _refuse_death(self, reloaded: ServiceState) -> None:
         now = self.service.state()

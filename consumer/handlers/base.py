@@ -70,11 +70,13 @@ def _unknown() -> str:
 class Context:
     """What a handler may use.
 
-    `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set.
-    `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps what must
-    outlive the process below `state`, in a place of its own, and tells the `observer` of its steps. `responses` is None
-    where an agent is put together without active responses. `origins` says by dotted name where the values of `config`
-    come from that are not defaults, as far as that is known.
+    `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set. Once
+    `stopping` is set the agent ends: what a handler returns from then on is lost, and the next start sees to its
+    command. `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps
+    what must outlive the process below `state`, in a place of its own, and tells the `observer` of its steps.
+
+    `responses` is None where an agent is put together without active responses. `origins` says by dotted name where the
+    values of `config` come from that are not defaults, as far as that is known.
     `unproved` says what this process has not shown yet of an agent's work, after a colon; None: it connects, stores and
     answers.
     """
@@ -86,6 +88,7 @@ class Context:
     restarted_by: str | None = None
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     blobs: Blobs | None = None
     responses: ActiveResponses | None = None

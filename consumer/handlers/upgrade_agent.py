@@ -58,6 +58,10 @@ class _Upgrade:
         return cls(installation, running, context)
 
     def run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
+        with self.installation.upgraded_once():
+            return self._run(command, parameters)
+
+    def _run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
         config, installation = self.context.config.upgrade, self.installation
         if installation.on_trial:
             raise UpgradeError("Another version is on trial; send the command again when that is over.")

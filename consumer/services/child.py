@@ -107,8 +107,11 @@ class ChildService:
             child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
         except OSError as error:
             raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
-        self._trace.write(child.pid)
         self._current = _Incarnation(child, uuid.uuid4().hex)
+        try:
+            self._trace.write(child.pid)
+        except OSError as error:  # only an agent that is killed will miss it
+            _log.warning("service_trace_not_written", reason=str(error))
 
     def _orphan_is_gone(self, deadline: float = float("inf")) -> bool:
         """End the child of a killed agent, step by step: TERM, then KILL after the grace or at the deadline."""
@@ -143,9 +146,12 @@ class ChildService:
 
     def _watch_settle(self, deadline: float) -> None:
         assert self._current is not None
+        seconds = self._at_most(self._settle_s, deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._current.child.wait(self._at_most(self._settle_s, deadline))
+            status = self._current.child.wait(seconds)
             raise ServiceError(f"The service was started, but {exit_in_words(status)} at once; it is tried again.")
+        if seconds < self._settle_s:
+            raise ServiceError("The service was started, but the time was over before it had run for settle_s.")
 
     def stop(self, deadline: float) -> ServiceState:
         """Stop the child as `shut_down` does, and remember the wish to keep it stopped."""
@@ -182,7 +188,7 @@ class ChildService:
     def restart(self, deadline: float) -> ServiceState:
         """Replace the child by a new one; raises ServiceError as `start` does."""
         with self._lock:
-            stop = self.shut_down(deadline)
+            stop = self.shut_down(deadline - self._settle_s)
             return replace(self.start(deadline), stop=stop)
 
     def _at_most(self, seconds: float, deadline: float) -> float:

@@ -114,8 +114,10 @@ class SystemdService:
                 raise ServiceError(_is_not_up(self._unit, shown))
             if active != incarnation:
                 incarnation, since = active, now
-            elif active and now >= min(since + self._settle_s, deadline):
+            elif active and now >= since + self._settle_s:
                 return shown
+            if now >= deadline:
+                raise ServiceError(f"{self._unit} was started, but the time was over before it had run for settle_s.")
             self._pause.wait(_LOOK_S)
 
     def _stop_between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Stop | None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Set
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 
@@ -94,21 +95,23 @@ class Installation:
         self._watcher.unlink(missing_ok=True)
         sync_directory(self.root)
 
-    @contextlib.contextmanager
-    def watched_once(self) -> Iterator[None]:
+    def watched_once(self) -> AbstractContextManager[None]:
         """Keep a second watcher out; the lock ends with the process, or when another program takes its place."""
-        handle = os.open(self.root / "watcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        said = f"A new version is on trial in {self.root}, and another process watches it."
+        return self._locked("watcher.lock", said)
+
+    def upgraded_once(self) -> AbstractContextManager[None]:
+        """Keep a second upgrade out, such as the one after a command that was cut off and still goes on."""
+        return self._locked("upgrade.lock", f"Another upgrade in {self.root} has not ended yet; send it again later.")
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, otherwise: str) -> Iterator[None]:
+        handle = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._take(handle)
+            _take(handle, otherwise)
             yield
         finally:
             os.close(handle)
-
-    def _take(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UpgradeError(f"A new version is on trial in {self.root}, and another process watches it.") from None
 
     def prune(self, keep: int, needed: Set[str]) -> None:
         """Remove the oldest releases until `keep` are left, but never one that is needed."""
@@ -116,6 +119,13 @@ class Installation:
         spare = sorted(there - needed, key=Version.parse, reverse=True)
         for name in spare[max(0, keep - len(there & needed)) :]:
             remove_tree(self.release(name))
+
+
+def _take(handle: int, otherwise: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UpgradeError(otherwise) from None
 
 
 def _is_version(name: str) -> bool:

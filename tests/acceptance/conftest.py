@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from broker.ledger import Ledger
+from broker.server_process import open_ledger
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,12 @@ class Site:
         self.ledger = f"sqlite:///{directory}/ledger.db"
         self.programs: list[Program] = []
         self.server: Program | None = None
+        self._ledgers: list[Ledger] = []
+
+    def open_ledger(self) -> Ledger:
+        """Open the ledger itself, for acm takes its time to start; closed with the site."""
+        self._ledgers.append(open_ledger(self.ledger))
+        return self._ledgers[-1]
 
     def _start(self, name: str, argv: list[str], **environment: str) -> Program:
         program = Program(argv, self.directory / f"{name}.log", **environment)
@@ -144,6 +152,8 @@ class Site:
     def stop(self) -> None:
         for program in reversed(self.programs):
             program.stop()
+        for ledger in self._ledgers:
+            ledger.close()
 
 
 @pytest.fixture

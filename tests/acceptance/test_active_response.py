@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from broker.contract.messages import Origin
-from broker.server_process import open_ledger
 from consumer.active_response.book import Book, Entry, Reversal, read_pending
 from consumer.traces import ChildTrace
 from tests.acceptance.conftest import ROOT, Program, Site
@@ -38,7 +36,7 @@ class Responder:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.ledger = open_ledger(site.ledger)
+        self.ledger = site.open_ledger()
         scripts = {"python": PYTHON, "shell": SHELL, "slow-delete": SLOW_DELETE, "silent": BAD["silent"]}
         for name, text in scripts.items():
             install(site.directory / "bin", name, text)
@@ -87,10 +85,8 @@ def acm_agent(*words: str) -> str:
 
 
 @pytest.fixture
-def responder(site: Site) -> Iterator[Responder]:
-    responder = Responder(site)
-    yield responder
-    responder.ledger.close()
+def responder(site: Site) -> Responder:
+    return Responder(site)
 
 
 def test_a_response_is_listed_while_it_is_active_and_taken_back_in_time(responder: Responder) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from broker.contract.messages import Origin
-from broker.server_process import open_ledger
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.https_server import HttpsServer
 from tests.waiting import wait_for
@@ -25,7 +24,7 @@ class Managed:
 
     def __init__(self, site: Site, **download: str) -> None:
         self.site = site
-        self.ledger = open_ledger(site.ledger)
+        self.ledger = site.open_ledger()
         self.said = site.directory / "said"
         self.root = site.state("web-01") / "configuration"
         self.config = site.directory / "agent.toml"

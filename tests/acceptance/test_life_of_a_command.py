@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from broker.contract.messages import Origin
-from broker.server_process import open_ledger
 from tests.acceptance.conftest import Site
 from tests.waiting import wait_for
 
@@ -133,7 +132,7 @@ def test_a_thousand_commands_run_in_order(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    ledger = open_ledger(site.ledger)
+    ledger = site.open_ledger()
     origin = Origin("test", "acceptance")
     sent = [ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id for _ in range(1000)]
     for command_id in (sent[0], sent[500], sent[-1]):

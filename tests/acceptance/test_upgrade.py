@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pytest
 from broker.contract.messages import JsonObject, Origin
 from broker.contract.package import Manifest, PackagedFile, render_manifest
 from broker.package_builder import make_manifest, sign, write_package
-from broker.server_process import open_ledger
 from scripts.release import make_release, write_program
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.waiting import wait_for
@@ -35,7 +33,7 @@ class Machine:
         self.root = site.directory / "root"
         self.config = site.directory / "agent.toml"
         self._module = module
-        self._ledger = open_ledger(site.ledger)
+        self._ledger = site.open_ledger()
         self._origin = Origin("test", "acceptance")
         self.make_key("good")
         argv = [sys.executable, "-m", "consumer", "install", str(self.package("1.0.0")), "--root", str(self.root)]
@@ -101,10 +99,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(site: Site) -> Iterator[Machine]:
-    machine = Machine(site)
-    yield machine
-    machine._ledger.close()
+def machine(site: Site) -> Machine:
+    return Machine(site)
 
 
 def test_a_new_version_takes_the_place_of_the_old_one_in_the_same_process(site: Site, machine: Machine) -> None:

@@ -373,6 +373,26 @@ def test_a_cancel_after_the_swap_rolls_back(site: Site) -> None:
     assert site.said.read_text() == GOOD
 
 
+def test_a_watch_that_the_commands_time_cuts_short_is_no_success(make_site: Callable[..., Site]) -> None:
+    site = make_site(grace_s=30.0)
+    site.start_service()
+    done = site.apply(content=BETTER, context=site.context(deadline=monotonic() + 4))
+    assert (done.code, done.data.action) == (ErrorCode.FAILED, "rolled_back")
+    assert "watched for the whole grace" in done.data.reason
+
+
+def test_an_agent_that_is_stopped_judges_nothing_and_the_next_one_goes_on(site: Site) -> None:
+    stopping = threading.Event()
+    site.steps.at["reloaded"] = lambda: (stopping.set(), site.service.stop(monotonic() + 5))
+    site.apply(content=BETTER, context=site.context(stopping=stopping))
+    assert site.active() == {"sensor.toml": BETTER}
+    del site.steps.at["reloaded"]
+    site.start_agent()
+    site.start_service()
+    assert site.probe().data.action == "applied"
+    assert site.active() == {"sensor.toml": BETTER}
+
+
 def test_a_cancel_before_the_swap_leaves_the_old(site: Site) -> None:
     cancelled = threading.Event()
     site.steps.at["validated"] = cancelled.set

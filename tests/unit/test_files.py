@@ -145,7 +145,7 @@ def test_what_only_looks_like_a_tree_is_not_removed(tmp_path: Path) -> None:
     kept.mkdir()
     link = tmp_path / "link"
     link.symlink_to(kept)
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(OSError, match="link"):
         remove_tree(link)
     assert sorted(os.listdir(tmp_path)) == ["kept", "link"]
 

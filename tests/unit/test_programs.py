@@ -269,3 +269,12 @@ def test_nothing_of_the_agents_environment_is_passed_on(monkeypatch: pytest.Monk
 
 def test_the_place_where_it_runs(tmp_path: Path) -> None:
     assert run_program(["/bin/pwd"], bounds(), cwd=tmp_path).output.stdout.strip() == str(tmp_path.resolve())
+
+
+def test_what_a_program_says_while_it_is_ended_is_no_answer(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'echo late; exit' TERM; : > {ready}; while :; do sleep 0.05; done"
+    with Program(sh(script), bounds(cancelled=cancelled_when(ready))) as program:
+        assert program.read_line() is None
+        ended = program.wait()
+    assert (ended.overdue, ended.output.stdout) == (True, "late\n")

@@ -254,3 +254,17 @@ def test_unit_names(name: str) -> None:
 )
 def test_what_is_no_unit_name(name: str) -> None:
     assert not is_unit_name(name)
+
+
+def test_a_start_that_the_commands_time_cuts_short_is_no_success(child_service: Make) -> None:
+    service = child_service(SLEEP)
+    service.start(monotonic() + 10)
+    with pytest.raises(ServiceError, match="the time was over before it had run for settle_s"):
+        service.restart(monotonic() + 0.05)
+
+
+def test_a_child_is_known_though_no_trace_of_it_can_be_written(child_service: Make, tmp_path: Path) -> None:
+    (tmp_path / "service.pid").mkdir()
+    service = child_service(SLEEP)
+    service.step()
+    assert service.state().running

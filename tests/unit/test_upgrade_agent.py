@@ -308,3 +308,9 @@ def test_old_releases_go_but_not_those_of_the_upgrade(agent: Agent) -> None:
     agent.installation.release("0.10.0").mkdir()
     agent.installation.prune(3, {"1.0.0", "1.1.0"})
     assert {path.name for path in agent.installation.release("").iterdir()} == {"0.10.0", "1.0.0", "1.1.0", "notes"}
+
+
+def test_an_upgrade_waits_for_no_other_that_still_goes_on(agent: Agent) -> None:
+    agent.runs("1.0.0")
+    with agent.installation.upgraded_once(), pytest.raises(UpgradeError, match="has not ended yet"):
+        agent.execute(PARAMETERS)
