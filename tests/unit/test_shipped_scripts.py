@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -157,7 +158,7 @@ def test_restart_ends_the_child_for_the_agent_to_start_it_again(script: Callable
         ["/bin/sleep", "600"], tmp_path, SystemClock(), lambda: iter([0.0] * 9), grace_s=5.0, settle_s=0.1
     )
     try:
-        first = service.start(0.0)
+        first = service.start(monotonic() + 10)
         assert first.detail is not None
         restart = script("restart", ACM_SERVICE_KIND="child", ACM_SERVICE_PID=str(first.detail["pid"]))
         assert restart("add", {}).returncode == 0
