@@ -5,6 +5,7 @@ ROOT/releases/VERSION/    one directory for each release; its program is bin/acm
 ROOT/current              link to the release to run
 ROOT/watcher              link to the release that watches a new one; it is there only during a trial
 ROOT/trial.json           the record of the last upgrade
+ROOT/*.lock, package.part held by a watcher and by an upgrade; a download under way
 """
 
 import contextlib
