@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import sqlalchemy as sa
 
 from broker.contract.artifacts import Artifact, blob_url
-from broker.contract.topics import AGENT_NAME, InvalidName
+from broker.contract.topics import AGENT_NAME, check_name
 from broker.ledger_tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = ["GroupBook", "check_group_name"]
@@ -14,12 +14,7 @@ __all__ = ["GroupBook", "check_group_name"]
 
 def check_group_name(name: str) -> str:
     """Return `name` unchanged; raise InvalidName if it is no group name."""
-    if not AGENT_NAME.fullmatch(name):
-        raise InvalidName(
-            f"{name[:80]!r} is not a group name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
-            "starting with a letter or digit."
-        )
-    return name
+    return check_name(name, "a group name")
 
 
 class GroupBook:

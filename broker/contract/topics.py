@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from broker.errors import BrokerError
 
-__all__ = ["AGENT_NAME", "Channel", "InvalidName", "Topics", "check_agent_name"]
+__all__ = ["AGENT_NAME", "Channel", "InvalidName", "Topics", "check_agent_name", "check_name"]
 
 AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
@@ -33,10 +33,14 @@ class Channel(StrEnum):
 
 def check_agent_name(name: str) -> str:
     """Return `name` unchanged; raise InvalidName if it is no agent name."""
+    return check_name(name, "an agent name")
+
+
+def check_name(name: str, kind: str) -> str:
+    """Return `name` unchanged; raise InvalidName, which says that it is not `kind`, if no agent could have it."""
     if not AGENT_NAME.fullmatch(name):
         raise InvalidName(
-            f"{name[:80]!r} is not an agent name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
-            "starting with a letter or digit."
+            f"{name[:80]!r} is not {kind}: use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
         )
     return name
 
