@@ -45,7 +45,7 @@ class NoOp:
 def ours(url: str, state: Path, count: int) -> None:
     """This project's agent, with a handler that does nothing."""
     no_op = Handler("no-op", Interruption.RERUN, NoOp, lambda *_: Result("Done."))
-    config = AgentConfig(agent=AGENT, broker=url, state=str(state), log_level="error")
+    config = AgentConfig(agent=AGENT, broker=url, state=str(state), accept_unsigned=True, log_level="error")
     agent = Agent(config, handlers=[no_op])
     wait_for_go()
     agent.run()

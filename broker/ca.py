@@ -14,9 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
-    load_pem_public_key,
 )
 
 from broker.certificates import (
@@ -50,8 +48,6 @@ _SERVER_LIFETIME = timedelta(days=365)
 _CERTIFICATE = "ca.crt"
 _KEY = "ca.key"
 _CRL = "crl.pem"
-_SIGNING_KEY = "signing.key"
-_SIGNING_PUBLIC_KEY = "signing.pub"
 _SECRET, _PUBLIC = 0o600, 0o644
 
 
@@ -60,12 +56,12 @@ class AuthorityError(BrokerError):
 
 
 def create_authority(directory: Path, name: str, now: datetime) -> None:
-    """Make a new authority: key, certificate, the keys that commands will be signed with, an empty revocation list.
+    """Make a new authority: key, certificate, an empty revocation list.
 
     The certificate is written last: without it there is no authority. Raises AuthorityError; a directory that
     holds anything is refused, so that no authority is ever overwritten.
     """
-    key, signing_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    key = Ed25519PrivateKey.generate()
     issuer = Issuer(authority_certificate(name, key, now), key)
     with _file_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,8 +69,6 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
             raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
         directory.chmod(0o700)
         write_durably(directory / _KEY, _private_pem(key), _SECRET)
-        write_durably(directory / _SIGNING_KEY, _private_pem(signing_key), _SECRET)
-        write_durably(directory / _SIGNING_PUBLIC_KEY, _public_pem(signing_key.public_key()), _PUBLIC)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
         write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
@@ -94,7 +88,6 @@ class CertificateAuthority:
             if not (directory / _CERTIFICATE).exists():
                 raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
             self._issuer = _read_issuer(directory)
-            self._signing_key = _read_signing_key(directory / _SIGNING_PUBLIC_KEY)
 
     @property
     def certificate(self) -> str:
@@ -105,11 +98,6 @@ class CertificateAuthority:
     def fingerprint(self) -> str:
         """The fingerprint of its certificate, as tokens carry it."""
         return fingerprint_of(self._issuer.certificate.public_bytes(Encoding.DER))
-
-    @property
-    def signing_keys(self) -> tuple[str, ...]:
-        """The public keys in PEM that commands will be signed with."""
-        return (self._signing_key,)
 
     def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
         """Return a new certificate for an agent's key; raises CertificateError."""
@@ -152,15 +140,6 @@ def _read_issuer(directory: Path) -> Issuer:
     return Issuer(issuer, private_key)
 
 
-def _read_signing_key(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        load_pem_public_key(content)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise AuthorityError(f"{path} is damaged: restore the directory from a backup.") from error
-    return content.decode()
-
-
 @contextmanager
 def _file_errors(path: Path) -> Iterator[None]:
     try:
@@ -185,7 +164,3 @@ def _crl_number(now: datetime) -> int:
 
 def _private_pem(key: Ed25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _public_pem(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -16,7 +16,8 @@ from broker.config import load_config
 from broker.contract.messages import JsonObject
 from broker.enrolments import Enrolment
 from broker.errors import BrokerError
-from broker.registry import open_authority, open_enrolments, open_revocation_file
+from broker.registry import open_authority, open_enrolments, open_revocation_file, signing_keys_path
+from broker.signing_keys import create_signing_keys
 from broker.views import iso
 
 __all__ = ["ca_app"]
@@ -42,9 +43,10 @@ def init(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new authority in an empty directory: its keys, its certificate, an empty revocation list."""
+    """Make a new authority in an empty directory, with an empty revocation list, and a key to sign commands with."""
     settings = load_config(config, {"ca": directory})
     create_authority(Path(settings.ca), name, datetime.now(UTC))
+    create_signing_keys(signing_keys_path(settings), datetime.now(UTC))
     fingerprint = open_authority(settings).fingerprint
     if as_json:
         print_json({"directory": settings.ca, "fingerprint": fingerprint})

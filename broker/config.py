@@ -22,7 +22,8 @@ class ConfigurationError(BrokerError):
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one.
 
-    `ca` is the authority's directory, `crl` the file that the revocation list is written to (in `ca` if not said).
+    `ca` is the authority's directory, `signing_keys` that of the keys that the server signs with (`signing` in `ca` if
+    not said), `crl` the file that the revocation list is written to (in `ca` if not said).
     The enrolment server listens on `enroll_listen`, hands out `enroll_broker` as the broker's URL, and issues
     certificates for `certificate_lifetime`.
     """
@@ -32,6 +33,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     topic_prefix: str = "acm"
     client_id: str = "acm-server"
     ca: str = "acm-ca"
+    signing_keys: str | None = None
     crl: str | None = None
     enroll_listen: str = "127.0.0.1:8443"
     enroll_broker: str | None = None

@@ -10,6 +10,7 @@ from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRe
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.enrolments import Enrolments, Grant, TokenRefused
+from broker.signing_keys import SigningKeys
 
 __all__ = ["EnrolmentService", "Terms"]
 
@@ -26,8 +27,11 @@ class Terms:
 class EnrolmentService:
     """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it."""
 
-    def __init__(self, authority: CertificateAuthority, enrolments: Enrolments, terms: Terms) -> None:
+    def __init__(
+        self, authority: CertificateAuthority, keys: SigningKeys, enrolments: Enrolments, terms: Terms
+    ) -> None:
         self._authority = authority
+        self._keys = keys
         self._enrolments = enrolments
         self._terms = terms
 
@@ -67,6 +71,6 @@ class EnrolmentService:
             ca=self._authority.certificate,
             broker=self._terms.broker,
             topic_prefix=self._terms.topic_prefix,
-            signing_keys=self._authority.signing_keys,
+            signing_keys=self._keys.public,
             not_after=grant.not_after,
         )

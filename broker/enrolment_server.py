@@ -22,7 +22,7 @@ from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.errors import BrokerError
 from broker.mqtt import parse_url
-from broker.registry import open_authority, open_enrolments, open_revocation_file
+from broker.registry import open_authority, open_enrolments, open_revocation_file, open_signing_keys
 
 __all__ = ["EnrolmentServer", "EnrolmentServerError"]
 
@@ -40,16 +40,19 @@ class EnrolmentServerError(BrokerError):
 
 
 class EnrolmentServer:
-    """Serves until stopped. Raises ConfigurationError, AuthorityError, LedgerError or EnrolmentServerError at once."""
+    """Serves until stopped.
+
+    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError or EnrolmentServerError at once.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         terms = _terms(config)
         self._listen = config.enroll_listen
         self._address = _address(config.enroll_listen)
-        authority = open_authority(config)
+        authority, keys = open_authority(config), open_signing_keys(config)
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
-        service = EnrolmentService(authority, self._enrolments, terms)
+        service = EnrolmentService(authority, keys, self._enrolments, terms)
         self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.certificates import RevocationReason, RevokedCertificate, key_fingerprint
+from broker.contract.signing import MAX_ENROLMENTS
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.database import Database
@@ -182,6 +183,17 @@ class Enrolments:
         """Return the enrolments, the newest first, each with its newest certificate."""
         with self._transaction() as connection:
             return self._enrolments(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
+
+    def good_of(self, agent: str) -> list[str]:
+        """Return the ids of an agent's enrolments that are neither revoked nor over: a few, the newest first."""
+        now = self._now()
+        rows = self.enrolments(agent)
+        return [row.id for row in rows if row.revoked_at is None and row.not_after > now][:MAX_ENROLMENTS]
+
+    def any_agents(self) -> bool:
+        """Say whether any agent was ever enrolled here."""
+        with self._transaction() as connection:
+            return connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
 
     def revoke(self, target: str, reason: RevocationReason) -> list[Enrolment]:
         """Revoke one enrolment by its id, or all of an agent by its name, with the agent's unused tokens.

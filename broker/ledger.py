@@ -12,9 +12,10 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.blobs import BlobStore
-from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
+from broker.contract.codec import decode_commands, encode
 from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
+from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
@@ -325,7 +326,7 @@ class Ledger:
         expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
         draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
         body = encode([draft])
-        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_FRAME_BYTES - _SEQUENCE_BYTES)
+        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_SIGNED_FRAME_BYTES - _SEQUENCE_BYTES)
         return draft, body
 
     def _append(self, connection: sa.Connection, agent: str, draft: Command, body: bytes) -> Command:

@@ -8,8 +8,16 @@ from broker.ca import CRL_LIFETIME, CertificateAuthority, crl_path
 from broker.certificates import RevokedCertificate
 from broker.config import ServerConfig
 from broker.enrolments import Enrolments
+from broker.signing_keys import SigningKeys
 
-__all__ = ["RevocationFile", "open_authority", "open_enrolments", "open_revocation_file"]
+__all__ = [
+    "RevocationFile",
+    "open_authority",
+    "open_enrolments",
+    "open_revocation_file",
+    "open_signing_keys",
+    "signing_keys_path",
+]
 
 _REWRITE_AFTER = timedelta(days=1)
 
@@ -52,6 +60,16 @@ class RevocationFile:
 def open_authority(config: ServerConfig) -> CertificateAuthority:
     """Open the authority in the directory `ca`; raises AuthorityError."""
     return CertificateAuthority(Path(config.ca), now=_now)
+
+
+def signing_keys_path(config: ServerConfig) -> Path:
+    """Return where the signing keys are: `signing_keys`, or `signing` in the authority's directory."""
+    return Path(config.signing_keys) if config.signing_keys else Path(config.ca) / "signing"
+
+
+def open_signing_keys(config: ServerConfig) -> SigningKeys:
+    """Open the signing keys; raises SigningKeyError."""
+    return SigningKeys(signing_keys_path(config))
 
 
 def open_enrolments(config: ServerConfig) -> Enrolments:

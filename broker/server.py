@@ -18,10 +18,12 @@ from broker.contract.codec import (
     frames,
 )
 from broker.contract.messages import Command, Control, JsonObject, Origin
+from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
 from broker.ledger import Ledger
 from broker.mqtt import Delivery
+from broker.signer import Signer
 
 __all__ = ["Server", "Wire"]
 
@@ -48,13 +50,15 @@ class Server:
     """Commands a fleet. Owns no thread: `receive` takes messages in, `step` sends what is due.
 
     Safe against loss on the way in both directions: commands are sent again until the agent has accepted them,
-    and a result is committed to the ledger before its ack is sent. All methods raise LedgerError when the ledger fails.
+    and a result is committed to the ledger before its ack is sent. Commands, cancels and acks are signed where there is
+    a `signer`. All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
     """
 
-    def __init__(self, ledger: Ledger, wire: Wire, topics: Topics) -> None:
+    def __init__(self, ledger: Ledger, wire: Wire, topics: Topics, signer: Signer | None = None) -> None:
         self._ledger = ledger
         self._wire = wire
         self._topics = topics
+        self._signer = signer
         self._desk = BlobDesk(ledger.blobs)
 
     @staticmethod
@@ -98,9 +102,9 @@ class Server:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
         self._ledger.make_overdue_due()
         for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE)):
-            self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
+            self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
         for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE)):
-            self._publish(agent, Channel.COMMAND, commands)
+            self._say(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
 
     def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
@@ -123,7 +127,7 @@ class Server:
             except DecodeError as error:
                 _log.warning("feedback_refused", agent=agent, reason=str(error))
         if feedbacks:
-            self._publish(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks))
+            self._say(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks))
 
     def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
@@ -143,11 +147,14 @@ class Server:
             agent, chunk = self._desk.take_answer()
             if chunk.error is not None:
                 _log.warning("blob_refused", agent=agent, reason=chunk.error)
-            self._publish(agent, Channel.BLOB_CHUNK, [chunk])
+            for frame in frames([chunk]):
+                self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
 
-    def _publish(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
-        for frame in frames(messages):
-            self._wire.publish(self._topics.of(agent, channel), frame)
+    def _say(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
+        """Publish what an agent obeys: signed, if this server signs."""
+        for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
+            said = self._signer.sign(agent, channel, frame) if self._signer else frame
+            self._wire.publish(self._topics.of(agent, channel), said)
 
 
 def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:

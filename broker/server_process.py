@@ -6,11 +6,16 @@ from time import monotonic
 
 import structlog
 
-from broker.config import ServerConfig
+from broker.config import ConfigurationError, ServerConfig
 from broker.contract.topics import Topics
+from broker.enrolments import Enrolments
+from broker.errors import BrokerError
 from broker.ledger import Ledger, LedgerError
 from broker.mqtt import Delivery, MqttConnection
+from broker.registry import open_enrolments, open_signing_keys, signing_keys_path
 from broker.server import Server
+from broker.signer import Signer
+from broker.signing_keys import SigningKeyError
 
 __all__ = ["ServerProcess", "open_ledger"]
 
@@ -24,8 +29,32 @@ def open_ledger(url: str) -> Ledger:
     return Ledger(url, now=lambda: datetime.now(UTC))
 
 
+def _signer(config: ServerConfig, enrolments: Enrolments) -> Signer | None:
+    path = signing_keys_path(config)
+    if not path.exists():
+        if enrolments.any_agents():
+            raise ConfigurationError(
+                f"There are no signing keys in {path}, but agents that were enrolled take nothing unsigned: say by "
+                "signing_keys where the keys are, or restore them from a backup."
+            )
+        _log.warning("commands_are_not_signed", signing_keys=str(path))
+        return None
+    keys = open_signing_keys(config)
+    return Signer(
+        config.client_id,
+        lambda: keys.signing,
+        enrolments.good_of,
+        now=lambda: datetime.now(UTC),
+        monotonic=monotonic,
+    )
+
+
 class ServerProcess:
-    """Runs a Server until stopped. Raises LedgerError when the ledger cannot be opened, MqttError for a bad URL."""
+    """Runs a Server until stopped. It signs where there are signing keys.
+
+    Raises LedgerError when the ledger cannot be opened, MqttError for a bad URL, SigningKeyError when the keys cannot
+    be read, ConfigurationError when there are none, but agents that were enrolled and will take nothing unsigned.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         topics = Topics(config.topic_prefix)
@@ -40,7 +69,13 @@ class ServerProcess:
             on_connect=self._connected.set,
         )
         self._ledger = open_ledger(config.ledger)
-        self._server = Server(self._ledger, self._connection, topics)
+        self._enrolments = open_enrolments(config)
+        try:
+            signer = _signer(config, self._enrolments)
+        except BrokerError:
+            self._close()
+            raise
+        self._server = Server(self._ledger, self._connection, topics, signer)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -57,8 +92,12 @@ class ServerProcess:
                     if monotonic() >= self._retry_at:
                         self._work()
         finally:
-            self._ledger.close()
+            self._close()
             _log.info("server_stopped")
+
+    def _close(self) -> None:
+        self._enrolments.close()
+        self._ledger.close()
 
     def _work(self) -> None:
         try:
@@ -70,6 +109,6 @@ class ServerProcess:
             self._untaken = []
             if self._connection.connected:
                 self._server.step()
-        except LedgerError as error:
-            _log.error("ledger_failed", reason=str(error))
+        except (LedgerError, SigningKeyError) as error:
+            _log.error("server_cannot_work", reason=str(error))
             self._retry_at = monotonic() + _RETRY_S

@@ -24,7 +24,8 @@ from consumer.core import AgentCore, Surroundings
 from consumer.enrolment.enrolments import Enrolment, Enrolments
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
-from consumer.errors import ConsumerError
+from consumer.enrolment.trust import GrantedTrust
+from consumer.errors import ConfigurationError, ConsumerError
 from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
 from consumer.handlers.base import Handler, Replacement
@@ -33,6 +34,7 @@ from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Chore, Clock, Service
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard, boot_id
+from consumer.verification import NoTrust, Trust
 
 __all__ = ["RESTARTED_BY", "Agent", "SystemClock", "build_service", "replace_process"]
 
@@ -69,6 +71,17 @@ def build_service(config: AgentConfig, clock: Clock) -> Service:
     return NoService()
 
 
+def _trust(config: AgentConfig, enrolment: Enrolment | None) -> Trust:
+    """Return whom the agent obeys. Raises ConfigurationError where that is nobody, EnrolmentError for a bad key."""
+    trust = NoTrust() if enrolment is None else GrantedTrust(enrolment.grant)
+    if not trust.keys and not config.accept_unsigned:
+        raise ConfigurationError(
+            f"The agent {config.agent} is not enrolled with a server that signs its commands, so it would refuse all "
+            "of them: enrol it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned)."
+        )
+    return trust
+
+
 class _Threads:
     """Runs each piece of work on an idle thread, or on a new one while another piece hangs."""
 
@@ -93,7 +106,7 @@ class Agent:
     `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them;
     `origins` says where the values of `config` come from, as `consumer.config.origins` returns it. Raises StoreError or
     StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is wrong,
-    HandlerTableError when two handlers claim one type.
+    HandlerTableError when two handlers claim one type, ConfigurationError when nobody could command the agent.
     """
 
     def __init__(
@@ -113,12 +126,14 @@ class Agent:
         self._stopping = threading.Event()
         self._connected = threading.Event()
         table = handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
+        self._enrolments = Enrolments(Path(config.state))
+        enrolment = self._enrolments.current()
+        trust = _trust(config, enrolment)
         self._store = DiskCommandStore.open(Path(config.state), now=self._clock.now)
         self._service = service or build_service(config, self._clock)
-        self._enrolments = Enrolments(Path(config.state))
         self._responses = self._build_responses()
         self._board = self._build_board(tuple(sorted(table)), plug_ins.problem)
-        topics, enrolment = Topics(config.topic_prefix), self._enrolments.current()
+        topics = Topics(config.topic_prefix)
         self._connection = self._build_connection(topics, enrolment)
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
         self._relocation = self._build_relocation()
@@ -135,6 +150,7 @@ class Agent:
             responses=self._responses,
             origins=origins or {},
             relocation=self._relocation,
+            trust=trust,
         )
         self._core = AgentCore(
             config, around, self._board, table, incarnation=self.incarnation, restarted_by=restarted_by
@@ -186,6 +202,7 @@ class Agent:
             self._observer,
             incarnation=self.incarnation,
             home=(self.config.broker, self.config.topic_prefix),
+            accept_unsigned=self.config.accept_unsigned,
         )
 
     def _chores(self, enrolment: Enrolment | None) -> list[Chore]:

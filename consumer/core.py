@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
+from broker.contract.signing import SignatureError
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 from consumer.active_response.responses import ActiveResponses
@@ -27,7 +28,9 @@ from consumer.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.ports import Chore, Clock, CommandStore, Comms, Relocation, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
+from consumer.server_clock import ServerClock
 from consumer.status import StatusBoard
+from consumer.verification import NoTrust, Trust, Verifier
 
 __all__ = ["AgentCore", "Surroundings"]
 
@@ -54,6 +57,7 @@ class Surroundings:
     responses: ActiveResponses | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
     relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
+    trust: Trust = NoTrust()  # noqa: RUF009 - it has no state
 
 
 class AgentCore:
@@ -85,10 +89,14 @@ class AgentCore:
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
+        self._server_clock = ServerClock(around.clock)
+        self._verifier = Verifier(
+            config.agent, around.trust, self._server_clock, accept_unsigned=config.accept_unsigned
+        )
         self._executor = Executor(
             handlers,
             Context(
-                around.clock,
+                self._server_clock,
                 around.service,
                 config,
                 incarnation,
@@ -106,11 +114,13 @@ class AgentCore:
             grace_s=config.kill_grace_s,
             on_finished=around.wake,
         )
-        reports = Reports(config.agent, incarnation, around.store.store_generation)
+        reports = Reports(
+            config.agent, incarnation, around.store.store_generation, accepts_unsigned=config.accept_unsigned or None
+        )
         self._outbox = FeedbackOutbox(around.store, around.clock)
-        self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
+        self._receiver = CommandReceiver(around.store, reports, around.clock, self._verifier)
         self._manager = CommandManager(
-            around.store, self._executor, self._outbox, reports, around.clock, handlers, around.relocation
+            around.store, self._executor, self._outbox, reports, self._server_clock, handlers, around.relocation
         )
 
     @property
@@ -195,6 +205,7 @@ class AgentCore:
         self._comms.send_feedback(self._outbox.take_due())
         if receipt.refused:
             self._board.last_error = receipt.refused[-1]
+        self._board.clock_behind_s = self._server_clock.behind_s
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""
@@ -214,14 +225,20 @@ class AgentCore:
         for delivery in self._on(channel, deliveries):
             with self._refusing(delivery):
                 _refuse_retained(delivery)
-                messages += decode(delivery.payload)
+                messages += decode(self._opened(channel, delivery))
         return messages
+
+    def _opened(self, channel: Channel, delivery: Delivery) -> bytes:
+        """Return the frame in a delivery. A chunk of a blob needs no signature: a signed command names its hash."""
+        if channel is Channel.BLOB_CHUNK:
+            return delivery.payload
+        return self._verifier.open(channel, delivery.payload).trusted()
 
     @contextlib.contextmanager
     def _refusing(self, delivery: Delivery) -> Iterator[None]:
         try:
             yield
-        except DecodeError as error:
+        except (DecodeError, SignatureError) as error:
             _log.warning("message_refused", topic=delivery.topic, reason=str(error))
             self._board.last_error = str(error)
 

@@ -1,4 +1,4 @@
-"""Takes deliveries in: size, decode, dedupe, sequence; store them; they may be PUBACKed once that is committed."""
+"""Takes deliveries in: verify, decode, dedupe, sequence; store them; they may be PUBACKed once that is committed."""
 
 import hashlib
 import uuid
@@ -9,11 +9,14 @@ import structlog
 
 from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.messages import Command, Feedback
+from broker.contract.signing import SignatureError
 from broker.contract.states import ErrorCode
+from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 from consumer.handlers.base import Result
 from consumer.ports import Clock, CommandStore
 from consumer.reports import Reports
+from consumer.verification import Opened, Verifier
 
 __all__ = ["CommandReceiver", "Receipt"]
 
@@ -31,11 +34,11 @@ class Receipt:
 class CommandReceiver:
     """Decides about each arriving command. A bad message is refused alone and never blocks the one behind it."""
 
-    def __init__(self, store: CommandStore, reports: Reports, clock: Clock, *, accept_unsigned: bool) -> None:
+    def __init__(self, store: CommandStore, reports: Reports, clock: Clock, verifier: Verifier) -> None:
         self._store = store
         self._reports = reports
         self._clock = clock
-        self._accept_unsigned = accept_unsigned
+        self._verifier = verifier
 
     def receive(self, deliveries: Listing[Delivery]) -> Receipt:
         """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
@@ -50,13 +53,14 @@ class CommandReceiver:
 
     def _receive_one(self, delivery: Delivery, receipt: Receipt) -> None:
         try:
-            commands = self._decode(delivery)
-        except DecodeError as error:
+            opened = self._open(delivery)
+            commands = self._decode(delivery, opened)
+        except (DecodeError, SignatureError) as error:
             _log.warning("message_refused", topic=delivery.topic, reason=str(error))
             receipt.refused.append(str(error))
             return
         for command in commands:
-            said = self._admit(command)
+            said = self._admit(command, opened)
             if said is not None:
                 receipt.feedback.append(said)
             elif command.sequence is not None:
@@ -64,10 +68,13 @@ class CommandReceiver:
                 _log.warning("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
                 receipt.refused.append(reason)
 
-    def _decode(self, delivery: Delivery) -> list[Command]:
+    def _open(self, delivery: Delivery) -> Opened:
         if delivery.retained:
             raise DecodeError("A retained message on the command topic was refused: publish commands without retain.")
-        return decode_commands(delivery.payload, received_at=self._clock.now(), new_id=lambda: self._id_for(delivery))
+        return self._verifier.open(Channel.COMMAND, delivery.payload)
+
+    def _decode(self, delivery: Delivery, opened: Opened) -> list[Command]:
+        return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(delivery))
 
     def _id_for(self, delivery: Delivery) -> str:
         """Name a command that has no id so that its redelivery (MQTT 5 section 3.3.1.1) is known again."""
@@ -76,14 +83,16 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command) -> Feedback | None:
+    def _admit(self, command: Command, opened: Opened) -> Feedback | None:
         known = self._known(command)
+        if opened.refusal is not None:
+            return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal)
         if known is not None:
             self._count(command)
             return known
         if self._is_of_an_ended_epoch(command):
             return None
-        refusal = self._out_of_sequence(command) if command.sequence else self._unsigned(command)
+        refusal = self._out_of_sequence(command) if command.sequence else self._unnumbered(command, opened)
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now())
@@ -112,15 +121,11 @@ class CommandReceiver:
         if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
             self._store.advance_sequence(sequence)
 
-    def _unsigned(self, command: Command) -> Feedback | None:
-        if self._accept_unsigned:
+    def _unnumbered(self, command: Command, opened: Opened) -> Feedback | None:
+        """Refuse a signed command without a number: it could be sent again once its id is forgotten."""
+        if not opened.signed:
             return None
-        return self._refuse(
-            command,
-            ErrorCode.REJECTED,
-            "This agent refuses commands that did not come through its server; "
-            "send it with `acm send`, or run the agent with --accept-unsigned.",
-        )
+        return self._refuse(command, ErrorCode.REJECTED, "The command is signed, but has no sequence number.")
 
     def _out_of_sequence(self, command: Command) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence

@@ -53,14 +53,27 @@ def _sealed(result: Feedback) -> Feedback:
 
 @dataclass(frozen=True)
 class Reports:
-    """Speaks for one incarnation of one agent with one command store."""
+    """Speaks for one incarnation of one agent with one command store.
+
+    `accepts_unsigned` is True where the agent obeys commands that nobody has signed, else None: all it says shows it.
+    """
 
     agent: str
     incarnation: str
     store_generation: str
+    accepts_unsigned: bool | None = None
 
     def _feedback(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> Feedback:
-        return Feedback(kind, self.agent, self.store_generation, self.incarnation, status, message, **rest)
+        return Feedback(
+            kind,
+            self.agent,
+            self.store_generation,
+            self.incarnation,
+            status,
+            message,
+            accepts_unsigned=self.accepts_unsigned,
+            **rest,
+        )
 
     def accepted(self, command: Command, state: State = State.PENDING) -> Feedback:
         """Say that the command is in the store; sent only after the commit."""

@@ -33,6 +33,7 @@ class StatusBoard:
         responses: ActiveResponses | None = None,
     ) -> None:
         self.last_error: str | None = None
+        self.clock_behind_s: int | None = None
         self._config = config
         self._store = store
         self._service = service
@@ -66,6 +67,7 @@ class StatusBoard:
             running_command=running,
             supported_types=self._supported_types,
             accepts_unsigned=self._config.accept_unsigned,
+            clock_behind_s=self.clock_behind_s,
             service={"kind": service.kind, "running": service.running} if service else None,
             groups=self._groups.current,
             pending_reversals=responses.pending() if responses else (),

@@ -87,17 +87,17 @@ def to_json(message: Message) -> JsonObject:
     return members
 
 
-def frames(messages: Listing[Message]) -> Iterator[bytes]:
+def frames(messages: Listing[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
     """Yield these messages, in order, in few frames that keep to the size cap, unless one alone exceeds it."""
     if not messages:
         return
     frame = encode(messages)
-    if len(frame) <= MAX_FRAME_BYTES or len(messages) == 1:
+    if len(frame) <= max_bytes or len(messages) == 1:
         yield frame
         return
     half = len(messages) // 2
-    yield from frames(messages[:half])
-    yield from frames(messages[half:])
+    yield from frames(messages[:half], max_bytes)
+    yield from frames(messages[half:], max_bytes)
 
 
 def decode_commands(

@@ -116,7 +116,8 @@ class Feedback(DataClassJsonMixin):
     """What the agent says of one command (or, as a gap, of the sequence).
 
     `command` echoes the command as the agent received it, with its `status`. A result has status "completed", an
-    outcome, and a digest that the ack must repeat; the digest is an opaque token to the server.
+    outcome, and a digest that the ack must repeat; the digest is an opaque token to the server. `accepts_unsigned` is
+    true, or absent: an agent that obeys unsigned commands shows it in all that it says.
     """
 
     kind: FeedbackKind
@@ -136,6 +137,7 @@ class Feedback(DataClassJsonMixin):
     finished_at: datetime | None = _optional_time()
     digest: str | None = _optional()
     expected: int | None = _optional()
+    accepts_unsigned: bool | None = _optional()
     notes: tuple[str, ...] = _tuple_if_any()
 
 
@@ -175,6 +177,7 @@ class Status(DataClassJsonMixin):
 
     `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
     are those that the agent was told to be in; absent when it was never told.
+    `clock_behind_s`, in whole minutes, is there when the machine's clock is more than a minute behind the server's.
     `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short.
     """
 
@@ -192,6 +195,7 @@ class Status(DataClassJsonMixin):
     running_command: str | None = _optional()
     supported_types: tuple[str, ...] = field(default=(), metadata=config(encoder=list))
     accepts_unsigned: bool = False
+    clock_behind_s: int | None = _optional()
     service: JsonObject | None = _optional()
     groups: tuple[str, ...] | None = _optional(list)
     pending_reversals: tuple[PendingReversal, ...] = ()

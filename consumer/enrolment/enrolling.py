@@ -82,7 +82,8 @@ def _owned(state: Path) -> Iterator[None]:
 
 def _try_out(enrolments: Enrolments, enrolment: Enrolment, clock: Clock, deadline: float) -> None:
     try:
-        Trial(enrolment, "enrolment", "enrolment", clock).run(deadline, threading.Event())
+        unsigned = not enrolment.grant.signing_keys
+        Trial(enrolment, "enrolment", "enrolment", clock, unsigned).run(deadline, threading.Event())
     except EnrolmentError as error:
         enrolments.remove(enrolment.directory.name)
         raise EnrolmentError(f"{error} The agent stays as it was enrolled before.") from error

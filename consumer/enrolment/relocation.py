@@ -60,6 +60,7 @@ class Relocation:
         *,
         incarnation: str,
         home: tuple[str, str],
+        accept_unsigned: bool,
     ) -> None:
         self.moved_by: str | None = None
         self._enrolments = enrolments
@@ -69,6 +70,7 @@ class Relocation:
         self._observer = observer
         self._incarnation = incarnation
         self._home = home
+        self._accept_unsigned = accept_unsigned
         self._due = 0.0
         self._lock = threading.Lock()
         self._closed = False
@@ -101,7 +103,10 @@ class Relocation:
         self._trying = True
         self._connection.stop(last_will=True)  # for as long as the trial takes, the agent is offline there
         try:
-            Trial(enrolment, self._store.store_generation, self._incarnation, self._clock).run(deadline, cancelled)
+            trial = Trial(
+                enrolment, self._store.store_generation, self._incarnation, self._clock, self._accept_unsigned
+            )
+            trial.run(deadline, cancelled)
         finally:
             self._trying = False
             with self._lock:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 from broker.contract.codec import DecodeError, decode_acks, encode
 from broker.contract.messages import Ack, Feedback
+from broker.contract.signing import SignatureError
 from broker.contract.states import FeedbackKind, Outcome
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import Delivery, MqttConnection, MqttError
 from consumer.enrolment.enrolments import Enrolment
+from consumer.enrolment.trust import GrantedTrust
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
+from consumer.server_clock import ServerClock
+from consumer.verification import Verifier
 
 __all__ = ["Trial"]
 
@@ -24,13 +28,15 @@ _STOP_S = 1.0
 class Trial:
     """Carries one result by one enrolment; the agent must have no other connection of its name at that broker.
 
-    The result is of no command, so every server keeps it apart, and acks it.
+    The result is of no command, so every server keeps it apart, and acks it. The ack must be signed as the enrolment
+    says, unless the agent accepts what is unsigned.
     """
 
     enrolment: Enrolment
     store_generation: str
     incarnation: str
     clock: Clock
+    accept_unsigned: bool
 
     def run(self, deadline: float, cancelled: threading.Event) -> None:
         """Return when the result was acknowledged; raise EnrolmentError when it was not in time."""
@@ -51,13 +57,13 @@ class Trial:
     def _carry(
         self, connection: MqttConnection, topic: str, ack_topic: str, end: float, cancelled: threading.Event
     ) -> None:
-        result, send_at = self._result(), 0.0
+        result, verifier, send_at = self._result(), self._verifier(), 0.0
         while self.clock.monotonic() < end and not cancelled.is_set():
             if connection.wait_connected(0) and self.clock.monotonic() >= send_at:
                 connection.publish(topic, encode([result]))
                 send_at = self.clock.monotonic() + _AGAIN_S
             for delivery in connection.drain(_POLL_S):
-                if delivery.topic == ack_topic and _acknowledges(delivery, result):
+                if delivery.topic == ack_topic and _acknowledges(delivery, result, verifier):
                     connection.acknowledge([delivery])
                     return
         raise EnrolmentError(self._reason(connection, cancelled))
@@ -77,6 +83,11 @@ class Trial:
             digest=self.enrolment.directory.name,
         )
 
+    def _verifier(self) -> Verifier:
+        grant = self.enrolment.grant
+        clock = ServerClock(self.clock)
+        return Verifier(grant.agent, GrantedTrust(grant), clock, accept_unsigned=self.accept_unsigned)
+
     def _reason(self, connection: MqttConnection, cancelled: threading.Event) -> str:
         if cancelled.is_set():
             return "The enrolment was cancelled."
@@ -87,9 +98,9 @@ class Trial:
         return "The new enrolment carried no result: its broker took the agent, but no server acknowledged a result."
 
 
-def _acknowledges(delivery: Delivery, result: Feedback) -> bool:
+def _acknowledges(delivery: Delivery, result: Feedback, verifier: Verifier) -> bool:
     try:
-        acks = [] if delivery.retained else decode_acks(delivery.payload)
-    except DecodeError:
+        acks = [] if delivery.retained else decode_acks(verifier.open(Channel.ACK, delivery.payload).trusted())
+    except (DecodeError, SignatureError):
         return False  # left to the agent's own connection, which says so
     return Ack(result.command_id or "", result.digest or "") in acks

@@ -82,13 +82,13 @@ class Site:
         return self.directory / "state" / agent
 
     def start_agent(self, agent: str, *arguments: str, module: str = "consumer", **environment: str) -> Program:
-        argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url]
+        argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url, "--accept-unsigned"]
         return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments], **environment)
 
     def start_crashing_agent(self, agent: str, step: str, *arguments: str) -> Program:
         """Start an agent that kills itself with -9 when a handler has reached this step."""
         argv = [sys.executable, "-m", "tests.acceptance.crashing_agent", "run", "--agent", agent]
-        argv += ["--broker", self.broker_url, "--state", str(self.state(agent)), *arguments]
+        argv += ["--broker", self.broker_url, "--state", str(self.state(agent)), "--accept-unsigned", *arguments]
         return self._start(agent, argv, ACM_TEST_CRASH_AT=step)
 
     def acm(self, *arguments: str, check: int | None = 0) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from broker import enrolment_server
 from broker.ca import CertificateAuthority, create_authority
 from broker.config import load_config
+from broker.signing_keys import create_signing_keys
 from tests.brokers import free_port
 from tests.waiting import wait_for
 
@@ -22,6 +23,7 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(enrolment_server, "_CONNECTION_LIFETIME_S", 0.3)
     ca, port = tmp_path / "ca", free_port()
     create_authority(ca, "test", datetime.now(UTC))
+    create_signing_keys(ca / "signing", datetime.now(UTC))
     CertificateAuthority(ca, now=lambda: datetime.now(UTC)).write_server_certificate(["127.0.0.1"], ca)
     flags = {
         "ca": str(ca),

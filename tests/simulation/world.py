@@ -76,7 +76,7 @@ class World:
 
     def start_agent(self) -> None:
         incarnation = f"i{next(self._incarnations)}"
-        config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused")
+        config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused", accept_unsigned=True)
         handlers = handler_table(
             [
                 Handler("once", Interruption.REPORT, Effect, self._take_effect),

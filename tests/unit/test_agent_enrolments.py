@@ -133,7 +133,8 @@ class Steps:
 def relocation_of(
     enrolments: Enrolments, store: MemoryCommandStore, clock: TurnedClock, home: str = "mqtt://old"
 ) -> Relocation:
-    return Relocation(enrolments, store, Unconnected(), clock, LogObserver(), incarnation="i1", home=(home, "acm"))
+    parts = (enrolments, store, Unconnected(), clock, LogObserver())
+    return Relocation(*parts, incarnation="i1", home=(home, "acm"), accept_unsigned=True)
 
 
 def decided(enrolments: Enrolments, add: Add) -> Attempt:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.ca import AuthorityError, CertificateAuthority, create_authority, crl_path
 from broker.certificates import CertificateError, RevocationReason, RevokedCertificate
@@ -32,9 +31,7 @@ def test_only_the_owner_reads_what_is_secret(directory: Path) -> None:
     assert mode(directory) == 0o700
     assert modes == {
         "ca.key": secret,
-        "signing.key": secret,
         "ca.crt": public,
-        "signing.pub": public,
         "crl.pem": public,
     }
 
@@ -63,8 +60,6 @@ def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None
     authority = CertificateAuthority(directory, now=clock.now)
     certificate = x509.load_pem_x509_certificate(authority.certificate.encode())
     assert authority.fingerprint == fingerprint_of(certificate.public_bytes(Encoding.DER))
-    (signing_key,) = authority.signing_keys
-    assert isinstance(load_pem_public_key(signing_key.encode()), Ed25519PublicKey)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +67,8 @@ def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None
     [
         ("ca.key", b"", "is damaged: restore the directory"),
         ("ca.crt", b"nonsense", "is damaged: restore the directory"),
-        ("signing.pub", b"\xff", "is damaged: restore the directory"),
         ("ca.crt", None, "holds no authority: make one with `acm ca init"),
         ("ca.key", None, "cannot be used: No such file or directory"),
-        ("signing.pub", None, "cannot be used: No such file or directory"),
     ],
 )
 def test_a_damaged_authority_is_one_sentence(
@@ -88,7 +81,8 @@ def test_a_damaged_authority_is_one_sentence(
 
 
 def test_the_key_of_another_authority_is_noticed(directory: Path, clock: TurnedClock) -> None:
-    os.replace(directory / "signing.key", directory / "ca.key")
+    create_authority(directory / "other", "other", clock.now())
+    os.replace(directory / "other" / "ca.key", directory / "ca.key")
     with pytest.raises(AuthorityError, match=r"is not the key of ca\.crt"):
         CertificateAuthority(directory, now=clock.now)
 

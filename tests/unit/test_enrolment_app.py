@@ -24,6 +24,7 @@ from broker.contract.tokens import EnrolmentToken
 from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.enrolments import Enrolments
+from broker.signing_keys import SigningKeys, create_signing_keys
 from tests.enrolling import EnrollingAgent, request
 from tests.fakes.clock import TurnedClock
 
@@ -35,10 +36,14 @@ class Talk:
 
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
         create_authority(directory / "ca", "test", clock.now())
+        create_signing_keys(directory / "signing", clock.now())
         self.clock = clock
         self.authority = CertificateAuthority(directory / "ca", now=clock.now)
         self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
-        self.service = EnrolmentService(self.authority, self.enrolments, Terms("mqtts://broker", "acm", MONTH))
+        self.keys = SigningKeys(directory / "signing")
+        self.service = EnrolmentService(
+            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH)
+        )
         self.app = enrolment_app(self.service)
         self.agent = EnrollingAgent("web-01")
 
@@ -82,7 +87,7 @@ def test_an_agent_gets_all_that_it_needs(talk: Talk) -> None:
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(enrolled.ca.encode()))
     assert certificate.public_key() == talk.agent.key.public_key()
     assert (enrolled.agent, enrolled.broker, enrolled.topic_prefix) == ("web-01", "mqtts://broker", "acm")
-    assert enrolled.signing_keys == talk.authority.signing_keys
+    assert enrolled.signing_keys == talk.keys.public
     assert enrolled.not_after == certificate.not_valid_after_utc == talk.clock.now() + MONTH
 
 

@@ -11,6 +11,8 @@ from broker.mqtt import Delivery
 from consumer.errors import StoreFull
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
+from consumer.server_clock import ServerClock
+from consumer.verification import NoTrust, Verifier
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import NOW, result
@@ -18,8 +20,9 @@ from tests.makers import NOW, result
 REPORTS = Reports("web-01", "i1", "g1")
 
 
-def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = False) -> CommandReceiver:
-    return CommandReceiver(store, REPORTS, TurnedClock(), accept_unsigned=accept_unsigned)
+def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = True) -> CommandReceiver:
+    verifier = Verifier("web-01", NoTrust(), ServerClock(TurnedClock()), accept_unsigned=accept_unsigned)
+    return CommandReceiver(store, REPORTS, TurnedClock(), verifier)
 
 
 def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def delivery(said: Any, *, retained: bool = False, duplicate: bool = False, mid:
     return Delivery("acm/web-01/command", payload, retained, duplicate, mid, 1)
 
 
-def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = False) -> list[Feedback]:
+def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True) -> list[Feedback]:
     taken = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
     return taken.feedback
 
@@ -117,16 +120,16 @@ def test_a_known_command_never_takes_the_sequence_back_or_over_a_gap(store: Memo
 
 
 def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommandStore) -> None:
-    (refusal,) = receive(store, message("a"))
+    (refusal,) = receive(store, message("a"), accept_unsigned=False)
     assert (refusal.code, ids(store)) == (ErrorCode.REJECTED, [])
     assert "--accept-unsigned" in refusal.message
-    receive(store, message("a"), accept_unsigned=True)
+    receive(store, message("a"))
     assert ids(store) == ["a"]
 
 
 def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: MemoryCommandStore) -> None:
     form = {"origin": {"name": "n", "module": "m"}, "command": "restart-agent", "parameters": {}, "status": "pending"}
-    takes = receiver(store, accept_unsigned=True)
+    takes = receiver(store)
     takes.receive([delivery(form, mid=5)])
     takes.receive([delivery(form, mid=5, duplicate=True)])
     assert len(ids(store)) == 1

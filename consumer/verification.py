@@ -1,0 +1,97 @@
+"""Who may command this agent: what its server has signed for it and its enrolment, and nothing else."""
+
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.contract.signing import (
+    Scope,
+    SignatureError,
+    VerifyingKey,
+    is_envelope,
+    open_envelope,
+    payload_type,
+    read_body,
+    unverified_payload,
+)
+from broker.contract.topics import Channel
+from consumer.server_clock import ServerClock
+
+__all__ = ["NoTrust", "Opened", "Trust", "Verifier"]
+
+
+class Trust(Protocol):
+    """What a signature must be by, and for which enrolment."""
+
+    @property
+    def enrolment_id(self) -> str | None:
+        """The id of the enrolment that the agent lives by."""
+
+    @property
+    def keys(self) -> Listing[VerifyingKey]:
+        """The keys that are trusted now."""
+
+
+class NoTrust:
+    """The trust of an agent that is not enrolled."""
+
+    enrolment_id = None
+    keys: Listing[VerifyingKey] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed."""
+
+    frame: bytes
+    signed: bool
+    refusal: str | None = None
+
+    def trusted(self) -> bytes:
+        """Return the frame; raise SignatureError with the refusal if there is one."""
+        if self.refusal is not None:
+            raise SignatureError(self.refusal)
+        return self.frame
+
+
+class Verifier:
+    """Opens what arrives for one agent. The signature is checked over raw bytes, before anything of them is parsed."""
+
+    def __init__(self, agent: str, trust: Trust, clock: ServerClock, *, accept_unsigned: bool) -> None:
+        self._agent = agent
+        self._trust = trust
+        self._clock = clock
+        self._accept_unsigned = accept_unsigned
+
+    def open(self, channel: Channel, payload: bytes) -> Opened:
+        """Return the frame that arrived on a channel, with a refusal unless it is for this agent by its server.
+
+        A refused frame is there so that the sender can be told what was refused. Raises SignatureError when there is
+        none to be found.
+        """
+        if not is_envelope(payload):
+            refusal = None if self._accept_unsigned else self._unsigned(channel)
+            return Opened(payload, signed=False, refusal=refusal)
+        try:
+            signed = open_envelope(payload, payload_type(channel), self._trust.keys)
+        except SignatureError as error:
+            _, frame = read_body(unverified_payload(payload))
+            return Opened(frame, signed=False, refusal=f"The {channel} was refused: {error}")
+        scope, frame = read_body(signed)
+        refusal = self._misdirected(channel, scope)
+        if refusal is None:
+            self._clock.hear(scope.not_before)
+        return Opened(frame, signed=True, refusal=refusal)
+
+    def _misdirected(self, channel: Channel, scope: Scope) -> str | None:
+        if scope.audience != self._agent:
+            return f"The {channel} was signed for the agent {scope.audience[:64]!r} and was refused by {self._agent!r}."
+        if self._trust.enrolment_id not in scope.enrolments:
+            return f"The {channel} was signed for another enrolment of {self._agent!r} than the present one."
+        return None
+
+    def _unsigned(self, channel: Channel) -> str:
+        return (
+            f"This agent refuses a {channel} that its server has not signed; "
+            "send it with `acm send`, or run the agent with --accept-unsigned."
+        )
