@@ -13,6 +13,7 @@ import pytest
 
 from broker.ledger import Ledger
 from broker.server_process import open_ledger
+from tests.enrolled import Registrar
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,7 @@ class Site:
         self.ledger = f"sqlite:///{directory}/ledger.db"
         self.programs: list[Program] = []
         self.server: Program | None = None
+        self.registrar: Registrar | None = None
         self._ledgers: list[Ledger] = []
 
     def open_ledger(self) -> Ledger:
@@ -73,10 +75,22 @@ class Site:
         return program
 
     def start_server(self) -> Program:
-        self.server = self._start(
-            "server", [sys.executable, "-m", "broker", "server", "--broker", self.broker_url, "--ledger", self.ledger]
-        )
+        argv = [sys.executable, "-m", "broker", "server", "--broker", self.broker_url, "--ledger", self.ledger]
+        self.server = self._start("server", argv, ACM_CA=str(self.directory / "ca"))
         return self.server
+
+    def enrol(self, agent: str) -> str:
+        """Enrol an agent; only a server that was started after `sign` commands it. Return the enrolment's id."""
+        return self.sign().enrol(agent, self.state(agent), self.broker_url)
+
+    def sign(self) -> Registrar:
+        """Let the servers that are started from now on sign."""
+        self.registrar = self.registrar or Registrar(self.directory / "ca", self.ledger)
+        return self.registrar
+
+    def start_enrolled_agent(self, agent: str, *arguments: str) -> Program:
+        argv = [sys.executable, "-m", "consumer", "run", "--state", str(self.state(agent)), *arguments]
+        return self._start(agent, argv)
 
     def state(self, agent: str) -> Path:
         return self.directory / "state" / agent
@@ -154,6 +168,18 @@ class Site:
             program.stop()
         for ledger in self._ledgers:
             ledger.close()
+
+
+@pytest.fixture
+def signing_site(broker: Any, tmp_path: Path) -> Iterator[Site]:
+    """A site whose server signs."""
+    site = Site(broker.url, tmp_path)
+    site.sign()
+    site.start_server()
+    try:
+        yield site
+    finally:
+        site.stop()
 
 
 @pytest.fixture

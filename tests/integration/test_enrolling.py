@@ -182,7 +182,14 @@ class OwnConnection:
 
 def relocation_of(enrolments: Enrolments, own: OwnConnection) -> Relocation:
     return Relocation(
-        enrolments, MemoryCommandStore(), own, CLOCK, LogObserver(), incarnation="i1", home=("mqtt://old", "acm")
+        enrolments,
+        MemoryCommandStore(),
+        own,
+        CLOCK,
+        LogObserver(),
+        incarnation="i1",
+        home=("mqtt://old", "acm"),
+        accept_unsigned=True,
     )
 
 

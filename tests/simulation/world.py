@@ -4,12 +4,17 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
 from broker.contract.messages import Command, Origin
+from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
 from broker.ledger import CommandState, Ledger, LedgerRow
 from broker.server import Server
+from broker.signer import Signer
 from consumer.comms import AgentCommsClient
 from consumer.config import AgentConfig
 from consumer.core import AgentCore, Surroundings
@@ -50,11 +55,43 @@ class Effect:
     """No parameters."""
 
 
-class World:
-    """One server, one agent. What an action cannot do now, it leaves undone."""
+@dataclass
+class _LateClock:
+    clock: TurnedClock
+    behind: timedelta
 
-    def __init__(self, store: CommandStore, lose: Callable[[CommandStore], CommandStore]) -> None:
+    def now(self) -> datetime:
+        return self.clock.now() - self.behind
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
+
+
+@dataclass
+class _KeyTrust:
+    keys: tuple[VerifyingKey, ...]
+    enrolment_id: str = "e1"
+
+
+class World:
+    """One server that signs, one agent that takes nothing else. What an action cannot do now, it leaves undone.
+
+    The agent's clock is `agent_behind` the server's.
+    """
+
+    def __init__(
+        self,
+        store: CommandStore,
+        lose: Callable[[CommandStore], CommandStore],
+        agent_behind: timedelta = timedelta(),
+    ) -> None:
         self.clock = TurnedClock()
+        self.agent_clock = _LateClock(self.clock, agent_behind)
+        key = SigningKey(Ed25519PrivateKey.generate())
+        self._trust = _KeyTrust((key.public,))
+        self._signer = Signer(
+            "server", lambda: (key,), lambda _: ("e1",), now=self.clock.now, monotonic=self.clock.monotonic
+        )
         self.broker = FakeBroker()
         self.store = store
         self._lose = lose
@@ -71,12 +108,12 @@ class World:
 
     def connect_server(self) -> None:
         self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
-        self.server = Server(self.ledger, self._server_connection, TOPICS)
+        self.server = Server(self.ledger, self._server_connection, TOPICS, self._signer)
         self.server.connected()
 
     def start_agent(self) -> None:
         incarnation = f"i{next(self._incarnations)}"
-        config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused", accept_unsigned=True)
+        config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused")
         handlers = handler_table(
             [
                 Handler("once", Interruption.REPORT, Effect, self._take_effect),
@@ -85,12 +122,14 @@ class World:
         )
         service = NoService()
         board = StatusBoard(
-            config, self.store, service, self.clock, incarnation=incarnation, supported_types=("again", "once")
+            config, self.store, service, self.agent_clock, incarnation=incarnation, supported_types=("again", "once")
         )
         self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([board.current(None, online=False)]))
         self._lane = HandTurnedLane()
         self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
-        around = Surroundings(self.store, self._comms, service, self.clock, self._lane, lambda: None)
+        around = Surroundings(
+            self.store, self._comms, service, self.agent_clock, self._lane, lambda: None, trust=self._trust
+        )
         self.core = AgentCore(config, around, board, handlers, incarnation=incarnation)
         self.core.recover()
         self.core.connected()

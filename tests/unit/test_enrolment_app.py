@@ -213,6 +213,8 @@ class FaultyService(EnrolmentService):
 
 
 def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
-    talk.app = enrolment_app(FaultyService(talk.authority, talk.enrolments, Terms("mqtt://broker", "acm", MONTH)))
+    talk.app = enrolment_app(
+        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH))
+    )
     status, body = talk.post(ENROL_PATH, talk.agent.enrol(talk.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})

@@ -1,0 +1,71 @@
+"""Agents that are enrolled without an enrolment server: what it would write on both sides is written here."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.ca import CertificateAuthority, create_authority
+from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
+from broker.contract.tokens import EnrolmentToken
+from broker.contract.topics import Channel
+from broker.enrolments import Enrolments as Book
+from broker.signing_keys import SigningKeys, create_signing_keys
+from consumer.enrolment.enrolments import Enrolments, Grant, Granted
+
+_LIFE = timedelta(days=30)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Registrar:
+    """An authority in `directory`, with signing keys in `signing` below it; it records in the ledger at `ledger`."""
+
+    directory: Path
+    ledger: str
+
+    def __post_init__(self) -> None:
+        create_authority(self.directory, "test", now())
+        create_signing_keys(self.directory / "signing", now())
+        self.authority = CertificateAuthority(self.directory, now=now)
+        self.keys = SigningKeys(self.directory / "signing")
+
+    def enrol(self, agent: str, state: Path, broker: str) -> str:
+        """Enrol the agent of a state directory at a broker; return the enrolment's id."""
+        key = Ed25519PrivateKey.generate()
+        token = EnrolmentToken(secrets.token_urlsafe(24), self.authority.fingerprint)
+        book = Book(self.ledger, now=now)
+        try:
+            book.add_token(agent, token, _LIFE)
+            issue = partial(self.authority.issue, agent, key.public_key(), _LIFE)
+            paid = book.enrol(agent, token, key.public_key(), issue)
+        finally:
+            book.close()
+        grant = Grant(
+            agent=agent,
+            enrolment_id=paid.enrolment_id,
+            server="https://127.0.0.1:1",
+            broker=broker,
+            topic_prefix="acm",
+            signing_keys=self.keys.public,
+            granted_at=now(),
+            not_after=paid.not_after,
+            token=token.secret_hash,
+        )
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        enrolments = Enrolments(state)
+        name = paid.enrolment_id
+        enrolments.add(Granted(grant, name, paid.certificate, self.authority.certificate), key)
+        enrolments.make_current(name)
+        return paid.enrolment_id
+
+
+def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Channel = Channel.COMMAND) -> bytes:
+    """Return a frame as a server with these keys says it."""
+    return seal(payload_type(channel), write_body(scope, frame), keys)
