@@ -22,6 +22,7 @@ from broker.cli_common import (
 )
 from broker.cli_enrolment import enroll_app
 from broker.cli_groups import group_app
+from broker.cli_keys import keys_app
 from broker.cli_operations import operation_app
 from broker.cli_send import SEND_EXAMPLES, send
 from broker.cli_tokens import token_app
@@ -60,6 +61,7 @@ app.add_typer(operation_app, name="operation")
 app.command(epilog="Example: acm types --json")(types)
 app.add_typer(ca_app, name="ca")
 app.add_typer(token_app, name="token")
+app.add_typer(keys_app, name="keys")
 app.add_typer(enroll_app)
 app.add_typer(blob_app, name="blob")
 app.add_typer(package_app, name="package")

@@ -10,7 +10,7 @@ from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRe
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.enrolments import Enrolments, Grant, TokenRefused
-from broker.signing_keys import SigningKeys
+from broker.signing_keys import KeyBook
 
 __all__ = ["EnrolmentService", "Terms"]
 
@@ -27,9 +27,7 @@ class Terms:
 class EnrolmentService:
     """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it."""
 
-    def __init__(
-        self, authority: CertificateAuthority, keys: SigningKeys, enrolments: Enrolments, terms: Terms
-    ) -> None:
+    def __init__(self, authority: CertificateAuthority, keys: KeyBook, enrolments: Enrolments, terms: Terms) -> None:
         self._authority = authority
         self._keys = keys
         self._enrolments = enrolments
@@ -64,6 +62,7 @@ class EnrolmentService:
         return self._answer(self._enrolments.renew(identity.serial, key, issue))
 
     def _answer(self, grant: Grant) -> Enrolled:
+        trusted = self._keys.update
         return Enrolled(
             agent=grant.agent,
             enrolment_id=grant.enrolment_id,
@@ -71,6 +70,7 @@ class EnrolmentService:
             ca=self._authority.certificate,
             broker=self._terms.broker,
             topic_prefix=self._terms.topic_prefix,
-            signing_keys=self._keys.public,
+            signing_keys=trusted.keys,
             not_after=grant.not_after,
+            signing_keys_version=trusted.version,
         )

@@ -22,7 +22,7 @@ from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.errors import BrokerError
 from broker.mqtt import parse_url
-from broker.registry import open_authority, open_enrolments, open_revocation_file, open_signing_keys
+from broker.registry import open_authority, open_enrolments, open_key_book, open_revocation_file
 
 __all__ = ["EnrolmentServer", "EnrolmentServerError"]
 
@@ -49,7 +49,7 @@ class EnrolmentServer:
         terms = _terms(config)
         self._listen = config.enroll_listen
         self._address = _address(config.enroll_listen)
-        authority, keys = open_authority(config), open_signing_keys(config)
+        authority, keys = open_authority(config), open_key_book(config)
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
         service = EnrolmentService(authority, keys, self._enrolments, terms)

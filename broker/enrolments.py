@@ -190,6 +190,12 @@ class Enrolments:
         rows = self.enrolments(agent)
         return [row.id for row in rows if row.revoked_at is None and row.not_after > now][:MAX_ENROLMENTS]
 
+    def good_agents(self) -> list[str]:
+        """Return the names of the agents with an enrolment that is neither revoked nor over, in order."""
+        now = self._now()
+        good = {row.agent for row in self.enrolments() if row.revoked_at is None and row.not_after > now}
+        return sorted(good)
+
     def any_agents(self) -> bool:
         """Say whether any agent was ever enrolled here."""
         with self._transaction() as connection:

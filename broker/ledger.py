@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 
 from broker.blobs import BlobStore
 from broker.contract.codec import decode_commands, encode
 from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
-from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
+from broker.contract.signing import MAX_SIGNED_FRAME_BYTES, RefusedMessage
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
@@ -26,6 +27,7 @@ from broker.operations import Operation, OperationBook
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
+_log = structlog.get_logger("acm.server")
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _SERVER = "server"
@@ -241,13 +243,19 @@ class Ledger:
 
     # -- what the agents say
 
-    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
-        """Take in feedback of one agent with one commit; return the acks, which may be sent from then on."""
+    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback], *, signs: bool = False) -> list[Ack]:
+        """Take in feedback of one agent with one commit; return the acks, which may be sent from then on.
+
+        `signs` says that this agent's commands are signed: one whose message was refused stays open, and is sent again
+        under the signatures of that time, for an agent may well take that and run it.
+        """
         acks: list[Ack] = []
         with self._transaction() as connection:
             self._meet(connection, agent)
             for feedback in feedbacks:
-                if feedback.kind is FeedbackKind.RESULT:
+                if signs and _refuses_message(feedback) and self._is_open(connection, agent, feedback.command_id):
+                    _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id)
+                elif feedback.kind is FeedbackKind.RESULT:
                     acks += self._record_result(connection, agent, feedback)
                 elif feedback.kind is FeedbackKind.GAP:
                     self._close_gap(connection, agent, feedback)
@@ -262,8 +270,8 @@ class Ledger:
         """
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
-            if not status.online:  # a last will was written when the process began, and may tell of old groups
-                status = replace(status, groups=_groups_in(before.status))
+            if not status.online:  # a last will was written when the process began, and may tell what is old
+                status = _as_before(status, before.status)
             self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
             if status.groups is not None and status.groups != _groups_in(before.status):
@@ -394,6 +402,11 @@ class Ledger:
         cancels = connection.execute(unanswered.values(cancel=Cancel.TO_SEND)).rowcount
         return commands + cancels > 0
 
+    @staticmethod
+    def _is_open(connection: sa.Connection, agent: str, command_id: str | None) -> bool:
+        ours = COMMANDS.select().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent, _OPEN)
+        return connection.execute(ours).one_or_none() is not None
+
     def _record_state(self, connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
         ours = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
         advanced = ours.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
@@ -519,6 +532,17 @@ def _moment(seconds: float | None) -> datetime | None:
 
 def _status(text: str | None) -> Status | None:
     return None if text is None else msgspec.json.decode(text, type=Status)
+
+
+def _as_before(status: Status, before: str | None) -> Status:
+    known = _status(before)
+    version = known.signing_keys_version if known else None
+    return replace(status, groups=_groups_in(before), signing_keys_version=version)
+
+
+def _refuses_message(feedback: Feedback) -> bool:
+    said = feedback.data or {}
+    return feedback.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
 
 
 def _groups_in(status: str | None) -> tuple[str, ...] | None:

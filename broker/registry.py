@@ -8,12 +8,13 @@ from broker.ca import CRL_LIFETIME, CertificateAuthority, crl_path
 from broker.certificates import RevokedCertificate
 from broker.config import ServerConfig
 from broker.enrolments import Enrolments
-from broker.signing_keys import SigningKeys
+from broker.signing_keys import KeyBook, SigningKeys
 
 __all__ = [
     "RevocationFile",
     "open_authority",
     "open_enrolments",
+    "open_key_book",
     "open_revocation_file",
     "open_signing_keys",
     "signing_keys_path",
@@ -65,6 +66,11 @@ def open_authority(config: ServerConfig) -> CertificateAuthority:
 def signing_keys_path(config: ServerConfig) -> Path:
     """Return where the signing keys are: `signing_keys`, or `signing` in the authority's directory."""
     return Path(config.signing_keys) if config.signing_keys else Path(config.ca) / "signing"
+
+
+def open_key_book(config: ServerConfig) -> KeyBook:
+    """Open the list of the signing keys, without the private ones; raises SigningKeyError."""
+    return KeyBook(signing_keys_path(config))
 
 
 def open_signing_keys(config: ServerConfig) -> SigningKeys:

@@ -127,7 +127,8 @@ class Server:
             except DecodeError as error:
                 _log.warning("feedback_refused", agent=agent, reason=str(error))
         if feedbacks:
-            self._say(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks))
+            signs = self._signer is not None and self._signer.signs_for(agent)
+            self._say(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks, signs=signs))
 
     def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:

@@ -42,6 +42,10 @@ class Signer:
         scope = Scope(self._issuer, agent, tuple(enrolments), self._now())
         return seal(payload_type(channel), write_body(scope, frame), self._keys())
 
+    def signs_for(self, agent: str) -> bool:
+        """Say whether what this agent is told is signed. Raises LedgerError."""
+        return bool(self._enrolments_of(agent))
+
     def _enrolments_of(self, agent: str) -> Listing[str]:
         """Return an agent's enrolments as they were a moment ago; that there are none is looked up each time."""
         known, until = self._known.get(agent, ((), 0.0))

@@ -2,10 +2,17 @@
 
 keys.json        the version of the list, and each key's id, state, public half and times
 <id>.key         the private key (PKCS#8 in PEM, mode 0600) of each key that signs
+
+A change takes the lock of the directory, and is made when the list is replaced: a private key is written before the
+list names it, and removed after the list has named it revoked. What a crash leaves over, the next change removes.
 """
 
+import fcntl
+import os
+from collections.abc import Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,17 +22,19 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigningKeys
 from broker.contract.signing import SigningKey
 from broker.errors import BrokerError
 from broker.files import write_durably
 
-__all__ = ["KeyEntry", "KeyState", "SigningKeyError", "SigningKeys", "create_signing_keys"]
+__all__ = ["KeyBook", "KeyEntry", "KeyState", "SigningKeyError", "SigningKeys", "create_signing_keys"]
 
 _LIST = "keys.json"
+_Stamp = tuple[int, int]
 
 
 class SigningKeyError(BrokerError):
-    """The directory of signing keys cannot be made, read or written."""
+    """The directory of signing keys cannot be made, read or changed as asked."""
 
 
 class KeyState(StrEnum):
@@ -37,64 +46,159 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """One key of the list; `public` is in PEM."""
+    """One key of the list; `public` is in PEM, `since` the version of the list that was the first to hold it."""
 
     id: str
     state: KeyState
     public: str
     created_at: datetime
+    since: int
     revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class _KeyList:
-    """The list as it stands in the file. `version` grows with each change, and agents never go back."""
+    """The list as it stands in the file. `version` grows with each change, and agents never go back.
+
+    It is the time of the change in milliseconds, so that a directory restored from a backup, or made anew, comes to
+    versions that no agent has seen. `announced`: the agents are told of this version, as far as they must be.
+    """
 
     version: int
+    announced: bool
     keys: tuple[KeyEntry, ...]
 
+    @property
+    def active(self) -> tuple[KeyEntry, ...]:
+        return tuple(entry for entry in self.keys if entry.state is KeyState.ACTIVE)
 
-def create_signing_keys(directory: Path, now: datetime) -> None:
+    def changed(self, now: datetime, keys: tuple[KeyEntry, ...]) -> "_KeyList":
+        return _KeyList(self.next_version(now), False, keys)
+
+    def next_version(self, now: datetime) -> int:
+        return max(self.version + 1, int(now.timestamp() * 1000))
+
+
+def create_signing_keys(directory: Path, now: datetime) -> KeyEntry:
     """Make the directory with one new key. Raises SigningKeyError; one that is there already is refused."""
-    try:
+    with _file_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise SigningKeyError(f"{directory} is not empty: choose a new directory for the signing keys.")
-        directory.chmod(0o700)
-        _write(directory, _KeyList(1, (_add_key(directory, now),)))
-    except OSError as error:
-        raise SigningKeyError(f"{directory} cannot be used: {error.strerror}.") from error
+        with _locked(directory):
+            if _holds_anything(directory):
+                raise SigningKeyError(f"{directory} is not empty: choose a new directory for the signing keys.")
+            directory.chmod(0o700)
+            empty = _KeyList(0, True, ())
+            _write(directory, empty)  # says what this is, should the next step be cut short
+            entry = _add_key(directory, now, empty.next_version(now))
+            _write(directory, _KeyList(entry.since, True, (entry,)))
+            _sweep(directory, (entry,))
+            return entry
 
 
-class SigningKeys:
-    """The keys in a directory that create_signing_keys made; a change by another process is seen at once.
+class KeyBook:
+    """The list of the keys in a directory that create_signing_keys made; needs no private key of those there.
 
-    All raise SigningKeyError when the directory cannot be read.
+    A change by another process is seen at once. All raise SigningKeyError when the directory cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._seen: tuple[int, int] | None = None
-        self._list = _KeyList(0, ())
-        self._signing: tuple[SigningKey, ...] = ()
+        self._seen: _Stamp | None = None
+        self._list = _KeyList(0, True, ())
         self._refresh()
 
     @property
     def version(self) -> int:
         """The version of the list of keys."""
-        self._refresh()
-        return self._list.version
+        return self._refresh().version
+
+    @property
+    def announced(self) -> bool:
+        """Whether the agents were told of this version; False where that was cut short."""
+        return self._refresh().announced
 
     @property
     def entries(self) -> tuple[KeyEntry, ...]:
         """Every key, the oldest first."""
-        self._refresh()
-        return self._list.keys
+        return self._refresh().keys
 
     @property
     def public(self) -> tuple[str, ...]:
         """The public keys in PEM that agents are to trust."""
-        return tuple(entry.public for entry in self.entries if entry.state is KeyState.ACTIVE)
+        return tuple(entry.public for entry in self._refresh().active)
+
+    @property
+    def update(self) -> UpdateSigningKeys:
+        """What agents are told: the keys to trust, and the version of the list that says so."""
+        held = self._refresh()
+        return UpdateSigningKeys(held.version, tuple(entry.public for entry in held.active))
+
+    def entry(self, key_id: str) -> KeyEntry:
+        """Return one key of the list; raises SigningKeyError."""
+        return _find(self._refresh(), key_id)
+
+    def version_without(self, key_id: str) -> int:
+        """Return the version of the list that an agent must know to verify what is signed without this key.
+
+        Raises SigningKeyError where that is the last active one, or is not there.
+        """
+        held = self._refresh()
+        return min(entry.since for entry in _all_but(held, _find(held, key_id)))
+
+    def rotate(self, now: datetime) -> KeyEntry:
+        """Add a new key, which signs beside the others from now on. Refuses more than MAX_KEYS active ones."""
+        with self._changing() as held:
+            if len(held.active) >= MAX_KEYS:
+                raise SigningKeyError(
+                    f"There are {MAX_KEYS} active keys, the most there may be: revoke one by `acm keys revoke` first."
+                )
+            entry = _add_key(self._directory, now, held.next_version(now))
+            self._replace(held.changed(now, (*held.keys, entry)))
+        return entry
+
+    def revoke(self, key_id: str, now: datetime) -> KeyEntry:
+        """Let a key never sign again, and remove its private half; nothing changes where that was done before."""
+        with self._changing() as held:
+            entry = _find(held, key_id)
+            if entry.state is KeyState.REVOKED:
+                _sweep(self._directory, held.active)
+                return entry
+            _all_but(held, entry)
+            revoked = replace(entry, state=KeyState.REVOKED, revoked_at=now)
+            self._replace(held.changed(now, tuple(revoked if one is entry else one for one in held.keys)))
+        return revoked
+
+    def mark_announced(self, version: int) -> None:
+        """Remember that the agents are told of this version of the list."""
+        with self._changing() as held:
+            if held.version == version:
+                _write(self._directory, replace(held, announced=True))
+
+    @contextmanager
+    def _changing(self) -> Iterator[_KeyList]:
+        with _file_errors(self._directory), _locked(self._directory):
+            yield _read(self._directory)
+
+    def _replace(self, changed: _KeyList) -> None:
+        _write(self._directory, changed)
+        _sweep(self._directory, changed.active)
+
+    def _refresh(self) -> _KeyList:
+        while (seen := _stamp(self._directory)) != self._seen:
+            held = _read(self._directory)
+            if self._take(held, seen):
+                self._list, self._seen = held, seen
+        return self._list
+
+    def _take(self, held: _KeyList, seen: _Stamp | None) -> bool:
+        """Take in a list that is new; False if it is not the newest any more."""
+        return True
+
+
+class SigningKeys(KeyBook):
+    """A KeyBook that holds the private keys as well."""
+
+    _signing: tuple[SigningKey, ...] = ()
 
     @property
     def signing(self) -> Listing[SigningKey]:
@@ -102,31 +206,84 @@ class SigningKeys:
         self._refresh()
         return self._signing
 
-    def _refresh(self) -> None:
-        path = self._directory / _LIST
+    def _take(self, held: _KeyList, seen: _Stamp | None) -> bool:
         try:
-            found = path.stat()
-            if (found.st_mtime_ns, found.st_ino) == self._seen:
-                return
-            self._list = msgspec.json.decode(path.read_bytes(), type=_KeyList)
-            active = [entry for entry in self._list.keys if entry.state is KeyState.ACTIVE]
-            self._signing = tuple(_read_key(self._directory, entry) for entry in active)
-            self._seen = found.st_mtime_ns, found.st_ino
+            self._signing = tuple(_read_key(self._directory, entry) for entry in held.active)
         except FileNotFoundError as error:
+            if _stamp(self._directory) != seen:
+                return False  # it was revoked meanwhile
             raise SigningKeyError(
-                f"{self._directory} holds no signing keys: make them with `acm keys init --keys {self._directory}`."
+                f"{error.filename} is missing: restore it from a backup, or revoke that key by `acm keys revoke`."
             ) from error
         except OSError as error:
-            raise SigningKeyError(f"{path} cannot be read: {error.strerror}.") from error
-        except msgspec.DecodeError as error:
-            raise SigningKeyError(f"{path} is damaged: {error}; restore the directory from a backup.") from error
+            raise SigningKeyError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        return True
 
 
-def _add_key(directory: Path, now: datetime) -> KeyEntry:
+def _find(held: _KeyList, key_id: str) -> KeyEntry:
+    found = next((entry for entry in held.keys if entry.id == key_id), None)
+    if found is None:
+        raise SigningKeyError(f"There is no signing key {key_id[:80]!r}; `acm keys list` lists them.")
+    return found
+
+
+def _all_but(held: _KeyList, entry: KeyEntry) -> Listing[KeyEntry]:
+    left = [one for one in held.active if one is not entry]
+    if not left:
+        raise SigningKeyError(f"{entry.id} is the last active key: make another by `acm keys rotate` first.")
+    return left
+
+
+def _holds_anything(directory: Path) -> bool:
+    """Say whether a directory holds more than what an init that was cut short has left."""
+    if (directory / _LIST).exists():
+        return bool(_decode(directory).keys)
+    return any(not path.name.startswith(".") for path in directory.iterdir())
+
+
+def _stamp(directory: Path) -> _Stamp | None:
+    try:
+        found = (directory / _LIST).stat()
+    except FileNotFoundError as error:
+        raise _missing(directory) from error
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    return found.st_mtime_ns, found.st_ino
+
+
+def _read(directory: Path) -> _KeyList:
+    try:
+        held = _decode(directory)
+    except FileNotFoundError as error:
+        raise _missing(directory) from error
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    if not held.keys:
+        raise _missing(directory)
+    return held
+
+
+def _decode(directory: Path) -> _KeyList:
+    path = directory / _LIST
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_KeyList)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SigningKeyError(f"{path} is damaged: {error}; restore the directory from a backup.") from error
+
+
+def _missing(directory: Path) -> SigningKeyError:
+    return SigningKeyError(f"{directory} holds no signing keys: make them with `acm keys init --keys {directory}`.")
+
+
+def _unreadable(directory: Path, error: OSError) -> SigningKeyError:
+    return SigningKeyError(f"{directory / _LIST} cannot be read: {error.strerror}.")
+
+
+def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
     key = SigningKey(Ed25519PrivateKey.generate())
     content = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_durably(_key_path(directory, key.public.id), content, 0o600)
-    return KeyEntry(key.public.id, KeyState.ACTIVE, key.public.pem, now)
+    return KeyEntry(key.public.id, KeyState.ACTIVE, key.public.pem, now, version)
 
 
 def _read_key(directory: Path, entry: KeyEntry) -> SigningKey:
@@ -146,3 +303,30 @@ def _key_path(directory: Path, key_id: str) -> Path:
 
 def _write(directory: Path, keys: _KeyList) -> None:
     write_durably(directory / _LIST, msgspec.json.format(msgspec.json.encode(keys)), 0o644)
+
+
+def _sweep(directory: Path, active: Listing[KeyEntry]) -> None:
+    """Remove the private keys of what does not sign: revoked, or left over by a change that was cut short."""
+    wanted = {_key_path(directory, entry.id) for entry in active}
+    for path in directory.glob("*.key"):
+        if path not in wanted:
+            path.unlink()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        os.fsync(handle)  # what was removed stays so after a power loss
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _file_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SigningKeyError(f"{directory} cannot be used: {error.strerror}.") from error

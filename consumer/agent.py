@@ -15,7 +15,7 @@ import structlog
 
 from broker.contract.codec import encode
 from broker.contract.topics import Channel, Topics
-from broker.mqtt import MqttConnection, TlsFiles
+from broker.mqtt import MqttConnection
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.command_store import DiskCommandStore
 from consumer.comms import AgentCommsClient
@@ -24,7 +24,7 @@ from consumer.core import AgentCore, Surroundings
 from consumer.enrolment.enrolments import Enrolment, Enrolments
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
-from consumer.enrolment.trust import GrantedTrust
+from consumer.enrolment.trust import KeptTrust, NoKeeper
 from consumer.errors import ConfigurationError, ConsumerError
 from consumer.feedback import growing_waits
 from consumer.handlers import HANDLERS, handler_table
@@ -71,15 +71,13 @@ def build_service(config: AgentConfig, clock: Clock) -> Service:
     return NoService()
 
 
-def _trust(config: AgentConfig, enrolment: Enrolment | None) -> Trust:
-    """Return whom the agent obeys. Raises ConfigurationError where that is nobody, EnrolmentError for a bad key."""
-    trust = NoTrust() if enrolment is None else GrantedTrust(enrolment.grant)
+def _check_trust(config: AgentConfig, trust: Trust) -> None:
+    """Raise ConfigurationError where nobody could command the agent."""
     if not trust.keys and not config.accept_unsigned:
         raise ConfigurationError(
             f"The agent {config.agent} is not enrolled with a server that signs its commands, so it would refuse all "
             "of them: enrol it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned)."
         )
-    return trust
 
 
 class _Threads:
@@ -128,7 +126,8 @@ class Agent:
         table = handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
         self._enrolments = Enrolments(Path(config.state))
         enrolment = self._enrolments.current()
-        trust = _trust(config, enrolment)
+        kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
+        _check_trust(config, kept or NoTrust())
         self._store = DiskCommandStore.open(Path(config.state), now=self._clock.now)
         self._service = service or build_service(config, self._clock)
         self._responses = self._build_responses()
@@ -144,13 +143,14 @@ class Agent:
             self._clock,
             self._lane,
             self._connection.wake,
-            chores=self._chores(enrolment),
+            chores=self._chores(enrolment, kept),
             stopping=self._stopping,
             observer=self._observer,
             responses=self._responses,
             origins=origins or {},
             relocation=self._relocation,
-            trust=trust,
+            trust=kept or NoTrust(),
+            keeper=kept or NoKeeper(),
         )
         self._core = AgentCore(
             config, around, self._board, table, incarnation=self.incarnation, restarted_by=restarted_by
@@ -205,17 +205,18 @@ class Agent:
             accept_unsigned=self.config.accept_unsigned,
         )
 
-    def _chores(self, enrolment: Enrolment | None) -> list[Chore]:
+    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[Chore]:
         chores: list[Chore] = [self._responses.chore]
         if isinstance(self._service, ChildService):
             chores.append(self._service)
-        if enrolment is not None:
-            chores.append(self._build_renewal(enrolment))
+        if enrolment is not None and trust is not None:
+            chores.append(self._build_renewal(enrolment, trust))
         return [*chores, self._relocation]
 
-    def _build_renewal(self, enrolment: Enrolment) -> Renewal:
-        def use(tls: TlsFiles) -> None:
-            self._connection.tls = tls
+    def _build_renewal(self, enrolment: Enrolment, trust: KeptTrust) -> Renewal:
+        def use(renewed: Enrolment) -> None:
+            self._connection.tls = renewed.tls
+            trust.renewed(renewed.grant)
 
         def tell(error: str) -> None:
             self._board.last_error = error

@@ -19,13 +19,14 @@ from consumer.blobs import BlobReader
 from consumer.command_manager import CommandManager
 from consumer.config import AgentConfig
 from consumer.enrolment.relocation import NoRelocation
+from consumer.enrolment.trust import NoKeeper
 from consumer.errors import StoreFull
 from consumer.executor import Executor, Lane
 from consumer.feedback import FeedbackOutbox
 from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES, drop_stale_files
-from consumer.ports import Chore, Clock, CommandStore, Comms, Relocation, Service
+from consumer.ports import Chore, Clock, CommandStore, Comms, KeyKeeper, Relocation, Service
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
 from consumer.server_clock import ServerClock
@@ -58,6 +59,7 @@ class Surroundings:
     origins: Mapping[str, str] = field(default_factory=dict)
     relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
     trust: Trust = NoTrust()  # noqa: RUF009 - it has no state
+    keeper: KeyKeeper = NoKeeper()  # noqa: RUF009 - it has no state
 
 
 class AgentCore:
@@ -84,6 +86,7 @@ class AgentCore:
         self._clock = around.clock
         self._board = board
         self._mail: list[Delivery] = []
+        self._keeper = around.keeper
         self._full_until = 0.0
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
@@ -108,6 +111,7 @@ class AgentCore:
                 origins=around.origins,
                 unproved=self._unproved,
                 relocation=around.relocation,
+                keeper=around.keeper,
             ),
             around.lane,
             default_timeout_s=config.default_timeout_s,
@@ -118,7 +122,7 @@ class AgentCore:
             config.agent, incarnation, around.store.store_generation, accepts_unsigned=config.accept_unsigned or None
         )
         self._outbox = FeedbackOutbox(around.store, around.clock)
-        self._receiver = CommandReceiver(around.store, reports, around.clock, self._verifier)
+        self._receiver = CommandReceiver(around.store, reports, around.clock, self._verifier, around.keeper)
         self._manager = CommandManager(
             around.store, self._executor, self._outbox, reports, self._server_clock, handlers, around.relocation
         )
@@ -206,6 +210,7 @@ class AgentCore:
         if receipt.refused:
             self._board.last_error = receipt.refused[-1]
         self._board.clock_behind_s = self._server_clock.behind_s
+        self._board.signing_keys_version = self._keeper.version
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.messages import BlobRequest, Command, Feedback, JsonObject, Sequence, Status
 from broker.contract.states import State
 from broker.contract.topics import Channel
@@ -20,6 +21,7 @@ __all__ = [
     "Clock",
     "CommandStore",
     "Comms",
+    "KeyKeeper",
     "Relocation",
     "Service",
     "ServiceState",
@@ -241,4 +243,22 @@ class Relocation(Protocol):
         """Make it durable that the agent goes on by this attempt's enrolment once its command's result is delivered.
 
         Raises EnrolmentError when it could not be made durable; then nothing was decided.
+        """
+
+
+class KeyKeeper(Protocol):
+    """Keeps the signing keys that the agent trusts; any thread may call it."""
+
+    @property
+    def version(self) -> int | None:
+        """The version of the server's list of keys that the agent goes by; None where it trusts none."""
+
+    @property
+    def key_ids(self) -> Listing[str]:
+        """The ids of the keys that are trusted."""
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        """Trust these keys and no others, durably and for the next message already; an older list changes nothing.
+
+        Raises SignatureError when one of them is no key, EnrolmentError when the disk fails; nothing changed then.
         """

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 import structlog
 
 from broker.contract.codec import DecodeError, decode_commands
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Command, Feedback
-from broker.contract.signing import SignatureError
+from broker.contract.signing import RefusedMessage, SignatureError
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
+from consumer.enrolment.trust import NoKeeper
+from consumer.errors import EnrolmentError
+from consumer.executor import not_begun
 from consumer.handlers.base import Result
-from consumer.ports import Clock, CommandStore
+from consumer.ports import Clock, CommandStore, KeyKeeper
 from consumer.reports import Reports
 from consumer.verification import Opened, Verifier
 
@@ -34,11 +39,19 @@ class Receipt:
 class CommandReceiver:
     """Decides about each arriving command. A bad message is refused alone and never blocks the one behind it."""
 
-    def __init__(self, store: CommandStore, reports: Reports, clock: Clock, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        store: CommandStore,
+        reports: Reports,
+        clock: Clock,
+        verifier: Verifier,
+        keeper: KeyKeeper = NoKeeper(),  # noqa: B008 - it has no state
+    ) -> None:
         self._store = store
         self._reports = reports
         self._clock = clock
         self._verifier = verifier
+        self._keeper = keeper
 
     def receive(self, deliveries: Listing[Delivery]) -> Receipt:
         """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
@@ -59,6 +72,9 @@ class CommandReceiver:
             _log.warning("message_refused", topic=delivery.topic, reason=str(error))
             receipt.refused.append(str(error))
             return
+        if opened.refusal is not None:
+            _log.warning("message_refused", topic=delivery.topic, reason=opened.refusal)
+            receipt.refused.append(opened.refusal)
         for command in commands:
             said = self._admit(command, opened)
             if said is not None:
@@ -85,8 +101,9 @@ class CommandReceiver:
 
     def _admit(self, command: Command, opened: Opened) -> Feedback | None:
         known = self._known(command)
-        if opened.refusal is not None:
-            return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal)
+        disbelief = opened.refusal or self._unsigned_though_it_must_be(command, opened)
+        if disbelief is not None:
+            return known or self._refuse(command, ErrorCode.REJECTED, disbelief, RefusedMessage())
         if known is not None:
             self._count(command)
             return known
@@ -96,7 +113,28 @@ class CommandReceiver:
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now())
+        self._trust_at_once(command)
         return self._reports.accepted(command)
+
+    def _unsigned_though_it_must_be(self, command: Command, opened: Opened) -> str | None:
+        kind = COMMAND_TYPES.get(command.type)
+        if opened.signed or kind is None or not kind.signed_only:
+            return None
+        return f"{command.type} is taken only from a server that signs it, whatever else this agent accepts."
+
+    def _trust_at_once(self, command: Command) -> None:
+        """Let keys that a command brings be trusted before what came behind it is opened; the handler reports on it.
+
+        What is behind it may be signed by the new keys alone, and a revoked key must not be good for as long as other
+        commands run.
+        """
+        was_cancelled = self._store.is_cancelled(command.id)
+        if command.type != UPDATE_SIGNING_KEYS or not_begun(command, self._clock.now(), was_cancelled=was_cancelled):
+            return
+        try:
+            self._keeper.update(parse_parameters(command.type, UpdateSigningKeys, command.parameters))
+        except (InvalidParameters, SignatureError, EnrolmentError) as error:
+            _log.warning("signing_keys_not_updated", command_id=command.id, reason=str(error))
 
     def _is_of_an_ended_epoch(self, command: Command) -> bool:
         """A command that is still open comes again under a new number: an answer now would be a second result."""
@@ -139,5 +177,5 @@ class CommandReceiver:
             )
         return self._reports.gap(asked, expected) if asked.number > expected else None
 
-    def _refuse(self, command: Command, code: ErrorCode, message: str) -> Feedback:
-        return self._reports.result(command, Result(message, code=code), self._clock.now())
+    def _refuse(self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None) -> Feedback:
+        return self._reports.result(command, Result(message, data, code=code), self._clock.now())

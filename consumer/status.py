@@ -34,6 +34,7 @@ class StatusBoard:
     ) -> None:
         self.last_error: str | None = None
         self.clock_behind_s: int | None = None
+        self.signing_keys_version: int | None = None
         self._config = config
         self._store = store
         self._service = service
@@ -68,6 +69,7 @@ class StatusBoard:
             supported_types=self._supported_types,
             accepts_unsigned=self._config.accept_unsigned,
             clock_behind_s=self.clock_behind_s,
+            signing_keys_version=self.signing_keys_version,
             service={"kind": service.kind, "running": service.running} if service else None,
             groups=self._groups.current,
             pending_reversals=responses.pending() if responses else (),

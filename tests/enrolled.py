@@ -57,6 +57,7 @@ class Registrar:
             granted_at=now(),
             not_after=paid.not_after,
             token=token.secret_hash,
+            signing_keys_version=self.keys.version,
         )
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         enrolments = Enrolments(state)

@@ -44,7 +44,11 @@ class RenewRequest:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """Answer to both: all that an agent needs. `signing_keys` are the public keys that commands will be signed with."""
+    """Answer to both: all that an agent needs.
+
+    `signing_keys` are the public keys that commands are signed with; a list of a later `signing_keys_version` replaces
+    them.
+    """
 
     agent: str
     enrolment_id: str
@@ -54,6 +58,7 @@ class Enrolled:
     topic_prefix: str
     signing_keys: tuple[str, ...]
     not_after: datetime
+    signing_keys_version: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_ENROLMENTS",
     "MAX_SIGNATURES",
     "MAX_SIGNED_FRAME_BYTES",
+    "RefusedMessage",
     "Scope",
     "SignatureError",
     "SigningKey",
@@ -121,6 +123,17 @@ class Scope:
     audience: str
     enrolments: tuple[str, ...]
     not_before: datetime
+
+
+@dataclass(frozen=True)
+class RefusedMessage:
+    """The data of a `rejected` result that is about the message and not the command in it.
+
+    Nothing vouched for the message: it was unsigned, or signed by a key or for an enrolment that is not good any more.
+    The same command is taken once it comes well signed, so to a server that signs it this is not the command's result.
+    """
+
+    refused: Literal["message"] = "message"
 
 
 def read_public_key(pem: str) -> VerifyingKey:

@@ -41,6 +41,7 @@ def granted_by(answer: Enrolled, server: str, agent: str, key: Ed25519PrivateKey
         now,
         certificate.not_valid_after_utc,
         token,
+        answer.signing_keys_version,
     )
     return Granted(grant, fingerprint_of_pem(answer.certificate)[:32], answer.certificate, answer.ca)
 

@@ -5,12 +5,14 @@ enrolment/
     enrolments/<name>/           key.pem, certificate.pem, ca.pem, enrolment.json; named by the certificate
     current -> enrolments/<name>
     attempt.json                 the last attempt of a command, and its state
+    signing-keys.json            the list of signing keys that a command told of last
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,7 +22,9 @@ from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 
-__all__ = ["Attempt", "AttemptState", "Enrolment", "Enrolments", "Grant", "Granted"]
+__all__ = ["Attempt", "AttemptState", "Enrolment", "Enrolments", "Grant", "Granted", "KeptKeys"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Grant:
     granted_at: datetime
     not_after: datetime
     token: str
+    signing_keys_version: int = 0
 
     @property
     def renew_at(self) -> datetime:
@@ -88,6 +93,15 @@ class Attempt:
     grant: Grant
     state: AttemptState
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptKeys:
+    """A list of signing keys, in PEM, that a command of the server told of; it holds for one enrolment."""
+
+    enrolment_id: str
+    version: int
+    keys: tuple[str, ...]
 
 
 class Enrolments:
@@ -177,19 +191,33 @@ class Enrolments:
 
     def attempt(self) -> Attempt | None:
         """Return the last attempt that a command made."""
-        path = self._root / "attempt.json"
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Attempt)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise EnrolmentError(f"{path} cannot be read: {error}; remove it.") from error
+        return self._read("attempt.json", Attempt, "remove it")
 
     def record(self, attempt: Attempt) -> None:
         """Make the state of an attempt durable."""
+        self._write("attempt.json", attempt)
+
+    def kept_keys(self) -> KeptKeys | None:
+        """Return the signing keys that a command told of last."""
+        return self._read("signing-keys.json", KeptKeys, "remove it and enrol again")
+
+    def keep_keys(self, keys: KeptKeys) -> None:
+        """Make the signing keys that a command told of durable."""
+        self._write("signing-keys.json", keys)
+
+    def _read(self, name: str, kind: type[_T], advice: str) -> _T | None:
+        path = self._root / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.") from error
+
+    def _write(self, name: str, content: Attempt | KeptKeys) -> None:
         try:
             self._make(self._root)
-            write_durably(self._root / "attempt.json", msgspec.json.format(msgspec.json.encode(attempt)))
+            write_durably(self._root / name, msgspec.json.format(msgspec.json.encode(content)))
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.mqtt import TlsFiles
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enrolments import Enrolment, Enrolments, Granted
 from consumer.enrolment.keys import new_key
+from consumer.enrolment.trust import GrantedTrust
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
@@ -25,8 +25,8 @@ _Answer = tuple[Granted, Ed25519PrivateKey] | EnrolmentError
 class Renewal:
     """A consumer.ports.Chore. The server is asked on a thread of its own; what came of it is taken in by `step`.
 
-    `use` is told the files of each new certificate, `tell` why a renewal failed, in one sentence. One that failed is
-    tried again after growing waits, for as long as it takes. While `paused`, as in the midst of an `enroll-agent`,
+    `use` is told each enrolment with a new certificate, `tell` why a renewal failed, in one sentence. One that failed
+    is tried again after growing waits, for as long as it takes. While `paused`, as in the midst of an `enroll-agent`,
     nothing is asked and no answer taken in. A renewal changes no address: only what was tried out may do that.
     """
 
@@ -36,7 +36,7 @@ class Renewal:
         enrolment: Enrolment,
         clock: Clock,
         *,
-        use: Callable[[TlsFiles], None],
+        use: Callable[[Enrolment], None],
         tell: Callable[[str], None],
         paused: Callable[[], bool],
         waits: Callable[[], Iterator[float]],
@@ -96,11 +96,12 @@ class Renewal:
 
     def _take_up(self, granted: Granted, key: Ed25519PrivateKey) -> None:
         before = self._enrolment
+        GrantedTrust(granted.grant)  # or the agent could not start again
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)
         self._enrolments.make_current(now.directory.name)
         self._enrolment = now
         self._waits = self._new_waits()
-        self._use(now.tls)
+        self._use(now)
         self._enrolments.remove(before.directory.name)
         _log.info("certificate_renewed", not_after=now.grant.not_after.isoformat())

@@ -14,6 +14,7 @@ from consumer.handlers import (
     set_group,
     start_agent,
     stop_agent,
+    update_signing_keys,
     upgrade_agent,
 )
 from consumer.handlers.base import Handler
@@ -30,6 +31,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     set_group.HANDLER,
     start_agent.HANDLER,
     stop_agent.HANDLER,
+    update_signing_keys.HANDLER,
     upgrade_agent.HANDLER,
 )
 

@@ -13,10 +13,11 @@ from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.downloads import Downloader
 from consumer.enrolment.relocation import NoRelocation
+from consumer.enrolment.trust import NoKeeper
 from consumer.errors import HandlerTableError
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES
-from consumer.ports import Blobs, Clock, Relocation, Service, StoredCommand
+from consumer.ports import Blobs, Clock, KeyKeeper, Relocation, Service, StoredCommand
 
 __all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result"]
 
@@ -95,6 +96,7 @@ class Context:
     origins: Mapping[str, str] = field(default_factory=dict)
     unproved: Callable[[], str | None] = _unknown
     relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
+    keeper: KeyKeeper = NoKeeper()  # noqa: RUF009 - it has no state
 
     @property
     def state(self) -> Path:

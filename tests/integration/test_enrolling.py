@@ -301,7 +301,7 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tri
     wait_for(lambda: renewal.step() or used, "the renewal")
     now = enrolments.current()
     assert now is not None
-    assert used == [now.tls]
+    assert used == [now]
     assert now.tls.key.read_bytes() != old_key
     assert not before.directory.exists()
     assert now.grant.broker == before.grant.broker, "an address that nobody has tried out was taken over"

@@ -123,7 +123,7 @@ def test_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
 
 
 @pytest.mark.parametrize("name", ["keys.json", "{id}.key"])
-@pytest.mark.parametrize(("content", "said"), [(b"no", "is damaged"), (None, "acm keys init")])
+@pytest.mark.parametrize(("content", "said"), [(b"no", "is damaged"), (None, r"acm keys (init|revoke)")])
 def test_damaged_keys_are_one_sentence(
     tmp_path: Path, clock: TurnedClock, name: str, content: bytes | None, said: str
 ) -> None:

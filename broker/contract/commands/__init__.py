@@ -20,6 +20,11 @@ from broker.contract.commands.restart_agent import RestartAgent, RestartAgentDat
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
+from broker.contract.commands.update_signing_keys import (
+    UPDATE_SIGNING_KEYS,
+    UpdateSigningKeys,
+    UpdateSigningKeysData,
+)
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
 from broker.errors import BrokerError
@@ -35,11 +40,13 @@ class CommandType:
     """The dataclasses of a command's parameters and of its result's data.
 
     `secrets` names parameters that are never shown. Of a type outside the table those with telling names are not.
+    `signed_only`: no agent takes it unsigned, not even one that accepts unsigned commands.
     """
 
     parameters: type
     data: type
     secrets: frozenset[str] = frozenset()
+    signed_only: bool = False
 
 
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
@@ -55,6 +62,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
+        UPDATE_SIGNING_KEYS: CommandType(UpdateSigningKeys, UpdateSigningKeysData, signed_only=True),
         "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )

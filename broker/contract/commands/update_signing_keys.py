@@ -1,0 +1,33 @@
+"""`update-signing-keys`: its parameters and the data of its result."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["MAX_KEYS", "UPDATE_SIGNING_KEYS", "UpdateSigningKeys", "UpdateSigningKeysData"]
+
+UPDATE_SIGNING_KEYS = "update-signing-keys"
+MAX_KEYS = 4
+_Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+_Key = Annotated[str, msgspec.Meta(max_length=1024)]
+_Keys = Annotated[tuple[_Key, ...], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]
+
+
+@dataclass(frozen=True)
+class UpdateSigningKeys:
+    """Trust these public keys of the server (Ed25519, in PEM) and no others; taken from signed commands alone.
+
+    `version` is that of the server's list of keys: one that is not newer than what the agent knows changes nothing.
+    """
+
+    version: _Version
+    keys: _Keys
+
+
+@dataclass(frozen=True)
+class UpdateSigningKeysData:
+    """The version of the list that the agent goes by now, and the ids of the keys that it trusts."""
+
+    version: int
+    keys: tuple[str, ...]

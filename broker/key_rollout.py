@@ -1,0 +1,45 @@
+"""How a list of signing keys comes to the agents, and how far it has come."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.messages import Origin
+from broker.enrolments import Enrolments
+from broker.ledger import Ledger
+from broker.operations import Operation
+
+__all__ = ["Rollout", "announce", "rollout_of"]
+
+_TARGET = "agents with an enrolment"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The agents with a good enrolment, and the version of the list that each one's last status names; 0 for none."""
+
+    versions: Mapping[str, int]
+
+    def behind(self, version: int) -> list[str]:
+        """Return the agents that have not confirmed this version or a later one, in order."""
+        return [agent for agent, known in self.versions.items() if known < version]
+
+
+def rollout_of(ledger: Ledger, enrolments: Enrolments) -> Rollout:
+    """Look at the statuses of the agents with a good enrolment. Raises LedgerError."""
+    said = {row.name: row.status for row in ledger.agents() if row.status is not None}
+    agents = enrolments.good_agents()
+    return Rollout({name: (said[name].signing_keys_version or 0) if name in said else 0 for name in agents})
+
+
+def announce(ledger: Ledger, rollout: Rollout, update: UpdateSigningKeys, origin: Origin) -> Operation | None:
+    """Tell the agents that have not confirmed it of this list, as one operation; None where there are none.
+
+    Raises LedgerError.
+    """
+    behind = rollout.behind(update.version)
+    if not behind:
+        return None
+    return ledger.add_operation(behind, _TARGET, UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), origin)

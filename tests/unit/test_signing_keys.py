@@ -1,0 +1,246 @@
+"""The directory of signing keys: what a change leaves behind, also one that is cut short, and who is told of it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker import signing_keys
+from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.messages import Origin, Status
+from broker.enrolments import Enrolments
+from broker.key_rollout import announce, rollout_of
+from broker.ledger import Ledger
+from broker.signing_keys import KeyBook, KeyState, SigningKeyError, SigningKeys, create_signing_keys
+from tests.enrolled import Registrar, now
+from tests.fakes.clock import TurnedClock
+
+
+@pytest.fixture
+def directory(tmp_path: Path, clock: TurnedClock) -> Path:
+    create_signing_keys(tmp_path / "signing", clock.now())
+    return tmp_path / "signing"
+
+
+@pytest.fixture
+def keys(directory: Path) -> SigningKeys:
+    return SigningKeys(directory)
+
+
+def private_keys(directory: Path) -> set[str]:
+    return {path.stem for path in directory.glob("*.key")}
+
+
+def signing(keys: SigningKeys) -> list[str]:
+    return [key.public.id for key in keys.signing]
+
+
+def test_a_rotation_adds_a_key_that_signs_beside_the_others(
+    directory: Path, keys: SigningKeys, clock: TurnedClock
+) -> None:
+    (old,), version = keys.entries, keys.version
+    assert keys.announced, "every agent is granted the first key"
+    clock.turn(60)
+    new = KeyBook(directory).rotate(clock.now())
+    assert signing(keys) == [old.id, new.id]
+    assert keys.version == version + 60_000 == new.since
+    assert keys.update == UpdateSigningKeys(keys.version, (old.public, new.public))
+    assert not keys.announced
+
+
+def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+    (old,) = keys.entries
+    new = keys.rotate(clock.now())
+    before = keys.version
+    KeyBook(directory).revoke(old.id, clock.now())
+    assert signing(keys) == [new.id]
+    assert keys.update == UpdateSigningKeys(keys.version, (new.public,))
+    assert keys.version > before
+    assert [entry.state for entry in keys.entries] == [KeyState.REVOKED, KeyState.ACTIVE]
+    assert private_keys(directory) == {new.id}
+    again, version = keys.revoke(old.id, clock.now()), keys.version
+    assert (again.state, keys.version) == (KeyState.REVOKED, version)
+
+
+def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedClock) -> None:
+    (only,) = keys.entries
+    with pytest.raises(SigningKeyError, match="acm keys rotate"):
+        keys.revoke(only.id, clock.now())
+    with pytest.raises(SigningKeyError, match="acm keys rotate"):
+        keys.version_without(only.id)
+    with pytest.raises(SigningKeyError, match="acm keys list"):
+        keys.revoke("nobody", clock.now())
+    assert signing(keys) == [only.id]
+
+
+def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
+    for _ in range(MAX_KEYS - 1):
+        keys.rotate(clock.now())
+    with pytest.raises(SigningKeyError, match="revoke one"):
+        keys.rotate(clock.now())
+    assert len(keys.signing) == MAX_KEYS
+
+
+def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: TurnedClock, tmp_path: Path) -> None:
+    book = KeyBook(directory)
+    for _ in range(3):
+        book.rotate(clock.now())
+    clock.turn(1)
+    create_signing_keys(tmp_path / "another", clock.now())
+    assert KeyBook(tmp_path / "another").version > book.version
+
+
+def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
+    (first,) = keys.entries
+    second, third = keys.rotate(clock.now()), keys.rotate(clock.now())
+    assert keys.version_without(first.id) == second.since
+    assert keys.version_without(third.id) == first.since
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """Let this many files be written, then nothing more."""
+    write, left = signing_keys.write_durably, iter(range(writes))
+
+    def counting(path: Path, content: bytes, mode: int) -> None:
+        if next(left, None) is None:
+            raise Killed
+        write(path, content, mode)
+
+    def never(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(signing_keys, "write_durably", counting)
+    monkeypatch.setattr(signing_keys, "_sweep", never)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_an_init_that_was_cut_short_can_be_repeated(
+    tmp_path: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    path = tmp_path / "signing"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_after(patched, writes)
+        create_signing_keys(path, clock.now())
+    if writes == 3:
+        assert len(SigningKeys(path).signing) == 1
+        return
+    with pytest.raises(SigningKeyError, match="acm keys init"):
+        SigningKeys(path)
+    made = create_signing_keys(path, clock.now())
+    assert private_keys(path) == {made.id}
+
+
+Change = Callable[[KeyBook, TurnedClock], object]
+CHANGES: list[tuple[Change, int]] = [
+    (lambda book, clock: book.rotate(clock.now()), 2),
+    (lambda book, clock: book.revoke(book.entries[0].id, clock.now()), 1),
+]
+
+
+@pytest.mark.parametrize(("change", "writes"), [(change, n) for change, most in CHANGES for n in range(most + 1)])
+def test_a_change_that_was_cut_short_was_made_or_was_not(
+    directory: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, change: Change, writes: int
+) -> None:
+    book = KeyBook(directory)
+    book.rotate(clock.now())
+    book.mark_announced(book.version)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_after(patched, writes)
+        change(book, clock)
+    keys = SigningKeys(directory)
+    active = [entry.id for entry in keys.entries if entry.state is KeyState.ACTIVE]
+    assert signing(keys) == active
+    keys.rotate(clock.now())
+    assert private_keys(directory) == set(signing(keys)), "the next change removes what was left over"
+
+
+def test_a_key_that_is_revoked_while_it_is_read_is_no_error(
+    directory: Path, keys: SigningKeys, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = keys.entries
+    new = keys.rotate(clock.now())
+    read = signing_keys._read_key
+
+    def late(*arguments: object) -> object:
+        monkeypatch.setattr(signing_keys, "_read_key", read)
+        KeyBook(directory).revoke(old.id, clock.now())
+        return read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signing_keys, "_read_key", late)
+    assert signing(SigningKeys(directory)) == [new.id]
+
+
+def test_a_change_waits_for_another_to_end(directory: Path, clock: TurnedClock) -> None:
+    book, entered = KeyBook(directory), threading.Event()
+
+    def rotate() -> None:
+        entered.set()
+        KeyBook(directory).rotate(clock.now())
+
+    with book._changing() as held:
+        other = threading.Thread(target=rotate)
+        other.start()
+        entered.wait(10)
+        book._replace(held.changed(clock.now(), held.keys))
+    other.join(10)
+    assert len(book.entries) == 2
+    assert book.version == held.version + 2
+
+
+def test_a_lost_private_key_can_still_be_rotated_away(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+    (lost,) = keys.entries
+    (directory / f"{lost.id}.key").unlink()
+    with pytest.raises(SigningKeyError, match=f"{lost.id}.key is missing.*acm keys revoke"):
+        SigningKeys(directory)
+    new = KeyBook(directory).rotate(clock.now())
+    KeyBook(directory).revoke(lost.id, clock.now())
+    assert signing(SigningKeys(directory)) == [new.id]
+
+
+class Fleet:
+    """A ledger, its enrolments, and agents that are enrolled in it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
+        self.ledger = Ledger(self.registrar.ledger, now=now)
+        self.enrolments = Enrolments(self.registrar.ledger, now=now)
+        for agent in ("web-01", "web-02", "web-03"):
+            self.registrar.enrol(agent, tmp_path / agent, "mqtt://127.0.0.1")
+
+    def says(self, agent: str, version: int | None, *, online: bool = True) -> None:
+        self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    yield fleet
+    fleet.ledger.close()
+    fleet.enrolments.close()
+
+
+def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
+    fleet.says("web-01", 7)
+    fleet.says("web-02", 6)
+    fleet.says("stranger", 5)
+    rollout = rollout_of(fleet.ledger, fleet.enrolments)
+    assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
+    assert rollout.behind(7) == ["web-02", "web-03"]
+    operation = announce(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
+    assert operation is not None
+    sent = fleet.ledger.commands(operation_id=operation.id)
+    assert sorted(row.agent for row in sent) == ["web-02", "web-03"]
+    assert {(row.command.type, row.command.expires_at) for row in sent} == {(UPDATE_SIGNING_KEYS, None)}
+    assert sent[0].command.parameters == {"version": 7, "keys": ["key"]}
+    assert announce(fleet.ledger, rollout, UpdateSigningKeys(0, ("key",)), Origin("me", "test")) is None
+
+
+def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
+    fleet.says("web-01", 7)
+    fleet.says("web-01", 3, online=False)
+    assert rollout_of(fleet.ledger, fleet.enrolments).versions["web-01"] == 7
