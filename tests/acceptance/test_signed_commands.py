@@ -1,6 +1,7 @@
 """Enrolled agents and a server that signs, as real processes; and a client that may publish whatever it likes."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,3 +116,21 @@ def test_an_agent_that_nobody_could_command_does_not_start(signing_site: Site) -
     assert "is not enrolled" in said
     assert "acm-agent enroll" in said
     assert "Traceback" not in said
+
+
+def test_a_ledger_restored_from_a_backup_uses_no_number_twice(signing_site: Site) -> None:
+    site = signing_site
+    start(site, "web-01")
+    site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    assert site.server is not None
+    site.server.stop()
+    ledger, backup = site.directory / "ledger.db", site.directory / "backup.db"
+    shutil.copy(ledger, backup)
+    site.start_server()
+    lost = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    site.server.stop()
+    shutil.copy(backup, ledger)
+    site.start_server()
+    sent = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    assert sent["result"]["outcome"] == "success"
+    assert sent["result"]["sequence"]["epoch"] > lost["result"]["sequence"]["epoch"]
