@@ -13,6 +13,7 @@ from broker.contract.tokens import fingerprint_of
 from broker.contract.topics import InvalidName, Topics
 from broker.mqtt import MqttError, parse_url
 from consumer.enrolment.enrolments import Grant, Granted
+from consumer.enrolment.trust import GrantedTrust
 from consumer.errors import EnrolmentError
 
 __all__ = ["fingerprint_of_pem", "granted_by"]
@@ -43,6 +44,7 @@ def granted_by(answer: Enrolled, server: str, agent: str, key: Ed25519PrivateKey
         token,
         answer.signing_keys_version,
     )
+    GrantedTrust(grant)
     return Granted(grant, fingerprint_of_pem(answer.certificate)[:32], answer.certificate, answer.ca)
 
 

@@ -53,7 +53,7 @@ class Program:
 
 
 class Site:
-    """A server, its ledger and agents on one broker."""
+    """A server, its ledger and agents on one broker. Agents take what is unsigned, unless the site signs."""
 
     def __init__(self, broker_url: str, directory: Path) -> None:
         self.broker_url = broker_url
@@ -70,7 +70,8 @@ class Site:
         return self._ledgers[-1]
 
     def _start(self, name: str, argv: list[str], **environment: str) -> Program:
-        program = Program(argv, self.directory / f"{name}.log", **environment)
+        unsigned = {} if self.registrar else {"ACM_ACCEPT_UNSIGNED": "true"}
+        program = Program(argv, self.directory / f"{name}.log", **{**unsigned, **environment})
         self.programs.append(program)
         return program
 
@@ -96,13 +97,13 @@ class Site:
         return self.directory / "state" / agent
 
     def start_agent(self, agent: str, *arguments: str, module: str = "consumer", **environment: str) -> Program:
-        argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url, "--accept-unsigned"]
+        argv = [sys.executable, "-m", module, "run", "--agent", agent, "--broker", self.broker_url]
         return self._start(agent, [*argv, "--state", str(self.state(agent)), *arguments], **environment)
 
     def start_crashing_agent(self, agent: str, step: str, *arguments: str) -> Program:
         """Start an agent that kills itself with -9 when a handler has reached this step."""
         argv = [sys.executable, "-m", "tests.acceptance.crashing_agent", "run", "--agent", agent]
-        argv += ["--broker", self.broker_url, "--state", str(self.state(agent)), "--accept-unsigned", *arguments]
+        argv += ["--broker", self.broker_url, "--state", str(self.state(agent)), *arguments]
         return self._start(agent, argv, ACM_TEST_CRASH_AT=step)
 
     def acm(self, *arguments: str, check: int | None = 0) -> Any:

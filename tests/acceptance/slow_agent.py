@@ -40,7 +40,7 @@ def main() -> None:
     names = {"--agent": "agent", "--broker": "broker", "--state": "state"}
     words = sys.argv[2:]
     flags = {names[word]: words[i + 1] for i, word in enumerate(words) if word in names}
-    Agent(load_config(None, {**flags, "accept_unsigned": "--accept-unsigned" in words}), handlers=HANDLERS).run()
+    Agent(load_config(None, flags), handlers=HANDLERS).run()
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class SecureSite:
 
     def run_agent(self, state: Path) -> Program:
         argv = [sys.executable, "-m", "consumer", "run", "--state", str(state)]
-        program = Program(argv, self.site.directory / "agent.log")
+        program = Program(argv, self.site.directory / "agent.log", ACM_ACCEPT_UNSIGNED="true")
         self.site.programs.append(program)
         return program
 

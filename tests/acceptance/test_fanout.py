@@ -40,7 +40,7 @@ def test_a_group_a_pattern_and_one_agent_that_is_away(site: Site) -> None:
 
 
 def test_form_f_sets_the_group_and_fetches_its_configuration(site: Site) -> None:
-    site.start_agent("web-01", "--accept-unsigned")
+    site.start_agent("web-01")
     site.wait_online("web-01")
     wanted = site.directory / "config.json"
     wanted.write_text('{"rate": 1}')

@@ -72,11 +72,14 @@ def test_the_forms_are_all_there() -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("accepting", [True, False])
 def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener, form: Path, accepting: bool) -> None:
-    site.start_agent("web-01", *(["--accept-unsigned"] if accepting else []))
+    if accepting:
+        site.start_agent("web-01")
+    else:
+        site.enrol("web-01")
+        site.start_enrolled_agent("web-01")
     site.wait_online("web-01")
     publish(site, form.read_bytes())
     wait_for(listener.results, "the result")
-    site.acm("send", "web-01", "get-agent-configuration", "--wait", "30")
     raw = [item for item in listener.results() if not item.get("sequence")]
     assert len({item["command_id"] for item in raw}) == 1
     assert (raw[0].get("code") == "rejected") is (not accepting)
@@ -85,7 +88,7 @@ def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener
 
 
 def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
-    site.start_agent("web-01", "--accept-unsigned")
+    site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
     publish(site, b"\xff{not json")
@@ -96,7 +99,7 @@ def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Liste
 
 
 def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
-    site.start_agent("web-01", "--accept-unsigned")
+    site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
     publish(site, b" " * 262_100 + FORMS[0].read_bytes())
@@ -111,7 +114,7 @@ def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, li
 
 def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
     publish(site, FORMS[0].read_bytes(), "-r")
-    site.start_agent("web-01", "--accept-unsigned")
+    site.start_agent("web-01")
     site.wait_online("web-01")
     result = site.acm("send", "web-01", "get-agent-configuration", "--wait", "30")["result"]
     assert [item["command_id"] for item in listener.results()] == [result["command_id"]]
@@ -119,7 +122,7 @@ def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
 
 
 def test_a_command_delivered_twice_runs_once(site: Site, listener: Listener) -> None:
-    site.start_agent("web-01", "--accept-unsigned", module="tests.acceptance.slow_agent")
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
     form = {

@@ -32,6 +32,7 @@ class EnrolmentServer:
         self.authority = authority
         self.broker = broker
         self.life_s = 3600.0
+        self.signing_keys: tuple[str, ...] = ()
         self.url = f"https://127.0.0.1:{free_port()}"
         self.asked: list[str] = []
         self.change: Callable[[Any], Any] = lambda answer: answer
@@ -109,7 +110,7 @@ class EnrolmentServer:
 
     def _enrolled(self, agent: str, certificate: str) -> Enrolled:
         end = datetime.now(UTC) + timedelta(seconds=self.life_s)
-        return Enrolled(agent, "e-1", certificate, self.authority.pem, self.broker, "acm", ("key-1",), end)
+        return Enrolled(agent, "e-1", certificate, self.authority.pem, self.broker, "acm", self.signing_keys, end)
 
     def _answer(self, path: str, answer: Any, status: int = 200) -> Response:
         self.asked.append(path)

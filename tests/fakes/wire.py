@@ -20,6 +20,7 @@ class FakeBroker:
     def __init__(self) -> None:
         self._sessions: dict[str, _Session] = {}
         self._retained: dict[str, bytes] = {}
+        self.heard: list[tuple[str, bytes]] = []
 
     def connect(self, client_id: str, filters: list[str], will: tuple[str, bytes] | None = None) -> "FakeConnection":
         """Take the session up again, or begin it; what was not acknowledged comes again, marked as a duplicate."""
@@ -34,6 +35,7 @@ class FakeBroker:
         return FakeConnection(self, session, will)
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        self.heard.append((topic, payload))
         if retain:
             self._retained[topic] = payload
         for session in self._sessions.values():

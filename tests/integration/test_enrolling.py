@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.contract.codec import decode_feedbacks, encode
 from broker.contract.enrolment import Authority, Enrolled
 from broker.contract.messages import Ack
+from broker.contract.signing import SigningKey
 from broker.mqtt import MqttConnection
 from consumer.agent import SystemClock
 from consumer.enrolment.client import EnrolmentClient
@@ -127,6 +128,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "another agent": (of(Enrolled, lambda answer: replace(answer, agent="web-02")), "not for web-01"),
     "another key": (of(Enrolled, lambda answer: replace(answer, certificate=OTHER_KEY)), "not for web-01 and its key"),
     "a bad broker": (of(Enrolled, lambda answer: replace(answer, broker="http://x")), "mqtt://HOST:PORT"),
+    "a bad key": (of(Enrolled, lambda answer: replace(answer, signing_keys=("x",))), "not a public key in PEM"),
     "a bad prefix": (of(Enrolled, lambda answer: replace(answer, topic_prefix="#")), "topic prefix"),
     "too long": (lambda answer: b" " * 100_000, "more than 65536 bytes"),
     "no JSON": (lambda answer: b"<html>", "what no enrolment server says"),
@@ -180,7 +182,7 @@ class OwnConnection:
         self.calls.append("stop with will" if last_will else "stop")
 
 
-def relocation_of(enrolments: Enrolments, own: OwnConnection) -> Relocation:
+def relocation_of(enrolments: Enrolments, own: OwnConnection, *, accept_unsigned: bool = True) -> Relocation:
     return Relocation(
         enrolments,
         MemoryCommandStore(),
@@ -189,7 +191,7 @@ def relocation_of(enrolments: Enrolments, own: OwnConnection) -> Relocation:
         LogObserver(),
         incarnation="i1",
         home=("mqtt://old", "acm"),
-        accept_unsigned=True,
+        accept_unsigned=accept_unsigned,
     )
 
 
@@ -202,6 +204,17 @@ def test_a_trial_is_won_by_the_ack_of_a_result(
         relocation_of(enrolments, own).try_out(enrolment, soon(), NEVER)
     assert seen[0] == f"enrolment-{enrolment.directory.name}"
     assert own.calls == ["stop with will", "start"]
+
+
+def test_an_ack_that_nobody_signed_wins_no_trial(
+    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+) -> None:
+    server.broker = tls_broker.tls_url
+    server.signing_keys = (SigningKey(Ed25519PrivateKey.generate()).public.pem,)
+    enrolment = enrol(enrolments, server, server.new_token())
+    relocation = relocation_of(enrolments, OwnConnection(), accept_unsigned=False)
+    with acking_server(tls_broker.url), pytest.raises(EnrolmentError, match="no server acknowledged"):
+        relocation.try_out(enrolment, soon(2), NEVER)
 
 
 @leaves_sockets

@@ -58,8 +58,10 @@ FAULTS = st.one_of(
             act("lose_connection_of_server"),
             act("lose_data_of_broker"),
             act("lose_store"),
+            act("forge_command"),
         ]
     ),
+    st.integers(0, 30).map(lambda place: act("replay", place)),
     st.integers(0, 3).map(lambda after: both(STEP_AGENT, act("kill_agent_in_handler", after))),
     st.integers(0, 9).map(lambda which: act("cancel", which)),
     st.builds(

@@ -3,13 +3,13 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
-from broker.contract.messages import Command, Origin
+from broker.contract.messages import Command, Origin, Sequence
 from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
 from broker.ledger import CommandState, Ledger, LedgerRow
@@ -196,6 +196,22 @@ class World:
     def repeat_one(self, of: str, place: int) -> None:
         self.broker.repeat_one({"agent": AGENT, "server": "server"}[of], place)
 
+    def replay(self, place: int) -> None:
+        """Say again what was once said to the agent: whoever can listen to the broker can do that."""
+        said = [(topic, payload) for topic, payload in self.broker.heard if not topic.endswith(("feedback", "status"))]
+        if said:
+            self.broker.publish(*said[place % len(said)])
+
+    def forge(self, channel: Channel, frame: bytes) -> None:
+        """Say what no server has said."""
+        self.broker.publish(TOPICS.of(AGENT, channel), frame)
+
+    def forge_command(self) -> None:
+        last = self.store.last_sequence or Sequence(1, 0)
+        wanted = replace(last, number=last.number + 1)
+        forged = Command("forged", "once", {}, ORIGIN, self.clock.now(), sequence=wanted)
+        self.forge(Channel.COMMAND, encode([forged]))
+
     def lose_connection_of_agent(self) -> None:
         self._connection.cut()
         self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
@@ -236,7 +252,7 @@ class World:
         assert rows.keys() == {command.id for command in self.sent}
         settled_by_server = {name for name, row in rows.items() if row.result and row.result["incarnation"] == "server"}
         strays = {stray["command_id"] for stray in self.ledger.stray_results()}
-        assert strays <= settled_by_server, "a command had two results"
+        assert strays - {"forged"} <= settled_by_server, "a command had two results"
         for command_id, row in rows.items():
             assert row.result is not None
             ran, code = effects[command_id], row.result.get("code")

@@ -2,6 +2,9 @@
 
 from datetime import datetime, timedelta
 
+from broker.contract.codec import encode
+from broker.contract.messages import Ack
+from broker.contract.topics import Channel
 from consumer.errors import StoreFull
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.simulation.world import World
@@ -41,4 +44,21 @@ def test_a_slow_clock_does_not_stop_what_is_good() -> None:
     world.send("once", expires_in_s=60)
     world.settle()
     assert len(world.effects) == 1
+    world.ledger.close()
+
+
+def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    world.send("once")
+    world.step_server()
+    for _ in range(3):
+        world.step_agent()
+        world.run_handlers()
+    (done,) = world.store.with_results()
+    assert done.result is not None
+    world.forge(Channel.ACK, encode([Ack(done.command.id, done.result.digest or "")]))
+    world.step_agent()
+    assert world.store.done_count() == 1
+    world.settle()
+    assert world.store.done_count() == 0
     world.ledger.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -35,7 +36,8 @@ class Script:
             capture_output=True,
             text=True,
             cwd=self.home,
-            env={"PATH": os.environ["PATH"], **self.environment},
+            # A script that has lost its checks must not find the firewall of the machine that runs the tests.
+            env={"PATH": str(Path(sys.executable).parent), **self.environment},
             timeout=20,
         )
 
@@ -160,7 +162,8 @@ def test_restart_ends_the_child_for_the_agent_to_start_it_again(script: Callable
     try:
         first = service.start(monotonic() + 10)
         assert first.detail is not None
-        restart = script("restart", ACM_SERVICE_KIND="child", ACM_SERVICE_PID=str(first.detail["pid"]))
+        told = {"ACM_SERVICE_KIND": "child", "ACM_SERVICE_PID": str(first.detail["pid"])}
+        restart = script("restart", PATH=os.environ["PATH"], **told)
         assert restart("add", {}).returncode == 0
         wait_for(lambda: not service.state().running, "the child to end")
         service.step()
