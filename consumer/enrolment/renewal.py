@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enrolments import Enrolment, Enrolments, Granted
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.trust import GrantedTrust
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
@@ -96,7 +95,6 @@ class Renewal:
 
     def _take_up(self, granted: Granted, key: Ed25519PrivateKey) -> None:
         before = self._enrolment
-        GrantedTrust(granted.grant)  # or the agent could not start again
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)
         self._enrolments.make_current(now.directory.name)

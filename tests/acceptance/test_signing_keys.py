@@ -1,0 +1,83 @@
+"""Changing the signing keys under a server and an agent that are real processes."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from broker.contract.codec import encode
+from broker.contract.messages import Command, Origin, Sequence
+from broker.contract.signing import Scope, SigningKey
+from broker.mqtt import MqttConnection
+from tests.acceptance.conftest import ROOT, Site
+from tests.enrolled import now, signed
+from tests.waiting import wait_for
+
+
+def keys(site: Site, *arguments: str, check: int | None = 0) -> Any:
+    return site.acm("keys", *arguments, "--keys", str(site.directory / "ca" / "signing"), check=check)
+
+
+def confirmed(site: Site) -> bool:
+    """Whether the agent goes by the newest list, for acm takes its time to start."""
+    (row,) = site.open_ledger().agents()
+    return row.status is not None and row.status.signing_keys_version == site.sign().keys.version
+
+
+def answers_to(site: Site, key: SigningKey, enrolment: str) -> list[str]:
+    """Publish a command that this key alone has signed, and return the codes of what the agent says of it."""
+    said = Command("forged", "get-agent-configuration", {}, Origin("me", "test"), now(), sequence=Sequence(2**50, 1))
+    mallory = MqttConnection(
+        site.broker_url, "mallory", clean_start=True, session_expiry_s=0, subscriptions=["acm/web-01/feedback"]
+    )
+    frame = signed((key,), Scope("acm-server", "web-01", (enrolment,), now()), encode([said]))
+    codes: list[str] = []
+    with mallory:
+        assert mallory.wait_connected(10)
+        mallory.publish("acm/web-01/command", frame)
+
+        def heard() -> list[str]:
+            for delivery in mallory.drain(0.1):
+                parts = json.loads(delivery.payload)
+                for part in parts if isinstance(parts, list) else [parts]:
+                    if part.get("command_id") == "forged":
+                        codes.append(part.get("code", part["kind"]))
+            return codes
+
+        return list(wait_for(heard, "the answer"))
+
+
+def test_an_agent_that_was_away_learns_of_a_new_key_and_then_the_old_one_is_revoked(signing_site: Site) -> None:
+    site = signing_site
+    registrar = site.sign()
+    enrolment = site.enrol("web-01")
+    (old,) = registrar.keys.signing
+    site.start_enrolled_agent("web-01")
+    site.wait_online("web-01")
+    wait_for(lambda: confirmed(site), "the agent to say which keys it trusts")
+    site.programs.pop().stop()
+    rotated = keys(site, "rotate")
+    waiting = site.send("web-01", "get-agent-configuration", "section=broker")
+    refused = subprocess.run(
+        [sys.executable, "-m", "broker", "keys", "revoke", old.public.id],
+        cwd=ROOT,
+        env={"ACM_LEDGER": site.ledger, "ACM_CA": str(site.directory / "ca")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (refused.returncode, "web-01" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
+    site.start_enrolled_agent("web-01")
+    assert site.result(waiting)["outcome"] == "success"
+    (told,) = site.acm("operation", "show", rotated["operation"], "--wait", "40")["commands"]
+    assert told["result"]["data"] == {"version": rotated["version"], "keys": [old.public.id, rotated["id"]]}
+    wait_for(lambda: confirmed(site), "the agent to say which keys it trusts")
+    revoked = keys(site, "revoke", old.public.id)
+    done = site.acm("operation", "show", revoked["operation"], "--wait", "40")["commands"][0]
+    assert done["result"]["data"] == {"version": revoked["version"], "keys": [rotated["id"]]}
+    assert answers_to(site, old, enrolment) == ["rejected"]
+    assert site.acm("send", "web-01", "restart-agent", "--wait", "40")["result"]["outcome"] == "success"
+    assert answers_to(site, old, enrolment) == ["rejected"], "the new incarnation knows it too"
+    listed = keys(site, "list")
+    assert [key["state"] for key in listed["keys"]] == ["revoked", "active"]
+    assert (listed["announced"], listed["agents"], listed["confirmed"]) == (True, 1, 1)
