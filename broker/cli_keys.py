@@ -69,7 +69,7 @@ def _desk(config: Path | None, keys: str | None, ledger: str | None) -> Iterator
         contextlib.closing(open_ledger(settings.ledger)) as opened,
         contextlib.closing(open_enrolments(settings)) as enrolments,
     ):
-        yield _Desk(book, opened, rollout_of(opened, enrolments))
+        yield _Desk(book, opened, rollout_of(opened, enrolments, book.version))
 
 
 @keys_app.command(epilog="Example: acm keys init --keys /var/lib/acm/signing")

@@ -18,7 +18,7 @@ _TARGET = "agents with an enrolment"
 
 @dataclass(frozen=True)
 class Rollout:
-    """The agents with a good enrolment, and the version of the list that each one's last status names; 0 for none."""
+    """The agents with a good enrolment, and the version of our list that each one's last status names; 0 for none."""
 
     versions: Mapping[str, int]
 
@@ -27,11 +27,14 @@ class Rollout:
         return [agent for agent, known in self.versions.items() if known < version]
 
 
-def rollout_of(ledger: Ledger, enrolments: Enrolments) -> Rollout:
-    """Look at the statuses of the agents with a good enrolment. Raises LedgerError."""
-    said = {row.name: row.status for row in ledger.agents() if row.status is not None}
-    agents = enrolments.good_agents()
-    return Rollout({name: (said[name].signing_keys_version or 0) if name in said else 0 for name in agents})
+def rollout_of(ledger: Ledger, enrolments: Enrolments, newest: int) -> Rollout:
+    """Look at the statuses of the agents with a good enrolment; `newest` is the version of our list now.
+
+    A later one is of a list that is not ours, and confirms nothing. Raises LedgerError.
+    """
+    said = {row.name: row.status.signing_keys_version or 0 for row in ledger.agents() if row.status is not None}
+    known = {name: said.get(name, 0) for name in enrolments.good_agents()}
+    return Rollout({name: version if version <= newest else 0 for name, version in known.items()})
 
 
 def announce(ledger: Ledger, rollout: Rollout, update: UpdateSigningKeys, origin: Origin) -> Operation | None:

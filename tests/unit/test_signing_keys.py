@@ -230,7 +230,7 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-02", 6)
     fleet.says("stranger", 5)
-    rollout = rollout_of(fleet.ledger, fleet.enrolments)
+    rollout = rollout_of(fleet.ledger, fleet.enrolments, 7)
     assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
     assert rollout.behind(7) == ["web-02", "web-03"]
     operation = announce(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
@@ -245,4 +245,9 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
 def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-01", 3, online=False)
-    assert rollout_of(fleet.ledger, fleet.enrolments).versions["web-01"] == 7
+    assert rollout_of(fleet.ledger, fleet.enrolments, 7).versions["web-01"] == 7
+
+
+def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
+    fleet.says("web-01", 2**53 - 1)
+    assert rollout_of(fleet.ledger, fleet.enrolments, 7).behind(7) == ["web-01", "web-02", "web-03"]
