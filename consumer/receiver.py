@@ -113,7 +113,8 @@ class CommandReceiver:
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now())
-        self._trust_at_once(command)
+        if command.type == UPDATE_SIGNING_KEYS:
+            self._trust_at_once(command)
         return self._reports.accepted(command)
 
     def _unsigned_though_it_must_be(self, command: Command, opened: Opened) -> str | None:
@@ -128,8 +129,7 @@ class CommandReceiver:
         What is behind it may be signed by the new keys alone, and a revoked key must not be good for as long as other
         commands run.
         """
-        was_cancelled = self._store.is_cancelled(command.id)
-        if command.type != UPDATE_SIGNING_KEYS or not_begun(command, self._clock.now(), was_cancelled=was_cancelled):
+        if not_begun(command, self._clock.now(), was_cancelled=self._store.is_cancelled(command.id)):
             return
         try:
             self._keeper.update(parse_parameters(command.type, UpdateSigningKeys, command.parameters))
