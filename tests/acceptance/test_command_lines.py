@@ -127,7 +127,16 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
 def test_agent_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
     assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "is not there")
-    words = ["run", "--agent", "web-01", "--broker", "mqtt://127.0.0.1:1", "--state", "/proc/nowhere"]
+    words = [
+        "run",
+        "--agent",
+        "web-01",
+        "--broker",
+        "mqtt://127.0.0.1:1",
+        "--state",
+        "/proc/nowhere",
+        "--accept-unsigned",
+    ]
     assert_one_sentence(run(*words, program="consumer"), 4, "cannot be used")
 
 

@@ -89,7 +89,7 @@ def lose_in_memory(store: CommandStore) -> CommandStore:
     return MemoryCommandStore(closed_epoch=max(store.closed_epoch, last.epoch if last else 0))
 
 
-@settings(SETTINGS, max_examples=400)
+@settings(SETTINGS, max_examples=250)
 @given(STORIES)
 def test_every_command_reaches_one_true_result_whatever_fails(story: list[Act]) -> None:
     live(World(MemoryCommandStore(), lose_in_memory), story)
