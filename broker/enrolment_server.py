@@ -1,4 +1,4 @@
-"""The composition root of `acm enroll-server`: the authority, the ledger, HTTPS, and what a revocation brings with it."""
+"""The composition root of `acm enroll-server`: authority, ledger, HTTPS, and what a revocation brings with it."""
 
 import asyncio
 import contextlib
