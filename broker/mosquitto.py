@@ -24,7 +24,7 @@ _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
-_RELOADED = ("crl.pem", "broker.crt", "acl")
+_RELOADED = ("crl.pem", "broker.crt", "acl", "passwords")
 
 
 class MosquittoError(BrokerError):
@@ -206,7 +206,7 @@ class SecuredMosquitto:
         return self._child.running
 
     def reload_when_changed(self) -> bool:
-        """Send HUP if revocation list, certificate or access control list have changed; return whether they had."""
+        """Send HUP if what Mosquitto reads again has changed; return whether it had."""
         state = self._state()
         changed = state != self._loaded
         if changed:
