@@ -85,6 +85,11 @@ class Place:
         self.evictor.step()
         self.clock.turn(301)
 
+    def let_it_reload(self, revoked: TlsFiles) -> None:
+        """Let the broker reload, and wait until it refuses the holder of these."""
+        assert self.mosquitto.reload_when_changed()
+        wait_for(lambda: self.refuses("witness", revoked), "the broker to reload")
+
     def let_sessions_end(self) -> None:
         """Let the broker reload, and the evictor work until it is done: the broker reloads when it gets to it."""
         assert self.mosquitto.reload_when_changed()
@@ -101,7 +106,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
-    files = place.enrol("web-01")
+    files, witness = place.enrol("web-01"), place.enrol("witness")
     with (
         MqttConnection(place.site.url, "acm-server", tls=place.site.server, subscriptions=["acm/+/status"]) as server,
         place.connection("web-01", files) as revoked,
@@ -110,10 +115,14 @@ def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
         assert server.wait_connected(10)
         assert revoked.wait_connected(10)
         assert other.wait_connected(10)
+        place.revoke("witness")
         place.revoke("web-01")
         place.step()
-        place.let_sessions_end()
-        assert {delivery.payload for delivery in server.drain(10)} == {b"offline"}
+        place.let_it_reload(witness)
+        assert revoked.connected
+        place.step()
+        assert place.enrolments.sessions_to_end() == []
+        assert [delivery.payload for delivery in server.drain(10)] == [b"offline"]
         wait_for(lambda: not revoked.connected, "the agent to notice")
         assert place.refuses("web-01", files)
         assert (other.connections, other.connected) == (1, True)
