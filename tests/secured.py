@@ -76,7 +76,7 @@ class SecuredSite:
         )
         with contextlib.ExitStack() as stack:
             stack.callback(docker, "rm", "--force", "--volumes", name)
-            wait_for(self._answers, "the broker in the container to speak TLS")
+            wait_for(self._answers, "the broker in the container to speak TLS", 60)
             yield
 
     def _answers(self) -> bool:
