@@ -1,0 +1,100 @@
+"""The server's process on a secured Mosquitto, and the second way in, by password."""
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.config import load_config
+from broker.contract.messages import Origin
+from broker.mosquitto import SecuredMosquitto
+from broker.mqtt import MqttConnection
+from broker.server_process import ServerProcess, open_ledger
+from tests.brokers import free_port
+from tests.secured import SecuredSite
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SecuredSite:
+    return SecuredSite(tmp_path)
+
+
+@pytest.fixture
+def secured(site: SecuredSite) -> Iterator[SecuredMosquitto]:
+    with SecuredMosquitto(site.directory) as mosquitto:
+        yield mosquitto
+
+
+# paho leaves the socket of a failed handshake to the collector, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_server_uses_its_own_certificate(site: SecuredSite, secured: SecuredMosquitto) -> None:
+    config = load_config(site.files.settings, {}, {})
+    with contextlib.closing(open_ledger(config.ledger)) as ledger:
+        ledger.add_command("web-01", "restart-agent", {}, Origin(name="test", module="test"))
+        files = site.identity("web-01")
+        with MqttConnection(site.url, "web-01", tls=files, subscriptions=["acm/web-01/command"]) as agent:
+            assert agent.wait_connected(10)
+            process = ServerProcess(config)
+            thread = threading.Thread(target=process.run)
+            thread.start()
+            try:
+                deliveries = wait_for(lambda: agent.drain(0.1), "the command", 15)
+            finally:
+                process.stop()
+                thread.join(20)
+    assert deliveries[0].topic == "acm/web-01/command"
+
+
+def password_listener(site: SecuredSite, port: int) -> str:
+    """Return what docs/operations.md says to add, for this directory and port."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    block = document.split("### Passwords\n", 1)[1].split("```\n", 2)[1]
+    return block.replace("/var/lib/acm/broker", str(site.directory)).replace("8884", str(port))
+
+
+@pytest.fixture
+def passwords(site: SecuredSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SecuredMosquitto, int]]:
+    port = free_port()
+    with (site.directory / "mosquitto.conf").open("a") as configuration:
+        configuration.write(password_listener(site, port))
+    for name in ("web-02", "web-03"):
+        (site.directory / "passwords").touch(mode=0o600)
+        subprocess.run(("mosquitto_passwd", "-b", str(site.directory / "passwords"), name, f"of {name}"), check=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(site.directory / "ca.crt"))
+    with SecuredMosquitto(site.directory) as mosquitto:
+        yield mosquitto, port
+
+
+def by_password(port: int, name: str, password: str, client_id: str | None = None) -> MqttConnection:
+    url = f"mqtts://{name}:{password.replace(' ', '%20')}@127.0.0.1:{port}"
+    return MqttConnection(url, client_id or name, subscriptions=["acm/+/command"])
+
+
+def test_a_password_is_as_good_as_a_certificate_until_it_is_taken_away(
+    site: SecuredSite, passwords: tuple[SecuredMosquitto, int]
+) -> None:
+    mosquitto, port = passwords
+    with (
+        MqttConnection(site.url, "acm-server", tls=site.server) as server,
+        by_password(port, "web-02", "of web-02") as agent,
+        by_password(port, "web-03", "of web-03", client_id="web-02") as other,
+        by_password(port, "web-02", "wrong") as stranger,
+    ):
+        assert all(connection.wait_connected(10) for connection in (server, agent, other))
+        for name in ("web-02", "web-03"):
+            server.publish(f"acm/{name}/command", name.encode())
+        assert [delivery.payload for delivery in agent.drain(10)] == [b"web-02"]
+        assert [delivery.payload for delivery in other.drain(10)] == [b"web-03"]
+        wait_for(lambda: "Not authorized" in (stranger.last_error or ""), "the refusal")
+        assert (agent.connections, stranger.connections) == (1, 0)
+
+        subprocess.run(("mosquitto_passwd", "-D", str(site.directory / "passwords"), "web-02"), check=True)
+        assert mosquitto.reload_when_changed()
+        wait_for(lambda: "Not authorized" in (agent.last_error or ""), "the session to end, and not come back")
+        assert other.connected
