@@ -22,7 +22,7 @@ from time import monotonic
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.security.mutation_list import ListError, Mutation, load_mutations, mutated, problems_of
 
@@ -177,7 +177,7 @@ def _check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> Non
 
 
 def _show(verdicts: Listing[Verdict], seconds: float) -> None:
-    table = Table("threat", "mutation", "caught by", show_lines=True)
+    table = Table("threat", "mutation", Column("caught by", overflow="fold"), show_lines=True)
     for verdict in sorted(verdicts, key=lambda verdict: verdict.mutation.threat):
         tests = "\n".join(verdict.mutation.tests)
         shown = tests if verdict.caught else "NOT CAUGHT by\n" + "\n".join(verdict.missed)
