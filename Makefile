@@ -1,14 +1,15 @@
 # Every check that CI runs, one target each. `make help` lists them.
 VENV ?= .venv
+PREFIX ?= /opt/acm
 RUN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help bench demo test wheels lint types layers schema clean
+.PHONY: help bench demo test mutations vulnerabilities sbom install wheels lint types layers schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-$(VENV)/.ready: pyproject.toml uv.lock
+$(VENV)/.ready: pyproject.toml uv.lock scripts/uv.txt
 	sh scripts/bootstrap.sh $(VENV)
 	touch $@
 
@@ -17,6 +18,15 @@ demo: $(VENV)/.ready ## Show the way of a few commands, with real processes
 
 test: $(VENV)/.ready ## Run all tests
 	$(RUN)/python -m pytest -n 2 --dist loadscope
+
+mutations: $(VENV)/.ready ## Take each security control out; a test must fail
+	$(RUN)/python -m tests.security.mutate
+
+vulnerabilities: $(VENV)/.ready ## Look the locked packages up in OSV (needs the network)
+	$(RUN)/python -m scripts.vulnerabilities
+
+sbom: $(VENV)/.ready ## Write build/sbom.cdx.json, the bill of what is shipped
+	$(RUN)/python -m scripts.sbom
 
 lint: $(VENV)/.ready ## Check style and format
 	$(RUN)/ruff check .
@@ -30,6 +40,9 @@ layers: $(VENV)/.ready ## Check the layers
 
 bench: $(VENV)/.ready ## Measure against peers in the same run
 	$(RUN)/python -m benchmarks
+
+install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment
+	sh scripts/install.sh $(VENV) $(PREFIX)
 
 wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 	bash scripts/wheels.sh $(VENV)

@@ -60,11 +60,20 @@ _SETTINGS = {
     "size_limit": 2**62,
     "timeout": 5,
 }
+_NOT_OURS = "A row of the command store is not of its making; it was refused."
 _FULL = "The disk is full: no command is accepted until there is room again."
 
 
 class _BytesDisk(Disk):  # type: ignore[misc]
-    """Keeps bytes and refuses all else, so that nothing read from the disk is ever unpickled."""
+    """Keeps bytes under keys of text and refuses all else, so that nothing read from the disk is ever unpickled.
+
+    diskcache unpickles keys as well as values, and removes the files that rows name: no row of ours names one.
+    """
+
+    def get(self, key: Any, raw: bool) -> str:
+        if not raw or not isinstance(key, str):
+            raise StoreError(_NOT_OURS)
+        return key
 
     def store(self, value: Any, read: bool, key: Any = None) -> Any:
         if not isinstance(value, bytes) or read:
@@ -73,8 +82,11 @@ class _BytesDisk(Disk):  # type: ignore[misc]
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
         if mode != RAW or filename is not None or not isinstance(value, bytes):
-            raise StoreError("A row of the command store is not of its making; it was refused.")
+            raise StoreError(_NOT_OURS)
         return value
+
+    def remove(self, file_path: str) -> None:
+        """Leave the file alone."""
 
 
 class DiskCommandStore:

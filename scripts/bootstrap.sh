@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment named by $1 with the locked dependencies; installs by apt what Debian leaves out.
+# Makes the virtual environment named by $1 with the locked dependencies, whose hashes are checked; installs by apt what
+# Debian leaves out.
 set -eu
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -16,5 +17,5 @@ command -v nft >/dev/null || [ -x /usr/sbin/nft ] || install nftables
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || install iproute2
 command -v minisign >/dev/null || install minisign
 python3 -m venv "$1"
-"$1/bin/pip" install --quiet "uv>=0.5"
+"$1/bin/pip" install --quiet --only-binary :all: --require-hashes --requirement scripts/uv.txt
 UV_PROJECT_ENVIRONMENT="$1" "$1/bin/uv" sync --frozen --inexact --quiet

@@ -10,7 +10,7 @@ mkdir -p "$WHEELS.part"
 "$BIN/uv" export --frozen --no-dev --no-emit-project --quiet --output-file "$WHEELS.part/requirements.txt" >/dev/null
 "$BIN/python" -m pip download --quiet --require-hashes --only-binary :all: --python-version 3.11 \
     --dest "$WHEELS.part" --requirement "$WHEELS.part/requirements.txt"
-"$BIN/uv" build --quiet --wheel --out-dir "$WHEELS.part"
+"$BIN/uv" build --quiet --wheel --no-build-isolation --python "$BIN/python" --out-dir "$WHEELS.part"
 rm -f "$WHEELS.part/.gitignore"
 rm -rf "$WHEELS"
 mv "$WHEELS.part" "$WHEELS"

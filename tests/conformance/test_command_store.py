@@ -55,6 +55,7 @@ def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
     store = reopen()
     assert (store.pending_count(), store.done_count()) == (0, 1)
     store.delete_completed_commands(["a"], NOW + timedelta(days=1))
+    assert store.find_tombstone("a") is not None
     store = reopen()
     assert store.all_commands() == []
     tombstone = store.find_tombstone("a")

@@ -139,6 +139,13 @@ def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state:
     assert state.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_wide_state_directory_is_made_its_owners_alone(state: Path) -> None:
+    state.mkdir()
+    state.chmod(0o777)
+    DiskCommandStore.open(state, now=lambda: NOW).close()
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be used: Not a directory"):

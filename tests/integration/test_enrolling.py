@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import decode_feedbacks, encode
@@ -72,8 +73,8 @@ def enrol(enrolments: Enrolments, server: EnrolmentServer, token: str, url: str 
 
 
 @contextmanager
-def acking_server(url: str) -> Iterator[list[str | None]]:
-    """Acknowledge every result, and keep the ids of their commands."""
+def acking_server(url: str, digest: str | None = None) -> Iterator[list[str | None]]:
+    """Acknowledge every result by its digest, or by another, and keep the ids of their commands."""
     seen: list[str | None] = []
     ended = threading.Event()
     with MqttConnection(url, "server", subscriptions=["acm/+/feedback"]) as connection:
@@ -84,7 +85,7 @@ def acking_server(url: str) -> Iterator[list[str | None]]:
                 for delivery in connection.drain(0.1):
                     for result in decode_feedbacks(delivery.payload):
                         seen.append(result.command_id)
-                        ack = Ack(result.command_id or "", result.digest or "")
+                        ack = Ack(result.command_id or "", digest or result.digest or "")
                         connection.publish("acm/web-01/ack", encode([ack]))
 
         thread = threading.Thread(target=acknowledge)
@@ -121,9 +122,17 @@ def of(kind: type, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 OTHER = TestAuthority("Other CA")
 OTHER_KEY = OTHER.issue("web-01", Ed25519PrivateKey.generate().public_key())
+
+
+def all_of_another_authority(answer: Enrolled) -> Enrolled:
+    key = x509.load_pem_x509_certificate(answer.certificate.encode()).public_key()
+    return replace(answer, ca=OTHER.pem, certificate=OTHER.issue("web-01", key))
+
+
 BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "another authority": (of(Authority, lambda answer: Authority(OTHER.pem)), "has another fingerprint"),
     "another authority later": (of(Enrolled, lambda answer: replace(answer, ca=OTHER.pem)), "another authority"),
+    "another authority in all": (of(Enrolled, all_of_another_authority), "another authority than the token's"),
     "no certificate": (of(Authority, lambda answer: Authority("-")), "no certificate in PEM"),
     "another agent": (of(Enrolled, lambda answer: replace(answer, agent="web-02")), "not for web-01"),
     "another key": (of(Enrolled, lambda answer: replace(answer, certificate=OTHER_KEY)), "not for web-01 and its key"),
@@ -232,6 +241,18 @@ def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
             relocation_of(enrolments, own).try_out(enrolment, soon(1.5), NEVER)
         assert own.calls == ["stop with will", "start"]
     gc.collect()
+
+
+def test_a_trial_is_not_won_by_the_ack_of_something_else(
+    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+) -> None:
+    server.broker = tls_broker.tls_url
+    enrolment = enrol(enrolments, server, server.new_token())
+    with (
+        acking_server(tls_broker.url, digest="0" * 64),
+        pytest.raises(EnrolmentError, match="no server acknowledged a result"),
+    ):
+        relocation_of(enrolments, OwnConnection()).try_out(enrolment, soon(1.5), NEVER)
 
 
 def test_a_trial_that_outlives_the_agent_leaves_its_connection_alone(

@@ -1,5 +1,6 @@
-"""The enrolment server's connections: a peer that says nothing does not hold one for ever."""
+"""The enrolment server's connections: they are few, and a peer that says nothing does not hold one for ever."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -17,10 +18,11 @@ from tests.brokers import free_port
 from tests.waiting import wait_for
 
 
-@pytest.fixture
-def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a server whose connections live for a short time."""
-    monkeypatch.setattr(enrolment_server, "_CONNECTION_LIFETIME_S", 0.3)
+@pytest.fixture(params=[{"_CONNECTION_LIFETIME_S": 0.3}])
+def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server with these bounds; without any, its connections live for a short time."""
+    for name, bound in request.param.items():
+        monkeypatch.setattr(enrolment_server, name, bound)
     ca, port = tmp_path / "ca", free_port()
     create_authority(ca, "test", datetime.now(UTC))
     create_signing_keys(ca / "signing", datetime.now(UTC))
@@ -45,17 +47,38 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("words", [b"", b"POST /v1/enrol HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
-def test_a_connection_that_comes_to_nothing_is_ended(port: int, tmp_path: Path, words: bytes) -> None:
-    wait_for(lambda: listens(port), "the server to listen")
+@contextlib.contextmanager
+def connected(port: int, tmp_path: Path) -> Iterator[ssl.SSLSocket]:
     context = ssl.create_default_context(cafile=tmp_path / "ca" / "ca.crt")
     with (
         socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=True) as secured,
     ):
+        yield secured
+
+
+@pytest.mark.parametrize("words", [b"", b"POST /v1/enrol HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
+def test_a_connection_that_comes_to_nothing_is_ended(port: int, tmp_path: Path, words: bytes) -> None:
+    wait_for(lambda: listens(port), "the server to listen")
+    with connected(port, tmp_path) as secured:
         secured.sendall(words)
         try:
             answer = secured.recv(1000)
         except ConnectionError:
             answer = b""
         assert answer == b""
+
+
+def status_of_a_request(port: int, tmp_path: Path) -> bytes:
+    with connected(port, tmp_path) as secured:
+        secured.sendall(b"GET /v1/ca HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        return secured.recv(1000).split(b" ")[1]
+
+
+@pytest.mark.parametrize("port", [{"_MAX_CONNECTIONS": 2}], indirect=True)
+def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
+    wait_for(lambda: listens(port), "the server to listen")
+    wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
+    with connected(port, tmp_path):
+        assert status_of_a_request(port, tmp_path) == b"503"
+    wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer when there is room again")

@@ -168,6 +168,15 @@ def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
     assert not (agent.installation.root / "package.part").exists()
 
 
+def test_an_older_version_is_refused_unless_it_is_allowed(agent: Agent) -> None:
+    parameters = agent.package("exit 0")
+    agent.runs("1.3.0")
+    with pytest.raises(UpgradeError, match=r"Version 1\.2\.0 is older than 1\.3\.0, which runs"):
+        agent.execute(parameters)
+    assert agent.installation.trial() is None
+    assert isinstance(agent.execute(replace(parameters, allow_downgrade=True)), AgentRestart)
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("why", ["cancelled", "late"])
 def test_a_cancel_or_the_end_of_its_time_before_the_trial_changes_nothing(agent: Agent, step: str, why: str) -> None:

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Installs what the lock file names, and the project, into the virtual environment $2; $1 is that of the tree.
+set -eu
+BIN=$(realpath "$1")/bin
+PARTS=$(mktemp -d)
+trap 'rm -rf "$PARTS"' EXIT
+
+"$BIN/uv" export --frozen --no-dev --no-emit-project --quiet --output-file "$PARTS/requirements.txt" >/dev/null
+"$BIN/uv" build --quiet --wheel --no-build-isolation --python "$BIN/python" --out-dir "$PARTS"
+python3 -m venv "$2"
+"$2/bin/pip" install --quiet --only-binary :all: --require-hashes --requirement "$PARTS/requirements.txt"
+"$2/bin/pip" install --quiet --no-index --no-deps "$PARTS"/*.whl

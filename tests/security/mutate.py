@@ -1,0 +1,238 @@
+"""Takes one control out at a time, in a copy of the tree, and expects the tests that are named for it to fail.
+
+    python -m tests.security.mutate [--only NAME] [--jobs N]
+
+Exit status: 0 when every mutation was caught, 1 when one was not, 2 when the list does not fit the tree.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Listing
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from tests.security.mutation_list import ListError, Mutation, load_mutations, mutated, problems_of
+
+__all__ = ["Outcome", "Tree", "Verdict", "main", "try_out"]
+
+ROOT = Path(__file__).resolve().parents[2]
+MUTATIONS = ROOT / "tests" / "security" / "mutations"
+_TEST_S = 60.0
+_HANG_S = 10.0
+_UNMUTATED_S = 120.0
+_RUNS = 4  # a run takes at most so many times what a test may take; one that hangs can outlive its own time
+_NO_TEST_FAILED, _TESTS_FAILED = 0, 1
+# Prints where the packages come from, here and in a child process; the child's child is not asked.
+_WHENCE = """
+import importlib, subprocess, sys
+for name in sys.argv[2:]:
+    print(importlib.import_module(name).__file__)
+if sys.argv[1] == "parent":
+    subprocess.run([sys.executable, "-c", sys.orig_argv[2], "child", *sys.argv[2:]], check=True)
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of pytest said: its exit status (None: it did not end), and the first words of each failure."""
+
+    status: int | None
+    failures: tuple[str, ...]
+    output: str
+
+    @property
+    def hung(self) -> bool:
+        """Whether it did not end by itself."""
+        return self.status is None or any("from pytest-timeout" in failure for failure in self.failures)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutation: `missed` are the tests that passed all the same, of those that had to fail."""
+
+    mutation: Mutation
+    missed: tuple[str, ...]
+
+    @property
+    def caught(self) -> bool:
+        """Whether every test that had to fail has failed."""
+        return not self.missed
+
+
+class Tree:
+    """A copy of a project's files in `directory`, in which tests run and import that copy, in their children also."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    def copied(cls, root: Path, directory: Path) -> "Tree":
+        """Copy what git tracks or would track."""
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, directory / name)
+        return cls(directory)
+
+    def prove_imports(self, packages: Listing[str]) -> None:
+        """Raise ListError unless these packages are imported from the copy, in a process and in its child."""
+        argv = [sys.executable, "-c", _WHENCE, "parent", *packages]
+        said = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
+        places = [Path(line) for line in said.stdout.splitlines()]
+        if len(places) != 2 * len(packages) or any(self.directory not in place.parents for place in places):
+            raise ListError(f"Not the copy in {self.directory} is what tests import: {said.stdout}{said.stderr}")
+
+    @contextlib.contextmanager
+    def with_mutation(self, mutation: Mutation) -> Iterator["Tree"]:
+        """Give a further copy, with the control taken out."""
+        changed = mutated(mutation, self.directory)
+        with tempfile.TemporaryDirectory(prefix="acm-mutant-") as name:
+            mutant = Path(name).resolve() / "tree"
+            shutil.copytree(self.directory, mutant)
+            file = mutant / mutation.file
+            file.write_text(changed, encoding="utf-8")
+            for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
+                compiled.unlink()
+            yield Tree(mutant)
+
+    def test(self, tests: Listing[str], *options: str, test_s: float = _TEST_S) -> Outcome:
+        """Run these tests, each for at most so many seconds."""
+        report = self.directory / ".outcome.xml"
+        report.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={test_s:g}"]
+        argv += [f"--junitxml={report}", *options, *tests]
+        status, output = _run(argv, self.directory, self._environment(), _RUNS * test_s)
+        return Outcome(status, _failures(report) if report.exists() else (), output)
+
+    def _environment(self) -> Mapping[str, str]:
+        dropped = ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS")
+        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        return {**kept, "PYTHONPATH": str(self.directory)}
+
+
+def _run(argv: Listing[str], directory: Path, environment: Mapping[str, str], limit_s: float) -> tuple[int | None, str]:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        run = subprocess.Popen(
+            argv, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status: int | None = run.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)  # what a mutant has left running, too
+            run.wait()
+        output.seek(0)
+        return status, output.read()
+
+
+def _failures(report: Path) -> tuple[str, ...]:
+    return tuple(failure.get("message") or "" for failure in ElementTree.parse(report).iter("failure"))
+
+
+def try_out(mutation: Mutation, base: Tree) -> Verdict:
+    """Take the control out and run each test; raises ListError when one cannot be run."""
+    with base.with_mutation(mutation) as mutant:
+        missed = [test for test in mutation.tests if not _is_caught_by(test, mutation, mutant)]
+    return Verdict(mutation, tuple(missed))
+
+
+def _is_caught_by(test: str, mutation: Mutation, mutant: Tree) -> bool:
+    outcome = mutant.test([test], "--exitfirst", test_s=_HANG_S if mutation.hangs else _TEST_S)
+    if outcome.hung:
+        return mutation.hangs
+    if outcome.status not in (_NO_TEST_FAILED, _TESTS_FAILED):
+        raise ListError(
+            f"The test {test} of the mutation {mutation.name!r} could not be run, so it shows nothing; "
+            f"pytest ended with {outcome.status}:\n{_tail(outcome.output)}"
+        )
+    return bool(outcome.failures)
+
+
+def _tail(output: str) -> str:
+    return "\n".join(output.splitlines()[-30:])
+
+
+def _check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None:
+    tests = sorted({test for mutation in mutations for test in mutation.tests})
+    outcome = base.test(tests, "-n", str(jobs), "--dist", "loadscope", test_s=_UNMUTATED_S)
+    if outcome.status != _NO_TEST_FAILED:
+        raise ListError(f"The tests do not pass without any mutation, so they show nothing:\n{_tail(outcome.output)}")
+
+
+def _show(verdicts: Listing[Verdict], seconds: float) -> None:
+    table = Table("threat", "mutation", Column("caught by", overflow="fold"), show_lines=True)
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.mutation.threat):
+        tests = "\n".join(verdict.mutation.tests)
+        shown = tests if verdict.caught else "NOT CAUGHT by\n" + "\n".join(verdict.missed)
+        table.add_row(verdict.mutation.threat, verdict.mutation.name, shown)
+    console = Console(width=None if sys.stdout.isatty() else 180, markup=False, highlight=False, emoji=False)
+    console.print(table)
+    caught = sum(verdict.caught for verdict in verdicts)
+    console.print(f"{caught} of {len(verdicts)} mutations were caught, in {seconds:.0f} s.")
+
+
+def _arguments(argv: Listing[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mutate", description="Take out one control at a time; tests must notice.")
+    parser.add_argument("--only", action="append", metavar="NAME", help="try out the mutation of this name alone")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many to try out at once")
+    return parser.parse_args(argv)
+
+
+def _chosen(names: Listing[str] | None) -> list[Mutation]:
+    mutations = load_mutations(MUTATIONS)
+    unknown = set(names or ()) - {mutation.name for mutation in mutations}
+    if unknown:
+        raise ListError(f"No mutation is named {sorted(unknown)[0]!r}.")
+    chosen = [mutation for mutation in mutations if names is None or mutation.name in names]
+    problems = problems_of(chosen, ROOT)
+    if problems:
+        raise ListError("\n".join(problems))
+    return chosen
+
+
+def _try_all(mutations: Listing[Mutation], base: Tree, jobs: int) -> list[Verdict]:
+    def one(mutation: Mutation) -> Verdict:
+        verdict = try_out(mutation, base)
+        print("caught    " if verdict.caught else "NOT CAUGHT", mutation.name, flush=True)
+        return verdict
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(one, mutations))
+
+
+def main(argv: Listing[str]) -> int:
+    """Run the command line and return its exit status."""
+    arguments, began = _arguments(argv), monotonic()
+    try:
+        mutations = _chosen(arguments.only)
+        with tempfile.TemporaryDirectory(prefix="acm-mutations-") as name:
+            base = Tree.copied(ROOT, Path(name).resolve())
+            base.prove_imports(["broker", "consumer", "tests"])
+            _check_unmutated(mutations, base, arguments.jobs)
+            verdicts = _try_all(mutations, base, arguments.jobs)
+    except ListError as error:
+        print(f"mutate: {error}", file=sys.stderr)
+        return 2
+    _show(verdicts, monotonic() - began)
+    return 0 if all(verdict.caught for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
