@@ -149,6 +149,7 @@ class Agent:
             boot_id=boot_id(),
             lane=self._lane,
             wake=lambda: self._connection.wake(),
+            confinement=self.config.programs.as_agent(),
         )
 
     def _build_board(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBoard:

@@ -14,6 +14,7 @@ from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from consumer.configuration.settings import CentralizedConfig
+from consumer.confinement import Confinement
 from consumer.enrolment.enrolments import Enrolments
 from consumer.errors import ConfigurationError
 from consumer.masking import Secret
@@ -113,6 +114,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     active_response: ActiveResponseConfig = ActiveResponseConfig()
     configuration: CentralizedConfig = CentralizedConfig()
     upgrade: UpgradeConfig = UpgradeConfig()
+    programs: Confinement = Confinement()
 
     @property
     def configuration_root(self) -> Path:
@@ -145,6 +147,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         self.configuration.verify(has_service=service.kind != "none")
         _check_upgrade(self.upgrade)
+        self.programs.check()
 
 
 def _check_upgrade(upgrade: UpgradeConfig) -> None:
@@ -160,7 +163,7 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
 
 
 _ENROLMENT = "enrolment"
-_SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade"})
+_SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 
 
 @dataclass(frozen=True)
