@@ -1,6 +1,7 @@
 """The server side's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,12 @@ import msgspec
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
 from broker.mqtt import MqttError, parse_url
+from broker.permissions import changed_by_others, read_by_others
 
 __all__ = ["ConfigurationError", "ServerConfig", "load_config"]
+
+
+_PASSWORD = re.compile(r"://[^/\s:@]*:[^@\s]*@")
 
 
 class ConfigurationError(BrokerError):
@@ -66,8 +71,19 @@ def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        _refuse_exposed(path, values)
+        return values
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
+    has_password = any(_PASSWORD.search(str(values.get(name, ""))) for name in ("broker", "ledger"))
+    if path.is_file():
+        problem = read_by_others(path) if has_password else changed_by_others(path)
+        if problem is not None:
+            raise ConfigurationError(problem)

@@ -39,13 +39,16 @@ from consumer.errors import (
     ConfigurationError,
     ConsumerError,
     EnrolmentError,
+    ExposedError,
     HandlerTableError,
     StoreError,
 )
 from consumer.exit_codes import ExitCode
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
+from consumer.state_directory import refuse_exposed
 from consumer.upgrade.install import install as install_package
+from consumer.upgrade.installation import Installation
 from consumer.upgrade.self_test import self_test as test_release
 from consumer.upgrade.watch import is_watched, watch
 
@@ -110,6 +113,7 @@ def run(
     _configure_logs(settings.log_level)
     for name in unused_values(sources):
         _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
+    _refuse_exposed_release(settings)
     watched = is_watched(settings, sys.argv[1:])
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
@@ -119,12 +123,18 @@ def run(
         replace_process(replacement)
 
 
+def _refuse_exposed_release(settings: AgentConfig) -> None:
+    if settings.upgrade.root is not None:
+        Installation(Path(settings.upgrade.root)).refuse_exposed()
+
+
 @app.command(epilog="Example: acm-agent queue --state /var/lib/acm --json")
 def queue(
     state: Annotated[Path, typer.Option("--state", envvar="ACM_STATE", help="State directory of the agent.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show the commands that the agent holds; works while it runs."""
+    refuse_exposed(state, reading=True)
     rows = [
         {
             "id": stored.command.id,
@@ -153,6 +163,7 @@ def active_responses(
     """Show what active responses did that will be taken back; works while the agent runs."""
     if not state.is_dir():
         raise StoreError(f"The state directory {state} is not there.")
+    refuse_exposed(state, reading=True)
     entries = read_pending(state / DIRECTORY)
     if as_json:
         typer.echo(json.dumps([_pending_json(entry) for entry in entries]))
@@ -213,6 +224,7 @@ def enrolment(
     as_json: JsonOption = False,
 ) -> None:
     """Show the enrolment that the agent lives by; works while it runs."""
+    refuse_exposed(state, reading=True)
     found = Enrolments(state).current()
     if found is None:
         raise EnrolmentError(f"The agent of {state} is not enrolled; `acm-agent enroll` does that.")
@@ -249,6 +261,7 @@ def check_config(
     settings: AgentConfig = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
     if settings.active_response.directory:
         AllowList.load(settings.active_response)
+    _refuse_exposed_release(settings)
     plug_ins = load_plug_ins()
     if plug_ins.problem:
         raise HandlerTableError(plug_ins.problem)
@@ -290,7 +303,7 @@ def watch_upgrade(
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:
-    if isinstance(error, ConfigurationError | ActiveResponseError):
+    if isinstance(error, ConfigurationError | ActiveResponseError | ExposedError):
         return ExitCode.CONFIGURATION
     return ExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else ExitCode.FAILURE
 

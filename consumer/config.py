@@ -13,12 +13,14 @@ import msgspec
 from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
+from broker.permissions import changed_by_others, read_by_others
 from consumer.configuration.settings import CentralizedConfig
 from consumer.confinement import Confinement
 from consumer.enrolment.enrolments import Enrolments
 from consumer.errors import ConfigurationError
 from consumer.masking import Secret
 from consumer.services.systemd import is_unit_name
+from consumer.state_directory import refuse_exposed
 
 __all__ = [
     "ActiveResponseConfig",
@@ -181,7 +183,8 @@ def read_sources(
     """Return what is set where, the weakest first; raise ConfigurationError with one sentence.
 
     Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
-    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged.
+    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged, and
+    ExposedError if other users could write to the state directory.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = [] if path is None else [_from_file(path)]
@@ -191,11 +194,23 @@ def read_sources(
 
 def _from_file(path: Path) -> Source:
     try:
-        return Source(f"file {path}", tomllib.loads(path.read_text()))
+        values = tomllib.loads(path.read_text())
+        _refuse_exposed(path, values)
+        return Source(f"file {path}", values)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
+    broker = values.get("broker")
+    has_password = isinstance(broker, str) and Secret(broker).masked != broker
+    if path.is_file():
+        problem = read_by_others(path) if has_password else changed_by_others(path)
+        if problem is not None:
+            raise ConfigurationError(problem)
 
 
 def _from_environment(environment: Mapping[str, str]) -> Source:
@@ -209,7 +224,10 @@ def _from_environment(environment: Mapping[str, str]) -> Source:
 
 def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
     state, agent = configured.get("state"), configured.get("agent")
-    enrolment = Enrolments(Path(state)).current() if isinstance(state, str) else None
+    if not isinstance(state, str):
+        return []
+    refuse_exposed(Path(state))
+    enrolment = Enrolments(Path(state)).current()
     if enrolment is None:
         return []
     grant = enrolment.grant

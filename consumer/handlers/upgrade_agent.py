@@ -49,6 +49,7 @@ class _Upgrade:
                 "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root."
             )
         installation = Installation(Path(root))
+        installation.refuse_exposed()
         running = installation.running()
         if running is None:
             raise UpgradeError(
