@@ -93,7 +93,11 @@ class EmbeddedMosquitto:
         configuration.write_text(render_configuration(self._data, self.port), encoding="utf-8")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "-c", str(configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [self._program, "-c", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={name: value for name, value in os.environ.items() if not name.startswith("ACM_")},
             )
         self._wait_until_listening()
 

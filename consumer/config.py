@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from broker.contract.minisign import PublicKey, SignatureError
+from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
 from broker.permissions import changed_by_others, read_by_others
@@ -23,6 +24,7 @@ from consumer.services.systemd import is_unit_name
 from consumer.state_directory import refuse_exposed
 
 __all__ = [
+    "SECRET_VARIABLES",
     "ActiveResponseConfig",
     "AgentConfig",
     "DownloadConfig",
@@ -164,6 +166,7 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
             raise ConfigurationError(f"upgrade.public_keys: {error}") from error
 
 
+SECRET_VARIABLES = ("ACM_BROKER",)
 _ENROLMENT = "enrolment"
 _SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 
@@ -187,6 +190,7 @@ def read_sources(
     ExposedError if other users could write to the state directory.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_password(given)
     from_file = [] if path is None else [_from_file(path)]
     configured = [*from_file, _from_environment(environment), Source("flag", given)]
     return [*configured, *_from_enrolment(_merged_values(configured))]
@@ -203,10 +207,17 @@ def _from_file(path: Path) -> Source:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
 
 
+def _refuse_password(flags: Mapping[str, Any]) -> None:
+    if URL_PASSWORD.search(str(flags.get("broker", ""))):
+        raise ConfigurationError(
+            "--broker must hold no password, for every user of the machine sees command lines: "
+            "put the URL into ACM_BROKER or into the configuration file."
+        )
+
+
 def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
     """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
-    broker = values.get("broker")
-    has_password = isinstance(broker, str) and Secret(broker).masked != broker
+    has_password = URL_PASSWORD.search(str(values.get("broker", "")))
     if path.is_file():
         problem = read_by_others(path) if has_password else changed_by_others(path)
         if problem is not None:

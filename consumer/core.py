@@ -106,7 +106,8 @@ class AgentCore:
             grace_s=config.kill_grace_s,
             on_finished=around.wake,
         )
-        reports = Reports(config.agent, incarnation, around.store.store_generation)
+        shapes = {name: handler.parameters for name, handler in handlers.items()}
+        reports = Reports(config.agent, incarnation, around.store.store_generation, shapes)
         self._outbox = FeedbackOutbox(around.store, around.clock)
         self._receiver = CommandReceiver(around.store, reports, around.clock, accept_unsigned=config.accept_unsigned)
         self._manager = CommandManager(

@@ -145,7 +145,7 @@ def test_a_root_of_releases_that_others_could_write_is_refused(tmp_path: Path) -
     for exposed in (program, program.parent, installation.launcher, installation.root):
         before = exposed.stat().st_mode
         exposed.chmod(0o777)
-        with pytest.raises(ExposedError, match=f"{exposed} {BY_OTHERS}"):
+        with pytest.raises(ExposedError, match=f"/{exposed.name} {BY_OTHERS}"):
             installation.refuse_exposed()
         exposed.chmod(before)
 
