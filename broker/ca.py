@@ -31,6 +31,7 @@ from broker.certificates import (
 from broker.contract.tokens import fingerprint_of
 from broker.errors import BrokerError
 from broker.files import write_durably
+from broker.permissions import changed_by_others, read_by_others
 
 __all__ = [
     "CRL_LIFETIME",
@@ -70,6 +71,7 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
         if any(directory.iterdir()):
             raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
         directory.chmod(0o700)
+        _refuse_exposed(directory)
         write_durably(directory / _KEY, private_pem(key), _SECRET)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
         write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
@@ -81,7 +83,10 @@ def crl_path(directory: Path) -> Path:
 
 
 class CertificateAuthority:
-    """The authority in a directory that create_authority made. Raises AuthorityError when it cannot be read."""
+    """The authority in a directory that create_authority made.
+
+    Raises AuthorityError when it cannot be read, or when others than its owner could change it or read its keys.
+    """
 
     def __init__(self, directory: Path, *, now: Callable[[], datetime]) -> None:
         self._directory = directory
@@ -89,6 +94,7 @@ class CertificateAuthority:
         with _file_errors(directory):
             if not (directory / _CERTIFICATE).exists():
                 raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
+            _refuse_exposed(directory)
             self._issuer = _read_issuer(directory)
 
     @property
@@ -138,6 +144,16 @@ class CertificateAuthority:
             content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
             write_durably(path, content, _PUBLIC)
         return now + CRL_LIFETIME
+
+
+def _refuse_exposed(directory: Path) -> None:
+    """Refuse a directory that others than its owner could write to, and keys in it that they could read."""
+    owners = [directory.stat().st_uid]
+    problem = changed_by_others(directory, owners=owners)
+    for key in directory.rglob("*.key"):
+        problem = problem or read_by_others(key, owners=owners)
+    if problem is not None:
+        raise AuthorityError(problem)
 
 
 def _read_issuer(directory: Path) -> Issuer:

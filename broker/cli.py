@@ -14,7 +14,6 @@ from broker.cli_common import (
     ConfigOption,
     JsonOption,
     LedgerOption,
-    configure_logs,
     on_signals,
     open_ledger_of,
     print_json,
@@ -26,13 +25,14 @@ from broker.cli_operations import operation_app
 from broker.cli_send import SEND_EXAMPLES, send
 from broker.cli_tokens import token_app
 from broker.cli_types import types
-from broker.config import ConfigurationError, load_config
+from broker.config import SECRET_VARIABLES, ConfigurationError, load_config
 from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
 from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, LedgerRow
 from broker.package_cli import app as package_app
+from broker.process import configure_logs, forbid_dumps, take_out
 from broker.server_process import ServerProcess
 from broker.targets import UnknownAgent, check_known
 from broker.views import (
@@ -49,7 +49,10 @@ from broker.waiting import CommandFailed, WaitTimeout
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Command a fleet of agents, and know what became of it."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Command a fleet of agents, and know what became of it.",
 )
 app.add_typer(broker_app, name="broker")
 app.command(epilog=SEND_EXAMPLES)(send)
@@ -75,6 +78,8 @@ def server(
     """Run the server until it is told to end (TERM or INT): it sends what is in the ledger and keeps the results."""
     settings = load_config(config, {"broker": broker, "ledger": ledger})
     configure_logs(settings.log_level)
+    forbid_dumps()
+    take_out(SECRET_VARIABLES)
     process = ServerProcess(settings)
     with on_signals(process.stop):
         process.run()

@@ -3,16 +3,13 @@
 import contextlib
 import getpass
 import json
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 
 from broker.config import load_config
@@ -26,7 +23,6 @@ __all__ = [
     "JsonOption",
     "LedgerOption",
     "WaitOption",
-    "configure_logs",
     "on_signals",
     "open_ledger_of",
     "origin_of_user",
@@ -47,20 +43,6 @@ WaitOption = Annotated[
 def print_json(document: Any) -> None:
     """Print one JSON document on a line."""
     typer.echo(json.dumps(document))
-
-
-def configure_logs(level: str) -> None:
-    """Log to stderr as lines of key=value."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 @contextlib.contextmanager

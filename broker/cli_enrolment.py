@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from broker.cli_common import ConfigOption, LedgerOption, configure_logs, on_signals
-from broker.config import load_config
+from broker.cli_common import ConfigOption, LedgerOption, on_signals
+from broker.config import SECRET_VARIABLES, load_config
+from broker.process import configure_logs, forbid_dumps, take_out
 
 __all__ = ["enroll_app"]
 
@@ -47,6 +48,8 @@ def enroll_server(
     }
     settings = load_config(config, flags)
     configure_logs(settings.log_level)
+    forbid_dumps()
+    take_out(SECRET_VARIABLES)
     # Imported here: no other command should wait for the HTTP server's modules.
     from broker.enrolment_server import EnrolmentServer
 

@@ -18,7 +18,7 @@ from broker.cli_common import (
     origin_of_user,
     print_json,
 )
-from broker.contract.commands import COMMAND_TYPES, parse_parameters
+from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
 from broker.contract.messages import JsonObject
 from broker.ledger import Ledger
 from broker.targets import Target, resolve_target
@@ -86,7 +86,7 @@ def send(
         target = resolve_target(opened, names, group, everyone=everyone, allow_unknown=allow_unknown)
         given |= put_files(opened.blobs, files or [])
         wanted = _Wanted(command_type, given, expires_in_s, timeout_s, wait_s, as_json)
-        _check_parameters(wanted)
+        _check_parameters(wanted, said=_keys_said(pairs, parameters))
         if target.single:
             _send_one(opened, target, wanted)
         else:
@@ -101,12 +101,24 @@ def _part(words: list[str], *, named: bool) -> tuple[str | None, str, list[str]]
     return names, rest[0], rest[1:]
 
 
-def _check_parameters(wanted: _Wanted) -> None:
+def _keys_said(pairs: list[str], document: str | None) -> set[str]:
+    """Return the parameters whose values stand on the command line, not in a file."""
+    literal = {} if document is None or document.startswith("@") else read_parameters([], document)
+    return {*literal, *(key for key, _, value in (pair.partition("=") for pair in pairs) if not value.startswith("@"))}
+
+
+def _check_parameters(wanted: _Wanted, said: set[str]) -> None:
     """Refuse what the agent would refuse, where the type is known here; an agent may know types of its own."""
     types, warnings = known_command_types()
     for warning in warnings:
         typer.echo(f"acm: {warning}", err=True)
     kind = types.get(wanted.command_type)
+    for name in sorted(said):
+        if is_secret(wanted.command_type, name, kind.parameters if kind else None):
+            raise InvalidArgument(
+                f"{name} is secret, and every user of the machine sees command lines: "
+                f"write {name}=@FILE, or {name}=@/dev/stdin."
+            )
     if kind is None:
         typer.echo(f"acm: {wanted.command_type!r} is no type that acm knows; the agent decides.", err=True)
     else:

@@ -8,11 +8,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
 from broker.mqtt import MqttError, TlsFiles, parse_url
+from broker.permissions import changed_by_others, read_by_others
 
-__all__ = ["ConfigurationError", "ServerConfig", "load_config"]
+__all__ = ["SECRET_VARIABLES", "ConfigurationError", "ServerConfig", "load_config"]
+
+
+_WITH_PASSWORDS = ("broker", "ledger")  # URLs
+SECRET_VARIABLES = tuple(f"ACM_{name.upper()}" for name in _WITH_PASSWORDS)
 
 
 class ConfigurationError(BrokerError):
@@ -60,6 +66,7 @@ def load_config(
 ) -> ServerConfig:
     """Merge the sources and check the result; raise ConfigurationError with one sentence."""
     given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_passwords(given)
     variables = {f"ACM_{name.upper()}": name for name in ServerConfig.__struct_fields__}
     from_environment = {variables[key]: value for key, value in environment.items() if key in variables}
     try:
@@ -91,8 +98,28 @@ def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        _refuse_exposed(path, values)
+        return values
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _refuse_passwords(flags: Mapping[str, Any]) -> None:
+    for name in _WITH_PASSWORDS:
+        if URL_PASSWORD.search(str(flags.get(name, ""))):
+            raise ConfigurationError(
+                f"--{name} must hold no password, for every user of the machine sees command lines: "
+                f"put the URL into ACM_{name.upper()} or into the configuration file."
+            )
+
+
+def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
+    has_password = any(URL_PASSWORD.search(str(values.get(name, ""))) for name in _WITH_PASSWORDS)
+    if path.is_file():
+        problem = read_by_others(path) if has_password else changed_by_others(path)
+        if problem is not None:
+            raise ConfigurationError(problem)

@@ -3,8 +3,11 @@
 SQLite is the default; it commits with synchronous FULL in WAL mode, so that a commit survives a power loss.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.errors import LedgerError
 from broker.migrations import bring_up_to_date
+from broker.permissions import changed_by_others
 
 __all__ = ["Database", "LedgerError"]
 
@@ -30,6 +34,7 @@ class Database:
         except ValueError:  # its text may quote the password
             raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
         if self._engine.dialect.name == "sqlite":
+            _make_private(self._engine.url.database or "")
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_immediately)
         try:
@@ -52,6 +57,26 @@ class Database:
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
+
+
+def _make_private(database: str) -> None:
+    """Make the file of a SQLite database for its owner alone; raises LedgerError when others could write to it.
+
+    Whoever could write to it commands the agents, so that is refused; reading is just taken away. What SQLite makes
+    beside the file gets its mode.
+    """
+    if database in ("", ":memory:") or database.startswith("file:"):
+        return
+    path = Path(database)
+    with contextlib.suppress(OSError):  # SQLite itself says best why a file cannot be opened
+        if not path.exists():  # never opened once it is there: to close it would end SQLite's locks on it
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        problem = changed_by_others(path, owners=[path.stat().st_uid])
+        if problem is not None:
+            raise LedgerError(problem)
+        for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+            if file.exists() and file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -23,6 +23,7 @@ from broker.enrolment_app import enrolment_app
 from broker.errors import BrokerError
 from broker.evictor import Evictor
 from broker.mqtt import parse_url
+from broker.permissions import read_by_others
 from broker.registry import open_authority, open_enrolments, open_key_book, open_revocation_file
 
 __all__ = ["EnrolmentServer", "EnrolmentServerError"]
@@ -122,6 +123,7 @@ class _BriefConnection(H11Protocol):
 def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
     certificate = config.enroll_certificate or str(Path(config.ca) / SERVER_CERTIFICATE)
     key = config.enroll_key or str(Path(config.ca) / SERVER_KEY)
+    _refuse_exposed(Path(key))
     prepared = uvicorn.Config(
         app,
         http=_BriefConnection,
@@ -146,6 +148,13 @@ def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
             "`acm ca server-certificate` makes such a pair."
         ) from error
     return prepared
+
+
+def _refuse_exposed(key: Path) -> None:
+    if key.exists():
+        problem = read_by_others(key, owners=[key.stat().st_uid])
+        if problem is not None:
+            raise EnrolmentServerError(problem)
 
 
 def _terms(config: ServerConfig) -> Terms:

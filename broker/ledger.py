@@ -14,6 +14,7 @@ import structlog
 
 from broker.blobs import BlobStore
 from broker.contract.codec import decode_commands, encode
+from broker.contract.commands import is_secret, mask_secrets
 from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES, RefusedMessage
@@ -24,6 +25,7 @@ from broker.groups import GroupBook
 from broker.ids import new_id
 from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState
 from broker.operations import Operation, OperationBook
+from broker.types_catalogue import parameters_of
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
@@ -419,6 +421,8 @@ class Ledger:
         body = encode([result]).decode()
         ours = COMMANDS.update().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent, _OPEN)
         is_new = connection.execute(ours.values(**self._completion(result, body, result.digest))).rowcount > 0
+        if is_new and _may_name_a_secret(result.command):
+            self._forget_secrets(connection, result.command_id)
         is_new = is_new or self._record_second_result(connection, agent, result, body)
         if is_new and result.data and result.data.get("asks_for") == FetchConfigData().asks_for:
             self._send_group_configuration(connection, agent)
@@ -434,6 +438,18 @@ class Ledger:
             "result": body,
             "outcome": result.outcome,
         }
+
+    @staticmethod
+    def _forget_secrets(connection: sa.Connection, command_id: str) -> None:
+        """Mask what is secret in a command that is completed, and in its result: nobody needs it any more."""
+        ours = COMMANDS.c.id == command_id
+        row = connection.execute(COMMANDS.select().where(ours)).one()
+        command, result = msgspec.json.decode(row.body, type=Command), msgspec.json.decode(row.result)
+        shape = parameters_of(command.type)
+        kept = replace(command, parameters=mask_secrets(command, command.parameters, shape))
+        masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secrets(command, result, shape))}
+        update = COMMANDS.update().where(ours)
+        connection.execute(update.values({name: content.decode() for name, content in masked.items()}))
 
     def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> bool:
         """Keep a result that answers no open command apart; return whether it had not come before."""
@@ -507,6 +523,7 @@ class Ledger:
             result = self._lost_result(_command(row), agent, generation)
             done = COMMANDS.update().where(COMMANDS.c.id == row.id)
             connection.execute(done.values(**self._completion(result, encode([result]).decode(), _SERVER)))
+            self._forget_secrets(connection, row.id)
 
     def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
         return Feedback(
@@ -524,6 +541,17 @@ class Ledger:
             finished_at=self._now(),
             digest=_SERVER,
         )
+
+
+def _may_name_a_secret(echo: JsonObject | None) -> bool:
+    """Whether a command, as its result echoes it, may have held a secret; without an echo it may."""
+    if echo is None:
+        return True
+    command_type, parameters = echo.get("type"), echo.get("parameters")
+    if not isinstance(command_type, str) or not isinstance(parameters, dict):
+        return True
+    shape = parameters_of(command_type)
+    return any(is_secret(command_type, name, shape) for name in parameters)
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -65,7 +65,8 @@ class _Child:
         if self._listens():
             raise MosquittoError(f"Port {self.port} on {self.host} is taken by another program: choose another port.")
         argv = [self._program, "-c", str(configuration)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
+        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         deadline = time.monotonic() + timeout_s
         while self.running and time.monotonic() < deadline:
             if self._listens():

@@ -26,6 +26,7 @@ from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigning
 from broker.contract.signing import SigningKey
 from broker.errors import BrokerError
 from broker.files import write_durably
+from broker.permissions import changed_by_others, read_by_others
 
 __all__ = ["KeyBook", "KeyEntry", "KeyState", "SigningKeyError", "SigningKeys", "create_signing_keys"]
 
@@ -253,6 +254,7 @@ def _stamp(directory: Path) -> _Stamp | None:
 
 def _read(directory: Path) -> _KeyList:
     try:
+        _refuse(changed_by_others(directory / _LIST, owners=[directory.stat().st_uid]))
         held = _decode(directory)
     except FileNotFoundError as error:
         raise _missing(directory) from error
@@ -261,6 +263,11 @@ def _read(directory: Path) -> _KeyList:
     if not held.keys:
         raise _missing(directory)
     return held
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise SigningKeyError(problem)
 
 
 def _decode(directory: Path) -> _KeyList:
@@ -288,6 +295,7 @@ def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
 
 def _read_key(directory: Path, entry: KeyEntry) -> SigningKey:
     path = _key_path(directory, entry.id)
+    _refuse(read_by_others(path, owners=[directory.stat().st_uid]))
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -1,8 +1,10 @@
 """The command types that this installation knows: the built-in ones, and those of packages installed beside it."""
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from broker.contract.commands import COMMAND_TYPES, CommandType
 from broker.contract.messages import JsonObject
 
-__all__ = ["COMMAND_TYPES_GROUP", "known_command_types", "members_in_words", "summary_of", "type_json"]
+__all__ = ["COMMAND_TYPES_GROUP", "known_command_types", "members_in_words", "parameters_of", "summary_of", "type_json"]
 
 COMMAND_TYPES_GROUP = "agent_command_manager.command_types"
 
@@ -27,6 +29,16 @@ def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
             reason = " ".join(str(error).split()) or type(error).__name__
             warnings.append(f"The command type {entry.name!r} ({entry.value}) cannot be loaded: {reason}.")
     return dict(sorted(types.items())), warnings
+
+
+@lru_cache(maxsize=256)
+def parameters_of(command_type: str) -> type | None:
+    """Return the dataclass of a type's parameters, or None for a type that is not known here or cannot be loaded."""
+    for entry in entry_points(group=COMMAND_TYPES_GROUP, name=command_type):
+        with contextlib.suppress(Exception, SystemExit):  # what a foreign package may raise is unknown
+            return _load(entry).parameters
+    kind = COMMAND_TYPES.get(command_type)
+    return kind.parameters if kind else None
 
 
 def summary_of(kind: CommandType) -> str:

@@ -15,6 +15,7 @@ from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 from broker.operations import Operation, Progress
+from broker.types_catalogue import parameters_of
 
 __all__ = [
     "active_responses_table",
@@ -50,7 +51,7 @@ def command_json(row: LedgerRow) -> JsonObject:
         "completed_at": iso(row.completed_at),
         "result": row.result,
     }
-    masked: JsonObject = mask_secrets(row.command, shown)
+    masked: JsonObject = mask_secrets(row.command, shown, parameters_of(row.command.type))
     return masked
 
 

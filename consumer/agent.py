@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -165,6 +166,7 @@ class Agent:
             boot_id=boot_id(),
             lane=self._lane,
             wake=lambda: self._connection.wake(),
+            confinement=self.config.programs.as_agent(),
         )
 
     def _build_board(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBoard:
@@ -268,12 +270,13 @@ class Agent:
         _log.info("agent_stopped", agent=self.config.agent)
 
 
-def replace_process(replacement: Replacement) -> None:
+def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:
     """Go on as another program, or as this one anew, in the same process id; it is told for which command (execve(2)).
 
-    Another program is given the arguments that this one was started with. Raises ConsumerError when it cannot be run.
+    Another program is given the arguments that this one was started with. `secrets` are variables that were taken out
+    of the environment and are needed again. Raises ConsumerError when it cannot be run.
     """
-    environment = {**os.environ, RESTARTED_BY: replacement.command_id}
+    environment = {**os.environ, **secrets, RESTARTED_BY: replacement.command_id}
     program = replacement.program
     argv = [program, *sys.argv[1:]] if program else [sys.executable, *sys.orig_argv[1:]]
     try:

@@ -1,8 +1,8 @@
 """acm-agent: runs the agent and shows its queue."""
 
 import contextlib
+import getpass
 import json
-import logging
 import os
 import signal
 import sys
@@ -19,11 +19,13 @@ from rich.text import Text
 
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
+from broker.process import configure_logs, forbid_dumps, take_out
 from consumer.active_response.allow_list import AllowList
 from consumer.active_response.book import Entry, read_pending
 from consumer.active_response.responses import DIRECTORY
 from consumer.agent import RESTARTED_BY, Agent, SystemClock, replace_process
 from consumer.config import (
+    SECRET_VARIABLES,
     AgentConfig,
     load_config,
     merge_sources,
@@ -39,13 +41,16 @@ from consumer.errors import (
     ConfigurationError,
     ConsumerError,
     EnrolmentError,
+    ExposedError,
     HandlerTableError,
     StoreError,
 )
 from consumer.exit_codes import ExitCode
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
+from consumer.state_directory import refuse_exposed
 from consumer.upgrade.install import install as install_package
+from consumer.upgrade.installation import Installation
 from consumer.upgrade.self_test import self_test as test_release
 from consumer.upgrade.watch import is_watched, watch
 
@@ -53,9 +58,15 @@ __all__ = ["app", "main"]
 
 _log = structlog.get_logger(__name__)
 _FROM_STDIN = "-"
+_TOKEN_VARIABLE = "ACM_ENROLMENT_TOKEN"  # noqa: S105 - its name
 _ENROL_TIMEOUT_S = 60.0
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The agent of the agent command manager.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="The agent of the agent command manager.",
+)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
 AgentOption = Annotated[str | None, typer.Option("--agent", help="The agent's name, also its MQTT client id.")]
@@ -65,19 +76,6 @@ UnsignedOption = Annotated[
     bool | None, typer.Option("--accept-unsigned", help="Also run commands that any MQTT client sent.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def _configure_logs(level: str) -> None:
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 @contextlib.contextmanager
@@ -107,16 +105,24 @@ def run(
     }
     sources = read_sources(config, flags)
     settings = merge_sources(sources)
-    _configure_logs(settings.log_level)
+    configure_logs(settings.log_level)
     for name in unused_values(sources):
         _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
-    watched = is_watched(settings, sys.argv[1:])
+    _refuse_exposed_release(settings)
+    forbid_dumps()
+    secrets = take_out(SECRET_VARIABLES)
+    watched = is_watched(settings, sys.argv[1:], secrets)
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
     with _stopped_by_signals(restarting):
         replacement = restarting.run()
     if replacement is not None and not watched and not restarting.told_to_stop:
-        replace_process(replacement)
+        replace_process(replacement, secrets)
+
+
+def _refuse_exposed_release(settings: AgentConfig) -> None:
+    if settings.upgrade.root is not None:
+        Installation(Path(settings.upgrade.root)).refuse_exposed()
 
 
 @app.command(epilog="Example: acm-agent queue --state /var/lib/acm --json")
@@ -125,6 +131,7 @@ def queue(
     as_json: JsonOption = False,
 ) -> None:
     """Show the commands that the agent holds; works while it runs."""
+    refuse_exposed(state, reading=True)
     rows = [
         {
             "id": stored.command.id,
@@ -153,6 +160,7 @@ def active_responses(
     """Show what active responses did that will be taken back; works while the agent runs."""
     if not state.is_dir():
         raise StoreError(f"The state directory {state} is not there.")
+    refuse_exposed(state, reading=True)
     entries = read_pending(state / DIRECTORY)
     if as_json:
         typer.echo(json.dumps([_pending_json(entry) for entry in entries]))
@@ -191,20 +199,45 @@ def enroll(
     server: Annotated[str, typer.Option("--server", help="https://HOST:PORT of the enrolment server.")],
     token: Annotated[
         str,
-        typer.Option("--token", envvar="ACM_ENROLMENT_TOKEN", help="The one-time token; - reads it from stdin."),
-    ],
+        typer.Option(
+            "--token",
+            metavar="-|@FILE",
+            help="Where the one-time token is. If not said: ACM_ENROLMENT_TOKEN, else stdin.",
+        ),
+    ] = "",
     config: ConfigOption = None,
     agent: AgentOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Get a certificate in the agent's name by a one-time token. Safe to repeat; the agent must not be running."""
-    _configure_logs("warning")
+    configure_logs("warning")
+    forbid_dumps()
     name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
-    text = sys.stdin.readline() if token == _FROM_STDIN else token
-    clock = SystemClock()
-    enrolment = enrol_by_hand(directory, server, read_token(text), name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
+    clock, given = SystemClock(), read_token(_token_text(token))
+    enrolment = enrol_by_hand(directory, server, given, name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
     _show_enrolment(enrolment, as_json, f"{name} is enrolled.")
+
+
+def _token_text(where: str) -> str:
+    from_environment = os.environ.pop(_TOKEN_VARIABLE, "")
+    if not where and from_environment:
+        return from_environment
+    if where.startswith("@"):
+        return _read_token_file(where[1:])
+    if where not in ("", _FROM_STDIN):
+        raise typer.BadParameter(
+            "a token on a command line is seen by every user of the machine: write - and give it on stdin, or @FILE.",
+            param_hint="--token",
+        )
+    return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+
+
+def _read_token_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnrolmentError(f"The token in {path} cannot be read: {error}.") from error
 
 
 @app.command(epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
@@ -213,6 +246,7 @@ def enrolment(
     as_json: JsonOption = False,
 ) -> None:
     """Show the enrolment that the agent lives by; works while it runs."""
+    refuse_exposed(state, reading=True)
     found = Enrolments(state).current()
     if found is None:
         raise EnrolmentError(f"The agent of {state} is not enrolled; `acm-agent enroll` does that.")
@@ -249,6 +283,7 @@ def check_config(
     settings: AgentConfig = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
     if settings.active_response.directory:
         AllowList.load(settings.active_response)
+    _refuse_exposed_release(settings)
     plug_ins = load_plug_ins()
     if plug_ins.problem:
         raise HandlerTableError(plug_ins.problem)
@@ -285,12 +320,13 @@ def watch_upgrade(
     arguments: Annotated[list[str], typer.Argument(help="What the agent was started with.")],
 ) -> None:
     """Watch a release on trial; the launcher calls it."""
-    _configure_logs("info")
+    configure_logs("info")
+    forbid_dumps()
     watch(root, arguments)
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:
-    if isinstance(error, ConfigurationError | ActiveResponseError):
+    if isinstance(error, ConfigurationError | ActiveResponseError | ExposedError):
         return ExitCode.CONFIGURATION
     return ExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else ExitCode.FAILURE
 

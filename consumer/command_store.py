@@ -23,7 +23,7 @@ from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.files import sync_directory
 from consumer.ports import StoredCommand, Tombstone
-from consumer.state_directory import Ballast, EpochFile, take_lock
+from consumer.state_directory import Ballast, EpochFile, make_private, take_lock
 from consumer.store_rows import (
     CANCEL,
     CHECK,
@@ -110,11 +110,11 @@ class DiskCommandStore:
     def open(cls, directory: Path, *, now: Callable[[], datetime]) -> Self:
         """Open or make the store; a damaged one is set aside and a new store_generation begun.
 
-        Raises StateDirectoryInUse when another process holds it, StoreError when the directory cannot be used.
+        Raises StateDirectoryInUse when another process holds it, ExposedError when other users could write to the
+        directory, StoreError when it cannot be used.
         """
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory.chmod(0o700)
+            make_private(directory)
             lock = take_lock(directory / "lock")
         except OSError as error:
             raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error

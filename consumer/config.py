@@ -11,15 +11,20 @@ from typing import Any, Literal
 import msgspec
 
 from broker.contract.minisign import PublicKey, SignatureError
+from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt import MqttError, parse_url
+from broker.permissions import changed_by_others, read_by_others
 from consumer.configuration.settings import CentralizedConfig
+from consumer.confinement import Confinement
 from consumer.enrolment.enrolments import Enrolments
 from consumer.errors import ConfigurationError
 from consumer.masking import Secret
 from consumer.services.systemd import is_unit_name
+from consumer.state_directory import refuse_exposed
 
 __all__ = [
+    "SECRET_VARIABLES",
     "ActiveResponseConfig",
     "AgentConfig",
     "DownloadConfig",
@@ -113,6 +118,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     active_response: ActiveResponseConfig = ActiveResponseConfig()
     configuration: CentralizedConfig = CentralizedConfig()
     upgrade: UpgradeConfig = UpgradeConfig()
+    programs: Confinement = Confinement()
 
     @property
     def configuration_root(self) -> Path:
@@ -145,6 +151,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         self.configuration.verify(has_service=service.kind != "none")
         _check_upgrade(self.upgrade)
+        self.programs.check()
 
 
 def _check_upgrade(upgrade: UpgradeConfig) -> None:
@@ -159,8 +166,9 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
             raise ConfigurationError(f"upgrade.public_keys: {error}") from error
 
 
+SECRET_VARIABLES = ("ACM_BROKER",)
 _ENROLMENT = "enrolment"
-_SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade"})
+_SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 
 
 @dataclass(frozen=True)
@@ -178,9 +186,11 @@ def read_sources(
     """Return what is set where, the weakest first; raise ConfigurationError with one sentence.
 
     Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
-    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged.
+    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged, and
+    ExposedError if other users could write to the state directory.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_password(given)
     from_file = [] if path is None else [_from_file(path)]
     configured = [*from_file, _from_environment(environment), Source("flag", given)]
     return [*configured, *_from_enrolment(_merged_values(configured))]
@@ -188,11 +198,30 @@ def read_sources(
 
 def _from_file(path: Path) -> Source:
     try:
-        return Source(f"file {path}", tomllib.loads(path.read_text()))
+        values = tomllib.loads(path.read_text())
+        _refuse_exposed(path, values)
+        return Source(f"file {path}", values)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _refuse_password(flags: Mapping[str, Any]) -> None:
+    if URL_PASSWORD.search(str(flags.get("broker", ""))):
+        raise ConfigurationError(
+            "--broker must hold no password, for every user of the machine sees command lines: "
+            "put the URL into ACM_BROKER or into the configuration file."
+        )
+
+
+def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
+    has_password = URL_PASSWORD.search(str(values.get("broker", "")))
+    if path.is_file():
+        problem = read_by_others(path) if has_password else changed_by_others(path)
+        if problem is not None:
+            raise ConfigurationError(problem)
 
 
 def _from_environment(environment: Mapping[str, str]) -> Source:
@@ -206,7 +235,10 @@ def _from_environment(environment: Mapping[str, str]) -> Source:
 
 def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
     state, agent = configured.get("state"), configured.get("agent")
-    enrolment = Enrolments(Path(state)).current() if isinstance(state, str) else None
+    if not isinstance(state, str):
+        return []
+    refuse_exposed(Path(state))
+    enrolment = Enrolments(Path(state)).current()
     if enrolment is None:
         return []
     grant = enrolment.grant

@@ -119,7 +119,11 @@ class AgentCore:
             on_finished=around.wake,
         )
         reports = Reports(
-            config.agent, incarnation, around.store.store_generation, accepts_unsigned=config.accept_unsigned or None
+            config.agent,
+            incarnation,
+            around.store.store_generation,
+            {name: handler.parameters for name, handler in handlers.items()},
+            accepts_unsigned=config.accept_unsigned or None,
         )
         self._outbox = FeedbackOutbox(around.store, around.clock)
         self._receiver = CommandReceiver(around.store, reports, around.clock, self._verifier, around.keeper)

@@ -8,6 +8,7 @@ __all__ = [
     "ConsumerError",
     "DownloadError",
     "EnrolmentError",
+    "ExposedError",
     "HandlerTableError",
     "ProgramError",
     "ServiceError",
@@ -24,6 +25,10 @@ class ConsumerError(Exception):
 
 class ConfigurationError(ConsumerError):
     """The agent's configuration says something that cannot be used."""
+
+
+class ExposedError(ConsumerError):
+    """Another user of the machine could change a file that the agent lives by, or read a secret of it."""
 
 
 class StoreError(ConsumerError):

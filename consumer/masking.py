@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from broker.contract.secrets import MASK, URL_PASSWORD, mask_shapes, tells_of_secret
+
 try:
     from yaml import CSafeLoader as _YamlLoader
 except ImportError:  # PyYAML was built without libyaml
@@ -17,15 +19,9 @@ except ImportError:  # PyYAML was built without libyaml
 
 __all__ = ["DOCUMENT_SUFFIXES", "MASK", "Secret", "mask_secrets", "mask_text", "parse_document"]
 
-MASK = "********"
 DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 _MOST_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
-_KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
-_SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s]*@")
-_ASSIGNMENT = re.compile(rf"((?:{_KEY_WORDS})[\w.-]*[\"']?\s*[:=]\s*)\S.*", re.IGNORECASE)
-_SECRET_FLAG = re.compile(rf"--?[\w-]*(?:{_KEY_WORDS})[\w-]*", re.IGNORECASE)
-_PEM_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", re.DOTALL)
+_FLAG = re.compile(r"--?[\w-]+")
 
 
 class Secret(str):
@@ -40,7 +36,7 @@ class Secret(str):
     def masked(self) -> str:
         """What may be shown of it."""
         text = self[:]
-        return _URL_PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else MASK
+        return URL_PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else MASK
 
     def __repr__(self) -> str:
         return repr(self.masked)
@@ -65,14 +61,14 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
         raise ValueError("there is too much in it to be shown")
     if isinstance(value, Mapping):
         return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}
-    if _SECRET_KEY.search(key) and value not in (None, "", False):
+    if tells_of_secret(key) and value not in (None, "", False):
         return MASK
     if isinstance(value, list | tuple | set):
         return _masked_items(value, counted)
     if isinstance(value, Secret):
         return value.masked
     if isinstance(value, str):
-        return _mask_shapes(value)
+        return mask_shapes(value)
     return value if isinstance(value, int | float | None) else str(value)
 
 
@@ -82,13 +78,8 @@ def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
     follows_flag = False
     for item in items:
         shown.append(MASK if follows_flag else _masked(item, "", counted))
-        follows_flag = isinstance(item, str) and _SECRET_FLAG.fullmatch(item) is not None
+        follows_flag = isinstance(item, str) and _FLAG.fullmatch(item) is not None and tells_of_secret(item)
     return shown
-
-
-def _mask_shapes(text: str) -> str:
-    without_keys = _PEM_KEY.sub(rf"\1 {MASK} \2", text)
-    return _ASSIGNMENT.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}@", without_keys))
 
 
 def mask_text(name: str, text: str) -> str:
@@ -98,7 +89,7 @@ def mask_text(name: str, text: str) -> str:
     """
     documents = parse_document(name, text)
     if documents is None:
-        return _mask_shapes(text)
+        return mask_shapes(text)
     shown = (json.dumps(mask_secrets(document), indent=2, ensure_ascii=False) for document in documents)
     return "\n---\n".join(shown).encode("utf-8", "replace").decode()
 

@@ -1,24 +1,33 @@
-"""Running another program for a command: bounded in time and output, in a process group that is ended as a whole."""
+"""Running another program for a command: bounded in time, output and means, in a group that is ended as a whole."""
 
 import contextlib
 import os
 import selectors
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import IO, Self
 
 from broker.contract.messages import Output
+from consumer.confinement import Confinement, launch
 from consumer.errors import ProgramError
 from consumer.ports import Clock
 
-__all__ = ["OUTPUT_BYTES", "Bounds", "Ended", "Program", "clean_environment", "exit_in_words", "run_program"]
+__all__ = [
+    "OUTPUT_BYTES",
+    "Bounds",
+    "Ended",
+    "Program",
+    "clean_environment",
+    "environment_of_service",
+    "exit_in_words",
+    "run_program",
+]
 
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
@@ -28,13 +37,20 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long a program may run, and what ends it sooner. `deadline` is in seconds of the clock's `monotonic()`."""
+    """How long a program may run, what ends it sooner, and what it may use.
+
+    `deadline` is in seconds of the clock's `monotonic()`, `grace_s` between TERM and KILL.
+    """
 
     clock: Clock
     deadline: float
     cancelled: threading.Event = field(default_factory=threading.Event)
     grace_s: float = 2.0
-    """Between TERM and KILL."""
+    confinement: Confinement = Confinement()
+
+    def as_agent(self) -> Self:
+        """Return the same bounds for a program that needs the rights of the agent's own user."""
+        return replace(self, confinement=self.confinement.as_agent())
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,11 @@ def exit_in_words(exit_status: int) -> str:
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the few variables of ours that a program needs, and `more`; nothing of the agent's own is passed on."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(more or {})
+
+
+def environment_of_service() -> dict[str, str]:
+    """Return our environment, which is the managed service's too, without what is told to the agent alone (ACM_*)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
 
 
 class _Stream:
@@ -106,16 +127,8 @@ class Program:
         self._overdue = False
         self._stdout, self._stderr = _Stream(), _Stream()
         try:
-            self._child = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-                env=clean_environment() if environment is None else dict(environment),
-                cwd=cwd,
-            )
+            given = clean_environment() if environment is None else environment
+            self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ProgramError(f"{argv[0]} could not be started: {reason}.") from error

@@ -1,7 +1,8 @@
 """Makes the agent's feedback: one place that fills in who speaks and computes the digest of a result."""
 
 import hashlib
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,11 +18,6 @@ from consumer.ports import StoredCommand
 __all__ = ["Reports"]
 
 _LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
-
-
-def _echo(command: Command, state: State) -> JsonObject:
-    echo: JsonObject = mask_secrets(command, command.original or to_json(command))
-    return {**echo, "status": str(state)}
 
 
 def _json_object(data: Any) -> JsonObject | None:
@@ -61,7 +57,14 @@ class Reports:
     agent: str
     incarnation: str
     store_generation: str
+    shapes: Mapping[str, type] = field(default_factory=dict)
+    """The parameters' dataclasses by command type, where those that the contract has are not all."""
     accepts_unsigned: bool | None = None
+
+    def _echo(self, command: Command, state: State) -> JsonObject:
+        said = command.original or to_json(command)
+        echo: JsonObject = mask_secrets(command, said, self.shapes.get(command.type))
+        return {**echo, "status": str(state)}
 
     def _feedback(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> Feedback:
         return Feedback(
@@ -105,7 +108,7 @@ class Reports:
                 "completed",
                 result.message,
                 command_id=command.id,
-                command=_echo(command, State.PROCESSING),
+                command=self._echo(command, State.PROCESSING),
                 sequence=command.sequence,
                 outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
                 code=result.code,

@@ -1,4 +1,4 @@
-"""An agent's state directory: one owner, durable names, and room kept for the day when the disk is full."""
+"""An agent's state directory: private, one owner, durable names, and room for the day when the disk is full."""
 
 import contextlib
 import fcntl
@@ -7,10 +7,34 @@ from pathlib import Path
 
 from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.files import free_bytes, write_durably
+from consumer.guard import refuse_changeable
 
-__all__ = ["Ballast", "EpochFile", "take_lock"]
+__all__ = ["Ballast", "EpochFile", "make_private", "refuse_exposed", "take_lock"]
 
 _BALLAST_BYTES = 1 << 20
+
+
+def make_private(directory: Path) -> None:
+    """Make the directory, or take the one that is there, for this user alone; raises ExposedError and OSError.
+
+    What others could only read is closed to them: it holds nothing of theirs. What they could write to is refused.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_changeable(directory)
+    directory.chmod(0o700)
+
+
+def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
+    """Raise ExposedError if others could write to the directory, where it is there.
+
+    For `reading` it may be another user's, as when root looks at the agent's queue. Raises StoreError when it cannot be
+    looked at.
+    """
+    try:
+        if directory.exists():
+            refuse_changeable(directory, owners=[directory.stat().st_uid] if reading else [])
+    except OSError as error:
+        raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error
 
 
 class Ballast:

@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.permissions import changed_by_others
 from consumer.config import ActiveResponseConfig
 from consumer.errors import ActiveResponseError
 
@@ -37,7 +38,7 @@ class AllowList:
         directory = Path(config.directory) if config.directory else _SHIPPED
         path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
         try:
-            _refuse_writable(path)
+            _refuse_changeable(path)
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -64,17 +65,14 @@ class AllowList:
 def check_executable(directory: Path, executable: str) -> None:
     """Raise ActiveResponseError unless this is a file inside the directory that only its owner can change.
 
-    The owner must be root or the agent's own user, for the file and for each directory down to it.
+    The owner must be root or the agent's own user, for the file and for each directory above it.
     """
     try:
         inside = directory.resolve(strict=True)
         path = (inside / executable).resolve(strict=True)
         if inside not in path.parents:
             raise ActiveResponseError(f"The script {executable!r} is a link that leaves {directory}.")
-        for place in (path, *path.parents):
-            _refuse_writable(place)
-            if place == inside:
-                break
+        _refuse_changeable(path)
         mode = path.stat().st_mode
     except OSError as error:
         raise ActiveResponseError(
@@ -101,11 +99,7 @@ def _parse(line: str, where: str) -> tuple[str, Allowed]:
     return name, Allowed(executable, int(timeout))
 
 
-def _refuse_writable(path: Path) -> None:
-    found = path.stat()
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ActiveResponseError(f"{path} can be written by others than its owner; run `chmod go-w {path}`.")
-    if found.st_uid not in (0, os.geteuid()):
-        raise ActiveResponseError(
-            f"{path} belongs to user {found.st_uid}; it must belong to root or to the agent's user."
-        )
+def _refuse_changeable(path: Path) -> None:
+    problem = changed_by_others(path)
+    if problem is not None:
+        raise ActiveResponseError(problem)

@@ -13,6 +13,7 @@ from consumer.active_response.dialogue import Request, read_keys, write_line
 from consumer.active_response.reversals import Reversals, reversal_of
 from consumer.active_response.workshop import Workshop
 from consumer.config import ActiveResponseConfig
+from consumer.confinement import Confinement
 from consumer.errors import ActiveResponseError, ProgramError
 from consumer.observe import Observer
 from consumer.ports import Clock
@@ -63,13 +64,14 @@ class ActiveResponses:
         boot_id: str,
         lane: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
+        confinement: Confinement = Confinement(),
     ) -> None:
         self._config = config
         self._clock = clock
         self._observer = observer
         self._boot_id = boot_id
         self._book = Book(directory)
-        self._workshop = Workshop(config, directory, clock)
+        self._workshop = Workshop(config, directory, clock, confinement)
         self.chore = Reversals(self._book, self._workshop, directory / "runs", clock, observer, lane, wake)
         self.chore.recover()
         self._last_summary = _Summary()

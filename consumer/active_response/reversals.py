@@ -145,14 +145,14 @@ class Reversals:
     def _run(self, entry: Entry) -> tuple[Entry, RunEnd]:
         """Run the script, or wait for the run that an earlier process has begun."""
         reversal = reversal_of(entry)
-        run = Run(self._runs / reversal.run, self._clock) if reversal.run else None
+        run = Run(self._runs / reversal.run, self._clock, self._workshop.confinement) if reversal.run else None
         if run is None or run.is_lost:
             directory = self._workshop.prepare().directory
             check_executable(directory, entry.executable)
             name = uuid.uuid4().hex
             entry = self._book.keep(replace(entry, reversal=replace(reversal, run=name)))
             self._observer.reached(f"{_STEP}recorded")
-            run = Run(self._runs / name, self._clock)
+            run = Run(self._runs / name, self._clock, self._workshop.confinement)
             line = write_line(reversal.message, "delete")
             run.begin(self._workshop.path_of(entry.executable), line, self._workshop.home)
             self._observer.reached(f"{_STEP}begun")

@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from consumer.confinement import Confinement, launch
 from consumer.ports import Clock
 from consumer.programs import clean_environment
 
@@ -60,6 +61,7 @@ class Run:
 
     directory: Path
     clock: Clock
+    confinement: Confinement = Confinement()
     grace_s: float = 2.0
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -70,14 +72,13 @@ class Run:
         lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._child = subprocess.Popen(
+            self._child = launch(
                 ["/bin/sh", "-c", _SHELL, "acm-run", str(self.directory), script],
-                stdin=lock,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env=clean_environment(),
+                self.confinement,
+                environment=clean_environment(),
                 cwd=home,
+                stdin=lock,
+                output=subprocess.DEVNULL,
             )
         finally:
             os.close(lock)

@@ -11,6 +11,7 @@ import structlog
 
 from consumer.active_response.allow_list import AllowList
 from consumer.config import ActiveResponseConfig
+from consumer.confinement import Confinement
 from consumer.errors import ActiveResponseError
 from consumer.files import link_durably
 from consumer.ports import Clock
@@ -31,8 +32,9 @@ class Workshop:
     there for what they write.
     """
 
-    def __init__(self, config: ActiveResponseConfig, directory: Path, clock: Clock) -> None:
+    def __init__(self, config: ActiveResponseConfig, directory: Path, clock: Clock, confinement: Confinement) -> None:
         self._config = config
+        self.confinement = confinement
         self._clock = clock
         self._lock = threading.Lock()
         self.home = directory / "home"

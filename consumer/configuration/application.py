@@ -5,7 +5,9 @@ is cleared away; after it, the reload and the watch are done again, and they dec
 """
 
 import contextlib
+import dataclasses
 import fcntl
+import threading
 from collections.abc import Iterator
 
 import structlog
@@ -97,7 +99,7 @@ class Application:
         """Reload the service and watch it with the new generation; half of the time left is kept for a rollback."""
         context = self._context
         now = context.clock.monotonic()
-        within = Bounds(context.clock, now + (context.deadline - now) / 2, context.cancelled)
+        within = dataclasses.replace(context.bounds(), deadline=now + (context.deadline - now) / 2)
         reloader = self._reloader(journal.next, within)
         incarnation, note = journal.incarnation, _STOPPED
         try:
@@ -125,7 +127,8 @@ class Application:
         self._note(journal)
         self._generations.activate(journal.previous)
         self._reached("rolled_back")
-        reloader = self._reloader(journal.previous, Bounds(self._context.clock, self._context.deadline))
+        uncancelled = dataclasses.replace(self._context.bounds(), cancelled=threading.Event())
+        reloader = self._reloader(journal.previous, uncancelled)
         note = ""
         try:
             state = reloader.reload(journal.incarnation)

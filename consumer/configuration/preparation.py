@@ -9,7 +9,6 @@ from consumer.configuration.staging import Staging, sha256_of
 from consumer.configuration.validation import validate
 from consumer.errors import CentralizedConfigurationError
 from consumer.handlers.base import Context
-from consumer.programs import Bounds
 
 __all__ = ["active_as_wanted", "prepare"]
 
@@ -36,8 +35,7 @@ def prepare(
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
-        within = Bounds(context.clock, context.deadline, context.cancelled)
-        validate(staging.files, file, context.config.configuration.check, within)
+        validate(staging.files, file, context.config.configuration.check, context.bounds())
         context.observer.reached(f"{command.type}.validated")
         _refuse_if_over(context)
         sha256 = sha256_of(wanted)

@@ -68,7 +68,7 @@ class Reloader:
 
     def _run_reload_command(self) -> None:
         argv = self.settings.reload_command
-        ended = run_program(filled(argv, self.directory, self.file), self.bounds)
+        ended = run_program(filled(argv, self.directory, self.file), self.bounds.as_agent())
         if not ended.good:
             raise CheckFailed(f"The reload command {argv[0]} {ended.in_words()}.", ended.output)
 

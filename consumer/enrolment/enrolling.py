@@ -13,7 +13,7 @@ from consumer.enrolment.enrolments import AttemptState, Enrolment, Enrolments
 from consumer.enrolment.trial import Trial
 from consumer.errors import EnrolmentError, StateDirectoryInUse, StoreError
 from consumer.ports import Clock
-from consumer.state_directory import take_lock
+from consumer.state_directory import make_private, take_lock
 
 __all__ = ["enrol_by_hand", "obtain", "read_token"]
 
@@ -66,7 +66,7 @@ def enrol_by_hand(
 @contextmanager
 def _owned(state: Path) -> Iterator[None]:
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(state)
         lock = take_lock(state / "lock")
     except StateDirectoryInUse as error:
         raise StateDirectoryInUse(

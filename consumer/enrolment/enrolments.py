@@ -21,6 +21,7 @@ from broker.mqtt import TlsFiles
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from consumer.guard import refuse_readable
 
 __all__ = ["Attempt", "AttemptState", "Enrolment", "Enrolments", "Grant", "Granted", "KeptKeys"]
 
@@ -70,8 +71,11 @@ class Enrolment:
 
     @property
     def tls(self) -> TlsFiles:
-        """The files for a connection to the broker."""
-        return TlsFiles(self.directory / "ca.pem", self.directory / "certificate.pem", self.directory / "key.pem")
+        """The files for a connection to the broker; raises ExposedError when others could read the key."""
+        key = self.directory / "key.pem"
+        if key.exists():
+            refuse_readable(key)
+        return TlsFiles(self.directory / "ca.pem", self.directory / "certificate.pem", key)
 
 
 class AttemptState(StrEnum):

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from consumer.errors import EnrolmentError
+from consumer.guard import refuse_readable
 
 __all__ = ["key_to_pem", "new_key", "read_key", "request_for", "sign"]
 
@@ -25,7 +26,8 @@ def key_to_pem(key: Ed25519PrivateKey) -> bytes:
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
-    """Read what `key_to_pem` wrote; raises EnrolmentError, FileNotFoundError when it is not there."""
+    """Read what `key_to_pem` wrote; raises EnrolmentError, ExposedError, FileNotFoundError when it is not there."""
+    refuse_readable(path)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

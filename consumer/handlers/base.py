@@ -18,6 +18,7 @@ from consumer.errors import HandlerTableError
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES
 from consumer.ports import Blobs, Clock, KeyKeeper, Relocation, Service, StoredCommand
+from consumer.programs import Bounds
 
 __all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result"]
 
@@ -107,6 +108,10 @@ class Context:
         """Return what fetches artifacts within this command's time."""
         partial = self.state / PARTIAL_FILES
         return Downloader(self.config.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
+
+    def bounds(self) -> Bounds:
+        """Return the bounds for another program: this command's time, and the limits and the user of `[programs]`."""
+        return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.config.programs)
 
     def failure_code(self) -> ErrorCode:
         """Return what an expected failure is now: cancelled, timed out, or just failed."""

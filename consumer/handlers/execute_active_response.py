@@ -12,7 +12,6 @@ from consumer.active_response.dialogue import Request
 from consumer.active_response.responses import Attempt
 from consumer.handlers.base import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
-from consumer.programs import Bounds
 
 __all__ = ["HANDLER"]
 
@@ -33,7 +32,7 @@ def _execute(command: Command, parameters: ExecuteActiveResponse, context: Conte
         parameters.timeout_s,
         command.origin.name,
     )
-    bounds = Bounds(context.clock, context.deadline, context.cancelled)
+    bounds = context.bounds().as_agent()
     return _result(request.script, context.responses.run(request, bounds, _service(context)), context)
 
 

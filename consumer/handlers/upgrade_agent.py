@@ -6,7 +6,7 @@ became of it, and the process that stays reports it.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -21,7 +21,7 @@ from consumer.errors import UpgradeError
 from consumer.files import remove_tree
 from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
-from consumer.programs import Bounds, Ended, run_program
+from consumer.programs import Ended, run_program
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from consumer.upgrade.trial import Trial, TrialState
@@ -49,6 +49,7 @@ class _Upgrade:
                 "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root."
             )
         installation = Installation(Path(root))
+        installation.refuse_exposed()
         running = installation.running()
         if running is None:
             raise UpgradeError(
@@ -113,7 +114,7 @@ class _Upgrade:
         context, release = self.context, self.installation.release(manifest.version)
         deadline = min(context.deadline, context.clock.monotonic() + context.config.upgrade.self_test_s)
         program, *arguments = manifest.self_test
-        bounds = Bounds(context.clock, deadline, context.cancelled)
+        bounds = replace(context.bounds().as_agent(), deadline=deadline)
         ended = run_program([str(release / program), *arguments], bounds, cwd=release)
         return None if ended.good else self._not_passed(manifest, ended)
 

@@ -15,7 +15,7 @@ import structlog
 
 from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState, Stop
-from consumer.programs import exit_in_words
+from consumer.programs import environment_of_service, exit_in_words
 from consumer.services.wish import Wish
 from consumer.traces import ChildTrace
 
@@ -104,7 +104,9 @@ class ChildService:
 
     def _spawn(self) -> None:
         try:
-            child = subprocess.Popen(self._argv, start_new_session=True, stdin=subprocess.DEVNULL)
+            child = subprocess.Popen(
+                self._argv, start_new_session=True, stdin=subprocess.DEVNULL, env=environment_of_service()
+            )
         except OSError as error:
             raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
         self._current = _Incarnation(child, uuid.uuid4().hex)

@@ -12,13 +12,14 @@ __all__ = ["install"]
 
 
 def install(package: Path, root: Path, keys: Listing[str]) -> Manifest:
-    """Make an installation in `root` and return what was installed; raises UpgradeError, ArchiveError."""
+    """Make an installation in `root` and return what was installed; raises UpgradeError, ArchiveError, ExposedError."""
     installation = Installation(root)
     if installation.current is not None:
         raise UpgradeError(f"{root} holds version {installation.current} already; send the command upgrade-agent.")
     manifest = open_package(package, keys)
     try:
         installation.make()
+        installation.refuse_exposed()
         check_fits(manifest, manifest.name, root)
         unpack_package(package, manifest, installation.release(manifest.version))
         installation.switch_to(manifest.version)

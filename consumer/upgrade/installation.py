@@ -22,6 +22,7 @@ from broker.contract.versions import InvalidVersion, Version
 from consumer.config import AgentConfig
 from consumer.errors import UpgradeError
 from consumer.files import link_durably, remove_tree, sync_directory, write_durably
+from consumer.guard import refuse_changeable
 from consumer.upgrade.trial import Trial
 
 __all__ = ["Installation", "trial_is_pending"]
@@ -43,6 +44,15 @@ class Installation:
         self._releases.mkdir(mode=0o755, parents=True, exist_ok=True)
         launcher = files("consumer.upgrade").joinpath("launcher.sh").read_bytes()
         write_durably(self.launcher, launcher, mode=0o755)
+
+    def refuse_exposed(self) -> None:
+        """Raise ExposedError when another user could change what runs as the agent: launcher or current release."""
+        try:
+            for place in (self.root, self.launcher, self._releases, self._current / PROGRAM):
+                with contextlib.suppress(FileNotFoundError):
+                    refuse_changeable(place)
+        except OSError as error:
+            raise UpgradeError(f"{self.root} cannot be used: {error.strerror}: {error.filename}.") from error
 
     def release(self, version: str) -> Path:
         """Return the directory of a release, there or not."""

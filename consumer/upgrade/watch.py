@@ -9,11 +9,12 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import NoReturn
 
 import structlog
@@ -37,20 +38,22 @@ _SIGNALS = _TOLD_TO_END | {signal.SIGCHLD}
 _log = structlog.get_logger(__name__)
 
 
-def is_watched(config: AgentConfig, arguments: Listing[str]) -> bool:
+def is_watched(config: AgentConfig, arguments: Listing[str], secrets: Mapping[str, str] = MappingProxyType({})) -> bool:
     """Say whether this process is a release on trial: where another would replace its process, it ends.
 
-    Any other process, while a release is on trial, becomes the launcher, and so its watcher. Raises UpgradeError.
+    Any other process, while a release is on trial, becomes the launcher, and so its watcher, which gets `secrets`:
+    variables that were taken out of the environment. Raises UpgradeError.
     """
     watched = os.environ.pop(_WATCHED, None) is not None
     if config.upgrade.root is not None and not watched and trial_is_pending(config):
-        _run_launcher(Installation(Path(config.upgrade.root)), arguments)
+        _run_launcher(Installation(Path(config.upgrade.root)), arguments, secrets)
     return watched
 
 
-def _run_launcher(installation: Installation, arguments: Listing[str]) -> NoReturn:
+def _run_launcher(installation: Installation, arguments: Listing[str], secrets: Mapping[str, str]) -> NoReturn:
+    argv = [str(installation.launcher), *arguments]
     try:
-        os.execv(installation.launcher, [str(installation.launcher), *arguments])  # noqa: S606 - no shell is the point
+        os.execve(argv[0], argv, {**os.environ, **secrets})  # noqa: S606 - no shell is the point
     except OSError as error:
         raise UpgradeError(f"{installation.launcher} cannot be run: {error.strerror}.") from error
 
@@ -65,7 +68,7 @@ def watch(root: Path, arguments: Listing[str]) -> None:
         with installation.watched_once(), _Signals() as signals:
             if _Watcher(installation, arguments, signals).settle():
                 signals.restore()
-                _run_launcher(installation, arguments)
+                _run_launcher(installation, arguments, {})
     except OSError as error:
         raise UpgradeError(f"The upgrade in {root} cannot go on: {error.strerror}: {error.filename}.") from error
 

@@ -118,9 +118,12 @@ def _show_move(new: NewServer, state: Path) -> None:
 
 
 def _enroll(server: str, token: str, *arguments: str) -> None:
-    console.print(f"[dim]$[/dim] acm send {AGENT} enroll-agent server={server} token={token[:9]}… --wait\n")
-    parameters = (f"server={server}", f"token={token}", *arguments)
-    result = tool("broker", "send", AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
+    console.print(f"[dim]$[/dim] acm send {AGENT} enroll-agent server={server} token=@token --wait\n")
+    with tempfile.NamedTemporaryFile("w", prefix="acm-demo-token-") as file:
+        file.write(token)
+        file.flush()
+        parameters = (f"server={server}", f"token=@{file.name}", *arguments)
+        result = tool("broker", "send", AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
     good = result["outcome"] == "success"
     lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result['data'])}[/dim]"
     console.print(Panel(lines, title="result in the old server's ledger", border_style="green" if good else "yellow"))

@@ -33,10 +33,11 @@ class SecureSite:
     enrolment: EnrolmentServer
 
     def enroll(self, state: Path, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
-        words = ["--server", self.enrolment.url, "--token", token or self.enrolment.new_token(), "--state", str(state)]
+        words = ["--server", self.enrolment.url, "--token", "-", "--state", str(state)]
         return subprocess.run(
             [sys.executable, "-m", "consumer", "enroll", *words, *arguments],
             cwd=ROOT,
+            input=token or self.enrolment.new_token(),
             capture_output=True,
             text=True,
             timeout=60,

@@ -53,6 +53,17 @@ def test_a_restart_gives_a_new_incarnation(child_service: Make) -> None:
     assert first.incarnation != second.incarnation
 
 
+def test_the_service_is_not_told_what_is_for_the_agent_alone(
+    child_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACM_BROKER", "mqtts://me:hush@broker")
+    monkeypatch.setenv("GIVEN", "to the service")
+    state = child_service(SLEEP).start(monotonic() + 10)
+    environment = Path(f"/proc/{(state.detail or {})['pid']}/environ").read_text().split("\0")
+    assert "GIVEN=to the service" in environment
+    assert not [entry for entry in environment if entry.startswith("ACM_")]
+
+
 def test_a_dead_child_is_started_again_but_not_one_that_was_stopped(child_service: Make) -> None:
     service = child_service(["/bin/sh", "-c", "exit 3"])
     service.step()

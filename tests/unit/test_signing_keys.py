@@ -251,3 +251,14 @@ def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet
 def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
     fleet.says("web-01", 2**53 - 1)
     assert rollout_of(fleet.ledger, fleet.enrolments, 7).behind(7) == ["web-01", "web-02", "web-03"]
+
+
+def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> None:
+    (key,) = directory.glob("*.key")
+    key.chmod(0o604)
+    with pytest.raises(SigningKeyError, match="can be read by others"):
+        SigningKeys(directory)
+    key.chmod(0o600)
+    (directory / "keys.json").chmod(0o666)
+    with pytest.raises(SigningKeyError, match="can be written by others"):
+        KeyBook(directory)

@@ -1,6 +1,5 @@
 """The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
@@ -27,25 +26,21 @@ from broker.contract.commands.update_signing_keys import (
 )
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
+from broker.contract.secrets import masked_values, secret_names, tells_of_secret
 from broker.errors import BrokerError
 
-__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "mask_secrets", "parse_parameters"]
-
-_MASK = "********"
-_TELLING_NAME = re.compile(r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private", re.IGNORECASE)
+__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "is_secret", "mask_secrets", "parse_parameters"]
 
 
 @dataclass(frozen=True)
 class CommandType:
     """The dataclasses of a command's parameters and of its result's data.
 
-    `secrets` names parameters that are never shown. Of a type outside the table those with telling names are not.
     `signed_only`: no agent takes it unsigned, not even one that accepts unsigned commands.
     """
 
     parameters: type
     data: type
-    secrets: frozenset[str] = frozenset()
     signed_only: bool = False
 
 
@@ -55,7 +50,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "apply-centralized-configuration": CommandType(
             ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
         ),
-        "enroll-agent": CommandType(EnrollAgent, EnrollAgentData, secrets=frozenset({"token"})),
+        "enroll-agent": CommandType(EnrollAgent, EnrollAgentData),
         "fetch-config": CommandType(FetchConfig, FetchConfigData),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
@@ -92,25 +87,25 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
         raise InvalidParameters(f"The parameters of {command_type} are wrong: {error}.") from error
 
 
-def mask_secrets(command: Command, document: Any) -> Any:
-    """Return the JSON `document`, which tells of this command, with the command's secret parameters masked."""
+def mask_secrets(command: Command, document: Any, shape: type | None = None) -> Any:
+    """Return the JSON `document`, which tells of this command, with the command's secret parameters masked.
+
+    Secret is what its type marks as SECRET and what has a telling name. `shape` is the dataclass of the parameters, for
+    a type outside the table.
+    """
     secrets = {
-        value for name, value in command.parameters.items() if isinstance(value, str) and _is_secret(command, name)
+        value
+        for name, value in command.parameters.items()
+        if isinstance(value, str) and is_secret(command.type, name, shape)
     }
-    return _without(document, secrets) if secrets else document
+    return masked_values(document, secrets) if secrets else document
 
 
-def _is_secret(command: Command, name: str) -> bool:
-    kind = COMMAND_TYPES.get(command.type)
-    return name in kind.secrets if kind else _TELLING_NAME.search(name) is not None
-
-
-def _without(value: Any, secrets: set[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _without(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(item, secrets) for item in value]
-    return _MASK if isinstance(value, str) and value in secrets else value
+def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:
+    """Whether a parameter of this name is secret in a command of this type."""
+    kind = COMMAND_TYPES.get(command_type)
+    known = shape or (kind.parameters if kind else None)
+    return tells_of_secret(name) or (known is not None and name in secret_names(known))
 
 
 def _refuse_unknown(command_type: str, unknown: list[str], known: list[str]) -> None:

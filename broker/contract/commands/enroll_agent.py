@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from broker.contract.secrets import SECRET
+
 __all__ = ["EnrollAgent", "EnrollAgentData"]
 
 
@@ -13,7 +15,7 @@ class EnrollAgent:
     """Enrol with the server at this https URL, the present one or a new one, by a one-time token of its authority."""
 
     server: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    token: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=512), SECRET]
 
 
 @dataclass(frozen=True)

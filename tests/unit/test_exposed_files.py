@@ -1,0 +1,185 @@
+"""What others could change or read is refused, by every part that lives by it, with one sentence and a named code."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from broker.ca import AuthorityError, CertificateAuthority, create_authority
+from broker.config import ConfigurationError as ServerConfigurationError
+from broker.config import load_config as load_server_config
+from broker.ledger import LedgerError
+from broker.server_process import open_ledger
+from consumer.command_store import DiskCommandStore
+from consumer.config import read_sources
+from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.enrolment.keys import key_to_pem, new_key, read_key
+from consumer.errors import ConfigurationError, ExposedError
+from consumer.exit_codes import ExitCode
+from consumer.files import write_durably
+from consumer.upgrade.installation import Installation
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BY_OTHERS = "can be written by others than its owner"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    directory = tmp_path / "state"
+    DiskCommandStore.open(directory, now=lambda: NOW).close()
+    return directory
+
+
+def acm_agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "consumer", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_state_directory_that_others_could_read_is_closed_to_them(state: Path) -> None:
+    state.chmod(0o755)
+    DiskCommandStore.open(state, now=lambda: NOW).close()
+    assert state.stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("place", ["state", "above"])
+def test_a_state_directory_that_others_could_write_is_refused_and_left_as_it_is(state: Path, place: str) -> None:
+    exposed = state if place == "state" else state.parent
+    exposed.chmod(0o777)
+    with pytest.raises(ExposedError, match=BY_OTHERS):
+        DiskCommandStore.open(state, now=lambda: NOW)
+    assert exposed.stat().st_mode & 0o7777 == 0o777
+
+
+RUN = ("run", "--agent", "web-01", "--broker", "mqtt://127.0.0.1:1")
+ENROLL = ("enroll", "--agent", "web-01", "--server", "https://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "words", [RUN, ENROLL, ("queue",), ("enrolment",), ("active-responses",)], ids=lambda it: it[0]
+)
+def test_every_command_refuses_it_with_the_code_of_a_configuration(state: Path, words: tuple[str, ...]) -> None:
+    state.chmod(0o770)
+    done = acm_agent(*words, "--state", str(state))
+    assert done.returncode == ExitCode.CONFIGURATION, done.stderr
+    assert done.stderr.endswith(f"then run `chmod go-w {state}`.\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_root_may_look_into_the_state_directory_of_an_agent_and_not_run_it(state: Path) -> None:
+    os.chown(state, 65534, 65534)
+    assert acm_agent("queue", "--state", str(state), "--json").stdout.strip() == "[]"
+    done = acm_agent(*RUN, "--state", str(state))
+    assert (done.returncode, "belongs to user nobody" in done.stderr) == (ExitCode.CONFIGURATION, True)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o602])
+def test_a_key_that_others_could_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    key = tmp_path / "key.pem"
+    write_durably(key, key_to_pem(new_key()))
+    assert key.stat().st_mode & 0o777 == 0o600
+    read_key(key)
+    key.chmod(mode | 0o004)
+    for use in (lambda: read_key(key), lambda: Enrolment(tmp_path, None).tls):  # type: ignore[arg-type]
+        with pytest.raises(ExposedError, match=r"can be read by others .* replace the secret"):
+            use()
+
+
+def test_keys_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Enrolments(tmp_path).key_for("a" * 64)
+    finally:
+        os.umask(before)
+    made = list((tmp_path / "enrolment").rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700, 0o600}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, int], Path]:
+    def write(text: str, mode: int) -> Path:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("broker = 'mqtts://broker'", 0o644, None),
+        ("broker = 'mqtts://broker'", 0o664, BY_OTHERS),
+        ("broker = 'mqtts://me:hush@broker'", 0o600, None),
+        ("broker = 'mqtts://me:hush@broker'", 0o644, "can be read by others than its owner"),
+    ],
+)
+def test_a_configuration_that_others_could_write_or_read_a_password_in(
+    write: Callable[[str, int], Path], text: str, mode: int, said: str | None
+) -> None:
+    path = write(text, mode)
+    if said is None:
+        read_sources(path, {}, {})
+        load_server_config(path, {}, {})
+        return
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        read_sources(path, {}, {})
+    with pytest.raises(ServerConfigurationError, match=said):
+        load_server_config(path, {}, {})
+    assert "hush" not in str(caught.value)
+
+
+def test_a_root_of_releases_that_others_could_write_is_refused(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "root")
+    installation.make()
+    installation.refuse_exposed()
+    program = installation.program("1.0")
+    program.parent.mkdir(parents=True)
+    program.touch()
+    installation.switch_to("1.0")
+    for exposed in (program, program.parent, installation.launcher, installation.root):
+        before = exposed.stat().st_mode
+        exposed.chmod(0o777)
+        with pytest.raises(ExposedError, match=f"/{exposed.name} {BY_OTHERS}"):
+            installation.refuse_exposed()
+        exposed.chmod(before)
+
+
+def test_a_ledger_is_made_for_its_owner_alone_and_closed_to_readers(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+        files = list(tmp_path.glob("ledger.db*"))
+        modes = {path.stat().st_mode & 0o777 for path in files}
+        ledger.close()
+    finally:
+        os.umask(before)
+    assert (len(files), modes) == (3, {0o600})
+    (tmp_path / "ledger.db").chmod(0o644)
+    open_ledger(f"sqlite:///{tmp_path}/ledger.db").close()
+    assert (tmp_path / "ledger.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("exposed", ["ledger.db", "."])
+def test_a_ledger_that_others_could_write_is_refused(tmp_path: Path, exposed: str) -> None:
+    open_ledger(f"sqlite:///{tmp_path}/ledger.db").close()
+    (tmp_path / exposed).chmod(0o777)
+    with pytest.raises(LedgerError, match=BY_OTHERS):
+        open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+@pytest.mark.parametrize(("exposed", "mode"), [(".", 0o770), ("ca.key", 0o644), ("x/y.key", 0o644)])
+def test_an_authority_whose_directory_or_keys_are_open_is_refused(tmp_path: Path, exposed: str, mode: int) -> None:
+    directory = tmp_path / "ca"
+    create_authority(directory, "test", NOW)
+    (directory / "x").mkdir()
+    (directory / "x" / "y.key").touch(mode=0o600)
+    CertificateAuthority(directory, now=lambda: NOW)
+    (directory / exposed).chmod(mode)
+    with pytest.raises(AuthorityError, match="than its owner"):
+        CertificateAuthority(directory, now=lambda: NOW)
