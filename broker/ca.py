@@ -25,6 +25,7 @@ from broker.certificates import (
     client_certificate,
     read_identity,
     revocation_list,
+    server_account_certificate,
     server_certificate,
 )
 from broker.contract.tokens import fingerprint_of
@@ -39,6 +40,7 @@ __all__ = [
     "CertificateAuthority",
     "create_authority",
     "crl_path",
+    "private_pem",
 ]
 
 CRL_LIFETIME = timedelta(days=7)
@@ -68,7 +70,7 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
         if any(directory.iterdir()):
             raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
         directory.chmod(0o700)
-        write_durably(directory / _KEY, _private_pem(key), _SECRET)
+        write_durably(directory / _KEY, private_pem(key), _SECRET)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
         write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
@@ -107,13 +109,23 @@ class CertificateAuthority:
         """Return whose certificate (PEM) this is, if it is ours and valid now; raises IdentityError."""
         return read_identity(certificate, self._issuer, self._now())
 
-    def write_server_certificate(self, hosts: Iterable[str], out: Path) -> x509.Certificate:
-        """Make a key and a certificate for a server and write them to the directory `out`, over earlier ones."""
+    def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
+        """Make a key and a certificate for a server: `out`/`name`.crt and .key, over earlier ones."""
         key = Ed25519PrivateKey.generate()
         certificate = server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
-        with _file_errors(out):
-            write_durably(out / SERVER_KEY, _private_pem(key), _SECRET)
-            write_durably(out / SERVER_CERTIFICATE, certificate.public_bytes(Encoding.PEM), _PUBLIC)
+        _write_pair(out / name, key, certificate)
+        return certificate
+
+    def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
+        """Make a key and a certificate for a server's own account at the broker: `out`/`name`.crt and .key.
+
+        It cannot be revoked, so it is not for agents. Raises CertificateError, InvalidName.
+        """
+        key = Ed25519PrivateKey.generate()
+        certificate = server_account_certificate(
+            self._issuer, client_id, key.public_key(), self._now(), _SERVER_LIFETIME
+        )
+        _write_pair(out / name, key, certificate)
         return certificate
 
     def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
@@ -140,6 +152,13 @@ def _read_issuer(directory: Path) -> Issuer:
     return Issuer(issuer, private_key)
 
 
+def _write_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
+    """Write the key first: who waits for a new certificate finds its key."""
+    with _file_errors(stem.parent):
+        write_durably(stem.with_name(f"{stem.name}.key"), private_pem(key), _SECRET)
+        write_durably(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
 @contextmanager
 def _file_errors(path: Path) -> Iterator[None]:
     try:
@@ -162,5 +181,6 @@ def _crl_number(now: datetime) -> int:
     return int(now.timestamp() * 1000)
 
 
-def _private_pem(key: Ed25519PrivateKey) -> bytes:
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return the key in PEM, unencrypted."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

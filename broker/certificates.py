@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.contract.tokens import fingerprint_of
-from broker.contract.topics import check_agent_name
+from broker.contract.topics import check_agent_name, check_name
 from broker.errors import BrokerError
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "read_identity",
     "read_request",
     "revocation_list",
+    "server_account_certificate",
     "server_certificate",
 ]
 
@@ -44,6 +45,7 @@ _LONGEST_NAME = 64  # ub-common-name of RFC 5280
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _AGENT_URI = "urn:acm:agent:"
+_SERVER_URI = "urn:acm:server:"
 
 
 class CertificateError(BrokerError):
@@ -114,6 +116,14 @@ def client_certificate(
     """Return an agent's certificate. Its alternative name is a URI, so that it is never taken for that of a host."""
     names = [x509.UniformResourceIdentifier(_AGENT_URI + check_agent_name(agent))]
     return _issue(issuer, agent, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
+
+
+def server_account_certificate(
+    issuer: Issuer, client_id: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
+) -> x509.Certificate:
+    """Return the certificate by which a server is known at the broker, under its client id."""
+    names = [x509.UniformResourceIdentifier(_SERVER_URI + check_name(client_id, "a server's client id"))]
+    return _issue(issuer, client_id, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
 
 def server_certificate(

@@ -1,8 +1,6 @@
 """acm: sends commands, shows what became of them, and runs the server."""
 
 import sys
-import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +8,7 @@ from rich.console import Console
 
 from broker.arguments import InvalidArgument, with_default_wait
 from broker.cli_blobs import blob_app
+from broker.cli_broker import broker_app
 from broker.cli_ca import ca_app
 from broker.cli_common import (
     ConfigOption,
@@ -33,7 +32,6 @@ from broker.contract.topics import InvalidName
 from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
 from broker.ledger import CommandState, LedgerRow
-from broker.mosquitto import EmbeddedMosquitto
 from broker.package_cli import app as package_app
 from broker.server_process import ServerProcess
 from broker.targets import UnknownAgent, check_known
@@ -53,7 +51,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Command a fleet of agents, and know what became of it."
 )
-broker_app = typer.Typer(no_args_is_help=True, help="The embedded MQTT broker.")
 app.add_typer(broker_app, name="broker")
 app.command(epilog=SEND_EXAMPLES)(send)
 app.add_typer(group_app, name="group")
@@ -72,7 +69,7 @@ CommandId = Annotated[str, typer.Argument(metavar="ID", help="The command's id."
 @app.command(epilog="Example: acm server --broker mqtt://127.0.0.1:1883 --ledger sqlite:////var/lib/acm/ledger.db")
 def server(
     config: ConfigOption = None,
-    broker: Annotated[str | None, typer.Option("--broker", help="mqtt://HOST:PORT")] = None,
+    broker: Annotated[str | None, typer.Option("--broker", help="mqtt://HOST:PORT or mqtts://HOST:PORT")] = None,
     ledger: LedgerOption = None,
 ) -> None:
     """Run the server until it is told to end (TERM or INT): it sends what is in the ledger and keeps the results."""
@@ -147,23 +144,6 @@ def active_responses(
         print_json([{"agent": row.name, **it.to_dict()} for row in rows for it in pending_reversals(row)])
     else:
         Console().print(active_responses_table(rows))
-
-
-@broker_app.command("run", epilog="Example: acm broker run --port 1883 --data /var/lib/acm/broker")
-def run_broker(
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")] = 1883,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory for its data; without it they end with the broker.")
-    ] = None,
-) -> None:
-    """Run Mosquitto on 127.0.0.1 until told to end (TERM or INT)."""
-    ended = threading.Event()
-    with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
-        typer.echo(f"Mosquitto listens at {mosquitto.url}")
-        while mosquitto.running and not ended.wait(0.2):
-            pass
-        if not ended.is_set():
-            raise BrokerError(f"Mosquitto ended by itself; its log is {mosquitto.log_path}.")
 
 
 def _print_command(row: LedgerRow, as_json: bool) -> None:

@@ -32,6 +32,9 @@ CrlOption = Annotated[
 ]
 
 
+_SESSIONS_END = "Then the running enrolment server ends what sessions are open."
+
+
 class ListNotWritten(BrokerError):
     """What was revoked is recorded, but the list that the broker reads does not say so yet."""
 
@@ -69,11 +72,27 @@ def server_certificate(
     settings = load_config(config, {"ca": directory})
     place = out or Path(settings.ca)
     until = open_authority(settings).write_server_certificate(hosts, place).not_valid_after_utc
-    certificate, key = place / SERVER_CERTIFICATE, place / SERVER_KEY
-    if as_json:
-        print_json({"certificate": str(certificate), "key": str(key), "not_after": iso(until)})
-    else:
-        typer.echo(f"{certificate} and {key} are good until {until:%Y-%m-%d %H:%M} UTC.")
+    _tell_pair(place / SERVER_CERTIFICATE, place / SERVER_KEY, until, as_json)
+
+
+@ca_app.command(epilog="Example: acm ca client-certificate --out /etc/acm --dir /var/lib/acm/ca")
+def client_certificate(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write NAME.crt and NAME.key.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The server's client id; the configured client_id if not said.")
+    ] = None,
+    directory: DirOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and a certificate, for a year, for the account of `acm server` at the broker.
+
+    It cannot be revoked: agents get theirs by `acm token create`.
+    """
+    settings = load_config(config, {"ca": directory})
+    account = name or settings.client_id
+    until = open_authority(settings).write_client_certificate(account, out, account).not_valid_after_utc
+    _tell_pair(out / f"{account}.crt", out / f"{account}.key", until, as_json)
 
 
 @ca_app.command("list", epilog="Example: acm ca list --agent web-01 --json")
@@ -119,7 +138,7 @@ def revoke(
     if as_json:
         print_json([_json(row) for row in rows])
     else:
-        typer.echo(f"Revoked enrolments: {len(rows)}. {_tell_broker(file.path)}")
+        typer.echo(f"Revoked enrolments: {len(rows)}. {_tell_broker(file.path)} {_SESSIONS_END}")
 
 
 @ca_app.command(epilog="Example: acm ca crl --dir /var/lib/acm/ca --crl /etc/mosquitto/acm/crl.pem")
@@ -142,8 +161,15 @@ def crl(
         typer.echo(f"The list is good until {until:%Y-%m-%d %H:%M} UTC. {_tell_broker(file.path)}")
 
 
+def _tell_pair(certificate: Path, key: Path, until: datetime, as_json: bool) -> None:
+    if as_json:
+        print_json({"certificate": str(certificate), "key": str(key), "not_after": iso(until)})
+    else:
+        typer.echo(f"{certificate} and {key} are good until {until:%Y-%m-%d %H:%M} UTC.")
+
+
 def _tell_broker(path: Path) -> str:
-    return f"Mosquitto reads {path} when it gets HUP; connections that stand end when it is restarted."
+    return f"Mosquitto must read {path} again: at HUP; `acm broker run --dir` sees to that."
 
 
 def _json(row: Enrolment) -> JsonObject:

@@ -10,7 +10,7 @@ import msgspec
 
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
-from broker.mqtt import MqttError, parse_url
+from broker.mqtt import MqttError, TlsFiles, parse_url
 
 __all__ = ["ConfigurationError", "ServerConfig", "load_config"]
 
@@ -22,6 +22,8 @@ class ConfigurationError(BrokerError):
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one.
 
+    `broker_ca`, `broker_certificate` and `broker_key` are the files of an mqtts connection: all three, or none to trust
+    the system's authorities and show no certificate.
     `ca` is the authority's directory, `signing_keys` that of the keys that the server signs with (`signing` in `ca` if
     not said), `crl` the file that the revocation list is written to (in `ca` if not said).
     The enrolment server listens on `enroll_listen`, hands out `enroll_broker` as the broker's URL, and issues
@@ -29,6 +31,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
+    broker_ca: str | None = None
+    broker_certificate: str | None = None
+    broker_key: str | None = None
     ledger: str = "sqlite:///acm-ledger.db"
     topic_prefix: str = "acm"
     client_id: str = "acm-server"
@@ -42,6 +47,13 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     certificate_lifetime: str = "30d"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @property
+    def broker_tls(self) -> TlsFiles | None:
+        """The files of the connection to the broker, or None where none are configured."""
+        if self.broker_ca is None or self.broker_certificate is None or self.broker_key is None:
+            return None
+        return TlsFiles(Path(self.broker_ca), Path(self.broker_certificate), Path(self.broker_key))
+
 
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
@@ -53,7 +65,7 @@ def load_config(
     try:
         config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
         Topics(config.topic_prefix)
-        parse_url(config.broker)
+        _check_broker(config)
         if config.enroll_broker is not None:
             parse_url(config.enroll_broker)
     except msgspec.ValidationError as error:
@@ -62,6 +74,17 @@ def load_config(
     except (InvalidName, MqttError) as error:
         raise ConfigurationError(str(error)) from error
     return config
+
+
+def _check_broker(config: ServerConfig) -> None:
+    given = [config.broker_ca, config.broker_certificate, config.broker_key]
+    uses_tls = parse_url(config.broker).tls
+    if any(given) and not all(given):
+        raise ConfigurationError("Say all of broker_ca, broker_certificate and broker_key, or none of them.")
+    if any(given) and not uses_tls:
+        raise ConfigurationError(
+            "broker_ca, broker_certificate and broker_key need a broker that begins with mqtts://."
+        )
 
 
 def _read(path: Path | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The composition root of `acm enroll-server`: the authority, the ledger, HTTPS, and a fresh revocation list."""
+"""The composition root of `acm enroll-server`: authority, ledger, HTTPS, and what a revocation brings with it."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.arguments import InvalidArgument, parse_duration
-from broker.ca import SERVER_CERTIFICATE, SERVER_KEY
+from broker.ca import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
 from broker.config import ConfigurationError, ServerConfig
 from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.errors import BrokerError
+from broker.evictor import Evictor
 from broker.mqtt import parse_url
 from broker.registry import open_authority, open_enrolments, open_key_book, open_revocation_file
 
@@ -52,8 +53,16 @@ class EnrolmentServer:
         authority, keys = open_authority(config), open_key_book(config)
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
+        self._evictor = self._build_evictor(terms, authority)
         service = EnrolmentService(authority, keys, self._enrolments, terms)
         self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
+
+    def _build_evictor(self, terms: Terms, authority: CertificateAuthority) -> Evictor | None:
+        address = parse_url(terms.broker)
+        if not address.tls:
+            _log.warning("sessions_of_revoked_agents_stay", reason="enroll_broker does not begin with mqtts://")
+            return None
+        return Evictor(authority, self._enrolments, self._list, address)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -72,7 +81,7 @@ class EnrolmentServer:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._keep_list_fresh())
+        task = asyncio.create_task(self._keep_carrying_out())
         try:
             yield
         finally:
@@ -80,18 +89,20 @@ class EnrolmentServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _keep_list_fresh(self) -> None:
+    async def _keep_carrying_out(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            if not await asyncio.to_thread(self._refresh_list):
+            if not await asyncio.to_thread(self._carry_out_revocations):
                 await asyncio.sleep(_RETRY_S)
 
-    def _refresh_list(self) -> bool:
+    def _carry_out_revocations(self) -> bool:
         try:
             if self._list.refresh():
                 _log.info("revocation_list_written", path=str(self._list.path))
+            if self._evictor is not None:
+                self._evictor.step()
         except BrokerError as error:
-            _log.error("revocation_list_failed", reason=str(error))
+            _log.error("revocation_failed", reason=str(error))
             return False
         return True
 

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from broker.ledger_tables import METADATA
 
-__all__ = ["CERTIFICATES", "ENROLMENTS", "METADATA", "TOKENS"]
+__all__ = ["CERTIFICATES", "ENROLMENTS", "ENROLMENTS_ENDED", "METADATA", "TOKENS"]
 
 # What one token has paid for: a first certificate, and those that it was renewed by.
 ENROLMENTS = sa.Table(
@@ -15,6 +15,14 @@ ENROLMENTS = sa.Table(
     sa.Column("enrolled_at", sa.Float, nullable=False),
     sa.Column("revoked_at", sa.Float, index=True),
     sa.Column("reason", sa.String(32)),
+)
+
+# The revoked enrolments whose sessions at the broker were ended.
+ENROLMENTS_ENDED = sa.Table(
+    "enrolments_ended",
+    METADATA,
+    sa.Column("enrolment_id", sa.String(36), sa.ForeignKey("enrolments.id"), primary_key=True),
+    sa.Column("ended_at", sa.Float, nullable=False),
 )
 
 CERTIFICATES = sa.Table(

@@ -16,7 +16,7 @@ from broker.contract.signing import MAX_ENROLMENTS
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.database import Database
-from broker.enrolment_tables import CERTIFICATES, ENROLMENTS, METADATA, TOKENS
+from broker.enrolment_tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, METADATA, TOKENS
 from broker.errors import BrokerError
 from broker.ids import new_id
 
@@ -229,6 +229,23 @@ class Enrolments:
         return [
             RevokedCertificate(int(row.serial, 16), _time(row.revoked_at), RevocationReason(row.reason)) for row in rows
         ]
+
+    # -- sessions at the broker
+
+    def sessions_to_end(self) -> list[Enrolment]:
+        """Return the revoked enrolments whose agents' sessions are not known to have ended since, the newest first."""
+        ended = sa.select(ENROLMENTS_ENDED.c.enrolment_id)
+        with self._transaction() as connection:
+            return self._enrolments(
+                connection, sa.and_(ENROLMENTS.c.revoked_at.is_not(None), ENROLMENTS.c.id.not_in(ended))
+            )
+
+    def record_session_end(self, enrolment_id: str) -> None:
+        """Remember that whatever session the agent had by this revoked enrolment is over."""
+        row = {"enrolment_id": enrolment_id, "ended_at": self._now().timestamp()}
+        with self._transaction() as connection:
+            connection.execute(ENROLMENTS_ENDED.delete().where(ENROLMENTS_ENDED.c.enrolment_id == enrolment_id))
+            connection.execute(ENROLMENTS_ENDED.insert().values(**row))
 
     # -- inside one transaction
 

@@ -36,9 +36,9 @@ class RevocationFile:
         self._listed: list[RevokedCertificate] = []
         self._rewrite_at = now()
 
-    def write(self) -> datetime:
-        """Write the list anew; return until when it holds."""
-        until = self._authority.write_revocation_list(self._revoked, self.path)
+    def write(self, *also: RevokedCertificate) -> datetime:
+        """Write the list anew, with `also` on it this once; return until when it holds."""
+        until = self._authority.write_revocation_list(lambda: [*self._revoked(), *also], self.path)
         self._rewrite_at = self._now() + _REWRITE_AFTER
         return until
 

@@ -67,6 +67,7 @@ class ServerProcess:
             config.client_id,
             subscriptions=Server.subscriptions(topics),
             on_connect=self._connected.set,
+            tls=config.broker_tls,
         )
         self._ledger = open_ledger(config.ledger)
         self._enrolments = open_enrolments(config)

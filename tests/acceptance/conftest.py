@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 class Program:
     """One process of ours with its output in a file."""
 
-    def __init__(self, argv: list[str], log: Path, **environment: str) -> None:
+    def __init__(self, argv: list[str], log: Path, *, cwd: Path = ROOT, **environment: str) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 argv,
-                cwd=ROOT,
+                cwd=cwd,
                 env={**os.environ, **environment},
                 stdout=output,
                 stderr=output,

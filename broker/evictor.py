@@ -1,0 +1,124 @@
+"""Ends the sessions of revoked agents, once the broker is seen to refuse what the revocation list names."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.ca import CertificateAuthority
+from broker.certificates import RevocationReason, RevokedCertificate
+from broker.enrolments import Enrolment, Enrolments
+from broker.mqtt import BrokerAddress
+from broker.registry import RevocationFile
+from broker.takeover import TakeoverError, TakeoverRefused, take_over
+
+__all__ = ["Evictor"]
+
+_log = structlog.get_logger("acm.enrolment")
+_LIFETIME = timedelta(minutes=10)
+_CANARY_LIFETIME = timedelta(days=2)
+_LONGEST_ROUND_S = 86400.0
+_LONGEST_WAIT_S = 300.0
+_COMPLAIN_AFTER = 3
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What was revoked before `canary` went on the list, and since when the round lasts (monotonic seconds)."""
+
+    revoked: list[Enrolment]
+    canary: x509.Certificate
+    key: Ed25519PrivateKey
+    began: float
+
+
+class Evictor:
+    """Ends the sessions of agents whose enrolment was revoked, with all that the broker holds for them.
+
+    A session that is ended before the broker has loaded the list comes back at once. So each round puts a certificate
+    of its own on the list, the canary, and ends sessions when the broker refuses it: by then the broker refuses all
+    that was revoked before. Driven by calls of `step`, at its earliest seconds apart; owns no thread.
+    """
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        enrolments: Enrolments,
+        revocations: RevocationFile,
+        broker: BrokerAddress,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._authority = authority
+        self._enrolments = enrolments
+        self._revocations = revocations
+        self._broker = broker
+        self._clock = clock
+        self._round: _Round | None = None
+        self._failures = 0
+        self._due = clock()
+
+    def step(self) -> None:
+        """Do what is due. What fails is logged and tried again, later each time; raises LedgerError, AuthorityError."""
+        if self._clock() < self._due:
+            return
+        try:
+            self._advance()
+        except TakeoverError as error:
+            self._due = self._clock() + min(2.0**self._failures, _LONGEST_WAIT_S)
+            self._failures += 1
+            if self._failures >= _COMPLAIN_AFTER:
+                _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)
+        else:
+            self._failures = 0
+
+    def _advance(self) -> None:
+        if self._round is None or self._clock() - self._round.began > _LONGEST_ROUND_S:
+            self._begin()
+        else:
+            self._check_list(self._round)
+            self._end(self._round.revoked)
+            self._round = None
+
+    def _begin(self) -> None:
+        revoked = self._enrolments.sessions_to_end()
+        if revoked:
+            canary, key = self._certificate(revoked[0].agent, _CANARY_LIFETIME)
+            self._round = _Round(revoked, canary, key, self._clock())
+            self._write_list(canary)
+
+    def _check_list(self, round_: _Round) -> None:
+        try:
+            self._take_over(round_.canary, round_.key, round_.revoked[0].agent)
+        except TakeoverRefused:
+            return
+        self._write_list(round_.canary)  # another process may have written one without it
+        raise TakeoverError(
+            f"The broker has not loaded {self._revocations.path} yet: let it reload (Mosquitto: HUP) when that changes."
+        )
+
+    def _end(self, revoked: Iterable[Enrolment]) -> None:
+        ended: set[str] = set()
+        for row in revoked:
+            if row.agent not in ended:
+                certificate, key = self._certificate(row.agent, _LIFETIME)
+                self._take_over(certificate, key, row.agent)
+                ended.add(row.agent)
+                _log.info("session_ended", agent=row.agent)
+            self._enrolments.record_session_end(row.id)
+
+    def _certificate(self, agent: str, lifetime: timedelta) -> tuple[x509.Certificate, Ed25519PrivateKey]:
+        key = Ed25519PrivateKey.generate()
+        return self._authority.issue(agent, key.public_key(), lifetime), key
+
+    def _take_over(self, certificate: x509.Certificate, key: Ed25519PrivateKey, agent: str) -> None:
+        take_over(self._broker, self._authority.certificate, certificate, key, agent)
+
+    def _write_list(self, canary: x509.Certificate) -> None:
+        self._revocations.write(
+            RevokedCertificate(canary.serial_number, datetime.now(UTC), RevocationReason.UNSPECIFIED)
+        )

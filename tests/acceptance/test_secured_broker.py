@@ -1,0 +1,102 @@
+"""From nothing to an agent on a secured broker, and out again, by the command lines of the README alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.config import load_config
+from tests.acceptance.conftest import Program
+from tests.brokers import free_port
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Installation:
+    """All that runs on one machine, in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.settings = directory / "broker" / "server.toml"
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.programs: list[Program] = []
+
+    def run(self, module: str, *words: str, text: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=self.directory,
+            env=self._environment(),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return done.stdout
+
+    def acm(self, *words: str) -> Any:
+        return json.loads(self.run("broker", *words, "--config", str(self.settings), "--json"))
+
+    def start(self, name: str, module: str, *words: str) -> Program:
+        argv = [sys.executable, "-m", module, *words]
+        program = Program(argv, self.directory / f"{name}.log", cwd=self.directory, **self._environment())
+        self.programs.append(program)
+        return program
+
+    def agent(self, name: str) -> Any:
+        return next((row for row in self.acm("agents") if row["agent"] == name), None)
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), "ACM_ENROLL_LISTEN": self.listen}
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation(tmp_path)
+    yield installation
+    for program in reversed(installation.programs):
+        program.stop()
+
+
+def test_the_way_from_an_authority_to_a_revoked_agent(installation: Installation) -> None:
+    installation.run("broker", "ca", "init")
+    installation.run("broker", "broker", "config", "--out", "broker", "--port", str(free_port()))
+    broker = installation.start("broker", "broker", "broker", "run", "--dir", "broker")
+    wait_for(lambda: "Mosquitto listens" in broker.log.read_text(), "the broker")
+    config = ["--config", "broker/server.toml"]
+    installation.start("server", "broker", "server", *config)
+    enrolments = installation.start("enroll-server", "broker", "enroll-server", *config)
+    wait_for(lambda: "enrolment_server_started" in enrolments.log.read_text(), "the enrolment server")
+    token = installation.acm("token", "create", "web-01")["token"]
+    enroll = ["--server", f"https://{installation.listen}", "--token", "-", "--agent", "web-01", "--state", "state"]
+    installation.run("consumer", "enroll", *enroll, text=token)
+    agent = installation.start("agent", "consumer", "run", "--state", "state")
+    wait_for(lambda: (row := installation.agent("web-01")) and row["online"], "the agent to be online")
+    shown = installation.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    assert shown["result"]["outcome"] == "success"
+
+    installation.acm("ca", "revoke", "web-01")
+    wait_for(lambda: not installation.agent("web-01")["online"], "the agent to be offline")
+    wait_for(lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""), "the eviction")
+    wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")
+    refused = broker.log.read_text().count("verify failed")
+    wait_for(lambda: broker.log.read_text().count("verify failed") > refused, "the agent to be refused")
+    assert not installation.agent("web-01")["online"]
+    assert agent.process.poll() is None
+    assert broker.process.poll() is None
+    assert load_config(installation.settings, {}, {}).broker.startswith("mqtts://localhost:")
+
+
+def test_the_files_are_written_once_and_renewed_after_that(installation: Installation) -> None:
+    installation.run("broker", "ca", "init")
+    assert "Left as they were" not in installation.run("broker", "broker", "config", "--out", "broker")
+    again = installation.run("broker", "broker", "config", "--out", "broker")
+    assert "Left as they were: mosquitto.conf, acl, server.toml." in again
+    made = installation.acm("ca", "client-certificate", "--out", ".")
+    assert Path(made["certificate"]).name == "acm-server.crt"

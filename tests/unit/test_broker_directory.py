@@ -1,0 +1,169 @@
+"""What `acm broker config` writes, and what it leaves alone."""
+
+import stat
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from broker.broker_directory import BrokerDirectory, BrokerDirectoryError
+from broker.ca import CertificateAuthority, create_authority
+from broker.certificates import CertificateError
+from broker.config import ConfigurationError, ServerConfig, load_config
+from broker.mosquitto import MosquittoError, SecuredMosquitto
+from broker.mosquitto_files import render_secured_configuration
+
+KEYS = ("broker.key", "enroll.key", "server.key")
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        create_authority(directory / "ca", "test", datetime.now(UTC))
+        self.authority = CertificateAuthority(directory / "ca", now=lambda: datetime.now(UTC))
+        self.config = ServerConfig(ca=str(directory / "ca"), ledger=f"sqlite:///{directory}/ledger.db")
+        self.out = directory / "broker"
+
+    def write(self, *hosts: str, port: int = 8883, **settings: str) -> BrokerDirectory:
+        values = {name: getattr(self.config, name) for name in ("ca", "ledger")}
+        directory = BrokerDirectory(self.out, ServerConfig(**{**values, **settings}), hosts, port)
+        self.written = directory.write(self.authority)
+        return directory
+
+    def certificate(self, name: str) -> x509.Certificate:
+        return x509.load_pem_x509_certificate((self.out / f"{name}.crt").read_bytes())
+
+    def hosts(self, name: str) -> list[str]:
+        names = self.certificate(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return [str(host.value) for host in names]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_settings_are_complete_absolute_and_hold_no_default(bench: Bench) -> None:
+    settings = bench.write("mqtt.example.org", "192.0.2.7").settings
+    config = load_config(settings, {}, {})
+    assert (config.broker, config.enroll_broker) == ("mqtts://mqtt.example.org:8883",) * 2
+    assert config.enroll_listen == "0.0.0.0:8443"
+    assert config.broker_tls is not None
+    files = [config.broker_tls.ca, config.broker_tls.certificate, config.broker_tls.key, config.ca]
+    files += [config.enroll_certificate or "", config.enroll_key or ""]
+    assert all(Path(file).is_absolute() and Path(file).exists() for file in files)
+    assert config.ledger == bench.config.ledger
+    assert not tomllib.loads(settings.read_text()).keys() & {"client_id", "topic_prefix", "log_level"}
+
+
+def test_without_a_host_it_is_for_this_machine_alone(bench: Bench) -> None:
+    config = load_config(bench.write(port=9000).settings, {}, {})
+    assert (config.broker, config.enroll_listen) == ("mqtts://localhost:9000", "127.0.0.1:8443")
+    assert "\nlistener 9000 127.0.0.1\n" in (bench.out / "mosquitto.conf").read_text()
+    assert bench.hosts("broker") == ["localhost", "127.0.0.1"]
+
+
+def test_a_relative_ledger_is_made_absolute(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(bench.write(ledger="sqlite:///x.db").settings, {}, {}).ledger == f"sqlite:///{tmp_path}/x.db"
+
+
+def test_another_ledgers_url_is_kept_with_its_password(bench: Bench) -> None:
+    url = "postgresql+psycopg://acm:secret@db/acm"
+    settings = bench.write(ledger=url).settings
+    assert load_config(settings, {}, {}).ledger == url
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+
+
+def test_names_of_the_configuration_are_in_its_rules(bench: Bench) -> None:
+    config = load_config(bench.write(client_id="main", topic_prefix="fleet/one").settings, {}, {})
+    rules = (bench.out / "acl").read_text()
+    assert "user main\ntopic readwrite fleet/one/#\n" in rules
+    assert "pattern read fleet/one/%u/command\n" in rules
+    assert (config.client_id, config.topic_prefix) == ("main", "fleet/one")
+    assert bench.certificate("server").subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "main"
+
+
+def test_keys_are_read_by_their_owner_alone(bench: Bench) -> None:
+    bench.write()
+    assert {stat.S_IMODE((bench.out / key).stat().st_mode) for key in KEYS} == {0o600}
+
+
+def test_written_again_it_makes_new_keys_and_keeps_what_may_be_edited(bench: Bench) -> None:
+    bench.write("mqtt.example.org", port=9000)
+    keys = [(bench.out / key).read_bytes() for key in KEYS]
+    (bench.out / "mosquitto.conf").write_text("# mine\n")
+    (bench.out / "acl").unlink()
+    bench.write("mqtt.example.org")
+    assert all((bench.out / key).read_bytes() != before for key, before in zip(KEYS, keys, strict=True))
+    assert (bench.out / "mosquitto.conf").read_text() == "# mine\n"
+    assert [path.name for path in bench.written.made] == ["acl"]
+    assert [path.name for path in bench.written.kept] == ["mosquitto.conf", "server.toml"]
+
+
+def test_written_again_it_remembers_its_hosts(bench: Bench) -> None:
+    bench.write("127.0.0.1", "mqtt.example.org", "2001:db8::1")
+    hosts = bench.hosts("broker")
+    bench.write()
+    assert bench.hosts("broker") == bench.hosts("enroll") == hosts
+    bench.write("other.example.org")
+    assert bench.hosts("broker") == ["other.example.org", "localhost", "127.0.0.1"]
+
+
+def test_the_account_holds_for_a_year_and_is_no_agents(bench: Bench) -> None:
+    bench.write()
+    account = bench.certificate("server")
+    lifetime = account.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(days=364) < lifetime <= timedelta(days=365)
+    assert bench.hosts("server") == ["urn:acm:server:acm-server"]
+
+
+def test_what_cannot_be_written_is_one_sentence(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="neither a host name nor an IP address"):
+        bench.write("not a host")
+    (tmp_path / "file").write_text("")
+    bench.out = tmp_path / "file"
+    with pytest.raises(BrokerDirectoryError, match="cannot be"):
+        bench.write()
+    bench.out = tmp_path / "new\nline"
+    with pytest.raises(BrokerDirectoryError, match="no configuration can hold"):
+        bench.write()
+
+
+def test_the_broker_demands_certificates_and_bounds_its_queues() -> None:
+    text = render_secured_configuration(Path("/x"), "8883")
+    for line in (
+        "tls_version tlsv1.2",
+        "crlfile /x/crl.pem",
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "allow_anonymous false",
+        "acl_file /x/acl",
+        "max_queued_messages 100000",
+        "max_queued_bytes 67108864",
+        "max_inflight_bytes 16777216",
+    ):
+        assert f"\n{line}\n" in text
+
+
+@pytest.mark.parametrize("text", [None, "# listener 1883\n", "port 1883\n"])
+def test_a_directory_without_a_configuration_is_not_run(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "mosquitto.conf").write_text(text)
+    with pytest.raises(MosquittoError, match=r"mosquitto\.conf"):
+        SecuredMosquitto(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"broker_ca": "ca", "broker_key": "key"}, "or none of them"),
+        ({"broker_ca": "a", "broker_certificate": "b", "broker_key": "c"}, "begins with mqtts://"),
+    ],
+)
+def test_the_files_of_a_connection_go_together(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_config(None, settings, {})
