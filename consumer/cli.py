@@ -57,7 +57,9 @@ _ENROL_TIMEOUT_S = 60.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The agent of the agent command manager.")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", envvar="ACM_AGENT_CONFIG", metavar="FILE", help="TOML configuration file.")
+]
 AgentOption = Annotated[str | None, typer.Option("--agent", help="The agent's name, also its MQTT client id.")]
 BrokerOption = Annotated[str | None, typer.Option("--broker", help="mqtt://HOST:PORT")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory, used by this agent alone.")]
@@ -205,6 +207,8 @@ def enroll(
     clock = SystemClock()
     enrolment = enrol_by_hand(directory, server, read_token(text), name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
     _show_enrolment(enrolment, as_json, f"{name} is enrolled.")
+    if not as_json:
+        typer.echo(f"Next: acm-agent run --state {directory}")
 
 
 @app.command(epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
