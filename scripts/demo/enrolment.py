@@ -21,7 +21,7 @@ def show_enrolment(stage: Stage) -> None:
     state = stage.enrolled(AGENT)
     agent = ["-m", "consumer", "run", "--state", str(state)]
     with _new_server() as new, program(agent, stage.directory / f"{AGENT}.log"):
-        wait_for(lambda: _online(tool("broker", "agents")), f"{AGENT} to be online")
+        wait_for(lambda: stage.installation.is_online(AGENT), f"{AGENT} to be online")
         _show_wrong_address(stage, new)
         _show_move(new, state)
 
@@ -50,7 +50,7 @@ def _show_wrong_address(stage: Stage, new: Installation) -> None:
 def _show_move(new: Installation, state: Path) -> None:
     console.rule("[bold]Move to a new server with its own broker, by certificate[/bold]", align="left")
     _enroll("success", new.url, new.new_token(AGENT))
-    wait_for(lambda: _online(new.acm("agents")), f"{AGENT} at the new server")
+    wait_for(lambda: new.is_online(AGENT), f"{AGENT} at the new server")
     enrolment = tool("consumer", "enrolment", "--state", str(state))
     console.print(
         f"[dim]$[/dim] acm-agent enrolment: {enrolment['broker']}, certificate until {enrolment['not_after']}"
@@ -71,10 +71,6 @@ def _enroll(outcome: str, server: str, token: str, *arguments: str) -> None:
     expect(result["outcome"] == outcome, f"the enrolment ends in {outcome}")
     lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result['data'])}[/dim]"
     console.print(Panel(lines, title="result in the old server's ledger", border_style="green" if good else "yellow"))
-
-
-def _online(rows: list[dict[str, Any]]) -> bool:
-    return any(row["agent"] == AGENT and row["online"] for row in rows)
 
 
 def _broker_of(shown: Any) -> str:

@@ -38,7 +38,5 @@ def _more_agents(stage: Stage) -> Iterator[None]:
         for name in _MORE:
             words = ["run", "--state", str(stage.enrolled(name))]
             stack.enter_context(program(["-m", "consumer", *words], stage.directory / f"{name}.log"))
-        wait_for(
-            lambda: {row["agent"] for row in tool("broker", "agents") if row["online"]} >= set(_MORE), "the agents"
-        )
+        wait_for(lambda: all(stage.installation.is_online(name) for name in _MORE), "the agents")
         yield

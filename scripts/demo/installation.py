@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.config import load_config
 from broker.mqtt import TlsFiles
+from broker.server_process import open_ledger
+from broker.views import agent_json
 from scripts.demo.processes import failed, free_port, program, tool, wait_for
 
 LISTENER, INTRUDER = "demo-listener", "demo-intruder"
@@ -50,6 +53,14 @@ class Installation:
 
     def acm(self, *arguments: str) -> Any:
         return tool("broker", *arguments, "--config", str(self.settings))
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Return what `acm agents --json` shows; read here, for acm takes its time to start and this is polled."""
+        with closing(open_ledger(load_config(self.settings, {}).ledger)) as ledger:
+            return [agent_json(row) for row in ledger.agents()]
+
+    def is_online(self, agent: str) -> bool:
+        return any(row["agent"] == agent and row["online"] for row in self.agents())
 
     def set_up(self) -> None:
         """Write the files, and certificates for the two that only a demonstration has."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.panel import Panel
 
+from consumer.queue_reader import read_queue
 from scripts.demo.installation import Installation
 from scripts.demo.processes import console, tool, wait_for
 from scripts.demo.wire import Hops, show_hops
@@ -30,13 +31,16 @@ class Stage:
         return state
 
     def queue(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = tool("consumer", "queue", "--state", str(self.state))
-        return rows
+        """Return what the agent of the stage holds; it may be running, or dead."""
+        return [
+            {"type": row.command.type, "state": row.state, "outcome": row.result.outcome if row.result else None}
+            for row in read_queue(self.state)
+        ]
 
     def online(self, agent: str = AGENT) -> dict[str, Any]:
         """Return the status of an agent, once it is online."""
         rows: list[dict[str, Any]] = wait_for(
-            lambda: [row for row in tool("broker", "agents") if row["agent"] == agent and row["online"]],
+            lambda: [row for row in self.installation.agents() if row["agent"] == agent and row["online"]],
             f"{agent} to be online",
         )
         return rows[0]

@@ -30,12 +30,12 @@ def show_upgrades(stage: Stage) -> None:
     )
     log = directory / "agent.log"
     with program(["run", "--config", str(configuration)], log, executable=str(root / "acm-agent")) as agent:
-        console.print(f"{AGENT} runs version {_online('1.0.0')['version']} as process {agent.pid}.\n")
+        console.print(f"{AGENT} runs version {_online(stage, '1.0.0')['version']} as process {agent.pid}.\n")
         _upgrade("success", "A good package", _package(directory, "1.1.0"))
         _upgrade(
             "error", "A package whose version 1.2.0 dies when it is started", _package(directory, "1.2.0", CRASHES)
         )
-        version = _online("1.1.0")["version"]
+        version = _online(stage, "1.1.0")["version"]
         expect(agent.poll() is None, f"process {agent.pid} still lives")
         console.print(f"{AGENT} runs version {version}; process {agent.pid} still lives.\n")
 
@@ -70,9 +70,9 @@ def _package(directory: Path, version: str, script: str | None = None) -> Path:
     return package
 
 
-def _online(version: str) -> dict[str, Any]:
-    rows = wait_for(
-        lambda: [row for row in tool("broker", "agents") if (row["agent"], row.get("version")) == (AGENT, version)],
+def _online(stage: Stage, version: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = wait_for(
+        lambda: [row for row in stage.installation.agents() if (row["agent"], row.get("version")) == (AGENT, version)],
         f"{AGENT} to run version {version}",
     )
     return rows[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from rich.table import Table
 
@@ -127,7 +128,7 @@ def show_hops(hops: list[Hop]) -> None:
 def publish(port: int, identity: TlsFiles, topic: str, payload: bytes) -> ReasonCode:
     """Publish one message at QoS 1 under a certificate; return the reason code of the broker's PUBACK."""
     answers: queue.SimpleQueue[ReasonCode] = queue.SimpleQueue()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
     client.tls_set(str(identity.ca), str(identity.certificate), str(identity.key))
     client.on_publish = lambda *values: answers.put(values[3])
     client.connect("localhost", port, clean_start=True)
