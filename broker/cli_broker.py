@@ -104,6 +104,6 @@ def _sentences(directory: BrokerDirectory, written: Written) -> str:
     if written.kept:
         names = ", ".join(path.name for path in written.kept)
         lines.append(f"Left as they were: {names}. Remove a file first to have it written anew.")
-    lines.append(f"Next: acm broker run --dir {place}, then acm server and acm enroll-server, each with")
-    lines.append(f"--config {directory.settings}")
+    lines.append(f"Next: export ACM_CONFIG={directory.settings} (or say --config each time),")
+    lines.append(f"then acm broker run --dir {place}, acm server and acm enroll-server.")
     return "\n".join(lines)

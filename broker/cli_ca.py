@@ -55,6 +55,7 @@ def init(
         print_json({"directory": settings.ca, "fingerprint": fingerprint})
     else:
         typer.echo(f"The authority is in {settings.ca}; keep a copy of it in a safe place.\nFingerprint: {fingerprint}")
+        typer.echo(f"Next: acm broker config --ca {settings.ca} --out DIR")
 
 
 @ca_app.command(epilog="Example: acm ca server-certificate mqtt.example.org 192.0.2.7 --dir /var/lib/acm/ca")

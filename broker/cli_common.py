@@ -29,7 +29,9 @@ __all__ = [
     "print_json",
 ]
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", envvar="ACM_CONFIG", metavar="FILE", help="TOML configuration file.")
+]
 LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="Database URL, for example sqlite:////var/lib/acm/ledger.db.")
 ]

@@ -47,6 +47,8 @@ def create(
     else:
         typer.echo(token.text)
         typer.echo(f"For {agent}, once, until {row.expires_at:%Y-%m-%d %H:%M:%S} UTC. It is not shown again.", err=True)
+        words = f"--server https://HOST:PORT --token - --agent {agent} --state DIR"
+        typer.echo(f"Next, on its machine: acm-agent enroll {words}", err=True)
 
 
 @token_app.command("list", epilog="Example: acm token list --json")

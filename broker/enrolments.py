@@ -19,6 +19,7 @@ from broker.database import Database
 from broker.enrolment_tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, METADATA, TOKENS
 from broker.errors import BrokerError
 from broker.ids import new_id
+from broker.ledger_tables import AGENTS, new_agent
 
 __all__ = [
     "Enrolment",
@@ -156,6 +157,7 @@ class Enrolments:
     def enrol(self, agent: str, token: EnrolmentToken, key: Ed25519PublicKey, issue: Issue) -> Grant:
         """Use the token for this key, and record the certificate that `issue` makes before anybody gets it.
 
+        From then on the ledger knows the agent.
         The same token and key get the same certificate again. Raises TokenRefused, TokenUsed, EnrolmentRevoked.
         """
         with self._transaction() as connection:
@@ -163,6 +165,7 @@ class Enrolments:
             if row.used_at is not None:
                 return self._granted(connection, row, key)
             enrolment_id, now = new_id(), self._now().timestamp()
+            self._make_known(connection, agent)
             connection.execute(ENROLMENTS.insert().values(id=enrolment_id, agent=agent, enrolled_at=now))
             used = TOKENS.update().where(TOKENS.c.id == row.id)
             connection.execute(used.values(used_at=now, key=key_fingerprint(key), enrolment_id=enrolment_id))
@@ -272,6 +275,11 @@ class Enrolments:
         )
         row = connection.execute(of_key.order_by(CERTIFICATES.c.not_after.desc()).limit(1)).one()
         return Grant(enrolment.id, enrolment.agent, row.pem, _time(row.not_after))
+
+    def _make_known(self, connection: sa.Connection, agent: str) -> None:
+        """Let it be sent commands before it has spoken."""
+        if connection.execute(AGENTS.select().where(AGENTS.c.name == agent)).one_or_none() is None:
+            connection.execute(AGENTS.insert().values(**new_agent(agent, self._now())))
 
     @staticmethod
     def _valid_enrolment(connection: sa.Connection, enrolment_id: str) -> Any:

@@ -23,7 +23,7 @@ from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
 from broker.groups import GroupBook
 from broker.ids import new_id
-from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState, new_agent
 from broker.operations import Operation, OperationBook
 from broker.types_catalogue import parameters_of
 
@@ -183,7 +183,7 @@ class Ledger:
             return [_ledger_row(row) for row in connection.execute(query)]
 
     def agents(self) -> list[AgentRow]:
-        """Return every agent that spoke or was sent a command, by name."""
+        """Return every agent that was enrolled, spoke or was sent a command, by name."""
         counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(_OPEN).group_by(COMMANDS.c.agent)
         with self._transaction() as connection:
             waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
@@ -191,7 +191,7 @@ class Ledger:
         return [AgentRow(row.name, _status(row.status), _moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
 
     def agent_names(self) -> list[str]:
-        """Return the names of the agents that spoke or were sent a command, in order."""
+        """Return the names of the agents that were enrolled, spoke or were sent a command, in order."""
         with self._transaction() as connection:
             return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
 
@@ -298,7 +298,7 @@ class Ledger:
         found = AGENTS.select().where(AGENTS.c.name == agent).with_for_update()
         row = connection.execute(found).one_or_none()
         if row is None:
-            connection.execute(AGENTS.insert().values(**self._new_agent(agent)))
+            connection.execute(AGENTS.insert().values(**new_agent(agent, self._now())))
             row = connection.execute(found).one()
         return row
 
@@ -309,11 +309,8 @@ class Ledger:
         new = sorted(set(agents) - {row.name for row in rows})
         if not new:
             return rows
-        connection.execute(AGENTS.insert(), [self._new_agent(name) for name in new])
+        connection.execute(AGENTS.insert(), [new_agent(name, self._now()) for name in new])
         return connection.execute(found).all()
-
-    def _new_agent(self, name: str) -> dict[str, Any]:
-        return {"name": name, "epoch": self._epoch_above(0), "next_number": 1, "online": False, "attempts": 0}
 
     def _epoch_above(self, least: int) -> int:
         return max(int(self._now().timestamp() * 1000), least + 1)

@@ -1,6 +1,8 @@
 """The tables of the ledger."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,6 +18,7 @@ __all__ = [
     "STRAY_RESULTS",
     "Cancel",
     "CommandState",
+    "new_agent",
 ]
 
 
@@ -53,6 +56,12 @@ AGENTS = sa.Table(
     sa.Column("resend_at", sa.Float, index=True),
     sa.Column("attempts", sa.Integer, nullable=False),
 )
+
+
+def new_agent(name: str, now: datetime) -> dict[str, Any]:
+    """Return the row in AGENTS of one that has not spoken yet. Its first epoch is the time, so none is used twice."""
+    return {"name": name, "epoch": int(now.timestamp() * 1000), "next_number": 1, "online": False, "attempts": 0}
+
 
 COMMANDS = sa.Table(
     "commands",

@@ -68,7 +68,9 @@ app = typer.Typer(
     help="The agent of the agent command manager.",
 )
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", envvar="ACM_AGENT_CONFIG", metavar="FILE", help="TOML configuration file.")
+]
 AgentOption = Annotated[str | None, typer.Option("--agent", help="The agent's name, also its MQTT client id.")]
 BrokerOption = Annotated[str | None, typer.Option("--broker", help="mqtt://HOST:PORT")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory, used by this agent alone.")]
@@ -217,6 +219,8 @@ def enroll(
     clock, given = SystemClock(), read_token(_token_text(token))
     enrolment = enrol_by_hand(directory, server, given, name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
     _show_enrolment(enrolment, as_json, f"{name} is enrolled.")
+    if not as_json:
+        typer.echo(f"Next: acm-agent run --state {directory}")
 
 
 def _token_text(where: str) -> str:

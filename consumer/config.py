@@ -260,13 +260,26 @@ def _boolean(variable: str, text: str) -> bool:
 def merge_sources(sources: Iterable[Source]) -> AgentConfig:
     """Merge the sources, the later over the earlier, and check the result; raise ConfigurationError."""
     sources = list(sources)
+    merged = _merged_values(sources)
+    _check_present(merged)
     try:
-        config = msgspec.convert(_merged_values(sources), AgentConfig, strict=False, dec_hook=_secret)
+        config = msgspec.convert(merged, AgentConfig, strict=False, dec_hook=_secret)
     except msgspec.ValidationError as error:
         names = ", ".join(source.name for source in sources)
         raise ConfigurationError(f"The configuration ({names}) is wrong: {error}.") from error
     config.check()
     return config
+
+
+def _check_present(merged: Mapping[str, Any]) -> None:
+    if "state" not in merged:
+        raise ConfigurationError("The agent's `state` is not configured: say it by --state or in the file.")
+    for name in ("agent", "broker"):
+        if name not in merged:
+            raise ConfigurationError(
+                f"The agent's `{name}` is not configured, and {merged['state']} holds no enrolment that says it: "
+                f"make one by `acm-agent enroll`, or say --{name}."
+            )
 
 
 def _merged_values(sources: Iterable[Source]) -> dict[str, Any]:

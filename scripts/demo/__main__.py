@@ -1,4 +1,7 @@
-"""The main job, shown step by step with real processes: broker, server, agent, and a few commands. Ends by itself."""
+"""The main job, shown step by step with real processes: broker, servers, agents, and commands. Ends by itself.
+
+All connections are TLS with certificates and all commands are signed, as after the README's quick start.
+"""
 
 import json
 import logging
@@ -7,19 +10,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
 from rich.panel import Panel
 
-from broker.mosquitto import EmbeddedMosquitto
 from scripts.demo.active_response import show_active_response, show_silent_script, write_scripts
 from scripts.demo.configuration import show_configuration
 from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
-from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
+from scripts.demo.installation import Installation
+from scripts.demo.processes import console, expect, program, tool, wait_for
+from scripts.demo.refusals import show_refusals
+from scripts.demo.signing import show_key_rotation
+from scripts.demo.stage import AGENT, Stage
 from scripts.demo.upgrade import show_upgrades
+from scripts.demo.wire import Hops
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -51,42 +59,68 @@ def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running:
     stage.wait_and_show(sent["id"])
 
 
+def introduce(stage: Stage) -> None:
+    """Enrol the first agent, and say what it lives by."""
+    stage.enrolled(AGENT)
+    found = tool("consumer", "enrolment", "--state", str(stage.state))
+    expect(found["broker"].startswith("mqtts://"), "the agent is told of a broker with TLS")
+    console.print(f"[dim]$[/dim] acm token create {AGENT} | acm-agent enroll --server {found['server']} --token - …")
+    console.print(f"{AGENT} is enrolled: broker {found['broker']}, certificate until {found['not_after']}.")
+
+
+def show_commands(stage: Stage) -> None:
+    stage.send("Show the configuration", "get-agent-configuration", "section=service")
+    stage.send("Stop the service, while the agent stays reachable", "stop-agent")
+    stage.send("Start it again", "start-agent")
+    stage.send("Restart it, with proof: a new incarnation", "restart-agent")
+    stage.send("A verb that no type owns", "make-coffee")
+
+
+@contextmanager
+def secured(directory: Path) -> Iterator[Installation]:
+    """Make an installation and run its broker and enrolment server; `acm` then finds it by ACM_CONFIG."""
+    installation = Installation(directory / "installation")
+    installation.set_up()
+    os.environ["ACM_CONFIG"] = str(installation.settings)
+    with installation.serving():
+        yield installation
+
+
+def configure(directory: Path) -> list[str]:
+    """Write the configuration of the first agent; return how it is started. Who commands it, its enrolment says."""
+    configuration = directory / "agent.toml"
+    argv = json.dumps([sys.executable, "-c", STUBBORN])
+    configuration.write_text(
+        f'state = "{directory}/{AGENT}"\n'
+        f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n' + write_scripts(directory)
+    )
+    return ["-m", "consumer", "run", "--config", str(configuration)]
+
+
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="acm-demo-") as name, ExitStack() as stack:
         directory = Path(name)
-        os.environ["ACM_LEDGER"] = f"sqlite:///{directory}/ledger.db"
         console.print(Panel("server ──▶ broker ──▶ agent: stored, acknowledged, run, reported, acked, deleted"))
-        url = stack.enter_context(EmbeddedMosquitto()).url
-        configuration = directory / "agent.toml"
-        argv = json.dumps([sys.executable, "-c", STUBBORN])
-        configuration.write_text(
-            f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{directory}/agent"\n'
-            f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 2.0\n' + write_scripts(directory)
-        )
-        server = ["-m", "broker", "server", "--broker", url]
-        agent = ["-m", "consumer", "run", "--config", str(configuration)]
-        serving = stack.enter_context(program(server, directory / "server.log"))
-        running = stack.enter_context(program(agent, directory / "agent.log"))
-        hops = stack.enter_context(Hops(url))
-        stage = Stage(directory, hops)
-        status = stage.online()
-        console.print(
-            f"Mosquitto at {url}; server and agent are up: {AGENT}, incarnation {status['incarnation'][:8]}\n"
-        )
-        stage.send("Show the configuration", "get-agent-configuration", "section=service")
-        stage.send("Stop the service, while the agent stays reachable", "stop-agent")
-        stage.send("Start it again", "start-agent")
-        stage.send("Restart it, with proof: a new incarnation", "restart-agent")
-        stage.send("A verb that no type owns", "make-coffee")
-        show_fanout(stage, url)
+        installation = stack.enter_context(secured(directory))
+        server, server_log = installation.server, installation.server_log
+        agent, agent_log = configure(directory), directory / "agent.log"
+        serving = stack.enter_context(program(server, server_log))
+        stage = Stage(directory, installation, stack.enter_context(Hops(installation)))
+        introduce(stage)
+        running = stack.enter_context(program(agent, agent_log))
+        console.print(f"{AGENT} is online, incarnation {stage.online()['incarnation'][:8]}.\n")
+        show_commands(stage)
+        show_key_rotation(stage)
+        show_fanout(stage)
+        show_refusals(stage)
         show_active_response(stage)
         show_silent_script(stage)
-        show_configuration(stage, url)
-        server_down(stage, server, directory / "server.log", stack, serving)
-        killed(stage, agent, directory / "agent.log", stack, running)
-        show_upgrades(stage, url)
-        show_enrolment(stage, url)
+        show_configuration(stage)
+        server_down(stage, server, server_log, stack, serving)
+        killed(stage, agent, agent_log, stack, running)
+        show_upgrades(stage)
+        show_enrolment(stage)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from scripts.demo.stage import AGENT, Stage, console, tool, wait_for
+from scripts.demo.processes import console, tool, wait_for
+from scripts.demo.stage import AGENT, Stage
 
 BLOCK = """#!/bin/sh
 # Speaks the protocol of Wazuh 4.x; an unmodified script of theirs would do as well.

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from scripts.demo.stage import Stage, console, program, run_tool, tool, wait_for
+from scripts.demo.processes import console, program, run_tool, tool, wait_for
+from scripts.demo.stage import Stage
 
 _MORE = ("edge-01", "edge-02")
 
 
-def show_fanout(stage: Stage, url: str) -> None:
+def show_fanout(stage: Stage) -> None:
     console.rule("[bold]One command for many agents[/bold]", align="left")
-    with _more_agents(stage, url):
+    with _more_agents(stage):
         run_tool("broker", "group", "add", "edge", *_MORE)
         run_tool("broker", "send", "--group", "edge", "restart-agent", "--wait", "40")
         run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--wait", "40")
@@ -22,7 +23,8 @@ def show_fanout(stage: Stage, url: str) -> None:
         wait_for(lambda: "web-01" in tool("broker", "group", "list")["edge"], "the server to hear of the group")
         run_tool("broker", "send", "web-01", "fetch-config", "--wait", "40")
         wait_for(lambda: _applied("web-01"), "the configuration that the server sends of itself")
-        run_tool("broker", "show", _applied("web-01"))
+        run_tool("broker", "show", str(_applied("web-01")))
+    console.print()
 
 
 def _applied(agent: str) -> str | None:
@@ -31,12 +33,10 @@ def _applied(agent: str) -> str | None:
 
 
 @contextmanager
-def _more_agents(stage: Stage, url: str) -> Iterator[None]:
+def _more_agents(stage: Stage) -> Iterator[None]:
     with ExitStack() as stack:
         for name in _MORE:
-            words = ["run", "--agent", name, "--broker", url, "--state", str(stage.directory / name)]
+            words = ["run", "--state", str(stage.enrolled(name))]
             stack.enter_context(program(["-m", "consumer", *words], stage.directory / f"{name}.log"))
-        wait_for(
-            lambda: {row["agent"] for row in tool("broker", "agents") if row["online"]} >= set(_MORE), "the agents"
-        )
+        wait_for(lambda: all(stage.installation.is_online(name) for name in _MORE), "the agents")
         yield

@@ -8,14 +8,15 @@ from typing import Any
 
 from rich.panel import Panel
 
-from scripts.demo.stage import Stage, console, program, tool, wait_for
+from scripts.demo.processes import console, expect, program, tool, wait_for
+from scripts.demo.stage import Stage
 from scripts.release import make_release, write_program
 
 AGENT = "web-02"
 CRASHES = '#!/bin/sh\n[ "$1" = self-test ] && exit 0\nexit 1\n'
 
 
-def show_upgrades(stage: Stage, url: str) -> None:
+def show_upgrades(stage: Stage) -> None:
     """Install an agent of version 1.0.0, upgrade it to 1.1.0, and fail to upgrade it to 1.2.0."""
     console.rule("[bold]A second agent, installed such that it can upgrade itself[/bold]", align="left")
     directory = stage.directory / "upgrades"
@@ -25,24 +26,27 @@ def show_upgrades(stage: Stage, url: str) -> None:
     subprocess.run(install, check=True, capture_output=True)
     console.print(f"[dim]$[/dim] acm-agent install {package.name} --root …/{root.name} --public-key {key[:12]}…")
     configuration.write_text(
-        f'agent = "{AGENT}"\nbroker = "{url}"\nstate = "{directory}/state"\n'
-        f'[upgrade]\nroot = "{root}"\npublic_keys = ["{key}"]\n'
+        f'state = "{stage.enrolled(AGENT)}"\n[upgrade]\nroot = "{root}"\npublic_keys = ["{key}"]\n'
     )
     log = directory / "agent.log"
     with program(["run", "--config", str(configuration)], log, executable=str(root / "acm-agent")) as agent:
-        console.print(f"{AGENT} runs version {_online('1.0.0')['version']} as process {agent.pid}.\n")
-        _upgrade("A good package", _package(directory, "1.1.0"))
-        _upgrade("A package whose version 1.2.0 dies when it is started", _package(directory, "1.2.0", CRASHES))
-        state = "still lives" if agent.poll() is None else "has ended"
-        console.print(f"{AGENT} runs version {_online('1.1.0')['version']}; process {agent.pid} {state}.\n")
+        console.print(f"{AGENT} runs version {_online(stage, '1.0.0')['version']} as process {agent.pid}.\n")
+        _upgrade("success", "A good package", _package(directory, "1.1.0"))
+        _upgrade(
+            "error", "A package whose version 1.2.0 dies when it is started", _package(directory, "1.2.0", CRASHES)
+        )
+        version = _online(stage, "1.1.0")["version"]
+        expect(agent.poll() is None, f"process {agent.pid} still lives")
+        console.print(f"{AGENT} runs version {version}; process {agent.pid} still lives.\n")
 
 
-def _upgrade(title: str, package: Path) -> None:
+def _upgrade(outcome: str, title: str, package: Path) -> None:
     console.rule(f"[bold]{title}[/bold]", align="left")
     console.print(f"[dim]$[/dim] acm send {AGENT} upgrade-agent --file package={package.name} --wait")
     console.print("[dim]The package comes in chunks over MQTT: the agent reaches nothing but the broker.[/dim]\n")
     result = tool("broker", "send", AGENT, "upgrade-agent", "--file", f"package={package}", "--wait", "60")["result"]
     good = result["outcome"] == "success"
+    expect(result["outcome"] == outcome, f"the upgrade ends in {outcome}")
     lines = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"
     lines += f"\n[dim]{json.dumps(result['data'])}[/dim]"
     console.print(Panel(lines, title="result in the ledger", border_style="green" if good else "yellow"))
@@ -66,9 +70,9 @@ def _package(directory: Path, version: str, script: str | None = None) -> Path:
     return package
 
 
-def _online(version: str) -> dict[str, Any]:
-    rows = wait_for(
-        lambda: [row for row in tool("broker", "agents") if (row["agent"], row.get("version")) == (AGENT, version)],
+def _online(stage: Stage, version: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = wait_for(
+        lambda: [row for row in stage.installation.agents() if (row["agent"], row.get("version")) == (AGENT, version)],
         f"{AGENT} to run version {version}",
     )
     return rows[0]

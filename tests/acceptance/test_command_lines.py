@@ -111,6 +111,16 @@ def test_help_has_examples(run: Run, program: str) -> None:
         assert "Example" in shown.stdout
 
 
+def test_the_environment_names_each_program_its_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text(f'ca = "{tmp_path}/ca"\n')
+    (tmp_path / "agent.toml").write_text('agent = "web-01"\n')
+    files = {"ACM_CONFIG": f"{tmp_path}/server.toml", "ACM_AGENT_CONFIG": f"{tmp_path}/agent.toml"}
+    assert run("ca", "init", **files).returncode == 0
+    assert (tmp_path / "ca" / "ca.key").exists()
+    words = ["check-config", "--broker", "mqtt://127.0.0.1:1", "--state", str(tmp_path)]
+    assert run(*words, program="consumer", **files).stdout == "The configuration of web-01 is good.\n"
+
+
 def test_check_config(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "agent.toml"
     config.write_text(f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n')

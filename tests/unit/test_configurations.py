@@ -84,7 +84,9 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
     [
         ("agnt = 1", FLAGS, {}, "agnt"),
         ("agent = [", FLAGS, {}, "not valid TOML"),
-        ("", {}, {}, "missing required field `agent`"),
+        ("", {}, {}, "`state` is not configured: say it by --state"),
+        ("", {"state": "s"}, {}, "`agent` is not configured, and s holds no enrolment"),
+        ("", {"state": "s", "agent": "a"}, {}, "make one by `acm-agent enroll`, or say --broker"),
         ("", FLAGS | {"agent": "Web 01"}, {}, "is not an agent name"),
         ("", FLAGS | {"broker": "http://x"}, {}, "must look like mqtt://HOST:PORT"),
         ("", FLAGS, {"ACM_ACCEPT_UNSIGNED": "perhaps"}, "use true or false"),

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from broker.enrolments import (
     UnknownEnrolment,
     UnknownToken,
 )
+from broker.ledger import Ledger
 from broker.registry import RevocationFile
 from tests.fakes.clock import TurnedClock
 
@@ -85,6 +87,14 @@ def test_a_token_pays_for_one_enrolment(office: Office, key: Ed25519PrivateKey) 
     (enrolment,) = office.enrolments.enrolments()
     assert (token.state, token.enrolment_id, token.key) == (TokenState.USED, grant.enrolment_id, enrolment.key)
     assert (enrolment.id, enrolment.agent, enrolment.serial) == (grant.enrolment_id, "web-01", f"{serial(grant):x}")
+
+
+def test_an_enrolled_agent_is_known_to_the_ledger_before_it_speaks(office: Office, key: Ed25519PrivateKey) -> None:
+    with closing(Ledger(office.url, now=office.clock.now)) as ledger:
+        assert ledger.agent_names() == []
+        for _ in range(2):
+            office.enrol(office.token(), key)
+        assert [(row.name, row.status) for row in ledger.agents()] == [("web-01", None)]
 
 
 def test_the_same_token_and_key_get_the_same_certificate_again(office: Office, key: Ed25519PrivateKey) -> None:

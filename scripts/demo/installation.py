@@ -1,0 +1,115 @@
+"""What the README's quick start makes, in one directory: an authority, a secured broker, a server, agents by token."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker.config import load_config
+from broker.mqtt import TlsFiles
+from broker.server_process import open_ledger
+from broker.views import agent_json
+from scripts.demo.processes import failed, free_port, program, tool, wait_for
+
+LISTENER, INTRUDER = "demo-listener", "demo-intruder"
+# Before the rules that `acm broker config` wrote: one that hears everything, and one that may also say everything.
+_MORE_RULES = f"user {LISTENER}\ntopic read acm/#\n\nuser {INTRUDER}\ntopic readwrite acm/#\n\n"
+
+
+@dataclass
+class Installation:
+    """All that one server needs; its broker takes the holders of its authority's certificates alone."""
+
+    directory: Path
+    port: int = field(default_factory=free_port)
+    enrolment_port: int = field(default_factory=free_port)
+
+    @property
+    def settings(self) -> Path:
+        return self.directory / "broker" / "server.toml"
+
+    @property
+    def broker(self) -> str:
+        return f"mqtts://localhost:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.enrolment_port}"
+
+    @property
+    def signing_keys(self) -> Path:
+        return self.directory / "ca" / "signing"
+
+    @property
+    def server(self) -> list[str]:
+        return ["-m", "broker", "server", "--config", str(self.settings)]
+
+    @property
+    def server_log(self) -> Path:
+        return self.directory / "server.log"
+
+    def acm(self, *arguments: str) -> Any:
+        return tool("broker", *arguments, "--config", str(self.settings))
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Return what `acm agents --json` shows; read here, for acm takes its time to start and this is polled."""
+        with closing(open_ledger(load_config(self.settings, {}).ledger)) as ledger:
+            return [agent_json(row) for row in ledger.agents()]
+
+    def is_online(self, agent: str) -> bool:
+        return any(row["agent"] == agent and row["online"] for row in self.agents())
+
+    def set_up(self) -> None:
+        """Write the files, and certificates for the two that only a demonstration has."""
+        self.directory.mkdir(exist_ok=True)
+        authority, broker = self.directory / "ca", self.directory / "broker"
+        tool("broker", "ca", "init", "--dir", str(authority))
+        ledger = f"sqlite:///{self.directory}/ledger.db"
+        words = ("--ca", str(authority), "--ledger", ledger, "--out", str(broker), "--port", str(self.port))
+        tool("broker", "broker", "config", *words)
+        for name in (LISTENER, INTRUDER):
+            self.acm("ca", "client-certificate", "--name", name, "--out", str(self.directory))
+        rules = broker / "acl"
+        rules.write_text(_MORE_RULES + rules.read_text())
+        with self.settings.open("a") as file:
+            file.write(f'enroll_listen = "127.0.0.1:{self.enrolment_port}"\n')
+
+    def identity(self, name: str) -> TlsFiles:
+        """Return the files of LISTENER or INTRUDER."""
+        return TlsFiles(
+            self.directory / "broker" / "ca.crt", self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        )
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Run the broker and the enrolment server; `server` is run beside them."""
+        log = self.directory / "broker.log"
+        with ExitStack() as stack:
+            argv = ["-m", "broker", "broker", "run", "--dir", str(self.settings.parent)]
+            stack.enter_context(program(argv, log))
+            stack.enter_context(self.enrolling(self.enrolment_port))
+            wait_for(lambda: "Mosquitto listens" in log.read_text(), "the broker")
+            yield
+
+    @contextmanager
+    def enrolling(self, port: int, *arguments: str) -> Iterator[str]:
+        """Run an enrolment server; return its URL."""
+        log = self.directory / f"enroll-server-{port}.log"
+        argv = ["-m", "broker", "enroll-server", "--config", str(self.settings), "--listen", f"127.0.0.1:{port}"]
+        with program([*argv, *arguments], log):
+            wait_for(lambda: "enrolment_server_started" in log.read_text(), "the enrolment server")
+            yield f"https://localhost:{port}"
+
+    def new_token(self, agent: str) -> str:
+        return str(self.acm("token", "create", agent)["token"])
+
+    def enrol(self, agent: str, state: Path) -> None:
+        """Enrol an agent as a person does: by `acm-agent enroll`, with the token on stdin."""
+        words = ["--server", self.url, "--token", "-", "--agent", agent, "--state", str(state)]
+        argv = [sys.executable, "-m", "consumer", "enroll", *words]
+        done = subprocess.run(argv, input=self.new_token(agent), capture_output=True, text=True, timeout=90)
+        if done.returncode:
+            raise failed(f"{agent} was not enrolled: {done.stderr}")

@@ -1,0 +1,78 @@
+"""Our programs as processes, and what the screen of the demonstration is."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+console = Console(width=118, highlight=False)
+
+
+def failed(why: str) -> SystemExit:
+    """Return what ends the demonstration: something was not as it shows it."""
+    return SystemExit(f"The demonstration failed: {why}")
+
+
+def expect(holds: bool, what: str) -> None:
+    """End the demonstration unless what it is about to say is so."""
+    if not holds:
+        raise failed(f"it is not so that {what}.")
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise failed(f"waited {timeout_s:g} s in vain for {what}.")
+        time.sleep(0.05)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def program(argv: list[str], log: Path, executable: str = sys.executable) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of our programs; it is told to end when the block ends."""
+    with log.open("ab") as output:
+        process = subprocess.Popen([executable, *argv], stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def tool(*arguments: str) -> Any:
+    done = subprocess.run([sys.executable, "-m", *arguments, "--json"], capture_output=True, text=True, timeout=90)
+    if not done.stdout.strip():
+        raise failed(f"{' '.join(arguments)}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def run_tool(module: str, *arguments: str) -> None:
+    """Run acm or acm-agent as a person does, shown with its command line; it must succeed."""
+    name = {"broker": "acm", "consumer": "acm-agent"}[module]
+    console.print(f"[dim]$[/dim] {name} {' '.join(arguments)}", highlight=False)
+    environment = {**os.environ, "COLUMNS": str(console.width)}
+    argv = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment)
+    console.out(done.stdout.rstrip())
+    if done.returncode:
+        raise failed(f"{name} {' '.join(arguments)}: {done.stderr.strip()}")
