@@ -19,6 +19,7 @@ from broker.cli_common import (
     on_signals,
     open_ledger_of,
     print_json,
+    say,
 )
 from broker.cli_enrolment import enroll_app
 from broker.cli_groups import group_app
@@ -157,7 +158,7 @@ def run_broker(
     """Run Mosquitto on 127.0.0.1 until told to end (TERM or INT)."""
     ended = threading.Event()
     with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
-        typer.echo(f"Mosquitto listens at {mosquitto.url}")
+        say(f"Mosquitto listens at {mosquitto.url}")
         while mosquitto.running and not ended.wait(0.2):
             pass
         if not ended.is_set():
@@ -187,5 +188,5 @@ def main() -> None:
     try:
         app(args=with_default_wait(sys.argv[1:]))
     except BrokerError as error:
-        typer.echo(f"acm: {error}", err=True)
+        say(f"acm: {error}", to_stderr=True)
         sys.exit(_EXIT_CODES.get(type(error), ExitCode.FAILURE))

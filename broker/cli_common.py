@@ -17,6 +17,7 @@ import typer
 
 from broker.config import load_config
 from broker.contract.messages import Origin
+from broker.contract.plain_text import plain, plain_event
 from broker.ledger import Ledger
 from broker.server_process import open_ledger
 
@@ -31,6 +32,7 @@ __all__ = [
     "open_ledger_of",
     "origin_of_user",
     "print_json",
+    "say",
 ]
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
@@ -44,8 +46,13 @@ WaitOption = Annotated[
 ]
 
 
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print what may hold words of others: it cannot control the terminal."""
+    typer.echo(plain(text), err=to_stderr)
+
+
 def print_json(document: Any) -> None:
-    """Print one JSON document on a line."""
+    """Print one JSON document on a line, in ASCII: what could control a terminal is escaped."""
     typer.echo(json.dumps(document))
 
 
@@ -57,6 +64,7 @@ def configure_logs(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            plain_event,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -4,11 +4,13 @@ import hashlib
 import uuid
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.messages import Command, Feedback
+from broker.contract.seldom import Seldom
 from broker.contract.states import ErrorCode
 from broker.mqtt import Delivery
 from consumer.handlers.base import Result
@@ -36,6 +38,7 @@ class CommandReceiver:
         self._reports = reports
         self._clock = clock
         self._accept_unsigned = accept_unsigned
+        self._seldom = Seldom(clock.monotonic)
 
     def receive(self, deliveries: Listing[Delivery]) -> Receipt:
         """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
@@ -52,7 +55,7 @@ class CommandReceiver:
         try:
             commands = self._decode(delivery)
         except DecodeError as error:
-            _log.warning("message_refused", topic=delivery.topic, reason=str(error))
+            self._warn("message_refused", topic=delivery.topic, reason=str(error))
             receipt.refused.append(str(error))
             return
         for command in commands:
@@ -61,8 +64,13 @@ class CommandReceiver:
                 receipt.feedback.append(said)
             elif command.sequence is not None:
                 reason = f"A command of epoch {command.sequence.epoch} was ignored: that epoch has ended here."
-                _log.warning("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
+                self._warn("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
                 receipt.refused.append(reason)
+
+    def _warn(self, event: str, **facts: Any) -> None:
+        held_back = self._seldom.due(event)
+        if held_back is not None:
+            _log.warning(event, **facts, like_it_since=held_back)
 
     def _decode(self, delivery: Delivery) -> list[Command]:
         if delivery.retained:
