@@ -78,5 +78,5 @@ def _check_broker(answer: Enrolled) -> None:
 def _read(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise EnrolmentError(_NO_CERTIFICATE) from error

@@ -5,6 +5,7 @@ To add one, write a function that takes bytes, lets the one declared error pass,
 
 import asyncio
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -394,7 +395,19 @@ def _enrolment_server() -> _EnrolmentServer:
 
 def _bodies() -> list[bytes]:
     server = _enrolment_server()
-    return [json.dumps(asdict(asked)).encode() for asked in (server.enrol, server.renew)]
+    strange = {
+        "csr": _of_another_version(server.enrol.csr),
+        "certificate": _of_another_version(server.renew.certificate),
+    }
+    asked = [asdict(server.enrol), asdict(server.renew), {**asdict(server.enrol), "csr": strange["csr"]}]
+    return [json.dumps(members).encode() for members in (*asked, {**asdict(server.renew), **strange})]
+
+
+def _of_another_version(pem: str) -> str:
+    """Return a certificate or a request with a version that there is not; it stands in its first integer."""
+    first, *lines, last = pem.strip().splitlines()
+    head, integer, rest = base64.b64decode("".join(lines)).partition(b"\x02\x01")
+    return "\n".join([first, base64.b64encode(head + integer + b"\x12" + rest[1:]).decode(), last, ""])
 
 
 @target(_bodies, tries=60)
