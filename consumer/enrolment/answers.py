@@ -63,7 +63,7 @@ def _holder(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
 def _check_issuer(certificate: x509.Certificate, ca: x509.Certificate) -> None:
     try:
         certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise EnrolmentError("The enrolment server answered with a certificate of another authority.") from error
 
 
