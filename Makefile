@@ -2,9 +2,10 @@
 VENV ?= .venv
 PREFIX ?= /opt/acm
 RUN = $(VENV)/bin
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help bench demo test mutations vulnerabilities sbom install wheels lint types layers schema clean
+.PHONY: help bench demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +38,10 @@ types: $(VENV)/.ready ## Check the types
 
 layers: $(VENV)/.ready ## Check the layers
 	$(RUN)/lint-imports
+
+fuzz: $(VENV)/.ready ## Feed hostile bytes to all that reads them, for FUZZ_SECONDS (600) in all
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group fuzz
+	$(RUN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.ready ## Measure against peers in the same run
 	$(RUN)/python -m benchmarks

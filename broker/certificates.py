@@ -156,7 +156,7 @@ def read_request(pem: str, agent: str) -> Ed25519PublicKey:
         request = x509.load_pem_x509_csr(pem.encode())
         key, signed = request.public_key(), request.is_signature_valid
         names = _common_names(request.subject)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateError("`csr` is not a certificate signing request (PKCS#10) in PEM.") from error
     if not isinstance(key, Ed25519PublicKey):
         raise CertificateError("The request's key must be an Ed25519 key.")
@@ -176,7 +176,7 @@ def read_identity(certificate: str, issuer: Issuer, now: datetime) -> Identity:
         read = x509.load_pem_x509_certificate(certificate.encode())
         key = read.public_key()
         read.verify_directly_issued_by(issuer.certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as error:
         raise IdentityError("`certificate` is not a certificate of this authority in PEM.") from error
     if not read.not_valid_before_utc <= now < read.not_valid_after_utc:
         raise IdentityError("The certificate is not valid now: enrol the agent anew with a token.")

@@ -17,6 +17,7 @@ from broker.cli_common import (
     on_signals,
     open_ledger_of,
     print_json,
+    say,
 )
 from broker.cli_enrolment import enroll_app
 from broker.cli_groups import group_app
@@ -174,5 +175,5 @@ def main() -> None:
     try:
         app(args=with_default_wait(sys.argv[1:]))
     except BrokerError as error:
-        typer.echo(f"acm: {error}", err=True)
+        say(f"acm: {error}", to_stderr=True)
         sys.exit(_EXIT_CODES.get(type(error), ExitCode.FAILURE))

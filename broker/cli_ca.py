@@ -18,7 +18,7 @@ from broker.enrolments import Enrolment
 from broker.errors import BrokerError
 from broker.registry import open_authority, open_enrolments, open_revocation_file, signing_keys_path
 from broker.signing_keys import create_signing_keys
-from broker.views import iso
+from broker.views import iso, literal
 
 __all__ = ["ca_app"]
 
@@ -190,5 +190,6 @@ def _table(rows: list[Enrolment]) -> Table:
     whole_id = Column("id", min_width=36)  # it is there to be copied
     table = Table(whole_id, "agent", "until (UTC)", "revoked", title=f"{len(rows)} enrolments")
     for row in rows:
-        table.add_row(row.id, row.agent, f"{row.not_after:%Y-%m-%d %H:%M}", row.reason or "")
+        words = (row.id, row.agent, f"{row.not_after:%Y-%m-%d %H:%M}", row.reason or "")
+        table.add_row(*(literal(word) for word in words))
     return table

@@ -14,6 +14,7 @@ import typer
 
 from broker.config import load_config
 from broker.contract.messages import Origin
+from broker.contract.plain_text import plain
 from broker.ledger import Ledger
 from broker.server_process import open_ledger
 
@@ -27,6 +28,7 @@ __all__ = [
     "open_ledger_of",
     "origin_of_user",
     "print_json",
+    "say",
 ]
 
 ConfigOption = Annotated[
@@ -42,8 +44,13 @@ WaitOption = Annotated[
 ]
 
 
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print what may hold words of others: it cannot control the terminal."""
+    typer.echo(plain(text), err=to_stderr)
+
+
 def print_json(document: Any) -> None:
-    """Print one JSON document on a line."""
+    """Print one JSON document on a line, in ASCII: what could control a terminal is escaped."""
     typer.echo(json.dumps(document))
 
 

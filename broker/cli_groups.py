@@ -16,9 +16,11 @@ from broker.cli_common import (
     open_ledger_of,
     origin_of_user,
     print_json,
+    say,
 )
 from broker.groups import check_group_name
 from broker.targets import check_known, resolve_target
+from broker.views import literal
 
 __all__ = ["group_app"]
 
@@ -62,7 +64,7 @@ def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_jso
         return
     table = Table("group", "agents", title=f"{len(groups)} groups")
     for group, agents in groups.items():
-        table.add_row(group, ", ".join(agents))
+        table.add_row(literal(group), literal(", ".join(agents)))
     Console().print(table)
 
 
@@ -93,10 +95,10 @@ def show(group: Group, config: ConfigOption = None, ledger: LedgerOption = None,
     if as_json:
         print_json(agents)
     elif agents:
-        typer.echo("\n".join(agents))
+        say("\n".join(agents))
     else:
-        typer.echo(f"Nobody is in {group}.", err=True)
+        say(f"Nobody is in {group}.", to_stderr=True)
 
 
 def _say_members(group: str, agents: list[str]) -> None:
-    typer.echo(f"In {group}: {', '.join(agents)}." if agents else f"Nobody is in {group}.")
+    say(f"In {group}: {', '.join(agents)}." if agents else f"Nobody is in {group}.")

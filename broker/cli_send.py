@@ -17,6 +17,7 @@ from broker.cli_common import (
     open_ledger_of,
     origin_of_user,
     print_json,
+    say,
 )
 from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
 from broker.contract.messages import JsonObject
@@ -111,7 +112,7 @@ def _check_parameters(wanted: _Wanted, said: set[str]) -> None:
     """Refuse what the agent would refuse, where the type is known here; an agent may know types of its own."""
     types, warnings = known_command_types()
     for warning in warnings:
-        typer.echo(f"acm: {warning}", err=True)
+        say(f"acm: {warning}", to_stderr=True)
     kind = types.get(wanted.command_type)
     for name in sorted(said):
         if is_secret(wanted.command_type, name, kind.parameters if kind else None):
@@ -120,7 +121,7 @@ def _check_parameters(wanted: _Wanted, said: set[str]) -> None:
                 f"write {name}=@FILE, or {name}=@/dev/stdin."
             )
     if kind is None:
-        typer.echo(f"acm: {wanted.command_type!r} is no type that acm knows; the agent decides.", err=True)
+        say(f"acm: {wanted.command_type!r} is no type that acm knows; the agent decides.", to_stderr=True)
     else:
         parse_parameters(wanted.command_type, kind.parameters, wanted.parameters)
 
@@ -142,7 +143,7 @@ def _send_one(ledger: Ledger, target: Target, wanted: _Wanted) -> None:
     elif wanted.wait_s:
         Console().print(command_panel(row))
     else:
-        typer.echo(row.command.id)
+        say(row.command.id)
     if wanted.wait_s:
         judge(row, wanted.wait_s)
 
@@ -167,6 +168,6 @@ def _send_many(ledger: Ledger, target: Target, wanted: _Wanted) -> None:
     elif wanted.wait_s:
         Console().print(operation_view(operation, progress, rows))
     else:
-        typer.echo(operation.id)
+        say(operation.id)
     if wanted.wait_s:
         judge_operation(operation, progress, wanted.wait_s)

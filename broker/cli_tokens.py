@@ -16,7 +16,7 @@ from broker.contract.messages import JsonObject
 from broker.contract.tokens import EnrolmentToken
 from broker.enrolments import TokenRow
 from broker.registry import open_authority, open_enrolments
-from broker.views import iso
+from broker.views import iso, literal
 
 __all__ = ["token_app"]
 
@@ -91,5 +91,6 @@ def _table(rows: list[TokenRow]) -> Table:
     whole_id = Column("id", min_width=36)  # it is there to be copied
     table = Table(whole_id, "agent", "state", "expires (UTC)", title=f"{len(rows)} tokens")
     for row in rows:
-        table.add_row(row.id, row.agent, row.state, f"{row.expires_at:%Y-%m-%d %H:%M}")
+        words = (row.id, row.agent, row.state, f"{row.expires_at:%Y-%m-%d %H:%M}")
+        table.add_row(*(literal(word) for word in words))
     return table

@@ -1,12 +1,11 @@
 """acm types: the command types, with their parameters and what their results hold."""
 
-import typer
 from rich.console import Console, Group
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from broker.cli_common import JsonOption, print_json
+from broker.cli_common import JsonOption, print_json, say
 from broker.contract.commands import CommandType
 from broker.types_catalogue import known_command_types, members_in_words, summary_of, type_json
 
@@ -17,7 +16,7 @@ def types(as_json: JsonOption = False) -> None:
     """List the command types with their parameters and their results' data."""
     known, warnings = known_command_types()
     for warning in warnings:
-        typer.echo(f"acm: {warning}", err=True)
+        say(f"acm: {warning}", to_stderr=True)
     if as_json:
         print_json([type_json(name, kind) for name, kind in known.items()])
         return

@@ -23,8 +23,9 @@ from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
 from broker.groups import GroupBook
 from broker.ids import new_id
-from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState, new_agent
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, Cancel, CommandState, new_agent
 from broker.operations import Operation, OperationBook
+from broker.stray_results import all_strays, keep_strays
 from broker.types_catalogue import parameters_of
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
@@ -34,6 +35,7 @@ _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _SERVER = "server"
 _AGENTS_AT_ONCE = 1000
+_IDS_AT_ONCE = 500
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
 
 
@@ -196,10 +198,9 @@ class Ledger:
             return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
 
     def stray_results(self) -> list[JsonObject]:
-        """Return the results that answered no open command, oldest first."""
+        """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
         with self._transaction() as connection:
-            rows = connection.execute(STRAY_RESULTS.select().order_by(STRAY_RESULTS.c.received_at))
-            return [msgspec.json.decode(row.body) for row in rows]
+            return all_strays(connection)
 
     # -- what the server sends
 
@@ -251,19 +252,27 @@ class Ledger:
         `signs` says that this agent's commands are signed: one whose message was refused stays open, and is sent again
         under the signatures of that time, for an agent may well take that and run it.
         """
-        acks: list[Ack] = []
+        said = list(feedbacks)
+        results = [it for it in said if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
+        strays: list[Feedback] = []
         with self._transaction() as connection:
             self._meet(connection, agent)
-            for feedback in feedbacks:
-                if signs and _refuses_message(feedback) and self._is_open(connection, agent, feedback.command_id):
-                    _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id)
-                elif feedback.kind is FeedbackKind.RESULT:
-                    acks += self._record_result(connection, agent, feedback)
+            digests = self._digests(connection, agent, results)
+            refused = [it for it in results if signs and _keeps_open(it, digests)]
+            for feedback in said:
+                if feedback in refused:
+                    continue
+                if feedback.kind is FeedbackKind.RESULT:
+                    strays += self._record_result(connection, agent, feedback, digests)
                 elif feedback.kind is FeedbackKind.GAP:
                     self._close_gap(connection, agent, feedback)
                 elif feedback.command_id is not None:
                     self._record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
-        return acks
+            for stray in keep_strays(connection, agent, strays, self._now().timestamp()):
+                self._answer_question(connection, agent, stray)
+        for feedback in refused:
+            _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id)
+        return [Ack(it.command_id or "", it.digest or "") for it in results if it not in refused]
 
     def record_status(self, status: Status) -> None:
         """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once.
@@ -401,29 +410,45 @@ class Ledger:
         cancels = connection.execute(unanswered.values(cancel=Cancel.TO_SEND)).rowcount
         return commands + cancels > 0
 
-    @staticmethod
-    def _is_open(connection: sa.Connection, agent: str, command_id: str | None) -> bool:
-        ours = COMMANDS.select().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent, _OPEN)
-        return connection.execute(ours).one_or_none() is not None
-
     def _record_state(self, connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
         ours = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
         advanced = ours.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
         if connection.execute(advanced).rowcount:
             self._update_agent(connection, agent, attempts=0)
 
-    def _record_result(self, connection: sa.Connection, agent: str, result: Feedback) -> list[Ack]:
-        if result.command_id is None or result.digest is None:
+    @staticmethod
+    def _digests(connection: sa.Connection, agent: str, results: Listing[Feedback]) -> dict[str, str | None]:
+        """Return the digests of these commands' results by id, None for an open one; others are not ours."""
+        digests: dict[str, str | None] = {}
+        ids = [result.command_id for result in results]
+        for first in range(0, len(ids), _IDS_AT_ONCE):
+            named = COMMANDS.c.id.in_(ids[first : first + _IDS_AT_ONCE])
+            query = sa.select(COMMANDS.c.id, COMMANDS.c.digest).where(COMMANDS.c.agent == agent, named)
+            digests |= {row.id: row.digest for row in connection.execute(query)}
+        return digests
+
+    def _record_result(
+        self, connection: sa.Connection, agent: str, result: Feedback, digests: dict[str, str | None]
+    ) -> list[Feedback]:
+        """Complete the command; return the result if it answers no open one and is another than the one there."""
+        name, digest = result.command_id, result.digest
+        if name is None or digest is None or digests.get(name) == digest:
             return []
-        body = encode([result]).decode()
-        ours = COMMANDS.update().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent, _OPEN)
-        is_new = connection.execute(ours.values(**self._completion(result, body, result.digest))).rowcount > 0
-        if is_new and _may_name_a_secret(result.command):
-            self._forget_secrets(connection, result.command_id)
-        is_new = is_new or self._record_second_result(connection, agent, result, body)
-        if is_new and result.data and result.data.get("asks_for") == FetchConfigData().asks_for:
+        if name not in digests or digests[name] is not None:
+            return [result]
+        open_command = COMMANDS.update().where(COMMANDS.c.id == name, _OPEN)
+        values = self._completion(result, encode([result]).decode(), digest)
+        if connection.execute(open_command.values(**values)).rowcount == 0:
+            return [result]
+        digests[name] = digest
+        if _may_name_a_secret(result.command):
+            self._forget_secrets(connection, name)
+        self._answer_question(connection, agent, result)
+        return []
+
+    def _answer_question(self, connection: sa.Connection, agent: str, result: Feedback) -> None:
+        if result.data and result.data.get("asks_for") == FetchConfigData().asks_for:
             self._send_group_configuration(connection, agent)
-        return [Ack(result.command_id, result.digest)]
 
     def _completion(self, result: Feedback, body: str, digest: str) -> dict[str, Any]:
         return {
@@ -447,18 +472,6 @@ class Ledger:
         masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secrets(command, result, shape))}
         update = COMMANDS.update().where(ours)
         connection.execute(update.values({name: content.decode() for name, content in masked.items()}))
-
-    def _record_second_result(self, connection: sa.Connection, agent: str, result: Feedback, body: str) -> bool:
-        """Keep a result that answers no open command apart; return whether it had not come before."""
-        repeated = COMMANDS.select().where(COMMANDS.c.id == result.command_id, COMMANDS.c.agent == agent)
-        if connection.execute(repeated.where(COMMANDS.c.digest == result.digest)).one_or_none() is not None:
-            return False
-        key = {"agent": agent, "command_id": result.command_id, "digest": result.digest}
-        if connection.execute(STRAY_RESULTS.select().filter_by(**key)).one_or_none() is not None:
-            return False
-        values = {**key, "body": body, "received_at": self._now().timestamp()}
-        connection.execute(STRAY_RESULTS.insert().values(**values))
-        return True
 
     def _send_group_configuration(self, connection: sa.Connection, agent: str) -> None:
         """Answer fetch-config by a command, unless the same one is on its way already."""
@@ -563,6 +576,11 @@ def _as_before(status: Status, before: str | None) -> Status:
     known = _status(before)
     version = known.signing_keys_version if known else None
     return replace(status, groups=_groups_in(before), signing_keys_version=version)
+
+
+def _keeps_open(result: Feedback, digests: dict[str, str | None]) -> bool:
+    """Whether a result is about the message alone, and its command, in `digests`, is ours and open."""
+    return _refuses_message(result) and digests.get(result.command_id or "", "") is None
 
 
 def _refuses_message(feedback: Feedback) -> bool:

@@ -31,7 +31,7 @@ _KEEPALIVE_S = 30
 _RECEIVE_MAXIMUM = 1000
 _MAX_IN_FLIGHT = 20  # the Receive Maximum that Mosquitto grants by default (MQTT 5 section 3.3.4)
 _MAX_OUTGOING = 10_000
-_MAX_WAITING = 10_000
+_MAX_WAITING = 1000
 _WATCH_S = 1.0
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}

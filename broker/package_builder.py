@@ -23,8 +23,8 @@ from broker.contract.package import (
     PackagedFile,
     PackageError,
     compare,
-    damage_named,
     describe,
+    opened_package,
     parse_manifest,
     read_head,
     render_manifest,
@@ -137,7 +137,7 @@ def _member(name: str, size: int, *, executable: bool = False) -> tarfile.TarInf
 
 def verify_package(path: Path, keys: Sequence[PublicKey]) -> Verified:
     """Check a package's signature and every file in it; raises PackageError or SignatureError with one sentence."""
-    with damage_named(path.name), tarfile.open(path, "r:gz") as archive:
+    with opened_package(path) as archive:
         head = read_head(archive)
         signature = verify(head.manifest, head.signature, keys)
         manifest = parse_manifest(head.manifest)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broker.cli_common import say
 from broker.contract.messages import JsonObject
 from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.package import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
@@ -130,4 +131,4 @@ def _tell(facts: JsonObject, as_json: bool) -> None:
         typer.echo(json.dumps(facts))
         return
     for name, value in facts.items():
-        typer.echo(f"{name:16}{value}")
+        say(f"{name:16}{value}")

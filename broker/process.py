@@ -9,6 +9,7 @@ from collections.abc import Iterable, MutableMapping
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from broker.contract.plain_text import plain_event
 from broker.contract.secrets import MASK, mask_shapes, tells_of_secret
 
 __all__ = ["configure_logs", "forbid_dumps", "take_out"]
@@ -17,7 +18,10 @@ _PR_SET_DUMPABLE = 4
 
 
 def configure_logs(level: str) -> None:
-    """Log to stderr as lines of key=value, without what is known as a secret by its key or its shape."""
+    """Log to stderr as lines of key=value, without what is known as a secret by its key or its shape.
+
+    What would control a terminal is replaced.
+    """
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
@@ -25,6 +29,7 @@ def configure_logs(level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _without_secrets,
+            plain_event,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -1,6 +1,7 @@
 """The server's side of the wire: sends what the ledger holds, keeps what the agents say, and acks it."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +19,7 @@ from broker.contract.codec import (
     frames,
 )
 from broker.contract.messages import Command, Control, JsonObject, Origin
+from broker.contract.seldom import Seldom
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
@@ -54,12 +56,20 @@ class Server:
     a `signer`. All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
     """
 
-    def __init__(self, ledger: Ledger, wire: Wire, topics: Topics, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        wire: Wire,
+        topics: Topics,
+        signer: Signer | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger = ledger
         self._wire = wire
         self._topics = topics
         self._signer = signer
         self._desk = BlobDesk(ledger.blobs)
+        self._seldom = Seldom(monotonic)
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -90,7 +100,7 @@ class Server:
         for topic, group in groupby(deliveries, key=lambda delivery: delivery.topic):
             agent = self._topics.agent_of(topic)
             if agent is None:
-                _log.warning("message_outside_the_scheme", topic=topic[:200])
+                self._warn("message_outside_the_scheme", "", topic=topic[:200])
             elif topic.endswith(Channel.STATUS):
                 self._receive_status(agent, list(group))
             elif topic.endswith(Channel.BLOB_REQUEST):
@@ -112,12 +122,12 @@ class Server:
             try:
                 status = decode_status(delivery.payload)
             except DecodeError as error:
-                _log.warning("status_refused", agent=agent, reason=str(error))
+                self._warn("status_refused", agent, reason=str(error))
                 continue
             if status.agent == agent:
                 self._ledger.record_status(status)
             else:
-                _log.warning("status_of_another_agent", agent=agent, claimed=status.agent[:80])
+                self._warn("status_of_another_agent", agent, claimed=status.agent)
 
     def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         feedbacks = []
@@ -125,7 +135,7 @@ class Server:
             try:
                 feedbacks += decode_feedbacks(delivery.payload)
             except DecodeError as error:
-                _log.warning("feedback_refused", agent=agent, reason=str(error))
+                self._warn("feedback_refused", agent, reason=str(error))
         if feedbacks:
             signs = self._signer is not None and self._signer.signs_for(agent)
             self._say(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks, signs=signs))
@@ -138,7 +148,7 @@ class Server:
                 for request in decode_blob_requests(delivery.payload):
                     self._desk.ask(agent, request)
             except DecodeError as error:
-                _log.warning("blob_request_refused", agent=agent, reason=str(error))
+                self._warn("blob_request_refused", agent, reason=str(error))
 
     def _answer_blob_requests(self) -> None:
         """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
@@ -147,9 +157,14 @@ class Server:
                 return
             agent, chunk = self._desk.take_answer()
             if chunk.error is not None:
-                _log.warning("blob_refused", agent=agent, reason=chunk.error)
+                self._warn("blob_refused", agent, reason=chunk.error)
             for frame in frames([chunk]):
                 self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
+
+    def _warn(self, event: str, agent: str, **facts: str) -> None:
+        held_back = self._seldom.due(event, agent)
+        if held_back is not None:
+            _log.warning(event, agent=agent, **facts, like_it_since=held_back)
 
     def _say(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
         """Publish what an agent obeys: signed, if this server signs."""

@@ -10,8 +10,9 @@ from broker.config import ConfigurationError, ServerConfig
 from broker.contract.topics import Topics
 from broker.enrolments import Enrolments
 from broker.errors import BrokerError
+from broker.intake import Intake
 from broker.ledger import Ledger, LedgerError
-from broker.mqtt import Delivery, MqttConnection
+from broker.mqtt import MqttConnection
 from broker.registry import open_enrolments, open_signing_keys, signing_keys_path
 from broker.server import Server
 from broker.signer import Signer
@@ -60,7 +61,6 @@ class ServerProcess:
         topics = Topics(config.topic_prefix)
         self._connected = threading.Event()
         self._stopping = threading.Event()
-        self._untaken: list[Delivery] = []
         self._retry_at = 0.0
         self._connection = MqttConnection(
             config.broker,
@@ -76,7 +76,8 @@ class ServerProcess:
         except BrokerError:
             self._close()
             raise
-        self._server = Server(self._ledger, self._connection, topics, signer)
+        self._server = Server(self._ledger, self._connection, topics, signer, monotonic)
+        self._intake = Intake(self._connection, topics, monotonic)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -89,8 +90,9 @@ class ServerProcess:
         try:
             with self._connection:
                 while not self._stopping.is_set():
-                    self._untaken += self._connection.drain(_POLL_S)
-                    if monotonic() >= self._retry_at:
+                    ready = monotonic() >= self._retry_at
+                    self._intake.fetch(0.0 if ready and self._intake.waiting else _POLL_S)
+                    if ready:
                         self._work()
         finally:
             self._close()
@@ -105,9 +107,8 @@ class ServerProcess:
             if self._connected.is_set():
                 self._connected.clear()
                 self._server.connected()
-            self._server.receive(self._untaken)
-            self._connection.acknowledge(self._untaken)
-            self._untaken = []
+            self._server.receive(self._intake.turn())
+            self._intake.settle()
             if self._connection.connected:
                 self._server.step()
         except (LedgerError, SigningKeyError) as error:

@@ -12,6 +12,7 @@ from rich.text import Text
 from broker.blobs import BlobRow
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
+from broker.contract.plain_text import plain
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 from broker.operations import Operation, Progress
@@ -27,6 +28,7 @@ __all__ = [
     "command_panel",
     "commands_table",
     "iso",
+    "literal",
     "operation_facts",
     "operation_json",
     "operation_view",
@@ -34,8 +36,6 @@ __all__ = [
     "pending_reversals",
 ]
 
-_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "�")
-_KEPT = {ord("\n"): "\n", ord("\t"): "\t"}
 _GOOD, _BAD, _OPEN = "green", "red", "yellow"
 
 
@@ -67,7 +67,8 @@ def commands_table(rows: list[LedgerRow]) -> Table:
     table = Table(whole_id, "agent", "type", "created (UTC)", "state", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         created = f"{row.command.created_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(row.command.id, row.agent, _literal(row.command.type), created, str(row.state), _outcome(row))
+        words = (row.command.id, row.agent, row.command.type, created, row.state)
+        table.add_row(*(literal(word) for word in words), _outcome(row))
     return table
 
 
@@ -78,8 +79,8 @@ def agents_table(rows: list[AgentRow]) -> Table:
         status = row.status
         online = Text("yes", _GOOD) if status and status.online else Text("no", _BAD)
         shown = (status.version, str(status.queue_depth), status.running_command, status.last_error) if status else ()
-        version, queue, running, error = (_literal(text or "") for text in (shown or ("", "", "", "")))
-        table.add_row(row.name, online, version, queue, running, str(row.open_commands), error)
+        version, queue, running, error = (literal(text or "") for text in (shown or ("", "", "", "")))
+        table.add_row(literal(row.name), online, version, queue, running, str(row.open_commands), error)
     return table
 
 
@@ -94,7 +95,7 @@ def blobs_table(rows: list[BlobRow]) -> Table:
     table = Table(whole_name, Column("bytes", justify="right"), "added (UTC)", "file", title=f"{len(rows)} blobs")
     for row in rows:
         added = f"{row.added_at:%Y-%m-%d %H:%M}"
-        table.add_row(row.artifact.sha256, str(row.artifact.size), added, _literal(row.file_name))
+        table.add_row(literal(row.artifact.sha256), str(row.artifact.size), added, literal(row.file_name))
     return table
 
 
@@ -110,7 +111,7 @@ def active_responses_table(rows: list[AgentRow]) -> Table:
     for row in rows:
         for it in pending_reversals(row):
             words = (row.name, it.script, ", ".join(it.keys), f"{it.reverses_at:%Y-%m-%d %H:%M:%S}", it.state)
-            table.add_row(*(_literal(word) for word in (*words, it.command_id)))
+            table.add_row(*(literal(word) for word in (*words, it.command_id)))
     return table
 
 
@@ -119,16 +120,16 @@ def command_panel(row: LedgerRow) -> Panel:
     parts: list[RenderableType] = [_facts(row)]
     result = row.result or {}
     if result:
-        parts.append(Text(_clean(result["message"]), "bold"))
+        parts.append(Text(plain(result["message"]), "bold"))
     for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):
         if value:
-            parts.append(Text(f"{name}: {_clean(_text(value))}"))
+            parts.append(Text(f"{plain(name)}: {plain(_text(value))}"))
     colour = _colour(row)
-    return Panel(Group(*parts), title=_literal(f"{row.command.type} on {row.agent}"), border_style=colour)
+    return Panel(Group(*parts), title=literal(f"{row.command.type} on {row.agent}"), border_style=colour)
 
 
 def _facts(row: LedgerRow) -> Text:
-    text = Text(f"{row.command.id}  ", "dim").append(str(row.state), _colour(row))
+    text = Text(f"{plain(row.command.id)}  ", "dim").append(str(row.state), _colour(row))
     if row.result:
         text.append(" · ").append_text(_outcome(row))
     elif row.cancel_requested:
@@ -139,7 +140,7 @@ def _facts(row: LedgerRow) -> Text:
 def _outcome(row: LedgerRow) -> Text:
     result = row.result or {}
     words = " ".join(str(word) for word in (result.get("outcome"), result.get("code")) if word)
-    return Text(words, _colour(row))
+    return Text(plain(words), _colour(row))
 
 
 def _colour(row: LedgerRow) -> str:
@@ -152,13 +153,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
-def _literal(text: str) -> Text:
-    """Return what others wrote as it is: it neither controls the terminal nor is read as markup."""
-    return Text(_clean(text))
-
-
-def _clean(text: str) -> str:
-    return text.translate({**_CONTROL, **_KEPT})
+def literal(text: str) -> Text:
+    """Return what others wrote as it is, on one line: it neither controls the terminal nor is read as markup."""
+    return Text(plain(text, kept=""))
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -189,17 +186,18 @@ def operations_table(operations: list[Operation]) -> Table:
     table = Table(whole_id, "type", "for", "agents", "created (UTC)", title=f"{len(operations)} operations")
     for operation in operations:
         created = f"{operation.created_at:%Y-%m-%d %H:%M:%S}"
-        words = (_literal(operation.command_type), _literal(operation.target))
-        table.add_row(operation.id, *words, str(operation.size), created)
+        words = (operation.id, operation.command_type, operation.target, str(operation.size), created)
+        table.add_row(*(literal(word) for word in words))
     return table
 
 
 def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> RenderableType:
     """Return an operation's counts, and each agent's outcome with the first words of its message."""
     counts = ", ".join(f"{count} {state}" for state, count in progress.counts().items())
-    title = _literal(f"{operation.command_type} for {operation.target}: {counts}")
+    title = literal(f"{operation.command_type} for {operation.target}: {counts}")
     table = Table("agent", Column("id", min_width=36), "state", "outcome", "message", title=title)
     for row in sorted(rows, key=lambda row: row.agent):
-        message = _literal((row.result or {}).get("message", ""))
-        table.add_row(row.agent, row.command.id, str(row.state), _outcome(row), message)
+        message = literal((row.result or {}).get("message", ""))
+        words = (row.agent, row.command.id, row.state)
+        table.add_row(*(literal(word) for word in words), _outcome(row), message)
     return table

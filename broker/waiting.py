@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
+from broker.contract.plain_text import plain
 from broker.contract.states import Outcome
 from broker.errors import BrokerError
 from broker.ledger import CommandState, Ledger, LedgerRow
@@ -86,4 +87,4 @@ def _live_line(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     with Console(stderr=True).status("") as line:
-        yield lambda words: line.update(Text(words))
+        yield lambda words: line.update(Text(plain(words)))

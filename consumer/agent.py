@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from broker.contract.codec import encode
+from broker.contract.codec import status_frame
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import MqttConnection
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
@@ -189,7 +189,7 @@ class Agent:
         return MqttConnection(
             config.broker,
             config.agent,
-            will=(topics.of(config.agent, Channel.STATUS), encode([self._board.current(None, online=False)])),
+            will=(topics.of(config.agent, Channel.STATUS), status_frame(self._board.current(None, online=False))),
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
             tls=enrolment.tls if enrolment is not None else None,

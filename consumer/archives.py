@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined] # typeshed does not know the first
-from typing import Self
 
+from broker.contract.tar_headers import BoundedHeader, MemberRefused, no_plain_file
 from consumer.errors import ArchiveError
 
 __all__ = ["Limits", "is_archive", "unpack"]
@@ -17,14 +16,6 @@ __all__ = ["Limits", "is_archive", "unpack"]
 _COPY_BYTES = 1 << 18
 _EXECUTABLE = 0o100
 _GZIP = b"\x1f\x8b"
-_LARGEST_EXTENDED = 8192  # of a header that carries a long name, or more
-_EXTENDED = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 
 
 @dataclass(frozen=True)
@@ -33,30 +24,6 @@ class Limits:
 
     members: int = 10_000
     bytes: int = 1 << 30
-
-
-class _Header(tarfile.TarInfo):
-    """A header that says no more of itself than what can be believed: tarfile reads some parts of an archive whole."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Read a header; raises ArchiveError for a size that would be read into memory, or leads backwards."""
-        header = super().frombuf(buf, encoding, errors)
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise _no_plain_file(header.name)
-        if header.size < 0 or (header.type in _EXTENDED and header.size > _LARGEST_EXTENDED):
-            raise ArchiveError(f"The archive has a header that claims {header.size} bytes; that is refused.")
-        return header
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        """Read the next header; raises ArchiveError for a damaged one, which tarfile would take for the end."""
-        try:
-            return super().fromtarfile(tarfile)
-        except EOFHeaderError:
-            raise
-        except HeaderError as error:
-            raise ArchiveError(f"The archive is damaged or cut short: {error}.") from error
 
 
 def is_archive(path: Path) -> bool:
@@ -90,7 +57,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
                 _make_directories(into, parts)
                 continue
             if not member.isreg() or not parts:
-                raise _no_plain_file(member.name)
+                raise no_plain_file(member.name)
             left -= max(member.size, 0)
             if left < 0:
                 raise ArchiveError(f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.")
@@ -115,14 +82,8 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     with archive.open("rb") as file:
         zipped = file.read(2) == _GZIP
         file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:gz" if zipped else "r:", tarinfo=_Header) as opened:
+        with tarfile.open(fileobj=file, mode="r:gz" if zipped else "r:", tarinfo=BoundedHeader) as opened:
             yield opened
-
-
-def _no_plain_file(name: str) -> ArchiveError:
-    return ArchiveError(
-        f"The member {name[:200]!r} is refused: only plain files and directories are taken, no links and no devices."
-    )
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -161,6 +122,8 @@ def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
+    except MemberRefused as error:
+        raise ArchiveError(str(error)) from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise ArchiveError(f"{archive.name} is no archive that can be read: {error}.") from error
     except OSError as error:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.contract.messages import JsonObject
+from broker.contract.plain_text import plain
 from broker.errors import BrokerError
 from broker.process import configure_logs, forbid_dumps, take_out
 from consumer.active_response.allow_list import AllowList
@@ -150,7 +151,7 @@ def queue(
     table = Table("id", "type", "state", "received", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         words = (row["id"], row["type"], row["state"], row["received_at"], row["outcome"])
-        table.add_row(*(Text(_printable(word or "")) for word in words))
+        table.add_row(*(Text(plain(word or "", kept="")) for word in words))
     Console().print(table)
 
 
@@ -171,7 +172,7 @@ def active_responses(
     for row in map(_pending_json, entries):
         failed = f"{row['attempts']}: {row['failure']}" if row["attempts"] else ""
         words = (row["script"], ", ".join(row["keys"]), row["reverses_at"], failed, row["command_id"])
-        table.add_row(*(Text(_printable(word)) for word in words))
+        table.add_row(*(Text(plain(word, kept="")) for word in words))
     Console().print(table)
 
 
@@ -188,10 +189,6 @@ def _pending_json(entry: Entry) -> JsonObject:
         "failure": reversal.failure,
         "command_id": entry.command_id,
     }
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 @app.command(
@@ -273,7 +270,7 @@ def _show_enrolment(enrolment: Enrolment, as_json: bool, title: str) -> None:
         return
     typer.echo(title)
     for name, value in members.items():
-        typer.echo(f"  {name:<14}{value}")
+        typer.echo(plain(f"  {name:<14}{value}"))
 
 
 @app.command("check-config", epilog="Example: acm-agent check-config --config agent.toml")
@@ -340,5 +337,5 @@ def main() -> None:
     try:
         app()
     except (ConsumerError, BrokerError) as error:
-        typer.echo(f"acm-agent: {error}", err=True)
+        typer.echo(plain(f"acm-agent: {error}"), err=True)
         sys.exit(_code_for(error))

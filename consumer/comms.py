@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from typing import Protocol
 
-from broker.contract.codec import encode, frames
+from broker.contract.codec import encode, frames, status_frame
 from broker.contract.messages import BlobRequest, Feedback, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt import Delivery
@@ -61,7 +61,7 @@ class AgentCommsClient:
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status."""
-        self._connection.publish(self.topic[Channel.STATUS], encode([status]), retain=True)
+        self._connection.publish(self.topic[Channel.STATUS], status_frame(status), retain=True)
 
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob; may be called from any thread."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
+from broker.contract.seldom import Seldom
 from broker.contract.signing import SignatureError
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
@@ -90,6 +91,7 @@ class AgentCore:
         self._full_until = 0.0
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
+        self._seldom = Seldom(around.clock.monotonic)
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
         self._server_clock = ServerClock(around.clock)
@@ -248,7 +250,9 @@ class AgentCore:
         try:
             yield
         except (DecodeError, SignatureError) as error:
-            _log.warning("message_refused", topic=delivery.topic, reason=str(error))
+            held_back = self._seldom.due("message_refused", delivery.topic)
+            if held_back is not None:
+                _log.warning("message_refused", topic=delivery.topic, reason=str(error), like_it_since=held_back)
             self._board.last_error = str(error)
 
 

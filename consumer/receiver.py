@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -11,6 +12,7 @@ from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Command, Feedback
+from broker.contract.seldom import Seldom
 from broker.contract.signing import RefusedMessage, SignatureError
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
@@ -52,6 +54,7 @@ class CommandReceiver:
         self._clock = clock
         self._verifier = verifier
         self._keeper = keeper
+        self._seldom = Seldom(clock.monotonic)
 
     def receive(self, deliveries: Listing[Delivery]) -> Receipt:
         """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
@@ -69,11 +72,11 @@ class CommandReceiver:
             opened = self._open(delivery)
             commands = self._decode(delivery, opened)
         except (DecodeError, SignatureError) as error:
-            _log.warning("message_refused", topic=delivery.topic, reason=str(error))
+            self._warn("message_refused", topic=delivery.topic, reason=str(error))
             receipt.refused.append(str(error))
             return
         if opened.refusal is not None:
-            _log.warning("message_refused", topic=delivery.topic, reason=opened.refusal)
+            self._warn("message_refused", topic=delivery.topic, reason=opened.refusal)
             receipt.refused.append(opened.refusal)
         for command in commands:
             said = self._admit(command, opened)
@@ -81,8 +84,13 @@ class CommandReceiver:
                 receipt.feedback.append(said)
             elif command.sequence is not None:
                 reason = f"A command of epoch {command.sequence.epoch} was ignored: that epoch has ended here."
-                _log.warning("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
+                self._warn("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
                 receipt.refused.append(reason)
+
+    def _warn(self, event: str, **facts: Any) -> None:
+        held_back = self._seldom.due(event)
+        if held_back is not None:
+            _log.warning(event, **facts, like_it_since=held_back)
 
     def _open(self, delivery: Delivery) -> Opened:
         if delivery.retained:

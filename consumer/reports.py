@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import msgspec
 
-from broker.contract.codec import MAX_FRAME_BYTES, encode, to_json
+from broker.contract.codec import MAX_FRAME_BYTES, data_fits, encode, to_json
 from broker.contract.commands import mask_secrets
+from broker.contract.limits import fitted
 from broker.contract.messages import Command, Feedback, JsonObject, Sequence
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handlers.base import Result
@@ -30,20 +31,33 @@ def _json_object(data: Any) -> JsonObject | None:
 
 def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
     """Leave out the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
+    if result.data is not None and not data_fits(result.data):
+        result = _without("data", result)
     encoded = encode([result])
     for part in ("command", "output", "data"):
         if len(encoded) <= _LONGEST_RESULT:
             break
         if getattr(result, part) is not None:
-            note = f"{part} was left out: the result would not have fitted into one message"
-            left_out: dict[str, Any] = {part: None}
-            result = replace(result, **left_out, notes=(*result.notes, note))
+            result = _without(part, result)
             encoded = encode([result])
     return result, encoded
 
 
+def _without(part: str, result: Feedback) -> Feedback:
+    note = f"{part} was left out: the result would not have fitted into one message"
+    left_out: dict[str, Any] = {part: None}
+    return replace(result, **left_out, notes=(*result.notes, note))
+
+
+def _cut(result: Feedback) -> Feedback:
+    """Return the result with its message and its output no longer than the server takes."""
+    cut, output = fitted(result), result.output
+    shown = fitted(output) if output is not None else None
+    return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
+
+
 def _sealed(result: Feedback) -> Feedback:
-    fitting, encoded = _that_fits(result)
+    fitting, encoded = _that_fits(_cut(result))
     return replace(fitting, digest=hashlib.sha256(encoded).hexdigest())
 
 

@@ -5,7 +5,8 @@ A frame is UTF-8 JSON: one message as an object, several as an array of objects.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -14,6 +15,23 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from broker.contract.limits import (
+    CHANNEL_OF,
+    ECHO_DEPTH,
+    LARGEST_NUMBER,
+    LIMITS,
+    LISTS,
+    LONGEST_TIMEOUT_S,
+    MAX_DEPTH,
+    MAX_FRAME_BYTES,
+    MAX_ID_LENGTH,
+    MOST_REVERSALS,
+    NAMES,
+    TEXTS,
+    FrameLimits,
+    ListLimits,
+    fitted,
+)
 from broker.contract.messages import (
     Ack,
     BlobChunk,
@@ -22,12 +40,16 @@ from broker.contract.messages import (
     Control,
     Feedback,
     JsonObject,
+    Origin,
+    Output,
+    PendingReversal,
     Sequence,
     Status,
     wire_members,
 )
 from broker.contract.seed_forms import is_seed_form, read_seed_form, unknown_field_notes
 from broker.contract.states import FeedbackKind
+from broker.contract.topics import Channel
 from broker.errors import BrokerError
 
 __all__ = [
@@ -36,6 +58,7 @@ __all__ = [
     "MAX_ID_LENGTH",
     "DecodeError",
     "Message",
+    "data_fits",
     "decode_acks",
     "decode_blob_chunks",
     "decode_blob_requests",
@@ -45,21 +68,18 @@ __all__ = [
     "decode_status",
     "encode",
     "frames",
+    "status_frame",
     "to_json",
 ]
-
-MAX_FRAME_BYTES = 262144
-MAX_DEPTH = 32
-MAX_ID_LENGTH = 128
 
 Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 
 _M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
-_OfCommand = TypeVar("_OfCommand", Ack, Control)
+_Limited = TypeVar("_Limited")
+_Check = Callable[[Any, str, str], None]
 
 _LONGEST_REASON = 300
-# What nesting a command in `original`, and again in a feedback and its frame, adds to the depth.
-_ECHO_DEPTH = 2
+_COUNTS = ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count", "epoch", "closed_epoch")
 _INTEGERS = range(-(2**63), 2**63)
 _COMMAND_FIELDS = frozenset(field.name for field in fields(Command))
 _TIMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
@@ -88,16 +108,44 @@ def to_json(message: Message) -> JsonObject:
 
 
 def frames(messages: Listing[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
-    """Yield these messages, in order, in few frames that keep to the size cap, unless one alone exceeds it."""
+    """Yield these messages of one kind, in order, in few frames within their channel's limits and `max_bytes`.
+
+    One message alone is never left out, even if it is too long.
+    """
     if not messages:
         return
-    frame = encode(messages)
-    if len(frame) <= max_bytes or len(messages) == 1:
-        yield frame
-        return
+    limits = LIMITS[CHANNEL_OF[type(messages[0])]]
+    if len(messages) <= limits.messages:
+        frame = encode(messages)
+        if len(frame) <= min(max_bytes, limits.frame_bytes) or len(messages) == 1:
+            yield frame
+            return
     half = len(messages) // 2
     yield from frames(messages[:half], max_bytes)
     yield from frames(messages[half:], max_bytes)
+
+
+def status_frame(status: Status) -> bytes:
+    """Return the frame of a status, cut where it would not be taken: long texts, then the ends of long lists."""
+    shown = fitted(status)
+    frame = encode([shown])
+    for name in ("pending_reversals", "supported_types", "groups"):
+        while len(frame) > LIMITS[Channel.STATUS].frame_bytes and getattr(shown, name):
+            items = getattr(shown, name)
+            shorter: dict[str, Any] = {name: items[: len(items) // 2]}
+            shown = replace(shown, **shorter)
+            frame = encode([shown])
+    return frame
+
+
+def data_fits(data: JsonObject) -> bool:
+    """Say whether a result may carry this data, its bytes aside."""
+    try:
+        _check_data(data, "$", "data")
+        _check_depth(data, MAX_DEPTH)
+    except DecodeError:
+        return False
+    return True
 
 
 def decode_commands(
@@ -112,61 +160,65 @@ def decode_commands(
     `received_at` and `new_id` stand in for what a seed form lacks. `max_bytes` None is for what a store has
     encoded itself: a command from a seed form is written with its original, so it can outgrow its frame.
     """
-    return [_command(item, where, received_at, new_id) for where, item in _items(frame, max_bytes)]
+    limits = replace(LIMITS[Channel.COMMAND], frame_bytes=sys.maxsize if max_bytes is None else max_bytes)
+    return [_command(item, where, received_at, new_id) for where, item in _items(frame, limits)]
 
 
 def decode_controls(frame: bytes) -> list[Control]:
     """Return the frame's control messages; raises DecodeError."""
-    return [_with_command_id(_convert(item, Control, where), where) for where, item in _items(frame)]
+    return [_checked(_convert(item, Control, where), where) for where, item in _items(frame, LIMITS[Channel.CONTROL])]
 
 
 def decode_acks(frame: bytes) -> list[Ack]:
     """Return the frame's acks; raises DecodeError."""
-    return [_with_command_id(_convert(item, Ack, where), where) for where, item in _items(frame)]
+    return [_checked(_convert(item, Ack, where), where) for where, item in _items(frame, LIMITS[Channel.ACK])]
 
 
-def decode_feedbacks(frame: bytes, *, max_bytes: int | None = MAX_FRAME_BYTES) -> list[Feedback]:
-    """Return the frame's feedback; raises DecodeError. `max_bytes` None is for what a store has encoded itself."""
-    deepest = MAX_DEPTH + _ECHO_DEPTH
-    return [_feedback(item, where) for where, item in _items(frame, max_bytes, deepest)]
+def decode_feedbacks(frame: bytes) -> list[Feedback]:
+    """Return the frame's feedback; raises DecodeError."""
+    return [_feedback(item, where) for where, item in _items(frame, LIMITS[Channel.FEEDBACK])]
 
 
 def decode_status(frame: bytes) -> Status:
     """Return the one status that the frame holds; raises DecodeError."""
-    status = _reversals_in_utc(_in_utc(_convert(_parse(frame), Status, "$"), "$"))
-    for name in ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count"):
-        _check_at_least(0, getattr(status, name), f"$.{name}")
-    return status
+    status = _checked(_in_utc(_convert(_parse(frame, LIMITS[Channel.STATUS]), Status, "$"), "$"), "$")
+    for name in _COUNTS:
+        _check_number(0, getattr(status, name), f"$.{name}")
+    return _with_reversals_checked(status)
 
 
 def decode_blob_requests(frame: bytes) -> list[BlobRequest]:
     """Return the frame's requests for parts of blobs; raises DecodeError."""
-    return [_convert(item, BlobRequest, where) for where, item in _items(frame)]
+    return [_convert(item, BlobRequest, where) for where, item in _items(frame, LIMITS[Channel.BLOB_REQUEST])]
 
 
 def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
     """Return the frame's parts of blobs, each with an error or with data within its size; raises DecodeError."""
-    return [_blob_chunk(item, where) for where, item in _items(frame)]
+    return [_blob_chunk(item, where) for where, item in _items(frame, LIMITS[Channel.BLOB_CHUNK])]
 
 
-def _reversals_in_utc(status: Status) -> Status:
-    times = [
-        _utc(it.reverses_at, f"$.pending_reversals[{i}].reverses_at") for i, it in enumerate(status.pending_reversals)
-    ]
-    pending = tuple(replace(it, reverses_at=time) for it, time in zip(status.pending_reversals, times, strict=True))
-    return replace(status, pending_reversals=pending) if pending else status
+def _with_reversals_checked(status: Status) -> Status:
+    count = len(status.pending_reversals)
+    if count > MOST_REVERSALS:
+        raise DecodeError(f"There are {count} items at `$.pending_reversals`; at most {MOST_REVERSALS} are allowed.")
+    pending = []
+    for index, reversal in enumerate(status.pending_reversals):
+        where = f"$.pending_reversals[{index}]"
+        time = _utc(_checked(reversal, where).reverses_at, f"{where}.reverses_at")
+        pending.append(replace(reversal, reverses_at=time))
+    return replace(status, pending_reversals=tuple(pending)) if pending else status
 
 
 def _command(item: Any, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
     if isinstance(item, dict) and is_seed_form(item):
-        with_times = _in_utc(_read_seed_form(item, where, received_at, new_id), where)
+        command = _in_utc(_read_seed_form(item, where, received_at, new_id), where)
     else:
-        with_times = _in_utc(_own_form(item, where), where)
-    _check_name(with_times.id, f"{where}.id")
-    _check_name(with_times.type, f"{where}.type")
-    _check_timeout(with_times.timeout_s, f"{where}.timeout_s")
-    _check_sequence(with_times.sequence, where)
-    return with_times
+        command = _in_utc(_own_form(item, where), where)
+    _checked(command, where)
+    _checked(command.origin, f"{where}.origin")
+    _check_timeout(command.timeout_s, f"{where}.timeout_s")
+    _check_sequence(command.sequence, where)
+    return command
 
 
 def _own_form(item: Any, where: str) -> Command:
@@ -177,7 +229,7 @@ def _own_form(item: Any, where: str) -> Command:
 
 
 def _read_seed_form(item: JsonObject, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
-    _check_depth(item, MAX_DEPTH - _ECHO_DEPTH)
+    _check_depth(item, MAX_DEPTH - ECHO_DEPTH)
     try:
         return read_seed_form(item, received_at, new_id)
     except msgspec.ValidationError as error:
@@ -185,27 +237,31 @@ def _read_seed_form(item: JsonObject, where: str, received_at: datetime, new_id:
 
 
 def _feedback(item: Any, where: str) -> Feedback:
-    feedback = _in_utc(_convert(item, Feedback, where), where)
-    if feedback.command_id is not None:
-        _check_name(feedback.command_id, f"{where}.command_id")
+    feedback = _checked(_in_utc(_convert(item, Feedback, where), where), where)
+    if feedback.output is not None:
+        _checked(feedback.output, f"{where}.output")
     _check_sequence(feedback.sequence, where)
     if feedback.kind is FeedbackKind.RESULT and feedback.outcome is None:
         raise DecodeError(f"The result at `{where}` has no outcome.")
     if feedback.expected is not None:
-        _check_at_least(1, feedback.expected, f"{where}.expected")
+        _check_number(1, feedback.expected, f"{where}.expected")
     return feedback
 
 
 def _blob_chunk(item: Any, where: str) -> BlobChunk:
-    chunk = _convert(item, BlobChunk, where)
+    chunk = _checked(_convert(item, BlobChunk, where), where)
     fits = chunk.data is not None and chunk.size is not None and chunk.offset + len(chunk.data) <= chunk.size
     if not fits and chunk.error is None:
         raise DecodeError(f"The blobchunk at `{where}` has neither an error nor data that lies within its size.")
     return chunk
 
 
-def _with_command_id(message: _OfCommand, where: str) -> _OfCommand:
-    _check_name(message.command_id, f"{where}.command_id")
+def _checked(message: _Limited, where: str) -> _Limited:
+    """Return the message when its names, texts and lists keep to their limits."""
+    for name, check in _CHECKS[type(message)]:
+        value = getattr(message, name)
+        if value is not None:
+            check(value, where, name)
     return message
 
 
@@ -241,52 +297,90 @@ def _utc(moment: datetime, path: str) -> datetime:
         raise DecodeError(f"The time at `{path}` lies outside the years 1 to 9999 in UTC.") from error
 
 
-def _check_name(name: str, path: str) -> None:
-    if not (0 < len(name) <= MAX_ID_LENGTH and name.isprintable()):
-        raise DecodeError(f"The text at `{path}` must be 1 to {MAX_ID_LENGTH} printable characters.")
+def _check_name(value: str, where: str, name: str) -> None:
+    if not (0 < len(value) <= MAX_ID_LENGTH and value.isprintable()):
+        raise DecodeError(f"The text at `{where}.{name}` must be 1 to {MAX_ID_LENGTH} printable characters.")
+
+
+def _text_check(most: int) -> _Check:
+    def check(value: str, where: str, name: str) -> None:
+        if len(value) > most:
+            raise DecodeError(f"The text at `{where}.{name}` has {len(value)} characters; at most {most} are allowed.")
+
+    return check
+
+
+def _list_check(limits: ListLimits) -> _Check:
+    def check(value: Collection[Any], where: str, name: str) -> None:
+        if not value:
+            return
+        if len(value) > limits.items:
+            raise DecodeError(f"There are {len(value)} items at `{where}.{name}`; at most {limits.items} are allowed.")
+        if max(map(len, value)) > limits.characters:
+            raise DecodeError(
+                f"A text at `{where}.{name}` has more than the {limits.characters} characters that are allowed."
+            )
+
+    return check
 
 
 def _check_timeout(timeout_s: float | None, path: str) -> None:
-    if timeout_s is not None and not (timeout_s > 0 and math.isfinite(timeout_s)):
-        raise DecodeError(f"The number of seconds at `{path}` must be greater than 0.")
+    if timeout_s is not None and not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+        raise DecodeError(
+            f"The number of seconds at `{path}` must be greater than 0 and at most {LONGEST_TIMEOUT_S:g}."
+        )
 
 
 def _check_sequence(sequence: Sequence | None, where: str) -> None:
     if sequence is not None:
-        _check_at_least(0, sequence.epoch, f"{where}.sequence.epoch")
-        _check_at_least(1, sequence.number, f"{where}.sequence.number")
+        _check_number(0, sequence.epoch, f"{where}.sequence.epoch")
+        _check_number(1, sequence.number, f"{where}.sequence.number")
 
 
-def _check_at_least(least: int, number: int, path: str) -> None:
-    if number < least:
-        raise DecodeError(f"The number at `{path}` must be at least {least}.")
+def _check_number(least: int, number: int | None, path: str) -> None:
+    if number is not None and not least <= number <= LARGEST_NUMBER:
+        raise DecodeError(f"The number at `{path}` must be at least {least} and at most 2^53 - 1.")
 
 
-def _items(
-    frame: bytes, max_bytes: int | None = MAX_FRAME_BYTES, max_depth: int = MAX_DEPTH
-) -> Iterator[tuple[str, Any]]:
+def _checks(kind: type) -> tuple[tuple[str, _Check], ...]:
+    names = dict.fromkeys(NAMES.get(kind, ()), _check_name)
+    texts = {name: _text_check(most) for name, most in TEXTS.get(kind, {}).items()}
+    lists = {name: _list_check(most) for name, most in LISTS.get(kind, {}).items()}
+    return tuple({**names, **texts, **lists}.items())
+
+
+_CHECKS: Mapping[type, tuple[tuple[str, _Check], ...]] = MappingProxyType(
+    {kind: _checks(kind) for kind in (*CHANNEL_OF, Origin, Output, PendingReversal)}
+)
+
+_check_data = _list_check(LISTS[Feedback]["data"])
+
+
+def _items(frame: bytes, limits: FrameLimits) -> Iterator[tuple[str, Any]]:
     """Yield each message's path and JSON."""
-    value = _parse(frame, max_bytes, max_depth)
-    if isinstance(value, list):
-        yield from ((f"$[{index}]", item) for index, item in enumerate(value))
-    else:
+    value = _parse(frame, limits)
+    if not isinstance(value, list):
         yield "$", value
+    elif len(value) > limits.messages:
+        raise DecodeError(f"The frame has {len(value)} messages; at most {limits.messages} are allowed.")
+    else:
+        yield from ((f"$[{index}]", item) for index, item in enumerate(value))
 
 
-def _parse(frame: bytes, max_bytes: int | None = MAX_FRAME_BYTES, max_depth: int = MAX_DEPTH) -> Any:
-    if max_bytes is not None and len(frame) > max_bytes:
-        raise DecodeError(f"The frame has {len(frame)} bytes; at most {max_bytes} are allowed.")
+def _parse(frame: bytes, limits: FrameLimits) -> Any:
+    if len(frame) > limits.frame_bytes:
+        raise DecodeError(f"The frame has {len(frame)} bytes; at most {limits.frame_bytes} are allowed.")
     try:
         text = frame.decode("utf-8")
         value = _DECODER.decode(text)
         if "\\ud" in text or "\\uD" in text:
             _refuse_lone_surrogates(value)
     except RecursionError as error:
-        raise _too_deep(max_depth) from error
+        raise _too_deep(limits.depth) from error
     except ValueError as error:
         raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:_LONGEST_REASON]}.") from error
-    if text.count("{") + text.count("[") > max_depth:
-        _check_depth(value, max_depth)
+    if text.count("{") + text.count("[") > limits.depth:
+        _check_depth(value, limits.depth)
     return value
 
 

@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Annotated, Literal
 
 import msgspec
 
 from broker.contract.artifacts import Sha256
+from broker.contract.tar_headers import BoundedHeader
 from broker.contract.versions import InvalidVersion, Version
 from broker.errors import BrokerError
 
@@ -32,8 +34,8 @@ __all__ = [
     "PackageError",
     "PackagedFile",
     "compare",
-    "damage_named",
     "describe",
+    "opened_package",
     "parse_manifest",
     "read_head",
     "render_manifest",
@@ -107,7 +109,7 @@ def parse_manifest(content: bytes) -> Manifest:
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
         Version.parse(manifest.version)
-    except (msgspec.DecodeError, InvalidVersion) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidVersion) as error:
         raise PackageError(f"The package's manifest is wrong: {str(error).rstrip('.')}.") from error
     for path in manifest.files:
         if not _is_safe(path):
@@ -121,6 +123,13 @@ def parse_manifest(content: bytes) -> Manifest:
 def _is_safe(path: str) -> bool:
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
+
+
+@contextmanager
+def opened_package(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a package, nothing of which is believed yet; raises PackageError, also for what it turns out to be later."""
+    with _damage_named(path.name), tarfile.open(path, "r:gz", tarinfo=BoundedHeader) as archive:
+        yield archive
 
 
 def read_head(archive: tarfile.TarFile) -> Head:
@@ -161,7 +170,7 @@ def compare(manifest: Manifest, found: Mapping[str, PackagedFile]) -> None:
 
 
 @contextmanager
-def damage_named(name: str) -> Iterator[None]:
+def _damage_named(name: str) -> Iterator[None]:
     """Turn what is raised for a damaged archive into a PackageError."""
     try:
         yield

@@ -6,41 +6,52 @@
 import inspect
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from broker.contract.codec import MAX_ID_LENGTH
 from broker.contract.commands import COMMAND_TYPES
+from broker.contract.limits import (
+    CHANNEL_OF,
+    LARGEST_NUMBER,
+    LIMITS,
+    LISTS,
+    LONGEST_TIMEOUT_S,
+    MAX_ID_LENGTH,
+    MOST_REVERSALS,
+    NAMES,
+    TEXTS,
+    ListLimits,
+)
 from broker.contract.messages import Ack, BlobChunk, BlobRequest, Command, Control, Feedback, JsonObject, Status
 
 __all__ = ["json_schema", "main", "render"]
 
 _MESSAGES = (Command, Control, Ack, Feedback, Status, BlobRequest, BlobChunk)
 _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
-_AT_LEAST_0: JsonObject = {"minimum": 0}
+_COUNT: JsonObject = {"minimum": 0, "maximum": LARGEST_NUMBER}
+_FROM_1: JsonObject = {"minimum": 1, "maximum": LARGEST_NUMBER}
 _TIME: JsonObject = {"format": "date-time"}
 
-# What the codec checks and the dataclasses' types do not say.
-_LIMITS: dict[tuple[str, str], JsonObject] = {
-    ("Command", "id"): _NAME,
-    ("Command", "type"): _NAME,
+# What the codec checks beside the table of limits, and the dataclasses' types do not say.
+_CHECKED: dict[tuple[str, str], JsonObject] = {
     ("Command", "created_at"): _TIME,
     ("Command", "expires_at"): _TIME,
-    ("Command", "timeout_s"): {"exclusiveMinimum": 0},
-    ("Control", "command_id"): _NAME,
-    ("Ack", "command_id"): _NAME,
-    ("Feedback", "command_id"): _NAME,
+    ("Command", "timeout_s"): {"exclusiveMinimum": 0, "maximum": LONGEST_TIMEOUT_S},
     ("Feedback", "started_at"): _TIME,
     ("Feedback", "finished_at"): _TIME,
-    ("Feedback", "expected"): {"minimum": 1},
-    ("Sequence", "epoch"): _AT_LEAST_0,
-    ("Sequence", "number"): {"minimum": 1},
-    ("Status", "last_sequence"): _AT_LEAST_0,
-    ("Status", "queue_depth"): _AT_LEAST_0,
-    ("Status", "results_waiting"): _AT_LEAST_0,
-    ("Status", "pending_reversal_count"): _AT_LEAST_0,
+    ("Feedback", "expected"): _FROM_1,
+    ("Sequence", "epoch"): _COUNT,
+    ("Sequence", "number"): _FROM_1,
+    ("Status", "epoch"): _COUNT,
+    ("Status", "closed_epoch"): _COUNT,
+    ("Status", "last_sequence"): _COUNT,
+    ("Status", "queue_depth"): _COUNT,
+    ("Status", "results_waiting"): _COUNT,
+    ("Status", "pending_reversal_count"): _COUNT,
+    ("Status", "pending_reversals"): {"maxItems": MOST_REVERSALS},
     ("Status", "updated_at"): _TIME,
     ("PendingReversal", "reverses_at"): _TIME,
 }
@@ -49,7 +60,7 @@ _LIMITS: dict[tuple[str, str], JsonObject] = {
 def json_schema() -> JsonObject:
     """Return the JSON Schema (2020-12) of every message, frame and command's parameters, below `$defs`."""
     definitions = _definitions()
-    for (message, member), limits in _LIMITS.items():
+    for message, member, limits in _limits():
         definitions[message]["properties"][member].update(limits)
     for kind in COMMAND_TYPES.values():
         definitions[kind.parameters.__name__]["additionalProperties"] = False
@@ -90,12 +101,30 @@ def _definitions() -> dict[str, Any]:
     return definitions
 
 
+def _limits() -> Iterator[tuple[str, str, JsonObject]]:
+    """Yield message, member and what the schema says of it."""
+    yield from ((message, member, limits) for (message, member), limits in _CHECKED.items())
+    for kind, names in NAMES.items():
+        yield from ((kind.__name__, name, _NAME) for name in names)
+    for kind, texts in TEXTS.items():
+        yield from ((kind.__name__, name, {"maxLength": most}) for name, most in texts.items())
+    for kind, lists in LISTS.items():
+        yield from ((kind.__name__, name, _of_list(most)) for name, most in lists.items())
+
+
+def _of_list(most: ListLimits) -> JsonObject:
+    """Say the limits of an array of texts, or of an object's keys; each kind of keyword is void for the other type."""
+    texts = {"maxLength": most.characters}
+    return {"maxItems": most.items, "maxProperties": most.items, "propertyNames": texts, "items": texts}
+
+
 def _reference(kind: type) -> JsonObject:
     return {"$ref": f"#/$defs/{kind.__name__}"}
 
 
 def _frame(kind: type) -> JsonObject:
-    return {"oneOf": [_reference(kind), {"type": "array", "items": _reference(kind)}]}
+    most = LIMITS[CHANNEL_OF[kind]].messages
+    return {"oneOf": [_reference(kind), {"type": "array", "items": _reference(kind), "maxItems": most}]}
 
 
 def _parameters_of(command_type: str, shape: type) -> JsonObject:

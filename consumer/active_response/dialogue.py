@@ -59,7 +59,7 @@ def read_keys(line: bytes) -> tuple[str, ...]:
     """Return the keys that a script names in its `check_keys`; raise ActiveResponseError for any other line."""
     try:
         keys = msgspec.json.decode(line, type=_CheckKeys).parameters.keys
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         said = line[:_SHOWN].decode(errors="replace")
         raise ActiveResponseError(f"it answered {said!r}, which is no check_keys message.") from error
     if not all(key.isprintable() for key in keys):

@@ -18,6 +18,8 @@ from consumer.errors import EnrolmentError
 
 __all__ = ["fingerprint_of_pem", "granted_by"]
 
+_NO_CERTIFICATE = "The enrolment server answered with what is no certificate in PEM."
+
 
 def granted_by(answer: Enrolled, server: str, agent: str, key: Ed25519PrivateKey, now: datetime, token: str) -> Granted:
     """Return the grant of this answer; raise EnrolmentError when it is not one for this agent and its key.
@@ -25,8 +27,7 @@ def granted_by(answer: Enrolled, server: str, agent: str, key: Ed25519PrivateKey
     `token` is the hash of the token's secret.
     """
     certificate, ca = _read(answer.certificate), _read(answer.ca)
-    names = [attribute.value for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    if answer.agent != agent or names != [agent] or certificate.public_key() != key.public_key():
+    if answer.agent != agent or _holder(certificate) != ([agent], key.public_key()):
         raise EnrolmentError(f"The enrolment server answered with a certificate that is not for {agent} and its key.")
     if certificate.not_valid_after_utc <= now:
         raise EnrolmentError("The enrolment server answered with a certificate that has ended; look at both clocks.")
@@ -53,10 +54,19 @@ def fingerprint_of_pem(certificate: str) -> str:
     return fingerprint_of(_read(certificate).public_bytes(Encoding.DER))
 
 
+def _holder(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
+    """Return the common names and the key; both are parsed only when they are asked for."""
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return [name.value for name in names], certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise EnrolmentError(_NO_CERTIFICATE) from error
+
+
 def _check_issuer(certificate: x509.Certificate, ca: x509.Certificate) -> None:
     try:
         certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise EnrolmentError("The enrolment server answered with a certificate of another authority.") from error
 
 
@@ -71,5 +81,5 @@ def _check_broker(answer: Enrolled) -> None:
 def _read(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError("The enrolment server answered with what is no certificate in PEM.") from error
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise EnrolmentError(_NO_CERTIFICATE) from error

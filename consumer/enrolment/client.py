@@ -115,7 +115,7 @@ class EnrolmentClient:
             if status == httpx.codes.OK:
                 return msgspec.json.decode(content, type=kind)
             refusal = msgspec.json.decode(content, type=Refusal)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if status >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise EnrolmentError(f"{self._name} cannot answer now ({status}); try again later.") from error
             raise EnrolmentError(

@@ -1,7 +1,6 @@
 """Opening a package on the agent: nothing of it is believed before the signature, nothing unpacked stays unchecked."""
 
 import shutil
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from broker.contract.package import (
     PackagedFile,
     PackageError,
     compare,
-    damage_named,
     describe,
+    opened_package,
     parse_manifest,
     read_head,
     this_platform,
@@ -33,7 +32,7 @@ _SPARE_BYTES = 4 << 20
 def open_package(package: Path, keys: Iterable[str]) -> Manifest:
     """Return the manifest of a package that one of the keys has signed; raises UpgradeError."""
     try:
-        with damage_named("The package"), tarfile.open(package, "r:gz") as archive:
+        with opened_package(package) as archive:
             head = read_head(archive)
         verify(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
         return parse_manifest(head.manifest)

@@ -18,6 +18,7 @@ from broker.contract.codec import (
     decode_feedbacks,
     decode_status,
 )
+from broker.contract.limits import LIMITS, LISTS, MOST_REVERSALS, TEXTS, FrameLimits
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -50,3 +51,20 @@ def test_each_kind_of_message_has_an_example() -> None:
     kinds = [json.loads(text).get("kind") for text in EXAMPLES]
     assert len(EXAMPLES) == 11
     assert {"accepted", "progress", "gap", "result"} <= set(kinds)
+
+
+def test_the_table_of_frames_is_that_of_the_codec() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \| (\d+) \|$", DOCUMENT, re.MULTILINE)
+    said = {name: FrameLimits(*map(int, numbers)) for name, *numbers in rows}
+    assert said == {str(channel): limits for channel, limits in LIMITS.items()}
+
+
+def test_the_limits_of_texts_and_lists_are_those_of_the_codec() -> None:
+    table = DOCUMENT.partition("| message | texts |")[2].partition("\n\n")[0]
+    for texts in TEXTS.values():
+        for name, most in texts.items():
+            assert re.search(rf"{name}`(, `[a-z.]+`)? {most}\b", table), name
+    for lists in LISTS.values():
+        for name, most in lists.items():
+            assert f"`{name}` {most.items}, {most.characters}" in table, name
+    assert f"`pending_reversals` {MOST_REVERSALS}," in table

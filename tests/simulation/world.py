@@ -12,6 +12,7 @@ from broker.contract.codec import encode
 from broker.contract.messages import Command, Origin, Sequence
 from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
+from broker.intake import Intake
 from broker.ledger import CommandState, Ledger, LedgerRow
 from broker.server import Server
 from broker.signer import Signer
@@ -108,7 +109,8 @@ class World:
 
     def connect_server(self) -> None:
         self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
-        self.server = Server(self.ledger, self._server_connection, TOPICS, self._signer)
+        self.server = Server(self.ledger, self._server_connection, TOPICS, self._signer, self.clock.monotonic)
+        self._intake = Intake(self._server_connection, TOPICS, self.clock.monotonic)
         self.server.connected()
 
     def start_agent(self) -> None:
@@ -157,9 +159,10 @@ class World:
             self.ledger.request_cancel(self.sent[which % len(self.sent)].id)
 
     def step_server(self) -> None:
-        taken = self._server_connection.drain()
-        self.server.receive(taken)
-        self._server_connection.acknowledge(taken)
+        self._intake.fetch(0.0)
+        while self._intake.waiting:
+            self.server.receive(self._intake.turn())
+            self._intake.settle()
         self.server.step()
         for row in self.ledger.commands():
             if row.result is not None:

@@ -150,6 +150,19 @@ def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: L
     assert [stray["command_id"] for stray in ledger.stray_results()] == [command.id, "never-sent"]
 
 
+def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, clock: TurnedClock) -> None:
+    honest = add(ledger)
+    ledger.record_feedback("web-02", [replace(result(honest), command_id="from-web-02")])
+    for round_ in range(5):
+        invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
+        clock.turn(1.0)
+        assert len(ledger.record_feedback("web-01", invented)) == 150
+    kept = [stray["command_id"] for stray in ledger.stray_results()]
+    assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
+    ledger.record_feedback("web-01", [result(honest)])
+    assert ledger.get(honest.id).state is CommandState.COMPLETED
+
+
 def test_a_gap_is_closed_from_the_number_asked_for(ledger: Ledger) -> None:
     sent = [add(ledger) for _ in range(4)]
     take(ledger)

@@ -249,3 +249,14 @@ def test_a_manifest_that_cannot_be_used_is_refused(release: Path, old: bytes, ne
     assert parse_manifest(content) == manifest_of(release)
     with pytest.raises(PackageError, match=says):
         parse_manifest(content.replace(old, new, 1))
+
+
+def test_a_header_that_would_fill_the_memory_is_refused_before_the_signature_is_looked_at(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("bomb")
+    header.type, header.size = tarfile.XHDTYPE, 4 << 30
+    package = tmp_path / "package.tar.gz"
+    package.write_bytes(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(10_000)))
+    with pytest.raises(PackageError, match="claims 4294967296 bytes"):
+        verify_package(package, [])
+    with pytest.raises(UpgradeError, match="claims 4294967296 bytes"):
+        open_package(package, [])

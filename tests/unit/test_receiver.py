@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.contract.messages import Feedback, Sequence
 from broker.contract.states import ErrorCode, FeedbackKind, State
@@ -144,6 +145,13 @@ def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
     assert ids(store) == ["a", "b"]
     assert len(receipt.refused) == 3
     assert "300000 bytes" in receipt.refused[2]
+
+
+def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandStore) -> None:
+    with capture_logs() as logs:
+        receipt = receiver(store).receive([delivery(b"\xff")] * 500)
+    assert [entry["event"] for entry in logs] == ["message_refused"]
+    assert len(receipt.refused) == 500
 
 
 def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:

@@ -11,6 +11,14 @@ from consumer.handlers.base import Result
 from consumer.reports import Reports
 from tests.makers import NOW, command
 
+
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth - 1):
+        value = {"in": value}
+    return value
+
+
 REPORTS = Reports("web-01", "i1", "g1")
 
 
@@ -31,7 +39,7 @@ def test_the_digest_tells_results_apart() -> None:
     ("echoed", "output", "data", "left_out"),
     [
         (1000, 1000, 1000, []),
-        (200_000, 100_000, 1000, ["command"]),
+        (262_000, 1000, 1000, ["command"]),
         (200_000, 300_000, 1000, ["command", "output"]),
         (200_000, 300_000, 300_000, ["command", "output", "data"]),
     ],
@@ -40,12 +48,26 @@ def test_a_result_too_long_for_a_frame_sheds_parts_and_says_so(
     echoed: int, output: int, data: int, left_out: list[str]
 ) -> None:
     long = replace(command("a"), parameters={"text": "x" * echoed})
-    said = REPORTS.result(long, Result("Done.", {"d": "x" * data}, output=Output("x" * output)), NOW)
+    said = REPORTS.result(long, Result("Done.", {"d": "x" * data}, output=Output("\x01" * output)), NOW)
     frame = encode([said])
     assert len(frame) <= MAX_FRAME_BYTES
     assert decode_feedbacks(frame) == [said]
     assert [part for part in ("command", "output", "data") if getattr(said, part) is None] == left_out
     assert [note.split()[0] for note in said.notes] == left_out
+
+
+def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
+    said = REPORTS.result(command("a"), Result("x" * 5000, output=Output("o" * 70_000, "e")), NOW)
+    assert said.message == "x" * 4095 + "…"
+    assert said.output == Output("o" * 65_535 + "…", "e", truncated=True)
+    assert decode_feedbacks(encode([said])) == [said]
+
+
+@pytest.mark.parametrize("data", [{"k" * 1025: 1}, {str(key): 0 for key in range(1025)}, nested(40)])
+def test_data_that_the_server_would_refuse_is_left_out(data: dict[str, object]) -> None:
+    said = REPORTS.result(command("a"), Result("Done.", data), NOW)
+    assert (said.data, said.notes[-1].split()[0]) == (None, "data")
+    assert decode_feedbacks(encode([said])) == [said]
 
 
 def test_an_error_has_a_code() -> None:

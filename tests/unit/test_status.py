@@ -1,7 +1,13 @@
 """When the status is published."""
 
+from dataclasses import replace
+
 import pytest
 
+from broker.contract.codec import decode_status, status_frame
+from broker.contract.limits import LIMITS
+from broker.contract.messages import PendingReversal
+from broker.contract.topics import Channel
 from consumer.agent import SystemClock
 from consumer.config import AgentConfig
 from consumer.services import NoService
@@ -57,3 +63,20 @@ def test_after_a_new_connection_it_is_published_at_once(board: StatusBoard) -> N
     board.take_due(None)
     board.publish_again()
     assert board.take_due(None) is not None
+
+
+def test_whatever_an_agent_has_to_say_its_status_is_taken(board: StatusBoard) -> None:
+    board.last_error = "e" * 10_000
+    reversal = PendingReversal("block", tuple("\N{SNOWMAN}" * 120 for _ in range(8)), "c1", "waiting", NOW)
+    full = replace(
+        board.current(None),
+        supported_types=tuple(f"{number:03}" + "t" * 200 for number in range(300)),
+        pending_reversals=(reversal,) * 50,
+        pending_reversal_count=50,
+    )
+    frame = status_frame(full)
+    assert len(frame) <= LIMITS[Channel.STATUS].frame_bytes
+    status = decode_status(frame)
+    assert (status.last_error, status.pending_reversal_count) == ("e" * 2047 + "…", 50)
+    assert 0 < len(status.pending_reversals) < 50
+    assert len(status.supported_types) == 256

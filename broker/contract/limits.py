@@ -1,0 +1,153 @@
+"""How much a message may be, on each channel: the one table that the codec enforces on the way in.
+
+What we send ourselves keeps to it: `fitted` cuts texts and lists that were not made to fit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from broker.contract.messages import (
+    Ack,
+    BlobChunk,
+    BlobRequest,
+    Command,
+    Control,
+    Feedback,
+    Origin,
+    Output,
+    PendingReversal,
+    Status,
+)
+from broker.contract.topics import Channel
+
+__all__ = [
+    "CHANNEL_OF",
+    "ECHO_DEPTH",
+    "LARGEST_NUMBER",
+    "LIMITS",
+    "LISTS",
+    "LONGEST_TIMEOUT_S",
+    "MAX_DEPTH",
+    "MAX_FRAME_BYTES",
+    "MAX_ID_LENGTH",
+    "MOST_REVERSALS",
+    "NAMES",
+    "TEXTS",
+    "FrameLimits",
+    "ListLimits",
+    "fitted",
+]
+
+MAX_FRAME_BYTES = 262144
+MAX_DEPTH = 32
+MAX_ID_LENGTH = 128
+MOST_REVERSALS = 50  # in one status
+LARGEST_NUMBER = 2**53 - 1  # what every JSON reader holds exactly (RFC 8259 section 6)
+LONGEST_TIMEOUT_S = 7 * 86400.0  # selectors and threads take no wait of some weeks
+ECHO_DEPTH = 2  # what a feedback and its frame add to the command that it echoes
+_CUT = "…"
+
+_M = TypeVar("_M", Feedback, Output, Status, PendingReversal)
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """The most that a frame may have: bytes, messages in an array, and levels of objects and arrays."""
+
+    frame_bytes: int
+    messages: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class ListLimits:
+    """The most that a list of texts, or of an object's keys, may have: items, and characters in each."""
+
+    items: int
+    characters: int
+
+
+LIMITS: Mapping[Channel, FrameLimits] = MappingProxyType(
+    {
+        Channel.COMMAND: FrameLimits(MAX_FRAME_BYTES, 500, MAX_DEPTH),
+        Channel.CONTROL: FrameLimits(1 << 16, 500, 4),
+        Channel.ACK: FrameLimits(1 << 16, 500, 4),
+        Channel.FEEDBACK: FrameLimits(MAX_FRAME_BYTES, 500, MAX_DEPTH + ECHO_DEPTH),
+        Channel.STATUS: FrameLimits(1 << 16, 1, 8),
+        Channel.BLOB_REQUEST: FrameLimits(1 << 12, 8, 4),
+        Channel.BLOB_CHUNK: FrameLimits(3 << 16, 8, 4),
+    }
+)
+
+CHANNEL_OF: Mapping[type, Channel] = MappingProxyType(
+    {
+        Command: Channel.COMMAND,
+        Control: Channel.CONTROL,
+        Ack: Channel.ACK,
+        Feedback: Channel.FEEDBACK,
+        Status: Channel.STATUS,
+        BlobRequest: Channel.BLOB_REQUEST,
+        BlobChunk: Channel.BLOB_CHUNK,
+    }
+)
+
+# Members that are 1 to MAX_ID_LENGTH printable characters, where they are there.
+NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
+    {
+        Command: ("id", "type"),
+        Control: ("command_id",),
+        Ack: ("command_id", "digest"),
+        Feedback: ("agent", "store_generation", "incarnation", "command_id", "digest"),
+        Status: ("agent", "version", "incarnation", "boot_id", "store_generation", "running_command"),
+        PendingReversal: ("script", "command_id"),
+    }
+)
+
+# The most characters of the members that are other texts.
+TEXTS: Mapping[type, Mapping[str, int]] = MappingProxyType(
+    {
+        Origin: {"name": 256, "module": 256},
+        Feedback: {"status": 32, "message": 4096},
+        Output: {"stdout": 1 << 16, "stderr": 1 << 16},
+        Status: {"last_error": 2048},
+        BlobChunk: {"error": 1024},
+    }
+)
+
+# Lists of texts; an object counts by its keys.
+LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
+    {
+        Command: {"parameters": ListLimits(256, 256), "notes": ListLimits(100, 1024)},
+        Feedback: {"data": ListLimits(1024, 1024), "notes": ListLimits(128, 1024)},
+        Status: {
+            "supported_types": ListLimits(256, MAX_ID_LENGTH),
+            "groups": ListLimits(64, 63),
+            "service": ListLimits(16, MAX_ID_LENGTH),
+        },
+        PendingReversal: {"keys": ListLimits(8, 120)},
+    }
+)
+
+
+def fitted(message: _M) -> _M:
+    """Return the message with its texts and lists of texts cut to what the codec takes; the same one if they fit."""
+    texts = {name: _cut(getattr(message, name), most) for name, most in TEXTS.get(type(message), {}).items()}
+    lists = {name: _cut_list(getattr(message, name), most) for name, most in LISTS.get(type(message), {}).items()}
+    changes: dict[str, Any] = {
+        name: value for name, value in (texts | lists).items() if value is not getattr(message, name)
+    }
+    return replace(message, **changes) if changes else message
+
+
+def _cut(text: str | None, most: int) -> str | None:
+    return text if text is None or len(text) <= most else text[: most - len(_CUT)] + _CUT
+
+
+def _cut_list(texts: Any, most: ListLimits) -> Any:
+    if not isinstance(texts, tuple) or (
+        len(texts) <= most.items and max(map(len, texts), default=0) <= most.characters
+    ):
+        return texts
+    return tuple(_cut(text, most.characters) for text in texts[: most.items])

@@ -1,0 +1,69 @@
+"""Fuzzes every target, or those named, each in a process of its own; says what it did, and keeps what it found.
+
+Guided by coverage where atheris is installed (`make fuzz` installs it), else by chance. A finding is a file in
+tests/fuzz/findings, which the tests run from then on.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fuzz.targets import TARGETS
+
+FINDINGS = Path(__file__).parent / "findings"
+_WORK = Path("build") / "fuzz"
+_LONGEST_INPUT = 1 << 16
+_MOST_MEGABYTES = 1024
+_LONGEST_RUN_S = 20
+
+
+def _argv(name: str, seconds: int) -> list[str]:
+    if importlib.util.find_spec("atheris") is None:
+        return [sys.executable, "-m", "tests.fuzz.by_chance", name, str(seconds), str(FINDINGS / name)]
+    corpus, found = _WORK / name, FINDINGS / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    found.mkdir(parents=True, exist_ok=True)
+    for seed in TARGETS[name].seeds():
+        (corpus / hashlib.sha256(seed).hexdigest()).write_bytes(seed)
+    options = {
+        "max_total_time": seconds,
+        "max_len": _LONGEST_INPUT,
+        "rss_limit_mb": _MOST_MEGABYTES,
+        "timeout": _LONGEST_RUN_S,
+        "artifact_prefix": f"{found}/",
+        "print_final_stats": 1,
+        "verbosity": 0,
+    }
+    words = [f"-{option}={value}" for option, value in options.items()]
+    return [sys.executable, "-m", "tests.fuzz.by_coverage", name, *words, str(corpus)]
+
+
+def _fuzz(name: str, seconds: int) -> bool:
+    log = _WORK / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        done = subprocess.run(_argv(name, seconds), stdout=output, stderr=output)
+    said = log.read_text(encoding="utf-8", errors="replace")
+    runs = re.findall(r"number_of_executed_units: (\d+)", said) or ["no"]
+    verdict = "good" if done.returncode == 0 else f"FOUND SOMETHING: see {log} and {FINDINGS / name}"
+    print(f"{name:18} {runs[-1]:>9} executions  {verdict}", flush=True)
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Return 0 if nothing was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
+    parser.add_argument("names", nargs="*", default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
+    asked = parser.parse_args()
+    each = max(1, asked.seconds // len(asked.names))
+    good = [_fuzz(name, each) for name in asked.names]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,432 @@
+"""What is fuzzed. A target takes any bytes and returns: what it raises, or asserts in vain, is a finding.
+
+To add one, write a function that takes bytes, lets the one declared error pass, and put `@target(seeds)` above it.
+"""
+
+import asyncio
+import atexit
+import base64
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+from structlog.testing import capture_logs
+
+from broker.ca import CertificateAuthority, create_authority
+from broker.contract.codec import (
+    DecodeError,
+    Message,
+    decode_acks,
+    decode_blob_chunks,
+    decode_blob_requests,
+    decode_commands,
+    decode_controls,
+    decode_feedbacks,
+    decode_status,
+    encode,
+    frames,
+    status_frame,
+)
+from broker.contract.enrolment import ENROL_PATH, RENEW_PATH, Enrolled, Refusal
+from broker.contract.limits import CHANNEL_OF, LIMITS
+from broker.contract.messages import Command, Origin
+from broker.contract.minisign import PublicKey, SignatureError, verify
+from broker.contract.package import PackageError, parse_manifest
+from broker.contract.seed_forms import is_seed_form, read_seed_form
+from broker.contract.tokens import EnrolmentToken, InvalidToken
+from broker.contract.topics import Topics
+from broker.enrolment import EnrolmentService, Terms
+from broker.enrolment_app import enrolment_app
+from broker.enrolments import Enrolments
+from broker.ledger import Ledger
+from broker.ledger_tables import METADATA
+from broker.mqtt import Delivery
+from broker.package_builder import verify_package
+from broker.server import Server
+from broker.views import agents_table, command_panel, commands_table
+from consumer.active_response.dialogue import read_keys
+from consumer.archives import Limits, is_archive, unpack
+from consumer.enrolment.answers import granted_by
+from consumer.enrolment.client import EnrolmentClient
+from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
+from consumer.handlers.base import Result
+from consumer.receiver import CommandReceiver
+from consumer.reports import Reports
+from consumer.upgrade.packages import open_package, unpack_package
+from tests.enrolling import EnrollingAgent
+from tests.fakes.clock import TurnedClock
+from tests.fakes.memory_store import MemoryCommandStore
+from tests.fuzz import seeds
+
+__all__ = ["TARGETS", "Target"]
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+_PART = b"\x00"  # parts the messages of an input for an intake; it stands in no JSON
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function to be fuzzed, the input to begin from, and how many inputs a short run tries."""
+
+    name: str
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Sequence[bytes]]
+    tries: int
+
+
+TARGETS: dict[str, Target] = {}
+
+
+def target(
+    first: Callable[[], Sequence[bytes]], *, tries: int = 1500
+) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
+    """Make a function a target."""
+
+    def register(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def run_quietly(data: bytes) -> None:
+            with capture_logs(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                run(data)
+
+        name = run.__name__.replace("_", "-")
+        TARGETS[name] = Target(name, run_quietly, first, tries)
+        return run
+
+    return register
+
+
+# -- the codec
+
+
+def _commands(frame: bytes, max_bytes: int | None = None) -> list[Command]:
+    return decode_commands(frame, received_at=NOW, new_id=lambda: "new-id", max_bytes=max_bytes)
+
+
+def _round_trip(data: bytes, decode: Callable[[bytes], Sequence[Message]]) -> None:
+    """What is read, and written again, is read as the same, unless it has outgrown the frame by being written."""
+    with contextlib.suppress(DecodeError):
+        messages = decode(data)
+        frame = encode(messages)
+        if messages and len(frame) > LIMITS[CHANNEL_OF[type(messages[0])]].frame_bytes:
+            return
+        assert decode(frame) == messages
+        assert [message for part in frames(messages) for message in decode(part)] == list(messages)
+
+
+@target(lambda: [*seeds.frames("command"), *seeds.frames("seed")])
+def commands(data: bytes) -> None:
+    _round_trip(data, _commands)
+
+
+@target(lambda: seeds.frames("control"))
+def controls(data: bytes) -> None:
+    _round_trip(data, decode_controls)
+
+
+@target(lambda: seeds.frames("ack"))
+def acks(data: bytes) -> None:
+    _round_trip(data, decode_acks)
+
+
+@target(lambda: seeds.frames("feedback"))
+def feedbacks(data: bytes) -> None:
+    _round_trip(data, decode_feedbacks)
+
+
+@target(lambda: seeds.frames("status"))
+def status(data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        said = decode_status(data)
+        assert decode_status(status_frame(said)).agent == said.agent
+        if len(encode([said])) <= len(data):
+            assert decode_status(encode([said])) == said
+
+
+@target(lambda: seeds.frames("blob-request"))
+def blob_requests(data: bytes) -> None:
+    _round_trip(data, decode_blob_requests)
+
+
+@target(lambda: seeds.frames("blob-chunk"))
+def blob_chunks(data: bytes) -> None:
+    _round_trip(data, decode_blob_chunks)
+
+
+@target(lambda: seeds.frames("seed"))
+def seed_forms(data: bytes) -> None:
+    try:
+        item = json.loads(data)
+        json.dumps(item, ensure_ascii=False).encode()  # the codec lets no lone surrogate through
+    except (ValueError, RecursionError):
+        return
+    if isinstance(item, dict) and is_seed_form(item):
+        with contextlib.suppress(msgspec.ValidationError):
+            assert read_seed_form(item, NOW, lambda: "new-id").original == item
+
+
+# -- both intakes
+
+
+class _Wire:
+    """Takes what is published, and keeps it."""
+
+    def __init__(self) -> None:
+        self.backlog = 0
+        self.sent: list[tuple[str, bytes]] = []
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        self.sent.append((topic, payload))
+        return True
+
+
+def _intake_seeds() -> list[bytes]:
+    marked = [(b"f", "feedback"), (b"s", "status"), (b"b", "blob-request")]
+    said = [[mark + frame for frame in seeds.frames(prefix)] for mark, prefix in marked]
+    return [*(one for several in said for one in several), *(_PART.join(several) for several in said)]
+
+
+class _FilledLedger:
+    """One ledger with two commands of an agent, which are all that is in it after each `begin_anew`."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger("sqlite://", now=lambda: NOW)
+        atexit.register(self.ledger.close)
+        for number in range(2):
+            self.ledger.add_command("web-01", "restart-agent", {"number": number}, Origin("me", "test"))
+        with self.ledger._transaction() as connection:
+            found = [(table, connection.execute(table.select()).mappings().all()) for table in METADATA.sorted_tables]
+        self._rows = [(table, [dict(row) for row in rows]) for table, rows in found]
+
+    def begin_anew(self) -> Ledger:
+        with self.ledger._transaction() as connection:
+            for table, _ in reversed(self._rows):
+                connection.execute(table.delete())
+            for table, rows in self._rows:
+                if rows:
+                    connection.execute(table.insert(), rows)
+        return self.ledger
+
+
+_filled_ledger = cache(_FilledLedger)
+
+
+@target(_intake_seeds, tries=80)
+def server_intake(data: bytes) -> None:
+    channels = {b"f": "feedback", b"s": "status", b"b": "blob-request"}
+    ledger, wire = _filled_ledger().begin_anew(), _Wire()
+    server = Server(ledger, wire, Topics(), TurnedClock().monotonic)
+    server.step()
+    for mid, part in enumerate(data.split(_PART), start=1):
+        topic = f"acm/web-01/{channels.get(part[:1], 'feedback')}"
+        server.receive([Delivery(topic, part[1:], False, False, mid, 1)])
+    server.connected()
+    server.step()
+    _check_what_the_server_said(wire)
+    _check_what_is_shown(ledger)
+
+
+def _check_what_the_server_said(wire: _Wire) -> None:
+    decoders: dict[str, Callable[[bytes], Any]] = {
+        "command": _commands,
+        "control": decode_controls,
+        "ack": decode_acks,
+        "blob-chunk": decode_blob_chunks,
+    }
+    for topic, payload in wire.sent:
+        decoders[topic.rpartition("/")[2]](payload)
+
+
+def _check_what_is_shown(ledger: Ledger) -> None:
+    agents = [row for row in ledger.agents() if row.status]
+    completed = [row for row in ledger.commands() if row.result]
+    if agents or completed:
+        with Path(os.devnull).open("w") as nowhere:
+            console = Console(file=nowhere, width=200, record=True)
+            console.print(agents_table(agents), commands_table(completed), *map(command_panel, completed))
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(console.export_text())
+
+
+@target(lambda: [*seeds.frames("command"), *seeds.frames("seed")], tries=200)
+def agent_intake(data: bytes) -> None:
+    store, clock = MemoryCommandStore(), TurnedClock()
+    reports = Reports("web-01", "i1", store.store_generation)
+    receiver = CommandReceiver(store, reports, clock, accept_unsigned=True)
+    said = []
+    for mid, part in enumerate(data.split(_PART), start=1):
+        said += receiver.receive([Delivery("acm/web-01/command", part, False, False, mid, 1)]).feedback
+    for stored in store.all_commands():
+        said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
+    for frame in frames(said):
+        decode_feedbacks(frame)
+
+
+# -- files
+
+
+def _new_directory() -> Path:
+    return Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[Path]:
+    directory = _new_directory()
+    try:
+        (directory / "file").write_bytes(data)
+        (directory / "into").mkdir()
+        yield directory / "file"
+    finally:
+        shutil.rmtree(directory)
+
+
+@target(seeds.archives, tries=300)
+def archives(data: bytes) -> None:
+    limits = Limits(members=20, bytes=1 << 16)
+    with _file(data) as file:
+        into = file.with_name("into")
+        is_archive(file)
+        with contextlib.suppress(ArchiveError):
+            made = unpack(file, into, limits)
+            assert sorted(made) == sorted(path for path in into.rglob("*") if path.is_file())
+        found = list(into.rglob("*"))
+        assert not any(path.is_symlink() for path in found)
+        assert sum(path.stat().st_size for path in found if path.is_file()) <= limits.bytes
+        assert sorted(path.name for path in file.parent.iterdir()) == ["file", "into"]
+
+
+@target(seeds.packages, tries=150)
+def packages(data: bytes) -> None:
+    with _file(data) as file:
+        with contextlib.suppress(PackageError, SignatureError):
+            verify_package(file, [PublicKey.parse(seeds.PUBLIC_KEY)])
+        with contextlib.suppress(UpgradeError, ArchiveError):
+            unpack_package(file, open_package(file, [seeds.PUBLIC_KEY]), file.with_name("into") / "release")
+        assert sorted(path.name for path in file.parent.iterdir()) == ["file", "into"]
+
+
+@target(lambda: [seeds.manifest(), seeds.DEEP])
+def manifests(data: bytes) -> None:
+    with contextlib.suppress(PackageError):
+        parse_manifest(data)
+
+
+@target(lambda: [seeds.signature(b"message"), seeds.PUBLIC_KEY.encode()])
+def minisign(data: bytes) -> None:
+    text = data.decode(errors="replace")
+    with contextlib.suppress(SignatureError):
+        verify(b"message", text, [PublicKey.parse(seeds.PUBLIC_KEY)])
+    with contextlib.suppress(SignatureError):
+        verify(b"message", seeds.signature(b"message").decode(), [PublicKey.parse(text)])
+
+
+# -- other dialogues
+
+
+def _keys_line(*keys: str) -> bytes:
+    said = {"version": 1, "origin": {"name": "block", "module": "active-response"}, "command": "check_keys"}
+    return json.dumps({**said, "parameters": {"keys": keys}}).encode() + b"\n"
+
+
+@target(lambda: [_keys_line("203.0.113.7"), _keys_line("a", "b"), seeds.DEEP])
+def dialogue(data: bytes) -> None:
+    with contextlib.suppress(ActiveResponseError):
+        assert all(key and key.isprintable() for key in read_keys(data))
+
+
+@target(lambda: [f"acm1.{'a' * 43}.{'0' * 64}".encode()])
+def tokens(data: bytes) -> None:
+    with contextlib.suppress(InvalidToken):
+        text = data.decode(errors="replace")
+        assert EnrolmentToken.parse(text).text == text.strip()
+
+
+class _EnrolmentServer:
+    """The HTTP application over an authority and a ledger of its own."""
+
+    def __init__(self) -> None:
+        directory = _new_directory()
+        atexit.register(shutil.rmtree, directory)
+        clock = TurnedClock()
+        create_authority(directory / "ca", "test", clock.now())
+        authority = CertificateAuthority(directory / "ca", now=clock.now)
+        self._enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
+        atexit.register(self._enrolments.close)
+        service = EnrolmentService(authority, self._enrolments, Terms("mqtts://broker", "acm", timedelta(days=30)))
+        self._app = enrolment_app(service)
+        self.agent = EnrollingAgent("web-01")
+        token = EnrolmentToken(secrets.token_urlsafe(32), authority.fingerprint)
+        self._enrolments.add_token("web-01", token, timedelta(hours=1))
+        self.enrol = self.agent.enrol(token.text)
+        self.granted = service.enrol(self.enrol)
+        self.renew = self.agent.renew(self.granted.certificate, self.agent.key)
+
+    def ask(self, path: str, body: bytes) -> int:
+        """Return the status of the answer; raises what the application raises."""
+        said: list[Any] = []
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "client": None}
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        asyncio.run(self._app(scope, receive, send))
+        return int(said[0]["status"])
+
+
+@cache
+def _enrolment_server() -> _EnrolmentServer:
+    return _EnrolmentServer()
+
+
+def _bodies() -> list[bytes]:
+    server = _enrolment_server()
+    strange = {
+        "csr": _of_another_version(server.enrol.csr),
+        "certificate": _of_another_version(server.renew.certificate),
+    }
+    asked = [asdict(server.enrol), asdict(server.renew), {**asdict(server.enrol), "csr": strange["csr"]}]
+    return [json.dumps(members).encode() for members in (*asked, {**asdict(server.renew), **strange})]
+
+
+def _of_another_version(pem: str) -> str:
+    """Return a certificate or a request with a version that there is not; it stands in its first integer."""
+    first, *lines, last = pem.strip().splitlines()
+    head, integer, rest = base64.b64decode("".join(lines)).partition(b"\x02\x01")
+    return "\n".join([first, base64.b64encode(head + integer + b"\x12" + rest[1:]).decode(), last, ""])
+
+
+@target(_bodies, tries=60)
+def enrolment_bodies(data: bytes) -> None:
+    for path in (ENROL_PATH, RENEW_PATH):
+        assert _enrolment_server().ask(path, data) in (200, 400, 403, 409, 413)
+
+
+class _Unhurried:
+    """What the client of an enrolment server needs beside the answer."""
+
+    client = EnrolmentClient("https://server", TurnedClock(), 1e9, threading.Event())
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+@target(seeds.enrolment_answers, tries=600)
+def enrolment_answers(data: bytes) -> None:
+    with contextlib.suppress(EnrolmentError):
+        answer = _Unhurried.client._answer(200, data, Enrolled)
+        granted_by(answer, "https://server", "web-01", _Unhurried.key, TurnedClock().now(), "hash")
+    with contextlib.suppress(EnrolmentError):
+        _Unhurried.client._answer(403, data, Refusal)
