@@ -47,6 +47,7 @@ MAX_ENROLMENTS = 8
 # A frame of messages this long still fits, with its scope, in base64 and with its signatures, into a frame.
 MAX_SIGNED_FRAME_BYTES = 190_000
 _ID_DIGITS = 16
+_LAST_YEAR = 9000  # some reckoning is done with it
 
 
 class SignatureError(BrokerError):
@@ -170,10 +171,10 @@ def read_body(payload: bytes) -> tuple[Scope, bytes]:
     try:
         body = _decode_body(payload)
         moment = body.not_before.astimezone(UTC) if body.not_before.tzinfo else None
-    except (msgspec.DecodeError, OverflowError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, OverflowError, UnicodeDecodeError, RecursionError) as error:
         raise SignatureError(f"The signed body cannot be read: {str(error)[:300]}.") from error
-    if moment is None:
-        raise SignatureError("The signed body's `not_before` has no time zone.")
+    if moment is None or moment.year > _LAST_YEAR:
+        raise SignatureError("The signed body's `not_before` has no time zone, or is no time of ours.")
     return Scope(body.issuer, body.audience, body.enrolments, moment), bytes(body.messages)
 
 
@@ -201,7 +202,7 @@ def open_envelope(frame: bytes, kind: str, keys: Listing[VerifyingKey]) -> bytes
     signed = pre_authentication_encoding(kind, payload)
     for signature in envelope.signatures:
         candidates = [key for key in keys if signature.keyid in ("", key.id)]
-        if any(_is_by(key, _bytes(signature.sig, "signature"), signed) for key in candidates):
+        if any(_is_by(key, signature.sig, signed) for key in candidates):
             return payload
     names = ", ".join(signature.keyid[:_ID_DIGITS] or "a key without an id" for signature in envelope.signatures)
     raise SignatureError(
@@ -219,17 +220,17 @@ def _read(frame: bytes) -> _Envelope:
         raise SignatureError(f"The envelope has {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed.")
     try:
         envelope = _decode_envelope(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SignatureError(f"The envelope cannot be read: {str(error)[:300]}.") from error
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise SignatureError(f"The envelope has {len(envelope.signatures)} signatures; at most {MAX_SIGNATURES} count.")
     return envelope
 
 
-def _is_by(key: VerifyingKey, signature: bytes, signed: bytes) -> bool:
+def _is_by(key: VerifyingKey, signature: str, signed: bytes) -> bool:
     try:
-        key.public.verify(signature, signed)
-    except InvalidSignature:
+        key.public.verify(_bytes(signature, "signature"), signed)
+    except (InvalidSignature, SignatureError):
         return False
     return True
 

@@ -6,13 +6,28 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.package import FILES, MANIFEST, SIGNATURE, Manifest, PackagedFile, render_manifest
+from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
+from broker.contract.topics import Channel
 
-__all__ = ["DEEP", "PUBLIC_KEY", "archives", "enrolment_answers", "frames", "manifest", "packages", "signature"]
+__all__ = [
+    "DEEP",
+    "PUBLIC_KEY",
+    "SIGNED",
+    "FuzzedTrust",
+    "archives",
+    "enrolment_answers",
+    "envelopes",
+    "frames",
+    "manifest",
+    "packages",
+    "signature",
+]
 
 _FRAMES = Path(__file__).parents[1] / "contract" / "frames"
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -21,6 +36,27 @@ PUBLIC_KEY = base64.b64encode(b"Ed" + _KEY_ID + _KEY.public_key().public_bytes_r
 
 
 DEEP = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+class FuzzedTrust:
+    """Trusts the one key here."""
+
+    enrolment_id = "e1"
+    keys = (SigningKey(_KEY).public,)
+
+
+SIGNED = (b'[{"action":"cancel","command_id":"a"}]', b'{"command_id":"a","digest":"d"}', b"[]")
+
+
+def envelopes() -> list[bytes]:
+    """Return what the server has signed for web-01, what another has, and what is too deep to be read."""
+    scope = Scope("acm-server", "web-01", ("e1",), datetime(2026, 1, 1, tzinfo=UTC))
+    deep = write_body(scope, b"[" * 5000 + b"]" * 5000)
+    stranger = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    channels = (Channel.CONTROL, Channel.ACK, Channel.COMMAND)
+    said = [(payload_type(channel), write_body(scope, frame)) for channel, frame in zip(channels, SIGNED, strict=True)]
+    good = [seal(kind, body, [SigningKey(_KEY)]) for kind, body in said]
+    return [*good, seal(*said[0], [stranger]), seal(payload_type(Channel.COMMAND), deep, [stranger]), DEEP]
 
 
 def enrolment_answers() -> list[bytes]:

@@ -47,8 +47,9 @@ from broker.contract.messages import Command, Origin
 from broker.contract.minisign import PublicKey, SignatureError, verify
 from broker.contract.package import PackageError, parse_manifest
 from broker.contract.seed_forms import is_seed_form, read_seed_form
+from broker.contract.signing import SignatureError as EnvelopeError
 from broker.contract.tokens import EnrolmentToken, InvalidToken
-from broker.contract.topics import Topics
+from broker.contract.topics import Channel, Topics
 from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.enrolments import Enrolments
@@ -57,6 +58,7 @@ from broker.ledger_tables import METADATA
 from broker.mqtt import Delivery
 from broker.package_builder import verify_package
 from broker.server import Server
+from broker.signing_keys import KeyBook, create_signing_keys
 from broker.views import agents_table, command_panel, commands_table
 from consumer.active_response.dialogue import read_keys
 from consumer.archives import Limits, is_archive, unpack
@@ -66,7 +68,9 @@ from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, U
 from consumer.handlers.base import Result
 from consumer.receiver import CommandReceiver
 from consumer.reports import Reports
+from consumer.server_clock import ServerClock
 from consumer.upgrade.packages import open_package, unpack_package
+from consumer.verification import Verifier
 from tests.enrolling import EnrollingAgent
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
@@ -228,7 +232,7 @@ _filled_ledger = cache(_FilledLedger)
 def server_intake(data: bytes) -> None:
     channels = {b"f": "feedback", b"s": "status", b"b": "blob-request"}
     ledger, wire = _filled_ledger().begin_anew(), _Wire()
-    server = Server(ledger, wire, Topics(), TurnedClock().monotonic)
+    server = Server(ledger, wire, Topics(), monotonic=TurnedClock().monotonic)
     server.step()
     for mid, part in enumerate(data.split(_PART), start=1):
         topic = f"acm/web-01/{channels.get(part[:1], 'feedback')}"
@@ -264,7 +268,7 @@ def _check_what_is_shown(ledger: Ledger) -> None:
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = Reports("web-01", "i1", store.store_generation)
-    receiver = CommandReceiver(store, reports, clock, accept_unsigned=True)
+    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True))
     said = []
     for mid, part in enumerate(data.split(_PART), start=1):
         said += receiver.receive([Delivery("acm/web-01/command", part, False, False, mid, 1)]).feedback
@@ -272,6 +276,20 @@ def agent_intake(data: bytes) -> None:
         said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
     for frame in frames(said):
         decode_feedbacks(frame)
+
+
+@target(seeds.envelopes, tries=200)
+def envelopes(data: bytes) -> None:
+    """What an enrolled agent hears, be it signed, forged or neither, on each channel that must be signed."""
+    for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK):
+        with contextlib.suppress(EnvelopeError, DecodeError):
+            opened = _verifier(TurnedClock(), accept_unsigned=False).open(channel, data)
+            assert opened.refusal is not None or opened.frame in seeds.SIGNED, "a changed frame was believed"
+            _commands(opened.frame)
+
+
+def _verifier(clock: TurnedClock, *, accept_unsigned: bool) -> Verifier:
+    return Verifier("web-01", seeds.FuzzedTrust(), ServerClock(clock), accept_unsigned=accept_unsigned)
 
 
 # -- files
@@ -364,7 +382,9 @@ class _EnrolmentServer:
         authority = CertificateAuthority(directory / "ca", now=clock.now)
         self._enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
         atexit.register(self._enrolments.close)
-        service = EnrolmentService(authority, self._enrolments, Terms("mqtts://broker", "acm", timedelta(days=30)))
+        create_signing_keys(directory / "signing", clock.now())
+        terms = Terms("mqtts://broker", "acm", timedelta(days=30))
+        service = EnrolmentService(authority, KeyBook(directory / "signing"), self._enrolments, terms)
         self._app = enrolment_app(service)
         self.agent = EnrollingAgent("web-01")
         token = EnrolmentToken(secrets.token_urlsafe(32), authority.fingerprint)

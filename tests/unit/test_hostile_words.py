@@ -14,11 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 from broker.cli import app, main
-from broker.cli_common import configure_logs, say
+from broker.cli_common import say
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.plain_text import plain
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger import Ledger
+from broker.process import configure_logs
 from consumer import cli as agent_cli
 from consumer.command_store import DiskCommandStore
 from tests.makers import command
@@ -43,7 +44,7 @@ TOLD_BY_AGENTS = {
     "token list": ["token", "list"],
 }
 # These print what their user has just given them, or made with them, and nothing that an agent has said.
-OWN_WORDS = """broker run|server|send|types|ca init|ca server-certificate|ca revoke|ca crl|token create|token revoke|
+OWN_WORDS = """broker config | keys init | keys list | keys rotate | keys revoke | ca client-certificate | broker run|server|send|types|ca init|ca server-certificate|ca revoke|ca crl|token create|token revoke|
 enroll-server|blob put|blob rm|group add|group remove|group configure|operation cancel|package build|package manifest|
 package verify"""
 
@@ -149,11 +150,8 @@ def test_words_of_others_in_an_error_are_harmless(
     assert_harmless(shown)
 
 
-@pytest.mark.parametrize("configure", [configure_logs, agent_cli._configure_logs])
-def test_a_line_of_the_log_is_one_line_of_plain_words(
-    configure: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    configure("info")
+def test_a_line_of_the_log_is_one_line_of_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
     try:
         log = structlog.get_logger("acm.test")
         log.warning("feedback_refused", reason=f"{EVIL}\nlevel=info event=forged", refused=[EVIL], agent="web-01")

@@ -100,7 +100,7 @@ FLOODS = {
 def test_a_flood_from_one_agent_holds_up_that_agent_alone(
     kind: str, inbox: NarrowInbox, intake: Intake, ledger: Ledger, clock: TurnedClock
 ) -> None:
-    server = Server(ledger, inbox, TOPICS, clock.monotonic)
+    server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
     command = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
     channel, frame = FLOODS[kind]
     inbox.arrive(f"acm/flood/{channel}", frame, times=9_000)

@@ -27,6 +27,7 @@ from tests.makers import command
 
 SERVER, OLD_SERVER, STRANGER = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
 REPORTS = Reports("web-01", "i1", "g1")
+DEEP = base64.b64encode(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}").decode()
 
 
 class EnrolledTrust:
@@ -149,6 +150,7 @@ def test_a_signed_command_without_a_number_is_rejected(store: MemoryCommandStore
 @pytest.mark.parametrize(
     "broken",
     [
+        {"payloadType": "application/vnd.acm.command+json", "payload": DEEP, "signatures": []},
         {"payloadType": "application/vnd.acm.command+json"},
         {"payloadType": "x", "payload": "", "signatures": [{"sig": "A" * 88}] * 9},
         {"payloadType": "application/vnd.acm.command+json", "payload": "***", "signatures": []},
