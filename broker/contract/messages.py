@@ -27,6 +27,7 @@ __all__ = [
     "Command",
     "Control",
     "Feedback",
+    "JournalMark",
     "JsonObject",
     "Origin",
     "Output",
@@ -170,12 +171,21 @@ class PendingReversal(DataClassJsonMixin):
 
 
 @dataclass(frozen=True)
+class JournalMark(DataClassJsonMixin):
+    """A place in an agent's audit journal: an entry's number, and the hash of all entries up to it."""
+
+    number: Annotated[int, msgspec.Meta(ge=0)]
+    hash: Sha256
+
+
+@dataclass(frozen=True)
 class Status(DataClassJsonMixin):
     """The agent's retained word about itself; the last will replaces it by one with `online` false.
 
     `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
     are those that the agent was told to be in; absent when it was never told.
-    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short.
+    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short. `audit_head` is where
+    the agent's journal ends.
     """
 
     agent: str
@@ -196,6 +206,7 @@ class Status(DataClassJsonMixin):
     groups: tuple[str, ...] | None = _optional(list)
     pending_reversals: tuple[PendingReversal, ...] = ()
     pending_reversal_count: int = 0
+    audit_head: JournalMark | None = _optional()
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 
