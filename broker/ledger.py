@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from broker.audit_book import AuditBook
 from broker.blobs import BlobStore
 from broker.contract.codec import MAX_FRAME_BYTES, decode_commands, encode
 from broker.contract.commands.fetch_config import FetchConfigData
@@ -20,14 +21,13 @@ from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
 from broker.groups import GroupBook
 from broker.ids import new_id
-from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, STRAY_RESULTS, Cancel, CommandState
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, SERVER, STRAY_RESULTS, Cancel, CommandState
 from broker.operations import Operation, OperationBook
 
 __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "UnknownCommand", "resend_wait"]
 
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
-_SERVER = "server"
 _AGENTS_AT_ONCE = 1000
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
 
@@ -77,7 +77,7 @@ def resend_wait(attempts: int) -> float:
 class Ledger:
     """The commands, results and agents below one database URL. Several processes may use the same database.
 
-    The files that commands refer to are in `blobs`; `groups` and `operations` are kept beside them.
+    The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
     """
 
@@ -88,6 +88,7 @@ class Ledger:
         self.blobs = BlobStore(self._transaction, now)
         self.groups = GroupBook(self._transaction)
         self.operations = OperationBook(self._transaction)
+        self.audits = AuditBook(self._transaction, now)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -261,8 +262,8 @@ class Ledger:
         """
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
-            if not status.online:  # a last will was written when the process began, and may tell of old groups
-                status = replace(status, groups=_groups_in(before.status))
+            if not status.online:
+                status = _without_old_news(status, _status(before.status))
             self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
             if status.groups is not None and status.groups != _groups_in(before.status):
@@ -443,7 +444,7 @@ class Ledger:
         on_its_way = on_its_way.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
         if connection.execute(on_its_way).one_or_none() is None:
             parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
-            origin = Origin(f"group {group}", _SERVER)
+            origin = Origin(f"group {group}", SERVER)
             draft, body = self._draft("apply-centralized-configuration", parameters, origin, None, None)
             self._append(connection, agent, draft, body)
 
@@ -492,14 +493,14 @@ class Ledger:
         for row in connection.execute(lost).all():
             result = self._lost_result(_command(row), agent, generation)
             done = COMMANDS.update().where(COMMANDS.c.id == row.id)
-            connection.execute(done.values(**self._completion(result, encode([result]).decode(), _SERVER)))
+            connection.execute(done.values(**self._completion(result, encode([result]).decode(), SERVER)))
 
     def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
         return Feedback(
             kind=FeedbackKind.RESULT,
             agent=agent,
             store_generation=generation,
-            incarnation=_SERVER,
+            incarnation=SERVER,
             status="completed",
             message="The agent lost its command store; the command may have run or not. Look, then send a new one.",
             command_id=command.id,
@@ -508,7 +509,7 @@ class Ledger:
             outcome=Outcome.ERROR,
             code=ErrorCode.INTERRUPTED,
             finished_at=self._now(),
-            digest=_SERVER,
+            digest=SERVER,
         )
 
 
@@ -518,6 +519,13 @@ def _moment(seconds: float | None) -> datetime | None:
 
 def _status(text: str | None) -> Status | None:
     return None if text is None else msgspec.json.decode(text, type=Status)
+
+
+def _without_old_news(will: Status, before: Status | None) -> Status:
+    """A last will was written when the process began, and may tell of old groups and an old end of the journal."""
+    heads = [status.audit_head for status in (before, will) if status and status.audit_head]
+    head = max(heads, key=lambda mark: mark.number, default=None)
+    return replace(will, groups=before.groups if before else None, audit_head=head)
 
 
 def _groups_in(status: str | None) -> tuple[str, ...] | None:

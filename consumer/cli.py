@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from broker.contract.journal import faults
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 from consumer.active_response.allow_list import AllowList
@@ -43,6 +44,7 @@ from consumer.errors import (
     StoreError,
 )
 from consumer.exit_codes import ExitCode
+from consumer.journal_reader import read_journal
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
 from consumer.upgrade.install import install as install_package
@@ -143,6 +145,23 @@ def queue(
         words = (row["id"], row["type"], row["state"], row["received_at"], row["outcome"])
         table.add_row(*(Text(_printable(word or "")) for word in words))
     Console().print(table)
+
+
+@app.command(epilog="Example: acm-agent audit --state /var/lib/acm")
+def audit(
+    state: Annotated[Path, typer.Option("--state", envvar="ACM_STATE", help="State directory of the agent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say where the audit journal ends, and whether it is one chain; works while the agent runs."""
+    journal = read_journal(state)
+    fault = next(faults(journal.anchor, journal.head, journal.pages), None)
+    head = {"number": journal.head.number, "hash": journal.head.hash, "first": journal.anchor.number + 1}
+    if as_json:
+        typer.echo(json.dumps({**head, "fault": fault.reason if fault else None}))
+    else:
+        typer.echo(f"The journal goes from number {head['first']} to {head['number']}, with the hash {head['hash']}.")
+    if fault:
+        raise StoreError(f"The journal is not one chain: {fault.reason}.")
 
 
 @app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")

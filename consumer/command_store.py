@@ -25,7 +25,7 @@ from broker.contract.messages import Command, Feedback, JournalMark, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.files import sync_directory
-from consumer.journal import Journal, page_number
+from consumer.journal import Journal, JournalTail, page_number
 from consumer.ports import StoredCommand, Tombstone
 from consumer.state_directory import Ballast, EpochFile, take_lock
 from consumer.store_rows import (
@@ -64,6 +64,7 @@ _SETTINGS = {
     "size_limit": 2**62,
     "timeout": 5,
 }
+_OLDER_STORE = "The store is older than its journal: what was before is not in it."
 _FULL = "The disk is full: no command is accepted until there is room again."
 
 
@@ -149,10 +150,7 @@ class DiskCommandStore:
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
         try:
             if SENTINEL not in cache:
-                with cache.transact():
-                    cache.set(GENERATION, uuid.uuid4().hex.encode())
-                    cache.set(HEAD, encode(Head(closed_epoch=epoch_file.epoch)))
-                    cache.set(SENTINEL, b"1")
+                _begin(cache, epoch_file.epoch, damage, now)
             return cls(cache, lock, Ballast(store.with_name("ballast")), epoch_file, damage, now)
         except BaseException:
             cache.close()
@@ -183,7 +181,7 @@ class DiskCommandStore:
 
     def _load_journal(self, head: Head, keys: Iterable[str]) -> None:
         firsts = [first for first in map(page_number, keys) if first]
-        opened = Opened(self.store_generation, len(self._keys), self.damage)
+        opened = Opened(self.store_generation, len(self._keys), _OLDER_STORE)
         self._journal = Journal(self._cache, head.journal, firsts, self._now, opened)
 
     def _index(self, key: str, head: Head, results: set[str]) -> None:
@@ -404,6 +402,16 @@ class DiskCommandStore:
         self._cache.close()
         os.close(self._lock)
         self._is_open = False
+
+
+def _begin(cache: Cache, closed_epoch: int, damage: str | None, now: Callable[[], datetime]) -> None:
+    generation = uuid.uuid4().hex
+    with cache.transact():
+        journal = Journal(cache, JournalTail(), (), now, Opened(generation, 0, damage))
+        journal.flush()
+        cache.set(GENERATION, generation.encode())
+        cache.set(HEAD, encode(Head(closed_epoch=closed_epoch, journal=journal.tail)))
+        cache.set(SENTINEL, b"1")
 
 
 def _decode_time(value: bytes) -> datetime:

@@ -29,7 +29,7 @@ from broker.contract.journal import (
 from broker.contract.messages import Command, Feedback, JournalMark
 from consumer.errors import StoreError
 
-__all__ = ["Journal", "JournalTail", "Rows", "page_number", "read_page"]
+__all__ = ["Journal", "JournalTail", "Rows", "page_key", "page_number", "read_page"]
 
 # Entries become a page once they are as large as the first of these: the smaller, the less is written with each commit,
 # and the more pages there are. A commit that brings many more fills pages of the second size.
@@ -69,7 +69,12 @@ class JournalTail:
     def page(self) -> JournalPage:
         """Return the entries that are in no page yet, as one."""
         first = self.head.number - len(self.entries) + 1
-        return JournalPage(first, self.before, tuple(_text(bytes(line)) for line in self.entries))
+        return JournalPage(max(first, 1), self.before, tuple(_text(bytes(line)) for line in self.entries))
+
+
+def page_key(first: int) -> str:
+    """Return the key of the page whose first entry has this number; keys have the order of the numbers."""
+    return f"{_PREFIX}{first:016d}"
 
 
 def page_number(key: str) -> int | None:
@@ -82,10 +87,6 @@ def read_page(first: int, row: bytes) -> JournalPage:
     """Return the page in a row. What somebody else has put there gives entries that do not fit the chain."""
     before, *lines = _text(row).split("\n")
     return JournalPage(first, before if _HASH.fullmatch(before) else START.hash, tuple(lines))
-
-
-def _page_key(first: int) -> str:
-    return f"{_PREFIX}{first:016d}"
 
 
 def _text(row: bytes) -> str:
@@ -217,7 +218,7 @@ class Journal:
     def _write_page(self, last: int, reached: bytes) -> None:
         if self._entries:
             first = last - len(self._entries) + 1
-            self._rows[_page_key(first)] = b"\n".join([self.tail.before.encode(), *self._entries])
+            self._rows[page_key(first)] = b"\n".join([self.tail.before.encode(), *self._entries])
             self._firsts.append(first)
         self.tail = replace(self.tail, before=reached.hex(), paged_bytes=self.tail.paged_bytes + self._bytes)
         self._entries, self._bytes, self._is_broken = [], 0, False
@@ -230,7 +231,7 @@ class Journal:
             if left < KEPT_BYTES:
                 return
             with suppress(KeyError):
-                del self._rows[_page_key(self._firsts.popleft())]
+                del self._rows[page_key(self._firsts.popleft())]
             self.tail = replace(self.tail, anchor=self._anchor(), paged_bytes=left)
 
     def _anchor(self) -> JournalMark:
@@ -239,7 +240,7 @@ class Journal:
 
     def _page_at(self, first: int) -> JournalPage | None:
         with suppress(KeyError, StoreError):
-            return read_page(first, self._rows[_page_key(first)])
+            return read_page(first, self._rows[page_key(first)])
         return None
 
     # -- the end as it was found
