@@ -68,7 +68,6 @@ class _Life:
     """A command's life by the journal. `is_cut`: it began before the first entry that is there."""
 
     is_cut: bool = False
-    sequence: Sequence | None = None
     runs_on: str | None = None
     reported: Reported | None = None
     is_deleted: bool = False
@@ -96,6 +95,7 @@ class _Comparison:
     lives: dict[str, _Life] = field(default_factory=dict)
     numbered: list[tuple[Sequence, int]] = field(default_factory=list)  # sequences and their entries, as they came
     unsigned: int = 0
+    given_up: int = 0
     opened: Opened | None = None
 
     def verdict(self) -> Verdict:
@@ -107,6 +107,8 @@ class _Comparison:
         self._check_nothing_is_missing()
         if self.unsigned:
             self.notes.append(f"{self.unsigned} commands came past the server; the agent accepts unsigned ones.")
+        if self.given_up:
+            self.notes.append(f"{self.given_up} commands that the ledger gave up as lost were run after all.")
         times = [entry.at for entry in entries]
         return Verdict(
             self.journal.head,
@@ -174,15 +176,15 @@ class _Comparison:
         if before and not (before.is_deleted and accepted.sequence is None):
             self._tell(place, accepted.id, "the journal says that the command was accepted a second time")
             return
-        self.lives[accepted.id] = _Life(sequence=accepted.sequence)
+        self.lives[accepted.id] = _Life()
+        reason = self._against_ledger(accepted)
+        if reason:
+            self._tell(place, accepted.id, reason)
         if accepted.sequence is not None:
             if self.numbered and _key(accepted.sequence) <= _key(self.numbered[-1][0]):
                 last = _in_words(self.numbered[-1][0])
                 self._tell(place, accepted.id, f"the journal gives it {_in_words(accepted.sequence)} after {last}")
             self.numbered.append((accepted.sequence, place.number))
-        reason = self._against_ledger(accepted)
-        if reason:
-            self._tell(place, accepted.id, reason)
 
     def _against_ledger(self, accepted: Accepted) -> str | None:
         known, sequence = self.side.known.get(accepted.id), accepted.sequence
@@ -225,13 +227,12 @@ class _Comparison:
         known = self.side.known.get(reported.id)
         if known is None or known.state is not CommandState.COMPLETED:
             return  # a deletion will say whether the ledger should have it
-        if known.digest != reported.digest:
-            holds = "none, for it gave the command up" if known.is_given_up else f"{known.digest}"
+        if known.is_given_up:
+            self.given_up += 1
+        elif known.digest != reported.digest:
             apart = ", and kept that one apart" if self._is_apart(reported) else ""
-            message = (
-                f"the journal says that the result {reported.digest} was reported; the ledger holds {holds}{apart}"
-            )
-            self._tell(place, reported.id, message)
+            says = f"the journal says that the result {reported.digest} was reported"
+            self._tell(place, reported.id, f"{says}; the ledger holds {known.digest}{apart}")
         elif known.outcome not in (None, reported.outcome):
             message = f"the journal calls the outcome {reported.outcome}; the ledger holds {known.outcome}"
             self._tell(place, reported.id, message)

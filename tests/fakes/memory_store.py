@@ -42,16 +42,23 @@ class MemoryCommandStore:
         self._in_transaction = False
         self._now = now
         self._load_journal()
+        with self.transaction():  # a new store begins its journal
+            pass
 
     def _load_journal(self) -> None:
         contents = self._contents
         firsts = sorted(first for first in map(page_number, contents.pages) if first)
-        opened = Opened(self.store_generation, len(contents.live))
+        lost = "The store was lost." if self.closed_epoch else None
+        opened = Opened(self.store_generation, len(contents.live), lost)
         self._journal = Journal(contents.pages, contents.tail, firsts, self._now, opened)
 
     @property
     def audit_head(self) -> JournalMark | None:
         return self._contents.tail.head if self._contents.tail.head.number else None
+
+    @property
+    def journal_tail(self) -> JournalTail:
+        return self._contents.tail
 
     def journal_pages(self) -> list[JournalPage]:
         pages = [read_page(page_number(key) or 0, row) for key, row in sorted(self._contents.pages.items())]

@@ -4,7 +4,9 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from broker.audit import LedgerSide, compare
 from broker.contract.codec import encode
 from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
@@ -20,6 +22,7 @@ from consumer.services import NoService
 from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker
+from tests.journals import entries_of, journal_of_any
 
 AGENT = "web-01"
 TOPICS = Topics()
@@ -53,11 +56,14 @@ class Effect:
 class World:
     """One server, one agent. What an action cannot do now, it leaves undone."""
 
-    def __init__(self, store: CommandStore, lose: Callable[[CommandStore], CommandStore]) -> None:
+    def __init__(
+        self, store: CommandStore, lose: Callable[[CommandStore], CommandStore], state: Path | None = None
+    ) -> None:
         self.clock = TurnedClock()
         self.broker = FakeBroker()
         self.store = store
         self._lose = lose
+        self._state = state
         self.ledger = Ledger("sqlite://", now=self.clock.now)
         self.effects: list[str] = []
         self.sent: list[Command] = []
@@ -211,3 +217,16 @@ class World:
         first_runs = list(dict.fromkeys(self.effects))
         in_order = [command.id for command in self.sent if command.id in effects]
         assert first_runs == in_order, "the commands did not run in their order"
+        self._check_journal()
+
+    def _check_journal(self) -> None:
+        """Assert that the agent's journal agrees with the ledger, as `acm audit verify` would find."""
+        journal = journal_of_any(self.store, self._state)
+        names = [name for entry in entries_of(journal) for name in entry.get("begun", ())]
+        if not names:
+            return  # the command that asks is in every journal that is verified
+        audits = self.ledger.audits
+        known, said = audits.look_up(command.id for command in self.sent), audits.said(AGENT, 1000)
+        side = LedgerSide(AGENT, known, audits.kept_apart(AGENT), said, self.store.audit_head, None, False, names[0])
+        differences = compare(journal, side).differences
+        assert not differences, differences[0].message
