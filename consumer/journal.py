@@ -154,7 +154,15 @@ class Journal:
         self._close_entry()
         if not self._waiting:
             return False
-        reached, number, pages = bytes.fromhex(self.tail.head.hash), self.tail.head.number, len(self._firsts)
+        pages = len(self._firsts)
+        self._append_waiting()
+        if len(self._firsts) > pages:
+            self._drop_oldest()
+        return True
+
+    def _append_waiting(self) -> None:
+        reached, number = bytes.fromhex(self.tail.head.hash), self.tail.head.number
+        was_broken = self._is_broken
         for line in self._waiting:
             if self._bytes >= _FULL_PAGE_BYTES or self._is_broken:
                 self._write_page(number, reached)
@@ -162,15 +170,11 @@ class Journal:
             self._bytes += len(line)
             reached = hash_after(reached, line)
             number += 1
-        if self._bytes >= _PAGE_BYTES:
+        if self._bytes >= _PAGE_BYTES or was_broken:
             self._write_page(number, reached)
         self._waiting.clear()
-        self.tail = replace(
-            self.tail, head=JournalMark(number, reached.hex()), entries=[msgspec.Raw(line) for line in self._entries]
-        )
-        if len(self._firsts) > pages:
-            self._drop_oldest()
-        return True
+        entries = [msgspec.Raw(line) for line in self._entries]
+        self.tail = replace(self.tail, head=JournalMark(number, reached.hex()), entries=entries)
 
     # -- the entry that is being noted
 

@@ -119,8 +119,8 @@ def never_there(entries: Entries) -> None:
         (changed("accepted", sha256="0" * 64), "accepted with the content 0000"),
         (changed("accepted", id="other"), "a set-group was accepted; the ledger does not know it"),
         (
-            changed("accepted", sequence={"epoch": 1, "number": 9}),
-            "as number 9 of epoch 1; the ledger gave it",
+            changed("accepted", sequence={"epoch": 2**50, "number": 9}),
+            f"as number 9 of epoch {2**50}; the ledger gave it number 1 of",
         ),
         (changed("reported", digest="z"), "the result z was reported; the ledger holds p"),
         (changed("reported", outcome="error"), "calls the outcome error; the ledger holds success"),
