@@ -18,7 +18,7 @@ from scripts.demo.active_response import show_active_response, show_silent_scrip
 from scripts.demo.configuration import show_configuration
 from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
-from scripts.demo.stage import AGENT, Hops, Stage, console, program, tool, wait_for
+from scripts.demo.stage import AGENT, Hops, Stage, console, program, run_tool, tool, wait_for
 from scripts.demo.upgrade import show_upgrades
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -49,6 +49,14 @@ def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running:
     stack.enter_context(program(agent, log))
     console.print("The agent is started again.\n")
     stage.wait_and_show(sent["id"])
+
+
+def audited(stage: Stage) -> None:
+    console.rule("[bold]What the agent's journal says of all this, against the ledger[/bold]", align="left")
+    if run_tool("broker", "audit", "verify", AGENT):
+        raise SystemExit("The demonstration failed: the journal and the ledger differ.")
+    run_tool("consumer", "audit", "--state", str(stage.state))
+    console.print()
 
 
 def main() -> None:
@@ -85,6 +93,7 @@ def main() -> None:
         show_configuration(stage, url)
         server_down(stage, server, directory / "server.log", stack, serving)
         killed(stage, agent, directory / "agent.log", stack, running)
+        audited(stage)
         show_upgrades(stage, url)
         show_enrolment(stage, url)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))

@@ -118,8 +118,11 @@ def test_an_answer_that_is_no_journal_is_one_sentence(
 
 
 def test_an_agent_that_goes_on_for_ever_is_left(ledger: AnsweringLedger) -> None:
+    asked: list[int] = []
+
     def one_more(sent: Command) -> Result:
         first = sent.parameters["first"]
+        asked.append(first)
         page = {"first": first, "before": "0" * 64, "entries": ["{}"]}
         mark = {"number": 10**9, "hash": "0" * 64}
         return Result("Here.", {"anchor": {**mark, "number": 0}, "head": mark, "pages": [page]})
@@ -127,6 +130,7 @@ def test_an_agent_that_goes_on_for_ever_is_left(ledger: AnsweringLedger) -> None
     ledger.answers = one_more
     with pytest.raises(AuditError, match="does not end"):
         ask(ledger)
+    assert len(asked) <= 201
 
 
 def test_an_agent_that_has_no_more_ends_it(ledger: AnsweringLedger) -> None:
