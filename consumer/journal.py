@@ -111,8 +111,8 @@ class Journal:
         self._opened: Opened | None = None
         self._clear_draft()
         self.tail = tail
-        self._entries = [bytes(line) for line in tail.entries]
-        self._bytes = sum(map(len, self._entries))
+        self._entries = [msgspec.Raw(bytes(line)) for line in tail.entries]
+        self._bytes = sum(len(bytes(line)) for line in tail.entries)
         self._is_broken = False
         self.damage = self._damage()
         if self.damage:
@@ -166,15 +166,16 @@ class Journal:
         for line in self._waiting:
             if self._bytes >= _FULL_PAGE_BYTES or self._is_broken:
                 self._write_page(number, reached)
-            self._entries.append(line)
+            self._entries.append(msgspec.Raw(line))
             self._bytes += len(line)
             reached = hash_after(reached, line)
             number += 1
         if self._bytes >= _PAGE_BYTES or was_broken:
             self._write_page(number, reached)
         self._waiting.clear()
-        entries = [msgspec.Raw(line) for line in self._entries]
-        self.tail = replace(self.tail, head=JournalMark(number, reached.hex()), entries=entries)
+        tail = self.tail
+        head = JournalMark(number, reached.hex())
+        self.tail = JournalTail(tail.anchor, head, tail.before, self._entries, tail.paged_bytes)
 
     # -- the entry that is being noted
 
@@ -222,14 +223,14 @@ class Journal:
     def _write_page(self, last: int, reached: bytes) -> None:
         if self._entries:
             first = last - len(self._entries) + 1
-            self._rows[page_key(first)] = b"\n".join([self.tail.before.encode(), *self._entries])
+            self._rows[page_key(first)] = b"\n".join([self.tail.before.encode(), *map(bytes, self._entries)])
             self._firsts.append(first)
         self.tail = replace(self.tail, before=reached.hex(), paged_bytes=self.tail.paged_bytes + self._bytes)
         self._entries, self._bytes, self._is_broken = [], 0, False
 
     def _drop_oldest(self) -> None:
         """Drop the oldest pages that are not needed; the anchor tells what is gone."""
-        while self._firsts:
+        while self._firsts and self.tail.paged_bytes >= KEPT_BYTES:
             dropped = self._page_at(self._firsts[0])
             left = self.tail.paged_bytes - (sum(len(line.encode()) for line in dropped.entries) if dropped else 0)
             if left < KEPT_BYTES:
