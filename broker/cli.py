@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from broker.arguments import InvalidArgument, with_default_wait
+from broker.cli_audit import AuditDiffers, audit_app
 from broker.cli_blobs import blob_app
 from broker.cli_broker import broker_app
 from broker.cli_ca import ca_app
@@ -60,6 +61,7 @@ app.command(epilog=SEND_EXAMPLES)(send)
 app.add_typer(group_app, name="group")
 app.add_typer(operation_app, name="operation")
 app.command(epilog="Example: acm types --json")(types)
+app.add_typer(audit_app, name="audit")
 app.add_typer(ca_app, name="ca")
 app.add_typer(token_app, name="token")
 app.add_typer(keys_app, name="keys")
@@ -167,6 +169,7 @@ _EXIT_CODES: dict[type[BrokerError], ExitCode] = {
     CommandFailed: ExitCode.COMMAND_ERROR,
     WaitTimeout: ExitCode.WAIT_TIMEOUT,
     UnknownAgent: ExitCode.UNKNOWN_AGENT,
+    AuditDiffers: ExitCode.AUDIT_DIFFERS,
 }
 
 

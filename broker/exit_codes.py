@@ -6,7 +6,10 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
-    """What the end of acm means. `COMMAND_ERROR`: the command was completed, with the outcome error."""
+    """What the end of acm means. `COMMAND_ERROR`: the command was completed, with the outcome error.
+
+    `AUDIT_DIFFERS`: an agent's journal and the ledger do not say the same.
+    """
 
     OK = 0
     FAILURE = 1
@@ -15,3 +18,4 @@ class ExitCode(IntEnum):
     COMMAND_ERROR = 4
     WAIT_TIMEOUT = 5
     UNKNOWN_AGENT = 6
+    AUDIT_DIFFERS = 7

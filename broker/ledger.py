@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from broker.audit_book import AuditBook
 from broker.blobs import BlobStore
 from broker.contract.codec import decode_commands, encode
 from broker.contract.commands import is_secret, mask_secrets
@@ -23,7 +24,7 @@ from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
 from broker.groups import GroupBook
 from broker.ids import new_id
-from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, Cancel, CommandState, new_agent
+from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, SERVER, Cancel, CommandState, new_agent
 from broker.operations import Operation, OperationBook
 from broker.stray_results import all_strays, keep_strays
 from broker.types_catalogue import parameters_of
@@ -33,7 +34,6 @@ __all__ = ["AgentRow", "CommandState", "Ledger", "LedgerError", "LedgerRow", "Un
 _log = structlog.get_logger("acm.server")
 _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
-_SERVER = "server"
 _AGENTS_AT_ONCE = 1000
 _IDS_AT_ONCE = 500
 _SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
@@ -84,7 +84,7 @@ def resend_wait(attempts: int) -> float:
 class Ledger:
     """The commands, results and agents below one database URL. Several processes may use the same database.
 
-    The files that commands refer to are in `blobs`; `groups` and `operations` are kept beside them.
+    The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
     """
 
@@ -95,6 +95,7 @@ class Ledger:
         self.blobs = BlobStore(self._transaction, now)
         self.groups = GroupBook(self._transaction)
         self.operations = OperationBook(self._transaction)
+        self.audits = AuditBook(self._transaction, now)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -282,7 +283,7 @@ class Ledger:
         with self._transaction() as connection:
             before = self._meet(connection, status.agent)
             if not status.online:  # a last will was written when the process began, and may tell what is old
-                status = _as_before(status, before.status)
+                status = _without_old_news(status, _status(before.status))
             self._notice_generation(connection, status)
             self._notice_sequence(connection, status)
             if status.groups is not None and status.groups != _groups_in(before.status):
@@ -483,7 +484,7 @@ class Ledger:
         on_its_way = on_its_way.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
         if connection.execute(on_its_way).one_or_none() is None:
             parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
-            origin = Origin(f"group {group}", _SERVER)
+            origin = Origin(f"group {group}", SERVER)
             draft, body = self._draft("apply-centralized-configuration", parameters, origin, None, None)
             self._append(connection, agent, draft, body)
 
@@ -532,7 +533,7 @@ class Ledger:
         for row in connection.execute(lost).all():
             result = self._lost_result(_command(row), agent, generation)
             done = COMMANDS.update().where(COMMANDS.c.id == row.id)
-            connection.execute(done.values(**self._completion(result, encode([result]).decode(), _SERVER)))
+            connection.execute(done.values(**self._completion(result, encode([result]).decode(), SERVER)))
             self._forget_secrets(connection, row.id)
 
     def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
@@ -540,7 +541,7 @@ class Ledger:
             kind=FeedbackKind.RESULT,
             agent=agent,
             store_generation=generation,
-            incarnation=_SERVER,
+            incarnation=SERVER,
             status="completed",
             message="The agent lost its command store; the command may have run or not. Look, then send a new one.",
             command_id=command.id,
@@ -549,7 +550,7 @@ class Ledger:
             outcome=Outcome.ERROR,
             code=ErrorCode.INTERRUPTED,
             finished_at=self._now(),
-            digest=_SERVER,
+            digest=SERVER,
         )
 
 
@@ -572,12 +573,6 @@ def _status(text: str | None) -> Status | None:
     return None if text is None else msgspec.json.decode(text, type=Status)
 
 
-def _as_before(status: Status, before: str | None) -> Status:
-    known = _status(before)
-    version = known.signing_keys_version if known else None
-    return replace(status, groups=_groups_in(before), signing_keys_version=version)
-
-
 def _keeps_open(result: Feedback, digests: dict[str, str | None]) -> bool:
     """Whether a result is about the message alone, and its command, in `digests`, is ours and open."""
     return _refuses_message(result) and digests.get(result.command_id or "", "") is None
@@ -586,6 +581,15 @@ def _keeps_open(result: Feedback, digests: dict[str, str | None]) -> bool:
 def _refuses_message(feedback: Feedback) -> bool:
     said = feedback.data or {}
     return feedback.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
+
+
+def _without_old_news(will: Status, before: Status | None) -> Status:
+    """A last will was written when the process began, and may tell of old groups, keys and ends of the journal."""
+    heads = [status.audit_head for status in (before, will) if status and status.audit_head]
+    head = max(heads, key=lambda mark: mark.number, default=None)
+    groups = before.groups if before else None
+    version = before.signing_keys_version if before else None
+    return replace(will, groups=groups, signing_keys_version=version, audit_head=head)
 
 
 def _groups_in(status: str | None) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 __all__ = [
     "AGENTS",
+    "AUDITS",
     "BLOBS",
     "BLOB_CHUNKS",
     "COMMANDS",
@@ -15,11 +16,16 @@ __all__ = [
     "GROUP_MEMBERS",
     "METADATA",
     "OPERATIONS",
+    "SERVER",
     "STRAY_RESULTS",
     "Cancel",
     "CommandState",
     "new_agent",
 ]
+
+
+# In place of an incarnation and of a digest: the server itself completed the command, for its agent had lost it.
+SERVER = "server"
 
 
 class CommandState(StrEnum):
@@ -123,6 +129,19 @@ STRAY_RESULTS = sa.Table(
     sa.Column("digest", sa.String(128), primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
+)
+
+# Where each agent's audit journal ended when it last agreed with the ledger; differences up to the accepted entry are
+# known and were accepted by the user.
+AUDITS = sa.Table(
+    "audits",
+    METADATA,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("verified_at", sa.Float, nullable=False),
+    sa.Column("accepted_number", sa.BigInteger),
+    sa.Column("accepted_hash", sa.String(64)),
 )
 
 # Files that agents fetch over MQTT. While one is being stored, or taken away, it has no sha256 and nobody sees it.

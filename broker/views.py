@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.audit import Verdict
 from broker.blobs import BlobRow
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
@@ -22,6 +23,7 @@ __all__ = [
     "active_responses_table",
     "agent_json",
     "agents_table",
+    "audit_view",
     "blob_json",
     "blobs_table",
     "command_json",
@@ -97,6 +99,17 @@ def blobs_table(rows: list[BlobRow]) -> Table:
         added = f"{row.added_at:%Y-%m-%d %H:%M}"
         table.add_row(literal(row.artifact.sha256), str(row.artifact.size), added, literal(row.file_name))
     return table
+
+
+def audit_view(agent: str, verdict: Verdict) -> RenderableType:
+    """Return what came of comparing an agent's journal with the ledger; at most 20 differences are shown."""
+    differences = verdict.differences
+    count = f"{len(differences)} differences" if differences else "it agrees with the ledger"
+    times = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "?" for moment in (verdict.since, verdict.until)]
+    facts = f"{verdict.entries} entries on {verdict.commands} commands, {times[0]} to {times[1]} UTC"
+    lines = [literal(f"The journal of {agent}: {facts}: {count}.")]
+    lines += [literal(f"  {difference.message}") for difference in differences[:20]]
+    return Group(*lines, *(literal(f"  note: {note}") for note in verdict.notes))
 
 
 def pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from broker.contract.journal import faults
 from broker.contract.messages import JsonObject
 from broker.contract.plain_text import plain
 from broker.errors import BrokerError
@@ -47,6 +48,7 @@ from consumer.errors import (
     StoreError,
 )
 from consumer.exit_codes import ExitCode
+from consumer.journal_reader import read_journal
 from consumer.plugins import load_plug_ins
 from consumer.queue_reader import read_queue
 from consumer.state_directory import refuse_exposed
@@ -153,6 +155,23 @@ def queue(
         words = (row["id"], row["type"], row["state"], row["received_at"], row["outcome"])
         table.add_row(*(Text(plain(word or "", kept="")) for word in words))
     Console().print(table)
+
+
+@app.command(epilog="Example: acm-agent audit --state /var/lib/acm")
+def audit(
+    state: Annotated[Path, typer.Option("--state", envvar="ACM_STATE", help="State directory of the agent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say where the audit journal ends, and whether it is one chain; works while the agent runs."""
+    journal = read_journal(state)
+    fault = next(faults(journal.anchor, journal.head, journal.pages), None)
+    head = {"number": journal.head.number, "hash": journal.head.hash, "first": journal.anchor.number + 1}
+    if as_json:
+        typer.echo(json.dumps({**head, "fault": fault.reason if fault else None}))
+    else:
+        typer.echo(f"The journal goes from number {head['first']} to {head['number']}, with the hash {head['hash']}.")
+    if fault:
+        raise StoreError(f"The journal is not one chain: {fault.reason}.")
 
 
 @app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")

@@ -75,6 +75,7 @@ class CommandManager:
                 if handler is None or handler.interruption is Interruption.REPORT:
                     self._complete(stored, _CUT_SHORT)
                 else:
+                    self._store.mark_resumed(stored, self._reports.incarnation)
                     again.append(stored)
         self._outbox.load()
         if again:

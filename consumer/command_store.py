@@ -2,13 +2,15 @@
 
 A command has a row, written once; its result has another, which outlives it as its tombstone. One more row, the head,
 says which commands are in processing. So a turn costs few writes, however many commands it moves on.
+
+Whatever changes a command's state notes it in the journal, whose pages are rows of the same commit.
 """
 
 import contextlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
 from datetime import datetime
 from itertools import islice
@@ -18,10 +20,12 @@ from typing import Any, Self, TypeVar
 import msgspec
 from diskcache import Cache, Disk
 
-from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.journal import Opened
+from broker.contract.messages import Command, Feedback, JournalMark, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.files import sync_directory
+from consumer.journal import Journal, JournalTail, page_number
 from consumer.ports import StoredCommand, Tombstone
 from consumer.state_directory import Ballast, EpochFile, make_private, take_lock
 from consumer.store_rows import (
@@ -61,6 +65,7 @@ _SETTINGS = {
     "timeout": 5,
 }
 _NOT_OURS = "A row of the command store is not of its making; it was refused."
+_OLDER_STORE = "The store is older than its journal: what was before is not in it."
 _FULL = "The disk is full: no command is accepted until there is room again."
 
 
@@ -95,8 +100,17 @@ class DiskCommandStore:
     `damage` says in one sentence what was wrong with the store that was found, or is None.
     """
 
-    def __init__(self, cache: Cache, lock: int, ballast: Ballast, epoch_file: EpochFile, damage: str | None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        lock: int,
+        ballast: Ballast,
+        epoch_file: EpochFile,
+        damage: str | None,
+        now: Callable[[], datetime],
+    ) -> None:
         self.damage = damage
+        self._now = now
         self._cache = cache
         self._lock = lock
         self._is_open = True
@@ -104,6 +118,7 @@ class DiskCommandStore:
         self._epoch_file = epoch_file
         self._depth = 0
         self._load()
+        self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
 
     @classmethod
@@ -132,26 +147,23 @@ class DiskCommandStore:
         damage = _damage_of(store, expected=marker.exists())
         if damage is None:
             try:
-                return cls._open_at(store, lock, None)
+                return cls._open_at(store, lock, None, now)
             except StoreError as error:
                 damage = f"The command store was damaged; a new one was begun. {error}"
         if store.exists():
             aside = store.with_name(f"commands.damaged-{now():%Y%m%dT%H%M%S.%f}")
             store.rename(aside)
             damage += f" It was set aside as {aside.name}."
-        return cls._open_at(store, lock, damage)
+        return cls._open_at(store, lock, damage, now)
 
     @classmethod
-    def _open_at(cls, store: Path, lock: int, damage: str | None) -> Self:
+    def _open_at(cls, store: Path, lock: int, damage: str | None, now: Callable[[], datetime]) -> Self:
         epoch_file = EpochFile(store.with_name("epoch"))
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
         try:
             if SENTINEL not in cache:
-                with cache.transact():
-                    cache.set(GENERATION, uuid.uuid4().hex.encode())
-                    cache.set(HEAD, encode(Head(closed_epoch=epoch_file.epoch)))
-                    cache.set(SENTINEL, b"1")
-            return cls(cache, lock, Ballast(store.with_name("ballast")), epoch_file, damage)
+                _begin(cache, epoch_file.epoch, damage, now)
+            return cls(cache, lock, Ballast(store.with_name("ballast")), epoch_file, damage, now)
         except BaseException:
             cache.close()
             raise
@@ -177,6 +189,12 @@ class DiskCommandStore:
                 self._bury(key, self._read(key, decode_deleted))
             elif key.startswith(CANCEL):
                 self._cancels[key[2:]] = self._read(key, _decode_time)
+        self._load_journal(head, keys)
+
+    def _load_journal(self, head: Head, keys: Iterable[str]) -> None:
+        firsts = [first for first in map(page_number, keys) if first]
+        opened = Opened(self.store_generation, len(self._keys), _OLDER_STORE)
+        self._journal = Journal(self._cache, head.journal, firsts, self._now, opened)
 
     def _index(self, key: str, head: Head, results: set[str]) -> None:
         command_id = self._arrived(key).command.id
@@ -215,10 +233,10 @@ class DiskCommandStore:
             self._depth -= 1
 
     def _write_head(self) -> None:
-        if self._head_changed:
+        if self._journal.flush() or self._head_changed:
             if self.last_sequence is not None:
                 self._epoch_file.keep(self.last_sequence.epoch)
-            head = Head(self._arrival, self.last_sequence, self.closed_epoch, self._processing)
+            head = Head(self._arrival, self.last_sequence, self.closed_epoch, self._processing, self._journal.tail)
             self._cache.set(HEAD, encode(head))
             self._head_changed = False
 
@@ -255,6 +273,7 @@ class DiskCommandStore:
             self._keys[command.id] = key
             if command.sequence is not None:
                 self.last_sequence = command.sequence
+            self._journal.accepted(command)
             return StoredCommand(key, command, State.PENDING, received_at)
 
     def advance_sequence(self, sequence: Sequence) -> None:
@@ -301,7 +320,15 @@ class DiskCommandStore:
                 raise StoreError(f"The command {stored.command.id} is not pending.")
             begun = self._processing[stored.key] = Begun(started_at, incarnation)
             self._head_changed = True
+            self._journal.begun(stored.command.id, incarnation)
             return assemble(stored.key, stored, begun, None)
+
+    def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
+        """Note that a command found in processing runs again."""
+        if stored.key not in self._processing:
+            raise StoreError(f"The command {stored.command.id} is not in processing.")
+        with self.transaction():
+            self._journal.resumed(stored.command.id, incarnation)
 
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done; a result is never replaced by another."""
@@ -313,6 +340,7 @@ class DiskCommandStore:
             self._pending.pop(key, None)
             self._head_changed |= self._processing.pop(key, None) is not None
             self._done[key] = command_id
+            self._journal.reported(command_id, result)
             return assemble(key, stored, None, result)
 
     def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
@@ -326,6 +354,7 @@ class DiskCommandStore:
                     raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
                 self._cache.delete(key)
                 del self._keys[command_id]
+                self._journal.deleted(command_id)
             deleted = Deleted(list(command_ids), tombstones_expire_at)
             last = next(reversed(self._deleted), f"{DELETED}{0:016d}")
             key = f"{DELETED}{int(last[2:]) + 1:016d}"
@@ -374,11 +403,27 @@ class DiskCommandStore:
         """Return how many results wait for their ack."""
         return len(self._done)
 
+    @property
+    def audit_head(self) -> JournalMark | None:
+        """Where the journal ends on the disk; None before its first entry."""
+        head = self._journal.tail.head
+        return head if head.number else None
+
     def close(self) -> None:
         """Release the files and the lock."""
         self._cache.close()
         os.close(self._lock)
         self._is_open = False
+
+
+def _begin(cache: Cache, closed_epoch: int, damage: str | None, now: Callable[[], datetime]) -> None:
+    generation = uuid.uuid4().hex
+    with cache.transact():
+        journal = Journal(cache, JournalTail(), (), now, Opened(generation, 0, damage))
+        journal.flush()
+        cache.set(GENERATION, generation.encode())
+        cache.set(HEAD, encode(Head(closed_epoch=closed_epoch, journal=journal.tail)))
+        cache.set(SENTINEL, b"1")
 
 
 def _decode_time(value: bytes) -> datetime:

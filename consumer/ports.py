@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
-from broker.contract.messages import BlobRequest, Command, Feedback, JsonObject, Sequence, Status
+from broker.contract.messages import BlobRequest, Command, Feedback, JournalMark, JsonObject, Sequence, Status
 from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt import Delivery
@@ -65,6 +65,8 @@ class Tombstone:
 class CommandStore(Protocol):
     """Durable commands in order of arrival. One writer. Each call outside `transaction()` commits (fsync) by itself.
 
+    What changes a command's state is noted in the audit journal (see broker.contract.journal) by the same commit.
+
     All methods raise StoreError when the disk fails; `store_command` raises StoreFull when there is no room for another
     command, and any method does when there is no room at all.
     """
@@ -73,6 +75,10 @@ class CommandStore(Protocol):
     last_sequence: Sequence | None
     closed_epoch: int
     """The latest epoch of a store that was lost here; what is numbered in it, or before, may have run already."""
+
+    @property
+    def audit_head(self) -> JournalMark | None:
+        """Where the journal ends; None before its first entry."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything inside together, or nothing of it when it raises."""
@@ -106,6 +112,9 @@ class CommandStore(Protocol):
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Turn a pending command into processing."""
+
+    def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
+        """Note that a command found in processing runs again; any other is refused (StoreError)."""
 
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""

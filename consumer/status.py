@@ -74,6 +74,7 @@ class StatusBoard:
             groups=self._groups.current,
             pending_reversals=responses.pending() if responses else (),
             pending_reversal_count=responses.pending_count if responses else 0,
+            audit_head=self._store.audit_head,
             last_error=(responses.failure if responses else None) or self.last_error,
         )
 
@@ -82,7 +83,10 @@ class StatusBoard:
         self._published = None
 
     def take_due(self, running: str | None) -> Status | None:
-        """Return the status if it has changed and was not published a moment ago, or was published long ago."""
+        """Return the status if it has changed and was not published a moment ago, or was published long ago.
+
+        That the journal has grown is no change by itself: each command makes it grow, and the next status tells.
+        """
         status, now = self.current(running), self._clock.monotonic()
         if now < self._due_at(status):
             return None
@@ -96,7 +100,7 @@ class StatusBoard:
     def _due_at(self, status: Status) -> float:
         if self._published is None:
             return 0.0
-        changed = status != self._published
+        changed = replace(status, audit_head=self._published.audit_head) != self._published
         return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import State
+from consumer.journal import JournalTail
 from consumer.ports import StoredCommand
 
 __all__ = [
@@ -60,6 +61,7 @@ class Head:
     last_sequence: Sequence | None = None
     closed_epoch: int = 0
     processing: dict[str, Begun] = field(default_factory=dict)
+    journal: JournalTail = field(default_factory=JournalTail)
 
 
 @dataclass(frozen=True)

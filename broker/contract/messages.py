@@ -27,6 +27,7 @@ __all__ = [
     "Command",
     "Control",
     "Feedback",
+    "JournalMark",
     "JsonObject",
     "Origin",
     "Output",
@@ -172,6 +173,14 @@ class PendingReversal(DataClassJsonMixin):
 
 
 @dataclass(frozen=True)
+class JournalMark(DataClassJsonMixin):
+    """A place in an agent's audit journal: an entry's number, and the hash of all entries up to it."""
+
+    number: Annotated[int, msgspec.Meta(ge=0)]
+    hash: Sha256
+
+
+@dataclass(frozen=True)
 class Status(DataClassJsonMixin):
     """The agent's retained word about itself; the last will replaces it by one with `online` false.
 
@@ -179,7 +188,8 @@ class Status(DataClassJsonMixin):
     are those that the agent was told to be in; absent when it was never told.
     `clock_behind_s`, in whole minutes, is there when the machine's clock is more than a minute behind the server's.
     `signing_keys_version` is that of the list of signing keys that an enrolled agent goes by.
-    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short.
+    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short. `audit_head` is where
+    the agent's journal ends.
     """
 
     agent: str
@@ -202,6 +212,7 @@ class Status(DataClassJsonMixin):
     groups: tuple[str, ...] | None = _optional(list)
     pending_reversals: tuple[PendingReversal, ...] = ()
     pending_reversal_count: int = 0
+    audit_head: JournalMark | None = _optional()
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 

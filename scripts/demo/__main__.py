@@ -22,7 +22,7 @@ from scripts.demo.configuration import show_configuration
 from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
 from scripts.demo.installation import Installation
-from scripts.demo.processes import console, expect, program, tool, wait_for
+from scripts.demo.processes import console, expect, program, run_tool, tool, wait_for
 from scripts.demo.refusals import show_refusals
 from scripts.demo.signing import show_key_rotation
 from scripts.demo.stage import AGENT, Stage
@@ -97,6 +97,13 @@ def configure(directory: Path) -> list[str]:
     return ["-m", "consumer", "run", "--config", str(configuration)]
 
 
+def audited(stage: Stage) -> None:
+    console.rule("[bold]What the agent's journal says of all this, against the ledger[/bold]", align="left")
+    run_tool("broker", "audit", "verify", AGENT)
+    run_tool("consumer", "audit", "--state", str(stage.state))
+    console.print()
+
+
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="acm-demo-") as name, ExitStack() as stack:
@@ -119,6 +126,7 @@ def main() -> None:
         show_configuration(stage)
         server_down(stage, server, server_log, stack, serving)
         killed(stage, agent, agent_log, stack, running)
+        audited(stage)
         show_upgrades(stage)
         show_enrolment(stage)
         console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))

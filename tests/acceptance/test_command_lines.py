@@ -103,7 +103,7 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 def test_help_has_examples(run: Run, program: str) -> None:
     commands = {
         "broker": ["server", "send", "commands", "show", "cancel", "agents", "active-responses"],
-        "consumer": ["run", "queue", "active-responses", "enroll", "enrolment"],
+        "consumer": ["run", "queue", "audit", "active-responses", "enroll", "enrolment"],
     }
     for name in commands[program]:
         shown = run(name, "--help", program=program)

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from broker.contract.journal import command_sha256, faults
 from broker.contract.messages import Sequence
 from broker.contract.states import State
 from consumer.command_store import DiskCommandStore
 from consumer.errors import StoreError
 from consumer.ports import CommandStore
 from tests.fakes.memory_store import MemoryCommandStore
+from tests.journals import Entries, entries_of, journal_of_any
 from tests.makers import NOW, command, result
 
 Reopen = Callable[[], CommandStore]
+Journal = Callable[[], Entries]
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -34,6 +37,20 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     yield open_again
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def journal(reopen: Reopen, tmp_path: Path) -> Journal:
+    """Gives the entries of the journal, which must be one chain and end where the store says."""
+
+    def entries() -> Entries:
+        store = reopen()
+        journal = journal_of_any(store, tmp_path / "state")
+        assert list(faults(journal.anchor, journal.head, journal.pages)) == []
+        assert store.audit_head == journal.head
+        return entries_of(journal)
+
+    return entries
 
 
 def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Reopen) -> None:
@@ -178,3 +195,78 @@ def test_a_check_leaves_nothing_that_can_be_seen(reopen: Reopen) -> None:
     store.store_command(command("a", 1), NOW)
     store.check()
     assert [stored.command.id for stored in reopen().all_commands()] == ["a"]
+
+
+def told(entries: Entries) -> list[tuple[str, list[str]]]:
+    events = ("accepted", "begun", "resumed", "reported", "deleted")
+    return [
+        (event, [item if isinstance(item, str) else item["id"] for item in entry[event]])
+        for entry in entries
+        for event in events
+        if event in entry
+    ]
+
+
+def test_the_journal_tells_each_change_once(reopen: Reopen, journal: Journal) -> None:
+    store = reopen()
+    stored = store.mark_processing(store.store_command(command("a", 1), NOW), NOW, "i1")
+    store.mark_resumed(stored, "i2")
+    store.mark_completed(stored, result("a"))
+    store.delete_completed_commands(["a"], NOW)
+    entries = journal()
+    assert [entry["number"] for entry in entries] == [1, 2, 3, 4, 5, 6]
+    assert entries[0]["opened"] == {"store_generation": store.store_generation}
+    assert told(entries) == [(event, ["a"]) for event in ("accepted", "begun", "resumed", "reported", "deleted")]
+    assert entries[1]["accepted"] == [
+        {
+            "id": "a",
+            "type": "restart-agent",
+            "sha256": command_sha256(command("a")),
+            "sequence": {"epoch": 7, "number": 1},
+        }
+    ]
+    assert [entry.get("incarnation") for entry in entries] == [None, None, "i1", "i2", None, None]
+    assert entries[4]["reported"] == [{"id": "a", "digest": "d", "outcome": "success"}]
+
+
+def test_what_is_committed_together_is_one_entry_of_the_journal(reopen: Reopen, journal: Journal) -> None:
+    store = reopen()
+    with store.transaction():
+        for name in "ab":
+            store.store_command(command(name), NOW)
+        for stored in store.get_next_commands(2):
+            store.mark_processing(stored, NOW, "i1")
+    (entry,) = journal()[1:]
+    assert told([entry]) == [("accepted", ["a", "b"]), ("begun", ["a", "b"])]
+
+
+def test_an_entry_of_the_journal_is_never_too_large_for_a_message(reopen: Reopen, journal: Journal) -> None:
+    store = reopen()
+    name = "\U0001f600" * 120
+    with store.transaction():
+        for number in range(200):
+            store.store_command(command(f"{name}{number}", command_type=name), NOW)
+    entries = journal()
+    assert [len(entry.get("accepted", ())) for entry in entries] == [0, 64, 64, 64, 8]
+
+
+def test_what_is_rolled_back_is_not_in_the_journal(reopen: Reopen, journal: Journal) -> None:
+    store = reopen()
+    store.store_command(command("a"), NOW)
+
+    def store_and_fail() -> None:
+        with store.transaction():
+            store.store_command(command("b"), NOW)
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own
+        store_and_fail()
+    store.store_command(command("c"), NOW)
+    assert told(journal()) == [("accepted", ["a"]), ("accepted", ["c"])]
+
+
+def test_only_a_command_in_processing_runs_again(reopen: Reopen) -> None:
+    store = reopen()
+    stored = store.store_command(command("a"), NOW)
+    with pytest.raises(StoreError, match="not in processing"):
+        store.mark_resumed(stored, "i2")

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from broker.contract.commands.get_audit_journal import GetAuditJournalData
+from broker.contract.journal import KEPT_BYTES, faults
 from broker.contract.states import State
 from consumer.command_store import DiskCommandStore
 from consumer.errors import StateDirectoryInUse, StoreError
+from consumer.journal_reader import read_journal
 from consumer.queue_reader import read_queue
+from tests.journals import entries_of, journal_in
 from tests.makers import NOW, command, result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +178,145 @@ def test_what_was_committed_survives_kill_9(state: Path) -> None:
     done = run(WRITER, str(state))
     assert done.returncode == -9, done.stderr
     assert [stored.command.id for stored in read_queue(state)] == done.stdout.split()
+    journal = journal_in(state)
+    assert reasons(journal) == []
+    accepted = [accepted["id"] for entry in entries_of(journal) for accepted in entry.get("accepted", ())]
+    assert accepted == done.stdout.split()
+
+
+def reasons(journal: GetAuditJournalData) -> list[str]:
+    return [fault.reason for fault in faults(journal.anchor, journal.head, journal.pages)]
+
+
+def edit(state: Path, *statements: str) -> None:
+    connection = sqlite3.connect(state / "commands" / "cache.db")
+    with connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount == 1
+    connection.close()
+
+
+@pytest.fixture
+def paged(state: Path) -> Path:
+    """A state directory whose journal has three pages, and some entries beside them."""
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    for number in range(1, 80):
+        store.store_command(command(f"command-{number:03d}", number), NOW)
+    store.close()
+    assert len(read_journal(state).pages) == 4
+    return state
+
+
+FIRST = "(SELECT min(key) FROM Cache WHERE key LIKE 'j/%')"
+LAST = "(SELECT max(key) FROM Cache WHERE key LIKE 'j/%')"
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        ([f"UPDATE Cache SET value = CAST(replace(value, '-005', '-006') AS BLOB) WHERE key = {FIRST}"], "altered"),
+        ([f"DELETE FROM Cache WHERE key = {FIRST}"], "after number 0 the journal goes on with number"),
+        (
+            [
+                f"UPDATE Cache SET key = 'x' WHERE key = {FIRST}",
+                f"UPDATE Cache SET key = 'j/0000000000000001' WHERE key = {LAST}",
+                "UPDATE Cache SET key = 'j/0000000000000051' WHERE key = 'x'",
+            ],
+            "altered",
+        ),
+    ],
+)
+def test_a_journal_that_was_changed_on_the_disk_is_no_chain(paged: Path, statements: list[str], reason: str) -> None:
+    assert reasons(journal_in(paged)) == []
+    edit(paged, *statements)
+    assert reason in reasons(journal_in(paged))[0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"DELETE FROM Cache WHERE key = {LAST}",
+        f"UPDATE Cache SET value = CAST(replace(value, 'restart', 'RESTART') AS BLOB) WHERE key = {LAST}",
+        "UPDATE Cache SET value = CAST(replace(value, '-079', '-078') AS BLOB) WHERE key = 'm/head'",
+        "UPDATE Cache SET value = CAST(replace(value, '\"number\":80', '\"number\":60') AS BLOB) WHERE key = 'm/head'",
+    ],
+)
+def test_an_agent_goes_on_when_the_end_of_its_journal_was_changed_and_says_so(paged: Path, statement: str) -> None:
+    edit(paged, statement)
+    store = DiskCommandStore.open(paged, now=lambda: NOW)
+    assert "The end of the audit journal" in str(store.damage)
+    assert store.pending_count() == 79
+    store.store_command(command("later", 80), NOW)
+    store.close()
+    again = DiskCommandStore.open(paged, now=lambda: NOW)
+    assert again.damage is None
+    again.store_command(command("last", 81), NOW)
+    again.close()
+    journal = journal_in(paged)
+    assert reasons(journal) != []
+    later = [entry for entry in entries_of(journal) if "opened" in entry][-1]
+    assert "The end of the audit journal" in later["opened"]["message"]
+    assert [accepted["id"] for accepted in later["accepted"]] == ["later"]
+    numbers = [entry["number"] for entry in entries_of(journal)]
+    assert numbers[-1] > numbers[-2] > 79
+
+
+def test_a_lost_store_says_so_in_its_new_journal(state: Path) -> None:
+    DiskCommandStore.open(state, now=lambda: NOW).close()
+    (state / "commands" / "cache.db").unlink()
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.close()
+    (entry,) = entries_of(journal_in(state))
+    assert entry["opened"]["store_generation"] == store.store_generation
+    assert "set aside" in entry["opened"]["message"]
+
+
+def test_a_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.store_command(command("a", 1), NOW)
+    store.close()
+    edit(state, "UPDATE Cache SET value = x'7b226172726976616c223a317d' WHERE key = 'm/head'")
+    later = DiskCommandStore.open(state, now=lambda: NOW)
+    assert (later.damage, later.audit_head) == (None, None)
+    later.store_command(command("b", 2), NOW)
+    later.close()
+    (entry,) = entries_of(journal_in(state))
+    assert (entry["opened"]["held"], entry["accepted"][0]["id"]) == (1, "b")
+    assert "older than its journal" in entry["opened"]["message"]
+
+
+def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Path) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    name = "\U0001f600" * 120  # as long as a name can be
+    for number in range(1, 100):
+        with store.transaction():
+            for index in range(64):
+                stored = store.store_command(command(f"{name}{number}-{index}"), NOW)
+                store.mark_completed(stored, result(stored.command.id))
+                store.delete_completed_commands([stored.command.id], NOW)
+    store.close()
+    journal = journal_in(state)
+    assert reasons(journal) == []
+    assert journal.anchor.number > 0
+    size = sum(len(line.encode()) for page in journal.pages for line in page.entries)
+    assert KEPT_BYTES <= size < KEPT_BYTES + (1 << 17)
+    rows = sqlite3.connect(state / "commands" / "cache.db").execute("SELECT count(*) FROM Cache WHERE key LIKE 'j/%'")
+    assert rows.fetchone()[0] in (len(journal.pages), len(journal.pages) - 1)
+
+
+def test_the_journal_is_read_in_parts_that_fit_together(paged: Path) -> None:
+    whole, first, parts = read_journal(paged), 1, []
+    while (part := read_journal(paged, first, 5000)).pages:
+        assert len(part.pages) == 1
+        parts += part.pages
+        first = part.pages[-1].last + 1
+    assert (tuple(parts), first) == (whole.pages, whole.head.number + 1)
+    assert read_journal(paged, 40).pages[0].first <= 40 <= read_journal(paged, 40).pages[0].last
+
+
+def test_a_journal_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_journal(tmp_path / "nowhere")
 
 
 FILLER = """

@@ -2,15 +2,17 @@
 
 import copy
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
-from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.journal import JournalPage, Opened
+from broker.contract.messages import Command, Feedback, JournalMark, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
+from consumer.journal import Journal, JournalTail, page_number, read_page
 from consumer.ports import StoredCommand, Tombstone
 
 
@@ -21,17 +23,47 @@ class _Contents:
     live: dict[str, StoredCommand] = field(default_factory=dict)
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     cancels: dict[str, datetime] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)
+    tail: JournalTail = field(default_factory=JournalTail)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class MemoryCommandStore:
     """`full` makes it refuse new commands, as a full disk does."""
 
-    def __init__(self, closed_epoch: int = 0) -> None:
+    def __init__(self, closed_epoch: int = 0, now: Callable[[], datetime] = _utc_now) -> None:
         self.closed_epoch = closed_epoch
         self.store_generation = uuid.uuid4().hex
         self.full = False
         self._contents = _Contents()
         self._in_transaction = False
+        self._now = now
+        self._load_journal()
+        with self.transaction():  # a new store begins its journal
+            pass
+
+    def _load_journal(self) -> None:
+        contents = self._contents
+        firsts = sorted(first for first in map(page_number, contents.pages) if first)
+        lost = "The store was lost." if self.closed_epoch else None
+        opened = Opened(self.store_generation, len(contents.live), lost)
+        self._journal = Journal(contents.pages, contents.tail, firsts, self._now, opened)
+
+    @property
+    def audit_head(self) -> JournalMark | None:
+        return self._contents.tail.head if self._contents.tail.head.number else None
+
+    @property
+    def journal_tail(self) -> JournalTail:
+        return self._contents.tail
+
+    def journal_pages(self) -> list[JournalPage]:
+        pages = [read_page(page_number(key) or 0, row) for key, row in sorted(self._contents.pages.items())]
+        tail = self._contents.tail.page()
+        return [*pages, tail] if tail.entries else pages
 
     @property
     def last_sequence(self) -> Sequence | None:
@@ -44,12 +76,15 @@ class MemoryCommandStore:
             return
         before = copy.copy(self._contents)
         before.live, before.tombstones = dict(before.live), dict(before.tombstones)
-        before.cancels = dict(before.cancels)
+        before.cancels, before.pages = dict(before.cancels), dict(before.pages)
         self._in_transaction = True
         try:
             yield
+            if self._journal.flush():
+                self._contents.tail = self._journal.tail
         except BaseException:
             self._contents = before
+            self._load_journal()
             raise
         finally:
             self._in_transaction = False
@@ -57,12 +92,14 @@ class MemoryCommandStore:
     def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
         if self.full:
             raise StoreFull("The disk is full.")
-        contents = self._contents
-        contents.arrival += 1
-        stored = StoredCommand(f"c/{contents.arrival:016d}", command, State.PENDING, received_at)
-        contents.live[command.id] = stored
-        contents.last_sequence = command.sequence or contents.last_sequence
-        return stored
+        with self.transaction():
+            contents = self._contents
+            contents.arrival += 1
+            stored = StoredCommand(f"c/{contents.arrival:016d}", command, State.PENDING, received_at)
+            contents.live[command.id] = stored
+            contents.last_sequence = command.sequence or contents.last_sequence
+            self._journal.accepted(command)
+            return stored
 
     def advance_sequence(self, sequence: Sequence) -> None:
         self._contents.last_sequence = sequence
@@ -95,25 +132,37 @@ class MemoryCommandStore:
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         if self._contents.live[stored.command.id].state is not State.PENDING:
             raise StoreError(f"The command {stored.command.id} is not pending.")
-        return self._keep(replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation))
+        with self.transaction():
+            self._journal.begun(stored.command.id, incarnation)
+            return self._keep(replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation))
+
+    def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
+        if self._contents.live[stored.command.id].state is not State.PROCESSING:
+            raise StoreError(f"The command {stored.command.id} is not in processing.")
+        with self.transaction():
+            self._journal.resumed(stored.command.id, incarnation)
 
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         now = self._contents.live.get(stored.command.id)
         if now is None or now.state is State.DONE:
             raise StoreError(f"The command {stored.command.id} has its result already.")
-        return self._keep(replace(stored, state=State.DONE, result=result))
+        with self.transaction():
+            self._journal.reported(stored.command.id, result)
+            return self._keep(replace(stored, state=State.DONE, result=result))
 
     def _keep(self, stored: StoredCommand) -> StoredCommand:
         self._contents.live[stored.command.id] = stored
         return stored
 
     def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
-        for command_id in command_ids:
-            stored = self._contents.live.get(command_id)
-            if stored is None or stored.result is None:
-                raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
-            self._contents.tombstones[command_id] = Tombstone(stored.result, tombstones_expire_at)
-            del self._contents.live[command_id]
+        with self.transaction():
+            for command_id in command_ids:
+                stored = self._contents.live.get(command_id)
+                if stored is None or stored.result is None:
+                    raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
+                self._contents.tombstones[command_id] = Tombstone(stored.result, tombstones_expire_at)
+                del self._contents.live[command_id]
+                self._journal.deleted(command_id)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         self._contents.cancels[command_id] = expires_at
@@ -130,8 +179,9 @@ class MemoryCommandStore:
         return dropped
 
     def check(self) -> None:
-        if self.full:
-            raise StoreFull("The disk is full.")
+        with self.transaction():
+            if self.full:
+                raise StoreFull("The disk is full.")
 
     def pending_count(self) -> int:
         return len(self._contents.live) - self.done_count()

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.audit import LedgerSide, compare
 from broker.contract.codec import encode
 from broker.contract.messages import Command, Origin, Sequence
 from broker.contract.signing import SigningKey, VerifyingKey
@@ -26,6 +28,7 @@ from consumer.services import NoService
 from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker
+from tests.journals import entries_of, journal_of_any
 
 AGENT = "web-01"
 TOPICS = Topics()
@@ -85,6 +88,7 @@ class World:
         store: CommandStore,
         lose: Callable[[CommandStore], CommandStore],
         agent_behind: timedelta = timedelta(),
+        state: Path | None = None,
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
@@ -96,6 +100,7 @@ class World:
         self.broker = FakeBroker()
         self.store = store
         self._lose = lose
+        self._state = state
         self.ledger = Ledger("sqlite://", now=self.clock.now)
         self.effects: list[str] = []
         self.sent: list[Command] = []
@@ -269,3 +274,16 @@ class World:
         first_runs = list(dict.fromkeys(self.effects))
         in_order = [command.id for command in self.sent if command.id in effects]
         assert first_runs == in_order, "the commands did not run in their order"
+        self._check_journal()
+
+    def _check_journal(self) -> None:
+        """Assert that the agent's journal agrees with the ledger, as `acm audit verify` would find."""
+        journal = journal_of_any(self.store, self._state)
+        names = [name for entry in entries_of(journal) for name in entry.get("begun", ())]
+        if not names:
+            return  # the command that asks is in every journal that is verified
+        audits = self.ledger.audits
+        known, said = audits.look_up(command.id for command in self.sent), audits.said(AGENT, 1000)
+        side = LedgerSide(AGENT, known, audits.kept_apart(AGENT), said, self.store.audit_head, None, False, names[0])
+        differences = compare(journal, side).differences
+        assert not differences, differences[0].message

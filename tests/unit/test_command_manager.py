@@ -20,6 +20,7 @@ from consumer.reports import Reports
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
+from tests.journals import entries_of, journal_of
 from tests.makers import command, config
 
 
@@ -218,3 +219,14 @@ def test_nothing_begins_while_the_process_is_to_be_replaced() -> None:
         after.run()
         after.turn()
     assert after.results() == {"a": None, "b": None}
+
+
+def test_a_second_run_after_a_crash_is_in_the_journal() -> None:
+    before = Bench()
+    before.add("a", "rerun")
+    before.add("b", "report")
+    before.turn()
+    after = Bench(before.store, incarnation="i2")
+    after.manager.recover()
+    (entry,) = [entry for entry in entries_of(journal_of(after.store)) if "resumed" in entry]
+    assert (entry["resumed"], entry["incarnation"]) == (["a"], "i2")

@@ -44,9 +44,9 @@ TOLD_BY_AGENTS = {
     "token list": ["token", "list"],
 }
 # These print what their user has just given them, or made with them, and nothing that an agent has said.
-OWN_WORDS = """broker config | keys init | keys list | keys rotate | keys revoke | ca client-certificate | broker run|server|send|types|ca init|ca server-certificate|ca revoke|ca crl|token create|token revoke|
-enroll-server|blob put|blob rm|group add|group remove|group configure|operation cancel|package build|package manifest|
-package verify"""
+OWN_WORDS = """broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
+ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|blob put|blob rm|group add|
+group remove|group configure|operation cancel|package build|package manifest|package verify"""
 
 
 def harmful(text: str) -> set[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from broker.audit_book import Verified
 from broker.contract.codec import MAX_FRAME_BYTES, DecodeError
-from broker.contract.messages import Command, Feedback, Origin, Status
+from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import InvalidName
 from broker.ledger import CommandState, Ledger, LedgerError, UnknownCommand, resend_wait
@@ -264,6 +265,26 @@ def test_agents_are_listed_with_their_last_status(ledger: Ledger, clock: TurnedC
     assert [(row.name, row.open_commands) for row in rows] == [("web-01", 0), ("web-02", 1)]
     assert rows[0].status == status(queue_depth=2)
     assert (rows[0].seen_at, rows[1].status) == (clock.now(), None)
+
+
+def test_a_last_will_does_not_set_the_end_of_the_journal_back(ledger: Ledger) -> None:
+    old, new = JournalMark(3, "a" * 64), JournalMark(9, "b" * 64)
+    ledger.record_status(status(audit_head=new))
+    ledger.record_status(status(online=False, audit_head=old))
+    (row,) = ledger.agents()
+    assert row.status is not None
+    assert (row.status.online, row.status.audit_head) == (False, new)
+    ledger.record_status(status(audit_head=old))
+    assert ledger.agents()[0].status == status(audit_head=old)
+
+
+def test_where_a_journal_was_good_is_remembered_for_each_agent(ledger: Ledger, clock: TurnedClock) -> None:
+    assert ledger.audits.verified("web-01") is None
+    ledger.audits.accept("web-01", JournalMark(3, "a" * 64))
+    clock.turn(5.0)
+    ledger.audits.remember("web-01", JournalMark(9, "b" * 64))
+    verified = Verified(JournalMark(9, "b" * 64), clock.now(), JournalMark(3, "a" * 64))
+    assert (ledger.audits.verified("web-01"), ledger.audits.verified("web-02")) == (verified, None)
 
 
 def test_what_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger) -> None:

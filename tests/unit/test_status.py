@@ -44,6 +44,22 @@ def test_a_change_is_published_but_not_at_every_moment(
     assert changed.queue_depth == 1
 
 
+def test_that_the_journal_has_grown_waits_for_the_next_change(
+    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    store.store_command(command("a"), NOW)
+    stored = store.mark_processing(store.get_next_commands(1)[0], NOW, "i1")
+    first = board.take_due("a")
+    assert first is not None
+    store.mark_resumed(stored, "i1")
+    clock.turn(299.0)
+    assert board.take_due("a") is None
+    clock.turn(1.0)
+    later = board.take_due("a")
+    assert later is not None
+    assert later.audit_head == store.audit_head != first.audit_head
+
+
 def test_without_a_change_it_is_published_every_five_minutes(board: StatusBoard, clock: TurnedClock) -> None:
     board.take_due(None)
     assert board.next_due(None) == clock.monotonic() + 300.0

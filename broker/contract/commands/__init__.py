@@ -15,6 +15,7 @@ from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
+from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
@@ -53,6 +54,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "enroll-agent": CommandType(EnrollAgent, EnrollAgentData),
         "fetch-config": CommandType(FetchConfig, FetchConfigData),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
+        "get-audit-journal": CommandType(GetAuditJournal, GetAuditJournalData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),
         "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),

@@ -1,0 +1,22 @@
+"""get-audit-journal: what this agent has accepted, run, reported and deleted, as its journal tells."""
+
+from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
+from broker.contract.messages import Command
+from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.journal_reader import read_journal
+
+__all__ = ["HANDLER"]
+
+_MOST_BYTES = 1 << 17
+
+
+def _execute(command: Command, parameters: GetAuditJournal, context: Context) -> Result:
+    copy = read_journal(context.state, parameters.first, _MOST_BYTES)
+    data = GetAuditJournalData(copy.anchor, copy.head, copy.pages)
+    if not copy.pages:
+        return Result(f"The journal ends with number {copy.head.number}.", data)
+    first, last = copy.pages[0].first, copy.pages[-1].last
+    return Result(f"The entries {first} to {last} of {copy.head.number} are in the data.", data)
+
+
+HANDLER = Handler("get-audit-journal", Interruption.RERUN, GetAuditJournal, _execute)

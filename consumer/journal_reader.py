@@ -1,0 +1,68 @@
+"""Reads an audit journal from outside its store, while the agent may be writing it."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.contract.journal import JournalPage
+from broker.contract.messages import JournalMark
+from consumer.errors import StoreError
+from consumer.journal import page_key, page_number, read_page
+from consumer.store_rows import HEAD, RAW, decode_head
+
+__all__ = ["JournalCopy", "read_journal"]
+
+_LAST = 10**16 - 1
+
+
+@dataclass(frozen=True)
+class JournalCopy:
+    """Pages of a journal in order, and its ends as its store knows them, all of one moment."""
+
+    anchor: JournalMark
+    head: JournalMark
+    pages: tuple[JournalPage, ...]
+
+
+def read_journal(state: Path, first: int = 1, most_bytes: int | None = None) -> JournalCopy:
+    """Return the journal below a state directory, from the page that holds number `first` on.
+
+    The pages are as many as have together at most `most_bytes` as JSON in JSON, but at least one, if there is one.
+    Raises StoreError if it cannot be read.
+    """
+    database = state / "commands" / "cache.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
+            connection.isolation_level = None
+            connection.execute("BEGIN")  # one snapshot for all that is read
+            row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (HEAD, RAW)).fetchone()
+            tail = decode_head(row[0] if row else b"{}").journal
+            pages = (page for page in (*_pages(connection, first), tail.page()) if page.entries and page.last >= first)
+            return JournalCopy(tail.anchor, tail.head, tuple(_that_fit(pages, most_bytes)))
+    except (sqlite3.Error, msgspec.DecodeError) as error:
+        raise StoreError(f"The audit journal in {state} cannot be read: {error}.") from error
+
+
+def _pages(connection: sqlite3.Connection, first: int) -> Iterator[JournalPage]:
+    before = "SELECT max(key) FROM Cache WHERE key >= ? AND key <= ?"
+    (start,) = connection.execute(before, (page_key(0), page_key(first))).fetchone()
+    rows = "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND mode = ? ORDER BY key"
+    for key, value in connection.execute(rows, (start or page_key(0), page_key(_LAST), RAW)):
+        number = page_number(key)
+        if number:
+            yield read_page(number, bytes(value))
+
+
+def _that_fit(pages: Iterable[JournalPage], most_bytes: int | None) -> Iterator[JournalPage]:
+    left = most_bytes
+    for page in pages:
+        if left is not None:
+            size = sum(len(msgspec.json.encode(line)) for line in page.entries)
+            if size > left and left != most_bytes:
+                return
+            left -= size
+        yield page

@@ -1,0 +1,70 @@
+"""acm audit with real processes: an honest agent agrees, also after kill -9; what is changed on its disk is named."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.conftest import ROOT, Site
+from tests.waiting import wait_for
+
+SLOW = "tests.acceptance.slow_agent"
+
+
+def alter(state: Path, old: str, new: str) -> None:
+    """Change a text wherever it stands in the journal, as somebody with a database tool would."""
+    connection = sqlite3.connect(state / "commands" / "cache.db")
+    with connection:
+        sql = "UPDATE Cache SET value = CAST(replace(value, ?, ?) AS BLOB) WHERE key = 'm/head' OR key LIKE 'j/%'"
+        connection.execute(sql, (old, new))
+    connection.close()
+
+
+def local_audit(state: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "consumer", "audit", "--state", str(state)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def verify(site: Site, code: int) -> Any:
+    return site.acm("audit", "verify", "web-01", check=code)
+
+
+def test_an_audit_agrees_until_somebody_changes_the_journal(site: Site) -> None:
+    notes = site.directory / "notes"
+    agent = site.start_agent("web-01", module=SLOW)
+    site.wait_online("web-01")
+    first = site.send("web-01", "note-once", f"path={notes}")
+    assert site.result(first)["outcome"] == "success"
+    cut_short = site.send("web-01", "note-again", f"path={notes}", "hold_s=3")
+    wait_for(lambda: notes.read_text().count("\n") == 2, "the second command to begin")
+    agent.kill()
+    agent = site.start_agent("web-01", module=SLOW)
+    assert site.result(cut_short)["outcome"] == "success"
+    agreed = verify(site, 0)
+    assert (agreed["agrees"], agreed["commands"], agreed["notes"]) == (True, 3, [])
+    head = site.wait_online("web-01")["audit_head"]
+    assert head["number"] > 0
+
+    agent.stop()
+    said = local_audit(site.state("web-01"))
+    assert (said.returncode, "The journal goes from number 1 to" in said.stdout) == (0, True)
+    digest = site.show(first)["result"]["digest"]
+    alter(site.state("web-01"), digest, "0" * 64)
+    said = local_audit(site.state("web-01"))
+    assert (said.returncode, "was altered" in said.stderr) == (4, True)
+
+    site.start_agent("web-01", module=SLOW)
+    wait_for(lambda: "audit journal" in (site.wait_online("web-01").get("last_error") or ""), "the agent to say so")
+    differs = verify(site, 7)["differences"][0]
+    assert differs["command_id"] == first
+    assert re.match(r"Number 3 \(.* UTC, command .*\): the journal says that the result 0{64} was", differs["message"])
+    assert f"the ledger holds {digest}" in differs["message"]
+
+    assert site.acm("audit", "accept", "web-01")["difference_count"] > 0
+    assert verify(site, 0)["agrees"]
+
+
+def test_an_audit_of_an_agent_that_is_not_there(site: Site) -> None:
+    site.acm("audit", "verify", "web-09", check=6)
