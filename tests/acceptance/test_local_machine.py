@@ -41,7 +41,7 @@ def lonely(tmp_path: Path) -> Iterator[Lonely]:
         config.write_text('[service]\nkind = "child"\nargv = ["/bin/sleep", "600"]\n')
         argv = [*AS_A_USER, sys.executable, "-m", "consumer", "run", "--agent", "web-01", "--config", str(config)]
         environment = {"ACM_BROKER": URL, "GIVEN": "to the service"}
-        program = Program([*argv, "--state", str(state)], tmp_path / "log", **environment)
+        program = Program([*argv, "--state", str(state), "--accept-unsigned"], tmp_path / "log", **environment)
         yield Lonely(program, state / "service.pid")
         program.stop()
 

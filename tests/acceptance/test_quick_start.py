@@ -31,7 +31,7 @@ def quick_start() -> list[str]:
     section = re.search(r"^## Quick start$(.*?)^### ", text, re.MULTILINE | re.DOTALL)
     assert section is not None
     installation, *blocks = re.findall(r"^```sh\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
-    assert "pip install ." in installation
+    assert "make install PREFIX=" in installation
     return [line for block in blocks for line in block.splitlines()]
 
 
