@@ -42,7 +42,7 @@ class Talk:
         self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
-            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH)
+            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH, "acm-server")
         )
         self.app = enrolment_app(self.service)
         self.agent = EnrollingAgent("web-01")
@@ -214,7 +214,7 @@ class FaultyService(EnrolmentService):
 
 def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
     talk.app = enrolment_app(
-        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH))
+        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH, "acm-server"))
     )
     status, body = talk.post(ENROL_PATH, talk.agent.enrol(talk.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})
