@@ -101,6 +101,18 @@ def test_a_valid_certificate_is_exchanged_for_one_with_a_new_key(talk: Talk) -> 
     assert renewed.not_after == talk.clock.now() + MONTH
 
 
+def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
+    agent = EnrollingAgent("acm-server")
+    token = EnrolmentToken(secrets.token_urlsafe(32), talk.authority.fingerprint)
+    talk.enrolments.add_token("acm-server", token, timedelta(hours=1))
+    status, body = talk.post(ENROL_PATH, agent.enrol(token.text))
+    assert (status, "server's own name" in str(body)) == (400, True)
+    assert talk.enrolments.enrolments() == []
+    certificate = talk.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
+    status, body = talk.post(RENEW_PATH, agent.renew(certificate, Ed25519PrivateKey.generate()))
+    assert (status, "server's own name" in str(body)) == (400, True)
+
+
 def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None:
     names = x509.SubjectAlternativeName([x509.DNSName("broker.example.org")])
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "web-01")])
