@@ -20,10 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 from broker.certificates import (
     Identity,
     Issuer,
+    RevocationList,
     RevokedCertificate,
     authority_certificate,
+    canary_certificate,
     client_certificate,
     read_identity,
+    read_revocation_list,
     revocation_list,
     server_account_certificate,
     server_certificate,
@@ -111,15 +114,25 @@ class CertificateAuthority:
         """Return a new certificate for an agent's key; raises CertificateError."""
         return client_certificate(self._issuer, agent, key, self._now(), lifetime)
 
+    def issue_canary(self, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+        """Return a certificate that nobody gets, to be put on the list; raises CertificateError."""
+        return canary_certificate(self._issuer, key, self._now(), lifetime)
+
     def identify(self, certificate: str) -> Identity:
         """Return whose certificate (PEM) this is, if it is ours and valid now; raises IdentityError."""
         return read_identity(certificate, self._issuer, self._now())
 
     def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
         """Make a key and a certificate for a server: `out`/`name`.crt and .key, over earlier ones."""
-        key = Ed25519PrivateKey.generate()
-        certificate = server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
+        key, certificate = self._server_pair(hosts)
         _write_pair(out / name, key, certificate)
+        return certificate
+
+    def write_server_pem(self, hosts: Iterable[str], path: Path) -> x509.Certificate:
+        """Make a key and a certificate for a server in one file, over an earlier one."""
+        key, certificate = self._server_pair(hosts)
+        with _file_errors(path):
+            write_durably(path, private_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
         return certificate
 
     def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
@@ -144,6 +157,19 @@ class CertificateAuthority:
             content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
             write_durably(path, content, _PUBLIC)
         return now + CRL_LIFETIME
+
+    def read_revocation_list(self, path: Path) -> RevocationList | None:
+        """Return what the list in a file says, or None where there is none of this authority."""
+        with _file_errors(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return None
+        return read_revocation_list(content, self._issuer)
+
+    def _server_pair(self, hosts: Iterable[str]) -> tuple[Ed25519PrivateKey, x509.Certificate]:
+        key = Ed25519PrivateKey.generate()
+        return key, server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
 
 
 def _refuse_exposed(directory: Path) -> None:

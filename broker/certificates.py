@@ -22,30 +22,39 @@ from broker.contract.topics import check_agent_name, check_name
 from broker.errors import BrokerError
 
 __all__ = [
+    "CANARY",
+    "LONGEST_LIFE",
     "CertificateError",
     "Identity",
     "IdentityError",
     "Issuer",
+    "RevocationList",
     "RevocationReason",
     "RevokedCertificate",
     "authority_certificate",
+    "canary_certificate",
     "check_possession",
     "client_certificate",
     "key_fingerprint",
     "read_identity",
     "read_request",
+    "read_revocation_list",
     "revocation_list",
     "server_account_certificate",
     "server_certificate",
 ]
 
+LONGEST_LIFE = timedelta(days=366)  # of an agent's certificate; entries of a list are kept by it
+CANARY = "_canary"  # what an evictor is called at the broker: no agent and no server can have this name
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 _CLOCK_SKEW = timedelta(minutes=5)
+_LIST_SKEW = timedelta(days=1)  # a list of the future lets a broker refuse everybody
 _LONGEST_NAME = 64  # ub-common-name of RFC 5280
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _AGENT_URI = "urn:acm:agent:"
 _SERVER_URI = "urn:acm:server:"
+_CANARY_URI = "urn:acm:canary"
 
 
 class CertificateError(BrokerError):
@@ -82,6 +91,14 @@ class RevokedCertificate:
 
 
 @dataclass(frozen=True)
+class RevocationList:
+    """What a revocation list says: whom it names, and until when it holds."""
+
+    entries: tuple[RevokedCertificate, ...]
+    until: datetime
+
+
+@dataclass(frozen=True)
 class Issuer:
     """An authority that can sign: its certificate and the key of it."""
 
@@ -114,8 +131,18 @@ def client_certificate(
     issuer: Issuer, agent: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
     """Return an agent's certificate. Its alternative name is a URI, so that it is never taken for that of a host."""
+    if lifetime > LONGEST_LIFE:
+        raise CertificateError(f"An agent's certificate is good for {LONGEST_LIFE.days} days at most.")
     names = [x509.UniformResourceIdentifier(_AGENT_URI + check_agent_name(agent))]
     return _issue(issuer, agent, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
+
+
+def canary_certificate(
+    issuer: Issuer, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
+) -> x509.Certificate:
+    """Return a certificate to be revoked, by which one sees that a broker has read the list; its name is CANARY."""
+    names = [x509.UniformResourceIdentifier(_CANARY_URI)]
+    return _issue(issuer, CANARY, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
 
 def server_account_certificate(
@@ -139,12 +166,23 @@ def revocation_list(
     issuer: Issuer, revoked: Iterable[RevokedCertificate], number: int, now: datetime, lifetime: timedelta
 ) -> bytes:
     """Return the revocation list in PEM; `number` must be greater than that of every earlier list."""
-    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _CLOCK_SKEW, now + lifetime)
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _LIST_SKEW, now + lifetime)
     builder = builder.add_extension(_issuer_identifier(issuer), critical=False)
     builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     for entry in revoked:
         builder = builder.add_revoked_certificate(_revoked(entry))
     return builder.sign(issuer.key, None).public_bytes(Encoding.PEM)
+
+
+def read_revocation_list(pem: bytes, issuer: Issuer) -> RevocationList | None:
+    """Return what a list (PEM) says, or None if it is none of this issuer."""
+    try:
+        found = x509.load_pem_x509_crl(pem)
+        if not found.is_signature_valid(issuer.key.public_key()) or found.next_update_utc is None:
+            return None
+        return RevocationList(tuple(_entry(entry) for entry in found), found.next_update_utc)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
 
 
 def read_request(pem: str, agent: str) -> Ed25519PublicKey:
@@ -252,6 +290,14 @@ def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:
     if entry.reason in _REASON_FLAGS:  # RFC 5280 wants no extension for "unspecified"
         builder = builder.add_extension(x509.CRLReason(_REASON_FLAGS[entry.reason]), critical=False)
     return builder.build()
+
+
+def _entry(entry: x509.RevokedCertificate) -> RevokedCertificate:
+    flags = {extension.value.reason for extension in entry.extensions if isinstance(extension.value, x509.CRLReason)}
+    reasons = [reason for reason, flag in _REASON_FLAGS.items() if flag in flags]
+    return RevokedCertificate(
+        entry.serial_number, entry.revocation_date_utc, reasons[0] if reasons else RevocationReason.UNSPECIFIED
+    )
 
 
 def _name(common_name: str) -> x509.Name:

@@ -9,9 +9,8 @@ import msgspec
 import typer
 
 from broker.arguments import InvalidArgument
-from broker.broker_directory import BrokerDirectory, Written
+from broker.broker_directory import BrokerDirectory, Written, refuse_agents_name, settings_for
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, on_signals, print_json
-from broker.config import load_config
 from broker.errors import BrokerError
 from broker.mosquitto import EmbeddedMosquitto, SecuredMosquitto
 from broker.registry import open_authority, open_enrolments, open_revocation_file
@@ -39,14 +38,16 @@ def configure(
 ) -> None:
     """Write all that a secured Mosquitto, the server and the enrolment server need.
 
-    Run again, it makes new certificates and keys for another year and leaves the configuration files alone.
+    Run again, it makes new certificates and keys for another year and leaves the configuration files alone; then its
+    own server.toml says which authority and ledger they are of.
     """
-    settings = load_config(config, {"ca": ca, "ledger": ledger})
+    settings = settings_for(out, config, {"ca": ca, "ledger": ledger})
     authority = open_authority(settings)
     directory = BrokerDirectory(out, settings, hosts or [], port)
-    written = directory.write(authority)
     listing = msgspec.structs.replace(settings, crl=str(directory.revocation_list))
     with contextlib.closing(open_enrolments(settings)) as enrolments:
+        refuse_agents_name(settings.client_id, enrolments)
+        written = directory.write(authority)
         open_revocation_file(listing, authority, enrolments).write()
     if as_json:
         files = {"made": [str(path) for path in written.made], "kept": [str(path) for path in written.kept]}

@@ -32,8 +32,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     the system's authorities and show no certificate.
     `ca` is the authority's directory, `signing_keys` that of the keys that the server signs with (`signing` in `ca` if
     not said), `crl` the file that the revocation list is written to (in `ca` if not said).
-    The enrolment server listens on `enroll_listen`, hands out `enroll_broker` as the broker's URL, and issues
-    certificates for `certificate_lifetime`.
+    The enrolment server listens on `enroll_listen` (127.0.0.1:8443 if not said), hands out `enroll_broker` as the
+    broker's URL, and issues certificates for `certificate_lifetime`.
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -46,7 +46,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ca: str = "acm-ca"
     signing_keys: str | None = None
     crl: str | None = None
-    enroll_listen: str = "127.0.0.1:8443"
+    enroll_listen: str | None = None
     enroll_broker: str | None = None
     enroll_certificate: str | None = None
     enroll_key: str | None = None

@@ -8,7 +8,7 @@ from broker.ca import CertificateAuthority
 from broker.certificates import check_possession, read_request
 from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRequest
 from broker.contract.tokens import EnrolmentToken
-from broker.contract.topics import check_agent_name
+from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolments import Enrolments, Grant, TokenRefused
 from broker.signing_keys import KeyBook
 
@@ -17,11 +17,12 @@ __all__ = ["EnrolmentService", "Terms"]
 
 @dataclass(frozen=True)
 class Terms:
-    """What every agent is told, and for how long its certificates hold."""
+    """What every agent is told, for how long its certificates hold, and the server's own name, which no agent gets."""
 
     broker: str
     topic_prefix: str
     lifetime: timedelta
+    client_id: str
 
 
 class EnrolmentService:
@@ -46,6 +47,7 @@ class EnrolmentService:
         agent, token = check_agent_name(request.agent), EnrolmentToken.parse(request.token)
         if token.fingerprint != self._authority.fingerprint:
             raise TokenRefused("The token is of another authority: make one with `acm token create` here.")
+        self._refuse_own_name(agent)
         key = read_request(request.csr, agent)
         issue = partial(self._authority.issue, agent, key, self._terms.lifetime)
         return self._answer(self._enrolments.enrol(agent, token, key, issue))
@@ -53,13 +55,18 @@ class EnrolmentService:
     def renew(self, request: RenewRequest) -> Enrolled:
         """Exchange a valid certificate, whose key has signed the request, for a new one in the same name.
 
-        Raises IdentityError, CertificateError, EnrolmentRevoked, LedgerError.
+        Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError.
         """
         identity = self._authority.identify(request.certificate)
         check_possession(identity, request.csr, request.signature)
+        self._refuse_own_name(identity.agent)
         key = read_request(request.csr, identity.agent)
         issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
         return self._answer(self._enrolments.renew(identity.serial, key, issue))
+
+    def _refuse_own_name(self, agent: str) -> None:
+        if agent == self._terms.client_id:
+            raise InvalidName(f"{agent!r} is the server's own name at the broker: no agent may have it.")
 
     def _answer(self, grant: Grant) -> Enrolled:
         trusted = self._keys.update

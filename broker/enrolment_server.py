@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.arguments import InvalidArgument, parse_duration
 from broker.ca import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
+from broker.certificates import LONGEST_LIFE
 from broker.config import ConfigurationError, ServerConfig
 from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
@@ -30,6 +31,7 @@ __all__ = ["EnrolmentServer", "EnrolmentServerError"]
 
 _CONNECTION_LIFETIME_S = 30.0
 _MAX_CONNECTIONS = 256
+_LISTEN = "127.0.0.1:8443"
 _SHUTDOWN_S = 5
 _LOOK_EVERY_S = 2.0
 _RETRY_S = 60.0
@@ -49,8 +51,9 @@ class EnrolmentServer:
 
     def __init__(self, config: ServerConfig) -> None:
         terms = _terms(config)
-        self._listen = config.enroll_listen
-        self._address = _address(config.enroll_listen)
+        self._listen = config.enroll_listen or _LISTEN
+        self._address = _address(self._listen)
+        self._failed = False
         authority, keys = open_authority(config), open_key_book(config)
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
@@ -70,25 +73,37 @@ class EnrolmentServer:
         self._uvicorn.should_exit = True
 
     def run(self) -> None:
-        """Listen and serve until stopped. Without a first revocation list nothing is served."""
+        """Listen and serve until stopped. Without a first revocation list nothing is served.
+
+        Raises EnrolmentServerError when revocations are no longer carried out, so that it is started anew.
+        """
         try:
             self._list.write()
             with _open_listener(*self._address) as listener:
                 _log.info("enrolment_server_started", listen=self._listen)
                 self._uvicorn.run(sockets=[listener])
                 _log.info("enrolment_server_stopped")
+            if self._failed:
+                raise EnrolmentServerError("Revocations were not carried out any more; the log says why.")
         finally:
             self._enrolments.close()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         task = asyncio.create_task(self._keep_carrying_out())
+        task.add_done_callback(self._note_end)
         try:
             yield
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Stop the server if the task died: it would go on with a list that runs out."""
+        if not task.cancelled():
+            _log.critical("revocations_stopped", exc_info=task.exception())
+            self._failed = True
+            self.stop()
 
     async def _keep_carrying_out(self) -> None:
         while True:
@@ -166,7 +181,9 @@ def _terms(config: ServerConfig) -> Terms:
         lifetime = timedelta(seconds=parse_duration(config.certificate_lifetime))
     except InvalidArgument as error:
         raise ConfigurationError(f"certificate_lifetime: {error}") from error
-    return Terms(config.enroll_broker, config.topic_prefix, lifetime)
+    if lifetime > LONGEST_LIFE:
+        raise ConfigurationError(f"certificate_lifetime: at most {LONGEST_LIFE.days}d.")
+    return Terms(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -183,7 +200,8 @@ def _address(listen: str) -> tuple[str, int]:
 def _open_listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise EnrolmentServerError(f"{host}:{port} cannot be listened on: {reason}.") from error

@@ -1,23 +1,43 @@
 """Files whose content and names are there after a power loss: written aside, fsynced, then renamed."""
 
+import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["write_durably"]
+__all__ = ["state_of", "write_durably"]
 
 
 def write_durably(path: Path, content: bytes, mode: int) -> None:
-    """Replace the file by one with this content, whole or not at all; raises OSError."""
+    """Replace the file by one with this content, whole or not at all; raises OSError.
+
+    The new file belongs to whom the old one belonged to, where this process may say so.
+    """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # left behind by a crash, perhaps with a wider mode
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(handle, "wb") as file:
         file.write(content)
         file.flush()
+        _keep_owner(file.fileno(), path)
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     part.replace(path)
     _sync_directory(path.parent)
+
+
+def state_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever the file is replaced or written; None where there is none. Raises OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _keep_owner(handle: int, path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        before = path.stat(follow_symlinks=False)
+        os.fchown(handle, before.st_uid, before.st_gid)
 
 
 def _sync_directory(directory: Path) -> None:

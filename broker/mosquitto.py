@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from broker.errors import BrokerError
-from broker.files import write_durably
+from broker.files import state_of, write_durably
 from broker.mosquitto_files import render_loopback_configuration
 
 __all__ = ["EmbeddedMosquitto", "MosquittoError", "MosquittoNotFound", "SecuredMosquitto", "find_mosquitto"]
@@ -24,7 +24,7 @@ _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
-_RELOADED = ("crl.pem", "broker.crt", "acl", "passwords")
+_RELOADED = ("crl.pem", "broker.pem", "acl", "passwords")
 
 
 class MosquittoError(BrokerError):
@@ -244,21 +244,13 @@ class SecuredMosquitto:
                 f"{self._directory}/mosquitto.conf cannot be read: write the directory by `acm broker config`."
             ) from error
 
-    def _state(self) -> list[tuple[int, int] | None]:
-        return [_state_of(self._directory / name) for name in _RELOADED]
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        return [state_of(self._directory / name) for name in _RELOADED]
 
 
 def _as_this_user(configuration: str) -> str:
     # As root, mosquitto would give up its rights for the user `mosquitto`, who cannot use our directories.
     return configuration + "user root\n" if os.geteuid() == 0 else configuration
-
-
-def _state_of(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _free_port() -> int:

@@ -1,13 +1,14 @@
 """The authority and the enrolments that a configuration names, and the revocation list that the broker reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from broker.ca import CRL_LIFETIME, CertificateAuthority, crl_path
-from broker.certificates import RevokedCertificate
+from broker.ca import CRL_LIFETIME, AuthorityError, CertificateAuthority, crl_path
+from broker.certificates import LONGEST_LIFE, RevocationList, RevokedCertificate
 from broker.config import ServerConfig
 from broker.enrolments import Enrolments
+from broker.files import state_of
 from broker.signing_keys import KeyBook, SigningKeys
 
 __all__ = [
@@ -21,10 +22,15 @@ __all__ = [
 ]
 
 _REWRITE_AFTER = timedelta(days=1)
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class RevocationFile:
-    """The revocation list of one authority in one file. Its methods raise AuthorityError and LedgerError."""
+    """The revocation list of one authority in one file. Its methods raise AuthorityError and LedgerError.
+
+    What the file names and the database does not is kept: what another process has put there, and what was revoked
+    after the backup that a ledger was restored from.
+    """
 
     def __init__(
         self, path: Path, authority: CertificateAuthority, enrolments: Enrolments, *, now: Callable[[], datetime]
@@ -33,29 +39,59 @@ class RevocationFile:
         self._authority = authority
         self._enrolments = enrolments
         self._now = now
-        self._listed: list[RevokedCertificate] = []
-        self._rewrite_at = now()
+        self._found: RevocationList | None = None
+        self._state: tuple[int, int, int] | None = None
 
     def write(self, *also: RevokedCertificate) -> datetime:
-        """Write the list anew, with `also` on it this once; return until when it holds."""
-        until = self._authority.write_revocation_list(lambda: [*self._revoked(), *also], self.path)
-        self._rewrite_at = self._now() + _REWRITE_AFTER
-        return until
+        """Write the list anew, with `also` on it; return until when it holds."""
+        return self._authority.write_revocation_list(lambda: self._entries(also), self.path)
 
     def refresh(self) -> bool:
-        """Write the list if it is a day old, or if something was revoked since; return whether it was written."""
-        due = self._now() >= self._rewrite_at or self._enrolments.revoked_certificates(self._oldest()) != self._listed
+        """Write the list unless the file has all that it must, and is of the last day; return whether it was."""
+        due = not self._is_good()
         if due:
             self.write()
         return due
 
-    def _revoked(self) -> list[RevokedCertificate]:
-        self._listed = self._enrolments.revoked_certificates(self._oldest())
-        return self._listed
+    def names(self, serial: int) -> bool:
+        """Return whether the file names this certificate."""
+        found = self._read()
+        return found is not None and serial in {entry.serial for entry in found.entries}
 
-    def _oldest(self) -> datetime:
+    def _is_good(self) -> bool:
+        found = self._read()
+        if found is None:
+            return False
+        age = self._now() - (found.until - CRL_LIFETIME)  # less than nothing where the clock went back
+        needed = {entry.serial for entry in self._needed()}
+        return timedelta() <= age < _REWRITE_AFTER and needed <= {entry.serial for entry in found.entries}
+
+    def _read(self) -> RevocationList | None:
+        """Return what the file says; it is read again when it was replaced, by whomever."""
+        try:
+            state = state_of(self.path)
+        except OSError as error:
+            raise AuthorityError(f"{self.path} cannot be used: {error.strerror}.") from error
+        if state != self._state or state is None:
+            self._found = self._authority.read_revocation_list(self.path)
+            self._state = state
+        return self._found
+
+    def _entries(self, also: Iterable[RevokedCertificate]) -> list[RevokedCertificate]:
+        entries = {entry.serial: entry for entry in (*self._foreign(), *also, *self._needed())}
+        return list(entries.values())
+
+    def _needed(self) -> list[RevokedCertificate]:
         # RFC 5280 section 3.3: a certificate that has ended stays on one more list.
-        return self._now() - CRL_LIFETIME
+        return self._enrolments.revoked_certificates(self._now() - CRL_LIFETIME)
+
+    def _foreign(self) -> Iterator[RevokedCertificate]:
+        found = self._authority.read_revocation_list(self.path)
+        known = {entry.serial for entry in self._enrolments.revoked_certificates(_EPOCH)}
+        oldest = self._now() - LONGEST_LIFE - CRL_LIFETIME
+        for entry in found.entries if found is not None else ():
+            if entry.serial not in known and entry.revoked_at >= oldest:
+                yield entry
 
 
 def open_authority(config: ServerConfig) -> CertificateAuthority:

@@ -7,6 +7,7 @@ client id. Not done with paho, which does not say what alert a failed handshake 
 
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,10 @@ from broker.ca import private_pem
 from broker.errors import BrokerError
 from broker.mqtt import BrokerAddress
 
-__all__ = ["TakeoverError", "TakeoverRefused", "take_over"]
+__all__ = ["TakeOver", "TakeoverError", "TakeoverRefused", "take_over"]
+
+# Broker, authority (PEM), certificate and its key, client id: as take_over.
+TakeOver = Callable[[BrokerAddress, str, x509.Certificate, Ed25519PrivateKey, str], None]
 
 _TIMEOUT_S = 5.0
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"

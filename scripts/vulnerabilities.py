@@ -1,4 +1,4 @@
-"""Asks OSV (https://osv.dev) by pip-audit what is known to be wrong with the packages of the lock file.
+"""Asks OSV (https://osv.dev) by pip-audit what is known to be wrong with the packages of uv.lock and scripts/uv.txt.
 
     python -m scripts.vulnerabilities [--service URL]
 
@@ -7,9 +7,11 @@ answer to what nobody finds any more; 2 when OSV could not be asked about every 
 """
 
 import argparse
+import re
 import sys
 import tempfile
 import tomllib
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,22 @@ from subprocess import run
 
 import msgspec
 
-__all__ = ["ANSWERED", "Answer", "AuditFailed", "Finding", "answers", "audit", "findings_in", "judge", "main"]
+__all__ = [
+    "ANSWERED",
+    "Answer",
+    "AuditFailed",
+    "Finding",
+    "answers",
+    "audit",
+    "findings_in",
+    "judge",
+    "layers_of",
+    "main",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERED = ROOT / "scripts" / "answered-vulnerabilities.toml"
+UV_PIN = ROOT / "scripts" / "uv.txt"
 _OSV = "https://api.osv.dev/v1/query"
 _UV = str(Path(sys.executable).with_name("uv"))
 
@@ -75,8 +89,37 @@ def answers() -> list[Answer]:
     return [Answer(**entry) for entry in tomllib.loads(ANSWERED.read_text(encoding="utf-8"))["answered"]]
 
 
-def findings_in(report: bytes) -> list[Finding]:
-    """Read a report of pip-audit in JSON; raises AuditFailed when it is none, or leaves a package out."""
+def layers_of(requirements: str) -> list[dict[str, str]]:
+    """Return the requirements in as many parts as one package has versions, each by `name==version`.
+
+    Their conditions are left out: what is locked for another platform or Python is looked up, too.
+    """
+    layers: list[dict[str, str]] = []
+    for block in re.findall(r"^[^\s#].*(?:\n[ \t].*)*", requirements, re.MULTILINE):
+        text = re.sub(r" ; [^\\\n]*", " ", block)
+        pin = re.match(r"([\w.-]+)(?:\[.*?\])?==([^\s\\]+)", text)
+        if pin is None:
+            raise AuditFailed(f"{block.splitlines()[0]!r} is no package of one version.")
+        name = f"{_canonical(pin[1])}=={pin[2]}"
+        if any(name in layer for layer in layers):
+            continue
+        taken = [name.partition("==")[0] in {other.partition("==")[0] for other in layer} for layer in layers]
+        if all(taken):
+            layers.append({})
+            taken.append(False)
+        layers[taken.index(False)][name] = text
+    return layers
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def findings_in(report: bytes, asked: Collection[str]) -> list[Finding]:
+    """Read a report of pip-audit in JSON; raises AuditFailed when it is none, or leaves out one of `asked`.
+
+    They are written `name==version`.
+    """
     try:
         packages = msgspec.json.decode(report, type=_Report).dependencies
     except msgspec.DecodeError as error:
@@ -84,6 +127,9 @@ def findings_in(report: bytes) -> list[Finding]:
     skipped = next((package for package in packages if package.skip_reason is not None), None)
     if skipped is not None or not packages:
         raise AuditFailed(skipped.skip_reason or "" if skipped else "The report names no package.")
+    missing = sorted(set(asked) - {f"{_canonical(package.name)}=={package.version}" for package in packages})
+    if missing:
+        raise AuditFailed(f"The report leaves out {', '.join(missing)}.")
     return [
         Finding(package.name, package.version, frozenset({it.id, *it.aliases}), tuple(it.fix_versions))
         for package in packages
@@ -104,11 +150,17 @@ def judge(findings: Listing[Finding], answered: Listing[Answer]) -> list[str]:
 
 
 def audit(service: str) -> list[Finding]:
-    """Return what the service knows of the packages of the lock file; raises AuditFailed."""
+    """Return what the service knows of what is locked, and of the uv that installs it; raises AuditFailed."""
+    export = [_UV, "export", "--frozen", "--all-groups", "--no-emit-project", "--quiet"]
+    exported = run(export, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    layers = layers_of(exported + UV_PIN.read_text(encoding="utf-8"))
+    return [finding for layer in layers for finding in _audit(layer, service)]
+
+
+def _audit(layer: Mapping[str, str], service: str) -> list[Finding]:
     with tempfile.TemporaryDirectory() as name:
         requirements, report = Path(name, "requirements.txt"), Path(name, "report.json")
-        export = [_UV, "export", "--frozen", "--all-groups", "--no-emit-project", "--quiet"]
-        run([*export, "--output-file", str(requirements)], cwd=ROOT, check=True, capture_output=True)
+        requirements.write_text("\n".join([*layer.values(), ""]), encoding="utf-8")
         argv = [_UV, "run", "--quiet", "--frozen", "--isolated", "--only-group", "audit", "pip-audit", "--strict"]
         argv += ["--vulnerability-service", "osv", "--osv-url", service, "--disable-pip", "--require-hashes"]
         argv += ["--progress-spinner", "off", "--format", "json", "--output", str(report)]
@@ -116,7 +168,7 @@ def audit(service: str) -> list[Finding]:
         if not report.exists():  # its exit status is 1 for findings and failures alike
             last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             raise AuditFailed(f"pip-audit has written no report: {last}")
-        return findings_in(report.read_bytes())
+        return findings_in(report.read_bytes(), layer)
 
 
 def main(argv: Listing[str]) -> int:

@@ -383,7 +383,7 @@ class _EnrolmentServer:
         self._enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
         atexit.register(self._enrolments.close)
         create_signing_keys(directory / "signing", clock.now())
-        terms = Terms("mqtts://broker", "acm", timedelta(days=30))
+        terms = Terms("mqtts://broker", "acm", timedelta(days=30), "acm-server")
         service = EnrolmentService(authority, KeyBook(directory / "signing"), self._enrolments, terms)
         self._app = enrolment_app(service)
         self.agent = EnrollingAgent("web-01")

@@ -13,9 +13,24 @@ import pytest
 from broker import enrolment_server
 from broker.ca import CertificateAuthority, create_authority
 from broker.config import load_config
+from broker.registry import RevocationFile
 from broker.signing_keys import create_signing_keys
 from tests.brokers import free_port
 from tests.waiting import wait_for
+
+
+def server_at(listen: str, tmp_path: Path) -> enrolment_server.EnrolmentServer:
+    ca = tmp_path / "ca"
+    create_authority(ca, "test", datetime.now(UTC))
+    create_signing_keys(ca / "signing", datetime.now(UTC))
+    CertificateAuthority(ca, now=lambda: datetime.now(UTC)).write_server_certificate(["127.0.0.1"], ca)
+    flags = {
+        "ca": str(ca),
+        "ledger": f"sqlite:///{tmp_path}/ledger.db",
+        "enroll_listen": listen,
+        "enroll_broker": "mqtt://mqtt",
+    }
+    return enrolment_server.EnrolmentServer(load_config(None, flags, {}))
 
 
 @pytest.fixture(params=[{"_CONNECTION_LIFETIME_S": 0.3}])
@@ -23,17 +38,8 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """The port of a server with these bounds; without any, its connections live for a short time."""
     for name, bound in request.param.items():
         monkeypatch.setattr(enrolment_server, name, bound)
-    ca, port = tmp_path / "ca", free_port()
-    create_authority(ca, "test", datetime.now(UTC))
-    create_signing_keys(ca / "signing", datetime.now(UTC))
-    CertificateAuthority(ca, now=lambda: datetime.now(UTC)).write_server_certificate(["127.0.0.1"], ca)
-    flags = {
-        "ca": str(ca),
-        "ledger": f"sqlite:///{tmp_path}/ledger.db",
-        "enroll_listen": f"127.0.0.1:{port}",
-        "enroll_broker": "mqtt://mqtt",
-    }
-    server = enrolment_server.EnrolmentServer(load_config(None, flags, {}))
+    port = free_port()
+    server = server_at(f"127.0.0.1:{port}", tmp_path)
     thread = threading.Thread(target=server.run)
     thread.start()
     yield port
@@ -82,3 +88,23 @@ def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
     with connected(port, tmp_path):
         assert status_of_a_request(port, tmp_path) == b"503"
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer when there is room again")
+
+
+def test_a_server_that_carries_out_no_revocations_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment_server, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(RevocationFile, "refresh", lambda file: 1 / 0)
+    server = server_at(f"127.0.0.1:{free_port()}", tmp_path)
+    with pytest.raises(enrolment_server.EnrolmentServerError, match="not carried out any more"):
+        server.run()
+
+
+def test_a_server_on_all_addresses_of_ipv6_has_those_of_ipv4_too(tmp_path: Path) -> None:
+    port = free_port()
+    server = server_at(f"[::]:{port}", tmp_path)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: listens(port), "the server to listen")
+    finally:
+        server.stop()
+        thread.join(20)

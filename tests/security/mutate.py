@@ -26,15 +26,16 @@ from rich.table import Column, Table
 
 from tests.security.mutation_list import ListError, Mutation, load_mutations, mutated, problems_of
 
-__all__ = ["Outcome", "Tree", "Verdict", "main", "try_out"]
+__all__ = ["Outcome", "Tree", "Verdict", "check_unmutated", "main", "try_out"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = ROOT / "tests" / "security" / "mutations"
 _TEST_S = 60.0
 _HANG_S = 10.0
-_UNMUTATED_S = 120.0
 _RUNS = 4  # a run takes at most so many times what a test may take; one that hangs can outlive its own time
 _NO_TEST_FAILED, _TESTS_FAILED = 0, 1
+# What a mutant that is no program fails with, whatever the test looks at.
+_SENSELESS = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
 # Prints where the packages come from, here and in a child process; the child's child is not asked.
 _WHENCE = """
 import importlib, subprocess, sys
@@ -110,14 +111,22 @@ class Tree:
                 compiled.unlink()
             yield Tree(mutant)
 
-    def test(self, tests: Listing[str], *options: str, test_s: float = _TEST_S) -> Outcome:
-        """Run these tests, each for at most so many seconds."""
-        report = self.directory / ".outcome.xml"
-        report.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={test_s:g}"]
-        argv += [f"--junitxml={report}", *options, *tests]
-        status, output = _run(argv, self.directory, self._environment(), _RUNS * test_s)
-        return Outcome(status, _failures(report) if report.exists() else (), output)
+    def prove_import_of(self, file: str) -> None:
+        """Raise ListError unless the module in this file can be imported."""
+        module = ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
+        argv = [sys.executable, "-c", f"import {module}"]
+        said = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
+        if said.returncode:
+            raise ListError(f"{file} cannot be imported any more, which shows nothing:\n{_tail(said.stderr)}")
+
+    def test(self, test: str, test_s: float = _TEST_S) -> Outcome:
+        """Run this test by itself, for at most so many seconds."""
+        with tempfile.TemporaryDirectory(prefix="acm-outcome-") as name:
+            report = Path(name) / "outcome.xml"
+            argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={test_s:g}"]
+            argv += [f"--junitxml={report}", "--exitfirst", test]
+            status, output = _run(argv, self.directory, self._environment(), _RUNS * test_s)
+            return Outcome(status, _failures(report) if report.exists() else (), output)
 
     def _environment(self) -> Mapping[str, str]:
         dropped = ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS")
@@ -149,12 +158,14 @@ def _failures(report: Path) -> tuple[str, ...]:
 def try_out(mutation: Mutation, base: Tree) -> Verdict:
     """Take the control out and run each test; raises ListError when one cannot be run."""
     with base.with_mutation(mutation) as mutant:
+        if mutation.file.endswith(".py"):
+            mutant.prove_import_of(mutation.file)
         missed = [test for test in mutation.tests if not _is_caught_by(test, mutation, mutant)]
     return Verdict(mutation, tuple(missed))
 
 
 def _is_caught_by(test: str, mutation: Mutation, mutant: Tree) -> bool:
-    outcome = mutant.test([test], "--exitfirst", test_s=_HANG_S if mutation.hangs else _TEST_S)
+    outcome = mutant.test(test, _time_of(mutation))
     if outcome.hung:
         return mutation.hangs
     if outcome.status not in (_NO_TEST_FAILED, _TESTS_FAILED):
@@ -162,18 +173,28 @@ def _is_caught_by(test: str, mutation: Mutation, mutant: Tree) -> bool:
             f"The test {test} of the mutation {mutation.name!r} could not be run, so it shows nothing; "
             f"pytest ended with {outcome.status}:\n{_tail(outcome.output)}"
         )
+    senseless = next((failure for failure in outcome.failures if failure.startswith(_SENSELESS)), None)
+    if senseless is not None:
+        raise ListError(f"The mutation {mutation.name!r} makes no program that {test} could judge: {senseless}")
     return bool(outcome.failures)
+
+
+def _time_of(mutation: Mutation) -> float:
+    return _HANG_S if mutation.hangs else _TEST_S
 
 
 def _tail(output: str) -> str:
     return "\n".join(output.splitlines()[-30:])
 
 
-def _check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None:
-    tests = sorted({test for mutation in mutations for test in mutation.tests})
-    outcome = base.test(tests, "-n", str(jobs), "--dist", "loadscope", test_s=_UNMUTATED_S)
-    if outcome.status != _NO_TEST_FAILED:
-        raise ListError(f"The tests do not pass without any mutation, so they show nothing:\n{_tail(outcome.output)}")
+def check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None:
+    """Raise ListError unless each test passes as it is run for its mutation: by itself, in the same time."""
+    runs = sorted({(test, _time_of(mutation)) for mutation in mutations for test in mutation.tests})
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(lambda run: base.test(*run), runs))
+    for (test, _), outcome in zip(runs, outcomes, strict=True):
+        if outcome.status != _NO_TEST_FAILED:
+            raise ListError(f"{test} does not pass without any mutation, so it shows nothing:\n{_tail(outcome.output)}")
 
 
 def _show(verdicts: Listing[Verdict], seconds: float) -> None:
@@ -225,7 +246,7 @@ def main(argv: Listing[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="acm-mutations-") as name:
             base = Tree.copied(ROOT, Path(name).resolve())
             base.prove_imports(["broker", "consumer", "tests"])
-            _check_unmutated(mutations, base, arguments.jobs)
+            check_unmutated(mutations, base, arguments.jobs)
             verdicts = _try_all(mutations, base, arguments.jobs)
     except ListError as error:
         print(f"mutate: {error}", file=sys.stderr)

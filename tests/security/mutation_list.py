@@ -1,7 +1,8 @@
 """The list of mutations: each takes one control out, and names the tests that must fail then."""
 
-import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import msgspec
 
 __all__ = ["ListError", "Mutation", "load_mutations", "mutated", "problems_of", "threats_of"]
 
+_RUFF = str(Path(sys.executable).with_name("ruff"))
 _Words = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -67,15 +69,16 @@ def mutated(mutation: Mutation, root: Path) -> str:
         raise ListError(f"The mutation {mutation.name!r} changes nothing.")
     changed = text.replace(mutation.old, mutation.new)
     if path.suffix == ".py":
-        _check_syntax(mutation, changed)
+        _check_sense(mutation, changed)
     return changed
 
 
-def _check_syntax(mutation: Mutation, changed: str) -> None:
-    try:
-        ast.parse(changed)
-    except SyntaxError as error:
-        raise ListError(f"The mutation {mutation.name!r} leaves {mutation.file} without sense: {error}.") from error
+def _check_sense(mutation: Mutation, changed: str) -> None:
+    """Refuse what would fail any test: a broken syntax, names that are not there (ruff's E9, F821, F823)."""
+    argv = [_RUFF, "check", "--isolated", "--quiet", "--select=E9,F821,F823", "--output-format=concise", "-"]
+    said = subprocess.run(argv, input=changed, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise ListError(f"The mutation {mutation.name!r} leaves {mutation.file} without sense: {said.stdout}")
 
 
 def problems_of(mutations: list[Mutation], root: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.security.mutate import MUTATIONS, ROOT, Tree, try_out
+from tests.security.mutate import MUTATIONS, ROOT, Tree, check_unmutated, try_out
 from tests.security.mutation_list import ListError, Mutation, load_mutations, mutated, problems_of, threats_of
 
 SOURCE = """
@@ -34,6 +34,14 @@ def test_nothing():
 
 def test_it_waits():
     assert not broker.is_allowed("you") or threading.Event().wait()
+
+seen = []
+
+def test_first():
+    seen.append(1)
+
+def test_second():
+    assert seen and not broker.is_allowed("you")
 
 @pytest.fixture
 def broken():
@@ -106,12 +114,30 @@ def test_the_copy_is_what_is_imported_in_child_processes_too(base: Tree) -> None
 def test_a_control_that_is_tested_is_caught_also_in_child_processes(project: Project, base: Tree) -> None:
     tests = ["tests/test_it.py::test_it_is_refused", "tests/test_it.py::test_it_is_refused_in_a_child"]
     assert try_out(project.mutation("", tests=tests), base).caught
-    assert base.test(tests).status == 0  # the mutation was of a further copy
+    check_unmutated([project.mutation("", tests=tests)], base, 2)  # the mutation was of a further copy
 
 
 def test_a_test_that_passes_or_only_breaks_does_not_catch(project: Project, base: Tree) -> None:
     good, *bad = (f"tests/test_it.py::{test}" for test in ("test_it_is_refused", "test_nothing", "test_a_fixture"))
     assert try_out(project.mutation("", tests=[good, *bad]), base).missed == tuple(bad)
+
+
+def test_a_test_that_fails_by_itself_shows_nothing(project: Project, base: Tree) -> None:
+    both = ["tests/test_it.py::test_first", "tests/test_it.py::test_second"]
+    with pytest.raises(ListError, match="test_second does not pass without any mutation"):
+        check_unmutated([project.mutation("", tests=both)], base, 1)
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("eval('nmae')", "makes no program .* NameError"),
+        ("False:\n        pass\n\nint.nothing\n\ndef other(name):\n    if False", "cannot be imported"),
+    ],
+)
+def test_a_mutant_that_is_no_program_shows_nothing(project: Project, base: Tree, new: str, said: str) -> None:
+    with pytest.raises(ListError, match=said):
+        try_out(project.mutation("test_it_is_refused", new=new), base)
 
 
 def test_a_hang_catches_only_where_that_is_said(project: Project, base: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +160,7 @@ def test_a_test_that_cannot_be_run_is_an_error_of_the_list(project: Project, bas
         ({"old": "return"}, "stands 2 times"),
         ({"new": 'name != "me"'}, "changes nothing"),
         ({"new": "("}, "without sense"),
+        ({"new": 'nmae != "me"'}, "Undefined name `nmae`"),
         ({"file": "broker/gone.py"}, "which is not there"),
     ],
 )

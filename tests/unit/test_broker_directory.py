@@ -1,22 +1,29 @@
 """What `acm broker config` writes, and what it leaves alone."""
 
+import os
+import shutil
+import ssl
 import stat
 import tomllib
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from broker.broker_directory import BrokerDirectory, BrokerDirectoryError
+from broker.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
 from broker.ca import CertificateAuthority, create_authority
 from broker.certificates import CertificateError
 from broker.config import ConfigurationError, ServerConfig, load_config
+from broker.contract.tokens import EnrolmentToken
+from broker.enrolments import Enrolments
 from broker.mosquitto import MosquittoError, SecuredMosquitto
 from broker.mosquitto_files import render_secured_configuration
 
-KEYS = ("broker.key", "enroll.key", "server.key")
+KEYS = ("broker.pem", "enroll.key", "server.key")
 
 
 class Bench:
@@ -33,7 +40,8 @@ class Bench:
         return directory
 
     def certificate(self, name: str) -> x509.Certificate:
-        return x509.load_pem_x509_certificate((self.out / f"{name}.crt").read_bytes())
+        file = "broker.pem" if name == "broker" else f"{name}.crt"
+        return x509.load_pem_x509_certificate((self.out / file).read_bytes())
 
     def hosts(self, name: str) -> list[str]:
         names = self.certificate(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -60,9 +68,9 @@ def test_the_settings_are_complete_absolute_and_hold_no_default(bench: Bench) ->
 
 def test_without_a_host_it_is_for_this_machine_alone(bench: Bench) -> None:
     config = load_config(bench.write(port=9000).settings, {}, {})
-    assert (config.broker, config.enroll_listen) == ("mqtts://localhost:9000", "127.0.0.1:8443")
+    assert (config.broker, config.enroll_listen) == ("mqtts://localhost:9000", None)
     assert "\nlistener 9000 127.0.0.1\n" in (bench.out / "mosquitto.conf").read_text()
-    assert bench.hosts("broker") == ["localhost", "127.0.0.1"]
+    assert bench.hosts("broker") == ["localhost", "127.0.0.1", "::1"]
 
 
 def test_a_relative_ledger_is_made_absolute(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +85,31 @@ def test_another_ledgers_url_is_kept_with_its_password(bench: Bench) -> None:
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
 
 
+def test_what_else_the_configuration_says_goes_into_the_settings(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {"certificate_lifetime": "7d", "enroll_listen": "127.0.0.1:9443", "log_level": "debug"}
+    config = load_config(bench.write("mqtt.example.org", signing_keys="keys", crl="/x", **said).settings, {}, {})
+    assert {name: getattr(config, name) for name in said} == said
+    assert (config.signing_keys, config.crl) == (f"{tmp_path}/keys", "/x")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "listens", "mosquitto"),
+    [
+        (["mqtt.example.org", "2001:db8::1"], "[::]:8443", "8883"),
+        (["::1"], "[::1]:8443", "8883 ::1"),
+        (["::1", "mqtt.example.org"], "[::]:8443", "8883"),
+        (["localhost", "::1"], None, "8883 127.0.0.1"),
+    ],
+)
+def test_an_address_of_ipv6_is_listened_on(bench: Bench, hosts: list[str], listens: str | None, mosquitto: str) -> None:
+    config = load_config(bench.write(*hosts).settings, {}, {})
+    assert config.enroll_listen == listens
+    assert f"\nlistener {mosquitto}\n" in (bench.out / "mosquitto.conf").read_text()
+
+
 def test_names_of_the_configuration_are_in_its_rules(bench: Bench) -> None:
     config = load_config(bench.write(client_id="main", topic_prefix="fleet/one").settings, {}, {})
     rules = (bench.out / "acl").read_text()
@@ -89,6 +122,62 @@ def test_names_of_the_configuration_are_in_its_rules(bench: Bench) -> None:
 def test_keys_are_read_by_their_owner_alone(bench: Bench) -> None:
     bench.write()
     assert {stat.S_IMODE((bench.out / key).stat().st_mode) for key in KEYS} == {0o600}
+
+
+def test_the_brokers_key_and_certificate_are_replaced_at_once(bench: Bench) -> None:
+    bench.write()
+    text = (bench.out / "mosquitto.conf").read_text()
+    assert f"\ncertfile {bench.out}/broker.pem\nkeyfile {bench.out}/broker.pem\n" in text
+    ssl.create_default_context().load_cert_chain(bench.out / "broker.pem")
+
+
+def test_a_file_stays_with_its_owner(bench: Bench) -> None:
+    assert os.geteuid() == 0, "run this test as root: it gives a file away"
+    bench.write()
+    before = (bench.out / "broker.pem").stat().st_ino
+    shutil.chown(bench.out / "broker.pem", 65534, 65533)
+    bench.write()
+    found = (bench.out / "broker.pem").stat()
+    assert found.st_ino != before
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o600)
+
+
+def test_written_again_it_goes_by_its_own_settings(bench: Bench, tmp_path: Path) -> None:
+    own = bench.write(client_id="main", crl=f"{tmp_path}/crl.pem").settings
+    said = settings_for(bench.out, None, {"ca": None, "ledger": bench.config.ledger})
+    assert (said.ca, said.ledger, said.client_id) == (bench.config.ca, bench.config.ledger, "main")
+    assert BrokerDirectory(bench.out, said, [], 8883).revocation_list == tmp_path / "crl.pem"
+    assert settings_for(bench.out, own, {}) == said
+
+
+@pytest.mark.parametrize("said", [{"ledger": "sqlite:///other.db"}, {"ca": "other"}, {"client_id": "x"}])
+def test_settings_that_contradict_those_of_the_directory_are_refused(bench: Bench, said: dict[str, str]) -> None:
+    bench.write()
+    with pytest.raises(BrokerDirectoryError, match=f"says another `{next(iter(said))}`"):
+        settings_for(bench.out, None, said)
+
+
+def test_another_configuration_that_names_no_ledger_is_refused(bench: Bench, tmp_path: Path) -> None:
+    bench.write()
+    (tmp_path / "other.toml").write_text(f'ca = "{bench.config.ca}"\n')
+    with pytest.raises(BrokerDirectoryError, match="says another `ledger`"):
+        settings_for(bench.out, tmp_path / "other.toml", {})
+
+
+def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('crl = "/x/crl.pem"\nlog_level = "debug"\n')
+    said = settings_for(bench.out, tmp_path / "base.toml", {})
+    assert (said.crl, said.log_level) == (None, "debug")
+
+
+def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
+    with closing(Enrolments(bench.config.ledger, now=lambda: datetime.now(UTC))) as enrolments:
+        key, token = Ed25519PrivateKey.generate().public_key(), EnrolmentToken("s" * 43, bench.authority.fingerprint)
+        enrolments.add_token("web-01", token, timedelta(hours=1))
+        enrolments.enrol("web-01", token, key, lambda: bench.authority.issue("web-01", key, timedelta(days=1)))
+        refuse_agents_name("acm-server", enrolments)
+        with pytest.raises(BrokerDirectoryError, match="choose another client_id"):
+            refuse_agents_name("web-01", enrolments)
 
 
 def test_written_again_it_makes_new_keys_and_keeps_what_may_be_edited(bench: Bench) -> None:
@@ -109,7 +198,7 @@ def test_written_again_it_remembers_its_hosts(bench: Bench) -> None:
     bench.write()
     assert bench.hosts("broker") == bench.hosts("enroll") == hosts
     bench.write("other.example.org")
-    assert bench.hosts("broker") == ["other.example.org", "localhost", "127.0.0.1"]
+    assert bench.hosts("broker") == ["other.example.org", "localhost", "127.0.0.1", "::1"]
 
 
 def test_the_account_holds_for_a_year_and_is_no_agents(bench: Bench) -> None:

@@ -104,6 +104,11 @@ def test_nothing_outlives_the_authority() -> None:
         client_certificate(ISSUER, "a", AGENT.key.public_key(), end, DAY)
 
 
+def test_an_agents_certificate_lives_for_a_year_at_most() -> None:
+    with pytest.raises(CertificateError, match="366 days at most"):
+        client_certificate(ISSUER, "a", AGENT.key.public_key(), NOW, 367 * DAY)
+
+
 def test_the_revocation_list_says_which_when_and_why() -> None:
     revoked = [
         RevokedCertificate(5, NOW, RevocationReason.KEY_COMPROMISE),
@@ -111,7 +116,7 @@ def test_the_revocation_list_says_which_when_and_why() -> None:
     ]
     crl = x509.load_pem_x509_crl(revocation_list(ISSUER, revoked, 9, NOW, 7 * DAY))
     assert crl.is_signature_valid(ISSUER.key.public_key())
-    assert crl.next_update_utc == NOW + 7 * DAY
+    assert (crl.last_update_utc, crl.next_update_utc) == (NOW - DAY, NOW + 7 * DAY)
     assert extension(crl, x509.CRLNumber).value.crl_number == 9
     first, second = crl
     assert (first.serial_number, first.revocation_date_utc) == (5, NOW)

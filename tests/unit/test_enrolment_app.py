@@ -42,7 +42,7 @@ class Talk:
         self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
-            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH)
+            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH, "acm-server")
         )
         self.app = enrolment_app(self.service)
         self.agent = EnrollingAgent("web-01")
@@ -99,6 +99,18 @@ def test_a_valid_certificate_is_exchanged_for_one_with_a_new_key(talk: Talk) -> 
     assert (status, renewed.enrolment_id) == (200, enrolled.enrolment_id)
     assert x509.load_pem_x509_certificate(renewed.certificate.encode()).public_key() == new_key.public_key()
     assert renewed.not_after == talk.clock.now() + MONTH
+
+
+def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
+    agent = EnrollingAgent("acm-server")
+    token = EnrolmentToken(secrets.token_urlsafe(32), talk.authority.fingerprint)
+    talk.enrolments.add_token("acm-server", token, timedelta(hours=1))
+    status, body = talk.post(ENROL_PATH, agent.enrol(token.text))
+    assert (status, "server's own name" in str(body)) == (400, True)
+    assert talk.enrolments.enrolments() == []
+    certificate = talk.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
+    status, body = talk.post(RENEW_PATH, agent.renew(certificate, Ed25519PrivateKey.generate()))
+    assert (status, "server's own name" in str(body)) == (400, True)
 
 
 def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None:
@@ -214,7 +226,7 @@ class FaultyService(EnrolmentService):
 
 def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
     talk.app = enrolment_app(
-        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH))
+        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH, "acm-server"))
     )
     status, body = talk.post(ENROL_PATH, talk.agent.enrol(talk.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})

@@ -16,6 +16,7 @@ from broker.enrolment_server import EnrolmentServer
         ({"enroll_broker": "http://mqtt"}, "must look like mqtt://HOST:PORT"),
         ({"enroll_broker": "mqtt://a:b@mqtt"}, "must hold no password"),
         ({"certificate_lifetime": "soon"}, "certificate_lifetime: 'soon' is not a duration"),
+        ({"certificate_lifetime": "400d"}, "certificate_lifetime: at most 366d"),
         ({"enroll_listen": "8443"}, "is not HOST:PORT"),
         ({"enroll_listen": "localhost"}, "is not HOST:PORT"),
         ({"enroll_listen": "localhost:99999"}, "is not HOST:PORT"),

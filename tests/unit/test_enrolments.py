@@ -1,6 +1,7 @@
 """Tokens, enrolments and revocation, in a database with an authority."""
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import RevocationReason
+from broker.certificates import RevocationReason, RevokedCertificate
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import InvalidName
 from broker.enrolments import (
@@ -262,3 +263,73 @@ def test_a_certificate_stays_listed_until_a_week_after_its_end(office: Office, k
     office.clock.turn(1)
     office.file.write()
     assert office.revoked() == []
+
+
+def test_a_file_that_another_has_written_is_written_anew_unless_it_is_as_good(
+    office: Office, key: Ed25519PrivateKey
+) -> None:
+    grant = office.enrol(office.token(), key)
+    office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    office.file.write()
+    other = RevocationFile(office.file.path, office.authority, office.enrolments, now=office.clock.now)
+    assert not other.refresh()
+    for spoil in (
+        lambda: office.file.path.unlink(),
+        lambda: office.file.path.write_text("no list"),
+        lambda: office.authority.write_revocation_list(lambda: [], office.file.path),
+    ):
+        assert not office.file.refresh()
+        spoil()
+        assert office.file.refresh()
+        assert office.revoked() == [serial(grant)]
+    office.clock.turn(3600)
+    other.write()
+    assert not office.file.refresh()
+
+
+def test_what_the_list_names_stays_where_the_database_does_not_know_of_it(
+    office: Office, key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    before_enrolment, before_revocation = tmp_path / "1.db", tmp_path / "2.db"
+    shutil.copy(tmp_path / "ledger.db", before_enrolment)
+    grant = office.enrol(office.token(), key)
+    shutil.copy(tmp_path / "ledger.db", before_revocation)
+    (revoked,) = office.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
+    office.file.write()
+    for database in (before_enrolment, before_revocation, tmp_path / "new.db"):
+        with closing(Enrolments(f"sqlite:///{database}", now=office.clock.now)) as enrolments:
+            RevocationFile(office.file.path, office.authority, enrolments, now=office.clock.now).write()
+        (entry,) = x509.load_pem_x509_crl(office.file.path.read_bytes())
+        assert (entry.serial_number, entry.revocation_date_utc) == (serial(grant), revoked.revoked_at)
+        assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.name == "key_compromise"
+
+
+def test_what_the_database_does_not_know_stays_as_long_as_a_certificate_lives(office: Office) -> None:
+    entry = RevokedCertificate(7, office.clock.now(), RevocationReason.UNSPECIFIED)
+    office.file.write(entry)
+    for days in (372, 1):
+        office.clock.turn(days * 86400)
+        office.file.write()
+        assert office.revoked() == [7]
+    office.clock.turn(1)
+    office.file.write()
+    assert office.revoked() == []
+
+
+def test_a_list_of_another_authority_is_not_taken_over(office: Office, tmp_path: Path) -> None:
+    create_authority(tmp_path / "stranger", "test", office.clock.now())
+    stranger = CertificateAuthority(tmp_path / "stranger", now=office.clock.now)
+    entry = RevokedCertificate(7, office.clock.now(), RevocationReason.UNSPECIFIED)
+    stranger.write_revocation_list(lambda: [entry], office.file.path)
+    office.file.write()
+    assert office.revoked() == []
+
+
+def test_a_clock_that_was_ahead_does_not_leave_a_list_of_the_future(office: Office) -> None:
+    office.clock.turn(6 * 3600)
+    office.file.write()
+    office.clock.turn(-6 * 3600)
+    assert office.file.refresh()
+    assert not office.file.refresh()
+    crl = x509.load_pem_x509_crl(office.file.path.read_bytes())
+    assert crl.last_update_utc == office.clock.now() - timedelta(days=1)

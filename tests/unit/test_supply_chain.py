@@ -9,26 +9,69 @@ import msgspec
 import pytest
 
 from scripts.sbom import licences_of
-from scripts.vulnerabilities import Answer, AuditFailed, Finding, answers, findings_in, judge
+from scripts.vulnerabilities import UV_PIN, Answer, AuditFailed, Finding, answers, findings_in, judge, layers_of
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTALLERS = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "docker").glob("*.Dockerfile"), ROOT / "docs" / "upgrades.md"]
+SCRIPTS = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "docker").glob("*.Dockerfile"), ROOT / "Makefile"]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")]
+# What we build ourselves has no hash to know before.
+OURS = {".", '"$PARTS"/*.whl', "/wheels/agent_command_manager-*.whl", "build/plug-ins/acm_rotate_logs-*.whl"}
+PIP = re.compile(r"\bpip[\d.]*\"?\s(?:.*\s)?(?:install|download|wheel)\s(.*)")
+UV = re.compile(r"\buv\"?\s(?:-\S+\s+)*(\w+)(.*)")
+WITHOUT_HASHES = re.compile(r"\b(?:pipx|uvx|easy_install)\s|\buv\"?\s(?:-\S+\s+)*(?:tool|pip|add)\s+(?!compile)")
+UV_NEEDS = {"sync": "--frozen", "run": "--frozen", "export": "--frozen", "build": "--no-build-isolation"}
 CVE, GHSA = "CVE-2025-69872", "GHSA-w8v5-vhqr-4h9v"
 
 
-def commands_of(path: Path) -> list[str]:
-    """Return the lines of a file, those that go on joined."""
-    return re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8")).splitlines()
+def commands_in(text: str) -> list[str]:
+    """Return each command of a script or a document, those on several lines joined, without comments."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [part.strip() for part in re.split(r"&&|[;|`\n]", re.sub(r"(?m)(^|\s)# .*$", "", joined))]
+
+
+def is_checked(command: str) -> bool:
+    """Return whether whatever the command installs has its hash checked, or is built here of what had."""
+    if WITHOUT_HASHES.search(command):
+        return False
+    if pip := PIP.search(command):
+        words = re.sub(r"--target \S+", "", pip[1]).split()
+        isolated = "--no-build-isolation" in words or "--no-index" in words
+        ours = {word for word in words if not word.startswith("-")} <= OURS
+        return "--require-hashes" in words or (ours and isolated and "--no-deps" in words)
+    uv = UV.search(command)
+    return uv is None or UV_NEEDS.get(uv[1], "") in uv[2]
 
 
 def test_whatever_is_installed_has_its_hash_checked() -> None:
-    lines = [line for path in INSTALLERS for line in commands_of(path)]
-    installs = [part for line in lines for part in line.split("&&") if re.search(r"pip\"? (install|download)", part)]
-    ours = [part for part in installs if "--no-deps" in part]
-    assert len(installs) > len(ours) > 0
-    assert [part for part in installs if part not in ours and "--require-hashes" not in part] == []
-    assert [line for line in lines if re.search(r"uv\"? sync", line) and "--frozen" not in line] == []
-    assert [line for line in lines if re.search(r"uv\"? build", line) and "--no-build-isolation" not in line] == []
+    commands = [command for path in SCRIPTS + DOCUMENTS for command in commands_in(path.read_text(encoding="utf-8"))]
+    assert sum(bool(PIP.search(command)) for command in commands) > 8
+    assert [command for command in commands if not is_checked(command)] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "RUN pip3 install evil",
+        "RUN pip install --no-deps evil",
+        "pip install --no-index --no-deps ./x.whl",
+        "pip install --no-deps .",
+        "RUN pip --quiet install evil",
+        "python3 -m pip --log x install evil",
+        "pip install evil; pip install --require-hashes -r r",
+        "pip install evil # --require-hashes",
+        "RUN pip install evil | tee --require-hashes",
+        "pipx install evil",
+        "uv tool install evil",
+        '"$BIN/uv" pip install evil',
+        "uv --quiet add evil",
+        "uvx evil",
+        "uv sync",
+        "uv build --wheel",
+        "Install it (`pip install ./examples/rotate-logs`).",
+    ],
+)
+def test_an_install_without_hashes_is_seen(command: str) -> None:
+    assert not all(is_checked(part) for part in commands_in(command))
 
 
 def test_every_file_in_the_lock_file_has_a_hash() -> None:
@@ -73,7 +116,7 @@ def test_a_report_is_read_with_all_names_of_a_finding() -> None:
     vulnerability = {"id": GHSA, "aliases": [CVE], "fix_versions": ["6"], "description": "It unpickles."}
     packages = [{"name": "httpx", "version": "1", "vulns": []}, {"name": "x", "version": "5", "vulns": [vulnerability]}]
     report = msgspec.json.encode({"dependencies": packages, "fixes": []})
-    assert findings_in(report) == [Finding("x", "5", frozenset({CVE, GHSA}), ("6",))]
+    assert findings_in(report, {"httpx==1", "x==5"}) == [Finding("x", "5", frozenset({CVE, GHSA}), ("6",))]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +124,38 @@ def test_a_report_is_read_with_all_names_of_a_finding() -> None:
     [
         ({"dependencies": [{"name": "x", "skip_reason": "x was not found"}]}, "x was not found"),
         ({"dependencies": []}, "names no package"),
+        ({"dependencies": [{"name": "x", "version": "1"}]}, "leaves out httpx==1"),
         ({}, "has written no report"),
     ],
 )
 def test_a_report_that_leaves_something_out_is_no_report(report: dict[str, object], said: str) -> None:
     with pytest.raises(AuditFailed, match=said):
-        findings_in(msgspec.json.encode(report))
+        findings_in(msgspec.json.encode(report), {"httpx==1"})
+
+
+def test_what_is_locked_for_another_platform_or_twice_is_looked_up_too() -> None:
+    text = """
+# by uv
+a==1 ; sys_platform == 'win32' \\
+    --hash=sha256:0
+a==2 \\
+    --hash=sha256:1 \\
+    --hash=sha256:2
+B_c[extra]==3 \\
+    --hash=sha256:3
+a==1 \\
+    --hash=sha256:0
+"""
+    first, second = layers_of(text)
+    assert (list(first), list(second)) == (["a==1", "b-c==3"], ["a==2"])
+    assert first["a==1"].split() == ["a==1", "\\", "--hash=sha256:0"]
+    with pytest.raises(AuditFailed, match="no package of one version"):
+        layers_of("a>=1")
+
+
+def test_uv_itself_is_looked_up() -> None:
+    (layer,) = layers_of(UV_PIN.read_text(encoding="utf-8"))
+    assert [pin.partition("==")[0] for pin in layer] == ["uv"]
 
 
 @pytest.mark.parametrize(
