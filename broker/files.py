@@ -6,8 +6,11 @@ from pathlib import Path
 __all__ = ["write_durably"]
 
 
-def write_durably(path: Path, content: bytes, mode: int) -> None:
-    """Replace the file by one with this content, whole or not at all; raises OSError."""
+def write_durably(path: Path, content: bytes, mode: int, *, as_directory: bool = False) -> None:
+    """Replace the file by one with this content, whole or not at all; raises OSError.
+
+    `as_directory` gives it to the owner of its directory, where root writes in place of another user.
+    """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # left behind by a crash, perhaps with a wider mode
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -15,9 +18,16 @@ def write_durably(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fchmod(file.fileno(), mode)
+        if as_directory:
+            _give(file.fileno(), path.parent.stat())
         os.fsync(file.fileno())
     part.replace(path)
     _sync_directory(path.parent)
+
+
+def _give(handle: int, to: os.stat_result) -> None:
+    if to.st_uid != os.geteuid():
+        os.fchown(handle, to.st_uid, to.st_gid)
 
 
 def _sync_directory(directory: Path) -> None:
