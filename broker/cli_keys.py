@@ -14,13 +14,14 @@ from rich.table import Column, Table
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, origin_of_user, print_json
 from broker.config import load_config
 from broker.contract.messages import JsonObject
+from broker.enrolments import Enrolments
 from broker.errors import BrokerError
 from broker.key_rollout import Rollout, announce, rollout_of
 from broker.ledger import Ledger
 from broker.operations import Operation
 from broker.registry import open_enrolments, open_key_book, signing_keys_path
 from broker.server_process import open_ledger
-from broker.signing_keys import KeyBook, KeyEntry, KeyState, create_signing_keys
+from broker.signing_keys import KeyBook, KeyEntry, create_signing_keys
 from broker.views import iso
 
 __all__ = ["keys_app"]
@@ -47,16 +48,21 @@ class _Desk:
 
     book: KeyBook
     ledger: Ledger
-    rollout: Rollout
+    enrolments: Enrolments
+
+    def rollout(self) -> Rollout:
+        """How far the list, as it is now, has come."""
+        return rollout_of(self.ledger, self.enrolments, self.book.version, datetime.now(UTC))
 
     def announce(self) -> Operation | None:
         """Tell the agents of the list as it is now, and remember that.
 
         The list is changed before: what it names can sign, while agents that were told of a key that nobody has, or
-        not to trust one that still signs alone, would be lost. A crash in between is seen by `announced`.
+        not to trust one that still signs alone, would be lost. A crash in between is seen by `announced`. Whoever
+        enrolled meanwhile is looked for after the change, for the list that was granted is the old one.
         """
         update = self.book.update
-        operation = announce(self.ledger, self.rollout, update, origin_of_user())
+        operation = announce(self.ledger, self.rollout(), update, origin_of_user())
         self.book.mark_announced(update.version)
         return operation
 
@@ -69,7 +75,7 @@ def _desk(config: Path | None, keys: str | None, ledger: str | None) -> Iterator
         contextlib.closing(open_ledger(settings.ledger)) as opened,
         contextlib.closing(open_enrolments(settings)) as enrolments,
     ):
-        yield _Desk(book, opened, rollout_of(opened, enrolments, book.version))
+        yield _Desk(book, opened, enrolments)
 
 
 @keys_app.command(epilog="Example: acm keys init --keys /var/lib/acm/signing")
@@ -89,7 +95,7 @@ def list_keys(
 ) -> None:
     """List the keys, and say how many of the enrolled agents go by this list."""
     with _desk(config, keys, ledger) as desk:
-        book, rollout = desk.book, desk.rollout
+        book, rollout = desk.book, desk.rollout()
         behind = rollout.behind(book.version)
     if as_json:
         print_json(_list_json(book, rollout, behind))
@@ -110,7 +116,8 @@ def rotate(
     Where an earlier change was cut short before the agents were told, they are told of that, and no key is added.
     """
     with _desk(config, keys, ledger) as desk:
-        entry = desk.book.rotate(datetime.now(UTC)) if desk.book.announced else None
+        above = desk.rollout().newest_told
+        entry = desk.book.rotate(datetime.now(UTC), above=above) if desk.book.announced else None
         operation = desk.announce()
     if as_json:
         print_json({"id": entry.id if entry else None, **_told_json(desk.book, operation)})
@@ -136,11 +143,13 @@ def revoke(
 ) -> None:
     """Let a key never sign again, remove its private half, and tell the agents to trust it no more."""
     with _desk(config, keys, ledger) as desk:
-        if desk.book.entry(key_id).state is KeyState.ACTIVE:
-            left = desk.rollout.behind(desk.book.version_without(key_id))
-            if left and not leave_behind:
+
+        def check(needed: int) -> None:
+            left = [] if leave_behind else desk.rollout().behind(needed)
+            if left:
                 raise AgentsLeftBehind(_refusal(key_id, left))
-        entry = desk.book.revoke(key_id, datetime.now(UTC))
+
+        entry = desk.book.revoke(key_id, datetime.now(UTC), above=desk.rollout().newest_told, check=check)
         operation = desk.announce()
     if as_json:
         print_json({"id": entry.id, **_told_json(desk.book, operation)})

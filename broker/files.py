@@ -7,10 +7,11 @@ from pathlib import Path
 __all__ = ["state_of", "write_durably"]
 
 
-def write_durably(path: Path, content: bytes, mode: int) -> None:
+def write_durably(path: Path, content: bytes, mode: int, *, as_directory: bool = False) -> None:
     """Replace the file by one with this content, whole or not at all; raises OSError.
 
-    The new file belongs to whom the old one belonged to, where this process may say so.
+    The new file belongs to whom the old one belonged to, where this process may say so. `as_directory` gives it to the
+    owner of its directory instead, where root writes in place of another user.
     """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # left behind by a crash, perhaps with a wider mode
@@ -20,6 +21,8 @@ def write_durably(path: Path, content: bytes, mode: int) -> None:
         file.flush()
         _keep_owner(file.fileno(), path)
         os.fchmod(file.fileno(), mode)
+        if as_directory:
+            _give(file.fileno(), path.parent.stat())
         os.fsync(file.fileno())
     part.replace(path)
     _sync_directory(path.parent)
@@ -38,6 +41,11 @@ def _keep_owner(handle: int, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError, PermissionError):
         before = path.stat(follow_symlinks=False)
         os.fchown(handle, before.st_uid, before.st_gid)
+
+
+def _give(handle: int, to: os.stat_result) -> None:
+    if to.st_uid != os.geteuid():
+        os.fchown(handle, to.st_uid, to.st_gid)
 
 
 def _sync_directory(directory: Path) -> None:

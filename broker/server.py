@@ -18,7 +18,7 @@ from broker.contract.codec import (
     decode_status,
     frames,
 )
-from broker.contract.messages import Command, Control, JsonObject, Origin
+from broker.contract.messages import Command, Control, JsonObject, Origin, Status
 from broker.contract.seldom import Seldom
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
 from broker.contract.states import ControlAction
@@ -63,6 +63,7 @@ class Server:
         topics: Topics,
         signer: Signer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        on_status: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._wire = wire
@@ -70,6 +71,7 @@ class Server:
         self._signer = signer
         self._desk = BlobDesk(ledger.blobs)
         self._seldom = Seldom(monotonic)
+        self._on_status = on_status
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -126,6 +128,7 @@ class Server:
                 continue
             if status.agent == agent:
                 self._ledger.record_status(status)
+                self._on_status(status)
             else:
                 self._warn("status_of_another_agent", agent, claimed=status.agent)
 

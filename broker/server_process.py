@@ -11,6 +11,7 @@ from broker.contract.topics import Topics
 from broker.enrolments import Enrolments
 from broker.errors import BrokerError
 from broker.intake import Intake
+from broker.key_reminder import KeyReminder
 from broker.ledger import Ledger, LedgerError
 from broker.mqtt import MqttConnection
 from broker.registry import open_enrolments, open_signing_keys, signing_keys_path
@@ -76,7 +77,8 @@ class ServerProcess:
         except BrokerError:
             self._close()
             raise
-        self._server = Server(self._ledger, self._connection, topics, signer, monotonic)
+        reminder = KeyReminder(self._ledger, self._enrolments, signing_keys_path(config), lambda: datetime.now(UTC))
+        self._server = Server(self._ledger, self._connection, topics, signer, monotonic, reminder.heard)
         self._intake = Intake(self._connection, topics, monotonic)
 
     def stop(self) -> None:

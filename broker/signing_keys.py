@@ -3,13 +3,14 @@
 keys.json        the version of the list, and each key's id, state, public half and times
 <id>.key         the private key (PKCS#8 in PEM, mode 0600) of each key that signs
 
+All belong to the owner of the directory, whoever makes them: the server runs as that user, and must read them.
 A change takes the lock of the directory, and is made when the list is replaced: a private key is written before the
 list names it, and removed after the list has named it revoked. What a crash leaves over, the next change removes.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -73,11 +74,11 @@ class _KeyList:
     def active(self) -> tuple[KeyEntry, ...]:
         return tuple(entry for entry in self.keys if entry.state is KeyState.ACTIVE)
 
-    def changed(self, now: datetime, keys: tuple[KeyEntry, ...]) -> "_KeyList":
-        return _KeyList(self.next_version(now), False, keys)
+    def changed(self, version: int, keys: tuple[KeyEntry, ...]) -> "_KeyList":
+        return _KeyList(version, False, keys)
 
-    def next_version(self, now: datetime) -> int:
-        return max(self.version + 1, int(now.timestamp() * 1000))
+    def next_version(self, now: datetime, above: int = 0) -> int:
+        return max(self.version + 1, above + 1, int(now.timestamp() * 1000))
 
 
 def create_signing_keys(directory: Path, now: datetime) -> KeyEntry:
@@ -138,35 +139,38 @@ class KeyBook:
         """Return one key of the list; raises SigningKeyError."""
         return _find(self._refresh(), key_id)
 
-    def version_without(self, key_id: str) -> int:
-        """Return the version of the list that an agent must know to verify what is signed without this key.
+    def rotate(self, now: datetime, *, above: int = 0) -> KeyEntry:
+        """Add a new key, which signs beside the others from now on. Refuses more than MAX_KEYS active ones.
 
-        Raises SigningKeyError where that is the last active one, or is not there.
+        The list's version will be more than `above`.
         """
-        held = self._refresh()
-        return min(entry.since for entry in _all_but(held, _find(held, key_id)))
-
-    def rotate(self, now: datetime) -> KeyEntry:
-        """Add a new key, which signs beside the others from now on. Refuses more than MAX_KEYS active ones."""
         with self._changing() as held:
             if len(held.active) >= MAX_KEYS:
                 raise SigningKeyError(
                     f"There are {MAX_KEYS} active keys, the most there may be: revoke one by `acm keys revoke` first."
                 )
-            entry = _add_key(self._directory, now, held.next_version(now))
-            self._replace(held.changed(now, (*held.keys, entry)))
+            entry = _add_key(self._directory, now, held.next_version(now, above))
+            self._replace(held.changed(entry.since, (*held.keys, entry)))
         return entry
 
-    def revoke(self, key_id: str, now: datetime) -> KeyEntry:
-        """Let a key never sign again, and remove its private half; nothing changes where that was done before."""
+    def revoke(
+        self, key_id: str, now: datetime, *, above: int = 0, check: Callable[[int], None] = lambda _: None
+    ) -> KeyEntry:
+        """Let a key never sign again, and remove its private half; nothing changes where that was done before.
+
+        `check` is told the version of the list that an agent must know to verify what is signed without this key, and
+        may raise: nobody else changes the list meanwhile, such as by revoking that other key. See `rotate` for `above`.
+        Raises SigningKeyError also where it is the last active key, or not there.
+        """
         with self._changing() as held:
             entry = _find(held, key_id)
             if entry.state is KeyState.REVOKED:
                 _sweep(self._directory, held.active)
                 return entry
-            _all_but(held, entry)
+            check(min(other.since for other in _all_but(held, entry)))
             revoked = replace(entry, state=KeyState.REVOKED, revoked_at=now)
-            self._replace(held.changed(now, tuple(revoked if one is entry else one for one in held.keys)))
+            keys = tuple(revoked if one is entry else one for one in held.keys)
+            self._replace(held.changed(held.next_version(now, above), keys))
         return revoked
 
     def mark_announced(self, version: int) -> None:
@@ -214,10 +218,14 @@ class SigningKeys(KeyBook):
             if _stamp(self._directory) != seen:
                 return False  # it was revoked meanwhile
             raise SigningKeyError(
-                f"{error.filename} is missing: restore it from a backup, or revoke that key by `acm keys revoke`."
+                f"{error.filename} is missing: restore it from a backup, or make another key by `acm keys rotate` and "
+                "revoke this one by `acm keys revoke`; nothing is signed until then."
             ) from error
         except OSError as error:
-            raise SigningKeyError(f"{error.filename} cannot be read: {error.strerror}.") from error
+            raise SigningKeyError(
+                f"{error.filename} cannot be read: {error.strerror}; nothing is signed until it can. Give it to the "
+                f"user that runs `acm server`: chown --reference={self._directory} {error.filename}"
+            ) from error
         return True
 
 
@@ -289,7 +297,7 @@ def _unreadable(directory: Path, error: OSError) -> SigningKeyError:
 def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
     key = SigningKey(Ed25519PrivateKey.generate())
     content = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_durably(_key_path(directory, key.public.id), content, 0o600)
+    write_durably(_key_path(directory, key.public.id), content, 0o600, as_directory=True)
     return KeyEntry(key.public.id, KeyState.ACTIVE, key.public.pem, now, version)
 
 
@@ -310,7 +318,7 @@ def _key_path(directory: Path, key_id: str) -> Path:
 
 
 def _write(directory: Path, keys: _KeyList) -> None:
-    write_durably(directory / _LIST, msgspec.json.format(msgspec.json.encode(keys)), 0o644)
+    write_durably(directory / _LIST, msgspec.json.format(msgspec.json.encode(keys)), 0o644, as_directory=True)
 
 
 def _sweep(directory: Path, active: Listing[KeyEntry]) -> None:

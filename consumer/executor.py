@@ -10,11 +10,11 @@ from typing import Any
 
 import structlog
 
-from broker.contract.commands import InvalidParameters, parse_parameters
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.errors import ConsumerError
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result, expired
 from consumer.ports import Clock, StoredCommand
 
 __all__ = ["Executor", "Finished", "Lane", "not_begun"]
@@ -35,12 +35,13 @@ class Finished:
 
 
 def not_begun(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
-    """Return the result of a command that must not begin any more, or None."""
+    """Return the result of a command that must not begin any more, or None, as for one that took effect on arrival."""
+    kind = COMMAND_TYPES.get(command.type)
+    if kind is not None and kind.on_arrival:
+        return None
     if was_cancelled:
         return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
-    if command.expires_at is not None and command.expires_at <= now:
-        return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
-    return None
+    return expired(command, now)
 
 
 def _not_run_again(reason: Result) -> Result:

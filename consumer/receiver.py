@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
-from broker.contract.messages import Command, Feedback
+from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.seldom import Seldom
 from broker.contract.signing import RefusedMessage, SignatureError
 from broker.contract.states import ErrorCode
@@ -19,8 +20,8 @@ from broker.contract.topics import Channel
 from broker.mqtt import Delivery
 from consumer.enrolment.trust import NoKeeper
 from consumer.errors import EnrolmentError
-from consumer.executor import not_begun
-from consumer.handlers.base import Result
+from consumer.far_ahead import epoch_too_far, version_too_far
+from consumer.handlers.base import Result, expired
 from consumer.ports import Clock, CommandStore, KeyKeeper
 from consumer.reports import Reports
 from consumer.verification import Opened, Verifier
@@ -82,6 +83,8 @@ class CommandReceiver:
             said = self._admit(command, opened)
             if said is not None:
                 receipt.feedback.append(said)
+                if said.code is ErrorCode.REJECTED and opened.refusal is None:
+                    receipt.refused.append(said.message)
             elif command.sequence is not None:
                 reason = f"A command of epoch {command.sequence.epoch} was ignored: that epoch has ended here."
                 self._warn("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
@@ -112,17 +115,21 @@ class CommandReceiver:
         disbelief = opened.refusal or self._unsigned_though_it_must_be(command, opened)
         if disbelief is not None:
             return known or self._refuse(command, ErrorCode.REJECTED, disbelief, RefusedMessage())
+        far = self._trust_at_once(command, opened.signed_at) if opened.signed_at is not None else None
         if known is not None:
             self._count(command)
             return known
+        if far is not None:
+            return self._refuse(command, ErrorCode.REJECTED, far)
+        return self._admit_in_turn(command, opened)
+
+    def _admit_in_turn(self, command: Command, opened: Opened) -> Feedback | None:
         if self._is_of_an_ended_epoch(command):
             return None
-        refusal = self._out_of_sequence(command) if command.sequence else self._unnumbered(command, opened)
+        refusal = self._out_of_sequence(command, opened) if command.sequence else self._unnumbered(command, opened)
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now())
-        if command.type == UPDATE_SIGNING_KEYS:
-            self._trust_at_once(command)
         return self._reports.accepted(command)
 
     def _unsigned_though_it_must_be(self, command: Command, opened: Opened) -> str | None:
@@ -131,24 +138,35 @@ class CommandReceiver:
             return None
         return f"{command.type} is taken only from a server that signs it, whatever else this agent accepts."
 
-    def _trust_at_once(self, command: Command) -> None:
+    def _trust_at_once(self, command: Command, signed_at: datetime) -> str | None:
         """Let keys that a command brings be trusted before what came behind it is opened; the handler reports on it.
 
-        What is behind it may be signed by the new keys alone, and a revoked key must not be good for as long as other
-        commands run.
+        What is behind it may be signed by the new keys alone. And whoever has stolen a key can use up numbers and ids,
+        end epochs and cancel: none of that may hold up the list that revokes it, whose version alone says whether it
+        is new. Returns why the command must be refused, if it must.
         """
-        if not_begun(command, self._clock.now(), was_cancelled=self._store.is_cancelled(command.id)):
-            return
+        if command.type != UPDATE_SIGNING_KEYS or expired(command, max(self._clock.now(), signed_at)):
+            return None
         try:
-            self._keeper.update(parse_parameters(command.type, UpdateSigningKeys, command.parameters))
+            said = parse_parameters(command.type, UpdateSigningKeys, command.parameters)
+            far = version_too_far(said, signed_at)
+            if far is None:
+                self._keeper.update(said)
+            return far
         except (InvalidParameters, SignatureError, EnrolmentError) as error:
             _log.warning("signing_keys_not_updated", command_id=command.id, reason=str(error))
+            return None
 
     def _is_of_an_ended_epoch(self, command: Command) -> bool:
         """A command that is still open comes again under a new number: an answer now would be a second result."""
         last = self._store.last_sequence
         ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
         return command.sequence is not None and command.sequence.epoch <= ended
+
+    def _leads_too_far(self, asked: Sequence, opened: Opened) -> str | None:
+        last = self._store.last_sequence
+        known = max(self._store.closed_epoch, last.epoch if last else 0)
+        return epoch_too_far(asked, known, opened.signed_at) if opened.signed_at is not None else None
 
     def _known(self, command: Command) -> Feedback | None:
         stored = self._store.find(command.id)
@@ -173,17 +191,25 @@ class CommandReceiver:
             return None
         return self._refuse(command, ErrorCode.REJECTED, "The command is signed, but has no sequence number.")
 
-    def _out_of_sequence(self, command: Command) -> Feedback | None:
+    def _out_of_sequence(self, command: Command, opened: Opened) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
+        far = self._leads_too_far(asked, opened)
+        if far is not None:
+            return self._refuse(command, ErrorCode.REJECTED, far, RefusedMessage())
         expected = last.number + 1 if last and asked.epoch == last.epoch else 1
         if asked.number < expected:
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,
-                f"Number {asked.number} of epoch {asked.epoch} is in the past for this agent; send a new command.",
+                f"Number {asked.number} of epoch {asked.epoch} is in the past for this agent; {self._advice(command)}.",
             )
         return self._reports.gap(asked, expected) if asked.number > expected else None
+
+    def _advice(self, command: Command) -> str:
+        if command.type == UPDATE_SIGNING_KEYS:
+            return f"of the lists of signing keys it goes by version {self._keeper.version}"
+        return "send a new command"
 
     def _refuse(self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None) -> Feedback:
         return self._reports.result(command, Result(message, data, code=code), self._clock.now())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from broker.contract.signing import (
@@ -19,6 +20,8 @@ from consumer.server_clock import ServerClock
 
 __all__ = ["NoTrust", "Opened", "Trust", "Verifier"]
 
+_CLOCKS_DIFFER = timedelta(days=1)
+
 
 class Trust(Protocol):
     """What a signature must be by, and for which enrolment."""
@@ -26,6 +29,10 @@ class Trust(Protocol):
     @property
     def enrolment_id(self) -> str | None:
         """The id of the enrolment that the agent lives by."""
+
+    @property
+    def good_until(self) -> datetime:
+        """When the enrolment's certificate ends; no server signs anything for it later."""
 
     @property
     def keys(self) -> Listing[VerifyingKey]:
@@ -36,16 +43,25 @@ class NoTrust:
     """The trust of an agent that is not enrolled."""
 
     enrolment_id = None
+    good_until = datetime.max.replace(tzinfo=UTC)
     keys: Listing[VerifyingKey] = ()
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed."""
+    """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed.
+
+    `signed_at` is there where a signature of it is good: when that was made, as it says.
+    """
 
     frame: bytes
-    signed: bool
+    signed_at: datetime | None = None
     refusal: str | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether a signature of it is good."""
+        return self.signed_at is not None
 
     def trusted(self) -> bytes:
         """Return the frame; raise SignatureError with the refusal if there is one."""
@@ -71,23 +87,28 @@ class Verifier:
         """
         if not is_envelope(payload):
             refusal = None if self._accept_unsigned else self._unsigned(channel)
-            return Opened(payload, signed=False, refusal=refusal)
+            return Opened(payload, refusal=refusal)
         try:
             signed = open_envelope(payload, payload_type(channel), self._trust.keys)
         except SignatureError as error:
             _, frame = read_body(unverified_payload(payload))
-            return Opened(frame, signed=False, refusal=f"The {channel} was refused: {error}")
+            return Opened(frame, refusal=f"The {channel} was refused: {error}")
         scope, frame = read_body(signed)
         refusal = self._misdirected(channel, scope)
         if refusal is None:
             self._clock.hear(scope.not_before)
-        return Opened(frame, signed=True, refusal=refusal)
+        return Opened(frame, scope.not_before, refusal)
 
     def _misdirected(self, channel: Channel, scope: Scope) -> str | None:
         if scope.audience != self._agent:
             return f"The {channel} was signed for the agent {scope.audience[:64]!r} and was refused by {self._agent!r}."
         if self._trust.enrolment_id not in scope.enrolments:
             return f"The {channel} was signed for another enrolment of {self._agent!r} than the present one."
+        if scope.not_before - self._trust.good_until > _CLOCKS_DIFFER:
+            return (
+                f"The {channel} says that it was signed at {scope.not_before:%Y-%m-%d %H:%M} UTC, after the end of "
+                "this agent's certificate: look at the clock of the server, and who else signs."
+            )
         return None
 
     def _unsigned(self, channel: Channel) -> str:

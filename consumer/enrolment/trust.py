@@ -21,6 +21,7 @@ class GrantedTrust:
 
     def __init__(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
+        self.good_until = grant.not_after
         self.keys: Listing[VerifyingKey] = _granted(grant)
 
 
@@ -71,9 +72,11 @@ class KeptTrust:
         with self._lock:
             if grant.enrolment_id != self.enrolment_id or grant.signing_keys_version > self.version:
                 self._take(grant)
+            self.good_until = grant.not_after
 
     def _take(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
+        self.good_until = grant.not_after
         self._use(grant.signing_keys_version, _granted(grant))
 
     def _use(self, version: int, keys: Listing[VerifyingKey]) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,7 @@ from consumer.partial_files import PARTIAL_FILES
 from consumer.ports import Blobs, Clock, KeyKeeper, Relocation, Service, StoredCommand
 from consumer.programs import Bounds
 
-__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result"]
+__all__ = ["AgentRestart", "Context", "Handler", "Interruption", "Replacement", "Result", "expired"]
 
 P = TypeVar("P")
 
@@ -44,6 +45,13 @@ class Result:
     data: Any = None
     code: ErrorCode | None = None
     output: Output | None = None
+
+
+def expired(command: Command, now: datetime) -> Result | None:
+    """Return the result of a command that has expired, or None."""
+    if command.expires_at is None or command.expires_at > now:
+        return None
+    return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from broker.contract.commands.update_signing_keys import (
 from broker.contract.messages import Command
 from broker.contract.signing import SignatureError
 from broker.contract.states import ErrorCode
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handlers.base import Context, Handler, Interruption, Result, expired
 
 __all__ = ["HANDLER"]
 
@@ -16,6 +16,9 @@ __all__ = ["HANDLER"]
 def _execute(command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:
     """Report what holds: the receiver has let the keys be trusted when the command came, unless the disk failed."""
     keeper = context.keeper
+    late = expired(command, context.clock.now())
+    if late is not None and (keeper.version or 0) < parameters.version:
+        return late
     try:
         keeper.update(parameters)
     except SignatureError as error:

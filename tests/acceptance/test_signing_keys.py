@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from broker.contract.codec import encode
@@ -24,12 +25,17 @@ def confirmed(site: Site) -> bool:
     return row.status is not None and row.status.signing_keys_version == site.sign().keys.version
 
 
+def thief(site: Site) -> MqttConnection:
+    """The connection of somebody who may publish what they like."""
+    return MqttConnection(
+        site.broker_url, "mallory", clean_start=True, session_expiry_s=0, subscriptions=["acm/web-01/feedback"]
+    )
+
+
 def answers_to(site: Site, key: SigningKey, enrolment: str) -> list[str]:
     """Publish a command that this key alone has signed, and return the codes of what the agent says of it."""
     said = Command("forged", "get-agent-configuration", {}, Origin("me", "test"), now(), sequence=Sequence(2**50, 1))
-    mallory = MqttConnection(
-        site.broker_url, "mallory", clean_start=True, session_expiry_s=0, subscriptions=["acm/web-01/feedback"]
-    )
+    mallory = thief(site)
     frame = signed((key,), Scope("acm-server", "web-01", (enrolment,), now()), encode([said]))
     codes: list[str] = []
     with mallory:
@@ -81,3 +87,28 @@ def test_an_agent_that_was_away_learns_of_a_new_key_and_then_the_old_one_is_revo
     listed = keys(site, "list")
     assert [key["state"] for key in listed["keys"]] == ["revoked", "active"]
     assert (listed["announced"], listed["agents"], listed["confirmed"]) == (True, 1, 1)
+
+
+def test_a_stolen_key_is_replaced_while_the_thief_publishes(signing_site: Site) -> None:
+    """The procedure of docs/security.md, against one who uses up the agent's numbers and ends its epochs."""
+    site = signing_site
+    registrar = site.sign()
+    enrolment = site.enrol("web-01")
+    (stolen,) = registrar.keys.signing
+    site.start_enrolled_agent("web-01")
+    site.wait_online("web-01")
+    wait_for(lambda: confirmed(site), "the agent to say which keys it trusts")
+    epoch = int(now().timestamp() * 1000) + 86_400_000
+    numbers = [*(Sequence(epoch, number) for number in range(1, 6)), Sequence(2**53 - 1, 1)]
+    forged = Command("forged", "fetch-config", {}, Origin("me", "test"), now())
+    said = [replace(forged, id=f"forged-{n}", sequence=number) for n, number in enumerate(numbers)]
+    with thief(site) as mallory:
+        assert mallory.wait_connected(10)
+        scope = Scope("acm-server", "web-01", (enrolment,), now())
+        mallory.publish("acm/web-01/command", signed((stolen,), scope, encode(said)))
+        rotated = keys(site, "rotate")
+        keys(site, "revoke", stolen.public.id, "--leave-agents-behind")
+        wait_for(lambda: confirmed(site), "the agent to go by the list without the stolen key")
+    assert [key.public.id for key in registrar.keys.signing] == [rotated["id"]]
+    assert answers_to(site, stolen, enrolment) == ["rejected"]
+    assert site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["result"]["outcome"] == "success"

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.contract.package import FILES, MANIFEST, SIGNATURE, Manifest, PackagedFile, render_manifest
 from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.topics import Channel
+from consumer.verification import NoTrust
 
 __all__ = [
     "DEEP",
@@ -42,6 +43,7 @@ class FuzzedTrust:
     """Trusts the one key here."""
 
     enrolment_id = "e1"
+    good_until = NoTrust.good_until
     keys = (SigningKey(_KEY).public,)
 
 

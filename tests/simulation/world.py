@@ -26,6 +26,7 @@ from consumer.handlers.base import Context, Handler, Interruption, Result
 from consumer.ports import CommandStore
 from consumer.services import NoService
 from consumer.status import StatusBoard
+from consumer.verification import NoTrust
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker
 from tests.journals import entries_of, journal_of_any
@@ -75,6 +76,7 @@ class _LateClock:
 class _KeyTrust:
     keys: tuple[VerifyingKey, ...]
     enrolment_id: str = "e1"
+    good_until = NoTrust.good_until
 
 
 class World:

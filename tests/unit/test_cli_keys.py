@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from broker.cli_keys import keys_app
 from broker.contract.messages import Status
 from broker.errors import BrokerError
 from broker.ledger import Ledger
-from broker.signing_keys import KeyState
+from broker.signing_keys import KeyBook, KeyEntry, KeyState
 from tests.enrolled import Registrar, now
 
 
@@ -62,6 +63,31 @@ def test_a_rotation_tells_every_enrolled_agent_by_one_operation(fleet: Fleet) ->
     assert fleet.told() == [(agent, done["version"]) for agent in AGENTS]
     assert fleet.ledger.operations.get(done["operation"]).size == done["agents"] == 3
     assert fleet.keys.announced
+
+
+def test_an_agent_that_enrols_while_the_list_is_changed_is_told(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate = KeyBook.rotate
+
+    def late(book: KeyBook, now: datetime, **options: Any) -> KeyEntry:
+        fleet.registrar.enrol("web-04", tmp_path / "web-04", "mqtt://127.0.0.1")
+        return rotate(book, now, **options)
+
+    monkeypatch.setattr(KeyBook, "rotate", late)
+    done = fleet.acm_keys_json("rotate")
+    assert ("web-04", done["version"]) in fleet.told()
+
+
+@pytest.mark.parametrize("change", ["rotate", "revoke"])
+def test_a_change_is_newer_than_what_any_agent_goes_by(fleet: Fleet, change: str) -> None:
+    """As after a clock that was ahead when the list was changed, or with a thief's list on an agent."""
+    second = fleet.acm_keys_json("rotate")["id"]
+    ahead = int((now() + timedelta(hours=20)).timestamp() * 1000)
+    fleet.says("web-02", ahead)
+    words = ["rotate"] if change == "rotate" else ["revoke", second, "--leave-agents-behind"]
+    changed = fleet.acm_keys_json(*words)
+    assert changed["version"] == ahead + 1
 
 
 def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
-from broker.contract.messages import Command, Feedback, Origin, Status
+from broker.contract.messages import Command, Feedback, Origin, Sequence, Status
 from broker.contract.signing import Scope, SigningKey
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Topics
@@ -25,6 +25,7 @@ from consumer.enrolment.enrolments import Enrolment, Enrolments, Grant, Granted
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.trust import KeptTrust
 from consumer.errors import EnrolmentError
+from consumer.executor import not_begun
 from consumer.handlers.base import Context, Result
 from consumer.handlers.update_signing_keys import HANDLER
 from consumer.receiver import CommandReceiver, Receipt
@@ -146,9 +147,9 @@ def test_damaged_keys_are_not_passed_over(enrolments: Enrolments, tmp_path: Path
         trust_of(enrolments)
 
 
-def execute(trust: KeptTrust, said: UpdateSigningKeys) -> Result:
+def execute(trust: KeptTrust, said: UpdateSigningKeys, sent: Command | None = None) -> Result:
     around = Context(TurnedClock(), NoService(), config(), "i1", keeper=trust)
-    done = HANDLER.execute(command("a", command_type=UPDATE_SIGNING_KEYS), said, around)
+    done = HANDLER.execute(sent or command("a", command_type=UPDATE_SIGNING_KEYS), said, around)
     assert isinstance(done, Result)
     return done
 
@@ -232,15 +233,104 @@ def test_a_command_that_is_known_is_answered_though_its_old_signature_is_not_goo
     "said",
     [
         update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90)),
-        update("u", 2, says(6, B)),
         replace(update("u", 1, says(6, B)), parameters={"version": 6, "keys": ["no key"]}),
         replace(update("u", 1, says(6, B)), parameters={}),
     ],
-    ids=["expired", "out of sequence", "malformed", "without parameters"],
+    ids=["expired", "malformed", "without parameters"],
 )
 def test_an_update_that_would_not_run_is_not_taken_up_on_arrival(agent: Agent, trust: KeptTrust, said: Command) -> None:
     agent.receive(frame(said, A))
     assert known(trust) == (5, ids(A))
+
+
+EPOCH = 2**50
+DAY_MS = 86_400_000
+SIGNED_MS = int(NOW.timestamp() * 1000)
+
+
+def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Agent, trust: KeptTrust) -> None:
+    """He has A, and says by it what he likes; B alone signs the lists that end A."""
+    trust.update(says(6, A, B))
+    agent.receive(*[frame(command(f"thief{number}", number), A) for number in (1, 2, 3)])
+    late = agent.receive(frame(update("late", 2, says(7, B, C)), B)).feedback[0]
+    assert (late.code, "goes by version 7" in late.message, known(trust)) == (
+        ErrorCode.SUPERSEDED,
+        True,
+        (7, ids(B, C)),
+    )
+    trust.update(says(8, A, B))
+    agent.receive(frame(replace(command("thief4"), sequence=Sequence(SIGNED_MS, 1)), A))
+    assert agent.receive(frame(update("ended", 4, says(9, B, C)), B)).feedback == []
+    assert known(trust) == (9, ids(B, C))
+    trust.update(says(10, A, B))
+    agent.receive(frame(replace(command("taken"), sequence=Sequence(SIGNED_MS, 2)), A))
+    agent.receive(frame(update("taken", 3, says(11, B, C)), B))
+    assert known(trust) == (11, ids(B, C))
+    agent.store.remember_cancel("cancelled", NOW + timedelta(days=8))
+    agent.receive(frame(update("cancelled", 4, says(12, B)), B))
+    assert known(trust) == (12, ids(B))
+
+
+def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent: Agent) -> None:
+    agent.receive(frame(command("a", 1), A))
+    receipt = agent.receive(frame(replace(command("thief"), sequence=Sequence(EPOCH, 1)), A))
+    (said,) = receipt.feedback
+    assert (said.code, said.data, "too far in the future" in said.message) == (
+        ErrorCode.REJECTED,
+        {"refused": "message"},
+        True,
+    )
+    assert receipt.refused == [said.message], "the status says it"
+    agent.receive(frame(command("b", 2), A))
+    assert (agent.stored, agent.store.last_sequence) == (["a", "b"], Sequence(7, 2))
+
+
+def test_a_server_gets_ahead_of_an_epoch_that_an_agent_has_taken(agent: Agent) -> None:
+    """As after a thief, or with a clock that was set back."""
+    far = SIGNED_MS + 365 * DAY_MS
+    agent.receive(frame(replace(command("a"), sequence=Sequence(far, 1)), A))
+    agent.receive(frame(replace(command("b"), sequence=Sequence(far + 1, 1)), A))
+    assert agent.stored == ["a", "b"]
+
+
+def test_a_list_whose_version_lies_far_in_the_future_is_refused(agent: Agent, trust: KeptTrust) -> None:
+    """None of the server's would be newer, be it told by a command or by a renewal."""
+    receipt = agent.receive(frame(update("thief", 1, says(SIGNED_MS + DAY_MS + 1, C)), A))
+    assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
+    assert (agent.stored, known(trust), len(receipt.refused)) == ([], (5, ids(A)), 1)
+    agent.receive(frame(update("u", 1, says(SIGNED_MS + DAY_MS, A, B)), A))
+    assert known(trust) == (SIGNED_MS + DAY_MS, ids(A, B))
+
+
+def test_what_is_signed_after_the_end_of_the_certificate_is_refused(agent: Agent, trust: KeptTrust) -> None:
+    """Or the time in it would say nothing: whoever signs chooses it."""
+
+    def signed_at(end: timedelta) -> Receipt:
+        scope = Scope("acm-server", "web-01", ("e1",), NOW + end)
+        return agent.receive(signed((A,), scope, encode([command("a", 1)])))
+
+    late = timedelta(days=31, seconds=1)
+    assert "after the end" in signed_at(late).refused[0]
+    assert agent.stored == []
+    trust.renewed(replace(GRANT, not_after=NOW + timedelta(days=60)))
+    signed_at(late)
+    assert agent.stored == ["a"]
+
+
+def test_an_update_that_expires_by_the_servers_clock_is_not_taken_up(agent: Agent, trust: KeptTrust) -> None:
+    expiring = update("u", 1, says(6, B), expires_at=NOW + timedelta(days=2))
+    agent.receive(signed((A,), Scope("acm-server", "web-01", ("e1",), NOW + timedelta(days=3)), encode([expiring])))
+    assert known(trust) == (5, ids(A))
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_took_effect_on_arrival_is_never_said_not_to_have_begun(trust: KeptTrust, cancelled: bool) -> None:
+    said = update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90))
+    trust.update(says(6, B))
+    assert not_begun(said, NOW, was_cancelled=cancelled) is None
+    assert execute(trust, says(6, B), said).data == UpdateSigningKeysData(6, ids(B))
+    assert execute(trust, says(7, C), said).code == ErrorCode.EXPIRED, "its arrival changed nothing"
+    assert known(trust) == (6, ids(B))
 
 
 def test_keys_are_never_taken_from_what_is_unsigned(trust: KeptTrust) -> None:

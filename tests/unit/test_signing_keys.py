@@ -1,7 +1,10 @@
 """The directory of signing keys: what a change leaves behind, also one that is cut short, and who is told of it."""
 
+import fcntl
+import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,12 @@ from broker import signing_keys
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
 from broker.enrolments import Enrolments
-from broker.key_rollout import announce, rollout_of
+from broker.key_rollout import Rollout, announce, rollout_of
 from broker.ledger import Ledger
 from broker.signing_keys import KeyBook, KeyState, SigningKeyError, SigningKeys, create_signing_keys
 from tests.enrolled import Registrar, now
 from tests.fakes.clock import TurnedClock
+from tests.makers import NOW
 
 
 @pytest.fixture
@@ -67,8 +71,6 @@ def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedC
     (only,) = keys.entries
     with pytest.raises(SigningKeyError, match="acm keys rotate"):
         keys.revoke(only.id, clock.now())
-    with pytest.raises(SigningKeyError, match="acm keys rotate"):
-        keys.version_without(only.id)
     with pytest.raises(SigningKeyError, match="acm keys list"):
         keys.revoke("nobody", clock.now())
     assert signing(keys) == [only.id]
@@ -94,8 +96,55 @@ def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: T
 def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
     (first,) = keys.entries
     second, third = keys.rotate(clock.now()), keys.rotate(clock.now())
-    assert keys.version_without(first.id) == second.since
-    assert keys.version_without(third.id) == first.since
+    needed: list[int] = []
+    keys.revoke(third.id, clock.now(), check=needed.append)
+    keys.revoke(first.id, clock.now(), check=needed.append)
+    assert needed == [first.since, second.since]
+
+
+def test_two_revocations_at_once_do_not_count_on_each_others_key(
+    directory: Path, keys: SigningKeys, clock: TurnedClock
+) -> None:
+    """The agents know a and b. Each is dispensable while the other is there, so the second one must look again."""
+    a, b, c = keys.entries[0], keys.rotate(clock.now()), keys.rotate(clock.now())
+    needed: list[int] = []
+
+    def check(version: int) -> None:
+        needed.append(version)
+        handle = os.open(directory, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+
+    keys.revoke(a.id, clock.now(), check=check)
+    KeyBook(directory).revoke(b.id, clock.now(), check=check)
+    assert needed == [b.since, c.since]
+
+
+def test_a_change_gets_ahead_of_what_agents_know(keys: SigningKeys, clock: TurnedClock) -> None:
+    (first,), ahead = keys.entries, keys.version + 1_000_000
+    second = keys.rotate(clock.now(), above=ahead)
+    assert keys.version == second.since == ahead + 1
+    keys.revoke(first.id, clock.now(), above=ahead + 7)
+    assert keys.version == ahead + 8
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_directory(directory: Path, clock: TurnedClock) -> None:
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, 65534, 65534)
+    new = KeyBook(directory).rotate(clock.now())
+    KeyBook(directory).mark_announced(KeyBook(directory).version)
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in directory.iterdir()}
+    assert set(owners) >= {"keys.json", f"{new.id}.key"}
+    assert set(owners.values()) == {(65534, 65534)}
+
+
+def test_a_key_that_cannot_be_read_says_whose_it_must_be(directory: Path) -> None:
+    (key,) = directory.glob("*.key")
+    key.unlink()
+    key.mkdir(mode=0o700)
+    with pytest.raises(SigningKeyError, match=f"nothing is signed.*chown --reference={directory} {key}"):
+        SigningKeys(directory)
 
 
 class Killed(BaseException):
@@ -106,10 +155,10 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     """Let this many files be written, then nothing more."""
     write, left = signing_keys.write_durably, iter(range(writes))
 
-    def counting(path: Path, content: bytes, mode: int) -> None:
+    def counting(path: Path, content: bytes, mode: int, *, as_directory: bool) -> None:
         if next(left, None) is None:
             raise Killed
-        write(path, content, mode)
+        write(path, content, mode, as_directory=as_directory)
 
     def never(*_: object) -> None:
         raise Killed
@@ -188,7 +237,7 @@ def test_a_change_waits_for_another_to_end(directory: Path, clock: TurnedClock) 
         other = threading.Thread(target=rotate)
         other.start()
         entered.wait(10)
-        book._replace(held.changed(clock.now(), held.keys))
+        book._replace(held.changed(held.version + 1, held.keys))
     other.join(10)
     assert len(book.entries) == 2
     assert book.version == held.version + 2
@@ -217,6 +266,9 @@ class Fleet:
     def says(self, agent: str, version: int | None, *, online: bool = True) -> None:
         self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
 
+    def rollout(self, newest: int) -> Rollout:
+        return rollout_of(self.ledger, self.enrolments, newest, NOW)
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
@@ -230,7 +282,7 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-02", 6)
     fleet.says("stranger", 5)
-    rollout = rollout_of(fleet.ledger, fleet.enrolments, 7)
+    rollout = fleet.rollout(7)
     assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
     assert rollout.behind(7) == ["web-02", "web-03"]
     operation = announce(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
@@ -245,12 +297,22 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
 def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-01", 3, online=False)
-    assert rollout_of(fleet.ledger, fleet.enrolments, 7).versions["web-01"] == 7
+    assert fleet.rollout(7).versions["web-01"] == 7
+
+
+def test_the_newest_list_that_any_agent_tells_of_is_known_but_for_what_no_agent_would_take(fleet: Fleet) -> None:
+    day = int((NOW + timedelta(days=1)).timestamp() * 1000)
+    fleet.says("web-01", day)
+    fleet.says("web-02", 9)
+    fleet.says("stranger", 10)
+    assert fleet.rollout(7).newest_told == 9
+    fleet.says("web-03", day - 1)
+    assert fleet.rollout(7).newest_told == day - 1
 
 
 def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
     fleet.says("web-01", 2**53 - 1)
-    assert rollout_of(fleet.ledger, fleet.enrolments, 7).behind(7) == ["web-01", "web-02", "web-03"]
+    assert fleet.rollout(7).behind(7) == ["web-01", "web-02", "web-03"]
 
 
 def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> None:

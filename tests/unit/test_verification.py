@@ -19,7 +19,7 @@ from broker.mqtt import Delivery
 from consumer.receiver import CommandReceiver, Receipt
 from consumer.reports import Reports
 from consumer.server_clock import ServerClock
-from consumer.verification import Verifier
+from consumer.verification import NoTrust, Verifier
 from tests.enrolled import signed
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
@@ -32,6 +32,7 @@ DEEP = base64.b64encode(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}").deco
 
 class EnrolledTrust:
     enrolment_id = "e1"
+    good_until = NoTrust.good_until
     keys = (OLD_SERVER.public, SERVER.public)
 
 

@@ -37,12 +37,14 @@ __all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "is_secret", "ma
 class CommandType:
     """The dataclasses of a command's parameters and of its result's data.
 
-    `signed_only`: no agent takes it unsigned, not even one that accepts unsigned commands.
+    `signed_only`: no agent takes it unsigned, not even one that accepts unsigned commands. `on_arrival`: it takes
+    effect when it arrives, so no cancel and no expiry after that changes anything; its result says what it did.
     """
 
     parameters: type
     data: type
     signed_only: bool = False
+    on_arrival: bool = False
 
 
 COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
@@ -59,7 +61,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
-        UPDATE_SIGNING_KEYS: CommandType(UpdateSigningKeys, UpdateSigningKeysData, signed_only=True),
+        UPDATE_SIGNING_KEYS: CommandType(UpdateSigningKeys, UpdateSigningKeysData, signed_only=True, on_arrival=True),
         "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )

@@ -1,14 +1,17 @@
 """`update-signing-keys`: its parameters and the data of its result."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 import msgspec
 
-__all__ = ["MAX_KEYS", "UPDATE_SIGNING_KEYS", "UpdateSigningKeys", "UpdateSigningKeysData"]
+__all__ = ["FURTHEST_AHEAD", "MAX_KEYS", "UPDATE_SIGNING_KEYS", "UpdateSigningKeys", "UpdateSigningKeysData"]
 
 UPDATE_SIGNING_KEYS = "update-signing-keys"
 MAX_KEYS = 4
+FURTHEST_AHEAD = timedelta(days=1)
+"""How far a version, as a time, may lie beyond when it was signed: an agent that takes it never goes back."""
 _Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 _Key = Annotated[str, msgspec.Meta(max_length=1024)]
 _Keys = Annotated[tuple[_Key, ...], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]
@@ -18,7 +21,8 @@ _Keys = Annotated[tuple[_Key, ...], msgspec.Meta(min_length=1, max_length=MAX_KE
 class UpdateSigningKeys:
     """Trust these public keys of the server (Ed25519, in PEM) and no others; taken from signed commands alone.
 
-    `version` is that of the server's list of keys: one that is not newer than what the agent knows changes nothing.
+    `version` is that of the server's list of keys, the time of its last change in milliseconds since 1970: one that is
+    not newer than what the agent knows changes nothing.
     """
 
     version: _Version
