@@ -61,7 +61,14 @@ class Bench:
         self.outbox = FeedbackOutbox(self.store, self.clock)
         reports = Reports("web-01", incarnation, "g1")
         self.manager = CommandManager(
-            self.store, self.executor, self.outbox, reports, self.clock, self.handlers, relocation
+            self.store,
+            self.executor,
+            self.outbox,
+            reports,
+            self.clock,
+            self.handlers,
+            relocation,
+            disowned=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
         )
 
     def _run(self, command: Command, *_: Any) -> Result:

@@ -11,10 +11,10 @@ from tests.fakes.clock import TurnedClock
 from tests.makers import command
 
 
-def test_a_small_difference_changes_nothing(clock: TurnedClock) -> None:
+def test_a_small_difference_counts_and_is_not_shown(clock: TurnedClock) -> None:
     time = ServerClock(clock)
     time.hear(clock.now() + timedelta(seconds=CLOCK_TOLERANCE_S))
-    assert (time.now(), time.behind_s) == (clock.now(), None)
+    assert (time.now() - clock.now(), time.behind_s) == (timedelta(seconds=CLOCK_TOLERANCE_S), None)
 
 
 def test_a_clock_that_is_ahead_of_the_server_changes_nothing(clock: TurnedClock) -> None:
