@@ -96,7 +96,7 @@ class AgentCore:
         self._seldom = Seldom(around.clock.monotonic)
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
-        self._refused: list[str] = []
+        self._refused: str | None = None
         self._refusal_told: str | None = None
         self._server_clock = ServerClock(around.clock, around.store.heard_time)
         self._verifier = Verifier(
@@ -245,9 +245,9 @@ class AgentCore:
 
     def _tell_refusals(self, receipt: Receipt, *, took_some: bool) -> None:
         """Show why a message was refused, until another one is taken."""
-        refused, self._refused = [*self._refused, *receipt.refused], []
-        if refused:
-            self._board.last_error = self._refusal_told = refused[-1]
+        refused, self._refused = receipt.refused[-1] if receipt.refused else self._refused, None
+        if refused is not None:
+            self._board.last_error = self._refusal_told = refused
         elif took_some and self._board.last_error == self._refusal_told:
             self._board.last_error = None
 
@@ -288,7 +288,7 @@ class AgentCore:
             held_back = self._seldom.due("message_refused", delivery.topic)
             if held_back is not None:
                 _log.warning("message_refused", topic=delivery.topic, reason=str(error), like_it_since=held_back)
-            self._refused.append(str(error))
+            self._refused = str(error)
 
 
 def _refuse_retained(delivery: Delivery) -> None:
