@@ -129,7 +129,11 @@ class Agent:
         enrolment = self._enrolments.current()
         kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
         _check_trust(config, kept or NoTrust())
-        self._store = DiskCommandStore.open(Path(config.state), now=self._clock.now)
+        self._store = DiskCommandStore.open(
+            Path(config.state),
+            now=self._clock.now,
+            enrolment_id=None if enrolment is None else enrolment.grant.enrolment_id,
+        )
         self._service = service or build_service(config, self._clock)
         self._responses = self._build_responses()
         self._board = self._build_board(tuple(sorted(table)), plug_ins.problem)

@@ -1,6 +1,6 @@
 """Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
 from consumer.enrolment.relocation import NoRelocation
@@ -42,7 +43,8 @@ class Decisions:
 class CommandManager:
     """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
 
-    `replacement` is what a command wants the agent's process replaced by; nothing begins any more.
+    `replacement` is what a command wants the agent's process replaced by; nothing begins any more. `disowned` says of a
+    command's `signed_by` why it must not begin any more, if nobody vouches for it.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class CommandManager:
         clock: Clock,
         handlers: Mapping[str, Handler[Any]],
         relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
+        *,
+        disowned: Callable[[tuple[str, ...] | None], str | None],
     ) -> None:
         self._store = store
         self._executor = executor
@@ -62,6 +66,7 @@ class CommandManager:
         self._clock = clock
         self._handlers = handlers
         self._relocation = relocation
+        self._disowned = disowned
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -138,6 +143,10 @@ class CommandManager:
         unfit = not_begun(command, self._clock.now(), was_cancelled=cancelled)
         if unfit is not None:
             return unfit
+        # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
+        disowned = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
+        if disowned is not None:
+            return Result(disowned, code=ErrorCode.REJECTED)
         if not self._executor.supports(command.type):
             names = ", ".join(sorted(self._handlers))
             return Result(

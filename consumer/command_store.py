@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 from diskcache import Cache, Disk
+from diskcache.core import DEFAULT_SETTINGS, METADATA
 
 from broker.contract.journal import Opened
 from broker.contract.messages import Command, Feedback, JournalMark, Sequence
@@ -26,8 +27,8 @@ from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.files import sync_directory
 from consumer.journal import Journal, JournalTail, page_number
-from consumer.ports import StoredCommand, Tombstone
-from consumer.state_directory import Ballast, EpochFile, make_private, take_lock
+from consumer.ports import HeardTime, StoredCommand, Tombstone
+from consumer.state_directory import Ballast, Epochs, make_private, take_lock
 from consumer.store_rows import (
     CANCEL,
     CHECK,
@@ -105,7 +106,7 @@ class DiskCommandStore:
         cache: Cache,
         lock: int,
         ballast: Ballast,
-        epoch_file: EpochFile,
+        epochs: Epochs,
         damage: str | None,
         now: Callable[[], datetime],
     ) -> None:
@@ -115,18 +116,19 @@ class DiskCommandStore:
         self._lock = lock
         self._is_open = True
         self._ballast = ballast
-        self._epoch_file = epoch_file
+        self._epochs = epochs
         self._depth = 0
         self._load()
         self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
 
     @classmethod
-    def open(cls, directory: Path, *, now: Callable[[], datetime]) -> Self:
+    def open(cls, directory: Path, *, now: Callable[[], datetime], enrolment_id: str | None = None) -> Self:
         """Open or make the store; a damaged one is set aside and a new store_generation begun.
 
-        Raises StateDirectoryInUse when another process holds it, ExposedError when other users could write to the
-        directory, StoreError when it cannot be used.
+        `enrolment_id` is that of the enrolment that the agent lives by. Raises StateDirectoryInUse when another process
+        holds it, ExposedError when other users could write to the directory, StoreError when it cannot be used, or when
+        it was lost with all that says which commands of this enrolment are old ones.
         """
         try:
             make_private(directory)
@@ -134,7 +136,9 @@ class DiskCommandStore:
         except OSError as error:
             raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error
         try:
-            opened = cls._open_or_begin(directory / "commands", directory / "store-made", lock, now)
+            epochs = Epochs(directory, enrolment_id)
+            opened = cls._open_or_begin(directory / "commands", directory / "store-made", lock, now, epochs)
+            opened.remember_epoch()
             (directory / "store-made").touch()
             sync_directory(directory)
         except BaseException:
@@ -143,27 +147,27 @@ class DiskCommandStore:
         return opened
 
     @classmethod
-    def _open_or_begin(cls, store: Path, marker: Path, lock: int, now: Callable[[], datetime]) -> Self:
+    def _open_or_begin(cls, store: Path, marker: Path, lock: int, now: Callable[[], datetime], epochs: Epochs) -> Self:
         damage = _damage_of(store, expected=marker.exists())
         if damage is None:
             try:
-                return cls._open_at(store, lock, None, now)
+                return cls._open_at(store, lock, None, now, epochs)
             except StoreError as error:
                 damage = f"The command store was damaged; a new one was begun. {error}"
+        epochs.refuse_unknown()
         if store.exists():
             aside = store.with_name(f"commands.damaged-{now():%Y%m%dT%H%M%S.%f}")
             store.rename(aside)
             damage += f" It was set aside as {aside.name}."
-        return cls._open_at(store, lock, damage, now)
+        return cls._open_at(store, lock, damage, now, epochs)
 
     @classmethod
-    def _open_at(cls, store: Path, lock: int, damage: str | None, now: Callable[[], datetime]) -> Self:
-        epoch_file = EpochFile(store.with_name("epoch"))
+    def _open_at(cls, store: Path, lock: int, damage: str | None, now: Callable[[], datetime], epochs: Epochs) -> Self:
         cache = Cache(str(store), disk=_BytesDisk, **_SETTINGS)
         try:
             if SENTINEL not in cache:
-                _begin(cache, epoch_file.epoch, damage, now)
-            return cls(cache, lock, Ballast(store.with_name("ballast")), epoch_file, damage, now)
+                _begin(cache, epochs.latest, damage, now)
+            return cls(cache, lock, Ballast(store.with_name("ballast")), epochs, damage, now)
         except BaseException:
             cache.close()
             raise
@@ -179,6 +183,7 @@ class DiskCommandStore:
         self.store_generation = self._read(GENERATION, bytes.decode)
         head = self._read(HEAD, decode_head)
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
+        self.heard_time = head.heard_time
         self._head_changed = False
         keys = sorted(self._cache.iterkeys())
         results = {key[2:] for key in keys if key.startswith(RESULT)}
@@ -234,11 +239,22 @@ class DiskCommandStore:
 
     def _write_head(self) -> None:
         if self._journal.flush() or self._head_changed:
-            if self.last_sequence is not None:
-                self._epoch_file.keep(self.last_sequence.epoch)
-            head = Head(self._arrival, self.last_sequence, self.closed_epoch, self._processing, self._journal.tail)
+            self.remember_epoch()
+            head = Head(
+                self._arrival,
+                self.last_sequence,
+                self.closed_epoch,
+                self._processing,
+                self._journal.tail,
+                self.heard_time,
+            )
             self._cache.set(HEAD, encode(head))
             self._head_changed = False
+
+    def remember_epoch(self) -> None:
+        """Keep the latest epoch outside the store as well; raises StoreError."""
+        last = self.last_sequence
+        self._epochs.keep(max(self.closed_epoch, last.epoch if last else 0))
 
     def _arrived(self, key: str) -> Arrived:
         return self._read(key, decode_arrived)
@@ -259,7 +275,13 @@ class DiskCommandStore:
         result = self._read(RESULT + self._done[key], decode_result) if key in self._done else None
         return assemble(key, self._arrived(key), self._processing.get(key), result)
 
-    def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
+    def keep_heard_time(self, heard: HeardTime) -> None:
+        """Keep what time it is by what the server has signed."""
+        with self.transaction():
+            self.heard_time = heard
+            self._head_changed = True
+
+    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
         with self.transaction():
             if self._full:
@@ -267,14 +289,14 @@ class DiskCommandStore:
             self._arrival += 1
             self._head_changed = True
             key = f"{COMMAND}{self._arrival:016d}"
-            if not self._cache.add(key, encode(Arrived(command, received_at))):
+            if not self._cache.add(key, encode(Arrived(command, received_at, signed_by))):
                 raise StoreError(f"The key {key} is taken.")
             self._pending[key] = command.id
             self._keys[command.id] = key
             if command.sequence is not None:
                 self.last_sequence = command.sequence
             self._journal.accepted(command)
-            return StoredCommand(key, command, State.PENDING, received_at)
+            return StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
 
     def advance_sequence(self, sequence: Sequence) -> None:
         """Move last_sequence on without storing a command."""
@@ -436,6 +458,13 @@ def _as_store_error(error: sqlite3.Error) -> StoreError:
     return StoreError(f"The command store failed: {error}.")
 
 
+def _is_strange(key: str, value: Any) -> bool:
+    """Whether a setting in the file is none of diskcache's, which would use it as a pragma or argument unseen."""
+    if key in _SETTINGS or key in METADATA:
+        return False
+    return key not in DEFAULT_SETTINGS or not isinstance(value, int)
+
+
 def _damage_of(store: Path, *, expected: bool) -> str | None:
     database = store / "cache.db"
     if not database.exists():
@@ -444,8 +473,9 @@ def _damage_of(store: Path, *, expected: bool) -> str | None:
         with contextlib.closing(sqlite3.connect(database)) as connection:
             sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
             sentinel = connection.execute("SELECT 1 FROM Cache WHERE key = ?", (SENTINEL,)).fetchone()
+            settings = connection.execute("SELECT key, value FROM Settings").fetchall()
     except sqlite3.Error as error:
         return f"The command store was damaged ({error}); a new one was begun."
-    if not sound or sentinel is None:
+    if not sound or sentinel is None or any(_is_strange(*setting) for setting in settings):
         return "The command store was damaged; a new one was begun."
     return None

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
 from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
+from broker.contract.messages import Ack
 from broker.contract.seldom import Seldom
 from broker.contract.signing import SignatureError
 from broker.contract.topics import Channel
@@ -28,11 +30,11 @@ from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.ports import Chore, Clock, CommandStore, Comms, KeyKeeper, Relocation, Service
-from consumer.receiver import CommandReceiver
+from consumer.receiver import CommandReceiver, Receipt
 from consumer.reports import Reports
 from consumer.server_clock import ServerClock
 from consumer.status import StatusBoard
-from consumer.verification import NoTrust, Trust, Verifier
+from consumer.verification import NoTrust, Opened, Trust, Verifier
 
 __all__ = ["AgentCore", "Surroundings"]
 
@@ -94,7 +96,9 @@ class AgentCore:
         self._seldom = Seldom(around.clock.monotonic)
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
-        self._server_clock = ServerClock(around.clock)
+        self._refused: str | None = None
+        self._refusal_told: str | None = None
+        self._server_clock = ServerClock(around.clock, around.store.heard_time)
         self._verifier = Verifier(
             config.agent, around.trust, self._server_clock, accept_unsigned=config.accept_unsigned
         )
@@ -128,9 +132,16 @@ class AgentCore:
             accepts_unsigned=config.accept_unsigned or None,
         )
         self._outbox = FeedbackOutbox(around.store, around.clock)
-        self._receiver = CommandReceiver(around.store, reports, around.clock, self._verifier, around.keeper)
+        self._receiver = CommandReceiver(around.store, reports, self._server_clock, self._verifier, around.keeper)
         self._manager = CommandManager(
-            around.store, self._executor, self._outbox, reports, self._server_clock, handlers, around.relocation
+            around.store,
+            self._executor,
+            self._outbox,
+            reports,
+            self._server_clock,
+            handlers,
+            around.relocation,
+            disowned=self._verifier.disowned,
         )
 
     @property
@@ -182,7 +193,7 @@ class AgentCore:
 
     def _hand_over_chunks(self, arrived: Listing[Delivery]) -> list[Delivery]:
         """Give chunks of blobs to their readers, and return the rest; chunks need no commit."""
-        for chunk in self._decoded(Channel.BLOB_CHUNK, decode_blob_chunks, arrived):
+        for chunk, _ in self._decoded(Channel.BLOB_CHUNK, decode_blob_chunks, arrived):
             self._blobs.receive(chunk)
         self._comms.acknowledge(self._on(Channel.BLOB_CHUNK, arrived))
         return [delivery for delivery in arrived if delivery.topic != self._comms.topic[Channel.BLOB_CHUNK]]
@@ -203,7 +214,10 @@ class AgentCore:
             with self._store.transaction():
                 receipt = self._receiver.receive(self._on(Channel.COMMAND, taken))
                 acks = self._decoded(Channel.ACK, decode_acks, taken)
-                decisions = self._manager.decide(acks, self._decoded(Channel.CONTROL, decode_controls, taken))
+                controls = self._decoded(Channel.CONTROL, decode_controls, taken)
+                self._mend_clock(acks)
+                decisions = self._manager.decide([ack for ack, _ in acks], [control for control, _ in controls])
+                self._keep_heard_time(busy=bool(taken or self._store.pending_count()))
         except StoreFull as error:
             self._board.last_error = str(error)
             self._full_until = self._clock.monotonic() + _FULL_RETRY_S
@@ -213,10 +227,29 @@ class AgentCore:
         self._manager.carry_out(decisions)
         self._comms.acknowledge(taken)
         self._comms.send_feedback(self._outbox.take_due())
-        if receipt.refused:
-            self._board.last_error = receipt.refused[-1]
+        self._tell_refusals(receipt, took_some=bool(acks or controls or receipt.taken))
         self._board.clock_behind_s = self._server_clock.behind_s
         self._board.signing_keys_version = self._keeper.version
+
+    def _mend_clock(self, acks: Listing[tuple[Ack, datetime | None]]) -> None:
+        for ack, signed_at in acks:
+            stored = self._store.find(ack.command_id)
+            result = stored.result if stored else None
+            if signed_at and result and result.digest == ack.digest and result.finished_at:
+                self._server_clock.answered(result.finished_at, signed_at)
+
+    def _keep_heard_time(self, *, busy: bool) -> None:
+        heard = self._server_clock.to_keep(self._store.heard_time, busy=busy)
+        if heard is not None:
+            self._store.keep_heard_time(heard)
+
+    def _tell_refusals(self, receipt: Receipt, *, took_some: bool) -> None:
+        """Show why a message was refused, until another one is taken."""
+        refused, self._refused = receipt.refused[-1] if receipt.refused else self._refused, None
+        if refused is not None:
+            self._board.last_error = self._refusal_told = refused
+        elif took_some and self._board.last_error == self._refusal_told:
+            self._board.last_error = None
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""
@@ -231,19 +264,21 @@ class AgentCore:
 
     def _decoded(
         self, channel: Channel, decode: Callable[[bytes], list[_T]], deliveries: Listing[Delivery]
-    ) -> list[_T]:
-        messages: list[_T] = []
+    ) -> list[tuple[_T, datetime | None]]:
+        """Return the messages on a channel, each with when the server has signed it."""
+        messages: list[tuple[_T, datetime | None]] = []
         for delivery in self._on(channel, deliveries):
             with self._refusing(delivery):
                 _refuse_retained(delivery)
-                messages += decode(self._opened(channel, delivery))
+                opened = self._opened(channel, delivery)
+                messages += [(message, opened.signed_at) for message in decode(opened.trusted())]
         return messages
 
-    def _opened(self, channel: Channel, delivery: Delivery) -> bytes:
-        """Return the frame in a delivery. A chunk of a blob needs no signature: a signed command names its hash."""
+    def _opened(self, channel: Channel, delivery: Delivery) -> Opened:
+        """Open a delivery. A chunk of a blob needs no signature: a signed command names its hash."""
         if channel is Channel.BLOB_CHUNK:
-            return delivery.payload
-        return self._verifier.open(channel, delivery.payload).trusted()
+            return Opened(delivery.payload)
+        return self._verifier.open(channel, delivery.payload)
 
     @contextlib.contextmanager
     def _refusing(self, delivery: Delivery) -> Iterator[None]:
@@ -253,7 +288,7 @@ class AgentCore:
             held_back = self._seldom.due("message_refused", delivery.topic)
             if held_back is not None:
                 _log.warning("message_refused", topic=delivery.topic, reason=str(error), like_it_since=held_back)
-            self._board.last_error = str(error)
+            self._refused = str(error)
 
 
 def _refuse_retained(delivery: Delivery) -> None:

@@ -40,7 +40,7 @@ def read_journal(state: Path, first: int = 1, most_bytes: int | None = None) -> 
             connection.isolation_level = None
             connection.execute("BEGIN")  # one snapshot for all that is read
             row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (HEAD, RAW)).fetchone()
-            tail = decode_head(row[0] if row else b"{}").journal
+            tail = decode_head(_bytes(row[0]) if row else b"{}").journal
             pages = (page for page in (*_pages(connection, first), tail.page()) if page.entries and page.last >= first)
             return JournalCopy(tail.anchor, tail.head, tuple(_that_fit(pages, most_bytes)))
     except (sqlite3.Error, msgspec.DecodeError) as error:
@@ -54,7 +54,13 @@ def _pages(connection: sqlite3.Connection, first: int) -> Iterator[JournalPage]:
     for key, value in connection.execute(rows, (start or page_key(0), page_key(_LAST), RAW)):
         number = page_number(key)
         if number:
-            yield read_page(number, bytes(value))
+            yield read_page(number, _bytes(value))
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise StoreError("A row of the audit journal is not of the agent's making; it was refused.")
+    return value
 
 
 def _that_fit(pages: Iterable[JournalPage], most_bytes: int | None) -> Iterator[JournalPage]:

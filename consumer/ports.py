@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
@@ -21,6 +21,7 @@ __all__ = [
     "Clock",
     "CommandStore",
     "Comms",
+    "HeardTime",
     "KeyKeeper",
     "Relocation",
     "Service",
@@ -43,7 +44,11 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class StoredCommand:
-    """One command as the store keeps it. `key` orders by arrival; `begun_by` is the incarnation that started it."""
+    """One command as the store keeps it. `key` orders by arrival; `begun_by` is the incarnation that started it.
+
+    `signed_by` are the ids of the trusted keys that had signed it when it came, none if it came unsigned; None where an
+    earlier version of the agent has stored it, which did not note it.
+    """
 
     key: str
     command: Command
@@ -52,6 +57,7 @@ class StoredCommand:
     started_at: datetime | None = None
     begun_by: str | None = None
     result: Feedback | None = None
+    signed_by: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,19 @@ class Tombstone:
 
     result: Feedback
     expires_at: datetime
+
+
+@dataclass(frozen=True)
+class HeardTime:
+    """What time it is by what the server has signed, and by the machine's clock at the same moment."""
+
+    server: datetime
+    machine: datetime
+
+    @property
+    def ahead(self) -> timedelta:
+        """By how much the server is ahead of the machine."""
+        return self.server - self.machine
 
 
 class CommandStore(Protocol):
@@ -83,7 +102,14 @@ class CommandStore(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything inside together, or nothing of it when it raises."""
 
-    def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
+    @property
+    def heard_time(self) -> HeardTime | None:
+        """What `keep_heard_time` was told last."""
+
+    def keep_heard_time(self, heard: HeardTime) -> None:
+        """Keep what time it is by what the server has signed."""
+
+    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
 
     def advance_sequence(self, sequence: Sequence) -> None:

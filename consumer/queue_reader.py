@@ -36,4 +36,6 @@ def _queued(connection: sqlite3.Connection, key: str, head: Head) -> StoredComma
 
 def _value(connection: sqlite3.Connection, key: str) -> bytes | None:
     row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, RAW)).fetchone()
-    return bytes(row[0]) if row else None
+    if row and not isinstance(row[0], bytes):
+        raise StoreError(f"The row {key} of the queue is not of the agent's making; it was refused.")
+    return row[0] if row else None

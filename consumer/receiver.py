@@ -33,10 +33,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Receipt:
-    """What became of a batch: feedback to publish, and why messages were refused, one sentence each."""
+    """What became of a batch: feedback to publish, and why messages were refused, one sentence each.
+
+    `taken` counts the messages that were not refused as a whole.
+    """
 
     feedback: list[Feedback] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    taken: int = 0
 
 
 class CommandReceiver:
@@ -79,6 +83,8 @@ class CommandReceiver:
         if opened.refusal is not None:
             self._warn("message_refused", topic=delivery.topic, reason=opened.refusal)
             receipt.refused.append(opened.refusal)
+        else:
+            receipt.taken += 1
         for command in commands:
             said = self._admit(command, opened)
             if said is not None:
@@ -129,7 +135,7 @@ class CommandReceiver:
         refusal = self._out_of_sequence(command, opened) if command.sequence else self._unnumbered(command, opened)
         if refusal is not None:
             return refusal
-        self._store.store_command(command, self._clock.now())
+        self._store.store_command(command, self._clock.now(), opened.signed_by)
         return self._reports.accepted(command)
 
     def _unsigned_though_it_must_be(self, command: Command, opened: Opened) -> str | None:

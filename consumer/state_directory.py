@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.files import free_bytes, write_durably
 from consumer.guard import refuse_changeable
 
-__all__ = ["Ballast", "EpochFile", "make_private", "refuse_exposed", "take_lock"]
+__all__ = ["Ballast", "EpochFile", "Epochs", "epoch_name", "make_private", "refuse_exposed", "take_lock"]
 
 _BALLAST_BYTES = 1 << 20
 
@@ -67,27 +68,67 @@ class Ballast:
 
 
 class EpochFile:
-    """Remembers the latest epoch beside the store, for the day when the store is lost."""
+    """One file with the latest epoch. `epoch` is None where it is not there, or is `damaged`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.damaged = False
         self.epoch = self._read()
 
-    def _read(self) -> int:
+    def _read(self) -> int | None:
         try:
             return int(self._path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError):
-            return 0
+            self.damaged = True
+            return None
 
     def keep(self, epoch: int) -> None:
         """Make a later epoch durable; raises StoreError."""
-        if epoch <= self.epoch:
+        if self.epoch is not None and epoch <= self.epoch:
             return
         try:
             write_durably(self._path, str(epoch).encode())
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
         self.epoch = epoch
+
+
+class Epochs:
+    """Remembers the latest epoch beside the store, and with the enrolment, for the day when the store is lost.
+
+    What was signed before that day is good for the enrolment still; only its epoch tells that it is old.
+    """
+
+    def __init__(self, state: Path, enrolment_id: str | None) -> None:
+        self._state = state
+        beside = EpochFile(state / "epoch")
+        self._enrolled = None if enrolment_id is None else EpochFile(state / "enrolment" / epoch_name(enrolment_id))
+        self._files = [beside] if self._enrolled is None else [beside, self._enrolled]
+
+    @property
+    def latest(self) -> int:
+        """The latest epoch that any of the files knows."""
+        return max((file.epoch for file in self._files if file.epoch is not None), default=0)
+
+    def refuse_unknown(self) -> None:
+        """Raise StoreError when the agent is enrolled and no file can say which epochs its lost store had seen."""
+        if self._enrolled is not None and all(file.epoch is None for file in self._files):
+            raise StoreError(
+                f"The command store in {self._state} was lost with all that tells old commands from new ones, "
+                "so old ones could be run again: enrol again."
+            )
+
+    def keep(self, epoch: int) -> None:
+        """Make a later epoch durable; raises StoreError."""
+        for file in self._files:
+            file.keep(epoch)
+
+
+def epoch_name(enrolment_id: str) -> str:
+    """Return the name, below `enrolment/`, of the file with the latest epoch of this enrolment."""
+    return f"epoch-{hashlib.sha256(enrolment_id.encode()).hexdigest()[:16]}"
 
 
 def take_lock(path: Path) -> int:

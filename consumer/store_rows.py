@@ -8,7 +8,7 @@ import msgspec
 from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import State
 from consumer.journal import JournalTail
-from consumer.ports import StoredCommand
+from consumer.ports import HeardTime, StoredCommand
 
 __all__ = [
     "CANCEL",
@@ -39,10 +39,11 @@ SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head"
 
 @dataclass(frozen=True)
 class Arrived:
-    """The row of a command, written once."""
+    """The row of a command, written once; earlier versions did not write by whom it was `signed_by`."""
 
     command: Command
     received_at: datetime
+    signed_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Head:
     closed_epoch: int = 0
     processing: dict[str, Begun] = field(default_factory=dict)
     journal: JournalTail = field(default_factory=JournalTail)
+    heard_time: HeardTime | None = None
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,6 @@ def assemble(key: str, arrived: Arrived | StoredCommand, begun: Begun | None, re
     state = State.DONE if result else State.PROCESSING if begun else State.PENDING
     started_at = result.started_at if result else begun.started_at if begun else None
     begun_by = begun.begun_by if begun else None
-    return StoredCommand(key, arrived.command, state, arrived.received_at, started_at, begun_by, result)
+    return StoredCommand(
+        key, arrived.command, state, arrived.received_at, started_at, begun_by, result, arrived.signed_by
+    )

@@ -10,10 +10,10 @@ from broker.contract.signing import (
     SignatureError,
     VerifyingKey,
     is_envelope,
-    open_envelope,
     payload_type,
     read_body,
     unverified_payload,
+    verify_envelope,
 )
 from broker.contract.topics import Channel
 from consumer.server_clock import ServerClock
@@ -51,17 +51,18 @@ class NoTrust:
 class Opened:
     """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed.
 
-    `signed_at` is there where a signature of it is good: when that was made, as it says.
+    `signed_by` are the ids of the trusted keys that have signed it, at `signed_at` by the server's clock.
     """
 
     frame: bytes
-    signed_at: datetime | None = None
     refusal: str | None = None
+    signed_by: tuple[str, ...] = ()
+    signed_at: datetime | None = None
 
     @property
     def signed(self) -> bool:
-        """Whether a signature of it is good."""
-        return self.signed_at is not None
+        """Whether a trusted key has signed it."""
+        return bool(self.signed_by)
 
     def trusted(self) -> bytes:
         """Return the frame; raise SignatureError with the refusal if there is one."""
@@ -87,17 +88,30 @@ class Verifier:
         """
         if not is_envelope(payload):
             refusal = None if self._accept_unsigned else self._unsigned(channel)
-            return Opened(payload, refusal=refusal)
+            return Opened(payload, refusal)
         try:
-            signed = open_envelope(payload, payload_type(channel), self._trust.keys)
+            signed, signers = verify_envelope(payload, payload_type(channel), self._trust.keys)
         except SignatureError as error:
             _, frame = read_body(unverified_payload(payload))
-            return Opened(frame, refusal=f"The {channel} was refused: {error}")
+            return Opened(frame, f"The {channel} was refused: {error}")
         scope, frame = read_body(signed)
         refusal = self._misdirected(channel, scope)
         if refusal is None:
             self._clock.hear(scope.not_before)
-        return Opened(frame, scope.not_before, refusal)
+        return Opened(frame, refusal, signers, scope.not_before)
+
+    def disowned(self, signed_by: tuple[str, ...] | None) -> str | None:
+        """Return why a command that was signed by these keys when it came must not begin now, in one sentence.
+
+        See consumer.ports.StoredCommand. Several keys sign each frame; it is enough that one of them is trusted still.
+        """
+        if signed_by is None or any(key.id in signed_by for key in self._trust.keys):
+            return None
+        if signed_by:
+            return f"It was signed by {', '.join(signed_by)}, and no such key is trusted here now; send a new command."
+        if self._accept_unsigned:
+            return None
+        return "It came unsigned, which this agent does not accept any more; send a new command with `acm send`."
 
     def _misdirected(self, channel: Channel, scope: Scope) -> str | None:
         if scope.audience != self._agent:

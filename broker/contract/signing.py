@@ -39,6 +39,7 @@ __all__ = [
     "read_public_key",
     "seal",
     "unverified_payload",
+    "verify_envelope",
     "write_body",
 ]
 
@@ -195,15 +196,24 @@ def is_envelope(frame: bytes) -> bool:
 
 def open_envelope(frame: bytes, kind: str, keys: Listing[VerifyingKey]) -> bytes:
     """Return the payload of an envelope when one of the keys has signed it as this type; else raise SignatureError."""
+    payload, _ = verify_envelope(frame, kind, keys)
+    return payload
+
+
+def verify_envelope(frame: bytes, kind: str, keys: Listing[VerifyingKey]) -> tuple[bytes, tuple[str, ...]]:
+    """Return the payload of an envelope, and the ids of all of the keys that have signed it as this type.
+
+    Raises SignatureError when there is none. What is claimed of other keys proves nothing and is left out.
+    """
     envelope = _read(frame)
     if envelope.payloadType != kind:
         raise SignatureError(f"What is signed is of the type {envelope.payloadType[:80]!r}, not {kind!r}.")
     payload = _bytes(envelope.payload, "payload")
     signed = pre_authentication_encoding(kind, payload)
-    for signature in envelope.signatures:
-        candidates = [key for key in keys if signature.keyid in ("", key.id)]
-        if any(_is_by(key, signature.sig, signed) for key in candidates):
-            return payload
+    by = {key.id: [one.sig for one in envelope.signatures if one.keyid in ("", key.id)] for key in keys}
+    signers = tuple(key.id for key in keys if any(_is_by(key, signature, signed) for signature in by[key.id]))
+    if signers:
+        return payload, signers
     names = ", ".join(signature.keyid[:_ID_DIGITS] or "a key without an id" for signature in envelope.signatures)
     raise SignatureError(
         f"No signature of it is good by a key that is trusted here; it has some by: {names or 'nobody'}."

@@ -6,6 +6,7 @@ enrolment/
     current -> enrolments/<name>
     attempt.json                 the last attempt of a command, and its state
     signing-keys.json            the list of signing keys that a command told of last
+    epoch-<hash of an id>        the latest epoch that was seen under the enrolment of this id
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 from consumer.guard import refuse_readable
+from consumer.state_directory import epoch_name
 
 __all__ = ["Attempt", "AttemptState", "Enrolment", "Enrolments", "Grant", "Granted", "KeptKeys"]
 
@@ -160,11 +162,18 @@ class Enrolments:
             for name, content in files.items():
                 write_durably(part / name, content)
             sync_tree(part)
+            self._begin_epochs(granted.grant.enrolment_id)
             part.rename(final)
             sync_directory(self._all)
         except OSError as error:
             raise self._unusable(error) from error
         return Enrolment(final, granted.grant)
+
+    def _begin_epochs(self, enrolment_id: str) -> None:
+        """Note that nothing was signed for a new enrolment yet; a renewal has had its epochs before."""
+        path = self._root / epoch_name(enrolment_id)
+        if not path.exists():
+            write_durably(path, b"0")
 
     def make_current(self, name: str) -> None:
         """Let the agent live by this enrolment from its next start on."""
@@ -228,7 +237,7 @@ class Enrolments:
     def _at(self, directory: Path) -> Enrolment:
         try:
             grant = msgspec.json.decode((directory / "enrolment.json").read_bytes(), type=Grant)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(
                 f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enrol again."
             ) from error

@@ -11,7 +11,7 @@ from broker.contract.messages import Sequence
 from broker.contract.states import State
 from consumer.command_store import DiskCommandStore
 from consumer.errors import StoreError
-from consumer.ports import CommandStore
+from consumer.ports import CommandStore, HeardTime
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.journals import Entries, entries_of, journal_of_any
 from tests.makers import NOW, command, result
@@ -117,6 +117,32 @@ def test_cancels_and_ids_are_remembered(reopen: Reopen) -> None:
     store = reopen()
     assert store.is_cancelled("x")
     assert (store.find_id("mqtt-5-abc-"), store.find_id("mqtt-6-")) == ("mqtt-5-abc-1", None)
+
+
+def test_it_is_remembered_who_had_signed_a_command(reopen: Reopen) -> None:
+    store = reopen()
+    stored = store.store_command(command("a"), NOW, ("k1", "k2"))
+    store.store_command(command("b"), NOW)
+    assert [each.signed_by for each in reopen().all_commands()] == [("k1", "k2"), ()]
+    begun = reopen().mark_processing(stored, NOW, "me")
+    assert begun.signed_by == ("k1", "k2")
+
+
+def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
+    store = reopen()
+    assert store.heard_time is None
+    heard = HeardTime(NOW, NOW - timedelta(days=1))
+    store.keep_heard_time(heard)
+
+    def keep_and_fail() -> None:
+        with store.transaction():
+            store.keep_heard_time(HeardTime(NOW + timedelta(days=1), NOW))
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own
+        keep_and_fail()
+    assert store.heard_time == heard
+    assert reopen().heard_time == heard
 
 
 def test_the_sequence_moves_on_without_a_command(reopen: Reopen) -> None:

@@ -1,9 +1,11 @@
 """What the store on disk adds: damage, locks, kill -9, a full disk."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, faults
 from broker.contract.states import State
 from consumer.command_store import DiskCommandStore
+from consumer.enrolment.enrolments import Enrolments, Grant, Granted
+from consumer.enrolment.keys import new_key
 from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.journal_reader import read_journal
 from consumer.queue_reader import read_queue
+from consumer.state_directory import epoch_name
 from tests.journals import entries_of, journal_in
 from tests.makers import NOW, command, result
 
@@ -143,11 +148,124 @@ def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state:
     assert state.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_wide_state_directory_is_made_its_owners_alone(state: Path) -> None:
-    state.mkdir()
-    state.chmod(0o777)
+@pytest.fixture
+def enrolled(state: Path) -> Path:
+    """The state directory of an agent that was enrolled as `e1`, and whose store has seen epoch 7."""
+    state.mkdir(mode=0o700)
+    enrol(state, "e1")
+    store = DiskCommandStore.open(state, now=lambda: NOW, enrolment_id="e1")
+    store.store_command(command("a", 1), NOW)
+    store.close()
+    return state
+
+
+def enrol(state: Path, enrolment_id: str) -> None:
+    grant = Grant(
+        "web-01", enrolment_id, "https://acm", "mqtts://acm", "acm", (), NOW, NOW + timedelta(days=30), "t" * 64
+    )
+    Enrolments(state).add(Granted(grant, enrolment_id, "certificate", "ca"), new_key())
+
+
+def closed_epoch(state: Path, enrolment_id: str | None) -> int:
+    store = DiskCommandStore.open(state, now=lambda: NOW, enrolment_id=enrolment_id)
+    store.close()
+    return store.closed_epoch
+
+
+EPOCH_OF_E1 = f"enrolment/{epoch_name('e1')}"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"epoch": None},
+        {"epoch": b""},
+        {"epoch": None, "store-made": None},
+        {EPOCH_OF_E1: b"\xff"},
+        {EPOCH_OF_E1: None},
+        {"epoch": b"6"},
+    ],
+    ids=str,
+)
+def test_the_epoch_of_a_lost_store_is_known_from_the_file_that_is_left(
+    enrolled: Path, lost: dict[str, bytes | None]
+) -> None:
+    lose(enrolled, lost)
+    assert (closed_epoch(enrolled, "e1"), closed_epoch(enrolled, "e1")) == (7, 7)
+    assert ((enrolled / "epoch").read_bytes(), (enrolled / EPOCH_OF_E1).read_bytes()) == (b"7", b"7")
+
+
+@pytest.mark.parametrize("left", [None, b"", b"\xff"])
+def test_an_enrolled_agent_that_cannot_know_old_commands_is_enrolled_again(enrolled: Path, left: bytes | None) -> None:
+    lose(enrolled, {"epoch": left, EPOCH_OF_E1: left})
+    for _ in range(2):
+        with pytest.raises(StoreError, match="enrol again"):
+            closed_epoch(enrolled, "e1")
+    enrol(enrolled, "e2")
+    assert closed_epoch(enrolled, "e2") == 0
+
+
+def test_a_store_that_is_there_mends_the_files_of_its_epoch(enrolled: Path) -> None:
+    (enrolled / "epoch").write_bytes(b"")
+    (enrolled / EPOCH_OF_E1).unlink()
+    assert closed_epoch(enrolled, "e1") == 0
+    lose(enrolled, {})
+    assert closed_epoch(enrolled, "e1") == 7
+
+
+def test_a_renewal_does_not_forget_the_epoch(enrolled: Path) -> None:
+    enrolment = Enrolments(enrolled)
+    enrolment.remove("e1")
+    enrol(enrolled, "e1")
+    lose(enrolled, {"epoch": None})
+    assert closed_epoch(enrolled, "e1") == 7
+
+
+def lose(state: Path, lost: dict[str, bytes | None]) -> None:
+    shutil.rmtree(state / "commands")
+    for name, left in lost.items():
+        if left is None:
+            (state / name).unlink()
+        else:
+            (state / name).write_bytes(left)
+
+
+def test_who_had_signed_a_command_is_not_known_of_rows_of_an_earlier_version(state: Path) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.store_command(command("a", 1), NOW, ("k1",))
+    store.close()
+    edit(
+        state,
+        "UPDATE Cache SET value = CAST(replace(value, ',\"signed_by\":[\"k1\"]', '') AS BLOB) WHERE key LIKE 'c/%'",
+    )
+    again = DiskCommandStore.open(state, now=lambda: NOW)
+    assert [stored.signed_by for stored in again.all_commands()] == [None]
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "setting", ["'disk_x', 1", "'sqlite_nonsense', '1; x'", "'sqlite_cache_size', '1; x'", "'nonsense', 1"]
+)
+def test_settings_that_are_not_the_stores_count_as_damage(state: Path, setting: str) -> None:
     DiskCommandStore.open(state, now=lambda: NOW).close()
-    assert state.stat().st_mode & 0o777 == 0o700
+    edit(state, f"INSERT OR REPLACE INTO Settings VALUES ({setting})")
+    again = DiskCommandStore.open(state, now=lambda: NOW)
+    again.close()
+    assert "damaged" in str(again.damage)
+
+
+@pytest.mark.parametrize("value", ["'x'", "NULL", "1000000000000", "1.5"])
+@pytest.mark.parametrize("key", ["c/%", "m/head"])
+def test_a_row_of_another_make_makes_the_queue_and_the_journal_unreadable(state: Path, key: str, value: str) -> None:
+    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store.store_command(command("a"), NOW)
+    store.close()
+    edit(state, f"UPDATE Cache SET value = {value} WHERE key LIKE '{key}'")
+    with pytest.raises(StoreError, match="not of the agent's making"):
+        read_queue(state)
+    if key == "m/head":
+        with pytest.raises(StoreError, match="not of the agent's making"):
+            read_journal(state)
 
 
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

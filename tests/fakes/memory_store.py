@@ -13,7 +13,7 @@ from broker.contract.messages import Command, Feedback, JournalMark, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.journal import Journal, JournalTail, page_number, read_page
-from consumer.ports import StoredCommand, Tombstone
+from consumer.ports import HeardTime, StoredCommand, Tombstone
 
 
 @dataclass
@@ -25,6 +25,7 @@ class _Contents:
     cancels: dict[str, datetime] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)
     tail: JournalTail = field(default_factory=JournalTail)
+    heard_time: HeardTime | None = None
 
 
 def _utc_now() -> datetime:
@@ -69,6 +70,13 @@ class MemoryCommandStore:
     def last_sequence(self) -> Sequence | None:
         return self._contents.last_sequence
 
+    @property
+    def heard_time(self) -> HeardTime | None:
+        return self._contents.heard_time
+
+    def keep_heard_time(self, heard: HeardTime) -> None:
+        self._contents.heard_time = heard
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         if self._in_transaction:
@@ -89,13 +97,14 @@ class MemoryCommandStore:
         finally:
             self._in_transaction = False
 
-    def store_command(self, command: Command, received_at: datetime) -> StoredCommand:
+    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         if self.full:
             raise StoreFull("The disk is full.")
         with self.transaction():
             contents = self._contents
             contents.arrival += 1
-            stored = StoredCommand(f"c/{contents.arrival:016d}", command, State.PENDING, received_at)
+            key = f"c/{contents.arrival:016d}"
+            stored = StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
             contents.live[command.id] = stored
             contents.last_sequence = command.sequence or contents.last_sequence
             self._journal.accepted(command)

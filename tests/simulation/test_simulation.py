@@ -106,7 +106,7 @@ def test_the_same_on_disk(story: list[Act]) -> None:
             shutil.rmtree(state / "commands")
             return DiskCommandStore.open(state, now=TurnedClock().now)
 
-        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose, state)
+        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose, state=state)
         try:
             live(world, story)
         finally:

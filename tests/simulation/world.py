@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit import LedgerSide, compare
 from broker.contract.codec import encode
-from broker.contract.messages import Command, Origin, Sequence
+from broker.contract.messages import Command, JsonObject, Origin, Sequence
 from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
 from broker.intake import Intake
@@ -21,9 +21,10 @@ from broker.signer import Signer
 from consumer.comms import AgentCommsClient
 from consumer.config import AgentConfig
 from consumer.core import AgentCore, Surroundings
+from consumer.enrolment.trust import NoKeeper
 from consumer.handlers import handler_table
 from consumer.handlers.base import Context, Handler, Interruption, Result
-from consumer.ports import CommandStore
+from consumer.ports import CommandStore, KeyKeeper
 from consumer.services import NoService
 from consumer.status import StatusBoard
 from consumer.verification import NoTrust
@@ -91,13 +92,20 @@ class World:
         lose: Callable[[CommandStore], CommandStore],
         agent_behind: timedelta = timedelta(),
         state: Path | None = None,
+        keeper: KeyKeeper = NoKeeper(),  # noqa: B008 - it has no state
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
-        key = SigningKey(Ed25519PrivateKey.generate())
-        self._trust = _KeyTrust((key.public,))
+        self.server_is_ahead = timedelta()
+        self._keeper = keeper
+        self._trust = _KeyTrust(())
+        self.change_keys()
         self._signer = Signer(
-            "server", lambda: (key,), lambda _: ("e1",), now=self.clock.now, monotonic=self.clock.monotonic
+            "server",
+            lambda: (self._key,),
+            lambda _: ("e1",),
+            now=lambda: self.clock.now() + self.server_is_ahead,
+            monotonic=self.clock.monotonic,
         )
         self.broker = FakeBroker()
         self.store = store
@@ -111,6 +119,11 @@ class World:
         self._handlers_left: int | None = None
         self.connect_server()
         self.start_agent()
+
+    def change_keys(self) -> None:
+        """Let the server sign with another key, and the agent trust that one alone."""
+        self._key = SigningKey(Ed25519PrivateKey.generate())
+        self._trust.keys = (self._key.public,)
 
     # -- what runs
 
@@ -137,7 +150,14 @@ class World:
         self._lane = HandTurnedLane()
         self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
         around = Surroundings(
-            self.store, self._comms, service, self.agent_clock, self._lane, lambda: None, trust=self._trust
+            self.store,
+            self._comms,
+            service,
+            self.agent_clock,
+            self._lane,
+            lambda: None,
+            trust=self._trust,
+            keeper=self._keeper,
         )
         self.core = AgentCore(config, around, board, handlers, incarnation=incarnation)
         self.core.recover()
@@ -158,8 +178,9 @@ class World:
 
     # -- what the rules do
 
-    def send(self, command_type: str, expires_in_s: float | None = None) -> None:
-        self.sent.append(self.server.send_command(AGENT, command_type, {}, ORIGIN, expires_in_s=expires_in_s))
+    def send(self, command_type: str, expires_in_s: float | None = None, parameters: JsonObject | None = None) -> None:
+        sent = self.server.send_command(AGENT, command_type, parameters or {}, ORIGIN, expires_in_s=expires_in_s)
+        self.sent.append(sent)
 
     def cancel(self, which: int) -> None:
         if self.sent:

@@ -79,12 +79,20 @@ def test_the_current_enrolment_is_never_removed(enrolments: Enrolments, add: Add
     assert enrolments.current() == one
 
 
-def test_a_damaged_enrolment_says_what_to_do(enrolments: Enrolments, add: Add) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"agent": "\xff"}'])
+def test_a_damaged_enrolment_says_what_to_do(enrolments: Enrolments, add: Add, content: bytes) -> None:
     one = add("1")
     enrolments.make_current("1")
-    (one.directory / "enrolment.json").write_text("{")
+    (one.directory / "enrolment.json").write_bytes(content)
     with pytest.raises(EnrolmentError, match=r"cannot be read.*remove .* and enrol again"):
         enrolments.current()
+
+
+def test_a_damaged_attempt_says_what_to_do(enrolments: Enrolments, add: Add, tmp_path: Path) -> None:
+    add("1")
+    (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
+    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove it"):
+        enrolments.attempt()
 
 
 def test_a_renewal_is_due_at_two_thirds_of_the_life() -> None:
@@ -315,4 +323,6 @@ def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     misspelt: Command = replace(ASKED, type="enrollAgents")
     assert mask_secrets(misspelt, original) == shown
     other: Command = replace(ASKED, type="restart-agent")
-    assert mask_secrets(other, original) is original
+    assert mask_secrets(other, original) == shown, "a token is one by its name, too"
+    plain: Command = replace(ASKED, type="restart-agent", parameters={"server": "https://acm"})
+    assert mask_secrets(plain, original) is original

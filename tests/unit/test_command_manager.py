@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Command, Control, Feedback
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
 from consumer.command_manager import CommandManager
@@ -61,7 +62,14 @@ class Bench:
         self.outbox = FeedbackOutbox(self.store, self.clock)
         reports = Reports("web-01", incarnation, "g1")
         self.manager = CommandManager(
-            self.store, self.executor, self.outbox, reports, self.clock, self.handlers, relocation
+            self.store,
+            self.executor,
+            self.outbox,
+            reports,
+            self.clock,
+            self.handlers,
+            relocation,
+            disowned=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
         )
 
     def _run(self, command: Command, *_: Any) -> Result:
@@ -135,6 +143,15 @@ def test_the_unfit_get_their_results_without_running() -> None:
         "strange": ErrorCode.UNSUPPORTED,
         "unwanted": ErrorCode.CANCELLED,
     }
+    assert bench.ran == []
+
+
+def test_what_nobody_vouches_for_any_more_is_rejected_but_for_an_update_of_the_keys() -> None:
+    bench = Bench()
+    for number, (name, kind) in enumerate([("a", "report"), ("u", UPDATE_SIGNING_KEYS)], 1):
+        bench.store.store_command(command(name, number, kind), bench.clock.now(), ("old",))
+    bench.turn()
+    assert bench.results() == {"a": ErrorCode.REJECTED, "u": ErrorCode.UNSUPPORTED}
     assert bench.ran == []
 
 

@@ -58,7 +58,8 @@ def test_the_later_source_wins_value_by_value() -> None:
 
 
 def test_a_secret_is_used_and_not_shown() -> None:
-    config = load_agent_config(None, FLAGS | {"broker": "mqtt://me:hush@127.0.0.1:1883"}, {})
+    flags = {name: value for name, value in FLAGS.items() if name != "broker"}
+    config = load_agent_config(None, flags, {"ACM_BROKER": "mqtt://me:hush@127.0.0.1:1883"})
     assert parse_url(config.broker).password == "hush"
     for shown in (repr(config), str(config.broker), f"{config.broker}"):
         assert "hush" not in shown

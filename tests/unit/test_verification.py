@@ -68,6 +68,37 @@ def test_any_one_trusted_key_is_enough(store: MemoryCommandStore, clock: TurnedC
     assert ids(store) == ["a"]
 
 
+def test_every_trusted_key_that_has_signed_is_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    receive(store, clock, signed((STRANGER, SERVER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
+    (stored,) = store.all_commands()
+    assert stored.signed_by == (OLD_SERVER.public.id, SERVER.public.id)
+
+
+def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    envelope = json.loads(signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
+    envelope["signatures"][0]["keyid"] = SERVER.public.id
+    receive(store, clock, json.dumps(envelope).encode())
+    (stored,) = store.all_commands()
+    assert stored.signed_by == (OLD_SERVER.public.id,)
+
+
+@pytest.mark.parametrize(
+    ("signed_by", "unsigned", "good"),
+    [
+        (None, False, True),
+        ((), True, True),
+        ((), False, False),
+        ((STRANGER.public.id, SERVER.public.id), False, True),
+        ((STRANGER.public.id,), False, False),
+        ((STRANGER.public.id,), True, False),
+    ],
+)
+def test_one_key_that_is_trusted_now_vouches_for_what_waits(
+    clock: TurnedClock, signed_by: tuple[str, ...] | None, unsigned: bool, good: bool
+) -> None:
+    assert (verifier(clock, accept_unsigned=unsigned).disowned(signed_by) is None) is good
+
+
 def plain(clock: TurnedClock) -> bytes:
     return encode([command("a", 1)])
 
