@@ -88,6 +88,7 @@ class AgentCore:
         self._board = board
         self._mail: list[Delivery] = []
         self._keeper = around.keeper
+        self._trust = around.trust
         self._full_until = 0.0
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
@@ -217,6 +218,7 @@ class AgentCore:
             self._board.last_error = receipt.refused[-1]
         self._board.clock_behind_s = self._server_clock.behind_s
         self._board.signing_keys_version = self._keeper.version
+        self._board.enrolment_id = self._trust.enrolment_id
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""

@@ -26,6 +26,7 @@ from consumer.handlers.base import Context, Handler, Interruption, Result
 from consumer.ports import CommandStore
 from consumer.services import NoService
 from consumer.status import StatusBoard
+from tests.enrolled import enrolled_by
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker
 from tests.journals import entries_of, journal_of_any
@@ -95,7 +96,7 @@ class World:
         key = SigningKey(Ed25519PrivateKey.generate())
         self._trust = _KeyTrust((key.public,))
         self._signer = Signer(
-            "server", lambda: (key,), lambda _: ("e1",), now=self.clock.now, monotonic=self.clock.monotonic
+            "server", lambda: (key,), enrolled_by("e1"), now=self.clock.now, monotonic=self.clock.monotonic
         )
         self.broker = FakeBroker()
         self.store = store
