@@ -219,6 +219,12 @@ class Ledger:
         with self._database.reading() as connection:
             return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
 
+    def last_error_of(self, agent: str) -> str | None:
+        """Return what the agent's last status says went wrong, if anything."""
+        with self._database.reading() as connection:
+            said = _status(connection.scalar(sa.select(AGENTS.c.status).where(AGENTS.c.name == agent)))
+        return said.last_error if said else None
+
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
         with self._database.reading() as connection:
