@@ -18,6 +18,7 @@ from broker.contract.codec import (
     decode_status,
     frames,
 )
+from broker.contract.limits import LARGEST_NUMBER
 from broker.contract.messages import Command, Control, JsonObject, Origin
 from broker.contract.seldom import Seldom
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
@@ -34,6 +35,7 @@ _log = structlog.get_logger("acm.server")
 _SEND_AT_ONCE = 500
 _CHUNKS_A_STEP = 8
 _LONGEST_BACKLOG = 8
+_LAST_EPOCH = LARGEST_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
 
 _T = TypeVar("_T")
 
@@ -154,10 +156,12 @@ class Server:
             except DecodeError as error:
                 self._warn("status_refused", agent, reason=str(error))
                 continue
-            if status.agent == agent:
-                self._ledger.record_status(status)
-            else:
+            if status.agent != agent:
                 self._warn("status_of_another_agent", agent, claimed=status.agent)
+            elif max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
+                self._warn("status_refused", agent, reason="Its epoch leaves too few later ones.")
+            else:
+                self._ledger.record_status(status)
 
     def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         feedbacks = []

@@ -59,6 +59,8 @@ FAULTS = st.one_of(
             act("lose_data_of_broker"),
             act("lose_store"),
             act("forge_command"),
+            act("back_up_ledger"),
+            act("restore_ledger"),
         ]
     ),
     st.integers(0, 30).map(lambda place: act("replay", place)),
@@ -106,7 +108,7 @@ def test_the_same_on_disk(story: list[Act]) -> None:
             shutil.rmtree(state / "commands")
             return DiskCommandStore.open(state, now=TurnedClock().now)
 
-        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose, state)
+        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose, state=state)
         try:
             live(world, story)
         finally:
