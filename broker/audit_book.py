@@ -40,7 +40,7 @@ class Known:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the server completed the command itself, because the agent had lost its store."""
+        """Whether the server completed the command itself: its agent had lost its store, or the user gave it up."""
         return self.digest == SERVER
 
 

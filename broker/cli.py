@@ -12,6 +12,7 @@ from broker.cli_blobs import blob_app
 from broker.cli_broker import broker_app
 from broker.cli_ca import ca_app
 from broker.cli_common import (
+    AbandonOption,
     ConfigOption,
     JsonOption,
     LedgerOption,
@@ -113,16 +114,23 @@ def show(
 ) -> None:
     """Show one command, its state and its result."""
     with open_ledger_of(config, ledger) as opened:
-        _print_command(opened.get(command_id), as_json)
+        row = opened.get(command_id)
+        last_error = None if row.result else opened.last_error_of(row.agent)
+    _print_command(row, as_json, last_error)
 
 
 @app.command(epilog="Example: acm cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
 def cancel(
-    command_id: CommandId, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False
+    command_id: CommandId,
+    abandon: AbandonOption = False,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask for a command to be cancelled, whether it waits or runs; its result says what came of that."""
     with open_ledger_of(config, ledger) as opened:
-        _print_command(opened.request_cancel(command_id), as_json)
+        row = opened.abandon(command_id) if abandon else opened.request_cancel(command_id)
+    _print_command(row, as_json)
 
 
 @app.command(epilog="Example: acm agents --json")
@@ -154,11 +162,11 @@ def active_responses(
         Console().print(active_responses_table(rows))
 
 
-def _print_command(row: LedgerRow, as_json: bool) -> None:
+def _print_command(row: LedgerRow, as_json: bool, last_error: str | None = None) -> None:
     if as_json:
-        print_json(command_json(row))
+        print_json(command_json(row, last_error))
     else:
-        Console().print(command_panel(row))
+        Console().print(command_panel(row, last_error))
 
 
 _EXIT_CODES: dict[type[BrokerError], ExitCode] = {

@@ -19,6 +19,7 @@ from broker.ledger import Ledger
 from broker.server_process import open_ledger
 
 __all__ = [
+    "AbandonOption",
     "AllowUnknownOption",
     "ConfigOption",
     "JsonOption",
@@ -38,6 +39,12 @@ LedgerOption = Annotated[
     str | None, typer.Option("--ledger", help="Database URL, for example sqlite:////var/lib/acm/ledger.db.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AbandonOption = Annotated[
+    bool,
+    typer.Option(
+        "--abandon", help="Give it up: it ends here as interrupted, without its agent, and may have run or yet run."
+    ),
+]
 AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Also take an agent that was never seen.")]
 WaitOption = Annotated[
     str | None, typer.Option("--wait", metavar="[SECONDS]", help="Wait for the result, 60 seconds if not said.")

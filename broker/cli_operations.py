@@ -6,7 +6,15 @@ import typer
 from rich.console import Console
 
 from broker.arguments import parse_duration
-from broker.cli_common import ConfigOption, JsonOption, LedgerOption, WaitOption, open_ledger_of, print_json
+from broker.cli_common import (
+    AbandonOption,
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    WaitOption,
+    open_ledger_of,
+    print_json,
+)
 from broker.views import operation_facts, operation_json, operation_view, operations_table
 from broker.waiting import judge_operation, wait_for_operation
 
@@ -59,8 +67,13 @@ def list_operations(
 
 
 @operation_app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-def cancel(operation_id: OperationId, config: ConfigOption = None, ledger: LedgerOption = None) -> None:
+def cancel(
+    operation_id: OperationId,
+    abandon: AbandonOption = False,
+    config: ConfigOption = None,
+    ledger: LedgerOption = None,
+) -> None:
     """Ask for each of its commands that is not completed to be cancelled; their results say what came of that."""
     with open_ledger_of(config, ledger) as opened:
-        count = opened.cancel_operation(operation_id)
-    typer.echo(f"{count} commands are asked to be cancelled.")
+        count = opened.abandon_operation(operation_id) if abandon else opened.cancel_operation(operation_id)
+    typer.echo(f"{count} commands were given up." if abandon else f"{count} commands are asked to be cancelled.")

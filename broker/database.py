@@ -21,6 +21,7 @@ from broker.permissions import changed_by_others
 __all__ = ["Database", "LedgerError"]
 
 _BUSY_TIMEOUT_S = 10
+_READS = "acm_reads"
 
 
 class Database:
@@ -36,7 +37,7 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             _make_private(self._engine.url.database or "")
             event.listen(self._engine, "connect", _set_up_sqlite)
-            event.listen(self._engine, "begin", _begin_immediately)
+            event.listen(self._engine, "begin", _begin)
         try:
             with self.transaction() as connection:
                 bring_up_to_date(connection, metadata)
@@ -51,12 +52,25 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Commit what the block does, or nothing of it; raises LedgerError when the database fails."""
-        try:
-            with self._engine.begin() as connection:
+        with _in_one_sentence(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Let the block read one state of the database, without waiting for who writes; raises LedgerError."""
+        with _in_one_sentence(), self._engine.connect() as connection:
+            connection.execution_options(**{_READS: True})
+            with connection.begin():
                 yield connection
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
 
 
 def _make_private(database: str) -> None:
@@ -80,11 +94,13 @@ def _make_private(database: str) -> None:
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
-    # The driver's own BEGIN comes too late: _begin_immediately says when a transaction starts.
+    # The driver's own BEGIN comes too late: _begin says when a transaction starts.
     connection.isolation_level = None
     for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediately(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: sa.Connection) -> None:
+    # Who will write takes the lock at once: one that has read before could not wait for it any more.
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,6 +1,6 @@
 """Who may enrol and who has: one-time tokens, enrolments and their certificates, in the database of the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.certificates import RevocationReason, RevokedCertificate, key_fingerprint
-from broker.contract.signing import MAX_ENROLMENTS
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.database import Database
@@ -20,6 +19,7 @@ from broker.enrolment_tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, 
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.ledger_tables import AGENTS, new_agent
+from broker.standing import Standing, standings_of
 
 __all__ = [
     "Enrolment",
@@ -187,11 +187,10 @@ class Enrolments:
         with self._transaction() as connection:
             return self._enrolments(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
 
-    def good_of(self, agent: str) -> list[str]:
-        """Return the ids of an agent's enrolments that are neither revoked nor over: a few, the newest first."""
-        now = self._now()
-        rows = self.enrolments(agent)
-        return [row.id for row in rows if row.revoked_at is None and row.not_after > now][:MAX_ENROLMENTS]
+    def standings(self, agents: Iterable[str]) -> dict[str, Standing]:
+        """Return how each of these agents stands with this server: see broker.standing."""
+        with self._database.reading() as connection:
+            return standings_of(connection, agents)
 
     def good_agents(self) -> list[str]:
         """Return the names of the agents with an enrolment that is neither revoked nor over, in order."""

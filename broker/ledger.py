@@ -15,17 +15,18 @@ import structlog
 from broker.audit_book import AuditBook
 from broker.blobs import BlobStore
 from broker.contract.codec import decode_commands, encode
-from broker.contract.commands import is_secret, mask_secrets
+from broker.contract.commands import is_secret
 from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Sequence, Status
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES, RefusedMessage
-from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import check_agent_name
 from broker.database import Database, LedgerError
 from broker.groups import GroupBook
 from broker.ids import new_id
 from broker.ledger_tables import AGENTS, COMMANDS, METADATA, OPERATIONS, SERVER, Cancel, CommandState, new_agent
 from broker.operations import Operation, OperationBook
+from broker.settlement import command_of, completion, forget_secrets, settle
 from broker.stray_results import all_strays, keep_strays
 from broker.types_catalogue import parameters_of
 
@@ -36,7 +37,10 @@ _FIRST_WAIT_S = 2.0
 _LONGEST_WAIT_S = 300.0
 _AGENTS_AT_ONCE = 1000
 _IDS_AT_ONCE = 500
-_SEQUENCE_BYTES = 128  # what a sequence adds to a command on the wire, at most
+_LONGEST_COMMAND = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
+_LOST = "The agent lost its command store; the command may have run or not. Look, then send a new one."
+_GIVEN_UP = "The command was given up by the user: nothing was heard of its end, and it may have run, or may yet run."
+_TOO_LONG = "The command is too long to be signed and was not sent; send a shorter one, or a file with --file."
 
 
 class UnknownCommand(LedgerError):
@@ -73,6 +77,10 @@ _BEFORE = {
     CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
 }
 _STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PROGRESS: CommandState.RUNNING}
+
+
+def _of(agents: Listing[str] | None) -> list[sa.ColumnElement[bool]]:
+    return [] if agents is None else [COMMANDS.c.agent.in_(agents)]
 
 
 def resend_wait(attempts: int) -> float:
@@ -162,9 +170,22 @@ class Ledger:
         with self._transaction() as connection:
             return connection.execute(wanted.values(cancel=Cancel.TO_SEND)).rowcount
 
+    def abandon(self, command_id: str) -> LedgerRow:
+        """Complete an open command as interrupted, without a word of its agent. Raises UnknownCommand."""
+        with self._transaction() as connection:
+            self._settle(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _GIVEN_UP)
+            return self._get(connection, command_id)
+
+    def abandon_operation(self, operation_id: str) -> int:
+        """Do so for every open command of an operation; return how many. Raises UnknownOperation."""
+        self.operations.get(operation_id)
+        with self._transaction() as connection:
+            ours = [COMMANDS.c.operation_id == operation_id]
+            return self._settle(connection, ours, ErrorCode.INTERRUPTED, _GIVEN_UP)
+
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
-        with self._transaction() as connection:
+        with self._database.reading() as connection:
             return self._get(connection, command_id)
 
     def commands(
@@ -182,45 +203,60 @@ class Ledger:
             query = query.where(COMMANDS.c.state == state)
         if operation_id is not None:
             query = query.where(COMMANDS.c.operation_id == operation_id)
-        with self._transaction() as connection:
+        with self._database.reading() as connection:
             return [_ledger_row(row) for row in connection.execute(query)]
 
     def agents(self) -> list[AgentRow]:
         """Return every agent that was enrolled, spoke or was sent a command, by name."""
         counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(_OPEN).group_by(COMMANDS.c.agent)
-        with self._transaction() as connection:
+        with self._database.reading() as connection:
             waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
             rows = connection.execute(AGENTS.select().order_by(AGENTS.c.name)).all()
         return [AgentRow(row.name, _status(row.status), _moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
 
     def agent_names(self) -> list[str]:
         """Return the names of the agents that were enrolled, spoke or were sent a command, in order."""
-        with self._transaction() as connection:
+        with self._database.reading() as connection:
             return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
+
+    def last_error_of(self, agent: str) -> str | None:
+        """Return what the agent's last status says went wrong, if anything."""
+        with self._database.reading() as connection:
+            said = _status(connection.scalar(sa.select(AGENTS.c.status).where(AGENTS.c.name == agent)))
+        return said.last_error if said else None
 
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
-        with self._transaction() as connection:
+        with self._database.reading() as connection:
             return all_strays(connection)
 
     # -- what the server sends
 
-    def take_due_commands(self, limit: int) -> list[tuple[str, Command]]:
+    def agents_to_tell(self) -> list[str]:
+        """Return the names of the agents for which commands or cancels must be sent now, in order."""
+        commands = sa.select(COMMANDS.c.agent).where(COMMANDS.c.to_send.is_(True))
+        cancels = sa.select(COMMANDS.c.agent).where(COMMANDS.c.cancel == Cancel.TO_SEND)
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(commands.union(cancels)))
+
+    def take_due_commands(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, Command]]:
         """Return (agent, command) of what must be sent now, in sequence for each agent, marked as sent.
 
-        The mark comes first: a command that may be on its way must never be taken for one that never left.
+        `among`, where it is there, are the only agents that anything is sent to. The mark comes first: a command that
+        may be on its way must never be taken for one that never left. A command that no signed frame could hold, from
+        before commands were signed, is completed with an error, for all behind it would wait for ever.
         """
-        due = COMMANDS.select().where(COMMANDS.c.to_send.is_(True))
+        due = COMMANDS.select().where(COMMANDS.c.to_send.is_(True), *_of(among))
         due = due.order_by(COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number).limit(limit)
         with self._transaction() as connection:
-            rows = connection.execute(due).all()
+            rows = [row for row in connection.execute(due).all() if not self._is_too_long(connection, row)]
             if rows:
                 self._mark_sent(connection, rows)
-        return [(row.agent, _command(row)) for row in rows]
+        return [(row.agent, command_of(row)) for row in rows]
 
-    def take_due_cancels(self, limit: int) -> list[tuple[str, str]]:
-        """Return (agent, command id) of the cancels that must be sent now, marked as sent."""
-        due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND)
+    def take_due_cancels(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, str]]:
+        """Return (agent, command id) of the cancels that must be sent now, marked as sent; `among` as above."""
+        due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND, *_of(among))
         with self._transaction() as connection:
             rows = connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit)).all()
             if rows:
@@ -247,11 +283,11 @@ class Ledger:
 
     # -- what the agents say
 
-    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback], *, signs: bool = False) -> list[Ack]:
+    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
         """Take in feedback of one agent with one commit; return the acks, which may be sent from then on.
 
-        `signs` says that this agent's commands are signed: one whose message was refused stays open, and is sent again
-        under the signatures of that time, for an agent may well take that and run it.
+        An open command stays open when its message was refused, for the agent may take it with the signatures of the
+        next time, or its number, for it gets another: see `_refused_alone`.
         """
         said = list(feedbacks)
         results = [it for it in said if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
@@ -259,11 +295,11 @@ class Ledger:
         with self._transaction() as connection:
             self._meet(connection, agent)
             digests = self._digests(connection, agent, results)
-            refused = [it for it in results if signs and _keeps_open(it, digests)]
+            refused = [it for it in results if _refused_alone(it) and digests.get(it.command_id or "", "") is None]
             for feedback in said:
                 if feedback in refused:
-                    continue
-                if feedback.kind is FeedbackKind.RESULT:
+                    self._renumber(connection, agent, feedback)
+                elif feedback.kind is FeedbackKind.RESULT:
                     strays += self._record_result(connection, agent, feedback, digests)
                 elif feedback.kind is FeedbackKind.GAP:
                     self._close_gap(connection, agent, feedback)
@@ -272,7 +308,7 @@ class Ledger:
             for stray in keep_strays(connection, agent, strays, self._now().timestamp()):
                 self._answer_question(connection, agent, stray)
         for feedback in refused:
-            _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id)
+            _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id, code=feedback.code)
         return [Ack(it.command_id or "", it.digest or "") for it in results if it not in refused]
 
     def record_status(self, status: Status) -> None:
@@ -343,7 +379,7 @@ class Ledger:
         expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
         draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
         body = encode([draft])
-        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_SIGNED_FRAME_BYTES - _SEQUENCE_BYTES)
+        decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=_LONGEST_COMMAND)
         return draft, body
 
     def _append(self, connection: sa.Connection, agent: str, draft: Command, body: bytes) -> Command:
@@ -394,6 +430,12 @@ class Ledger:
         connection.execute(queued.values(state=CommandState.SENT))
         self._schedule(connection, {row.agent for row in rows})
 
+    def _is_too_long(self, connection: sa.Connection, row: Any) -> bool:
+        too_long = len(row.body.encode()) > _LONGEST_COMMAND
+        if too_long:
+            settle(connection, row, ErrorCode.INVALID, _TOO_LONG, self._now())
+        return too_long
+
     def _schedule(self, connection: sa.Connection, agents: Iterable[str]) -> None:
         now = self._now().timestamp()
         due = [
@@ -438,41 +480,18 @@ class Ledger:
         if name not in digests or digests[name] is not None:
             return [result]
         open_command = COMMANDS.update().where(COMMANDS.c.id == name, _OPEN)
-        values = self._completion(result, encode([result]).decode(), digest)
+        values = completion(result, digest, self._now())
         if connection.execute(open_command.values(**values)).rowcount == 0:
             return [result]
         digests[name] = digest
         if _may_name_a_secret(result.command):
-            self._forget_secrets(connection, name)
+            forget_secrets(connection, name)
         self._answer_question(connection, agent, result)
         return []
 
     def _answer_question(self, connection: sa.Connection, agent: str, result: Feedback) -> None:
         if result.data and result.data.get("asks_for") == FetchConfigData().asks_for:
             self._send_group_configuration(connection, agent)
-
-    def _completion(self, result: Feedback, body: str, digest: str) -> dict[str, Any]:
-        return {
-            "state": CommandState.COMPLETED,
-            "to_send": False,
-            "cancel": Cancel.NO,
-            "completed_at": self._now().timestamp(),
-            "digest": digest,
-            "result": body,
-            "outcome": result.outcome,
-        }
-
-    @staticmethod
-    def _forget_secrets(connection: sa.Connection, command_id: str) -> None:
-        """Mask what is secret in a command that is completed, and in its result: nobody needs it any more."""
-        ours = COMMANDS.c.id == command_id
-        row = connection.execute(COMMANDS.select().where(ours)).one()
-        command, result = msgspec.json.decode(row.body, type=Command), msgspec.json.decode(row.result)
-        shape = parameters_of(command.type)
-        kept = replace(command, parameters=mask_secrets(command, command.parameters, shape))
-        masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secrets(command, result, shape))}
-        update = COMMANDS.update().where(ours)
-        connection.execute(update.values({name: content.decode() for name, content in masked.items()}))
 
     def _send_group_configuration(self, connection: sa.Connection, agent: str) -> None:
         """Answer fetch-config by a command, unless the same one is on its way already."""
@@ -507,7 +526,7 @@ class Ledger:
         row, agent, generation = self._meet(connection, status.agent), status.agent, status.store_generation
         closed = status.closed_epoch or 0
         if row.store_generation not in (None, generation) or closed >= row.epoch:
-            self._settle_lost(connection, agent, generation)
+            self._settle_lost(connection, agent)
             self._begin_epoch(connection, agent, above=max(row.epoch, closed))
         self._update_agent(connection, agent, store_generation=generation)
 
@@ -516,6 +535,16 @@ class Ledger:
         row = self._meet(connection, status.agent)
         if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
             self._begin_epoch(connection, status.agent, above=max(row.epoch, status.epoch))
+
+    def _renumber(self, connection: sa.Connection, agent: str, refusal: Feedback) -> None:
+        """Begin a new epoch when the agent has seen the number of an open command as that of another.
+
+        It does so before its status tells of it, as when the ledger was restored from a backup a moment ago.
+        """
+        row = self._meet(connection, agent)
+        present = refusal.sequence is None or refusal.sequence.epoch == row.epoch
+        if refusal.code is ErrorCode.SUPERSEDED and present:
+            self._begin_epoch(connection, agent, above=row.epoch)
 
     def _begin_epoch(self, connection: sa.Connection, agent: str, above: int) -> None:
         """Number the open commands anew from 1, in their order, and make them due."""
@@ -527,31 +556,17 @@ class Ledger:
             connection.execute(moved.values(epoch=epoch, number=number, to_send=True))
         self._update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)
 
-    def _settle_lost(self, connection: sa.Connection, agent: str, generation: str) -> None:
+    def _settle_lost(self, connection: sa.Connection, agent: str) -> None:
         """Complete what the agent may have received before it lost its store: nobody can know what became of it."""
-        lost = COMMANDS.select().where(COMMANDS.c.agent == agent, _OPEN, ~_NEVER_LEFT)
-        for row in connection.execute(lost).all():
-            result = self._lost_result(_command(row), agent, generation)
-            done = COMMANDS.update().where(COMMANDS.c.id == row.id)
-            connection.execute(done.values(**self._completion(result, encode([result]).decode(), SERVER)))
-            self._forget_secrets(connection, row.id)
+        self._settle(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST)
 
-    def _lost_result(self, command: Command, agent: str, generation: str) -> Feedback:
-        return Feedback(
-            kind=FeedbackKind.RESULT,
-            agent=agent,
-            store_generation=generation,
-            incarnation=SERVER,
-            status="completed",
-            message="The agent lost its command store; the command may have run or not. Look, then send a new one.",
-            command_id=command.id,
-            command=command.to_dict(),
-            sequence=command.sequence,
-            outcome=Outcome.ERROR,
-            code=ErrorCode.INTERRUPTED,
-            finished_at=self._now(),
-            digest=SERVER,
-        )
+    def _settle(
+        self, connection: sa.Connection, which: Listing[sa.ColumnElement[bool]], code: ErrorCode, message: str
+    ) -> int:
+        rows = connection.execute(COMMANDS.select().where(_OPEN, *which)).all()
+        for row in rows:
+            settle(connection, row, code, message, self._now())
+        return len(rows)
 
 
 def _may_name_a_secret(echo: JsonObject | None) -> bool:
@@ -573,23 +588,21 @@ def _status(text: str | None) -> Status | None:
     return None if text is None else msgspec.json.decode(text, type=Status)
 
 
-def _keeps_open(result: Feedback, digests: dict[str, str | None]) -> bool:
-    """Whether a result is about the message alone, and its command, in `digests`, is ours and open."""
-    return _refuses_message(result) and digests.get(result.command_id or "", "") is None
-
-
-def _refuses_message(feedback: Feedback) -> bool:
-    said = feedback.data or {}
-    return feedback.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
+def _refused_alone(result: Feedback) -> bool:
+    """Whether a result is about a command's message or number alone, and not about the command."""
+    said = result.data or {}
+    message = result.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
+    return message or result.code is ErrorCode.SUPERSEDED
 
 
 def _without_old_news(will: Status, before: Status | None) -> Status:
-    """A last will was written when the process began, and may tell of old groups, keys and ends of the journal."""
+    """A last will was written when the process began, and may tell of old groups, keys, enrolments and journals."""
     heads = [status.audit_head for status in (before, will) if status and status.audit_head]
     head = max(heads, key=lambda mark: mark.number, default=None)
     groups = before.groups if before else None
     version = before.signing_keys_version if before else None
-    return replace(will, groups=groups, signing_keys_version=version, audit_head=head)
+    enrolment = before.enrolment_id if before else None
+    return replace(will, groups=groups, signing_keys_version=version, enrolment_id=enrolment, audit_head=head)
 
 
 def _groups_in(status: str | None) -> tuple[str, ...] | None:
@@ -597,15 +610,10 @@ def _groups_in(status: str | None) -> tuple[str, ...] | None:
     return known.groups if known else None
 
 
-def _command(row: Any) -> Command:
-    body = msgspec.json.decode(row.body, type=Command)
-    return replace(body, sequence=Sequence(row.epoch, row.number))
-
-
 def _ledger_row(row: Any) -> LedgerRow:
     result = None if row.result is None else msgspec.json.decode(row.result)
     cancelling = row.cancel != Cancel.NO
-    return LedgerRow(_command(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))
+    return LedgerRow(command_of(row), row.agent, CommandState(row.state), cancelling, result, _moment(row.completed_at))
 
 
 @contextmanager

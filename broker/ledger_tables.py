@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-# In place of an incarnation and of a digest: the server itself completed the command, for its agent had lost it.
+# In place of an incarnation and of a digest: the server itself completed the command (broker.settlement).
 SERVER = "server"
 
 

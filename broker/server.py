@@ -18,11 +18,13 @@ from broker.contract.codec import (
     decode_status,
     frames,
 )
+from broker.contract.limits import LARGEST_NUMBER
 from broker.contract.messages import Command, Control, JsonObject, Origin, Status
 from broker.contract.seldom import Seldom
 from broker.contract.signing import MAX_SIGNED_FRAME_BYTES
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
+from broker.errors import BrokerError
 from broker.ledger import Ledger
 from broker.mqtt import Delivery
 from broker.signer import Signer
@@ -33,6 +35,7 @@ _log = structlog.get_logger("acm.server")
 _SEND_AT_ONCE = 500
 _CHUNKS_A_STEP = 8
 _LONGEST_BACKLOG = 8
+_LAST_EPOCH = LARGEST_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
 
 _T = TypeVar("_T")
 
@@ -52,8 +55,9 @@ class Server:
     """Commands a fleet. Owns no thread: `receive` takes messages in, `step` sends what is due.
 
     Safe against loss on the way in both directions: commands are sent again until the agent has accepted them,
-    and a result is committed to the ledger before its ack is sent. Commands, cancels and acks are signed where there is
-    a `signer`. All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
+    and a result is committed to the ledger before its ack is sent. A `signer` signs commands, cancels and acks, and
+    says for which agents they must be held: those commands stay as they are until the agent can be spoken to.
+    All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Server:
         self._desk = BlobDesk(ledger.blobs)
         self._seldom = Seldom(monotonic)
         self._on_status = on_status
+        self._held: dict[str, str] = {}
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -100,24 +105,51 @@ class Server:
     def receive(self, deliveries: Iterable[Delivery]) -> None:
         """Take messages in. When this returns they may be acknowledged; when it raises, not yet."""
         for topic, group in groupby(deliveries, key=lambda delivery: delivery.topic):
-            agent = self._topics.agent_of(topic)
-            if agent is None:
-                self._warn("message_outside_the_scheme", "", topic=topic[:200])
-            elif topic.endswith(Channel.STATUS):
-                self._receive_status(agent, list(group))
-            elif topic.endswith(Channel.BLOB_REQUEST):
-                self._receive_blob_requests(agent, group)
-            else:
-                self._receive_feedback(agent, group)
+            self._take_in(topic, list(group))
 
     def step(self) -> None:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
         self._ledger.make_overdue_due()
-        for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE)):
-            self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
-        for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE)):
-            self._say(agent, Channel.COMMAND, commands)
+        agents = self._not_held(self._ledger.agents_to_tell())[:_SEND_AT_ONCE]
+        if agents:
+            for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE, agents)):
+                self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
+            for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE, agents)):
+                self._say(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
+
+    def _take_in(self, topic: str, deliveries: Listing[Delivery]) -> None:
+        """Take in what came on one topic. One that fails as nobody foresaw is dropped: it would fail for ever."""
+        try:
+            self._receive_from(topic, deliveries)
+        except BrokerError:
+            raise
+        except Exception as error:
+            if len(deliveries) > 1:
+                for delivery in deliveries:
+                    self._take_in(topic, [delivery])
+            elif self._seldom.due("message_failed", topic, type(error).__name__) is not None:
+                _log.exception("message_failed", topic=topic[:200], dropped=True)
+
+    def _receive_from(self, topic: str, deliveries: Listing[Delivery]) -> None:
+        agent = self._topics.agent_of(topic)
+        if agent is None:
+            self._warn("message_outside_the_scheme", "", topic=topic[:200])
+        elif topic.endswith(Channel.STATUS):
+            self._receive_status(agent, deliveries)
+        elif topic.endswith(Channel.BLOB_REQUEST):
+            self._receive_blob_requests(agent, deliveries)
+        else:
+            self._receive_feedback(agent, deliveries)
+
+    def _not_held(self, agents: Listing[str]) -> Listing[str]:
+        """Return the agents that can be spoken to; tell of each other one once."""
+        held = self._signer.held(agents) if self._signer else {}
+        for agent, reason in held.items():
+            if self._held.get(agent) != reason:
+                _log.warning("commands_are_held", agent=agent, reason=reason)
+        self._held = held
+        return [agent for agent in agents if agent not in held]
 
     def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
         for delivery in deliveries:
@@ -126,11 +158,13 @@ class Server:
             except DecodeError as error:
                 self._warn("status_refused", agent, reason=str(error))
                 continue
-            if status.agent == agent:
+            if status.agent != agent:
+                self._warn("status_of_another_agent", agent, claimed=status.agent)
+            elif max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
+                self._warn("status_refused", agent, reason="Its epoch leaves too few later ones.")
+            else:
                 self._ledger.record_status(status)
                 self._on_status(status)
-            else:
-                self._warn("status_of_another_agent", agent, claimed=status.agent)
 
     def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         feedbacks = []
@@ -140,8 +174,12 @@ class Server:
             except DecodeError as error:
                 self._warn("feedback_refused", agent, reason=str(error))
         if feedbacks:
-            signs = self._signer is not None and self._signer.signs_for(agent)
-            self._say(agent, Channel.ACK, self._ledger.record_feedback(agent, feedbacks, signs=signs))
+            acks = self._ledger.record_feedback(agent, feedbacks)
+            held = self._signer.held([agent]) if self._signer and acks else {}
+            if held:
+                self._warn("results_are_not_acked", agent, reason=held[agent])
+            else:
+                self._say(agent, Channel.ACK, acks)
 
     def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
@@ -170,10 +208,11 @@ class Server:
             _log.warning(event, agent=agent, **facts, like_it_since=held_back)
 
     def _say(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
-        """Publish what an agent obeys: signed, if this server signs."""
+        """Publish what an agent obeys, as the signer says it; what it holds back is sent again."""
         for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
             said = self._signer.sign(agent, channel, frame) if self._signer else frame
-            self._wire.publish(self._topics.of(agent, channel), said)
+            if said is not None:
+                self._wire.publish(self._topics.of(agent, channel), said)
 
 
 def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:

@@ -1,12 +1,14 @@
 """The composition root of `acm server`: one loop over one connection and one ledger."""
 
 import threading
+from collections.abc import Sequence as Listing
 from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
 
 from broker.config import ConfigurationError, ServerConfig
+from broker.contract.signing import SigningKey
 from broker.contract.topics import Topics
 from broker.enrolments import Enrolments
 from broker.errors import BrokerError
@@ -17,9 +19,9 @@ from broker.mqtt import MqttConnection
 from broker.registry import open_enrolments, open_signing_keys, signing_keys_path
 from broker.server import Server
 from broker.signer import Signer
-from broker.signing_keys import SigningKeyError
+from broker.signing_keys import SigningKeyError, SigningKeys
 
-__all__ = ["ServerProcess", "open_ledger"]
+__all__ = ["ServerProcess", "SigningKeySource", "open_ledger", "signer_of"]
 
 _log = structlog.get_logger("acm.server")
 _POLL_S = 0.05  # how soon a command that another process put into the ledger is seen
@@ -31,28 +33,47 @@ def open_ledger(url: str) -> Ledger:
     return Ledger(url, now=lambda: datetime.now(UTC))
 
 
-def _signer(config: ServerConfig, enrolments: Enrolments) -> Signer | None:
-    path = signing_keys_path(config)
-    if not path.exists():
+class SigningKeySource:
+    """The keys that sign, looked for again as long as there are none. Raises SigningKeyError."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self.path = signing_keys_path(config)
+        self._found: SigningKeys | None = None
+
+    def __call__(self) -> Listing[SigningKey]:
+        """Return the keys of now; none where there is no directory of keys."""
+        if self._found is None and self._are_there():
+            self._found = open_signing_keys(self._config)
+        return self._found.signing if self._found else ()
+
+    def _are_there(self) -> bool:
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise SigningKeyError(
+                f"{self.path} cannot be looked at: {error.strerror}; run this as the user whose keys they are."
+            ) from error
+        return True
+
+
+def signer_of(config: ServerConfig, enrolments: Enrolments) -> Signer:
+    """Return what signs for this configuration; raises ConfigurationError where keys were lost, and SigningKeyError."""
+    keys = SigningKeySource(config)
+    if not keys():
         if enrolments.any_agents():
             raise ConfigurationError(
-                f"There are no signing keys in {path}, but agents that were enrolled take nothing unsigned: say by "
-                "signing_keys where the keys are, or restore them from a backup."
+                f"There are no signing keys in {keys.path}, but agents that were enrolled take nothing unsigned: say "
+                "by signing_keys where the keys are, or restore them from a backup."
             )
-        _log.warning("commands_are_not_signed", signing_keys=str(path))
-        return None
-    keys = open_signing_keys(config)
-    return Signer(
-        config.client_id,
-        lambda: keys.signing,
-        enrolments.good_of,
-        now=lambda: datetime.now(UTC),
-        monotonic=monotonic,
-    )
+        _log.warning("commands_are_not_signed", signing_keys=str(keys.path))
+    return Signer(config.client_id, keys, enrolments.standings, now=lambda: datetime.now(UTC), monotonic=monotonic)
 
 
 class ServerProcess:
-    """Runs a Server until stopped. It signs where there are signing keys.
+    """Runs a Server until stopped. It signs as soon as there are signing keys.
 
     Raises LedgerError when the ledger cannot be opened, MqttError for a bad URL, SigningKeyError when the keys cannot
     be read, ConfigurationError when there are none, but agents that were enrolled and will take nothing unsigned.
@@ -73,7 +94,7 @@ class ServerProcess:
         self._ledger = open_ledger(config.ledger)
         self._enrolments = open_enrolments(config)
         try:
-            signer = _signer(config, self._enrolments)
+            signer = signer_of(config, self._enrolments)
         except BrokerError:
             self._close()
             raise

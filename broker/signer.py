@@ -1,55 +1,82 @@
-"""Signs what the server says to an agent, for the enrolments of that agent that are good."""
+"""Signs what the server says to an agent, for its enrolments, and holds back what the agent would refuse unsigned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Listing
 from datetime import datetime
 
-from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
+from broker.contract.signing import MAX_ENROLMENTS, Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.topics import Channel
+from broker.standing import Standing
 
 __all__ = ["Signer"]
 
-_ENROLMENTS_HOLD_S = 2.0
+_HOLDS_S = 2.0
 
 
 class Signer:
-    """Turns frames into signed ones. `enrolments` returns the ids of an agent's good enrolments, the newest first."""
+    """Turns frames into signed ones. `keys` may be empty as long as there are none; `standings` looks agents up.
+
+    An agent with an enrolment is spoken to signed. One without is spoken to unsigned only if it says that it accepts
+    that, or has never spoken where nobody is enrolled. Nothing is said to any other: it would refuse it.
+    """
 
     def __init__(
         self,
         issuer: str,
         keys: Callable[[], Listing[SigningKey]],
-        enrolments: Callable[[str], Listing[str]],
+        standings: Callable[[Listing[str]], Mapping[str, Standing]],
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
         self._issuer = issuer
         self._keys = keys
-        self._enrolments = enrolments
+        self._standings = standings
         self._now = now
         self._monotonic = monotonic
-        self._known: dict[str, tuple[Listing[str], float]] = {}
+        self._known: dict[str, tuple[Standing, float]] = {}
 
-    def sign(self, agent: str, channel: Channel, frame: bytes) -> bytes:
-        """Return the frame signed for this agent; as it is for one that was never enrolled, which verifies nothing.
+    def held(self, agents: Iterable[str]) -> dict[str, str]:
+        """Return which of these agents nothing may be said to now, and why, in one sentence.
+
+        An enrolment is seen some seconds late, and the first one at once. Raises LedgerError and SigningKeyError.
+        """
+        wanted = list(agents)
+        self._look_up([agent for agent in wanted if not (self._is_fresh(agent) and self._known[agent][0].enrolments)])
+        reasons = {agent: self._why_not(agent) for agent in wanted}
+        return {agent: reason for agent, reason in reasons.items() if reason is not None}
+
+    def sign(self, agent: str, channel: Channel, frame: bytes) -> bytes | None:
+        """Return the frame as this agent takes it: signed, or as it is; None where nothing may be said to it.
 
         Raises LedgerError and SigningKeyError.
         """
-        enrolments = self._enrolments_of(agent)
-        if not enrolments:
+        if not self._is_fresh(agent):
+            self._look_up([agent])
+        if self._why_not(agent) is not None:
+            return None
+        standing, _ = self._known[agent]
+        if not standing.enrolments:
             return frame
-        scope = Scope(self._issuer, agent, tuple(enrolments), self._now())
+        scope = Scope(self._issuer, agent, standing.named(MAX_ENROLMENTS), self._now())
         return seal(payload_type(channel), write_body(scope, frame), self._keys())
 
-    def signs_for(self, agent: str) -> bool:
-        """Say whether what this agent is told is signed. Raises LedgerError."""
-        return bool(self._enrolments_of(agent))
+    def _is_fresh(self, agent: str) -> bool:
+        return agent in self._known and self._monotonic() < self._known[agent][1]
 
-    def _enrolments_of(self, agent: str) -> Listing[str]:
-        """Return an agent's enrolments as they were a moment ago; that there are none is looked up each time."""
-        known, until = self._known.get(agent, ((), 0.0))
-        if not known or self._monotonic() >= until:
-            known = self._enrolments(agent)
-            self._known[agent] = known, self._monotonic() + _ENROLMENTS_HOLD_S
-        return known
+    def _look_up(self, agents: Listing[str]) -> None:
+        if agents:
+            until = self._monotonic() + _HOLDS_S
+            self._known |= {agent: (standing, until) for agent, standing in self._standings(agents).items()}
+
+    def _why_not(self, agent: str) -> str | None:
+        standing, _ = self._known[agent]
+        if standing.enrolments:
+            return (
+                None if self._keys() else "It is enrolled, and there are no signing keys: restore them from a backup."
+            )
+        if standing.accepts_unsigned or (standing.accepts_unsigned is None and not standing.others_are_enrolled):
+            return None
+        if standing.accepts_unsigned is None:
+            return "It is not enrolled here and has not said yet whether it takes what is unsigned."
+        return "It takes nothing unsigned and has no enrolment here: enrol it (anew) with a token."

@@ -41,8 +41,11 @@ __all__ = [
 _GOOD, _BAD, _OPEN = "green", "red", "yellow"
 
 
-def command_json(row: LedgerRow) -> JsonObject:
-    """Return a command, its state and its result as JSON, secret parameters masked."""
+def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
+    """Return a command, its state and its result as JSON, secret parameters masked.
+
+    `last_error`, where it is there, is what its agent's last status says went wrong.
+    """
     shown = {
         "id": row.command.id,
         "agent": row.agent,
@@ -53,6 +56,8 @@ def command_json(row: LedgerRow) -> JsonObject:
         "completed_at": iso(row.completed_at),
         "result": row.result,
     }
+    if last_error is not None:
+        shown["agent_last_error"] = last_error
     masked: JsonObject = mask_secrets(row.command, shown, parameters_of(row.command.type))
     return masked
 
@@ -128,12 +133,14 @@ def active_responses_table(rows: list[AgentRow]) -> Table:
     return table
 
 
-def command_panel(row: LedgerRow) -> Panel:
-    """Return one command with its result; nothing that an agent says can control the terminal."""
+def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
+    """Return one command with its result, or its agent's last error; neither can control the terminal."""
     parts: list[RenderableType] = [_facts(row)]
     result = row.result or {}
     if result:
         parts.append(Text(plain(result["message"]), "bold"))
+    if last_error is not None:
+        parts.append(Text(f"last error of {row.agent}: {plain(last_error)}"))
     for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):
         if value:
             parts.append(Text(f"{plain(name)}: {plain(_text(value))}"))

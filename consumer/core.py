@@ -90,6 +90,7 @@ class AgentCore:
         self._board = board
         self._mail: list[Delivery] = []
         self._keeper = around.keeper
+        self._trust = around.trust
         self._full_until = 0.0
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
@@ -230,6 +231,7 @@ class AgentCore:
         self._tell_refusals(receipt, took_some=bool(acks or controls or receipt.taken))
         self._board.clock_behind_s = self._server_clock.behind_s
         self._board.signing_keys_version = self._keeper.version
+        self._board.enrolment_id = self._trust.enrolment_id
 
     def _mend_clock(self, acks: Listing[tuple[Ack, datetime | None]]) -> None:
         for ack, signed_at in acks:

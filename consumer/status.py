@@ -35,6 +35,7 @@ class StatusBoard:
         self.last_error: str | None = None
         self.clock_behind_s: int | None = None
         self.signing_keys_version: int | None = None
+        self.enrolment_id: str | None = None
         self._config = config
         self._store = store
         self._service = service
@@ -70,6 +71,7 @@ class StatusBoard:
             accepts_unsigned=self._config.accept_unsigned,
             clock_behind_s=self.clock_behind_s,
             signing_keys_version=self.signing_keys_version,
+            enrolment_id=self.enrolment_id,
             service={"kind": service.kind, "running": service.running} if service else None,
             groups=self._groups.current,
             pending_reversals=responses.pending() if responses else (),

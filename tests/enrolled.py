@@ -1,6 +1,8 @@
 """Agents that are enrolled without an enrolment server: what it would write on both sides is written here."""
 
 import secrets
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +16,7 @@ from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import Channel
 from broker.enrolments import Enrolments as Book
 from broker.signing_keys import SigningKeys, create_signing_keys
+from broker.standing import Standing
 from consumer.enrolment.enrolments import Enrolments, Grant, Granted
 
 _LIFE = timedelta(days=30)
@@ -70,3 +73,8 @@ class Registrar:
 def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Channel = Channel.COMMAND) -> bytes:
     """Return a frame as a server with these keys says it."""
     return seal(payload_type(channel), write_body(scope, frame), keys)
+
+
+def enrolled_by(*enrolments: str) -> Callable[[Listing[str]], Mapping[str, Standing]]:
+    """Return what looks agents up for a Signer: each has these enrolments."""
+    return lambda agents: dict.fromkeys(agents, Standing(enrolments, others_are_enrolled=True))

@@ -187,7 +187,8 @@ class Status(DataClassJsonMixin):
     `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
     are those that the agent was told to be in; absent when it was never told.
     `clock_behind_s`, in whole minutes, is there when the machine's clock is more than a minute behind the server's.
-    `signing_keys_version` is that of the list of signing keys that an enrolled agent goes by.
+    `signing_keys_version` is that of the list of signing keys that an enrolled agent goes by, `enrolment_id` names the
+    enrolment that it lives by.
     `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short. `audit_head` is where
     the agent's journal ends.
     """
@@ -208,6 +209,7 @@ class Status(DataClassJsonMixin):
     accepts_unsigned: bool = False
     clock_behind_s: int | None = _optional()
     signing_keys_version: int | None = _optional()
+    enrolment_id: str | None = _optional()
     service: JsonObject | None = _optional()
     groups: tuple[str, ...] | None = _optional(list)
     pending_reversals: tuple[PendingReversal, ...] = ()

@@ -59,6 +59,8 @@ FAULTS = st.one_of(
             act("lose_data_of_broker"),
             act("lose_store"),
             act("forge_command"),
+            act("back_up_ledger"),
+            act("restore_ledger"),
         ]
     ),
     st.integers(0, 30).map(lambda place: act("replay", place)),

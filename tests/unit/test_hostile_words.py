@@ -2,27 +2,32 @@
 
 import json
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 import typer
 from typer.testing import CliRunner
 
 from broker.cli import app, main
+from broker.cli_audit import AuditDiffers
 from broker.cli_common import say
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.plain_text import plain
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
-from broker.ledger import Ledger
+from broker.ledger import CommandState, Ledger
 from broker.process import configure_logs
 from consumer import cli as agent_cli
 from consumer.command_store import DiskCommandStore
-from tests.makers import command
+from tests.journals import chained
+from tests.makers import command, result
 
 MARKUP = "[bold red]MARK"
 LINK = "[link=evil.example]LINK"
@@ -31,6 +36,8 @@ UNSEEN = "\u202etxt.exe\u2066\u200b\u200d\ufeff\u2028\u2029\xad\U000e0041"
 EVIL = f"{CONTROLS}{MARKUP}{LINK}:skull:{UNSEEN}"
 TOLD_BY_AGENTS = {
     "agents": ["agents"],
+    "audit accept": ["audit", "accept", "web-01"],
+    "audit verify": ["audit", "verify", "web-01"],
     "active-responses": ["active-responses"],
     "blob list": ["blob", "list"],
     "ca list": ["ca", "list"],
@@ -87,7 +94,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
     ledger.record_status(Status(**{**vars(status), **told, "pending_reversal_count": 1}))
     operation = ledger.add_operation(["web-01", "web-02"], EVIL, MARKUP, {EVIL: EVIL}, Origin(EVIL, EVIL))
     sent = [row.command for row in ledger.commands("web-01")]
-    result = Feedback(
+    said = Feedback(
         FeedbackKind.RESULT,
         "web-01",
         EVIL,
@@ -103,22 +110,46 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
         digest="d",
         notes=(EVIL,),
     )
-    ledger.record_feedback("web-01", [result])
+    ledger.record_feedback("web-01", [said])
     file = tmp_path / EVIL
     file.write_text("x")
     ledger.blobs.put(file)
+    waiting = ledger.add_command("web-01", MARKUP, {}, Origin(EVIL, EVIL))
     ledger.close()
-    return {"command": sent[0].id, "operation": operation.id}
+    return {"command": sent[0].id, "operation": operation.id, "open": waiting.id}
 
 
 @pytest.fixture
 def run(url: str) -> Callable[..., str]:
     def call(words: list[str], tool: typer.Typer = app) -> str:
-        done = CliRunner().invoke(tool, words, env={"ACM_LEDGER": url, "COLUMNS": "2000"}, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        done = CliRunner().invoke(tool, words, env={"ACM_LEDGER": url, "COLUMNS": "2000"})
+        assert done.exit_code == 0 or isinstance(done.exception, AuditDiffers), done.exception
         return done.output
 
     return call
+
+
+@pytest.fixture
+def answering(url: str, ids: dict[str, str]) -> Iterator[None]:
+    """web-01 answers each get-audit-journal by a journal of evil words."""
+    stopped = threading.Event()
+    entry = {"number": 1, "at": "2026-01-01T00:00:00Z", "opened": {"store_generation": EVIL, "message": EVIL}}
+    evil = {"id": EVIL, "type": EVIL, "sha256": "0" * 64}
+    journal = msgspec.to_builtins(chained([{**entry, "accepted": [evil], "begun": [EVIL], "deleted": [EVIL]}]))
+    thread = threading.Thread(target=answer, args=(url, journal, stopped))
+    thread.start()
+    yield
+    stopped.set()
+    thread.join()
+
+
+def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
+    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    while not stopped.wait(0.02):
+        for row in ledger.commands("web-01", CommandState.QUEUED):
+            if row.command.type == "get-audit-journal":
+                ledger.record_feedback("web-01", [replace(result(row.command.id), data=journal)])
+    ledger.close()
 
 
 def test_every_command_is_known_to_these_tests() -> None:
@@ -127,15 +158,24 @@ def test_every_command_is_known_to_these_tests() -> None:
 
 
 @pytest.mark.parametrize("name", TOLD_BY_AGENTS)
+@pytest.mark.usefixtures("answering")
 def test_no_command_prints_what_an_agent_says_as_more_than_words(
     name: str, run: Callable[..., str], ids: dict[str, str]
 ) -> None:
     words = [word.format(**ids) for word in TOLD_BY_AGENTS[name]]
     shown = run(words)
     assert_harmless(shown)
-    if name in ("agents", "active-responses", "show", "operation show"):
+    if name in ("agents", "active-responses", "audit accept", "audit verify", "show", "operation show"):
         assert MARKUP in shown, "it says what the agent said"
     assert run([*words, "--json"]).isascii()
+
+
+def test_what_the_agent_of_an_open_command_says_is_words(run: Callable[..., str], ids: dict[str, str]) -> None:
+    words = ["show", ids["open"]]
+    shown = run(words)
+    assert_harmless(shown)
+    assert "last error of web-01: " in shown
+    assert (run([*words, "--json"]).isascii(), json.loads(run([*words, "--json"]))["agent_last_error"]) == (True, EVIL)
 
 
 def test_words_of_others_in_an_error_are_harmless(

@@ -1,5 +1,6 @@
 """The ledger on a real SQLite file."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,77 @@ def test_a_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> N
     ledger.record_status(status(epoch=epoch, last_sequence=9))
     ((later, number),) = numbers(ledger, command)
     assert (later > epoch, number) == (True, 1)
+
+
+def superseded(command: Command) -> Feedback:
+    return replace(result(command, "d9"), outcome=Outcome.ERROR, code=ErrorCode.SUPERSEDED, sequence=command.sequence)
+
+
+def test_a_number_that_the_agent_has_seen_is_given_anew_and_is_no_result(ledger: Ledger) -> None:
+    """The ledger was restored from a backup, and sends before the agent's status has come."""
+    sent = [add(ledger), add(ledger)]
+    before = numbers(ledger, *sent)[0][0]
+    take(ledger)
+    assert ledger.record_feedback("web-01", [superseded(command) for command in sent]) == []
+    ((epoch, first), (same, second)) = numbers(ledger, *sent)
+    assert (epoch > before, epoch == same, first, second) == (True, True, 1, 2)
+    assert take(ledger) == [command.id for command in sent]
+    ledger.record_feedback("web-01", [superseded(sent[0])])
+    assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "what was said of the old epoch begins no other"
+    ledger.record_feedback("web-01", [result(sent[0]), superseded(sent[0])])
+    assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
+
+
+def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_apart(ledger: Ledger) -> None:
+    ledger.record_status(status())
+    gone, other = add(ledger, token="secret-token"), add(ledger)
+    take(ledger)
+    ledger.request_cancel(gone.id)
+    row = ledger.abandon(gone.id)
+    assert row.result is not None
+    assert (row.state, row.result["code"], row.cancel_requested) == (CommandState.COMPLETED, "interrupted", False)
+    assert "given up by the user" in row.result["message"]
+    assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
+    assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
+    assert [stray["command_id"] for stray in ledger.stray_results()] == [gone.id]
+    gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)
+    ledger.record_feedback("web-01", [gap])
+    assert numbers(ledger, other)[0][1] == 1, "its number is not waited for"
+    with pytest.raises(UnknownCommand):
+        ledger.abandon("nothing")
+
+
+def test_a_command_that_no_signed_frame_holds_is_completed_and_holds_up_nothing(
+    ledger: Ledger, url: str, clock: TurnedClock
+) -> None:
+    old, behind = add(ledger), add(ledger)
+    database = sqlite3.connect(url.removeprefix("sqlite:///"))
+    with database:
+        database.execute(
+            "UPDATE commands SET body = replace(body, '\"parameters\":{}', ?) WHERE id = ?",
+            (f'"parameters":{{"text":"{"x" * 200_000}"}}', old.id),
+        )
+    database.close()
+    assert take(ledger) == [behind.id]
+    row = ledger.get(old.id)
+    assert row.result is not None
+    assert (row.state, row.result["code"]) == (CommandState.COMPLETED, "invalid")
+
+
+def test_a_last_will_does_not_forget_which_enrolment_the_agent_lives_by(ledger: Ledger) -> None:
+    ledger.record_status(status(enrolment_id="e1"))
+    ledger.record_status(status(online=False))
+    (row,) = ledger.agents()
+    assert row.status is not None
+    assert (row.status.online, row.status.enrolment_id) == (False, "e1")
+
+
+def test_who_reads_does_not_wait_for_who_writes(ledger: Ledger, url: str) -> None:
+    command = add(ledger)
+    writing = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    writing.execute("BEGIN IMMEDIATE")
+    assert ledger.get(command.id).command == command
+    writing.close()
 
 
 def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:

@@ -125,6 +125,16 @@ def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
     assert cancelled == ["web-01"]
 
 
+def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
+    ledger.record_feedback("db-01", [result(done.command.id)])
+    assert ledger.abandon_operation(operation.id) == 1
+    assert ledger.operations.progress(operation.id).counts() == {"success": 1, "error": 1}
+    ours = {row.command.id for row in ledger.commands(operation_id=operation.id)}
+    assert ours.isdisjoint(command.id for _, command in ledger.take_due_commands(9))
+
+
 def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
     ledger.cancel_operation(operation.id)

@@ -1,10 +1,13 @@
 """The server's side of the wire, on a real ledger and a wire that remembers."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
 from broker.contract.codec import (
     MAX_FRAME_BYTES,
@@ -15,11 +18,14 @@ from broker.contract.codec import (
     encode,
 )
 from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
+from broker.contract.signing import SigningKey, is_envelope
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
-from broker.ledger import CommandState, Ledger
+from broker.ledger import CommandState, Ledger, LedgerError
 from broker.mqtt import Delivery
 from broker.server import Server
+from broker.signer import Signer
+from broker.standing import Standing
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, result
 
@@ -182,3 +188,123 @@ def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: R
     say(server, topic, good)
     server.step()
     assert [chunk.data for chunk in decode_blob_chunks(wire.on("blob-chunk")[0])] == [None]
+
+
+# -- agents that nothing may be said to
+
+
+class Standings:
+    """How agents stand, as a test says: those that are not named are strangers among enrolled ones."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Standing] = {"web-01": Standing(("e1",))}
+
+    def __call__(self, agents: Iterable[str]) -> dict[str, Standing]:
+        return {agent: self.of.get(agent, Standing(others_are_enrolled=True)) for agent in agents}
+
+
+@pytest.fixture
+def standings() -> Standings:
+    return Standings()
+
+
+@pytest.fixture
+def signing(ledger: Ledger, wire: RememberingWire, standings: Standings) -> Server:
+    clock, key = TurnedClock(), SigningKey(Ed25519PrivateKey.generate())
+    signer = Signer("s", lambda: (key,), standings, now=clock.now, monotonic=clock.monotonic)
+    return Server(ledger, wire, TOPICS, signer)
+
+
+def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
+    signing: Server, ledger: Ledger, wire: RememberingWire, standings: Standings
+) -> None:
+    held, other = send(signing, "db-01"), send(signing)
+    ledger.request_cancel(held.id)
+    with capture_logs() as logs:
+        signing.step()
+        signing.step()
+    assert [(log["event"], log["agent"]) for log in logs] == [("commands_are_held", "db-01")]
+    assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
+    assert [ledger.get(sent.id).state for sent in (held, other)] == [CommandState.QUEUED, CommandState.SENT]
+    standings.of["db-01"] = Standing(("e2",))
+    signing.step()
+    assert [topic for topic, _ in wire.sent[1:]] == ["acm/db-01/control", "acm/db-01/command"]
+    assert all(is_envelope(payload) for _, payload in wire.sent)
+
+
+def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    ledger.add_operation([f"db-{number}" for number in range(600)], "all", "restart-agent", {}, Origin("me", "test"))
+    send(signing)
+    signing.step()
+    assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
+
+
+def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
+    signing: Server, ledger: Ledger, wire: RememberingWire, standings: Standings
+) -> None:
+    command = ledger.add_command("db-01", "restart-agent", {}, Origin("me", "test"))
+    said = encode([replace(result(command.id), agent="db-01")])
+    say(signing, "acm/db-01/feedback", said)
+    assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
+    standings.of["db-01"] = Standing(("e2",))
+    say(signing, "acm/db-01/feedback", said)
+    assert is_envelope(wire.on("db-01/ack")[0])
+
+
+# -- what nobody foresaw
+
+
+def test_a_delivery_that_fails_unforeseen_is_dropped_alone_and_told_once(
+    server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def record(status: Status) -> None:
+        if status.version == "evil":
+            raise ValueError("Nobody foresaw this.")
+        taken.append(status.version)
+
+    monkeypatch.setattr(ledger, "record_status", record)
+    deliveries = [
+        Delivery("acm/web-01/status", encode([Status("web-01", True, version, "i", "b", "g")]), True, False, 1, 1)
+        for version in ("1", "evil", "2", "evil")
+    ]
+    with capture_logs() as logs:
+        server.receive(deliveries)
+    assert taken[-2:] == ["1", "2"]
+    assert [(log["event"], log["exc_info"]) for log in logs] == [("message_failed", True)]
+
+
+def test_a_ledger_that_fails_keeps_the_delivery_for_later(
+    server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(status: Status) -> None:
+        raise LedgerError("The disk is full.")
+
+    monkeypatch.setattr(ledger, "record_status", fail)
+    with pytest.raises(LedgerError):
+        say(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+
+
+@pytest.mark.parametrize("member", ["epoch", "closed_epoch", "last_sequence"])
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63 - 2, 2**53])
+def test_a_status_whose_numbers_no_ledger_could_hold_is_refused(
+    server: Server, ledger: Ledger, wire: RememberingWire, member: str, number: int
+) -> None:
+    said = {**Status("evil", True, "1", "i", "b", "g", epoch=1).to_dict(), member: number}
+    server.receive([Delivery("acm/evil/status", json.dumps(said).encode(), True, False, 1, 1)])
+    assert ledger.agents() == []
+    sent = send(server, "evil")
+    server.step()
+    assert commands(wire.on("command")[0]) == [sent.id]
+
+
+@pytest.mark.parametrize("epoch", [2**53 - 1, 2**53 - 2**40])
+def test_no_status_uses_up_the_epochs(server: Server, wire: RememberingWire, epoch: int) -> None:
+    """A retained one of a taken-over broker would leave the ledger without a number that the agent reads."""
+    sent = send(server)
+    status = Status("web-01", True, "1", "i", "b", "g", epoch=epoch, closed_epoch=epoch, last_sequence=2**53 - 1)
+    for generation in ("g", "h", "g"):
+        say(server, "acm/web-01/status", encode([replace(status, store_generation=generation)]))
+    server.step()
+    assert commands(wire.on("command")[0]) == [sent.id]

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.certificates import RevocationReason
 from broker.config import ConfigurationError, load_config
 from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls
-from broker.contract.messages import Origin
+from broker.contract.messages import Origin, Status
 from broker.contract.signing import (
     MAX_ENROLMENTS,
     MAX_SIGNATURES,
     MAX_SIGNED_FRAME_BYTES,
     Scope,
     SigningKey,
+    is_envelope,
     open_envelope,
     payload_type,
     read_body,
@@ -26,28 +28,41 @@ from broker.contract.topics import Channel, Topics
 from broker.enrolments import Enrolments
 from broker.ledger import Ledger
 from broker.mqtt import Delivery
+from broker.registry import open_enrolments
 from broker.server import Server
-from broker.server_process import ServerProcess
+from broker.server_process import ServerProcess, SigningKeySource, open_ledger, signer_of
 from broker.signer import Signer
 from broker.signing_keys import SigningKeyError, SigningKeys, create_signing_keys
-from tests.enrolled import Registrar, signed
+from broker.standing import Standing
+from tests.enrolled import Registrar, enrolled_by, signed
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, result
 from tests.unit.test_server import RememberingWire
 
 KEY = SigningKey(Ed25519PrivateKey.generate())
-ENROLMENTS = {"web-01": ["e2", "e1"]}
+
+
+class Fleet:
+    """How agents stand with the server; a test may change it. Counts how often it was asked."""
+
+    def __init__(self, **agents: Standing) -> None:
+        self.agents = {name.replace("_", "-"): standing for name, standing in agents.items()}
+        self.asked = 0
+
+    def __call__(self, agents: Iterable[str]) -> dict[str, Standing]:
+        self.asked += 1
+        others = any(standing.enrolments for standing in self.agents.values())
+        return {agent: self.agents.get(agent, Standing(others_are_enrolled=others)) for agent in agents}
 
 
 @pytest.fixture
-def signer(clock: TurnedClock) -> Signer:
-    return Signer(
-        "acm-server",
-        lambda: (KEY,),
-        lambda agent: ENROLMENTS.get(agent, []),
-        now=clock.now,
-        monotonic=clock.monotonic,
-    )
+def fleet() -> Fleet:
+    return Fleet(web_01=Standing(("e2", "e1")))
+
+
+@pytest.fixture
+def signer(clock: TurnedClock, fleet: Fleet) -> Signer:
+    return Signer("acm-server", lambda: (KEY,), fleet, now=clock.now, monotonic=clock.monotonic)
 
 
 def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
@@ -70,19 +85,80 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     ledger.close()
 
 
-def test_an_agent_that_was_never_enrolled_is_spoken_to_unsigned(signer: Signer) -> None:
-    assert signer.sign("web-02", Channel.COMMAND, b"[]") == b"[]"
+@pytest.mark.parametrize(
+    ("standing", "held"),
+    [
+        (Standing(accepts_unsigned=True, others_are_enrolled=True), None),
+        (Standing(accepts_unsigned=False), "takes nothing unsigned"),
+        (Standing(accepts_unsigned=False, others_are_enrolled=True), "takes nothing unsigned"),
+        (Standing(others_are_enrolled=True), "has not said yet"),
+        (Standing(), None),
+    ],
+    ids=[
+        "accepts it",
+        "refuses it",
+        "refuses it and is not alone",
+        "unknown among enrolled ones",
+        "nobody is enrolled",
+    ],
+)
+def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_that(
+    signer: Signer, fleet: Fleet, standing: Standing, held: str | None
+) -> None:
+    fleet.agents["web-02"] = standing
+    assert signer.sign("web-02", Channel.COMMAND, b"[]") == (None if held else b"[]")
+    reasons = signer.held(["web-01", "web-02"])
+    assert list(reasons) == (["web-02"] if held else [])
+    assert held is None or held in reasons["web-02"]
 
 
-def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(clock: TurnedClock) -> None:
-    found: list[str] = []
-    signer = Signer("s", lambda: (KEY,), lambda _: list(found), now=clock.now, monotonic=clock.monotonic)
-    assert signer.sign("web-01", Channel.ACK, b"[]") == b"[]"
-    found.append("e1")
-    assert opened(signer.sign("web-01", Channel.ACK, b"[]"), Channel.ACK)[0].enrolments == ("e1",)
-    found.append("e2")
+def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
+    clock: TurnedClock, fleet: Fleet
+) -> None:
+    fleet.agents["web-01"] = Standing(("e1",), accepts_unsigned=True)
+    keys: list[SigningKey] = []
+    signer = Signer("s", lambda: keys, fleet, now=clock.now, monotonic=clock.monotonic)
+    assert signer.sign("web-01", Channel.ACK, b"[]") is None
+    assert "no signing keys" in signer.held(["web-01"])["web-01"]
+    keys.append(KEY)
+    assert signer.held(["web-01"]) == {}
+    assert is_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
+
+
+def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
+    clock: TurnedClock, fleet: Fleet, signer: Signer
+) -> None:
+    assert list(signer.held(["web-02"])) == ["web-02"]
+    fleet.agents["web-02"] = Standing(("e1",))
+    assert signer.held(["web-02"]) == {}
+    assert listed(signer, "web-02") == ("e1",)
+    fleet.agents["web-02"] = Standing(("e3", "e1"))
     clock.turn(2.0)
-    assert opened(signer.sign("web-01", Channel.ACK, b"[]"), Channel.ACK)[0].enrolments == ("e1", "e2")
+    assert listed(signer, "web-02") == ("e3", "e1")
+
+
+def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
+    agents = [f"web-{number}" for number in range(50)]
+    fleet.agents |= dict.fromkeys(agents, Standing(("e1",)))
+    for _ in range(3):
+        assert signer.held(agents) == {}
+        for agent in agents:
+            signer.sign(agent, Channel.COMMAND, b"[]")
+    assert fleet.asked == 1
+
+
+def test_the_enrolment_that_an_agent_names_is_listed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
+    newer = tuple(f"e{number}" for number in range(20, 1, -1))
+    fleet.agents |= {
+        "web-02": Standing((*newer, "e1"), enrolment_id="e1"),
+        "web-03": Standing((*newer, "e1"), enrolment_id="of-another"),
+    }
+    assert listed(signer, "web-02") == ("e1", *newer[: MAX_ENROLMENTS - 1])
+    assert listed(signer, "web-03") == newer[:MAX_ENROLMENTS]
+
+
+def listed(signer: Signer, agent: str) -> tuple[str, ...]:
+    return opened(signer.sign(agent, Channel.ACK, b"[]") or b"", Channel.ACK)[0].enrolments
 
 
 def test_the_largest_signed_frame_is_a_frame(clock: TurnedClock) -> None:
@@ -91,19 +167,25 @@ def test_the_largest_signed_frame_is_a_frame(clock: TurnedClock) -> None:
     assert len(signed(keys, scope, b'"' + b"x" * (MAX_SIGNED_FRAME_BYTES - 2) + b'"')) <= MAX_FRAME_BYTES
 
 
-def test_a_revoked_enrolment_and_one_that_is_over_are_not_signed_for(tmp_path: Path) -> None:
-
+def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path: Path) -> None:
+    """The broker keeps out who has no valid certificate; to go on unsigned would lose the commands that wait."""
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     first = registrar.enrol("web-01", tmp_path / "one", "mqtt://127.0.0.1")
     second = registrar.enrol("web-01", tmp_path / "two", "mqtt://127.0.0.1")
     clock = TurnedClock()
-    book = Enrolments(registrar.ledger, now=clock.now)
-    assert book.good_of("web-01") == [second, first]
+    book, ledger = Enrolments(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
+    assert book.standings(["web-01", "web-02"]) == {
+        "web-01": Standing((second, first), others_are_enrolled=True),
+        "web-02": Standing(others_are_enrolled=True),
+    }
     book.revoke(second, RevocationReason.UNSPECIFIED)
-    assert book.good_of("web-01") == [first]
     clock.turn(400 * 86400)
-    assert book.good_of("web-01") == []
+    ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
+    assert book.standings(["web-01"])["web-01"] == Standing((first,), False, first, True)
+    book.revoke(first, RevocationReason.UNSPECIFIED)
+    assert book.standings(["web-01"])["web-01"] == Standing((), False, first, True)
     book.close()
+    ledger.close()
 
 
 def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -> None:
@@ -151,10 +233,29 @@ def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path)
         ServerProcess(load_config(None, flags, {}))
 
 
+def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) -> None:
+    config = load_config(None, {"ledger": f"sqlite:///{tmp_path}/ledger.db", "ca": str(tmp_path / "ca")}, {})
+    book, ledger = open_enrolments(config), open_ledger(config.ledger)
+    signer = signer_of(config, book)
+    assert signer.sign("web-01", Channel.COMMAND, b"[]") == b"[]"
+    registrar = Registrar(tmp_path / "ca", config.ledger)
+    registrar.enrol("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+    assert signer.held(["web-01"]) == {}
+    assert is_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
+    book.close()
+    ledger.close()
+
+
+def test_keys_that_cannot_be_looked_at_are_one_sentence() -> None:
+    config = load_config(None, {"signing_keys": "/" + "x" * 1000}, {})
+    with pytest.raises(SigningKeyError, match="cannot be looked at: File name too long; run this as the user"):
+        SigningKeySource(config)()
+
+
 def test_each_key_signs(clock: TurnedClock) -> None:
     other = SigningKey(Ed25519PrivateKey.generate())
-    signer = Signer("s", lambda: (KEY, other), lambda _: ["e1"], now=clock.now, monotonic=clock.monotonic)
-    frame = signer.sign("web-01", Channel.ACK, b"[]")
+    signer = Signer("s", lambda: (KEY, other), enrolled_by("e1"), now=clock.now, monotonic=clock.monotonic)
+    frame = signer.sign("web-01", Channel.ACK, b"[]") or b""
     for key in (KEY, other):
         scope, _ = read_body(open_envelope(frame, payload_type(Channel.ACK), [key.public]))
         assert replace(scope, issuer="") == Scope("", "web-01", ("e1",), clock.now())
