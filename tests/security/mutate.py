@@ -102,8 +102,8 @@ class Tree:
     def with_mutation(self, mutation: Mutation) -> Iterator["Tree"]:
         """Give a further copy, with the control taken out."""
         changed = mutated(mutation, self.directory)
-        with tempfile.TemporaryDirectory(prefix="acm-mutant-") as name:
-            mutant = Path(name).resolve() / "tree"
+        with _open_directory("acm-mutant-") as place:
+            mutant = place / "tree"
             shutil.copytree(self.directory, mutant)
             file = mutant / mutation.file
             file.write_text(changed, encoding="utf-8")
@@ -132,6 +132,14 @@ class Tree:
         dropped = ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS")
         kept = {name: value for name, value in os.environ.items() if name not in dropped}
         return {**kept, "PYTHONPATH": str(self.directory)}
+
+
+@contextlib.contextmanager
+def _open_directory(prefix: str) -> Iterator[Path]:
+    """Give a directory that all users may read, for some tests start programs as another one."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        Path(name).chmod(0o755)
+        yield Path(name).resolve()
 
 
 def _run(argv: Listing[str], directory: Path, environment: Mapping[str, str], limit_s: float) -> tuple[int | None, str]:
@@ -243,8 +251,8 @@ def main(argv: Listing[str]) -> int:
     arguments, began = _arguments(argv), monotonic()
     try:
         mutations = _chosen(arguments.only)
-        with tempfile.TemporaryDirectory(prefix="acm-mutations-") as name:
-            base = Tree.copied(ROOT, Path(name).resolve())
+        with _open_directory("acm-mutations-") as place:
+            base = Tree.copied(ROOT, place)
             base.prove_imports(["broker", "consumer", "tests"])
             check_unmutated(mutations, base, arguments.jobs)
             verdicts = _try_all(mutations, base, arguments.jobs)

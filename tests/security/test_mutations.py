@@ -117,6 +117,11 @@ def test_a_control_that_is_tested_is_caught_also_in_child_processes(project: Pro
     check_unmutated([project.mutation("", tests=tests)], base, 2)  # the mutation was of a further copy
 
 
+def test_a_test_may_run_the_mutant_as_another_user(project: Project, base: Tree) -> None:
+    with base.with_mutation(project.mutation("test_nothing")) as mutant:
+        assert mutant.directory.parent.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_test_that_passes_or_only_breaks_does_not_catch(project: Project, base: Tree) -> None:
     good, *bad = (f"tests/test_it.py::{test}" for test in ("test_it_is_refused", "test_nothing", "test_a_fixture"))
     assert try_out(project.mutation("", tests=[good, *bad]), base).missed == tuple(bad)
