@@ -1,5 +1,6 @@
 """What the enrolment server answers, apart from HTTP."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -9,7 +10,7 @@ from broker.certificates import check_possession, read_request
 from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRequest
 from broker.contract.tokens import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.enrolments import Enrolments, Grant, TokenRefused
+from broker.enrolments import EnrolmentRevoked, Enrolments, Grant, TokenRefused
 from broker.signing_keys import KeyBook
 
 __all__ = ["EnrolmentService", "Terms"]
@@ -26,13 +27,24 @@ class Terms:
 
 
 class EnrolmentService:
-    """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it."""
+    """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it.
 
-    def __init__(self, authority: CertificateAuthority, keys: KeyBook, enrolments: Enrolments, terms: Terms) -> None:
+    `is_listed` says whether the revocation list names a serial number: a restored ledger may have forgotten it.
+    """
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        keys: KeyBook,
+        enrolments: Enrolments,
+        terms: Terms,
+        is_listed: Callable[[int], bool],
+    ) -> None:
         self._authority = authority
         self._keys = keys
         self._enrolments = enrolments
         self._terms = terms
+        self._is_listed = is_listed
 
     def authority(self) -> Authority:
         """Return the authority's certificate, which the asker must compare with the fingerprint in its token."""
@@ -55,11 +67,13 @@ class EnrolmentService:
     def renew(self, request: RenewRequest) -> Enrolled:
         """Exchange a valid certificate, whose key has signed the request, for a new one in the same name.
 
-        Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError.
+        Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError, AuthorityError.
         """
         identity = self._authority.identify(request.certificate)
         check_possession(identity, request.csr, request.signature)
         self._refuse_own_name(identity.agent)
+        if self._is_listed(identity.serial):
+            raise EnrolmentRevoked("The certificate is on the revocation list: enrol anew with a token.")
         key = read_request(request.csr, identity.agent)
         issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
         return self._answer(self._enrolments.renew(identity.serial, key, issue))

@@ -58,7 +58,7 @@ class EnrolmentServer:
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
         self._evictor = self._build_evictor(terms, authority)
-        service = EnrolmentService(authority, keys, self._enrolments, terms)
+        service = EnrolmentService(authority, keys, self._enrolments, terms, self._list.names)
         self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
 
     def _build_evictor(self, terms: Terms, authority: CertificateAuthority) -> Evictor | None:

@@ -39,8 +39,7 @@ class RevocationFile:
         self._authority = authority
         self._enrolments = enrolments
         self._now = now
-        self._found: RevocationList | None = None
-        self._state: tuple[int, int, int] | None = None
+        self._seen: tuple[tuple[int, int, int] | None, RevocationList | None] = (None, None)  # any thread may read
 
     def write(self, *also: RevokedCertificate) -> datetime:
         """Write the list anew, with `also` on it; return until when it holds."""
@@ -72,10 +71,10 @@ class RevocationFile:
             state = state_of(self.path)
         except OSError as error:
             raise AuthorityError(f"{self.path} cannot be used: {error.strerror}.") from error
-        if state != self._state or state is None:
-            self._found = self._authority.read_revocation_list(self.path)
-            self._state = state
-        return self._found
+        seen = self._seen
+        if state != seen[0] or state is None:
+            self._seen = seen = state, self._authority.read_revocation_list(self.path)
+        return seen[1]
 
     def _entries(self, also: Iterable[RevokedCertificate]) -> list[RevokedCertificate]:
         entries = {entry.serial: entry for entry in (*self._foreign(), *also, *self._needed())}

@@ -384,7 +384,9 @@ class _EnrolmentServer:
         atexit.register(self._enrolments.close)
         create_signing_keys(directory / "signing", clock.now())
         terms = Terms("mqtts://broker", "acm", timedelta(days=30), "acm-server")
-        service = EnrolmentService(authority, KeyBook(directory / "signing"), self._enrolments, terms)
+        service = EnrolmentService(
+            authority, KeyBook(directory / "signing"), self._enrolments, terms, lambda serial: False
+        )
         self._app = enrolment_app(service)
         self.agent = EnrollingAgent("web-01")
         token = EnrolmentToken(secrets.token_urlsafe(32), authority.fingerprint)

@@ -200,9 +200,13 @@ def check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None
     runs = sorted({(test, _time_of(mutation)) for mutation in mutations for test in mutation.tests})
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = list(pool.map(lambda run: base.test(*run), runs))
-    for (test, _), outcome in zip(runs, outcomes, strict=True):
-        if outcome.status != _NO_TEST_FAILED:
-            raise ListError(f"{test} does not pass without any mutation, so it shows nothing:\n{_tail(outcome.output)}")
+    problems = [
+        f"{test} does not pass without any mutation, so it shows nothing:\n{_tail(outcome.output)}"
+        for (test, _), outcome in zip(runs, outcomes, strict=True)
+        if outcome.status != _NO_TEST_FAILED
+    ]
+    if problems:
+        raise ListError("\n".join(problems))
 
 
 def _show(verdicts: Listing[Verdict], seconds: float) -> None:

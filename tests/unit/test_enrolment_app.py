@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import RevocationReason
+from broker.certificates import RevocationReason, RevokedCertificate
 from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled
 from broker.contract.tokens import EnrolmentToken
 from broker.enrolment import EnrolmentService, Terms
 from broker.enrolment_app import enrolment_app
 from broker.enrolments import Enrolments
+from broker.registry import RevocationFile
 from broker.signing_keys import SigningKeys, create_signing_keys
 from tests.enrolling import EnrollingAgent, request
 from tests.fakes.clock import TurnedClock
@@ -42,7 +43,11 @@ class Talk:
         self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
-            self.authority, self.keys, self.enrolments, Terms("mqtts://broker", "acm", MONTH, "acm-server")
+            self.authority,
+            self.keys,
+            self.enrolments,
+            Terms("mqtts://broker", "acm", MONTH, "acm-server"),
+            RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now).names,
         )
         self.app = enrolment_app(self.service)
         self.agent = EnrollingAgent("web-01")
@@ -99,6 +104,17 @@ def test_a_valid_certificate_is_exchanged_for_one_with_a_new_key(talk: Talk) -> 
     assert (status, renewed.enrolment_id) == (200, enrolled.enrolment_id)
     assert x509.load_pem_x509_certificate(renewed.certificate.encode()).public_key() == new_key.public_key()
     assert renewed.not_after == talk.clock.now() + MONTH
+
+
+def test_what_the_list_names_is_not_renewed_though_the_ledger_has_forgotten(talk: Talk, tmp_path: Path) -> None:
+    enrolled = talk.enrol()
+    renewal = talk.agent.renew(enrolled.certificate, Ed25519PrivateKey.generate())
+    assert talk.post(RENEW_PATH, renewal)[0] == 200
+    serial = x509.load_pem_x509_certificate(enrolled.certificate.encode()).serial_number
+    entry = RevokedCertificate(serial, talk.clock.now(), RevocationReason.KEY_COMPROMISE)
+    talk.authority.write_revocation_list(lambda: [entry], tmp_path / "crl.pem")
+    status, body = talk.post(RENEW_PATH, renewal)
+    assert (status, "on the revocation list" in str(body)) == (403, True)
 
 
 def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
@@ -226,7 +242,9 @@ class FaultyService(EnrolmentService):
 
 def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
     talk.app = enrolment_app(
-        FaultyService(talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH, "acm-server"))
+        FaultyService(
+            talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH, "acm-server"), bool
+        )
     )
     status, body = talk.post(ENROL_PATH, talk.agent.enrol(talk.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})
