@@ -11,6 +11,7 @@ from broker.standing import Standing
 __all__ = ["Signer"]
 
 _HOLDS_S = 2.0
+_NOT_SAID = "It is not enrolled here and has not said yet whether it takes what is unsigned."
 
 
 class Signer:
@@ -71,12 +72,10 @@ class Signer:
 
     def _why_not(self, agent: str) -> str | None:
         standing, _ = self._known[agent]
-        if standing.enrolments:
-            return (
-                None if self._keys() else "It is enrolled, and there are no signing keys: restore them from a backup."
-            )
-        if standing.accepts_unsigned or (standing.accepts_unsigned is None and not standing.others_are_enrolled):
+        if standing.enrolments and not self._keys():
+            return "It is enrolled, and there are no signing keys: restore them from a backup."
+        if standing.enrolments or standing.accepts_unsigned:
             return None
         if standing.accepts_unsigned is None:
-            return "It is not enrolled here and has not said yet whether it takes what is unsigned."
+            return _NOT_SAID if standing.others_are_enrolled else None
         return "It takes nothing unsigned and has no enrolment here: enrol it (anew) with a token."
