@@ -43,6 +43,7 @@ _log = structlog.get_logger(__name__)
 _IDLE_WAIT_S = 1.0
 _HOUSEKEEPING_S = 3600.0
 _FULL_RETRY_S = 2.0
+_REFUSAL_SHOWN_S = 600.0  # an operator looks at the status only now and then, and acks are taken all the time
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class AgentCore:
         self._has_stored = False
         self._refused: str | None = None
         self._refusal_told: str | None = None
+        self._refusal_shown_until = 0.0
         self._server_clock = ServerClock(around.clock, around.store.heard_time)
         self._verifier = Verifier(
             config.agent, around.trust, self._server_clock, accept_unsigned=config.accept_unsigned
@@ -246,11 +248,13 @@ class AgentCore:
             self._store.keep_heard_time(heard)
 
     def _tell_refusals(self, receipt: Receipt, *, took_some: bool) -> None:
-        """Show why a message was refused, until another one is taken."""
+        """Show why a message was refused for a while, and then until another one is taken."""
         refused, self._refused = receipt.refused[-1] if receipt.refused else self._refused, None
+        now = self._clock.monotonic()
         if refused is not None:
             self._board.last_error = self._refusal_told = refused
-        elif took_some and self._board.last_error == self._refusal_told:
+            self._refusal_shown_until = now + _REFUSAL_SHOWN_S
+        elif took_some and now >= self._refusal_shown_until and self._board.last_error == self._refusal_told:
             self._board.last_error = None
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:

@@ -138,12 +138,16 @@ def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() 
     world.ledger.close()
 
 
-def test_a_refusal_is_shown_until_a_message_is_taken() -> None:
+def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.settle()
     world.forge_command()
     world.step_agent()
+    world.send("again")
+    world.clock.turn(300.0)
+    world.settle()
     assert "refuses a command" in str(world.core._board.last_error)
+    world.clock.turn(601.0)
     world.step_agent()
     assert "refuses a command" in str(world.core._board.last_error)
     world.send("again")
