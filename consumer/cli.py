@@ -327,7 +327,7 @@ def install(
     typer.echo(f"public_keys = {json.dumps(public_key)}")
 
 
-@app.command("self-test")
+@app.command("self-test", epilog="Example: acm-agent self-test")
 def self_test() -> None:
     """Say whether this release works on this machine; an upgrade asks it before it lets it take over."""
     types = test_release()

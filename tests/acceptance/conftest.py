@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from broker.ledger import Ledger
 from broker.server_process import open_ledger
+from broker.views import agent_json, command_json
+from consumer.queue_reader import read_queue
 from tests.enrolled import Registrar
 from tests.waiting import wait_for
 
@@ -136,7 +139,9 @@ class Site:
         return str(self.acm("send", agent, command_type, *arguments)["id"])
 
     def show(self, command_id: str) -> Any:
-        return self.acm("show", command_id)
+        """Return what `acm show` prints, without its start of half a second: this is polled."""
+        with closing(open_ledger(self.ledger)) as ledger:
+            return command_json(ledger.get(command_id))
 
     def result(self, command_id: str, timeout_s: float = 40.0) -> Any:
         """Wait for the final result of a command."""
@@ -147,20 +152,17 @@ class Site:
         )
         return shown["result"]
 
-    def queue(self, agent: str) -> list[dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "consumer", "queue", "--state", str(self.state(agent)), "--json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return json.loads(done.stdout) if done.returncode == 0 else []
+    def queue(self, agent: str) -> list[str]:
+        """Return the states of what the agent holds, in order, as `acm-agent queue` reads them."""
+        return [stored.state for stored in read_queue(self.state(agent))]
 
     def wait_online(self, agent: str) -> Any:
+        """Wait for the agent, and return what `acm agents` prints of it."""
+
         def online() -> Any:
-            rows = self.acm("agents")
-            return next((row for row in rows if row["agent"] == agent and row["online"]), None)
+            with closing(open_ledger(self.ledger)) as ledger:
+                rows = (agent_json(row) for row in ledger.agents() if row.name == agent)
+                return next((row for row in rows if row["online"]), None)
 
         return wait_for(online, f"{agent} to be online")
 

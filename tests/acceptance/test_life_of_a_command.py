@@ -38,7 +38,7 @@ def test_a_result_waits_on_the_agent_while_the_server_is_down(site: Site) -> Non
     wait_for(notes.exists, "the command to begin")
     assert site.server is not None
     site.server.kill()
-    wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["done"], "the result to wait on the agent")
+    wait_for(lambda: site.queue("web-01") == ["done"], "the result to wait on the agent")
     site.start_server()
     assert site.result(command_id)["outcome"] == "success"
     wait_for(lambda: site.queue("web-01") == [], "the deletion after the ack")
@@ -61,12 +61,13 @@ def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) 
     agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    first = site.send("web-01", "note-once", f"path={notes}", "hold_s=15")
-    second = site.send("web-01", "note-once", f"path={notes}")
+    ledger, origin = site.open_ledger(), Origin("test", "acceptance")
+    first = ledger.add_command("web-01", "note-once", {"path": str(notes), "hold_s": 5}, origin).id
+    second = ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id
     wait_for(lambda: len(site.queue("web-01")) == 2, "both to be stored")
     assert site.server is not None
     site.server.kill()
-    wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["done", "done"], "both results", 60)
+    wait_for(lambda: site.queue("web-01") == ["done", "done"], "both results", 60)
     agent.kill()
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.start_server()

@@ -29,7 +29,7 @@ def await_ready(site: Site) -> None:
 
 
 def await_running(site: Site) -> None:
-    wait_for(lambda: [row["state"] for row in site.queue("web-01")] == ["processing"], "the command to run")
+    wait_for(lambda: site.queue("web-01") == ["processing"], "the command to run")
 
 
 def test_a_service_that_ignores_term_is_killed_after_its_grace_and_it_is_said(
