@@ -105,9 +105,9 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 
 @pytest.mark.parametrize("app", [broker_app, agent_app], ids=["acm", "acm-agent"])
 def test_help_has_examples(app: typer.Typer) -> None:
-    for command in (it for it in app.registered_commands if not it.hidden):
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
+    for registered in (it for it in app.registered_commands if not it.hidden):
+        assert registered.callback is not None
+        name = registered.name or registered.callback.__name__.replace("_", "-")
         shown = CliRunner().invoke(app, [name, "--help"])
         assert (name, shown.exit_code, "Example" in shown.stdout) == (name, 0, True)
 
