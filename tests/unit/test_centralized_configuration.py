@@ -85,7 +85,7 @@ class Site:
             agent="web-01",
             broker="mqtt://127.0.0.1",
             state=str(self.state),
-            service=ServiceConfig("child", argv),
+            service=ServiceConfig("child", argv, settle_s=0.2),
             configuration=CentralizedConfig(**self.settings),
         )
         self.service = build_service(self.config, SystemClock())
@@ -268,7 +268,7 @@ def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, cont
     assert (site.active(), site.leftovers()) == ({"sensor.toml": GOOD}, set())
     assert site.steps.names[-1] == "rolled_back"
     assert site.service.state().running
-    assert site.loads()[-1].endswith("interval = 1")
+    wait_for(lambda: site.loads()[-1].endswith("interval = 1"), "the service to have read it again")
     assert [path.name for path in (site.root / "generations").iterdir() if path.is_dir()] == [first]
 
 
@@ -343,7 +343,7 @@ def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], 
     done = site.apply("b", content=BETTER)
     assert (done.code, site.service.state().running) == (None, True)
     assert site.service.state().incarnation != before
-    assert site.loads()[-1] == "start interval = 2"
+    wait_for(lambda: site.loads()[-1] == "start interval = 2", "the service to have read it")
 
 
 def test_a_service_that_is_stopped_stays_so(site: Site) -> None:
@@ -370,7 +370,7 @@ def test_a_cancel_after_the_swap_rolls_back(site: Site) -> None:
     done = site.apply(content=BETTER, context=site.context(cancelled=cancelled))
     assert (done.code, done.data.action) == (ErrorCode.CANCELLED, "rolled_back")
     assert site.active() == {"sensor.toml": GOOD}
-    assert site.said.read_text() == GOOD
+    wait_for(lambda: site.said.read_text() == GOOD, "the service to have read it")
 
 
 def test_a_watch_that_the_commands_time_cuts_short_is_no_success(make_site: Callable[..., Site]) -> None:
@@ -553,7 +553,8 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_one_whole(site: Site, con
     assert site.leftovers() == set()
     if swapped:
         assert site.service.state().running
-        assert site.loads()[-1] == f"start {site.active()['sensor.toml'].strip()}"
+        wanted = f"start {site.active()['sensor.toml'].strip()}"
+        wait_for(lambda: site.loads()[-1] == wanted, "the service to have read it")
 
 
 def test_a_crash_between_the_record_and_the_swap_leaves_the_old_one(
