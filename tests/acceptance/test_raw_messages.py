@@ -91,8 +91,8 @@ def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Liste
     site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
-    publish(site, b"\xff{not json")
-    publish(site, b"[" * 100_000)
+    for garbage in (b"\xff{not json", b"[" * 100_000, b'{"id": 1}'):
+        publish(site, garbage)
     publish(site, FORMS[1].read_bytes())
     wait_for(lambda: len(listener.results()) >= 2, "both results")
     assert {item["code"] for item in listener.results()} == {"unsupported"}
