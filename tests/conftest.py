@@ -4,9 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker.mosquitto import MosquittoNotFound, find_mosquitto
 from tests.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
+
+# The same examples each time, however slow the machine is.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 _HELP = "install Docker (scripts/docker.sh does it on Debian) or `apt-get install mosquitto`"
 

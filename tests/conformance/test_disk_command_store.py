@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -418,8 +419,9 @@ def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Pa
     assert journal.anchor.number > 0
     size = sum(len(line.encode()) for page in journal.pages for line in page.entries)
     assert KEPT_BYTES <= size < KEPT_BYTES + (1 << 17)
-    rows = sqlite3.connect(state / "commands" / "cache.db").execute("SELECT count(*) FROM Cache WHERE key LIKE 'j/%'")
-    assert rows.fetchone()[0] in (len(journal.pages), len(journal.pages) - 1)
+    with closing(sqlite3.connect(state / "commands" / "cache.db")) as connection:
+        (rows,) = connection.execute("SELECT count(*) FROM Cache WHERE key LIKE 'j/%'").fetchone()
+    assert rows in (len(journal.pages), len(journal.pages) - 1)
 
 
 def test_the_journal_is_read_in_parts_that_fit_together(paged: Path) -> None:

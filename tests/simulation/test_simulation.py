@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.command_store import DiskCommandStore
@@ -83,21 +83,18 @@ def live(world: World, story: list[Act]) -> None:
         world.ledger.close()
 
 
-SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-
-
 def lose_in_memory(store: CommandStore) -> CommandStore:
     last = store.last_sequence
     return MemoryCommandStore(closed_epoch=max(store.closed_epoch, last.epoch if last else 0))
 
 
-@settings(SETTINGS, max_examples=250)
+@settings(max_examples=250)
 @given(STORIES)
 def test_every_command_reaches_one_true_result_whatever_fails(story: list[Act]) -> None:
     live(World(MemoryCommandStore(), lose_in_memory), story)
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(max_examples=40)
 @given(STORIES)
 def test_the_same_on_disk(story: list[Act]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -3,7 +3,8 @@
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -118,7 +119,7 @@ class World:
         self.sent: list[Command] = []
         self.results: dict[str, object] = {}
         self._incarnations = itertools.count(1)
-        self._backup: sqlite3.Connection | None = None
+        self._backup: bytes | None = None
         self.was_restored = False
         self.store_was_lost = False
         self.forgotten: set[str] = set()
@@ -268,8 +269,8 @@ class World:
         self.lose_connection_of_server()
 
     def back_up_ledger(self) -> None:
-        self._backup = sqlite3.connect(":memory:")
-        self._copy_of_ledger(lambda ledger: ledger.backup(self._backup))
+        with self._raw_ledger() as raw:
+            self._backup = raw.serialize()
 
     def restore_ledger(self) -> None:
         """The server comes back with the ledger of the last backup, and has forgotten what was sent since.
@@ -278,9 +279,9 @@ class World:
         """
         if self._backup is None or self.store_was_lost:
             return
-        backup = self._backup
         self._server_connection.cut()
-        self._copy_of_ledger(backup.backup)
+        with self._raw_ledger() as raw:
+            raw.deserialize(self._backup)
         self.was_restored = True
         kept = {row.command.id for row in self.ledger.commands(limit=None)}
         self.forgotten |= {command.id for command in self.sent} - kept
@@ -288,10 +289,10 @@ class World:
         self.results = {name: result for name, result in self.results.items() if name in kept}
         self.connect_server()
 
-    def _copy_of_ledger(self, copy: Callable[[sqlite3.Connection], None]) -> None:
-        raw = self.ledger._database._engine.raw_connection()
-        copy(raw.driver_connection)
-        raw.close()
+    @contextmanager
+    def _raw_ledger(self) -> Iterator[sqlite3.Connection]:
+        with closing(self.ledger._database._engine.raw_connection()) as raw:
+            yield raw.driver_connection
 
     # -- what must hold in the end
 
