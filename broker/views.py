@@ -9,13 +9,14 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.agents import AgentRow
 from broker.audit import Verdict
 from broker.blobs import BlobRow
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.plain_text import plain
 from broker.contract.states import Outcome
-from broker.ledger import AgentRow, LedgerRow
+from broker.ledger_rows import LedgerRow
 from broker.operations import Operation, Progress
 from broker.types_catalogue import parameters_of
 
