@@ -9,6 +9,7 @@ import msgspec
 
 from broker.audit_book import Known, Verified
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
+from broker.contract.counts import counted
 from broker.contract.journal import KEPT_BYTES, Accepted, Entry, Opened, Reported, faults, marks
 from broker.contract.messages import JournalMark, Sequence
 from broker.contract.states import ErrorCode
@@ -106,9 +107,11 @@ class _Comparison:
         self._check_marks(entries)
         self._check_nothing_is_missing()
         if self.unsigned:
-            self.notes.append(f"{self.unsigned} commands came past the server; the agent accepts unsigned ones.")
+            past = counted(self.unsigned, "command")
+            self.notes.append(f"{past} came past the server; the agent accepts unsigned ones.")
         if self.given_up:
-            self.notes.append(f"{self.given_up} commands that the ledger gave up as lost were run after all.")
+            lost = counted(self.given_up, "command was", "commands were")
+            self.notes.append(f"{lost} run after all, though given up as lost by the ledger.")
         times = [entry.at for entry in entries]
         return Verdict(
             self.journal.head,

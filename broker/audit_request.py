@@ -10,7 +10,8 @@ from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import Entry, JournalPage
 from broker.contract.messages import JournalMark, Origin, Status
 from broker.errors import BrokerError
-from broker.ledger import Ledger, LedgerRow
+from broker.ledger import Ledger
+from broker.ledger_rows import LedgerRow
 from broker.waiting import judge, wait_for_command
 
 __all__ = ["AuditError", "request_audit"]

@@ -33,7 +33,8 @@ from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
 from broker.errors import BrokerError
 from broker.exit_codes import ExitCode
-from broker.ledger import CommandState, LedgerRow
+from broker.ledger_rows import LedgerRow
+from broker.ledger_tables import CommandState
 from broker.package_cli import app as package_app
 from broker.process import configure_logs, forbid_dumps, take_out
 from broker.server_process import ServerProcess

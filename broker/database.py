@@ -18,7 +18,7 @@ from broker.errors import LedgerError
 from broker.migrations import bring_up_to_date
 from broker.permissions import changed_by_others
 
-__all__ = ["Database", "LedgerError"]
+__all__ = ["Database"]
 
 _BUSY_TIMEOUT_S = 10
 _READS = "acm_reads"

@@ -18,10 +18,9 @@ from starlette.types import Lifespan
 
 from broker.certificates import IdentityError
 from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled, EnrolRequest, Refusal, RenewRequest
-from broker.database import LedgerError
 from broker.enrolment import EnrolmentService
 from broker.enrolments import EnrolmentRevoked, TokenRefused, TokenUsed
-from broker.errors import BrokerError
+from broker.errors import BrokerError, LedgerError
 
 __all__ = ["enrolment_app"]
 

@@ -9,7 +9,7 @@ from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.topics import AGENT_NAME, check_name
 from broker.ledger_tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
-__all__ = ["GroupBook", "check_group_name"]
+__all__ = ["GroupBook", "check_group_name", "configuration_for", "set_groups"]
 
 
 def check_group_name(name: str) -> str:
@@ -18,10 +18,7 @@ def check_group_name(name: str) -> str:
 
 
 class GroupBook:
-    """The groups. Every method that takes no connection is one transaction.
-
-    All raise LedgerError when the database fails.
-    """
+    """The groups. Every method is one transaction; all raise LedgerError when the database fails."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
         self._transaction = transaction
@@ -61,21 +58,21 @@ class GroupBook:
             connection.execute(GROUP_CONFIGURATIONS.delete().where(GROUP_CONFIGURATIONS.c.group == group))
             connection.execute(GROUP_CONFIGURATIONS.insert().values(**values))
 
-    @staticmethod
-    def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
-        """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
-        query = GROUP_CONFIGURATIONS.select().join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == GROUP_CONFIGURATIONS.c.group)
-        query = query.where(GROUP_MEMBERS.c.agent == agent).order_by(GROUP_CONFIGURATIONS.c.group).limit(1)
-        row = connection.execute(query).one_or_none()
-        return None if row is None else (row.group, Artifact(blob_url(row.sha256), row.sha256, row.size))
 
-    @staticmethod
-    def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:
-        """Within a transaction, make the agent a member of these groups and of no others; bad names are left out."""
-        connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
-        for group in set(groups):
-            if AGENT_NAME.fullmatch(group):
-                _join(connection, group, agent)
+def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
+    """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
+    query = GROUP_CONFIGURATIONS.select().join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == GROUP_CONFIGURATIONS.c.group)
+    query = query.where(GROUP_MEMBERS.c.agent == agent).order_by(GROUP_CONFIGURATIONS.c.group).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row.group, Artifact(blob_url(row.sha256), row.sha256, row.size))
+
+
+def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:
+    """Within a transaction, make the agent a member of these groups and of no others; bad names are left out."""
+    connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
+    for group in set(groups):
+        if AGENT_NAME.fullmatch(group):
+            _join(connection, group, agent)
 
 
 def _join(connection: sa.Connection, group: str, agent: str) -> None:

@@ -12,8 +12,9 @@ import structlog
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
 from broker.enrolments import Enrolments
-from broker.ledger import CommandState, Ledger, LedgerRow
-from broker.ledger_tables import SERVER
+from broker.ledger import Ledger
+from broker.ledger_rows import LedgerRow
+from broker.ledger_tables import SERVER, CommandState
 from broker.signing_keys import KeyBook
 
 __all__ = ["KeyReminder"]

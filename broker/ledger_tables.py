@@ -1,6 +1,6 @@
 """The tables of the ledger."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,12 +14,14 @@ __all__ = [
     "COMMANDS",
     "GROUP_CONFIGURATIONS",
     "GROUP_MEMBERS",
+    "IS_OPEN",
     "METADATA",
     "OPERATIONS",
     "SERVER",
     "STRAY_RESULTS",
     "Cancel",
     "CommandState",
+    "moment",
     "new_agent",
 ]
 
@@ -69,6 +71,11 @@ def new_agent(name: str, now: datetime) -> dict[str, Any]:
     return {"name": name, "epoch": int(now.timestamp() * 1000), "next_number": 1, "online": False, "attempts": 0}
 
 
+def moment(seconds: float | None) -> datetime | None:
+    """Return the time that a column holds, in seconds since 1970, if it holds one."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
 COMMANDS = sa.Table(
     "commands",
     METADATA,
@@ -92,6 +99,8 @@ COMMANDS = sa.Table(
     sa.Index("commands_of_agent", "agent", "state"),
     sa.Index("commands_of_operation", "operation_id"),
 )
+
+IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # no result is there yet
 
 # A command sent to many agents at once; `target` says to whom in the user's words, `size` to how many.
 OPERATIONS = sa.Table(

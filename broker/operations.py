@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.contract.states import Outcome
-from broker.database import LedgerError
+from broker.errors import LedgerError
 from broker.ledger_tables import COMMANDS, OPERATIONS, CommandState
 
-__all__ = ["Operation", "OperationBook", "Progress", "UnknownOperation"]
+__all__ = ["Operation", "OperationBook", "Progress", "UnknownOperation", "insert_operation"]
 
 
 class UnknownOperation(LedgerError):
@@ -94,6 +94,18 @@ class OperationBook:
             failed=counts[CommandState.COMPLETED, Outcome.ERROR],
             unwritten=size - counts.total(),
         )
+
+
+def insert_operation(connection: sa.Connection, operation: Operation) -> None:
+    """Within a transaction, write down an operation, without its commands."""
+    values = {
+        "id": operation.id,
+        "type": operation.command_type,
+        "target": operation.target,
+        "size": operation.size,
+        "created_at": operation.created_at.timestamp(),
+    }
+    connection.execute(OPERATIONS.insert().values(**values))
 
 
 def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:

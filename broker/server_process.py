@@ -11,10 +11,10 @@ from broker.config import ConfigurationError, ServerConfig
 from broker.contract.signing import SigningKey
 from broker.contract.topics import Topics
 from broker.enrolments import Enrolments
-from broker.errors import BrokerError
+from broker.errors import BrokerError, LedgerError
 from broker.intake import Intake
 from broker.key_reminder import KeyReminder
-from broker.ledger import Ledger, LedgerError
+from broker.ledger import Ledger
 from broker.mqtt import MqttConnection
 from broker.registry import open_enrolments, open_signing_keys, signing_keys_path
 from broker.server import Server

@@ -1,5 +1,6 @@
 """Completing a command: by its agent's result, or by the server where no result can or shall be waited for."""
 
+from collections.abc import Sequence as Listing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,10 +12,10 @@ from broker.contract.codec import encode
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command, Feedback, Sequence
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
-from broker.ledger_tables import AGENTS, COMMANDS, SERVER, Cancel, CommandState
+from broker.ledger_tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
 from broker.types_catalogue import parameters_of
 
-__all__ = ["command_of", "completion", "forget_secrets", "settle"]
+__all__ = ["command_of", "completion", "forget_secrets", "settle", "settle_all"]
 
 
 def command_of(row: Any) -> Command:
@@ -55,9 +56,23 @@ def settle(connection: sa.Connection, row: Any, code: ErrorCode, message: str, n
         finished_at=now,
         digest=SERVER,
     )
-    open_command = COMMANDS.update().where(COMMANDS.c.id == row.id, COMMANDS.c.state != CommandState.COMPLETED)
+    open_command = COMMANDS.update().where(COMMANDS.c.id == row.id, IS_OPEN)
     if connection.execute(open_command.values(**completion(result, SERVER, now))).rowcount:
         forget_secrets(connection, row.id)
+
+
+def settle_all(
+    connection: sa.Connection,
+    which: Listing[sa.ColumnElement[bool]],
+    code: ErrorCode,
+    message: str,
+    now: datetime,
+) -> int:
+    """Do so for all open commands of which these conditions hold; return how many."""
+    rows = connection.execute(COMMANDS.select().where(IS_OPEN, *which)).all()
+    for row in rows:
+        settle(connection, row, code, message, now)
+    return len(rows)
 
 
 def forget_secrets(connection: sa.Connection, command_id: str) -> None:

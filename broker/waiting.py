@@ -13,7 +13,9 @@ from rich.text import Text
 from broker.contract.plain_text import plain
 from broker.contract.states import Outcome
 from broker.errors import BrokerError
-from broker.ledger import CommandState, Ledger, LedgerRow
+from broker.ledger import Ledger
+from broker.ledger_rows import LedgerRow
+from broker.ledger_tables import CommandState
 from broker.operations import Operation, Progress
 
 __all__ = ["CommandFailed", "WaitTimeout", "judge", "judge_operation", "wait_for_command", "wait_for_operation"]

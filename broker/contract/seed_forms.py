@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from broker.contract.commands import COMMAND_TYPES
+from broker.contract.counts import counted
 from broker.contract.messages import Command, JsonObject, Origin
 
 __all__ = ["ALIASES", "UNKNOWN_ORIGIN", "is_seed_form", "read_seed_form", "unknown_field_notes"]
@@ -123,7 +124,8 @@ def unknown_field_notes(item: JsonObject, known: Iterable[str], prefix: str = ""
     named = unknown[:_MOST_NAMED_UNKNOWN_FIELDS]
     notes = [f"unknown field {(prefix + name)[:80]!r} was ignored" for name in named]
     if len(unknown) > len(named):
-        notes.append(f"{len(unknown) - len(named)} more unknown fields were ignored")
+        more = counted(len(unknown) - len(named), "more unknown field was", "more unknown fields were")
+        notes.append(f"{more} ignored")
     return notes
 
 

@@ -17,7 +17,9 @@ from broker.contract.messages import Command, JsonObject, Origin, Sequence
 from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
 from broker.intake import Intake
-from broker.ledger import CommandState, Ledger, LedgerRow
+from broker.ledger import Ledger
+from broker.ledger_rows import LedgerRow
+from broker.ledger_tables import CommandState
 from broker.server import Server
 from broker.signer import Signer
 from consumer.comms import AgentCommsClient

@@ -97,7 +97,7 @@ def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:
     assert (listed["confirmed"], listed["agents"], listed["not_confirmed"]) == (1, 3, ["web-01", "web-03"])
     assert [key["id"] for key in listed["keys"]] == [entry.id for entry in fleet.keys.entries]
     text = fleet.acm_keys("list")
-    assert "2 keys; 1 of 3 agents go by this list" in text
+    assert "2 keys; this list is confirmed by 1 of 3 agents" in text
     assert "Not confirmed by: web-01, web-03." in text
     assert new["id"] in text
 

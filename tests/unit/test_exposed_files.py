@@ -12,7 +12,7 @@ import pytest
 from broker.ca import AuthorityError, CertificateAuthority, create_authority
 from broker.config import ConfigurationError as ServerConfigurationError
 from broker.config import load_config as load_server_config
-from broker.ledger import LedgerError
+from broker.errors import LedgerError
 from broker.server_process import open_ledger
 from consumer.command_store import DiskCommandStore
 from consumer.config import read_sources

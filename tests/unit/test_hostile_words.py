@@ -22,7 +22,8 @@ from broker.cli_common import say
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.plain_text import plain
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
-from broker.ledger import CommandState, Ledger
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.process import configure_logs
 from consumer import cli as agent_cli
 from consumer.command_store import DiskCommandStore

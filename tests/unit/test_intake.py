@@ -9,7 +9,8 @@ from broker.contract.codec import decode_acks, encode
 from broker.contract.messages import BlobRequest, Origin, Status
 from broker.contract.topics import Topics
 from broker.intake import Intake
-from broker.ledger import CommandState, Ledger
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.mqtt import Delivery
 from broker.server import Server
 from tests.fakes.clock import TurnedClock

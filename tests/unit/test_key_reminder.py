@@ -12,7 +12,8 @@ from broker.contract.messages import Status
 from broker.contract.topics import Topics
 from broker.enrolments import Enrolments
 from broker.key_reminder import KeyReminder
-from broker.ledger import CommandState, Ledger
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.mqtt import Delivery
 from broker.server import Server
 from broker.signing_keys import KeyBook

@@ -16,7 +16,8 @@ from broker.contract.messages import Command, Feedback, Origin, Sequence, Status
 from broker.contract.signing import Scope, SigningKey
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Topics
-from broker.ledger import CommandState, Ledger
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.mqtt import Delivery
 from broker.server import Server
 from broker.signer import Signer

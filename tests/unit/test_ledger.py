@@ -13,7 +13,11 @@ from broker.contract.codec import MAX_FRAME_BYTES, DecodeError
 from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import InvalidName
-from broker.ledger import CommandState, Ledger, LedgerError, UnknownCommand, resend_wait
+from broker.errors import LedgerError
+from broker.ledger import Ledger
+from broker.ledger_rows import UnknownCommand
+from broker.ledger_tables import CommandState
+from broker.outbox import resend_wait
 from tests.fakes.clock import TurnedClock
 
 LONG_AFTER = 400.0

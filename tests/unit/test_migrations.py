@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Origin
-from broker.ledger import Ledger, LedgerError
+from broker.errors import LedgerError
+from broker.ledger import Ledger
 from broker.migrations import SCHEMA_VERSION
 from tests.fakes.clock import TurnedClock
 from tests.makers import command, result

@@ -17,7 +17,9 @@ from broker.contract.codec import DecodeError
 from broker.contract.messages import Feedback, JsonObject, Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
-from broker.ledger import CommandState, Ledger, LedgerError
+from broker.errors import LedgerError
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.operations import Progress, UnknownOperation
 from broker.targets import Target, UnknownAgent, resolve_target
 from tests.fakes.clock import TurnedClock

@@ -18,7 +18,8 @@ from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secrets
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
 from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
 from broker.contract.states import FeedbackKind, Outcome
-from broker.ledger import CommandState, Ledger
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.process import configure_logs
 from broker.server_process import open_ledger
 from consumer.handlers.base import Result

@@ -21,7 +21,9 @@ from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Comman
 from broker.contract.signing import SigningKey, is_envelope
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
-from broker.ledger import CommandState, Ledger, LedgerError
+from broker.errors import LedgerError
+from broker.ledger import Ledger
+from broker.ledger_tables import CommandState
 from broker.mqtt import Delivery
 from broker.server import Server
 from broker.signer import Signer

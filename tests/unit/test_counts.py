@@ -1,0 +1,63 @@
+"""Counts in words, and in what acm shows."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.cli import app
+from broker.contract.counts import counted
+from broker.contract.messages import Origin
+from broker.ledger import Ledger
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "text"),
+    [
+        (0, ("agent",), "0 agents"),
+        (1, ("agent",), "1 agent"),
+        (2, ("agent",), "2 agents"),
+        (1, ("entry", "entries"), "1 entry"),
+        (2, ("entry", "entries"), "2 entries"),
+    ],
+)
+def test_one_is_told_from_several(count: int, words: tuple[str, ...], text: str) -> None:
+    assert counted(count, *words) == text
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Return a ledger with one of each."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
+    ledger.groups.add("edge", ["web-01"])
+    (tmp_path / "file").write_text("x")
+    ledger.blobs.put(tmp_path / "file")
+    ledger.close()
+    return url
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("agents", "1 agent"),
+        ("commands", "1 command"),
+        ("operation list", "1 operation"),
+        ("group list", "1 group"),
+        ("blob list", "1 blob"),
+        ("token list", "0 tokens"),
+    ],
+)
+def test_a_list_says_how_many_it_has(url: str, words: str, text: str) -> None:
+    shown = CliRunner().invoke(app, words.split(), env={"ACM_LEDGER": url, "COLUMNS": "200"})
+    assert text in [line.strip() for line in shown.output.splitlines()]
+
+
+def test_a_single_command_of_an_operation_is_cancelled_in_the_singular(url: str) -> None:
+    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    (operation,) = ledger.operations.newest(1)
+    ledger.close()
+    done = CliRunner().invoke(app, ["operation", "cancel", operation.id], env={"ACM_LEDGER": url})
+    assert done.output == "1 command was asked to be cancelled.\n"
