@@ -38,7 +38,8 @@ class Ledger:
     """The commands, results and agents below one database URL. Several processes may use the same database.
 
     The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
-    Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
+    What a method does is committed when it returns, all or nothing unless it says otherwise. All raise LedgerError when
+    the database fails.
     """
 
     def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
