@@ -167,7 +167,7 @@ class AgentCore:
         dues = (
             self._outbox.next_due(),
             self._executor.next_deadline(),
-            self._board.next_due(self._executor.running),
+            self._board.next_due(),
             *(chore.next_due() for chore in self._chores),
         )
         now = self._clock.monotonic()
