@@ -319,9 +319,9 @@ class DiskCommandStore:
         ids = (name for known in (self._keys, self._tombstones) for name in known)
         return next((name for name in ids if name.startswith(prefix)), None)
 
-    def get_next_commands(self, limit: int) -> list[StoredCommand]:
-        """Return the oldest pending commands in order, at most `limit`."""
-        return [self._stored(key) for key in islice(self._pending, limit)]
+    def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
+        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is asked for."""
+        return map(self._stored, list(islice(self._pending, limit)))
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""

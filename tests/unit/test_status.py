@@ -48,7 +48,7 @@ def test_that_the_journal_has_grown_waits_for_the_next_change(
     board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     store.store_command(command("a"), NOW)
-    stored = store.mark_processing(store.get_next_commands(1)[0], NOW, "i1")
+    stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
     first = board.take_due("a")
     assert first is not None
     store.mark_resumed(stored, "i1")
