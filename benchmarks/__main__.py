@@ -18,7 +18,9 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.enrolled import Sign, enrol, unsigned
 from benchmarks.subjects import AGENT
+from broker.contract.topics import Channel
 from broker.mosquitto import EmbeddedMosquitto
 from broker.mqtt import MqttConnection
 
@@ -28,7 +30,7 @@ COUNTED = 1000
 PACED, PER_SECOND = 200, 20
 PATIENCE_S = 120.0
 OUTPUT = Path("build/bench.json")
-THROUGHPUT_SUBJECTS = ("ours", "naive", "naive_durable", "pass_through")
+THROUGHPUT_SUBJECTS = ("ours", "ours_signed", "naive", "naive_durable", "pass_through")
 LATENCY_SUBJECTS = ("ours", "echo")
 
 
@@ -48,15 +50,15 @@ def command(number: int) -> bytes:
 class Driver:
     """Publishes commands, takes results and acks them, as a server would."""
 
-    def __init__(self, url: str) -> None:
-        topics = [f"acm/{AGENT}/feedback", f"acm/{AGENT}/status", "bench/marker"]
+    def __init__(self, url: str, sign: Sign = unsigned) -> None:
+        topics = [f"acm/{AGENT}/feedback", "bench/marker"]
         self.connection = MqttConnection(url, "bench", clean_start=True, session_expiry_s=0, subscriptions=topics)
         self.arrived: dict[str, float] = {}
         self.empty = False
-        self._left = 0
+        self._sign = sign
 
     def publish(self, number: int) -> None:
-        assert self.connection.publish(f"acm/{AGENT}/command", command(number))
+        assert self.connection.publish(f"acm/{AGENT}/command", self._sign(Channel.COMMAND, command(number)))
 
     def fill(self, count: int) -> None:
         """Leave the commands with the broker, and wait until it has them all."""
@@ -66,7 +68,6 @@ class Driver:
         end = monotonic() + PATIENCE_S
         while not any(d.topic == "bench/marker" for d in self._drain()):
             assert monotonic() < end, "the broker did not take the commands"
-        self._left = count
 
     def listen(self, until_empty: bool = True, count: int = 0) -> None:
         end = monotonic() + PATIENCE_S
@@ -82,13 +83,9 @@ class Driver:
                 if item.get("kind") == "result":
                     self.arrived.setdefault(item["command_id"], monotonic())
                     acks.append({"command_id": item["command_id"], "digest": item["digest"]})
-                self.empty |= item.get("kind") == "empty" or self._is_empty(item)
+                self.empty |= item.get("kind") == "empty"
         if acks:
-            self.connection.publish(f"acm/{AGENT}/ack", json.dumps(acks).encode())
-
-    def _is_empty(self, item: dict[str, Any]) -> bool:
-        done = item.get("queue_depth") == 0 and item.get("results_waiting") == 0
-        return bool(done and item["online"] and self._left and item["last_sequence"] == self._left)
+            self.connection.publish(f"acm/{AGENT}/ack", self._sign(Channel.ACK, json.dumps(acks).encode()))
 
     def _drain(self, timeout_s: float = 0.2) -> list[Any]:
         deliveries = self.connection.drain(timeout_s)
@@ -97,20 +94,21 @@ class Driver:
 
 
 @contextmanager
-def running(name: str, url: str, count: int, prefix: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    with tempfile.TemporaryDirectory(prefix="acm-bench-") as state:
-        argv = [*prefix, sys.executable, "-m", "benchmarks.subjects", name, url, f"{state}/state", str(count)]
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin
-        assert process.stdout
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.stdin.close()
-            process.kill()
-            process.wait()
-            process.stdout.close()
+def running(
+    name: str, url: str, state: Path, count: int, prefix: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    argv = [*prefix, sys.executable, "-m", "benchmarks.subjects", name, url, str(state), str(count)]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.stdin.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def go(process: subprocess.Popen[str]) -> None:
@@ -121,14 +119,16 @@ def go(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def driven(name: str, count: int, prefix: tuple[str, ...] = ()) -> Iterator[tuple[Driver, subprocess.Popen[str]]]:
-    with EmbeddedMosquitto() as broker:
+    with EmbeddedMosquitto() as broker, tempfile.TemporaryDirectory(prefix="acm-bench-") as directory:
+        state = Path(directory) / "state"
         channels = [f"acm/{AGENT}/{channel}" for channel in ("command", "control", "ack")]
         with MqttConnection(broker.url, AGENT, subscriptions=channels) as session:
             assert session.wait_connected(10)
-        driver = Driver(broker.url)
+        sign = enrol(AGENT, state, broker.url) if name == "ours_signed" else unsigned
+        driver = Driver(broker.url, sign)
         with driver.connection:
             assert driver.connection.wait_connected(10)
-            with running(name, broker.url, count, prefix) as process:
+            with running(name, broker.url, state, count, prefix) as process:
                 yield driver, process
 
 
@@ -201,16 +201,22 @@ def main() -> None:
         ("saturated, against pass-through", ratio(speed, "ours", "pass_through"), ">=", 0.25),
         (f"p50 at {PER_SECOND}/s, against a bare echo", ratio(waits, "ours", "echo"), "<=", 2.0),
     ]
+    signed = ratio(speed, "ours_signed", "ours")
     count = fsyncs()
-    _print(console, measured, goals, count)
+    _print(console, measured, goals, signed, count)
     OUTPUT.parent.mkdir(exist_ok=True)
     ratios = {name: {"ratio": value, "goal": f"{sign} {goal:g}"} for name, value, sign, goal in goals}
-    document = {"measured": measured, "ratios": ratios, "fsyncs_per_1000_commands": count}
+    document = {
+        "measured": measured,
+        "ratios": ratios,
+        "signed_to_unsigned": signed,
+        "fsyncs_per_1000_commands": count,
+    }
     OUTPUT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     console.print(f"JSON: {OUTPUT}")
 
 
-def _print(console: Console, measured: dict[str, Any], goals: list[Any], count: int | None) -> None:
+def _print(console: Console, measured: dict[str, Any], goals: list[Any], signed: float, count: int | None) -> None:
     table = Table("subject", "median", "least", "most", title=f"{ROUNDS} rounds, interleaved")
     for what, unit in (("throughput", "commands/s"), ("latency_ms", "ms p50")):
         for name, values in measured[what].items():
@@ -221,6 +227,7 @@ def _print(console: Console, measured: dict[str, Any], goals: list[Any], count: 
     for name, value, sign, goal in goals:
         met = value >= goal if sign == ">=" else value <= goal
         ratios.add_row(name, f"{value:.2f}", f"{sign} {goal:g}", "yes" if met else "NO")
+    ratios.add_row("saturated, signed against unsigned", f"{signed:.2f}", "none", "")
     console.print(ratios)
     console.print(f"fsyncs per 1,000 commands: {'install strace to count them' if count is None else count}")
 

@@ -19,7 +19,10 @@ from paho.mqtt.properties import Properties
 
 from consumer.agent import Agent
 from consumer.config import AgentConfig
+from consumer.enrolment.enrolments import Enrolment
+from consumer.enrolment.trust import KeptTrust
 from consumer.handlers.base import Handler, Interruption, Result
+from consumer.ports import Chore
 
 AGENT = "web-01"
 SUBJECTS: dict[str, Callable[[str, Path, int], None]] = {}
@@ -41,14 +44,44 @@ class NoOp:
     """No parameters."""
 
 
+class Measured(Agent):
+    """The agent, which also says at once when it has deleted all commands: its status says so up to 0.2 s later."""
+
+    count = 0
+
+    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[Chore]:
+        return [*super()._chores(enrolment, trust), self]
+
+    def next_due(self) -> float | None:
+        last = self._store.last_sequence
+        left = self._store.pending_count() + self._store.done_count()
+        return 0.0 if not left and last and last.number == self.count else None
+
+    def step(self) -> None:
+        if self.next_due() is not None:
+            self.count = 0
+            self._connection.publish(_FEEDBACK, b'{"kind": "empty"}')
+
+
+def _run_agent(url: str, state: Path, count: int, *, accept_unsigned: bool) -> None:
+    no_op = Handler("no-op", Interruption.RERUN, NoOp, lambda *_: Result("Done."))
+    config = AgentConfig(agent=AGENT, broker=url, state=str(state), accept_unsigned=accept_unsigned, log_level="error")
+    agent = Measured(config, handlers=[no_op])
+    agent.count = count
+    wait_for_go()
+    agent.run()
+
+
 @subject
 def ours(url: str, state: Path, count: int) -> None:
     """This project's agent, with a handler that does nothing."""
-    no_op = Handler("no-op", Interruption.RERUN, NoOp, lambda *_: Result("Done."))
-    config = AgentConfig(agent=AGENT, broker=url, state=str(state), accept_unsigned=True, log_level="error")
-    agent = Agent(config, handlers=[no_op])
-    wait_for_go()
-    agent.run()
+    _run_agent(url, state, count, accept_unsigned=True)
+
+
+@subject
+def ours_signed(url: str, state: Path, count: int) -> None:
+    """The same agent, enrolled: it takes nothing but what is signed for it."""
+    _run_agent(url, state, count, accept_unsigned=False)
 
 
 @subject

@@ -122,25 +122,26 @@ class CommandManager:
 
     def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
         batch: list[StoredCommand] = []
+        now = self._clock.now()
         for stored in self._store.get_next_commands(_GROUP):
-            unfit = self._unfit(stored)
+            unfit = self._unfit(stored, now)
             if unfit is not None:
                 results.append(self._complete(stored, unfit))
                 continue
             shares = self._executor.may_share_commit(stored)
             if batch and not shares:
                 break
-            batch.append(self._store.mark_processing(stored, self._clock.now(), self._reports.incarnation))
+            batch.append(self._store.mark_processing(stored, now, self._reports.incarnation))
             if not shares:
                 break
         return batch
 
-    def _unfit(self, stored: StoredCommand) -> Result | None:
+    def _unfit(self, stored: StoredCommand, now: datetime) -> Result | None:
         command = stored.command
         if self._relocation.refusal is not None:
             return Result(self._relocation.refusal, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
-        unfit = not_begun(command, self._clock.now(), was_cancelled=cancelled)
+        unfit = not_begun(command, now, was_cancelled=cancelled)
         if unfit is not None:
             return unfit
         # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.

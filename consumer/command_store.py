@@ -12,6 +12,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -67,6 +68,7 @@ _SETTINGS = {
 }
 _NOT_OURS = "A row of the command store is not of its making; it was refused."
 _OLDER_STORE = "The store is older than its journal: what was before is not in it."
+_PART_OF_ANOTHER = contextlib.nullcontext()
 _FULL = "The disk is full: no command is accepted until there is room again."
 
 
@@ -117,7 +119,7 @@ class DiskCommandStore:
         self._is_open = True
         self._ballast = ballast
         self._epochs = epochs
-        self._depth = 0
+        self._is_in_transaction = False
         self._load()
         self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
@@ -215,15 +217,15 @@ class DiskCommandStore:
         self._deleted[key] = deleted
         self._tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Commit everything inside together; when it raises, disk and memory are as before."""
-        if self._depth:
-            yield
-            return
+        return _PART_OF_ANOTHER if self._is_in_transaction else self._transaction()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._check_open()
         self._full = not self._ballast.trim()
-        self._depth += 1
+        self._is_in_transaction = True
         try:
             with self._cache.transact(retry=True):
                 yield
@@ -235,7 +237,7 @@ class DiskCommandStore:
             self._load()
             raise
         finally:
-            self._depth -= 1
+            self._is_in_transaction = False
 
     def _write_head(self) -> None:
         if self._journal.flush() or self._head_changed:
@@ -319,9 +321,9 @@ class DiskCommandStore:
         ids = (name for known in (self._keys, self._tombstones) for name in known)
         return next((name for name in ids if name.startswith(prefix)), None)
 
-    def get_next_commands(self, limit: int) -> list[StoredCommand]:
-        """Return the oldest pending commands in order, at most `limit`."""
-        return [self._stored(key) for key in islice(self._pending, limit)]
+    def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
+        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is asked for."""
+        return map(self._stored, list(islice(self._pending, limit)))
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""

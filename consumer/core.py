@@ -167,7 +167,7 @@ class AgentCore:
         dues = (
             self._outbox.next_due(),
             self._executor.next_deadline(),
-            self._board.next_due(self._executor.running),
+            self._board.next_due(),
             *(chore.next_due() for chore in self._chores),
         )
         now = self._clock.monotonic()
@@ -236,6 +236,8 @@ class AgentCore:
         self._board.enrolment_id = self._trust.enrolment_id
 
     def _mend_clock(self, acks: Listing[tuple[Ack, datetime | None]]) -> None:
+        if self._server_clock.behind_s is None:
+            return  # as nearly always: then no answer can mend anything, and each would cost two reads of the store
         for ack, signed_at in acks:
             stored = self._store.find(ack.command_id)
             result = stored.result if stored else None

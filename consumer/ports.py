@@ -1,7 +1,7 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -124,8 +124,8 @@ class CommandStore(Protocol):
     def find_id(self, prefix: str) -> str | None:
         """Return the id, live or deleted, that starts with `prefix`."""
 
-    def get_next_commands(self, limit: int) -> list[StoredCommand]:
-        """Return the oldest pending commands in order, at most `limit`."""
+    def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
+        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is asked for."""
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""

@@ -48,6 +48,7 @@ class StatusBoard:
         self._boot_id = boot_id()
         self._published: Status | None = None
         self._published_at = 0.0
+        self._looked = False  # at what has changed, since it was published last
 
     def current(self, running: str | None, *, online: bool = True) -> Status:
         """Return the status of now; `running` is the id of the command that runs."""
@@ -89,21 +90,25 @@ class StatusBoard:
 
         That the journal has grown is no change by itself: each command makes it grow, and the next status tells.
         """
-        status, now = self.current(running), self._clock.monotonic()
-        if now < self._due_at(status):
+        now = self._clock.monotonic()
+        if self._published is not None and now < self._published_at + _SHORTEST_PAUSE_S:
             return None
-        self._published, self._published_at = status, now
+        status = self.current(running)
+        self._looked = True
+        if not self._is_news(status) and now < self._published_at + _LONGEST_PAUSE_S:
+            return None
+        self._published, self._published_at, self._looked = status, now, False
         return replace(status, updated_at=self._clock.now())
 
-    def next_due(self, running: str | None) -> float:
-        """Return when (monotonic seconds) the status must be published."""
-        return self._due_at(self.current(running))
-
-    def _due_at(self, status: Status) -> float:
+    def next_due(self) -> float:
+        """Return when (monotonic seconds) the status must be looked at or published, if nothing happens before."""
         if self._published is None:
             return 0.0
-        changed = replace(status, audit_head=self._published.audit_head) != self._published
-        return self._published_at + (_SHORTEST_PAUSE_S if changed else _LONGEST_PAUSE_S)
+        return self._published_at + (_LONGEST_PAUSE_S if self._looked else _SHORTEST_PAUSE_S)
+
+    def _is_news(self, status: Status) -> bool:
+        before = self._published
+        return before is None or replace(status, audit_head=before.audit_head) != before
 
 
 def boot_id() -> str:

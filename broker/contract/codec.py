@@ -160,7 +160,9 @@ def decode_commands(
     `received_at` and `new_id` stand in for what a seed form lacks. `max_bytes` None is for what a store has
     encoded itself: a command from a seed form is written with its original, so it can outgrow its frame.
     """
-    limits = replace(LIMITS[Channel.COMMAND], frame_bytes=sys.maxsize if max_bytes is None else max_bytes)
+    limits = LIMITS[Channel.COMMAND]
+    if max_bytes != limits.frame_bytes:
+        limits = replace(limits, frame_bytes=sys.maxsize if max_bytes is None else max_bytes)
     return [_command(item, where, received_at, new_id) for where, item in _items(frame, limits)]
 
 

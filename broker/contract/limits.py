@@ -133,21 +133,21 @@ LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
 
 def fitted(message: _M) -> _M:
     """Return the message with its texts and lists of texts cut to what the codec takes; the same one if they fit."""
-    texts = {name: _cut(getattr(message, name), most) for name, most in TEXTS.get(type(message), {}).items()}
-    lists = {name: _cut_list(getattr(message, name), most) for name, most in LISTS.get(type(message), {}).items()}
-    changes: dict[str, Any] = {
-        name: value for name, value in (texts | lists).items() if value is not getattr(message, name)
-    }
+    changes: dict[str, Any] = {}
+    for name, longest in TEXTS.get(type(message), {}).items():
+        text = getattr(message, name)
+        if text is not None and len(text) > longest:
+            changes[name] = _cut(text, longest)
+    for name, most in LISTS.get(type(message), {}).items():
+        texts = getattr(message, name)
+        if isinstance(texts, tuple) and not _fits(texts, most):
+            changes[name] = tuple(_cut(text, most.characters) for text in texts[: most.items])
     return replace(message, **changes) if changes else message
 
 
-def _cut(text: str | None, most: int) -> str | None:
-    return text if text is None or len(text) <= most else text[: most - len(_CUT)] + _CUT
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - len(_CUT)] + _CUT
 
 
-def _cut_list(texts: Any, most: ListLimits) -> Any:
-    if not isinstance(texts, tuple) or (
-        len(texts) <= most.items and max(map(len, texts), default=0) <= most.characters
-    ):
-        return texts
-    return tuple(_cut(text, most.characters) for text in texts[: most.items])
+def _fits(texts: tuple[str, ...], most: ListLimits) -> bool:
+    return len(texts) <= most.items and max(map(len, texts), default=0) <= most.characters

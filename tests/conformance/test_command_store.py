@@ -192,10 +192,10 @@ def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
     store = reopen()
     for name in "abc":
         store.store_command(command(name), NOW)
-    for stored in reversed(store.get_next_commands(3)):
+    for stored in reversed(list(store.get_next_commands(3))):
         store.mark_completed(stored, result(stored.command.id))
     assert [stored.command.id for stored in reopen().with_results()] == ["a", "b", "c"]
-    assert reopen().get_next_commands(1) == []
+    assert list(reopen().get_next_commands(1)) == []
 
 
 def test_a_new_command_never_inherits_the_state_of_a_deleted_one(reopen: Reopen) -> None:

@@ -81,6 +81,16 @@ def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, sta
     assert [stored.state for stored in read_queue(state)] == [State.DONE, State.PROCESSING, State.PENDING]
 
 
+def test_what_waits_is_read_when_its_turn_comes(store: DiskCommandStore, state: Path) -> None:
+    for name in "ab":
+        store.store_command(command(name), NOW)
+    edit(state, "UPDATE Cache SET value = x'5b' WHERE key LIKE 'c/%2'")
+    waiting = store.get_next_commands(2)
+    assert next(waiting).command.id == "a"
+    with pytest.raises(StoreError, match="cannot be read"):
+        next(waiting)
+
+
 def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         read_queue(tmp_path / "nowhere")

@@ -123,8 +123,8 @@ class MemoryCommandStore:
         ids = [*self._contents.live, *self._contents.tombstones]
         return next((name for name in ids if name.startswith(prefix)), None)
 
-    def get_next_commands(self, limit: int) -> list[StoredCommand]:
-        return self._in(State.PENDING)[:limit]
+    def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
+        return iter(self._in(State.PENDING)[:limit])
 
     def in_processing(self) -> list[StoredCommand]:
         return self._in(State.PROCESSING)

@@ -97,7 +97,7 @@ def test_a_number_of_the_past_never_runs(store: MemoryCommandStore) -> None:
 
 def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
-    stored = store.mark_processing(store.get_next_commands(1)[0], NOW, "i1")
+    stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
     (running,) = receive(store, message("a", 1))
     assert (running.kind, running.status) == (FeedbackKind.ACCEPTED, State.PROCESSING)
     store.mark_completed(stored, result("a"))

@@ -48,7 +48,7 @@ def test_that_the_journal_has_grown_waits_for_the_next_change(
     board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     store.store_command(command("a"), NOW)
-    stored = store.mark_processing(store.get_next_commands(1)[0], NOW, "i1")
+    stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
     first = board.take_due("a")
     assert first is not None
     store.mark_resumed(stored, "i1")
@@ -62,10 +62,24 @@ def test_that_the_journal_has_grown_waits_for_the_next_change(
 
 def test_without_a_change_it_is_published_every_five_minutes(board: StatusBoard, clock: TurnedClock) -> None:
     board.take_due(None)
-    assert board.next_due(None) == clock.monotonic() + 300.0
+    published_at = clock.monotonic()
     clock.turn(299.0)
     assert board.take_due(None) is None
+    assert board.next_due() == published_at + 300.0
     clock.turn(1.0)
+    assert board.take_due(None) is not None
+
+
+def test_a_change_that_came_too_soon_is_looked_for_again(
+    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    assert board.next_due() == 0.0
+    board.take_due(None)
+    assert board.next_due() == clock.monotonic() + 0.2
+    clock.turn(0.2)
+    assert board.take_due(None) is None
+    assert board.next_due() == clock.monotonic() + 299.8
+    store.store_command(command("a"), NOW)
     assert board.take_due(None) is not None
 
 

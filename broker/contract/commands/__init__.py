@@ -1,7 +1,8 @@
 """The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -80,11 +81,11 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
     `seed_form` says that the command came in a form of the seed, whose wrapper keys are then ignored.
     Raises InvalidParameters for a type outside the table, or a parameter unknown, missing or of a wrong type.
     """
-    known = [field.name for field in fields(shape)]
+    known, required = _members(shape)
     ignored = _SEED_WRAPPER if seed_form else frozenset()
     given = {name: value for name, value in parameters.items() if name in known or name not in ignored}
     _refuse_unknown(command_type, [name for name in given if name not in known], known)
-    _refuse_missing(command_type, [name for name in _required(shape) if name not in given], known)
+    _refuse_missing(command_type, [name for name in required if name not in given], known)
     try:
         return msgspec.convert(given, shape, strict=True)
     except msgspec.ValidationError as error:
@@ -112,20 +113,24 @@ def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:
     return tells_of_secret(name) or (known is not None and name in secret_names(known))
 
 
-def _refuse_unknown(command_type: str, unknown: list[str], known: list[str]) -> None:
+def _refuse_unknown(command_type: str, unknown: list[str], known: tuple[str, ...]) -> None:
     if unknown:
         takes = _listing(known) if known else "no parameters"
         raise InvalidParameters(f"{command_type} has no parameter {unknown[0][:80]!r}; it takes {takes}.")
 
 
-def _refuse_missing(command_type: str, missing: list[str], known: list[str]) -> None:
+def _refuse_missing(command_type: str, missing: list[str], known: tuple[str, ...]) -> None:
     if missing:
         raise InvalidParameters(f"{command_type} needs the parameter {missing[0]!r}; it takes {_listing(known)}.")
 
 
-def _required(shape: type) -> list[str]:
-    return [field.name for field in fields(shape) if field.default is MISSING and field.default_factory is MISSING]
+@cache
+def _members(shape: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a dataclass's members, and of those that have no default."""
+    members = fields(shape)
+    required = (field for field in members if field.default is MISSING and field.default_factory is MISSING)
+    return tuple(field.name for field in members), tuple(field.name for field in required)
 
 
-def _listing(names: list[str]) -> str:
+def _listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

@@ -1,0 +1,61 @@
+"""An agent that is enrolled, and the frames that `acm server` would sign for it, without a server and a ledger."""
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.contract.signing import SigningKey
+from broker.contract.topics import Channel
+from broker.signer import Signer
+from broker.standing import Standing
+from consumer.enrolment.enrolments import Enrolments, Grant, Granted
+from consumer.enrolment.keys import new_key
+
+__all__ = ["Sign", "enrol", "unsigned"]
+
+Sign = Callable[[Channel, bytes], bytes]
+
+
+def unsigned(channel: Channel, frame: bytes) -> bytes:
+    """Return the frame as it is."""
+    return frame
+
+
+def enrol(agent: str, state: Path, broker: str) -> Sign:
+    """Enrol the agent of a state directory; return what signs for it. Over plain MQTT it shows no certificate."""
+    key, enrolment_id = SigningKey(Ed25519PrivateKey.generate()), str(uuid.uuid4())
+    now = datetime.now(UTC)
+    grant = Grant(
+        agent=agent,
+        enrolment_id=enrolment_id,
+        server="https://127.0.0.1:1",
+        broker=broker,
+        topic_prefix="acm",
+        signing_keys=(key.public.pem,),
+        granted_at=now,
+        not_after=now + timedelta(days=30),
+        token="unused",
+    )
+    state.mkdir(mode=0o700)
+    enrolments = Enrolments(state)
+    enrolments.add(Granted(grant, enrolment_id, "unused", "unused"), new_key())
+    enrolments.make_current(enrolment_id)
+    standing = Standing((enrolment_id,), others_are_enrolled=True)
+    signer = Signer(
+        "acm-server",
+        lambda: [key],
+        lambda agents: dict.fromkeys(agents, standing),
+        now=lambda: datetime.now(UTC),
+        monotonic=monotonic,
+    )
+
+    def sign(channel: Channel, frame: bytes) -> bytes:
+        signed = signer.sign(agent, channel, frame)
+        assert signed is not None
+        return signed
+
+    return sign
