@@ -78,6 +78,7 @@ def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None
     ("words", "code", "said"),
     [
         (["send", "web-01", "restart-agent"], 6, "No agent 'web-01' was ever seen"),
+        (["audit", "verify", "web-01"], 6, "ever seen; `acm agents` lists them.\n"),
         (["send", "Web 01", "restart-agent"], 2, "is not an agent name"),
         (["send", "web-01", "restart-agent", "section"], 2, "is not KEY=VALUE"),
         (["send", "web-01", "restart-agent", "--timeout", "soon"], 2, "is not a duration"),
