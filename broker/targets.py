@@ -16,7 +16,7 @@ _WILDCARDS = frozenset("*?[")
 
 
 class UnknownAgent(BrokerError):
-    """No agent of this name was ever seen, or nobody is meant."""
+    """The ledger knows no agent of this name, or nobody is meant."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check_known(ledger: Ledger, agents: list[str], *, way_out: str = ", --allow-
     known = set(ledger.agent_names())
     for agent in agents:
         if check_agent_name(agent) not in known:
-            raise UnknownAgent(f"No agent {agent!r} was ever seen; `acm agents` lists them{way_out}.")
+            raise UnknownAgent(f"The ledger knows no agent {agent!r}; `acm agents` lists them{way_out}.")
 
 
 def _named(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator[str]:
