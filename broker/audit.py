@@ -11,7 +11,6 @@ from broker.audit_book import Known, Verified
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, Accepted, Entry, Opened, Reported, faults, marks
 from broker.contract.messages import JournalMark, Sequence
-from broker.contract.plain_text import counted
 from broker.contract.states import ErrorCode
 from broker.ledger_tables import CommandState
 
@@ -107,11 +106,9 @@ class _Comparison:
         self._check_marks(entries)
         self._check_nothing_is_missing()
         if self.unsigned:
-            self.notes.append(
-                f"{counted(self.unsigned, 'command')} came past the server; the agent accepts unsigned ones."
-            )
+            self.notes.append(f"{self.unsigned} commands came past the server; the agent accepts unsigned ones.")
         if self.given_up:
-            self.notes.append(f"The agent has run {counted(self.given_up, 'command')} that the ledger gave up as lost.")
+            self.notes.append(f"{self.given_up} commands that the ledger gave up as lost were run after all.")
         times = [entry.at for entry in entries]
         return Verdict(
             self.journal.head,

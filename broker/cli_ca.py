@@ -14,7 +14,6 @@ from broker.certificates import RevocationReason
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, print_json
 from broker.config import load_config
 from broker.contract.messages import JsonObject
-from broker.contract.plain_text import counted
 from broker.enrolments import Enrolment
 from broker.errors import BrokerError
 from broker.registry import open_authority, open_enrolments, open_revocation_file, signing_keys_path
@@ -189,7 +188,7 @@ def _json(row: Enrolment) -> JsonObject:
 
 def _table(rows: list[Enrolment]) -> Table:
     whole_id = Column("id", min_width=36)  # it is there to be copied
-    table = Table(whole_id, "agent", "until (UTC)", "revoked", title=counted(len(rows), "enrolment"))
+    table = Table(whole_id, "agent", "until (UTC)", "revoked", title=f"{len(rows)} enrolments")
     for row in rows:
         words = (row.id, row.agent, f"{row.not_after:%Y-%m-%d %H:%M}", row.reason or "")
         table.add_row(*(literal(word) for word in words))

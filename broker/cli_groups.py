@@ -18,7 +18,6 @@ from broker.cli_common import (
     print_json,
     say,
 )
-from broker.contract.plain_text import counted
 from broker.groups import check_group_name
 from broker.targets import check_known, resolve_target
 from broker.views import literal
@@ -63,7 +62,7 @@ def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_jso
     if as_json:
         print_json(groups)
         return
-    table = Table("group", "agents", title=counted(len(groups), "group"))
+    table = Table("group", "agents", title=f"{len(groups)} groups")
     for group, agents in groups.items():
         table.add_row(literal(group), literal(", ".join(agents)))
     Console().print(table)

@@ -14,7 +14,6 @@ from rich.table import Column, Table
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, origin_of_user, print_json
 from broker.config import load_config
 from broker.contract.messages import JsonObject
-from broker.contract.plain_text import counted
 from broker.enrolments import Enrolments
 from broker.errors import BrokerError
 from broker.key_rollout import Rollout, announce, rollout_of
@@ -160,9 +159,9 @@ def revoke(
 
 def _refusal(key_id: str, left: list[str]) -> str:
     return (
-        f"Without {key_id}, {counted(len(left), 'agent')} would refuse all commands until the certificate is renewed, "
-        f"for no other key is confirmed: {_names(left)}. Wait for that (`acm keys list`), or say "
-        "--leave-agents-behind, as where the key was stolen."
+        f"{len(left)} agents have not confirmed any other key than {key_id} and would refuse all commands until they "
+        f"renew their certificate: {_names(left)}. Wait for them (`acm keys list`), or say --leave-agents-behind, as "
+        "where the key was stolen."
     )
 
 
@@ -174,7 +173,7 @@ def _names(agents: list[str]) -> str:
 def _told(operation: Operation | None) -> str:
     if operation is None:
         return "There is no agent to be told."
-    return f"One operation tells {counted(operation.size, 'agent')}: acm operation show {operation.id}"
+    return f"{operation.size} agents are told by one operation: acm operation show {operation.id}"
 
 
 def _told_json(book: KeyBook, operation: Operation | None) -> JsonObject:
@@ -207,7 +206,7 @@ def _key_json(entry: KeyEntry) -> JsonObject:
 
 
 def _table(entries: tuple[KeyEntry, ...], confirmed: int, agents: int) -> Table:
-    title = f"{counted(len(entries), 'key')}; this list is known to {confirmed} of {counted(agents, 'agent')}"
+    title = f"{len(entries)} keys; {confirmed} of {agents} agents go by this list"
     table = Table(Column("id", min_width=16), "state", "created (UTC)", "revoked (UTC)", title=title)
     for entry in entries:
         revoked = f"{entry.revoked_at:%Y-%m-%d %H:%M}" if entry.revoked_at else ""

@@ -15,7 +15,6 @@ from broker.cli_common import (
     open_ledger_of,
     print_json,
 )
-from broker.contract.plain_text import counted
 from broker.views import operation_facts, operation_json, operation_view, operations_table
 from broker.waiting import judge_operation, wait_for_operation
 
@@ -77,4 +76,4 @@ def cancel(
     """Ask for each of its commands that is not completed to be cancelled; their results say what came of that."""
     with open_ledger_of(config, ledger) as opened:
         count = opened.abandon_operation(operation_id) if abandon else opened.cancel_operation(operation_id)
-    typer.echo(f"{'Given up' if abandon else 'Asked to be cancelled'}: {counted(count, 'command')}.")
+    typer.echo(f"{count} commands were given up." if abandon else f"{count} commands are asked to be cancelled.")

@@ -13,7 +13,6 @@ from broker.arguments import InvalidArgument, parse_duration
 from broker.cli_common import ConfigOption, JsonOption, LedgerOption, print_json
 from broker.config import load_config
 from broker.contract.messages import JsonObject
-from broker.contract.plain_text import counted
 from broker.contract.tokens import EnrolmentToken
 from broker.enrolments import TokenRow
 from broker.registry import open_authority, open_enrolments
@@ -90,7 +89,7 @@ def _json(row: TokenRow) -> JsonObject:
 
 def _table(rows: list[TokenRow]) -> Table:
     whole_id = Column("id", min_width=36)  # it is there to be copied
-    table = Table(whole_id, "agent", "state", "expires (UTC)", title=counted(len(rows), "token"))
+    table = Table(whole_id, "agent", "state", "expires (UTC)", title=f"{len(rows)} tokens")
     for row in rows:
         words = (row.id, row.agent, row.state, f"{row.expires_at:%Y-%m-%d %H:%M}")
         table.add_row(*(literal(word) for word in words))

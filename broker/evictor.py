@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.ca import CertificateAuthority
 from broker.certificates import CANARY, RevocationReason, RevokedCertificate
-from broker.contract.plain_text import counted
 from broker.enrolments import Enrolment, Enrolments
 from broker.errors import BrokerError
 from broker.mqtt import BrokerAddress
@@ -123,7 +122,7 @@ class Evictor:
             except (TakeoverError, TakeoverRefused) as error:
                 failed.append(error)
         if failed:
-            raise TakeoverError(f"{counted(len(failed), 'session')} could not be ended. The first: {failed[0]}")
+            raise TakeoverError(f"{len(failed)} sessions could not be ended. The first: {failed[0]}")
 
     def _end_session(self, agent: str, enrolments: Listing[str]) -> None:
         key = Ed25519PrivateKey.generate()

@@ -13,7 +13,7 @@ from broker.audit import Verdict
 from broker.blobs import BlobRow
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
-from broker.contract.plain_text import counted, plain
+from broker.contract.plain_text import plain
 from broker.contract.states import Outcome
 from broker.ledger import AgentRow, LedgerRow
 from broker.operations import Operation, Progress
@@ -71,7 +71,7 @@ def agent_json(row: AgentRow) -> JsonObject:
 def commands_table(rows: list[LedgerRow]) -> Table:
     """Return the commands as a table."""
     whole_id = Column("id", min_width=36)  # it is there to be copied
-    table = Table(whole_id, "agent", "type", "created (UTC)", "state", "outcome", title=counted(len(rows), "command"))
+    table = Table(whole_id, "agent", "type", "created (UTC)", "state", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         created = f"{row.command.created_at:%Y-%m-%d %H:%M:%S}"
         words = (row.command.id, row.agent, row.command.type, created, row.state)
@@ -81,8 +81,7 @@ def commands_table(rows: list[LedgerRow]) -> Table:
 
 def agents_table(rows: list[AgentRow]) -> Table:
     """Return the agents as a table."""
-    title = counted(len(rows), "agent")
-    table = Table("agent", "online", "version", "queue", "running", "open", "last error", title=title)
+    table = Table("agent", "online", "version", "queue", "running", "open", "last error", title=f"{len(rows)} agents")
     for row in rows:
         status = row.status
         online = Text("yes", _GOOD) if status and status.online else Text("no", _BAD)
@@ -100,7 +99,7 @@ def blob_json(row: BlobRow) -> JsonObject:
 def blobs_table(rows: list[BlobRow]) -> Table:
     """Return the blobs as a table."""
     whole_name = Column("sha256", min_width=64)  # it is there to be copied
-    table = Table(whole_name, Column("bytes", justify="right"), "added (UTC)", "file", title=counted(len(rows), "blob"))
+    table = Table(whole_name, Column("bytes", justify="right"), "added (UTC)", "file", title=f"{len(rows)} blobs")
     for row in rows:
         added = f"{row.added_at:%Y-%m-%d %H:%M}"
         table.add_row(literal(row.artifact.sha256), str(row.artifact.size), added, literal(row.file_name))
@@ -110,10 +109,10 @@ def blobs_table(rows: list[BlobRow]) -> Table:
 def audit_view(agent: str, verdict: Verdict) -> RenderableType:
     """Return what came of comparing an agent's journal with the ledger; at most 20 differences are shown."""
     differences = verdict.differences
-    count = counted(len(differences), "difference") if differences else "it agrees with the ledger"
+    count = f"{len(differences)} differences" if differences else "it agrees with the ledger"
     times = [f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "?" for moment in (verdict.since, verdict.until)]
-    facts = f"{counted(verdict.entries, 'entry', 'entries')} on {counted(verdict.commands, 'command')}"
-    lines = [literal(f"The journal of {agent}: {facts}, {times[0]} to {times[1]} UTC: {count}.")]
+    facts = f"{verdict.entries} entries on {verdict.commands} commands, {times[0]} to {times[1]} UTC"
+    lines = [literal(f"The journal of {agent}: {facts}: {count}.")]
     lines += [literal(f"  {difference.message}") for difference in differences[:20]]
     return Group(*lines, *(literal(f"  note: {note}") for note in verdict.notes))
 
@@ -126,8 +125,7 @@ def pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:
 def active_responses_table(rows: list[AgentRow]) -> Table:
     """Return what is active on these agents as a table; nothing that an agent says can control the terminal."""
     count = sum(row.status.pending_reversal_count for row in rows if row.status)
-    title = counted(count, "active response")
-    table = Table("agent", "script", "keys", "reverses at (UTC)", "state", "command", title=title)
+    table = Table("agent", "script", "keys", "reverses at (UTC)", "state", "command", title=f"{count} active responses")
     for row in rows:
         for it in pending_reversals(row):
             words = (row.name, it.script, ", ".join(it.keys), f"{it.reverses_at:%Y-%m-%d %H:%M:%S}", it.state)
@@ -205,7 +203,7 @@ def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRo
 def operations_table(operations: list[Operation]) -> Table:
     """Return the operations as a table."""
     whole_id = Column("id", min_width=36)
-    table = Table(whole_id, "type", "for", "agents", "created (UTC)", title=counted(len(operations), "operation"))
+    table = Table(whole_id, "type", "for", "agents", "created (UTC)", title=f"{len(operations)} operations")
     for operation in operations:
         created = f"{operation.created_at:%Y-%m-%d %H:%M:%S}"
         words = (operation.id, operation.command_type, operation.target, str(operation.size), created)

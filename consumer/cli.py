@@ -19,7 +19,7 @@ from rich.text import Text
 
 from broker.contract.journal import faults
 from broker.contract.messages import JsonObject
-from broker.contract.plain_text import counted, plain
+from broker.contract.plain_text import plain
 from broker.errors import BrokerError
 from broker.process import configure_logs, forbid_dumps, take_out
 from consumer.active_response.allow_list import AllowList
@@ -150,7 +150,7 @@ def queue(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("id", "type", "state", "received", "outcome", title=counted(len(rows), "command"))
+    table = Table("id", "type", "state", "received", "outcome", title=f"{len(rows)} commands")
     for row in rows:
         words = (row["id"], row["type"], row["state"], row["received_at"], row["outcome"])
         table.add_row(*(Text(plain(word or "", kept="")) for word in words))
@@ -188,8 +188,7 @@ def active_responses(
     if as_json:
         typer.echo(json.dumps([_pending_json(entry) for entry in entries]))
         return
-    title = counted(len(entries), "pending reversal")
-    table = Table("script", "keys", "reverses at (UTC)", "failed", "command", title=title)
+    table = Table("script", "keys", "reverses at (UTC)", "failed", "command", title=f"{len(entries)} pending reversals")
     for row in map(_pending_json, entries):
         failed = f"{row['attempts']}: {row['failure']}" if row["attempts"] else ""
         words = (row["script"], ", ".join(row["keys"]), row["reverses_at"], failed, row["command_id"])

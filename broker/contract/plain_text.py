@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["counted", "plain", "plain_event"]
+__all__ = ["plain", "plain_event"]
 
 _REPLACED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -21,11 +21,6 @@ def plain(text: str, kept: str = _KEPT) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(character if _is_harmless(character, kept) else _REPLACEMENT for character in text)
-
-
-def counted(number: int, one: str, more: str | None = None) -> str:
-    """Return a number with what it counts, as in `1 agent` and `2 agents`; `more` is a plural that is not one + s."""
-    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def plain_event(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

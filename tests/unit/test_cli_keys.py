@@ -97,7 +97,7 @@ def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:
     assert (listed["confirmed"], listed["agents"], listed["not_confirmed"]) == (1, 3, ["web-01", "web-03"])
     assert [key["id"] for key in listed["keys"]] == [entry.id for entry in fleet.keys.entries]
     text = fleet.acm_keys("list")
-    assert "2 keys; this list is known to 1 of 3 agents" in text
+    assert "2 keys; 1 of 3 agents go by this list" in text
     assert "Not confirmed by: web-01, web-03." in text
     assert new["id"] in text
 
@@ -127,7 +127,7 @@ def test_a_key_that_agents_need_not_know_is_revoked_at_once(fleet: Fleet) -> Non
 def test_a_stolen_key_is_revoked_whoever_is_left_behind(fleet: Fleet) -> None:
     (old,) = fleet.keys.entries
     fleet.acm_keys("rotate")
-    assert "One operation tells 3 agents" in fleet.acm_keys("revoke", old.id, "--leave-agents-behind")
+    assert "3 agents are told" in fleet.acm_keys("revoke", old.id, "--leave-agents-behind")
     assert fleet.keys.entry(old.id).state is KeyState.REVOKED
 
 
