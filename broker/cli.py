@@ -155,7 +155,7 @@ def active_responses(
     """List what active responses did that will be taken back, as each agent's last status says."""
     with open_ledger_of(config, ledger) as opened:
         if agent is not None:
-            check_known(opened, [agent])
+            check_known(opened, [agent], way_out="")
         rows = [row for row in opened.agents() if agent in (None, row.name)]
     if as_json:
         print_json([{"agent": row.name, **it.to_dict()} for row in rows for it in pending_reversals(row)])

@@ -56,7 +56,7 @@ def accept(
 
 def _audit(agent: str, wait: str, config: Path | None, url: str | None, as_json: bool, *, accepts: bool) -> Verdict:
     with open_ledger_of(config, url) as ledger:
-        check_known(ledger, [agent])
+        check_known(ledger, [agent], way_out="")
         journal, side = request_audit(ledger, agent, origin_of_user(), parse_duration(wait), quiet=as_json)
         verdict = compare(journal, side)
         if accepts:

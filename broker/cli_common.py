@@ -45,7 +45,9 @@ AbandonOption = Annotated[
         "--abandon", help="Give it up: it ends here as interrupted, without its agent, and may have run or yet run."
     ),
 ]
-AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Also take an agent that was never seen.")]
+AllowUnknownOption = Annotated[
+    bool, typer.Option("--allow-unknown", help="Also take an agent that the ledger does not know.")
+]
 WaitOption = Annotated[
     str | None, typer.Option("--wait", metavar="[SECONDS]", help="Wait for the result, 60 seconds if not said.")
 ]

@@ -59,7 +59,7 @@ def send(
         ),
     ],
     group: Annotated[str | None, typer.Option("--group", help="Send to every agent of a group.")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Send to every agent that was ever seen.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Send to every agent that the ledger knows.")] = False,
     parameters: Annotated[
         str | None, typer.Option("--parameters", metavar="JSON|@FILE", help="All parameters as a JSON object.")
     ] = None,

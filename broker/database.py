@@ -30,8 +30,10 @@ class Database:
     def __init__(self, url: str, metadata: sa.MetaData) -> None:
         try:
             self._engine = sa.create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        except (ArgumentError, NoSuchModuleError) as error:
             raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
+        except ImportError as error:
+            raise LedgerError(f"The ledger's URL needs a driver: {error}; install that beside acm.") from None
         except ValueError:  # its text may quote the password
             raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
         if self._engine.dialect.name == "sqlite":

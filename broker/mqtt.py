@@ -81,6 +81,8 @@ def parse_url(url: str) -> BrokerAddress:
         parts = urlsplit(url)
         port = parts.port
         (parts.hostname or "").encode("idna")
+        if len(url.split()) != 1:
+            raise ValueError("it has spaces")
     except ValueError:  # its text may quote the password
         raise MqttError(
             "The broker's URL cannot be read: write mqtt://HOST:PORT, and special characters of a password as %XX."

@@ -16,7 +16,7 @@ _WILDCARDS = frozenset("*?[")
 
 
 class UnknownAgent(BrokerError):
-    """No agent of this name was ever seen, or nobody is meant."""
+    """The ledger knows no agent of this name, or nobody is meant."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,15 @@ def resolve_target(
     return _not_empty(list(dict.fromkeys(_named(ledger, words, allow_unknown))), ",".join(words))
 
 
-def check_known(ledger: Ledger, agents: list[str]) -> None:
-    """Raise InvalidName for what is no agent name, UnknownAgent for one that the ledger does not know."""
+def check_known(ledger: Ledger, agents: list[str], *, way_out: str = ", --allow-unknown takes it all the same") -> None:
+    """Raise InvalidName for what is no agent name, UnknownAgent for one that the ledger does not know.
+
+    `way_out` ends the sentence: what the user can do beside looking.
+    """
     known = set(ledger.agent_names())
     for agent in agents:
         if check_agent_name(agent) not in known:
-            raise UnknownAgent(
-                f"No agent {agent!r} was ever seen; `acm agents` lists them, --allow-unknown takes it all the same."
-            )
+            raise UnknownAgent(f"The ledger knows no agent {agent!r}; `acm agents` lists them{way_out}.")
 
 
 def _named(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator[str]:

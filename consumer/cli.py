@@ -164,6 +164,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Say where the audit journal ends, and whether it is one chain; works while the agent runs."""
+    refuse_exposed(state, reading=True)
     journal = read_journal(state)
     fault = next(faults(journal.anchor, journal.head, journal.pages), None)
     head = {"number": journal.head.number, "hash": journal.head.hash, "first": journal.anchor.number + 1}

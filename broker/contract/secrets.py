@@ -12,7 +12,7 @@ MASK = "********"
 SECRET = msgspec.Meta(extra_json_schema={"writeOnly": True})
 """Marks a parameter whose value is never shown: `token: Annotated[str, SECRET]`."""
 
-URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s]*@")
+URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]*@(?:[^/@\s]*@)*")  # readers of URLs go by the last @
 _KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
 _SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)
 _ASSIGNMENT = re.compile(rf"((?:{_KEY_WORDS})[\w.-]*[\"']?\s*[:=]\s*)\S.*", re.IGNORECASE)

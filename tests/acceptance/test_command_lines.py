@@ -77,7 +77,8 @@ def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["send", "web-01", "restart-agent"], 6, "No agent 'web-01' was ever seen"),
+        (["send", "web-01", "restart-agent"], 6, "The ledger knows no agent 'web-01'"),
+        (["audit", "verify", "web-01"], 6, "'web-01'; `acm agents` lists them.\n"),
         (["send", "Web 01", "restart-agent"], 2, "is not an agent name"),
         (["send", "web-01", "restart-agent", "section"], 2, "is not KEY=VALUE"),
         (["send", "web-01", "restart-agent", "--timeout", "soon"], 2, "is not a duration"),
@@ -87,6 +88,7 @@ def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None
         (["cancel", "nothing"], 1, "No command has the id 'nothing'"),
         (["commands", "--config", "/nowhere.toml"], 3, "/nowhere.toml: cannot be read"),
         (["commands", "--ledger", "nonsense"], 1, "The ledger's URL cannot be used"),
+        (["commands", "--ledger", "postgresql+psycopg2://db/acm"], 1, "'psycopg2'; install that beside acm"),
         (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "The ledger failed"),
         (["server", "--broker", "http://x"], 3, "must look like mqtt://HOST:PORT"),
         (["broker", "run", "--port", "99999"], 2, "65535"),

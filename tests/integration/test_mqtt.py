@@ -303,6 +303,7 @@ def test_url_with_all_its_parts() -> None:
         "mqtt://h:99999",
         "mqtt://u:secret@h:x",
         "mqtt://u:secret#x@h",
+        "mqtt://u:a secret@h",
         "mqtt://a..b",
     ],
 )

@@ -60,7 +60,7 @@ ENROLL = ("enroll", "--agent", "web-01", "--server", "https://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
-    "words", [RUN, ENROLL, ("queue",), ("enrolment",), ("active-responses",)], ids=lambda it: it[0]
+    "words", [RUN, ENROLL, ("queue",), ("audit",), ("enrolment",), ("active-responses",)], ids=lambda it: it[0]
 )
 def test_every_command_refuses_it_with_the_code_of_a_configuration(state: Path, words: tuple[str, ...]) -> None:
     state.chmod(0o770)

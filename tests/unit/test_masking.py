@@ -25,6 +25,8 @@ from consumer.masking import MASK, Secret, mask_secrets, mask_text, parse_docume
         ("see https://host/x?token=hush", f"see https://host/x?token={MASK}"),
         ({"at": Secret("hush")}, {"at": MASK}),
         ({"at": Secret("amqp://me:hush@host")}, {"at": f"amqp://me:{MASK}@host"}),
+        ({"at": Secret("amqp://me@corp:hu@sh@host")}, {"at": f"amqp://me@corp:{MASK}@host"}),
+        ("from a://me:hu/sh@h/x,b://me:hush@h to me@h", f"from a://me:{MASK}@h/x,b://me:{MASK}@h to me@h"),
     ],
 )
 def test_secrets_are_known_by_type_by_key_and_by_shape(value: Any, shown: Any) -> None:

@@ -214,7 +214,7 @@ def test_one_name_all_and_a_group(ledger: Ledger) -> None:
         (None, "nobody", False, UnknownAgent, "'group nobody'"),
         (None, "ghosts", False, UnknownAgent, "'group ghosts'"),
         (None, "No Body", False, InvalidName, "not a group name"),
-        ("web-01,mail-01", None, False, UnknownAgent, "'mail-01' was ever seen"),
+        ("web-01,mail-01", None, False, UnknownAgent, "knows no agent 'mail-01'"),
         ("web-01,", None, False, InvalidName, "'' is not an agent name"),
     ],
 )

@@ -79,7 +79,9 @@ def test_what_others_could_write_is_said_with_path_mode_and_command(key: Path, f
 @pytest.mark.parametrize("up", [(), ("..",), ("..", "..")])
 def test_what_another_user_owns_is_said(key: Path, up: tuple[str, ...]) -> None:
     place = _give_away(*up)(key)
-    assert f"{place} belongs to user nobody, who could change it" in (changed_by_others(key) or "")
+    assert f"{place} belongs to user nobody, who could change it; it must belong to root: run" in (
+        changed_by_others(key) or ""
+    )
     assert changed_by_others(key, owners=[SOMEBODY]) is None
 
 

@@ -150,7 +150,7 @@ def run(module: str, *words: str, stdin: str = "", **environment: str) -> "subpr
         ),
         (("consumer", "run", "--agent", "a", "--broker", "mqtt://me:hush@broker"), "ACM_BROKER"),
         (("broker", "server", "--broker", "mqtt://me:hush@broker"), "ACM_BROKER"),
-        (("broker", "agents", "--ledger", "postgresql://me:hush@db/acm"), "ACM_LEDGER"),
+        (("broker", "agents", "--ledger", "postgresql://me@corp:hush@db/acm"), "ACM_LEDGER"),
         (("broker", "send", "a", "enroll-agent", "server=https://a", f"token={TOKEN}"), "token=@FILE"),
         (("broker", "send", "a", "enroll-agent", "--parameters", json.dumps({"token": TOKEN})), "token=@FILE"),
         (("broker", "send", "a", "of-a-plug-in", "db_password=hush"), "db_password=@FILE"),
