@@ -33,6 +33,7 @@ from consumer.handlers.base import Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Chore, Clock, Service
+from consumer.problems import Problem
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.status import StatusBoard, boot_id
 from consumer.verification import NoTrust, Trust
@@ -183,7 +184,8 @@ class Agent:
             supported_types=types,
             responses=self._responses,
         )
-        board.last_error = self._store.damage or plug_in_problem
+        board.problems.tell(Problem.STORE_DAMAGED, self._store.damage)
+        board.problems.tell(Problem.PLUG_IN, plug_in_problem)
         if plug_in_problem:
             _log.error("plug_in_refused", reason=plug_in_problem)
         return board
@@ -223,9 +225,10 @@ class Agent:
         def use(renewed: Enrolment) -> None:
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)
+            self._board.problems.tell(Problem.RENEWAL, None)
 
         def tell(error: str) -> None:
-            self._board.last_error = error
+            self._board.problems.tell(Problem.RENEWAL, error)
 
         def paused() -> bool:
             return self._relocation.under_way

@@ -30,6 +30,7 @@ from consumer.handlers.base import Context, Handler, Replacement
 from consumer.observe import LogObserver, Observer
 from consumer.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.ports import Chore, Clock, CommandStore, Comms, KeyKeeper, Relocation, Service
+from consumer.problems import Problem
 from consumer.receiver import CommandReceiver, Receipt
 from consumer.reports import Reports
 from consumer.server_clock import ServerClock
@@ -99,7 +100,6 @@ class AgentCore:
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
         self._refused: str | None = None
-        self._refusal_told: str | None = None
         self._refusal_shown_until = 0.0
         self._server_clock = ServerClock(around.clock, around.store.heard_time)
         self._verifier = Verifier(
@@ -206,7 +206,7 @@ class AgentCore:
             self._store.check()
             self._has_stored = True
         except StoreFull as error:
-            self._board.last_error = str(error)
+            self._board.problems.tell(Problem.STORE_FULL, str(error))
 
     def _unproved(self) -> str | None:
         return self._comms.unproved() or (None if self._has_stored else "it has stored nothing")
@@ -222,10 +222,12 @@ class AgentCore:
                 decisions = self._manager.decide([ack for ack, _ in acks], [control for control, _ in controls])
                 self._keep_heard_time(busy=bool(taken or self._store.pending_count()))
         except StoreFull as error:
-            self._board.last_error = str(error)
+            self._board.problems.tell(Problem.STORE_FULL, str(error))
             self._full_until = self._clock.monotonic() + _FULL_RETRY_S
             return
         self._mail = left
+        if not left:
+            self._board.problems.tell(Problem.STORE_FULL, None)
         self._outbox.tell(receipt.feedback)
         self._manager.carry_out(decisions)
         self._comms.acknowledge(taken)
@@ -254,10 +256,10 @@ class AgentCore:
         refused, self._refused = receipt.refused[-1] if receipt.refused else self._refused, None
         now = self._clock.monotonic()
         if refused is not None:
-            self._board.last_error = self._refusal_told = refused
+            self._board.problems.tell(Problem.MESSAGE, refused)
             self._refusal_shown_until = now + _REFUSAL_SHOWN_S
-        elif took_some and now >= self._refusal_shown_until and self._board.last_error == self._refusal_told:
-            self._board.last_error = None
+        elif took_some and now >= self._refusal_shown_until:
+            self._board.problems.tell(Problem.MESSAGE, None)
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""

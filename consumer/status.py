@@ -10,6 +10,7 @@ from consumer.active_response.responses import ActiveResponses
 from consumer.config import AgentConfig
 from consumer.groups import Groups
 from consumer.ports import Clock, CommandStore, Service
+from consumer.problems import Problem, Problems
 from consumer.services import ChildService
 
 __all__ = ["StatusBoard", "boot_id"]
@@ -19,7 +20,7 @@ _LONGEST_PAUSE_S = 300.0  # a server that missed the last one takes this agent f
 
 
 class StatusBoard:
-    """Builds the status. `last_error` is the last thing that went wrong, in one sentence, or None."""
+    """Builds the status of what the store, the service and the responses say, and of what is put into it."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class StatusBoard:
         supported_types: tuple[str, ...],
         responses: ActiveResponses | None = None,
     ) -> None:
-        self.last_error: str | None = None
+        self.problems = Problems()
         self.clock_behind_s: int | None = None
         self.signing_keys_version: int | None = None
         self.enrolment_id: str | None = None
@@ -54,6 +55,7 @@ class StatusBoard:
         """Return the status of now; `running` is the id of the command that runs."""
         last = self._store.last_sequence
         responses = self._responses
+        self.problems.tell(Problem.REVERSAL, responses.failure if responses else None)
         service = self._service.state() if isinstance(self._service, ChildService) else None
         return Status(
             agent=self._config.agent,
@@ -78,7 +80,7 @@ class StatusBoard:
             pending_reversals=responses.pending() if responses else (),
             pending_reversal_count=responses.pending_count if responses else 0,
             audit_head=self._store.audit_head,
-            last_error=(responses.failure if responses else None) or self.last_error,
+            last_error=self.problems.text,
         )
 
     def publish_again(self) -> None:

@@ -138,6 +138,23 @@ def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() 
     world.ledger.close()
 
 
+def test_a_full_disk_is_told_until_there_is_room() -> None:
+    store = MemoryCommandStore()
+    world = World(store, lambda store: store)
+    world.settle()
+    store.full = True
+    world.send("again")
+    world.step_server()
+    world.step_agent()
+    assert world.core._board.problems.text == "The disk is full."
+    world.step_agent()
+    assert world.core._board.problems.text == "The disk is full."
+    store.full = False
+    world.settle()
+    assert (codes(world), world.core._board.problems.text) == ([None], None)
+    world.ledger.close()
+
+
 def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.settle()
@@ -146,17 +163,13 @@ def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() 
     world.send("again")
     world.clock.turn(300.0)
     world.settle()
-    assert "refuses a command" in str(world.core._board.last_error)
+    assert "refuses a command" in str(world.core._board.problems.text)
     world.clock.turn(601.0)
     world.step_agent()
-    assert "refuses a command" in str(world.core._board.last_error)
+    assert "refuses a command" in str(world.core._board.problems.text)
     world.send("again")
     world.settle()
-    assert world.core._board.last_error is None
-    world.core._board.last_error = "The store was lost."
-    world.send("again")
-    world.settle()
-    assert world.core._board.last_error == "The store was lost."
+    assert world.core._board.problems.text is None
     world.ledger.close()
 
 

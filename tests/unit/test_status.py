@@ -10,6 +10,7 @@ from broker.contract.messages import PendingReversal
 from broker.contract.topics import Channel
 from consumer.agent import SystemClock
 from consumer.config import AgentConfig
+from consumer.problems import Problem
 from consumer.services import NoService
 from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
@@ -95,8 +96,19 @@ def test_after_a_new_connection_it_is_published_at_once(board: StatusBoard) -> N
     assert board.take_due(None) is not None
 
 
+def test_each_problem_is_told_until_it_has_ended(board: StatusBoard) -> None:
+    board.problems.tell(Problem.MESSAGE, "A message was refused.")
+    board.problems.tell(Problem.PLUG_IN, "A plug-in is not used.")
+    board.problems.tell(Problem.MESSAGE, "Another one was refused.")
+    assert board.current(None).last_error == "A plug-in is not used. Another one was refused."
+    board.problems.tell(Problem.PLUG_IN, None)
+    assert board.current(None).last_error == "Another one was refused."
+    board.problems.tell(Problem.MESSAGE, None)
+    assert board.current(None).last_error is None
+
+
 def test_whatever_an_agent_has_to_say_its_status_is_taken(board: StatusBoard) -> None:
-    board.last_error = "e" * 10_000
+    board.problems.tell(Problem.PLUG_IN, "e" * 10_000)
     reversal = PendingReversal("block", tuple("\N{SNOWMAN}" * 120 for _ in range(8)), "c1", "waiting", NOW)
     full = replace(
         board.current(None),
