@@ -225,9 +225,8 @@ class Agent:
         def use(renewed: Enrolment) -> None:
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)
-            self._board.problems.tell(Problem.RENEWAL, None)
 
-        def tell(error: str) -> None:
+        def tell(error: str | None) -> None:
             self._board.problems.tell(Problem.RENEWAL, error)
 
         def paused() -> bool:

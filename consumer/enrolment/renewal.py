@@ -24,9 +24,10 @@ _Answer = tuple[Granted, Ed25519PrivateKey] | EnrolmentError
 class Renewal:
     """A consumer.ports.Chore. The server is asked on a thread of its own; what came of it is taken in by `step`.
 
-    `use` is told each enrolment with a new certificate, `tell` why a renewal failed, in one sentence. One that failed
-    is tried again after growing waits, for as long as it takes. While `paused`, as in the midst of an `enroll-agent`,
-    nothing is asked and no answer taken in. A renewal changes no address: only what was tried out may do that.
+    `use` is told each enrolment with a new certificate, `tell` why a renewal failed, in one sentence, and None once one
+    has succeeded. One that failed is tried again after growing waits, for as long as it takes. While `paused`, as in
+    the midst of an `enroll-agent`, nothing is asked and no answer taken in. A renewal changes no address: only what was
+    tried out may do that.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Renewal:
         clock: Clock,
         *,
         use: Callable[[Enrolment], None],
-        tell: Callable[[str], None],
+        tell: Callable[[str | None], None],
         paused: Callable[[], bool],
         waits: Callable[[], Iterator[float]],
     ) -> None:
@@ -101,5 +102,6 @@ class Renewal:
         self._enrolment = now
         self._waits = self._new_waits()
         self._use(now)
+        self._tell(None)
         self._enrolments.remove(before.directory.name)
         _log.info("certificate_renewed", not_after=now.grant.not_after.isoformat())
