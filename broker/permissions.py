@@ -30,9 +30,10 @@ def changed_by_others(path: Path, *, owners: Collection[int] = ()) -> str | None
     for place in _way_to(path.absolute()):
         found = place.lstat()
         if found.st_uid not in trusted:
+            rightful = dict.fromkeys((0, os.geteuid()))
             return (
                 f"{place} belongs to user {_user(found.st_uid)}, who could change it; "
-                f"it must belong to {' or to '.join(dict.fromkeys(('root', _user(os.geteuid()))))}: run `chown`."
+                f"it must belong to {' or to '.join(map(_user, rightful))}: run `chown`."
             )
         if not stat.S_ISLNK(found.st_mode) and _others_write(found, strictly=place in (path.absolute(), last)):
             return (

@@ -1,5 +1,6 @@
 """What is wrong with the agent now: one sentence for each kind of problem, told until it has ended."""
 
+from collections.abc import Mapping
 from enum import Enum, auto
 
 __all__ = ["Problem", "Problems"]
@@ -29,7 +30,7 @@ class Problems:
         else:
             self._told[problem] = sentence
 
-    @property
-    def text(self) -> str | None:
-        """All that is wrong, as one text; None where nothing is."""
-        return " ".join(self._told[problem] for problem in Problem if problem in self._told) or None
+    def text(self, also: Mapping[Problem, str | None]) -> str | None:
+        """Return all that is wrong, with what somebody else knows, as one text; None where nothing is."""
+        told = {**self._told, **also}
+        return " ".join(sentence for problem in Problem if (sentence := told.get(problem))) or None

@@ -55,7 +55,6 @@ class StatusBoard:
         """Return the status of now; `running` is the id of the command that runs."""
         last = self._store.last_sequence
         responses = self._responses
-        self.problems.tell(Problem.REVERSAL, responses.failure if responses else None)
         service = self._service.state() if isinstance(self._service, ChildService) else None
         return Status(
             agent=self._config.agent,
@@ -80,7 +79,7 @@ class StatusBoard:
             pending_reversals=responses.pending() if responses else (),
             pending_reversal_count=responses.pending_count if responses else 0,
             audit_head=self._store.audit_head,
-            last_error=self.problems.text,
+            last_error=self.problems.text({Problem.REVERSAL: responses.failure if responses else None}),
         )
 
     def publish_again(self) -> None:

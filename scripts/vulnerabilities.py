@@ -19,6 +19,8 @@ from subprocess import run
 
 import msgspec
 
+from broker.contract.counts import counted
+
 __all__ = [
     "ANSWERED",
     "Answer",
@@ -185,7 +187,9 @@ def main(argv: Listing[str]) -> int:
     problems = judge(findings, answered)
     for problem in problems:
         print(problem)
-    print(f"{len(findings)} findings, {len(answered)} answered in SECURITY.md, {len(problems)} to be mended.")
+    print(
+        f"{counted(len(findings), 'finding')}, {len(answered)} answered in SECURITY.md, {len(problems)} to be mended."
+    )
     return 1 if problems else 0
 
 
