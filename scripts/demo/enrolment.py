@@ -1,7 +1,6 @@
 """Enrolment with another server: a wrong address that strands nobody, and a move to a new server."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +30,7 @@ def show_enrolment(stage: Stage) -> None:
 def _new_server() -> Iterator[Installation]:
     with tempfile.TemporaryDirectory(prefix="acm-demo-") as name:
         new = Installation(Path(name))
-        stays = os.environ.pop("ACM_CONFIG")  # or the new server would take over settings of the old one
         new.set_up()
-        os.environ["ACM_CONFIG"] = stays
         with new.serving(), program(new.server, new.server_log):
             yield new
 

@@ -66,10 +66,11 @@ class Installation:
         """Write the files, and certificates for the two that only a demonstration has."""
         self.directory.mkdir(exist_ok=True)
         authority, broker = self.directory / "ca", self.directory / "broker"
-        tool("broker", "ca", "init", "--dir", str(authority))
+        alone = {"ACM_CONFIG": ""}  # or it would take over the settings of an installation that is there
+        tool("broker", "ca", "init", "--dir", str(authority), **alone)
         ledger = f"sqlite:///{self.directory}/ledger.db"
         words = ("--ca", str(authority), "--ledger", ledger, "--out", str(broker), "--port", str(self.port))
-        tool("broker", "broker", "config", *words)
+        tool("broker", "broker", "config", *words, **alone)
         for name in (LISTENER, INTRUDER):
             self.acm("ca", "client-certificate", "--name", name, "--out", str(self.directory))
         rules = broker / "acl"

@@ -59,8 +59,9 @@ def program(argv: list[str], log: Path, executable: str = sys.executable) -> Ite
                 process.kill()
 
 
-def tool(*arguments: str) -> Any:
-    done = subprocess.run([sys.executable, "-m", *arguments, "--json"], capture_output=True, text=True, timeout=90)
+def tool(*arguments: str, **environment: str) -> Any:
+    argv, variables = [sys.executable, "-m", *arguments, "--json"], {**os.environ, **environment}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, env=variables)
     if not done.stdout.strip():
         raise failed(f"{' '.join(arguments)}: {done.stderr}")
     return json.loads(done.stdout)
