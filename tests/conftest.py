@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from broker.mosquitto import MosquittoNotFound, find_mosquitto
 from tests.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
 
-# The same examples each time, however slow the machine is.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+# However slow the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _HELP = "install Docker (scripts/docker.sh does it on Debian) or `apt-get install mosquitto`"
 

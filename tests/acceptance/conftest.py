@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.contract.messages import JsonObject, Origin
 from broker.ledger import Ledger
 from broker.server_process import open_ledger
 from broker.views import agent_json, command_json
@@ -65,12 +66,10 @@ class Site:
         self.programs: list[Program] = []
         self.server: Program | None = None
         self.registrar: Registrar | None = None
-        self._ledgers: list[Ledger] = []
 
-    def open_ledger(self) -> Ledger:
-        """Open the ledger itself, for acm takes its time to start; closed with the site."""
-        self._ledgers.append(open_ledger(self.ledger))
-        return self._ledgers[-1]
+    def opened_ledger(self) -> AbstractContextManager[Ledger]:
+        """Open the ledger itself for a block, for acm takes half a second to start."""
+        return closing(open_ledger(self.ledger))
 
     def _start(self, name: str, argv: list[str], **environment: str) -> Program:
         unsigned = {} if self.registrar else {"ACM_ACCEPT_UNSIGNED": "true"}
@@ -138,9 +137,15 @@ class Site:
     def send(self, agent: str, command_type: str, *arguments: str) -> str:
         return str(self.acm("send", agent, command_type, *arguments)["id"])
 
+    def enqueue(self, agent: str, command_type: str, parameters: JsonObject, timeout_s: float | None = None) -> str:
+        """Do what `acm send` does, without its start."""
+        with self.opened_ledger() as ledger:
+            origin = Origin("test", "acceptance")
+            return ledger.add_command(agent, command_type, parameters, origin, timeout_s=timeout_s).id
+
     def show(self, command_id: str) -> Any:
-        """Return what `acm show` prints, without its start of half a second: this is polled."""
-        with closing(open_ledger(self.ledger)) as ledger:
+        """Return what `acm show` prints."""
+        with self.opened_ledger() as ledger:
             return command_json(ledger.get(command_id))
 
     def result(self, command_id: str, timeout_s: float = 40.0) -> Any:
@@ -160,7 +165,7 @@ class Site:
         """Wait for the agent, and return what `acm agents` prints of it."""
 
         def online() -> Any:
-            with closing(open_ledger(self.ledger)) as ledger:
+            with self.opened_ledger() as ledger:
                 rows = (agent_json(row) for row in ledger.agents() if row.name == agent)
                 return next((row for row in rows if row["online"]), None)
 
@@ -169,8 +174,6 @@ class Site:
     def stop(self) -> None:
         for program in reversed(self.programs):
             program.stop()
-        for ledger in self._ledgers:
-            ledger.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from broker.contract.messages import Origin
 from consumer.active_response.book import Book, Entry, Reversal, read_pending
 from consumer.traces import ChildTrace
 from tests.acceptance.conftest import ROOT, Program, Site
@@ -36,7 +35,6 @@ class Responder:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.ledger = site.open_ledger()
         scripts = {"python": PYTHON, "shell": SHELL, "slow-delete": SLOW_DELETE, "silent": BAD["silent"]}
         for name, text in scripts.items():
             install(site.directory / "bin", name, text)
@@ -57,10 +55,10 @@ class Responder:
 
     def send(self, script: str, key: str, timeout_s: float) -> str:
         parameters = {"script": script, "alert": {"rule": {"id": key}}, "timeout_s": timeout_s}
-        return self.ledger.add_command("web-01", "execute-active-response", parameters, Origin("test", "test")).id
+        return self.site.enqueue("web-01", "execute-active-response", parameters)
 
     def result(self, command_id: str) -> Any:
-        return wait_for(lambda: self.ledger.get(command_id).result, f"the result of {command_id}")
+        return self.site.result(command_id)
 
     def journal(self, key: str = "") -> list[str]:
         path = self.site.state("web-01") / "active-responses" / "home" / "journal"
@@ -68,8 +66,8 @@ class Responder:
         return [line.removesuffix(f" {key}") for line in lines if line.endswith(key)]
 
     def other_command(self) -> None:
-        sent = self.ledger.add_command("web-01", "get-agent-configuration", {}, Origin("test", "test"))
-        assert self.result(sent.id)["outcome"] == "success"
+        sent = self.site.enqueue("web-01", "get-agent-configuration", {})
+        assert self.result(sent)["outcome"] == "success"
 
     @property
     def idle(self) -> bool:
@@ -111,7 +109,8 @@ def test_a_response_is_listed_while_it_is_active_and_taken_back_in_time(responde
 def test_a_bad_script_and_a_wrong_name_end_in_errors_and_block_nothing(responder: Responder) -> None:
     responder.start()
     silent = responder.send("silent", "1", timeout_s=5)
-    responder.ledger.request_cancel(silent)
+    with responder.site.opened_ledger() as ledger:
+        ledger.request_cancel(silent)
     wrong = responder.send("../bin/python", "1", timeout_s=5)
     good = responder.send("python", "1", timeout_s=0)
     assert responder.result(silent)["code"] == "cancelled"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from broker.contract.messages import Origin
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.https_server import HttpsServer
 from tests.waiting import wait_for
@@ -24,7 +23,6 @@ class Managed:
 
     def __init__(self, site: Site, **download: str) -> None:
         self.site = site
-        self.ledger = site.open_ledger()
         self.said = site.directory / "said"
         self.root = site.state("web-01") / "configuration"
         self.config = site.directory / "agent.toml"
@@ -52,10 +50,10 @@ class Managed:
         return agent
 
     def send(self, command_type: str, **parameters: Any) -> str:
-        return self.ledger.add_command("web-01", command_type, parameters, Origin("test", "acceptance")).id
+        return self.site.enqueue("web-01", command_type, parameters)
 
     def result(self, command_id: str) -> Any:
-        return wait_for(lambda: self.ledger.get(command_id).result, f"the result of {command_id}", 40.0)
+        return self.site.result(command_id)
 
     def apply(self, **parameters: Any) -> Any:
         return self.result(self.send(TYPE, **parameters))

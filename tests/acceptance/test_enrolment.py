@@ -5,16 +5,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.contract.messages import JsonObject, Origin, Status
-from broker.ledger import Ledger
-from broker.server_process import open_ledger
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.authority import TestAuthority, TlsBroker
 from tests.brokers import free_port
@@ -76,44 +72,18 @@ def current(state: Path) -> Any:
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-@contextmanager
-def ledger_of(site: Site) -> Iterator[Ledger]:
-    """The ledger itself, for acm takes its time to start."""
-    ledger = open_ledger(site.ledger)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
 def send(site: Site, command_type: str, timeout_s: float | None = None, **parameters: str) -> str:
-    with ledger_of(site) as ledger:
-        return ledger.add_command("web-01", command_type, parameters, Origin("test", "test"), timeout_s=timeout_s).id
+    return site.enqueue("web-01", command_type, parameters, timeout_s)
 
 
-def result_of(site: Site, command_id: str) -> JsonObject:
-    with ledger_of(site) as ledger:
-        found: JsonObject = wait_for(lambda: ledger.get(command_id).result, f"the result of {command_id}", 40)
-        return found
-
-
-def status_of(site: Site) -> Status | None:
-    with ledger_of(site) as ledger:
-        return next((row.status for row in ledger.agents() if row.name == "web-01"), None)
-
-
-def online(site: Site) -> bool:
-    status = status_of(site)
-    return status is not None and status.online
-
-
-def wait_online(site: Site) -> None:
-    wait_for(lambda: online(site), "web-01 to be online")
+def is_online(site: Site) -> bool:
+    with site.opened_ledger() as ledger:
+        return any(row.status and row.status.online for row in ledger.agents() if row.name == "web-01")
 
 
 def works(site: Site) -> bool:
     """Whether the site's server commands the agent."""
-    return bool(result_of(site, send(site, "get-agent-configuration", section="broker"))["outcome"] == "success")
+    return bool(site.result(send(site, "get-agent-configuration", section="broker"))["outcome"] == "success")
 
 
 def ask_to_enroll(site: Site, secure: SecureSite, token: str, timeout_s: float | None = None) -> str:
@@ -130,23 +100,23 @@ def test_an_agent_is_enrolled_before_its_first_start(secure: SecureSite, tmp_pat
     keys = list((state / "enrolment").rglob("key.pem"))
     assert [stat.S_IMODE(key.stat().st_mode) for key in keys] == [0o600]
     secure.run_agent(state)
-    wait_online(secure.site)
+    secure.site.wait_online("web-01")
     assert works(secure.site)
 
 
 def test_a_command_moves_the_agent_to_another_broker_and_server(site: Site, secure: SecureSite) -> None:
     site.start_agent("web-01")
-    wait_online(site)
+    site.wait_online("web-01")
     waiting = send(secure.site, "get-agent-configuration", section="broker")
     token = secure.enrolment.new_token()
     sent = ask_to_enroll(site, secure, token)
-    result = result_of(site, sent)
+    result = site.result(sent)
     assert (result["outcome"], result["data"]["state"]) == ("success", "carried")
     assert result["data"]["broker"] == secure.broker.tls_url
-    wait_online(secure.site)
-    assert result_of(secure.site, waiting)["data"]["configuration"]["broker"] == secure.broker.tls_url
+    secure.site.wait_online("web-01")
+    assert secure.site.result(waiting)["data"]["configuration"]["broker"] == secure.broker.tls_url
     assert works(secure.site)
-    wait_for(lambda: not online(site), "the old server to know that the agent has left")
+    wait_for(lambda: not is_online(site), "the old server to know that the agent has left")
     assert current(site.state("web-01"))["server"] == secure.enrolment.url
     shown = site.show(sent)
     assert token not in json.dumps(shown)
@@ -168,12 +138,12 @@ def test_an_agent_moves_there_and_back_again(secure: SecureSite, site: Site, tmp
                 state = tmp_path / "state"
                 assert home.enroll(state, "--agent", "web-01").returncode == 0
                 home.run_agent(state)
-                wait_online(old)
+                old.wait_online("web-01")
                 assert works(old)
                 for here, there in ((home, secure), (secure, home)):
                     token = there.enrolment.new_token()
-                    assert result_of(here.site, ask_to_enroll(here.site, there, token))["outcome"] == "success"
-                    wait_online(there.site)
+                    assert here.site.result(ask_to_enroll(here.site, there, token))["outcome"] == "success"
+                    there.site.wait_online("web-01")
                     assert works(there.site)
             finally:
                 old.stop()
@@ -184,11 +154,11 @@ def test_enrolling_anew_with_the_same_server(secure: SecureSite, tmp_path: Path)
     assert secure.enroll(state, "--agent", "web-01").returncode == 0
     before = (state / "enrolment" / "current").resolve()
     secure.run_agent(state)
-    wait_online(secure.site)
+    secure.site.wait_online("web-01")
     sent = ask_to_enroll(secure.site, secure, secure.enrolment.new_token())
     behind_it = send(secure.site, "get-agent-configuration", section="broker")
-    assert result_of(secure.site, sent)["outcome"] == "success"
-    assert result_of(secure.site, behind_it)["outcome"] == "success"
+    assert secure.site.result(sent)["outcome"] == "success"
+    assert secure.site.result(behind_it)["outcome"] == "success"
     wait_for(lambda: not before.exists(), "the old enrolment to be given up")
     assert works(secure.site)
 
@@ -197,41 +167,37 @@ def test_what_waits_behind_a_move_is_refused_and_not_run(site: Site, secure: Sec
     sent = ask_to_enroll(site, secure, secure.enrolment.new_token())
     behind_it = send(site, "restart-agent")
     site.start_agent("web-01")
-    assert result_of(site, sent)["outcome"] == "success"
-    refused = result_of(site, behind_it)
+    assert site.result(sent)["outcome"] == "success"
+    refused = site.result(behind_it)
     assert refused["code"] == "rejected"
     assert secure.broker.tls_url in refused["message"]
 
 
 def test_a_wrong_address_never_strands_the_agent(site: Site, secure: SecureSite) -> None:
     site.start_agent("web-01")
-    wait_online(site)
-    before = status_of(site)
+    before = site.wait_online("web-01")
     nowhere = f"https://127.0.0.1:{free_port()}"
-    refused = result_of(site, send(site, "enroll-agent", server=nowhere, token=secure.enrolment.new_token()))
+    refused = site.result(send(site, "enroll-agent", server=nowhere, token=secure.enrolment.new_token()))
     assert (refused["code"], "cannot be reached" in refused["message"]) == ("failed", True)
     assert secure.site.server is not None
     secure.site.server.kill()
-    result = result_of(site, ask_to_enroll(site, secure, secure.enrolment.new_token(), 5.0))
+    result = site.result(ask_to_enroll(site, secure, secure.enrolment.new_token(), 5.0))
     assert (result["outcome"], result["data"]["state"]) == ("error", "rolled_back")
     assert "no server acknowledged a result. The agent stays as it was enrolled before." in result["message"]
     assert current(site.state("web-01")) is None
     assert works(site)
-    after = status_of(site)
-    assert before is not None
-    assert after is not None
-    assert after.incarnation == before.incarnation
+    assert site.wait_online("web-01")["incarnation"] == before["incarnation"]
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_kill_9_at_each_step_ends_with_a_true_result(site: Site, secure: SecureSite, step: str) -> None:
     crashing = site.start_crashing_agent("web-01", f"enroll-agent.{step}")
-    wait_online(site)
+    site.wait_online("web-01")
     sent = ask_to_enroll(site, secure, secure.enrolment.new_token())
     assert crashing.process.wait(40) == -9
     site.start_agent("web-01")
-    assert result_of(site, sent)["outcome"] == "success"
-    wait_online(secure.site)
+    assert site.result(sent)["outcome"] == "success"
+    secure.site.wait_online("web-01")
     assert works(secure.site)
 
 
@@ -242,7 +208,7 @@ def test_the_certificate_is_renewed_while_the_agent_works(secure: SecureSite, tm
     secure.enrolment.life_s = 3600.0
     first = current(state)["not_after"]
     secure.run_agent(state)
-    wait_online(secure.site)
+    secure.site.wait_online("web-01")
     wait_for(lambda: current(state)["not_after"] > first, "the renewal")
     assert works(secure.site)
     assert len(list((state / "enrolment" / "enrolments").iterdir())) == 1
@@ -258,7 +224,7 @@ def test_an_enrolled_agent_is_enrolled_by_hand_once_that_has_carried_a_result(
     assert done.returncode == 0, done.stderr
     assert not before.exists()
     agent = secure.run_agent(state)
-    wait_online(secure.site)
+    secure.site.wait_online("web-01")
     refused = secure.enroll(state)
     assert (refused.returncode, "is running" in refused.stderr) == (4, True)
     assert agent.process.poll() is None

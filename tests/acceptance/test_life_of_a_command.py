@@ -61,9 +61,8 @@ def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) 
     agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    ledger, origin = site.open_ledger(), Origin("test", "acceptance")
-    first = ledger.add_command("web-01", "note-once", {"path": str(notes), "hold_s": 5}, origin).id
-    second = ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id
+    first = site.enqueue("web-01", "note-once", {"path": str(notes), "hold_s": 5})
+    second = site.enqueue("web-01", "note-once", {"path": str(notes)})
     wait_for(lambda: len(site.queue("web-01")) == 2, "both to be stored")
     assert site.server is not None
     site.server.kill()
@@ -133,9 +132,9 @@ def test_a_thousand_commands_run_in_order(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
-    ledger = site.open_ledger()
     origin = Origin("test", "acceptance")
-    sent = [ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id for _ in range(1000)]
+    with site.opened_ledger() as ledger:
+        sent = [ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id for _ in range(1000)]
     for command_id in (sent[0], sent[500], sent[-1]):
         assert site.result(command_id, 90)["outcome"] == "success"
     assert Path(notes).read_text().splitlines() == sent

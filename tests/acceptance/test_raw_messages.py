@@ -61,7 +61,8 @@ def listener(site: Site) -> Iterator[Listener]:
 
 def publish(site: Site, payload: bytes, *arguments: str) -> None:
     port = str(urlsplit(site.broker_url).port)
-    argv = ["mosquitto_pub", "-p", port, "-q", "1", "-V", "5", "-t", "acm/web-01/command", "-s", *arguments]
+    what = "-s" if payload else "-n"  # it refuses to read nothing
+    argv = ["mosquitto_pub", "-p", port, "-q", "1", "-V", "5", "-t", "acm/web-01/command", what, *arguments]
     subprocess.run(argv, input=payload, check=True, timeout=20)
 
 
@@ -82,7 +83,7 @@ def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener
     wait_for(listener.results, "the result")
     raw = [item for item in listener.results() if not item.get("sequence")]
     assert len({item["command_id"] for item in raw}) == 1
-    assert (raw[0].get("code") == "rejected") is (not accepting)
+    assert (raw[0].get("code") == "rejected", raw[0].get("accepts_unsigned", False)) == (not accepting, accepting)
     original = json.loads(form.read_text())
     assert raw[0]["command"] == {**original, "status": "processing"}
 
@@ -91,11 +92,13 @@ def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Liste
     site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
-    for garbage in (b"\xff{not json", b"[" * 100_000, b'{"id": 1}'):
+    for garbage in (b"\xff{not json", b"[" * 100_000, b'{"id": 1}', b""):
         publish(site, garbage)
     publish(site, FORMS[1].read_bytes())
     wait_for(lambda: len(listener.results()) >= 2, "both results")
     assert {item["code"] for item in listener.results()} == {"unsupported"}
+    answered = {item["command_id"]: item["command"] for item in listener.results()}
+    assert list(answered.values()) == [{**json.loads(form.read_bytes()), "status": "processing"} for form in FORMS[:2]]
 
 
 def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
@@ -149,4 +152,5 @@ def test_two_agents_never_share_a_state_directory(site: Site) -> None:
     assert second.process.wait(20) == 4
     said = second.log.read_text()
     assert "Traceback" not in said
+    assert "in use by process" in said
     assert str(site.state("web-01")) in said

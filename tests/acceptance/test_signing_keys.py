@@ -21,7 +21,8 @@ def keys(site: Site, *arguments: str, check: int | None = 0) -> Any:
 
 def confirmed(site: Site) -> bool:
     """Whether the agent goes by the newest list, for acm takes its time to start."""
-    (row,) = site.open_ledger().agents()
+    with site.opened_ledger() as ledger:
+        (row,) = ledger.agents()
     return row.status is not None and row.status.signing_keys_version == site.sign().keys.version
 
 

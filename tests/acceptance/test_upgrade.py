@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from broker.contract.messages import JsonObject, Origin
 from broker.contract.package import Manifest, PackagedFile, render_manifest
 from broker.package_builder import make_manifest, sign, write_package
 from scripts.release import make_release, write_program
@@ -33,8 +32,6 @@ class Machine:
         self.root = site.directory / "root"
         self.config = site.directory / "agent.toml"
         self._module = module
-        self._ledger = site.open_ledger()
-        self._origin = Origin("test", "acceptance")
         self.make_key("good")
         argv = [sys.executable, "-m", "consumer", "install", str(self.package("1.0.0")), "--root", str(self.root)]
         subprocess.run([*argv, "--public-key", self.public_key], cwd=ROOT, check=True, capture_output=True)
@@ -77,15 +74,15 @@ class Machine:
         content = package.read_bytes()
         sha256 = sha256 or hashlib.sha256(content).hexdigest()
         named = {"url": f"file://{package}", "sha256": sha256, "size": len(content)}
-        return self._ledger.add_command(AGENT, "upgrade-agent", {"package": named, **parameters}, self._origin).id
+        return self.site.enqueue(AGENT, "upgrade-agent", {"package": named, **parameters})
 
-    def result(self, command_id: str) -> JsonObject:
-        result: JsonObject = wait_for(lambda: self._ledger.get(command_id).result, f"the result of {command_id}", 60)
-        return result
+    def result(self, command_id: str) -> Any:
+        return self.site.result(command_id, 60)
 
     def status(self, version: str) -> Any:
         def shown() -> Any:
-            statuses = [row.status for row in self._ledger.agents() if row.status]
+            with self.site.opened_ledger() as ledger:
+                statuses = [row.status for row in ledger.agents() if row.status]
             return next((status for status in statuses if status.online and status.version == version), None)
 
         return wait_for(shown, f"version {version} to be online")
