@@ -21,8 +21,8 @@ from rich.table import Table
 from benchmarks.enrolled import Sign, enrol, unsigned
 from benchmarks.subjects import AGENT
 from broker.contract.topics import Channel
-from broker.mosquitto import EmbeddedMosquitto
-from broker.mqtt import MqttConnection
+from broker.mosquitto.process import EmbeddedMosquitto
+from broker.mqtt.connection import MqttConnection
 
 ROUNDS = 5
 SATURATED = 3000

@@ -8,12 +8,12 @@ from time import monotonic
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.contract.signing import SigningKey
+from broker.contract.dsse import SigningKey
 from broker.contract.topics import Channel
-from broker.signer import Signer
-from broker.standing import Standing
-from consumer.enrolment.enrolments import Enrolments, Grant, Granted
+from broker.signing.recipient import Standing
+from broker.signing.signer import Signer
 from consumer.enrolment.keys import new_key
+from consumer.enrolment.store import Enrolments, Grant, Granted
 
 __all__ = ["Sign", "enrol", "unsigned"]
 

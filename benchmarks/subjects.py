@@ -18,11 +18,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from consumer.agent import Agent
-from consumer.config import AgentConfig
-from consumer.enrolment.enrolments import Enrolment
-from consumer.enrolment.trust import KeptTrust
-from consumer.handlers.base import Handler, Interruption, Result
+from consumer.enrolment.store import Enrolment
+from consumer.enrolment.trusted_keys import KeptTrust
+from consumer.handler import Handler, Interruption, Result
 from consumer.ports import Chore
+from consumer.settings import AgentConfig
 
 AGENT = "web-01"
 SUBJECTS: dict[str, Callable[[str, Path, int], None]] = {}

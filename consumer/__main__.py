@@ -1,5 +1,5 @@
 """`python -m consumer` is acm-agent."""
 
-from consumer.cli import main
+from consumer.cli.main import main
 
 main()

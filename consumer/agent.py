@@ -1,59 +1,47 @@
 """The composition root of the agent: builds the parts, owns the threads, the signals and the shutdown."""
 
-import os
 import queue
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
-from types import MappingProxyType
 from typing import Any
 
 import structlog
 
 from broker.contract.codec import status_frame
 from broker.contract.topics import Channel, Topics
-from broker.mqtt import MqttConnection
+from broker.mqtt.connection import MqttConnection
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
-from consumer.command_store import DiskCommandStore
-from consumer.comms import AgentCommsClient
-from consumer.config import AgentConfig
-from consumer.core import AgentCore, Surroundings
-from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.comms.client import AgentCommsClient
+from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.problems import Problem
+from consumer.engine.status import StatusBoard, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
-from consumer.enrolment.trust import KeptTrust, NoKeeper
-from consumer.errors import ConfigurationError, ConsumerError
-from consumer.feedback import growing_waits
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Handler, Replacement
-from consumer.observe import LogObserver, Observer
+from consumer.enrolment.store import Enrolment, Enrolments
+from consumer.enrolment.trusted_keys import KeptTrust
+from consumer.errors import ConfigurationError
+from consumer.handler import Handler, Replacement
+from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.observer import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import Chore, Clock, Service
-from consumer.problems import Problem
 from consumer.services import ChildService, NoService, SystemdService
-from consumer.status import StatusBoard, boot_id
-from consumer.verification import NoTrust, Trust
+from consumer.settings import AgentConfig
+from consumer.store.command_store import DiskCommandStore
+from consumer.system.clock import SystemClock
+from consumer.system.retry import growing_waits
+from consumer.trust.ports import NoKeeper
+from consumer.trust.verification import NoTrust, Trust
 
-__all__ = ["RESTARTED_BY", "Agent", "SystemClock", "build_service", "replace_process"]
+__all__ = [
+    "Agent",
+    "build_service",
+]
+
 
 _log = structlog.get_logger(__name__)
-RESTARTED_BY = "ACM_RESTARTED_BY"
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def now(self) -> datetime:
-        """Return the wall clock in UTC."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Return the monotonic clock in seconds."""
-        return monotonic()
 
 
 def build_service(config: AgentConfig, clock: Clock) -> Service:
@@ -274,18 +262,3 @@ class Agent:
             self._service.shut_down()
         self._store.close()
         _log.info("agent_stopped", agent=self.config.agent)
-
-
-def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Go on as another program, or as this one anew, in the same process id; it is told for which command (execve(2)).
-
-    Another program is given the arguments that this one was started with. `secrets` are variables that were taken out
-    of the environment and are needed again. Raises ConsumerError when it cannot be run.
-    """
-    environment = {**os.environ, **secrets, RESTARTED_BY: replacement.command_id}
-    program = replacement.program
-    argv = [program, *sys.argv[1:]] if program else [sys.executable, *sys.orig_argv[1:]]
-    try:
-        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
-    except OSError as error:
-        raise ConsumerError(f"{argv[0]} cannot be run: {error.strerror}.") from error

@@ -1,36 +1,25 @@
 """The agent's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
-import math
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from broker.contract.minisign import PublicKey, SignatureError
 from broker.contract.secrets import URL_PASSWORD
-from broker.contract.topics import InvalidName, Topics, check_agent_name
-from broker.mqtt import MqttError, parse_url
-from broker.permissions import changed_by_others, read_by_others
-from consumer.configuration.settings import CentralizedConfig
-from consumer.confinement import Confinement
-from consumer.enrolment.enrolments import Enrolments
+from broker.contract.topics import InvalidName, check_agent_name
+from broker.system.permissions import changed_by_others, read_by_others
+from consumer.enrolment.store import Enrolments
 from consumer.errors import ConfigurationError
-from consumer.masking import Secret
-from consumer.services.systemd import is_unit_name
-from consumer.state_directory import refuse_exposed
+from consumer.settings import AgentConfig, Secret
+from consumer.store.state_directory import refuse_exposed
 
 __all__ = [
     "SECRET_VARIABLES",
-    "ActiveResponseConfig",
-    "AgentConfig",
-    "DownloadConfig",
-    "ServiceConfig",
     "Source",
-    "UpgradeConfig",
     "load_config",
     "merge_sources",
     "origins",
@@ -38,132 +27,6 @@ __all__ = [
     "read_sources",
     "unused_values",
 ]
-
-
-class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the agent manages. kind `child` needs `argv`, kind `systemd` needs `unit`.
-
-    `settle_s`: what ends within so many seconds after its start was not started. `stop_grace_s`: between TERM and KILL
-    for a child; a unit has its own TimeoutStopSec=.
-    """
-
-    kind: Literal["none", "child", "systemd"] = "none"
-    argv: tuple[str, ...] = ()
-    unit: str | None = None
-    stop_grace_s: float = 10.0
-    settle_s: float = 1.0
-
-
-class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How files are fetched. `ca_file` replaces the system's certificate authorities; `max_bytes` bounds one file."""
-
-    ca_file: str | None = None
-    max_bytes: int = 1 << 30
-
-
-class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which scripts may be run. Without `directory` and `allow_list` they are those that the agent brings along.
-
-    `repeated_offenders` are minutes: the first replaces the timeout of a key's 2nd offence, the second that of its 3rd,
-    and so on; the last holds from then on. `script_deadline_s` bounds one run of a script.
-    """
-
-    directory: str | None = None
-    allow_list: str | None = None
-    repeated_offenders: tuple[float, ...] = ()
-    script_deadline_s: float = 10.0
-
-    def check(self) -> None:
-        """Raise ConfigurationError with one sentence when the values do not fit together."""
-        if (self.directory is None) != (self.allow_list is None):
-            raise ConfigurationError("active_response.directory and active_response.allow_list must be set together.")
-        if len(self.repeated_offenders) > 5:
-            raise ConfigurationError("active_response.repeated_offenders has more than 5 numbers of minutes.")
-        if not all(
-            number > 0 and math.isfinite(number) for number in (*self.repeated_offenders, self.script_deadline_s)
-        ):
-            raise ConfigurationError(
-                "active_response.repeated_offenders and active_response.script_deadline_s must be greater than 0."
-            )
-
-
-class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the agent upgrades itself. `root` is what `acm-agent install` made, `public_keys` are those of minisign.
-
-    A package must be of the product `name`. Its self-test may take `self_test_s`; the new version has `watch_s` to
-    prove itself. `keep` releases stay on the disk.
-    """
-
-    root: str | None = None
-    public_keys: tuple[str, ...] = ()
-    name: str = "agent-command-manager"
-    self_test_s: float = 30.0
-    watch_s: float = 60.0
-    keep: int = 3
-
-
-class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that an agent is told. Durations are in seconds."""
-
-    agent: str
-    broker: Secret
-    state: str
-    accept_unsigned: bool = False
-    topic_prefix: str = "acm"
-    default_timeout_s: float = 60.0
-    kill_grace_s: float = 5.0
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    service: ServiceConfig = ServiceConfig()
-    download: DownloadConfig = DownloadConfig()
-    active_response: ActiveResponseConfig = ActiveResponseConfig()
-    configuration: CentralizedConfig = CentralizedConfig()
-    upgrade: UpgradeConfig = UpgradeConfig()
-    programs: Confinement = Confinement()
-
-    @property
-    def configuration_root(self) -> Path:
-        """Where the generations of the centralized configuration are."""
-        return Path(self.configuration.directory or Path(self.state, "configuration"))
-
-    def check(self) -> None:
-        """Raise ConfigurationError with one sentence when the values do not fit together."""
-        try:
-            check_agent_name(self.agent)
-            Topics(self.topic_prefix)
-            parse_url(self.broker)
-        except (InvalidName, MqttError) as error:
-            raise ConfigurationError(str(error)) from error
-        service = self.service
-        durations = (self.default_timeout_s, self.kill_grace_s, service.stop_grace_s, service.settle_s)
-        if not all(seconds > 0 and math.isfinite(seconds) for seconds in durations):
-            raise ConfigurationError(
-                "default_timeout_s, kill_grace_s, stop_grace_s and settle_s must be greater than 0."
-            )
-        if service.kind == "child" and not service.argv:
-            raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
-        if service.kind == "systemd" and not service.unit:
-            raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
-        self.active_response.check()
-        if service.unit is not None and not is_unit_name(service.unit):
-            raise ConfigurationError(
-                f"service.unit is {service.unit[:80]!r}; it must be the full name of a service, as in 'sensor.service' "
-                "or 'sensor@1.service'."
-            )
-        self.configuration.verify(has_service=service.kind != "none")
-        _check_upgrade(self.upgrade)
-        self.programs.check()
-
-
-def _check_upgrade(upgrade: UpgradeConfig) -> None:
-    if not all(seconds > 0 and math.isfinite(seconds) for seconds in (upgrade.self_test_s, upgrade.watch_s)):
-        raise ConfigurationError("upgrade.self_test_s and upgrade.watch_s must be greater than 0.")
-    if upgrade.root is not None and not Path(upgrade.root).is_absolute():
-        raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write a path that begins with /.")
-    for key in upgrade.public_keys:
-        try:
-            PublicKey.parse(key)
-        except SignatureError as error:
-            raise ConfigurationError(f"upgrade.public_keys: {error}") from error
 
 
 SECRET_VARIABLES = ("ACM_BROKER",)

@@ -5,10 +5,16 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Handler
+from consumer.handler import Handler
+from consumer.handlers.built_in import HANDLERS, handler_table
 
-__all__ = ["HANDLERS_GROUP", "NO_PLUG_INS", "PlugIns", "load_plug_ins"]
+__all__ = [
+    "HANDLERS_GROUP",
+    "NO_PLUG_INS",
+    "PlugIns",
+    "load_plug_ins",
+]
+
 
 HANDLERS_GROUP = "agent_command_manager.handlers"
 

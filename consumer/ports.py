@@ -1,6 +1,5 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
-import threading
 from collections.abc import Generator, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from contextlib import AbstractContextManager
@@ -8,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.messages import BlobRequest, Command, Feedback, JournalMark, JsonObject, Sequence, Status
 from broker.contract.states import State
 from broker.contract.topics import Channel
-from broker.mqtt import Delivery
-from consumer.enrolment.enrolments import Attempt, Enrolment
+from broker.mqtt.delivery import Delivery
 
 __all__ = [
     "Blobs",
@@ -22,8 +19,6 @@ __all__ = [
     "CommandStore",
     "Comms",
     "HeardTime",
-    "KeyKeeper",
-    "Relocation",
     "Service",
     "ServiceState",
     "Stop",
@@ -255,45 +250,3 @@ class Service(Protocol):
 
     def restart(self, deadline: float) -> ServiceState:
         """Replace the running incarnation by a new one."""
-
-
-class Relocation(Protocol):
-    """Lets the agent live by another enrolment: first on trial, then for good once its last results are delivered."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether no command may begin: this process is about to be replaced."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why commands that have not begun must not begin any more, in one sentence: the agent leaves their server."""
-
-    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
-        """Let the enrolment carry a result, while the agent's own connection is down; it is taken up again after.
-
-        Raises EnrolmentError when no server has acknowledged the result by the deadline, or when cancelled.
-        """
-
-    def leave_for(self, attempt: Attempt) -> None:
-        """Make it durable that the agent goes on by this attempt's enrolment once its command's result is delivered.
-
-        Raises EnrolmentError when it could not be made durable; then nothing was decided.
-        """
-
-
-class KeyKeeper(Protocol):
-    """Keeps the signing keys that the agent trusts; any thread may call it."""
-
-    @property
-    def version(self) -> int | None:
-        """The version of the server's list of keys that the agent goes by; None where it trusts none."""
-
-    @property
-    def key_ids(self) -> Listing[str]:
-        """The ids of the keys that are trusted."""
-
-    def update(self, said: UpdateSigningKeys) -> None:
-        """Trust these keys and no others, durably and for the next message already; an older list changes nothing.
-
-        Raises SignatureError when one of them is no key, EnrolmentError when the disk fails; nothing changed then.
-        """

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.contract.messages import Command
-from consumer.agent import RESTARTED_BY, Agent, replace_process
-from consumer.config import AgentConfig, load_config
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.agent import Agent
+from consumer.config import load_config
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.plugins import load_plug_ins
+from consumer.replacement import RESTARTED_BY, replace_process
 from consumer.services import CallbackService, Wish
+from consumer.settings import AgentConfig
 
 __all__ = ["Measuring", "main"]
 

@@ -19,7 +19,7 @@ main()
 """
 
 
-def make_release(directory: Path, version: str, module: str = "consumer.cli") -> Path:
+def make_release(directory: Path, version: str, module: str = "consumer.cli.main") -> Path:
     """Fill a new directory with the agent under another version; `module` has its main function."""
     library = directory / "lib"
     for package in ("broker", "consumer"):

@@ -19,7 +19,7 @@ from subprocess import run
 
 import msgspec
 
-from broker.contract.counts import counted
+from broker.text import counted
 
 __all__ = [
     "ANSWERED",

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from broker.contract.tokens import fingerprint_of
-from broker.mosquitto import find_mosquitto
+from broker.contract.enrolment_token import fingerprint_of
+from broker.mosquitto.process import find_mosquitto
 from tests.brokers import free_port, wait_for_connack
 from tests.waiting import wait_for
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from broker.mosquitto import EmbeddedMosquitto
+from broker.mosquitto.process import EmbeddedMosquitto
 
 __all__ = ["ContainerBroker", "LocalBroker", "TestBroker", "build_image", "docker_answers", "free_port", "image_lock"]
 

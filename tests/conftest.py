@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from broker.mosquitto import MosquittoNotFound, find_mosquitto
+from broker.mosquitto.process import MosquittoNotFound, find_mosquitto
 from tests.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
 
 # However slow the machine is.

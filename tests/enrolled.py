@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.ca import CertificateAuthority, create_authority
-from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
-from broker.contract.tokens import EnrolmentToken
+from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
+from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import Channel
-from broker.enrolments import Enrolments as Book
-from broker.signing_keys import SigningKeys, create_signing_keys
-from broker.standing import Standing
-from consumer.enrolment.enrolments import Enrolments, Grant, Granted
+from broker.enrolment.store import Enrolments as Book
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.signing.key_store import SigningKeys, create_signing_keys
+from broker.signing.recipient import Standing
+from consumer.enrolment.store import Enrolments, Grant, Granted
 
 _LIFE = timedelta(days=30)
 

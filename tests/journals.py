@@ -8,8 +8,8 @@ from typing import Any
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import START, JournalPage, hashes
 from broker.contract.messages import JournalMark
-from consumer.journal_reader import read_journal
 from consumer.ports import CommandStore
+from consumer.store.reader import read_journal
 from tests.fakes.memory_store import MemoryCommandStore
 
 Entries = list[dict[str, Any]]

@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.contract.messages import Command, Feedback, Origin, Sequence
 from broker.contract.states import FeedbackKind, Outcome
-from consumer.config import AgentConfig
+from consumer.settings import AgentConfig
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

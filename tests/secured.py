@@ -14,12 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.broker_directory import BrokerDirectory
-from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import RevocationReason, RevokedCertificate
-from broker.config import ServerConfig
-from broker.mosquitto import SecuredMosquitto
-from broker.mqtt import TlsFiles
+from broker.app.broker_directory import BrokerDirectory
+from broker.app.config import ServerConfig
+from broker.mosquitto.process import SecuredMosquitto
+from broker.mqtt.address import TlsFiles
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.certificates import RevocationReason, RevokedCertificate
 from tests.brokers import IMAGE, ContainerBroker, docker, free_port
 from tests.enrolling import key_pem
 from tests.waiting import wait_for

@@ -5,9 +5,12 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Artifact", "Sha256", "blob_url"]
+from broker.contract.fields import Sha256
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="A SHA-256 in lower-case hexadecimal.")]
+__all__ = [
+    "Artifact",
+    "blob_url",
+]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from broker.contract.foreign_forms import is_seed_form, read_seed_form, unknown_field_notes
 from broker.contract.limits import (
     CHANNEL_OF,
     ECHO_DEPTH,
@@ -47,7 +48,6 @@ from broker.contract.messages import (
     Status,
     wire_members,
 )
-from broker.contract.seed_forms import is_seed_form, read_seed_form, unknown_field_notes
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
@@ -72,12 +72,11 @@ __all__ = [
     "to_json",
 ]
 
-Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 
+Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 _M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
 _Limited = TypeVar("_Limited")
 _Check = Callable[[Any, str, str], None]
-
 _LONGEST_REASON = 300
 _COUNTS = ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count", "epoch", "closed_epoch")
 _INTEGERS = range(-(2**63), 2**63)
@@ -354,7 +353,6 @@ def _checks(kind: type) -> tuple[tuple[str, _Check], ...]:
 _CHECKS: Mapping[type, tuple[tuple[str, _Check], ...]] = MappingProxyType(
     {kind: _checks(kind) for kind in (*CHANNEL_OF, Origin, Output, PendingReversal)}
 )
-
 _check_data = _list_check(LISTS[Feedback]["data"])
 
 

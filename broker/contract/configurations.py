@@ -1,25 +1,10 @@
 """What both commands about a centralized configuration say of it."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-import msgspec
-
-__all__ = ["DiffSize", "FileName", "Generation", "GroupName"]
-
-FileName = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$(?!\n)",
-        description="The name of a file, not a path: letters, digits and `.`, `_`, `-`.",
-    ),
-]
-GroupName = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)",
-        description="The name of a group of agents: letters, digits and `.`, `_`, `-`.",
-    ),
+__all__ = [
+    "DiffSize",
+    "Generation",
 ]
 
 

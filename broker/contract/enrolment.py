@@ -7,7 +7,17 @@ keys are PEM texts (RFC 7468).
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["CA_PATH", "ENROL_PATH", "RENEW_PATH", "Authority", "EnrolRequest", "Enrolled", "Refusal", "RenewRequest"]
+__all__ = [
+    "CA_PATH",
+    "ENROL_PATH",
+    "RENEW_PATH",
+    "Authority",
+    "EnrolRequest",
+    "Enrolled",
+    "Refusal",
+    "RenewRequest",
+]
+
 
 CA_PATH = "/v1/ca"
 ENROL_PATH = "/v1/enrol"

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from broker.contract.artifacts import Sha256
+from broker.contract.fields import Sha256
 from broker.contract.messages import Command, JournalMark, Sequence, wire_members
 from broker.contract.states import ErrorCode, Outcome
 
@@ -33,6 +33,7 @@ __all__ = [
     "hashes",
     "marks",
 ]
+
 
 # A journal drops its oldest pages only as long as it keeps entries of so many bytes: of some 5,000 commands that came
 # one by one. So a journal that keeps less, and does not reach back to its first entry, has lost some.

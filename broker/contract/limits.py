@@ -40,6 +40,7 @@ __all__ = [
     "fitted",
 ]
 
+
 MAX_FRAME_BYTES = 262144
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 128
@@ -48,7 +49,6 @@ LARGEST_NUMBER = 2**53 - 1  # what every JSON reader holds exactly (RFC 8259 sec
 LONGEST_TIMEOUT_S = 7 * 86400.0  # selectors and threads take no wait of some weeks
 ECHO_DEPTH = 2  # what a feedback and its frame add to the command that it echoes
 _CUT = "…"
-
 _M = TypeVar("_M", Feedback, Output, Status, PendingReversal)
 
 
@@ -80,7 +80,6 @@ LIMITS: Mapping[Channel, FrameLimits] = MappingProxyType(
         Channel.BLOB_CHUNK: FrameLimits(3 << 16, 8, 4),
     }
 )
-
 CHANNEL_OF: Mapping[type, Channel] = MappingProxyType(
     {
         Command: Channel.COMMAND,
@@ -92,7 +91,6 @@ CHANNEL_OF: Mapping[type, Channel] = MappingProxyType(
         BlobChunk: Channel.BLOB_CHUNK,
     }
 )
-
 # Members that are 1 to MAX_ID_LENGTH printable characters, where they are there.
 NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
@@ -104,7 +102,6 @@ NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
         PendingReversal: ("script", "command_id"),
     }
 )
-
 # The most characters of the members that are other texts.
 TEXTS: Mapping[type, Mapping[str, int]] = MappingProxyType(
     {
@@ -115,7 +112,6 @@ TEXTS: Mapping[type, Mapping[str, int]] = MappingProxyType(
         BlobChunk: {"error": 1024},
     }
 )
-
 # Lists of texts; an object counts by its keys.
 LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
     {

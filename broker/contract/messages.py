@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from dataclasses_json import DataClassJsonMixin, config
 
-from broker.contract.artifacts import Sha256
+from broker.contract.fields import Sha256
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, Outcome
 
 __all__ = [
@@ -37,8 +37,8 @@ __all__ = [
     "wire_members",
 ]
 
-JsonObject = dict[str, Any]
 
+JsonObject = dict[str, Any]
 MAX_BLOB_CHUNK_BYTES = 1 << 17  # in base64 it fits well into a frame
 MAX_BLOB_REQUEST_BYTES = 1 << 20
 

@@ -27,14 +27,18 @@ from broker.contract.limits import (
 )
 from broker.contract.messages import Ack, BlobChunk, BlobRequest, Command, Control, Feedback, JsonObject, Status
 
-__all__ = ["json_schema", "main", "render"]
+__all__ = [
+    "json_schema",
+    "main",
+    "render",
+]
+
 
 _MESSAGES = (Command, Control, Ack, Feedback, Status, BlobRequest, BlobChunk)
 _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
 _COUNT: JsonObject = {"minimum": 0, "maximum": LARGEST_NUMBER}
 _FROM_1: JsonObject = {"minimum": 1, "maximum": LARGEST_NUMBER}
 _TIME: JsonObject = {"format": "date-time"}
-
 # What the codec checks beside the table of limits, and the dataclasses' types do not say.
 _CHECKED: dict[tuple[str, str], JsonObject] = {
     ("Command", "created_at"): _TIME,

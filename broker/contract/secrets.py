@@ -6,12 +6,20 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MASK", "SECRET", "URL_PASSWORD", "mask_shapes", "masked_values", "secret_names", "tells_of_secret"]
+__all__ = [
+    "MASK",
+    "SECRET",
+    "URL_PASSWORD",
+    "mask_shapes",
+    "masked_values",
+    "secret_names",
+    "tells_of_secret",
+]
+
 
 MASK = "********"
 SECRET = msgspec.Meta(extra_json_schema={"writeOnly": True})
 """Marks a parameter whose value is never shown: `token: Annotated[str, SECRET]`."""
-
 URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]*@(?:[^/@\s]*@)*")  # readers of URLs go by the last @
 _KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
 _SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)

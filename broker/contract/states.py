@@ -2,7 +2,13 @@
 
 from enum import StrEnum
 
-__all__ = ["ControlAction", "ErrorCode", "FeedbackKind", "Outcome", "State"]
+__all__ = [
+    "ControlAction",
+    "ErrorCode",
+    "FeedbackKind",
+    "Outcome",
+    "State",
+]
 
 
 class State(StrEnum):

@@ -6,7 +6,15 @@ from enum import StrEnum
 
 from broker.errors import BrokerError
 
-__all__ = ["AGENT_NAME", "Channel", "InvalidName", "Topics", "check_agent_name", "check_name"]
+__all__ = [
+    "AGENT_NAME",
+    "Channel",
+    "InvalidName",
+    "Topics",
+    "check_agent_name",
+    "check_name",
+]
+
 
 AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")

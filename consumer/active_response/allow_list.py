@@ -6,11 +6,16 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.permissions import changed_by_others
-from consumer.config import ActiveResponseConfig
+from broker.system.permissions import changed_by_others
 from consumer.errors import ActiveResponseError
+from consumer.settings import ActiveResponseConfig
 
-__all__ = ["AllowList", "Allowed", "check_executable"]
+__all__ = [
+    "AllowList",
+    "Allowed",
+    "check_executable",
+]
+
 
 _SHIPPED = Path(__file__).with_name("scripts")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")

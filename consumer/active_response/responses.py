@@ -8,18 +8,22 @@ from typing import Literal
 
 from broker.contract.messages import PendingReversal
 from consumer.active_response.allow_list import Allowed
-from consumer.active_response.book import Book, Entry, Reversal
-from consumer.active_response.dialogue import Request, read_keys, write_line
+from consumer.active_response.records import Book, Entry, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
-from consumer.active_response.workshop import Workshop
-from consumer.config import ActiveResponseConfig
-from consumer.confinement import Confinement
+from consumer.active_response.script_runner import Workshop
+from consumer.active_response.wazuh_protocol import Request, read_keys, write_line
 from consumer.errors import ActiveResponseError, ProgramError
-from consumer.observe import Observer
+from consumer.observer import Observer
 from consumer.ports import Clock
-from consumer.programs import Bounds, Ended, Program, clean_environment
+from consumer.settings import ActiveResponseConfig, Confinement
+from consumer.system.programs import Bounds, Ended, Program, clean_environment
 
-__all__ = ["DIRECTORY", "ActiveResponses", "Attempt"]
+__all__ = [
+    "DIRECTORY",
+    "ActiveResponses",
+    "Attempt",
+]
+
 
 DIRECTORY = "active-responses"
 _STEP = "execute-active-response."

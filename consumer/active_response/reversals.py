@@ -11,16 +11,20 @@ from pathlib import Path
 import structlog
 
 from consumer.active_response.allow_list import check_executable
-from consumer.active_response.book import Book, Entry, Reversal
-from consumer.active_response.dialogue import write_line
-from consumer.active_response.runs import Run, RunEnd
-from consumer.active_response.workshop import Workshop
+from consumer.active_response.detached_run import Run, RunEnd
+from consumer.active_response.records import Book, Entry, Reversal
+from consumer.active_response.script_runner import Workshop
+from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
-from consumer.files import remove_tree
-from consumer.observe import Observer
+from consumer.observer import Observer
 from consumer.ports import Clock
+from consumer.system.files import remove_tree
 
-__all__ = ["Reversals", "reversal_of"]
+__all__ = [
+    "Reversals",
+    "reversal_of",
+]
+
 
 _log = structlog.get_logger(__name__)
 _WAITS_S = (5.0, 30.0, 180.0, 900.0)  # after the first, second … failure; then no more until the agent's next start

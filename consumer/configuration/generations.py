@@ -15,9 +15,15 @@ from pathlib import Path
 import msgspec
 
 from broker.contract.configurations import Generation
-from consumer.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from consumer.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 
-__all__ = ["Generations", "Record", "hash_of_file", "hashes_of"]
+__all__ = [
+    "Generations",
+    "Record",
+    "hash_of_file",
+    "hashes_of",
+]
+
 
 _NUMBER_DIGITS = 6
 _HASH_DIGITS = 12

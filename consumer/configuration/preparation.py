@@ -2,15 +2,18 @@
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
-from consumer.configuration.difference import difference
+from consumer.configuration.apply_journal import Journal
+from consumer.configuration.diff import difference
 from consumer.configuration.generations import Generations, Record, hashes_of
-from consumer.configuration.journal import Journal
 from consumer.configuration.staging import Staging, sha256_of
 from consumer.configuration.validation import validate
 from consumer.errors import CentralizedConfigurationError
-from consumer.handlers.base import Context
+from consumer.handler import Context
 
-__all__ = ["active_as_wanted", "prepare"]
+__all__ = [
+    "active_as_wanted",
+    "prepare",
+]
 
 
 def active_as_wanted(

@@ -4,13 +4,16 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from consumer.configuration.settings import CentralizedConfig
 from consumer.configuration.validation import CheckFailed, filled
 from consumer.errors import CentralizedConfigurationError
 from consumer.ports import Service, ServiceState
-from consumer.programs import Bounds, run_program
+from consumer.settings import CentralizedConfig
+from consumer.system.programs import Bounds, run_program
 
-__all__ = ["Reloader"]
+__all__ = [
+    "Reloader",
+]
+
 
 _PAUSE_S = 0.2
 

@@ -5,11 +5,13 @@ from typing import Any
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfigurationData
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode
+from consumer.configuration.apply_journal import Journal
 from consumer.configuration.generations import Generations
-from consumer.configuration.journal import Journal
-from consumer.handlers.base import Result
+from consumer.handler import Result
 
-__all__ = ["Results"]
+__all__ = [
+    "Results",
+]
 
 
 class Results:

@@ -6,12 +6,16 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
-from consumer.archives import is_archive, unpack
-from consumer.downloads import Downloader
 from consumer.errors import CentralizedConfigurationError
-from consumer.files import remove_tree
+from consumer.system.archives import is_archive, unpack
+from consumer.system.downloads import Downloader
+from consumer.system.files import remove_tree
 
-__all__ = ["Staging", "sha256_of"]
+__all__ = [
+    "Staging",
+    "sha256_of",
+]
+
 
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 

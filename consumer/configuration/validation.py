@@ -5,10 +5,15 @@ from pathlib import Path
 
 from broker.contract.messages import Output
 from consumer.errors import CentralizedConfigurationError
-from consumer.masking import DOCUMENT_SUFFIXES, parse_document
-from consumer.programs import Bounds, run_program
+from consumer.system.masking import DOCUMENT_SUFFIXES, parse_document
+from consumer.system.programs import Bounds, run_program
 
-__all__ = ["CheckFailed", "filled", "validate"]
+__all__ = [
+    "CheckFailed",
+    "filled",
+    "validate",
+]
+
 
 _LARGEST_DOCUMENT = 4 << 20
 

@@ -24,14 +24,17 @@ from broker.contract.enrolment import (
     Refusal,
     RenewRequest,
 )
-from broker.contract.tokens import EnrolmentToken
-from consumer.enrolment.answers import fingerprint_of_pem, granted_by
-from consumer.enrolment.enrolments import Enrolment, Granted
+from broker.contract.enrolment_token import EnrolmentToken
+from consumer.enrolment.grant_validation import fingerprint_of_pem, granted_by
 from consumer.enrolment.keys import read_key, request_for, sign
+from consumer.enrolment.store import Enrolment, Granted
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
-__all__ = ["EnrolmentClient"]
+__all__ = [
+    "EnrolmentClient",
+]
+
 
 _T = TypeVar("_T")
 _QUIET_S = 10.0  # a server that says nothing for so long is given up

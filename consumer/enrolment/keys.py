@@ -10,9 +10,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from consumer.errors import EnrolmentError
-from consumer.guard import refuse_readable
+from consumer.system.guard import refuse_readable
 
-__all__ = ["key_to_pem", "new_key", "read_key", "request_for", "sign"]
+__all__ = [
+    "key_to_pem",
+    "new_key",
+    "read_key",
+    "request_for",
+    "sign",
+]
 
 
 def new_key() -> Ed25519PrivateKey:

@@ -6,13 +6,18 @@ from typing import Protocol
 
 import structlog
 
-from consumer.enrolment.enrolments import Attempt, AttemptState, Enrolment, Enrolments
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments
 from consumer.enrolment.trial import Trial
 from consumer.errors import EnrolmentError
-from consumer.observe import Observer
+from consumer.observer import Observer
 from consumer.ports import Clock, CommandStore
 
-__all__ = ["Connection", "NoRelocation", "Relocation"]
+__all__ = [
+    "Connection",
+    "NoRelocation",
+    "Relocation",
+]
+
 
 _log = structlog.get_logger(__name__)
 _GRACE_S = 60.0  # how long an old server is waited for that does not acknowledge its last results

@@ -9,12 +9,15 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enrolments import Enrolment, Enrolments, Granted
 from consumer.enrolment.keys import new_key
+from consumer.enrolment.store import Enrolment, Enrolments, Granted
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
-__all__ = ["Renewal"]
+__all__ = [
+    "Renewal",
+]
+
 
 _log = structlog.get_logger(__name__)
 _TIMEOUT_S = 60.0

@@ -4,19 +4,24 @@ import threading
 from dataclasses import dataclass
 
 from broker.contract.codec import DecodeError, decode_acks, encode
+from broker.contract.dsse import SignatureError
 from broker.contract.messages import Ack, Feedback
-from broker.contract.signing import SignatureError
 from broker.contract.states import FeedbackKind, Outcome
 from broker.contract.topics import Channel, Topics
-from broker.mqtt import Delivery, MqttConnection, MqttError
-from consumer.enrolment.enrolments import Enrolment
-from consumer.enrolment.trust import GrantedTrust
+from broker.mqtt.address import MqttError
+from broker.mqtt.connection import MqttConnection
+from broker.mqtt.delivery import Delivery
+from consumer.enrolment.store import Enrolment
+from consumer.enrolment.trusted_keys import GrantedTrust
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
-from consumer.server_clock import ServerClock
-from consumer.verification import Verifier
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import Verifier
 
-__all__ = ["Trial"]
+__all__ = [
+    "Trial",
+]
+
 
 _POLL_S = 0.1
 _AGAIN_S = 2.0

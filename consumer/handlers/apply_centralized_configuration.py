@@ -2,11 +2,13 @@
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
-from consumer.configuration import application
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.configuration import apply as application
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: ApplyCentralizedConfiguration, context: Context) -> Result:

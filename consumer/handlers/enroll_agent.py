@@ -8,13 +8,15 @@ from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enrolling import obtain, read_token
-from consumer.enrolment.enrolments import Attempt, AttemptState, Enrolment, Enrolments
+from consumer.enrolment.enrol import obtain, read_token
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments
 from consumer.errors import ConsumerError, EnrolmentError
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Result:

@@ -7,16 +7,18 @@ from typing import Literal
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from consumer.active_response.book import Entry
-from consumer.active_response.dialogue import Request
+from consumer.active_response.records import Entry
 from consumer.active_response.responses import Attempt
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.active_response.wazuh_protocol import Request
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
+
 
 State = Literal["active", "renewed", "done", "not_added", "uncertain"]
-
 _KEYS_SHOWN = 200
 _NO_RESPONSES = Result("This agent was made without active responses.", code=ErrorCode.UNSUPPORTED)
 

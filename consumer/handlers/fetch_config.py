@@ -2,9 +2,11 @@
 
 from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
 from broker.contract.messages import Command
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: FetchConfig, context: Context) -> Result:

@@ -10,14 +10,17 @@ import msgspec
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.messages import Command, JsonObject
 from broker.contract.states import ErrorCode
-from consumer.config import AgentConfig
 from consumer.configuration.generations import Generations, Record
-from consumer.configuration.shown import MOST_FILES, shown_files
+from consumer.configuration.masked_files import MOST_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
-from consumer.handlers.base import Context, Handler, Interruption, Result
-from consumer.masking import Secret, mask_secrets
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.settings import AgentConfig, Secret
+from consumer.system.masking import mask_secrets
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
+
 
 _CENTRALIZED = "centralized"
 

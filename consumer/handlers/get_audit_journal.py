@@ -2,10 +2,13 @@
 
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.messages import Command
-from consumer.handlers.base import Context, Handler, Interruption, Result
-from consumer.journal_reader import read_journal
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.store.reader import read_journal
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
+
 
 _MOST_BYTES = 1 << 17
 

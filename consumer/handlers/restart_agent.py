@@ -8,12 +8,15 @@ from broker.contract.commands.restart_agent import RestartAgent, RestartAgentDat
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.errors import ServiceError
-from consumer.files import write_durably
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
-from consumer.handlers.delay import wait_first
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handlers.preconditions import wait_first
 from consumer.ports import ServiceState, StoredCommand
+from consumer.system.files import write_durably
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
+
 
 _LOOK_S = 0.2
 

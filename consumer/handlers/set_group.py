@@ -2,10 +2,12 @@
 
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.messages import Command
-from consumer.groups import Groups
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.store.groups import Groups
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: SetGroup, context: Context) -> Result:

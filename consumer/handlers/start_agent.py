@@ -3,10 +3,12 @@
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from consumer.handlers.base import Context, Handler, Interruption, Result
-from consumer.handlers.delay import wait_first
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.handlers.preconditions import wait_first
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: StartAgent, context: Context) -> Result:

@@ -1,16 +1,14 @@
 """update-signing-keys: the server signs with these keys from now on, and with no others."""
 
-from broker.contract.commands.update_signing_keys import (
-    UPDATE_SIGNING_KEYS,
-    UpdateSigningKeys,
-    UpdateSigningKeysData,
-)
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
+from broker.contract.dsse import SignatureError
 from broker.contract.messages import Command
-from broker.contract.signing import SignatureError
 from broker.contract.states import ErrorCode
-from consumer.handlers.base import Context, Handler, Interruption, Result, expired
+from consumer.handler import Context, Handler, Interruption, Result, expired
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
 
 
 def _execute(command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:

@@ -14,19 +14,22 @@ import structlog
 from broker.contract.commands import parse_parameters
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command
-from broker.contract.package import Manifest
 from broker.contract.states import ErrorCode
-from broker.contract.versions import Version
+from broker.release.manifest import Manifest
+from broker.release.versions import Version
 from consumer.errors import UpgradeError
-from consumer.files import remove_tree
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
-from consumer.programs import Ended, run_program
+from consumer.system.files import remove_tree
+from consumer.system.programs import Ended, run_program
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from consumer.upgrade.trial import Trial, TrialState
 
-__all__ = ["HANDLER"]
+__all__ = [
+    "HANDLER",
+]
+
 
 _log = structlog.get_logger(__name__)
 _TYPE = "upgrade-agent"

@@ -2,8 +2,14 @@
 
 from consumer.services.callbacks import CallbackService
 from consumer.services.child import ChildService
+from consumer.services.desired_state import Wish
 from consumer.services.none import NoService
 from consumer.services.systemd import SystemdService
-from consumer.services.wish import Wish
 
-__all__ = ["CallbackService", "ChildService", "NoService", "SystemdService", "Wish"]
+__all__ = [
+    "CallbackService",
+    "ChildService",
+    "NoService",
+    "SystemdService",
+    "Wish",
+]

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from consumer.ports import ServiceState
-from consumer.services.wish import Wish
+from consumer.services.desired_state import Wish
 
-__all__ = ["CallbackService"]
+__all__ = [
+    "CallbackService",
+]
 
 
 class CallbackService:

@@ -15,11 +15,14 @@ import structlog
 
 from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState, Stop
-from consumer.programs import environment_of_service, exit_in_words
-from consumer.services.wish import Wish
-from consumer.traces import ChildTrace
+from consumer.services.desired_state import Wish
+from consumer.system.pidfile import ChildTrace
+from consumer.system.programs import environment_of_service, exit_in_words
 
-__all__ = ["ChildService"]
+__all__ = [
+    "ChildService",
+]
+
 
 _log = structlog.get_logger(__name__)
 

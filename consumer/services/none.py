@@ -3,7 +3,9 @@
 from consumer.errors import ServiceError
 from consumer.ports import ServiceState
 
-__all__ = ["NoService"]
+__all__ = [
+    "NoService",
+]
 
 
 class NoService:

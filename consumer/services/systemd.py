@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from consumer.errors import ProgramError, ServiceError
 from consumer.ports import Clock, ServiceState, Stop
-from consumer.programs import Bounds, Ended, clean_environment, run_program
+from consumer.system.programs import Bounds, Ended, clean_environment, run_program
 
-__all__ = ["SystemdService", "is_unit_name"]
+__all__ = [
+    "SystemdService",
+]
 
-_UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.service")
-_LONGEST_NAME = 255
+
 _PROPERTIES = (
     "LoadState",
     "UnitFileState",
@@ -33,11 +34,6 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 864
 _LOOK_S = 0.2
 _LOOKING_TIMEOUT_S = 10.0
 _JOURNAL_TIMEOUT_S = 2.0
-
-
-def is_unit_name(name: str) -> bool:
-    """Whether this is the full name of a service unit that can be started (systemd.unit(5)); not of a template."""
-    return len(name) <= _LONGEST_NAME and _UNIT_NAME.fullmatch(name) is not None
 
 
 class SystemdService:

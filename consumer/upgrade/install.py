@@ -3,12 +3,14 @@
 from collections.abc import Sequence as Listing
 from pathlib import Path
 
-from broker.contract.package import Manifest
+from broker.release.manifest import Manifest
 from consumer.errors import UpgradeError
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 
-__all__ = ["install"]
+__all__ = [
+    "install",
+]
 
 
 def install(package: Path, root: Path, keys: Listing[str]) -> Manifest:

@@ -17,15 +17,18 @@ from importlib.resources import files
 from pathlib import Path
 
 import consumer
-from broker.contract.package import PROGRAM
-from broker.contract.versions import InvalidVersion, Version
-from consumer.config import AgentConfig
+from broker.release.manifest import PROGRAM
+from broker.release.versions import InvalidVersion, Version
 from consumer.errors import UpgradeError
-from consumer.files import link_durably, remove_tree, sync_directory, write_durably
-from consumer.guard import refuse_changeable
+from consumer.settings import AgentConfig
+from consumer.system.files import link_durably, remove_tree, sync_directory, write_durably
+from consumer.system.guard import refuse_changeable
 from consumer.upgrade.trial import Trial
 
-__all__ = ["Installation", "trial_is_pending"]
+__all__ = [
+    "Installation",
+    "trial_is_pending",
+]
 
 
 class Installation:

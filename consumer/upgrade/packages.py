@@ -4,8 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from broker.contract.minisign import PublicKey, SignatureError, verify
-from broker.contract.package import (
+from broker.release.manifest import (
     ANY_PLATFORM,
     FILES,
     HEAD_BYTES,
@@ -19,11 +18,17 @@ from broker.contract.package import (
     read_head,
     this_platform,
 )
-from consumer.archives import Limits, unpack
+from broker.release.minisign import PublicKey, SignatureError, verify
 from consumer.errors import UpgradeError
-from consumer.files import free_bytes, remove_tree, sync_directory, sync_tree
+from consumer.system.archives import Limits, unpack
+from consumer.system.files import free_bytes, remove_tree, sync_directory, sync_tree
 
-__all__ = ["check_fits", "open_package", "unpack_package"]
+__all__ = [
+    "check_fits",
+    "open_package",
+    "unpack_package",
+]
+
 
 _BLOCK_BYTES = 4096  # what a small file takes on the disk
 _SPARE_BYTES = 4 << 20

@@ -8,7 +8,10 @@ import msgspec
 
 from consumer.errors import UpgradeError
 
-__all__ = ["Trial", "TrialState"]
+__all__ = [
+    "Trial",
+    "TrialState",
+]
 
 
 class TrialState(StrEnum):

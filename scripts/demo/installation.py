@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.config import load_config
-from broker.mqtt import TlsFiles
-from broker.server_process import open_ledger
-from broker.views import agent_json
+from broker.app.config import load_config
+from broker.app.factories import open_ledger
+from broker.cli.views import agent_json
+from broker.mqtt.address import TlsFiles
 from scripts.demo.processes import failed, free_port, program, tool, wait_for
 
 LISTENER, INTRUDER = "demo-listener", "demo-intruder"

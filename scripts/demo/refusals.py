@@ -11,11 +11,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from rich.panel import Panel
 
 from broker.contract.codec import encode
+from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.messages import Command, Origin, Sequence
-from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.topics import Channel
-from broker.ids import new_id
-from broker.mqtt import TlsFiles
+from broker.ledger.ids import new_id
+from broker.mqtt.address import TlsFiles
 from scripts.demo.installation import INTRUDER
 from scripts.demo.processes import console, expect, program, tool, wait_for
 from scripts.demo.stage import AGENT, Stage

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.panel import Panel
 
-from consumer.queue_reader import read_queue
+from consumer.store.reader import read_queue
 from scripts.demo.installation import Installation
 from scripts.demo.processes import console, tool, wait_for
 from scripts.demo.wire import Hops, show_hops

@@ -12,10 +12,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from rich.table import Table
 
-from broker.contract.signing import SignatureError, is_envelope, open_envelope, payload_type, read_body, read_public_key
+from broker.contract.dsse import SignatureError, is_envelope, open_envelope, payload_type, read_body, read_public_key
 from broker.contract.topics import Channel
-from broker.mqtt import Delivery, MqttConnection, TlsFiles
-from broker.signing_keys import KeyBook
+from broker.mqtt.address import TlsFiles
+from broker.mqtt.connection import MqttConnection
+from broker.mqtt.delivery import Delivery
+from broker.signing.key_store import KeyBook
 from scripts.demo.installation import LISTENER, Installation
 from scripts.demo.processes import console, failed
 

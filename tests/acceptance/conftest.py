@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from broker.app.factories import open_ledger
+from broker.cli.views import agent_json, command_json
 from broker.contract.messages import JsonObject, Origin
-from broker.ledger import Ledger
-from broker.server_process import open_ledger
-from broker.views import agent_json, command_json
-from consumer.queue_reader import read_queue
+from broker.ledger.ledger import Ledger
+from consumer.store.reader import read_queue
 from tests.enrolled import Registrar
 from tests.waiting import wait_for
 

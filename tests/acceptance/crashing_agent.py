@@ -5,8 +5,9 @@ import signal
 import sys
 from pathlib import Path
 
-from consumer.agent import RESTARTED_BY, Agent, replace_process
+from consumer.agent import Agent
 from consumer.config import load_config
+from consumer.replacement import RESTARTED_BY, replace_process
 
 
 class KilledAt:

@@ -5,8 +5,8 @@ import signal
 from functools import partial
 from pathlib import Path
 
-from consumer import cli
 from consumer.agent import Agent
+from consumer.cli.main import main as cli
 
 
 class KilledOnceAt:

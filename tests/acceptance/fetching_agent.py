@@ -12,7 +12,7 @@ from broker.contract.artifacts import Artifact
 from broker.contract.messages import Command
 from consumer.agent import Agent
 from consumer.config import load_config
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import Blobs
 
 

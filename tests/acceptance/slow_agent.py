@@ -11,7 +11,7 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.agent import Agent
 from consumer.config import load_config
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from consumer.active_response.book import Book, Entry, Reversal, read_pending
-from consumer.traces import ChildTrace
+from consumer.active_response.records import Book, Entry, Reversal, read_pending
+from consumer.system.pidfile import ChildTrace
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.active_response_scripts import BAD, PYTHON, SHELL, install
 from tests.waiting import wait_for

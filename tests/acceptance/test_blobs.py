@@ -13,7 +13,7 @@ import pytest
 from broker.contract.artifacts import blob_url
 from broker.contract.codec import decode_blob_chunks, decode_blob_requests, encode
 from broker.contract.messages import BlobChunk, BlobRequest
-from broker.mqtt import MqttConnection
+from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.waiting import wait_for
 

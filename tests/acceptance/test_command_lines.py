@@ -15,13 +15,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from broker.cli import app as broker_app
+from broker.app.factories import open_ledger
+from broker.cli.main import app as broker_app
 from broker.contract.messages import Origin, PendingReversal, Status
-from broker.mosquitto import EmbeddedMosquitto
-from broker.mqtt import MqttConnection
-from broker.server_process import open_ledger
-from consumer.cli import app as agent_app
-from consumer.command_store import DiskCommandStore
+from broker.mosquitto.process import EmbeddedMosquitto
+from broker.mqtt.connection import MqttConnection
+from consumer.cli.main import app as agent_app
+from consumer.store.command_store import DiskCommandStore
 from tests.acceptance.conftest import Program
 from tests.makers import NOW, command, result
 from tests.waiting import wait_for

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH
-from broker.contract.tokens import EnrolmentToken, fingerprint_of
+from broker.contract.enrolment_token import EnrolmentToken, fingerprint_of
 from tests.acceptance.conftest import Program
 from tests.brokers import free_port
 from tests.enrolling import EnrollingAgent

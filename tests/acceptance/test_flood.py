@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.contract.codec import encode
-from broker.mqtt import MqttConnection
+from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import Site
 from tests.makers import result
 from tests.waiting import wait_for

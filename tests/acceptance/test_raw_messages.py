@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.mqtt import MqttConnection
+from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import Site
 from tests.waiting import wait_for
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.config import load_config
+from broker.app.config import load_config
 from tests.acceptance.conftest import Program
 from tests.brokers import free_port
 from tests.waiting import wait_for

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from broker.contract.messages import JsonObject
-from broker.mqtt import Delivery, MqttConnection
+from broker.mqtt.connection import MqttConnection
+from broker.mqtt.delivery import Delivery
 from tests.acceptance.conftest import Site
 from tests.waiting import wait_for
 

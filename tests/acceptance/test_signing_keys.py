@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from broker.contract.codec import encode
+from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Command, Origin, Sequence
-from broker.contract.signing import Scope, SigningKey
-from broker.mqtt import MqttConnection
+from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Site
 from tests.enrolled import now, signed
 from tests.waiting import wait_for

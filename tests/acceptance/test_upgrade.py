@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from broker.contract.package import Manifest, PackagedFile, render_manifest
-from broker.package_builder import make_manifest, sign, write_package
+from broker.release.builder import make_manifest, sign, write_package
+from broker.release.manifest import Manifest, PackagedFile, render_manifest
 from scripts.release import make_release, write_program
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.waiting import wait_for
@@ -27,7 +27,7 @@ NAME = "agent-command-manager"
 class Machine:
     """A machine with an installation of version 1.0.0, and someone who makes packages for it."""
 
-    def __init__(self, site: Site, module: str = "consumer.cli") -> None:
+    def __init__(self, site: Site, module: str = "consumer.cli.main") -> None:
         self.site = site
         self.root = site.directory / "root"
         self.config = site.directory / "agent.toml"

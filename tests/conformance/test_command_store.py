@@ -9,9 +9,9 @@ import pytest
 from broker.contract.journal import command_sha256, faults
 from broker.contract.messages import Sequence
 from broker.contract.states import State
-from consumer.command_store import DiskCommandStore
 from consumer.errors import StoreError
 from consumer.ports import CommandStore, HeardTime
+from consumer.store.command_store import DiskCommandStore
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.journals import Entries, entries_of, journal_of_any
 from tests.makers import NOW, command, result

@@ -14,13 +14,12 @@ import pytest
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, faults
 from broker.contract.states import State
-from consumer.command_store import DiskCommandStore
-from consumer.enrolment.enrolments import Enrolments, Grant, Granted
 from consumer.enrolment.keys import new_key
+from consumer.enrolment.store import Enrolments, Grant, Granted
 from consumer.errors import StateDirectoryInUse, StoreError
-from consumer.journal_reader import read_journal
-from consumer.queue_reader import read_queue
-from consumer.state_directory import epoch_name
+from consumer.store.command_store import DiskCommandStore
+from consumer.store.reader import read_journal, read_queue
+from consumer.store.state_directory import epoch_name
 from tests.journals import entries_of, journal_in
 from tests.makers import NOW, command, result
 
@@ -294,7 +293,7 @@ WRITER = """
 import os, signal, sys
 from pathlib import Path
 from tests.makers import NOW, command
-from consumer.command_store import DiskCommandStore
+from consumer.store.command_store import DiskCommandStore
 store = DiskCommandStore.open(Path(sys.argv[1]), now=lambda: NOW)
 for number in range(1, 30):
     store.store_command(command(str(number), number), NOW)
@@ -454,7 +453,7 @@ import subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.makers import NOW, command, result
-from consumer.command_store import DiskCommandStore
+from consumer.store.command_store import DiskCommandStore
 from consumer.errors import StoreFull
 
 disk = Path(sys.argv[1])

@@ -9,7 +9,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from broker.contract.signing import SignatureError, SigningKey, open_envelope, pre_authentication_encoding, seal
+from broker.contract.dsse import SignatureError, SigningKey, open_envelope, pre_authentication_encoding, seal
 
 KIND = "application/vnd.acm.command+json"
 PAYLOAD = '{"text": "köy ÿþ?>~"}'.encode()

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Authority, Enrolled, Refusal
-from broker.contract.tokens import EnrolmentToken
+from broker.contract.enrolment_token import EnrolmentToken
 from tests.authority import TestAuthority
 from tests.brokers import free_port
 from tests.waiting import wait_for

@@ -12,8 +12,8 @@ from broker.contract.journal import JournalPage, Opened
 from broker.contract.messages import Command, Feedback, JournalMark, Sequence
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
-from consumer.journal import Journal, JournalTail, page_number, read_page
 from consumer.ports import HeardTime, StoredCommand, Tombstone
+from consumer.store.journal import Journal, JournalTail, page_number, read_page
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from broker.mqtt import Delivery
+from broker.mqtt.delivery import Delivery
 
 
 @dataclass

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.contract.package import FILES, MANIFEST, SIGNATURE, Manifest, PackagedFile, render_manifest
-from broker.contract.signing import Scope, SigningKey, payload_type, seal, write_body
+from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.topics import Channel
-from consumer.verification import NoTrust
+from broker.release.manifest import FILES, MANIFEST, SIGNATURE, Manifest, PackagedFile, render_manifest
+from consumer.trust.verification import NoTrust
 
 __all__ = [
     "DEEP",

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from structlog.testing import capture_logs
 
-from broker.ca import CertificateAuthority, create_authority
+from broker.cli.views import agents_table, command_panel, commands_table
 from broker.contract.codec import (
     DecodeError,
     Message,
@@ -41,36 +41,36 @@ from broker.contract.codec import (
     frames,
     status_frame,
 )
+from broker.contract.dsse import SignatureError as EnvelopeError
 from broker.contract.enrolment import ENROL_PATH, RENEW_PATH, Enrolled, Refusal
+from broker.contract.enrolment_token import EnrolmentToken, InvalidToken
+from broker.contract.foreign_forms import is_seed_form, read_seed_form
 from broker.contract.limits import CHANNEL_OF, LIMITS
 from broker.contract.messages import Command, Origin
-from broker.contract.minisign import PublicKey, SignatureError, verify
-from broker.contract.package import PackageError, parse_manifest
-from broker.contract.seed_forms import is_seed_form, read_seed_form
-from broker.contract.signing import SignatureError as EnvelopeError
-from broker.contract.tokens import EnrolmentToken, InvalidToken
 from broker.contract.topics import Channel, Topics
-from broker.enrolment import EnrolmentService, Terms
-from broker.enrolment_app import enrolment_app
-from broker.enrolments import Enrolments
-from broker.ledger import Ledger
-from broker.ledger_tables import METADATA
-from broker.mqtt import Delivery
-from broker.package_builder import verify_package
-from broker.server import Server
-from broker.signing_keys import KeyBook, create_signing_keys
-from broker.views import agents_table, command_panel, commands_table
-from consumer.active_response.dialogue import read_keys
-from consumer.archives import Limits, is_archive, unpack
-from consumer.enrolment.answers import granted_by
+from broker.enrolment.http import enrolment_app
+from broker.enrolment.service import EnrolmentService, Terms
+from broker.enrolment.store import Enrolments
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import METADATA
+from broker.mqtt.delivery import Delivery
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.release.builder import verify_package
+from broker.release.manifest import PackageError, parse_manifest
+from broker.release.minisign import PublicKey, SignatureError, verify
+from broker.server.server import Server
+from broker.signing.key_store import KeyBook, create_signing_keys
+from consumer.active_response.wazuh_protocol import read_keys
+from consumer.engine.feedback import Reports
+from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.client import EnrolmentClient
+from consumer.enrolment.grant_validation import granted_by
 from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
-from consumer.handlers.base import Result
-from consumer.receiver import CommandReceiver
-from consumer.reports import Reports
-from consumer.server_clock import ServerClock
+from consumer.handler import Result
+from consumer.system.archives import Limits, is_archive, unpack
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import Verifier
 from consumer.upgrade.packages import open_package, unpack_package
-from consumer.verification import Verifier
 from tests.enrolling import EnrollingAgent
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

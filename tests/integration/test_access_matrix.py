@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.mqtt import TlsFiles
+from broker.mqtt.address import TlsFiles
 from tests.authority import TestAuthority
 from tests.secured import SecuredSite
 from tests.waiting import wait_for

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from broker.mosquitto import EmbeddedMosquitto
-from broker.mqtt import MqttConnection
+from broker.mosquitto.process import EmbeddedMosquitto
+from broker.mqtt.connection import MqttConnection
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

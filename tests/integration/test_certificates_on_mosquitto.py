@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.ca import CertificateAuthority, create_authority, crl_path
-from broker.certificates import RevocationReason, RevokedCertificate
-from broker.mosquitto import find_mosquitto
+from broker.mosquitto.process import find_mosquitto
+from broker.pki.authority import CertificateAuthority, create_authority, crl_path
+from broker.pki.certificates import RevocationReason, RevokedCertificate
 from tests.brokers import free_port
 from tests.enrolling import key_pem
 from tests.waiting import wait_for

@@ -15,19 +15,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import decode_feedbacks, encode
+from broker.contract.dsse import SigningKey
 from broker.contract.enrolment import Authority, Enrolled
 from broker.contract.messages import Ack
-from broker.contract.signing import SigningKey
-from broker.mqtt import MqttConnection
-from consumer.agent import SystemClock
+from broker.mqtt.connection import MqttConnection
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enrolling import enrol_by_hand, obtain, read_token
-from consumer.enrolment.enrolments import Enrolment, Enrolments
+from consumer.enrolment.enrol import enrol_by_hand, obtain, read_token
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
+from consumer.enrolment.store import Enrolment, Enrolments
 from consumer.errors import EnrolmentError
-from consumer.feedback import growing_waits
-from consumer.observe import LogObserver
+from consumer.observer import LogObserver
+from consumer.system.clock import SystemClock
+from consumer.system.retry import growing_waits
 from tests.authority import TestAuthority, TlsBroker
 from tests.brokers import free_port
 from tests.fakes.enrolment_server import EnrolmentServer

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from broker import enrolment_server
-from broker.ca import CertificateAuthority, create_authority
-from broker.config import load_config
-from broker.registry import RevocationFile
-from broker.signing_keys import create_signing_keys
+from broker.app import enrolment_server
+from broker.app.config import load_config
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.revocation import RevocationFile
+from broker.signing.key_store import create_signing_keys
 from tests.brokers import free_port
 from tests.waiting import wait_for
 

@@ -12,14 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker.certificates import RevocationReason
-from broker.contract.tokens import EnrolmentToken
-from broker.enrolments import Enrolments
-from broker.evictor import Evictor
-from broker.mosquitto import SecuredMosquitto
-from broker.mqtt import MqttConnection, TlsFiles, parse_url
-from broker.registry import RevocationFile
-from broker.takeover import TakeoverError, TakeoverRefused, take_over
+from broker.contract.enrolment_token import EnrolmentToken
+from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
+from broker.enrolment.session_revocation import Evictor
+from broker.enrolment.store import Enrolments
+from broker.mosquitto.process import SecuredMosquitto
+from broker.mqtt.address import TlsFiles, parse_url
+from broker.mqtt.connection import MqttConnection
+from broker.pki.certificates import RevocationReason
+from broker.pki.revocation import RevocationFile
 from tests.enrolling import key_pem
 from tests.fakes.clock import TurnedClock
 from tests.secured import SecuredSite

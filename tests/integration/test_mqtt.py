@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from broker.mqtt import MAX_PACKET_BYTES, Delivery, MqttConnection, MqttError, parse_url
+from broker.mqtt.address import MqttError, parse_url
+from broker.mqtt.connection import MAX_PACKET_BYTES, MqttConnection
+from broker.mqtt.delivery import Delivery
 from tests.brokers import TestBroker
 
 Connect = Callable[..., MqttConnection]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import load_config
+from broker.app.config import load_config
+from broker.app.factories import open_ledger
+from broker.app.server import ServerProcess
 from broker.contract.messages import Origin
-from broker.mosquitto import SecuredMosquitto
-from broker.mqtt import MqttConnection
-from broker.server_process import ServerProcess, open_ledger
+from broker.mosquitto.process import SecuredMosquitto
+from broker.mqtt.connection import MqttConnection
 from tests.brokers import free_port
 from tests.secured import SecuredSite
 from tests.waiting import wait_for

@@ -12,10 +12,10 @@ from time import monotonic
 
 import pytest
 
-from consumer.agent import SystemClock
 from consumer.errors import ServiceError
 from consumer.ports import Stop
 from consumer.services import SystemdService
+from consumer.system.clock import SystemClock
 from tests.brokers import docker, docker_answers, image_lock
 from tests.waiting import wait_for
 
@@ -226,8 +226,8 @@ def test_a_program_of_a_handler_is_confined_under_the_unit(installed: str) -> No
 
 
 CONFINED = """\
-from consumer.agent import SystemClock
-from consumer.programs import Bounds, run_program
+from consumer.system.clock import SystemClock
+from consumer.system.programs import Bounds, run_program
 print(run_program(["/bin/grep", "open files", "/proc/self/limits"], Bounds(SystemClock(), 1e9)).output.stdout)
 """
 

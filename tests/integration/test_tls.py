@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.mqtt import MqttConnection, MqttError, TlsFiles
+from broker.mqtt.address import MqttError, TlsFiles
+from broker.mqtt.connection import MqttConnection
 from tests.authority import TestAuthority, TlsBroker
 from tests.waiting import wait_for
 

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, {str(ROOT)!r})
-from consumer.cli import main
+from consumer.cli.main import main
 
 if sys.argv[1] == "watch-upgrade":
     main()

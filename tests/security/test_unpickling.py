@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from diskcache import Cache
 
-from consumer.command_store import DiskCommandStore
 from consumer.errors import StoreError
-from consumer.queue_reader import read_queue
+from consumer.store.command_store import DiskCommandStore
+from consumer.store.reader import read_queue
 from tests.makers import NOW, command, result
 
 PICKLE, BINARY = 4, 2

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.command_store import DiskCommandStore
 from consumer.ports import CommandStore
+from consumer.store.command_store import DiskCommandStore
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.simulation.world import World

@@ -11,27 +11,27 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.audit import LedgerSide, compare
+from broker.audit.comparison import LedgerSide, compare
 from broker.contract.codec import encode
+from broker.contract.dsse import SigningKey, VerifyingKey
 from broker.contract.messages import Command, JsonObject, Origin, Sequence
-from broker.contract.signing import SigningKey, VerifyingKey
 from broker.contract.topics import Channel, Topics
-from broker.intake import Intake
-from broker.ledger import Ledger
-from broker.ledger_rows import LedgerRow
-from broker.ledger_tables import CommandState
-from broker.server import Server
-from broker.signer import Signer
-from consumer.comms import AgentCommsClient
-from consumer.config import AgentConfig
-from consumer.core import AgentCore, Surroundings
-from consumer.enrolment.trust import NoKeeper
-from consumer.handlers import handler_table
-from consumer.handlers.base import Context, Handler, Interruption, Result
-from consumer.ports import CommandStore, KeyKeeper
+from broker.ledger.commands import LedgerRow
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.server.inbox import Intake
+from broker.server.server import Server
+from broker.signing.signer import Signer
+from consumer.comms.client import AgentCommsClient
+from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.status import StatusBoard
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.handlers.built_in import handler_table
+from consumer.ports import CommandStore
 from consumer.services import NoService
-from consumer.status import StatusBoard
-from consumer.verification import NoTrust
+from consumer.settings import AgentConfig
+from consumer.trust.ports import KeyKeeper, NoKeeper
+from consumer.trust.verification import NoTrust
 from tests.enrolled import enrolled_by
 from tests.fakes.clock import TurnedClock
 from tests.fakes.wire import FakeBroker

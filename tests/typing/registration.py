@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from broker.contract.messages import Command
 from consumer.agent import Agent
-from consumer.config import AgentConfig
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.plugins import load_plug_ins
 from consumer.ports import StoredCommand
+from consumer.settings import AgentConfig
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ import pytest
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
-from consumer.active_response.book import Entry, read_pending
+from consumer.active_response.records import Entry, read_pending
 from consumer.active_response.responses import ActiveResponses
-from consumer.agent import SystemClock
-from consumer.config import ActiveResponseConfig
 from consumer.errors import ActiveResponseError, StoreError
-from consumer.handlers.base import Context, Result
+from consumer.handler import Context, Result
 from consumer.handlers.execute_active_response import HANDLER
-from consumer.observe import LogObserver
+from consumer.observer import LogObserver
 from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
+from consumer.settings import ActiveResponseConfig
+from consumer.system.clock import SystemClock
 from tests.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, install
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config

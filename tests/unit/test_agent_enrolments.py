@@ -13,15 +13,15 @@ from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
 from consumer.config import load_config, read_identity, read_sources, unused_values
-from consumer.enrolment.enrolments import Attempt, AttemptState, Enrolment, Enrolments, Grant, Granted
+from consumer.engine.feedback import Reports
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.relocation import Relocation
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments, Grant, Granted
 from consumer.errors import ConfigurationError, EnrolmentError
+from consumer.handler import Context, Result
 from consumer.handlers import enroll_agent
-from consumer.handlers.base import Context, Result
-from consumer.observe import LogObserver
+from consumer.observer import LogObserver
 from consumer.ports import StoredCommand
-from consumer.reports import Reports
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

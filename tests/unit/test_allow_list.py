@@ -8,8 +8,8 @@ import pytest
 
 import consumer.active_response
 from consumer.active_response.allow_list import Allowed, AllowList
-from consumer.config import ActiveResponseConfig
 from consumer.errors import ActiveResponseError
+from consumer.settings import ActiveResponseConfig
 from tests.active_response_scripts import STATELESS, install
 
 Load = Callable[[str], AllowList]

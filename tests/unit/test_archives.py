@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from consumer.archives import Limits, is_archive, unpack
 from consumer.errors import ArchiveError
+from consumer.system.archives import Limits, is_archive, unpack
 
 MakeArchive = Callable[..., Path]
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.arguments import InvalidArgument, parse_duration, read_parameters, with_default_wait
+from broker.cli.arguments import read_parameters, with_default_wait
+from broker.durations import parse_duration
+from broker.errors import InvalidArgument
 
 
 @pytest.mark.parametrize(

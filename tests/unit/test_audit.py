@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from broker.audit import LedgerSide, Verdict, compare
+from broker.audit.comparison import LedgerSide, Verdict, compare
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, JournalPage, command_sha256
 from broker.contract.messages import Command, JournalMark, Origin
-from broker.ledger import Ledger
+from broker.ledger.ledger import Ledger
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.journals import Entries, chained, entries_of, forged, journal_of

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from broker.audit_request import AuditError, request_audit
+from broker.audit.request import AuditError, request_audit
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.messages import Command, JournalMark, JsonObject, Origin, Sequence, Status
-from broker.ledger import Ledger
-from broker.waiting import WaitTimeout
-from consumer.command_store import DiskCommandStore
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Context, Result
-from consumer.reports import Reports
+from broker.ledger.ledger import Ledger
+from broker.ledger.waiting import WaitTimeout
+from consumer.engine.feedback import Reports
+from consumer.handler import Context, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.services import NoService
+from consumer.store.command_store import DiskCommandStore
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from broker.contract.artifacts import Artifact, blob_url
-from consumer.config import DownloadConfig
-from consumer.downloads import Downloader
 from consumer.errors import DownloadError
-from consumer.handlers.base import Context
-from consumer.partial_files import drop_stale_files
+from consumer.handler import Context
 from consumer.services import NoService
+from consumer.settings import DownloadConfig
+from consumer.system.downloads import Downloader
+from consumer.system.partial_files import drop_stale_files
 from tests.fakes.blobs import MemoryBlobs
 from tests.fakes.clock import TurnedClock
 from tests.makers import config

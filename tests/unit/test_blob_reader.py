@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
-from consumer.blobs import BlobReader
+from consumer.comms.blob_reader import BlobReader
 from consumer.errors import DownloadError
 from tests.fakes.clock import TurnedClock
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from broker.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
-from broker.ledger import Ledger
-from broker.ledger_tables import BLOB_CHUNKS
+from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import BLOB_CHUNKS
 from tests.fakes.clock import TurnedClock
 from tests.makers import result
 

@@ -14,14 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from broker.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
-from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import CertificateError
-from broker.config import ConfigurationError, ServerConfig, load_config
-from broker.contract.tokens import EnrolmentToken
-from broker.enrolments import Enrolments
-from broker.mosquitto import MosquittoError, SecuredMosquitto
-from broker.mosquitto_files import render_secured_configuration
+from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
+from broker.app.config import ConfigurationError, ServerConfig, load_config
+from broker.contract.enrolment_token import EnrolmentToken
+from broker.enrolment.store import Enrolments
+from broker.mosquitto.configuration import render_secured_configuration
+from broker.mosquitto.process import MosquittoError, SecuredMosquitto
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.certificates import CertificateError
 
 KEYS = ("broker.pem", "enroll.key", "server.key")
 

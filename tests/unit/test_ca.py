@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.ca import AuthorityError, CertificateAuthority, create_authority, crl_path
-from broker.certificates import CertificateError, RevocationReason, RevokedCertificate
-from broker.contract.tokens import fingerprint_of
+from broker.contract.enrolment_token import fingerprint_of
+from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority, crl_path
+from broker.pki.certificates import CertificateError, RevocationReason, RevokedCertificate
 from tests.fakes.clock import TurnedClock
 
 

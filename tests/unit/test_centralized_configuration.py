@@ -23,12 +23,12 @@ from broker.contract.commands.apply_centralized_configuration import ApplyCentra
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode, State
-from consumer.agent import SystemClock, build_service
-from consumer.config import AgentConfig, ServiceConfig
-from consumer.configuration.settings import CentralizedConfig
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Context, Result
+from consumer.agent import build_service
+from consumer.handler import Context, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.ports import Service, StoredCommand
+from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
+from consumer.system.clock import SystemClock
 from tests.makers import NOW, command
 from tests.waiting import wait_for
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from broker.cli_keys import keys_app
+from broker.cli.keys import keys_app
 from broker.contract.messages import Status
 from broker.errors import BrokerError
-from broker.ledger import Ledger
-from broker.signing_keys import KeyBook, KeyEntry, KeyState
+from broker.ledger.ledger import Ledger
+from broker.signing.key_store import KeyBook, KeyEntry, KeyState
 from tests.enrolled import Registrar, now
 
 

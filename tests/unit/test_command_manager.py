@@ -10,14 +10,14 @@ import pytest
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Command, Control, Feedback
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
-from consumer.command_manager import CommandManager
+from consumer.engine.command_manager import CommandManager
+from consumer.engine.executor import Executor
+from consumer.engine.feedback import Reports
+from consumer.engine.outbox import FeedbackOutbox
+from consumer.enrolment.ports import Relocation
 from consumer.enrolment.relocation import NoRelocation
-from consumer.executor import Executor
-from consumer.feedback import FeedbackOutbox
-from consumer.handlers import handler_table
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Replacement, Result
-from consumer.ports import Relocation
-from consumer.reports import Reports
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, Result
+from consumer.handlers.built_in import handler_table
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

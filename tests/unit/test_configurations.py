@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.config import ConfigurationError as ServerConfigurationError
-from broker.config import load_config as load_server_config
-from broker.mqtt import parse_url
-from consumer.config import ServiceConfig, Source, merge_sources, origins, read_sources
+from broker.app.config import ConfigurationError as ServerConfigurationError
+from broker.app.config import load_config as load_server_config
+from broker.mqtt.address import parse_url
+from consumer.config import Source, merge_sources, origins, read_sources
 from consumer.config import load_config as load_agent_config
 from consumer.errors import ConfigurationError
+from consumer.settings import ServiceConfig
 
 FLAGS = {"agent": "web-01", "broker": "mqtt://127.0.0.1:1883", "state": "/tmp/state"}
 WriteFile = Callable[[str], Path]

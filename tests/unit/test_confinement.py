@@ -10,11 +10,11 @@ from time import monotonic
 
 import pytest
 
-from consumer.active_response.runs import Run
-from consumer.agent import SystemClock
-from consumer.confinement import Confinement
+from consumer.active_response.detached_run import Run
 from consumer.errors import ConfigurationError, ProgramError
-from consumer.programs import Bounds, Ended, run_program
+from consumer.settings import Confinement
+from consumer.system.clock import SystemClock
+from consumer.system.programs import Bounds, Ended, run_program
 
 LIMITED = ("Max data size", "Max file size", "Max processes", "Max open files", "Max core file size")
 

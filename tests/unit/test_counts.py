@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from broker.cli import app
-from broker.contract.counts import counted
+from broker.cli.main import app
 from broker.contract.messages import Origin
-from broker.ledger import Ledger
+from broker.ledger.ledger import Ledger
+from broker.text import counted
 
 
 @pytest.mark.parametrize(

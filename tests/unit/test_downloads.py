@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from broker.contract.artifacts import Artifact
-from consumer.agent import SystemClock
-from consumer.config import DownloadConfig
-from consumer.downloads import Downloader
 from consumer.errors import DownloadError
+from consumer.settings import DownloadConfig
+from consumer.system.clock import SystemClock
+from consumer.system.downloads import Downloader
 from tests.https_server import HttpsServer, content_of, redirect_to
 
 CONTENT = b"interval = 5\n" * 50_000

@@ -17,15 +17,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import RevocationReason, RevokedCertificate
 from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled
-from broker.contract.tokens import EnrolmentToken
-from broker.enrolment import EnrolmentService, Terms
-from broker.enrolment_app import enrolment_app
-from broker.enrolments import Enrolments
-from broker.registry import RevocationFile
-from broker.signing_keys import SigningKeys, create_signing_keys
+from broker.contract.enrolment_token import EnrolmentToken
+from broker.enrolment.http import enrolment_app
+from broker.enrolment.service import EnrolmentService, Terms
+from broker.enrolment.store import Enrolments
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.certificates import RevocationReason, RevokedCertificate
+from broker.pki.revocation import RevocationFile
+from broker.signing.key_store import SigningKeys, create_signing_keys
 from tests.enrolling import EnrollingAgent, request
 from tests.fakes.clock import TurnedClock
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.config import ConfigurationError, load_config
-from broker.enrolment_server import EnrolmentServer
+from broker.app.config import ConfigurationError, load_config
+from broker.app.enrolment_server import EnrolmentServer
 
 
 @pytest.mark.parametrize(

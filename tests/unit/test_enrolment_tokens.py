@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.contract.tokens import EnrolmentToken, InvalidToken, fingerprint_of
+from broker.contract.enrolment_token import EnrolmentToken, InvalidToken, fingerprint_of
 
 SECRET = "kJ4c0vQm2wTn7sYb-_aZpA"
 TOKEN = EnrolmentToken(SECRET, fingerprint_of(b"certificate"))

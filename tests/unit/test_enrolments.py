@@ -15,11 +15,9 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import RevocationReason, RevokedCertificate
-from broker.contract.tokens import EnrolmentToken
+from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName
-from broker.enrolments import (
+from broker.enrolment.store import (
     EnrolmentRevoked,
     Enrolments,
     Grant,
@@ -29,8 +27,10 @@ from broker.enrolments import (
     UnknownEnrolment,
     UnknownToken,
 )
-from broker.ledger import Ledger
-from broker.registry import RevocationFile
+from broker.ledger.ledger import Ledger
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.certificates import RevocationReason, RevokedCertificate
+from broker.pki.revocation import RevocationFile
 from tests.fakes.clock import TurnedClock
 
 HOUR = timedelta(hours=1)

@@ -12,15 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from broker.ca import CertificateAuthority, create_authority
-from broker.certificates import CANARY, RevocationReason
-from broker.contract.tokens import EnrolmentToken
+from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.enrolments import Enrolments
-from broker.evictor import Evictor
-from broker.mqtt import BrokerAddress, parse_url
-from broker.registry import RevocationFile
-from broker.takeover import TakeoverError, TakeoverRefused
+from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
+from broker.enrolment.session_revocation import Evictor
+from broker.enrolment.store import Enrolments
+from broker.mqtt.address import BrokerAddress, parse_url
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.certificates import CANARY, RevocationReason
+from broker.pki.revocation import RevocationFile
 from tests.fakes.clock import TurnedClock
 
 DAY_S = 86400

@@ -10,12 +10,12 @@ import pytest
 
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
-from consumer.agent import SystemClock
+from consumer.engine.executor import Executor, Finished
 from consumer.errors import ServiceError
-from consumer.executor import Executor, Finished
-from consumer.handlers.base import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
+from consumer.system.clock import SystemClock
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 

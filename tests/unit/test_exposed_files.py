@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from broker.ca import AuthorityError, CertificateAuthority, create_authority
-from broker.config import ConfigurationError as ServerConfigurationError
-from broker.config import load_config as load_server_config
+from broker.app.config import ConfigurationError as ServerConfigurationError
+from broker.app.config import load_config as load_server_config
+from broker.app.factories import open_ledger
 from broker.errors import LedgerError
-from broker.server_process import open_ledger
-from consumer.command_store import DiskCommandStore
+from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority
+from consumer.cli.exit_codes import ExitCode
 from consumer.config import read_sources
-from consumer.enrolment.enrolments import Enrolment, Enrolments
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
+from consumer.enrolment.store import Enrolment, Enrolments
 from consumer.errors import ConfigurationError, ExposedError
-from consumer.exit_codes import ExitCode
-from consumer.files import write_durably
+from consumer.store.command_store import DiskCommandStore
+from consumer.system.files import write_durably
 from consumer.upgrade.installation import Installation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,8 +7,9 @@ import pytest
 
 from broker.contract.messages import Ack, Feedback
 from broker.contract.states import FeedbackKind
-from consumer.feedback import FeedbackOutbox, growing_waits
+from consumer.engine.outbox import FeedbackOutbox
 from consumer.ports import StoredCommand
+from consumer.system.retry import growing_waits
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import NOW, command, result

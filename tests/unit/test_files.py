@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from consumer.system.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
 
 
 @pytest.fixture(autouse=True)

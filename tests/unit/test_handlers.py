@@ -16,14 +16,14 @@ from broker.contract.commands.restart_agent import RestartAgentData
 from broker.contract.commands.set_group import SetGroupData
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
-from consumer.config import ServiceConfig, UpgradeConfig
 from consumer.errors import HandlerTableError, ServiceError
-from consumer.files import write_durably
-from consumer.groups import Groups
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import AgentRestart, Context, Interruption, Result
+from consumer.handler import AgentRestart, Context, Interruption, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.ports import Service, ServiceState, Stop, StoredCommand
 from consumer.services import CallbackService, NoService, Wish
+from consumer.settings import ServiceConfig, UpgradeConfig
+from consumer.store.groups import Groups
+from consumer.system.files import write_durably
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 

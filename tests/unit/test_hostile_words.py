@@ -16,17 +16,17 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
-from broker.cli import app, main
-from broker.cli_audit import AuditDiffers
-from broker.cli_common import say
+from broker.cli.audit import AuditDiffers
+from broker.cli.main import app, main
+from broker.cli.output import say
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
-from broker.contract.plain_text import plain
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.process import configure_logs
-from consumer import cli as agent_cli
-from consumer.command_store import DiskCommandStore
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.system.logging import configure_logs
+from broker.text import plain
+from consumer.cli import main as agent_cli
+from consumer.store.command_store import DiskCommandStore
 from tests.journals import chained
 from tests.makers import command, result
 

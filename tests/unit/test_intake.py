@@ -8,11 +8,11 @@ from structlog.testing import capture_logs
 from broker.contract.codec import decode_acks, encode
 from broker.contract.messages import BlobRequest, Origin, Status
 from broker.contract.topics import Topics
-from broker.intake import Intake
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.mqtt import Delivery
-from broker.server import Server
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.inbox import Intake
+from broker.server.server import Server
 from tests.fakes.clock import TurnedClock
 from tests.makers import result
 

@@ -10,13 +10,13 @@ from broker.contract.codec import status_frame
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Status
 from broker.contract.topics import Topics
-from broker.enrolments import Enrolments
-from broker.key_reminder import KeyReminder
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.mqtt import Delivery
-from broker.server import Server
-from broker.signing_keys import KeyBook
+from broker.enrolment.store import Enrolments
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.key_distribution import KeyReminder
+from broker.server.server import Server
+from broker.signing.key_store import KeyBook
 from tests.enrolled import Registrar, now
 from tests.fakes.clock import TurnedClock
 from tests.unit.test_server import RememberingWire

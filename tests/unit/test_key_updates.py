@@ -12,28 +12,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
+from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Command, Feedback, Origin, Sequence, Status
-from broker.contract.signing import Scope, SigningKey
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Topics
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.mqtt import Delivery
-from broker.server import Server
-from broker.signer import Signer
-from broker.signing_keys import SigningKeys, create_signing_keys
-from consumer.enrolment.enrolments import Enrolment, Enrolments, Grant, Granted
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.server import Server
+from broker.signing.key_store import SigningKeys, create_signing_keys
+from broker.signing.signer import Signer
+from consumer.engine.executor import not_begun
+from consumer.engine.feedback import Reports
+from consumer.engine.receiver import CommandReceiver, Receipt
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.trust import KeptTrust
+from consumer.enrolment.store import Enrolment, Enrolments, Grant, Granted
+from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.errors import EnrolmentError
-from consumer.executor import not_begun
-from consumer.handlers.base import Context, Result
+from consumer.handler import Context, Result
 from consumer.handlers.update_signing_keys import HANDLER
-from consumer.receiver import CommandReceiver, Receipt
-from consumer.reports import Reports
-from consumer.server_clock import ServerClock
 from consumer.services import NoService
-from consumer.verification import Verifier
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import Verifier
 from tests.enrolled import enrolled_by, signed
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from broker.audit_book import Verified
 from broker.contract.codec import MAX_FRAME_BYTES, DecodeError
 from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import InvalidName
 from broker.errors import LedgerError
-from broker.ledger import Ledger
-from broker.ledger_rows import UnknownCommand
-from broker.ledger_tables import CommandState
-from broker.outbox import resend_wait
+from broker.ledger.audits import Verified
+from broker.ledger.commands import UnknownCommand
+from broker.ledger.ledger import Ledger
+from broker.ledger.outbox import resend_wait
+from broker.ledger.tables import CommandState
 from tests.fakes.clock import TurnedClock
 
 LONG_AFTER = 400.0

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from consumer.masking import MASK, Secret, mask_secrets, mask_text, parse_document
+from consumer.settings import Secret
+from consumer.system.masking import MASK, mask_secrets, mask_text, parse_document
 
 
 @pytest.mark.parametrize(

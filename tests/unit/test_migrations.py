@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from broker.contract.codec import encode
 from broker.contract.messages import Origin
 from broker.errors import LedgerError
-from broker.ledger import Ledger
-from broker.migrations import SCHEMA_VERSION
+from broker.ledger.ledger import Ledger
+from broker.ledger.migrations import SCHEMA_VERSION
 from tests.fakes.clock import TurnedClock
 from tests.makers import command, result
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.contract.minisign import PublicKey, SignatureError, verify
+from broker.release.minisign import PublicKey, SignatureError, verify
 
 MESSAGE = b"a manifest\n"
 

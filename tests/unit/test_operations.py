@@ -10,18 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.arguments import InvalidArgument
-from broker.blobs import BlobError
+from broker.cli.targets import Target, UnknownAgent, resolve_target
 from broker.contract.artifacts import Artifact
 from broker.contract.codec import DecodeError
 from broker.contract.messages import Feedback, JsonObject, Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
-from broker.errors import LedgerError
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.operations import Progress, UnknownOperation
-from broker.targets import Target, UnknownAgent, resolve_target
+from broker.errors import InvalidArgument, LedgerError
+from broker.ledger.blobs import BlobError
+from broker.ledger.ledger import Ledger
+from broker.ledger.operations import Progress, UnknownOperation
+from broker.ledger.tables import CommandState
 from tests.fakes.clock import TurnedClock
 from tests.makers import result
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.contract.minisign import PublicKey
-from broker.contract.package import Manifest, PackageError, parse_manifest, render_manifest, this_platform
 from broker.errors import BrokerError
-from broker.package_builder import SigningFailed, make_manifest, sign, verify_package, write_package
+from broker.release.builder import SigningFailed, make_manifest, sign, verify_package, write_package
+from broker.release.manifest import Manifest, PackageError, parse_manifest, render_manifest, this_platform
+from broker.release.minisign import PublicKey
 from consumer.errors import ConsumerError, UpgradeError
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from tests.unit.test_minisign import make_key

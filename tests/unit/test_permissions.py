@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.permissions import changed_by_others, read_by_others
+from broker.system.permissions import changed_by_others, read_by_others
 
 SOMEBODY = 65534
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from consumer.errors import HandlerTableError
-from consumer.handlers import HANDLERS, handler_table
-from consumer.handlers.base import Handler, Interruption, Result
+from consumer.handler import Handler, Interruption, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.plugins import HANDLERS_GROUP, NO_PLUG_INS, load_plug_ins
 
 HANDLER = """
-from consumer.handlers import HANDLERS, handler_table
+from consumer.handlers.built_in import HANDLERS, handler_table
 from dataclasses import replace
 HANDLER = replace(handler_table(HANDLERS)["start-agent"], command_type={name!r}, replaces={replaces})
 """

@@ -10,9 +10,9 @@ from time import monotonic
 
 import pytest
 
-from consumer.agent import SystemClock
 from consumer.errors import ProgramError
-from consumer.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
+from consumer.system.clock import SystemClock
+from consumer.system.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
 from tests.waiting import wait_for
 
 IGNORES_TERM = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from broker.contract.codec import encode
 from broker.contract.messages import Command
 from broker.contract.topics import Topics
-from consumer.comms import AgentCommsClient
-from consumer.core import AgentCore, Surroundings
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.comms.client import AgentCommsClient
+from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.status import StatusBoard
+from consumer.handler import Context, Handler, Interruption, Result
 from consumer.services import NoService
-from consumer.status import StatusBoard
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.fakes.wire import FakeBroker

@@ -8,12 +8,12 @@ from structlog.testing import capture_logs
 
 from broker.contract.messages import Feedback, Sequence
 from broker.contract.states import ErrorCode, FeedbackKind, State
-from broker.mqtt import Delivery
+from broker.mqtt.delivery import Delivery
+from consumer.engine.feedback import Reports
+from consumer.engine.receiver import CommandReceiver
 from consumer.errors import StoreFull
-from consumer.receiver import CommandReceiver
-from consumer.reports import Reports
-from consumer.server_clock import ServerClock
-from consumer.verification import NoTrust, Verifier
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import NoTrust, Verifier
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import NOW, result

@@ -7,8 +7,8 @@ import pytest
 from broker.contract.codec import MAX_FRAME_BYTES, decode_feedbacks, encode
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode, Outcome
-from consumer.handlers.base import Result
-from consumer.reports import Reports
+from consumer.engine.feedback import Reports
+from consumer.handler import Result
 from tests.makers import NOW, command
 
 

@@ -10,7 +10,7 @@ from rotate_logs.contract import COMMAND_TYPE, RotateLogs, RotateLogsData
 from rotate_logs.handler import HANDLER, RotationError
 
 from broker.contract.commands import InvalidParameters, parse_parameters
-from consumer.handlers.base import Context, Result
+from consumer.handler import Context, Result
 from consumer.services import NoService
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config

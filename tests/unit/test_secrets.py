@@ -14,16 +14,16 @@ import msgspec
 import pytest
 import structlog
 
+from broker.app.factories import open_ledger
 from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secrets
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
 from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
 from broker.contract.states import FeedbackKind, Outcome
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.process import configure_logs
-from broker.server_process import open_ledger
-from consumer.handlers.base import Result
-from consumer.reports import Reports
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.system.logging import configure_logs
+from consumer.engine.feedback import Reports
+from consumer.handler import Result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOKEN = "acm1." + "s" * 43 + "." + "0" * 64
@@ -183,7 +183,7 @@ def test_a_token_is_taken_from_where_nobody_sees_it(way: str, tmp_path: Path) ->
 def test_a_crash_shows_no_values() -> None:
     crashing = "def crash():\n    code = 'hu' + 'sh'\n    raise RuntimeError(len(code))\n"
     for module in ("broker", "consumer"):
-        script = f"import sys; from {module}.cli import app, main\n{crashing}app.command('crash')(crash)\n"
+        script = f"import sys; from {module}.cli.main import app, main\n{crashing}app.command('crash')(crash)\n"
         done = run_script(script + "sys.argv = ['acm', 'crash']\nmain()")
         assert "RuntimeError" in done.stderr
         assert "'hush'" not in done.stderr

@@ -12,8 +12,8 @@ from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
 from broker.contract.commands.restart_agent import RestartAgent
+from broker.contract.foreign_forms import ALIASES
 from broker.contract.messages import Command, Origin
-from broker.contract.seed_forms import ALIASES
 
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

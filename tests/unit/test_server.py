@@ -17,17 +17,17 @@ from broker.contract.codec import (
     decode_controls,
     encode,
 )
+from broker.contract.dsse import SigningKey, is_envelope
 from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
-from broker.contract.signing import SigningKey, is_envelope
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
 from broker.errors import LedgerError
-from broker.ledger import Ledger
-from broker.ledger_tables import CommandState
-from broker.mqtt import Delivery
-from broker.server import Server
-from broker.signer import Signer
-from broker.standing import Standing
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.server import Server
+from broker.signing.recipient import Standing
+from broker.signing.signer import Signer
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, result
 

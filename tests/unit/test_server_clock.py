@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from broker.contract.states import ErrorCode
-from consumer.executor import not_begun
+from consumer.engine.executor import not_begun
 from consumer.ports import HeardTime
-from consumer.server_clock import CLOCK_TOLERANCE_S, ServerClock
+from consumer.trust.trusted_clock import CLOCK_TOLERANCE_S, ServerClock
 from tests.fakes.clock import TurnedClock
 from tests.makers import command
 

@@ -12,12 +12,12 @@ from time import monotonic
 
 import pytest
 
-from consumer.agent import SystemClock
 from consumer.errors import ServiceError
 from consumer.ports import Stop
 from consumer.services import CallbackService, ChildService, NoService, SystemdService, Wish
-from consumer.services.systemd import is_unit_name
-from consumer.traces import _start_time
+from consumer.settings import is_unit_name
+from consumer.system.clock import SystemClock
+from consumer.system.pidfile import _start_time
 from tests.waiting import wait_for
 
 STUBBORN = (

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import consumer.active_response
-from consumer.agent import SystemClock
 from consumer.services import ChildService
+from consumer.system.clock import SystemClock
 from tests.active_response_scripts import install
 from tests.waiting import wait_for
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.certificates import RevocationReason
-from broker.config import ConfigurationError, load_config
+from broker.app.config import ConfigurationError, load_config
+from broker.app.factories import SigningKeySource, open_enrolments, open_ledger, signer_of
+from broker.app.server import ServerProcess
 from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls
-from broker.contract.messages import Origin, Status
-from broker.contract.signing import (
+from broker.contract.dsse import (
     MAX_ENROLMENTS,
     MAX_SIGNATURES,
     MAX_SIGNED_FRAME_BYTES,
@@ -24,16 +24,16 @@ from broker.contract.signing import (
     payload_type,
     read_body,
 )
+from broker.contract.messages import Origin, Status
 from broker.contract.topics import Channel, Topics
-from broker.enrolments import Enrolments
-from broker.ledger import Ledger
-from broker.mqtt import Delivery
-from broker.registry import open_enrolments
-from broker.server import Server
-from broker.server_process import ServerProcess, SigningKeySource, open_ledger, signer_of
-from broker.signer import Signer
-from broker.signing_keys import SigningKeyError, SigningKeys, create_signing_keys
-from broker.standing import Standing
+from broker.enrolment.store import Enrolments
+from broker.ledger.ledger import Ledger
+from broker.mqtt.delivery import Delivery
+from broker.pki.certificates import RevocationReason
+from broker.server.server import Server
+from broker.signing.key_store import SigningKeyError, SigningKeys, create_signing_keys
+from broker.signing.recipient import Standing
+from broker.signing.signer import Signer
 from tests.enrolled import Registrar, enrolled_by, signed
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, result

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from broker import signing_keys
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
-from broker.enrolments import Enrolments
-from broker.key_rollout import Rollout, announce, rollout_of
-from broker.ledger import Ledger
-from broker.signing_keys import KeyBook, KeyState, SigningKeyError, SigningKeys, create_signing_keys
+from broker.enrolment.store import Enrolments
+from broker.ledger.ledger import Ledger
+from broker.server.key_distribution import Rollout, announce, rollout_of
+from broker.signing import key_store as signing_keys
+from broker.signing.key_store import KeyBook, KeyState, SigningKeyError, SigningKeys, create_signing_keys
 from tests.enrolled import Registrar, now
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW

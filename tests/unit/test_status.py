@@ -8,11 +8,11 @@ from broker.contract.codec import decode_status, status_frame
 from broker.contract.limits import LIMITS
 from broker.contract.messages import PendingReversal
 from broker.contract.topics import Channel
-from consumer.agent import SystemClock
-from consumer.config import AgentConfig
-from consumer.problems import Problem
+from consumer.engine.problems import Problem
+from consumer.engine.status import StatusBoard
 from consumer.services import NoService
-from consumer.status import StatusBoard
+from consumer.settings import AgentConfig
+from consumer.system.clock import SystemClock
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import NOW, command

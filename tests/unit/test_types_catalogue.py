@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.types import members_in_words, summary_of, type_json
+from broker.command_types import known_command_types
 from broker.contract.commands import COMMAND_TYPES
-from broker.types_catalogue import known_command_types, members_in_words, summary_of, type_json
 
 BrokenPackage = Callable[..., None]
 

@@ -14,16 +14,17 @@ import pytest
 import consumer
 from broker.contract.artifacts import Artifact
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
-from broker.contract.package import render_manifest
 from broker.contract.states import ErrorCode, State
-from broker.package_builder import make_manifest, sign, write_package
-from consumer.agent import SystemClock, replace_process
-from consumer.config import UpgradeConfig
+from broker.release.builder import make_manifest, sign, write_package
+from broker.release.manifest import render_manifest
 from consumer.errors import ConsumerError, DownloadError, UpgradeError
-from consumer.handlers.base import AgentRestart, Context, Replacement, Result
+from consumer.handler import AgentRestart, Context, Replacement, Result
 from consumer.handlers.upgrade_agent import HANDLER
 from consumer.ports import StoredCommand
+from consumer.replacement import replace_process
 from consumer.services import NoService
+from consumer.settings import UpgradeConfig
+from consumer.system.clock import SystemClock
 from consumer.upgrade.installation import Installation, trial_is_pending
 from consumer.upgrade.trial import Trial, TrialState
 from scripts.release import write_program

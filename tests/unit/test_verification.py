@@ -11,15 +11,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
+from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Feedback, Sequence
-from broker.contract.signing import Scope, SigningKey
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
-from broker.mqtt import Delivery
-from consumer.receiver import CommandReceiver, Receipt
-from consumer.reports import Reports
-from consumer.server_clock import ServerClock
-from consumer.verification import NoTrust, Verifier
+from broker.mqtt.delivery import Delivery
+from consumer.engine.feedback import Reports
+from consumer.engine.receiver import CommandReceiver, Receipt
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import NoTrust, Verifier
 from tests.enrolled import signed
 from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore

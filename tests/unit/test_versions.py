@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.contract.versions import InvalidVersion, Version
+from broker.release.versions import InvalidVersion, Version
 
 
 def test_versions_in_their_order() -> None:

@@ -21,17 +21,20 @@ from broker.contract.commands.restart_agent import RestartAgent, RestartAgentDat
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
-from broker.contract.commands.update_signing_keys import (
-    UPDATE_SIGNING_KEYS,
-    UpdateSigningKeys,
-    UpdateSigningKeysData,
-)
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
 from broker.contract.secrets import masked_values, secret_names, tells_of_secret
 from broker.errors import BrokerError
 
-__all__ = ["COMMAND_TYPES", "CommandType", "InvalidParameters", "is_secret", "mask_secrets", "parse_parameters"]
+__all__ = [
+    "COMMAND_TYPES",
+    "CommandType",
+    "InvalidParameters",
+    "is_secret",
+    "mask_secrets",
+    "parse_parameters",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,6 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )
-
 # What the seed's forms put around every command's parameters, whatever its type.
 _SEED_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
 

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from broker.contract.artifacts import Artifact
-from broker.contract.configurations import DiffSize, FileName, Generation, GroupName
+from broker.contract.configurations import DiffSize, Generation
+from broker.contract.fields import FileName, GroupName
 
-__all__ = ["ApplyCentralizedConfiguration", "ApplyCentralizedConfigurationData"]
+__all__ = [
+    "ApplyCentralizedConfiguration",
+    "ApplyCentralizedConfigurationData",
+]
 
 
 @dataclass(frozen=True)

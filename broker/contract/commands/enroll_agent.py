@@ -7,7 +7,10 @@ import msgspec
 
 from broker.contract.secrets import SECRET
 
-__all__ = ["EnrollAgent", "EnrollAgentData"]
+__all__ = [
+    "EnrollAgent",
+    "EnrollAgentData",
+]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ import msgspec
 
 from broker.contract.messages import JsonObject
 
-__all__ = ["ExecuteActiveResponse", "ExecuteActiveResponseData"]
+__all__ = [
+    "ExecuteActiveResponse",
+    "ExecuteActiveResponseData",
+]
+
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Timeout = Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)]

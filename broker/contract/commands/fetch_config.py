@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FetchConfig", "FetchConfigData"]
+__all__ = [
+    "FetchConfig",
+    "FetchConfigData",
+]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from broker.contract.configurations import Generation
 from broker.contract.messages import JsonObject
 
-__all__ = ["AppliedFile", "GetAgentConfiguration", "GetAgentConfigurationData"]
+__all__ = [
+    "AppliedFile",
+    "GetAgentConfiguration",
+    "GetAgentConfigurationData",
+]
 
 
 @dataclass(frozen=True)

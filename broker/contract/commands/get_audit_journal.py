@@ -8,7 +8,10 @@ import msgspec
 from broker.contract.journal import JournalPage
 from broker.contract.messages import JournalMark
 
-__all__ = ["GetAuditJournal", "GetAuditJournalData"]
+__all__ = [
+    "GetAuditJournal",
+    "GetAuditJournalData",
+]
 
 
 @dataclass(frozen=True)

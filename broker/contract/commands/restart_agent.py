@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.contract.commands.delay import DelayS
+from broker.contract.fields import DelayS
 
-__all__ = ["RestartAgent", "RestartAgentData"]
+__all__ = [
+    "RestartAgent",
+    "RestartAgentData",
+]
 
 
 @dataclass(frozen=True)

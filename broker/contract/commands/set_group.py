@@ -5,7 +5,12 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["GroupName", "SetGroup", "SetGroupData"]
+__all__ = [
+    "GroupName",
+    "SetGroup",
+    "SetGroupData",
+]
+
 
 GroupName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 _Groups = Annotated[tuple[GroupName, ...], msgspec.Meta(max_length=64)]

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-from broker.contract.commands.delay import DelayS
+from broker.contract.fields import DelayS
 
-__all__ = ["StartAgent", "StartAgentData"]
+__all__ = [
+    "StartAgent",
+    "StartAgentData",
+]
 
 
 @dataclass(frozen=True)

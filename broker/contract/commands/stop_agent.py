@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-from broker.contract.commands.delay import DelayS
+from broker.contract.fields import DelayS
 
-__all__ = ["StopAgent", "StopAgentData"]
+__all__ = [
+    "StopAgent",
+    "StopAgentData",
+]
 
 
 @dataclass(frozen=True)

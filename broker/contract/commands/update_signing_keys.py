@@ -6,7 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["FURTHEST_AHEAD", "MAX_KEYS", "UPDATE_SIGNING_KEYS", "UpdateSigningKeys", "UpdateSigningKeysData"]
+__all__ = [
+    "FURTHEST_AHEAD",
+    "MAX_KEYS",
+    "UPDATE_SIGNING_KEYS",
+    "UpdateSigningKeys",
+    "UpdateSigningKeysData",
+]
+
 
 UPDATE_SIGNING_KEYS = "update-signing-keys"
 MAX_KEYS = 4

@@ -5,7 +5,10 @@ from typing import Literal
 
 from broker.contract.artifacts import Artifact
 
-__all__ = ["UpgradeAgent", "UpgradeAgentData"]
+__all__ = [
+    "UpgradeAgent",
+    "UpgradeAgentData",
+]
 
 
 @dataclass(frozen=True)

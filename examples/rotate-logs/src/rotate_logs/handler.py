@@ -7,8 +7,8 @@ from pathlib import Path
 
 from broker.contract.messages import Command
 from consumer.errors import ConsumerError
-from consumer.files import sync_directory
-from consumer.handlers.base import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.system.files import sync_directory
 from rotate_logs.contract import RotateLogs, RotateLogsData
 
 __all__ = ["HANDLER", "RotationError"]

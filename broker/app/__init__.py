@@ -1,0 +1,1 @@
+"""Composition roots: configuration, and the processes built from it."""

@@ -1,0 +1,130 @@
+"""The server side's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from broker.contract.secrets import URL_PASSWORD
+from broker.contract.topics import InvalidName, Topics
+from broker.errors import BrokerError
+from broker.mqtt.address import MqttError, TlsFiles, parse_url
+from broker.system.permissions import changed_by_others, read_by_others
+
+__all__ = [
+    "SECRET_VARIABLES",
+    "ConfigurationError",
+    "ServerConfig",
+    "load_config",
+]
+
+
+_WITH_PASSWORDS = ("broker", "ledger")  # URLs
+SECRET_VARIABLES = tuple(f"ACM_{name.upper()}" for name in _WITH_PASSWORDS)
+
+
+class ConfigurationError(BrokerError):
+    """The configuration says something that cannot be used."""
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one.
+
+    `broker_ca`, `broker_certificate` and `broker_key` are the files of an mqtts connection: all three, or none to trust
+    the system's authorities and show no certificate.
+    `ca` is the authority's directory, `signing_keys` that of the keys that the server signs with (`signing` in `ca` if
+    not said), `crl` the file that the revocation list is written to (in `ca` if not said).
+    The enrolment server listens on `enroll_listen` (127.0.0.1:8443 if not said), hands out `enroll_broker` as the
+    broker's URL, and issues certificates for `certificate_lifetime`.
+    """
+
+    broker: str = "mqtt://127.0.0.1:1883"
+    broker_ca: str | None = None
+    broker_certificate: str | None = None
+    broker_key: str | None = None
+    ledger: str = "sqlite:///acm-ledger.db"
+    topic_prefix: str = "acm"
+    client_id: str = "acm-server"
+    ca: str = "acm-ca"
+    signing_keys: str | None = None
+    crl: str | None = None
+    enroll_listen: str | None = None
+    enroll_broker: str | None = None
+    enroll_certificate: str | None = None
+    enroll_key: str | None = None
+    certificate_lifetime: str = "30d"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def broker_tls(self) -> TlsFiles | None:
+        """The files of the connection to the broker, or None where none are configured."""
+        if self.broker_ca is None or self.broker_certificate is None or self.broker_key is None:
+            return None
+        return TlsFiles(Path(self.broker_ca), Path(self.broker_certificate), Path(self.broker_key))
+
+
+def load_config(
+    path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> ServerConfig:
+    """Merge the sources and check the result; raise ConfigurationError with one sentence."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_passwords(given)
+    variables = {f"ACM_{name.upper()}": name for name in ServerConfig.__struct_fields__}
+    from_environment = {variables[key]: value for key, value in environment.items() if key in variables}
+    try:
+        config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
+        Topics(config.topic_prefix)
+        _check_broker(config)
+        if config.enroll_broker is not None:
+            parse_url(config.enroll_broker)
+    except msgspec.ValidationError as error:
+        source = path or "environment and flags"
+        raise ConfigurationError(f"The configuration ({source}) is wrong: {error}.") from error
+    except (InvalidName, MqttError) as error:
+        raise ConfigurationError(str(error)) from error
+    return config
+
+
+def _check_broker(config: ServerConfig) -> None:
+    given = [config.broker_ca, config.broker_certificate, config.broker_key]
+    uses_tls = parse_url(config.broker).tls
+    if any(given) and not all(given):
+        raise ConfigurationError("Say all of broker_ca, broker_certificate and broker_key, or none of them.")
+    if any(given) and not uses_tls:
+        raise ConfigurationError(
+            "broker_ca, broker_certificate and broker_key need a broker that begins with mqtts://."
+        )
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        _refuse_exposed(path, values)
+        return values
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
+
+
+def _refuse_passwords(flags: Mapping[str, Any]) -> None:
+    for name in _WITH_PASSWORDS:
+        if URL_PASSWORD.search(str(flags.get(name, ""))):
+            raise ConfigurationError(
+                f"--{name} must hold no password, for every user of the machine sees command lines: "
+                f"put the URL into ACM_{name.upper()} or into the configuration file."
+            )
+
+
+def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
+    has_password = any(URL_PASSWORD.search(str(values.get(name, ""))) for name in _WITH_PASSWORDS)
+    if path.is_file():
+        problem = read_by_others(path) if has_password else changed_by_others(path)
+        if problem is not None:
+            raise ConfigurationError(problem)

@@ -1,0 +1,112 @@
+"""Opens the parts that a configuration names: ledger, authority, enrolments, signing keys, revocation list."""
+
+from collections.abc import Sequence as Listing
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+import structlog
+
+from broker.app.config import ConfigurationError, ServerConfig
+from broker.contract.dsse import SigningKey
+from broker.enrolment.store import Enrolments
+from broker.ledger.ledger import Ledger
+from broker.pki.authority import CertificateAuthority, crl_path
+from broker.pki.revocation import RevocationFile
+from broker.signing.key_store import KeyBook, SigningKeyError, SigningKeys
+from broker.signing.signer import Signer
+
+__all__ = [
+    "SigningKeySource",
+    "open_authority",
+    "open_enrolments",
+    "open_key_book",
+    "open_ledger",
+    "open_revocation_file",
+    "open_signing_keys",
+    "signer_of",
+    "signing_keys_path",
+]
+
+_log = structlog.get_logger("acm.server")
+
+
+def open_authority(config: ServerConfig) -> CertificateAuthority:
+    """Open the authority in the directory `ca`; raises AuthorityError."""
+    return CertificateAuthority(Path(config.ca), now=_now)
+
+
+def signing_keys_path(config: ServerConfig) -> Path:
+    """Return where the signing keys are: `signing_keys`, or `signing` in the authority's directory."""
+    return Path(config.signing_keys) if config.signing_keys else Path(config.ca) / "signing"
+
+
+def open_key_book(config: ServerConfig) -> KeyBook:
+    """Open the list of the signing keys, without the private ones; raises SigningKeyError."""
+    return KeyBook(signing_keys_path(config))
+
+
+def open_signing_keys(config: ServerConfig) -> SigningKeys:
+    """Open the signing keys; raises SigningKeyError."""
+    return SigningKeys(signing_keys_path(config))
+
+
+def open_enrolments(config: ServerConfig) -> Enrolments:
+    """Open the enrolments in the ledger's database; raises LedgerError."""
+    return Enrolments(config.ledger, now=_now)
+
+
+def open_revocation_file(
+    config: ServerConfig, authority: CertificateAuthority, enrolments: Enrolments
+) -> RevocationFile:
+    """Return the list at `crl`, or in the authority's directory where no place is configured."""
+    path = Path(config.crl) if config.crl else crl_path(Path(config.ca))
+    return RevocationFile(path, authority, enrolments, now=_now)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open the ledger on the machine's clock; raises LedgerError."""
+    return Ledger(url, now=lambda: datetime.now(UTC))
+
+
+class SigningKeySource:
+    """The keys that sign, looked for again as long as there are none. Raises SigningKeyError."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self.path = signing_keys_path(config)
+        self._found: SigningKeys | None = None
+
+    def __call__(self) -> Listing[SigningKey]:
+        """Return the keys of now; none where there is no directory of keys."""
+        if self._found is None and self._are_there():
+            self._found = open_signing_keys(self._config)
+        return self._found.signing if self._found else ()
+
+    def _are_there(self) -> bool:
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise SigningKeyError(
+                f"{self.path} cannot be looked at: {error.strerror}; run this as the user whose keys they are."
+            ) from error
+        return True
+
+
+def signer_of(config: ServerConfig, enrolments: Enrolments) -> Signer:
+    """Return what signs for this configuration; raises ConfigurationError where keys were lost, and SigningKeyError."""
+    keys = SigningKeySource(config)
+    if not keys():
+        if enrolments.any_agents():
+            raise ConfigurationError(
+                f"There are no signing keys in {keys.path}, but agents that were enrolled take nothing unsigned: say "
+                "by signing_keys where the keys are, or restore them from a backup."
+            )
+        _log.warning("commands_are_not_signed", signing_keys=str(keys.path))
+    return Signer(config.client_id, keys, enrolments.standings, now=lambda: datetime.now(UTC), monotonic=monotonic)

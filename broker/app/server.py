@@ -1,0 +1,93 @@
+"""The composition root of `acm server`: one loop over one connection and one ledger."""
+
+import threading
+from datetime import UTC, datetime
+from time import monotonic
+
+import structlog
+
+from broker.app.config import ServerConfig
+from broker.app.factories import open_enrolments, open_ledger, signer_of, signing_keys_path
+from broker.contract.topics import Topics
+from broker.errors import BrokerError, LedgerError
+from broker.mqtt.connection import MqttConnection
+from broker.server.inbox import Intake
+from broker.server.key_distribution import KeyReminder
+from broker.server.server import Server
+from broker.signing.key_store import SigningKeyError
+
+__all__ = [
+    "ServerProcess",
+]
+
+
+_log = structlog.get_logger("acm.server")
+_POLL_S = 0.05  # how soon a command that another process put into the ledger is seen
+_RETRY_S = 1.0
+
+
+class ServerProcess:
+    """Runs a Server until stopped. It signs as soon as there are signing keys.
+
+    Raises LedgerError when the ledger cannot be opened, MqttError for a bad URL, SigningKeyError when the keys cannot
+    be read, ConfigurationError when there are none, but agents that were enrolled and will take nothing unsigned.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        topics = Topics(config.topic_prefix)
+        self._connected = threading.Event()
+        self._stopping = threading.Event()
+        self._retry_at = 0.0
+        self._connection = MqttConnection(
+            config.broker,
+            config.client_id,
+            subscriptions=Server.subscriptions(topics),
+            on_connect=self._connected.set,
+            tls=config.broker_tls,
+        )
+        self._ledger = open_ledger(config.ledger)
+        self._enrolments = open_enrolments(config)
+        try:
+            signer = signer_of(config, self._enrolments)
+        except BrokerError:
+            self._close()
+            raise
+        reminder = KeyReminder(self._ledger, self._enrolments, signing_keys_path(config), lambda: datetime.now(UTC))
+        self._server = Server(self._ledger, self._connection, topics, signer, monotonic, reminder.heard)
+        self._intake = Intake(self._connection, topics, monotonic)
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from a signal handler or another thread."""
+        self._stopping.set()
+        self._connection.wake()
+
+    def run(self) -> None:
+        """Work until stopped. A ledger that fails is tried again: nothing is acknowledged that it has not taken."""
+        _log.info("server_started")
+        try:
+            with self._connection:
+                while not self._stopping.is_set():
+                    ready = monotonic() >= self._retry_at
+                    self._intake.fetch(0.0 if ready and self._intake.waiting else _POLL_S)
+                    if ready:
+                        self._work()
+        finally:
+            self._close()
+            _log.info("server_stopped")
+
+    def _close(self) -> None:
+        self._enrolments.close()
+        self._ledger.close()
+
+    def _work(self) -> None:
+        try:
+            if self._connected.is_set():
+                self._connected.clear()
+                self._server.connected()
+            self._server.receive(self._intake.turn())
+            self._intake.settle()
+            if self._connection.connected:
+                self._server.step()
+        except (LedgerError, SigningKeyError) as error:
+            _log.error("server_cannot_work", reason=str(error))
+            self._retry_at = monotonic() + _RETRY_S

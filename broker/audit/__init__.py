@@ -1,0 +1,1 @@
+"""Compares agents' audit journals with the ledger."""

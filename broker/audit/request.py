@@ -1,0 +1,131 @@
+"""Asks an agent for its audit journal, page by page, and gathers what the comparison needs of the ledger."""
+
+from time import monotonic
+
+import msgspec
+
+from broker.audit.comparison import LedgerSide
+from broker.contract.commands.get_audit_journal import GetAuditJournalData
+from broker.contract.journal import Entry, JournalPage
+from broker.contract.messages import JournalMark, Origin, Status
+from broker.errors import BrokerError
+from broker.ledger.audits import Known, Verified
+from broker.ledger.commands import LedgerRow
+from broker.ledger.ledger import Ledger
+from broker.ledger.waiting import judge, wait_for_command
+
+__all__ = [
+    "AuditError",
+    "request_audit",
+]
+
+
+_TYPE = "get-audit-journal"
+_MOST_ANSWERS = 200  # of 128 KiB: several times what a journal keeps
+_MOST_COMMANDS = 20_000  # more than a journal keeps
+_decode = msgspec.json.Decoder(Entry).decode
+
+
+class AuditError(BrokerError):
+    """An agent did not give its audit journal in a way that can be read."""
+
+
+def request_audit(
+    ledger: Ledger, agent: str, origin: Origin, wait_s: float, *, quiet: bool
+) -> tuple[GetAuditJournalData, LedgerSide]:
+    """Return an agent's journal as it was at the first answer, and the ledger's side of it.
+
+    What the agent has said and where its journal ended is read before it is asked, so the journal must hold it.
+    Raises WaitTimeout, CommandFailed, and AuditError.
+    """
+    status = next((row.status for row in ledger.agents() if row.name == agent), None)
+    said, verified = ledger.audits.said(agent, _MOST_COMMANDS), ledger.audits.verified(agent)
+    conversation = _Conversation(ledger, agent, origin, monotonic() + wait_s, quiet)
+    journal = conversation.whole_journal()
+    return journal, _ledger_side(ledger, agent, journal, status, said, verified, conversation.asked_by)
+
+
+def _ledger_side(
+    ledger: Ledger,
+    agent: str,
+    journal: GetAuditJournalData,
+    status: Status | None,
+    said: list[Known],
+    verified: Verified | None,
+    asked_by: str,
+) -> LedgerSide:
+    return LedgerSide(
+        agent,
+        ledger.audits.look_up(_named_in(journal)),
+        ledger.audits.kept_apart(agent),
+        said,
+        status.audit_head if status else None,
+        verified,
+        status.accepts_unsigned if status else False,
+        asked_by,
+    )
+
+
+def _named_in(journal: GetAuditJournalData) -> list[str]:
+    names: dict[str, None] = {}
+    for page in journal.pages:
+        for line in page.entries:
+            try:
+                entry = _decode(line)
+            except (msgspec.DecodeError, UnicodeError):
+                continue  # the comparison says so
+            named = [accepted.id for accepted in entry.accepted] + [reported.id for reported in entry.reported]
+            names.update(dict.fromkeys([*named, *entry.begun, *entry.resumed, *entry.deleted]))
+    return list(names)
+
+
+class _Conversation:
+    """Asks again and again, until the journal is there up to the head that the first answer named."""
+
+    def __init__(self, ledger: Ledger, agent: str, origin: Origin, end: float, quiet: bool) -> None:
+        self._ledger = ledger
+        self._agent = agent
+        self._origin = origin
+        self._end = end
+        self._quiet = quiet
+        self._pages: list[JournalPage] = []
+        self.asked_by = ""
+
+    def whole_journal(self) -> GetAuditJournalData:
+        first = answer = self._ask(1)
+        for _ in range(_MOST_ANSWERS):
+            reached = self._reached
+            self._take(answer)
+            if self._reached >= first.head.number or self._reached == reached:
+                return GetAuditJournalData(first.anchor, first.head, tuple(self._up_to(first.head)))
+            answer = self._ask(self._reached + 1)
+        raise AuditError(f"The journal of {self._agent} does not end; it cannot be read.")
+
+    @property
+    def _reached(self) -> int:
+        return self._pages[-1].last if self._pages else 0
+
+    def _take(self, answer: GetAuditJournalData) -> None:
+        for page in answer.pages:
+            if self._pages and page.first == self._pages[-1].first:
+                self._pages[-1] = page  # it has grown
+            elif page.first > self._reached:
+                self._pages.append(page)
+
+    def _up_to(self, head: JournalMark) -> list[JournalPage]:
+        kept = (page for page in self._pages if page.first <= head.number)
+        return [JournalPage(it.first, it.before, it.entries[: head.number - it.first + 1]) for it in kept]
+
+    def _ask(self, first: int) -> GetAuditJournalData:
+        left_s = max(self._end - monotonic(), 0.001)
+        asked = self._ledger.add_command(self._agent, _TYPE, {"first": first}, self._origin, expires_in_s=left_s)
+        self.asked_by = self.asked_by or asked.id
+        row = wait_for_command(self._ledger, self._ledger.get(asked.id), left_s, quiet=self._quiet)
+        judge(row, left_s)
+        return self._data(row)
+
+    def _data(self, row: LedgerRow) -> GetAuditJournalData:
+        try:
+            return msgspec.convert((row.result or {}).get("data"), GetAuditJournalData)
+        except msgspec.ValidationError as error:
+            raise AuditError(f"The journal of {self._agent} cannot be read: {error}.") from error

@@ -1,0 +1,1 @@
+"""acm, one module a command group."""

@@ -1,0 +1,91 @@
+"""acm types: the command types, with their parameters and what their results hold."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields
+
+import msgspec
+from rich.console import Console, Group
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from broker.cli.options import JsonOption
+from broker.cli.output import print_json, say
+from broker.command_types import _schema_of, known_command_types
+from broker.contract.commands import CommandType
+from broker.contract.messages import JsonObject
+
+__all__ = [
+    "members_in_words",
+    "summary_of",
+    "type_json",
+    "types",
+]
+
+
+def types(as_json: JsonOption = False) -> None:
+    """List the command types with their parameters and their results' data."""
+    known, warnings = known_command_types()
+    for warning in warnings:
+        say(f"acm: {warning}", to_stderr=True)
+    if as_json:
+        print_json([type_json(name, kind) for name, kind in known.items()])
+        return
+    console = Console()
+    for name, kind in known.items():
+        console.print(_view(name, kind))
+
+
+def _view(name: str, kind: CommandType) -> Group:
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for member, words, default in members_in_words(kind.parameters):
+        table.add_row(Text("parameter", "dim"), Text(member, "bold"), Text(words), Text(default, "dim"))
+    for member, words, _ in members_in_words(kind.data):
+        table.add_row(Text("data", "dim"), Text(member, "bold"), Text(words))
+    return Group(Rule(Text(name, "bold"), align="left"), Text(summary_of(kind)), table, Text(""))
+
+
+def summary_of(kind: CommandType) -> str:
+    """Return the first sentence about a type, from its parameters' docstring."""
+    text = inspect.cleandoc(kind.parameters.__doc__ or "")
+    return text.split("\n\n")[0].replace("\n", " ")
+
+
+def type_json(name: str, kind: CommandType) -> JsonObject:
+    """Return a type with its parameters and its result's data as JSON Schemas, which refer to `definitions`."""
+    shapes = [kind.parameters, kind.data]
+    (parameters, data), definitions = msgspec.json.schema_components(shapes, ref_template="#/definitions/{name}")
+    return {
+        "type": name,
+        "summary": summary_of(kind),
+        "parameters": definitions.pop(kind.parameters.__name__, parameters),
+        "data": definitions.pop(kind.data.__name__, data),
+        "definitions": definitions,
+    }
+
+
+def members_in_words(shape: type) -> Iterator[tuple[str, str, str]]:
+    """Yield name, type and default of each member of a dataclass; the default of a required one is 'required'."""
+    schema = _schema_of(shape)
+    for member in fields(shape):
+        yield member.name, _words(schema["properties"][member.name]), _default(schema, member.name)
+
+
+def _default(schema: JsonObject, name: str) -> str:
+    if name in schema.get("required", ()):
+        return "required"
+    default = schema["properties"][name].get("default")
+    return "" if default is None else msgspec.json.encode(default).decode()
+
+
+def _words(schema: JsonObject) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    if "anyOf" in schema:
+        return " or ".join(_words(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "enum" in schema:
+        return " | ".join(str(word) for word in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_words(schema.get('items', {}))}"
+    return {"string": "text", "object": "JSON object", None: "any"}.get(schema.get("type"), str(schema.get("type")))

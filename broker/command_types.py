@@ -1,0 +1,62 @@
+"""The command types that this installation knows: the built-in ones, and those of packages installed beside it."""
+
+import contextlib
+from dataclasses import is_dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+import msgspec
+
+from broker.contract.commands import COMMAND_TYPES, CommandType
+from broker.contract.messages import JsonObject
+
+__all__ = [
+    "COMMAND_TYPES_GROUP",
+    "known_command_types",
+    "parameters_of",
+]
+
+
+COMMAND_TYPES_GROUP = "agent_command_manager.command_types"
+
+
+def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
+    """Return the command types by name, and one sentence for each entry point that could not be used."""
+    types, warnings = dict(COMMAND_TYPES), []
+    for entry in sorted(entry_points(group=COMMAND_TYPES_GROUP), key=lambda entry: entry.name):
+        try:
+            if entry.name in types:
+                raise TypeError("there is a type of this name")
+            types[entry.name] = _load(entry)
+        except (Exception, SystemExit) as error:  # what a foreign package may raise is unknown
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.append(f"The command type {entry.name!r} ({entry.value}) cannot be loaded: {reason}.")
+    return dict(sorted(types.items())), warnings
+
+
+@lru_cache(maxsize=256)
+def parameters_of(command_type: str) -> type | None:
+    """Return the dataclass of a type's parameters, or None for a type that is not known here or cannot be loaded."""
+    for entry in entry_points(group=COMMAND_TYPES_GROUP, name=command_type):
+        with contextlib.suppress(Exception, SystemExit):  # what a foreign package may raise is unknown
+            return _load(entry).parameters
+    kind = COMMAND_TYPES.get(command_type)
+    return kind.parameters if kind else None
+
+
+def _schema_of(shape: type) -> JsonObject:
+    """Return the JSON Schema of one dataclass."""
+    _, definitions = msgspec.json.schema_components([shape])
+    schema: JsonObject = definitions[shape.__name__]
+    return schema
+
+
+def _load(entry: EntryPoint) -> CommandType:
+    kind = entry.load()
+    if not isinstance(kind, CommandType):
+        raise TypeError("it is no CommandType")
+    for shape in (kind.parameters, kind.data):
+        if not is_dataclass(shape):
+            raise TypeError("its parameters and its data must be dataclasses")
+        _schema_of(shape)
+    return kind

@@ -1,0 +1,200 @@
+"""The older JSON forms of a command, called A to F, turned into a Command.
+
+A to E carry the verb in `command`, F (Wazuh 5) in `action`. What they lack is filled in, and the notes say so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import msgspec
+
+from broker.contract.commands import COMMAND_TYPES
+from broker.contract.messages import Command, JsonObject, Origin
+from broker.text import counted
+
+__all__ = [
+    "ALIASES",
+    "UNKNOWN_ORIGIN",
+    "is_seed_form",
+    "read_seed_form",
+    "unknown_field_notes",
+]
+
+
+UNKNOWN_ORIGIN = "unknown"
+_T = TypeVar("_T")
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "restart": "restart-agent",
+        "start": "start-agent",
+        "stop": "stop-agent",
+        "upgradeAgent": "upgrade-agent",
+        "applyCentralizedConfiguration": "apply-centralized-configuration",
+        "getAgentConfiguration": "get-agent-configuration",
+        "active-response": "execute-active-response",
+        "executeActiveResponse": "execute-active-response",
+        "enrollAgent": "enroll-agent",
+        "set-group": "set-group",
+        "fetch-config": "fetch-config",
+    }
+)
+_VERBS = frozenset(COMMAND_TYPES) | frozenset(ALIASES) | frozenset(ALIASES.values())
+_MOST_NAMED_UNKNOWN_FIELDS = 16
+
+
+class _Verb(msgspec.Struct):
+    name: str | None = None
+    type: str | None = None
+    status: str | None = None
+
+
+class _Origin(msgspec.Struct):
+    name: str | None = None
+    module: str | None = None
+    serverName: str | None = None
+    moduleName: str | None = None
+
+
+class _FormAToE(msgspec.Struct):
+    command: str | _Verb
+    origin: _Origin | None = None
+    parameters: dict[str, Any] | None = None
+    status: str | None = None
+    id: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    timeout_s: float | None = None
+
+
+class _Action(msgspec.Struct):
+    name: str
+    version: str | None = None
+    args: dict[str, Any] | None = None
+
+
+class _Target(msgspec.Struct):
+    type: str | None = None
+    id: str | None = None
+
+
+class _FormF(msgspec.Struct):
+    action: _Action
+    document_id: str | None = None
+    source: str | None = None
+    user: str | None = None
+    target: _Target | None = None
+    status: str | None = None
+
+
+@dataclass
+class _Notes:
+    """Collects what was filled in or ignored while one message is read."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def fill(self, name: str, value: _T | None, default: Callable[[], _T]) -> _T:
+        if value is not None:
+            return value
+        self.lines.append(f"{name} was missing and was filled in")
+        return default()
+
+    def unknown_fields(self, item: Any, shape: type[msgspec.Struct], prefix: str = "") -> None:
+        if isinstance(item, dict):
+            self.lines += unknown_field_notes(item, shape.__struct_fields__, prefix)
+
+
+def is_seed_form(item: JsonObject) -> bool:
+    """Say whether a JSON object is a command in one of the forms A to F rather than in our own."""
+    shaped = isinstance(item.get("command"), str | dict) or isinstance(item.get("action"), dict)
+    return shaped or ("type" not in item and ("command" in item or "action" in item))
+
+
+def read_seed_form(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
+    """Return the command that a seed form asks for, with the JSON as it came in `original`.
+
+    A verb that no command type owns is kept as it is. Raises msgspec.ValidationError for a wrong type.
+    """
+    if isinstance(item.get("command"), str | dict) or "action" not in item:
+        return _read_a_to_e(item, received_at, new_id)
+    return _read_f(item, received_at, new_id)
+
+
+def unknown_field_notes(item: JsonObject, known: Iterable[str], prefix: str = "") -> list[str]:
+    """Return one note for each field of `item` outside `known`, but no more than a message should carry."""
+    unknown = sorted(item.keys() - set(known))
+    named = unknown[:_MOST_NAMED_UNKNOWN_FIELDS]
+    notes = [f"unknown field {(prefix + name)[:80]!r} was ignored" for name in named]
+    if len(unknown) > len(named):
+        more = counted(len(unknown) - len(named), "more unknown field was", "more unknown fields were")
+        notes.append(f"{more} ignored")
+    return notes
+
+
+def _read_a_to_e(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
+    form = msgspec.convert(item, _FormAToE, strict=True)
+    notes = _Notes()
+    command = Command(
+        id=notes.fill("id", form.id, new_id),
+        type=_command_type(form.command),
+        parameters=notes.fill("parameters", form.parameters, dict),
+        origin=_origin(form.origin, notes),
+        created_at=notes.fill("created_at", form.created_at, lambda: received_at),
+        expires_at=form.expires_at,
+        timeout_s=form.timeout_s,
+        original=item,
+    )
+    notes.unknown_fields(item, _FormAToE)
+    notes.unknown_fields(item["command"], _Verb, "command.")
+    notes.unknown_fields(item.get("origin"), _Origin, "origin.")
+    return _with_notes(command, notes)
+
+
+def _read_f(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
+    form = msgspec.convert(item, _FormF, strict=True)
+    notes = _Notes()
+    command = Command(
+        id=notes.fill("id", form.document_id, new_id),
+        type=ALIASES.get(form.action.name, form.action.name),
+        parameters=notes.fill("parameters", form.action.args, dict),
+        origin=Origin(
+            name=notes.fill("origin.name", form.user, _unknown),
+            module=notes.fill("origin.module", form.source, _unknown),
+        ),
+        created_at=notes.fill("created_at", None, lambda: received_at),
+        original=item,
+    )
+    if form.action.version is not None:
+        notes.lines.append("action.version was ignored")
+    if form.target is not None:
+        notes.lines.append("target was ignored: the topic names the agent")
+    notes.unknown_fields(item, _FormF)
+    notes.unknown_fields(item["action"], _Action, "action.")
+    return _with_notes(command, notes)
+
+
+def _command_type(verb: str | _Verb) -> str:
+    """Take whichever of name and type is a known verb, else the name, else the type."""
+    words = [verb] if isinstance(verb, str) else [word for word in (verb.name, verb.type) if word is not None]
+    if not words:
+        raise msgspec.ValidationError("Expected a verb in `name` or `type` - at `$.command`")
+    word = next((word for word in words if word in _VERBS), words[0])
+    return ALIASES.get(word, word)
+
+
+def _origin(origin: _Origin | None, notes: _Notes) -> Origin:
+    if origin is None:
+        return notes.fill("origin", None, lambda: Origin(name=UNKNOWN_ORIGIN, module=UNKNOWN_ORIGIN))
+    name = origin.serverName if origin.name is None else origin.name
+    module = origin.moduleName if origin.module is None else origin.module
+    return Origin(name=notes.fill("origin.name", name, _unknown), module=notes.fill("origin.module", module, _unknown))
+
+
+def _unknown() -> str:
+    return UNKNOWN_ORIGIN
+
+
+def _with_notes(command: Command, notes: _Notes) -> Command:
+    return replace(command, notes=tuple(notes.lines))

@@ -1,0 +1,1 @@
+"""Enrolment of agents: tokens, certificates, revocation."""

@@ -1,0 +1,100 @@
+"""What the enrolment server answers, apart from HTTP."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRequest
+from broker.contract.enrolment_token import EnrolmentToken
+from broker.contract.topics import InvalidName, check_agent_name
+from broker.enrolment.store import EnrolmentRevoked, Enrolments, Grant, TokenRefused
+from broker.pki.authority import CertificateAuthority
+from broker.pki.certificates import check_possession, read_request
+from broker.signing.key_store import KeyBook
+
+__all__ = [
+    "EnrolmentService",
+    "Terms",
+]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every agent is told, for how long its certificates hold, and the server's own name, which no agent gets."""
+
+    broker: str
+    topic_prefix: str
+    lifetime: timedelta
+    client_id: str
+
+
+class EnrolmentService:
+    """Exchanges tokens, and certificates of its own, for certificates. Any thread may call it.
+
+    `is_listed` says whether the revocation list names a serial number: a restored ledger may have forgotten it.
+    """
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        keys: KeyBook,
+        enrolments: Enrolments,
+        terms: Terms,
+        is_listed: Callable[[int], bool],
+    ) -> None:
+        self._authority = authority
+        self._keys = keys
+        self._enrolments = enrolments
+        self._terms = terms
+        self._is_listed = is_listed
+
+    def authority(self) -> Authority:
+        """Return the authority's certificate, which the asker must compare with the fingerprint in its token."""
+        return Authority(self._authority.certificate)
+
+    def enrol(self, request: EnrolRequest) -> Enrolled:
+        """Exchange a token for a certificate.
+
+        Raises InvalidName, InvalidToken and CertificateError for what cannot be read; TokenRefused, TokenUsed and
+        EnrolmentRevoked for a token that does not pay for this; LedgerError.
+        """
+        agent, token = check_agent_name(request.agent), EnrolmentToken.parse(request.token)
+        if token.fingerprint != self._authority.fingerprint:
+            raise TokenRefused("The token is of another authority: make one with `acm token create` here.")
+        self._refuse_own_name(agent)
+        key = read_request(request.csr, agent)
+        issue = partial(self._authority.issue, agent, key, self._terms.lifetime)
+        return self._answer(self._enrolments.enrol(agent, token, key, issue))
+
+    def renew(self, request: RenewRequest) -> Enrolled:
+        """Exchange a valid certificate, whose key has signed the request, for a new one in the same name.
+
+        Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError, AuthorityError.
+        """
+        identity = self._authority.identify(request.certificate)
+        check_possession(identity, request.csr, request.signature)
+        self._refuse_own_name(identity.agent)
+        if self._is_listed(identity.serial):
+            raise EnrolmentRevoked("The certificate is on the revocation list: enrol anew with a token.")
+        key = read_request(request.csr, identity.agent)
+        issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
+        return self._answer(self._enrolments.renew(identity.serial, key, issue))
+
+    def _refuse_own_name(self, agent: str) -> None:
+        if agent == self._terms.client_id:
+            raise InvalidName(f"{agent!r} is the server's own name at the broker: no agent may have it.")
+
+    def _answer(self, grant: Grant) -> Enrolled:
+        trusted = self._keys.update
+        return Enrolled(
+            agent=grant.agent,
+            enrolment_id=grant.enrolment_id,
+            certificate=grant.certificate,
+            ca=self._authority.certificate,
+            broker=self._terms.broker,
+            topic_prefix=self._terms.topic_prefix,
+            signing_keys=trusted.keys,
+            not_after=grant.not_after,
+            signing_keys_version=trusted.version,
+        )

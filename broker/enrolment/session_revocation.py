@@ -1,0 +1,142 @@
+"""Ends the sessions of revoked agents, once the broker is seen to refuse what the revocation list names."""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.enrolment.mqtt_takeover import TakeOver, TakeoverError, TakeoverRefused, take_over
+from broker.enrolment.store import Enrolment, Enrolments
+from broker.errors import BrokerError
+from broker.mqtt.address import BrokerAddress
+from broker.pki.authority import CertificateAuthority
+from broker.pki.certificates import CANARY, RevocationReason, RevokedCertificate
+from broker.pki.revocation import RevocationFile
+from broker.text import counted
+
+__all__ = [
+    "Evictor",
+]
+
+
+_log = structlog.get_logger("acm.enrolment")
+_LIFETIME = timedelta(minutes=10)
+_CANARY_LIFETIME = timedelta(days=2)
+_LONGEST_ROUND_S = 86400.0
+_LONGEST_WAIT_S = 300.0
+_MOST_DOUBLINGS = 9
+_COMPLAIN_AFTER = 3
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What was revoked before `canary` went on the list, and since when the round lasts (monotonic seconds)."""
+
+    revoked: list[Enrolment]
+    canary: x509.Certificate
+    key: Ed25519PrivateKey
+    began: float
+
+
+class Evictor:
+    """Ends the sessions of agents whose enrolment was revoked, with all that the broker holds for them.
+
+    A session that is ended before the broker has loaded the list comes back at once. So each round puts a certificate
+    of its own on the list, the canary, and ends sessions when the broker refuses it: by then the broker refuses all
+    that was revoked before. The canary has a name of its own, so trying it out ends nobody's session. Several servers
+    may do this at once: what one has ended, the others leave alone. Driven by calls of `step`, at its earliest seconds
+    apart; owns no thread.
+    """
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        enrolments: Enrolments,
+        revocations: RevocationFile,
+        broker: BrokerAddress,
+        *,
+        clock: Callable[[], float] = monotonic,
+        take_over: TakeOver = take_over,
+    ) -> None:
+        self._authority = authority
+        self._enrolments = enrolments
+        self._revocations = revocations
+        self._broker = broker
+        self._clock = clock
+        self._take_over = take_over
+        self._round: _Round | None = None
+        self._failures = 0
+        self._due = clock()
+
+    def step(self) -> None:
+        """Do what is due. What fails is logged and tried again, later each time; raises LedgerError, AuthorityError."""
+        if self._clock() < self._due:
+            return
+        try:
+            self._advance()
+        except TakeoverError as error:
+            self._due = self._clock() + min(2.0 ** min(self._failures, _MOST_DOUBLINGS), _LONGEST_WAIT_S)
+            self._failures += 1
+            if self._failures >= _COMPLAIN_AFTER:
+                _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)
+        else:
+            self._failures = 0
+
+    def _advance(self) -> None:
+        if self._round is None or self._clock() - self._round.began > _LONGEST_ROUND_S:
+            self._begin()
+            return
+        waiting = {row.id for row in self._enrolments.sessions_to_end()}
+        left = [row for row in self._round.revoked if row.id in waiting]
+        if left:
+            self._check_list(self._round)
+            self._end(left)
+        self._round = None
+
+    def _begin(self) -> None:
+        revoked = self._enrolments.sessions_to_end()
+        if revoked:
+            key = Ed25519PrivateKey.generate()
+            canary = self._authority.issue_canary(key.public_key(), _CANARY_LIFETIME)
+            self._round = _Round(revoked, canary, key, self._clock())
+            self._write_list(canary)
+
+    def _check_list(self, round_: _Round) -> None:
+        try:
+            self._take_over(self._broker, self._authority.certificate, round_.canary, round_.key, CANARY)
+        except TakeoverRefused:
+            return
+        if not self._revocations.names(round_.canary.serial_number):  # somebody has put another list there
+            self._write_list(round_.canary)
+        raise TakeoverError(
+            f"The broker has not loaded {self._revocations.path} yet: let it reload (Mosquitto: HUP) when that changes."
+        )
+
+    def _end(self, revoked: Listing[Enrolment]) -> None:
+        """End what can be ended; raise TakeoverError for what could not."""
+        failed: list[BrokerError] = []
+        for agent in dict.fromkeys(row.agent for row in revoked):
+            try:
+                self._end_session(agent, [row.id for row in revoked if row.agent == agent])
+            except (TakeoverError, TakeoverRefused) as error:
+                failed.append(error)
+        if failed:
+            raise TakeoverError(f"{counted(len(failed), 'session')} could not be ended. The first: {failed[0]}")
+
+    def _end_session(self, agent: str, enrolments: Listing[str]) -> None:
+        key = Ed25519PrivateKey.generate()
+        certificate = self._authority.issue(agent, key.public_key(), _LIFETIME)
+        self._take_over(self._broker, self._authority.certificate, certificate, key, agent)
+        _log.info("session_ended", agent=agent)
+        for enrolment in enrolments:
+            self._enrolments.record_session_end(enrolment)
+
+    def _write_list(self, canary: x509.Certificate) -> None:
+        self._revocations.write(
+            RevokedCertificate(canary.serial_number, datetime.now(UTC), RevocationReason.UNSPECIFIED)
+        )

@@ -1,0 +1,1 @@
+"""Every command, its state and its result, in one database."""

@@ -1,0 +1,196 @@
+"""The files that agents fetch over MQTT, kept in chunks beside the commands that refer to them."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import sqlalchemy as sa
+
+from broker.contract.artifacts import Artifact, blob_url
+from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
+from broker.errors import BrokerError
+from broker.ledger.ids import new_id
+from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState
+
+__all__ = [
+    "MAX_BLOB_BYTES",
+    "BlobError",
+    "BlobRow",
+    "BlobStore",
+]
+
+
+MAX_BLOB_BYTES = 1 << 28
+_COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer: the server must not wait for a whole file
+_ROWS_A_DELETION = 64
+_ABANDONED_AFTER = timedelta(days=1)
+
+
+class BlobError(BrokerError):
+    """A file cannot be kept as a blob, is not there, or cannot be taken away."""
+
+
+@dataclass(frozen=True)
+class BlobRow:
+    """One blob: its artifact, the name of the file that it was made from, and when that was."""
+
+    artifact: Artifact
+    file_name: str
+    added_at: datetime
+
+
+class BlobStore:
+    """The blobs in the ledger's database, each named by its SHA-256 and kept once.
+
+    All methods raise LedgerError when the database fails. None holds a transaction for longer than a few chunks take.
+    """
+
+    def __init__(
+        self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
+    ) -> None:
+        self._transaction = transaction
+        self._now = now
+
+    def put(self, path: Path) -> Artifact:
+        """Keep a file of at most MAX_BLOB_BYTES and return it as an artifact; raises BlobError."""
+        try:
+            if not path.is_file():
+                raise BlobError(f"{path} is no file that can be stored; name one.")
+            if path.stat().st_size > MAX_BLOB_BYTES:
+                raise BlobError(f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
+            with path.open("rb") as file:
+                known = self._find(hashlib.file_digest(file, "sha256").hexdigest())
+                file.seek(0)
+                return known or self._store(file, path.name)
+        except OSError as error:
+            raise BlobError(f"{path} cannot be read: {error.strerror}.") from error
+
+    def rows(self) -> list[BlobRow]:
+        """Return every blob, the newest first."""
+        query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        return [BlobRow(_artifact(row), row.file_name, datetime.fromtimestamp(row.added_at, UTC)) for row in rows]
+
+    def remove(self, name: str) -> None:
+        """Take away the blob with this SHA-256; raises BlobError when it is not there or a command still needs it."""
+        with self._transaction() as connection:
+            row = _by_name(connection, name)
+            if row is None:
+                raise BlobError(f"There is no blob {name[:80]!r}; `acm blob list` names them.")
+            user = connection.execute(_open_commands(name).limit(1)).one_or_none()
+            if user is not None:
+                raise BlobError(
+                    f"The blob {name} is needed by the command {user.id} to {user.agent}, which is not completed; "
+                    "cancel that first."
+                )
+            group = connection.scalar(_configured_groups(name).limit(1))
+            if group is not None:
+                raise BlobError(f"The blob {name} is the configuration of the group {group}; give that another first.")
+            connection.execute(BLOBS.update().where(BLOBS.c.id == row.id).values(sha256=None))
+        self._delete_chunks(row.id)
+
+    def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
+        """Return the first part of what the agent asks for, or why it gets nothing.
+
+        An agent gets what a command to it refers to, until that is completed.
+        """
+        with self._transaction() as connection:
+            if connection.execute(_open_commands(request.name, agent).limit(1)).one_or_none() is None:
+                return _refusal(request, f"No open command to {agent} refers to the blob {request.name}.")
+            blob = _by_name(connection, request.name)
+            if blob is None:
+                return _refusal(request, f"The server has no blob {request.name}; store it with `acm blob put FILE`.")
+            row = connection.execute(_chunk_at(blob.id, request.offset)).one_or_none()
+        skipped = 0 if row is None else request.offset - row.start
+        data = b"" if row is None else bytes(row.data)[skipped : skipped + request.length]
+        if not data:
+            return _refusal(request, f"The blob {request.name} ends at {blob.size}, before {request.offset}.")
+        return BlobChunk(request.name, request.offset, blob.size, data)
+
+    def _find(self, name: str) -> Artifact | None:
+        with self._transaction() as connection:
+            row = _by_name(connection, name)
+        return None if row is None else _artifact(row)
+
+    def _store(self, file: BinaryIO, file_name: str) -> Artifact:
+        self._drop_abandoned()
+        blob_id, digest, size = new_id(), hashlib.sha256(), 0
+        new = {"id": blob_id, "size": 0, "file_name": file_name[:255], "added_at": self._now().timestamp()}
+        with self._transaction() as connection:
+            connection.execute(BLOBS.insert().values(**new))
+        while block := file.read(_COMMIT_BYTES):
+            with self._transaction() as connection:
+                connection.execute(BLOB_CHUNKS.insert(), _chunk_rows(blob_id, size, block))
+            digest.update(block)
+            size += len(block)
+        return self._show(blob_id, digest.hexdigest(), size)
+
+    def _show(self, blob_id: str, name: str, size: int) -> Artifact:
+        """Let a blob be seen, unless another process has stored the same content meanwhile."""
+        with self._transaction() as connection:
+            twin = _by_name(connection, name)
+            if twin is None:
+                connection.execute(BLOBS.update().where(BLOBS.c.id == blob_id).values(sha256=name, size=size))
+        if twin is not None:
+            self._delete_chunks(blob_id)
+        return Artifact(blob_url(name), name, size)
+
+    def _drop_abandoned(self) -> None:
+        """Delete what a killed process has half stored or half taken away."""
+        before = (self._now() - _ABANDONED_AFTER).timestamp()
+        abandoned = sa.select(BLOBS.c.id).where(BLOBS.c.sha256.is_(None), BLOBS.c.added_at < before)
+        with self._transaction() as connection:
+            ids = connection.scalars(abandoned).all()
+        for blob_id in ids:
+            self._delete_chunks(blob_id)
+
+    def _delete_chunks(self, blob_id: str) -> None:
+        """Delete a hidden blob, a few chunks at a time."""
+        ours = BLOB_CHUNKS.c.blob == blob_id
+        some = sa.select(BLOB_CHUNKS.c.start).where(ours).limit(_ROWS_A_DELETION)
+        while True:
+            with self._transaction() as connection:
+                starts = connection.scalars(some).all()
+                if not starts:
+                    connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
+                    return
+                connection.execute(BLOB_CHUNKS.delete().where(ours, BLOB_CHUNKS.c.start.in_(starts)))
+
+
+def _by_name(connection: sa.Connection, name: str) -> Any:
+    return connection.execute(BLOBS.select().where(BLOBS.c.sha256 == name)).one_or_none()
+
+
+def _artifact(row: Any) -> Artifact:
+    return Artifact(blob_url(row.sha256), row.sha256, row.size)
+
+
+def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
+    """Select the commands that are not completed and have the blob's URL, as a whole text, in their JSON."""
+    not_completed = [state for state in CommandState if state is not CommandState.COMPLETED]
+    query = sa.select(COMMANDS.c.id, COMMANDS.c.agent).where(COMMANDS.c.state.in_(not_completed))
+    query = query.where(COMMANDS.c.body.contains(f'"{blob_url(name)}"', autoescape=True))
+    return query if agent is None else query.where(COMMANDS.c.agent == agent)
+
+
+def _configured_groups(name: str) -> sa.Select[Any]:
+    return sa.select(GROUP_CONFIGURATIONS.c.group).where(GROUP_CONFIGURATIONS.c.sha256 == name)
+
+
+def _chunk_rows(blob_id: str, start: int, block: bytes) -> list[dict[str, Any]]:
+    places = range(0, len(block), MAX_BLOB_CHUNK_BYTES)
+    return [{"blob": blob_id, "start": start + at, "data": block[at : at + MAX_BLOB_CHUNK_BYTES]} for at in places]
+
+
+def _chunk_at(blob_id: str, offset: int) -> sa.Select[Any]:
+    query = BLOB_CHUNKS.select().where(BLOB_CHUNKS.c.blob == blob_id, BLOB_CHUNKS.c.start <= offset)
+    return query.order_by(BLOB_CHUNKS.c.start.desc()).limit(1)
+
+
+def _refusal(request: BlobRequest, reason: str) -> BlobChunk:
+    return BlobChunk(request.name, request.offset, error=reason)

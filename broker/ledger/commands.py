@@ -1,0 +1,68 @@
+"""What the ledger tells of its commands: one by its id, or the newest."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from broker.contract.messages import Command, JsonObject
+from broker.errors import LedgerError
+from broker.ledger.completion import command_of
+from broker.ledger.tables import COMMANDS, Cancel, CommandState, moment
+
+__all__ = [
+    "LedgerRow",
+    "UnknownCommand",
+    "find_command",
+    "newest_commands",
+]
+
+
+class UnknownCommand(LedgerError):
+    """The ledger has no command with this id."""
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One command as the ledger knows it; `result` is the agent's final feedback once it is completed."""
+
+    command: Command
+    agent: str
+    state: CommandState
+    cancel_requested: bool
+    result: JsonObject | None
+    completed_at: datetime | None
+
+
+def find_command(connection: sa.Connection, command_id: str) -> LedgerRow:
+    """Return one command; raises UnknownCommand."""
+    row = connection.execute(COMMANDS.select().where(COMMANDS.c.id == command_id)).one_or_none()
+    if row is None:
+        raise UnknownCommand(f"No command has the id {command_id[:128]!r}; `acm commands` lists them.")
+    return _ledger_row(row)
+
+
+def newest_commands(
+    connection: sa.Connection,
+    agent: str | None,
+    state: CommandState | None,
+    operation_id: str | None,
+    limit: int | None,
+) -> list[LedgerRow]:
+    """Return the newest commands, newest first, of which all holds that is not None."""
+    query = COMMANDS.select().order_by(COMMANDS.c.created_at.desc(), COMMANDS.c.number.desc()).limit(limit)
+    if agent is not None:
+        query = query.where(COMMANDS.c.agent == agent)
+    if state is not None:
+        query = query.where(COMMANDS.c.state == state)
+    if operation_id is not None:
+        query = query.where(COMMANDS.c.operation_id == operation_id)
+    return [_ledger_row(row) for row in connection.execute(query)]
+
+
+def _ledger_row(row: Any) -> LedgerRow:
+    result = None if row.result is None else msgspec.json.decode(row.result)
+    cancelling = row.cancel != Cancel.NO
+    return LedgerRow(command_of(row), row.agent, CommandState(row.state), cancelling, result, moment(row.completed_at))

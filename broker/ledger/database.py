@@ -1,0 +1,111 @@
+"""One database by URL, in any that SQLAlchemy speaks: its tables, and transactions that fail with one sentence.
+
+SQLite is the default; it commits with synchronous FULL in WAL mode, so that a commit survives a power loss.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from broker.errors import LedgerError
+from broker.ledger.migrations import bring_up_to_date
+from broker.system.permissions import changed_by_others
+
+__all__ = [
+    "Database",
+]
+
+
+_BUSY_TIMEOUT_S = 10
+_READS = "acm_reads"
+
+
+class Database:
+    """The database of the ledger, with the tables of `metadata`. Several processes may use the same one."""
+
+    def __init__(self, url: str, metadata: sa.MetaData) -> None:
+        try:
+            self._engine = sa.create_engine(url)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
+        except ImportError as error:
+            raise LedgerError(f"The ledger's URL needs a driver: {error}; install that beside acm.") from None
+        except ValueError:  # its text may quote the password
+            raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
+        if self._engine.dialect.name == "sqlite":
+            _make_private(self._engine.url.database or "")
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin)
+        try:
+            with self.transaction() as connection:
+                bring_up_to_date(connection, metadata)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Commit what the block does, or nothing of it; raises LedgerError when the database fails."""
+        with _in_one_sentence(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Let the block read one state of the database, without waiting for who writes; raises LedgerError."""
+        with _in_one_sentence(), self._engine.connect() as connection:
+            connection.execution_options(**{_READS: True})
+            with connection.begin():
+                yield connection
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
+
+
+def _make_private(database: str) -> None:
+    """Make the file of a SQLite database for its owner alone; raises LedgerError when others could write to it.
+
+    Whoever could write to it commands the agents, so that is refused; reading is just taken away. What SQLite makes
+    beside the file gets its mode.
+    """
+    if database in ("", ":memory:") or database.startswith("file:"):
+        return
+    path = Path(database)
+    with contextlib.suppress(OSError):  # SQLite itself says best why a file cannot be opened
+        if not path.exists():  # never opened once it is there: to close it would end SQLite's locks on it
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        problem = changed_by_others(path, owners=[path.stat().st_uid])
+        if problem is not None:
+            raise LedgerError(problem)
+        for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+            if file.exists() and file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    # The driver's own BEGIN comes too late: _begin says when a transaction starts.
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # Who will write takes the lock at once: one that has read before could not wait for it any more.
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,78 @@
+"""Putting commands at the end of agents' queues: drafted and judged first, then numbered and written."""
+
+from collections.abc import Sequence as Listing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from broker.contract.codec import decode_commands, encode
+from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
+from broker.contract.messages import Command, JsonObject, Origin, Sequence
+from broker.ledger.agents import meet_all
+from broker.ledger.ids import new_id
+from broker.ledger.sequence import next_sequence
+from broker.ledger.tables import AGENTS, COMMANDS, Cancel, CommandState
+
+__all__ = [
+    "LONGEST_COMMAND",
+    "draft_command",
+    "enqueue",
+    "enqueue_for_all",
+]
+
+
+LONGEST_COMMAND = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
+
+
+def draft_command(
+    command_type: str,
+    parameters: JsonObject,
+    origin: Origin,
+    created_at: datetime,
+    *,
+    expires_in_s: float | None = None,
+    timeout_s: float | None = None,
+) -> tuple[Command, bytes]:
+    """Return a command without a number, and encoded; raises DecodeError if an agent would refuse to read it."""
+    expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
+    draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
+    body = encode([draft])
+    decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=LONGEST_COMMAND)
+    return draft, body
+
+
+def enqueue(connection: sa.Connection, agent: str, draft: Command, body: bytes, now: datetime) -> Command:
+    """Within a transaction, write a draft with the agent's next number, and return it so."""
+    sequence = next_sequence(connection, agent, now)
+    connection.execute(COMMANDS.insert().values(**_new_row(draft, agent, sequence, body)))
+    return replace(draft, sequence=sequence)
+
+
+def enqueue_for_all(
+    connection: sa.Connection, agents: Listing[str], draft: Command, operation_id: str, now: datetime
+) -> None:
+    """Within a transaction, write a draft for each agent, under an id and a number of its own."""
+    commands = []
+    for agent in meet_all(connection, agents, now):
+        own = replace(draft, id=new_id())
+        row = _new_row(own, agent.name, Sequence(agent.epoch, agent.next_number), encode([own]))
+        commands.append({**row, "operation_id": operation_id})
+    connection.execute(COMMANDS.insert(), commands)
+    numbered = AGENTS.update().where(AGENTS.c.name.in_(agents))
+    connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1))
+
+
+def _new_row(command: Command, agent: str, sequence: Sequence, body: bytes) -> dict[str, Any]:
+    return {
+        "id": command.id,
+        "agent": agent,
+        "epoch": sequence.epoch,
+        "number": sequence.number,
+        "body": body.decode(),
+        "state": CommandState.QUEUED,
+        "to_send": True,
+        "cancel": Cancel.NO,
+        "created_at": command.created_at.timestamp(),
+    }

@@ -1,0 +1,121 @@
+"""What an agent's feedback changes in the ledger: states, results and numbers."""
+
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from broker.command_types import parameters_of
+from broker.contract.commands import is_secret
+from broker.contract.dsse import RefusedMessage
+from broker.contract.messages import Ack, Feedback, JsonObject
+from broker.contract.states import ErrorCode, FeedbackKind
+from broker.ledger.agents import meet, update_agent
+from broker.ledger.completion import completion, forget_secrets
+from broker.ledger.group_configuration import answer_question
+from broker.ledger.sequence import close_gap, renumber
+from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
+from broker.ledger.unmatched_results import keep_strays
+
+__all__ = [
+    "Recorded",
+    "take_in_feedback",
+]
+
+
+_IDS_AT_ONCE = 500
+# An acceptance that comes late, or again, takes no command back to an earlier state.
+_BEFORE = {
+    CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
+    CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
+}
+_STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PROGRESS: CommandState.RUNNING}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What may be said once it is committed: the acks, and which results were no results but refusals."""
+
+    acks: list[Ack]
+    refused: list[Feedback]
+
+
+def take_in_feedback(connection: sa.Connection, agent: str, said: Listing[Feedback], now: datetime) -> Recorded:
+    """Within a transaction, take in feedback of one agent, in order.
+
+    An open command stays open when its message was refused, for the agent may take it with the signatures of the
+    next time, or its number, for it gets another: see `_refused_alone`.
+    """
+    results = [it for it in said if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
+    strays: list[Feedback] = []
+    meet(connection, agent, now)
+    digests = _digests(connection, agent, results)
+    refused = [it for it in results if _refused_alone(it) and digests.get(it.command_id or "", "") is None]
+    for feedback in said:
+        if feedback in refused:
+            renumber(connection, agent, feedback, now)
+        elif feedback.kind is FeedbackKind.RESULT:
+            strays += _record_result(connection, agent, feedback, digests, now)
+        elif feedback.kind is FeedbackKind.GAP:
+            close_gap(connection, agent, feedback, now)
+        elif feedback.command_id is not None:
+            _record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
+    for stray in keep_strays(connection, agent, strays, now.timestamp()):
+        answer_question(connection, agent, stray, now)
+    return Recorded([Ack(it.command_id or "", it.digest or "") for it in results if it not in refused], refused)
+
+
+def _digests(connection: sa.Connection, agent: str, results: Listing[Feedback]) -> dict[str, str | None]:
+    """Return the digests of these commands' results by id, None for an open one; others are not ours."""
+    digests: dict[str, str | None] = {}
+    ids = [result.command_id for result in results]
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        named = COMMANDS.c.id.in_(ids[first : first + _IDS_AT_ONCE])
+        query = sa.select(COMMANDS.c.id, COMMANDS.c.digest).where(COMMANDS.c.agent == agent, named)
+        digests |= {row.id: row.digest for row in connection.execute(query)}
+    return digests
+
+
+def _refused_alone(result: Feedback) -> bool:
+    """Whether a result is about a command's message or number alone, and not about the command."""
+    said = result.data or {}
+    message = result.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
+    return message or result.code is ErrorCode.SUPERSEDED
+
+
+def _record_state(connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
+    ours = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
+    advanced = ours.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
+    if connection.execute(advanced).rowcount:
+        update_agent(connection, agent, attempts=0)
+
+
+def _record_result(
+    connection: sa.Connection, agent: str, result: Feedback, digests: dict[str, str | None], now: datetime
+) -> list[Feedback]:
+    """Complete the command; return the result if it answers no open one and is another than the one there."""
+    name, digest = result.command_id, result.digest
+    if name is None or digest is None or digests.get(name) == digest:
+        return []
+    if name not in digests or digests[name] is not None:
+        return [result]
+    open_command = COMMANDS.update().where(COMMANDS.c.id == name, IS_OPEN)
+    if connection.execute(open_command.values(**completion(result, digest, now))).rowcount == 0:
+        return [result]
+    digests[name] = digest
+    if _may_name_a_secret(result.command):
+        forget_secrets(connection, name)
+    answer_question(connection, agent, result, now)
+    return []
+
+
+def _may_name_a_secret(echo: JsonObject | None) -> bool:
+    """Whether a command, as its result echoes it, may have held a secret; without an echo it may."""
+    if echo is None:
+        return True
+    command_type, parameters = echo.get("type"), echo.get("parameters")
+    if not isinstance(command_type, str) or not isinstance(parameters, dict):
+        return True
+    shape = parameters_of(command_type)
+    return any(is_secret(command_type, name, shape) for name in parameters)

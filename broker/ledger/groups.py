@@ -1,0 +1,86 @@
+"""Which agents belong to which groups, and what these are configured with, in the database of the ledger."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import sqlalchemy as sa
+
+from broker.contract.artifacts import Artifact, blob_url
+from broker.contract.topics import AGENT_NAME, check_name
+from broker.ledger.tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
+
+__all__ = [
+    "GroupBook",
+    "check_group_name",
+    "configuration_for",
+    "set_groups",
+]
+
+
+def check_group_name(name: str) -> str:
+    """Return `name` unchanged; raise InvalidName if it is no group name."""
+    return check_name(name, "a group name")
+
+
+class GroupBook:
+    """The groups. Every method is one transaction; all raise LedgerError when the database fails."""
+
+    def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._transaction = transaction
+
+    def all(self) -> dict[str, list[str]]:
+        """Return the members of every group, both in the order of their names."""
+        query = sa.select(GROUP_MEMBERS.c.group, GROUP_MEMBERS.c.agent)
+        groups: dict[str, list[str]] = {}
+        with self._transaction() as connection:
+            for group, agent in connection.execute(query.order_by(GROUP_MEMBERS.c.group, GROUP_MEMBERS.c.agent)):
+                groups.setdefault(group, []).append(agent)
+        return groups
+
+    def members(self, group: str) -> list[str]:
+        """Return the agents of a group by name; none for a group that nobody is in."""
+        query = sa.select(GROUP_MEMBERS.c.agent).where(GROUP_MEMBERS.c.group == group)
+        with self._transaction() as connection:
+            return list(connection.scalars(query.order_by(GROUP_MEMBERS.c.agent)))
+
+    def add(self, group: str, agents: Iterable[str]) -> None:
+        """Add agents to a group, which begins with its first member; raises InvalidName for a bad group name."""
+        check_group_name(group)
+        with self._transaction() as connection:
+            for agent in agents:
+                _join(connection, group, agent)
+
+    def remove(self, group: str, agents: Iterable[str]) -> None:
+        """Take agents out of a group; one that is not in it is no error."""
+        with self._transaction() as connection:
+            gone = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
+            connection.execute(gone.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
+
+    def configure(self, group: str, artifact: Artifact) -> None:
+        """Make a stored blob the configuration of a group; raises InvalidName for a bad group name."""
+        values = {"group": check_group_name(group), "sha256": artifact.sha256, "size": artifact.size}
+        with self._transaction() as connection:
+            connection.execute(GROUP_CONFIGURATIONS.delete().where(GROUP_CONFIGURATIONS.c.group == group))
+            connection.execute(GROUP_CONFIGURATIONS.insert().values(**values))
+
+
+def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
+    """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
+    query = GROUP_CONFIGURATIONS.select().join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == GROUP_CONFIGURATIONS.c.group)
+    query = query.where(GROUP_MEMBERS.c.agent == agent).order_by(GROUP_CONFIGURATIONS.c.group).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row.group, Artifact(blob_url(row.sha256), row.sha256, row.size))
+
+
+def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:
+    """Within a transaction, make the agent a member of these groups and of no others; bad names are left out."""
+    connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
+    for group in set(groups):
+        if AGENT_NAME.fullmatch(group):
+            _join(connection, group, agent)
+
+
+def _join(connection: sa.Connection, group: str, agent: str) -> None:
+    key = {"group": group, "agent": agent}
+    if connection.execute(GROUP_MEMBERS.select().filter_by(**key)).one_or_none() is None:
+        connection.execute(GROUP_MEMBERS.insert().values(**key))

@@ -1,0 +1,243 @@
+"""The server's memory: every command ever sent, its state and its result."""
+
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Listing
+from contextlib import contextmanager
+from datetime import datetime
+
+import structlog
+
+from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Status
+from broker.contract.states import ErrorCode
+from broker.contract.topics import check_agent_name
+from broker.errors import LedgerError
+from broker.ledger.agents import AgentRow, all_agents, last_status, names_of_agents
+from broker.ledger.audits import AuditBook
+from broker.ledger.blobs import BlobStore
+from broker.ledger.commands import LedgerRow, find_command, newest_commands
+from broker.ledger.completion import command_of, settle_all
+from broker.ledger.database import Database
+from broker.ledger.enqueue import draft_command, enqueue, enqueue_for_all
+from broker.ledger.feedback import take_in_feedback
+from broker.ledger.groups import GroupBook
+from broker.ledger.ids import new_id
+from broker.ledger.operations import Operation, OperationBook, insert_operation
+from broker.ledger.outbox import due_agents, rewind_all, rewind_overdue, take_cancels, take_commands
+from broker.ledger.status import take_in_status
+from broker.ledger.tables import COMMANDS, IS_OPEN, METADATA, Cancel, CommandState
+from broker.ledger.unmatched_results import all_strays
+
+__all__ = [
+    "Ledger",
+]
+
+
+_log = structlog.get_logger("acm.server")
+_AGENTS_AT_ONCE = 1000
+_GIVEN_UP = "The command was given up by the user: nothing was heard of its end, and it may have run, or may yet run."
+
+
+class Ledger:
+    """The commands, results and agents below one database URL. Several processes may use the same database.
+
+    The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
+    What a method does is committed when it returns, all or nothing unless it says otherwise. All raise LedgerError when
+    the database fails.
+    """
+
+    def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._database = Database(url, METADATA)
+        self._transaction = self._database.transaction
+        self.blobs = BlobStore(self._transaction, now)
+        self.groups = GroupBook(self._transaction)
+        self.operations = OperationBook(self._transaction)
+        self.audits = AuditBook(self._transaction, now)
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._database.close()
+
+    # -- what the user asks for
+
+    def add_command(
+        self,
+        agent: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Command:
+        """Append a command with the agent's next sequence number; it is sent by the server's next step.
+
+        Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse to read.
+        """
+        check_agent_name(agent)
+        draft, body = draft_command(
+            command_type, parameters, origin, self._now(), expires_in_s=expires_in_s, timeout_s=timeout_s
+        )
+        with self._transaction() as connection:
+            return enqueue(connection, agent, draft, body, self._now())
+
+    def add_operation(
+        self,
+        agents: Iterable[str],
+        target: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Operation:
+        """Append one command for each agent, under one operation id; `target` says in words whom it is for.
+
+        All or nothing up to 1,000 agents. More are written in transactions of so many, between which a server can
+        work; a LedgerError then says how far it came. Raises as `add_command` does, and then nothing is written.
+        """
+        names = list(dict.fromkeys(check_agent_name(agent) for agent in agents))
+        draft, _ = draft_command(
+            command_type, parameters, origin, self._now(), expires_in_s=expires_in_s, timeout_s=timeout_s
+        )
+        operation = Operation(new_id(), command_type, target, len(names), draft.created_at)
+        for first in range(0, len(names), _AGENTS_AT_ONCE):
+            with _telling_how_far(operation, first), self._transaction() as connection:
+                if first == 0:
+                    insert_operation(connection, operation)
+                some = names[first : first + _AGENTS_AT_ONCE]
+                enqueue_for_all(connection, some, draft, operation.id, self._now())
+        return operation
+
+    def request_cancel(self, command_id: str) -> LedgerRow:
+        """Ask the agent to cancel the command; nothing changes when it is completed. Raises UnknownCommand."""
+        with self._transaction() as connection:
+            wanted = COMMANDS.update().where(COMMANDS.c.id == command_id, IS_OPEN)
+            connection.execute(wanted.values(cancel=Cancel.TO_SEND))
+            return find_command(connection, command_id)
+
+    def cancel_operation(self, operation_id: str) -> int:
+        """Ask for every open command of an operation to be cancelled; return how many. Raises UnknownOperation."""
+        self.operations.get(operation_id)
+        wanted = COMMANDS.update().where(COMMANDS.c.operation_id == operation_id, IS_OPEN)
+        with self._transaction() as connection:
+            return connection.execute(wanted.values(cancel=Cancel.TO_SEND)).rowcount
+
+    def abandon(self, command_id: str) -> LedgerRow:
+        """Complete an open command as interrupted, without a word of its agent. Raises UnknownCommand."""
+        with self._transaction() as connection:
+            settle_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+            return find_command(connection, command_id)
+
+    def abandon_operation(self, operation_id: str) -> int:
+        """Do so for every open command of an operation; return how many. Raises UnknownOperation."""
+        self.operations.get(operation_id)
+        with self._transaction() as connection:
+            ours = [COMMANDS.c.operation_id == operation_id]
+            return settle_all(connection, ours, ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+
+    def get(self, command_id: str) -> LedgerRow:
+        """Return one command; raises UnknownCommand."""
+        with self._database.reading() as connection:
+            return find_command(connection, command_id)
+
+    def commands(
+        self,
+        agent: str | None = None,
+        state: CommandState | None = None,
+        operation_id: str | None = None,
+        limit: int | None = 1000,
+    ) -> list[LedgerRow]:
+        """Return the newest commands, newest first; all of them where `limit` is None."""
+        with self._database.reading() as connection:
+            return newest_commands(connection, agent, state, operation_id, limit)
+
+    def agents(self) -> list[AgentRow]:
+        """Return every agent that was enrolled, spoke or was sent a command, by name."""
+        with self._database.reading() as connection:
+            return all_agents(connection)
+
+    def agent_names(self) -> list[str]:
+        """Return the names of the agents that were enrolled, spoke or were sent a command, in order."""
+        with self._database.reading() as connection:
+            return names_of_agents(connection)
+
+    def last_error_of(self, agent: str) -> str | None:
+        """Return what the agent's last status says went wrong, if anything."""
+        with self._database.reading() as connection:
+            said = last_status(connection, agent)
+        return said.last_error if said else None
+
+    def stray_results(self) -> list[JsonObject]:
+        """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
+        with self._database.reading() as connection:
+            return all_strays(connection)
+
+    # -- what the server sends
+
+    def agents_to_tell(self) -> list[str]:
+        """Return the names of the agents for which commands or cancels must be sent now, in order."""
+        with self._database.reading() as connection:
+            return due_agents(connection)
+
+    def take_due_commands(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, Command]]:
+        """Return (agent, command) of what must be sent now, in sequence for each agent, marked as sent.
+
+        `among`, where it is there, are the only agents that anything is sent to. The mark comes first: a command that
+        may be on its way must never be taken for one that never left. A command that no signed frame could hold, from
+        before commands were signed, is completed with an error, for all behind it would wait for ever.
+        """
+        with self._transaction() as connection:
+            rows = take_commands(connection, limit, among, self._now())
+        return [(row.agent, command_of(row)) for row in rows]
+
+    def take_due_cancels(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, str]]:
+        """Return (agent, command id) of the cancels that must be sent now, marked as sent; `among` as above."""
+        with self._transaction() as connection:
+            rows = take_cancels(connection, limit, among, self._now())
+        return [(row.agent, row.id) for row in rows]
+
+    def make_overdue_due(self) -> None:
+        """Make what an online agent has not accepted, or not cancelled, in time due again."""
+        with self._transaction() as connection:
+            rewind_overdue(connection, self._now())
+
+    def make_all_due(self) -> None:
+        """Make everything that was not accepted due at once, as after a new connection to the broker."""
+        with self._transaction() as connection:
+            rewind_all(connection)
+
+    # -- what the agents say
+
+    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
+        """Take in feedback of one agent with one commit; return the acks, which may be sent from then on.
+
+        A command stays open, and is not acked, when only its message or its number was refused.
+        """
+        said = list(feedbacks)
+        with self._transaction() as connection:
+            recorded = take_in_feedback(connection, agent, said, self._now())
+        for feedback in recorded.refused:
+            _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id, code=feedback.code)
+        return recorded.acks
+
+    def record_status(self, status: Status) -> None:
+        """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once.
+
+        Groups that the agent says it is in, other than those it said before, replace the ledger's.
+        """
+        with self._transaction() as connection:
+            take_in_status(connection, status, self._now())
+
+
+@contextmanager
+def _telling_how_far(operation: Operation, written: int) -> Iterator[None]:
+    try:
+        yield
+    except LedgerError as error:
+        if not written:
+            raise
+        raise LedgerError(
+            f"{error} {written} of {operation.size} commands were written before, as operation {operation.id}."
+        ) from error

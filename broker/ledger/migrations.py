@@ -1,0 +1,60 @@
+"""Brings the tables of an older ledger up to date: one step a version, within the transaction that opens it."""
+
+from collections.abc import Callable
+
+import msgspec
+import sqlalchemy as sa
+
+from broker.contract.states import Outcome
+from broker.errors import LedgerError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "bring_up_to_date",
+]
+
+
+_METADATA = sa.MetaData()
+_VERSION = sa.Table("schema_version", _METADATA, sa.Column("version", sa.Integer, nullable=False))
+
+
+def bring_up_to_date(connection: sa.Connection, metadata: sa.MetaData) -> None:
+    """Make the tables that are missing, and change those of an older version; raises LedgerError for a newer one."""
+    is_new = not sa.inspect(connection).has_table("commands")
+    _METADATA.create_all(connection)
+    version = connection.scalar(sa.select(_VERSION.c.version))
+    if version is None:
+        version = SCHEMA_VERSION if is_new else 0
+        connection.execute(_VERSION.insert().values(version=version))
+    if version > SCHEMA_VERSION:
+        raise LedgerError(f"The ledger has schema {version}, and this acm knows {SCHEMA_VERSION}: install a newer acm.")
+    for step in _STEPS[version:]:
+        step(connection)
+    if version < SCHEMA_VERSION:
+        connection.execute(_VERSION.update().values(version=SCHEMA_VERSION))
+    metadata.create_all(connection)
+
+
+def _add_operations(connection: sa.Connection) -> None:
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN operation_id VARCHAR(36)"))
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN outcome VARCHAR(8)"))
+    connection.execute(sa.text("CREATE INDEX commands_of_operation ON commands (operation_id)"))
+    connection.execute(sa.text("CREATE INDEX IF NOT EXISTS commands_of_agent ON commands (agent, state)"))
+    _tell_outcomes(connection)
+
+
+def _tell_outcomes(connection: sa.Connection) -> None:
+    """Fill the new column from the results, some at a time: there may be more of them than memory holds."""
+    some = sa.text("SELECT id, result FROM commands WHERE result IS NOT NULL AND id > :last ORDER BY id LIMIT 1000")
+    tell = sa.text("UPDATE commands SET outcome = :outcome WHERE id = :id")
+    last = ""
+    while rows := connection.execute(some, {"last": last}).all():
+        outcomes = [
+            {"id": row.id, "outcome": msgspec.json.decode(row.result).get("outcome", Outcome.ERROR)} for row in rows
+        ]
+        connection.execute(tell, outcomes)
+        last = rows[-1].id
+
+
+_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations,)
+SCHEMA_VERSION = len(_STEPS)

@@ -1,0 +1,134 @@
+"""One command sent to many agents: what it was, and how far its commands are."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from broker.contract.states import Outcome
+from broker.errors import LedgerError
+from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState
+
+__all__ = [
+    "Operation",
+    "OperationBook",
+    "Progress",
+    "UnknownOperation",
+    "insert_operation",
+]
+
+
+class UnknownOperation(LedgerError):
+    """The ledger has no operation with this id."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What was sent: its command type, whom it was for in the user's words, and to how many agents it was to go."""
+
+    id: str
+    command_type: str
+    target: str
+    size: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many of an operation's commands are in each state; the completed ones are parted by their outcome.
+
+    `unwritten` commands are missing in the ledger: whoever sent the operation was ended before all were written.
+    """
+
+    open: dict[CommandState, int] = field(default_factory=dict)
+    succeeded: int = 0
+    failed: int = 0
+    unwritten: int = 0
+
+    @property
+    def completed(self) -> int:
+        """How many have their result."""
+        return self.succeeded + self.failed
+
+    @property
+    def done(self) -> bool:
+        """Whether each command that was written has its result."""
+        return not self.open
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts by state in words, in the order of a command's way; states with none are left out."""
+        counts = {str(state): self.open.get(state, 0) for state in CommandState}
+        counts |= {"success": self.succeeded, "error": self.failed, "unwritten": self.unwritten}
+        return {name: count for name, count in counts.items() if count}
+
+
+class OperationBook:
+    """The operations. Every method is one transaction; all raise LedgerError when the database fails."""
+
+    def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._transaction = transaction
+
+    def get(self, operation_id: str) -> Operation:
+        """Return one operation; raises UnknownOperation."""
+        with self._transaction() as connection:
+            return _operation(_row(connection, operation_id))
+
+    def newest(self, limit: int) -> list[Operation]:
+        """Return the newest operations, newest first."""
+        query = OPERATIONS.select().order_by(OPERATIONS.c.created_at.desc()).limit(limit)
+        with self._transaction() as connection:
+            return [_operation(row) for row in connection.execute(query)]
+
+    def progress(self, operation_id: str) -> Progress:
+        """Count an operation's commands by state; raises UnknownOperation."""
+        state, outcome = COMMANDS.c.state, COMMANDS.c.outcome
+        query = sa.select(state, outcome, sa.func.count()).where(COMMANDS.c.operation_id == operation_id)
+        with self._transaction() as connection:
+            size = _row(connection, operation_id).size
+            rows = connection.execute(query.group_by(state, outcome)).all()
+            counts = Counter({(row[0], row[1]): row[2] for row in rows})
+            if counts.pop((CommandState.COMPLETED, None), 0):
+                counts.update((CommandState.COMPLETED, said) for said in _untold_outcomes(connection, operation_id))
+        return Progress(
+            open={CommandState(where): n for (where, _), n in counts.items() if where != CommandState.COMPLETED},
+            succeeded=counts[CommandState.COMPLETED, Outcome.SUCCESS],
+            failed=counts[CommandState.COMPLETED, Outcome.ERROR],
+            unwritten=size - counts.total(),
+        )
+
+
+def insert_operation(connection: sa.Connection, operation: Operation) -> None:
+    """Within a transaction, write down an operation, without its commands."""
+    values = {
+        "id": operation.id,
+        "type": operation.command_type,
+        "target": operation.target,
+        "size": operation.size,
+        "created_at": operation.created_at.timestamp(),
+    }
+    connection.execute(OPERATIONS.insert().values(**values))
+
+
+def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:
+    """Return the outcomes that a server of an earlier version, still at work, wrote into the results alone."""
+    done = (COMMANDS.c.operation_id == operation_id, COMMANDS.c.result.is_not(None), COMMANDS.c.outcome.is_(None))
+    return [
+        msgspec.json.decode(result).get("outcome", Outcome.ERROR)
+        for result in connection.scalars(sa.select(COMMANDS.c.result).where(*done))
+    ]
+
+
+def _row(connection: sa.Connection, operation_id: str) -> Any:
+    row = connection.execute(OPERATIONS.select().where(OPERATIONS.c.id == operation_id)).one_or_none()
+    if row is None:
+        raise UnknownOperation(f"No operation has the id {operation_id[:128]!r}; `acm operation list` lists them.")
+    return row
+
+
+def _operation(row: Any) -> Operation:
+    return Operation(row.id, row.type, row.target, row.size, datetime.fromtimestamp(row.created_at, UTC))

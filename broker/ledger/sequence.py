@@ -1,0 +1,90 @@
+"""The numbers of an agent's commands: contiguous from 1 in an epoch, and an epoch for as long as both sides agree.
+
+A new epoch begins where the agent has lost its store or gone back to an earlier one, and where it has seen numbers
+that this ledger, restored from a backup, has not given yet.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from broker.contract.messages import Feedback, Sequence, Status
+from broker.contract.states import ErrorCode
+from broker.ledger.agents import meet, update_agent
+from broker.ledger.completion import settle_all
+from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
+
+__all__ = [
+    "close_gap",
+    "next_sequence",
+    "notice_generation",
+    "notice_sequence",
+    "renumber",
+]
+
+
+_LOST = "The agent lost its command store; the command may have run or not. Look, then send a new one."
+_NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
+
+
+def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> Sequence:
+    """Take the agent's next number."""
+    row = meet(connection, agent, now)
+    update_agent(connection, agent, next_number=row.next_number + 1)
+    return Sequence(row.epoch, row.next_number)
+
+
+def close_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
+    """Make what the agent misses due, from the number that it expects."""
+    row = meet(connection, agent, now)
+    known = row.store_generation in (None, gap.store_generation)
+    if not known or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
+        return  # the status that announces the new store begins a new epoch
+    ours = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
+    asked = sa.select(COMMANDS.c.state).where(*ours, COMMANDS.c.number == gap.expected)
+    if connection.scalar(asked) == CommandState.COMPLETED:
+        # The agent went back, as after a restored snapshot: this number can never be sent again.
+        _begin_epoch(connection, agent, now, above=row.epoch)
+    else:
+        from_there = COMMANDS.update().where(*ours, COMMANDS.c.number >= gap.expected, IS_OPEN)
+        connection.execute(from_there.values(to_send=True))
+
+
+def notice_generation(connection: sa.Connection, status: Status, now: datetime) -> None:
+    """Settle what an agent may have held in a store that it has lost, and begin a new epoch."""
+    row, agent, generation = meet(connection, status.agent, now), status.agent, status.store_generation
+    closed = status.closed_epoch or 0
+    if row.store_generation not in (None, generation) or closed >= row.epoch:
+        # Nobody can know what became of what the agent may have received before.
+        settle_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
+        _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
+    update_agent(connection, agent, store_generation=generation)
+
+
+def notice_sequence(connection: sa.Connection, status: Status, now: datetime) -> None:
+    """Begin a new epoch when the agent has seen numbers that this ledger, restored from a backup, has not."""
+    row = meet(connection, status.agent, now)
+    if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
+        _begin_epoch(connection, status.agent, now, above=max(row.epoch, status.epoch))
+
+
+def renumber(connection: sa.Connection, agent: str, refusal: Feedback, now: datetime) -> None:
+    """Begin a new epoch when the agent has seen the number of an open command as that of another.
+
+    It does so before its status tells of it, as when the ledger was restored from a backup a moment ago.
+    """
+    row = meet(connection, agent, now)
+    present = refusal.sequence is None or refusal.sequence.epoch == row.epoch
+    if refusal.code is ErrorCode.SUPERSEDED and present:
+        _begin_epoch(connection, agent, now, above=row.epoch)
+
+
+def _begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> None:
+    """Number the open commands anew from 1, in their order, and make them due. The epoch is the time, or later."""
+    epoch = max(int(now.timestamp() * 1000), above + 1)
+    waiting = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == agent, IS_OPEN)
+    ids = connection.scalars(waiting.order_by(COMMANDS.c.epoch, COMMANDS.c.number)).all()
+    for number, command_id in enumerate(ids, start=1):
+        moved = COMMANDS.update().where(COMMANDS.c.id == command_id)
+        connection.execute(moved.values(epoch=epoch, number=number, to_send=True))
+    update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)

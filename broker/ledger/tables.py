@@ -1,0 +1,164 @@
+"""The tables of the ledger."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = [
+    "AGENTS",
+    "AUDITS",
+    "BLOBS",
+    "BLOB_CHUNKS",
+    "COMMANDS",
+    "GROUP_CONFIGURATIONS",
+    "GROUP_MEMBERS",
+    "IS_OPEN",
+    "METADATA",
+    "OPERATIONS",
+    "SERVER",
+    "STRAY_RESULTS",
+    "Cancel",
+    "CommandState",
+    "moment",
+    "new_agent",
+]
+
+
+# In place of an incarnation and of a digest: the server itself completed the command (broker.ledger.completion).
+SERVER = "server"
+
+
+class CommandState(StrEnum):
+    """Where a command stands, as the server knows it. Only `completed` is final."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+class Cancel(StrEnum):
+    """Whether the user wants a command cancelled, and whether the agent was told."""
+
+    NO = "no"
+    TO_SEND = "to_send"
+    SENT = "sent"
+
+
+METADATA = sa.MetaData()
+AGENTS = sa.Table(
+    "agents",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False),
+    sa.Column("store_generation", sa.String(128)),
+    sa.Column("incarnation", sa.String(128)),
+    sa.Column("online", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Text),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("resend_at", sa.Float, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+
+def new_agent(name: str, now: datetime) -> dict[str, Any]:
+    """Return the row in AGENTS of one that has not spoken yet. Its first epoch is the time, so none is used twice."""
+    return {"name": name, "epoch": int(now.timestamp() * 1000), "next_number": 1, "online": False, "attempts": 0}
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Return the time that a column holds, in seconds since 1970, if it holds one."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+COMMANDS = sa.Table(
+    "commands",
+    METADATA,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("agent", sa.String(64), sa.ForeignKey("agents.name"), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("to_send", sa.Boolean, nullable=False),
+    sa.Column("cancel", sa.String(8), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+    sa.Column("completed_at", sa.Float),
+    sa.Column("digest", sa.String(128)),
+    sa.Column("result", sa.Text),
+    sa.Column("outcome", sa.String(8)),
+    sa.Column("operation_id", sa.String(36)),
+    sa.UniqueConstraint("agent", "epoch", "number"),
+    sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
+    sa.Index("commands_cancel", "cancel"),
+    sa.Index("commands_of_agent", "agent", "state"),
+    sa.Index("commands_of_operation", "operation_id"),
+)
+IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # no result is there yet
+# A command sent to many agents at once; `target` says to whom in the user's words, `size` to how many.
+OPERATIONS = sa.Table(
+    "operations",
+    METADATA,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("type", sa.String(128), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+)
+GROUP_MEMBERS = sa.Table(
+    "group_members",
+    METADATA,
+    sa.Column("group", sa.String(64), primary_key=True),
+    sa.Column("agent", sa.String(64), primary_key=True, index=True),
+)
+# The file that apply-centralized-configuration takes for the members of a group; it is a blob.
+GROUP_CONFIGURATIONS = sa.Table(
+    "group_configurations",
+    METADATA,
+    sa.Column("group", sa.String(64), primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+)
+# Results that answer no open command of ours: kept apart, never in place of a result that was there first.
+STRAY_RESULTS = sa.Table(
+    "stray_results",
+    METADATA,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("command_id", sa.String(128), primary_key=True),
+    sa.Column("digest", sa.String(128), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
+# Where each agent's audit journal ended when it last agreed with the ledger; differences up to the accepted entry are
+# known and were accepted by the user.
+AUDITS = sa.Table(
+    "audits",
+    METADATA,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("verified_at", sa.Float, nullable=False),
+    sa.Column("accepted_number", sa.BigInteger),
+    sa.Column("accepted_hash", sa.String(64)),
+)
+# Files that agents fetch over MQTT. While one is being stored, or taken away, it has no sha256 and nobody sees it.
+BLOBS = sa.Table(
+    "blobs",
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("sha256", sa.String(64), unique=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("file_name", sa.String(255), nullable=False),
+    sa.Column("added_at", sa.Float, nullable=False),
+)
+BLOB_CHUNKS = sa.Table(
+    "blob_chunks",
+    METADATA,
+    sa.Column("blob", sa.String(64), sa.ForeignKey("blobs.id"), primary_key=True),
+    sa.Column("start", sa.BigInteger, primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)

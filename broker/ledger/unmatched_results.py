@@ -1,0 +1,67 @@
+"""Results that answer no open command of ours: kept apart, the newest of each agent, for people who look into it."""
+
+from collections.abc import Sequence as Listing
+
+import msgspec
+import sqlalchemy as sa
+
+from broker.contract.codec import encode
+from broker.contract.messages import Feedback, JsonObject
+from broker.ledger.tables import STRAY_RESULTS
+
+__all__ = [
+    "KEPT",
+    "all_strays",
+    "keep_strays",
+]
+
+
+KEPT = 100  # of each agent: it can invent ids for ever
+
+
+def keep_strays(
+    connection: sa.Connection, agent: str, results: Listing[Feedback], received_at: float
+) -> list[Feedback]:
+    """Within a transaction, keep what has not come before and return that; the oldest make room.
+
+    `received_at` in seconds since 1970.
+    """
+    if not results:
+        return []
+    newest = {(result.command_id, result.digest): result for result in results[-KEPT:]}
+    ours = STRAY_RESULTS.c.agent == agent
+    ids = [command_id for command_id, _ in newest]
+    query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(
+        ours, STRAY_RESULTS.c.command_id.in_(ids)
+    )
+    for known in connection.execute(query).all():
+        newest.pop((known.command_id, known.digest), None)
+    if newest:
+        connection.execute(STRAY_RESULTS.insert(), [_row(agent, result, received_at) for result in newest.values()])
+        _make_room(connection, agent)
+    return list(newest.values())
+
+
+def all_strays(connection: sa.Connection) -> list[JsonObject]:
+    """Within a transaction, return what is kept, oldest first."""
+    rows = connection.execute(STRAY_RESULTS.select().order_by(STRAY_RESULTS.c.received_at))
+    return [msgspec.json.decode(row.body) for row in rows]
+
+
+def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:
+    return {
+        "agent": agent,
+        "command_id": result.command_id,
+        "digest": result.digest,
+        "body": encode([result]).decode(),
+        "received_at": received_at,
+    }
+
+
+def _make_room(connection: sa.Connection, agent: str) -> None:
+    table = STRAY_RESULTS.c
+    order = (table.received_at.desc(), table.command_id, table.digest)
+    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(KEPT)
+    for row in connection.execute(old.limit(2 * KEPT)).all():
+        key = (table.agent == agent, table.command_id == row.command_id, table.digest == row.digest)
+        connection.execute(STRAY_RESULTS.delete().where(*key))

@@ -1,0 +1,1 @@
+"""Mosquitto as a child process, and its files."""

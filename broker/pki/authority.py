@@ -1,0 +1,229 @@
+"""The certificate authority: one directory of mode 0700, and what is signed with the keys in it."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from broker.contract.enrolment_token import fingerprint_of
+from broker.errors import BrokerError
+from broker.pki.certificates import (
+    Identity,
+    Issuer,
+    RevocationList,
+    RevokedCertificate,
+    authority_certificate,
+    canary_certificate,
+    client_certificate,
+    read_identity,
+    read_revocation_list,
+    revocation_list,
+    server_account_certificate,
+    server_certificate,
+)
+from broker.system.files import write_durably
+from broker.system.permissions import changed_by_others, read_by_others
+
+__all__ = [
+    "CRL_LIFETIME",
+    "SERVER_CERTIFICATE",
+    "SERVER_KEY",
+    "AuthorityError",
+    "CertificateAuthority",
+    "create_authority",
+    "crl_path",
+    "private_pem",
+]
+
+
+CRL_LIFETIME = timedelta(days=7)
+SERVER_CERTIFICATE = "server.crt"
+SERVER_KEY = "server.key"
+_SERVER_LIFETIME = timedelta(days=365)
+_CERTIFICATE = "ca.crt"
+_KEY = "ca.key"
+_CRL = "crl.pem"
+_SECRET, _PUBLIC = 0o600, 0o644
+
+
+class AuthorityError(BrokerError):
+    """The authority's directory cannot be made, read or written."""
+
+
+def create_authority(directory: Path, name: str, now: datetime) -> None:
+    """Make a new authority: key, certificate, an empty revocation list.
+
+    The certificate is written last: without it there is no authority. Raises AuthorityError; a directory that
+    holds anything is refused, so that no authority is ever overwritten.
+    """
+    key = Ed25519PrivateKey.generate()
+    issuer = Issuer(authority_certificate(name, key, now), key)
+    with _file_errors(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
+        directory.chmod(0o700)
+        _refuse_exposed(directory)
+        write_durably(directory / _KEY, private_pem(key), _SECRET)
+        write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
+        write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
+def crl_path(directory: Path) -> Path:
+    """Return where the revocation list is, unless the configuration names another place."""
+    return directory / _CRL
+
+
+class CertificateAuthority:
+    """The authority in a directory that create_authority made.
+
+    Raises AuthorityError when it cannot be read, or when others than its owner could change it or read its keys.
+    """
+
+    def __init__(self, directory: Path, *, now: Callable[[], datetime]) -> None:
+        self._directory = directory
+        self._now = now
+        with _file_errors(directory):
+            if not (directory / _CERTIFICATE).exists():
+                raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
+            _refuse_exposed(directory)
+            self._issuer = _read_issuer(directory)
+
+    @property
+    def certificate(self) -> str:
+        """The authority's own certificate in PEM."""
+        return self._issuer.certificate.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its certificate, as tokens carry it."""
+        return fingerprint_of(self._issuer.certificate.public_bytes(Encoding.DER))
+
+    def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+        """Return a new certificate for an agent's key; raises CertificateError."""
+        return client_certificate(self._issuer, agent, key, self._now(), lifetime)
+
+    def issue_canary(self, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+        """Return a certificate that nobody gets, to be put on the list; raises CertificateError."""
+        return canary_certificate(self._issuer, key, self._now(), lifetime)
+
+    def identify(self, certificate: str) -> Identity:
+        """Return whose certificate (PEM) this is, if it is ours and valid now; raises IdentityError."""
+        return read_identity(certificate, self._issuer, self._now())
+
+    def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
+        """Make a key and a certificate for a server: `out`/`name`.crt and .key, over earlier ones."""
+        key, certificate = self._server_pair(hosts)
+        _write_pair(out / name, key, certificate)
+        return certificate
+
+    def write_server_pem(self, hosts: Iterable[str], path: Path) -> x509.Certificate:
+        """Make a key and a certificate for a server in one file, over an earlier one."""
+        key, certificate = self._server_pair(hosts)
+        with _file_errors(path):
+            write_durably(path, private_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
+        return certificate
+
+    def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
+        """Make a key and a certificate for a server's own account at the broker: `out`/`name`.crt and .key.
+
+        It cannot be revoked, so it is not for agents. Raises CertificateError, InvalidName.
+        """
+        key = Ed25519PrivateKey.generate()
+        certificate = server_account_certificate(
+            self._issuer, client_id, key.public_key(), self._now(), _SERVER_LIFETIME
+        )
+        _write_pair(out / name, key, certificate)
+        return certificate
+
+    def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
+        """Write the list of what `revoked` returns; return until when it holds.
+
+        `revoked` is called under a lock: of two writers, the later one knows all that the earlier one knew.
+        """
+        with _file_errors(path), _locked(self._directory):
+            now = self._now()
+            content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
+            write_durably(path, content, _PUBLIC)
+        return now + CRL_LIFETIME
+
+    def read_revocation_list(self, path: Path) -> RevocationList | None:
+        """Return what the list in a file says, or None where there is none of this authority."""
+        with _file_errors(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return None
+        return read_revocation_list(content, self._issuer)
+
+    def _server_pair(self, hosts: Iterable[str]) -> tuple[Ed25519PrivateKey, x509.Certificate]:
+        key = Ed25519PrivateKey.generate()
+        return key, server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
+
+
+def _refuse_exposed(directory: Path) -> None:
+    """Refuse a directory that others than its owner could write to, and keys in it that they could read."""
+    owners = [directory.stat().st_uid]
+    problem = changed_by_others(directory, owners=owners)
+    for key in directory.rglob("*.key"):
+        problem = problem or read_by_others(key, owners=owners)
+    if problem is not None:
+        raise AuthorityError(problem)
+
+
+def _read_issuer(directory: Path) -> Issuer:
+    certificate, key = directory / _CERTIFICATE, directory / _KEY
+    try:
+        issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
+        private_key = load_pem_private_key(key.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise AuthorityError(f"{certificate} or {key.name} is damaged: restore the directory from a backup.") from error
+    if not isinstance(private_key, Ed25519PrivateKey) or private_key.public_key() != issuer.public_key():
+        raise AuthorityError(f"{key} is not the key of {certificate.name}: restore the directory from a backup.")
+    return Issuer(issuer, private_key)
+
+
+def _write_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
+    """Write the key first: who waits for a new certificate finds its key."""
+    with _file_errors(stem.parent):
+        write_durably(stem.with_name(f"{stem.name}.key"), private_pem(key), _SECRET)
+        write_durably(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AuthorityError(f"{path} cannot be used: {error.strerror}.") from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _crl_number(now: datetime) -> int:
+    return int(now.timestamp() * 1000)
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return the key in PEM, unencrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,56 @@
+"""Headers of tar archives that nobody vouches for yet: tarfile reads what some of them announce whole into memory."""
+
+import tarfile
+from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined] # typeshed does not know the first
+from typing import Self
+
+__all__ = [
+    "BoundedHeader",
+    "MemberRefused",
+    "no_plain_file",
+]
+
+
+_LARGEST_EXTENDED = 8192  # of a header that carries a long name, or more
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class MemberRefused(tarfile.TarError):
+    """A header of an archive is damaged, or claims what is refused; the text is one sentence."""
+
+
+def no_plain_file(name: str) -> MemberRefused:
+    """Return the error for a member that is neither a file nor a directory."""
+    return MemberRefused(
+        f"The member {name[:200]!r} is refused: only plain files and directories are taken, no links and no devices."
+    )
+
+
+class BoundedHeader(tarfile.TarInfo):
+    """A header that says no more of itself than what can be believed; given to tarfile.open as `tarinfo`."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; raises MemberRefused for a size that would be read into memory, or leads backwards."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise no_plain_file(header.name)
+        if header.size < 0 or (header.type in _EXTENDED and header.size > _LARGEST_EXTENDED):
+            raise MemberRefused(f"The archive has a header that claims {header.size} bytes; that is refused.")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """Read the next header; raises MemberRefused for a damaged one, which tarfile would take for the end."""
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            raise
+        except HeaderError as error:
+            raise MemberRefused(f"The archive is damaged or cut short: {error}.") from error

@@ -1,0 +1,173 @@
+"""Makes the package of a directory, and checks one as an agent would. The same directory gives the same bytes."""
+
+import gzip
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from broker.release.manifest import (
+    FILES,
+    MANIFEST,
+    SELF_TEST,
+    SIGNATURE,
+    Manifest,
+    PackagedFile,
+    PackageError,
+    compare,
+    describe,
+    opened_package,
+    parse_manifest,
+    read_head,
+    render_manifest,
+)
+from broker.release.minisign import PublicKey, Signature, verify
+
+__all__ = [
+    "SigningFailed",
+    "Verified",
+    "make_manifest",
+    "sign",
+    "verify_package",
+    "write_package",
+]
+
+
+_LEFT_OUT = "__pycache__"  # Python makes it anew, and its content differs each time
+
+
+class SigningFailed(PackageError):
+    """The minisign tool is missing or did not sign."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A package whose signature and files are right."""
+
+    manifest: Manifest
+    signature: Signature
+    file: PackagedFile
+    """The package itself, as a command must name it."""
+
+
+def make_manifest(
+    directory: Path, name: str, version: str | None, platform: str, self_test: Sequence[str] = SELF_TEST
+) -> Manifest:
+    """Describe every file below a directory; raises PackageError when they cannot be a package.
+
+    Without a version it is the one of the Python distribution of this name that lies in the directory.
+    """
+    files = {str(path.relative_to(directory)): _describe(path) for path in _plain_files(directory)}
+    version = version or _version_in(directory, name)
+    return parse_manifest(render_manifest(Manifest(1, name, version, platform, files, tuple(self_test))))
+
+
+def _version_in(directory: Path, name: str) -> str:
+    prefix, suffix = f"{name.replace('-', '_')}-", ".dist-info"
+    found = [path.name for path in directory.rglob(f"{prefix}*{suffix}")]
+    if len(found) != 1:
+        raise PackageError(f"{directory} holds {len(found)} distributions of {name}; say its --version.")
+    return found[0].removeprefix(prefix).removesuffix(suffix)
+
+
+def _plain_files(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise PackageError(f"{directory} is not a directory; name the one that holds bin/acm-agent.")
+    found = [path for path in sorted(directory.rglob("*")) if _LEFT_OUT not in path.relative_to(directory).parts]
+    for path in found:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise PackageError(f"{path} is no plain file; a package holds plain files only, no links and no devices.")
+    return [path for path in found if path.is_file()]
+
+
+def _describe(path: Path) -> PackagedFile:
+    with _file_errors_named(path), path.open("rb") as source:
+        return describe(source, executable=bool(path.stat().st_mode & 0o100))
+
+
+def sign(manifest: bytes, secret_key: Path | None) -> str:
+    """Have minisign sign the manifest, which asks for the key's password itself; return the signature file's text.
+
+    Without a key it takes its own default one. Raises SigningFailed.
+    """
+    with tempfile.TemporaryDirectory(prefix="acm-package-") as directory:
+        path, signature = Path(directory, MANIFEST), Path(directory, SIGNATURE)
+        path.write_bytes(manifest)
+        chosen = ["-s", str(secret_key)] if secret_key else []
+        argv = ["minisign", "-S", "-m", str(path), "-x", str(signature), *chosen]
+        try:
+            done = subprocess.run(argv, stdout=sys.stderr, check=False)
+        except OSError as error:
+            raise SigningFailed(
+                f"minisign cannot be run ({error.strerror}); install it, or give --signature."
+            ) from error
+        if done.returncode or not signature.exists():
+            raise SigningFailed("minisign did not sign the package; what it says stands above.")
+        return signature.read_text(encoding="utf-8")
+
+
+def write_package(directory: Path, manifest: Manifest, signature: str, output: Path) -> None:
+    """Write the package, replacing the output only once it is whole. Raises PackageError."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        with _file_errors_named(output), part.open("wb") as target:
+            _write(directory, manifest, signature, target)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(directory: Path, manifest: Manifest, signature: str, target: BinaryIO) -> None:
+    with (
+        gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as archive,
+    ):
+        for name, content in ((MANIFEST, render_manifest(manifest)), (SIGNATURE, signature.encode())):
+            archive.addfile(_member(name, len(content)), io.BytesIO(content))
+        for path, file in sorted(manifest.files.items()):
+            with (directory / path).open("rb") as source:
+                archive.addfile(_member(f"{FILES}/{path}", file.size, executable=file.executable), source)
+
+
+def _member(name: str, size: int, *, executable: bool = False) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)  # its owner is 0 and its time is 0
+    member.size = size
+    member.mode = 0o755 if executable else 0o644
+    return member
+
+
+def verify_package(path: Path, keys: Sequence[PublicKey]) -> Verified:
+    """Check a package's signature and every file in it; raises PackageError or SignatureError with one sentence."""
+    with opened_package(path) as archive:
+        head = read_head(archive)
+        signature = verify(head.manifest, head.signature, keys)
+        manifest = parse_manifest(head.manifest)
+        compare(manifest, dict(_members(archive)))
+    return Verified(manifest, signature, _describe(path))
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, PackagedFile]]:
+    names: set[str] = set()
+    for member in islice(archive, 2, None):
+        prefix, _, path = member.name.partition("/")
+        if prefix != FILES or not member.isreg() or path in names:
+            raise PackageError(f"The member {member.name[:200]!r} is no plain file of {FILES}/, or comes twice.")
+        names.add(path)
+        source = archive.extractfile(member)
+        assert source is not None
+        yield path, describe(source, executable=bool(member.mode & 0o100))
+
+
+@contextmanager
+def _file_errors_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PackageError(f"{error.filename or path}: {error.strerror}.") from error

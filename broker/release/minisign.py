@@ -1,0 +1,115 @@
+"""Signatures of minisign (https://jedisct1.github.io/minisign/), checked here and made by its own tool.
+
+A public key is base64 of the letters `Ed`, a key id of 8 bytes and the Ed25519 key. A signature file has four lines: an
+untrusted comment, base64 of the algorithm, the key id and the signature, a trusted comment, and base64 of a second
+signature over the first and the trusted comment. The algorithm `ED` signs the BLAKE2b-512 of the message, the legacy
+`Ed` the message itself.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from broker.errors import BrokerError
+
+__all__ = [
+    "PublicKey",
+    "Signature",
+    "SignatureError",
+    "verify",
+]
+
+
+_LEGACY, _PREHASHED = b"Ed", b"ED"
+_KEY_BYTES = 2 + 8 + 32
+_SIGNATURE_BYTES = 2 + 8 + 64
+_TRUSTED = "trusted comment: "
+
+
+class SignatureError(BrokerError):
+    """A key or a signature is malformed, or the signature is by none of the keys, or of something else."""
+
+
+def _key_id(raw: bytes) -> str:
+    return f"{int.from_bytes(raw, 'little'):X}"  # as minisign prints it
+
+
+def _decoded(text: str, length: int, what: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != length:
+        raise SignatureError(f"{text[:80]!r} is not {what} of minisign.")
+    return raw
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """Who may sign; `id` is the key's id as minisign prints it."""
+
+    id: str
+    key: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a key, `RW…`, or the whole text of a .pub file; raises SignatureError."""
+        lines = text.strip().splitlines() or [""]
+        raw = _decoded(lines[-1], _KEY_BYTES, "a public key")
+        if raw[:2] != _LEGACY:
+            raise SignatureError(f"{lines[-1][:80]!r} is not a public key of minisign.")
+        return cls(_key_id(raw[2:10]), raw[10:])
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a .minisig file says; nothing of it is to be believed before `verify`."""
+
+    key_id: str
+    prehashed: bool
+    signature: bytes
+    trusted_comment: str
+    global_signature: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a .minisig file; raises SignatureError."""
+        lines = text.splitlines()
+        if len(lines) != 4 or not lines[2].startswith(_TRUSTED):
+            raise SignatureError("This is not a signature file of minisign, which has four lines.")
+        raw = _decoded(lines[1], _SIGNATURE_BYTES, "a signature")
+        if raw[:2] not in (_LEGACY, _PREHASHED):
+            raise SignatureError(f"{lines[1][:80]!r} is not a signature of minisign.")
+        comment = lines[2].removeprefix(_TRUSTED)
+        return cls(_key_id(raw[2:10]), raw[:2] == _PREHASHED, raw[10:], comment, _decoded(lines[3], 64, "a signature"))
+
+
+def verify(message: bytes, signature_text: str, keys: Iterable[PublicKey]) -> Signature:
+    """Return the signature when one of the keys has made it, of this message and of its trusted comment.
+
+    Raises SignatureError with one sentence.
+    """
+    signature = Signature.parse(signature_text)
+    candidates = [key for key in keys if key.id == signature.key_id]
+    if not candidates:
+        raise SignatureError(f"The signature is by the key {signature.key_id}, which is none of the keys given.")
+    signed = hashlib.blake2b(message).digest() if signature.prehashed else message
+    commented = signature.signature + signature.trusted_comment.encode()
+    for key in candidates:
+        if _is_by(key, signature.signature, signed) and _is_by(key, signature.global_signature, commented):
+            return signature
+    raise SignatureError(f"The signature is not one by the key {signature.key_id} of what it stands beside.")
+
+
+def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key.key).verify(signature, signed)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,191 @@
+"""What agents have said and the server has not taken in yet: a short queue for each agent, taken from in turn.
+
+All agents speak through one connection, so what one of them says must neither fill it nor be worked off before the
+others have had their turn. An agent alone gets all of the server; one that says more than the server can take in is
+not listened to for a moment, so that the server's time goes into emptying the connection for the others.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from broker.contract.topics import Channel, Topics
+from broker.mqtt.delivery import Delivery
+from broker.system.log_throttle import Seldom
+
+__all__ = [
+    "Inbox",
+    "Intake",
+]
+
+
+_log = structlog.get_logger("acm.server")
+_MOST_FRAMES = 400  # of one agent; the connection holds 1000 that are not acknowledged
+_MOST_BYTES = 8 << 20
+_IGNORED_S = 2.0
+_STATUS_PAUSE_S = 0.2  # agents of ours leave as much between two
+_SLICE_FRAMES = 64
+_SLICE_BYTES = 1 << 16
+_TURN_FRAMES = 256
+_TURN_BYTES = 1 << 18
+_DRAINS = 20
+_MOST_AGENTS = 10_000
+
+
+class Inbox(Protocol):
+    """What the intake needs of an MQTT connection."""
+
+    def drain(self, timeout_s: float) -> list[Delivery]:
+        """Wait for a message, then take what is there."""
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """Send the PUBACKs."""
+
+
+class _Queue:
+    """What one agent has said, in order. Times are in monotonic seconds.
+
+    Only its newest status waits, always finds room, and is not taken before its time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, Delivery] = {}
+        self._bytes = 0
+        self._next = 0
+        self._status: int | None = None
+        self._status_due = 0.0
+        self._ignored_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether a new queue would do as well."""
+        return not self._waiting and now >= max(self._status_due, self._ignored_until)
+
+    def has_work(self, now: float) -> bool:
+        """Whether `take` would return anything."""
+        return len(self._waiting) > (self._status is not None and now < self._status_due)
+
+    def put(self, delivery: Delivery, now: float) -> list[Delivery]:
+        """Queue a delivery; return those that are dropped: this one, all others too if it finds no room."""
+        if delivery.topic.endswith(Channel.STATUS):
+            older = [] if self._status is None else [self._remove(self._status)]
+            self._status = self._add(delivery)
+            return older
+        if now < self._ignored_until:
+            return [delivery]
+        if len(self._waiting) < _MOST_FRAMES and self._bytes + len(delivery.payload) <= _MOST_BYTES:
+            self._add(delivery)
+            return []
+        self._ignored_until = now + _IGNORED_S
+        return [*(self._remove(place) for place in [*self._waiting] if place != self._status), delivery]
+
+    def take(self, now: float) -> list[Delivery]:
+        """Take the next few deliveries."""
+        taken: list[Delivery] = []
+        room = _SLICE_BYTES
+        for place in [*self._waiting][: _SLICE_FRAMES + 1]:
+            if room <= 0 or len(taken) == _SLICE_FRAMES:
+                break
+            if place == self._status:
+                if now < self._status_due:
+                    continue
+                self._status_due = now + _STATUS_PAUSE_S
+            taken.append(self._remove(place))
+            room -= len(taken[-1].payload)
+        return taken
+
+    def _add(self, delivery: Delivery) -> int:
+        self._next += 1
+        self._waiting[self._next] = delivery
+        self._bytes += len(delivery.payload)
+        return self._next
+
+    def _remove(self, place: int) -> Delivery:
+        delivery = self._waiting.pop(place)
+        self._bytes -= len(delivery.payload)
+        if place == self._status:
+            self._status = None
+        return delivery
+
+
+class Intake:
+    """Takes everything off the connection at once, and hands it on in turns.
+
+    What finds no room is dropped and acknowledged. Nothing is lost by it: agents send results again until they are
+    acked, the server sends commands again, and an agent's newest status always finds room.
+    """
+
+    def __init__(self, inbox: Inbox, topics: Topics, monotonic: Callable[[], float]) -> None:
+        self._inbox = inbox
+        self._topics = topics
+        self._monotonic = monotonic
+        self._queues: dict[str, _Queue] = {}
+        self._rotation: dict[str, _Queue] = {}
+        self._turn: list[Delivery] = []
+        self._seldom = Seldom(monotonic)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything can be taken in now."""
+        now = self._monotonic()
+        return bool(self._turn) or any(queue.has_work(now) for queue in self._rotation.values())
+
+    def fetch(self, timeout_s: float) -> None:
+        """Queue what has arrived, all of it, waiting at most `timeout_s` for the first."""
+        for _ in range(_DRAINS):
+            arrived = self._inbox.drain(timeout_s)
+            if not arrived:
+                return
+            self._inbox.acknowledge([dropped for delivery in arrived for dropped in self._put(delivery)])
+            timeout_s = 0.0
+
+    def turn(self) -> list[Delivery]:
+        """Return what is to be taken in now, the same until it is settled: a little of each of the next agents."""
+        if not self._turn:
+            now, room, passed = self._monotonic(), _TURN_BYTES, 0
+            while passed < len(self._rotation) and room > 0 and len(self._turn) < _TURN_FRAMES:
+                taken = self._next_slice(now)
+                passed = 0 if taken else passed + 1
+                self._turn += taken
+                room -= sum(len(delivery.payload) for delivery in taken)
+        return self._turn
+
+    def settle(self) -> None:
+        """Acknowledge what `turn` returned: it was taken in."""
+        self._inbox.acknowledge(self._turn)
+        self._turn = []
+
+    def _put(self, delivery: Delivery) -> list[Delivery]:
+        agent = self._topics.agent_of(delivery.topic)
+        if agent is None:
+            self._warn("message_outside_the_scheme", "", topic=delivery.topic[:200])
+            return [delivery]
+        queue = self._queue_of(agent)
+        dropped = queue.put(delivery, self._monotonic())
+        if len(queue):
+            self._rotation.setdefault(agent, queue)
+        if any(it is delivery for it in dropped):
+            self._warn("agent_floods", agent, dropped=delivery.topic.rpartition("/")[2])
+        return dropped
+
+    def _queue_of(self, agent: str) -> _Queue:
+        if agent not in self._queues and len(self._queues) >= _MOST_AGENTS:
+            now = self._monotonic()
+            self._queues = {name: queue for name, queue in self._queues.items() if not queue.is_fresh(now)}
+        return self._queues.setdefault(agent, _Queue())
+
+    def _next_slice(self, now: float) -> list[Delivery]:
+        agent, queue = next(iter(self._rotation.items()))
+        del self._rotation[agent]
+        taken = queue.take(now)
+        if len(queue):
+            self._rotation[agent] = queue  # behind the others
+        return taken
+
+    def _warn(self, event: str, agent: str, **facts: str) -> None:
+        held_back = self._seldom.due(event, agent)
+        if held_back is not None:
+            _log.warning(event, agent=agent, **facts, like_it_since=held_back)

@@ -1,0 +1,216 @@
+"""The server's side of the wire: sends what the ledger holds, keeps what the agents say, and acks it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Listing
+from itertools import groupby
+from operator import itemgetter
+from typing import Protocol, TypeVar
+
+import structlog
+
+from broker.contract.codec import DecodeError, Message, decode_blob_requests, decode_feedbacks, decode_status, frames
+from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
+from broker.contract.limits import LARGEST_NUMBER
+from broker.contract.messages import Command, Control, JsonObject, Origin, Status
+from broker.contract.states import ControlAction
+from broker.contract.topics import Channel, Topics
+from broker.errors import BrokerError
+from broker.ledger.ledger import Ledger
+from broker.mqtt.delivery import Delivery
+from broker.server.blob_requests import BlobDesk
+from broker.signing.signer import Signer
+from broker.system.log_throttle import Seldom
+
+__all__ = [
+    "Server",
+    "Wire",
+]
+
+
+_log = structlog.get_logger("acm.server")
+_SEND_AT_ONCE = 500
+_CHUNKS_A_STEP = 8
+_LONGEST_BACKLOG = 8
+_LAST_EPOCH = LARGEST_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
+_T = TypeVar("_T")
+
+
+class Wire(Protocol):
+    """What the server needs of an MQTT connection."""
+
+    @property
+    def backlog(self) -> int:
+        """How many messages the broker has not confirmed yet."""
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        """Publish at QoS 1 without blocking; False means that it was dropped."""
+
+
+class Server:
+    """Commands a fleet. Owns no thread: `receive` takes messages in, `step` sends what is due.
+
+    Safe against loss on the way in both directions: commands are sent again until the agent has accepted them,
+    and a result is committed to the ledger before its ack is sent. A `signer` signs commands, cancels and acks, and
+    says for which agents they must be held: those commands stay as they are until the agent can be spoken to.
+    All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        wire: Wire,
+        topics: Topics,
+        signer: Signer | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        on_status: Callable[[Status], None] = lambda _: None,
+    ) -> None:
+        self._ledger = ledger
+        self._wire = wire
+        self._topics = topics
+        self._signer = signer
+        self._desk = BlobDesk(ledger.blobs)
+        self._seldom = Seldom(monotonic)
+        self._on_status = on_status
+        self._held: dict[str, str] = {}
+
+    @staticmethod
+    def subscriptions(topics: Topics) -> list[str]:
+        """Return the topic filters that a server's connection must subscribe to."""
+        return [topics.of_all(channel) for channel in (Channel.FEEDBACK, Channel.STATUS, Channel.BLOB_REQUEST)]
+
+    def send_command(
+        self,
+        agent: str,
+        command_type: str,
+        parameters: JsonObject,
+        origin: Origin,
+        *,
+        expires_in_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Command:
+        """Commit a command to the ledger; the next step sends it. Raises InvalidName and DecodeError for bad input."""
+        return self._ledger.add_command(
+            agent, command_type, parameters, origin, expires_in_s=expires_in_s, timeout_s=timeout_s
+        )
+
+    def connected(self) -> None:
+        """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""
+        self._ledger.make_all_due()
+
+    def receive(self, deliveries: Iterable[Delivery]) -> None:
+        """Take messages in. When this returns they may be acknowledged; when it raises, not yet."""
+        for topic, group in groupby(deliveries, key=lambda delivery: delivery.topic):
+            self._take_in(topic, list(group))
+
+    def step(self) -> None:
+        """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
+        self._ledger.make_overdue_due()
+        agents = self._not_held(self._ledger.agents_to_tell())[:_SEND_AT_ONCE]
+        if agents:
+            for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE, agents)):
+                self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
+            for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE, agents)):
+                self._say(agent, Channel.COMMAND, commands)
+        self._answer_blob_requests()
+
+    def _take_in(self, topic: str, deliveries: Listing[Delivery]) -> None:
+        """Take in what came on one topic. One that fails as nobody foresaw is dropped: it would fail for ever."""
+        try:
+            self._receive_from(topic, deliveries)
+        except BrokerError:
+            raise
+        except Exception as error:
+            if len(deliveries) > 1:
+                for delivery in deliveries:
+                    self._take_in(topic, [delivery])
+            elif self._seldom.due("message_failed", topic, type(error).__name__) is not None:
+                _log.exception("message_failed", topic=topic[:200], dropped=True)
+
+    def _receive_from(self, topic: str, deliveries: Listing[Delivery]) -> None:
+        agent = self._topics.agent_of(topic)
+        if agent is None:
+            self._warn("message_outside_the_scheme", "", topic=topic[:200])
+        elif topic.endswith(Channel.STATUS):
+            self._receive_status(agent, deliveries)
+        elif topic.endswith(Channel.BLOB_REQUEST):
+            self._receive_blob_requests(agent, deliveries)
+        else:
+            self._receive_feedback(agent, deliveries)
+
+    def _not_held(self, agents: Listing[str]) -> Listing[str]:
+        """Return the agents that can be spoken to; tell of each other one once."""
+        held = self._signer.held(agents) if self._signer else {}
+        for agent, reason in held.items():
+            if self._held.get(agent) != reason:
+                _log.warning("commands_are_held", agent=agent, reason=reason)
+        self._held = held
+        return [agent for agent in agents if agent not in held]
+
+    def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                status = decode_status(delivery.payload)
+            except DecodeError as error:
+                self._warn("status_refused", agent, reason=str(error))
+                continue
+            if status.agent != agent:
+                self._warn("status_of_another_agent", agent, claimed=status.agent)
+            elif max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
+                self._warn("status_refused", agent, reason="Its epoch leaves too few later ones.")
+            else:
+                self._ledger.record_status(status)
+                self._on_status(status)
+
+    def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
+        feedbacks = []
+        for delivery in deliveries:
+            try:
+                feedbacks += decode_feedbacks(delivery.payload)
+            except DecodeError as error:
+                self._warn("feedback_refused", agent, reason=str(error))
+        if feedbacks:
+            acks = self._ledger.record_feedback(agent, feedbacks)
+            held = self._signer.held([agent]) if self._signer and acks else {}
+            if held:
+                self._warn("results_are_not_acked", agent, reason=held[agent])
+            else:
+                self._say(agent, Channel.ACK, acks)
+
+    def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                if delivery.retained:
+                    raise DecodeError("It was retained; publish without retain.")
+                for request in decode_blob_requests(delivery.payload):
+                    self._desk.ask(agent, request)
+            except DecodeError as error:
+                self._warn("blob_request_refused", agent, reason=str(error))
+
+    def _answer_blob_requests(self) -> None:
+        """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
+        for _ in range(_CHUNKS_A_STEP):
+            if not self._desk.waiting or self._wire.backlog >= _LONGEST_BACKLOG:
+                return
+            agent, chunk = self._desk.take_answer()
+            if chunk.error is not None:
+                self._warn("blob_refused", agent, reason=chunk.error)
+            for frame in frames([chunk]):
+                self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
+
+    def _warn(self, event: str, agent: str, **facts: str) -> None:
+        held_back = self._seldom.due(event, agent)
+        if held_back is not None:
+            _log.warning(event, agent=agent, **facts, like_it_since=held_back)
+
+    def _say(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
+        """Publish what an agent obeys, as the signer says it; what it holds back is sent again."""
+        for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
+            said = self._signer.sign(agent, channel, frame) if self._signer else frame
+            if said is not None:
+                self._wire.publish(self._topics.of(agent, channel), said)
+
+
+def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:
+    for agent, group in groupby(pairs, key=itemgetter(0)):
+        yield agent, [item for _, item in group]

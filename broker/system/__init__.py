@@ -1,0 +1,1 @@
+"""Files, permissions and process of either side."""

@@ -1,0 +1,152 @@
+"""One run of a script that goes on when the agent is killed, so that the next agent can tell what became of it.
+
+A small shell holds a lock (flock(2)) while the script runs and leaves the exit status in a file, by rename(2). With the
+status there the run has ended; with the lock held it goes on; with neither it never began, or was cut off.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from consumer.ports import Clock
+from consumer.settings import Confinement
+from consumer.system.confinement import launch
+from consumer.system.programs import clean_environment
+
+__all__ = [
+    "Run",
+    "RunEnd",
+]
+
+
+_LOOK_S = 0.02
+_MARGIN_S = 10.0  # for the kernel to end what was killed
+_SHELL_END_S = 0.5
+_STDERR_BYTES = 4096
+# $1 is the run's directory, $2 the script; stdin is the locked file. TERM ends the script, not the shells that tell of
+# it. What the script says beyond the first bytes is read and dropped.
+_SHELL = f"""
+trap : TERM
+echo $$ >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
+(
+    trap : TERM
+    "$2" <"$1/input" 2>&1 >/dev/null
+    echo $? >"$1/status.part" && mv "$1/status.part" "$1/status"
+) | (
+    trap '' TERM
+    head -c {_STDERR_BYTES} >"$1/stderr"
+    cat >/dev/null
+)
+"""
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended. `exit_status` None: it was cut off; `overdue`: it was ended because its time was over."""
+
+    exit_status: int | None
+    overdue: bool
+    stderr: str
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended by itself with exit status 0."""
+        return self.exit_status == 0 and not self.overdue
+
+
+@dataclass
+class Run:
+    """One run, kept in a directory of its own; `begin` it once, `wait` for it in this process or a later one."""
+
+    directory: Path
+    clock: Clock
+    confinement: Confinement = Confinement()
+    grace_s: float = 2.0
+    _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def begin(self, script: str, line: bytes, home: Path) -> None:
+        """Start the script, a path relative to its working directory `home`, with one line to read; raises OSError."""
+        self.directory.mkdir(mode=0o700, parents=True)
+        (self.directory / "input").write_bytes(line)
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._child = launch(
+                ["/bin/sh", "-c", _SHELL, "acm-run", str(self.directory), script],
+                self.confinement,
+                environment=clean_environment(),
+                cwd=home,
+                stdin=lock,
+                output=subprocess.DEVNULL,
+            )
+        finally:
+            os.close(lock)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it neither ended nor goes on: it never began, or was cut off."""
+        return not self._goes_on() and self._status() is None
+
+    def wait(self, deadline: float) -> RunEnd:
+        """Wait for its end; at the deadline (seconds of the clock) TERM goes to its group, and KILL after the grace."""
+        good = self._ends_by(deadline)
+        if not good:
+            self._signal_group(signal.SIGTERM)
+            if not self._ends_by(deadline + self.grace_s):
+                self._signal_group(signal.SIGKILL)
+                self._ends_by(deadline + self.grace_s + _MARGIN_S)
+        self._let_the_shell_end()
+        return RunEnd(self._status(), not good, self._stderr())
+
+    def _ends_by(self, deadline: float) -> bool:
+        pause = threading.Event()
+        while self._status() is None and self._goes_on():
+            if self.clock.monotonic() >= deadline:
+                return False
+            pause.wait(_LOOK_S)
+        return True
+
+    def _let_the_shell_end(self) -> None:
+        """What the script wrote to stderr is there a moment after its status, unless it left something running."""
+        pause, end = threading.Event(), self.clock.monotonic() + _SHELL_END_S
+        while self._goes_on() and self.clock.monotonic() < end:
+            pause.wait(_LOOK_S)
+        if self._child is not None:
+            self._child.poll()  # or it stays a zombie
+
+    @property
+    def _lock(self) -> Path:
+        return self.directory / "lock"
+
+    def _goes_on(self) -> bool:
+        try:
+            lock = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _status(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.directory / "status").read_text())
+        return None
+
+    def _stderr(self) -> str:
+        with contextlib.suppress(OSError):
+            return (self.directory / "stderr").read_bytes().decode(errors="replace")
+        return ""
+
+    def _signal_group(self, number: int) -> None:
+        # While the lock is held the shell lives, so its process id, the group's, cannot be another's.
+        with contextlib.suppress(OSError, ValueError):
+            os.killpg(int((self.directory / "pid").read_text()), number)

@@ -1,0 +1,103 @@
+"""Where the scripts run: one at a time, in a working directory laid out as Wazuh's scripts expect it."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from consumer.active_response.allow_list import AllowList
+from consumer.errors import ActiveResponseError
+from consumer.ports import Clock
+from consumer.settings import ActiveResponseConfig, Confinement
+from consumer.system.files import link_durably
+from consumer.system.pidfile import ChildTrace
+from consumer.system.programs import Bounds
+
+__all__ = [
+    "Workshop",
+]
+
+
+_log = structlog.get_logger(__name__)
+_LOOK_S = 0.02
+_BIN = Path("active-response/bin")
+
+
+class Workshop:
+    """The one place in which scripts run. `turn` is held by whoever runs one.
+
+    Below `home`, the working directory, `active-response/bin` is a link to the directory of the scripts, and `logs` is
+    there for what they write.
+    """
+
+    def __init__(self, config: ActiveResponseConfig, directory: Path, clock: Clock, confinement: Confinement) -> None:
+        self._config = config
+        self.confinement = confinement
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.home = directory / "home"
+        self.trace = ChildTrace(directory / "script.pid")
+
+    @contextlib.contextmanager
+    def turn(self, bounds: Bounds | None = None) -> Iterator[None]:
+        """Be the only one that runs a script; first ends one that a killed agent has left behind.
+
+        Raises ActiveResponseError when the turn does not come within the bounds.
+        """
+        while not self._lock.acquire(timeout=_LOOK_S):
+            if bounds and (bounds.cancelled.is_set() or self._clock.monotonic() >= bounds.deadline):
+                raise ActiveResponseError("Another script still runs; this one was not begun.")
+        try:
+            self._end_orphan()
+            yield
+        finally:
+            self._lock.release()
+
+    def prepare(self) -> AllowList:
+        """Return the allow-list as it is now, with `home` laid out for its directory; raise ActiveResponseError."""
+        allow_list = AllowList.load(self._config)
+        link, target = self.home / _BIN, str(allow_list.directory.absolute())
+        try:
+            for place in (link.parent, self.home / "logs"):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not link.is_symlink() or os.readlink(link) != target:
+                link_durably(link, target)
+        except OSError as error:
+            raise ActiveResponseError(f"{self.home} cannot be used: {error.strerror}.") from error
+        return allow_list
+
+    def deadline(self) -> float:
+        """Return by when (monotonic seconds) a script that begins now must have ended."""
+        return self._clock.monotonic() + self._config.script_deadline_s
+
+    @staticmethod
+    def path_of(executable: str) -> str:
+        """Return the path of a script, relative to `home`."""
+        return str(_BIN / executable)
+
+    def _end_orphan(self) -> None:
+        pid = self.trace.find()
+        if pid is None:
+            return
+        _log.warning("script_outlived_agent", pid=pid)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _signal_group(pid, number)
+            if self._orphan_ends_by(self._clock.monotonic() + Bounds.grace_s):
+                return
+
+    def _orphan_ends_by(self, deadline: float) -> bool:
+        pause = threading.Event()
+        while self.trace.find() is not None:
+            if self._clock.monotonic() >= deadline:
+                return False
+            pause.wait(_LOOK_S)
+        return True
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,184 @@
+"""One application of a centralized configuration, step by step; a crash at any leaves the old or the new one, whole.
+
+Before the swap of the link the old generation is active, after it the new one. What a crash cut short before the swap
+is cleared away; after it, the reload and the watch are done again, and they decide.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import threading
+from collections.abc import Iterator
+
+import structlog
+from msgspec.structs import replace
+
+from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
+from broker.contract.messages import Command, Output
+from broker.contract.states import ErrorCode
+from consumer.configuration.apply_journal import Journal, JournalFile
+from consumer.configuration.generations import Generations, Record
+from consumer.configuration.preparation import active_as_wanted, prepare
+from consumer.configuration.reload import Reloader
+from consumer.configuration.results import Results
+from consumer.configuration.staging import Staging
+from consumer.configuration.validation import CheckFailed
+from consumer.errors import CentralizedConfigurationError, ConsumerError
+from consumer.handler import Context, Result
+from consumer.system.programs import Bounds
+
+__all__ = [
+    "Application",
+]
+
+
+_log = structlog.get_logger(__name__)
+_RELOADED = "The service was reloaded and runs well."
+_STOP_IS_SEEN_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
+_STOPPED = "The service does not run; it reads the configuration when it starts."
+
+
+class Application:
+    """One command's application. Call `apply`, or `resume` after a crash in its midst; both return the true result."""
+
+    def __init__(self, command: Command, context: Context) -> None:
+        self._command = command
+        self._context = context
+        self._root = context.config.configuration_root
+        self._generations = Generations(self._root)
+        self._journals = JournalFile(self._root / "journal.json")
+        self._results = Results(self._generations)
+        self._journal: Journal | None = None
+        self._output: Output | None = None
+
+    def apply(self, wanted: ApplyCentralizedConfiguration) -> Result:
+        """Make the wanted configuration the active one, or leave the one that is."""
+        try:
+            with self._alone():
+                record = active_as_wanted(wanted, self._context, self._generations)
+                if record is not None:
+                    return self._unchanged(wanted, record)
+                self._journal = prepare(self._command, wanted, self._context, self._generations)
+                self._journals.write(self._journal)
+                self._generations.activate(self._journal.next)
+                self._reached("swapped")
+                return self._take_over(self._journal)
+        except ConsumerError as error:
+            return self._failed(error)
+
+    def resume(self) -> Result:
+        """Settle what a crash cut short."""
+        try:
+            with self._alone():
+                self._journal = journal = self._journals.read(self._command.id)
+                if journal is not None and journal.done:
+                    return self._results.ended(journal, self._output)
+                if journal is not None and journal.reason is not None:
+                    return self._roll_back(journal)
+                if journal is not None and self._generations.current == journal.next:
+                    return self._take_over(journal)
+                self._clear_away()
+        except ConsumerError as error:
+            return self._failed(error)
+        return self._results.not_applied(
+            "The agent died before the configuration became active.", ErrorCode.INTERRUPTED
+        )
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others away from the directory, and let what the disk refuses be an error for the user."""
+        try:
+            self._generations.make_directories()
+            with (self._root / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield
+        except BlockingIOError as error:
+            raise CentralizedConfigurationError(f"Another configuration is being applied in {self._root}.") from error
+        except OSError as error:
+            where = error.filename or self._root
+            raise CentralizedConfigurationError(f"{where} cannot be used: {error.strerror or error}.") from error
+
+    def _take_over(self, journal: Journal) -> Result:
+        """Reload the service and watch it with the new generation; half of the time left is kept for a rollback."""
+        context = self._context
+        now = context.clock.monotonic()
+        within = dataclasses.replace(context.bounds(), deadline=now + (context.deadline - now) / 2)
+        reloader = self._reloader(journal.next, within)
+        incarnation, note = journal.incarnation, _STOPPED
+        try:
+            state = reloader.reload(journal.incarnation)
+            incarnation = state.incarnation
+            self._reached("reloaded")
+            if state.running or state.kind == "none":
+                reloader.watch(state)
+                note = _RELOADED if context.config.configuration.reload != "none" else ""
+        except (ConsumerError, OSError) as error:
+            self._keep_output(error)
+            self._leave_to_next_agent()
+            code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
+            return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
+        self._reached("checked")
+        return self._settle(replace(journal, note=note))
+
+    def _leave_to_next_agent(self) -> None:
+        """Where the agent is being stopped its service may be too, and nothing can be judged: the journal goes on."""
+        if self._context.stopping.wait(_STOP_IS_SEEN_S):
+            raise CentralizedConfigurationError("The agent was stopped before the service had shown that it runs well.")
+
+    def _roll_back(self, journal: Journal) -> Result:
+        """Make the previous generation, or none, active again and let the service read it."""
+        self._note(journal)
+        self._generations.activate(journal.previous)
+        self._reached("rolled_back")
+        uncancelled = dataclasses.replace(self._context.bounds(), cancelled=threading.Event())
+        reloader = self._reloader(journal.previous, uncancelled)
+        note = ""
+        try:
+            state = reloader.reload(journal.incarnation)
+            if journal.previous is not None and (state.running or state.kind == "none"):
+                reloader.watch(state)
+        except (ConsumerError, OSError) as error:
+            note = f"The service does not run well with that one either: {error}"
+        return self._settle(replace(journal, note=note))
+
+    def _reloader(self, name: str | None, within: Bounds) -> Reloader:
+        settings, record = self._context.config.configuration, self._generations.record(name)
+        file = record.file if record else settings.file
+        return Reloader(settings, self._context.service, self._generations.link, file, within)
+
+    def _settle(self, journal: Journal) -> Result:
+        self._note(replace(journal, done=True))
+        with contextlib.suppress(OSError):  # what is left over is cleared away the next time
+            self._clear_away()
+        return self._results.ended(journal, self._output)
+
+    def _note(self, journal: Journal) -> None:
+        """Keep the journal if the disk lets us: without it, the step that it tells of is done again after a crash."""
+        try:
+            self._journals.write(journal)
+        except OSError as error:
+            _log.warning("journal_not_written", command_id=journal.command_id, reason=str(error))
+
+    def _clear_away(self) -> None:
+        self._generations.prune(self._context.config.configuration.keep)
+        Staging(self._root).clear()
+
+    def _reached(self, step: str) -> None:
+        self._context.observer.reached(f"{self._command.type}.{step}")
+
+    def _keep_output(self, error: Exception) -> None:
+        if isinstance(error, CheckFailed):
+            self._output = error.output
+
+    def _unchanged(self, wanted: ApplyCentralizedConfiguration, record: Record) -> Result:
+        if wanted.group not in (None, record.group):
+            self._generations.keep_record(replace(record, group=wanted.group))
+        return self._results.unchanged(record.name)
+
+    def _failed(self, error: ConsumerError) -> Result:
+        """Say what an error means by what is active now."""
+        self._keep_output(error)
+        journal = self._journal
+        if journal is not None and self._generations.current == journal.next:
+            return self._results.stuck(journal, str(error))
+        return self._results.not_applied(str(error), self._context.failure_code(), self._output)

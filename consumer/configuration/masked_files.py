@@ -1,0 +1,43 @@
+"""The active generation as it may be shown: what is known of it, and its files with secrets masked."""
+
+from pathlib import Path
+
+import msgspec
+
+from broker.contract.commands.get_agent_configuration import AppliedFile
+from consumer.configuration.generations import Generations, Record, hash_of_file
+from consumer.system.masking import mask_text
+
+__all__ = [
+    "MOST_FILES",
+    "shown_files",
+]
+
+
+MOST_FILES = 100
+_LARGEST_SHOWN = 64 << 10
+_MOST_SHOWN = 128 << 10  # the result must fit into one message
+
+
+def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, ...]:
+    """Return the first files of a generation as they are now; those that are gone are left out. Raises OSError."""
+    shown: list[AppliedFile] = []
+    room = _MOST_SHOWN
+    for name in sorted(record.files)[:MOST_FILES]:
+        path = generations.directory(record.name) / name
+        if path.is_file():
+            content = _text(path)
+            room -= len(msgspec.json.encode(content))
+            if room < 0:
+                content = None
+            shown.append(AppliedFile(name, path.stat().st_size, hash_of_file(path), content))
+    return tuple(shown)
+
+
+def _text(path: Path) -> str | None:
+    if path.stat().st_size > _LARGEST_SHOWN:
+        return None
+    try:
+        return mask_text(path.name, path.read_text(encoding="utf-8"))
+    except ValueError:  # not text, or not what its name says
+        return None

@@ -1,0 +1,1 @@
+"""Receives, stores, runs and reports commands."""

@@ -1,0 +1,181 @@
+"""Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
+from broker.contract.messages import Ack, Control, Feedback
+from broker.contract.states import ErrorCode
+from consumer.engine.executor import Executor, Finished, not_begun
+from consumer.engine.feedback import Reports
+from consumer.engine.outbox import FeedbackOutbox
+from consumer.enrolment.ports import Relocation
+from consumer.enrolment.relocation import NoRelocation
+from consumer.handler import AgentRestart, Handler, Interruption, Replacement, Result
+from consumer.ports import Clock, CommandStore, StoredCommand
+
+__all__ = [
+    "TOMBSTONE_LIFE",
+    "CommandManager",
+    "Decisions",
+]
+
+
+_log = structlog.get_logger(__name__)
+_GROUP = 256
+TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
+_CUT_SHORT = Result(
+    "The agent died while the command ran; it may have had part of its effect and was not run again.",
+    code=ErrorCode.INTERRUPTED,
+)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What one turn does once it is committed: answers to send, results to report until acked, commands to begin."""
+
+    answers: list[Feedback]
+    results: list[StoredCommand]
+    acknowledged: list[str]
+    batch: list[StoredCommand]
+    replacement: Replacement | None
+
+
+class CommandManager:
+    """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
+
+    `replacement` is what a command wants the agent's process replaced by; nothing begins any more. `disowned` says of a
+    command's `signed_by` why it must not begin any more, if nobody vouches for it.
+    """
+
+    def __init__(
+        self,
+        store: CommandStore,
+        executor: Executor,
+        outbox: FeedbackOutbox,
+        reports: Reports,
+        clock: Clock,
+        handlers: Mapping[str, Handler[Any]],
+        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
+        *,
+        disowned: Callable[[tuple[str, ...] | None], str | None],
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._outbox = outbox
+        self._reports = reports
+        self._clock = clock
+        self._handlers = handlers
+        self._relocation = relocation
+        self._disowned = disowned
+        self._ended: list[Finished] = []
+        self.replacement: Replacement | None = None
+
+    def recover(self) -> None:
+        """Settle what an earlier process left in processing, by each handler's rule; call once, before all else."""
+        again: list[StoredCommand] = []
+        with self._store.transaction():
+            for stored in self._store.in_processing():
+                _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
+                handler = self._handlers.get(stored.command.type)
+                if handler is None or handler.interruption is Interruption.REPORT:
+                    self._complete(stored, _CUT_SHORT)
+                else:
+                    self._store.mark_resumed(stored, self._reports.incarnation)
+                    again.append(stored)
+        self._outbox.load()
+        if again:
+            self._executor.execute(again)
+
+    def decide(self, acks: Listing[Ack], controls: Listing[Control]) -> Decisions:
+        """Settle in the store what acks and controls ask for, what has ended and what begins next.
+
+        Call it inside a transaction, and `carry_out` once that is committed. When the commit fails, nothing is lost:
+        call it again.
+        """
+        self._ended += self._executor.fetch()
+        acknowledged = self._outbox.matching(acks)
+        self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
+        answers = [answer for control in controls for answer in self._cancel(control.command_id)]
+        wanted: Replacement | None = None
+        results: list[StoredCommand] = []
+        for end in self._ended:
+            if isinstance(end.result, AgentRestart):
+                wanted = Replacement(end.stored.command.id, end.result.program)
+            else:
+                results.append(self._complete(end.stored, end.result, end.finished_at))
+        stays = wanted is None and self.replacement is None and not self._relocation.holds
+        idle = not self._executor.busy and stays
+        batch = self._begin_next(results) if idle else []
+        return Decisions(answers, results, acknowledged, batch, wanted)
+
+    def carry_out(self, decisions: Decisions) -> None:
+        """Begin what was committed as processing, and let the outbox know what there is to tell."""
+        self._ended.clear()
+        self.replacement = self.replacement or decisions.replacement
+        if decisions.batch:
+            self._executor.execute(decisions.batch)
+            self._outbox.tell([self._reports.begun(decisions.batch[0].command)])
+        self._outbox.forget(decisions.acknowledged)
+        for stored in decisions.results:
+            self._outbox.add(stored)
+        self._outbox.tell(decisions.answers)
+
+    def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
+        batch: list[StoredCommand] = []
+        now = self._clock.now()
+        for stored in self._store.get_next_commands(_GROUP):
+            unfit = self._unfit(stored, now)
+            if unfit is not None:
+                results.append(self._complete(stored, unfit))
+                continue
+            shares = self._executor.may_share_commit(stored)
+            if batch and not shares:
+                break
+            batch.append(self._store.mark_processing(stored, now, self._reports.incarnation))
+            if not shares:
+                break
+        return batch
+
+    def _unfit(self, stored: StoredCommand, now: datetime) -> Result | None:
+        command = stored.command
+        if self._relocation.refusal is not None:
+            return Result(self._relocation.refusal, code=ErrorCode.REJECTED)
+        cancelled = self._store.is_cancelled(command.id)
+        unfit = not_begun(command, now, was_cancelled=cancelled)
+        if unfit is not None:
+            return unfit
+        # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
+        disowned = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
+        if disowned is not None:
+            return Result(disowned, code=ErrorCode.REJECTED)
+        if not self._executor.supports(command.type):
+            names = ", ".join(sorted(self._handlers))
+            return Result(
+                f"This agent does not support {command.type!r}; it supports: {names}.",
+                code=ErrorCode.UNSUPPORTED,
+            )
+        return None
+
+    def _complete(self, stored: StoredCommand, result: Result, at: datetime | None = None) -> StoredCommand:
+        feedback = self._reports.result(stored.command, result, at or self._clock.now(), stored.started_at)
+        return self._store.mark_completed(stored, feedback)
+
+    def _cancel(self, command_id: str) -> list[Feedback]:
+        """Tell a running command to end; remember a queued or not yet arrived one as cancelled.
+
+        Returns the result of one that is done, so that the server hears of it again.
+        """
+        stored = self._store.find(command_id)
+        tombstone = self._store.find_tombstone(command_id)
+        result = (stored and stored.result) or (tombstone and tombstone.result)
+        if result:
+            return [result]
+        if not self._executor.cancel(command_id):
+            self._store.remember_cancel(command_id, self._clock.now() + TOMBSTONE_LIFE)
+        return []

@@ -1,0 +1,214 @@
+"""Runs commands one at a time on a lane of its own, with a deadline for each, and turns every ending into a Result."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.messages import Command
+from broker.contract.states import ErrorCode
+from consumer.errors import ConsumerError
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, expired
+from consumer.ports import Clock, StoredCommand
+
+__all__ = [
+    "Executor",
+    "Finished",
+    "Lane",
+    "not_begun",
+]
+
+
+_log = structlog.get_logger(__name__)
+_WAKE_AFTER_S = 0.01
+Lane = Callable[[Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended, and how; `AgentRestart` asks for a new process before there is a result."""
+
+    stored: StoredCommand
+    result: Result | AgentRestart
+    finished_at: datetime
+
+
+def not_begun(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
+    """Return the result of a command that must not begin any more, or None, as for one that took effect on arrival."""
+    kind = COMMAND_TYPES.get(command.type)
+    if kind is not None and kind.on_arrival:
+        return None
+    if was_cancelled:
+        return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
+    return expired(command, now)
+
+
+def _not_run_again(reason: Result) -> Result:
+    return Result(
+        f"The agent died while the command may have run, and it was not run again: {reason.message}",
+        code=ErrorCode.INTERRUPTED,
+    )
+
+
+@dataclass
+class _Run:
+    """One batch on the lane. Shared with the lane's thread under `lock`; `abandoned` cuts a hung thread off."""
+
+    waiting: deque[StoredCommand]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    finished: list[Finished] = field(default_factory=list)
+    current: StoredCommand | None = None
+    deadline: float = float("inf")
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled_ids: set[str] = field(default_factory=set)
+    abandoned: bool = False
+
+
+class Executor:
+    """Executes what the manager has marked as processing. `on_finished` is called from the lane to wake the agent."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler[Any]],
+        context: Context,
+        lane: Lane,
+        *,
+        default_timeout_s: float,
+        grace_s: float,
+        on_finished: Callable[[], None],
+    ) -> None:
+        self._handlers = handlers
+        self._context = context
+        self._clock: Clock = context.clock
+        self._lane = lane
+        self._default_timeout_s = default_timeout_s
+        self._grace_s = grace_s
+        self._on_finished = on_finished
+        self._run: _Run | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch runs or has results that were not fetched."""
+        return self._run is not None
+
+    @property
+    def running(self) -> str | None:
+        """The id of the command that runs now."""
+        run = self._run
+        current = run.current if run else None
+        return current.command.id if current else None
+
+    def may_share_commit(self, stored: StoredCommand) -> bool:
+        """Whether the command is safe to repeat, so that several may be marked as processing by one commit."""
+        handler = self._handlers.get(stored.command.type)
+        return handler is not None and handler.interruption is Interruption.RERUN
+
+    def supports(self, command_type: str) -> bool:
+        """Whether a handler owns this type."""
+        return command_type in self._handlers
+
+    def execute(self, batch: Listing[StoredCommand]) -> None:
+        """Begin a batch, whose commands are all committed as processing; they run one after the other."""
+        assert self._run is None
+        self._run = run = _Run(deque(batch))
+        self._lane(lambda: self._work(run))
+
+    def fetch(self) -> list[Finished]:
+        """Return the commands that have ended since the last call; cuts off one that outlives deadline and grace."""
+        run = self._run
+        if run is None:
+            return []
+        with run.lock:
+            finished, run.finished = run.finished, []
+            overdue = run.current is not None and self._clock.monotonic() > run.deadline + self._grace_s
+            if overdue:
+                finished.append(self._cut_off(run))
+            if run.current is None and not run.waiting:
+                self._run = None
+        if overdue and run.waiting:
+            self._run = None
+            self.execute(run.waiting)
+        return finished
+
+    def _cut_off(self, run: _Run) -> Finished:
+        stored, run.current, run.abandoned = run.current, None, True
+        assert stored is not None
+        _log.error("handler_hangs", command_id=stored.command.id, type=stored.command.type)
+        message = (
+            f"The handler did not end within its {self._timeout(stored.command):g} s nor when it was told to; "
+            "it was cut off and may still have an effect."
+        )
+        return Finished(stored, Result(message, code=ErrorCode.TIMED_OUT), self._clock.now())
+
+    def cancel(self, command_id: str) -> bool:
+        """Tell a command of the batch to end; False if it is not there."""
+        run = self._run
+        if run is None:
+            return False
+        with run.lock:
+            if run.current is not None and run.current.command.id == command_id:
+                run.cancelled.set()
+                return True
+            if any(stored.command.id == command_id for stored in run.waiting):
+                run.cancelled_ids.add(command_id)
+                return True
+        return False
+
+    def next_deadline(self) -> float | None:
+        """Return when (monotonic seconds) a running command would be cut off."""
+        run = self._run
+        return run.deadline + self._grace_s if run and run.current else None
+
+    def _timeout(self, command: Command) -> float:
+        return command.timeout_s or self._default_timeout_s
+
+    def _work(self, run: _Run) -> None:
+        last_wake = self._clock.monotonic()
+        while (begun := self._begin(run)) is not None:
+            stored, context = begun
+            result = self._result_of(stored, context, stored.command.id in run.cancelled_ids)
+            with run.lock:
+                if run.abandoned:
+                    return
+                run.current = None
+                run.finished.append(Finished(stored, result, self._clock.now()))
+            if self._clock.monotonic() - last_wake > _WAKE_AFTER_S:
+                last_wake = self._clock.monotonic()
+                self._on_finished()
+        self._on_finished()
+
+    def _begin(self, run: _Run) -> tuple[StoredCommand, Context] | None:
+        with run.lock:
+            if run.abandoned or not run.waiting:
+                return None
+            run.current = stored = run.waiting.popleft()
+            run.deadline = self._clock.monotonic() + self._timeout(stored.command)
+            run.cancelled = threading.Event()
+            return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
+
+    def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
+        command, handler = stored.command, self._handlers[stored.command.type]
+        began_before = stored.begun_by != self._context.incarnation
+        try:
+            if began_before and handler.probe is not None:
+                return handler.probe(stored, context)
+            unfit = not_begun(command, self._clock.now(), was_cancelled=was_cancelled)
+            if unfit is not None:
+                return _not_run_again(unfit) if began_before else unfit
+            parameters = parse_parameters(
+                command.type, handler.parameters, command.parameters, seed_form=command.original is not None
+            )
+            return handler.execute(command, parameters, context)
+        except InvalidParameters as error:
+            return Result(str(error), code=ErrorCode.INVALID)
+        except ConsumerError as error:
+            return Result(str(error), code=context.failure_code())
+        except Exception as error:
+            _log.exception("handler_failed", command_id=command.id, type=command.type)
+            return Result(f"The handler broke down: {type(error).__name__}: {error}", code=ErrorCode.FAILED)

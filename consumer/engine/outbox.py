@@ -1,0 +1,113 @@
+"""Which feedback is due: each result again and again, with growing, jittered waits, until its digest is acked."""
+
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from itertools import chain
+
+from broker.contract.messages import Ack, Feedback
+from broker.contract.states import FeedbackKind
+from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.system.retry import growing_waits
+
+__all__ = [
+    "FeedbackOutbox",
+]
+
+
+_HOLD_S = 0.03
+
+
+@dataclass
+class _Waiting:
+    digest: str
+    due: float
+    result: Feedback | None
+    waits: Iterator[float]
+
+
+class FeedbackOutbox:
+    """The results that wait for their ack, and when each is due to be sent. Sends nothing itself.
+
+    News that is not a result is held for a moment: most commands end within it, and their result says all of it.
+    """
+
+    def __init__(
+        self,
+        store: CommandStore,
+        clock: Clock,
+        waits: Callable[[], Iterator[float]] = growing_waits,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._waits = waits
+        self._waiting: dict[str, _Waiting] = {}
+        self._news: dict[tuple[str | None, FeedbackKind], Feedback] = {}
+        self._news_due = 0.0
+
+    def load(self) -> None:
+        """Take up the results that the store holds from an earlier run."""
+        for stored in self._store.with_results():
+            self.add(stored)
+
+    def add(self, stored: StoredCommand) -> None:
+        """Take up a result that has just been committed; it is due at once."""
+        assert stored.result is not None
+        assert stored.result.digest is not None
+        for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS):
+            self._news.pop((stored.command.id, kind), None)
+        self._waiting[stored.command.id] = _Waiting(
+            stored.result.digest, self._clock.monotonic(), stored.result, self._waits()
+        )
+
+    def tell(self, news: Iterable[Feedback]) -> None:
+        """Take up what is said once, and not at all when a result has said it before."""
+        if not self._news:
+            self._news_due = self._clock.monotonic() + _HOLD_S
+        self._news |= {(item.command_id, item.kind): item for item in news}
+
+    def send_all_again(self) -> None:
+        """Make every result due now, as after a reconnect."""
+        for waiting in self._waiting.values():
+            waiting.due = 0.0
+
+    def take_due(self, limit: int = 500) -> list[Feedback]:
+        """Return what is to be sent now, results at most `limit`, and note when each result is due again."""
+        now = self._clock.monotonic()
+        return [*self._take_news(now), *self._take_results(now, limit)]
+
+    def _take_news(self, now: float) -> list[Feedback]:
+        if self._news_due > now:
+            return []
+        news = list(self._news.values())
+        self._news.clear()
+        return news
+
+    def _take_results(self, now: float, limit: int) -> list[Feedback]:
+        due = [(command_id, item) for command_id, item in self._waiting.items() if item.due <= now]
+        results = (self._take(command_id, item, now) for command_id, item in due[:limit])
+        return [result for result in results if result]
+
+    def _take(self, command_id: str, item: _Waiting, now: float) -> Feedback | None:
+        item.due = now + next(item.waits)
+        result, item.result = item.result, None
+        if result is None:
+            stored = self._store.find(command_id)
+            result = stored.result if stored else None
+        return result
+
+    def next_due(self) -> float | None:
+        """Return when (monotonic seconds) something is due next."""
+        dues = (item.due for item in self._waiting.values())
+        return min(chain(dues, [self._news_due] if self._news else []), default=None)
+
+    def matching(self, acks: Listing[Ack]) -> list[str]:
+        """Return the ids of the commands that these acks allow to delete; one with another digest allows nothing."""
+        waiting = self._waiting
+        known = (ack for ack in acks if ack.command_id in waiting)
+        return list(dict.fromkeys(ack.command_id for ack in known if waiting[ack.command_id].digest == ack.digest))
+
+    def forget(self, command_ids: Listing[str]) -> None:
+        """Send these results no more: their commands are deleted."""
+        for command_id in command_ids:
+            del self._waiting[command_id]

@@ -1,0 +1,123 @@
+"""The agent's retained status: what it says of itself, and when it must be published anew."""
+
+import contextlib
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from broker.contract.messages import Status
+from consumer.active_response.responses import ActiveResponses
+from consumer.engine.problems import Problem, Problems
+from consumer.ports import Clock, CommandStore, Service
+from consumer.services import ChildService
+from consumer.settings import AgentConfig
+from consumer.store.groups import Groups
+
+__all__ = [
+    "StatusBoard",
+    "boot_id",
+]
+
+
+_SHORTEST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
+
+
+class StatusBoard:
+    """Builds the status of what the store, the service and the responses say, and of what is put into it."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        store: CommandStore,
+        service: Service,
+        clock: Clock,
+        *,
+        incarnation: str,
+        supported_types: tuple[str, ...],
+        responses: ActiveResponses | None = None,
+    ) -> None:
+        self.problems = Problems()
+        self.clock_behind_s: int | None = None
+        self.signing_keys_version: int | None = None
+        self.enrolment_id: str | None = None
+        self._config = config
+        self._store = store
+        self._service = service
+        self._clock = clock
+        self._groups = Groups(Path(config.state))
+        self._incarnation = incarnation
+        self._supported_types = supported_types
+        self._responses = responses
+        self._version = version("agent-command-manager")
+        self._boot_id = boot_id()
+        self._published: Status | None = None
+        self._published_at = 0.0
+        self._looked = False  # at what has changed, since it was published last
+
+    def current(self, running: str | None, *, online: bool = True) -> Status:
+        """Return the status of now; `running` is the id of the command that runs."""
+        last = self._store.last_sequence
+        responses = self._responses
+        service = self._service.state() if isinstance(self._service, ChildService) else None
+        return Status(
+            agent=self._config.agent,
+            online=online,
+            version=self._version,
+            incarnation=self._incarnation,
+            boot_id=self._boot_id,
+            store_generation=self._store.store_generation,
+            epoch=last.epoch if last else None,
+            closed_epoch=self._store.closed_epoch or None,
+            last_sequence=last.number if last else 0,
+            queue_depth=self._store.pending_count(),
+            results_waiting=self._store.done_count(),
+            running_command=running,
+            supported_types=self._supported_types,
+            accepts_unsigned=self._config.accept_unsigned,
+            clock_behind_s=self.clock_behind_s,
+            signing_keys_version=self.signing_keys_version,
+            enrolment_id=self.enrolment_id,
+            service={"kind": service.kind, "running": service.running} if service else None,
+            groups=self._groups.current,
+            pending_reversals=responses.pending() if responses else (),
+            pending_reversal_count=responses.pending_count if responses else 0,
+            audit_head=self._store.audit_head,
+            last_error=self.problems.text({Problem.REVERSAL: responses.failure if responses else None}),
+        )
+
+    def publish_again(self) -> None:
+        """Make the status due at once, as after a new connection."""
+        self._published = None
+
+    def take_due(self, running: str | None) -> Status | None:
+        """Return the status if it has changed and was not published a moment ago, or was published long ago.
+
+        That the journal has grown is no change by itself: each command makes it grow, and the next status tells.
+        """
+        now = self._clock.monotonic()
+        if self._published is not None and now < self._published_at + _SHORTEST_PAUSE_S:
+            return None
+        status = self.current(running)
+        self._looked = True
+        if not self._is_news(status) and now < self._published_at + _LONGEST_PAUSE_S:
+            return None
+        self._published, self._published_at, self._looked = status, now, False
+        return replace(status, updated_at=self._clock.now())
+
+    def next_due(self) -> float:
+        """Return when (monotonic seconds) the status must be looked at or published, if nothing happens before."""
+        if self._published is None:
+            return 0.0
+        return self._published_at + (_LONGEST_PAUSE_S if self._looked else _SHORTEST_PAUSE_S)
+
+    def _is_news(self, status: Status) -> bool:
+        before = self._published
+        return before is None or replace(status, audit_head=before.audit_head) != before
+
+
+def boot_id() -> str:
+    """Return what names the machine's boot (random(4)), or `unknown`."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "unknown"

@@ -1,0 +1,100 @@
+"""From a token to an enrolment on the disk, in steps that can be taken again after a crash at any of them."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from broker.contract.enrolment_token import EnrolmentToken, InvalidToken
+from consumer.enrolment.client import EnrolmentClient
+from consumer.enrolment.store import AttemptState, Enrolment, Enrolments
+from consumer.enrolment.trial import Trial
+from consumer.errors import EnrolmentError, StateDirectoryInUse, StoreError
+from consumer.ports import Clock
+from consumer.store.state_directory import make_private, take_lock
+
+__all__ = [
+    "enrol_by_hand",
+    "obtain",
+    "read_token",
+]
+
+
+def read_token(text: str) -> EnrolmentToken:
+    """Read a token; raises EnrolmentError, whose text holds nothing of it."""
+    try:
+        return EnrolmentToken.parse(text)
+    except InvalidToken as error:
+        raise EnrolmentError(str(error)) from error
+
+
+def obtain(
+    enrolments: Enrolments, client: EnrolmentClient, token: EnrolmentToken, agent: str, *, on_key: Callable[[], None]
+) -> Enrolment:
+    """Return the enrolment that this server grants for this token; the same one, however often it is asked.
+
+    The key is durable before the token is spent, and `on_key` is called then. Raises EnrolmentError.
+    """
+    known = enrolments.granted_for(token.secret_hash, client.server, client.clock.now())
+    if known is not None:
+        return known
+    key = enrolments.key_for(token.secret_hash)
+    on_key()
+    return enrolments.add(client.enrol(token, agent, key), key)
+
+
+def enrol_by_hand(
+    state: Path, server: str, token: EnrolmentToken, agent: str, clock: Clock, deadline: float
+) -> Enrolment:
+    """Enrol the agent of a state directory and return its enrolment; nothing is done when it has that already.
+
+    Where it has another, the new one must carry a result first. Raises EnrolmentError, or StoreError when the directory
+    cannot be used or an agent is using it.
+    """
+    enrolments, client = Enrolments(state), EnrolmentClient(server, clock, deadline, threading.Event())
+    before = enrolments.current()
+    if before is not None and before == enrolments.granted_for(token.secret_hash, client.server, clock.now()):
+        return before
+    with _owned(state):
+        enrolment = obtain(enrolments, client, token, agent, on_key=lambda: None)
+        if before is not None and before != enrolment:
+            _try_out(enrolments, enrolment, clock, deadline)
+        _end_attempt(enrolments)
+        enrolments.make_current(enrolment.directory.name)
+        enrolments.keep_only(enrolment.directory.name)
+    return enrolment
+
+
+@contextmanager
+def _owned(state: Path) -> Iterator[None]:
+    try:
+        make_private(state)
+        lock = take_lock(state / "lock")
+    except StateDirectoryInUse as error:
+        raise StateDirectoryInUse(
+            f"The agent of {state} is running: stop it first, or send it the command enroll-agent."
+        ) from error
+    except OSError as error:
+        raise StoreError(f"The state directory {state} cannot be used: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_out(enrolments: Enrolments, enrolment: Enrolment, clock: Clock, deadline: float) -> None:
+    try:
+        unsigned = not enrolment.grant.signing_keys
+        Trial(enrolment, "enrolment", "enrolment", clock, unsigned).run(deadline, threading.Event())
+    except EnrolmentError as error:
+        enrolments.remove(enrolment.directory.name)
+        raise EnrolmentError(f"{error} The agent stays as it was enrolled before.") from error
+
+
+def _end_attempt(enrolments: Enrolments) -> None:
+    """Let no command that was under way change the enrolment again."""
+    attempt = enrolments.attempt()
+    if attempt is not None and attempt.state is not AttemptState.COMMITTED:
+        enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason="Another enrolment came before it."))

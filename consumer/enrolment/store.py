@@ -1,0 +1,262 @@
+"""The enrolments on the agent's disk, which of them is current, and how far an attempt to change it has come.
+
+enrolment/
+    keys/<hash of a token>.pem   the key of an attempt that has no certificate yet
+    enrolments/<name>/           key.pem, certificate.pem, ca.pem, enrolment.json; named by the certificate
+    current -> enrolments/<name>
+    attempt.json                 the last attempt of a command, and its state
+    signing-keys.json            the list of signing keys that a command told of last
+    epoch-<hash of an id>        the latest epoch that was seen under the enrolment of this id
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.mqtt.address import TlsFiles
+from consumer.enrolment.keys import key_to_pem, new_key, read_key
+from consumer.errors import EnrolmentError
+from consumer.store.state_directory import epoch_name
+from consumer.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from consumer.system.guard import refuse_readable
+
+__all__ = [
+    "Attempt",
+    "AttemptState",
+    "Enrolment",
+    "Enrolments",
+    "Grant",
+    "Granted",
+    "KeptKeys",
+]
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What an enrolment server has granted, as it stands in enrolment.json. Nothing in it is secret.
+
+    `token` is the hash of the token's secret, by which the same token is known again.
+    """
+
+    agent: str
+    enrolment_id: str
+    server: str
+    broker: str
+    topic_prefix: str
+    signing_keys: tuple[str, ...]
+    granted_at: datetime
+    not_after: datetime
+    token: str
+    signing_keys_version: int = 0
+
+    @property
+    def renew_at(self) -> datetime:
+        """When two thirds of the certificate's life are over."""
+        return self.granted_at + (self.not_after - self.granted_at) * 2 / 3
+
+
+@dataclass(frozen=True)
+class Granted:
+    """An answer of an enrolment server that was found good: the grant, and the certificates in PEM."""
+
+    grant: Grant
+    name: str
+    certificate: str
+    ca: str
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A grant and the directory that holds its files."""
+
+    directory: Path
+    grant: Grant
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The files for a connection to the broker; raises ExposedError when others could read the key."""
+        key = self.directory / "key.pem"
+        if key.exists():
+            refuse_readable(key)
+        return TlsFiles(self.directory / "ca.pem", self.directory / "certificate.pem", key)
+
+
+class AttemptState(StrEnum):
+    """How far a command has come on the way to another enrolment; the last two are the ends."""
+
+    STAGED = "staged"
+    TRIAL = "trial"
+    CARRIED = "carried"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One command's attempt to change the enrolment. `reason` is there once it was rolled back."""
+
+    command_id: str
+    name: str
+    grant: Grant
+    state: AttemptState
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptKeys:
+    """A list of signing keys, in PEM, that a command of the server told of; it holds for one enrolment."""
+
+    enrolment_id: str
+    version: int
+    keys: tuple[str, ...]
+
+
+class Enrolments:
+    """The directory `enrolment` of one state directory. All methods raise EnrolmentError when the disk fails."""
+
+    def __init__(self, state: Path) -> None:
+        self._root = state / "enrolment"
+        self._all = self._root / "enrolments"
+        self._link = self._root / "current"
+
+    def current(self) -> Enrolment | None:
+        """Return the enrolment that the agent lives by, if it is enrolled."""
+        try:
+            return self._at(self._link.resolve()) if self._link.is_symlink() else None
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def key_for(self, token: str) -> Ed25519PrivateKey:
+        """Return the key of an attempt with this token (its hash), made durable before it is used."""
+        path = self._root / "keys" / f"{token}.pem"
+        try:
+            if path.exists():
+                return read_key(path)
+            key = new_key()
+            self._make(path.parent)
+            write_durably(path, key_to_pem(key))
+        except OSError as error:
+            raise self._unusable(error) from error
+        return key
+
+    def granted_for(self, token: str, server: str, now: datetime) -> Enrolment | None:
+        """Return the enrolment that this server has granted for this token (its hash), unless it has ended."""
+        found = (self._at(path) for path in self._all.glob("[!.]*"))
+        same = (one for one in found if (one.grant.token, one.grant.server) == (token, server))
+        return next((one for one in same if one.grant.not_after > now), None)
+
+    def add(self, granted: Granted, key: Ed25519PrivateKey) -> Enrolment:
+        """Keep an enrolment beside the others; it is not current yet. One with this certificate stays as it is."""
+        final, part = self._all / granted.name, self._all / f".{granted.name}.part"
+        if final.exists():
+            return self._at(final)
+        files = {
+            "key.pem": key_to_pem(key),
+            "certificate.pem": granted.certificate.encode(),
+            "ca.pem": granted.ca.encode(),
+            "enrolment.json": msgspec.json.format(msgspec.json.encode(granted.grant)),
+        }
+        try:
+            self._make(self._all)
+            remove_tree(part)
+            part.mkdir(mode=0o700)
+            for name, content in files.items():
+                write_durably(part / name, content)
+            sync_tree(part)
+            self._begin_epochs(granted.grant.enrolment_id)
+            part.rename(final)
+            sync_directory(self._all)
+        except OSError as error:
+            raise self._unusable(error) from error
+        return Enrolment(final, granted.grant)
+
+    def _begin_epochs(self, enrolment_id: str) -> None:
+        """Note that nothing was signed for a new enrolment yet; a renewal has had its epochs before."""
+        path = self._root / epoch_name(enrolment_id)
+        if not path.exists():
+            write_durably(path, b"0")
+
+    def make_current(self, name: str) -> None:
+        """Let the agent live by this enrolment from its next start on."""
+        self._at(self._all / name)
+        try:
+            link_durably(self._link, f"enrolments/{name}")
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def keep_only(self, name: str) -> None:
+        """Remove all other enrolments and the keys of attempts; nobody else may be enrolling."""
+        try:
+            for path in self._all.iterdir():
+                if path.name != name:
+                    remove_tree(path)
+            remove_tree(self._root / "keys")
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def remove(self, name: str) -> None:
+        """Forget an enrolment, unless it is the current one."""
+        current = self.current()
+        try:
+            if current is None or current.directory.name != name:
+                remove_tree(self._all / name)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def attempt(self) -> Attempt | None:
+        """Return the last attempt that a command made."""
+        return self._read("attempt.json", Attempt, "remove it")
+
+    def record(self, attempt: Attempt) -> None:
+        """Make the state of an attempt durable."""
+        self._write("attempt.json", attempt)
+
+    def kept_keys(self) -> KeptKeys | None:
+        """Return the signing keys that a command told of last."""
+        return self._read("signing-keys.json", KeptKeys, "remove it and enrol again")
+
+    def keep_keys(self, keys: KeptKeys) -> None:
+        """Make the signing keys that a command told of durable."""
+        self._write("signing-keys.json", keys)
+
+    def _read(self, name: str, kind: type[_T], advice: str) -> _T | None:
+        path = self._root / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.") from error
+
+    def _write(self, name: str, content: Attempt | KeptKeys) -> None:
+        try:
+            self._make(self._root)
+            write_durably(self._root / name, msgspec.json.format(msgspec.json.encode(content)))
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _at(self, directory: Path) -> Enrolment:
+        try:
+            grant = msgspec.json.decode((directory / "enrolment.json").read_bytes(), type=Grant)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EnrolmentError(
+                f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enrol again."
+            ) from error
+        return Enrolment(directory, grant)
+
+    def _make(self, directory: Path) -> None:
+        self._root.mkdir(mode=0o700, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+            sync_directory(directory.parent)
+
+    def _unusable(self, error: OSError) -> EnrolmentError:
+        return EnrolmentError(f"{self._root} cannot be used: {error.strerror or error}.")

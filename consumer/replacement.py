@@ -1,0 +1,32 @@
+"""Replacing the agent's process by another program."""
+
+import os
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from consumer.errors import ConsumerError
+from consumer.handler import Replacement
+
+__all__ = [
+    "RESTARTED_BY",
+    "replace_process",
+]
+
+
+RESTARTED_BY = "ACM_RESTARTED_BY"
+
+
+def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Go on as another program, or as this one anew, in the same process id; it is told for which command (execve(2)).
+
+    Another program is given the arguments that this one was started with. `secrets` are variables that were taken out
+    of the environment and are needed again. Raises ConsumerError when it cannot be run.
+    """
+    environment = {**os.environ, **secrets, RESTARTED_BY: replacement.command_id}
+    program = replacement.program
+    argv = [program, *sys.argv[1:]] if program else [sys.executable, *sys.orig_argv[1:]]
+    try:
+        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        raise ConsumerError(f"{argv[0]} cannot be run: {error.strerror}.") from error

@@ -1,0 +1,38 @@
+"""What a release can say of itself on a machine before it takes over: its libraries load, its store keeps and finds."""
+
+import ssl
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.contract.messages import Command, Origin
+from consumer.errors import StoreError
+from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.store.command_store import DiskCommandStore
+
+__all__ = [
+    "self_test",
+]
+
+
+def self_test() -> tuple[str, ...]:
+    """Return the command types that this release supports; raises StoreError when it does not work here."""
+    ssl.create_default_context()
+    with tempfile.TemporaryDirectory(prefix="acm-self-test-") as directory:
+        _keep_and_find(Path(directory))
+    return tuple(sorted(handler_table(HANDLERS)))
+
+
+def _keep_and_find(directory: Path) -> None:
+    now = datetime.now(UTC)
+    command = Command(uuid.uuid4().hex, "self-test", {}, Origin("self-test", "self-test"), now)
+    store = DiskCommandStore.open(directory, now=lambda: now)
+    store.store_command(command, now)
+    store.close()
+    store = DiskCommandStore.open(directory, now=lambda: now)
+    try:
+        if store.find(command.id) is None:
+            raise StoreError("The self-test failed: a command that was stored was not found again.")
+    finally:
+        store.close()

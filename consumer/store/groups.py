@@ -1,0 +1,54 @@
+"""The groups that an agent was told to be in."""
+
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from consumer.errors import StoreError
+from consumer.system.files import write_durably
+
+__all__ = [
+    "Groups",
+]
+
+
+_log = structlog.get_logger(__name__)
+
+
+class Groups:
+    """Keeps the groups in a file that several of these may share, from any thread."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / "groups.json"
+        self._seen: tuple[int, int] | None = None
+        self._groups: tuple[str, ...] | None = None
+
+    @property
+    def current(self) -> tuple[str, ...] | None:
+        """The groups, or None for an agent that was never told any: its server decides alone."""
+        version = self._version()
+        if version != self._seen:
+            self._seen, self._groups = version, self._read() if version else None
+        return self._groups
+
+    def set(self, groups: tuple[str, ...]) -> None:
+        """Make these the groups, durably; raises StoreError."""
+        try:
+            write_durably(self._path, msgspec.json.encode(groups))
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
+
+    def _version(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _read(self) -> tuple[str, ...] | None:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=tuple[str, ...])
+        except (OSError, msgspec.DecodeError) as error:
+            _log.warning("groups_unreadable", path=str(self._path), reason=str(error))
+            return None

@@ -1,0 +1,92 @@
+"""The rows of the command store: their keys, their shapes, and how a command is put together from them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.states import State
+from consumer.ports import HeardTime, StoredCommand
+from consumer.store.journal import JournalTail
+
+__all__ = [
+    "CANCEL",
+    "CHECK",
+    "COMMAND",
+    "DELETED",
+    "GENERATION",
+    "HEAD",
+    "RAW",
+    "RESULT",
+    "SENTINEL",
+    "Arrived",
+    "Begun",
+    "Deleted",
+    "Head",
+    "assemble",
+    "decode_arrived",
+    "decode_deleted",
+    "decode_head",
+    "decode_result",
+    "encode",
+]
+
+
+RAW = 1  # diskcache's mode for bytes kept in the row
+COMMAND, RESULT, DELETED, CANCEL = "c/", "r/", "d/", "x/"
+SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head", "m/check"
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The row of a command, written once; earlier versions did not write by whom it was `signed_by`."""
+
+    command: Command
+    received_at: datetime
+    signed_by: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """When a command in processing began, and by which incarnation of the agent."""
+
+    started_at: datetime
+    begun_by: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What changes with every commit, in one row: the commands in processing, by their keys, and the last numbers."""
+
+    arrival: int = 0
+    last_sequence: Sequence | None = None
+    closed_epoch: int = 0
+    processing: dict[str, Begun] = field(default_factory=dict)
+    journal: JournalTail = field(default_factory=JournalTail)
+    heard_time: HeardTime | None = None
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Commands deleted together. Their results stay, as tombstones, until this expires."""
+
+    command_ids: list[str]
+    expires_at: datetime
+
+
+decode_arrived = msgspec.json.Decoder(Arrived).decode
+decode_head = msgspec.json.Decoder(Head).decode
+decode_deleted = msgspec.json.Decoder(Deleted).decode
+decode_result = msgspec.json.Decoder(Feedback).decode
+encode = msgspec.json.Encoder().encode
+
+
+def assemble(key: str, arrived: Arrived | StoredCommand, begun: Begun | None, result: Feedback | None) -> StoredCommand:
+    """Return a command from its row, what the head says of it, and its result's row."""
+    state = State.DONE if result else State.PROCESSING if begun else State.PENDING
+    started_at = result.started_at if result else begun.started_at if begun else None
+    begun_by = begun.begun_by if begun else None
+    return StoredCommand(
+        key, arrived.command, state, arrived.received_at, started_at, begun_by, result, arrived.signed_by
+    )

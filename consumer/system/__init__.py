@@ -1,0 +1,1 @@
+"""The machine under the agent: programs, files, downloads."""

@@ -1,0 +1,135 @@
+"""Unpacking an archive that nobody vouches for yet: plain files and directories only, bounded, inside one directory."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from broker.release.bounded_tar import BoundedHeader, MemberRefused, no_plain_file
+from consumer.errors import ArchiveError
+
+__all__ = [
+    "Limits",
+    "is_archive",
+    "unpack",
+]
+
+
+_COPY_BYTES = 1 << 18
+_EXECUTABLE = 0o100
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may unpack to: so many members, so many bytes in all."""
+
+    members: int = 10_000
+    bytes: int = 1 << 30
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file begins as a tar archive does, gzipped or not; raises OSError when it cannot be read."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+        file.seek(0)
+        try:
+            beginning = (gzip.GzipFile(fileobj=file) if zipped else file).read(tarfile.BLOCKSIZE)
+            tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+            return False
+    return True
+
+
+def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
+    """Unpack a .tar or .tar.gz into an existing directory and return the files made, in the archive's order.
+
+    Modes become 0755 for executables and directories, 0644 for the rest; owners and times are not taken over. Raises
+    ArchiveError, and leaves what was unpacked so far, for a member that is no file or directory, or whose path is
+    absolute, leaves the directory or comes twice, and for an archive that is damaged or beyond the limits.
+    """
+    made: list[Path] = []
+    left = limits.bytes
+    with _damage_named(archive), _opened(archive) as opened:
+        for number, member in enumerate(opened, start=1):
+            if number > limits.members:
+                raise ArchiveError(f"{archive.name} holds more than {limits.members} members; that is too many.")
+            parts = _parts(member.name)
+            if member.isdir():
+                _make_directories(into, parts)
+                continue
+            if not member.isreg() or not parts:
+                raise no_plain_file(member.name)
+            left -= max(member.size, 0)
+            if left < 0:
+                raise ArchiveError(f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.")
+            _make_directories(into, parts[:-1])
+            _copy(opened, member, into.joinpath(*parts))
+            made.append(into.joinpath(*parts))
+        _read_to_the_end(opened, left)
+    return made
+
+
+def _read_to_the_end(opened: tarfile.TarFile, most: int) -> None:
+    """Let gzip check its sum, which stands at the end."""
+    assert opened.fileobj is not None
+    while block := opened.fileobj.read(_COPY_BYTES):
+        most -= len(block)
+        if most < 0:
+            raise ArchiveError("The archive goes on for too long behind its end.")
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    with archive.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:gz" if zipped else "r:", tarinfo=BoundedHeader) as opened:
+            yield opened
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name.isprintable() or "\\" in name:
+        raise ArchiveError(f"The member {name[:200]!r} is refused: paths must stay inside the archive's directory.")
+    return path.parts
+
+
+def _make_directories(into: Path, parts: Sequence[str]) -> None:
+    place = into
+    for name in parts:
+        place /= name
+        try:
+            place.mkdir()
+        except FileExistsError as error:
+            if place.is_dir():
+                continue
+            raise ArchiveError(f"{'/'.join(parts)!r} is a file and a directory in the archive.") from error
+        place.chmod(0o755)
+
+
+def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = opened.extractfile(member)
+    assert source is not None
+    try:
+        with source, path.open("xb") as target:
+            while block := source.read(_COPY_BYTES):
+                target.write(block)
+    except (FileExistsError, IsADirectoryError) as error:
+        raise ArchiveError(f"The member {member.name[:200]!r} comes twice.") from error
+    path.chmod(0o755 if member.mode & _EXECUTABLE else 0o644)
+
+
+@contextmanager
+def _damage_named(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemberRefused as error:
+        raise ArchiveError(str(error)) from error
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
+        raise ArchiveError(f"{archive.name} is no archive that can be read: {error}.") from error
+    except OSError as error:
+        raise ArchiveError(f"{archive.name} cannot be unpacked: {error.strerror or error}.") from error

@@ -1,0 +1,90 @@
+"""What the children of handlers may use: limits that the kernel keeps, and perhaps another user.
+
+Limits must be there before the program begins. A function between fork and exec (`preexec_fn`) can deadlock in a
+process with threads; limits set on the child from here (prlimit(2)) leave it a while without; limits of our own
+process around the start would be those of all threads. So a child begins as `launch.py`, a Python of about 10 ms, which
+sets its own limits, becomes the user, and then becomes the program in the same process id. Whether that went well is
+said on a pipe that execve(2) closes.
+"""
+
+import grp
+import os
+import pwd
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+from collections.abc import Sequence as Listing
+from pathlib import Path
+from typing import IO
+
+from consumer.settings import Confinement
+
+__all__ = [
+    "launch",
+]
+
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCH_S = 10.0  # as long as a busy machine may take to become the program; it goes on beyond that
+_ERRNO_BYTES = 16
+
+
+def launch(
+    argv: Listing[str],
+    confinement: Confinement,
+    *,
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] = subprocess.PIPE,
+    output: int = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start a program within a confinement, in a session of its own, with no descriptor of ours but the three.
+
+    `output` is for both its outputs. Raises OSError and ValueError, as Popen does, and ConfigurationError for a user
+    that is gone.
+    """
+    account = confinement.account()
+    home = {} if account is None else {"HOME": account.pw_dir}
+    errors, theirs = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = subprocess.Popen(
+            [*_launcher(theirs, confinement, account), *argv],
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            bufsize=0,
+            pass_fds=[theirs],
+            start_new_session=True,
+            env={**environment, **home},
+            cwd=cwd,
+        )
+    except BaseException:
+        os.close(errors)
+        raise
+    finally:
+        os.close(theirs)
+    _refuse_failed(child, errors)
+    return child
+
+
+def _launcher(errors: int, confinement: Confinement, account: pwd.struct_passwd | None) -> list[str]:
+    limits = ",".join(f"{number}={value}" for number, value in confinement.limits.items())
+    user = "" if account is None else f"{account.pw_uid}:{account.pw_gid}:{','.join(map(str, _groups(account)))}"
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(errors), limits, user]
+
+
+def _groups(account: pwd.struct_passwd) -> list[int]:
+    member_of = [group.gr_gid for group in grp.getgrall() if account.pw_name in group.gr_mem]
+    return sorted({account.pw_gid, *member_of})
+
+
+def _refuse_failed(child: subprocess.Popen[bytes], errors: int) -> None:
+    """Wait until the child has become the program; raise OSError when it could not."""
+    try:
+        said = os.read(errors, _ERRNO_BYTES) if select.select([errors], [], [], _LAUNCH_S)[0] else b""
+    finally:
+        os.close(errors)
+    if said:
+        with child:  # which closes its pipes and waits for it
+            raise OSError(int(said), os.strerror(int(said)))

@@ -1,0 +1,61 @@
+"""Becomes another program, once it has given up what that one must not have.
+
+    python -I -S launch.py ERRORS LIMITS USER PROGRAM ARGUMENT...
+
+ERRORS is the number of the descriptor to which an errno is written when PROGRAM cannot be run, LIMITS is NUMBER=VALUE
+pairs for setrlimit(2), parted by commas, USER is UID:GID:GROUP,GROUP... or empty. It is run by its path and imports
+nothing of ours: a program begins in about 10 ms.
+"""
+
+import os
+import resource
+import signal
+import sys
+
+__all__ = [
+    "main",
+]
+
+
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def main(errors: str, limits: str, user: str, *argv: str) -> None:
+    """Take the limits on, become the user, and run the program; returns only when that fails."""
+    handle = int(errors)
+    os.set_inheritable(handle, False)
+    environment = _given_environment()
+    try:
+        for limit in limits.split(","):
+            number, _, value = limit.partition("=")
+            _limit(int(number), int(value))
+        if user:
+            _become(*user.split(":"))
+        for ignored in _IGNORED_BY_PYTHON:
+            signal.signal(ignored, signal.SIG_DFL)
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        os.write(handle, str(error.errno).encode())
+
+
+def _given_environment() -> dict[bytes, bytes]:
+    """Return the environment as it was given: Python adds LC_CTYPE to its own (PEP 538)."""
+    with open("/proc/self/environ", "rb") as source:
+        pairs = (entry.partition(b"=") for entry in source.read().split(b"\0") if entry)
+        return {name: value for name, _, value in pairs}
+
+
+def _limit(number: int, value: int) -> None:
+    hard = resource.getrlimit(number)[1]
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(number, (bound, bound))
+
+
+def _become(uid: str, gid: str, groups: str) -> None:
+    os.setgroups([int(group) for group in groups.split(",")])
+    os.setgid(int(gid))
+    os.setuid(int(uid))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

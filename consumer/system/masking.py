@@ -1,0 +1,108 @@
+"""Keeping secrets out of what is shown: known by their type, by a telling key, or by the shape of the text."""
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from broker.contract.secrets import MASK, mask_shapes, tells_of_secret
+
+try:
+    from yaml import CSafeLoader as _YamlLoader
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as _YamlLoader  # type: ignore[assignment]
+from consumer.settings import Secret
+
+__all__ = [
+    "DOCUMENT_SUFFIXES",
+    "MASK",
+    "mask_secrets",
+    "mask_text",
+    "parse_document",
+]
+
+
+DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
+_MOST_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
+_FLAG = re.compile(r"--?[\w-]+")
+
+
+def mask_secrets(value: Any) -> Any:
+    """Return `value` as JSON knows it, with secrets replaced; whatever stands below a telling key is one.
+
+    Raises ValueError for what is too large, or contains itself.
+    """
+    try:
+        return _masked(value, "", itertools.count())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply to be shown") from error
+
+
+def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
+    if next(counted) > _MOST_VALUES:
+        raise ValueError("there is too much in it to be shown")
+    if isinstance(value, Mapping):
+        return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}
+    if tells_of_secret(key) and value not in (None, "", False):
+        return MASK
+    if isinstance(value, list | tuple | set):
+        return _masked_items(value, counted)
+    if isinstance(value, Secret):
+        return value.masked
+    if isinstance(value, str):
+        return mask_shapes(value)
+    return value if isinstance(value, int | float | None) else str(value)
+
+
+def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
+    """Mask the items of a list, and what follows a flag that tells of a secret, as in `--token hush`."""
+    shown: list[Any] = []
+    follows_flag = False
+    for item in items:
+        shown.append(MASK if follows_flag else _masked(item, "", counted))
+        follows_flag = isinstance(item, str) and _FLAG.fullmatch(item) is not None and tells_of_secret(item)
+    return shown
+
+
+def mask_text(name: str, text: str) -> str:
+    """Return a file's text with secrets masked: as JSON where its name says TOML, YAML or JSON, else line by line.
+
+    Raises ValueError when it is not what its name says, or too much.
+    """
+    documents = parse_document(name, text)
+    if documents is None:
+        return mask_shapes(text)
+    shown = (json.dumps(mask_secrets(document), indent=2, ensure_ascii=False) for document in documents)
+    return "\n---\n".join(shown).encode("utf-8", "replace").decode()
+
+
+def parse_document(name: str, text: str) -> list[Any] | None:
+    """Return the documents in a text (YAML may have several), or None for a name that says neither TOML, YAML nor JSON.
+
+    Raises ValueError with what is wrong in one line.
+    """
+    kind = DOCUMENT_SUFFIXES.get(PurePath(name).suffix.lower())
+    if kind is None:
+        return None
+    try:
+        return _PARSERS[kind](text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _parse_yaml(text: str) -> list[Any]:
+    return list(yaml.load_all(text, Loader=_YamlLoader))
+
+
+_PARSERS: Mapping[str, Callable[[str], list[Any]]] = {
+    "JSON": lambda text: [json.loads(text)],
+    "TOML": lambda text: [tomllib.loads(text)],
+    "YAML": _parse_yaml,
+}

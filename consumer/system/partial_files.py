@@ -1,0 +1,43 @@
+"""Files that have come in part: kept until the rest comes, or until nothing has come for a week."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+__all__ = [
+    "PARTIAL_FILES",
+    "drop_stale_files",
+    "partial_file",
+]
+
+
+_log = structlog.get_logger(__name__)
+PARTIAL_FILES = "downloads"
+"""The name of their directory in the agent's state directory."""
+_MOST_FILES = 4
+_KEPT_FOR = timedelta(days=7)
+
+
+def partial_file(directory: Path, sha256: str) -> Path:
+    """Return where the file with this SHA-256 is collected, dropping the oldest others; raises OSError."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    wanted = directory / f"{sha256}.part"
+    others = [path for path in _oldest_first(directory) if path != wanted]
+    for path in others[: max(0, len(others) + 1 - _MOST_FILES)]:
+        path.unlink()
+    return wanted
+
+
+def drop_stale_files(directory: Path, now: datetime) -> None:
+    """Delete the files to which nothing was added for a week."""
+    try:
+        for path in _oldest_first(directory):
+            if path.stat().st_mtime < (now - _KEPT_FOR).timestamp():
+                path.unlink()
+    except OSError as error:
+        _log.warning("stale_files_not_dropped", directory=str(directory), reason=str(error))
+
+
+def _oldest_first(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.part"), key=lambda path: path.stat().st_mtime)

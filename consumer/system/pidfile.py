@@ -1,0 +1,36 @@
+"""Finding a child process that outlived an agent which was killed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "ChildTrace",
+]
+
+
+@dataclass(frozen=True)
+class ChildTrace:
+    """Remembers a child in a file, so that the next agent finds one that outlived a killed agent."""
+
+    path: Path
+
+    def write(self, pid: int) -> None:
+        """Keep the process id, and when that process started; not durable, for a reboot ends the child as well."""
+        self.path.write_text(f"{pid} {_start_time(pid)}")
+
+    def find(self) -> int | None:
+        """Return the process id of a child that still runs; its start time tells it from a reused id."""
+        try:
+            pid, started = self.path.read_text().split()
+        except (OSError, ValueError):
+            return None
+        return int(pid) if started == _start_time(int(pid)) else None
+
+
+def _start_time(pid: int) -> str:
+    """Return field 22 of /proc/PID/stat (proc(5)), or nothing for a process that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]

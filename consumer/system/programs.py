@@ -1,0 +1,302 @@
+"""Running another program for a command: bounded in time, output and means, in a group that is ended as a whole."""
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import IO, Self
+
+from broker.contract.messages import Output
+from consumer.errors import ProgramError
+from consumer.ports import Clock
+from consumer.settings import Confinement
+from consumer.system.confinement import launch
+
+__all__ = [
+    "OUTPUT_BYTES",
+    "Bounds",
+    "Ended",
+    "Program",
+    "clean_environment",
+    "environment_of_service",
+    "exit_in_words",
+    "run_program",
+]
+
+
+OUTPUT_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 16
+_LOOK_S = 0.05  # how soon a cancel is seen
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a program may run, what ends it sooner, and what it may use.
+
+    `deadline` is in seconds of the clock's `monotonic()`, `grace_s` between TERM and KILL.
+    """
+
+    clock: Clock
+    deadline: float
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    grace_s: float = 2.0
+    confinement: Confinement = Confinement()
+
+    def as_agent(self) -> Self:
+        """Return the same bounds for a program that needs the rights of the agent's own user."""
+        return replace(self, confinement=self.confinement.as_agent())
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended. `exit_status` is negative for a signal; `overdue`: it was ended because its time was over or
+    it was cancelled."""
+
+    exit_status: int
+    output: Output
+    overdue: bool
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended by itself with exit status 0."""
+        return self.exit_status == 0 and not self.overdue
+
+    def in_words(self) -> str:
+        """Return how it ended, to go on after the program's name: 'ended with exit status 3'."""
+        if self.overdue:
+            return "did not end in time and was ended"
+        return exit_in_words(self.exit_status)
+
+
+def exit_in_words(exit_status: int) -> str:
+    """Return how a program ended by itself, to go on after its name: 'was ended by SIGSEGV'."""
+    if exit_status < 0:
+        names = {each.value: each.name for each in signal.Signals}
+        return f"was ended by {names.get(-exit_status, f'signal {-exit_status}')}"
+    return f"ended with exit status {exit_status}"
+
+
+def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the few variables of ours that a program needs, and `more`; nothing of the agent's own is passed on."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(more or {})
+
+
+def environment_of_service() -> dict[str, str]:
+    """Return our environment, which is the managed service's too, without what is told to the agent alone (ACM_*)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
+
+
+class _Stream:
+    """What one output of the program has said: its beginning is kept, the rest is read and dropped."""
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+        self.truncated = False
+
+    def take(self, block: bytes) -> None:
+        room = OUTPUT_BYTES - len(self.kept)
+        self.kept += block[:room]
+        self.truncated |= len(block) > room
+
+    def text(self) -> str:
+        return self.kept.decode("utf-8", errors="replace")
+
+
+class Program:
+    """One running program. Use it in a `with` block, which ends its whole group when it is left before `wait`.
+
+    What it leaves running behind it when it ends by itself is not touched. Raises ProgramError if it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: Listing[str],
+        bounds: Bounds,
+        *,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self._name = Path(argv[0]).name
+        self._bounds = bounds
+        self._overdue = False
+        self._stdout, self._stderr = _Stream(), _Stream()
+        try:
+            given = clean_environment() if environment is None else environment
+            self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ProgramError(f"{argv[0]} could not be started: {reason}.") from error
+        self._unsent = bytearray()
+        self._stdin_ends = False
+        self._selector = selectors.DefaultSelector()
+        self._stdin = _unblocked(self._child.stdin)
+        for source, stream in ((self._child.stdout, self._stdout), (self._child.stderr, self._stderr)):
+            self._selector.register(_unblocked(source), selectors.EVENT_READ, stream)
+        self._ending = os.pidfd_open(self._child.pid)
+        self._selector.register(self._ending, selectors.EVENT_READ)
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is its group's too."""
+        return self._child.pid
+
+    def send(self, data: bytes) -> None:
+        """Queue data for the program's stdin, written while its output is read; one that reads no more is no error."""
+        if data and not self._stdin.closed:
+            self._unsent += data
+            if self._stdin not in self._selector.get_map():
+                self._selector.register(self._stdin, selectors.EVENT_WRITE)
+
+    def close_stdin(self) -> None:
+        """Let the program see the end of its input, once all of it is written."""
+        self._stdin_ends = True
+        if not self._unsent:
+            self._drop_stdin()
+
+    def read_line(self) -> bytes | None:
+        """Return the next line of its stdout, without its end; None when the program ends, or is ended, without one.
+
+        Raises ProgramError if it prints more than OUTPUT_BYTES without one.
+        """
+        kept = self._stdout.kept
+        self._pump(lambda: b"\n" in kept or self._stdout.truncated)
+        line, found, rest = bytes(kept).partition(b"\n")
+        if not found or self._overdue:  # what it says while it is being ended gets no answer
+            if self._stdout.truncated and not self._overdue:
+                raise ProgramError(f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.")
+            return None
+        kept[:] = rest
+        return line
+
+    def wait(self) -> Ended:
+        """Wait for its end; at the deadline, or when cancelled, TERM goes to its group, and KILL after the grace."""
+        self._pump(lambda: False)
+        self._close()
+        output = Output(self._stdout.text(), self._stderr.text(), self._stdout.truncated or self._stderr.truncated)
+        return Ended(self._child.wait(), output, self._overdue)
+
+    def end(self) -> Ended:
+        """End it now, unless it has ended: TERM goes to its group, and KILL after the grace."""
+        if not self._has_ended():
+            self._overdue = True
+            self._end_group()
+        return self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child.returncode is None:
+            self._end_group()
+        self._close()
+
+    def _pump(self, until: Callable[[], bool]) -> None:
+        """Read its output until that is so; or until the program has ended, or must be: then to the last word."""
+        while not until():
+            left = self._bounds.deadline - self._bounds.clock.monotonic()
+            if self._has_ended():
+                self._read_what_is_there()
+                return
+            if left <= 0 or self._bounds.cancelled.is_set():
+                self._overdue = True
+                self._end_group()
+            else:
+                self._exchange(min(left, _LOOK_S))
+
+    def _has_ended(self) -> bool:
+        return self._child.poll() is not None
+
+    def _exchange(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._stdin:
+                self._write()
+            elif key.data is not None:
+                self._read(key)
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._stdin.fileno(), self._unsent[:_BLOCK_BYTES])
+        except BrokenPipeError:
+            self._drop_stdin()
+            return
+        del self._unsent[:written]
+        if not self._unsent:
+            self._selector.unregister(self._stdin)
+            if self._stdin_ends:
+                self._drop_stdin()
+
+    def _drop_stdin(self) -> None:
+        if not self._stdin.closed:
+            if self._stdin in self._selector.get_map():
+                self._selector.unregister(self._stdin)
+            self._stdin.close()
+        self._unsent.clear()
+
+    def _read(self, key: selectors.SelectorKey) -> None:
+        source: IO[bytes] = key.fileobj  # type: ignore[assignment]
+        block = source.read(_BLOCK_BYTES)
+        if block:
+            key.data.take(block)
+        elif block == b"":
+            self._selector.unregister(source)
+
+    def _read_what_is_there(self) -> None:
+        # Not to the end of the stream: what the program left running may hold it open for ever.
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                self._read(key)
+
+    def _end_group(self) -> None:
+        """Let it say its last words between TERM and KILL: one whose output nobody reads cannot end."""
+        self._signal_group(signal.SIGTERM)
+        kill_at = monotonic() + self._bounds.grace_s
+        while not self._has_ended() and (left := kill_at - monotonic()) > 0:
+            self._exchange(min(left, _LOOK_S))
+        self._signal_group(signal.SIGKILL)  # also for what the leader has left behind in its group
+        self._child.wait()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, number)
+
+    def _close(self) -> None:
+        if self._ending < 0:
+            return
+        self._drop_stdin()
+        self._selector.close()
+        os.close(self._ending)
+        self._ending = -1
+        for stream in (self._child.stdout, self._child.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def _unblocked(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
+    return pipe
+
+
+def run_program(
+    argv: Listing[str],
+    bounds: Bounds,
+    *,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Ended:
+    """Run a program to its end, whatever that is; raises ProgramError only if it cannot be started."""
+    with Program(argv, bounds, environment=environment, cwd=cwd) as program:
+        program.send(stdin)
+        program.close_stdin()
+        return program.wait()

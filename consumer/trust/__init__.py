@@ -1,0 +1,1 @@
+"""Who may command this agent, and what time it is."""

@@ -1,0 +1,41 @@
+"""What the receiver needs of whatever keeps the trusted signing keys."""
+
+from collections.abc import Sequence as Listing
+from typing import Protocol
+
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
+from consumer.errors import EnrolmentError
+
+__all__ = [
+    "KeyKeeper",
+    "NoKeeper",
+]
+
+
+class NoKeeper:
+    """The consumer.ports.KeyKeeper of an agent that is not enrolled."""
+
+    version: int | None = None
+    key_ids: Listing[str] = ()
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        """Raise EnrolmentError."""
+        raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.")
+
+
+class KeyKeeper(Protocol):
+    """Keeps the signing keys that the agent trusts; any thread may call it."""
+
+    @property
+    def version(self) -> int | None:
+        """The version of the server's list of keys that the agent goes by; None where it trusts none."""
+
+    @property
+    def key_ids(self) -> Listing[str]:
+        """The ids of the keys that are trusted."""
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        """Trust these keys and no others, durably and for the next message already; an older list changes nothing.
+
+        Raises SignatureError when one of them is no key, EnrolmentError when the disk fails; nothing changed then.
+        """

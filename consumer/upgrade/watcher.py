@@ -1,0 +1,193 @@
+"""The watcher: the old release's code in the agent's process, with the new release on trial as its child.
+
+The child holds the lock of the state directory and does the agent's work. It dies with its watcher (prctl(2),
+PR_SET_PDEATHSIG), so that two agents never live at once. It ends by itself when it has proved itself or failed; the
+watcher then starts what is to stay by the launcher, in its own process id.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
+from typing import NoReturn
+
+import structlog
+
+from consumer.errors import UpgradeError
+from consumer.settings import AgentConfig
+from consumer.system.files import remove_tree
+from consumer.upgrade.installation import Installation, trial_is_pending
+from consumer.upgrade.trial import Trial, TrialState
+
+__all__ = [
+    "is_watched",
+    "watch",
+]
+
+
+_WATCHED = "ACM_WATCHED"
+_STARTUP_S = 5.0  # beside the watch period, which the new release itself counts from when it runs
+_GRACE_S = 30.0  # an agent ends its service and its connection in this time
+_PAUSE_S = 0.5
+_MOST_STARTS = 3
+_PR_SET_PDEATHSIG = 1
+_TOLD_TO_END = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = _TOLD_TO_END | {signal.SIGCHLD}
+_log = structlog.get_logger(__name__)
+
+
+def is_watched(config: AgentConfig, arguments: Listing[str], secrets: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Say whether this process is a release on trial: where another would replace its process, it ends.
+
+    Any other process, while a release is on trial, becomes the launcher, and so its watcher, which gets `secrets`:
+    variables that were taken out of the environment. Raises UpgradeError.
+    """
+    watched = os.environ.pop(_WATCHED, None) is not None
+    if config.upgrade.root is not None and not watched and trial_is_pending(config):
+        _run_launcher(Installation(Path(config.upgrade.root)), arguments, secrets)
+    return watched
+
+
+def _run_launcher(installation: Installation, arguments: Listing[str], secrets: Mapping[str, str]) -> NoReturn:
+    argv = [str(installation.launcher), *arguments]
+    try:
+        os.execve(argv[0], argv, {**os.environ, **secrets})  # noqa: S606 - no shell is the point
+    except OSError as error:
+        raise UpgradeError(f"{installation.launcher} cannot be run: {error.strerror}.") from error
+
+
+def watch(root: Path, arguments: Listing[str]) -> None:
+    """Try the new release out and run what is to stay; returns only when told to end (TERM or INT).
+
+    `arguments` are those that the agent was started with. Raises UpgradeError.
+    """
+    installation = Installation(root)
+    try:
+        with installation.watched_once(), _Signals() as signals:
+            if _Watcher(installation, arguments, signals).settle():
+                signals.restore()
+                _run_launcher(installation, arguments, {})
+    except OSError as error:
+        raise UpgradeError(f"The upgrade in {root} cannot go on: {error.strerror}: {error.filename}.") from error
+
+
+class _Signals:
+    """Blocks the signals of interest, which are then waited for and not lost."""
+
+    def __enter__(self) -> "_Signals":
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    @staticmethod
+    def wait(until: float) -> signal.Signals | None:
+        """Return the next signal, or None when the time is over."""
+        caught = signal.sigtimedwait(_SIGNALS, max(0.0, until - monotonic()))
+        return signal.Signals(caught.si_signo) if caught else None
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a child ended, in words; `overdue`: its time was over; `told`: the watcher was told to end."""
+
+    words: str
+    overdue: bool = False
+    told: bool = False
+
+
+class _Watcher:
+    def __init__(self, installation: Installation, arguments: Listing[str], signals: _Signals) -> None:
+        self._installation = installation
+        self._arguments = arguments
+        self._signals = signals
+
+    def settle(self) -> bool:
+        """End the trial and make current what is to stay; False when told to end before that."""
+        trial = self._installation.trial()
+        if trial is None:
+            raise UpgradeError(f"The record of the trial in {self._installation.root} is missing.")
+        if trial.state is TrialState.ON_TRIAL:
+            self._installation.switch_to(trial.new)
+            trial = self._try_out(trial)
+        if trial.state is TrialState.ON_TRIAL:
+            return False
+        _log.info("upgrade_settled", old=trial.old, new=trial.new, state=str(trial.state), reason=trial.reason)
+        self._installation.switch_to(trial.new if trial.state is TrialState.PROVED else trial.old)
+        self._installation.end_trial()
+        return True
+
+    def _try_out(self, trial: Trial) -> Trial:
+        """Run the new release until it has proved itself or failed; still on trial: the watcher was told to end."""
+        ended, deadline = None, monotonic() + trial.watch_s + _STARTUP_S
+        while trial.state is TrialState.ON_TRIAL:
+            if ended is not None and ended.overdue:
+                return self._fail(trial, f"it did not prove itself within {trial.watch_s:g} s, and it {ended.words}")
+            if trial.starts >= _MOST_STARTS:
+                last = f"; the last time it {ended.words}" if ended else ""
+                return self._fail(trial, f"it was started {trial.starts} times and did not prove itself{last}")
+            if ended is not None and self._signals.wait(monotonic() + _PAUSE_S) in _TOLD_TO_END:
+                return trial
+            trial = self._installation.keep(trial.started())
+            ended = self._run(self._installation.program(trial.new), deadline)
+            _log.info("release_on_trial_ended", version=trial.new, how=ended.words)
+            trial = self._installation.trial() or trial
+            if ended.told:
+                return trial
+        return trial
+
+    def _fail(self, trial: Trial, reason: str) -> Trial:
+        failed = trial.failed(reason)
+        try:
+            return self._installation.keep(failed)
+        except OSError:
+            remove_tree(self._installation.release(trial.new))  # a full disk must not keep the old one from coming back
+            return self._installation.keep(failed)
+
+    def _run(self, program: Path, deadline: float) -> _Ended:
+        environment = {**os.environ, _WATCHED: "1"}
+        try:
+            child = subprocess.Popen(
+                [program, *self._arguments], env=environment, preexec_fn=_dying_with_us(self._signals.restore)
+            )
+        except OSError as error:
+            return _Ended(f"could not be started ({error.strerror})")
+        told = overdue = False
+        while child.poll() is None:
+            caught = self._signals.wait(deadline)
+            if caught is signal.SIGCHLD:
+                continue
+            child.send_signal(caught or (signal.SIGKILL if told or overdue else signal.SIGTERM))
+            told, overdue = told or caught is not None, overdue or caught is None
+            deadline = monotonic() + _GRACE_S
+        return _Ended(_in_words(child.returncode), overdue=overdue and not told, told=told)
+
+
+def _dying_with_us(prepare: Callable[[], None]) -> Callable[[], None]:
+    """Return what the child does before it runs its program."""
+    prctl, watcher = ctypes.CDLL(None).prctl, os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != watcher:
+            os._exit(1)
+        prepare()
+
+    return in_child
+
+
+def _in_words(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with exit status {returncode}"
