@@ -18,7 +18,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.enrolled import Sign, enrol, unsigned
+from benchmarks.enrolled import Sign, enroll, unsigned
 from benchmarks.subjects import AGENT
 from broker.contract.topics import Channel
 from broker.mosquitto.process import EmbeddedMosquitto
@@ -124,7 +124,7 @@ def driven(name: str, count: int, prefix: tuple[str, ...] = ()) -> Iterator[tupl
         channels = [f"acm/{AGENT}/{channel}" for channel in ("command", "control", "ack")]
         with MqttConnection(broker.url, AGENT, subscriptions=channels) as session:
             assert session.wait_connected(10)
-        sign = enrol(AGENT, state, broker.url) if name == "ours_signed" else unsigned
+        sign = enroll(AGENT, state, broker.url) if name == "ours_signed" else unsigned
         driver = Driver(broker.url, sign)
         with driver.connection:
             assert driver.connection.wait_connected(10)

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.dsse import SigningKey
 from broker.contract.topics import Channel
-from broker.signing.recipient import Standing
+from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import Enrolments, Grant, Granted
+from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
 
-__all__ = ["Sign", "enrol", "unsigned"]
+__all__ = ["Sign", "enroll", "unsigned"]
 
 Sign = Callable[[Channel, bytes], bytes]
 
@@ -25,8 +25,8 @@ def unsigned(channel: Channel, frame: bytes) -> bytes:
     return frame
 
 
-def enrol(agent: str, state: Path, broker: str) -> Sign:
-    """Enrol the agent of a state directory; return what signs for it. Over plain MQTT it shows no certificate."""
+def enroll(agent: str, state: Path, broker: str) -> Sign:
+    """Enroll the agent of a state directory; return what signs for it. Over plain MQTT it shows no certificate."""
     key, enrolment_id = SigningKey(Ed25519PrivateKey.generate()), str(uuid.uuid4())
     now = datetime.now(UTC)
     grant = Grant(
@@ -41,10 +41,10 @@ def enrol(agent: str, state: Path, broker: str) -> Sign:
         token="unused",
     )
     state.mkdir(mode=0o700)
-    enrolments = Enrolments(state)
+    enrolments = EnrolmentDirectory(state)
     enrolments.add(Granted(grant, enrolment_id, "unused", "unused"), new_key())
     enrolments.make_current(enrolment_id)
-    standing = Standing((enrolment_id,), others_are_enrolled=True)
+    standing = Recipient((enrolment_id,), others_are_enrolled=True)
     signer = Signer(
         "acm-server",
         lambda: [key],

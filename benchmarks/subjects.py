@@ -21,7 +21,7 @@ from consumer.agent import Agent
 from consumer.enrolment.store import Enrolment
 from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.handler import Handler, Interruption, Result
-from consumer.ports import Chore
+from consumer.ports import BackgroundTask
 from consumer.settings import AgentConfig
 
 AGENT = "web-01"
@@ -49,7 +49,7 @@ class Measured(Agent):
 
     count = 0
 
-    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[Chore]:
+    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[BackgroundTask]:
         return [*super()._chores(enrolment, trust), self]
 
     def next_due(self) -> float | None:

@@ -11,13 +11,13 @@ __all__ = [
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LONGEST_S = 10 * 365 * 86400.0
+_MAX_S = 10 * 365 * 86400.0
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds that `90`, `90s`, `1.5m`, `2h` or `7d` means; raise InvalidArgument."""
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not 0 < seconds <= _LONGEST_S:
+    if not 0 < seconds <= _MAX_S:
         raise InvalidArgument(f"{text[:80]!r} is not a duration; write a number above 0 and s, m, h or d, as in 10m.")
     return seconds

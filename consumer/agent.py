@@ -14,19 +14,19 @@ from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.problems import Problem
 from consumer.engine.status import StatusBoard, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
-from consumer.enrolment.store import Enrolment, Enrolments
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.errors import ConfigurationError
 from consumer.handler import Handler, Replacement
 from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.observer import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
-from consumer.ports import Chore, Clock, Service
+from consumer.ports import BackgroundTask, Clock, Service
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.settings import AgentConfig
 from consumer.store.command_store import DiskCommandStore
@@ -66,7 +66,7 @@ def _check_trust(config: AgentConfig, trust: Trust) -> None:
     if not trust.keys and not config.accept_unsigned:
         raise ConfigurationError(
             f"The agent {config.agent} is not enrolled with a server that signs its commands, so it would refuse all "
-            "of them: enrol it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned)."
+            "of them: enroll it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned)."
         )
 
 
@@ -114,7 +114,7 @@ class Agent:
         self._stopping = threading.Event()
         self._connected = threading.Event()
         table = handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
-        self._enrolments = Enrolments(Path(config.state))
+        self._enrolments = EnrolmentDirectory(Path(config.state))
         enrolment = self._enrolments.current()
         kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
         _check_trust(config, kept or NoTrust())
@@ -130,7 +130,7 @@ class Agent:
         self._connection = self._build_connection(topics, enrolment)
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
         self._relocation = self._build_relocation()
-        around = Surroundings(
+        around = AgentDependencies(
             self._store,
             self._comms,
             self._service,
@@ -201,8 +201,8 @@ class Agent:
             accept_unsigned=self.config.accept_unsigned,
         )
 
-    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[Chore]:
-        chores: list[Chore] = [self._responses.chore]
+    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[BackgroundTask]:
+        chores: list[BackgroundTask] = [self._responses.chore]
         if isinstance(self._service, ChildService):
             chores.append(self._service)
         if enrolment is not None and trust is not None:

@@ -12,7 +12,7 @@ import msgspec
 from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, check_agent_name
 from broker.system.permissions import changed_by_others, read_by_others
-from consumer.enrolment.store import Enrolments
+from consumer.enrolment.store import EnrolmentDirectory
 from consumer.errors import ConfigurationError
 from consumer.settings import AgentConfig, Secret
 from consumer.store.state_directory import refuse_exposed
@@ -101,7 +101,7 @@ def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
     if not isinstance(state, str):
         return []
     refuse_exposed(Path(state))
-    enrolment = Enrolments(Path(state)).current()
+    enrolment = EnrolmentDirectory(Path(state)).current()
     if enrolment is None:
         return []
     grant = enrolment.grant

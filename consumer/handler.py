@@ -97,8 +97,8 @@ class Context:
 
     `responses` is None where an agent is put together without active responses. `origins` says by dotted name where the
     values of `config` come from that are not defaults, as far as that is known.
-    `unproved` says what this process has not shown yet of an agent's work, after a colon; None: it connects, stores and
-    answers.
+    `readiness_problem` says what this process has not shown yet of an agent's work, after a colon; None: it connects,
+    stores and answers.
     """
 
     clock: Clock
@@ -113,7 +113,7 @@ class Context:
     blobs: Blobs | None = None
     responses: ActiveResponses | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
-    unproved: Callable[[], str | None] = _unknown
+    readiness_problem: Callable[[], str | None] = _unknown
     relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
     keeper: KeyKeeper = NoKeeper()  # noqa: RUF009 - it has no state
 

@@ -1,28 +1,27 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
-from collections.abc import Generator, Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from broker.contract.messages import BlobRequest, Command, Feedback, JournalMark, JsonObject, Sequence, Status
+from broker.contract.messages import BlobRequest, Command, Feedback, JournalMark, JsonObject, SequenceNumber, Status
 from broker.contract.states import State
 from broker.contract.topics import Channel
 from broker.mqtt.delivery import Delivery
 
 __all__ = [
+    "BackgroundTask",
     "Blobs",
-    "Chore",
     "Clock",
     "CommandStore",
     "Comms",
-    "HeardTime",
     "Service",
     "ServiceState",
     "Stop",
     "StoredCommand",
+    "TimeSample",
     "Tombstone",
 ]
 
@@ -64,7 +63,7 @@ class Tombstone:
 
 
 @dataclass(frozen=True)
-class HeardTime:
+class TimeSample:
     """What time it is by what the server has signed, and by the machine's clock at the same moment."""
 
     server: datetime
@@ -86,7 +85,7 @@ class CommandStore(Protocol):
     """
 
     store_generation: str
-    last_sequence: Sequence | None
+    last_sequence: SequenceNumber | None
     closed_epoch: int
     """The latest epoch of a store that was lost here; what is numbered in it, or before, may have run already."""
 
@@ -98,16 +97,16 @@ class CommandStore(Protocol):
         """Commit everything inside together, or nothing of it when it raises."""
 
     @property
-    def heard_time(self) -> HeardTime | None:
-        """What `keep_heard_time` was told last."""
+    def heard_time(self) -> TimeSample | None:
+        """What `save_time_sample` was told last."""
 
-    def keep_heard_time(self, heard: HeardTime) -> None:
+    def save_time_sample(self, heard: TimeSample) -> None:
         """Keep what time it is by what the server has signed."""
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
 
-    def advance_sequence(self, sequence: Sequence) -> None:
+    def advance_sequence(self, sequence: SequenceNumber) -> None:
         """Move last_sequence on without storing a command."""
 
     def find(self, command_id: str) -> StoredCommand | None:
@@ -140,7 +139,7 @@ class CommandStore(Protocol):
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""
 
-    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
+    def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each; one that is not done is refused (StoreError)."""
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
@@ -170,10 +169,10 @@ class Comms(Protocol):
 
     topic: Mapping[Channel, str]
 
-    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker (PUBACK) that these need not come again."""
 
-    def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
+    def send_feedback(self, feedbacks: Sequence[Feedback]) -> None:
         """Publish feedback at QoS 1, several in one frame; never blocks, may be lost."""
 
     def publish_status(self, status: Status) -> None:
@@ -182,7 +181,7 @@ class Comms(Protocol):
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob, from any thread; may be lost."""
 
-    def unproved(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
 
 
@@ -226,7 +225,7 @@ class ServiceState:
     stop: Stop | None = None
 
 
-class Chore(Protocol):
+class BackgroundTask(Protocol):
     """What the agent does beside its commands. Never waits, never raises: it is called from the agent's one loop."""
 
     def step(self) -> None:

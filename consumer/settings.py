@@ -15,7 +15,7 @@ from broker.contract.fields import FileName
 from broker.contract.secrets import MASK, URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt.address import MqttError, parse_url
-from broker.release.minisign import PublicKey, SignatureError
+from broker.release.minisign import MinisignError, PublicKey
 from consumer.errors import ConfigurationError
 
 __all__ = [
@@ -276,14 +276,14 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
     for key in upgrade.public_keys:
         try:
             PublicKey.parse(key)
-        except SignatureError as error:
+        except MinisignError as error:
             raise ConfigurationError(f"upgrade.public_keys: {error}") from error
 
 
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.service")
-_LONGEST_NAME = 255
+_MAX_NAME_LENGTH = 255
 
 
 def is_unit_name(name: str) -> bool:
     """Whether this is the full name of a service unit that can be started (systemd.unit(5)); not of a template."""
-    return len(name) <= _LONGEST_NAME and _UNIT_NAME.fullmatch(name) is not None
+    return len(name) <= _MAX_NAME_LENGTH and _UNIT_NAME.fullmatch(name) is not None

@@ -17,7 +17,7 @@ from consumer.config import load_config
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.plugins import load_plug_ins
 from consumer.replacement import RESTARTED_BY, replace_process
-from consumer.services import CallbackService, Wish
+from consumer.services import CallbackService, DesiredState
 from consumer.settings import AgentConfig
 
 __all__ = ["Measuring", "main"]
@@ -59,7 +59,7 @@ READ_SENSOR = Handler("read-sensor", Interruption.RERUN, ReadSensor, read_sensor
 
 def make_agent(config: AgentConfig, measuring: Measuring) -> Agent:
     """Return an agent that manages `measuring` and takes read-sensor, and whatever installed packages bring."""
-    wish = Wish(Path(config.state) / "measuring-stopped")
+    wish = DesiredState(Path(config.state) / "measuring-stopped")
     if not wish.stopped:
         measuring.start()
     return Agent(

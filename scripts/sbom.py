@@ -16,7 +16,7 @@ __all__ = ["bill", "licences_of", "main"]
 ROOT = Path(__file__).resolve().parent.parent
 SBOM = ROOT / "build" / "sbom.cdx.json"
 _UV = str(Path(sys.executable).with_name("uv"))
-_LONGEST_NAME = 80  # some packages put the whole text where the name belongs
+_MAX_NAME_LENGTH = 80  # some packages put the whole text where the name belongs
 _CHECK = """
 import sys
 from cyclonedx.schema import SchemaVersion
@@ -34,7 +34,7 @@ def licences_of(package: PackageMetadata) -> list[dict[str, Any]]:
     classifiers = package.get_all("Classifier") or []
     names = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License ::")]
     if not names:
-        names = [said for said in package.get_all("License") or [] if 0 < len(said) <= _LONGEST_NAME]
+        names = [said for said in package.get_all("License") or [] if 0 < len(said) <= _MAX_NAME_LENGTH]
     return [{"license": {"name": name}} for name in names]
 
 

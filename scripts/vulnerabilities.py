@@ -11,8 +11,7 @@ import re
 import sys
 import tempfile
 import tomllib
-from collections.abc import Collection, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import run
@@ -139,7 +138,7 @@ def findings_in(report: bytes, asked: Collection[str]) -> list[Finding]:
     ]
 
 
-def judge(findings: Listing[Finding], answered: Listing[Answer]) -> list[str]:
+def judge(findings: Sequence[Finding], answered: Sequence[Answer]) -> list[str]:
     """Return what must be mended, a line each: findings without an answer, and answers without a finding."""
     found = {(finding.package, name) for finding in findings for name in finding.ids}
     known = {(answer.package, answer.id) for answer in answered}
@@ -173,7 +172,7 @@ def _audit(layer: Mapping[str, str], service: str) -> list[Finding]:
         return findings_in(report.read_bytes(), layer)
 
 
-def main(argv: Listing[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="vulnerabilities", description="Look the locked packages up in OSV.")
     parser.add_argument("--service", default=_OSV, metavar="URL", help="where OSV's API is (default: %(default)s)")

@@ -1,8 +1,7 @@
 """Agents that are enrolled without an enrolment server: what it would write on both sides is written here."""
 
 import secrets
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import Channel
-from broker.enrolment.store import Enrolments as Book
+from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.signing.key_store import SigningKeys, create_signing_keys
-from broker.signing.recipient import Standing
-from consumer.enrolment.store import Enrolments, Grant, Granted
+from broker.signing.recipient import Recipient
+from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
 
 _LIFE = timedelta(days=30)
 
@@ -39,15 +38,15 @@ class Registrar:
         self.authority = CertificateAuthority(self.directory, now=now)
         self.keys = SigningKeys(self.directory / "signing")
 
-    def enrol(self, agent: str, state: Path, broker: str) -> str:
-        """Enrol the agent of a state directory at a broker; return the enrolment's id."""
+    def enroll(self, agent: str, state: Path, broker: str) -> str:
+        """Enroll the agent of a state directory at a broker; return the enrolment's id."""
         key = Ed25519PrivateKey.generate()
         token = EnrolmentToken(secrets.token_urlsafe(24), self.authority.fingerprint)
-        book = Book(self.ledger, now=now)
+        book = EnrolmentStore(self.ledger, now=now)
         try:
             book.add_token(agent, token, _LIFE)
             issue = partial(self.authority.issue, agent, key.public_key(), _LIFE)
-            paid = book.enrol(agent, token, key.public_key(), issue)
+            paid = book.enroll(agent, token, key.public_key(), issue)
         finally:
             book.close()
         grant = Grant(
@@ -63,7 +62,7 @@ class Registrar:
             signing_keys_version=self.keys.version,
         )
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        enrolments = Enrolments(state)
+        enrolments = EnrolmentDirectory(state)
         name = paid.enrolment_id
         enrolments.add(Granted(grant, name, paid.certificate, self.authority.certificate), key)
         enrolments.make_current(name)
@@ -75,6 +74,6 @@ def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Ch
     return seal(payload_type(channel), write_body(scope, frame), keys)
 
 
-def enrolled_by(*enrolments: str) -> Callable[[Listing[str]], Mapping[str, Standing]]:
+def enrolled_by(*enrolments: str) -> Callable[[Sequence[str]], Mapping[str, Recipient]]:
     """Return what looks agents up for a Signer: each has these enrolments."""
-    return lambda agents: dict.fromkeys(agents, Standing(enrolments, others_are_enrolled=True))
+    return lambda agents: dict.fromkeys(agents, Recipient(enrolments, others_are_enrolled=True))

@@ -1,4 +1,4 @@
-"""What an agent does to enrol: a key, a request, a proof."""
+"""What an agent does to enroll: a key, a request, a proof."""
 
 import base64
 from typing import Any
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from broker.contract.enrolment import EnrolRequest, RenewRequest
+from broker.contract.enrolment import EnrollRequest, RenewRequest
 
 
 def request(key: Any, *names: str) -> str:
@@ -31,8 +31,8 @@ class EnrollingAgent:
         self.name = name
         self.key = Ed25519PrivateKey.generate()
 
-    def enrol(self, token: str) -> EnrolRequest:
-        return EnrolRequest(token, self.name, request(self.key, self.name))
+    def enroll(self, token: str) -> EnrollRequest:
+        return EnrollRequest(token, self.name, request(self.key, self.name))
 
     def renew(self, certificate: str, new_key: Ed25519PrivateKey) -> RenewRequest:
         """Ask for a certificate of a new key, signed with the present one."""

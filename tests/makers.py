@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.contract.messages import Command, Feedback, Origin, Sequence
+from broker.contract.messages import Command, Feedback, Origin, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome
 from consumer.settings import AgentConfig
 
@@ -15,7 +15,7 @@ def config(**members: Any) -> AgentConfig:
 
 
 def command(name: str, number: int | None = None, command_type: str = "restart-agent") -> Command:
-    sequence = Sequence(7, number) if number else None
+    sequence = SequenceNumber(7, number) if number else None
     return Command(name, command_type, {}, Origin("n", "m"), NOW, sequence=sequence)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from broker.app.config import ServerConfig, load_config
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, LedgerError
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
 from broker.pki.authority import CertificateAuthority
@@ -66,7 +66,7 @@ def settings_for(directory: Path, config: Path | None, flags: Mapping[str, str |
     return said
 
 
-def refuse_agents_name(client_id: str, enrolments: Enrolments) -> None:
+def refuse_agents_name(client_id: str, enrolments: EnrolmentStore) -> None:
     """Raise BrokerDirectoryError where an agent has the name that gets all rights at the broker; LedgerError."""
     if enrolments.enrolments(client_id):
         raise BrokerDirectoryError(

@@ -16,15 +16,15 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.app.config import ConfigurationError, ServerConfig
-from broker.app.factories import open_authority, open_enrolments, open_key_book, open_revocation_file
+from broker.app.factories import open_authority, open_enrolments, open_revocation_file, open_signing_key_store
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
-from broker.enrolment.service import EnrolmentService, Terms
-from broker.enrolment.session_revocation import Evictor
+from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
+from broker.enrolment.session_revocation import SessionRevoker
 from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import parse_url
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
-from broker.pki.certificates import LONGEST_LIFE
+from broker.pki.certificates import MAX_LIFETIME
 from broker.system.permissions import read_by_others
 
 __all__ = [
@@ -57,19 +57,19 @@ class EnrolmentServer:
         self._listen = config.enroll_listen or _LISTEN
         self._address = _address(self._listen)
         self._failed = False
-        authority, keys = open_authority(config), open_key_book(config)
+        authority, keys = open_authority(config), open_signing_key_store(config)
         self._enrolments = open_enrolments(config)
         self._list = open_revocation_file(config, authority, self._enrolments)
         self._evictor = self._build_evictor(terms, authority)
         service = EnrolmentService(authority, keys, self._enrolments, terms, self._list.names)
         self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
 
-    def _build_evictor(self, terms: Terms, authority: CertificateAuthority) -> Evictor | None:
+    def _build_evictor(self, terms: EnrolmentPolicy, authority: CertificateAuthority) -> SessionRevoker | None:
         address = parse_url(terms.broker)
         if not address.tls:
             _log.warning("sessions_of_revoked_agents_stay", reason="enroll_broker does not begin with mqtts://")
             return None
-        return Evictor(authority, self._enrolments, self._list, address)
+        return SessionRevoker(authority, self._enrolments, self._list, address)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -175,7 +175,7 @@ def _refuse_exposed(key: Path) -> None:
             raise EnrolmentServerError(problem)
 
 
-def _terms(config: ServerConfig) -> Terms:
+def _terms(config: ServerConfig) -> EnrolmentPolicy:
     if config.enroll_broker is None:
         raise ConfigurationError("Say at which URL agents reach the broker: --broker or enroll_broker.")
     if parse_url(config.enroll_broker).password is not None:
@@ -184,9 +184,9 @@ def _terms(config: ServerConfig) -> Terms:
         lifetime = timedelta(seconds=parse_duration(config.certificate_lifetime))
     except InvalidArgument as error:
         raise ConfigurationError(f"certificate_lifetime: {error}") from error
-    if lifetime > LONGEST_LIFE:
-        raise ConfigurationError(f"certificate_lifetime: at most {LONGEST_LIFE.days}d.")
-    return Terms(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
+    if lifetime > MAX_LIFETIME:
+        raise ConfigurationError(f"certificate_lifetime: at most {MAX_LIFETIME.days}d.")
+    return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """Opens the parts that a configuration names: ledger, authority, enrolments, signing keys, revocation list."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -9,20 +9,20 @@ import structlog
 
 from broker.app.config import ConfigurationError, ServerConfig
 from broker.contract.dsse import SigningKey
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.pki.authority import CertificateAuthority, crl_path
 from broker.pki.revocation import RevocationFile
-from broker.signing.key_store import KeyBook, SigningKeyError, SigningKeys
+from broker.signing.key_store import SigningKeyError, SigningKeys, SigningKeyStore
 from broker.signing.signer import Signer
 
 __all__ = [
     "SigningKeySource",
     "open_authority",
     "open_enrolments",
-    "open_key_book",
     "open_ledger",
     "open_revocation_file",
+    "open_signing_key_store",
     "open_signing_keys",
     "signer_of",
     "signing_keys_path",
@@ -41,9 +41,9 @@ def signing_keys_path(config: ServerConfig) -> Path:
     return Path(config.signing_keys) if config.signing_keys else Path(config.ca) / "signing"
 
 
-def open_key_book(config: ServerConfig) -> KeyBook:
+def open_signing_key_store(config: ServerConfig) -> SigningKeyStore:
     """Open the list of the signing keys, without the private ones; raises SigningKeyError."""
-    return KeyBook(signing_keys_path(config))
+    return SigningKeyStore(signing_keys_path(config))
 
 
 def open_signing_keys(config: ServerConfig) -> SigningKeys:
@@ -51,13 +51,13 @@ def open_signing_keys(config: ServerConfig) -> SigningKeys:
     return SigningKeys(signing_keys_path(config))
 
 
-def open_enrolments(config: ServerConfig) -> Enrolments:
+def open_enrolments(config: ServerConfig) -> EnrolmentStore:
     """Open the enrolments in the ledger's database; raises LedgerError."""
-    return Enrolments(config.ledger, now=_now)
+    return EnrolmentStore(config.ledger, now=_now)
 
 
 def open_revocation_file(
-    config: ServerConfig, authority: CertificateAuthority, enrolments: Enrolments
+    config: ServerConfig, authority: CertificateAuthority, enrolments: EnrolmentStore
 ) -> RevocationFile:
     """Return the list at `crl`, or in the authority's directory where no place is configured."""
     path = Path(config.crl) if config.crl else crl_path(Path(config.ca))
@@ -81,7 +81,7 @@ class SigningKeySource:
         self.path = signing_keys_path(config)
         self._found: SigningKeys | None = None
 
-    def __call__(self) -> Listing[SigningKey]:
+    def __call__(self) -> Sequence[SigningKey]:
         """Return the keys of now; none where there is no directory of keys."""
         if self._found is None and self._are_there():
             self._found = open_signing_keys(self._config)
@@ -99,7 +99,7 @@ class SigningKeySource:
         return True
 
 
-def signer_of(config: ServerConfig, enrolments: Enrolments) -> Signer:
+def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
     """Return what signs for this configuration; raises ConfigurationError where keys were lost, and SigningKeyError."""
     keys = SigningKeySource(config)
     if not keys():

@@ -11,8 +11,8 @@ from broker.app.factories import open_enrolments, open_ledger, signer_of, signin
 from broker.contract.topics import Topics
 from broker.errors import BrokerError, LedgerError
 from broker.mqtt.connection import MqttConnection
-from broker.server.inbox import Intake
-from broker.server.key_distribution import KeyReminder
+from broker.server.inbox import FairInbox
+from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyError
 
@@ -52,9 +52,9 @@ class ServerProcess:
         except BrokerError:
             self._close()
             raise
-        reminder = KeyReminder(self._ledger, self._enrolments, signing_keys_path(config), lambda: datetime.now(UTC))
+        reminder = KeyDistribution(self._ledger, self._enrolments, signing_keys_path(config), lambda: datetime.now(UTC))
         self._server = Server(self._ledger, self._connection, topics, signer, monotonic, reminder.heard)
-        self._intake = Intake(self._connection, topics, monotonic)
+        self._intake = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""

@@ -1,7 +1,6 @@
 """Compares an agent's audit journal with the ledger, and finds where they differ. Pure: it reads nothing by itself."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -9,7 +8,7 @@ import msgspec
 
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, Accepted, Entry, Opened, Reported, faults, marks
-from broker.contract.messages import JournalMark, Sequence
+from broker.contract.messages import JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.ledger.audits import Known, Verified
 from broker.ledger.tables import CommandState
@@ -25,7 +24,7 @@ __all__ = [
 
 # What an agent answers so was never in its store.
 _NEVER_STORED = (ErrorCode.REJECTED, ErrorCode.SUPERSEDED)
-_LONGEST_SENTENCE = 1000
+_MAX_SENTENCE_LENGTH = 1000
 _decode = msgspec.json.Decoder(Entry).decode
 
 
@@ -40,7 +39,7 @@ class LedgerSide:
     agent: str
     known: Mapping[str, Known]
     kept_apart: frozenset[tuple[str, str]]
-    said: Listing[Known]
+    said: Sequence[Known]
     told: JournalMark | None
     verified: Verified | None
     accepts_unsigned: bool
@@ -100,7 +99,9 @@ class _Comparison:
     found: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lives: dict[str, _Life] = field(default_factory=dict)
-    numbered: list[tuple[Sequence, int]] = field(default_factory=list)  # sequences and their entries, as they came
+    numbered: list[tuple[SequenceNumber, int]] = field(
+        default_factory=list
+    )  # sequences and their entries, as they came
     unsigned: int = 0
     given_up: int = 0
     opened: Opened | None = None
@@ -278,7 +279,7 @@ class _Comparison:
 
     # -- the journal as it was, and as it should be
 
-    def _check_marks(self, entries: Listing[Entry]) -> None:
+    def _check_marks(self, entries: Sequence[Entry]) -> None:
         hashes = marks(self.journal.anchor, self.journal.pages)
         anew = f"; it begins at {entries[0].at:%Y-%m-%d %H:%M:%S} UTC" if entries and self.opened else ""
         if self.side.told:
@@ -316,12 +317,12 @@ class _Comparison:
             words = f"the ledger holds the result {known.digest} of {_in_words(known.sequence)}"
             self._differ(number, f"{words}; the journal has none", known.command_id)
 
-    def _reaches_back_to(self, sequence: Sequence) -> bool:
+    def _reaches_back_to(self, sequence: SequenceNumber) -> bool:
         if self.opened is not None and not self.opened.message and not self.opened.held:
             return True
         return bool(self.numbered) and _key(sequence) > _key(self.numbered[0][0])
 
-    def _number_before(self, sequence: Sequence) -> int:
+    def _number_before(self, sequence: SequenceNumber) -> int:
         """Return the number of the first entry that should not have come before this command's."""
         later = (number for other, number in self.numbered if _key(other) > _key(sequence))
         return next(later, self.journal.head.number + 1)
@@ -345,13 +346,13 @@ class _Comparison:
 
 def _printable(text: str) -> str:
     """Return a sentence in which an agent has had its say: bounded, and without power over a terminal."""
-    short = text if len(text) <= _LONGEST_SENTENCE else f"{text[:_LONGEST_SENTENCE]}…"
+    short = text if len(text) <= _MAX_SENTENCE_LENGTH else f"{text[:_MAX_SENTENCE_LENGTH]}…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in short)
 
 
-def _key(sequence: Sequence) -> tuple[int, int]:
+def _key(sequence: SequenceNumber) -> tuple[int, int]:
     return sequence.epoch, sequence.number
 
 
-def _in_words(sequence: Sequence) -> str:
+def _in_words(sequence: SequenceNumber) -> str:
     return f"number {sequence.number} of epoch {sequence.epoch}"

@@ -21,8 +21,8 @@ __all__ = [
 
 
 _TYPE = "get-audit-journal"
-_MOST_ANSWERS = 200  # of 128 KiB: several times what a journal keeps
-_MOST_COMMANDS = 20_000  # more than a journal keeps
+_MAX_ANSWERS = 200  # of 128 KiB: several times what a journal keeps
+_MAX_COMMANDS = 20_000  # more than a journal keeps
 _decode = msgspec.json.Decoder(Entry).decode
 
 
@@ -39,7 +39,7 @@ def request_audit(
     Raises WaitTimeout, CommandFailed, and AuditError.
     """
     status = next((row.status for row in ledger.agents() if row.name == agent), None)
-    said, verified = ledger.audits.said(agent, _MOST_COMMANDS), ledger.audits.verified(agent)
+    said, verified = ledger.audits.said(agent, _MAX_COMMANDS), ledger.audits.verified(agent)
     conversation = _Conversation(ledger, agent, origin, monotonic() + wait_s, quiet)
     journal = conversation.whole_journal()
     return journal, _ledger_side(ledger, agent, journal, status, said, verified, conversation.asked_by)
@@ -93,7 +93,7 @@ class _Conversation:
 
     def whole_journal(self) -> GetAuditJournalData:
         first = answer = self._ask(1)
-        for _ in range(_MOST_ANSWERS):
+        for _ in range(_MAX_ANSWERS):
             reached = self._reached
             self._take(answer)
             if self._reached >= first.head.number or self._reached == reached:

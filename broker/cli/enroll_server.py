@@ -1,4 +1,4 @@
-"""acm enroll-server: the HTTPS server that agents enrol at."""
+"""acm enroll-server: the HTTPS server that agents enroll at."""
 
 from typing import Annotated
 

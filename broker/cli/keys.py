@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from broker.app.config import load_config
-from broker.app.factories import open_enrolments, open_key_book, open_ledger, signing_keys_path
+from broker.app.factories import open_enrolments, open_ledger, open_signing_key_store, signing_keys_path
 from broker.cli.options import ConfigOption, JsonOption, LedgerOption, origin_of_user
 from broker.cli.output import iso, print_json
 from broker.contract.messages import JsonObject
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
-from broker.server.key_distribution import Rollout, announce, rollout_of
-from broker.signing.key_store import KeyBook, KeyEntry, create_signing_keys
+from broker.server.key_distribution import RolloutProgress, announce, rollout_of
+from broker.signing.key_store import KeyEntry, SigningKeyStore, create_signing_keys
 from broker.text import counted
 
 __all__ = [
@@ -47,11 +47,11 @@ class AgentsLeftBehind(BrokerError):
 class _Desk:
     """The keys, and the ledger by which the agents are told of them."""
 
-    book: KeyBook
+    book: SigningKeyStore
     ledger: Ledger
-    enrolments: Enrolments
+    enrolments: EnrolmentStore
 
-    def rollout(self) -> Rollout:
+    def rollout(self) -> RolloutProgress:
         """How far the list, as it is now, has come."""
         return rollout_of(self.ledger, self.enrolments, self.book.version, datetime.now(UTC))
 
@@ -71,7 +71,7 @@ class _Desk:
 @contextlib.contextmanager
 def _desk(config: Path | None, keys: str | None, ledger: str | None) -> Iterator[_Desk]:
     settings = load_config(config, {"signing_keys": keys, "ledger": ledger})
-    book = open_key_book(settings)
+    book = open_signing_key_store(settings)
     with (
         contextlib.closing(open_ledger(settings.ledger)) as opened,
         contextlib.closing(open_enrolments(settings)) as enrolments,
@@ -178,7 +178,7 @@ def _told(operation: Operation | None) -> str:
     return f"{told} told by one operation: acm operation show {operation.id}"
 
 
-def _told_json(book: KeyBook, operation: Operation | None) -> JsonObject:
+def _told_json(book: SigningKeyStore, operation: Operation | None) -> JsonObject:
     return {
         "version": book.version,
         "operation": operation.id if operation else None,
@@ -186,7 +186,7 @@ def _told_json(book: KeyBook, operation: Operation | None) -> JsonObject:
     }
 
 
-def _list_json(book: KeyBook, rollout: Rollout, behind: list[str]) -> JsonObject:
+def _list_json(book: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> JsonObject:
     return {
         "version": book.version,
         "announced": book.announced,

@@ -11,7 +11,7 @@ from broker.cli.output import say
 from broker.contract.messages import JsonObject
 from broker.release.builder import Verified, make_manifest, sign, verify_package, write_package
 from broker.release.manifest import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
-from broker.release.minisign import PublicKey, SignatureError
+from broker.release.minisign import MinisignError, PublicKey
 
 __all__ = [
     "app",
@@ -97,8 +97,8 @@ def _keys(given: Sequence[str]) -> list[PublicKey]:
 def _key(text: str) -> PublicKey:
     try:
         return PublicKey.parse(_read(Path(text)) if Path(text).is_file() else text)
-    except SignatureError as error:
-        raise SignatureError(f"{text} is no public key and no file of one; name it by --public-key.") from error
+    except MinisignError as error:
+        raise MinisignError(f"{text} is no public key and no file of one; name it by --public-key.") from error
 
 
 def _read(path: Path) -> str:

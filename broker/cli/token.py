@@ -1,4 +1,4 @@
-"""acm token: one-time tokens that let an agent enrol."""
+"""acm token: one-time tokens that let an agent enroll."""
 
 import contextlib
 import secrets
@@ -26,7 +26,7 @@ __all__ = [
 
 
 _SECRET_BYTES = 32
-token_app = typer.Typer(no_args_is_help=True, help="One-time tokens that let an agent enrol.")
+token_app = typer.Typer(no_args_is_help=True, help="One-time tokens that let an agent enroll.")
 
 
 @token_app.command(epilog="Example: acm token create web-01 --ttl 1h --ca /var/lib/acm/ca")
@@ -38,7 +38,7 @@ def create(
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a token and print it, this once: only its hash is kept. Whoever has it can enrol as this agent."""
+    """Make a token and print it, this once: only its hash is kept. Whoever has it can enroll as this agent."""
     settings = load_config(config, {"ca": ca, "ledger": ledger})
     if agent == settings.client_id:
         raise InvalidArgument(f"{agent!r} is the server's own name on the broker: no agent may have it.")

@@ -6,8 +6,7 @@ A frame is UTF-8 JSON: one message as an object, several as an array of objects.
 import json
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -19,14 +18,14 @@ from broker.contract.foreign_forms import is_seed_form, read_seed_form, unknown_
 from broker.contract.limits import (
     CHANNEL_OF,
     ECHO_DEPTH,
-    LARGEST_NUMBER,
     LIMITS,
     LISTS,
-    LONGEST_TIMEOUT_S,
     MAX_DEPTH,
     MAX_FRAME_BYTES,
     MAX_ID_LENGTH,
-    MOST_REVERSALS,
+    MAX_NUMBER,
+    MAX_REVERSALS,
+    MAX_TIMEOUT_S,
     NAMES,
     TEXTS,
     FrameLimits,
@@ -44,7 +43,7 @@ from broker.contract.messages import (
     Origin,
     Output,
     PendingReversal,
-    Sequence,
+    SequenceNumber,
     Status,
     wire_members,
 )
@@ -77,7 +76,7 @@ Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 _M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
 _Limited = TypeVar("_Limited")
 _Check = Callable[[Any, str, str], None]
-_LONGEST_REASON = 300
+_MAX_REASON = 300
 _COUNTS = ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count", "epoch", "closed_epoch")
 _INTEGERS = range(-(2**63), 2**63)
 _COMMAND_FIELDS = frozenset(field.name for field in fields(Command))
@@ -94,7 +93,7 @@ class DecodeError(BrokerError):
     """A frame is not what its topic promises; the text says what is wrong and where."""
 
 
-def encode(messages: Listing[Message]) -> bytes:
+def encode(messages: Sequence[Message]) -> bytes:
     """Return the frame that carries these messages: one as an object, any other number as an array."""
     items = [wire_members(message) for message in messages]
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
@@ -106,7 +105,7 @@ def to_json(message: Message) -> JsonObject:
     return members
 
 
-def frames(messages: Listing[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
+def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
     """Yield these messages of one kind, in order, in few frames within their channel's limits and `max_bytes`.
 
     One message alone is never left out, even if it is too long.
@@ -200,8 +199,8 @@ def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
 
 def _with_reversals_checked(status: Status) -> Status:
     count = len(status.pending_reversals)
-    if count > MOST_REVERSALS:
-        raise DecodeError(f"There are {count} items at `$.pending_reversals`; at most {MOST_REVERSALS} are allowed.")
+    if count > MAX_REVERSALS:
+        raise DecodeError(f"There are {count} items at `$.pending_reversals`; at most {MAX_REVERSALS} are allowed.")
     pending = []
     for index, reversal in enumerate(status.pending_reversals):
         where = f"$.pending_reversals[{index}]"
@@ -276,7 +275,7 @@ def _convert(item: Any, kind: type[_M], where: str) -> _M:
 def _refuse(kind: str, error: Exception, where: str) -> NoReturn:
     reason, _, path = str(error).partition(" - at `$")
     raise DecodeError(
-        f"This is not a valid {kind} message: {reason[:_LONGEST_REASON]} - at `{where}{path[:_LONGEST_REASON] or '`'}."
+        f"This is not a valid {kind} message: {reason[:_MAX_REASON]} - at `{where}{path[:_MAX_REASON] or '`'}."
     ) from error
 
 
@@ -326,20 +325,18 @@ def _list_check(limits: ListLimits) -> _Check:
 
 
 def _check_timeout(timeout_s: float | None, path: str) -> None:
-    if timeout_s is not None and not 0 < timeout_s <= LONGEST_TIMEOUT_S:
-        raise DecodeError(
-            f"The number of seconds at `{path}` must be greater than 0 and at most {LONGEST_TIMEOUT_S:g}."
-        )
+    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise DecodeError(f"The number of seconds at `{path}` must be greater than 0 and at most {MAX_TIMEOUT_S:g}.")
 
 
-def _check_sequence(sequence: Sequence | None, where: str) -> None:
+def _check_sequence(sequence: SequenceNumber | None, where: str) -> None:
     if sequence is not None:
         _check_number(0, sequence.epoch, f"{where}.sequence.epoch")
         _check_number(1, sequence.number, f"{where}.sequence.number")
 
 
 def _check_number(least: int, number: int | None, path: str) -> None:
-    if number is not None and not least <= number <= LARGEST_NUMBER:
+    if number is not None and not least <= number <= MAX_NUMBER:
         raise DecodeError(f"The number at `{path}` must be at least {least} and at most 2^53 - 1.")
 
 
@@ -378,7 +375,7 @@ def _parse(frame: bytes, limits: FrameLimits) -> Any:
     except RecursionError as error:
         raise _too_deep(limits.depth) from error
     except ValueError as error:
-        raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:_LONGEST_REASON]}.") from error
+        raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:_MAX_REASON]}.") from error
     if text.count("{") + text.count("[") > limits.depth:
         _check_depth(value, limits.depth)
     return value

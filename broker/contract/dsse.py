@@ -6,8 +6,7 @@ What is signed is the payload's bytes and type; nothing of a payload is parsed b
 
 import base64
 import hashlib
-from collections.abc import Iterable
-from collections.abc import Sequence as Listing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -195,13 +194,13 @@ def is_envelope(frame: bytes) -> bool:
         return False
 
 
-def open_envelope(frame: bytes, kind: str, keys: Listing[VerifyingKey]) -> bytes:
+def open_envelope(frame: bytes, kind: str, keys: Sequence[VerifyingKey]) -> bytes:
     """Return the payload of an envelope when one of the keys has signed it as this type; else raise SignatureError."""
     payload, _ = verify_envelope(frame, kind, keys)
     return payload
 
 
-def verify_envelope(frame: bytes, kind: str, keys: Listing[VerifyingKey]) -> tuple[bytes, tuple[str, ...]]:
+def verify_envelope(frame: bytes, kind: str, keys: Sequence[VerifyingKey]) -> tuple[bytes, tuple[str, ...]]:
     """Return the payload of an envelope, and the ids of all of the keys that have signed it as this type.
 
     Raises SignatureError when there is none. What is claimed of other keys proves nothing and is left out.

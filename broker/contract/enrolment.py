@@ -9,30 +9,30 @@ from datetime import datetime
 
 __all__ = [
     "CA_PATH",
-    "ENROL_PATH",
+    "ENROLL_PATH",
     "RENEW_PATH",
-    "Authority",
-    "EnrolRequest",
-    "Enrolled",
-    "Refusal",
+    "AuthorityResponse",
+    "EnrollRequest",
+    "EnrollResponse",
+    "ErrorResponse",
     "RenewRequest",
 ]
 
 
 CA_PATH = "/v1/ca"
-ENROL_PATH = "/v1/enrol"
+ENROLL_PATH = "/v1/enrol"
 RENEW_PATH = "/v1/renew"
 
 
 @dataclass(frozen=True)
-class Authority:
+class AuthorityResponse:
     """Answer to GET /v1/ca: the certificate of the authority, to be compared with the fingerprint in the token."""
 
     certificate: str
 
 
 @dataclass(frozen=True)
-class EnrolRequest:
+class EnrollRequest:
     """POST /v1/enrol: exchange a one-time token for a certificate in the agent's name."""
 
     token: str
@@ -53,7 +53,7 @@ class RenewRequest:
 
 
 @dataclass(frozen=True)
-class Enrolled:
+class EnrollResponse:
     """Answer to both: all that an agent needs.
 
     `signing_keys` are the public keys that commands are signed with; a list of a later `signing_keys_version` replaces
@@ -72,7 +72,7 @@ class Enrolled:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ErrorResponse:
     """Answer with a status of 400 or more: one sentence that a user can act on."""
 
     message: str

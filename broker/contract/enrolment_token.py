@@ -46,7 +46,7 @@ class EnrolmentToken:
 
     @property
     def text(self) -> str:
-        """The token as it is handed out. Whoever reads it can enrol."""
+        """The token as it is handed out. Whoever reads it can enroll."""
         return f"acm1.{self.secret}.{self.fingerprint}"
 
     @property

@@ -42,7 +42,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
     }
 )
 _VERBS = frozenset(COMMAND_TYPES) | frozenset(ALIASES) | frozenset(ALIASES.values())
-_MOST_NAMED_UNKNOWN_FIELDS = 16
+_MAX_UNKNOWN_FIELDS_NAMED = 16
 
 
 class _Verb(msgspec.Struct):
@@ -125,7 +125,7 @@ def read_seed_form(item: JsonObject, received_at: datetime, new_id: Callable[[],
 def unknown_field_notes(item: JsonObject, known: Iterable[str], prefix: str = "") -> list[str]:
     """Return one note for each field of `item` outside `known`, but no more than a message should carry."""
     unknown = sorted(item.keys() - set(known))
-    named = unknown[:_MOST_NAMED_UNKNOWN_FIELDS]
+    named = unknown[:_MAX_UNKNOWN_FIELDS_NAMED]
     notes = [f"unknown field {(prefix + name)[:80]!r} was ignored" for name in named]
     if len(unknown) > len(named):
         more = counted(len(unknown) - len(named), "more unknown field was", "more unknown fields were")

@@ -6,8 +6,7 @@ sent as they were written, so that nobody has to write them anew to check them.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -15,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from broker.contract.fields import Sha256
-from broker.contract.messages import Command, JournalMark, Sequence, wire_members
+from broker.contract.messages import Command, JournalMark, SequenceNumber, wire_members
 from broker.contract.states import ErrorCode, Outcome
 
 __all__ = [
@@ -55,7 +54,7 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     type: str
     sha256: str
-    sequence: Sequence | None = None
+    sequence: SequenceNumber | None = None
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,7 +128,7 @@ def hashes(page: JournalPage) -> list[str]:
     return found
 
 
-def faults(anchor: JournalMark, head: JournalMark, pages: Listing[JournalPage]) -> Iterator[Fault]:
+def faults(anchor: JournalMark, head: JournalMark, pages: Sequence[JournalPage]) -> Iterator[Fault]:
     """Yield where these pages are not one chain from the anchor, the mark before the first entry kept, to the head."""
     reached = anchor
     for page in pages:
@@ -147,7 +146,7 @@ def faults(anchor: JournalMark, head: JournalMark, pages: Listing[JournalPage]) 
         yield _altered(reached.number)
 
 
-def marks(anchor: JournalMark, pages: Listing[JournalPage]) -> Mapping[int, str]:
+def marks(anchor: JournalMark, pages: Sequence[JournalPage]) -> Mapping[int, str]:
     """Return the hash at each number, as each page by itself gives it."""
     found = {anchor.number: anchor.hash}
     for page in pages:

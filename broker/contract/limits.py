@@ -25,14 +25,14 @@ from broker.contract.topics import Channel
 __all__ = [
     "CHANNEL_OF",
     "ECHO_DEPTH",
-    "LARGEST_NUMBER",
     "LIMITS",
     "LISTS",
-    "LONGEST_TIMEOUT_S",
     "MAX_DEPTH",
     "MAX_FRAME_BYTES",
     "MAX_ID_LENGTH",
-    "MOST_REVERSALS",
+    "MAX_NUMBER",
+    "MAX_REVERSALS",
+    "MAX_TIMEOUT_S",
     "NAMES",
     "TEXTS",
     "FrameLimits",
@@ -44,9 +44,9 @@ __all__ = [
 MAX_FRAME_BYTES = 262144
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 128
-MOST_REVERSALS = 50  # in one status
-LARGEST_NUMBER = 2**53 - 1  # what every JSON reader holds exactly (RFC 8259 section 6)
-LONGEST_TIMEOUT_S = 7 * 86400.0  # selectors and threads take no wait of some weeks
+MAX_REVERSALS = 50  # in one status
+MAX_NUMBER = 2**53 - 1  # what every JSON reader holds exactly (RFC 8259 section 6)
+MAX_TIMEOUT_S = 7 * 86400.0  # selectors and threads take no wait of some weeks
 ECHO_DEPTH = 2  # what a feedback and its frame add to the command that it echoes
 _CUT = "…"
 _M = TypeVar("_M", Feedback, Output, Status, PendingReversal)

@@ -32,7 +32,7 @@ __all__ = [
     "Origin",
     "Output",
     "PendingReversal",
-    "Sequence",
+    "SequenceNumber",
     "Status",
     "wire_members",
 ]
@@ -76,7 +76,7 @@ class Origin(DataClassJsonMixin):
 
 
 @dataclass(frozen=True)
-class Sequence(DataClassJsonMixin):
+class SequenceNumber(DataClassJsonMixin):
     """A command's place in its agent's one contiguous run of numbers, which starts at 1 in each epoch."""
 
     epoch: int
@@ -98,7 +98,7 @@ class Command(DataClassJsonMixin):
     created_at: datetime = _time()
     expires_at: datetime | None = _optional_time()
     timeout_s: float | None = _optional()
-    sequence: Sequence | None = _optional()
+    sequence: SequenceNumber | None = _optional()
     original: JsonObject | None = _optional()
     notes: tuple[str, ...] = _tuple_if_any()
 
@@ -129,7 +129,7 @@ class Feedback(DataClassJsonMixin):
     message: str
     command_id: str | None = _optional()
     command: JsonObject | None = _optional()
-    sequence: Sequence | None = _optional()
+    sequence: SequenceNumber | None = _optional()
     outcome: Outcome | None = _optional()
     code: ErrorCode | None = _optional()
     data: JsonObject | None = _optional()

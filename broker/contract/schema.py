@@ -15,12 +15,12 @@ import msgspec
 from broker.contract.commands import COMMAND_TYPES
 from broker.contract.limits import (
     CHANNEL_OF,
-    LARGEST_NUMBER,
     LIMITS,
     LISTS,
-    LONGEST_TIMEOUT_S,
     MAX_ID_LENGTH,
-    MOST_REVERSALS,
+    MAX_NUMBER,
+    MAX_REVERSALS,
+    MAX_TIMEOUT_S,
     NAMES,
     TEXTS,
     ListLimits,
@@ -36,26 +36,26 @@ __all__ = [
 
 _MESSAGES = (Command, Control, Ack, Feedback, Status, BlobRequest, BlobChunk)
 _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
-_COUNT: JsonObject = {"minimum": 0, "maximum": LARGEST_NUMBER}
-_FROM_1: JsonObject = {"minimum": 1, "maximum": LARGEST_NUMBER}
+_COUNT: JsonObject = {"minimum": 0, "maximum": MAX_NUMBER}
+_FROM_1: JsonObject = {"minimum": 1, "maximum": MAX_NUMBER}
 _TIME: JsonObject = {"format": "date-time"}
 # What the codec checks beside the table of limits, and the dataclasses' types do not say.
 _CHECKED: dict[tuple[str, str], JsonObject] = {
     ("Command", "created_at"): _TIME,
     ("Command", "expires_at"): _TIME,
-    ("Command", "timeout_s"): {"exclusiveMinimum": 0, "maximum": LONGEST_TIMEOUT_S},
+    ("Command", "timeout_s"): {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
     ("Feedback", "started_at"): _TIME,
     ("Feedback", "finished_at"): _TIME,
     ("Feedback", "expected"): _FROM_1,
-    ("Sequence", "epoch"): _COUNT,
-    ("Sequence", "number"): _FROM_1,
+    ("SequenceNumber", "epoch"): _COUNT,
+    ("SequenceNumber", "number"): _FROM_1,
     ("Status", "epoch"): _COUNT,
     ("Status", "closed_epoch"): _COUNT,
     ("Status", "last_sequence"): _COUNT,
     ("Status", "queue_depth"): _COUNT,
     ("Status", "results_waiting"): _COUNT,
     ("Status", "pending_reversal_count"): _COUNT,
-    ("Status", "pending_reversals"): {"maxItems": MOST_REVERSALS},
+    ("Status", "pending_reversals"): {"maxItems": MAX_REVERSALS},
     ("Status", "updated_at"): _TIME,
     ("PendingReversal", "reverses_at"): _TIME,
 }

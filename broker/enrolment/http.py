@@ -16,7 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled, EnrolRequest, Refusal, RenewRequest
+from broker.contract.enrolment import (
+    CA_PATH,
+    ENROLL_PATH,
+    RENEW_PATH,
+    EnrollRequest,
+    EnrollResponse,
+    ErrorResponse,
+    RenewRequest,
+)
 from broker.enrolment.service import EnrolmentService
 from broker.enrolment.store import EnrolmentRevoked, TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
@@ -28,9 +36,9 @@ __all__ = [
 
 
 _MAX_BODY_BYTES = 32768
-_SERVED = f"Here are GET {CA_PATH}, POST {ENROL_PATH} and POST {RENEW_PATH}, and nothing else."
+_SERVED = f"Here are GET {CA_PATH}, POST {ENROLL_PATH} and POST {RENEW_PATH}, and nothing else."
 _log = structlog.get_logger("acm.enrolment")
-_Asked = TypeVar("_Asked", EnrolRequest, RenewRequest)
+_Asked = TypeVar("_Asked", EnrollRequest, RenewRequest)
 
 
 class _BadBody(BrokerError):
@@ -58,7 +66,7 @@ def enrolment_app(service: EnrolmentService, lifespan: Lifespan[Starlette] | Non
     return Starlette(
         routes=[
             Route(CA_PATH, authority, methods=["GET"]),
-            Route(ENROL_PATH, _exchange(EnrolRequest, service.enrol), methods=["POST"]),
+            Route(ENROLL_PATH, _exchange(EnrollRequest, service.enroll), methods=["POST"]),
             Route(RENEW_PATH, _exchange(RenewRequest, service.renew), methods=["POST"]),
         ],
         exception_handlers={
@@ -71,7 +79,7 @@ def enrolment_app(service: EnrolmentService, lifespan: Lifespan[Starlette] | Non
     )
 
 
-def _exchange(shape: type[_Asked], answer: Callable[[_Asked], Enrolled]) -> Callable[[Request], Any]:
+def _exchange(shape: type[_Asked], answer: Callable[[_Asked], EnrollResponse]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         enrolled = await run_in_threadpool(answer, _decode(await _body(request), shape))
         _log.info("certificate_issued", path=request.url.path, agent=enrolled.agent, enrolment=enrolled.enrolment_id)
@@ -112,25 +120,25 @@ async def _refuse(request: Request, error: Exception) -> Response:
     )
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         message = "The enrolment server cannot look that up now: try again later."
-    return _json(status, Refusal(message))
+    return _json(status, ErrorResponse(message))
 
 
 async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     nowhere = error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-    response = _json(HTTPStatus(error.status_code), Refusal(_SERVED if nowhere else error.detail))
+    response = _json(HTTPStatus(error.status_code), ErrorResponse(_SERVED if nowhere else error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
 async def _note_end(request: Request, error: Exception) -> Response:
     _log.info("request_broken_off", path=request.url.path, address=_address(request))
-    return _json(HTTPStatus.REQUEST_TIMEOUT, Refusal("The request did not come in time."))  # nobody reads it
+    return _json(HTTPStatus.REQUEST_TIMEOUT, ErrorResponse("The request did not come in time."))  # nobody reads it
 
 
 async def _fail(request: Request, error: Exception) -> Response:
     _log.error("request_failed", path=request.url.path, address=_address(request), exc_info=error)
-    return _json(HTTPStatus.INTERNAL_SERVER_ERROR, Refusal("The enrolment server failed; its log says why."))
+    return _json(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorResponse("The enrolment server failed; its log says why."))
 
 
 def _json(status: HTTPStatus, answer: Any) -> Response:

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from broker.contract.enrolment import Authority, Enrolled, EnrolRequest, RenewRequest
+from broker.contract.enrolment import AuthorityResponse, EnrollRequest, EnrollResponse, RenewRequest
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.enrolment.store import EnrolmentRevoked, Enrolments, Grant, TokenRefused
+from broker.enrolment.store import EnrolmentRevoked, EnrolmentStore, Grant, TokenRefused
 from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import check_possession, read_request
-from broker.signing.key_store import KeyBook
+from broker.signing.key_store import SigningKeyStore
 
 __all__ = [
+    "EnrolmentPolicy",
     "EnrolmentService",
-    "Terms",
 ]
 
 
 @dataclass(frozen=True)
-class Terms:
+class EnrolmentPolicy:
     """What every agent is told, for how long its certificates hold, and the server's own name, which no agent gets."""
 
     broker: str
@@ -38,9 +38,9 @@ class EnrolmentService:
     def __init__(
         self,
         authority: CertificateAuthority,
-        keys: KeyBook,
-        enrolments: Enrolments,
-        terms: Terms,
+        keys: SigningKeyStore,
+        enrolments: EnrolmentStore,
+        terms: EnrolmentPolicy,
         is_listed: Callable[[int], bool],
     ) -> None:
         self._authority = authority
@@ -49,11 +49,11 @@ class EnrolmentService:
         self._terms = terms
         self._is_listed = is_listed
 
-    def authority(self) -> Authority:
+    def authority(self) -> AuthorityResponse:
         """Return the authority's certificate, which the asker must compare with the fingerprint in its token."""
-        return Authority(self._authority.certificate)
+        return AuthorityResponse(self._authority.certificate)
 
-    def enrol(self, request: EnrolRequest) -> Enrolled:
+    def enroll(self, request: EnrollRequest) -> EnrollResponse:
         """Exchange a token for a certificate.
 
         Raises InvalidName, InvalidToken and CertificateError for what cannot be read; TokenRefused, TokenUsed and
@@ -65,9 +65,9 @@ class EnrolmentService:
         self._refuse_own_name(agent)
         key = read_request(request.csr, agent)
         issue = partial(self._authority.issue, agent, key, self._terms.lifetime)
-        return self._answer(self._enrolments.enrol(agent, token, key, issue))
+        return self._answer(self._enrolments.enroll(agent, token, key, issue))
 
-    def renew(self, request: RenewRequest) -> Enrolled:
+    def renew(self, request: RenewRequest) -> EnrollResponse:
         """Exchange a valid certificate, whose key has signed the request, for a new one in the same name.
 
         Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError, AuthorityError.
@@ -76,7 +76,7 @@ class EnrolmentService:
         check_possession(identity, request.csr, request.signature)
         self._refuse_own_name(identity.agent)
         if self._is_listed(identity.serial):
-            raise EnrolmentRevoked("The certificate is on the revocation list: enrol anew with a token.")
+            raise EnrolmentRevoked("The certificate is on the revocation list: enroll anew with a token.")
         key = read_request(request.csr, identity.agent)
         issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
         return self._answer(self._enrolments.renew(identity.serial, key, issue))
@@ -85,9 +85,9 @@ class EnrolmentService:
         if agent == self._terms.client_id:
             raise InvalidName(f"{agent!r} is the server's own name at the broker: no agent may have it.")
 
-    def _answer(self, grant: Grant) -> Enrolled:
+    def _answer(self, grant: Grant) -> EnrollResponse:
         trusted = self._keys.update
-        return Enrolled(
+        return EnrollResponse(
             agent=grant.agent,
             enrolment_id=grant.enrolment_id,
             certificate=grant.certificate,

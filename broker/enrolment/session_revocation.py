@@ -1,7 +1,6 @@
 """Ends the sessions of revoked agents, once the broker is seen to refuse what the revocation list names."""
 
-from collections.abc import Callable
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -11,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.enrolment.mqtt_takeover import TakeOver, TakeoverError, TakeoverRefused, take_over
-from broker.enrolment.store import Enrolment, Enrolments
+from broker.enrolment.store import Enrolment, EnrolmentStore
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
 from broker.pki.authority import CertificateAuthority
@@ -20,16 +19,16 @@ from broker.pki.revocation import RevocationFile
 from broker.text import counted
 
 __all__ = [
-    "Evictor",
+    "SessionRevoker",
 ]
 
 
 _log = structlog.get_logger("acm.enrolment")
 _LIFETIME = timedelta(minutes=10)
 _CANARY_LIFETIME = timedelta(days=2)
-_LONGEST_ROUND_S = 86400.0
-_LONGEST_WAIT_S = 300.0
-_MOST_DOUBLINGS = 9
+_MAX_ROUND_S = 86400.0
+_MAX_WAIT_S = 300.0
+_MAX_DOUBLINGS = 9
 _COMPLAIN_AFTER = 3
 
 
@@ -43,7 +42,7 @@ class _Round:
     began: float
 
 
-class Evictor:
+class SessionRevoker:
     """Ends the sessions of agents whose enrolment was revoked, with all that the broker holds for them.
 
     A session that is ended before the broker has loaded the list comes back at once. So each round puts a certificate
@@ -56,7 +55,7 @@ class Evictor:
     def __init__(
         self,
         authority: CertificateAuthority,
-        enrolments: Enrolments,
+        enrolments: EnrolmentStore,
         revocations: RevocationFile,
         broker: BrokerAddress,
         *,
@@ -80,7 +79,7 @@ class Evictor:
         try:
             self._advance()
         except TakeoverError as error:
-            self._due = self._clock() + min(2.0 ** min(self._failures, _MOST_DOUBLINGS), _LONGEST_WAIT_S)
+            self._due = self._clock() + min(2.0 ** min(self._failures, _MAX_DOUBLINGS), _MAX_WAIT_S)
             self._failures += 1
             if self._failures >= _COMPLAIN_AFTER:
                 _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)
@@ -88,7 +87,7 @@ class Evictor:
             self._failures = 0
 
     def _advance(self) -> None:
-        if self._round is None or self._clock() - self._round.began > _LONGEST_ROUND_S:
+        if self._round is None or self._clock() - self._round.began > _MAX_ROUND_S:
             self._begin()
             return
         waiting = {row.id for row in self._enrolments.sessions_to_end()}
@@ -117,7 +116,7 @@ class Evictor:
             f"The broker has not loaded {self._revocations.path} yet: let it reload (Mosquitto: HUP) when that changes."
         )
 
-    def _end(self, revoked: Listing[Enrolment]) -> None:
+    def _end(self, revoked: Sequence[Enrolment]) -> None:
         """End what can be ended; raise TakeoverError for what could not."""
         failed: list[BrokerError] = []
         for agent in dict.fromkeys(row.agent for row in revoked):
@@ -128,7 +127,7 @@ class Evictor:
         if failed:
             raise TakeoverError(f"{counted(len(failed), 'session')} could not be ended. The first: {failed[0]}")
 
-    def _end_session(self, agent: str, enrolments: Listing[str]) -> None:
+    def _end_session(self, agent: str, enrolments: Sequence[str]) -> None:
         key = Ed25519PrivateKey.generate()
         certificate = self._authority.issue(agent, key.public_key(), _LIFETIME)
         self._take_over(self._broker, self._authority.certificate, certificate, key, agent)

@@ -1,7 +1,6 @@
-"""Who may enrol and who has: one-time tokens, enrolments and their certificates, in the database of the ledger."""
+"""Who may enroll and who has: one-time tokens, enrolments and their certificates, in the database of the ledger."""
 
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,12 +20,12 @@ from broker.ledger.database import Database
 from broker.ledger.ids import new_id
 from broker.ledger.tables import AGENTS, new_agent
 from broker.pki.certificates import RevocationReason, RevokedCertificate, key_fingerprint
-from broker.signing.recipient import Standing
+from broker.signing.recipient import Recipient
 
 __all__ = [
     "Enrolment",
     "EnrolmentRevoked",
-    "Enrolments",
+    "EnrolmentStore",
     "Grant",
     "Issue",
     "TokenRefused",
@@ -35,7 +34,7 @@ __all__ = [
     "TokenUsed",
     "UnknownEnrolment",
     "UnknownToken",
-    "standings_of",
+    "recipients_of",
 ]
 
 
@@ -109,7 +108,7 @@ class Grant:
     not_after: datetime
 
 
-class Enrolments:
+class EnrolmentStore:
     """The tokens and enrolments below one database URL. Several processes may use the same database.
 
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
@@ -127,7 +126,7 @@ class Enrolments:
     # -- tokens
 
     def add_token(self, agent: str, token: EnrolmentToken, ttl: timedelta) -> TokenRow:
-        """Let the bearer of this token enrol as `agent`, once, until `ttl` is over. Raises InvalidName."""
+        """Let the bearer of this token enroll as `agent`, once, until `ttl` is over. Raises InvalidName."""
         now = self._now()
         row = {
             "id": new_id(),
@@ -158,7 +157,7 @@ class Enrolments:
 
     # -- certificates
 
-    def enrol(self, agent: str, token: EnrolmentToken, key: Ed25519PublicKey, issue: Issue) -> Grant:
+    def enroll(self, agent: str, token: EnrolmentToken, key: Ed25519PublicKey, issue: Issue) -> Grant:
         """Use the token for this key, and record the certificate that `issue` makes before anybody gets it.
 
         From then on the ledger knows the agent.
@@ -191,10 +190,10 @@ class Enrolments:
         with self._transaction() as connection:
             return self._enrolments(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
 
-    def standings(self, agents: Iterable[str]) -> dict[str, Standing]:
+    def standings(self, agents: Iterable[str]) -> dict[str, Recipient]:
         """Return how each of these agents stands with this server: see broker.standing."""
         with self._database.reading() as connection:
-            return standings_of(connection, agents)
+            return recipients_of(connection, agents)
 
     def good_agents(self) -> list[str]:
         """Return the names of the agents with an enrolment that is neither revoked nor over, in order."""
@@ -289,7 +288,7 @@ class Enrolments:
         found = ENROLMENTS.select().where(ENROLMENTS.c.id == enrolment_id).with_for_update()
         row = connection.execute(found).one_or_none()
         if row is None or row.revoked_at is not None:
-            raise EnrolmentRevoked("The enrolment was revoked, or is not known here: enrol anew with a token.")
+            raise EnrolmentRevoked("The enrolment was revoked, or is not known here: enroll anew with a token.")
         return row
 
     @staticmethod
@@ -364,7 +363,7 @@ class _Said(msgspec.Struct):
 _decode_said = msgspec.json.Decoder(_Said).decode
 
 
-def standings_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, Standing]:
+def recipients_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, Recipient]:
     """Within a transaction, return how these agents stand, whether they are known here or not."""
     names = list(agents)
     others = connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
@@ -379,12 +378,12 @@ def standings_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, 
     return {name: _standing(ids, said.get(name), others) for name, ids in enrolled.items()}
 
 
-def _unrevoked(agents: Listing[str]) -> sa.Select[tuple[str, str]]:
+def _unrevoked(agents: Sequence[str]) -> sa.Select[tuple[str, str]]:
     query = sa.select(ENROLMENTS.c.id, ENROLMENTS.c.agent).where(ENROLMENTS.c.agent.in_(agents))
     return query.where(ENROLMENTS.c.revoked_at.is_(None)).order_by(ENROLMENTS.c.enrolled_at.desc())
 
 
-def _standing(enrolments: Listing[str], said: _Said | None, others: bool) -> Standing:
+def _standing(enrolments: Sequence[str], said: _Said | None, others: bool) -> Recipient:
     if said is None:
-        return Standing(tuple(enrolments), others_are_enrolled=others)
-    return Standing(tuple(enrolments), said.accepts_unsigned, said.enrolment_id, others)
+        return Recipient(tuple(enrolments), others_are_enrolled=others)
+    return Recipient(tuple(enrolments), said.accepts_unsigned, said.enrolment_id, others)

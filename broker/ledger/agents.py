@@ -1,6 +1,6 @@
 """The agents as the ledger knows them: their rows, met within a transaction, and what is shown of them."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,9 +14,9 @@ from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, moment, new_agent
 __all__ = [
     "AgentRow",
     "all_agents",
+    "get_or_create_all",
     "last_status",
     "meet",
-    "meet_all",
     "names_of_agents",
     "status_in",
     "update_agent",
@@ -66,7 +66,7 @@ def meet(connection: sa.Connection, agent: str, now: datetime) -> Any:
     return row
 
 
-def meet_all(connection: sa.Connection, agents: Listing[str], now: datetime) -> Listing[Any]:
+def get_or_create_all(connection: sa.Connection, agents: Sequence[str], now: datetime) -> Sequence[Any]:
     """Return the rows of these agents, made where they are not there, locked until the commit."""
     found = AGENTS.select().where(AGENTS.c.name.in_(agents)).order_by(AGENTS.c.name).with_for_update()
     rows = connection.execute(found).all()

@@ -11,12 +11,12 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.contract.journal import command_sha256
-from broker.contract.messages import Command, JournalMark, Sequence
+from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode, Outcome
 from broker.ledger.tables import AUDITS, COMMANDS, SERVER, STRAY_RESULTS, CommandState
 
 __all__ = [
-    "AuditBook",
+    "AuditStore",
     "Known",
     "Verified",
 ]
@@ -36,7 +36,7 @@ class Known:
 
     command_id: str
     agent: str
-    sequence: Sequence
+    sequence: SequenceNumber
     state: CommandState
     digest: str | None
     outcome: str | None
@@ -62,7 +62,7 @@ class _Error(msgspec.Struct):
     code: ErrorCode | None = None
 
 
-class AuditBook:
+class AuditStore:
     """What audits of agents need of the ledger, and what they leave there. Every method is one transaction.
 
     All raise LedgerError when the database fails.
@@ -126,5 +126,5 @@ class AuditBook:
 
 def _known(row: Any) -> Known:
     code = msgspec.json.decode(row.error, type=_Error).code if row.error else None
-    sequence = Sequence(row.epoch, row.number)
+    sequence = SequenceNumber(row.epoch, row.number)
     return Known(row.id, row.agent, sequence, CommandState(row.state), row.digest, row.outcome, code)

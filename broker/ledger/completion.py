@@ -1,6 +1,6 @@
 """Completing a command: by its agent's result, or by the server where no result can or shall be waited for."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,23 +11,23 @@ import sqlalchemy as sa
 from broker.command_types import parameters_of
 from broker.contract.codec import encode
 from broker.contract.commands import mask_secrets
-from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
 
 __all__ = [
     "command_of",
+    "complete_all",
     "completion",
     "forget_secrets",
     "settle",
-    "settle_all",
 ]
 
 
 def command_of(row: Any) -> Command:
     """Return the command in a row of COMMANDS, with its number."""
     body = msgspec.json.decode(row.body, type=Command)
-    return replace(body, sequence=Sequence(row.epoch, row.number))
+    return replace(body, sequence=SequenceNumber(row.epoch, row.number))
 
 
 def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
@@ -67,9 +67,9 @@ def settle(connection: sa.Connection, row: Any, code: ErrorCode, message: str, n
         forget_secrets(connection, row.id)
 
 
-def settle_all(
+def complete_all(
     connection: sa.Connection,
-    which: Listing[sa.ColumnElement[bool]],
+    which: Sequence[sa.ColumnElement[bool]],
     code: ErrorCode,
     message: str,
     now: datetime,

@@ -1,6 +1,6 @@
 """Putting commands at the end of agents' queues: drafted and judged first, then numbered and written."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,21 +9,21 @@ import sqlalchemy as sa
 
 from broker.contract.codec import decode_commands, encode
 from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
-from broker.contract.messages import Command, JsonObject, Origin, Sequence
-from broker.ledger.agents import meet_all
+from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
+from broker.ledger.agents import get_or_create_all
 from broker.ledger.ids import new_id
 from broker.ledger.sequence import next_sequence
 from broker.ledger.tables import AGENTS, COMMANDS, Cancel, CommandState
 
 __all__ = [
-    "LONGEST_COMMAND",
+    "MAX_COMMAND_BYTES",
     "draft_command",
     "enqueue",
     "enqueue_for_all",
 ]
 
 
-LONGEST_COMMAND = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
+MAX_COMMAND_BYTES = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
 
 
 def draft_command(
@@ -39,7 +39,7 @@ def draft_command(
     expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
     draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
     body = encode([draft])
-    decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=LONGEST_COMMAND)
+    decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_COMMAND_BYTES)
     return draft, body
 
 
@@ -51,20 +51,20 @@ def enqueue(connection: sa.Connection, agent: str, draft: Command, body: bytes, 
 
 
 def enqueue_for_all(
-    connection: sa.Connection, agents: Listing[str], draft: Command, operation_id: str, now: datetime
+    connection: sa.Connection, agents: Sequence[str], draft: Command, operation_id: str, now: datetime
 ) -> None:
     """Within a transaction, write a draft for each agent, under an id and a number of its own."""
     commands = []
-    for agent in meet_all(connection, agents, now):
+    for agent in get_or_create_all(connection, agents, now):
         own = replace(draft, id=new_id())
-        row = _new_row(own, agent.name, Sequence(agent.epoch, agent.next_number), encode([own]))
+        row = _new_row(own, agent.name, SequenceNumber(agent.epoch, agent.next_number), encode([own]))
         commands.append({**row, "operation_id": operation_id})
     connection.execute(COMMANDS.insert(), commands)
     numbered = AGENTS.update().where(AGENTS.c.name.in_(agents))
     connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1))
 
 
-def _new_row(command: Command, agent: str, sequence: Sequence, body: bytes) -> dict[str, Any]:
+def _new_row(command: Command, agent: str, sequence: SequenceNumber, body: bytes) -> dict[str, Any]:
     return {
         "id": command.id,
         "agent": agent,

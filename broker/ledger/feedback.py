@@ -1,6 +1,6 @@
 """What an agent's feedback changes in the ledger: states, results and numbers."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,10 +13,10 @@ from broker.contract.messages import Ack, Feedback, JsonObject
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.ledger.agents import meet, update_agent
 from broker.ledger.completion import completion, forget_secrets
-from broker.ledger.group_configuration import answer_question
-from broker.ledger.sequence import close_gap, renumber
+from broker.ledger.group_configuration import enqueue_group_configuration
+from broker.ledger.sequence import begin_epoch_after_conflict, resend_from_gap
 from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
-from broker.ledger.unmatched_results import keep_strays
+from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
     "Recorded",
@@ -41,7 +41,7 @@ class Recorded:
     refused: list[Feedback]
 
 
-def take_in_feedback(connection: sa.Connection, agent: str, said: Listing[Feedback], now: datetime) -> Recorded:
+def take_in_feedback(connection: sa.Connection, agent: str, said: Sequence[Feedback], now: datetime) -> Recorded:
     """Within a transaction, take in feedback of one agent, in order.
 
     An open command stays open when its message was refused, for the agent may take it with the signatures of the
@@ -54,19 +54,19 @@ def take_in_feedback(connection: sa.Connection, agent: str, said: Listing[Feedba
     refused = [it for it in results if _refused_alone(it) and digests.get(it.command_id or "", "") is None]
     for feedback in said:
         if feedback in refused:
-            renumber(connection, agent, feedback, now)
+            begin_epoch_after_conflict(connection, agent, feedback, now)
         elif feedback.kind is FeedbackKind.RESULT:
             strays += _record_result(connection, agent, feedback, digests, now)
         elif feedback.kind is FeedbackKind.GAP:
-            close_gap(connection, agent, feedback, now)
+            resend_from_gap(connection, agent, feedback, now)
         elif feedback.command_id is not None:
             _record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
-    for stray in keep_strays(connection, agent, strays, now.timestamp()):
-        answer_question(connection, agent, stray, now)
+    for stray in store_unmatched(connection, agent, strays, now.timestamp()):
+        enqueue_group_configuration(connection, agent, stray, now)
     return Recorded([Ack(it.command_id or "", it.digest or "") for it in results if it not in refused], refused)
 
 
-def _digests(connection: sa.Connection, agent: str, results: Listing[Feedback]) -> dict[str, str | None]:
+def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback]) -> dict[str, str | None]:
     """Return the digests of these commands' results by id, None for an open one; others are not ours."""
     digests: dict[str, str | None] = {}
     ids = [result.command_id for result in results]
@@ -106,7 +106,7 @@ def _record_result(
     digests[name] = digest
     if _may_name_a_secret(result.command):
         forget_secrets(connection, name)
-    answer_question(connection, agent, result, now)
+    enqueue_group_configuration(connection, agent, result, now)
     return []
 
 

@@ -12,11 +12,11 @@ from broker.ledger.groups import configuration_for
 from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER
 
 __all__ = [
-    "answer_question",
+    "enqueue_group_configuration",
 ]
 
 
-def answer_question(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
+def enqueue_group_configuration(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
     """Within a transaction, send what a result asks for, unless the same is on its way already."""
     if not result.data or result.data.get("asks_for") != FetchConfigData().asks_for:
         return

@@ -10,7 +10,7 @@ from broker.contract.topics import AGENT_NAME, check_name
 from broker.ledger.tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = [
-    "GroupBook",
+    "GroupStore",
     "check_group_name",
     "configuration_for",
     "set_groups",
@@ -22,7 +22,7 @@ def check_group_name(name: str) -> str:
     return check_name(name, "a group name")
 
 
-class GroupBook:
+class GroupStore:
     """The groups. Every method is one transaction; all raise LedgerError when the database fails."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:

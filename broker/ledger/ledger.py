@@ -1,7 +1,6 @@
 """The server's memory: every command ever sent, its state and its result."""
 
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -12,20 +11,20 @@ from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
 from broker.ledger.agents import AgentRow, all_agents, last_status, names_of_agents
-from broker.ledger.audits import AuditBook
+from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
-from broker.ledger.completion import command_of, settle_all
+from broker.ledger.completion import command_of, complete_all
 from broker.ledger.database import Database
 from broker.ledger.enqueue import draft_command, enqueue, enqueue_for_all
 from broker.ledger.feedback import take_in_feedback
-from broker.ledger.groups import GroupBook
+from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
-from broker.ledger.operations import Operation, OperationBook, insert_operation
-from broker.ledger.outbox import due_agents, rewind_all, rewind_overdue, take_cancels, take_commands
+from broker.ledger.operations import Operation, OperationStore, insert_operation
+from broker.ledger.outbox import claim_cancels, claim_commands, due_agents, requeue_all, requeue_overdue
 from broker.ledger.status import take_in_status
 from broker.ledger.tables import COMMANDS, IS_OPEN, METADATA, Cancel, CommandState
-from broker.ledger.unmatched_results import all_strays
+from broker.ledger.unmatched_results import all_unmatched
 
 __all__ = [
     "Ledger",
@@ -50,9 +49,9 @@ class Ledger:
         self._database = Database(url, METADATA)
         self._transaction = self._database.transaction
         self.blobs = BlobStore(self._transaction, now)
-        self.groups = GroupBook(self._transaction)
-        self.operations = OperationBook(self._transaction)
-        self.audits = AuditBook(self._transaction, now)
+        self.groups = GroupStore(self._transaction)
+        self.operations = OperationStore(self._transaction)
+        self.audits = AuditStore(self._transaction, now)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -127,7 +126,7 @@ class Ledger:
     def abandon(self, command_id: str) -> LedgerRow:
         """Complete an open command as interrupted, without a word of its agent. Raises UnknownCommand."""
         with self._transaction() as connection:
-            settle_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+            complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
             return find_command(connection, command_id)
 
     def abandon_operation(self, operation_id: str) -> int:
@@ -135,7 +134,7 @@ class Ledger:
         self.operations.get(operation_id)
         with self._transaction() as connection:
             ours = [COMMANDS.c.operation_id == operation_id]
-            return settle_all(connection, ours, ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+            return complete_all(connection, ours, ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
 
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
@@ -172,7 +171,7 @@ class Ledger:
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
         with self._database.reading() as connection:
-            return all_strays(connection)
+            return all_unmatched(connection)
 
     # -- what the server sends
 
@@ -181,7 +180,7 @@ class Ledger:
         with self._database.reading() as connection:
             return due_agents(connection)
 
-    def take_due_commands(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, Command]]:
+    def claim_due_commands(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, Command]]:
         """Return (agent, command) of what must be sent now, in sequence for each agent, marked as sent.
 
         `among`, where it is there, are the only agents that anything is sent to. The mark comes first: a command that
@@ -189,24 +188,24 @@ class Ledger:
         before commands were signed, is completed with an error, for all behind it would wait for ever.
         """
         with self._transaction() as connection:
-            rows = take_commands(connection, limit, among, self._now())
+            rows = claim_commands(connection, limit, among, self._now())
         return [(row.agent, command_of(row)) for row in rows]
 
-    def take_due_cancels(self, limit: int, among: Listing[str] | None = None) -> list[tuple[str, str]]:
+    def claim_due_cancels(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, str]]:
         """Return (agent, command id) of the cancels that must be sent now, marked as sent; `among` as above."""
         with self._transaction() as connection:
-            rows = take_cancels(connection, limit, among, self._now())
+            rows = claim_cancels(connection, limit, among, self._now())
         return [(row.agent, row.id) for row in rows]
 
-    def make_overdue_due(self) -> None:
+    def requeue_overdue(self) -> None:
         """Make what an online agent has not accepted, or not cancelled, in time due again."""
         with self._transaction() as connection:
-            rewind_overdue(connection, self._now())
+            requeue_overdue(connection, self._now())
 
-    def make_all_due(self) -> None:
+    def requeue_all(self) -> None:
         """Make everything that was not accepted due at once, as after a new connection to the broker."""
         with self._transaction() as connection:
-            rewind_all(connection)
+            requeue_all(connection)
 
     # -- what the agents say
 

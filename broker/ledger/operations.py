@@ -16,7 +16,7 @@ from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState
 
 __all__ = [
     "Operation",
-    "OperationBook",
+    "OperationStore",
     "Progress",
     "UnknownOperation",
     "insert_operation",
@@ -67,7 +67,7 @@ class Progress:
         return {name: count for name, count in counts.items() if count}
 
 
-class OperationBook:
+class OperationStore:
     """The operations. Every method is one transaction; all raise LedgerError when the database fails."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:

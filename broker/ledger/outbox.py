@@ -1,38 +1,37 @@
 """What is due to be published: commands and cancels, taken once, and again when they find no answer."""
 
 import random
-from collections.abc import Iterable
-from collections.abc import Sequence as Listing
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from broker.contract.states import ErrorCode
-from broker.ledger.agents import meet_all, update_agent
+from broker.ledger.agents import get_or_create_all, update_agent
 from broker.ledger.completion import settle
-from broker.ledger.enqueue import LONGEST_COMMAND
+from broker.ledger.enqueue import MAX_COMMAND_BYTES
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, Cancel, CommandState
 
 __all__ = [
+    "claim_cancels",
+    "claim_commands",
     "due_agents",
+    "requeue_all",
+    "requeue_overdue",
     "resend_wait",
     "rewind",
-    "rewind_all",
-    "rewind_overdue",
-    "take_cancels",
-    "take_commands",
 ]
 
 
 _FIRST_WAIT_S = 2.0
-_LONGEST_WAIT_S = 300.0
+_MAX_WAIT_S = 300.0
 _TOO_LONG = "The command is too long to be signed and was not sent; send a shorter one, or a file with --file."
 
 
 def resend_wait(attempts: int) -> float:
     """Return the seconds until commands that were not accepted are sent again: 2, 4 … 300, less up to a half."""
-    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempts, 16))
+    longest = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempts, 16))
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
 
 
@@ -43,7 +42,7 @@ def due_agents(connection: sa.Connection) -> list[str]:
     return sorted(connection.scalars(commands.union(cancels)))
 
 
-def take_commands(connection: sa.Connection, limit: int, among: Listing[str] | None, now: datetime) -> list[Any]:
+def claim_commands(connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime) -> list[Any]:
     """Return the rows of the commands that are due, in sequence for each agent, and mark them as sent.
 
     `among`, where it is there, are the only agents that are looked at. A command that no signed frame could hold, from
@@ -61,7 +60,7 @@ def take_commands(connection: sa.Connection, limit: int, among: Listing[str] | N
     return rows
 
 
-def take_cancels(connection: sa.Connection, limit: int, among: Listing[str] | None, now: datetime) -> list[Any]:
+def claim_cancels(connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime) -> list[Any]:
     """Return (agent, id) of the commands whose cancel is due, and mark it as sent; `among` as above."""
     due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND, *_of(among))
     rows = list(connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit)))
@@ -72,7 +71,7 @@ def take_cancels(connection: sa.Connection, limit: int, among: Listing[str] | No
     return rows
 
 
-def rewind_overdue(connection: sa.Connection, now: datetime) -> None:
+def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
     """Make due again what an online agent has not answered in time, and give it more time than before."""
     overdue = sa.select(AGENTS.c.name, AGENTS.c.attempts).where(AGENTS.c.resend_at <= now.timestamp())
     for name, attempts in connection.execute(overdue.where(AGENTS.c.online.is_(True))).all():
@@ -81,7 +80,7 @@ def rewind_overdue(connection: sa.Connection, now: datetime) -> None:
         update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
 
 
-def rewind_all(connection: sa.Connection) -> None:
+def requeue_all(connection: sa.Connection) -> None:
     """Make due again what any agent has not answered."""
     for name in connection.scalars(sa.select(AGENTS.c.name)).all():
         rewind(connection, name)
@@ -97,12 +96,12 @@ def rewind(connection: sa.Connection, agent: str) -> bool:
     return commands + cancels > 0
 
 
-def _of(agents: Listing[str] | None) -> list[sa.ColumnElement[bool]]:
+def _of(agents: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
     return [] if agents is None else [COMMANDS.c.agent.in_(agents)]
 
 
 def _settled_as_too_long(connection: sa.Connection, row: Any, now: datetime) -> bool:
-    too_long = len(row.body.encode()) > LONGEST_COMMAND
+    too_long = len(row.body.encode()) > MAX_COMMAND_BYTES
     if too_long:
         settle(connection, row, ErrorCode.INVALID, _TOO_LONG, now)
     return too_long
@@ -111,6 +110,6 @@ def _settled_as_too_long(connection: sa.Connection, row: Any, now: datetime) -> 
 def _schedule(connection: sa.Connection, agents: Iterable[str], now: datetime) -> None:
     due = [
         {"agent": row.name, "resend_at": now.timestamp() + resend_wait(row.attempts)}
-        for row in meet_all(connection, sorted(agents), now)
+        for row in get_or_create_all(connection, sorted(agents), now)
     ]
     connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), due)

@@ -8,18 +8,18 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from broker.contract.messages import Feedback, Sequence, Status
+from broker.contract.messages import Feedback, SequenceNumber, Status
 from broker.contract.states import ErrorCode
 from broker.ledger.agents import meet, update_agent
-from broker.ledger.completion import settle_all
+from broker.ledger.completion import complete_all
 from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
 
 __all__ = [
-    "close_gap",
+    "begin_epoch_after_conflict",
+    "detect_lost_store",
+    "detect_restored_ledger",
     "next_sequence",
-    "notice_generation",
-    "notice_sequence",
-    "renumber",
+    "resend_from_gap",
 ]
 
 
@@ -27,14 +27,14 @@ _LOST = "The agent lost its command store; the command may have run or not. Look
 _NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
 
 
-def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> Sequence:
+def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
     """Take the agent's next number."""
     row = meet(connection, agent, now)
     update_agent(connection, agent, next_number=row.next_number + 1)
-    return Sequence(row.epoch, row.next_number)
+    return SequenceNumber(row.epoch, row.next_number)
 
 
-def close_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
+def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
     """Make what the agent misses due, from the number that it expects."""
     row = meet(connection, agent, now)
     known = row.store_generation in (None, gap.store_generation)
@@ -50,25 +50,25 @@ def close_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetim
         connection.execute(from_there.values(to_send=True))
 
 
-def notice_generation(connection: sa.Connection, status: Status, now: datetime) -> None:
+def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Settle what an agent may have held in a store that it has lost, and begin a new epoch."""
     row, agent, generation = meet(connection, status.agent, now), status.agent, status.store_generation
     closed = status.closed_epoch or 0
     if row.store_generation not in (None, generation) or closed >= row.epoch:
         # Nobody can know what became of what the agent may have received before.
-        settle_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
+        complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
         _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
     update_agent(connection, agent, store_generation=generation)
 
 
-def notice_sequence(connection: sa.Connection, status: Status, now: datetime) -> None:
+def detect_restored_ledger(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Begin a new epoch when the agent has seen numbers that this ledger, restored from a backup, has not."""
     row = meet(connection, status.agent, now)
     if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
         _begin_epoch(connection, status.agent, now, above=max(row.epoch, status.epoch))
 
 
-def renumber(connection: sa.Connection, agent: str, refusal: Feedback, now: datetime) -> None:
+def begin_epoch_after_conflict(connection: sa.Connection, agent: str, refusal: Feedback, now: datetime) -> None:
     """Begin a new epoch when the agent has seen the number of an open command as that of another.
 
     It does so before its status tells of it, as when the ledger was restored from a backup a moment ago.

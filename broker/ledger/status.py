@@ -10,7 +10,7 @@ from broker.contract.messages import Status
 from broker.ledger.agents import meet, status_in, update_agent
 from broker.ledger.groups import set_groups
 from broker.ledger.outbox import rewind
-from broker.ledger.sequence import notice_generation, notice_sequence
+from broker.ledger.sequence import detect_lost_store, detect_restored_ledger
 
 __all__ = [
     "take_in_status",
@@ -26,8 +26,8 @@ def take_in_status(connection: sa.Connection, status: Status, now: datetime) -> 
     before = meet(connection, status.agent, now)
     if not status.online:  # a last will was written when the process began, and may tell what is old
         status = _without_old_news(status, status_in(before.status))
-    notice_generation(connection, status, now)
-    notice_sequence(connection, status, now)
+    detect_lost_store(connection, status, now)
+    detect_restored_ledger(connection, status, now)
     if status.groups is not None and status.groups != _groups_in(before.status):
         set_groups(connection, status.agent, status.groups)
     returned = status.online and not (before.online and before.incarnation == status.incarnation)

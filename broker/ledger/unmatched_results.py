@@ -1,6 +1,6 @@
 """Results that answer no open command of ours: kept apart, the newest of each agent, for people who look into it."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -11,16 +11,16 @@ from broker.ledger.tables import STRAY_RESULTS
 
 __all__ = [
     "KEPT",
-    "all_strays",
-    "keep_strays",
+    "all_unmatched",
+    "store_unmatched",
 ]
 
 
 KEPT = 100  # of each agent: it can invent ids for ever
 
 
-def keep_strays(
-    connection: sa.Connection, agent: str, results: Listing[Feedback], received_at: float
+def store_unmatched(
+    connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float
 ) -> list[Feedback]:
     """Within a transaction, keep what has not come before and return that; the oldest make room.
 
@@ -42,7 +42,7 @@ def keep_strays(
     return list(newest.values())
 
 
-def all_strays(connection: sa.Connection) -> list[JsonObject]:
+def all_unmatched(connection: sa.Connection) -> list[JsonObject]:
     """Within a transaction, return what is kept, oldest first."""
     rows = connection.execute(STRAY_RESULTS.select().order_by(STRAY_RESULTS.c.received_at))
     return [msgspec.json.decode(row.body) for row in rows]

@@ -135,7 +135,7 @@ class MqttConnection:
         """Wait until the broker has accepted the client and its subscriptions; return whether it has."""
         return self._ready.wait(timeout_s)
 
-    def unproved(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         """Return what the connection that there is has not shown yet, to go on after a colon.
 
         None: the broker has accepted the subscriptions and acknowledged (PUBACK) something that was published.

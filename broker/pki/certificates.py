@@ -23,7 +23,7 @@ from broker.errors import BrokerError
 
 __all__ = [
     "CANARY",
-    "LONGEST_LIFE",
+    "MAX_LIFETIME",
     "CertificateError",
     "Identity",
     "IdentityError",
@@ -45,12 +45,12 @@ __all__ = [
 ]
 
 
-LONGEST_LIFE = timedelta(days=366)  # of an agent's certificate; entries of a list are kept by it
+MAX_LIFETIME = timedelta(days=366)  # of an agent's certificate; entries of a list are kept by it
 CANARY = "_canary"  # what an evictor is called at the broker: no agent and no server can have this name
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 _CLOCK_SKEW = timedelta(minutes=5)
 _LIST_SKEW = timedelta(days=1)  # a list of the future lets a broker refuse everybody
-_LONGEST_NAME = 64  # ub-common-name of RFC 5280
+_MAX_NAME_LENGTH = 64  # ub-common-name of RFC 5280
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _AGENT_URI = "urn:acm:agent:"
@@ -118,8 +118,8 @@ class Identity:
 
 def authority_certificate(name: str, key: Ed25519PrivateKey, now: datetime) -> x509.Certificate:
     """Return a self-signed root for ten years that may issue certificates for end entities only."""
-    if not 1 <= len(name) <= _LONGEST_NAME:
-        raise CertificateError(f"An authority's name has 1 to {_LONGEST_NAME} characters.")
+    if not 1 <= len(name) <= _MAX_NAME_LENGTH:
+        raise CertificateError(f"An authority's name has 1 to {_MAX_NAME_LENGTH} characters.")
     public_key = key.public_key()
     builder = _builder(_name(name), _name(name), public_key, now, now + _AUTHORITY_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -132,8 +132,8 @@ def client_certificate(
     issuer: Issuer, agent: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
     """Return an agent's certificate. Its alternative name is a URI, so that it is never taken for that of a host."""
-    if lifetime > LONGEST_LIFE:
-        raise CertificateError(f"An agent's certificate is good for {LONGEST_LIFE.days} days at most.")
+    if lifetime > MAX_LIFETIME:
+        raise CertificateError(f"An agent's certificate is good for {MAX_LIFETIME.days} days at most.")
     names = [x509.UniformResourceIdentifier(_AGENT_URI + check_agent_name(agent))]
     return _issue(issuer, agent, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
@@ -159,7 +159,7 @@ def server_certificate(
 ) -> x509.Certificate:
     """Return a certificate for the host names and IP addresses at which a server is reached."""
     names = [_host(host) for host in hosts]
-    common_name = str(names[0].value)[:_LONGEST_NAME]
+    common_name = str(names[0].value)[:_MAX_NAME_LENGTH]
     return _issue(issuer, common_name, names, ExtendedKeyUsageOID.SERVER_AUTH, public_key, now, lifetime)
 
 
@@ -218,7 +218,7 @@ def read_identity(certificate: str, issuer: Issuer, now: datetime) -> Identity:
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as error:
         raise IdentityError("`certificate` is not a certificate of this authority in PEM.") from error
     if not read.not_valid_before_utc <= now < read.not_valid_after_utc:
-        raise IdentityError("The certificate is not valid now: enrol the agent anew with a token.")
+        raise IdentityError("The certificate is not valid now: enroll the agent anew with a token.")
     if not isinstance(key, Ed25519PublicKey):
         raise IdentityError("The certificate's key is not an Ed25519 key.")
     return Identity(_common_names(read.subject)[0], read.serial_number, key)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CRL_LIFETIME, AuthorityError, CertificateAuthority
-from broker.pki.certificates import LONGEST_LIFE, RevocationList, RevokedCertificate
+from broker.pki.certificates import MAX_LIFETIME, RevocationList, RevokedCertificate
 from broker.system.files import state_of
 
 __all__ = [
@@ -26,7 +26,7 @@ class RevocationFile:
     """
 
     def __init__(
-        self, path: Path, authority: CertificateAuthority, enrolments: Enrolments, *, now: Callable[[], datetime]
+        self, path: Path, authority: CertificateAuthority, enrolments: EnrolmentStore, *, now: Callable[[], datetime]
     ) -> None:
         self.path = path
         self._authority = authority
@@ -80,7 +80,7 @@ class RevocationFile:
     def _foreign(self) -> Iterator[RevokedCertificate]:
         found = self._authority.read_revocation_list(self.path)
         known = {entry.serial for entry in self._enrolments.revoked_certificates(_EPOCH)}
-        oldest = self._now() - LONGEST_LIFE - CRL_LIFETIME
+        oldest = self._now() - MAX_LIFETIME - CRL_LIFETIME
         for entry in found.entries if found is not None else ():
             if entry.serial not in known and entry.revoked_at >= oldest:
                 yield entry

@@ -11,7 +11,7 @@ __all__ = [
 ]
 
 
-_LARGEST_EXTENDED = 8192  # of a header that carries a long name, or more
+_MAX_EXTENDED_HEADER_BYTES = 8192  # of a header that carries a long name, or more
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -41,7 +41,7 @@ class BoundedHeader(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         if header.type == tarfile.GNUTYPE_SPARSE:
             raise no_plain_file(header.name)
-        if header.size < 0 or (header.type in _EXTENDED and header.size > _LARGEST_EXTENDED):
+        if header.size < 0 or (header.type in _EXTENDED and header.size > _MAX_EXTENDED_HEADER_BYTES):
             raise MemberRefused(f"The archive has a header that claims {header.size} bytes; that is refused.")
         return header
 

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from broker.errors import BrokerError
 
 __all__ = [
+    "MinisignError",
     "PublicKey",
     "Signature",
-    "SignatureError",
     "verify",
 ]
 
@@ -32,7 +32,7 @@ _SIGNATURE_BYTES = 2 + 8 + 64
 _TRUSTED = "trusted comment: "
 
 
-class SignatureError(BrokerError):
+class MinisignError(BrokerError):
     """A key or a signature is malformed, or the signature is by none of the keys, or of something else."""
 
 
@@ -46,7 +46,7 @@ def _decoded(text: str, length: int, what: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != length:
-        raise SignatureError(f"{text[:80]!r} is not {what} of minisign.")
+        raise MinisignError(f"{text[:80]!r} is not {what} of minisign.")
     return raw
 
 
@@ -63,7 +63,7 @@ class PublicKey:
         lines = text.strip().splitlines() or [""]
         raw = _decoded(lines[-1], _KEY_BYTES, "a public key")
         if raw[:2] != _LEGACY:
-            raise SignatureError(f"{lines[-1][:80]!r} is not a public key of minisign.")
+            raise MinisignError(f"{lines[-1][:80]!r} is not a public key of minisign.")
         return cls(_key_id(raw[2:10]), raw[10:])
 
 
@@ -82,10 +82,10 @@ class Signature:
         """Read a .minisig file; raises SignatureError."""
         lines = text.splitlines()
         if len(lines) != 4 or not lines[2].startswith(_TRUSTED):
-            raise SignatureError("This is not a signature file of minisign, which has four lines.")
+            raise MinisignError("This is not a signature file of minisign, which has four lines.")
         raw = _decoded(lines[1], _SIGNATURE_BYTES, "a signature")
         if raw[:2] not in (_LEGACY, _PREHASHED):
-            raise SignatureError(f"{lines[1][:80]!r} is not a signature of minisign.")
+            raise MinisignError(f"{lines[1][:80]!r} is not a signature of minisign.")
         comment = lines[2].removeprefix(_TRUSTED)
         return cls(_key_id(raw[2:10]), raw[:2] == _PREHASHED, raw[10:], comment, _decoded(lines[3], 64, "a signature"))
 
@@ -98,13 +98,13 @@ def verify(message: bytes, signature_text: str, keys: Iterable[PublicKey]) -> Si
     signature = Signature.parse(signature_text)
     candidates = [key for key in keys if key.id == signature.key_id]
     if not candidates:
-        raise SignatureError(f"The signature is by the key {signature.key_id}, which is none of the keys given.")
+        raise MinisignError(f"The signature is by the key {signature.key_id}, which is none of the keys given.")
     signed = hashlib.blake2b(message).digest() if signature.prehashed else message
     commented = signature.signature + signature.trusted_comment.encode()
     for key in candidates:
         if _is_by(key, signature.signature, signed) and _is_by(key, signature.global_signature, commented):
             return signature
-    raise SignatureError(f"The signature is not one by the key {signature.key_id} of what it stands beside.")
+    raise MinisignError(f"The signature is not one by the key {signature.key_id} of what it stands beside.")
 
 
 def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:

@@ -6,11 +6,11 @@ from broker.contract.messages import BlobChunk, BlobRequest
 from broker.ledger.blobs import BlobStore
 
 __all__ = [
-    "BlobDesk",
+    "BlobRequests",
 ]
 
 
-class BlobDesk:
+class BlobRequests:
     """The agents that wait for parts of blobs, in turn; a newer request of an agent takes the place of its older one.
 
     Forgets a request when it has answered it, or the ledger has failed: agents ask again for what does not come.
@@ -29,7 +29,7 @@ class BlobDesk:
         """Let the agent wait for its turn."""
         self._waiting[agent] = request
 
-    def take_answer(self) -> tuple[str, BlobChunk]:
+    def next_chunk(self) -> tuple[str, BlobChunk]:
         """Return the agent whose turn it is and one chunk for it; the rest of its request waits behind the others."""
         agent = next(iter(self._waiting))
         request = self._waiting.pop(agent)

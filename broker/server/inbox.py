@@ -12,17 +12,17 @@ import structlog
 
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
-from broker.system.log_throttle import Seldom
+from broker.system.log_throttle import LogThrottle
 
 __all__ = [
+    "FairInbox",
     "Inbox",
-    "Intake",
 ]
 
 
 _log = structlog.get_logger("acm.server")
-_MOST_FRAMES = 400  # of one agent; the connection holds 1000 that are not acknowledged
-_MOST_BYTES = 8 << 20
+_MAX_FRAMES = 400  # of one agent; the connection holds 1000 that are not acknowledged
+_MAX_BYTES = 8 << 20
 _IGNORED_S = 2.0
 _STATUS_PAUSE_S = 0.2  # agents of ours leave as much between two
 _SLICE_FRAMES = 64
@@ -30,7 +30,7 @@ _SLICE_BYTES = 1 << 16
 _TURN_FRAMES = 256
 _TURN_BYTES = 1 << 18
 _DRAINS = 20
-_MOST_AGENTS = 10_000
+_MAX_AGENTS = 10_000
 
 
 class Inbox(Protocol):
@@ -76,7 +76,7 @@ class _Queue:
             return older
         if now < self._ignored_until:
             return [delivery]
-        if len(self._waiting) < _MOST_FRAMES and self._bytes + len(delivery.payload) <= _MOST_BYTES:
+        if len(self._waiting) < _MAX_FRAMES and self._bytes + len(delivery.payload) <= _MAX_BYTES:
             self._add(delivery)
             return []
         self._ignored_until = now + _IGNORED_S
@@ -111,7 +111,7 @@ class _Queue:
         return delivery
 
 
-class Intake:
+class FairInbox:
     """Takes everything off the connection at once, and hands it on in turns.
 
     What finds no room is dropped and acknowledged. Nothing is lost by it: agents send results again until they are
@@ -125,7 +125,7 @@ class Intake:
         self._queues: dict[str, _Queue] = {}
         self._rotation: dict[str, _Queue] = {}
         self._turn: list[Delivery] = []
-        self._seldom = Seldom(monotonic)
+        self._seldom = LogThrottle(monotonic)
 
     @property
     def waiting(self) -> bool:
@@ -172,7 +172,7 @@ class Intake:
         return dropped
 
     def _queue_of(self, agent: str) -> _Queue:
-        if agent not in self._queues and len(self._queues) >= _MOST_AGENTS:
+        if agent not in self._queues and len(self._queues) >= _MAX_AGENTS:
             now = self._monotonic()
             self._queues = {name: queue for name, queue in self._queues.items() if not queue.is_fresh(now)}
         return self._queues.setdefault(agent, _Queue())
@@ -188,4 +188,4 @@ class Intake:
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         held_back = self._seldom.due(event, agent)
         if held_back is not None:
-            _log.warning(event, agent=agent, **facts, like_it_since=held_back)
+            _log.warning(event, agent=agent, **facts, suppressed=held_back)

@@ -9,18 +9,18 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from broker.contract.commands.update_signing_keys import FURTHEST_AHEAD, UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.commands.update_signing_keys import MAX_CLOCK_LEAD, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.commands import LedgerRow
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
 from broker.ledger.tables import SERVER, CommandState
-from broker.signing.key_store import KeyBook
+from broker.signing.key_store import SigningKeyStore
 
 __all__ = [
-    "KeyReminder",
-    "Rollout",
+    "KeyDistribution",
+    "RolloutProgress",
     "announce",
     "rollout_of",
 ]
@@ -32,7 +32,7 @@ _ORIGIN = Origin("signing keys", SERVER)
 
 
 @dataclass
-class KeyReminder:
+class KeyDistribution:
     """Looks at each status that comes.
 
     What told an agent may be lost, with its store or a snapshot that was restored, and it may have enrolled while the
@@ -41,12 +41,12 @@ class KeyReminder:
     """
 
     ledger: Ledger
-    enrolments: Enrolments
+    enrolments: EnrolmentStore
     directory: Path
     now: Callable[[], datetime]
 
     def __post_init__(self) -> None:
-        self._book: KeyBook | None = None
+        self._book: SigningKeyStore | None = None
         self._looked: dict[str, tuple[int, datetime]] = {}
 
     def heard(self, status: Status) -> None:
@@ -61,7 +61,7 @@ class KeyReminder:
     def _update(self) -> UpdateSigningKeys | None:
         if self._book is None:
             with contextlib.suppress(OSError):
-                self._book = KeyBook(self.directory) if self.directory.exists() else None
+                self._book = SigningKeyStore(self.directory) if self.directory.exists() else None
         return self._book.update if self._book is not None else None
 
     def _is_due(self, agent: str, version: int) -> bool:
@@ -89,7 +89,7 @@ _TARGET = "agents with an enrolment"
 
 
 @dataclass(frozen=True)
-class Rollout:
+class RolloutProgress:
     """The agents with a good enrolment, and the version of our list that each one's last status names; 0 for none.
 
     `newest_told` is the newest version that any of them tells, be it of our list or not, and a version could be.
@@ -103,20 +103,20 @@ class Rollout:
         return [agent for agent, known in self.versions.items() if known < version]
 
 
-def rollout_of(ledger: Ledger, enrolments: Enrolments, newest: int, now: datetime) -> Rollout:
+def rollout_of(ledger: Ledger, enrolments: EnrolmentStore, newest: int, now: datetime) -> RolloutProgress:
     """Look at the statuses of the agents with a good enrolment; `newest` is the version of our list now.
 
     A later one is of a list that is not ours, and confirms nothing. One that lies so far ahead that no agent would
     take it, or the next one, is nothing to get ahead of. Raises LedgerError.
     """
-    furthest = int((now + FURTHEST_AHEAD).timestamp() * 1000)
+    furthest = int((now + MAX_CLOCK_LEAD).timestamp() * 1000)
     said = {row.name: row.status.signing_keys_version or 0 for row in ledger.agents() if row.status is not None}
     known = {name: said.get(name, 0) for name in enrolments.good_agents()}
     told = max((version for version in known.values() if version < furthest), default=0)
-    return Rollout({name: version if version <= newest else 0 for name, version in known.items()}, told)
+    return RolloutProgress({name: version if version <= newest else 0 for name, version in known.items()}, told)
 
 
-def announce(ledger: Ledger, rollout: Rollout, update: UpdateSigningKeys, origin: Origin) -> Operation | None:
+def announce(ledger: Ledger, rollout: RolloutProgress, update: UpdateSigningKeys, origin: Origin) -> Operation | None:
     """Tell the agents that have not confirmed it of this list, as one operation; None where there are none.
 
     Raises LedgerError.

@@ -1,8 +1,7 @@
 """The server's side of the wire: sends what the ledger holds, keeps what the agents say, and acks it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Protocol, TypeVar
@@ -11,16 +10,16 @@ import structlog
 
 from broker.contract.codec import DecodeError, Message, decode_blob_requests, decode_feedbacks, decode_status, frames
 from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
-from broker.contract.limits import LARGEST_NUMBER
+from broker.contract.limits import MAX_NUMBER
 from broker.contract.messages import Command, Control, JsonObject, Origin, Status
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
 from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
-from broker.server.blob_requests import BlobDesk
+from broker.server.blob_requests import BlobRequests
 from broker.signing.signer import Signer
-from broker.system.log_throttle import Seldom
+from broker.system.log_throttle import LogThrottle
 
 __all__ = [
     "Server",
@@ -31,8 +30,8 @@ __all__ = [
 _log = structlog.get_logger("acm.server")
 _SEND_AT_ONCE = 500
 _CHUNKS_A_STEP = 8
-_LONGEST_BACKLOG = 8
-_LAST_EPOCH = LARGEST_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
+_MAX_BACKLOG = 8
+_LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
 _T = TypeVar("_T")
 
 
@@ -69,8 +68,8 @@ class Server:
         self._wire = wire
         self._topics = topics
         self._signer = signer
-        self._desk = BlobDesk(ledger.blobs)
-        self._seldom = Seldom(monotonic)
+        self._desk = BlobRequests(ledger.blobs)
+        self._seldom = LogThrottle(monotonic)
         self._on_status = on_status
         self._held: dict[str, str] = {}
 
@@ -96,7 +95,7 @@ class Server:
 
     def connected(self) -> None:
         """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""
-        self._ledger.make_all_due()
+        self._ledger.requeue_all()
 
     def receive(self, deliveries: Iterable[Delivery]) -> None:
         """Take messages in. When this returns they may be acknowledged; when it raises, not yet."""
@@ -105,16 +104,16 @@ class Server:
 
     def step(self) -> None:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
-        self._ledger.make_overdue_due()
+        self._ledger.requeue_overdue()
         agents = self._not_held(self._ledger.agents_to_tell())[:_SEND_AT_ONCE]
         if agents:
-            for agent, ids in _by_agent(self._ledger.take_due_cancels(_SEND_AT_ONCE, agents)):
+            for agent, ids in _by_agent(self._ledger.claim_due_cancels(_SEND_AT_ONCE, agents)):
                 self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
-            for agent, commands in _by_agent(self._ledger.take_due_commands(_SEND_AT_ONCE, agents)):
+            for agent, commands in _by_agent(self._ledger.claim_due_commands(_SEND_AT_ONCE, agents)):
                 self._say(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
 
-    def _take_in(self, topic: str, deliveries: Listing[Delivery]) -> None:
+    def _take_in(self, topic: str, deliveries: Sequence[Delivery]) -> None:
         """Take in what came on one topic. One that fails as nobody foresaw is dropped: it would fail for ever."""
         try:
             self._receive_from(topic, deliveries)
@@ -127,7 +126,7 @@ class Server:
             elif self._seldom.due("message_failed", topic, type(error).__name__) is not None:
                 _log.exception("message_failed", topic=topic[:200], dropped=True)
 
-    def _receive_from(self, topic: str, deliveries: Listing[Delivery]) -> None:
+    def _receive_from(self, topic: str, deliveries: Sequence[Delivery]) -> None:
         agent = self._topics.agent_of(topic)
         if agent is None:
             self._warn("message_outside_the_scheme", "", topic=topic[:200])
@@ -138,7 +137,7 @@ class Server:
         else:
             self._receive_feedback(agent, deliveries)
 
-    def _not_held(self, agents: Listing[str]) -> Listing[str]:
+    def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the agents that can be spoken to; tell of each other one once."""
         held = self._signer.held(agents) if self._signer else {}
         for agent, reason in held.items():
@@ -147,7 +146,7 @@ class Server:
         self._held = held
         return [agent for agent in agents if agent not in held]
 
-    def _receive_status(self, agent: str, deliveries: Listing[Delivery]) -> None:
+    def _receive_status(self, agent: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             try:
                 status = decode_status(delivery.payload)
@@ -190,9 +189,9 @@ class Server:
     def _answer_blob_requests(self) -> None:
         """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
         for _ in range(_CHUNKS_A_STEP):
-            if not self._desk.waiting or self._wire.backlog >= _LONGEST_BACKLOG:
+            if not self._desk.waiting or self._wire.backlog >= _MAX_BACKLOG:
                 return
-            agent, chunk = self._desk.take_answer()
+            agent, chunk = self._desk.next_chunk()
             if chunk.error is not None:
                 self._warn("blob_refused", agent, reason=chunk.error)
             for frame in frames([chunk]):
@@ -201,9 +200,9 @@ class Server:
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         held_back = self._seldom.due(event, agent)
         if held_back is not None:
-            _log.warning(event, agent=agent, **facts, like_it_since=held_back)
+            _log.warning(event, agent=agent, **facts, suppressed=held_back)
 
-    def _say(self, agent: str, channel: Channel, messages: Listing[Message]) -> None:
+    def _say(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
         """Publish what an agent obeys, as the signer says it; what it holds back is sent again."""
         for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
             said = self._signer.sign(agent, channel, frame) if self._signer else frame

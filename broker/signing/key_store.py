@@ -10,8 +10,7 @@ list names it, and removed after the list has named it revoked. What a crash lea
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,10 +29,10 @@ from broker.system.files import write_durably
 from broker.system.permissions import changed_by_others, read_by_others
 
 __all__ = [
-    "KeyBook",
     "KeyEntry",
     "KeyState",
     "SigningKeyError",
+    "SigningKeyStore",
     "SigningKeys",
     "create_signing_keys",
 ]
@@ -105,7 +104,7 @@ def create_signing_keys(directory: Path, now: datetime) -> KeyEntry:
             return entry
 
 
-class KeyBook:
+class SigningKeyStore:
     """The list of the keys in a directory that create_signing_keys made; needs no private key of those there.
 
     A change by another process is seen at once. All raise SigningKeyError when the directory cannot be used.
@@ -208,13 +207,13 @@ class KeyBook:
         return True
 
 
-class SigningKeys(KeyBook):
+class SigningKeys(SigningKeyStore):
     """A KeyBook that holds the private keys as well."""
 
     _signing: tuple[SigningKey, ...] = ()
 
     @property
-    def signing(self) -> Listing[SigningKey]:
+    def signing(self) -> Sequence[SigningKey]:
         """The private keys: each signs, so that an agent that knows one of them can verify."""
         self._refresh()
         return self._signing
@@ -244,7 +243,7 @@ def _find(held: _KeyList, key_id: str) -> KeyEntry:
     return found
 
 
-def _all_but(held: _KeyList, entry: KeyEntry) -> Listing[KeyEntry]:
+def _all_but(held: _KeyList, entry: KeyEntry) -> Sequence[KeyEntry]:
     left = [one for one in held.active if one is not entry]
     if not left:
         raise SigningKeyError(f"{entry.id} is the last active key: make another by `acm keys rotate` first.")
@@ -329,7 +328,7 @@ def _write(directory: Path, keys: _KeyList) -> None:
     write_durably(directory / _LIST, msgspec.json.format(msgspec.json.encode(keys)), 0o644, as_directory=True)
 
 
-def _sweep(directory: Path, active: Listing[KeyEntry]) -> None:
+def _sweep(directory: Path, active: Sequence[KeyEntry]) -> None:
     """Remove the private keys of what does not sign: revoked, or left over by a change that was cut short."""
     wanted = {_key_path(directory, entry.id) for entry in active}
     for path in directory.glob("*.key"):

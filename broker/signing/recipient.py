@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 __all__ = [
-    "Standing",
+    "Recipient",
 ]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Recipient:
     """How one agent stands with this server.
 
     `enrolments` are the ids of those that are not revoked, the newest first; those whose certificates have ended are

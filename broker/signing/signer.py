@@ -1,12 +1,11 @@
 """Signs what the server says to an agent, for its enrolments, and holds back what the agent would refuse unsigned."""
 
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from broker.contract.dsse import MAX_ENROLMENTS, Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.topics import Channel
-from broker.signing.recipient import Standing
+from broker.signing.recipient import Recipient
 
 __all__ = [
     "Signer",
@@ -27,8 +26,8 @@ class Signer:
     def __init__(
         self,
         issuer: str,
-        keys: Callable[[], Listing[SigningKey]],
-        standings: Callable[[Listing[str]], Mapping[str, Standing]],
+        keys: Callable[[], Sequence[SigningKey]],
+        standings: Callable[[Sequence[str]], Mapping[str, Recipient]],
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -38,7 +37,7 @@ class Signer:
         self._standings = standings
         self._now = now
         self._monotonic = monotonic
-        self._known: dict[str, tuple[Standing, float]] = {}
+        self._known: dict[str, tuple[Recipient, float]] = {}
 
     def held(self, agents: Iterable[str]) -> dict[str, str]:
         """Return which of these agents nothing may be said to now, and why, in one sentence.
@@ -68,7 +67,7 @@ class Signer:
     def _is_fresh(self, agent: str) -> bool:
         return agent in self._known and self._monotonic() < self._known[agent][1]
 
-    def _look_up(self, agents: Listing[str]) -> None:
+    def _look_up(self, agents: Sequence[str]) -> None:
         if agents:
             until = self._monotonic() + _HOLDS_S
             self._known |= {agent: (standing, until) for agent, standing in self._standings(agents).items()}
@@ -81,4 +80,4 @@ class Signer:
             return None
         if standing.accepts_unsigned is None:
             return _NOT_SAID if standing.others_are_enrolled else None
-        return "It takes nothing unsigned and has no enrolment here: enrol it (anew) with a token."
+        return "It takes nothing unsigned and has no enrolment here: enroll it (anew) with a token."

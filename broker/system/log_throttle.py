@@ -3,15 +3,15 @@
 from collections.abc import Callable
 
 __all__ = [
-    "Seldom",
+    "LogThrottle",
 ]
 
 
 _PAUSE_S = 60.0
-_MOST_KEYS = 4096
+_MAX_KEYS = 4096
 
 
-class Seldom:
+class LogThrottle:
     """Lets the first of like things be told, and then one a minute. `monotonic` is a clock in seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -27,6 +27,6 @@ class Seldom:
             return None
         self._told.pop(key, None)  # what was told last stands last
         self._told[key] = (now, 0)
-        if len(self._told) > _MOST_KEYS:
+        if len(self._told) > _MAX_KEYS:
             del self._told[next(iter(self._told))]
         return held

@@ -19,7 +19,7 @@ __all__ = [
 
 _SHIPPED = Path(__file__).with_name("scripts")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-_LONGEST_TIMEOUT_S = 10 * 365 * 86400
+_MAX_TIMEOUT_S = 10 * 365 * 86400
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _parse(line: str, where: str) -> tuple[str, Allowed]:
             raise ActiveResponseError(
                 f"{where}: {word[:80]!r} is not a plain name; write letters, digits, '.', '_', '-', but no '/' or '..'."
             )
-    if not (timeout.isascii() and timeout.isdigit() and int(timeout[:12]) <= _LONGEST_TIMEOUT_S):
+    if not (timeout.isascii() and timeout.isdigit() and int(timeout[:12]) <= _MAX_TIMEOUT_S):
         raise ActiveResponseError(f"{where}: {timeout[:80]!r} is not a timeout; write whole seconds, 0 for no timeout.")
     return name, Allowed(executable, int(timeout))
 

@@ -17,8 +17,8 @@ from consumer.errors import StoreError
 from consumer.system.files import sync_directory, write_durably
 
 __all__ = [
-    "Book",
     "Entry",
+    "ResponseRecords",
     "Reversal",
     "read_pending",
 ]
@@ -76,7 +76,7 @@ class Entry:
         return self.changed_at if self.reversal.run else self.reversal.try_at
 
 
-class Book:
+class ResponseRecords:
     """The entries of one agent. Durable: `keep` has fsynced when it returns. Any thread may call any method.
 
     All raise StoreError when the disk fails. `damaged` names files that could not be read; they were set aside.

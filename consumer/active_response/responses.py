@@ -8,9 +8,9 @@ from typing import Literal
 
 from broker.contract.messages import PendingReversal
 from consumer.active_response.allow_list import Allowed
-from consumer.active_response.records import Book, Entry, Reversal
+from consumer.active_response.records import Entry, ResponseRecords, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
-from consumer.active_response.script_runner import Workshop
+from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import Request, read_keys, write_line
 from consumer.errors import ActiveResponseError, ProgramError
 from consumer.observer import Observer
@@ -27,8 +27,8 @@ __all__ = [
 
 DIRECTORY = "active-responses"
 _STEP = "execute-active-response."
-_MOST_SHOWN = 50
-_MOST_KEYS_SHOWN = 8
+_MAX_SHOWN = 50
+_MAX_KEYS_SHOWN = 8
 _KEY_SHOWN = 120
 
 
@@ -74,8 +74,8 @@ class ActiveResponses:
         self._clock = clock
         self._observer = observer
         self._boot_id = boot_id
-        self._book = Book(directory)
-        self._workshop = Workshop(config, directory, clock, confinement)
+        self._book = ResponseRecords(directory)
+        self._workshop = ScriptRunner(config, directory, clock, confinement)
         self.chore = Reversals(self._book, self._workshop, directory / "runs", clock, observer, lane, wake)
         self.chore.recover()
         self._last_summary = _Summary()
@@ -123,7 +123,7 @@ class ActiveResponses:
         entries = self._book.pending()
         if self._last_summary.entries is not entries:
             failure = next((_failure(entry) for entry in entries if reversal_of(entry).try_at is None), None)
-            self._last_summary = _Summary(entries, tuple(_shown(entry) for entry in entries[:_MOST_SHOWN]), failure)
+            self._last_summary = _Summary(entries, tuple(_shown(entry) for entry in entries[:_MAX_SHOWN]), failure)
         return self._last_summary
 
     def _talk(self, program: Program, request: Request, allowed: Allowed) -> Attempt:
@@ -190,8 +190,6 @@ def _failure(entry: Entry) -> str:
 
 def _shown(entry: Entry) -> PendingReversal:
     reversal = reversal_of(entry)
-    keys = tuple(
-        key if len(key) <= _KEY_SHOWN else key[: _KEY_SHOWN - 1] + "…" for key in entry.keys[:_MOST_KEYS_SHOWN]
-    )
+    keys = tuple(key if len(key) <= _KEY_SHOWN else key[: _KEY_SHOWN - 1] + "…" for key in entry.keys[:_MAX_KEYS_SHOWN])
     state: Literal["waiting", "failed"] = "waiting" if reversal.try_at else "failed"
     return PendingReversal(entry.script, keys, entry.command_id, state, reversal.due_at)

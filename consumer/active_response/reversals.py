@@ -12,8 +12,8 @@ import structlog
 
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
-from consumer.active_response.records import Book, Entry, Reversal
-from consumer.active_response.script_runner import Workshop
+from consumer.active_response.records import Entry, ResponseRecords, Reversal
+from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
 from consumer.observer import Observer
@@ -47,8 +47,8 @@ class Reversals:
 
     def __init__(
         self,
-        book: Book,
-        workshop: Workshop,
+        book: ResponseRecords,
+        workshop: ScriptRunner,
         runs: Path,
         clock: Clock,
         observer: Observer,

@@ -14,11 +14,11 @@ from consumer.errors import ActiveResponseError
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
 from consumer.system.files import link_durably
-from consumer.system.pidfile import ChildTrace
+from consumer.system.pidfile import PidFile
 from consumer.system.programs import Bounds
 
 __all__ = [
-    "Workshop",
+    "ScriptRunner",
 ]
 
 
@@ -27,7 +27,7 @@ _LOOK_S = 0.02
 _BIN = Path("active-response/bin")
 
 
-class Workshop:
+class ScriptRunner:
     """The one place in which scripts run. `turn` is held by whoever runs one.
 
     Below `home`, the working directory, `active-response/bin` is a link to the directory of the scripts, and `logs` is
@@ -40,7 +40,7 @@ class Workshop:
         self._clock = clock
         self._lock = threading.Lock()
         self.home = directory / "home"
-        self.trace = ChildTrace(directory / "script.pid")
+        self.trace = PidFile(directory / "script.pid")
 
     @contextlib.contextmanager
     def turn(self, bounds: Bounds | None = None) -> Iterator[None]:

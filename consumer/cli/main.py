@@ -37,8 +37,8 @@ from consumer.config import (
     read_sources,
     unused_values,
 )
-from consumer.enrolment.enrol import enrol_by_hand, read_token
-from consumer.enrolment.store import Enrolment, Enrolments
+from consumer.enrolment.enroll import enroll_by_hand, read_token
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import (
     ActiveResponseError,
     ConfigurationError,
@@ -239,7 +239,7 @@ def enroll(
     forbid_dumps()
     name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
     clock, given = SystemClock(), read_token(_token_text(token))
-    enrolment = enrol_by_hand(directory, server, given, name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
+    enrolment = enroll_by_hand(directory, server, given, name, clock, clock.monotonic() + _ENROL_TIMEOUT_S)
     _show_enrolment(enrolment, as_json, f"{name} is enrolled.")
     if not as_json:
         typer.echo(f"Next: acm-agent run --state {directory}")
@@ -273,7 +273,7 @@ def enrolment(
 ) -> None:
     """Show the enrolment that the agent lives by; works while it runs."""
     refuse_exposed(state, reading=True)
-    found = Enrolments(state).current()
+    found = EnrolmentDirectory(state).current()
     if found is None:
         raise EnrolmentError(f"The agent of {state} is not enrolled; `acm-agent enroll` does that.")
     _show_enrolment(found, as_json, f"{found.grant.agent} is enrolled.")

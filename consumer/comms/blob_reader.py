@@ -13,10 +13,10 @@ __all__ = [
 ]
 
 
-_LONGEST_WAIT_S = 30.0
-_MOST_PATIENCE_S = 60.0
+_MAX_WAIT_S = 30.0
+_MAX_PATIENCE_S = 60.0
 _POLL_S = 0.2
-_MOST_WAITING = 16  # twice the chunks of one request; what comes on top of that is asked for again
+_MAX_WAITING = 16  # twice the chunks of one request; what comes on top of that is asked for again
 _Inbox = queue.Queue[BlobChunk | None]  # None: a new connection, on which to ask again
 
 
@@ -36,7 +36,7 @@ class _Progress:
         self._heard_at = 0.0
         self._patience = 0.0
         self._due = float("-inf")
-        self._waits = growing_waits(_LONGEST_WAIT_S)
+        self._waits = growing_waits(_MAX_WAIT_S)
 
     def due_request(self, now: float) -> BlobRequest | None:
         """Return what to ask for now: the next piece, or again what did not come in time."""
@@ -64,13 +64,13 @@ class _Progress:
 
     def ask_again(self) -> None:
         """Make what was asked for due at once."""
-        self._waits = growing_waits(_LONGEST_WAIT_S)
+        self._waits = growing_waits(_MAX_WAIT_S)
         self._due = float("-inf")
 
     def _hear(self, now: float) -> None:
         took, self._heard_at = now - self._heard_at, now
-        self._patience = min(2 * took, _MOST_PATIENCE_S)
-        self._waits = growing_waits(_LONGEST_WAIT_S)
+        self._patience = min(2 * took, _MAX_PATIENCE_S)
+        self._waits = growing_waits(_MAX_WAIT_S)
         self._due = now + max(next(self._waits), self._patience)
 
 
@@ -89,7 +89,7 @@ class BlobReader:
     def receive(self, chunk: BlobChunk) -> None:
         """Hand a chunk to who reads that blob; nobody may."""
         for inbox, name in list(self._inboxes.items()):
-            if name == chunk.name and inbox.qsize() < _MOST_WAITING:
+            if name == chunk.name and inbox.qsize() < _MAX_WAITING:
                 inbox.put(chunk)
 
     def connected(self) -> None:

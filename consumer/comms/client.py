@@ -1,7 +1,6 @@
 """The agent's side of the wire: what it subscribes to, how it sends feedback and publishes its status."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from broker.contract.codec import encode, frames, status_frame
@@ -21,13 +20,13 @@ class Connection(Protocol):
     def drain(self, timeout_s: float) -> list[Delivery]:
         """Wait for a message, then take what is there."""
 
-    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Send the PUBACKs."""
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
 
-    def unproved(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         """Return what the connection has not shown yet of its work, or None."""
 
 
@@ -53,11 +52,11 @@ class AgentCommsClient:
         """Return what has arrived, waiting at most `timeout_s` for the first."""
         return self._connection.drain(timeout_s)
 
-    def acknowledge(self, deliveries: Listing[Delivery]) -> None:
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Send the PUBACKs."""
         self._connection.acknowledge(deliveries)
 
-    def send_feedback(self, feedbacks: Listing[Feedback]) -> None:
+    def send_feedback(self, feedbacks: Sequence[Feedback]) -> None:
         """Publish feedback in as few frames as the size cap allows."""
         for frame in frames(feedbacks):
             self._connection.publish(self.topic[Channel.FEEDBACK], frame)
@@ -70,6 +69,6 @@ class AgentCommsClient:
         """Ask for a part of a blob; may be called from any thread."""
         self._connection.publish(self.topic[Channel.BLOB_REQUEST], encode([request]))
 
-    def unproved(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
-        return self._connection.unproved()
+        return self._connection.readiness_problem()

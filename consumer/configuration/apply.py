@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
-from consumer.configuration.apply_journal import Journal, JournalFile
+from consumer.configuration.apply_journal import ApplyJournal, JournalFile
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.preparation import active_as_wanted, prepare
 from consumer.configuration.reload import Reloader
@@ -48,7 +48,7 @@ class Application:
         self._generations = Generations(self._root)
         self._journals = JournalFile(self._root / "journal.json")
         self._results = Results(self._generations)
-        self._journal: Journal | None = None
+        self._journal: ApplyJournal | None = None
         self._output: Output | None = None
 
     def apply(self, wanted: ApplyCentralizedConfiguration) -> Result:
@@ -98,7 +98,7 @@ class Application:
             where = error.filename or self._root
             raise CentralizedConfigurationError(f"{where} cannot be used: {error.strerror or error}.") from error
 
-    def _take_over(self, journal: Journal) -> Result:
+    def _take_over(self, journal: ApplyJournal) -> Result:
         """Reload the service and watch it with the new generation; half of the time left is kept for a rollback."""
         context = self._context
         now = context.clock.monotonic()
@@ -125,7 +125,7 @@ class Application:
         if self._context.stopping.wait(_STOP_IS_SEEN_S):
             raise CentralizedConfigurationError("The agent was stopped before the service had shown that it runs well.")
 
-    def _roll_back(self, journal: Journal) -> Result:
+    def _roll_back(self, journal: ApplyJournal) -> Result:
         """Make the previous generation, or none, active again and let the service read it."""
         self._note(journal)
         self._generations.activate(journal.previous)
@@ -146,13 +146,13 @@ class Application:
         file = record.file if record else settings.file
         return Reloader(settings, self._context.service, self._generations.link, file, within)
 
-    def _settle(self, journal: Journal) -> Result:
+    def _settle(self, journal: ApplyJournal) -> Result:
         self._note(replace(journal, done=True))
         with contextlib.suppress(OSError):  # what is left over is cleared away the next time
             self._clear_away()
         return self._results.ended(journal, self._output)
 
-    def _note(self, journal: Journal) -> None:
+    def _note(self, journal: ApplyJournal) -> None:
         """Keep the journal if the disk lets us: without it, the step that it tells of is done again after a crash."""
         try:
             self._journals.write(journal)

@@ -10,12 +10,12 @@ from consumer.errors import CentralizedConfigurationError
 from consumer.system.files import write_durably
 
 __all__ = [
-    "Journal",
+    "ApplyJournal",
     "JournalFile",
 ]
 
 
-class Journal(msgspec.Struct, frozen=True, kw_only=True):
+class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
     """What one command does to which generations.
 
     `incarnation` is the service's with `previous`, and None for one that did not run. `reason` says why `next` is
@@ -39,14 +39,14 @@ class JournalFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, journal: Journal) -> None:
+    def write(self, journal: ApplyJournal) -> None:
         """Make the journal durable; raises OSError."""
         write_durably(self._path, msgspec.json.encode(journal))
 
-    def read(self, command_id: str) -> Journal | None:
+    def read(self, command_id: str) -> ApplyJournal | None:
         """Return this command's journal, if it began one; raises CentralizedConfigurationError for a damaged one."""
         try:
-            journal = msgspec.json.decode(self._path.read_bytes(), type=Journal)
+            journal = msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:

@@ -9,21 +9,21 @@ from consumer.configuration.generations import Generations, Record, hash_of_file
 from consumer.system.masking import mask_text
 
 __all__ = [
-    "MOST_FILES",
+    "MAX_FILES",
     "shown_files",
 ]
 
 
-MOST_FILES = 100
-_LARGEST_SHOWN = 64 << 10
-_MOST_SHOWN = 128 << 10  # the result must fit into one message
+MAX_FILES = 100
+_MAX_SHOWN_BYTES = 64 << 10
+_MAX_SHOWN = 128 << 10  # the result must fit into one message
 
 
 def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, ...]:
     """Return the first files of a generation as they are now; those that are gone are left out. Raises OSError."""
     shown: list[AppliedFile] = []
-    room = _MOST_SHOWN
-    for name in sorted(record.files)[:MOST_FILES]:
+    room = _MAX_SHOWN
+    for name in sorted(record.files)[:MAX_FILES]:
         path = generations.directory(record.name) / name
         if path.is_file():
             content = _text(path)
@@ -35,7 +35,7 @@ def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, 
 
 
 def _text(path: Path) -> str | None:
-    if path.stat().st_size > _LARGEST_SHOWN:
+    if path.stat().st_size > _MAX_SHOWN_BYTES:
         return None
     try:
         return mask_text(path.name, path.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
-from consumer.configuration.apply_journal import Journal
+from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
 from consumer.configuration.generations import Generations, Record, hashes_of
 from consumer.configuration.staging import Staging, sha256_of
@@ -28,7 +28,7 @@ def active_as_wanted(
 
 def prepare(
     command: Command, wanted: ApplyCentralizedConfiguration, context: Context, generations: Generations
-) -> Journal:
+) -> ApplyJournal:
     """Return the journal of a generation that is whole, judged and durable; raises ConsumerError and OSError."""
     file = _file(wanted, context)
     with Staging(context.config.configuration_root) as staging:
@@ -57,11 +57,11 @@ def prepare(
         return journal
 
 
-def _begun(record: Record, context: Context, generations: Generations, staging: Staging) -> Journal:
+def _begun(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
     previous = generations.current
     if previous is not None and not generations.directory(previous).is_dir():
         previous = None  # somebody moved the link: there is nothing to go back to
-    return Journal(
+    return ApplyJournal(
         command_id=record.command_id,
         previous=previous,
         next=record.name,

@@ -5,7 +5,7 @@ from typing import Any
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfigurationData
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode
-from consumer.configuration.apply_journal import Journal
+from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.generations import Generations
 from consumer.handler import Result
 
@@ -31,7 +31,7 @@ class Results:
         stays = f"Generation {active} stays active." if active else "No centralized configuration is active, as before."
         return Result(f"{reason} {stays}", self._data("not_applied", previous=active, reason=reason), code, output)
 
-    def ended(self, journal: Journal, output: Output | None) -> Result:
+    def ended(self, journal: ApplyJournal, output: Output | None) -> Result:
         """The new generation is active, or the one before it is again."""
         told: dict[str, Any] = {"previous": journal.previous, "diff": journal.diff}
         if journal.reason is None:
@@ -41,7 +41,7 @@ class Results:
         message = f"The configuration was rolled back: {journal.reason} {again} active again. {journal.note}".strip()
         return Result(message, self._data("rolled_back", reason=journal.reason, **told), journal.code, output)
 
-    def stuck(self, journal: Journal, reason: str) -> Result:
+    def stuck(self, journal: ApplyJournal, reason: str) -> Result:
         """The new generation is active, though it ought not to be."""
         message = f"{reason} Generation {journal.next} is active: it was not judged, or could not be rolled back."
         data = self._data("applied", previous=journal.previous, diff=journal.diff, reason=reason)

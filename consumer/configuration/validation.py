@@ -1,6 +1,6 @@
 """Judging files before they become the configuration: their syntax, then the service's own check."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.contract.messages import Output
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 
-_LARGEST_DOCUMENT = 4 << 20
+_MAX_DOCUMENT_BYTES = 4 << 20
 
 
 class CheckFailed(CentralizedConfigurationError):
@@ -26,7 +26,7 @@ class CheckFailed(CentralizedConfigurationError):
         self.output = output
 
 
-def validate(directory: Path, file: str, check: Listing[str], bounds: Bounds) -> None:
+def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds) -> None:
     """Read every TOML, YAML and JSON file, then run `check` if there is one.
 
     Raises CentralizedConfigurationError for the first file that is not valid, CheckFailed when the check refuses, and
@@ -43,9 +43,9 @@ def validate(directory: Path, file: str, check: Listing[str], bounds: Bounds) ->
 
 
 def _check_syntax(name: str, path: Path) -> None:
-    if path.stat().st_size > _LARGEST_DOCUMENT:
+    if path.stat().st_size > _MAX_DOCUMENT_BYTES:
         raise CentralizedConfigurationError(
-            f"{name} has more than {_LARGEST_DOCUMENT} bytes, too many for its syntax to be checked."
+            f"{name} has more than {_MAX_DOCUMENT_BYTES} bytes, too many for its syntax to be checked."
         )
     try:
         parse_document(name, path.read_text(encoding="utf-8"))
@@ -54,6 +54,6 @@ def _check_syntax(name: str, path: Path) -> None:
         raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.") from error
 
 
-def filled(argv: Listing[str], directory: Path, file: str) -> list[str]:
+def filled(argv: Sequence[str], directory: Path, file: str) -> list[str]:
     """Return the words of a program with the paths in place of `{directory}` and `{file}`."""
     return [word.replace("{directory}", str(directory)).replace("{file}", str(directory / file)) for word in argv]

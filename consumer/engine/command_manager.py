@@ -1,7 +1,6 @@
 """Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
 
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +11,7 @@ from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Control, Feedback
 from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished, not_begun
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.enrolment.ports import Relocation
 from consumer.enrolment.relocation import NoRelocation
@@ -49,8 +48,8 @@ class Decisions:
 class CommandManager:
     """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
 
-    `replacement` is what a command wants the agent's process replaced by; nothing begins any more. `disowned` says of a
-    command's `signed_by` why it must not begin any more, if nobody vouches for it.
+    `replacement` is what a command wants the agent's process replaced by; nothing begins any more.
+    `why_no_longer_trusted` says of a command's `signed_by` why it must not begin any more, if nobody vouches for it.
     """
 
     def __init__(
@@ -58,12 +57,12 @@ class CommandManager:
         store: CommandStore,
         executor: Executor,
         outbox: FeedbackOutbox,
-        reports: Reports,
+        reports: FeedbackFactory,
         clock: Clock,
         handlers: Mapping[str, Handler[Any]],
         relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
         *,
-        disowned: Callable[[tuple[str, ...] | None], str | None],
+        why_no_longer_trusted: Callable[[tuple[str, ...] | None], str | None],
     ) -> None:
         self._store = store
         self._executor = executor
@@ -72,7 +71,7 @@ class CommandManager:
         self._clock = clock
         self._handlers = handlers
         self._relocation = relocation
-        self._disowned = disowned
+        self._disowned = why_no_longer_trusted
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -92,7 +91,7 @@ class CommandManager:
         if again:
             self._executor.execute(again)
 
-    def decide(self, acks: Listing[Ack], controls: Listing[Control]) -> Decisions:
+    def decide(self, acks: Sequence[Ack], controls: Sequence[Control]) -> Decisions:
         """Settle in the store what acks and controls ask for, what has ended and what begins next.
 
         Call it inside a transaction, and `carry_out` once that is committed. When the commit fails, nothing is lost:
@@ -151,9 +150,9 @@ class CommandManager:
         if unfit is not None:
             return unfit
         # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
-        disowned = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
-        if disowned is not None:
-            return Result(disowned, code=ErrorCode.REJECTED)
+        why_no_longer_trusted = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
+        if why_no_longer_trusted is not None:
+            return Result(why_no_longer_trusted, code=ErrorCode.REJECTED)
         if not self._executor.supports(command.type):
             names = ", ".join(sorted(self._handlers))
             return Result(

@@ -2,8 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +15,12 @@ from broker.contract.dsse import SignatureError
 from broker.contract.messages import Ack
 from broker.contract.topics import Channel
 from broker.mqtt.delivery import Delivery
-from broker.system.log_throttle import Seldom
+from broker.system.log_throttle import LogThrottle
 from consumer.active_response.responses import ActiveResponses
 from consumer.comms.blob_reader import BlobReader
 from consumer.engine.command_manager import CommandManager
-from consumer.engine.executor import Executor, Lane
-from consumer.engine.feedback import Reports
+from consumer.engine.executor import Executor, Spawn
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
 from consumer.engine.receiver import CommandReceiver, Receipt
@@ -31,16 +30,16 @@ from consumer.enrolment.relocation import NoRelocation
 from consumer.errors import StoreFull
 from consumer.handler import Context, Handler, Replacement
 from consumer.observer import LogObserver, Observer
-from consumer.ports import Chore, Clock, CommandStore, Comms, Service
+from consumer.ports import BackgroundTask, Clock, CommandStore, Comms, Service
 from consumer.settings import AgentConfig
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.trust.ports import KeyKeeper, NoKeeper
 from consumer.trust.trusted_clock import ServerClock
-from consumer.trust.verification import NoTrust, Opened, Trust, Verifier
+from consumer.trust.verification import NoTrust, ReceivedFrame, Trust, Verifier
 
 __all__ = [
     "AgentCore",
-    "Surroundings",
+    "AgentDependencies",
 ]
 
 
@@ -53,16 +52,16 @@ _REFUSAL_SHOWN_S = 600.0  # an operator looks at the status only now and then, a
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class AgentDependencies:
     """What the core works with. `lane` runs a handler beside the core; `wake` is called from it when one has ended."""
 
     store: CommandStore
     comms: Comms
     service: Service
     clock: Clock
-    lane: Lane
+    lane: Spawn
     wake: Callable[[], None]
-    chores: Listing[Chore] = ()
+    chores: Sequence[BackgroundTask] = ()
     stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
     responses: ActiveResponses | None = None
@@ -83,7 +82,7 @@ class AgentCore:
     def __init__(
         self,
         config: AgentConfig,
-        around: Surroundings,
+        around: AgentDependencies,
         board: StatusBoard,
         handlers: Mapping[str, Handler[Any]],
         *,
@@ -101,7 +100,7 @@ class AgentCore:
         self._full_until = 0.0
         self._housekeeping_at = 0.0
         self._partial_files = Path(config.state) / PARTIAL_FILES
-        self._seldom = Seldom(around.clock.monotonic)
+        self._seldom = LogThrottle(around.clock.monotonic)
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
         self._has_stored = False
         self._refused: str | None = None
@@ -123,7 +122,7 @@ class AgentCore:
                 blobs=self._blobs,
                 responses=around.responses,
                 origins=around.origins,
-                unproved=self._unproved,
+                readiness_problem=self._unproved,
                 relocation=around.relocation,
                 keeper=around.keeper,
             ),
@@ -132,7 +131,7 @@ class AgentCore:
             grace_s=config.kill_grace_s,
             on_finished=around.wake,
         )
-        reports = Reports(
+        reports = FeedbackFactory(
             config.agent,
             incarnation,
             around.store.store_generation,
@@ -149,7 +148,7 @@ class AgentCore:
             self._server_clock,
             handlers,
             around.relocation,
-            disowned=self._verifier.disowned,
+            why_no_longer_trusted=self._verifier.why_no_longer_trusted,
         )
 
     @property
@@ -178,7 +177,7 @@ class AgentCore:
         now = self._clock.monotonic()
         return max(0.0, min([_IDLE_WAIT_S, *(due - now for due in dues if due is not None)]))
 
-    def step(self, arrived: Listing[Delivery]) -> None:
+    def step(self, arrived: Sequence[Delivery]) -> None:
         """Take in what arrived and do what can be done now."""
         self._mail += self._hand_over_chunks(arrived)
         for chore in self._chores:
@@ -199,7 +198,7 @@ class AgentCore:
         """Publish that the agent is offline."""
         self._comms.publish_status(self._board.current(self._executor.running, online=False))
 
-    def _hand_over_chunks(self, arrived: Listing[Delivery]) -> list[Delivery]:
+    def _hand_over_chunks(self, arrived: Sequence[Delivery]) -> list[Delivery]:
         """Give chunks of blobs to their readers, and return the rest; chunks need no commit."""
         for chunk, _ in self._decoded(Channel.BLOB_CHUNK, decode_blob_chunks, arrived):
             self._blobs.receive(chunk)
@@ -214,7 +213,7 @@ class AgentCore:
             self._board.problems.tell(Problem.STORE_FULL, str(error))
 
     def _unproved(self) -> str | None:
-        return self._comms.unproved() or (None if self._has_stored else "it has stored nothing")
+        return self._comms.readiness_problem() or (None if self._has_stored else "it has stored nothing")
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()
@@ -242,7 +241,7 @@ class AgentCore:
         self._board.signing_keys_version = self._keeper.version
         self._board.enrolment_id = self._trust.enrolment_id
 
-    def _mend_clock(self, acks: Listing[tuple[Ack, datetime | None]]) -> None:
+    def _mend_clock(self, acks: Sequence[tuple[Ack, datetime | None]]) -> None:
         if self._server_clock.behind_s is None:
             return  # as nearly always: then no answer can mend anything, and each would cost two reads of the store
         for ack, signed_at in acks:
@@ -254,7 +253,7 @@ class AgentCore:
     def _keep_heard_time(self, *, busy: bool) -> None:
         heard = self._server_clock.to_keep(self._store.heard_time, busy=busy)
         if heard is not None:
-            self._store.keep_heard_time(heard)
+            self._store.save_time_sample(heard)
 
     def _tell_refusals(self, receipt: Receipt, *, took_some: bool) -> None:
         """Show why a message was refused for a while, and then until another one is taken."""
@@ -273,12 +272,12 @@ class AgentCore:
         others = [delivery for delivery in self._mail if delivery.topic != self._comms.topic[Channel.COMMAND]]
         return others, self._on(Channel.COMMAND, self._mail)
 
-    def _on(self, channel: Channel, deliveries: Listing[Delivery]) -> list[Delivery]:
+    def _on(self, channel: Channel, deliveries: Sequence[Delivery]) -> list[Delivery]:
         topic = self._comms.topic[channel]
         return [delivery for delivery in deliveries if delivery.topic == topic]
 
     def _decoded(
-        self, channel: Channel, decode: Callable[[bytes], list[_T]], deliveries: Listing[Delivery]
+        self, channel: Channel, decode: Callable[[bytes], list[_T]], deliveries: Sequence[Delivery]
     ) -> list[tuple[_T, datetime | None]]:
         """Return the messages on a channel, each with when the server has signed it."""
         messages: list[tuple[_T, datetime | None]] = []
@@ -289,10 +288,10 @@ class AgentCore:
                 messages += [(message, opened.signed_at) for message in decode(opened.trusted())]
         return messages
 
-    def _opened(self, channel: Channel, delivery: Delivery) -> Opened:
+    def _opened(self, channel: Channel, delivery: Delivery) -> ReceivedFrame:
         """Open a delivery. A chunk of a blob needs no signature: a signed command names its hash."""
         if channel is Channel.BLOB_CHUNK:
-            return Opened(delivery.payload)
+            return ReceivedFrame(delivery.payload)
         return self._verifier.open(channel, delivery.payload)
 
     @contextlib.contextmanager
@@ -302,7 +301,7 @@ class AgentCore:
         except (DecodeError, SignatureError) as error:
             held_back = self._seldom.due("message_refused", delivery.topic)
             if held_back is not None:
-                _log.warning("message_refused", topic=delivery.topic, reason=str(error), like_it_since=held_back)
+                _log.warning("message_refused", topic=delivery.topic, reason=str(error), suppressed=held_back)
             self._refused = str(error)
 
 

@@ -2,8 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -20,14 +19,14 @@ from consumer.ports import Clock, StoredCommand
 __all__ = [
     "Executor",
     "Finished",
-    "Lane",
+    "Spawn",
     "not_begun",
 ]
 
 
 _log = structlog.get_logger(__name__)
 _WAKE_AFTER_S = 0.01
-Lane = Callable[[Callable[[], None]], None]
+Spawn = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Executor:
         self,
         handlers: Mapping[str, Handler[Any]],
         context: Context,
-        lane: Lane,
+        lane: Spawn,
         *,
         default_timeout_s: float,
         grace_s: float,
@@ -113,7 +112,7 @@ class Executor:
         """Whether a handler owns this type."""
         return command_type in self._handlers
 
-    def execute(self, batch: Listing[StoredCommand]) -> None:
+    def execute(self, batch: Sequence[StoredCommand]) -> None:
         """Begin a batch, whose commands are all committed as processing; they run one after the other."""
         assert self._run is None
         self._run = run = _Run(deque(batch))

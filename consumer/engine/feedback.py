@@ -11,17 +11,17 @@ import msgspec
 from broker.contract.codec import MAX_FRAME_BYTES, data_fits, encode, to_json
 from broker.contract.commands import mask_secrets
 from broker.contract.limits import fitted
-from broker.contract.messages import Command, Feedback, JsonObject, Sequence
+from broker.contract.messages import Command, Feedback, JsonObject, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handler import Result
 from consumer.ports import StoredCommand
 
 __all__ = [
-    "Reports",
+    "FeedbackFactory",
 ]
 
 
-_LONGEST_RESULT = MAX_FRAME_BYTES - 128  # the digest is still to come
+_MAX_RESULT_BYTES = MAX_FRAME_BYTES - 128  # the digest is still to come
 
 
 def _json_object(data: Any) -> JsonObject | None:
@@ -38,7 +38,7 @@ def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
         result = _without("data", result)
     encoded = encode([result])
     for part in ("command", "output", "data"):
-        if len(encoded) <= _LONGEST_RESULT:
+        if len(encoded) <= _MAX_RESULT_BYTES:
             break
         if getattr(result, part) is not None:
             result = _without(part, result)
@@ -65,7 +65,7 @@ def _sealed(result: Feedback) -> Feedback:
 
 
 @dataclass(frozen=True)
-class Reports:
+class FeedbackFactory:
     """Speaks for one incarnation of one agent with one command store.
 
     `accepts_unsigned` is True where the agent obeys commands that nobody has signed, else None: all it says shows it.
@@ -110,7 +110,7 @@ class Reports:
         """Say that the command runs."""
         return self._feedback(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
-    def gap(self, asked: Sequence, expected: int) -> Feedback:
+    def gap(self, asked: SequenceNumber, expected: int) -> Feedback:
         """Say that numbers before `asked` are missing and which one must come next in that epoch."""
         message = f"Number {asked.number} came, but {expected} must come first; send again from there."
         return self._feedback(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)

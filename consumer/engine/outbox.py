@@ -1,7 +1,6 @@
 """Which feedback is due: each result again and again, with growing, jittered waits, until its digest is acked."""
 
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -101,13 +100,13 @@ class FeedbackOutbox:
         dues = (item.due for item in self._waiting.values())
         return min(chain(dues, [self._news_due] if self._news else []), default=None)
 
-    def matching(self, acks: Listing[Ack]) -> list[str]:
+    def matching(self, acks: Sequence[Ack]) -> list[str]:
         """Return the ids of the commands that these acks allow to delete; one with another digest allows nothing."""
         waiting = self._waiting
         known = (ack for ack in acks if ack.command_id in waiting)
         return list(dict.fromkeys(ack.command_id for ack in known if waiting[ack.command_id].digest == ack.digest))
 
-    def forget(self, command_ids: Listing[str]) -> None:
+    def forget(self, command_ids: Sequence[str]) -> None:
         """Send these results no more: their commands are deleted."""
         for command_id in command_ids:
             del self._waiting[command_id]

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,18 +13,18 @@ from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.dsse import RefusedMessage, SignatureError
-from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
 from broker.mqtt.delivery import Delivery
-from broker.system.log_throttle import Seldom
-from consumer.engine.feedback import Reports
+from broker.system.log_throttle import LogThrottle
+from consumer.engine.feedback import FeedbackFactory
 from consumer.errors import EnrolmentError
 from consumer.handler import Result, expired
 from consumer.ports import Clock, CommandStore
 from consumer.trust.plausibility import epoch_too_far, version_too_far
 from consumer.trust.ports import KeyKeeper, NoKeeper
-from consumer.trust.verification import Opened, Verifier
+from consumer.trust.verification import ReceivedFrame, Verifier
 
 __all__ = [
     "CommandReceiver",
@@ -53,7 +53,7 @@ class CommandReceiver:
     def __init__(
         self,
         store: CommandStore,
-        reports: Reports,
+        reports: FeedbackFactory,
         clock: Clock,
         verifier: Verifier,
         keeper: KeyKeeper = NoKeeper(),  # noqa: B008 - it has no state
@@ -63,9 +63,9 @@ class CommandReceiver:
         self._clock = clock
         self._verifier = verifier
         self._keeper = keeper
-        self._seldom = Seldom(clock.monotonic)
+        self._seldom = LogThrottle(clock.monotonic)
 
-    def receive(self, deliveries: Listing[Delivery]) -> Receipt:
+    def receive(self, deliveries: Sequence[Delivery]) -> Receipt:
         """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
 
         Raises StoreFull or StoreError, and then nothing was stored and nothing may be acknowledged.
@@ -103,14 +103,14 @@ class CommandReceiver:
     def _warn(self, event: str, **facts: Any) -> None:
         held_back = self._seldom.due(event)
         if held_back is not None:
-            _log.warning(event, **facts, like_it_since=held_back)
+            _log.warning(event, **facts, suppressed=held_back)
 
-    def _open(self, delivery: Delivery) -> Opened:
+    def _open(self, delivery: Delivery) -> ReceivedFrame:
         if delivery.retained:
             raise DecodeError("A retained message on the command topic was refused: publish commands without retain.")
         return self._verifier.open(Channel.COMMAND, delivery.payload)
 
-    def _decode(self, delivery: Delivery, opened: Opened) -> list[Command]:
+    def _decode(self, delivery: Delivery, opened: ReceivedFrame) -> list[Command]:
         return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(delivery))
 
     def _id_for(self, delivery: Delivery) -> str:
@@ -120,7 +120,7 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command, opened: Opened) -> Feedback | None:
+    def _admit(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         known = self._known(command)
         disbelief = opened.refusal or self._unsigned_though_it_must_be(command, opened)
         if disbelief is not None:
@@ -133,7 +133,7 @@ class CommandReceiver:
             return self._refuse(command, ErrorCode.REJECTED, far)
         return self._admit_in_turn(command, opened)
 
-    def _admit_in_turn(self, command: Command, opened: Opened) -> Feedback | None:
+    def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         if self._is_of_an_ended_epoch(command):
             return None
         refusal = self._out_of_sequence(command, opened) if command.sequence else self._unnumbered(command, opened)
@@ -142,7 +142,7 @@ class CommandReceiver:
         self._store.store_command(command, self._clock.now(), opened.signed_by)
         return self._reports.accepted(command)
 
-    def _unsigned_though_it_must_be(self, command: Command, opened: Opened) -> str | None:
+    def _unsigned_though_it_must_be(self, command: Command, opened: ReceivedFrame) -> str | None:
         kind = COMMAND_TYPES.get(command.type)
         if opened.signed or kind is None or not kind.signed_only:
             return None
@@ -173,7 +173,7 @@ class CommandReceiver:
         ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
         return command.sequence is not None and command.sequence.epoch <= ended
 
-    def _leads_too_far(self, asked: Sequence, opened: Opened) -> str | None:
+    def _leads_too_far(self, asked: SequenceNumber, opened: ReceivedFrame) -> str | None:
         last = self._store.last_sequence
         known = max(self._store.closed_epoch, last.epoch if last else 0)
         return epoch_too_far(asked, known, opened.signed_at) if opened.signed_at is not None else None
@@ -195,13 +195,13 @@ class CommandReceiver:
         if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
             self._store.advance_sequence(sequence)
 
-    def _unnumbered(self, command: Command, opened: Opened) -> Feedback | None:
+    def _unnumbered(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         """Refuse a signed command without a number: it could be sent again once its id is forgotten."""
         if not opened.signed:
             return None
         return self._refuse(command, ErrorCode.REJECTED, "The command is signed, but has no sequence number.")
 
-    def _out_of_sequence(self, command: Command, opened: Opened) -> Feedback | None:
+    def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
         far = self._leads_too_far(asked, opened)

@@ -20,7 +20,7 @@ __all__ = [
 
 
 _SHORTEST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
+_MAX_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
 
 
 class StatusBoard:
@@ -100,7 +100,7 @@ class StatusBoard:
             return None
         status = self.current(running)
         self._looked = True
-        if not self._is_news(status) and now < self._published_at + _LONGEST_PAUSE_S:
+        if not self._is_news(status) and now < self._published_at + _MAX_PAUSE_S:
             return None
         self._published, self._published_at, self._looked = status, now, False
         return replace(status, updated_at=self._clock.now())
@@ -109,7 +109,7 @@ class StatusBoard:
         """Return when (monotonic seconds) the status must be looked at or published, if nothing happens before."""
         if self._published is None:
             return 0.0
-        return self._published_at + (_LONGEST_PAUSE_S if self._looked else _SHORTEST_PAUSE_S)
+        return self._published_at + (_MAX_PAUSE_S if self._looked else _SHORTEST_PAUSE_S)
 
     def _is_news(self, status: Status) -> bool:
         before = self._published

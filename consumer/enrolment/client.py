@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.enrolment import (
     CA_PATH,
-    ENROL_PATH,
+    ENROLL_PATH,
     RENEW_PATH,
-    Authority,
-    Enrolled,
-    EnrolRequest,
-    Refusal,
+    AuthorityResponse,
+    EnrollRequest,
+    EnrollResponse,
+    ErrorResponse,
     RenewRequest,
 )
 from broker.contract.enrolment_token import EnrolmentToken
@@ -38,8 +38,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 _QUIET_S = 10.0  # a server that says nothing for so long is given up
-_LONGEST_ANSWER = 1 << 16
-_LONGEST_REASON = 300
+_MAX_ANSWER_BYTES = 1 << 16
+_MAX_REASON = 300
 
 
 class EnrolmentClient:
@@ -56,11 +56,11 @@ class EnrolmentClient:
         self._deadline = deadline
         self._cancelled = cancelled
 
-    def enrol(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> Granted:
+    def enroll(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> Granted:
         """Exchange the token for a certificate of this key in the agent's name."""
         authority = self._authority(token.fingerprint)
-        request = EnrolRequest(token.text, agent, request_for(agent, key))
-        answer = self._ask("POST", ENROL_PATH, _trusting(authority), Enrolled, request)
+        request = EnrollRequest(token.text, agent, request_for(agent, key))
+        answer = self._ask("POST", ENROLL_PATH, _trusting(authority), EnrollResponse, request)
         if fingerprint_of_pem(answer.ca) != token.fingerprint:
             raise EnrolmentError(f"{self._name} answers with another authority than the token's.")
         return granted_by(answer, self.server, agent, key, self.clock.now(), token.secret_hash)
@@ -74,13 +74,13 @@ class EnrolmentClient:
             request = RenewRequest(certificate, csr, sign(read_key(enrolment.tls.key), csr))
         except OSError as error:
             raise EnrolmentError(f"The enrolment in {enrolment.directory} cannot be used: {error}.") from error
-        answer = self._ask("POST", RENEW_PATH, trust, Enrolled, request)
+        answer = self._ask("POST", RENEW_PATH, trust, EnrollResponse, request)
         return granted_by(answer, self.server, agent, key, self.clock.now(), enrolment.grant.token)
 
     def _authority(self, fingerprint: str) -> str:
         untrusting = ssl.create_default_context()
         untrusting.check_hostname, untrusting.verify_mode = False, ssl.CERT_NONE
-        certificate = self._ask("GET", CA_PATH, untrusting, Authority).certificate
+        certificate = self._ask("GET", CA_PATH, untrusting, AuthorityResponse).certificate
         if fingerprint_of_pem(certificate) != fingerprint:
             raise EnrolmentError(
                 f"{self._name} is not the one that the token was made for: its authority has another fingerprint."
@@ -105,8 +105,10 @@ class EnrolmentClient:
         content = b""
         for block in response.iter_raw():
             content += block
-            if len(content) > _LONGEST_ANSWER:
-                raise EnrolmentError(f"{self._name} answers with more than {_LONGEST_ANSWER} bytes; is its URL right?")
+            if len(content) > _MAX_ANSWER_BYTES:
+                raise EnrolmentError(
+                    f"{self._name} answers with more than {_MAX_ANSWER_BYTES} bytes; is its URL right?"
+                )
             if self._cancelled.is_set():
                 raise EnrolmentError("The enrolment was cancelled.")
             if self.clock.monotonic() >= self._deadline:
@@ -117,7 +119,7 @@ class EnrolmentClient:
         try:
             if status == httpx.codes.OK:
                 return msgspec.json.decode(content, type=kind)
-            refusal = msgspec.json.decode(content, type=Refusal)
+            refusal = msgspec.json.decode(content, type=ErrorResponse)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if status >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise EnrolmentError(f"{self._name} cannot answer now ({status}); try again later.") from error
@@ -144,4 +146,4 @@ def _trusting(ca: str) -> ssl.SSLContext:
 
 
 def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_REASON])
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])

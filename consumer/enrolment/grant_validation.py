@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from broker.contract.enrolment import Enrolled
+from broker.contract.enrolment import EnrollResponse
 from broker.contract.enrolment_token import fingerprint_of
 from broker.contract.topics import InvalidName, Topics
 from broker.mqtt.address import MqttError, parse_url
@@ -25,7 +25,9 @@ __all__ = [
 _NO_CERTIFICATE = "The enrolment server answered with what is no certificate in PEM."
 
 
-def granted_by(answer: Enrolled, server: str, agent: str, key: Ed25519PrivateKey, now: datetime, token: str) -> Granted:
+def granted_by(
+    answer: EnrollResponse, server: str, agent: str, key: Ed25519PrivateKey, now: datetime, token: str
+) -> Granted:
     """Return the grant of this answer; raise EnrolmentError when it is not one for this agent and its key.
 
     `token` is the hash of the token's secret.
@@ -74,7 +76,7 @@ def _check_issuer(certificate: x509.Certificate, ca: x509.Certificate) -> None:
         raise EnrolmentError("The enrolment server answered with a certificate of another authority.") from error
 
 
-def _check_broker(answer: Enrolled) -> None:
+def _check_broker(answer: EnrollResponse) -> None:
     try:
         parse_url(answer.broker)
         Topics(answer.topic_prefix)

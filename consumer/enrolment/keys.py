@@ -37,9 +37,9 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError(f"{path} holds no private key: remove it and enrol with a new token.") from error
+        raise EnrolmentError(f"{path} holds no private key: remove it and enroll with a new token.") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise EnrolmentError(f"{path} holds another key than one of Ed25519: remove it and enrol with a new token.")
+        raise EnrolmentError(f"{path} holds another key than one of Ed25519: remove it and enroll with a new token.")
     return key
 
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import structlog
 
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments
-from consumer.enrolment.trial import Trial
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory
+from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError
 from consumer.observer import Observer
 from consumer.ports import Clock, CommandStore
@@ -57,7 +57,7 @@ class Relocation:
 
     def __init__(
         self,
-        enrolments: Enrolments,
+        enrolments: EnrolmentDirectory,
         store: CommandStore,
         connection: Connection,
         clock: Clock,
@@ -108,7 +108,7 @@ class Relocation:
         self._trying = True
         self._connection.stop(last_will=True)  # for as long as the trial takes, the agent is offline there
         try:
-            trial = Trial(
+            trial = EnrolmentTrial(
                 enrolment, self._store.store_generation, self._incarnation, self._clock, self._accept_unsigned
             )
             trial.run(deadline, cancelled)

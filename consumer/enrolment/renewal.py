@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import Enrolment, Enrolments, Granted
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Granted
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
@@ -35,7 +35,7 @@ class Renewal:
 
     def __init__(
         self,
-        enrolments: Enrolments,
+        enrolments: EnrolmentDirectory,
         enrolment: Enrolment,
         clock: Clock,
         *,

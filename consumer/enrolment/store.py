@@ -29,7 +29,7 @@ __all__ = [
     "Attempt",
     "AttemptState",
     "Enrolment",
-    "Enrolments",
+    "EnrolmentDirectory",
     "Grant",
     "Granted",
     "KeptKeys",
@@ -119,7 +119,7 @@ class KeptKeys:
     keys: tuple[str, ...]
 
 
-class Enrolments:
+class EnrolmentDirectory:
     """The directory `enrolment` of one state directory. All methods raise EnrolmentError when the disk fails."""
 
     def __init__(self, state: Path) -> None:
@@ -221,7 +221,7 @@ class Enrolments:
 
     def kept_keys(self) -> KeptKeys | None:
         """Return the signing keys that a command told of last."""
-        return self._read("signing-keys.json", KeptKeys, "remove it and enrol again")
+        return self._read("signing-keys.json", KeptKeys, "remove it and enroll again")
 
     def keep_keys(self, keys: KeptKeys) -> None:
         """Make the signing keys that a command told of durable."""
@@ -248,7 +248,7 @@ class Enrolments:
             grant = msgspec.json.decode((directory / "enrolment.json").read_bytes(), type=Grant)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(
-                f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enrol again."
+                f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enroll again."
             ) from error
         return Enrolment(directory, grant)
 

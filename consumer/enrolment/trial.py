@@ -19,18 +19,18 @@ from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import Verifier
 
 __all__ = [
-    "Trial",
+    "EnrolmentTrial",
 ]
 
 
 _POLL_S = 0.1
 _AGAIN_S = 2.0
-_LONGEST_S = 10.0
+_MAX_S = 10.0
 _STOP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Trial:
+class EnrolmentTrial:
     """Carries one result by one enrolment; the agent must have no other connection of its name at that broker.
 
     The result is of no command, so every server keeps it apart, and acks it. The ack must be signed as the enrolment
@@ -54,7 +54,7 @@ class Trial:
             raise EnrolmentError(str(error)) from error
         connection.start()
         try:
-            end = min(deadline, self.clock.monotonic() + _LONGEST_S)
+            end = min(deadline, self.clock.monotonic() + _MAX_S)
             self._carry(connection, topics.of(grant.agent, Channel.FEEDBACK), ack_topic, end, cancelled)
         finally:
             connection.stop(_STOP_S)

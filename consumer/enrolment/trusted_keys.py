@@ -1,14 +1,13 @@
 """The keys that an enrolled agent trusts: those that came with its enrolment, or a newer list that it was told of."""
 
 import threading
-from collections.abc import Iterable
-from collections.abc import Sequence as Listing
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import SignatureError, VerifyingKey, read_public_key
-from consumer.enrolment.store import Enrolment, Enrolments, Grant, KeptKeys
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, KeptKeys
 from consumer.errors import EnrolmentError
 
 __all__ = [
@@ -26,7 +25,7 @@ class GrantedTrust:
     def __init__(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
         self.good_until = grant.not_after
-        self.keys: Listing[VerifyingKey] = _granted(grant)
+        self.keys: Sequence[VerifyingKey] = _granted(grant)
 
 
 class KeptTrust:
@@ -37,7 +36,7 @@ class KeptTrust:
     Raises EnrolmentError when the grant's keys, or those on the disk, cannot be used.
     """
 
-    def __init__(self, enrolments: Enrolments, enrolment: Enrolment) -> None:
+    def __init__(self, enrolments: EnrolmentDirectory, enrolment: Enrolment) -> None:
         self._enrolments = enrolments
         self._lock = threading.Lock()
         self._take(enrolment.grant)
@@ -46,7 +45,7 @@ class KeptTrust:
             self._use(kept.version, _usable(kept.keys, f"What {enrolment.directory.parent.parent} keeps"))
 
     @property
-    def key_ids(self) -> Listing[str]:
+    def key_ids(self) -> Sequence[str]:
         """The ids of the keys that are trusted."""
         return tuple(key.id for key in self.keys)
 
@@ -72,21 +71,21 @@ class KeptTrust:
         self.good_until = grant.not_after
         self._use(grant.signing_keys_version, _granted(grant))
 
-    def _use(self, version: int, keys: Listing[VerifyingKey]) -> None:
+    def _use(self, version: int, keys: Sequence[VerifyingKey]) -> None:
         self.version = version
         self.keys = keys
 
 
-def _read(pems: Iterable[str]) -> Listing[VerifyingKey]:
+def _read(pems: Iterable[str]) -> Sequence[VerifyingKey]:
     return tuple(read_public_key(pem) for pem in pems)
 
 
-def _granted(grant: Grant) -> Listing[VerifyingKey]:
+def _granted(grant: Grant) -> Sequence[VerifyingKey]:
     return _usable(grant.signing_keys, f"The enrolment {grant.enrolment_id}")
 
 
-def _usable(pems: Iterable[str], what: str) -> Listing[VerifyingKey]:
+def _usable(pems: Iterable[str], what: str) -> Sequence[VerifyingKey]:
     try:
         return _read(pems)
     except SignatureError as error:
-        raise EnrolmentError(f"{what} cannot be used: {error} Enrol again.") from error
+        raise EnrolmentError(f"{what} cannot be used: {error} Enroll again.") from error

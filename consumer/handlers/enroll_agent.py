@@ -8,8 +8,8 @@ from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enrol import obtain, read_token
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments
+from consumer.enrolment.enroll import obtain, read_token
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Result:
-    enrolments = Enrolments(context.state)
+    enrolments = EnrolmentDirectory(context.state)
     client = EnrolmentClient(parameters.server, context.clock, context.deadline, context.cancelled)
     enrolment = obtain(
         enrolments,
@@ -40,7 +40,7 @@ def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Res
     return _success(attempt)
 
 
-def _record(enrolments: Enrolments, attempt: Attempt, context: Context) -> None:
+def _record(enrolments: EnrolmentDirectory, attempt: Attempt, context: Context) -> None:
     enrolments.record(attempt)
     context.observer.reached(f"enroll-agent.{attempt.state}")
 
@@ -53,7 +53,7 @@ def _carry(enrolment: Enrolment, attempt: Attempt, context: Context) -> None:
     context.observer.reached("enroll-agent.carried")
 
 
-def _roll_back(enrolments: Enrolments, attempt: Attempt, reason: str, code: ErrorCode) -> Result:
+def _roll_back(enrolments: EnrolmentDirectory, attempt: Attempt, reason: str, code: ErrorCode) -> Result:
     enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason=reason))
     enrolments.remove(attempt.name)
     return _failure(attempt, reason, code)
@@ -78,7 +78,7 @@ def _data(attempt: Attempt, state: Literal["carried", "rolled_back"]) -> EnrollA
 
 def _probe(stored: StoredCommand, context: Context) -> Result:
     """What was decided stays so; what was under way is taken up again, with the same key and so the same enrolment."""
-    attempt = Enrolments(context.state).attempt()
+    attempt = EnrolmentDirectory(context.state).attempt()
     if attempt is not None and attempt.command_id == stored.command.id:
         if attempt.state in (AttemptState.CARRIED, AttemptState.COMMITTED):
             return _success(attempt)

@@ -11,7 +11,7 @@ from broker.contract.commands.get_agent_configuration import GetAgentConfigurati
 from broker.contract.messages import Command, JsonObject
 from broker.contract.states import ErrorCode
 from consumer.configuration.generations import Generations, Record
-from consumer.configuration.masked_files import MOST_FILES, shown_files
+from consumer.configuration.masked_files import MAX_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.settings import AgentConfig, Secret
@@ -61,7 +61,7 @@ def _with(
 ) -> GetAgentConfigurationData:
     if record is None:
         return data
-    return replace(data, applied=record.in_short(), altered=generations.altered(record)[:MOST_FILES])
+    return replace(data, applied=record.in_short(), altered=generations.altered(record)[:MAX_FILES])
 
 
 def _centralized(generations: Generations, record: Record | None) -> Result:

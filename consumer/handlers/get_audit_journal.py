@@ -10,11 +10,11 @@ __all__ = [
 ]
 
 
-_MOST_BYTES = 1 << 17
+_MAX_BYTES = 1 << 17
 
 
 def _execute(command: Command, parameters: GetAuditJournal, context: Context) -> Result:
-    copy = read_journal(context.state, parameters.first, _MOST_BYTES)
+    copy = read_journal(context.state, parameters.first, _MAX_BYTES)
     data = GetAuditJournalData(copy.anchor, copy.head, copy.pages)
     if not copy.pages:
         return Result(f"The journal ends with number {copy.head.number}.", data)

@@ -24,7 +24,7 @@ from consumer.system.files import remove_tree
 from consumer.system.programs import Ended, run_program
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
-from consumer.upgrade.trial import Trial, TrialState
+from consumer.upgrade.trial import TrialState, UpgradeTrial
 
 __all__ = [
     "HANDLER",
@@ -82,7 +82,7 @@ class _Upgrade:
             remove_tree(installation.release(manifest.version))
             return failed
         self._reached("tested")
-        return self._begin_trial(Trial(command.id, self.running, manifest.version, config.watch_s))
+        return self._begin_trial(UpgradeTrial(command.id, self.running, manifest.version, config.watch_s))
 
     def _reached(self, step: str) -> None:
         self.context.observer.reached(f"{_TYPE}.{step}")
@@ -126,7 +126,7 @@ class _Upgrade:
         message = f"The self-test of version {manifest.version} {ended.in_words()}; version {self.running} goes on."
         return Result(message, code=ErrorCode.FAILED, output=ended.output)
 
-    def _begin_trial(self, trial: Trial) -> AgentRestart:
+    def _begin_trial(self, trial: UpgradeTrial) -> AgentRestart:
         """From here on the result is the trial's, unless the time is over, for then another may be said already."""
         installation = self.installation
         installation.begin_trial(trial)
@@ -173,12 +173,12 @@ def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
     return upgrade.run(command, parse_parameters(_TYPE, UpgradeAgent, command.parameters, seed_form=seed_form))
 
 
-def _prove(trial: Trial, upgrade: _Upgrade) -> Trial:
+def _prove(trial: UpgradeTrial, upgrade: _Upgrade) -> UpgradeTrial:
     """Wait, as the new version, until this process has done an agent's work or its time is over; record which."""
     context, keep = upgrade.context, upgrade.installation.keep
     context.observer.reached(f"{_TYPE}.started")
     until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
-    while (lack := context.unproved()) is not None:
+    while (lack := context.readiness_problem()) is not None:
         if context.clock.monotonic() >= until:
             return keep(trial.failed(f"it did not prove itself in time: {lack}"))
         if context.cancelled.wait(_LOOK_S):
@@ -188,7 +188,7 @@ def _prove(trial: Trial, upgrade: _Upgrade) -> Trial:
     return proved
 
 
-def _result(trial: Trial, upgrade: _Upgrade) -> Result:
+def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
     _tidy(trial, upgrade)
     running = upgrade.running
     if trial.state is TrialState.PROVED and running == trial.new:
@@ -203,7 +203,7 @@ def _result(trial: Trial, upgrade: _Upgrade) -> Result:
     return Result(message, code=ErrorCode.FAILED)
 
 
-def _tidy(trial: Trial, upgrade: _Upgrade) -> None:
+def _tidy(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
     """Remove what is not needed any more; whether that works has no part in the result."""
     try:
         upgrade.installation.end_trial()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from consumer.ports import ServiceState
-from consumer.services.desired_state import Wish
+from consumer.services.desired_state import DesiredState
 
 __all__ = [
     "CallbackService",
@@ -18,7 +18,7 @@ class CallbackService:
         start: Callable[[], None],
         stop: Callable[[], None],
         incarnation: Callable[[], str | None],
-        wish: Wish,
+        wish: DesiredState,
     ) -> None:
         self._start = start
         self._stop = stop

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import structlog
 
 from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState, Stop
-from consumer.services.desired_state import Wish
-from consumer.system.pidfile import ChildTrace
+from consumer.services.desired_state import DesiredState
+from consumer.system.pidfile import PidFile
 from consumer.system.programs import environment_of_service, exit_in_words
 
 __all__ = [
@@ -51,7 +50,7 @@ class ChildService:
 
     def __init__(
         self,
-        argv: Listing[str],
+        argv: Sequence[str],
         directory: Path,
         clock: Clock,
         waits: Callable[[], Iterator[float]],
@@ -60,8 +59,8 @@ class ChildService:
         settle_s: float,
     ) -> None:
         self._argv = list(argv)
-        self._wish = Wish(directory / "service-stopped")
-        self._trace = ChildTrace(directory / "service.pid")
+        self._wish = DesiredState(directory / "service-stopped")
+        self._trace = PidFile(directory / "service.pid")
         self._clock = clock
         self._new_waits = waits
         self._waits = waits()

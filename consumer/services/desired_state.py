@@ -5,11 +5,11 @@ from pathlib import Path
 from consumer.system.files import sync_directory
 
 __all__ = [
-    "Wish",
+    "DesiredState",
 ]
 
 
-class Wish:
+class DesiredState:
     """Remembers, across restarts of the agent, that the service is to stay stopped."""
 
     def __init__(self, path: Path) -> None:

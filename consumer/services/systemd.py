@@ -3,8 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from consumer.errors import ProgramError, ServiceError
@@ -43,7 +42,7 @@ class SystemdService:
     systemctl and journalctl, such as `sudo`. All methods raise ServiceError, also for a unit that does not exist.
     """
 
-    def __init__(self, unit: str, clock: Clock, *, settle_s: float, via: Listing[str] = ()) -> None:
+    def __init__(self, unit: str, clock: Clock, *, settle_s: float, via: Sequence[str] = ()) -> None:
         self._unit = unit
         self._clock = clock
         self._settle_s = settle_s
@@ -149,7 +148,7 @@ class SystemdService:
             raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {said}")
         return ended.output.stdout
 
-    def _run(self, argv: Listing[str], deadline: float) -> Ended:
+    def _run(self, argv: Sequence[str], deadline: float) -> Ended:
         environment = clean_environment({"LC_ALL": "C"})
         try:
             return run_program([*self._via, *argv], Bounds(self._clock, deadline), environment=environment)

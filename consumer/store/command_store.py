@@ -10,8 +10,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
@@ -23,10 +22,10 @@ from diskcache import Cache, Disk
 from diskcache.core import DEFAULT_SETTINGS, METADATA
 
 from broker.contract.journal import Opened
-from broker.contract.messages import Command, Feedback, JournalMark, Sequence
+from broker.contract.messages import Command, Feedback, JournalMark, SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
-from consumer.ports import HeardTime, StoredCommand, Tombstone
+from consumer.ports import StoredCommand, TimeSample, Tombstone
 from consumer.store.journal import Journal, JournalTail, page_number
 from consumer.store.rows import (
     CANCEL,
@@ -280,7 +279,7 @@ class DiskCommandStore:
         result = self._read(RESULT + self._done[key], decode_result) if key in self._done else None
         return assemble(key, self._arrived(key), self._processing.get(key), result)
 
-    def keep_heard_time(self, heard: HeardTime) -> None:
+    def save_time_sample(self, heard: TimeSample) -> None:
         """Keep what time it is by what the server has signed."""
         with self.transaction():
             self.heard_time = heard
@@ -303,7 +302,7 @@ class DiskCommandStore:
             self._journal.accepted(command)
             return StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
 
-    def advance_sequence(self, sequence: Sequence) -> None:
+    def advance_sequence(self, sequence: SequenceNumber) -> None:
         """Move last_sequence on without storing a command."""
         with self.transaction():
             self.last_sequence = sequence
@@ -370,7 +369,7 @@ class DiskCommandStore:
             self._journal.reported(command_id, result)
             return assemble(key, stored, None, result)
 
-    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
+    def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each."""
         if not command_ids:
             return

@@ -44,7 +44,7 @@ __all__ = [
 _PAGE_BYTES = 1 << 12
 _FULL_PAGE_BYTES = 1 << 15
 # An id and a type may take half a KiB each: an entry of this many commands fits into a message whatever they are.
-_MOST_IN_AN_ENTRY = 64
+_MAX_PER_ENTRY = 64
 _PREFIX = "j/"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _encode = msgspec.json.Encoder().encode
@@ -205,7 +205,7 @@ class Journal:
         self._incarnation = incarnation
 
     def _make_room(self) -> None:
-        if self._count == _MOST_IN_AN_ENTRY:
+        if self._count == _MAX_PER_ENTRY:
             self._close_entry()
         self._count += 1
 

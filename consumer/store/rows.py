@@ -5,9 +5,9 @@ from datetime import datetime
 
 import msgspec
 
-from broker.contract.messages import Command, Feedback, Sequence
+from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import State
-from consumer.ports import HeardTime, StoredCommand
+from consumer.ports import StoredCommand, TimeSample
 from consumer.store.journal import JournalTail
 
 __all__ = [
@@ -60,11 +60,11 @@ class Head:
     """What changes with every commit, in one row: the commands in processing, by their keys, and the last numbers."""
 
     arrival: int = 0
-    last_sequence: Sequence | None = None
+    last_sequence: SequenceNumber | None = None
     closed_epoch: int = 0
     processing: dict[str, Begun] = field(default_factory=dict)
     journal: JournalTail = field(default_factory=JournalTail)
-    heard_time: HeardTime | None = None
+    heard_time: TimeSample | None = None
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Epochs:
         if self._enrolled is not None and all(file.epoch is None for file in self._files):
             raise StoreError(
                 f"The command store in {self._state} was lost with all that tells old commands from new ones, "
-                "so old ones could be run again: enrol again."
+                "so old ones could be run again: enroll again."
             )
 
     def keep(self, epoch: int) -> None:

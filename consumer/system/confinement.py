@@ -13,8 +13,7 @@ import pwd
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -31,7 +30,7 @@ _ERRNO_BYTES = 16
 
 
 def launch(
-    argv: Listing[str],
+    argv: Sequence[str],
     confinement: Confinement,
     *,
     environment: Mapping[str, str],

@@ -28,7 +28,7 @@ __all__ = [
 
 
 DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
-_MOST_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
+_MAX_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
 _FLAG = re.compile(r"--?[\w-]+")
 
 
@@ -44,7 +44,7 @@ def mask_secrets(value: Any) -> Any:
 
 
 def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
-    if next(counted) > _MOST_VALUES:
+    if next(counted) > _MAX_VALUES:
         raise ValueError("there is too much in it to be shown")
     if isinstance(value, Mapping):
         return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}

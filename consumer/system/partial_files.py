@@ -15,7 +15,7 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 PARTIAL_FILES = "downloads"
 """The name of their directory in the agent's state directory."""
-_MOST_FILES = 4
+_MAX_FILES = 4
 _KEPT_FOR = timedelta(days=7)
 
 
@@ -24,7 +24,7 @@ def partial_file(directory: Path, sha256: str) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     wanted = directory / f"{sha256}.part"
     others = [path for path in _oldest_first(directory) if path != wanted]
-    for path in others[: max(0, len(others) + 1 - _MOST_FILES)]:
+    for path in others[: max(0, len(others) + 1 - _MAX_FILES)]:
         path.unlink()
     return wanted
 

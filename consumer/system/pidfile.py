@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
-    "ChildTrace",
+    "PidFile",
 ]
 
 
 @dataclass(frozen=True)
-class ChildTrace:
+class PidFile:
     """Remembers a child in a file, so that the next agent finds one that outlived a killed agent."""
 
     path: Path

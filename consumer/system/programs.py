@@ -5,8 +5,7 @@ import os
 import selectors
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -118,7 +117,7 @@ class Program:
 
     def __init__(
         self,
-        argv: Listing[str],
+        argv: Sequence[str],
         bounds: Bounds,
         *,
         environment: Mapping[str, str] | None = None,
@@ -288,7 +287,7 @@ def _unblocked(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def run_program(
-    argv: Listing[str],
+    argv: Sequence[str],
     bounds: Bounds,
     *,
     stdin: bytes = b"",

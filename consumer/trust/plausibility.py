@@ -7,8 +7,8 @@ another server may count them, are good.
 
 from datetime import datetime, timedelta
 
-from broker.contract.commands.update_signing_keys import FURTHEST_AHEAD, UpdateSigningKeys
-from broker.contract.messages import Sequence
+from broker.contract.commands.update_signing_keys import MAX_CLOCK_LEAD, UpdateSigningKeys
+from broker.contract.messages import SequenceNumber
 
 __all__ = [
     "epoch_too_far",
@@ -20,7 +20,7 @@ _EPOCH_AHEAD_MS = 365 * 86_400_000
 _EPOCH_STEP = 1_000_000
 
 
-def epoch_too_far(asked: Sequence, known_epoch: int, signed_at: datetime) -> str | None:
+def epoch_too_far(asked: SequenceNumber, known_epoch: int, signed_at: datetime) -> str | None:
     """Say in one sentence why an epoch is refused; None: it is good.
 
     Beyond a year after the time of signing only small steps from the epoch that is known are taken. So a server whose
@@ -33,7 +33,7 @@ def epoch_too_far(asked: Sequence, known_epoch: int, signed_at: datetime) -> str
 
 def version_too_far(said: UpdateSigningKeys, signed_at: datetime) -> str | None:
     """Say in one sentence why the version of a list of signing keys is refused; None: it is good."""
-    if said.version <= _ms(signed_at) + FURTHEST_AHEAD / timedelta(milliseconds=1):
+    if said.version <= _ms(signed_at) + MAX_CLOCK_LEAD / timedelta(milliseconds=1):
         return None
     return (
         f"Version {said.version} of the list of signing keys lies more than a day in the future: "

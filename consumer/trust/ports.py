@@ -1,6 +1,6 @@
 """What the receiver needs of whatever keeps the trusted signing keys."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
@@ -16,7 +16,7 @@ class NoKeeper:
     """The consumer.ports.KeyKeeper of an agent that is not enrolled."""
 
     version: int | None = None
-    key_ids: Listing[str] = ()
+    key_ids: Sequence[str] = ()
 
     def update(self, said: UpdateSigningKeys) -> None:
         """Raise EnrolmentError."""
@@ -31,7 +31,7 @@ class KeyKeeper(Protocol):
         """The version of the server's list of keys that the agent goes by; None where it trusts none."""
 
     @property
-    def key_ids(self) -> Listing[str]:
+    def key_ids(self) -> Sequence[str]:
         """The ids of the keys that are trusted."""
 
     def update(self, said: UpdateSigningKeys) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from consumer.ports import Clock, HeardTime
+from consumer.ports import Clock, TimeSample
 
 __all__ = [
     "CLOCK_TOLERANCE_S",
@@ -27,7 +27,7 @@ class ServerClock:
     which may be wrong, but hardly stands still.
     """
 
-    def __init__(self, clock: Clock, kept: HeardTime | None = None) -> None:
+    def __init__(self, clock: Clock, kept: TimeSample | None = None) -> None:
         self._clock = clock
         self._heard: tuple[datetime, float] | None = None
         if kept is not None:
@@ -70,7 +70,7 @@ class ServerClock:
             self._heard = signed_at, self._clock.monotonic()
             _log.warning("servers_clock_went_back", from_time=said_at.isoformat(), to_time=signed_at.isoformat())
 
-    def to_keep(self, kept: HeardTime | None, *, busy: bool) -> HeardTime | None:
+    def to_keep(self, kept: TimeSample | None, *, busy: bool) -> TimeSample | None:
         """Return what must be kept for the next process in place of `kept`, or None while that is good enough.
 
         It is once the clocks have parted, or come together, and once a minute while the agent is `busy`.
@@ -78,7 +78,7 @@ class ServerClock:
         server = self._server_now()
         if server is None:
             return None
-        heard = HeardTime(server, self._clock.now())
+        heard = TimeSample(server, self._clock.now())
         if kept is None:
             return heard
         moved_s = (heard.server - kept.server).total_seconds()

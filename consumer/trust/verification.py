@@ -1,6 +1,6 @@
 """Who may command this agent: what its server has signed for it and its enrolment, and nothing else."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -20,7 +20,7 @@ from consumer.trust.trusted_clock import ServerClock
 
 __all__ = [
     "NoTrust",
-    "Opened",
+    "ReceivedFrame",
     "Trust",
     "Verifier",
 ]
@@ -41,7 +41,7 @@ class Trust(Protocol):
         """When the enrolment's certificate ends; no server signs anything for it later."""
 
     @property
-    def keys(self) -> Listing[VerifyingKey]:
+    def keys(self) -> Sequence[VerifyingKey]:
         """The keys that are trusted now."""
 
 
@@ -50,11 +50,11 @@ class NoTrust:
 
     enrolment_id = None
     good_until = datetime.max.replace(tzinfo=UTC)
-    keys: Listing[VerifyingKey] = ()
+    keys: Sequence[VerifyingKey] = ()
 
 
 @dataclass(frozen=True)
-class Opened:
+class ReceivedFrame:
     """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed.
 
     `signed_by` are the ids of the trusted keys that have signed it, at `signed_at` by the server's clock.
@@ -86,7 +86,7 @@ class Verifier:
         self._clock = clock
         self._accept_unsigned = accept_unsigned
 
-    def open(self, channel: Channel, payload: bytes) -> Opened:
+    def open(self, channel: Channel, payload: bytes) -> ReceivedFrame:
         """Return the frame that arrived on a channel, with a refusal unless it is for this agent by its server.
 
         A refused frame is there so that the sender can be told what was refused. Raises SignatureError when there is
@@ -94,19 +94,19 @@ class Verifier:
         """
         if not is_envelope(payload):
             refusal = None if self._accept_unsigned else self._unsigned(channel)
-            return Opened(payload, refusal)
+            return ReceivedFrame(payload, refusal)
         try:
             signed, signers = verify_envelope(payload, payload_type(channel), self._trust.keys)
         except SignatureError as error:
             _, frame = read_body(unverified_payload(payload))
-            return Opened(frame, f"The {channel} was refused: {error}")
+            return ReceivedFrame(frame, f"The {channel} was refused: {error}")
         scope, frame = read_body(signed)
         refusal = self._misdirected(channel, scope)
         if refusal is None:
             self._clock.hear(scope.not_before)
-        return Opened(frame, refusal, signers, scope.not_before)
+        return ReceivedFrame(frame, refusal, signers, scope.not_before)
 
-    def disowned(self, signed_by: tuple[str, ...] | None) -> str | None:
+    def why_no_longer_trusted(self, signed_by: tuple[str, ...] | None) -> str | None:
         """Return why a command that was signed by these keys when it came must not begin now, in one sentence.
 
         See consumer.ports.StoredCommand. Several keys sign each frame; it is enough that one of them is trusted still.

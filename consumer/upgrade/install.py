@@ -1,6 +1,6 @@
 """The first installation of an agent, from a package; later ones come by upgrade-agent."""
 
-from collections.abc import Sequence as Listing
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.release.manifest import Manifest
@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-def install(package: Path, root: Path, keys: Listing[str]) -> Manifest:
+def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
     """Make an installation in `root` and return what was installed; raises UpgradeError, ArchiveError, ExposedError."""
     installation = Installation(root)
     if installation.current is not None:

@@ -23,7 +23,7 @@ from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
 from consumer.system.files import link_durably, remove_tree, sync_directory, write_durably
 from consumer.system.guard import refuse_changeable
-from consumer.upgrade.trial import Trial
+from consumer.upgrade.trial import UpgradeTrial
 
 __all__ = [
     "Installation",
@@ -82,14 +82,14 @@ class Installation:
         """Make a release the one to run, in one step."""
         link_durably(self._current, f"{self._releases.name}/{version}")
 
-    def trial(self) -> Trial | None:
+    def trial(self) -> UpgradeTrial | None:
         """Return the record of the last upgrade."""
         try:
-            return Trial.decode(self._record.read_bytes())
+            return UpgradeTrial.decode(self._record.read_bytes())
         except FileNotFoundError:
             return None
 
-    def keep(self, trial: Trial) -> Trial:
+    def keep(self, trial: UpgradeTrial) -> UpgradeTrial:
         """Make the record durable, and return it."""
         write_durably(self._record, trial.encode(), mode=0o644)
         return trial
@@ -99,7 +99,7 @@ class Installation:
         """Whether a new release is on trial, and the one that watches it is there."""
         return (self._watcher / PROGRAM).is_file()
 
-    def begin_trial(self, trial: Trial) -> None:
+    def begin_trial(self, trial: UpgradeTrial) -> None:
         """Record the trial; from now on the launcher starts the old release as the watcher of the new one."""
         self.keep(trial)
         link_durably(self._watcher, f"{self._releases.name}/{trial.old}")

@@ -18,7 +18,7 @@ from broker.release.manifest import (
     read_head,
     this_platform,
 )
-from broker.release.minisign import PublicKey, SignatureError, verify
+from broker.release.minisign import MinisignError, PublicKey, verify
 from consumer.errors import UpgradeError
 from consumer.system.archives import Limits, unpack
 from consumer.system.files import free_bytes, remove_tree, sync_directory, sync_tree
@@ -41,7 +41,7 @@ def open_package(package: Path, keys: Iterable[str]) -> Manifest:
             head = read_head(archive)
         verify(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
         return parse_manifest(head.manifest)
-    except (PackageError, SignatureError) as error:
+    except (PackageError, MinisignError) as error:
         raise UpgradeError(f"The package is refused: {error}") from error
 
 

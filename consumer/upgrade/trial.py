@@ -9,8 +9,8 @@ import msgspec
 from consumer.errors import UpgradeError
 
 __all__ = [
-    "Trial",
     "TrialState",
+    "UpgradeTrial",
 ]
 
 
@@ -23,7 +23,7 @@ class TrialState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Trial:
+class UpgradeTrial:
     """A new release that must prove itself: by `command_id`, from version `old` to `new`, within `watch_s` seconds.
 
     `starts` counts how often the new release was started; `reason` says why it failed, to go on after a colon.

@@ -9,8 +9,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -23,7 +22,7 @@ from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
 from consumer.system.files import remove_tree
 from consumer.upgrade.installation import Installation, trial_is_pending
-from consumer.upgrade.trial import Trial, TrialState
+from consumer.upgrade.trial import TrialState, UpgradeTrial
 
 __all__ = [
     "is_watched",
@@ -35,14 +34,16 @@ _WATCHED = "ACM_WATCHED"
 _STARTUP_S = 5.0  # beside the watch period, which the new release itself counts from when it runs
 _GRACE_S = 30.0  # an agent ends its service and its connection in this time
 _PAUSE_S = 0.5
-_MOST_STARTS = 3
+_MAX_STARTS = 3
 _PR_SET_PDEATHSIG = 1
 _TOLD_TO_END = frozenset({signal.SIGTERM, signal.SIGINT})
 _SIGNALS = _TOLD_TO_END | {signal.SIGCHLD}
 _log = structlog.get_logger(__name__)
 
 
-def is_watched(config: AgentConfig, arguments: Listing[str], secrets: Mapping[str, str] = MappingProxyType({})) -> bool:
+def is_watched(
+    config: AgentConfig, arguments: Sequence[str], secrets: Mapping[str, str] = MappingProxyType({})
+) -> bool:
     """Say whether this process is a release on trial: where another would replace its process, it ends.
 
     Any other process, while a release is on trial, becomes the launcher, and so its watcher, which gets `secrets`:
@@ -54,7 +55,7 @@ def is_watched(config: AgentConfig, arguments: Listing[str], secrets: Mapping[st
     return watched
 
 
-def _run_launcher(installation: Installation, arguments: Listing[str], secrets: Mapping[str, str]) -> NoReturn:
+def _run_launcher(installation: Installation, arguments: Sequence[str], secrets: Mapping[str, str]) -> NoReturn:
     argv = [str(installation.launcher), *arguments]
     try:
         os.execve(argv[0], argv, {**os.environ, **secrets})  # noqa: S606 - no shell is the point
@@ -62,7 +63,7 @@ def _run_launcher(installation: Installation, arguments: Listing[str], secrets: 
         raise UpgradeError(f"{installation.launcher} cannot be run: {error.strerror}.") from error
 
 
-def watch(root: Path, arguments: Listing[str]) -> None:
+def watch(root: Path, arguments: Sequence[str]) -> None:
     """Try the new release out and run what is to stay; returns only when told to end (TERM or INT).
 
     `arguments` are those that the agent was started with. Raises UpgradeError.
@@ -108,7 +109,7 @@ class _Ended:
 
 
 class _Watcher:
-    def __init__(self, installation: Installation, arguments: Listing[str], signals: _Signals) -> None:
+    def __init__(self, installation: Installation, arguments: Sequence[str], signals: _Signals) -> None:
         self._installation = installation
         self._arguments = arguments
         self._signals = signals
@@ -128,13 +129,13 @@ class _Watcher:
         self._installation.end_trial()
         return True
 
-    def _try_out(self, trial: Trial) -> Trial:
+    def _try_out(self, trial: UpgradeTrial) -> UpgradeTrial:
         """Run the new release until it has proved itself or failed; still on trial: the watcher was told to end."""
         ended, deadline = None, monotonic() + trial.watch_s + _STARTUP_S
         while trial.state is TrialState.ON_TRIAL:
             if ended is not None and ended.overdue:
                 return self._fail(trial, f"it did not prove itself within {trial.watch_s:g} s, and it {ended.words}")
-            if trial.starts >= _MOST_STARTS:
+            if trial.starts >= _MAX_STARTS:
                 last = f"; the last time it {ended.words}" if ended else ""
                 return self._fail(trial, f"it was started {trial.starts} times and did not prove itself{last}")
             if ended is not None and self._signals.wait(monotonic() + _PAUSE_S) in _TOLD_TO_END:
@@ -147,7 +148,7 @@ class _Watcher:
                 return trial
         return trial
 
-    def _fail(self, trial: Trial, reason: str) -> Trial:
+    def _fail(self, trial: UpgradeTrial, reason: str) -> UpgradeTrial:
         failed = trial.failed(reason)
         try:
             return self._installation.keep(failed)

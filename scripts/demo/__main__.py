@@ -60,7 +60,7 @@ def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running:
 
 
 def introduce(stage: Stage) -> None:
-    """Enrol the first agent, and say what it lives by."""
+    """Enroll the first agent, and say what it lives by."""
     stage.enrolled(AGENT)
     found = tool("consumer", "enrolment", "--state", str(stage.state))
     expect(found["broker"].startswith("mqtts://"), "the agent is told of a broker with TLS")

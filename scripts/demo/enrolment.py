@@ -37,7 +37,7 @@ def _new_server() -> Iterator[Installation]:
 
 def _show_wrong_address(stage: Stage, new: Installation) -> None:
     console.rule(
-        "[bold]Enrol with a server whose broker cannot be reached: the agent is not stranded[/bold]", align="left"
+        "[bold]Enroll with a server whose broker cannot be reached: the agent is not stranded[/bold]", align="left"
     )
     nowhere = f"mqtts://localhost:{free_port()}"
     with new.enrolling(free_port(), "--broker", nowhere) as wrong:

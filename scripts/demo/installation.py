@@ -107,8 +107,8 @@ class Installation:
     def new_token(self, agent: str) -> str:
         return str(self.acm("token", "create", agent)["token"])
 
-    def enrol(self, agent: str, state: Path) -> None:
-        """Enrol an agent as a person does: by `acm-agent enroll`, with the token on stdin."""
+    def enroll(self, agent: str, state: Path) -> None:
+        """Enroll an agent as a person does: by `acm-agent enroll`, with the token on stdin."""
         words = ["--server", self.url, "--token", "-", "--agent", agent, "--state", str(state)]
         argv = [sys.executable, "-m", "consumer", "enroll", *words]
         done = subprocess.run(argv, input=self.new_token(agent), capture_output=True, text=True, timeout=90)

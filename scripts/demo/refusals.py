@@ -12,7 +12,7 @@ from rich.panel import Panel
 
 from broker.contract.codec import encode
 from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
-from broker.contract.messages import Command, Origin, Sequence
+from broker.contract.messages import Command, Origin, SequenceNumber
 from broker.contract.topics import Channel
 from broker.ledger.ids import new_id
 from broker.mqtt.address import TlsFiles
@@ -89,7 +89,7 @@ def _show_misdirection(stage: Stage, captured: dict[str, Any]) -> None:
 
 def _restart(status: dict[str, Any]) -> Command:
     """Return a command as the server would make it, down to the very next number."""
-    sequence = Sequence(status["epoch"], status["last_sequence"] + 1)
+    sequence = SequenceNumber(status["epoch"], status["last_sequence"] + 1)
     return Command(new_id(), "restart-agent", {}, Origin("mallory", "demo"), datetime.now(UTC), sequence=sequence)
 
 

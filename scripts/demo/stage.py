@@ -27,7 +27,7 @@ class Stage:
         """Return the state directory of an agent, which is enrolled by a token the first time."""
         state = self.directory / agent
         if not state.exists():
-            self.installation.enrol(agent, state)
+            self.installation.enroll(agent, state)
         return state
 
     def queue(self) -> list[dict[str, Any]]:

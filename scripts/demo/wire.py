@@ -17,7 +17,7 @@ from broker.contract.topics import Channel
 from broker.mqtt.address import TlsFiles
 from broker.mqtt.connection import MqttConnection
 from broker.mqtt.delivery import Delivery
-from broker.signing.key_store import KeyBook
+from broker.signing.key_store import SigningKeyStore
 from scripts.demo.installation import LISTENER, Installation
 from scripts.demo.processes import console, failed
 
@@ -46,7 +46,7 @@ class Hops:
 
     def __init__(self, installation: Installation) -> None:
         self.seen: list[Hop] = []
-        self._keys = KeyBook(installation.signing_keys)
+        self._keys = SigningKeyStore(installation.signing_keys)
         self._connection = MqttConnection(
             installation.broker,
             client_id=LISTENER,

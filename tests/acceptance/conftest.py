@@ -82,9 +82,9 @@ class Site:
         self.server = self._start("server", argv, ACM_CA=str(self.directory / "ca"))
         return self.server
 
-    def enrol(self, agent: str) -> str:
-        """Enrol an agent; only a server that was started after `sign` commands it. Return the enrolment's id."""
-        return self.sign().enrol(agent, self.state(agent), self.broker_url)
+    def enroll(self, agent: str) -> str:
+        """Enroll an agent; only a server that was started after `sign` commands it. Return the enrolment's id."""
+        return self.sign().enroll(agent, self.state(agent), self.broker_url)
 
     def sign(self) -> Registrar:
         """Let the servers that are started from now on sign."""

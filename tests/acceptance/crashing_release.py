@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from consumer.agent import Agent
-from consumer.cli.main import main as cli
+from consumer.cli import main as cli
 
 
 class KilledOnceAt:

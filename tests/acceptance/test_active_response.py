@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from consumer.active_response.records import Book, Entry, Reversal, read_pending
-from consumer.system.pidfile import ChildTrace
+from consumer.active_response.records import Entry, ResponseRecords, Reversal, read_pending
+from consumer.system.pidfile import PidFile
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.active_response_scripts import BAD, PYTHON, SHELL, install
 from tests.waiting import wait_for
@@ -150,7 +150,7 @@ def test_kill_9_at_each_step_of_an_add(responder: Responder) -> None:
             ("interrupted", "uncertain", "add", "delete"),
             (None, "active", "add", "delete"),
         }
-        assert ChildTrace(responder.site.state("web-01") / "active-responses" / "script.pid").find() is None
+        assert PidFile(responder.site.state("web-01") / "active-responses" / "script.pid").find() is None
         agent.stop()
     assert {len(outcome) > 2 for outcome in seen} == {False, True}
     assert (None, "active", "add", "delete") in seen
@@ -194,7 +194,7 @@ def test_a_reversal_that_came_due_while_the_agent_was_dead_runs_at_once(responde
 def test_keys_and_names_cannot_move_the_terminals_cursor(tmp_path: Path) -> None:
     evil, now = "\x1b[2J\x1b[31mgone\x07", datetime.now(UTC)
     entry = Entry(evil, "x", (evil, "[red]"), "c1", "active", now, "b", reversal=Reversal(now, {}, now))
-    Book(tmp_path / "active-responses").keep(entry)
+    ResponseRecords(tmp_path / "active-responses").keep(entry)
     shown = acm_agent("active-responses", "--state", str(tmp_path))
     assert "gone" in shown
     assert "[red]" in shown

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH
+from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH
 from broker.contract.enrolment_token import EnrolmentToken, fingerprint_of
 from tests.acceptance.conftest import Program
 from tests.brokers import free_port
@@ -100,10 +100,10 @@ def test_an_agents_way_from_token_to_revocation(place: Place) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(place.url + CA_PATH)
     with pinned(place.url, token) as client:
-        enrolled = client.post(ENROL_PATH, json=asdict(agent.enrol(token.text))).json()
+        enrolled = client.post(ENROLL_PATH, json=asdict(agent.enroll(token.text))).json()
         assert (enrolled["agent"], enrolled["broker"]) == ("web-01", BROKER)
-        assert client.post(ENROL_PATH, json=asdict(agent.enrol(token.text))).json() == enrolled
-        assert client.post(ENROL_PATH, json=asdict(EnrollingAgent("web-01").enrol(token.text))).status_code == 409
+        assert client.post(ENROLL_PATH, json=asdict(agent.enroll(token.text))).json() == enrolled
+        assert client.post(ENROLL_PATH, json=asdict(EnrollingAgent("web-01").enroll(token.text))).status_code == 409
         renewal = asdict(agent.renew(enrolled["certificate"], new_key))
         renewed = client.post(RENEW_PATH, json=renewal).json()
         assert renewed["enrolment_id"] == enrolled["enrolment_id"]
@@ -156,7 +156,7 @@ def test_a_running_server_lists_what_was_revoked_elsewhere(place: Place) -> None
     place.serve()
     token = EnrolmentToken.parse(place.acm("token", "create", "web-01")["token"])
     with pinned(place.url, token) as client:
-        client.post(ENROL_PATH, json=asdict(EnrollingAgent("web-01").enrol(token.text))).raise_for_status()
+        client.post(ENROLL_PATH, json=asdict(EnrollingAgent("web-01").enroll(token.text))).raise_for_status()
     place.acm("ca", "revoke", "web-01", "--crl", str(place.directory / "another.pem"))
     wait_for(place.revoked, "the server to write the list")
 

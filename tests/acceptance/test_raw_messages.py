@@ -76,7 +76,7 @@ def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener
     if accepting:
         site.start_agent("web-01")
     else:
-        site.enrol("web-01")
+        site.enroll("web-01")
         site.start_enrolled_agent("web-01")
     site.wait_online("web-01")
     publish(site, form.read_bytes())

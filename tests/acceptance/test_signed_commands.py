@@ -45,7 +45,7 @@ def mallory(signing_site: Site) -> Iterator[Eavesdropper]:
 
 def start(site: Site, *agents: str) -> None:
     for agent in agents:
-        site.enrol(agent)
+        site.enroll(agent)
         site.start_enrolled_agent(agent)
     for agent in agents:
         assert not site.wait_online(agent)["accepts_unsigned"]

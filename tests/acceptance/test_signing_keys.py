@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.contract.codec import encode
 from broker.contract.dsse import Scope, SigningKey
-from broker.contract.messages import Command, Origin, Sequence
+from broker.contract.messages import Command, Origin, SequenceNumber
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Site
 from tests.enrolled import now, signed
@@ -35,7 +35,9 @@ def thief(site: Site) -> MqttConnection:
 
 def answers_to(site: Site, key: SigningKey, enrolment: str) -> list[str]:
     """Publish a command that this key alone has signed, and return the codes of what the agent says of it."""
-    said = Command("forged", "get-agent-configuration", {}, Origin("me", "test"), now(), sequence=Sequence(2**50, 1))
+    said = Command(
+        "forged", "get-agent-configuration", {}, Origin("me", "test"), now(), sequence=SequenceNumber(2**50, 1)
+    )
     mallory = thief(site)
     frame = signed((key,), Scope("acm-server", "web-01", (enrolment,), now()), encode([said]))
     codes: list[str] = []
@@ -57,7 +59,7 @@ def answers_to(site: Site, key: SigningKey, enrolment: str) -> list[str]:
 def test_an_agent_that_was_away_learns_of_a_new_key_and_then_the_old_one_is_revoked(signing_site: Site) -> None:
     site = signing_site
     registrar = site.sign()
-    enrolment = site.enrol("web-01")
+    enrolment = site.enroll("web-01")
     (old,) = registrar.keys.signing
     site.start_enrolled_agent("web-01")
     site.wait_online("web-01")
@@ -94,13 +96,13 @@ def test_a_stolen_key_is_replaced_while_the_thief_publishes(signing_site: Site) 
     """The procedure of docs/security.md, against one who uses up the agent's numbers and ends its epochs."""
     site = signing_site
     registrar = site.sign()
-    enrolment = site.enrol("web-01")
+    enrolment = site.enroll("web-01")
     (stolen,) = registrar.keys.signing
     site.start_enrolled_agent("web-01")
     site.wait_online("web-01")
     wait_for(lambda: confirmed(site), "the agent to say which keys it trusts")
     epoch = int(now().timestamp() * 1000) + 86_400_000
-    numbers = [*(Sequence(epoch, number) for number in range(1, 6)), Sequence(2**53 - 1, 1)]
+    numbers = [*(SequenceNumber(epoch, number) for number in range(1, 6)), SequenceNumber(2**53 - 1, 1)]
     forged = Command("forged", "fetch-config", {}, Origin("me", "test"), now())
     said = [replace(forged, id=f"forged-{n}", sequence=number) for n, number in enumerate(numbers)]
     with thief(site) as mallory:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from broker.contract.journal import command_sha256, faults
-from broker.contract.messages import Sequence
+from broker.contract.messages import SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError
-from consumer.ports import CommandStore, HeardTime
+from consumer.ports import CommandStore, TimeSample
 from consumer.store.command_store import DiskCommandStore
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.journals import Entries, entries_of, journal_of_any
@@ -59,7 +59,7 @@ def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Reope
         store.store_command(command(name, number), NOW)
     store = reopen()
     assert [stored.command.id for stored in store.get_next_commands(9)] == ["b", "c", "a"]
-    assert store.last_sequence == Sequence(7, 3)
+    assert store.last_sequence == SequenceNumber(7, 3)
 
 
 def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
@@ -107,7 +107,7 @@ def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
     for look in (lambda: store, reopen):
         seen = look()
         assert [stored.command.id for stored in seen.all_commands()] == ["a"]
-        assert seen.last_sequence == Sequence(7, 1)
+        assert seen.last_sequence == SequenceNumber(7, 1)
 
 
 def test_cancels_and_ids_are_remembered(reopen: Reopen) -> None:
@@ -131,12 +131,12 @@ def test_it_is_remembered_who_had_signed_a_command(reopen: Reopen) -> None:
 def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
     store = reopen()
     assert store.heard_time is None
-    heard = HeardTime(NOW, NOW - timedelta(days=1))
-    store.keep_heard_time(heard)
+    heard = TimeSample(NOW, NOW - timedelta(days=1))
+    store.save_time_sample(heard)
 
     def keep_and_fail() -> None:
         with store.transaction():
-            store.keep_heard_time(HeardTime(NOW + timedelta(days=1), NOW))
+            store.save_time_sample(TimeSample(NOW + timedelta(days=1), NOW))
             raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
@@ -146,8 +146,8 @@ def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
 
 
 def test_the_sequence_moves_on_without_a_command(reopen: Reopen) -> None:
-    reopen().advance_sequence(Sequence(7, 4))
-    assert reopen().last_sequence == Sequence(7, 4)
+    reopen().advance_sequence(SequenceNumber(7, 4))
+    assert reopen().last_sequence == SequenceNumber(7, 4)
     assert reopen().all_commands() == []
 
 

@@ -15,7 +15,7 @@ from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, faults
 from broker.contract.states import State
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import Enrolments, Grant, Granted
+from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
 from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.reader import read_journal, read_queue
@@ -162,18 +162,18 @@ def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state:
 def enrolled(state: Path) -> Path:
     """The state directory of an agent that was enrolled as `e1`, and whose store has seen epoch 7."""
     state.mkdir(mode=0o700)
-    enrol(state, "e1")
+    enroll(state, "e1")
     store = DiskCommandStore.open(state, now=lambda: NOW, enrolment_id="e1")
     store.store_command(command("a", 1), NOW)
     store.close()
     return state
 
 
-def enrol(state: Path, enrolment_id: str) -> None:
+def enroll(state: Path, enrolment_id: str) -> None:
     grant = Grant(
         "web-01", enrolment_id, "https://acm", "mqtts://acm", "acm", (), NOW, NOW + timedelta(days=30), "t" * 64
     )
-    Enrolments(state).add(Granted(grant, enrolment_id, "certificate", "ca"), new_key())
+    EnrolmentDirectory(state).add(Granted(grant, enrolment_id, "certificate", "ca"), new_key())
 
 
 def closed_epoch(state: Path, enrolment_id: str | None) -> int:
@@ -209,9 +209,9 @@ def test_the_epoch_of_a_lost_store_is_known_from_the_file_that_is_left(
 def test_an_enrolled_agent_that_cannot_know_old_commands_is_enrolled_again(enrolled: Path, left: bytes | None) -> None:
     lose(enrolled, {"epoch": left, EPOCH_OF_E1: left})
     for _ in range(2):
-        with pytest.raises(StoreError, match="enrol again"):
+        with pytest.raises(StoreError, match="enroll again"):
             closed_epoch(enrolled, "e1")
-    enrol(enrolled, "e2")
+    enroll(enrolled, "e2")
     assert closed_epoch(enrolled, "e2") == 0
 
 
@@ -224,9 +224,9 @@ def test_a_store_that_is_there_mends_the_files_of_its_epoch(enrolled: Path) -> N
 
 
 def test_a_renewal_does_not_forget_the_epoch(enrolled: Path) -> None:
-    enrolment = Enrolments(enrolled)
+    enrolment = EnrolmentDirectory(enrolled)
     enrolment.remove("e1")
-    enrol(enrolled, "e1")
+    enroll(enrolled, "e1")
     lose(enrolled, {"epoch": None})
     assert closed_epoch(enrolled, "e1") == 7
 

@@ -18,7 +18,7 @@ from broker.contract.codec import (
     decode_feedbacks,
     decode_status,
 )
-from broker.contract.limits import LIMITS, LISTS, MOST_REVERSALS, TEXTS, FrameLimits
+from broker.contract.limits import LIMITS, LISTS, MAX_REVERSALS, TEXTS, FrameLimits
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -67,4 +67,4 @@ def test_the_limits_of_texts_and_lists_are_those_of_the_codec() -> None:
     for lists in LISTS.values():
         for name, most in lists.items():
             assert f"`{name}` {most.items}, {most.characters}" in table, name
-    assert f"`pending_reversals` {MOST_REVERSALS}," in table
+    assert f"`pending_reversals` {MAX_REVERSALS}," in table

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Authority, Enrolled, Refusal
+from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH, AuthorityResponse, EnrollResponse, ErrorResponse
 from broker.contract.enrolment_token import EnrolmentToken
 from tests.authority import TestAuthority
 from tests.brokers import free_port
@@ -49,7 +49,7 @@ class EnrolmentServer:
         app = Starlette(
             routes=[
                 Route(CA_PATH, self._ca),
-                Route(ENROL_PATH, self._enrol, methods=["POST"]),
+                Route(ENROLL_PATH, self._enrol, methods=["POST"]),
                 Route(RENEW_PATH, self._renew, methods=["POST"]),
             ]
         )
@@ -74,7 +74,7 @@ class EnrolmentServer:
             thread.join()
 
     async def _ca(self, request: Request) -> Response:
-        return self._answer(CA_PATH, Authority(self.authority.pem))
+        return self._answer(CA_PATH, AuthorityResponse(self.authority.pem))
 
     async def _enrol(self, request: Request) -> Response:
         asked = await request.json()
@@ -82,14 +82,14 @@ class EnrolmentServer:
         key = csr.public_key()
         assert isinstance(key, Ed25519PublicKey)
         if asked["token"] not in self._paid:
-            return self._answer(ENROL_PATH, Refusal("The token is not known here."), 403)
+            return self._answer(ENROLL_PATH, ErrorResponse("The token is not known here."), 403)
         paid = self._paid[asked["token"]]
         if paid is None:
             paid = (key.public_bytes_raw(), self._certificate(asked["agent"], csr))
             self._paid[asked["token"]] = paid
         if paid[0] != key.public_bytes_raw():
-            return self._answer(ENROL_PATH, Refusal("The token was used with another key."), 409)
-        return self._answer(ENROL_PATH, self._enrolled(asked["agent"], paid[1]))
+            return self._answer(ENROLL_PATH, ErrorResponse("The token was used with another key."), 409)
+        return self._answer(ENROLL_PATH, self._enrolled(asked["agent"], paid[1]))
 
     async def _renew(self, request: Request) -> Response:
         asked = await request.json()
@@ -108,9 +108,9 @@ class EnrolmentServer:
         assert csr.is_signature_valid
         return self.authority.issue(agent, csr.public_key(), life_s=self.life_s)
 
-    def _enrolled(self, agent: str, certificate: str) -> Enrolled:
+    def _enrolled(self, agent: str, certificate: str) -> EnrollResponse:
         end = datetime.now(UTC) + timedelta(seconds=self.life_s)
-        return Enrolled(agent, "e-1", certificate, self.authority.pem, self.broker, "acm", self.signing_keys, end)
+        return EnrollResponse(agent, "e-1", certificate, self.authority.pem, self.broker, "acm", self.signing_keys, end)
 
     def _answer(self, path: str, answer: Any, status: int = 200) -> Response:
         self.asked.append(path)

@@ -2,30 +2,29 @@
 
 import copy
 import uuid
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Listing
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from broker.contract.journal import JournalPage, Opened
-from broker.contract.messages import Command, Feedback, JournalMark, Sequence
+from broker.contract.messages import Command, Feedback, JournalMark, SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
-from consumer.ports import HeardTime, StoredCommand, Tombstone
+from consumer.ports import StoredCommand, TimeSample, Tombstone
 from consumer.store.journal import Journal, JournalTail, page_number, read_page
 
 
 @dataclass
 class _Contents:
     arrival: int = 0
-    last_sequence: Sequence | None = None
+    last_sequence: SequenceNumber | None = None
     live: dict[str, StoredCommand] = field(default_factory=dict)
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     cancels: dict[str, datetime] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)
     tail: JournalTail = field(default_factory=JournalTail)
-    heard_time: HeardTime | None = None
+    heard_time: TimeSample | None = None
 
 
 def _utc_now() -> datetime:
@@ -67,14 +66,14 @@ class MemoryCommandStore:
         return [*pages, tail] if tail.entries else pages
 
     @property
-    def last_sequence(self) -> Sequence | None:
+    def last_sequence(self) -> SequenceNumber | None:
         return self._contents.last_sequence
 
     @property
-    def heard_time(self) -> HeardTime | None:
+    def heard_time(self) -> TimeSample | None:
         return self._contents.heard_time
 
-    def keep_heard_time(self, heard: HeardTime) -> None:
+    def save_time_sample(self, heard: TimeSample) -> None:
         self._contents.heard_time = heard
 
     @contextmanager
@@ -110,7 +109,7 @@ class MemoryCommandStore:
             self._journal.accepted(command)
             return stored
 
-    def advance_sequence(self, sequence: Sequence) -> None:
+    def advance_sequence(self, sequence: SequenceNumber) -> None:
         self._contents.last_sequence = sequence
 
     def find(self, command_id: str) -> StoredCommand | None:
@@ -163,7 +162,7 @@ class MemoryCommandStore:
         self._contents.live[stored.command.id] = stored
         return stored
 
-    def delete_completed_commands(self, command_ids: Listing[str], tombstones_expire_at: datetime) -> None:
+    def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
         with self.transaction():
             for command_id in command_ids:
                 stored = self._contents.live.get(command_id)

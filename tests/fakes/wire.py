@@ -92,7 +92,7 @@ class FakeConnection:
             self._broker.publish(topic, payload, retain)
         return self.connected
 
-    def unproved(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         return None if self.connected else "there is no connection to the broker"
 
     def cut(self) -> None:

@@ -10,12 +10,12 @@ from time import monotonic
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS
 
-_MOST_BYTES = 2 << 30
+_MAX_BYTES = 2 << 30
 
 
 def main(name: str, seconds: int, findings: Path) -> None:
     """Go on until the time is over; what a target raises is kept in a file and ends it."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     chance, corpus, end, count = Random(), TARGETS[name].seeds(), monotonic() + seconds, 0
     try:
         while monotonic() < end:

@@ -5,7 +5,7 @@ from random import Random
 
 __all__ = ["mutated"]
 
-_MOST_BYTES = 1 << 16
+_MAX_BYTES = 1 << 16
 _WORDS = (
     *(
         b"{",
@@ -34,7 +34,7 @@ def mutated(source: Random, corpus: Sequence[bytes]) -> bytes:
     """Return one of the corpus with one to five changes."""
     data = source.choice(corpus)
     for _ in range(source.randint(1, 5)):
-        data = source.choice(_CHANGES)(source, data, corpus)[:_MOST_BYTES]
+        data = source.choice(_CHANGES)(source, data, corpus)[:_MAX_BYTES]
     return data
 
 

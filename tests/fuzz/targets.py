@@ -42,26 +42,26 @@ from broker.contract.codec import (
     status_frame,
 )
 from broker.contract.dsse import SignatureError as EnvelopeError
-from broker.contract.enrolment import ENROL_PATH, RENEW_PATH, Enrolled, Refusal
+from broker.contract.enrolment import ENROLL_PATH, RENEW_PATH, EnrollResponse, ErrorResponse
 from broker.contract.enrolment_token import EnrolmentToken, InvalidToken
 from broker.contract.foreign_forms import is_seed_form, read_seed_form
 from broker.contract.limits import CHANNEL_OF, LIMITS
 from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.http import enrolment_app
-from broker.enrolment.service import EnrolmentService, Terms
-from broker.enrolment.store import Enrolments
+from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
 from broker.mqtt.delivery import Delivery
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
-from broker.release.minisign import PublicKey, SignatureError, verify
+from broker.release.minisign import MinisignError, PublicKey, verify
 from broker.server.server import Server
-from broker.signing.key_store import KeyBook, create_signing_keys
+from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from consumer.active_response.wazuh_protocol import read_keys
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.grant_validation import granted_by
@@ -267,7 +267,7 @@ def _check_what_is_shown(ledger: Ledger) -> None:
 @target(lambda: [*seeds.frames("command"), *seeds.frames("seed")], tries=200)
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
-    reports = Reports("web-01", "i1", store.store_generation)
+    reports = FeedbackFactory("web-01", "i1", store.store_generation)
     receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True))
     said = []
     for mid, part in enumerate(data.split(_PART), start=1):
@@ -328,7 +328,7 @@ def archives(data: bytes) -> None:
 @target(seeds.packages, tries=150)
 def packages(data: bytes) -> None:
     with _file(data) as file:
-        with contextlib.suppress(PackageError, SignatureError):
+        with contextlib.suppress(PackageError, MinisignError):
             verify_package(file, [PublicKey.parse(seeds.PUBLIC_KEY)])
         with contextlib.suppress(UpgradeError, ArchiveError):
             unpack_package(file, open_package(file, [seeds.PUBLIC_KEY]), file.with_name("into") / "release")
@@ -344,9 +344,9 @@ def manifests(data: bytes) -> None:
 @target(lambda: [seeds.signature(b"message"), seeds.PUBLIC_KEY.encode()])
 def minisign(data: bytes) -> None:
     text = data.decode(errors="replace")
-    with contextlib.suppress(SignatureError):
+    with contextlib.suppress(MinisignError):
         verify(b"message", text, [PublicKey.parse(seeds.PUBLIC_KEY)])
-    with contextlib.suppress(SignatureError):
+    with contextlib.suppress(MinisignError):
         verify(b"message", seeds.signature(b"message").decode(), [PublicKey.parse(text)])
 
 
@@ -380,19 +380,19 @@ class _EnrolmentServer:
         clock = TurnedClock()
         create_authority(directory / "ca", "test", clock.now())
         authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self._enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
+        self._enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=clock.now)
         atexit.register(self._enrolments.close)
         create_signing_keys(directory / "signing", clock.now())
-        terms = Terms("mqtts://broker", "acm", timedelta(days=30), "acm-server")
+        terms = EnrolmentPolicy("mqtts://broker", "acm", timedelta(days=30), "acm-server")
         service = EnrolmentService(
-            authority, KeyBook(directory / "signing"), self._enrolments, terms, lambda serial: False
+            authority, SigningKeyStore(directory / "signing"), self._enrolments, terms, lambda serial: False
         )
         self._app = enrolment_app(service)
         self.agent = EnrollingAgent("web-01")
         token = EnrolmentToken(secrets.token_urlsafe(32), authority.fingerprint)
         self._enrolments.add_token("web-01", token, timedelta(hours=1))
-        self.enrol = self.agent.enrol(token.text)
-        self.granted = service.enrol(self.enrol)
+        self.enroll = self.agent.enroll(token.text)
+        self.granted = service.enroll(self.enroll)
         self.renew = self.agent.renew(self.granted.certificate, self.agent.key)
 
     def ask(self, path: str, body: bytes) -> int:
@@ -418,10 +418,10 @@ def _enrolment_server() -> _EnrolmentServer:
 def _bodies() -> list[bytes]:
     server = _enrolment_server()
     strange = {
-        "csr": _of_another_version(server.enrol.csr),
+        "csr": _of_another_version(server.enroll.csr),
         "certificate": _of_another_version(server.renew.certificate),
     }
-    asked = [asdict(server.enrol), asdict(server.renew), {**asdict(server.enrol), "csr": strange["csr"]}]
+    asked = [asdict(server.enroll), asdict(server.renew), {**asdict(server.enroll), "csr": strange["csr"]}]
     return [json.dumps(members).encode() for members in (*asked, {**asdict(server.renew), **strange})]
 
 
@@ -434,7 +434,7 @@ def _of_another_version(pem: str) -> str:
 
 @target(_bodies, tries=60)
 def enrolment_bodies(data: bytes) -> None:
-    for path in (ENROL_PATH, RENEW_PATH):
+    for path in (ENROLL_PATH, RENEW_PATH):
         assert _enrolment_server().ask(path, data) in (200, 400, 403, 409, 413)
 
 
@@ -448,7 +448,7 @@ class _Unhurried:
 @target(seeds.enrolment_answers, tries=600)
 def enrolment_answers(data: bytes) -> None:
     with contextlib.suppress(EnrolmentError):
-        answer = _Unhurried.client._answer(200, data, Enrolled)
+        answer = _Unhurried.client._answer(200, data, EnrollResponse)
         granted_by(answer, "https://server", "web-01", _Unhurried.key, TurnedClock().now(), "hash")
     with contextlib.suppress(EnrolmentError):
-        _Unhurried.client._answer(403, data, Refusal)
+        _Unhurried.client._answer(403, data, ErrorResponse)

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import decode_feedbacks, encode
 from broker.contract.dsse import SigningKey
-from broker.contract.enrolment import Authority, Enrolled
+from broker.contract.enrolment import AuthorityResponse, EnrollResponse
 from broker.contract.messages import Ack
 from broker.mqtt.connection import MqttConnection
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enrol import enrol_by_hand, obtain, read_token
+from consumer.enrolment.enroll import enroll_by_hand, obtain, read_token
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
-from consumer.enrolment.store import Enrolment, Enrolments
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import EnrolmentError
 from consumer.observer import LogObserver
 from consumer.system.clock import SystemClock
@@ -58,16 +58,16 @@ def tls_broker(authority: TestAuthority, tmp_path: Path) -> Iterator[TlsBroker]:
 
 
 @pytest.fixture
-def enrolments(tmp_path: Path) -> Enrolments:
+def enrolments(tmp_path: Path) -> EnrolmentDirectory:
     (tmp_path / "state").mkdir()
-    return Enrolments(tmp_path / "state")
+    return EnrolmentDirectory(tmp_path / "state")
 
 
 def soon(seconds: float = 10.0) -> float:
     return CLOCK.monotonic() + seconds
 
 
-def enrol(enrolments: Enrolments, server: EnrolmentServer, token: str, url: str | None = None) -> Enrolment:
+def enroll(enrolments: EnrolmentDirectory, server: EnrolmentServer, token: str, url: str | None = None) -> Enrolment:
     client = EnrolmentClient(url or server.url, CLOCK, soon(), NEVER)
     return obtain(enrolments, client, read_token(token), "web-01", on_key=lambda: None)
 
@@ -98,22 +98,22 @@ def acking_server(url: str, digest: str | None = None) -> Iterator[list[str | No
 
 
 def test_the_same_token_brings_the_same_enrolment_even_if_the_first_answer_was_lost(
-    enrolments: Enrolments, server: EnrolmentServer, tmp_path: Path
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tmp_path: Path
 ) -> None:
     token = server.new_token()
-    server.change = lambda answer: b"lost" if isinstance(answer, Enrolled) else answer
+    server.change = lambda answer: b"lost" if isinstance(answer, EnrollResponse) else answer
     with pytest.raises(EnrolmentError, match="what no enrolment server says"):
-        enrol(enrolments, server, token)
+        enroll(enrolments, server, token)
     (key,) = (tmp_path / "state" / "enrolment" / "keys").iterdir()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     server.change = lambda answer: answer
-    first = enrol(enrolments, server, token)
+    first = enroll(enrolments, server, token)
     asked = len(server.asked)
-    assert enrol(enrolments, server, token) == first
+    assert enroll(enrolments, server, token) == first
     assert len(server.asked) == asked
     assert first.tls.key.read_bytes() == key.read_bytes()
     with pytest.raises(EnrolmentError, match="refuses: The token was used with another key"):
-        enrol(Enrolments(tmp_path), server, token)
+        enroll(EnrolmentDirectory(tmp_path), server, token)
 
 
 def of(kind: type, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -124,21 +124,27 @@ OTHER = TestAuthority("Other CA")
 OTHER_KEY = OTHER.issue("web-01", Ed25519PrivateKey.generate().public_key())
 
 
-def all_of_another_authority(answer: Enrolled) -> Enrolled:
+def all_of_another_authority(answer: EnrollResponse) -> EnrollResponse:
     key = x509.load_pem_x509_certificate(answer.certificate.encode()).public_key()
     return replace(answer, ca=OTHER.pem, certificate=OTHER.issue("web-01", key))
 
 
 BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "another authority": (of(Authority, lambda answer: Authority(OTHER.pem)), "has another fingerprint"),
-    "another authority later": (of(Enrolled, lambda answer: replace(answer, ca=OTHER.pem)), "another authority"),
-    "another authority in all": (of(Enrolled, all_of_another_authority), "another authority than the token's"),
-    "no certificate": (of(Authority, lambda answer: Authority("-")), "no certificate in PEM"),
-    "another agent": (of(Enrolled, lambda answer: replace(answer, agent="web-02")), "not for web-01"),
-    "another key": (of(Enrolled, lambda answer: replace(answer, certificate=OTHER_KEY)), "not for web-01 and its key"),
-    "a bad broker": (of(Enrolled, lambda answer: replace(answer, broker="http://x")), "mqtt://HOST:PORT"),
-    "a bad key": (of(Enrolled, lambda answer: replace(answer, signing_keys=("x",))), "not a public key in PEM"),
-    "a bad prefix": (of(Enrolled, lambda answer: replace(answer, topic_prefix="#")), "topic prefix"),
+    "another authority": (
+        of(AuthorityResponse, lambda answer: AuthorityResponse(OTHER.pem)),
+        "has another fingerprint",
+    ),
+    "another authority later": (of(EnrollResponse, lambda answer: replace(answer, ca=OTHER.pem)), "another authority"),
+    "another authority in all": (of(EnrollResponse, all_of_another_authority), "another authority than the token's"),
+    "no certificate": (of(AuthorityResponse, lambda answer: AuthorityResponse("-")), "no certificate in PEM"),
+    "another agent": (of(EnrollResponse, lambda answer: replace(answer, agent="web-02")), "not for web-01"),
+    "another key": (
+        of(EnrollResponse, lambda answer: replace(answer, certificate=OTHER_KEY)),
+        "not for web-01 and its key",
+    ),
+    "a bad broker": (of(EnrollResponse, lambda answer: replace(answer, broker="http://x")), "mqtt://HOST:PORT"),
+    "a bad key": (of(EnrollResponse, lambda answer: replace(answer, signing_keys=("x",))), "not a public key in PEM"),
+    "a bad prefix": (of(EnrollResponse, lambda answer: replace(answer, topic_prefix="#")), "topic prefix"),
     "too long": (lambda answer: b" " * 100_000, "more than 65536 bytes"),
     "no JSON": (lambda answer: b"<html>", "what no enrolment server says"),
     "the wrong JSON": (lambda answer: b"{}", "what no enrolment server says"),
@@ -147,23 +153,23 @@ BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 def test_a_bad_answer_is_one_sentence_and_leaves_no_enrolment(
-    enrolments: Enrolments, server: EnrolmentServer, tmp_path: Path, name: str
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tmp_path: Path, name: str
 ) -> None:
     server.change, said = BAD_ANSWERS[name]
     with pytest.raises(EnrolmentError) as caught:
-        enrol(enrolments, server, server.new_token())
+        enroll(enrolments, server, server.new_token())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "state" / "enrolment" / "enrolments").exists()
 
 
-def test_what_a_certificate_is_worth_is_looked_at(enrolments: Enrolments, server: EnrolmentServer) -> None:
+def test_what_a_certificate_is_worth_is_looked_at(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
     server.life_s = -60.0
     with pytest.raises(EnrolmentError, match="has ended"):
-        enrol(enrolments, server, server.new_token())
+        enroll(enrolments, server, server.new_token())
 
 
-def test_a_wrong_url_or_token_is_named(enrolments: Enrolments, server: EnrolmentServer) -> None:
+def test_a_wrong_url_or_token_is_named(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
     token = server.new_token()
     for url, given, said in (
         (f"https://127.0.0.1:{free_port()}", token, "cannot be reached"),
@@ -174,7 +180,7 @@ def test_a_wrong_url_or_token_is_named(enrolments: Enrolments, server: Enrolment
         (server.url, f"acm1.{'x' * 22}.{server.authority.fingerprint}", "refuses: The token is not known here"),
     ):
         with pytest.raises(EnrolmentError, match=said) as caught:
-            enrol(enrolments, server, given, url)
+            enroll(enrolments, server, given, url)
         assert token not in str(caught.value)
 
 
@@ -191,7 +197,7 @@ class OwnConnection:
         self.calls.append("stop with will" if last_will else "stop")
 
 
-def relocation_of(enrolments: Enrolments, own: OwnConnection, *, accept_unsigned: bool = True) -> Relocation:
+def relocation_of(enrolments: EnrolmentDirectory, own: OwnConnection, *, accept_unsigned: bool = True) -> Relocation:
     return Relocation(
         enrolments,
         MemoryCommandStore(),
@@ -205,10 +211,10 @@ def relocation_of(enrolments: Enrolments, own: OwnConnection, *, accept_unsigned
 
 
 def test_a_trial_is_won_by_the_ack_of_a_result(
-    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
-    enrolment, own = enrol(enrolments, server, server.new_token()), OwnConnection()
+    enrolment, own = enroll(enrolments, server, server.new_token()), OwnConnection()
     with acking_server(tls_broker.url) as seen:
         relocation_of(enrolments, own).try_out(enrolment, soon(), NEVER)
     assert seen[0] == f"enrolment-{enrolment.directory.name}"
@@ -216,11 +222,11 @@ def test_a_trial_is_won_by_the_ack_of_a_result(
 
 
 def test_an_ack_that_nobody_signed_wins_no_trial(
-    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
     server.signing_keys = (SigningKey(Ed25519PrivateKey.generate()).public.pem,)
-    enrolment = enrol(enrolments, server, server.new_token())
+    enrolment = enroll(enrolments, server, server.new_token())
     relocation = relocation_of(enrolments, OwnConnection(), accept_unsigned=False)
     with acking_server(tls_broker.url), pytest.raises(EnrolmentError, match="no server acknowledged"):
         relocation.try_out(enrolment, soon(2), NEVER)
@@ -231,12 +237,17 @@ def test_an_ack_that_nobody_signed_wins_no_trial(
     ("wrong", "said"), [("port", "Connection refused"), ("authority", "certificate"), ("server", "no server ack")]
 )
 def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
-    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path, wrong: str, said: str
+    enrolments: EnrolmentDirectory,
+    server: EnrolmentServer,
+    tls_broker: TlsBroker,
+    tmp_path: Path,
+    wrong: str,
+    said: str,
 ) -> None:
     with TlsBroker(OTHER, tmp_path / "other").running() as other:
         ports = {"port": free_port(), "authority": other.tls_port, "server": tls_broker.tls_port}
         server.broker = f"mqtts://127.0.0.1:{ports[wrong]}"
-        enrolment, own = enrol(enrolments, server, server.new_token()), OwnConnection()
+        enrolment, own = enroll(enrolments, server, server.new_token()), OwnConnection()
         with pytest.raises(EnrolmentError, match=said):
             relocation_of(enrolments, own).try_out(enrolment, soon(1.5), NEVER)
         assert own.calls == ["stop with will", "start"]
@@ -244,10 +255,10 @@ def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
 
 
 def test_a_trial_is_not_won_by_the_ack_of_something_else(
-    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
-    enrolment = enrol(enrolments, server, server.new_token())
+    enrolment = enroll(enrolments, server, server.new_token())
     with (
         acking_server(tls_broker.url, digest="0" * 64),
         pytest.raises(EnrolmentError, match="no server acknowledged a result"),
@@ -256,30 +267,30 @@ def test_a_trial_is_not_won_by_the_ack_of_something_else(
 
 
 def test_a_trial_that_outlives_the_agent_leaves_its_connection_alone(
-    enrolments: Enrolments, server: EnrolmentServer
+    enrolments: EnrolmentDirectory, server: EnrolmentServer
 ) -> None:
     own = OwnConnection()
     relocation = relocation_of(enrolments, own)
     relocation.close()
     with pytest.raises(EnrolmentError):
-        relocation.try_out(enrol(enrolments, server, server.new_token()), soon(0), NEVER)
+        relocation.try_out(enroll(enrolments, server, server.new_token()), soon(0), NEVER)
     assert own.calls == ["stop with will"]
 
 
-def test_a_trial_can_be_cancelled(enrolments: Enrolments, server: EnrolmentServer) -> None:
+def test_a_trial_can_be_cancelled(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
     cancelled = threading.Event()
     cancelled.set()
-    enrolment = enrol(enrolments, server, server.new_token())
+    enrolment = enroll(enrolments, server, server.new_token())
     with pytest.raises(EnrolmentError, match="cancelled"):
         relocation_of(enrolments, OwnConnection()).try_out(enrolment, soon(), cancelled)
 
 
 def test_by_hand_an_enrolment_is_replaced_only_by_one_that_works(
-    enrolments: Enrolments, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     def by_hand() -> Enrolment:
         token = read_token(server.new_token())
-        return enrol_by_hand(tmp_path / "state", server.url, token, "web-01", CLOCK, soon(3))
+        return enroll_by_hand(tmp_path / "state", server.url, token, "web-01", CLOCK, soon(3))
 
     first = by_hand()
     with pytest.raises(EnrolmentError, match=r"Connection refused\. The agent stays as it was enrolled before"):
@@ -306,9 +317,9 @@ class LaterClock(SystemClock):
 
 
 def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tried_again(
-    enrolments: Enrolments, server: EnrolmentServer
+    enrolments: EnrolmentDirectory, server: EnrolmentServer
 ) -> None:
-    before = enrol(enrolments, server, server.new_token())
+    before = enroll(enrolments, server, server.new_token())
     enrolments.make_current(before.directory.name)
     old_key = before.tls.key.read_bytes()
     used: list[Any] = []

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
-from broker.enrolment.session_revocation import Evictor
-from broker.enrolment.store import Enrolments
+from broker.enrolment.session_revocation import SessionRevoker
+from broker.enrolment.store import EnrolmentStore
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles, parse_url
 from broker.mqtt.connection import MqttConnection
@@ -37,13 +37,15 @@ class Place:
         self.site = site
         self.mosquitto = mosquitto
         self.clock = clock
-        self.enrolments = Enrolments(site.config.ledger, now=lambda: datetime.now(UTC))
+        self.enrolments = EnrolmentStore(site.config.ledger, now=lambda: datetime.now(UTC))
         self.list = RevocationFile(
             site.files.revocation_list, site.authority, self.enrolments, now=lambda: datetime.now(UTC)
         )
-        self.evictor = Evictor(site.authority, self.enrolments, self.list, parse_url(site.url), clock=clock.monotonic)
+        self.evictor = SessionRevoker(
+            site.authority, self.enrolments, self.list, parse_url(site.url), clock=clock.monotonic
+        )
 
-    def enrol(self, agent: str) -> TlsFiles:
+    def enroll(self, agent: str) -> TlsFiles:
         """Return the files of a new enrolment."""
         key, token = (
             Ed25519PrivateKey.generate(),
@@ -51,7 +53,7 @@ class Place:
         )
         self.enrolments.add_token(agent, token, timedelta(hours=1))
         issue = partial(self.site.authority.issue, agent, key.public_key(), timedelta(days=1))
-        grant = self.enrolments.enrol(agent, token, key.public_key(), issue)
+        grant = self.enrolments.enroll(agent, token, key.public_key(), issue)
         stem = self.site.directory.parent / grant.enrolment_id
         stem.with_suffix(".crt").write_text(grant.certificate)
         stem.with_suffix(".key").write_bytes(key_pem(key))
@@ -107,11 +109,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
-    files, witness = place.enrol("web-01"), place.enrol("witness")
+    files, witness = place.enroll("web-01"), place.enroll("witness")
     with (
         MqttConnection(place.site.url, "acm-server", tls=place.site.server, subscriptions=["acm/+/status"]) as server,
         place.connection("web-01", files) as revoked,
-        place.connection("web-02", place.enrol("web-02")) as other,
+        place.connection("web-02", place.enroll("web-02")) as other,
     ):
         assert server.wait_connected(10)
         assert revoked.wait_connected(10)
@@ -130,7 +132,7 @@ def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
 
 
 def test_no_session_is_called_ended_before_the_broker_refuses_the_certificate(place: Place) -> None:
-    files = place.enrol("web-01")
+    files = place.enroll("web-01")
     with place.connection("web-01", files) as revoked:
         assert revoked.wait_connected(10)
         place.revoke("web-01")
@@ -144,7 +146,7 @@ def test_no_session_is_called_ended_before_the_broker_refuses_the_certificate(pl
 
 
 def test_what_waits_for_a_revoked_agent_is_dropped(place: Place) -> None:
-    files = place.enrol("web-01")
+    files = place.enroll("web-01")
     with MqttConnection(place.site.url, "acm-server", tls=place.site.server, subscriptions=["acm/+/ack"]) as server:
         with place.connection("web-01", files) as revoked:
             assert revoked.wait_connected(10)
@@ -154,16 +156,16 @@ def test_what_waits_for_a_revoked_agent_is_dropped(place: Place) -> None:
         place.revoke("web-01")
         place.step()
         place.let_sessions_end()
-        with place.connection("web-01", place.enrol("web-01"), topic="ack") as anew:
+        with place.connection("web-01", place.enroll("web-01"), topic="ack") as anew:
             assert anew.wait_connected(10)
             server.publish("acm/web-01/ack", b"first")
             assert [delivery.payload for delivery in anew.drain(10)] == [b"first"]
 
 
 def test_an_agent_that_enrolled_anew_comes_back(place: Place) -> None:
-    place.enrol("web-01")
+    place.enroll("web-01")
     place.revoke("web-01")
-    with place.connection("web-01", place.enrol("web-01")) as anew:
+    with place.connection("web-01", place.enroll("web-01")) as anew:
         assert anew.wait_connected(10)
         place.step()
         place.let_sessions_end()

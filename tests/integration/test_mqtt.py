@@ -269,15 +269,15 @@ def test_stop_is_bounded_when_the_broker_hangs() -> None:
 
 def test_a_connection_is_proved_by_an_answer_and_not_for_the_next_one(broker: TestBroker, connect: Connect) -> None:
     connection = connect("web-01", TOPIC)
-    assert connection.unproved() == "the broker has acknowledged nothing that was published"
+    assert connection.readiness_problem() == "the broker has acknowledged nothing that was published"
     connection.publish("acm/web-01/status", b"x")
-    _wait_until(lambda: connection.unproved() is None)
+    _wait_until(lambda: connection.readiness_problem() is None)
     broker.kill()
     _wait_until(lambda: not connection.connected)
-    assert str(connection.unproved()).startswith("there is no connection to the broker (")
+    assert str(connection.readiness_problem()).startswith("there is no connection to the broker (")
     broker.start()
     _wait_for_connection(connection, 2)
-    assert connection.unproved() == "the broker has acknowledged nothing that was published"
+    assert connection.readiness_problem() == "the broker has acknowledged nothing that was published"
 
 
 def test_an_absent_broker_is_named() -> None:

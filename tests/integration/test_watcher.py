@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumer.upgrade.installation import Installation
-from consumer.upgrade.trial import Trial, TrialState
+from consumer.upgrade.trial import TrialState, UpgradeTrial
 from scripts.release import write_program
 from tests.waiting import wait_for
 
@@ -55,7 +55,7 @@ class House:
     def try_out(self, on_trial: str, watch_s: float = 30.0) -> None:
         text = on_trial.format(root=self.installation.root)
         write_program(self._made("1.1.0"), NEW.format(notes=self.notes, on_trial=text))
-        self.installation.begin_trial(Trial("c", "1.0.0", "1.1.0", watch_s))
+        self.installation.begin_trial(UpgradeTrial("c", "1.0.0", "1.1.0", watch_s))
 
     def start(self) -> subprocess.Popen[str]:
         argv = [str(self.installation.launcher), "run", "--fast"]
@@ -124,7 +124,7 @@ def test_a_release_that_cannot_be_started_is_rolled_back(house: House) -> None:
 @pytest.mark.parametrize(("state", "goes_on"), [(TrialState.PROVED, "new"), (TrialState.FAILED, "old")])
 def test_what_was_decided_before_a_kill_is_carried_out_after_it(house: House, state: TrialState, goes_on: str) -> None:
     house.try_out("exit 1")
-    trial = Trial("c", "1.0.0", "1.1.0", 30.0, state)
+    trial = UpgradeTrial("c", "1.0.0", "1.1.0", 30.0, state)
     house.installation.keep(trial)
     house.installation.switch_to("1.1.0")
     house.start().wait(20)

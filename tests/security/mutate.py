@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Listing
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,7 @@ class Tree:
                 shutil.copy2(root / name, directory / name)
         return cls(directory)
 
-    def prove_imports(self, packages: Listing[str]) -> None:
+    def prove_imports(self, packages: Sequence[str]) -> None:
         """Raise ListError unless these packages are imported from the copy, in a process and in its child."""
         argv = [sys.executable, "-c", _WHENCE, "parent", *packages]
         said = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
@@ -142,7 +141,9 @@ def _open_directory(prefix: str) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
-def _run(argv: Listing[str], directory: Path, environment: Mapping[str, str], limit_s: float) -> tuple[int | None, str]:
+def _run(
+    argv: Sequence[str], directory: Path, environment: Mapping[str, str], limit_s: float
+) -> tuple[int | None, str]:
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         run = subprocess.Popen(
             argv, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -195,7 +196,7 @@ def _tail(output: str) -> str:
     return "\n".join(output.splitlines()[-30:])
 
 
-def check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None:
+def check_unmutated(mutations: Sequence[Mutation], base: Tree, jobs: int) -> None:
     """Raise ListError unless each test passes as it is run for its mutation: by itself, in the same time."""
     runs = sorted({(test, _time_of(mutation)) for mutation in mutations for test in mutation.tests})
     with ThreadPoolExecutor(jobs) as pool:
@@ -209,7 +210,7 @@ def check_unmutated(mutations: Listing[Mutation], base: Tree, jobs: int) -> None
         raise ListError("\n".join(problems))
 
 
-def _show(verdicts: Listing[Verdict], seconds: float) -> None:
+def _show(verdicts: Sequence[Verdict], seconds: float) -> None:
     table = Table("threat", "mutation", Column("caught by", overflow="fold"), show_lines=True)
     for verdict in sorted(verdicts, key=lambda verdict: verdict.mutation.threat):
         tests = "\n".join(verdict.mutation.tests)
@@ -221,14 +222,14 @@ def _show(verdicts: Listing[Verdict], seconds: float) -> None:
     console.print(f"{caught} of {len(verdicts)} mutations were caught, in {seconds:.0f} s.")
 
 
-def _arguments(argv: Listing[str]) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mutate", description="Take out one control at a time; tests must notice.")
     parser.add_argument("--only", action="append", metavar="NAME", help="try out the mutation of this name alone")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many to try out at once")
     return parser.parse_args(argv)
 
 
-def _chosen(names: Listing[str] | None) -> list[Mutation]:
+def _chosen(names: Sequence[str] | None) -> list[Mutation]:
     mutations = load_mutations(MUTATIONS)
     unknown = set(names or ()) - {mutation.name for mutation in mutations}
     if unknown:
@@ -240,7 +241,7 @@ def _chosen(names: Listing[str] | None) -> list[Mutation]:
     return chosen
 
 
-def _try_all(mutations: Listing[Mutation], base: Tree, jobs: int) -> list[Verdict]:
+def _try_all(mutations: Sequence[Mutation], base: Tree, jobs: int) -> list[Verdict]:
     def one(mutation: Mutation) -> Verdict:
         verdict = try_out(mutation, base)
         print("caught    " if verdict.caught else "NOT CAUGHT", mutation.name, flush=True)
@@ -250,7 +251,7 @@ def _try_all(mutations: Listing[Mutation], base: Tree, jobs: int) -> list[Verdic
         return list(pool.map(one, mutations))
 
 
-def main(argv: Listing[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     arguments, began = _arguments(argv), monotonic()
     try:

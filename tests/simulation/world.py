@@ -14,16 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.audit.comparison import LedgerSide, compare
 from broker.contract.codec import encode
 from broker.contract.dsse import SigningKey, VerifyingKey
-from broker.contract.messages import Command, JsonObject, Origin, Sequence
+from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
 from broker.contract.topics import Channel, Topics
 from broker.ledger.commands import LedgerRow
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
-from broker.server.inbox import Intake
+from broker.server.inbox import FairInbox
 from broker.server.server import Server
 from broker.signing.signer import Signer
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.status import StatusBoard
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.built_in import handler_table
@@ -139,7 +139,7 @@ class World:
     def connect_server(self) -> None:
         self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
         self.server = Server(self.ledger, self._server_connection, TOPICS, self._signer, self.clock.monotonic)
-        self._intake = Intake(self._server_connection, TOPICS, self.clock.monotonic)
+        self._intake = FairInbox(self._server_connection, TOPICS, self.clock.monotonic)
         self.server.connected()
 
     def start_agent(self) -> None:
@@ -158,7 +158,7 @@ class World:
         self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([board.current(None, online=False)]))
         self._lane = HandTurnedLane()
         self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
-        around = Surroundings(
+        around = AgentDependencies(
             self.store,
             self._comms,
             service,
@@ -250,7 +250,7 @@ class World:
         self.broker.publish(TOPICS.of(AGENT, channel), frame)
 
     def forge_command(self) -> None:
-        last = self.store.last_sequence or Sequence(1, 0)
+        last = self.store.last_sequence or SequenceNumber(1, 0)
         wanted = replace(last, number=last.number + 1)
         forged = Command("forged", "once", {}, ORIGIN, self.clock.now(), sequence=wanted)
         self.forge(Channel.COMMAND, encode([forged]))

@@ -13,10 +13,10 @@ from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
 from consumer.config import load_config, read_identity, read_sources, unused_values
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.relocation import Relocation
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, Enrolments, Grant, Granted
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory, Grant, Granted
 from consumer.errors import ConfigurationError, EnrolmentError
 from consumer.handler import Context, Result
 from consumer.handlers import enroll_agent
@@ -36,15 +36,15 @@ ASKED = replace(command("a", 1, "enroll-agent"), parameters={"server": "https://
 
 
 @pytest.fixture
-def enrolments(tmp_path: Path) -> Enrolments:
-    return Enrolments(tmp_path)
+def enrolments(tmp_path: Path) -> EnrolmentDirectory:
+    return EnrolmentDirectory(tmp_path)
 
 
 Add = Callable[..., Enrolment]
 
 
 @pytest.fixture
-def add(enrolments: Enrolments) -> Add:
+def add(enrolments: EnrolmentDirectory) -> Add:
     def adding(name: str, **changes: str) -> Enrolment:
         return enrolments.add(Granted(replace(GRANT, **changes), name, f"certificate {name}", "ca"), new_key())
 
@@ -52,7 +52,7 @@ def add(enrolments: Enrolments) -> Add:
 
 
 def test_an_enrolment_is_whole_private_and_current_only_when_made_so(
-    enrolments: Enrolments, add: Add, tmp_path: Path
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
 ) -> None:
     assert enrolments.current() is None
     one = add("1")
@@ -69,7 +69,7 @@ def test_an_enrolment_is_whole_private_and_current_only_when_made_so(
     assert sorted(path.name for path in (tmp_path / "enrolment").rglob("*.pem") if path.parent.name != "1") == []
 
 
-def test_the_current_enrolment_is_never_removed(enrolments: Enrolments, add: Add) -> None:
+def test_the_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, add: Add) -> None:
     one = add("1")
     enrolments.make_current("1")
     enrolments.remove("1")
@@ -80,15 +80,15 @@ def test_the_current_enrolment_is_never_removed(enrolments: Enrolments, add: Add
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"agent": "\xff"}'])
-def test_a_damaged_enrolment_says_what_to_do(enrolments: Enrolments, add: Add, content: bytes) -> None:
+def test_a_damaged_enrolment_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, content: bytes) -> None:
     one = add("1")
     enrolments.make_current("1")
     (one.directory / "enrolment.json").write_bytes(content)
-    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove .* and enrol again"):
+    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove .* and enroll again"):
         enrolments.current()
 
 
-def test_a_damaged_attempt_says_what_to_do(enrolments: Enrolments, add: Add, tmp_path: Path) -> None:
+def test_a_damaged_attempt_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
     add("1")
     (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
     with pytest.raises(EnrolmentError, match=r"cannot be read.*remove it"):
@@ -99,7 +99,7 @@ def test_a_renewal_is_due_at_two_thirds_of_the_life() -> None:
     assert GRANT.renew_at == NOW + timedelta(hours=2)
 
 
-def test_the_enrolment_decides_about_the_broker(enrolments: Enrolments, add: Add, tmp_path: Path) -> None:
+def test_the_enrolment_decides_about_the_broker(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
     flags = {"agent": "web-01", "state": str(tmp_path), "broker": "mqtt://old"}
     assert load_config(None, flags, {}).broker == "mqtt://old"
     assert unused_values(read_sources(None, flags, {})) == []
@@ -139,13 +139,13 @@ class Steps:
 
 
 def relocation_of(
-    enrolments: Enrolments, store: MemoryCommandStore, clock: TurnedClock, home: str = "mqtt://old"
+    enrolments: EnrolmentDirectory, store: MemoryCommandStore, clock: TurnedClock, home: str = "mqtt://old"
 ) -> Relocation:
     parts = (enrolments, store, Unconnected(), clock, LogObserver())
     return Relocation(*parts, incarnation="i1", home=(home, "acm"), accept_unsigned=True)
 
 
-def decided(enrolments: Enrolments, add: Add) -> Attempt:
+def decided(enrolments: EnrolmentDirectory, add: Add) -> Attempt:
     """The old enrolment is current, and it is decided to leave for the new one."""
     add("old")
     enrolments.make_current("old")
@@ -153,7 +153,7 @@ def decided(enrolments: Enrolments, add: Add) -> Attempt:
 
 
 def test_nothing_is_renewed_beside_a_move(
-    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
     assert not relocation.under_way
@@ -165,14 +165,14 @@ def test_nothing_is_renewed_beside_a_move(
 
 
 def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
-    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
     asked, other = (store.store_command(one, clock.now()) for one in (ASKED, command("b", 2)))
     relocation.leave_for(attempt)
     running = store.mark_processing(asked, clock.now(), "i1")
     relocation.step()
-    reports = Reports("web-01", "i1", "g1")
+    reports = FeedbackFactory("web-01", "i1", "g1")
     store.mark_completed(running, reports.result(ASKED, Result("Done."), clock.now()))
     store.delete_completed_commands(["a"], clock.now())
     relocation.step()
@@ -188,7 +188,7 @@ def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
 
 
 def test_an_old_server_that_never_acknowledges_is_waited_for_a_minute(
-    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt = decided(enrolments, add)
     stored = store.mark_processing(store.store_command(ASKED, clock.now()), clock.now(), "i1")
@@ -197,13 +197,13 @@ def test_an_old_server_that_never_acknowledges_is_waited_for_a_minute(
     clock.turn(61)
     relocation.step()
     assert relocation.moved_by is None, "its result is not even there"
-    store.mark_completed(stored, Reports("web-01", "i1", "g1").result(ASKED, Result("Done."), clock.now()))
+    store.mark_completed(stored, FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), clock.now()))
     relocation.step()
     assert relocation.moved_by == "a"
 
 
 def test_a_decision_that_cannot_be_carried_out_is_tried_again(
-    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
     relocation.leave_for(replace(attempt, name="later"))
@@ -218,7 +218,7 @@ def test_a_decision_that_cannot_be_carried_out_is_tried_again(
 
 
 def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_home_wait(
-    enrolments: Enrolments, add: Add, store: MemoryCommandStore, clock: TurnedClock
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt = decided(enrolments, add)
     away, home = relocation_of(enrolments, store, clock), relocation_of(enrolments, store, clock, "mqtts://new")
@@ -231,7 +231,7 @@ def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_
 
 @pytest.mark.parametrize(("home", "result"), [("mqtt://old", ErrorCode.REJECTED), ("mqtts://new", None)])
 def test_the_manager_begins_nothing_of_a_server_that_the_agent_leaves(
-    enrolments: Enrolments, add: Add, clock: TurnedClock, home: str, result: ErrorCode | None
+    enrolments: EnrolmentDirectory, add: Add, clock: TurnedClock, home: str, result: ErrorCode | None
 ) -> None:
     relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
     relocation.leave_for(decided(enrolments, add))
@@ -262,7 +262,7 @@ class Trial:
         self.left_for.append(attempt)
 
 
-def probe(enrolments: Enrolments, tmp_path: Path, trial: Trial, steps: Steps) -> Result:
+def probe(enrolments: EnrolmentDirectory, tmp_path: Path, trial: Trial, steps: Steps) -> Result:
     context = Context(TurnedClock(), NoService(), config(state=str(tmp_path)), "i2", observer=steps, relocation=trial)
     found = enroll_agent.HANDLER.probe
     assert found is not None
@@ -276,7 +276,7 @@ def probe(enrolments: Enrolments, tmp_path: Path, trial: Trial, steps: Steps) ->
     [(AttemptState.CARRIED, None), (AttemptState.COMMITTED, None), (AttemptState.ROLLED_BACK, ErrorCode.FAILED)],
 )
 def test_what_was_decided_before_a_crash_is_the_result_after_it(
-    enrolments: Enrolments, tmp_path: Path, state: AttemptState, code: ErrorCode | None
+    enrolments: EnrolmentDirectory, tmp_path: Path, state: AttemptState, code: ErrorCode | None
 ) -> None:
     enrolments.record(Attempt("a", "new", GRANT, state, reason="It failed."))
     steps = Steps()
@@ -286,7 +286,7 @@ def test_what_was_decided_before_a_crash_is_the_result_after_it(
 
 @pytest.mark.parametrize("error", [None, "It failed."])
 def test_what_was_under_way_at_a_crash_is_taken_up_again(
-    enrolments: Enrolments, add: Add, tmp_path: Path, error: str | None
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
 ) -> None:
     granted = add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
     enrolments.record(Attempt("a", "new", GRANT, AttemptState.TRIAL))
@@ -303,7 +303,9 @@ def test_what_was_under_way_at_a_crash_is_taken_up_again(
         assert not granted.directory.exists()
 
 
-def test_a_trial_that_ends_after_the_deadline_decides_nothing(enrolments: Enrolments, add: Add, tmp_path: Path) -> None:
+def test_a_trial_that_ends_after_the_deadline_decides_nothing(
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
+) -> None:
     add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
     trial, clock = Trial(), TurnedClock()
     late = Context(clock, NoService(), config(state=str(tmp_path)), "i1", deadline=clock.monotonic(), relocation=trial)
@@ -313,7 +315,7 @@ def test_a_trial_that_ends_after_the_deadline_decides_nothing(enrolments: Enrolm
 
 
 def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
-    echo = Reports("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).command
+    echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).command
     assert TOKEN not in json.dumps(echo)
     assert echo is not None
     assert echo["parameters"] == {"server": "https://acm", "token": "********"}

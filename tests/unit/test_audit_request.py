@@ -9,10 +9,10 @@ import pytest
 
 from broker.audit.request import AuditError, request_audit
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
-from broker.contract.messages import Command, JournalMark, JsonObject, Origin, Sequence, Status
+from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
 from broker.ledger.ledger import Ledger
 from broker.ledger.waiting import WaitTimeout
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Context, Result
 from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.services import NoService
@@ -21,7 +21,7 @@ from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
 
 ORIGIN = Origin("me", "test")
-REPORTS = Reports("web-01", "i1", "g1")
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def answer(state: Path, first: int) -> Result:
@@ -41,7 +41,7 @@ class AnsweringLedger(Ledger):
         added = super().add_command(*words, **members)
         said = self.answers(added)
         if said is not None:
-            self.take_due_commands(9)
+            self.claim_due_commands(9)
             self.record_feedback("web-01", [REPORTS.result(added, said, NOW)])
         return added
 
@@ -76,7 +76,7 @@ def test_a_long_journal_comes_in_several_answers(
 
     def grow_and_answer(sent: Command) -> Result:
         asked.append(sent.parameters["first"])
-        store.store_command(replace(sent, sequence=Sequence(8, len(asked))), NOW)
+        store.store_command(replace(sent, sequence=SequenceNumber(8, len(asked))), NOW)
         return answer(tmp_path, sent.parameters["first"])
 
     ledger.answers = grow_and_answer

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
 from broker.app.config import ConfigurationError, ServerConfig, load_config
 from broker.contract.enrolment_token import EnrolmentToken
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.mosquitto.configuration import render_secured_configuration
 from broker.mosquitto.process import MosquittoError, SecuredMosquitto
 from broker.pki.authority import CertificateAuthority, create_authority
@@ -171,10 +171,10 @@ def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> 
 
 
 def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
-    with closing(Enrolments(bench.config.ledger, now=lambda: datetime.now(UTC))) as enrolments:
+    with closing(EnrolmentStore(bench.config.ledger, now=lambda: datetime.now(UTC))) as enrolments:
         key, token = Ed25519PrivateKey.generate().public_key(), EnrolmentToken("s" * 43, bench.authority.fingerprint)
         enrolments.add_token("web-01", token, timedelta(hours=1))
-        enrolments.enrol("web-01", token, key, lambda: bench.authority.issue("web-01", key, timedelta(days=1)))
+        enrolments.enroll("web-01", token, key, lambda: bench.authority.issue("web-01", key, timedelta(days=1)))
         refuse_agents_name("acm-server", enrolments)
         with pytest.raises(BrokerDirectoryError, match="choose another client_id"):
             refuse_agents_name("web-01", enrolments)

@@ -13,7 +13,7 @@ from broker.cli.keys import keys_app
 from broker.contract.messages import Status
 from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
-from broker.signing.key_store import KeyBook, KeyEntry, KeyState
+from broker.signing.key_store import KeyEntry, KeyState, SigningKeyStore
 from tests.enrolled import Registrar, now
 
 
@@ -25,7 +25,7 @@ class Fleet:
         self.keys = self.registrar.keys
         self.ledger = Ledger(self.registrar.ledger, now=now)
         for agent in ("web-01", "web-02", "web-03"):
-            self.registrar.enrol(agent, directory / agent, "mqtt://127.0.0.1")
+            self.registrar.enroll(agent, directory / agent, "mqtt://127.0.0.1")
             self.says(agent, self.keys.version)
 
     def says(self, agent: str, version: int) -> None:
@@ -68,13 +68,13 @@ def test_a_rotation_tells_every_enrolled_agent_by_one_operation(fleet: Fleet) ->
 def test_an_agent_that_enrols_while_the_list_is_changed_is_told(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rotate = KeyBook.rotate
+    rotate = SigningKeyStore.rotate
 
-    def late(book: KeyBook, now: datetime, **options: Any) -> KeyEntry:
-        fleet.registrar.enrol("web-04", tmp_path / "web-04", "mqtt://127.0.0.1")
+    def late(book: SigningKeyStore, now: datetime, **options: Any) -> KeyEntry:
+        fleet.registrar.enroll("web-04", tmp_path / "web-04", "mqtt://127.0.0.1")
         return rotate(book, now, **options)
 
-    monkeypatch.setattr(KeyBook, "rotate", late)
+    monkeypatch.setattr(SigningKeyStore, "rotate", late)
     done = fleet.acm_keys_json("rotate")
     assert ("web-04", done["version"]) in fleet.told()
 

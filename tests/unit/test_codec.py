@@ -36,7 +36,7 @@ from broker.contract.messages import (
     Origin,
     Output,
     PendingReversal,
-    Sequence,
+    SequenceNumber,
     Status,
 )
 from broker.contract.states import FeedbackKind, Outcome
@@ -98,7 +98,7 @@ COMMAND = st.builds(
     created_at=TIME,
     expires_at=st.none() | TIME,
     timeout_s=st.none() | st.floats(min_value=1e-300, max_value=604800.0),
-    sequence=st.none() | st.builds(Sequence, epoch=st.integers(0, 2**31), number=st.integers(1, 2**53 - 1)),
+    sequence=st.none() | st.builds(SequenceNumber, epoch=st.integers(0, 2**31), number=st.integers(1, 2**53 - 1)),
     original=st.none() | OBJECT,
     notes=st.lists(st.text(), max_size=3).map(tuple),
 )
@@ -242,7 +242,7 @@ def feedback() -> Callable[..., Feedback]:
     [
         ({"command_id": ""}, r"\$\.command_id"),
         ({"expected": 0}, r"\$\.expected"),
-        ({"sequence": Sequence(1, 0)}, r"\$\.sequence\.number"),
+        ({"sequence": SequenceNumber(1, 0)}, r"\$\.sequence\.number"),
         ({"finished_at": datetime(2026, 3, 1)}, r"\$\.finished_at"),
         ({"kind": "other"}, r"\$\.kind"),
         ({"outcome": None}, r"The result at `\$` has no outcome"),
@@ -252,7 +252,7 @@ def test_bad_feedback_is_refused(feedback: Callable[..., Feedback], changes: dic
     values = feedback().to_dict() | {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in changes.items()
     }
-    if isinstance(values.get("sequence"), Sequence):
+    if isinstance(values.get("sequence"), SequenceNumber):
         values["sequence"] = values["sequence"].to_dict()
     with pytest.raises(DecodeError, match=path):
         decode_feedbacks(json.dumps(values).encode())

@@ -12,7 +12,7 @@ from broker.contract.messages import Ack, Command, Control, Feedback
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
 from consumer.engine.command_manager import CommandManager
 from consumer.engine.executor import Executor
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.enrolment.ports import Relocation
 from consumer.enrolment.relocation import NoRelocation
@@ -60,7 +60,7 @@ class Bench:
             on_finished=lambda: None,
         )
         self.outbox = FeedbackOutbox(self.store, self.clock)
-        reports = Reports("web-01", incarnation, "g1")
+        reports = FeedbackFactory("web-01", incarnation, "g1")
         self.manager = CommandManager(
             self.store,
             self.executor,
@@ -69,7 +69,7 @@ class Bench:
             self.clock,
             self.handlers,
             relocation,
-            disowned=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
+            why_no_longer_trusted=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
         )
 
     def _run(self, command: Command, *_: Any) -> Result:

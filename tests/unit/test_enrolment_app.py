@@ -17,11 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.contract.enrolment import CA_PATH, ENROL_PATH, RENEW_PATH, Enrolled
+from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH, EnrollResponse
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.http import enrolment_app
-from broker.enrolment.service import EnrolmentService, Terms
-from broker.enrolment.store import Enrolments
+from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
+from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.certificates import RevocationReason, RevokedCertificate
 from broker.pki.revocation import RevocationFile
@@ -40,13 +40,13 @@ class Talk:
         create_signing_keys(directory / "signing", clock.now())
         self.clock = clock
         self.authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=clock.now)
+        self.enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=clock.now)
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
             self.authority,
             self.keys,
             self.enrolments,
-            Terms("mqtts://broker", "acm", MONTH, "acm-server"),
+            EnrolmentPolicy("mqtts://broker", "acm", MONTH, "acm-server"),
             RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now).names,
         )
         self.app = enrolment_app(self.service)
@@ -69,10 +69,10 @@ class Talk:
     def post(self, path: str, asked: Any) -> tuple[int, Any]:
         return self.call("POST", path, asked if isinstance(asked, (str, bytes)) else json.dumps(asdict(asked)))
 
-    def enrol(self) -> Enrolled:
-        status, body = self.post(ENROL_PATH, self.agent.enrol(self.token()))
+    def enroll(self) -> EnrollResponse:
+        status, body = self.post(ENROLL_PATH, self.agent.enroll(self.token()))
         assert status == 200, body
-        return msgspec.convert(body, Enrolled)
+        return msgspec.convert(body, EnrollResponse)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_authority_is_told_to_anybody(talk: Talk) -> None:
 
 
 def test_an_agent_gets_all_that_it_needs(talk: Talk) -> None:
-    enrolled = talk.enrol()
+    enrolled = talk.enroll()
     certificate = x509.load_pem_x509_certificate(enrolled.certificate.encode())
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(enrolled.ca.encode()))
     assert certificate.public_key() == talk.agent.key.public_key()
@@ -97,17 +97,17 @@ def test_an_agent_gets_all_that_it_needs(talk: Talk) -> None:
 
 
 def test_a_valid_certificate_is_exchanged_for_one_with_a_new_key(talk: Talk) -> None:
-    enrolled, new_key = talk.enrol(), Ed25519PrivateKey.generate()
+    enrolled, new_key = talk.enroll(), Ed25519PrivateKey.generate()
     talk.clock.turn(20 * 86400)
     status, body = talk.post(RENEW_PATH, talk.agent.renew(enrolled.certificate, new_key))
-    renewed = msgspec.convert(body, Enrolled)
+    renewed = msgspec.convert(body, EnrollResponse)
     assert (status, renewed.enrolment_id) == (200, enrolled.enrolment_id)
     assert x509.load_pem_x509_certificate(renewed.certificate.encode()).public_key() == new_key.public_key()
     assert renewed.not_after == talk.clock.now() + MONTH
 
 
 def test_what_the_list_names_is_not_renewed_though_the_ledger_has_forgotten(talk: Talk, tmp_path: Path) -> None:
-    enrolled = talk.enrol()
+    enrolled = talk.enroll()
     renewal = talk.agent.renew(enrolled.certificate, Ed25519PrivateKey.generate())
     assert talk.post(RENEW_PATH, renewal)[0] == 200
     serial = x509.load_pem_x509_certificate(enrolled.certificate.encode()).serial_number
@@ -121,7 +121,7 @@ def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
     agent = EnrollingAgent("acm-server")
     token = EnrolmentToken(secrets.token_urlsafe(32), talk.authority.fingerprint)
     talk.enrolments.add_token("acm-server", token, timedelta(hours=1))
-    status, body = talk.post(ENROL_PATH, agent.enrol(token.text))
+    status, body = talk.post(ENROLL_PATH, agent.enroll(token.text))
     assert (status, "server's own name" in str(body)) == (400, True)
     assert talk.enrolments.enrolments() == []
     certificate = talk.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
@@ -135,7 +135,7 @@ def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None
     builder = x509.CertificateSigningRequestBuilder(subject).add_extension(names, critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     csr = builder.sign(talk.agent.key, None).public_bytes(Encoding.PEM).decode()
-    _, body = talk.post(ENROL_PATH, replace(talk.agent.enrol(talk.token()), csr=csr))
+    _, body = talk.post(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), csr=csr))
     issued = x509.load_pem_x509_certificate(body["certificate"].encode()).extensions
     assert not issued.get_extension_for_class(x509.BasicConstraints).value.ca
     granted = issued.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -154,7 +154,7 @@ def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None
     ],
 )
 def test_a_refused_enrolment_is_one_sentence(talk: Talk, change: dict[str, str], status: int, said: str) -> None:
-    answer = talk.post(ENROL_PATH, replace(talk.agent.enrol(talk.token()), **change))
+    answer = talk.post(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), **change))
     assert answer[0] == status
     assert said in answer[1]["message"]
     assert talk.enrolments.enrolments() == []
@@ -162,15 +162,15 @@ def test_a_refused_enrolment_is_one_sentence(talk: Talk, change: dict[str, str],
 
 def test_a_token_is_used_by_one_key_only(talk: Talk) -> None:
     token = talk.token()
-    first = talk.post(ENROL_PATH, talk.agent.enrol(token))
-    assert talk.post(ENROL_PATH, talk.agent.enrol(token)) == first
-    status, body = talk.post(ENROL_PATH, EnrollingAgent("web-01").enrol(token))
+    first = talk.post(ENROLL_PATH, talk.agent.enroll(token))
+    assert talk.post(ENROLL_PATH, talk.agent.enroll(token)) == first
+    status, body = talk.post(ENROLL_PATH, EnrollingAgent("web-01").enroll(token))
     assert status == 409
     assert "used already, by another key" in body["message"]
 
 
 def test_a_renewal_needs_a_certificate_and_its_key(talk: Talk) -> None:
-    enrolled, thief = talk.enrol(), EnrollingAgent("web-01")
+    enrolled, thief = talk.enroll(), EnrollingAgent("web-01")
     asked = talk.agent.renew(enrolled.certificate, talk.agent.key)
     refusals = [
         (403, "not that of `csr`", thief.renew(enrolled.certificate, thief.key)),
@@ -213,22 +213,22 @@ def foreign_certificate(talk: Talk, holder: EnrollingAgent) -> str:
     ],
 )
 def test_a_body_that_is_no_request_is_refused(talk: Talk, body: str | bytes, status: int, said: str) -> None:
-    answer = talk.post(ENROL_PATH, body)
+    answer = talk.post(ENROLL_PATH, body)
     assert (answer[0], list(answer[1])) == (status, ["message"])
     assert said in answer[1]["message"]
 
 
 def test_there_is_nothing_else(talk: Talk) -> None:
-    for method, path, status in (("GET", "/", 404), ("GET", ENROL_PATH, 405), ("POST", CA_PATH, 405)):
+    for method, path, status in (("GET", "/", 404), ("GET", ENROLL_PATH, 405), ("POST", CA_PATH, 405)):
         answer = talk.call(method, path)
         assert (answer[0], "POST /v1/enrol" in answer[1]["message"]) == (status, True)
 
 
 def test_a_ledger_that_fails_is_told_without_its_details(talk: Talk, tmp_path: Path) -> None:
-    asked = talk.agent.enrol(talk.token())
+    asked = talk.agent.enroll(talk.token())
     talk.enrolments.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
-    status, body = talk.post(ENROL_PATH, asked)
+    status, body = talk.post(ENROLL_PATH, asked)
     assert (status, "try again later" in body["message"]) == (503, True)
     assert "database" not in body["message"]
 
@@ -236,15 +236,19 @@ def test_a_ledger_that_fails_is_told_without_its_details(talk: Talk, tmp_path: P
 class FaultyService(EnrolmentService):
     """A service with a bug."""
 
-    def enrol(self, request: object) -> Enrolled:
+    def enroll(self, request: object) -> EnrollResponse:
         raise RuntimeError("/var/lib/secret")
 
 
 def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
     talk.app = enrolment_app(
         FaultyService(
-            talk.authority, talk.keys, talk.enrolments, Terms("mqtt://broker", "acm", MONTH, "acm-server"), bool
+            talk.authority,
+            talk.keys,
+            talk.enrolments,
+            EnrolmentPolicy("mqtt://broker", "acm", MONTH, "acm-server"),
+            bool,
         )
     )
-    status, body = talk.post(ENROL_PATH, talk.agent.enrol(talk.token()))
+    status, body = talk.post(ENROLL_PATH, talk.agent.enroll(talk.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})

@@ -19,7 +19,7 @@ from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName
 from broker.enrolment.store import (
     EnrolmentRevoked,
-    Enrolments,
+    EnrolmentStore,
     Grant,
     TokenRefused,
     TokenState,
@@ -45,7 +45,7 @@ class Office:
         self.clock = clock
         self.url = f"sqlite:///{directory}/ledger.db"
         self.authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self.enrolments = Enrolments(self.url, now=clock.now)
+        self.enrolments = EnrolmentStore(self.url, now=clock.now)
         self.file = RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now)
 
     def token(self, agent: str = "web-01", ttl: timedelta = HOUR) -> EnrolmentToken:
@@ -53,9 +53,9 @@ class Office:
         self.enrolments.add_token(agent, token, ttl)
         return token
 
-    def enrol(self, token: EnrolmentToken, key: Ed25519PrivateKey, agent: str = "web-01") -> Grant:
+    def enroll(self, token: EnrolmentToken, key: Ed25519PrivateKey, agent: str = "web-01") -> Grant:
         issue = partial(self.authority.issue, agent, key.public_key(), MONTH)
-        return self.enrolments.enrol(agent, token, key.public_key(), issue)
+        return self.enrolments.enroll(agent, token, key.public_key(), issue)
 
     def renew(self, grant: Grant, key: Ed25519PrivateKey) -> Grant:
         issue = partial(self.authority.issue, grant.agent, key.public_key(), MONTH)
@@ -82,7 +82,7 @@ def key() -> Ed25519PrivateKey:
 
 
 def test_a_token_pays_for_one_enrolment(office: Office, key: Ed25519PrivateKey) -> None:
-    grant = office.enrol(office.token(), key)
+    grant = office.enroll(office.token(), key)
     assert grant.not_after == office.clock.now() + MONTH
     (token,) = office.enrolments.tokens()
     (enrolment,) = office.enrolments.enrolments()
@@ -94,22 +94,22 @@ def test_an_enrolled_agent_is_known_to_the_ledger_before_it_speaks(office: Offic
     with closing(Ledger(office.url, now=office.clock.now)) as ledger:
         assert ledger.agent_names() == []
         for _ in range(2):
-            office.enrol(office.token(), key)
+            office.enroll(office.token(), key)
         assert [(row.name, row.status) for row in ledger.agents()] == [("web-01", None)]
 
 
 def test_the_same_token_and_key_get_the_same_certificate_again(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token()
-    assert office.enrol(token, key) == office.enrol(token, key)
+    assert office.enroll(token, key) == office.enroll(token, key)
     assert len(office.enrolments.enrolments()) == 1
 
 
 def test_another_key_cannot_use_a_used_token(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token()
-    grant = office.enrol(token, key)
+    grant = office.enroll(token, key)
     with pytest.raises(TokenUsed, match=f"acm ca revoke {grant.enrolment_id}"):
-        office.enrol(token, Ed25519PrivateKey.generate())
-    assert office.enrol(token, key) == grant
+        office.enroll(token, Ed25519PrivateKey.generate())
+    assert office.enroll(token, key) == grant
 
 
 def test_of_many_keys_at_once_one_gets_the_enrolment(office: Office) -> None:
@@ -117,7 +117,7 @@ def test_of_many_keys_at_once_one_gets_the_enrolment(office: Office) -> None:
 
     def attempt(key: Ed25519PrivateKey) -> bool:
         try:
-            office.enrol(token, key)
+            office.enroll(token, key)
         except TokenUsed:
             return False
         return True
@@ -131,17 +131,17 @@ def test_of_many_keys_at_once_one_gets_the_enrolment(office: Office) -> None:
 def test_a_token_is_bound_to_its_agent(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token("web-01")
     with pytest.raises(TokenRefused, match="is not for 'web-02'"):
-        office.enrol(token, key, "web-02")
-    assert office.enrol(token, key).agent == "web-01"
+        office.enroll(token, key, "web-02")
+    assert office.enroll(token, key).agent == "web-01"
 
 
 def test_an_expired_token_enrols_nobody_not_even_who_used_it(office: Office, key: Ed25519PrivateKey) -> None:
     used, unused = office.token(), office.token()
-    office.enrol(used, key)
+    office.enroll(used, key)
     office.clock.turn(3600)
     for token in (used, unused):
         with pytest.raises(TokenRefused, match="revoked or expired"):
-            office.enrol(token, key)
+            office.enroll(token, key)
     assert {row.state for row in office.enrolments.tokens()} == {TokenState.USED, TokenState.EXPIRED}
 
 
@@ -149,14 +149,14 @@ def test_unknown_and_revoked_tokens_enrol_nobody(office: Office, key: Ed25519Pri
     token = office.token()
     office.enrolments.revoke_token(office.enrolments.tokens()[0].id)
     with pytest.raises(TokenRefused, match="revoked or expired"):
-        office.enrol(token, key)
+        office.enroll(token, key)
     with pytest.raises(TokenRefused, match="not known here"):
-        office.enrol(replace(token, secret=token.secret[::-1]), key)
+        office.enroll(replace(token, secret=token.secret[::-1]), key)
     assert office.enrolments.tokens()[0].state is TokenState.REVOKED
 
 
 def test_only_an_unused_token_can_be_revoked(office: Office, key: Ed25519PrivateKey) -> None:
-    office.enrol(office.token(), key)
+    office.enroll(office.token(), key)
     for token_id in (office.enrolments.tokens()[0].id, "nothing"):
         with pytest.raises(UnknownToken, match="acm ca revoke"):
             office.enrolments.revoke_token(token_id)
@@ -164,7 +164,7 @@ def test_only_an_unused_token_can_be_revoked(office: Office, key: Ed25519Private
 
 def test_the_secret_is_stored_nowhere(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token()
-    office.enrol(token, key)
+    office.enroll(token, key)
     office.enrolments.close()
     with sa.create_engine(office.url).connect() as connection:
         rows = connection.execute(sa.text("SELECT * FROM enrolment_tokens")).all()
@@ -186,13 +186,13 @@ def test_a_failed_issue_uses_no_token(office: Office, key: Ed25519PrivateKey) ->
         raise RuntimeError("no entropy")
 
     with pytest.raises(RuntimeError):
-        office.enrolments.enrol("web-01", token, key.public_key(), fail)
+        office.enrolments.enroll("web-01", token, key.public_key(), fail)
     assert office.enrolments.tokens()[0].state is TokenState.OPEN
     assert office.enrolments.enrolments() == []
 
 
 def test_a_renewal_belongs_to_the_same_enrolment(office: Office, key: Ed25519PrivateKey) -> None:
-    first = office.enrol(office.token(), key)
+    first = office.enroll(office.token(), key)
     office.clock.turn(20 * 86400)
     second = office.renew(first, Ed25519PrivateKey.generate())
     assert second.enrolment_id == first.enrolment_id
@@ -204,9 +204,9 @@ def test_a_renewal_belongs_to_the_same_enrolment(office: Office, key: Ed25519Pri
 
 def test_revoking_an_enrolment_revokes_all_its_certificates(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token()
-    first = office.enrol(token, key)
+    first = office.enroll(token, key)
     second = office.renew(first, Ed25519PrivateKey.generate())
-    other = office.enrol(office.token(), Ed25519PrivateKey.generate())
+    other = office.enroll(office.token(), Ed25519PrivateKey.generate())
     revoked = office.enrolments.revoke(first.enrolment_id, RevocationReason.KEY_COMPROMISE)
     assert [(row.id, row.reason) for row in revoked] == [(first.enrolment_id, RevocationReason.KEY_COMPROMISE)]
     office.file.write()
@@ -215,18 +215,18 @@ def test_revoking_an_enrolment_revokes_all_its_certificates(office: Office, key:
         with pytest.raises(EnrolmentRevoked):
             office.renew(grant, key)
     with pytest.raises(EnrolmentRevoked):
-        office.enrol(token, key)
+        office.enroll(token, key)
     assert office.renew(other, key).enrolment_id == other.enrolment_id
 
 
 def test_revoking_an_agent_takes_its_tokens_too(office: Office, key: Ed25519PrivateKey) -> None:
-    grants = [office.enrol(office.token(), Ed25519PrivateKey.generate()) for _ in range(2)]
-    office.enrol(office.token("web-02"), key, "web-02")
+    grants = [office.enroll(office.token(), Ed25519PrivateKey.generate()) for _ in range(2)]
+    office.enroll(office.token("web-02"), key, "web-02")
     unused = office.token()
     revoked = office.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
     assert {row.id for row in revoked} == {grant.enrolment_id for grant in grants}
     with pytest.raises(TokenRefused):
-        office.enrol(unused, key)
+        office.enroll(unused, key)
     assert [row.revoked_at for row in office.enrolments.enrolments("web-02")] == [None]
     assert office.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED) == []
     with pytest.raises(UnknownEnrolment, match="acm ca list"):
@@ -243,7 +243,7 @@ def test_a_certificate_of_the_authority_that_is_not_recorded_is_not_renewed(
 def test_the_list_is_written_anew_each_day_and_when_something_was_revoked(
     office: Office, key: Ed25519PrivateKey
 ) -> None:
-    grant = office.enrol(office.token(), key)
+    grant = office.enroll(office.token(), key)
     assert office.file.refresh()
     assert not office.file.refresh()
     office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
@@ -255,7 +255,7 @@ def test_the_list_is_written_anew_each_day_and_when_something_was_revoked(
 
 
 def test_a_certificate_stays_listed_until_a_week_after_its_end(office: Office, key: Ed25519PrivateKey) -> None:
-    grant = office.enrol(office.token(), key)
+    grant = office.enroll(office.token(), key)
     office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
     office.clock.turn(37 * 86400)
     office.file.write()
@@ -268,7 +268,7 @@ def test_a_certificate_stays_listed_until_a_week_after_its_end(office: Office, k
 def test_a_file_that_another_has_written_is_written_anew_unless_it_is_as_good(
     office: Office, key: Ed25519PrivateKey
 ) -> None:
-    grant = office.enrol(office.token(), key)
+    grant = office.enroll(office.token(), key)
     office.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
     office.file.write()
     other = RevocationFile(office.file.path, office.authority, office.enrolments, now=office.clock.now)
@@ -292,12 +292,12 @@ def test_what_the_list_names_stays_where_the_database_does_not_know_of_it(
 ) -> None:
     before_enrolment, before_revocation = tmp_path / "1.db", tmp_path / "2.db"
     shutil.copy(tmp_path / "ledger.db", before_enrolment)
-    grant = office.enrol(office.token(), key)
+    grant = office.enroll(office.token(), key)
     shutil.copy(tmp_path / "ledger.db", before_revocation)
     (revoked,) = office.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
     office.file.write()
     for database in (before_enrolment, before_revocation, tmp_path / "new.db"):
-        with closing(Enrolments(f"sqlite:///{database}", now=office.clock.now)) as enrolments:
+        with closing(EnrolmentStore(f"sqlite:///{database}", now=office.clock.now)) as enrolments:
             RevocationFile(office.file.path, office.authority, enrolments, now=office.clock.now).write()
         (entry,) = x509.load_pem_x509_crl(office.file.path.read_bytes())
         assert (entry.serial_number, entry.revocation_date_utc) == (serial(grant), revoked.revoked_at)

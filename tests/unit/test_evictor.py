@@ -15,8 +15,8 @@ from cryptography.x509.oid import NameOID
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
-from broker.enrolment.session_revocation import Evictor
-from broker.enrolment.store import Enrolments
+from broker.enrolment.session_revocation import SessionRevoker
+from broker.enrolment.store import EnrolmentStore
 from broker.mqtt.address import BrokerAddress, parse_url
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.certificates import CANARY, RevocationReason
@@ -64,11 +64,11 @@ class Place:
         self.path = directory / "crl.pem"
         self.broker = Broker(self.path)
         self.authority = CertificateAuthority(directory / "ca", now=lambda: datetime.now(UTC))
-        self.enrolments = Enrolments(f"sqlite:///{directory}/ledger.db", now=lambda: datetime.now(UTC))
+        self.enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=lambda: datetime.now(UTC))
 
-    def evictor(self) -> Evictor:
+    def evictor(self) -> SessionRevoker:
         file = RevocationFile(self.path, self.authority, self.enrolments, now=lambda: datetime.now(UTC))
-        return Evictor(
+        return SessionRevoker(
             self.authority,
             self.enrolments,
             file,
@@ -77,15 +77,15 @@ class Place:
             take_over=self.broker.take_over,
         )
 
-    def enrol(self, agent: str) -> None:
+    def enroll(self, agent: str) -> None:
         key = Ed25519PrivateKey.generate().public_key()
         token = EnrolmentToken(secrets.token_urlsafe(32), self.authority.fingerprint)
         self.enrolments.add_token(agent, token, timedelta(hours=1))
-        self.enrolments.enrol(agent, token, key, partial(self.authority.issue, agent, key, timedelta(days=1)))
+        self.enrolments.enroll(agent, token, key, partial(self.authority.issue, agent, key, timedelta(days=1)))
 
     def revoke(self, *agents: str) -> None:
         for agent in agents:
-            self.enrol(agent)
+            self.enroll(agent)
             self.enrolments.revoke(agent, RevocationReason.SUPERSEDED)
 
     def waiting(self) -> list[str]:
@@ -106,7 +106,7 @@ def test_no_agent_can_have_the_canarys_name() -> None:
 
 def test_a_list_that_is_never_loaded_ends_nobodys_session(place: Place) -> None:
     place.revoke("web-01")
-    place.enrol("web-01")
+    place.enroll("web-01")
     evictor = place.evictor()
     for _ in range(2 * DAY_S // 300):
         evictor.step()

@@ -17,7 +17,7 @@ from broker.pki.authority import AuthorityError, CertificateAuthority, create_au
 from consumer.cli.exit_codes import ExitCode
 from consumer.config import read_sources
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
-from consumer.enrolment.store import Enrolment, Enrolments
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import ConfigurationError, ExposedError
 from consumer.store.command_store import DiskCommandStore
 from consumer.system.files import write_durably
@@ -92,7 +92,7 @@ def test_a_key_that_others_could_read_or_write_is_refused(tmp_path: Path, mode: 
 def test_keys_are_made_for_their_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        Enrolments(tmp_path).key_for("a" * 64)
+        EnrolmentDirectory(tmp_path).key_for("a" * 64)
     finally:
         os.umask(before)
     made = list((tmp_path / "enrolment").rglob("*"))

@@ -20,7 +20,7 @@ from consumer.errors import HandlerTableError, ServiceError
 from consumer.handler import AgentRestart, Context, Interruption, Result
 from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.ports import Service, ServiceState, Stop, StoredCommand
-from consumer.services import CallbackService, NoService, Wish
+from consumer.services import CallbackService, DesiredState, NoService
 from consumer.settings import ServiceConfig, UpgradeConfig
 from consumer.store.groups import Groups
 from consumer.system.files import write_durably
@@ -60,7 +60,10 @@ def runs() -> list[str]:
 def service(runs: list[str], tmp_path: Path) -> CallbackService:
     starts = iter(f"s{number}" for number in range(1, 9))
     return CallbackService(
-        lambda: runs.append(next(starts)), runs.clear, lambda: runs[-1] if runs else None, Wish(tmp_path / "stopped")
+        lambda: runs.append(next(starts)),
+        runs.clear,
+        lambda: runs[-1] if runs else None,
+        DesiredState(tmp_path / "stopped"),
     )
 
 
@@ -91,7 +94,7 @@ def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: Cal
 
 
 def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
-    stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", Wish(tmp_path / "stopped"))
+    stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", DesiredState(tmp_path / "stopped"))
     done = execute("restart-agent", {}, context(stuck, tmp_path))
     assert isinstance(done, Result)
     assert (done.code, "no new incarnation" in done.message) == (ErrorCode.FAILED, True)
@@ -117,7 +120,9 @@ class DyingService(CallbackService):
 
 
 def die_in_restart(service: CallbackService, state: Path) -> None:
-    dying = DyingService(lambda: None, lambda: None, lambda: service.state().incarnation, Wish(state / "stopped"))
+    dying = DyingService(
+        lambda: None, lambda: None, lambda: service.state().incarnation, DesiredState(state / "stopped")
+    )
     with pytest.raises(Died):
         execute("restart-agent", {}, context(dying, state))
 
@@ -246,7 +251,7 @@ def test_stop_and_start(service: CallbackService) -> None:
 
 @pytest.mark.parametrize(("verb", "incarnation"), [("stop-agent", "s1"), ("start-agent", None)])
 def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnation: str | None) -> None:
-    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, Wish(tmp_path / "stopped"))
+    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, DesiredState(tmp_path / "stopped"))
     done = execute(verb, {}, context(stuck))
     assert isinstance(done, Result)
     assert done.code is ErrorCode.FAILED

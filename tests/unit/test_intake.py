@@ -11,7 +11,7 @@ from broker.contract.topics import Topics
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
-from broker.server.inbox import Intake
+from broker.server.inbox import FairInbox
 from broker.server.server import Server
 from tests.fakes.clock import TurnedClock
 from tests.makers import result
@@ -70,15 +70,15 @@ def ledger(clock: TurnedClock) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def intake(inbox: NarrowInbox, clock: TurnedClock) -> Intake:
-    return Intake(inbox, TOPICS, clock.monotonic)
+def intake(inbox: NarrowInbox, clock: TurnedClock) -> FairInbox:
+    return FairInbox(inbox, TOPICS, clock.monotonic)
 
 
 def status(agent: str, depth: int) -> bytes:
     return encode([Status(agent, True, "1", "i", "b", "g", queue_depth=depth)])
 
 
-def everything(intake: Intake) -> list[Delivery]:
+def everything(intake: FairInbox) -> list[Delivery]:
     taken: list[Delivery] = []
     intake.fetch(0.0)
     while intake.waiting:
@@ -99,7 +99,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_from_one_agent_holds_up_that_agent_alone(
-    kind: str, inbox: NarrowInbox, intake: Intake, ledger: Ledger, clock: TurnedClock
+    kind: str, inbox: NarrowInbox, intake: FairInbox, ledger: Ledger, clock: TurnedClock
 ) -> None:
     server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
     command = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
@@ -119,7 +119,7 @@ def test_a_flood_from_one_agent_holds_up_that_agent_alone(
     assert inbox.acked == 9_901
 
 
-def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, intake: Intake) -> None:
+def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, intake: FairInbox) -> None:
     for number in range(150):
         inbox.arrive("acm/a/feedback", b"a%d" % number)
     inbox.arrive("acm/b/feedback", b"b0")
@@ -130,13 +130,13 @@ def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, inta
     assert len(taken) == 152
 
 
-def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, intake: Intake) -> None:
+def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, intake: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 1000, times=190)
     intake.fetch(0.0)
     assert len(intake.turn()) == 190
 
 
-def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, intake: Intake) -> None:
+def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, intake: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 200_000, times=30)
     intake.fetch(0.0)
     assert [len(intake.turn()) for _ in range(2)] == [2, 2]
@@ -146,7 +146,7 @@ def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, 
 
 @pytest.mark.parametrize(("size", "room"), [(1, 400), (1_000_000, 8)])
 def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
-    size: int, room: int, inbox: NarrowInbox, intake: Intake, clock: TurnedClock
+    size: int, room: int, inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/feedback", b"x" * size, times=room)
     intake.fetch(0.0)
@@ -165,7 +165,7 @@ def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
 
 
 def test_only_the_newest_status_waits_and_it_is_never_dropped(
-    inbox: NarrowInbox, intake: Intake, clock: TurnedClock
+    inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/status", b"first")
     inbox.arrive("acm/a/feedback", b"x", times=400)
@@ -179,7 +179,7 @@ def test_only_the_newest_status_waits_and_it_is_never_dropped(
     assert inbox.acked == 453
 
 
-def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: Intake, clock: TurnedClock) -> None:
+def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock) -> None:
     with capture_logs() as logs:
         inbox.arrive("acm/a/feedback", b"x", times=500)
         inbox.arrive("acm/b/feedback", b"x", times=401)
@@ -187,14 +187,14 @@ def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: 
         clock.turn(61.0)
         inbox.arrive("acm/a/feedback", b"x", times=401)
         intake.fetch(0.0)
-    assert [(entry["event"], entry["agent"], entry["like_it_since"]) for entry in logs] == [
+    assert [(entry["event"], entry["agent"], entry["suppressed"]) for entry in logs] == [
         ("agent_floods", "a", 0),
         ("agent_floods", "b", 0),
         ("agent_floods", "a", 99),
     ]
 
 
-def test_what_is_outside_the_scheme_is_acknowledged(inbox: NarrowInbox, intake: Intake) -> None:
+def test_what_is_outside_the_scheme_is_acknowledged(inbox: NarrowInbox, intake: FairInbox) -> None:
     inbox.arrive("acm/UPPER/feedback", b"x", times=3)
     intake.fetch(0.0)
     assert (inbox.acked, intake.waiting, intake.turn()) == (3, False, [])

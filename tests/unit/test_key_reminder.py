@@ -10,13 +10,13 @@ from broker.contract.codec import status_frame
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Status
 from broker.contract.topics import Topics
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
-from broker.server.key_distribution import KeyReminder
+from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
-from broker.signing.key_store import KeyBook
+from broker.signing.key_store import SigningKeyStore
 from tests.enrolled import Registrar, now
 from tests.fakes.clock import TurnedClock
 from tests.unit.test_server import RememberingWire
@@ -32,17 +32,17 @@ class Office:
 
     def __init__(self, directory: Path) -> None:
         registrar = Registrar(directory / "ca", f"sqlite:///{directory}/ledger.db")
-        registrar.enrol("web-01", directory / "web-01", "mqtt://127.0.0.1")
+        registrar.enroll("web-01", directory / "web-01", "mqtt://127.0.0.1")
         self.clock = TurnedClock()
         self.ledger = Ledger(registrar.ledger, now=self.clock.now)
-        self.enrolments = Enrolments(registrar.ledger, now=now)
-        self.keys = KeyBook(directory / "ca" / "signing")
+        self.enrolments = EnrolmentStore(registrar.ledger, now=now)
+        self.keys = SigningKeyStore(directory / "ca" / "signing")
         self.first = self.keys.version
         self.keys.rotate(now())
         self.start(directory / "ca" / "signing")
 
     def start(self, keys: Path) -> None:
-        reminder = KeyReminder(self.ledger, self.enrolments, keys, self.clock.now)
+        reminder = KeyDistribution(self.ledger, self.enrolments, keys, self.clock.now)
         self.server = Server(self.ledger, RememberingWire(), Topics(), on_status=reminder.heard)
 
     def hears(self, status: Status) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.dsse import Scope, SigningKey
-from broker.contract.messages import Command, Feedback, Origin, Sequence, Status
+from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, Status
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Topics
 from broker.ledger.ledger import Ledger
@@ -23,10 +23,10 @@ from broker.server.server import Server
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.signer import Signer
 from consumer.engine.executor import not_begun
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver, Receipt
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import Enrolment, Enrolments, Grant, Granted
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, Granted
 from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.errors import EnrolmentError
 from consumer.handler import Context, Result
@@ -58,20 +58,20 @@ def says(version: int, *keys: SigningKey) -> UpdateSigningKeys:
 GRANT = Grant("web-01", "e1", "https://acm", "mqtts://acm", "acm", pems(A), NOW, NOW + timedelta(days=30), "t" * 64, 5)
 
 
-def add(enrolments: Enrolments, name: str = "1", grant: Grant = GRANT) -> Enrolment:
+def add(enrolments: EnrolmentDirectory, name: str = "1", grant: Grant = GRANT) -> Enrolment:
     added = enrolments.add(Granted(grant, name, "certificate", "ca"), new_key())
     enrolments.make_current(name)
     return added
 
 
 @pytest.fixture
-def enrolments(tmp_path: Path) -> Enrolments:
-    found = Enrolments(tmp_path)
+def enrolments(tmp_path: Path) -> EnrolmentDirectory:
+    found = EnrolmentDirectory(tmp_path)
     add(found)
     return found
 
 
-def trust_of(enrolments: Enrolments) -> KeptTrust:
+def trust_of(enrolments: EnrolmentDirectory) -> KeptTrust:
     """The trust of an agent that starts now."""
     current = enrolments.current()
     assert current is not None
@@ -79,7 +79,7 @@ def trust_of(enrolments: Enrolments) -> KeptTrust:
 
 
 @pytest.fixture
-def trust(enrolments: Enrolments) -> KeptTrust:
+def trust(enrolments: EnrolmentDirectory) -> KeptTrust:
     return trust_of(enrolments)
 
 
@@ -87,25 +87,25 @@ def known(trust: KeptTrust) -> tuple[Any, ...]:
     return trust.version, tuple(trust.key_ids)
 
 
-def test_an_update_holds_at_once_and_after_the_next_start(enrolments: Enrolments, trust: KeptTrust) -> None:
+def test_an_update_holds_at_once_and_after_the_next_start(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
     assert known(trust) == (5, ids(A))
     trust.update(says(6, A, B))
     assert known(trust) == known(trust_of(enrolments)) == (6, ids(A, B))
 
 
 @pytest.mark.parametrize("version", [4, 5])
-def test_an_older_list_changes_nothing(enrolments: Enrolments, trust: KeptTrust, version: int) -> None:
+def test_an_older_list_changes_nothing(enrolments: EnrolmentDirectory, trust: KeptTrust, version: int) -> None:
     trust.update(says(version, B))
     assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
 
 
-def test_a_list_that_is_no_list_of_keys_changes_nothing(enrolments: Enrolments, trust: KeptTrust) -> None:
+def test_a_list_that_is_no_list_of_keys_changes_nothing(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
     done = execute(trust, UpdateSigningKeys(6, (*pems(B), "no key")))
     assert (done.code, "trusts what it trusted before" in done.message) == (ErrorCode.INVALID, True)
     assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
 
 
-def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: Enrolments, trust: KeptTrust) -> None:
+def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
     trust.update(says(6, A, B))
     trust.renewed(GRANT)
     assert known(trust) == (6, ids(A, B))
@@ -117,7 +117,7 @@ def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: Enrolments, 
     assert known(trust_of(enrolments)) == (8, ids(B, C))
 
 
-def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: Enrolments, trust: KeptTrust) -> None:
+def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
     trust.update(says(9, A, B))
     other = replace(GRANT, enrolment_id="e2", signing_keys=pems(C), signing_keys_version=2)
     add(enrolments, "2", other)
@@ -127,13 +127,13 @@ def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: Enrolments,
     assert (trust.enrolment_id, known(trust)) == ("e2", (2, ids(C)))
 
 
-def test_what_commands_said_outlives_the_other_enrolments(enrolments: Enrolments, trust: KeptTrust) -> None:
+def test_what_commands_said_outlives_the_other_enrolments(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
     trust.update(says(6, A, B))
     enrolments.keep_only("1")
     assert known(trust_of(enrolments)) == (6, ids(A, B))
 
 
-def test_a_grant_of_an_earlier_version_can_be_read(enrolments: Enrolments, tmp_path: Path) -> None:
+def test_a_grant_of_an_earlier_version_can_be_read(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
     path = tmp_path / "enrolment" / "enrolments" / "1" / "enrolment.json"
     old = msgspec.json.decode(path.read_bytes())
     del old["signing_keys_version"]
@@ -142,9 +142,9 @@ def test_a_grant_of_an_earlier_version_can_be_read(enrolments: Enrolments, tmp_p
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"enrolment_id": "e1", "version": 9, "keys": ["no key"]}'])
-def test_damaged_keys_are_not_passed_over(enrolments: Enrolments, tmp_path: Path, content: bytes) -> None:
+def test_damaged_keys_are_not_passed_over(enrolments: EnrolmentDirectory, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "enrolment" / "signing-keys.json").write_bytes(content)
-    with pytest.raises(EnrolmentError, match=r"(?i)enrol again"):
+    with pytest.raises(EnrolmentError, match=r"(?i)enroll again"):
         trust_of(enrolments)
 
 
@@ -178,7 +178,7 @@ class Agent:
         self.store = MemoryCommandStore()
         clock = TurnedClock()
         verifier = Verifier("web-01", trust, ServerClock(clock), accept_unsigned=accept_unsigned)
-        self._receiver = CommandReceiver(self.store, Reports("web-01", "i1", "g1"), clock, verifier, trust)
+        self._receiver = CommandReceiver(self.store, FeedbackFactory("web-01", "i1", "g1"), clock, verifier, trust)
 
     def receive(self, *frames: bytes) -> Receipt:
         return self._receiver.receive(
@@ -260,11 +260,11 @@ def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Ag
         (7, ids(B, C)),
     )
     trust.update(says(8, A, B))
-    agent.receive(frame(replace(command("thief4"), sequence=Sequence(SIGNED_MS, 1)), A))
+    agent.receive(frame(replace(command("thief4"), sequence=SequenceNumber(SIGNED_MS, 1)), A))
     assert agent.receive(frame(update("ended", 4, says(9, B, C)), B)).feedback == []
     assert known(trust) == (9, ids(B, C))
     trust.update(says(10, A, B))
-    agent.receive(frame(replace(command("taken"), sequence=Sequence(SIGNED_MS, 2)), A))
+    agent.receive(frame(replace(command("taken"), sequence=SequenceNumber(SIGNED_MS, 2)), A))
     agent.receive(frame(update("taken", 3, says(11, B, C)), B))
     assert known(trust) == (11, ids(B, C))
     agent.store.remember_cancel("cancelled", NOW + timedelta(days=8))
@@ -274,7 +274,7 @@ def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Ag
 
 def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent: Agent) -> None:
     agent.receive(frame(command("a", 1), A))
-    receipt = agent.receive(frame(replace(command("thief"), sequence=Sequence(EPOCH, 1)), A))
+    receipt = agent.receive(frame(replace(command("thief"), sequence=SequenceNumber(EPOCH, 1)), A))
     (said,) = receipt.feedback
     assert (said.code, said.data, "too far in the future" in said.message) == (
         ErrorCode.REJECTED,
@@ -283,14 +283,14 @@ def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent:
     )
     assert receipt.refused == [said.message], "the status says it"
     agent.receive(frame(command("b", 2), A))
-    assert (agent.stored, agent.store.last_sequence) == (["a", "b"], Sequence(7, 2))
+    assert (agent.stored, agent.store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
 
 
 def test_a_server_gets_ahead_of_an_epoch_that_an_agent_has_taken(agent: Agent) -> None:
     """As after a thief, or with a clock that was set back."""
     far = SIGNED_MS + 365 * DAY_MS
-    agent.receive(frame(replace(command("a"), sequence=Sequence(far, 1)), A))
-    agent.receive(frame(replace(command("b"), sequence=Sequence(far + 1, 1)), A))
+    agent.receive(frame(replace(command("a"), sequence=SequenceNumber(far, 1)), A))
+    agent.receive(frame(replace(command("b"), sequence=SequenceNumber(far + 1, 1)), A))
     assert agent.stored == ["a", "b"]
 
 
@@ -393,7 +393,7 @@ def sender(tmp_path: Path) -> Iterator[Sender]:
 def granted_by(sender: Sender, state: Path) -> KeptTrust:
     """The trust of an agent that was granted the sender's present keys."""
     state.mkdir(mode=0o700)
-    enrolments, now = Enrolments(state), sender.keys.update
+    enrolments, now = EnrolmentDirectory(state), sender.keys.update
     add(enrolments, "1", replace(GRANT, signing_keys=now.keys, signing_keys_version=now.version))
     return trust_of(enrolments)
 
@@ -433,7 +433,7 @@ def test_a_refusal_of_what_is_not_open_here_is_kept_apart(sender: Sender, tmp_pa
 
 def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
     sent = sender.send()
-    said = Reports("web-01", "i1", "g1").result(
+    said = FeedbackFactory("web-01", "i1", "g1").result(
         command(sent), Result("The agent leaves.", code=ErrorCode.REJECTED), NOW
     )
     sender.hears(said)

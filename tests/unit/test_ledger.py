@@ -40,7 +40,7 @@ def add(ledger: Ledger, agent: str = "web-01", **parameters: Any) -> Command:
 
 
 def take(ledger: Ledger) -> list[str]:
-    return [command.id for _, command in ledger.take_due_commands(100)]
+    return [command.id for _, command in ledger.claim_due_commands(100)]
 
 
 def feedback(kind: FeedbackKind, command: Command | None = None, **members: Any) -> Feedback:
@@ -87,14 +87,14 @@ def test_what_an_online_agent_does_not_accept_is_sent_again(ledger: Ledger, cloc
     ledger.record_status(status())
     command = add(ledger)
     take(ledger)
-    ledger.make_overdue_due()
+    ledger.requeue_overdue()
     assert take(ledger) == []
     clock.turn(LONG_AFTER)
-    ledger.make_overdue_due()
+    ledger.requeue_overdue()
     assert take(ledger) == [command.id]
     accept(ledger, command)
     clock.turn(LONG_AFTER)
-    ledger.make_overdue_due()
+    ledger.requeue_overdue()
     assert take(ledger) == []
 
 
@@ -103,7 +103,7 @@ def test_an_offline_agent_gets_it_when_it_is_back(ledger: Ledger, clock: TurnedC
     command = add(ledger)
     take(ledger)
     clock.turn(LONG_AFTER)
-    ledger.make_overdue_due()
+    ledger.requeue_overdue()
     assert take(ledger) == []
     ledger.record_status(status())
     assert take(ledger) == [command.id]
@@ -117,7 +117,7 @@ def test_a_new_incarnation_and_a_new_connection_make_due_at_once(ledger: Ledger)
     assert take(ledger) == []
     ledger.record_status(status(incarnation="i2"))
     assert take(ledger) == [command.id]
-    ledger.make_all_due()
+    ledger.requeue_all()
     assert take(ledger) == [command.id]
 
 
@@ -314,14 +314,14 @@ def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: 
     ledger.record_status(status())
     command = add(ledger)
     assert ledger.request_cancel(command.id).cancel_requested
-    assert ledger.take_due_cancels(9) == [("web-01", command.id)]
-    assert ledger.take_due_cancels(9) == []
+    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
+    assert ledger.claim_due_cancels(9) == []
     clock.turn(LONG_AFTER)
-    ledger.make_overdue_due()
-    assert ledger.take_due_cancels(9) == [("web-01", command.id)]
+    ledger.requeue_overdue()
+    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
     ledger.record_feedback("web-01", [result(command)])
     assert not ledger.request_cancel(command.id).cancel_requested
-    assert ledger.take_due_cancels(9) == []
+    assert ledger.claim_due_cancels(9) == []
 
 
 def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.release.minisign import PublicKey, SignatureError, verify
+from broker.release.minisign import MinisignError, PublicKey, verify
 
 MESSAGE = b"a manifest\n"
 
@@ -38,9 +38,9 @@ def test_what_minisign_signs_is_right(tmp_path: Path, flags: list[str]) -> None:
 def test_another_message_or_another_comment_is_wrong(tmp_path: Path, flags: list[str]) -> None:
     key = make_key(tmp_path / "ours")
     text = sign(tmp_path / "ours", *flags)
-    with pytest.raises(SignatureError, match=f"not one by the key {key.id} of what it stands beside"):
+    with pytest.raises(MinisignError, match=f"not one by the key {key.id} of what it stands beside"):
         verify(MESSAGE + b"more", text, [key])
-    with pytest.raises(SignatureError, match="not one by the key"):
+    with pytest.raises(MinisignError, match="not one by the key"):
         verify(MESSAGE, text.replace("today", "tomorrow"), [key])
 
 
@@ -49,25 +49,25 @@ def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
     lines = sign(tmp_path / "ours").splitlines()
     raw = base64.b64decode(lines[1])
     lines[1] = base64.b64encode(b"Ed" + raw[2:]).decode()
-    with pytest.raises(SignatureError, match="not one by the key"):
+    with pytest.raises(MinisignError, match="not one by the key"):
         verify(MESSAGE, "\n".join(lines), [key])
 
 
 def test_a_signature_by_another_key_names_that_key(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
-    with pytest.raises(SignatureError, match=f"by the key {ours.id}, which is none of the keys given"):
+    with pytest.raises(MinisignError, match=f"by the key {ours.id}, which is none of the keys given"):
         verify(MESSAGE, sign(tmp_path / "ours"), [other])
 
 
 def test_a_key_with_the_id_of_ours_is_not_ours(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
-    with pytest.raises(SignatureError, match="not one by the key"):
+    with pytest.raises(MinisignError, match="not one by the key"):
         verify(MESSAGE, sign(tmp_path / "ours"), [PublicKey(ours.id, other.key)])
 
 
 @pytest.mark.parametrize("text", ["", "x", "RWQ", "A" * 56, "RUQ" + "A" * 53])
 def test_what_is_no_key_is_refused(text: str) -> None:
-    with pytest.raises(SignatureError, match="is not a public key of minisign"):
+    with pytest.raises(MinisignError, match="is not a public key of minisign"):
         PublicKey.parse(text)
 
 
@@ -86,5 +86,5 @@ def raw(algorithm: bytes) -> str:
     ],
 )
 def test_what_is_no_signature_is_refused(text: str, says: str) -> None:
-    with pytest.raises(SignatureError, match=says):
+    with pytest.raises(MinisignError, match=says):
         verify(MESSAGE, text, [])

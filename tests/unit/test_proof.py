@@ -7,7 +7,7 @@ from broker.contract.codec import encode
 from broker.contract.messages import Command
 from broker.contract.topics import Topics
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, Surroundings
+from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.status import StatusBoard
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.services import NoService
@@ -26,7 +26,7 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
     said: list[str | None] = []
 
     def ask(command: Command, parameters: Nothing, context: Context) -> Result:
-        said.append(context.unproved())
+        said.append(context.readiness_problem())
         return Result("Asked.")
 
     broker, topics, settings = FakeBroker(), Topics(), config(accept_unsigned=True)
@@ -36,7 +36,9 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
     def run(work: Callable[[], None]) -> None:
         work()
 
-    around = Surroundings(store, AgentCommsClient(connection, "web-01", topics), NoService(), clock, run, lambda: None)
+    around = AgentDependencies(
+        store, AgentCommsClient(connection, "web-01", topics), NoService(), clock, run, lambda: None
+    )
     core = AgentCore(
         settings, around, board, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"
     )

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from broker.contract.messages import Feedback, Sequence
+from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, State
 from broker.mqtt.delivery import Delivery
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
 from consumer.errors import StoreFull
 from consumer.trust.trusted_clock import ServerClock
@@ -18,7 +18,7 @@ from tests.fakes.clock import TurnedClock
 from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import NOW, result
 
-REPORTS = Reports("web-01", "i1", "g1")
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = True) -> CommandReceiver:
@@ -55,12 +55,12 @@ def test_commands_in_sequence_are_stored_and_accepted(store: MemoryCommandStore)
     said = receive(store, message("a", 1), [message("b", 2), message("c", 3)])
     assert ids(store) == ["a", "b", "c"]
     assert [(item.kind, item.command_id) for item in said] == [(FeedbackKind.ACCEPTED, name) for name in "abc"]
-    assert store.last_sequence == Sequence(7, 3)
+    assert store.last_sequence == SequenceNumber(7, 3)
 
 
 def test_a_number_too_high_is_not_stored_and_names_the_one_expected(store: MemoryCommandStore) -> None:
     (gap,) = receive(store, message("c", 3))
-    assert (gap.kind, gap.expected, gap.sequence) == (FeedbackKind.GAP, 1, Sequence(7, 3))
+    assert (gap.kind, gap.expected, gap.sequence) == (FeedbackKind.GAP, 1, SequenceNumber(7, 3))
     assert ids(store) == []
 
 
@@ -69,7 +69,7 @@ def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
     (gap,) = receive(store, message("d", 2, epoch=8))
     assert gap.expected == 1
     receive(store, message("c", 1, epoch=8))
-    assert store.last_sequence == Sequence(8, 1)
+    assert store.last_sequence == SequenceNumber(8, 1)
 
 
 def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: MemoryCommandStore) -> None:
@@ -111,13 +111,13 @@ def test_a_known_command_under_a_new_number_uses_it_up(store: MemoryCommandStore
     receive(store, message("a", 1), message("b", 2))
     receive(store, message("b", 1, epoch=8), message("c", 2, epoch=8))
     assert ids(store) == ["a", "b", "c"]
-    assert store.last_sequence == Sequence(8, 2)
+    assert store.last_sequence == SequenceNumber(8, 2)
 
 
 def test_a_known_command_never_takes_the_sequence_back_or_over_a_gap(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1), message("b", 2), message("c", 3))
     receive(store, message("a", 1), message("b", 7), message("a", 2, epoch=8))
-    assert store.last_sequence == Sequence(7, 3)
+    assert store.last_sequence == SequenceNumber(7, 3)
 
 
 def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommandStore) -> None:

@@ -7,7 +7,7 @@ import pytest
 from broker.contract.codec import MAX_FRAME_BYTES, decode_feedbacks, encode
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode, Outcome
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Result
 from tests.makers import NOW, command
 
@@ -19,7 +19,7 @@ def nested(depth: int) -> dict[str, object]:
     return value
 
 
-REPORTS = Reports("web-01", "i1", "g1")
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def test_a_result_echoes_the_command_and_says_the_outcome() -> None:

@@ -22,7 +22,7 @@ from broker.contract.states import FeedbackKind, Outcome
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_what_is_marked_is_secret_and_nothing_else() -> None:
 
 def test_an_agent_masks_the_secrets_of_a_plug_in_in_its_echo() -> None:
     command = Command("c1", "open-door", {"code": "hush", "door": "back"}, ORIGIN, NOW)
-    reports = Reports("web-01", "i1", "g1", {"open-door": OpenDoor})
+    reports = FeedbackFactory("web-01", "i1", "g1", {"open-door": OpenDoor})
     echo = reports.result(command, Result("Done."), NOW).command
     assert echo is not None
     assert echo["parameters"] == {"code": MASK, "door": "back"}

@@ -26,7 +26,7 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
 from broker.server.server import Server
-from broker.signing.recipient import Standing
+from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, result
@@ -199,10 +199,10 @@ class Standings:
     """How agents stand, as a test says: those that are not named are strangers among enrolled ones."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Standing] = {"web-01": Standing(("e1",))}
+        self.of: dict[str, Recipient] = {"web-01": Recipient(("e1",))}
 
-    def __call__(self, agents: Iterable[str]) -> dict[str, Standing]:
-        return {agent: self.of.get(agent, Standing(others_are_enrolled=True)) for agent in agents}
+    def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
+        return {agent: self.of.get(agent, Recipient(others_are_enrolled=True)) for agent in agents}
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
     assert [(log["event"], log["agent"]) for log in logs] == [("commands_are_held", "db-01")]
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
     assert [ledger.get(sent.id).state for sent in (held, other)] == [CommandState.QUEUED, CommandState.SENT]
-    standings.of["db-01"] = Standing(("e2",))
+    standings.of["db-01"] = Recipient(("e2",))
     signing.step()
     assert [topic for topic, _ in wire.sent[1:]] == ["acm/db-01/control", "acm/db-01/command"]
     assert all(is_envelope(payload) for _, payload in wire.sent)
@@ -248,7 +248,7 @@ def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
     said = encode([replace(result(command.id), agent="db-01")])
     say(signing, "acm/db-01/feedback", said)
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
-    standings.of["db-01"] = Standing(("e2",))
+    standings.of["db-01"] = Recipient(("e2",))
     say(signing, "acm/db-01/feedback", said)
     assert is_envelope(wire.on("db-01/ack")[0])
 

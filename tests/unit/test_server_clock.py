@@ -6,7 +6,7 @@ import pytest
 
 from broker.contract.states import ErrorCode
 from consumer.engine.executor import not_begun
-from consumer.ports import HeardTime
+from consumer.ports import TimeSample
 from consumer.trust.trusted_clock import CLOCK_TOLERANCE_S, ServerClock
 from tests.fakes.clock import TurnedClock
 from tests.makers import command
@@ -51,13 +51,13 @@ def test_it_is_shown_in_whole_minutes(clock: TurnedClock, seconds: int, shown: i
 
 
 def test_the_next_process_begins_with_what_was_kept_and_has_passed_since(clock: TurnedClock) -> None:
-    kept = HeardTime(clock.now() + timedelta(days=1), clock.now())
+    kept = TimeSample(clock.now() + timedelta(days=1), clock.now())
     clock.turn(3600)
     assert ServerClock(clock, kept).now() - clock.now() == timedelta(days=1)
 
 
 def test_a_clock_that_was_put_back_does_not_take_the_kept_time_with_it(clock: TurnedClock) -> None:
-    kept = HeardTime(clock.now(), clock.now())
+    kept = TimeSample(clock.now(), clock.now())
     clock.turn(-9 * 86_400)
     assert ServerClock(clock, kept).now() == kept.server
 
@@ -67,19 +67,19 @@ def test_the_servers_time_is_kept_when_it_has_moved_on_by_more_than_a_minute(clo
     assert time.to_keep(None, busy=True) is None
     time.hear(clock.now())
     kept = time.to_keep(None, busy=False)
-    assert kept == HeardTime(clock.now(), clock.now())
+    assert kept == TimeSample(clock.now(), clock.now())
     clock.turn(60)
     assert time.to_keep(kept, busy=True) is None
     clock.turn(1)
     assert time.to_keep(kept, busy=False) is None
-    assert time.to_keep(kept, busy=True) == HeardTime(clock.now(), clock.now())
+    assert time.to_keep(kept, busy=True) == TimeSample(clock.now(), clock.now())
 
 
 def test_that_the_clocks_came_together_is_kept_at_once(clock: TurnedClock) -> None:
-    kept = HeardTime(clock.now() + timedelta(days=1), clock.now())
+    kept = TimeSample(clock.now() + timedelta(days=1), clock.now())
     time = ServerClock(clock)
     time.hear(clock.now())
-    assert time.to_keep(kept, busy=False) == HeardTime(clock.now(), clock.now())
+    assert time.to_keep(kept, busy=False) == TimeSample(clock.now(), clock.now())
 
 
 def test_an_answer_older_than_what_it_answers_puts_the_servers_time_right(clock: TurnedClock) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.errors import ServiceError
 from consumer.ports import Stop
-from consumer.services import CallbackService, ChildService, NoService, SystemdService, Wish
+from consumer.services import CallbackService, ChildService, DesiredState, NoService, SystemdService
 from consumer.settings import is_unit_name
 from consumer.system.clock import SystemClock
 from consumer.system.pidfile import _start_time
@@ -188,7 +188,7 @@ def test_no_service_says_what_to_configure() -> None:
 
 def test_callbacks_start_and_stop_the_embedding_program(tmp_path: Path) -> None:
     runs: list[str] = []
-    wish = Wish(tmp_path / "stopped")
+    wish = DesiredState(tmp_path / "stopped")
     service = CallbackService(lambda: runs.append(str(len(runs))), runs.clear, lambda: runs[-1] if runs else None, wish)
     assert service.start(0.0).running
     assert service.start(0.0).incarnation == "0"

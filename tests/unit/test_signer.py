@@ -26,13 +26,13 @@ from broker.contract.dsse import (
 )
 from broker.contract.messages import Origin, Status
 from broker.contract.topics import Channel, Topics
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
 from broker.pki.certificates import RevocationReason
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyError, SigningKeys, create_signing_keys
-from broker.signing.recipient import Standing
+from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from tests.enrolled import Registrar, enrolled_by, signed
 from tests.fakes.clock import TurnedClock
@@ -45,19 +45,19 @@ KEY = SigningKey(Ed25519PrivateKey.generate())
 class Fleet:
     """How agents stand with the server; a test may change it. Counts how often it was asked."""
 
-    def __init__(self, **agents: Standing) -> None:
+    def __init__(self, **agents: Recipient) -> None:
         self.agents = {name.replace("_", "-"): standing for name, standing in agents.items()}
         self.asked = 0
 
-    def __call__(self, agents: Iterable[str]) -> dict[str, Standing]:
+    def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
         self.asked += 1
         others = any(standing.enrolments for standing in self.agents.values())
-        return {agent: self.agents.get(agent, Standing(others_are_enrolled=others)) for agent in agents}
+        return {agent: self.agents.get(agent, Recipient(others_are_enrolled=others)) for agent in agents}
 
 
 @pytest.fixture
 def fleet() -> Fleet:
-    return Fleet(web_01=Standing(("e2", "e1")))
+    return Fleet(web_01=Recipient(("e2", "e1")))
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
 @pytest.mark.parametrize(
     ("standing", "held"),
     [
-        (Standing(accepts_unsigned=True, others_are_enrolled=True), None),
-        (Standing(accepts_unsigned=False), "takes nothing unsigned"),
-        (Standing(accepts_unsigned=False, others_are_enrolled=True), "takes nothing unsigned"),
-        (Standing(others_are_enrolled=True), "has not said yet"),
-        (Standing(), None),
+        (Recipient(accepts_unsigned=True, others_are_enrolled=True), None),
+        (Recipient(accepts_unsigned=False), "takes nothing unsigned"),
+        (Recipient(accepts_unsigned=False, others_are_enrolled=True), "takes nothing unsigned"),
+        (Recipient(others_are_enrolled=True), "has not said yet"),
+        (Recipient(), None),
     ],
     ids=[
         "accepts it",
@@ -103,7 +103,7 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     ],
 )
 def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_that(
-    signer: Signer, fleet: Fleet, standing: Standing, held: str | None
+    signer: Signer, fleet: Fleet, standing: Recipient, held: str | None
 ) -> None:
     fleet.agents["web-02"] = standing
     assert signer.sign("web-02", Channel.COMMAND, b"[]") == (None if held else b"[]")
@@ -115,7 +115,7 @@ def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_th
 def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
     clock: TurnedClock, fleet: Fleet
 ) -> None:
-    fleet.agents["web-01"] = Standing(("e1",), accepts_unsigned=True)
+    fleet.agents["web-01"] = Recipient(("e1",), accepts_unsigned=True)
     keys: list[SigningKey] = []
     signer = Signer("s", lambda: keys, fleet, now=clock.now, monotonic=clock.monotonic)
     assert signer.sign("web-01", Channel.ACK, b"[]") is None
@@ -129,17 +129,17 @@ def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
     clock: TurnedClock, fleet: Fleet, signer: Signer
 ) -> None:
     assert list(signer.held(["web-02"])) == ["web-02"]
-    fleet.agents["web-02"] = Standing(("e1",))
+    fleet.agents["web-02"] = Recipient(("e1",))
     assert signer.held(["web-02"]) == {}
     assert listed(signer, "web-02") == ("e1",)
-    fleet.agents["web-02"] = Standing(("e3", "e1"))
+    fleet.agents["web-02"] = Recipient(("e3", "e1"))
     clock.turn(2.0)
     assert listed(signer, "web-02") == ("e3", "e1")
 
 
 def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
     agents = [f"web-{number}" for number in range(50)]
-    fleet.agents |= dict.fromkeys(agents, Standing(("e1",)))
+    fleet.agents |= dict.fromkeys(agents, Recipient(("e1",)))
     for _ in range(3):
         assert signer.held(agents) == {}
         for agent in agents:
@@ -150,8 +150,8 @@ def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signe
 def test_the_enrolment_that_an_agent_names_is_listed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
     newer = tuple(f"e{number}" for number in range(20, 1, -1))
     fleet.agents |= {
-        "web-02": Standing((*newer, "e1"), enrolment_id="e1"),
-        "web-03": Standing((*newer, "e1"), enrolment_id="of-another"),
+        "web-02": Recipient((*newer, "e1"), enrolment_id="e1"),
+        "web-03": Recipient((*newer, "e1"), enrolment_id="of-another"),
     }
     assert listed(signer, "web-02") == ("e1", *newer[: MAX_ENROLMENTS - 1])
     assert listed(signer, "web-03") == newer[:MAX_ENROLMENTS]
@@ -170,20 +170,20 @@ def test_the_largest_signed_frame_is_a_frame(clock: TurnedClock) -> None:
 def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path: Path) -> None:
     """The broker keeps out who has no valid certificate; to go on unsigned would lose the commands that wait."""
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
-    first = registrar.enrol("web-01", tmp_path / "one", "mqtt://127.0.0.1")
-    second = registrar.enrol("web-01", tmp_path / "two", "mqtt://127.0.0.1")
+    first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
+    second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
     clock = TurnedClock()
-    book, ledger = Enrolments(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
+    book, ledger = EnrolmentStore(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
     assert book.standings(["web-01", "web-02"]) == {
-        "web-01": Standing((second, first), others_are_enrolled=True),
-        "web-02": Standing(others_are_enrolled=True),
+        "web-01": Recipient((second, first), others_are_enrolled=True),
+        "web-02": Recipient(others_are_enrolled=True),
     }
     book.revoke(second, RevocationReason.UNSPECIFIED)
     clock.turn(400 * 86400)
     ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
-    assert book.standings(["web-01"])["web-01"] == Standing((first,), False, first, True)
+    assert book.standings(["web-01"])["web-01"] == Recipient((first,), False, first, True)
     book.revoke(first, RevocationReason.UNSPECIFIED)
-    assert book.standings(["web-01"])["web-01"] == Standing((), False, first, True)
+    assert book.standings(["web-01"])["web-01"] == Recipient((), False, first, True)
     book.close()
     ledger.close()
 
@@ -227,7 +227,7 @@ def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> No
 
 def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path) -> None:
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
-    registrar.enrol("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+    registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     flags = {"ledger": registrar.ledger, "ca": str(tmp_path / "another")}
     with pytest.raises(ConfigurationError, match="take nothing unsigned"):
         ServerProcess(load_config(None, flags, {}))
@@ -239,7 +239,7 @@ def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) ->
     signer = signer_of(config, book)
     assert signer.sign("web-01", Channel.COMMAND, b"[]") == b"[]"
     registrar = Registrar(tmp_path / "ca", config.ledger)
-    registrar.enrol("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+    registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     assert signer.held(["web-01"]) == {}
     assert is_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
     book.close()

@@ -11,11 +11,11 @@ import pytest
 
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
-from broker.enrolment.store import Enrolments
+from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
-from broker.server.key_distribution import Rollout, announce, rollout_of
+from broker.server.key_distribution import RolloutProgress, announce, rollout_of
 from broker.signing import key_store as signing_keys
-from broker.signing.key_store import KeyBook, KeyState, SigningKeyError, SigningKeys, create_signing_keys
+from broker.signing.key_store import KeyState, SigningKeyError, SigningKeys, SigningKeyStore, create_signing_keys
 from tests.enrolled import Registrar, now
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW
@@ -46,7 +46,7 @@ def test_a_rotation_adds_a_key_that_signs_beside_the_others(
     (old,), version = keys.entries, keys.version
     assert keys.announced, "every agent is granted the first key"
     clock.turn(60)
-    new = KeyBook(directory).rotate(clock.now())
+    new = SigningKeyStore(directory).rotate(clock.now())
     assert signing(keys) == [old.id, new.id]
     assert keys.version == version + 60_000 == new.since
     assert keys.update == UpdateSigningKeys(keys.version, (old.public, new.public))
@@ -57,7 +57,7 @@ def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningK
     (old,) = keys.entries
     new = keys.rotate(clock.now())
     before = keys.version
-    KeyBook(directory).revoke(old.id, clock.now())
+    SigningKeyStore(directory).revoke(old.id, clock.now())
     assert signing(keys) == [new.id]
     assert keys.update == UpdateSigningKeys(keys.version, (new.public,))
     assert keys.version > before
@@ -85,12 +85,12 @@ def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
 
 
 def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: TurnedClock, tmp_path: Path) -> None:
-    book = KeyBook(directory)
+    book = SigningKeyStore(directory)
     for _ in range(3):
         book.rotate(clock.now())
     clock.turn(1)
     create_signing_keys(tmp_path / "another", clock.now())
-    assert KeyBook(tmp_path / "another").version > book.version
+    assert SigningKeyStore(tmp_path / "another").version > book.version
 
 
 def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
@@ -117,7 +117,7 @@ def test_two_revocations_at_once_do_not_count_on_each_others_key(
         os.close(handle)
 
     keys.revoke(a.id, clock.now(), check=check)
-    KeyBook(directory).revoke(b.id, clock.now(), check=check)
+    SigningKeyStore(directory).revoke(b.id, clock.now(), check=check)
     assert needed == [b.since, c.since]
 
 
@@ -132,8 +132,8 @@ def test_a_change_gets_ahead_of_what_agents_know(keys: SigningKeys, clock: Turne
 def test_what_root_writes_belongs_to_the_owner_of_the_directory(directory: Path, clock: TurnedClock) -> None:
     for path in (directory, *directory.iterdir()):
         os.chown(path, 65534, 65534)
-    new = KeyBook(directory).rotate(clock.now())
-    KeyBook(directory).mark_announced(KeyBook(directory).version)
+    new = SigningKeyStore(directory).rotate(clock.now())
+    SigningKeyStore(directory).mark_announced(SigningKeyStore(directory).version)
     owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in directory.iterdir()}
     assert set(owners) >= {"keys.json", f"{new.id}.key"}
     assert set(owners.values()) == {(65534, 65534)}
@@ -185,7 +185,7 @@ def test_an_init_that_was_cut_short_can_be_repeated(
     assert private_keys(path) == {made.id}
 
 
-Change = Callable[[KeyBook, TurnedClock], object]
+Change = Callable[[SigningKeyStore, TurnedClock], object]
 CHANGES: list[tuple[Change, int]] = [
     (lambda book, clock: book.rotate(clock.now()), 2),
     (lambda book, clock: book.revoke(book.entries[0].id, clock.now()), 1),
@@ -196,7 +196,7 @@ CHANGES: list[tuple[Change, int]] = [
 def test_a_change_that_was_cut_short_was_made_or_was_not(
     directory: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, change: Change, writes: int
 ) -> None:
-    book = KeyBook(directory)
+    book = SigningKeyStore(directory)
     book.rotate(clock.now())
     book.mark_announced(book.version)
     with monkeypatch.context() as patched:
@@ -219,7 +219,7 @@ def test_a_key_that_is_revoked_while_it_is_read_is_no_error(
 
     def late(*arguments: object) -> object:
         monkeypatch.setattr(signing_keys, "_read_key", read)
-        KeyBook(directory).revoke(old.id, clock.now())
+        SigningKeyStore(directory).revoke(old.id, clock.now())
         return read(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(signing_keys, "_read_key", late)
@@ -227,11 +227,11 @@ def test_a_key_that_is_revoked_while_it_is_read_is_no_error(
 
 
 def test_a_change_waits_for_another_to_end(directory: Path, clock: TurnedClock) -> None:
-    book, entered = KeyBook(directory), threading.Event()
+    book, entered = SigningKeyStore(directory), threading.Event()
 
     def rotate() -> None:
         entered.set()
-        KeyBook(directory).rotate(clock.now())
+        SigningKeyStore(directory).rotate(clock.now())
 
     with book._changing() as held:
         other = threading.Thread(target=rotate)
@@ -248,8 +248,8 @@ def test_a_lost_private_key_can_still_be_rotated_away(directory: Path, keys: Sig
     (directory / f"{lost.id}.key").unlink()
     with pytest.raises(SigningKeyError, match=f"{lost.id}.key is missing.*acm keys revoke"):
         SigningKeys(directory)
-    new = KeyBook(directory).rotate(clock.now())
-    KeyBook(directory).revoke(lost.id, clock.now())
+    new = SigningKeyStore(directory).rotate(clock.now())
+    SigningKeyStore(directory).revoke(lost.id, clock.now())
     assert signing(SigningKeys(directory)) == [new.id]
 
 
@@ -259,14 +259,14 @@ class Fleet:
     def __init__(self, tmp_path: Path) -> None:
         self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
         self.ledger = Ledger(self.registrar.ledger, now=now)
-        self.enrolments = Enrolments(self.registrar.ledger, now=now)
+        self.enrolments = EnrolmentStore(self.registrar.ledger, now=now)
         for agent in ("web-01", "web-02", "web-03"):
-            self.registrar.enrol(agent, tmp_path / agent, "mqtt://127.0.0.1")
+            self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
 
     def says(self, agent: str, version: int | None, *, online: bool = True) -> None:
         self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
 
-    def rollout(self, newest: int) -> Rollout:
+    def rollout(self, newest: int) -> RolloutProgress:
         return rollout_of(self.ledger, self.enrolments, newest, NOW)
 
 
@@ -323,4 +323,4 @@ def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> N
     key.chmod(0o600)
     (directory / "keys.json").chmod(0o666)
     with pytest.raises(SigningKeyError, match="can be written by others"):
-        KeyBook(directory)
+        SigningKeyStore(directory)

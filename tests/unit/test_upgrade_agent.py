@@ -26,7 +26,7 @@ from consumer.services import NoService
 from consumer.settings import UpgradeConfig
 from consumer.system.clock import SystemClock
 from consumer.upgrade.installation import Installation, trial_is_pending
-from consumer.upgrade.trial import Trial, TrialState
+from consumer.upgrade.trial import TrialState, UpgradeTrial
 from scripts.release import write_program
 from tests.fakes.clock import TurnedClock
 from tests.makers import NOW, command, config
@@ -56,7 +56,7 @@ class Agent:
         self.installation.make()
         self.clock: Any = TurnedClock()
         self.steps = Steps()
-        self.unproved: Callable[[], str | None] = lambda: None
+        self.readiness_problem: Callable[[], str | None] = lambda: None
         self.cancelled = threading.Event()
         self.deadline = 60.0
         self.public_keys: tuple[str, ...] = ()
@@ -82,11 +82,11 @@ class Agent:
             deadline=self.clock.monotonic() + self.deadline,
             cancelled=self.cancelled,
             observer=self.steps,
-            unproved=self.unproved,
+            readiness_problem=self.readiness_problem,
         )
 
-    def on_trial(self, **members: Any) -> Trial:
-        trial = replace(Trial("a", "1.0.0", "1.1.0", 30.0), **members)
+    def on_trial(self, **members: Any) -> UpgradeTrial:
+        trial = replace(UpgradeTrial("a", "1.0.0", "1.1.0", 30.0), **members)
         self.installation.begin_trial(trial)
         self.installation.switch_to("1.1.0")
         return trial
@@ -164,7 +164,7 @@ def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
     done = agent.execute(agent.package("exit 0"))
     assert done == AgentRestart(str(agent.installation.launcher))
     assert agent.steps.names == STEPS
-    assert agent.installation.trial() == Trial("a", "1.0.0", "1.2.0", 60.0)
+    assert agent.installation.trial() == UpgradeTrial("a", "1.0.0", "1.2.0", 60.0)
     assert (agent.installation.on_trial, agent.installation.current) == (True, "1.2.0")
     assert not (agent.installation.root / "package.part").exists()
 
@@ -230,7 +230,7 @@ def test_an_upgrade_that_expired_before_its_trial_does_not_begin_anew(agent: Age
 def test_the_new_version_proves_itself_and_leaves_the_rest_to_its_watcher(agent: Agent) -> None:
     agent.on_trial()
     lacks = iter(["there is no connection to the broker", "it has stored nothing", None])
-    agent.unproved = lambda: next(lacks)
+    agent.readiness_problem = lambda: next(lacks)
     assert agent.runs("1.1.0").probe() == AgentRestart()
     assert (agent.state(), agent.steps.names) == (TrialState.PROVED, ["started", "proved"])
 
@@ -241,11 +241,11 @@ def test_a_new_version_that_lacks_something_says_what(agent: Agent, deadline: fl
     agent.deadline = deadline
     began = agent.clock.monotonic()
 
-    def unproved() -> str:
+    def readiness_problem() -> str:
         agent.clock.turn(5.0)
         return "it has stored nothing"
 
-    agent.unproved = unproved
+    agent.readiness_problem = readiness_problem
     assert agent.runs("1.1.0").probe() == AgentRestart()
     trial = agent.installation.trial()
     assert trial is not None
@@ -255,7 +255,7 @@ def test_a_new_version_that_lacks_something_says_what(agent: Agent, deadline: fl
 
 def test_a_cancel_ends_the_trial(agent: Agent) -> None:
     agent.on_trial()
-    agent.unproved = lambda: "it has stored nothing"
+    agent.readiness_problem = lambda: "it has stored nothing"
     agent.cancelled.set()
     assert agent.runs("1.1.0").probe() == AgentRestart()
     assert agent.state() is TrialState.FAILED

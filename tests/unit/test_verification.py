@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
 from broker.contract.dsse import Scope, SigningKey
-from broker.contract.messages import Feedback, Sequence
+from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
 from broker.mqtt.delivery import Delivery
-from consumer.engine.feedback import Reports
+from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver, Receipt
 from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import NoTrust, Verifier
@@ -26,7 +26,7 @@ from tests.fakes.memory_store import MemoryCommandStore
 from tests.makers import command
 
 SERVER, OLD_SERVER, STRANGER = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
-REPORTS = Reports("web-01", "i1", "g1")
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
 DEEP = base64.b64encode(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}").decode()
 
 
@@ -60,7 +60,7 @@ def ids(store: MemoryCommandStore) -> list[str]:
 
 def test_what_the_server_has_signed_is_stored(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1), command("b", 2)])))
-    assert (ids(store), store.last_sequence) == (["a", "b"], Sequence(7, 2))
+    assert (ids(store), store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
 
 
 def test_any_one_trusted_key_is_enough(store: MemoryCommandStore, clock: TurnedClock) -> None:
@@ -96,7 +96,7 @@ def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, c
 def test_one_key_that_is_trusted_now_vouches_for_what_waits(
     clock: TurnedClock, signed_by: tuple[str, ...] | None, unsigned: bool, good: bool
 ) -> None:
-    assert (verifier(clock, accept_unsigned=unsigned).disowned(signed_by) is None) is good
+    assert (verifier(clock, accept_unsigned=unsigned).why_no_longer_trusted(signed_by) is None) is good
 
 
 def plain(clock: TurnedClock) -> bytes:
@@ -169,9 +169,9 @@ def test_a_refused_repeat_of_a_known_command_is_answered_and_moves_nothing(
     store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1)])))
-    again = replace(command("a", 1), sequence=Sequence(8, 1))
+    again = replace(command("a", 1), sequence=SequenceNumber(8, 1))
     assert only(receive(store, clock, encode([again]))).kind == FeedbackKind.ACCEPTED
-    assert store.last_sequence == Sequence(7, 1)
+    assert store.last_sequence == SequenceNumber(7, 1)
 
 
 def test_a_signed_command_without_a_number_is_rejected(store: MemoryCommandStore, clock: TurnedClock) -> None:

@@ -15,7 +15,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EnrollAgent:
-    """Enrol with the server at this https URL, the present one or a new one, by a one-time token of its authority."""
+    """Enroll with the server at this https URL, the present one or a new one, by a one-time token of its authority."""
 
     server: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
     token: Annotated[str, msgspec.Meta(min_length=1, max_length=512), SECRET]

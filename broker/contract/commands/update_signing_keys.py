@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 __all__ = [
-    "FURTHEST_AHEAD",
+    "MAX_CLOCK_LEAD",
     "MAX_KEYS",
     "UPDATE_SIGNING_KEYS",
     "UpdateSigningKeys",
@@ -17,7 +17,7 @@ __all__ = [
 
 UPDATE_SIGNING_KEYS = "update-signing-keys"
 MAX_KEYS = 4
-FURTHEST_AHEAD = timedelta(days=1)
+MAX_CLOCK_LEAD = timedelta(days=1)
 """How far a version, as a time, may lie beyond when it was signed: an agent that takes it never goes back."""
 _Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 _Key = Annotated[str, msgspec.Meta(max_length=1024)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from broker.contract.enrolment_token import EnrolmentToken, InvalidToken
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.store import AttemptState, Enrolment, Enrolments
-from consumer.enrolment.trial import Trial
+from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentDirectory
+from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError, StateDirectoryInUse, StoreError
 from consumer.ports import Clock
 from consumer.store.state_directory import make_private, take_lock
 
 __all__ = [
-    "enrol_by_hand",
+    "enroll_by_hand",
     "obtain",
     "read_token",
 ]
@@ -31,7 +31,12 @@ def read_token(text: str) -> EnrolmentToken:
 
 
 def obtain(
-    enrolments: Enrolments, client: EnrolmentClient, token: EnrolmentToken, agent: str, *, on_key: Callable[[], None]
+    enrolments: EnrolmentDirectory,
+    client: EnrolmentClient,
+    token: EnrolmentToken,
+    agent: str,
+    *,
+    on_key: Callable[[], None],
 ) -> Enrolment:
     """Return the enrolment that this server grants for this token; the same one, however often it is asked.
 
@@ -42,18 +47,18 @@ def obtain(
         return known
     key = enrolments.key_for(token.secret_hash)
     on_key()
-    return enrolments.add(client.enrol(token, agent, key), key)
+    return enrolments.add(client.enroll(token, agent, key), key)
 
 
-def enrol_by_hand(
+def enroll_by_hand(
     state: Path, server: str, token: EnrolmentToken, agent: str, clock: Clock, deadline: float
 ) -> Enrolment:
-    """Enrol the agent of a state directory and return its enrolment; nothing is done when it has that already.
+    """Enroll the agent of a state directory and return its enrolment; nothing is done when it has that already.
 
     Where it has another, the new one must carry a result first. Raises EnrolmentError, or StoreError when the directory
     cannot be used or an agent is using it.
     """
-    enrolments, client = Enrolments(state), EnrolmentClient(server, clock, deadline, threading.Event())
+    enrolments, client = EnrolmentDirectory(state), EnrolmentClient(server, clock, deadline, threading.Event())
     before = enrolments.current()
     if before is not None and before == enrolments.granted_for(token.secret_hash, client.server, clock.now()):
         return before
@@ -84,16 +89,16 @@ def _owned(state: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _try_out(enrolments: Enrolments, enrolment: Enrolment, clock: Clock, deadline: float) -> None:
+def _try_out(enrolments: EnrolmentDirectory, enrolment: Enrolment, clock: Clock, deadline: float) -> None:
     try:
         unsigned = not enrolment.grant.signing_keys
-        Trial(enrolment, "enrolment", "enrolment", clock, unsigned).run(deadline, threading.Event())
+        EnrolmentTrial(enrolment, "enrolment", "enrolment", clock, unsigned).run(deadline, threading.Event())
     except EnrolmentError as error:
         enrolments.remove(enrolment.directory.name)
         raise EnrolmentError(f"{error} The agent stays as it was enrolled before.") from error
 
 
-def _end_attempt(enrolments: Enrolments) -> None:
+def _end_attempt(enrolments: EnrolmentDirectory) -> None:
     """Let no command that was under way change the enrolment again."""
     attempt = enrolments.attempt()
     if attempt is not None and attempt.state is not AttemptState.COMMITTED:
