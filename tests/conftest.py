@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from broker.mosquitto.process import MosquittoNotFound, find_mosquitto
-from tests.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
+from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
 
 # However slow the machine is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,3 +41,13 @@ def broker(broker_kind: Callable[[], ContainerBroker | LocalBroker]) -> Iterator
         running.start()
     yield running
     running.remove()
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+def store() -> MemoryCommandStore:
+    return MemoryCommandStore()

@@ -17,8 +17,8 @@ from broker.cli.views import agent_json, command_json
 from broker.contract.messages import JsonObject, Origin
 from broker.ledger.ledger import Ledger
 from consumer.store.reader import read_queue
-from tests.enrolled import Registrar
-from tests.waiting import wait_for
+from tests.support.enrolled import Registrar
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

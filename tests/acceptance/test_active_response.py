@@ -13,8 +13,8 @@ import pytest
 from consumer.active_response.records import Entry, ResponseRecords, Reversal, read_pending
 from consumer.system.pidfile import PidFile
 from tests.acceptance.conftest import ROOT, Program, Site
-from tests.active_response_scripts import BAD, PYTHON, SHELL, install
-from tests.waiting import wait_for
+from tests.support.active_response_scripts import BAD, PYTHON, SHELL, install
+from tests.support.waiting import wait_for
 
 SLOW_DELETE = """#!/bin/sh
 read -r REQUEST

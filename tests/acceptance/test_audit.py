@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.conftest import ROOT, Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 SLOW = "tests.acceptance.slow_agent"
 

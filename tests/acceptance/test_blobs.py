@@ -15,7 +15,7 @@ from broker.contract.codec import decode_blob_chunks, decode_blob_requests, enco
 from broker.contract.messages import BlobChunk, BlobRequest
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Program, Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 SIZE = 3_000_000
 HALF = SIZE // 2

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT, Program, Site
-from tests.https_server import HttpsServer
-from tests.waiting import wait_for
+from tests.support.https_server import HttpsServer
+from tests.support.waiting import wait_for
 
 TYPE = "apply-centralized-configuration"
 CODES = {"applied": None, "not_applied": "interrupted", "rolled_back": "failed"}
 
 
 class Managed:
-    """An agent that manages the service of tests/reloading_service.sh."""
+    """An agent that manages the service of tests/support/reloading_service.sh."""
 
     def __init__(self, site: Site, **download: str) -> None:
         self.site = site

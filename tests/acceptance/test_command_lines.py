@@ -23,8 +23,8 @@ from broker.mqtt.connection import MqttConnection
 from consumer.cli.main import app as agent_app
 from consumer.store.command_store import DiskCommandStore
 from tests.acceptance.conftest import Program
-from tests.makers import NOW, command, result
-from tests.waiting import wait_for
+from tests.support.makers import NOW, command, result
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT
-from tests.brokers import docker, docker_answers, image_lock
-from tests.waiting import wait_for
+from tests.support.brokers import docker, docker_answers, image_lock
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT, Program, Site
-from tests.authority import TestAuthority, TlsBroker
-from tests.brokers import free_port
-from tests.fakes.enrolment_server import EnrolmentServer
-from tests.waiting import wait_for
+from tests.support.authority import TestAuthority, TlsBroker
+from tests.support.brokers import free_port
+from tests.support.fakes.enrolment_server import EnrolmentServer
+from tests.support.waiting import wait_for
 
 STEPS = ("keyed", "staged", "trial", "carried", "committed")
 

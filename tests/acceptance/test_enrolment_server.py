@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH
 from broker.contract.enrolment_token import EnrolmentToken, fingerprint_of
 from tests.acceptance.conftest import Program
-from tests.brokers import free_port
-from tests.enrolling import EnrollingAgent
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.enrolling import EnrollingAgent
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKER = "mqtts://mqtt.example.org"

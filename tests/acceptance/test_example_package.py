@@ -11,7 +11,7 @@ import pytest
 
 from broker.contract.commands import CommandType
 from tests.acceptance.conftest import ROOT, Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 EXAMPLE = ROOT / "examples" / "rotate-logs"
 GROUPS = ("agent_command_manager.handlers", "agent_command_manager.command_types")

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.acceptance.conftest import Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 def test_a_group_a_pattern_and_one_agent_that_is_away(site: Site) -> None:

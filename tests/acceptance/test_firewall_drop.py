@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import consumer.active_response
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 SCRIPT = Path(consumer.active_response.__file__).with_name("scripts") / "firewall-drop"
 HERE, THERE = {"4": "192.0.2.1", "6": "2001:db8::1"}, {"4": "192.0.2.2", "6": "2001:db8::2"}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from broker.contract.codec import encode
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import Site
-from tests.makers import result
-from tests.waiting import wait_for
+from tests.support.makers import result
+from tests.support.waiting import wait_for
 
 
 @contextmanager

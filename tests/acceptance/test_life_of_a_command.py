@@ -8,7 +8,7 @@ import pytest
 
 from broker.contract.messages import Origin
 from tests.acceptance.conftest import Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 def test_a_restart_is_proved_by_a_new_incarnation(site: Site) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Program, Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 # A user without rights, but to read the files of Python and of the project wherever they are.
 AS_A_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]

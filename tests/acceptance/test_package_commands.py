@@ -10,7 +10,7 @@ import pytest
 
 from scripts.release import write_program
 from tests.acceptance.conftest import ROOT
-from tests.unit.test_minisign import make_key
+from tests.unit.broker.release.test_minisign import make_key
 
 Done = subprocess.CompletedProcess[str]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import ROOT
-from tests.brokers import free_port
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.waiting import wait_for
 
 _DONE = "acm-test-line-done"
 # What each program that is left running says once the next line can rely on it.

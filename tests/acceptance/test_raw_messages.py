@@ -13,7 +13,7 @@ import pytest
 
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 FORMS = sorted((Path(__file__).parents[1] / "contract" / "frames").glob("seed-?.json"))
 

@@ -12,8 +12,8 @@ import pytest
 
 from broker.app.config import load_config
 from tests.acceptance.conftest import Program
-from tests.brokers import free_port
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

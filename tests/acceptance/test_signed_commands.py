@@ -11,7 +11,7 @@ from broker.contract.messages import JsonObject
 from broker.mqtt.connection import MqttConnection
 from broker.mqtt.delivery import Delivery
 from tests.acceptance.conftest import Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 
 class Eavesdropper:

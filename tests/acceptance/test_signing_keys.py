@@ -11,8 +11,8 @@ from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Command, Origin, SequenceNumber
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Site
-from tests.enrolled import now, signed
-from tests.waiting import wait_for
+from tests.support.enrolled import now, signed
+from tests.support.waiting import wait_for
 
 
 def keys(site: Site, *arguments: str, check: int | None = 0) -> Any:

@@ -18,7 +18,7 @@ from broker.release.builder import make_manifest, sign, write_package
 from broker.release.manifest import Manifest, PackagedFile, render_manifest
 from scripts.release import make_release, write_program
 from tests.acceptance.conftest import ROOT, Program, Site
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 AGENT = "web-01"
 NAME = "agent-command-manager"

@@ -12,9 +12,9 @@ from broker.contract.states import State
 from consumer.errors import StoreError
 from consumer.ports import CommandStore, TimeSample
 from consumer.store.command_store import DiskCommandStore
-from tests.fakes.memory_store import MemoryCommandStore
-from tests.journals import Entries, entries_of, journal_of_any
-from tests.makers import NOW, command, result
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.journals import Entries, entries_of, journal_of_any
+from tests.support.makers import NOW, command, result
 
 Reopen = Callable[[], CommandStore]
 Journal = Callable[[], Entries]

@@ -20,8 +20,8 @@ from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.reader import read_journal, read_queue
 from consumer.store.state_directory import epoch_name
-from tests.journals import entries_of, journal_in
-from tests.makers import NOW, command, result
+from tests.support.journals import entries_of, journal_in
+from tests.support.makers import NOW, command, result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -292,7 +292,7 @@ def run(script: str, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.Com
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from tests.makers import NOW, command
+from tests.support.makers import NOW, command
 from consumer.store.command_store import DiskCommandStore
 store = DiskCommandStore.open(Path(sys.argv[1]), now=lambda: NOW)
 for number in range(1, 30):
@@ -452,7 +452,7 @@ FILLER = """
 import subprocess, sys
 from dataclasses import replace
 from pathlib import Path
-from tests.makers import NOW, command, result
+from tests.support.makers import NOW, command, result
 from consumer.store.command_store import DiskCommandStore
 from consumer.errors import StoreFull
 

@@ -71,10 +71,10 @@ from consumer.system.archives import Limits, is_archive, unpack
 from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import Verifier
 from consumer.upgrade.packages import open_package, unpack_package
-from tests.enrolling import EnrollingAgent
-from tests.fakes.clock import TurnedClock
-from tests.fakes.memory_store import MemoryCommandStore
 from tests.fuzz import seeds
+from tests.support.enrolling import EnrollingAgent
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
 
 __all__ = ["TARGETS", "Target"]
 

@@ -14,9 +14,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.mqtt.address import TlsFiles
-from tests.authority import TestAuthority
-from tests.secured import SecuredSite
-from tests.waiting import wait_for
+from tests.support.authority import TestAuthority
+from tests.support.secured import SecuredSite
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 GRANTED = 1

@@ -12,7 +12,7 @@ import pytest
 
 from broker.mosquitto.process import EmbeddedMosquitto
 from broker.mqtt.connection import MqttConnection
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

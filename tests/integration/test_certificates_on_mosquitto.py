@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.mosquitto.process import find_mosquitto
 from broker.pki.authority import CertificateAuthority, create_authority, crl_path
 from broker.pki.certificates import RevocationReason, RevokedCertificate
-from tests.brokers import free_port
-from tests.enrolling import key_pem
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.enrolling import key_pem
+from tests.support.waiting import wait_for
 
 CONNECT = bytes.fromhex("100d00044d5154540502003c000000")  # MQTT 5, clean start, the broker names the client
 PINGREQ, PINGRESP = bytes.fromhex("c000"), bytes.fromhex("d000")

@@ -28,11 +28,11 @@ from consumer.errors import EnrolmentError
 from consumer.observer import LogObserver
 from consumer.system.clock import SystemClock
 from consumer.system.retry import growing_waits
-from tests.authority import TestAuthority, TlsBroker
-from tests.brokers import free_port
-from tests.fakes.enrolment_server import EnrolmentServer
-from tests.fakes.memory_store import MemoryCommandStore
-from tests.waiting import wait_for
+from tests.support.authority import TestAuthority, TlsBroker
+from tests.support.brokers import free_port
+from tests.support.fakes.enrolment_server import EnrolmentServer
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.waiting import wait_for
 
 CLOCK = SystemClock()
 NEVER = threading.Event()

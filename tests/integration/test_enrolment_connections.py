@@ -15,8 +15,8 @@ from broker.app.config import load_config
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.revocation import RevocationFile
 from broker.signing.key_store import create_signing_keys
-from tests.brokers import free_port
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.waiting import wait_for
 
 
 def server_at(listen: str, tmp_path: Path) -> enrolment_server.EnrolmentServer:

@@ -13,7 +13,7 @@ import pytest
 from broker.mqtt.address import MqttError, parse_url
 from broker.mqtt.connection import MAX_PACKET_BYTES, MqttConnection
 from broker.mqtt.delivery import Delivery
-from tests.brokers import TestBroker
+from tests.support.brokers import TestBroker
 
 Connect = Callable[..., MqttConnection]
 TOPIC = "acm/web-01/command"

@@ -14,9 +14,9 @@ from broker.app.server import ServerProcess
 from broker.contract.messages import Origin
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.connection import MqttConnection
-from tests.brokers import free_port
-from tests.secured import SecuredSite
-from tests.waiting import wait_for
+from tests.support.brokers import free_port
+from tests.support.secured import SecuredSite
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

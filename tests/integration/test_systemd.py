@@ -16,8 +16,8 @@ from consumer.errors import ServiceError
 from consumer.ports import Stop
 from consumer.services import SystemdService
 from consumer.system.clock import SystemClock
-from tests.brokers import docker, docker_answers, image_lock
-from tests.waiting import wait_for
+from tests.support.brokers import docker, docker_answers, image_lock
+from tests.support.waiting import wait_for
 
 IMAGE = "acm-machine:test"
 RIGHTS = ["--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]

@@ -8,8 +8,8 @@ import pytest
 
 from broker.mqtt.address import MqttError, TlsFiles
 from broker.mqtt.connection import MqttConnection
-from tests.authority import TestAuthority, TlsBroker
-from tests.waiting import wait_for
+from tests.support.authority import TestAuthority, TlsBroker
+from tests.support.waiting import wait_for
 
 # paho leaves the socket of a failed handshake to the collector, which warns.
 leaves_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -12,7 +12,7 @@ import pytest
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.trial import TrialState, UpgradeTrial
 from scripts.release import write_program
-from tests.waiting import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = f"""#!{sys.executable} -I

@@ -13,7 +13,7 @@ from diskcache import Cache
 from consumer.errors import StoreError
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.reader import read_queue
-from tests.makers import NOW, command, result
+from tests.support.makers import NOW, command, result
 
 PICKLE, BINARY = 4, 2
 VALUES = ["c/%", "r/%", "d/%", "x/%", "m/head", "m/store_generation", "m/sentinel", "m/check"]

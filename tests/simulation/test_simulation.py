@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from consumer.ports import CommandStore
 from consumer.store.command_store import DiskCommandStore
-from tests.fakes.clock import TurnedClock
-from tests.fakes.memory_store import MemoryCommandStore
 from tests.simulation.world import World
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
 
 Act = tuple[str, Callable[[World], None]]
 

@@ -32,10 +32,10 @@ from consumer.services import NoService
 from consumer.settings import AgentConfig
 from consumer.trust.ports import KeyKeeper, NoKeeper
 from consumer.trust.verification import NoTrust
-from tests.enrolled import enrolled_by
-from tests.fakes.clock import TurnedClock
-from tests.fakes.wire import FakeBroker
-from tests.journals import entries_of, journal_of_any
+from tests.support.enrolled import enrolled_by
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.wire import FakeBroker
+from tests.support.journals import entries_of, journal_of_any
 
 AGENT = "web-01"
 TOPICS = Topics()

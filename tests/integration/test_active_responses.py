@@ -1,0 +1,393 @@
+"""Active responses with real scripts: the dialogue, the durable reversals, and scripts that do not behave."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.contract.commands.execute_active_response import ExecuteActiveResponse
+from broker.contract.messages import JsonObject
+from broker.contract.states import ErrorCode, State
+from consumer.active_response.records import Entry, read_pending
+from consumer.active_response.responses import ActiveResponses
+from consumer.errors import ActiveResponseError, StoreError
+from consumer.handler import Context, Result
+from consumer.handlers.execute_active_response import HANDLER
+from consumer.observer import LogObserver
+from consumer.ports import Clock, StoredCommand
+from consumer.services import NoService
+from consumer.settings import ActiveResponseConfig
+from consumer.system.clock import SystemClock
+from tests.support.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, install
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, command, config
+from tests.support.waiting import wait_for
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def alert(key: str = "5763") -> JsonObject:
+    return {"rule": {"id": key, "level": 10}, "full_log": 'a "quoted" \\ line\nand more'}
+
+
+class Machine:
+    """A machine with scripts; `responses` are those of an agent that `restart` replaces by the next one."""
+
+    def __init__(self, directory: Path, clock: Clock, **settings: Any) -> None:
+        self.bin, self.state, self.clock = directory / "bin", directory / "state", clock
+        lines = []
+        for name, text in {"python": PYTHON, "shell": SHELL, "stateless": STATELESS, **BAD}.items():
+            install(self.bin, name, text)
+            lines.append(f"{name} - {name} - {0 if name == 'stateless' else 60}")
+        lines.append("python-long - python - 600")
+        self.allow_list = directory / "allow-list"
+        self.allow_list.write_text("\n".join(lines))
+        os.chmod(self.allow_list, 0o644)
+        self.config = ActiveResponseConfig(str(self.bin), str(self.allow_list), **settings)
+        self.sent = 0
+        self.restart()
+
+    def restart(self, boot_id: str = "boot-1") -> None:
+        self.responses = ActiveResponses(
+            self.config,
+            self.state,
+            self.clock,
+            LogObserver(),
+            boot_id=boot_id,
+            lane=lambda work: work(),
+            wake=lambda: None,
+        )
+
+    def context(self) -> Context:
+        deadline = self.clock.monotonic() + 60
+        return Context(self.clock, NoService(), config(), "i1", deadline=deadline, responses=self.responses)
+
+    def send(self, script: str, key: str = "5763", *, cancelled: threading.Event | None = None, **given: Any) -> Result:
+        self.sent += 1
+        context = self.context()
+        if cancelled is not None:
+            context = replace(context, cancelled=cancelled)
+        parameters = ExecuteActiveResponse(script, alert(key), ("--fast",), **given)
+        done = HANDLER.execute(command(f"c{self.sent}"), parameters, context)
+        assert isinstance(done, Result)
+        return done
+
+    def probe(self) -> Result:
+        assert HANDLER.probe is not None
+        sent = replace(command(f"c{self.sent}"), parameters={"script": "python"})
+        done = HANDLER.probe(StoredCommand("c/1", sent, State.PROCESSING, NOW, NOW, "i0"), self.context())
+        assert isinstance(done, Result)
+        return done
+
+    def turn(self, seconds: float) -> None:
+        assert isinstance(self.clock, TurnedClock)
+        self.clock.turn(seconds)
+        self.responses.chore.step()
+
+    @property
+    def journal(self) -> list[str]:
+        path = self.state / "home" / "journal"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def pending(self) -> list[tuple[str, tuple[str, ...], str]]:
+        return [(it.script, it.keys, it.state) for it in self.responses.pending()]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, clock: TurnedClock) -> Machine:
+    return Machine(tmp_path, clock)
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Machine:
+    return Machine(tmp_path, SystemClock(), script_deadline_s=0.5)
+
+
+@pytest.mark.parametrize("script", ["python", "shell"])
+def test_a_script_adds_and_takes_back_after_the_timeout(machine: Machine, script: str) -> None:
+    done = machine.send(script)
+    assert (done.code, done.data.state, done.data.keys, done.data.exit_status) == (None, "active", ("5763",), 0)
+    assert "is active for 5763 until 2026-01-01 00:17:40 UTC" in done.message
+    assert machine.pending == [(script, ("5763",), "waiting")]
+    machine.turn(59.9)
+    assert machine.journal == ["add 5763"]
+    machine.turn(0.2)
+    assert machine.journal == ["add 5763", "delete 5763"]
+    assert machine.pending == []
+    machine.turn(600)
+    assert machine.journal == ["add 5763", "delete 5763"]
+    log = (machine.state / "home" / "logs" / "active-responses.log").read_text().splitlines()
+    assert log == [f"active-response/bin/{script}: {word}" for word in ("add", "delete")]
+
+
+@pytest.mark.parametrize("script", ["python", "shell"])
+def test_keys_that_are_active_abort_the_script_and_renew_the_timer(machine: Machine, script: str) -> None:
+    machine.send(script)
+    machine.turn(50)
+    again = machine.send(script)
+    assert (again.code, again.data.state) == (None, "renewed")
+    machine.send(script, "other")
+    machine.turn(50)
+    assert machine.journal == ["add 5763", "aborted 5763", "add other"]
+    machine.turn(11)
+    assert machine.journal[3:] == ["delete 5763", "delete other"]
+
+
+def test_two_names_of_one_executable_share_its_keys(machine: Machine) -> None:
+    machine.send("python")
+    assert machine.send("python-long").data.state == "renewed"
+    machine.turn(61)
+    assert machine.journal == ["add 5763", "aborted 5763"]
+
+
+def test_the_messages_are_those_of_wazuh(machine: Machine) -> None:
+    done = machine.send("stateless")
+    assert (done.code, done.data.state, done.data.reverses_at) == (None, "done", None)
+    assert done.output is not None
+    assert done.output.stderr == "done\n"
+    (line,) = machine.journal
+    assert msgspec.json.decode(line) == {
+        "version": 1,
+        "origin": {"name": "n", "module": "wazuh-execd"},
+        "command": "add",
+        "parameters": {
+            "extra_args": ["--fast"],
+            "alert": alert(),
+            "program": "active-response/bin/stateless",
+        },
+    }
+    assert '"command":"add"' in line
+    assert list(msgspec.json.decode(line)) == ["version", "origin", "command", "parameters"]
+
+
+def test_a_stateless_script_is_never_run_again(machine: Machine) -> None:
+    assert "named no keys, so nothing will be taken back" in machine.send("stateless", timeout_s=5).message
+    machine.turn(10)
+    assert len(machine.journal) == 1
+
+
+def test_the_timeout_of_the_command_outranks_that_of_the_allow_list(machine: Machine) -> None:
+    machine.send("python", timeout_s=5)
+    machine.turn(6)
+    assert machine.journal == ["add 5763", "delete 5763"]
+
+
+def test_without_a_timeout_the_effect_stays_and_a_pending_reversal_is_called_off(machine: Machine) -> None:
+    machine.send("python")
+    done = machine.send("python", timeout_s=0)
+    assert (done.data.state, done.data.reverses_at) == ("done", None)
+    machine.turn(100)
+    assert machine.journal == ["add 5763", "aborted 5763"]
+    assert machine.pending == []
+
+
+def test_repeated_offenders_have_longer_timeouts_across_restarts(tmp_path: Path, clock: TurnedClock) -> None:
+    machine = Machine(tmp_path, clock, repeated_offenders=(10, 20))
+    for offence, seconds in ((1, 60), (2, 600), (3, 1200), (4, 1200)):
+        done = machine.send("python")
+        assert done.data.offence == offence
+        assert (done.data.reverses_at - clock.now()).total_seconds() == seconds
+        machine.turn(seconds)
+        assert machine.journal[-1] == "delete 5763"
+        machine.restart()
+    assert machine.send("python", "other").data.offence == 1
+
+
+def test_an_offence_is_forgotten_after_a_week(tmp_path: Path, clock: TurnedClock) -> None:
+    machine = Machine(tmp_path, clock, repeated_offenders=(10,))
+    machine.send("python")
+    machine.turn(60)
+    machine.turn(7 * 86400 + 1)
+    assert machine.send("python").data.offence == 1
+
+
+def test_a_renewal_counts_as_an_offence(tmp_path: Path, clock: TurnedClock) -> None:
+    machine = Machine(tmp_path, clock, repeated_offenders=(10,))
+    machine.send("python")
+    renewed = machine.send("python")
+    assert (renewed.data.state, renewed.data.offence) == ("renewed", 2)
+    assert (renewed.data.reverses_at - clock.now()).total_seconds() == 600
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("exits-3", ErrorCode.FAILED, "exits-3 ended with exit status 3 before it was told to continue"),
+        ("garbage", ErrorCode.FAILED, "it answered 'hello there', which is no check_keys message."),
+        ("garbage-and-ends", ErrorCode.FAILED, "it answered 'hello there', which is no check_keys message."),
+        ("no-keys", ErrorCode.FAILED, "which is no check_keys message."),
+        ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was ended before it was told to continue"),
+        ("floods", ErrorCode.FAILED, "printed more than 65536 bytes without ending a line"),
+        ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is no check_keys message."),
+    ],
+)
+def test_a_script_that_goes_wrong_before_it_may_act_leaves_nothing_pending(
+    impatient: Machine, script: str, code: ErrorCode, said: str
+) -> None:
+    done = impatient.send(script)
+    assert (done.code, done.data.state) == (code, "not_added")
+    assert said in done.message
+    assert impatient.pending == []
+    assert impatient.send("stateless").code is None
+
+
+def test_exit_status_and_stderr_are_in_the_result(machine: Machine) -> None:
+    done = machine.send("exits-3")
+    assert done.data.exit_status == 3
+    assert done.output is not None
+    assert done.output.stderr == "no firewall here\n"
+
+
+def test_a_script_that_ignores_term_is_killed(impatient: Machine) -> None:
+    done = impatient.send("ignores-term")
+    assert (done.code, done.data.exit_status) == (ErrorCode.TIMED_OUT, -9)
+
+
+def test_a_cancelled_script_is_ended(machine: Machine) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    assert machine.send("silent", cancelled=cancelled).code is ErrorCode.CANCELLED
+
+
+@pytest.mark.parametrize(("script", "code"), [("fails-later", ErrorCode.FAILED), ("floods-later", ErrorCode.TIMED_OUT)])
+def test_what_went_wrong_after_it_might_act_is_taken_back(impatient: Machine, script: str, code: ErrorCode) -> None:
+    done = impatient.send(script)
+    assert (done.code, done.data.state) == (code, "uncertain")
+    assert "what it may have done is taken back at" in done.message
+    assert impatient.pending == [(script, ("k",), "waiting")]
+
+
+def test_an_uncertain_effect_does_not_stand_in_the_way_of_the_next_try(machine: Machine) -> None:
+    machine.send("fails-later")
+    again = machine.send("fails-later")
+    assert (again.data.state, again.data.offence) == ("uncertain", 1)
+
+
+def test_an_overdue_reversal_runs_at_the_next_start_once(machine: Machine) -> None:
+    machine.send("python")
+    machine.clock.turn(1000)  # type: ignore[attr-defined] - the agent is dead meanwhile
+    machine.restart()
+    machine.turn(0)
+    machine.restart()
+    machine.turn(0)
+    assert machine.journal == ["add 5763", "delete 5763"]
+
+
+def test_after_a_reboot_the_effect_is_made_again_and_still_taken_back(machine: Machine) -> None:
+    machine.send("python")
+    machine.restart(boot_id="boot-2")
+    assert machine.pending == [("python", ("5763",), "waiting")]
+    assert machine.send("python").data.state == "active"
+    machine.turn(61)
+    assert machine.journal == ["add 5763", "add 5763", "delete 5763"]
+
+
+def test_a_reversal_that_fails_is_tried_again_then_reported_and_tried_at_the_next_start(machine: Machine) -> None:
+    machine.send("delete-fails")
+    machine.turn(60)
+    for wait_s in (5, 30, 180, 900):
+        assert machine.pending == [("delete-fails", ("k",), "waiting")]
+        assert machine.responses.failure is None
+        machine.turn(wait_s)
+    assert machine.journal == ["tried"] * 5
+    assert machine.pending == [("delete-fails", ("k",), "failed")]
+    assert machine.responses.failure is not None
+    assert "(k) was not taken back in 5 attempts" in machine.responses.failure
+    assert "ended with exit status 4: still there" in machine.responses.failure
+    machine.turn(86400)
+    assert len(machine.journal) == 5
+    machine.restart()
+    install(machine.bin, "delete-fails", PYTHON)
+    machine.turn(0)
+    assert machine.pending == []
+    assert machine.responses.failure is None
+
+
+def test_a_reversal_that_hangs_is_ended(impatient: Machine) -> None:
+    impatient.send("python", timeout_s=0.01)
+    install(impatient.bin, "python", BAD["silent"])
+    chore = impatient.responses.chore
+    wait_for(lambda: (due := chore.next_due()) and due <= impatient.clock.monotonic(), "the reversal to be due")
+    chore.step()
+    (entry,) = read_pending(impatient.state)
+    assert entry.reversal is not None
+    assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was ended.")
+
+
+def test_a_script_that_is_gone_when_its_time_comes_is_a_failed_reversal(machine: Machine) -> None:
+    machine.send("python")
+    (machine.bin / "python").unlink()
+    machine.turn(60)
+    (entry,) = read_pending(machine.state)
+    assert entry.reversal is not None
+    assert "cannot be used" in (entry.reversal.failure or "")
+
+
+def test_the_soonest_reversal_says_when_the_agent_must_look(machine: Machine) -> None:
+    assert machine.responses.chore.next_due() is None
+    machine.send("python", "a", timeout_s=30)
+    machine.send("python", "b", timeout_s=20)
+    assert machine.responses.chore.next_due() == machine.clock.monotonic() + 20
+    assert [it.keys for it in machine.responses.pending()] == [("b",), ("a",)]
+
+
+def test_the_status_shows_fifty_and_cuts_long_keys(machine: Machine) -> None:
+    keep: Callable[[Entry], Entry] = machine.responses._book.keep
+    machine.send("python", "x" * 500)
+    (entry,) = read_pending(machine.state)
+    for number in range(60):
+        keep(replace(entry, keys=(f"{number}",)))
+    assert (len(machine.responses.pending()), machine.responses.pending_count) == (50, 61)
+    keep(replace(entry, keys=("\U0001f600" * 200,) * 16, reversal=replace(_reversal(entry), due_at=LONG_AGO)))
+    assert all(len(key) == 120 for key in machine.responses.pending()[0].keys)
+    assert len(machine.responses.pending()[0].keys) == 8
+
+
+def _reversal(entry: Entry) -> Any:
+    assert entry.reversal is not None
+    return entry.reversal
+
+
+def test_a_damaged_record_is_set_aside_and_told_of(machine: Machine) -> None:
+    machine.send("python")
+    (record,) = machine.state.glob("*.json")
+    record.write_text("{")
+    machine.restart()
+    assert machine.pending == []
+    assert record.with_suffix(".damaged").exists()
+    assert record.stem in (machine.responses.failure or "")
+
+
+def test_a_record_that_cannot_be_written_keeps_the_script_from_acting(machine: Machine) -> None:
+    (machine.state / f".{Entry('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part").mkdir()
+    with pytest.raises(StoreError, match="cannot be written"):
+        machine.send("python")
+    assert machine.journal == []
+
+
+def test_after_a_crash_the_probe_tells_what_was_recorded(machine: Machine) -> None:
+    machine.sent = 1
+    before = machine.probe()
+    assert (before.code, before.data.state) == (ErrorCode.INTERRUPTED, "not_added")
+    machine.send("python")
+    machine.restart()
+    confirmed = machine.probe()
+    assert (confirmed.code, confirmed.data.state) == (None, "active")
+    machine.turn(60)
+    assert "which was taken back at 2026-01-01 00:17:40 UTC" in machine.probe().message
+    machine.send("fails-later")
+    machine.restart()
+    uncertain = machine.probe()
+    assert (uncertain.code, uncertain.data.state) == (ErrorCode.INTERRUPTED, "uncertain")
+
+
+def test_a_script_not_in_the_list_is_refused_with_those_that_are(machine: Machine) -> None:
+    with pytest.raises(ActiveResponseError, match="'rm' is not in this agent's allow-list; it has: delete-fails, "):
+        machine.send("rm")

@@ -1,0 +1,136 @@
+"""Which scripts may be run, and every way in which one may not."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import consumer.active_response
+from consumer.active_response.allow_list import Allowed, AllowList
+from consumer.errors import ActiveResponseError
+from consumer.settings import ActiveResponseConfig
+from tests.support.active_response_scripts import STATELESS, install
+
+Load = Callable[[str], AllowList]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    install(tmp_path / "bin", "block", STATELESS)
+
+    def write_and_load(text: str) -> AllowList:
+        path = tmp_path / "allow-list"
+        path.write_text(text)
+        path.chmod(0o644)
+        return AllowList.load(ActiveResponseConfig(str(tmp_path / "bin"), str(path)))
+
+    return write_and_load
+
+
+def test_lines_as_wazuh_writes_them(load: Load) -> None:
+    allowed = load("# what may run\n\nblock600 - block - 600\nblock0 - block - 0\n")
+    assert allowed.find("block600") == Allowed("block", 600)
+    assert allowed.find("block0") == Allowed("block", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("block", "allow-list:2: write `name - executable - timeout`"),
+        ("block - block", "allow-list:2: write `name - executable - timeout`"),
+        ("block - block - 1 - 2", "allow-list:2: write `name - executable - timeout`"),
+        ("block - /bin/sh - 0", "allow-list:2: '/bin/sh' is not a plain name"),
+        ("block - ../sh - 0", "allow-list:2: '../sh' is not a plain name"),
+        ("block - a..b - 0", "allow-list:2: 'a..b' is not a plain name"),
+        ("block - .. - 0", "allow-list:2: '..' is not a plain name"),
+        ("block - sub/block - 0", "allow-list:2: 'sub/block' is not a plain name"),
+        ("block - - - 0", "allow-list:2: '-' is not a plain name"),
+        ("!block - block - 0", "allow-list:2: '!block' is not a plain name"),
+        ("block - block - soon", "allow-list:2: 'soon' is not a timeout"),
+        ("block - block - -1", "allow-list:2: '-1' is not a timeout"),
+        ("block - block - 1.5", "allow-list:2: '1.5' is not a timeout"),
+        ("block - block - 99999999999999", "allow-list:2: '99999999999999' is not a timeout"),
+        ("other - block - 0", "allow-list:2: the name 'other' stands there twice"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_place(load: Load, line: str, said: str) -> None:
+    with pytest.raises(ActiveResponseError, match=r"^[^\n]*$") as caught:
+        load(f"other - block - 5\n{line}\n")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["block", "../bin/block", "/bin/sh", "!block", "", "BLOCK600"])
+def test_only_names_of_the_list_are_found(load: Load, name: str) -> None:
+    with pytest.raises(ActiveResponseError, match=r"is not in this agent's allow-list; it has: block600\."):
+        load("block600 - block - 600").find(name)
+
+
+def _outside(tmp_path: Path) -> None:
+    install(tmp_path / "elsewhere", "block", STATELESS)
+    (tmp_path / "bin" / "block").unlink()
+    (tmp_path / "bin" / "block").symlink_to("../elsewhere/block")
+
+
+def _directory(tmp_path: Path) -> None:
+    (tmp_path / "bin" / "block").unlink()
+    (tmp_path / "bin" / "block").mkdir(mode=0o755)
+
+
+def _in_open_subdirectory(tmp_path: Path) -> None:
+    (tmp_path / "bin" / "block").unlink()
+    install(tmp_path / "bin" / "sub", "block", STATELESS)
+    os.chmod(tmp_path / "bin" / "sub", 0o777)
+    (tmp_path / "bin" / "block").symlink_to("sub/block")
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (lambda at: (at / "bin" / "block").unlink(), "cannot be used: No such file or directory"),
+    "link that leaves": (_outside, "is a link that leaves"),
+    "a directory": (_directory, "is not an executable file"),
+    "not executable": (lambda at: os.chmod(at / "bin" / "block", 0o644), "is not an executable file"),
+    "group may write": (lambda at: os.chmod(at / "bin" / "block", 0o775), "can be written by others than its owner"),
+    "others may write": (lambda at: os.chmod(at / "bin" / "block", 0o757), "can be written by others than its owner"),
+    "open directory": (lambda at: os.chmod(at / "bin", 0o777), "can be written by others than its owner"),
+    "open subdirectory": (_in_open_subdirectory, "can be written by others than its owner"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_executable_that_others_could_change_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
+    allowed = load("block - block - 0")
+    break_it, said = FAULTS[fault]
+    break_it(tmp_path)
+    with pytest.raises(ActiveResponseError, match=r"^[^\n]*$") as caught:
+        allowed.find("block")
+    assert said in str(caught.value)
+
+
+def test_a_link_inside_the_directory_is_followed(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "alias").symlink_to("block")
+    assert load("alias - alias - 0").find("alias") == Allowed("alias", 0)
+
+
+def test_a_list_that_others_could_change_or_that_is_not_there_is_refused(load: Load, tmp_path: Path) -> None:
+    load("block - block - 0")
+    config = ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list"))
+    os.chmod(tmp_path / "allow-list", 0o666)
+    with pytest.raises(ActiveResponseError, match="can be written by others"):
+        AllowList.load(config)
+    (tmp_path / "allow-list").unlink()
+    with pytest.raises(ActiveResponseError, match="cannot be read: No such file"):
+        AllowList.load(config)
+
+
+def test_the_shipped_scripts_are_all_in_the_shipped_list(load: Load) -> None:
+    package = Path(consumer.active_response.__file__).parent
+    shipped = load((package / "allow-list").read_text())
+    assert {name: allowed.timeout_s for name, allowed in shipped.scripts.items()} == {
+        "disable-account": 600,
+        "firewall-drop": 600,
+        "host-deny": 600,
+        "restart": 0,
+    }
+    scripts = list((package / "scripts").iterdir())
+    assert {path.name for path in scripts} == shipped.scripts.keys()
+    assert all(os.access(path, os.X_OK) for path in scripts)

@@ -1,0 +1,280 @@
+"""Other programs, as real processes: whatever they do, they end in time and leave nothing of ours open."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from consumer.errors import ProgramError
+from consumer.system.clock import SystemClock
+from consumer.system.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
+from tests.support.waiting import wait_for
+
+IGNORES_TERM = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+
+
+def sh(script: str) -> list[str]:
+    return ["/bin/sh", "-c", script]
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-S", "-c", script]
+
+
+def bounds(seconds: float = 30.0, grace_s: float = 2.0, cancelled: threading.Event | None = None) -> Bounds:
+    return Bounds(SystemClock(), monotonic() + seconds, cancelled or threading.Event(), grace_s)
+
+
+def cancelled_when(ready: Path) -> threading.Event:
+    cancelled = threading.Event()
+
+    def look() -> None:
+        wait_for(ready.exists, "the program to be ready")
+        cancelled.set()
+
+    threading.Thread(target=look, daemon=True).start()
+    return cancelled
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            continue  # the one that listed the directory
+    return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() <= before
+
+
+def pid_in(path: Path) -> int:
+    return int(wait_for(lambda: path.exists() and path.read_text().strip(), f"{path.name} to name a process"))
+
+
+def test_a_good_end_with_both_outputs() -> None:
+    ended = run_program(sh("echo out; echo err >&2"), bounds())
+    assert (ended.good, ended.exit_status, ended.overdue) == (True, 0, False)
+    assert (ended.output.stdout, ended.output.stderr, ended.output.truncated) == ("out\n", "err\n", False)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "words"),
+    [("exit 3", 3, "ended with exit status 3"), ("kill -SEGV $$", -signal.SIGSEGV, "was ended by SIGSEGV")],
+)
+def test_a_bad_end_is_named(script: str, status: int, words: str) -> None:
+    ended = run_program(sh(script), bounds())
+    assert (ended.exit_status, ended.in_words(), ended.good) == (status, words, False)
+
+
+def test_a_signal_without_a_name_is_a_number() -> None:
+    assert exit_in_words(-40) == "was ended by signal 40"
+
+
+def test_a_program_that_is_not_there_and_one_that_cannot_be_named() -> None:
+    with pytest.raises(ProgramError, match="/nowhere/script could not be started: No such file or directory"):
+        run_program(["/nowhere/script"], bounds())
+    with pytest.raises(ProgramError, match="could not be started: embedded null byte"):
+        run_program(["/bin/true", "a\0b"], bounds())
+    with pytest.raises(ProgramError, match="could not be started"):
+        run_program(["/bin/true"], bounds(), cwd=Path("/nowhere"))
+
+
+def test_a_file_that_may_not_be_run(tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text("#!/bin/sh\n")
+    with pytest.raises(ProgramError, match="could not be started: Permission denied"):
+        run_program([str(path)], bounds())
+
+
+def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    ended = run_program(sh(f"sleep 600 & echo $! > {worker}; echo began; wait"), bounds(0.4))
+    assert (ended.overdue, ended.good, ended.output.stdout) == (True, False, "began\n")
+    assert ended.in_words() == "did not end in time and was ended"
+    wait_for(lambda: not lives(pid_in(worker)), "the worker to be gone")
+
+
+def test_a_deadline_that_is_over_ends_it_at_once() -> None:
+    assert run_program(["/bin/sleep", "600"], bounds(-1.0)).overdue
+
+
+def test_a_cancel_ends_it(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    ended = run_program(sh(f"touch {ready}; exec sleep 600"), bounds(cancelled=cancelled_when(ready)))
+    assert (ended.overdue, ended.exit_status) == (True, -signal.SIGTERM)
+
+
+def test_one_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = IGNORES_TERM + f"open({str(ready)!r}, 'w').close(); time.sleep(600)"
+    ended = run_program(python(script), bounds(grace_s=0.2, cancelled=cancelled_when(ready)))
+    assert (ended.overdue, ended.exit_status) == (True, -signal.SIGKILL)
+
+
+def test_one_that_says_goodbye_on_term_is_heard(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'echo goodbye; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"
+    ended = run_program(sh(script), bounds(grace_s=20.0, cancelled=cancelled_when(ready)))
+    assert (ended.overdue, ended.good, ended.output.stdout) == (True, False, "goodbye\n")
+
+
+def test_a_flood_on_both_outputs_is_capped_and_does_not_block() -> None:
+    flood = "head -c 3000000 /dev/zero | tr '\\0' x"
+    ended = run_program(sh(f"{flood} & {flood} >&2; wait"), bounds())
+    assert (ended.good, ended.output.truncated) == (True, True)
+    assert (len(ended.output.stdout), len(ended.output.stderr)) == (OUTPUT_BYTES, OUTPUT_BYTES)
+
+
+def test_a_flood_without_end_is_ended_at_the_deadline() -> None:
+    ended = run_program(["/bin/cat", "/dev/zero"], bounds(0.3))
+    assert (ended.overdue, ended.output.truncated) == (True, True)
+
+
+def test_a_flood_in_the_grace_does_not_keep_a_program_from_ending(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = (
+        "import os, signal\n"
+        "def flood(*_):\n    os.write(1, b'y' * 3000000)\n    os._exit(5)\n"
+        f"signal.signal(signal.SIGTERM, flood)\nopen({str(ready)!r}, 'w').close()\nwhile True: signal.pause()"
+    )
+    ended = run_program(python(script), bounds(grace_s=20.0, cancelled=cancelled_when(ready)))
+    assert (ended.overdue, ended.exit_status) == (True, 5)
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    assert run_program(["/usr/bin/printf", r"a\377b"], bounds()).output.stdout == "a\ufffdb"
+
+
+def test_a_big_stdin_reaches_one_that_reads_it() -> None:
+    given = b"x" * 3_000_000
+    ended = run_program(sh("wc -c"), bounds(), stdin=given)
+    assert ended.output.stdout.strip() == str(len(given))
+
+
+def test_a_big_stdin_does_not_block_on_one_that_does_not_read() -> None:
+    given = b"x" * 3_000_000
+    assert run_program(["/bin/true"], bounds(), stdin=given).good
+    assert run_program(sh("exec <&-; sleep 0.2"), bounds(), stdin=given).good
+    assert run_program(["/bin/sleep", "600"], bounds(0.3), stdin=given).overdue
+
+
+def test_a_big_stdin_is_echoed_while_it_is_written() -> None:
+    ended = run_program(["/bin/cat"], bounds(), stdin=b"x" * 3_000_000)
+    assert (ended.good, len(ended.output.stdout), ended.output.truncated) == (True, OUTPUT_BYTES, True)
+
+
+def test_a_child_in_the_background_that_holds_stdout_open_is_not_waited_for(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    ended = run_program(sh(f"sleep 600 & echo $! > {worker}; echo done"), bounds(60.0))
+    pid = pid_in(worker)
+    assert (ended.good, ended.output.stdout, lives(pid)) == (True, "done\n", True)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_what_was_said_last_is_not_lost() -> None:
+    size = OUTPUT_BYTES - 1
+    for _ in range(20):
+        ended = run_program(sh(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo why >&2; exit 1"), bounds())
+        assert (len(ended.output.stdout), ended.output.stderr, ended.output.truncated) == (size + 1, "why\n", False)
+
+
+def test_a_block_that_is_left_ends_the_group(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    script = f"trap '' TERM; sleep 600 & echo $! > {worker}; echo ready; wait"
+    with Program(sh(script), bounds(grace_s=0.1)) as program:
+        assert program.read_line() == b"ready"
+    assert not lives(program.pid)
+    wait_for(lambda: not lives(pid_in(worker)), "the child to be gone")
+
+
+def test_a_block_that_is_left_after_the_end_ends_nothing_more() -> None:
+    with Program(sh("echo one"), bounds()) as program:
+        assert program.wait().good
+
+
+def test_a_dialogue_by_lines() -> None:
+    with Program(sh("read a; echo got $a; read b; echo and $b; exit 4"), bounds()) as program:
+        program.send(b"first\n")
+        assert program.read_line() == b"got first"
+        program.send(b"second\n")
+        assert program.read_line() == b"and second"
+        assert program.read_line() is None
+        program.send(b"too late\n")
+        program.close_stdin()
+        assert program.wait().exit_status == 4
+
+
+def test_lines_that_came_together_are_read_one_by_one_and_the_rest_is_output() -> None:
+    with Program(sh("printf 'one\\ntwo\\nrest'"), bounds()) as program:
+        assert program.read_line() == b"one"
+        assert program.read_line() == b"two"
+        assert program.read_line() is None
+        assert program.wait().output.stdout == "rest"
+
+
+def test_a_last_line_is_read_though_the_program_has_ended() -> None:
+    for _ in range(20):
+        with Program(["/bin/echo", "answer"], bounds()) as program:
+            wait_for(lambda: not lives(program.pid), "the program to end")
+            assert program.read_line() == b"answer"
+
+
+def test_a_closed_stdin_is_seen() -> None:
+    with Program(["/bin/cat"], bounds()) as program:
+        program.send(b"all\n")
+        program.close_stdin()
+        assert program.read_line() == b"all"
+        assert program.wait().good
+        program.send(b"more\n")
+
+
+def test_a_line_without_end_is_an_error() -> None:
+    with Program(["/bin/cat", "/dev/zero"], bounds()) as program, pytest.raises(ProgramError, match="cat printed more"):
+        program.read_line()
+
+
+def test_a_program_that_never_answers_is_ended_at_the_deadline() -> None:
+    with Program(["/bin/sleep", "600"], bounds(0.2)) as program:
+        assert program.read_line() is None
+        ended = program.wait()
+    assert (ended.overdue, ended.exit_status) == (True, -signal.SIGTERM)
+
+
+def test_nothing_of_the_agents_environment_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACM_BROKER", "mqtt://me:hush@broker")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    shown = run_program(["/usr/bin/env"], bounds(), environment=clean_environment({"MORE": "1"})).output.stdout
+    assert {"MORE=1", "LANG=C.UTF-8"} <= set(shown.split())
+    assert "hush" not in shown + run_program(["/usr/bin/env"], bounds()).output.stdout
+
+
+def test_the_place_where_it_runs(tmp_path: Path) -> None:
+    assert run_program(["/bin/pwd"], bounds(), cwd=tmp_path).output.stdout.strip() == str(tmp_path.resolve())
+
+
+def test_what_a_program_says_while_it_is_ended_is_no_answer(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'echo late; exit' TERM; : > {ready}; while :; do sleep 0.05; done"
+    with Program(sh(script), bounds(cancelled=cancelled_when(ready))) as program:
+        assert program.read_line() is None
+        ended = program.wait()
+    assert (ended.overdue, ended.output.stdout) == (True, "late\n")

@@ -1,0 +1,281 @@
+"""The services that an agent manages, as real processes."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from consumer.errors import ServiceError
+from consumer.ports import Stop
+from consumer.services import CallbackService, ChildService, DesiredState, NoService, SystemdService
+from consumer.settings import is_unit_name
+from consumer.system.clock import SystemClock
+from consumer.system.pidfile import _start_time
+from tests.support.waiting import wait_for
+
+STUBBORN = (
+    "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "pathlib.Path(sys.argv[1]).write_text('ready'); time.sleep(600)"
+)
+SLEEP = ["/bin/sleep", "600"]
+
+
+Make = Callable[..., ChildService]
+
+
+@pytest.fixture
+def child_service(tmp_path: Path) -> Iterator[Make]:
+    made: list[ChildService] = []
+
+    def make(argv: list[str], grace_s: float = 5.0) -> ChildService:
+        waits = partial(itertools.repeat, 0.0)
+        made.append(ChildService(argv, tmp_path, SystemClock(), waits, grace_s=grace_s, settle_s=0.2))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.shut_down(deadline=0.0)
+
+
+def test_a_restart_gives_a_new_incarnation(child_service: Make) -> None:
+    service = child_service(SLEEP)
+    first = service.start(monotonic() + 10)
+    second = service.restart(monotonic() + 10)
+    assert first.running
+    assert second.running
+    assert first.incarnation != second.incarnation
+
+
+def test_the_service_is_not_told_what_is_for_the_agent_alone(
+    child_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACM_BROKER", "mqtts://me:hush@broker")
+    monkeypatch.setenv("GIVEN", "to the service")
+    state = child_service(SLEEP).start(monotonic() + 10)
+    environment = Path(f"/proc/{(state.detail or {})['pid']}/environ").read_text().split("\0")
+    assert "GIVEN=to the service" in environment
+    assert not [entry for entry in environment if entry.startswith("ACM_")]
+
+
+def test_a_dead_child_is_started_again_but_not_one_that_was_stopped(child_service: Make) -> None:
+    service = child_service(["/bin/sh", "-c", "exit 3"])
+    service.step()
+    before = service._current
+    wait_for(lambda: not service.state().running, "the child to die")
+    service.step()
+    assert service._current is not before
+    service.stop(monotonic() + 10)
+    kept = service._current
+    service.step()
+    assert service._current is kept
+
+
+def test_the_wish_to_be_stopped_outlives_the_agent(child_service: Make) -> None:
+    service = child_service(SLEEP)
+    service.start(monotonic() + 10)
+    assert not service.stop(monotonic() + 10).running
+    next_agents = child_service(SLEEP)
+    next_agents.step()
+    assert not next_agents.state().running
+    assert next_agents.start(monotonic() + 10).running
+
+
+def test_looking_and_supervising_never_wait_for_a_stop_under_way(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=600.0)
+    service.start(monotonic() + 10)
+    wait_for(ready.exists, "the child to ignore TERM")
+    stopping = threading.Thread(target=service.stop, args=(monotonic() + 600,), daemon=True)
+    stopping.start()
+    wait_for((tmp_path / "service-stopped").exists, "the stop to begin")
+    service.step()
+    state = service.state()
+    assert stopping.is_alive()
+    assert state.running
+    assert state.detail is not None
+    subprocess.run(["kill", "-9", str(state.detail["pid"])], check=True)
+    stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def test_a_child_that_ignores_term_is_killed_at_the_deadline(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=600.0)
+    service.start(monotonic() + 10)
+    wait_for(ready.exists, "the child to ignore TERM")
+    stopped = service.stop(monotonic() + 0.2)
+    assert not stopped.running
+    assert stopped.stop is not None
+    assert stopped.stop.killed
+    assert stopped.stop.in_words().startswith("did not end on TERM within 0.")
+    assert service._current is not None
+    assert service._current.child.returncode == -signal.SIGKILL
+
+
+def test_a_restart_says_that_the_old_child_was_killed_after_its_grace(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=0.3)
+    first = service.start(monotonic() + 10)
+    wait_for(ready.exists, "the child to ignore TERM")
+    second = service.restart(monotonic() + 10)
+    assert second.stop == Stop(killed=True, grace_s=0.3)
+    assert second.running
+    assert second.incarnation != first.incarnation
+
+
+def test_a_child_that_obeys_was_not_killed_and_what_did_not_run_was_not_stopped(child_service: Make) -> None:
+    service = child_service(SLEEP)
+    service.start(monotonic() + 10)
+    assert service.stop(monotonic() + 10).stop == Stop(killed=False, grace_s=5.0)
+    assert service.stop(monotonic() + 10).stop is None
+
+
+def test_a_child_that_ends_at_once_was_not_started(child_service: Make) -> None:
+    service = child_service(["/bin/sh", "-c", "exit 3"])
+    with pytest.raises(ServiceError, match="was started, but ended with exit status 3 at once; it is tried again"):
+        service.start(monotonic() + 10)
+    broken = service._current
+    service.step()
+    assert service._current is not broken
+
+
+def test_what_a_stopped_child_leaves_behind_in_its_group_is_killed(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    worker = f'{sys.executable} -c "{STUBBORN}" {ready} & echo $! > {tmp_path}/worker; wait'
+    service = child_service(["/bin/sh", "-c", worker])
+    service.start(monotonic() + 10)
+    wait_for(ready.exists, "the worker to ignore TERM")
+    worker_pid = (tmp_path / "worker").read_text().strip()
+    assert service.stop(monotonic() + 10).stop == Stop(killed=False, grace_s=5.0)
+    wait_for(lambda: not _start_time(int(worker_pid)), "the worker to be gone")
+
+
+def test_a_child_that_outlived_its_agent_is_ended_before_a_new_one_starts(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    argv = [sys.executable, "-c", STUBBORN, str(ready)]
+    killed_agents = child_service(argv)
+    orphan = killed_agents.start(monotonic() + 10)
+    wait_for(ready.exists, "the child to ignore TERM")
+    service = child_service(SLEEP, grace_s=0.2)
+    service.step()
+    assert not service.state().running
+    assert killed_agents.state().running
+    wait_for(lambda: service.step() or service.state().running, "the new child")  # type: ignore[func-returns-value]
+    assert not killed_agents.state().running
+    assert orphan.detail != service.state().detail
+
+
+def test_a_program_that_is_not_there_is_one_clear_error(child_service: Make) -> None:
+    service = child_service(["/nowhere/sensor"])
+    with pytest.raises(ServiceError, match="could not be started: No such file or directory: /nowhere/sensor"):
+        service.start(monotonic() + 10)
+    service.step()
+    assert not service.state().running
+
+
+def test_no_service_says_what_to_configure() -> None:
+    with pytest.raises(ServiceError, match=r"configure \[service\]"):
+        NoService().stop(0.0)
+    assert NoService().state().kind == "none"
+
+
+def test_callbacks_start_and_stop_the_embedding_program(tmp_path: Path) -> None:
+    runs: list[str] = []
+    wish = DesiredState(tmp_path / "stopped")
+    service = CallbackService(lambda: runs.append(str(len(runs))), runs.clear, lambda: runs[-1] if runs else None, wish)
+    assert service.start(0.0).running
+    assert service.start(0.0).incarnation == "0"
+    assert not service.stop(0.0).running
+    assert wish.stopped
+    assert service.restart(0.0).running
+    assert not wish.stopped
+
+
+def test_a_stop_ends_what_outlived_an_agent_by_its_deadline(child_service: Make, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    killed_agents = child_service([sys.executable, "-c", STUBBORN, str(ready)])
+    killed_agents.start(monotonic() + 10)
+    wait_for(ready.exists, "the child to ignore TERM")
+    service = child_service(SLEEP, grace_s=600.0)
+    assert not service.stop(monotonic() + 0.2).running
+    assert not killed_agents.state().running
+
+
+SYSTEMCTL = """#!/bin/sh
+[ $1 = journalctl ] && exit 1
+case "$3" in --property*) shift;; esac
+echo "$3 $4 $5" >> {log}
+case "$3" in
+show) printf 'LoadState=loaded\\nUnitFileState=enabled\\nActiveState=active\\nInvocationID=abc\\nMainPID=7\\n';;
+disable) echo 'Access denied' >&2; exit 4;;
+restart) exec sleep 600;;
+esac
+"""
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> SystemdService:
+    """A unit of a machine whose systemctl hangs and refuses; tests/integration/test_systemd.py has the real one."""
+    stand_in = tmp_path / "systemctl"
+    stand_in.write_text(SYSTEMCTL.format(log=tmp_path / "log"))
+    stand_in.chmod(0o755)
+    return SystemdService("sensor.service", SystemClock(), settle_s=0.1, via=[str(stand_in)])
+
+
+def test_a_systemd_unit_is_driven_by_systemctl(systemd: SystemdService, tmp_path: Path) -> None:
+    state = systemd.start(monotonic() + 10)
+    assert (state.running, state.incarnation) == (True, "abc")
+    assert state.detail == {"unit": "sensor.service", "pid": 7}
+    assert "start -- sensor.service" in (tmp_path / "log").read_text().splitlines()
+
+
+def test_a_systemctl_that_refuses_or_hangs_is_one_clear_error(systemd: SystemdService) -> None:
+    with pytest.raises(ServiceError, match=r"disable sensor\.service ended with exit status 4: Access denied"):
+        systemd.stop(monotonic() + 10)
+    with pytest.raises(ServiceError, match=r"restart sensor\.service did not end in time; systemd may go on with it"):
+        systemd.restart(monotonic() + 0.5)
+
+
+def test_a_machine_without_systemctl_is_one_clear_error() -> None:
+    service = SystemdService("sensor.service", SystemClock(), settle_s=0.1, via=["/nowhere/sudo"])
+    with pytest.raises(ServiceError, match="/nowhere/sudo could not be started: No such file or directory"):
+        service.state()
+
+
+@pytest.mark.parametrize(
+    "name", ["sensor.service", "sensor@1.service", "dev-a:b_c.d.service", r"a\x2db.service", "a" * 247 + ".service"]
+)
+def test_unit_names(name: str) -> None:
+    assert is_unit_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "sensor", ".service", "sensor.socket", "sensor@.service", "@1.service", "a@b@c.service", "a b.service"),
+        *("../a.service", "a.service\n", "\u00e4.service", "a" * 248 + ".service"),
+    ],
+)
+def test_what_is_no_unit_name(name: str) -> None:
+    assert not is_unit_name(name)
+
+
+def test_a_start_that_the_commands_time_cuts_short_is_no_success(child_service: Make) -> None:
+    service = child_service(SLEEP)
+    service.start(monotonic() + 10)
+    with pytest.raises(ServiceError, match="the time was over before it had run for settle_s"):
+        service.restart(monotonic() + 0.05)
+
+
+def test_a_child_is_known_though_no_trace_of_it_can_be_written(child_service: Make, tmp_path: Path) -> None:
+    (tmp_path / "service.pid").mkdir()
+    service = child_service(SLEEP)
+    service.step()
+    assert service.state().running

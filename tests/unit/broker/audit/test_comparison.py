@@ -1,0 +1,261 @@
+"""An agent's audit journal against the ledger: an honest one agrees, and what a forger changes is named."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from broker.audit.comparison import LedgerSide, Verdict, compare
+from broker.contract.commands.get_audit_journal import GetAuditJournalData
+from broker.contract.journal import KEPT_BYTES, JournalPage, command_sha256
+from broker.contract.messages import Command, JournalMark, Origin
+from broker.ledger.ledger import Ledger
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.journals import Entries, chained, entries_of, forged, journal_of
+from tests.support.makers import result
+
+AGENT = "web-01"
+
+
+@dataclass
+class Pair:
+    """A ledger and the store of its one agent, after three commands, the last of which asks for the journal."""
+
+    ledger: Ledger
+    store: MemoryCommandStore
+    now: Callable[[], Any]
+
+    def send(self, agent: str = AGENT) -> Command:
+        return self.ledger.add_command(agent, "set-group", {"groups": ["b", "a"]}, Origin("me", "test"), timeout_s=5.0)
+
+    def accept(self, command: Command) -> None:
+        stored = self.store.store_command(command, self.now())
+        self.store.mark_processing(stored, self.now(), "i1")
+
+    def end(self, command: Command, digest: str) -> None:
+        stored = self.store.find(command.id)
+        assert stored is not None
+        said = replace(result(command.id), digest=digest)
+        self.store.mark_completed(stored, said)
+        self.ledger.claim_due_commands(9)
+        self.ledger.record_feedback(AGENT, [said])
+        self.store.delete_completed_commands([command.id], self.now() + timedelta(days=8))
+
+    def side(self, asked_by: str, **members: Any) -> LedgerSide:
+        audits = self.ledger.audits
+        names = [row.command.id for row in self.ledger.commands()]
+        known, said = audits.look_up(names), audits.said(AGENT, 100)
+        return replace(
+            LedgerSide(AGENT, known, audits.kept_apart(AGENT), said, None, audits.verified(AGENT), False, asked_by),
+            **members,
+        )
+
+
+@pytest.fixture
+def pair(clock: TurnedClock) -> Iterator[Pair]:
+    ledger = Ledger("sqlite://", now=clock.now)
+    yield Pair(ledger, MemoryCommandStore(now=clock.now), clock.now)
+    ledger.close()
+
+
+@pytest.fixture
+def commands(pair: Pair) -> list[Command]:
+    """Two that are over, and one that runs."""
+    sent = [pair.send() for _ in range(3)]
+    for command, digest in zip(sent[:2], "pq", strict=True):
+        pair.accept(command)
+        pair.end(command, digest)
+    pair.accept(sent[2])
+    return sent
+
+
+def compared(pair: Pair, commands: list[Command], journal: GetAuditJournalData, **members: Any) -> Verdict:
+    return compare(journal, pair.side(commands[-1].id, **members))
+
+
+def first(verdict: Verdict) -> str:
+    return verdict.differences[0].message if verdict.differences else "no difference"
+
+
+def test_an_honest_journal_agrees(pair: Pair, commands: list[Command]) -> None:
+    journal = journal_of(pair.store)
+    verdict = compared(pair, commands, journal, told=journal.head)
+    assert (verdict.differences, verdict.notes) == ((), ())
+    assert (verdict.entries, verdict.commands, verdict.head) == (journal.head.number, 3, journal.head)
+    assert verdict.since == verdict.until == pair.now()
+
+
+def entry_with(entries: Entries, event: str, which: int = 0) -> dict[str, Any]:
+    return [entry for entry in entries if event in entry][which]
+
+
+def without(event: str) -> Callable[[Entries], None]:
+    return lambda entries: entries.remove(entry_with(entries, event))
+
+
+def changed(event: str, **members: Any) -> Callable[[Entries], None]:
+    return lambda entries: entry_with(entries, event)[event][0].update(members)
+
+
+def repeated(event: str, **members: Any) -> Callable[[Entries], None]:
+    def change(entries: Entries) -> None:
+        again = {**entry_with(entries, event), **members}
+        entries.insert(entries.index(entry_with(entries, event)) + 1, again)
+
+    return change
+
+
+def never_there(entries: Entries) -> None:
+    gone = entry_with(entries, "accepted")["accepted"][0]["id"]
+    entries[:] = [entry for entry in entries if gone not in str(entry)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("accepted", sha256="0" * 64), "accepted with the content 0000"),
+        (changed("accepted", id="other"), "a set-group was accepted; the ledger does not know it"),
+        (
+            changed("accepted", sequence={"epoch": 2**50, "number": 9}),
+            f"as number 9 of epoch {2**50}; the ledger gave it number 1 of",
+        ),
+        (changed("reported", digest="z"), "the result z was reported; the ledger holds p"),
+        (changed("reported", outcome="error"), "calls the outcome error; the ledger holds success"),
+        (repeated("accepted"), "accepted a second time"),
+        (repeated("begun"), "the command began when it had begun already"),
+        (repeated("reported"), "a second result"),
+        (repeated("deleted"), "deleted a second time"),
+        (without("reported"), "deleted without a result"),
+        (without("accepted"), "never says was accepted"),
+        (without("opened"), "does not begin as a journal does"),
+        (never_there, "the ledger says that the agent took number 1 of"),
+        (lambda entries: entries.reverse(), "Number 1"),
+        (lambda entries: entries.append({**entries[-1], "begun": [], "deleted": ["x"]}), "never says was accepted"),
+        (lambda entries: entry_with(entries, "accepted").pop("at"), "the entry cannot be read"),
+    ],
+)
+def test_what_a_forger_changes_is_named_though_all_hashes_fit(
+    pair: Pair, commands: list[Command], change: Callable[[Entries], Any], words: str
+) -> None:
+    assert words in first(compared(pair, commands, forged(journal_of(pair.store), change)))
+
+
+def test_a_result_that_the_ledger_never_committed_must_not_be_deleted(pair: Pair, commands: list[Command]) -> None:
+    def delete(entries: Entries) -> None:
+        said = {"id": commands[2].id, "digest": "r", "outcome": "success"}
+        entries.append({**entries[-1], "begun": [], "accepted": [], "reported": [said], "deleted": [commands[2].id]})
+
+    assert "does not hold its result" in first(compared(pair, commands, forged(journal_of(pair.store), delete)))
+
+
+def test_a_command_may_run_again_only_after_a_crash(pair: Pair, commands: list[Command]) -> None:
+    stored = pair.store.find(commands[2].id)
+    assert stored is not None
+    pair.store.mark_resumed(stored, "i2")
+    assert compared(pair, commands, journal_of(pair.store)).differences == ()
+    pair.store.mark_resumed(stored, "i2")
+    assert "though the agent had not died" in first(compared(pair, commands, journal_of(pair.store)))
+
+
+def test_a_journal_without_the_command_that_asked_is_an_old_copy(pair: Pair, commands: list[Command]) -> None:
+    journal = journal_of(pair.store)
+    assert "the very command" in first(compare(journal, pair.side(pair.send().id)))
+
+
+def test_an_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -> None:
+    journal = journal_of(pair.store)
+    (page,) = journal.pages
+    line = page.entries[2].replace('"begun"', '"began"')
+    bad = replace(journal, pages=(replace(page, entries=(*page.entries[:2], line, *page.entries[3:])),))
+    assert any("not one chain" in difference.message for difference in compared(pair, commands, bad).differences)
+
+
+@pytest.mark.parametrize("spoil", ["order", "gap", "end", "page"])
+def test_lines_that_are_moved_or_gone_break_the_chain(pair: Pair, commands: list[Command], spoil: str) -> None:
+    journal = journal_of(pair.store)
+    (page,) = journal.pages
+    lines = list(page.entries)
+    halves = JournalPage(1, page.before, tuple(lines[:3])), JournalPage(6, page.before, tuple(lines[5:]))
+    pages = {
+        "order": [replace(page, entries=(lines[0], lines[2], lines[1], *lines[3:]))],
+        "gap": list(halves),
+        "end": [replace(page, entries=tuple(lines[:-1]))],
+        "page": [],
+    }[spoil]
+    verdict = compared(pair, commands, replace(journal, pages=tuple(pages)))
+    assert any("not one chain" in difference.message for difference in verdict.differences)
+
+
+def test_a_journal_written_anew_is_not_the_one_that_was_good(pair: Pair, commands: list[Command]) -> None:
+    journal = journal_of(pair.store)
+    pair.ledger.audits.remember(AGENT, journal.head)
+    later = forged(journal, lambda entries: entry_with(entries, "accepted").update(at="2020-01-01T00:00:00Z"))
+    assert "written anew up to here: it was good at" in first(compared(pair, commands, later))
+    assert compared(pair, commands, journal).differences == ()
+
+
+def test_a_journal_that_was_cut_at_its_end_does_not_reach_what_the_status_told(
+    pair: Pair, commands: list[Command]
+) -> None:
+    journal = journal_of(pair.store)
+    told = JournalMark(journal.head.number + 1, "1" * 64)
+    assert "but the agent's status told" in first(compared(pair, commands, journal, told=told))
+
+
+def test_the_old_may_be_dropped_but_not_by_a_journal_that_has_room(pair: Pair, commands: list[Command]) -> None:
+    entries = entries_of(journal_of(pair.store))[4:]
+    cut = chained(entries, JournalMark(4, "a" * 64))
+    assert "it would keep" in first(compared(pair, commands, cut))
+    padded = [dict(entry) for entry in entries]
+    padded[0]["spare"] = "x" * KEPT_BYTES
+    verdict = compared(pair, commands, chained(padded, JournalMark(4, "a" * 64)), told=JournalMark(2, "b" * 64))
+    assert verdict.differences == ()
+    assert verdict.notes == ("The journal no longer reaches back to number 2, where the agent's status told.",)
+
+
+def test_unsigned_commands_are_a_difference_only_where_they_are_refused(pair: Pair, commands: list[Command]) -> None:
+    pair.store.store_command(replace(commands[0], id="past", sequence=None), pair.now())
+    journal = journal_of(pair.store)
+    assert "the ledger does not know it" in first(compared(pair, commands, journal))
+    verdict = compared(pair, commands, journal, accepts_unsigned=True)
+    assert (verdict.differences, len(verdict.notes)) == ((), 1)
+
+
+def test_a_command_of_another_agent_is_a_difference(pair: Pair, commands: list[Command]) -> None:
+    pair.store.store_command(pair.send("web-02"), pair.now())
+    assert "the ledger gave the command to web-02" in first(compared(pair, commands, journal_of(pair.store)))
+
+
+def test_a_command_that_the_ledger_has_numbered_anew_is_no_difference(pair: Pair, commands: list[Command]) -> None:
+    known = dict(pair.side("").known)
+    old = known[commands[2].id]
+    known[commands[2].id] = replace(old, sequence=replace(old.sequence, epoch=old.sequence.epoch + 1, number=1))
+    assert compared(pair, commands, journal_of(pair.store), known=known).differences == ()
+
+
+def test_what_the_user_accepted_is_not_named_again(pair: Pair, commands: list[Command]) -> None:
+    pair.store.store_command(replace(commands[0], id="past", sequence=None), pair.now())
+    journal = journal_of(pair.store)
+    pair.ledger.audits.accept(AGENT, journal.head)
+    assert compared(pair, commands, journal).differences == ()
+    pair.ledger.audits.remember(AGENT, journal.head)
+    pair.store.store_command(replace(commands[0], id="later", sequence=None), pair.now())
+    assert "command later" in first(compared(pair, commands, journal_of(pair.store)))
+    other = forged(journal, lambda entries: entries[0].update(at="2020-01-01T00:00:00Z"))
+    assert "command past" in first(compared(pair, commands, other))
+
+
+def test_a_sentence_is_bounded_and_cannot_control_a_terminal(pair: Pair, commands: list[Command]) -> None:
+    bad = forged(journal_of(pair.store), changed("reported", digest="\x1b[2J" + "x" * 100_000))
+    said = first(compared(pair, commands, bad))
+    assert said.isprintable()
+    assert len(said) < 1100
+
+
+def test_server_and_agent_compute_the_same_hash(pair: Pair, commands: list[Command]) -> None:
+    known = pair.ledger.audits.look_up([commands[0].id])[commands[0].id]
+    assert known.sha256 == command_sha256(commands[0])
+    assert known.sha256 != command_sha256(replace(commands[0], parameters={"groups": ["a"]}))

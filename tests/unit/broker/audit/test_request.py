@@ -1,0 +1,145 @@
+"""Asking an agent for its journal, page by page, with an agent that answers at once."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.audit.request import AuditError, request_audit
+from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
+from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
+from broker.ledger.ledger import Ledger
+from broker.ledger.waiting import WaitTimeout
+from consumer.engine.feedback import FeedbackFactory
+from consumer.handler import Context, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.services import NoService
+from consumer.store.command_store import DiskCommandStore
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, command, config
+
+ORIGIN = Origin("me", "test")
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
+
+
+def answer(state: Path, first: int) -> Result:
+    handler = handler_table(HANDLERS)["get-audit-journal"]
+    context = Context(TurnedClock(), NoService(), config(state=str(state)), "i1")
+    done = handler.execute(command("x"), GetAuditJournal(first), context)
+    assert isinstance(done, Result)
+    return done
+
+
+class AnsweringLedger(Ledger):
+    """Has each command answered as soon as it is there, by what `answers` gives; None leaves it open."""
+
+    answers: Any = None
+
+    def add_command(self, *words: Any, **members: Any) -> Command:
+        added = super().add_command(*words, **members)
+        said = self.answers(added)
+        if said is not None:
+            self.claim_due_commands(9)
+            self.record_feedback("web-01", [REPORTS.result(added, said, NOW)])
+        return added
+
+
+@pytest.fixture
+def ledger(clock: TurnedClock) -> Iterator[AnsweringLedger]:
+    opened = AnsweringLedger("sqlite://", now=clock.now)
+    opened.record_status(Status("web-01", True, "1", "i1", "b1", "g1", audit_head=JournalMark(1, "a" * 64)))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DiskCommandStore]:
+    opened = DiskCommandStore.open(tmp_path, now=lambda: NOW)
+    yield opened
+    opened.close()
+
+
+def ask(ledger: Ledger, wait_s: float = 20.0) -> GetAuditJournalData:
+    return request_audit(ledger, "web-01", ORIGIN, wait_s, quiet=True)[0]
+
+
+def test_a_long_journal_comes_in_several_answers(
+    ledger: AnsweringLedger, store: DiskCommandStore, tmp_path: Path
+) -> None:
+    for number in range(1, 40):
+        with store.transaction():
+            for index in range(30):
+                store.store_command(command(f"{number}-{index}", (number - 1) * 30 + index + 1), NOW)
+    asked: list[int] = []
+
+    def grow_and_answer(sent: Command) -> Result:
+        asked.append(sent.parameters["first"])
+        store.store_command(replace(sent, sequence=SequenceNumber(8, len(asked))), NOW)
+        return answer(tmp_path, sent.parameters["first"])
+
+    ledger.answers = grow_and_answer
+    journal, side = request_audit(ledger, "web-01", ORIGIN, 20.0, quiet=True)
+    assert len(asked) > 1
+    assert journal.head.number == 41
+    assert [line for page in journal.pages for line in page.entries][-1].count(side.asked_by) == 1
+    assert sum(len(page.entries) for page in journal.pages) == 41
+    assert (side.told, side.accepts_unsigned, len(side.known)) == (JournalMark(1, "a" * 64), False, 1)
+
+
+def test_an_answer_fits_into_a_message(store: DiskCommandStore, tmp_path: Path) -> None:
+    name = '"' * 120  # what grows most when it is written as JSON in JSON
+    with store.transaction():
+        for number in range(1000):
+            store.store_command(command(f"{name}{number}", command_type=name), NOW)
+    result = REPORTS.result(command("x"), answer(tmp_path, 1), NOW)
+    assert result.data is not None
+    assert result.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "cannot be read"),
+        (
+            {"anchor": {"number": 0, "hash": "x"}, "head": {"number": 1, "hash": "0" * 64}, "pages": []},
+            "cannot be read",
+        ),
+        ({"anchor": {"number": -1, "hash": "0" * 64}, "head": {"number": 1, "hash": "0" * 64}, "pages": []}, "read"),
+    ],
+)
+def test_an_answer_that_is_no_journal_is_one_sentence(
+    ledger: AnsweringLedger, data: JsonObject | None, words: str
+) -> None:
+    ledger.answers = lambda sent: Result("Here.", data)
+    with pytest.raises(AuditError, match=words):
+        ask(ledger)
+
+
+def test_an_agent_that_goes_on_for_ever_is_left(ledger: AnsweringLedger) -> None:
+    asked: list[int] = []
+
+    def one_more(sent: Command) -> Result:
+        first = sent.parameters["first"]
+        asked.append(first)
+        page = {"first": first, "before": "0" * 64, "entries": ["{}"]}
+        mark = {"number": 10**9, "hash": "0" * 64}
+        return Result("Here.", {"anchor": {**mark, "number": 0}, "head": mark, "pages": [page]})
+
+    ledger.answers = one_more
+    with pytest.raises(AuditError, match="does not end"):
+        ask(ledger)
+    assert len(asked) <= 201
+
+
+def test_an_agent_that_has_no_more_ends_it(ledger: AnsweringLedger) -> None:
+    mark = {"number": 9, "hash": "0" * 64}
+    ledger.answers = lambda sent: Result("Here.", {"anchor": {**mark, "number": 0}, "head": mark, "pages": []})
+    assert ask(ledger).pages == ()
+
+
+def test_an_agent_that_does_not_answer_is_waited_for_no_longer_than_said(ledger: AnsweringLedger) -> None:
+    ledger.answers = lambda sent: None
+    with pytest.raises(WaitTimeout):
+        ask(ledger, 0.01)

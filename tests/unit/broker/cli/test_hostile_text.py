@@ -1,0 +1,227 @@
+"""Nothing that an agent, a file or a message says controls the terminal of who reads it, or is read as markup."""
+
+import json
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+import typer
+from typer.testing import CliRunner
+
+from broker.cli.audit import AuditDiffers
+from broker.cli.main import app, main
+from broker.cli.output import say
+from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
+from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.system.logging import configure_logs
+from broker.text import plain
+from consumer.cli import main as agent_cli
+from consumer.store.command_store import DiskCommandStore
+from tests.support.journals import chained
+from tests.support.makers import command, result
+
+MARKUP = "[bold red]MARK"
+LINK = "[link=evil.example]LINK"
+CONTROLS = "\x1b]0;title\x07\x1b[31m\x9b5m\r\x08\x7f"
+UNSEEN = "\u202etxt.exe\u2066\u200b\u200d\ufeff\u2028\u2029\xad\U000e0041"
+EVIL = f"{CONTROLS}{MARKUP}{LINK}:skull:{UNSEEN}"
+TOLD_BY_AGENTS = {
+    "agents": ["agents"],
+    "audit accept": ["audit", "accept", "web-01"],
+    "audit verify": ["audit", "verify", "web-01"],
+    "active-responses": ["active-responses"],
+    "blob list": ["blob", "list"],
+    "ca list": ["ca", "list"],
+    "cancel": ["cancel", "{command}"],
+    "commands": ["commands"],
+    "group list": ["group", "list"],
+    "group show": ["group", "show", "edge"],
+    "operation list": ["operation", "list"],
+    "operation show": ["operation", "show", "{operation}"],
+    "show": ["show", "{command}"],
+    "token list": ["token", "list"],
+}
+# These print what their user has just given them, or made with them, and nothing that an agent has said.
+OWN_WORDS = """broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
+ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|blob put|blob rm|group add|
+group remove|group configure|operation cancel|package build|package manifest|package verify"""
+
+
+def harmful(text: str) -> set[str]:
+    bad = {character for character in text if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")}
+    return bad - {"\n", "\t"}
+
+
+def assert_harmless(shown: str) -> None:
+    assert not harmful(shown), sorted(map(ascii, harmful(shown)))
+    assert "MARK" not in shown.replace(MARKUP, ""), "markup was read"
+    assert "LINK" not in shown.replace(LINK, ""), "a link was read"
+    assert "\N{SKULL}" not in shown
+
+
+def leaves(group: Any, words: str = "") -> Iterator[str]:
+    for name, inner in group.commands.items():
+        if hasattr(inner, "commands"):
+            yield from leaves(inner, f"{words}{name} ")
+        else:
+            yield f"{words}{name}"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ids(url: str, tmp_path: Path) -> dict[str, str]:
+    """Fill a ledger with what a hostile agent has said; the codec would have refused some of it."""
+    now = datetime.now(UTC)
+    ledger = Ledger(url, now=lambda: now)
+    reversal = PendingReversal(EVIL, (EVIL, EVIL), EVIL, "waiting", now)
+    status = Status(
+        "web-01", True, EVIL, EVIL, EVIL, EVIL, running_command=EVIL, last_error=EVIL, groups=(EVIL, "edge")
+    )
+    told = {"service": {EVIL: EVIL}, "supported_types": (EVIL,), "pending_reversals": (reversal,)}
+    ledger.record_status(Status(**{**vars(status), **told, "pending_reversal_count": 1}))
+    operation = ledger.add_operation(["web-01", "web-02"], EVIL, MARKUP, {EVIL: EVIL}, Origin(EVIL, EVIL))
+    sent = [row.command for row in ledger.commands("web-01")]
+    said = Feedback(
+        FeedbackKind.RESULT,
+        "web-01",
+        EVIL,
+        EVIL,
+        EVIL,
+        EVIL,
+        command_id=sent[0].id,
+        command={EVIL: EVIL},
+        outcome=Outcome.ERROR,
+        code=ErrorCode.FAILED,
+        data={EVIL: [EVIL]},
+        output=Output(EVIL, EVIL),
+        digest="d",
+        notes=(EVIL,),
+    )
+    ledger.record_feedback("web-01", [said])
+    file = tmp_path / EVIL
+    file.write_text("x")
+    ledger.blobs.put(file)
+    waiting = ledger.add_command("web-01", MARKUP, {}, Origin(EVIL, EVIL))
+    ledger.close()
+    return {"command": sent[0].id, "operation": operation.id, "open": waiting.id}
+
+
+@pytest.fixture
+def run(url: str) -> Callable[..., str]:
+    def call(words: list[str], tool: typer.Typer = app) -> str:
+        done = CliRunner().invoke(tool, words, env={"ACM_LEDGER": url, "COLUMNS": "2000"})
+        assert done.exit_code == 0 or isinstance(done.exception, AuditDiffers), done.exception
+        return done.output
+
+    return call
+
+
+@pytest.fixture
+def answering(url: str, ids: dict[str, str]) -> Iterator[None]:
+    """web-01 answers each get-audit-journal by a journal of evil words."""
+    stopped = threading.Event()
+    entry = {"number": 1, "at": "2026-01-01T00:00:00Z", "opened": {"store_generation": EVIL, "message": EVIL}}
+    evil = {"id": EVIL, "type": EVIL, "sha256": "0" * 64}
+    journal = msgspec.to_builtins(chained([{**entry, "accepted": [evil], "begun": [EVIL], "deleted": [EVIL]}]))
+    thread = threading.Thread(target=answer, args=(url, journal, stopped))
+    thread.start()
+    yield
+    stopped.set()
+    thread.join()
+
+
+def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
+    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    while not stopped.wait(0.02):
+        for row in ledger.commands("web-01", CommandState.QUEUED):
+            if row.command.type == "get-audit-journal":
+                ledger.record_feedback("web-01", [replace(result(row.command.id), data=journal)])
+    ledger.close()
+
+
+def test_every_command_is_known_to_these_tests() -> None:
+    own_words = {words.strip() for words in OWN_WORDS.split("|")}
+    assert set(leaves(typer.main.get_command(app))) == TOLD_BY_AGENTS.keys() | own_words
+
+
+@pytest.mark.parametrize("name", TOLD_BY_AGENTS)
+@pytest.mark.usefixtures("answering")
+def test_no_command_prints_what_an_agent_says_as_more_than_words(
+    name: str, run: Callable[..., str], ids: dict[str, str]
+) -> None:
+    words = [word.format(**ids) for word in TOLD_BY_AGENTS[name]]
+    shown = run(words)
+    assert_harmless(shown)
+    if name in ("agents", "active-responses", "audit accept", "audit verify", "show", "operation show"):
+        assert MARKUP in shown, "it says what the agent said"
+    assert run([*words, "--json"]).isascii()
+
+
+def test_what_the_agent_of_an_open_command_says_is_words(run: Callable[..., str], ids: dict[str, str]) -> None:
+    words = ["show", ids["open"]]
+    shown = run(words)
+    assert_harmless(shown)
+    assert "last error of web-01: " in shown
+    assert (run([*words, "--json"]).isascii(), json.loads(run([*words, "--json"]))["agent_last_error"]) == (True, EVIL)
+
+
+def test_words_of_others_in_an_error_are_harmless(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACM_LEDGER", url)
+    monkeypatch.setattr(sys, "argv", ["acm", "blob", "put", f"/nowhere/{EVIL}"])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().err
+    assert shown.startswith("acm: ")
+    assert_harmless(shown)
+
+
+def test_a_line_of_the_log_is_one_line_of_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+    try:
+        log = structlog.get_logger("acm.test")
+        log.warning("feedback_refused", reason=f"{EVIL}\nlevel=info event=forged", refused=[EVIL], agent="web-01")
+        try:
+            raise ValueError(EVIL)
+        except ValueError:
+            log.exception("handler_failed")
+    finally:
+        structlog.reset_defaults()
+    shown = capsys.readouterr().err
+    assert_harmless(shown)
+    assert len(shown.splitlines()) == 2
+
+
+def test_the_agents_own_lists_are_harmless(tmp_path: Path, run: Callable[..., str]) -> None:
+    store = DiskCommandStore.open(tmp_path / "state", now=lambda: datetime.now(UTC))
+    store.store_command(command(EVIL, command_type=EVIL), datetime.now(UTC))
+    store.close()
+    shown = run(["queue", "--state", str(tmp_path / "state")], agent_cli.app)
+    assert MARKUP in shown
+    assert_harmless(shown)
+    assert json.loads(run(["queue", "--state", str(tmp_path / "state"), "--json"], agent_cli.app))[0]["type"] == EVIL
+
+
+@pytest.mark.parametrize("text", ["plain", "Grüße, 世界 €", "two\n\tlines"])
+def test_harmless_words_stay_as_they_are(text: str) -> None:
+    assert plain(text) == text
+
+
+def test_what_is_said_is_plain(capsys: pytest.CaptureFixture[Any]) -> None:
+    say(EVIL)
+    assert_harmless(capsys.readouterr().out)

@@ -1,0 +1,161 @@
+"""acm keys, on a real directory and a real ledger."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.cli.keys import keys_app
+from broker.contract.messages import Status
+from broker.errors import BrokerError
+from broker.ledger.ledger import Ledger
+from broker.signing.key_store import KeyEntry, KeyState, SigningKeyStore
+from tests.support.enrolled import Registrar, now
+
+
+class Fleet:
+    """Three enrolled agents, and `acm keys` for their server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.registrar = Registrar(directory / "ca", f"sqlite:///{directory}/ledger.db")
+        self.keys = self.registrar.keys
+        self.ledger = Ledger(self.registrar.ledger, now=now)
+        for agent in ("web-01", "web-02", "web-03"):
+            self.registrar.enroll(agent, directory / agent, "mqtt://127.0.0.1")
+            self.says(agent, self.keys.version)
+
+    def says(self, agent: str, version: int) -> None:
+        self.ledger.record_status(Status(agent, True, "1", "i1", "b1", "g1", signing_keys_version=version))
+
+    def acm_keys(self, *words: str) -> str:
+        environment = {"ACM_LEDGER": self.registrar.ledger, "ACM_CA": str(self.registrar.directory), "COLUMNS": "160"}
+        done = CliRunner().invoke(keys_app, words, env=environment)
+        if done.exception is not None:
+            raise done.exception
+        return done.stdout
+
+    def acm_keys_json(self, *words: str) -> Any:
+        return json.loads(self.acm_keys(*words, "--json"))
+
+    def told(self) -> list[tuple[str, int]]:
+        """Whom all commands so far were for, and of which list they tell."""
+        rows = self.ledger.commands()
+        return sorted((row.agent, row.command.parameters["version"]) for row in rows)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    yield fleet
+    fleet.ledger.close()
+
+
+AGENTS = ("web-01", "web-02", "web-03")
+
+
+def test_a_rotation_tells_every_enrolled_agent_by_one_operation(fleet: Fleet) -> None:
+    done = fleet.acm_keys_json("rotate")
+    assert [key.public.id for key in fleet.keys.signing][1:] == [done["id"]]
+    assert fleet.told() == [(agent, done["version"]) for agent in AGENTS]
+    assert fleet.ledger.operations.get(done["operation"]).size == done["agents"] == 3
+    assert fleet.keys.announced
+
+
+def test_an_agent_that_enrols_while_the_list_is_changed_is_told(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate = SigningKeyStore.rotate
+
+    def late(book: SigningKeyStore, now: datetime, **options: Any) -> KeyEntry:
+        fleet.registrar.enroll("web-04", tmp_path / "web-04", "mqtt://127.0.0.1")
+        return rotate(book, now, **options)
+
+    monkeypatch.setattr(SigningKeyStore, "rotate", late)
+    done = fleet.acm_keys_json("rotate")
+    assert ("web-04", done["version"]) in fleet.told()
+
+
+@pytest.mark.parametrize("change", ["rotate", "revoke"])
+def test_a_change_is_newer_than_what_any_agent_goes_by(fleet: Fleet, change: str) -> None:
+    """As after a clock that was ahead when the list was changed, or with a thief's list on an agent."""
+    second = fleet.acm_keys_json("rotate")["id"]
+    ahead = int((now() + timedelta(hours=20)).timestamp() * 1000)
+    fleet.says("web-02", ahead)
+    words = ["rotate"] if change == "rotate" else ["revoke", second, "--leave-agents-behind"]
+    changed = fleet.acm_keys_json(*words)
+    assert changed["version"] == ahead + 1
+
+
+def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:
+    new = fleet.acm_keys_json("rotate")
+    fleet.says("web-02", new["version"])
+    listed = fleet.acm_keys_json("list")
+    assert (listed["confirmed"], listed["agents"], listed["not_confirmed"]) == (1, 3, ["web-01", "web-03"])
+    assert [key["id"] for key in listed["keys"]] == [entry.id for entry in fleet.keys.entries]
+    text = fleet.acm_keys("list")
+    assert "2 keys; this list is confirmed by 1 of 3 agents" in text
+    assert "Not confirmed by: web-01, web-03." in text
+    assert new["id"] in text
+
+
+def test_a_key_is_revoked_once_every_agent_knows_another(fleet: Fleet) -> None:
+    (old,) = fleet.keys.entries
+    new = fleet.acm_keys_json("rotate")
+    fleet.says("web-02", new["version"])
+    with pytest.raises(BrokerError, match=r"2 agents .*: web-01, web-03\..*--leave-agents-behind"):
+        fleet.acm_keys("revoke", old.id)
+    assert fleet.keys.entry(old.id).state is KeyState.ACTIVE
+    fleet.says("web-01", new["version"])
+    fleet.says("web-03", new["version"])
+    revoked = fleet.acm_keys_json("revoke", old.id)
+    assert [key.public.id for key in fleet.keys.signing] == [new["id"]]
+    assert [said for said in fleet.told() if said[1] == revoked["version"]] == [
+        (agent, revoked["version"]) for agent in AGENTS
+    ]
+
+
+def test_a_key_that_agents_need_not_know_is_revoked_at_once(fleet: Fleet) -> None:
+    new = fleet.acm_keys_json("rotate")["id"]
+    fleet.acm_keys("revoke", new)
+    assert fleet.keys.entry(new).state is KeyState.REVOKED
+
+
+def test_a_stolen_key_is_revoked_whoever_is_left_behind(fleet: Fleet) -> None:
+    (old,) = fleet.keys.entries
+    fleet.acm_keys("rotate")
+    assert "3 agents are told" in fleet.acm_keys("revoke", old.id, "--leave-agents-behind")
+    assert fleet.keys.entry(old.id).state is KeyState.REVOKED
+
+
+@pytest.mark.parametrize("repeat", [("rotate",), ("revoke", "{old}")])
+def test_what_was_cut_short_before_the_agents_were_told_is_finished(fleet: Fleet, repeat: tuple[str, ...]) -> None:
+    (old,) = fleet.keys.entries
+    fleet.keys.rotate(now())
+    fleet.keys.revoke(old.id, now())  # and here acm was killed
+    before = fleet.keys.update
+    assert "were not told of the last change: `acm keys rotate`" in fleet.acm_keys("list")
+    fleet.acm_keys(*(word.format(old=old.id) for word in repeat))
+    assert fleet.keys.update == before, "no further change"
+    assert fleet.told() == [(agent, before.version) for agent in AGENTS]
+    assert "were not told" not in fleet.acm_keys("list")
+
+
+def test_nobody_needs_to_be_told_where_nobody_is_enrolled(tmp_path: Path) -> None:
+    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
+    environment = {"ACM_LEDGER": registrar.ledger, "ACM_CA": str(registrar.directory)}
+    done = CliRunner().invoke(keys_app, ["rotate"], env=environment)
+    assert (done.exit_code, "There is no agent to be told." in done.stdout) == (0, True)
+    assert registrar.keys.announced
+
+
+def test_keys_for_a_server_without_an_authority(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    words = ["init", "--keys", str(path), "--json"]
+    done = CliRunner().invoke(keys_app, words)
+    assert json.loads(done.stdout)["directory"] == str(path)
+    assert {file.name for file in path.iterdir()} == {"keys.json", f"{json.loads(done.stdout)['id']}.key"}
+    assert "is not empty" in str(CliRunner().invoke(keys_app, words).exception)

@@ -1,0 +1,169 @@
+"""The older forms of a command, and the parameters of each command type."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.contract.codec import DecodeError, decode_commands
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
+from broker.contract.commands.restart_agent import RestartAgent
+from broker.contract.foreign_forms import ALIASES
+from broker.contract.messages import Command, Origin
+
+RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def decode(**members: Any) -> Command:
+    frame = json.dumps(members).encode()
+    (command,) = decode_commands(frame, received_at=RECEIVED_AT, new_id=lambda: "new-id")
+    return command
+
+
+@pytest.mark.parametrize(("alias", "command_type"), ALIASES.items())
+def test_aliases_are_read_wherever_the_verb_stands(alias: str, command_type: str) -> None:
+    assert decode(command=alias).type == command_type
+    assert decode(command={"name": alias, "type": "command"}).type == command_type
+    assert decode(command={"name": "command1", "type": alias}).type == command_type
+    assert decode(action={"name": alias}).type == command_type
+
+
+@pytest.mark.parametrize(
+    ("verb", "command_type"),
+    [
+        ({"name": "stop", "type": "start"}, "stop-agent"),
+        ({"name": "001", "type": "stateless"}, "001"),
+        ({"name": "only-a-name"}, "only-a-name"),
+        ({"type": "only-a-type"}, "only-a-type"),
+        ({"name": "x", "type": "upgrade-agent"}, "upgrade-agent"),
+    ],
+)
+def test_the_name_is_the_verb_unless_only_the_type_is_one(verb: dict[str, str], command_type: str) -> None:
+    assert decode(command=verb).type == command_type
+
+
+def test_everything_that_is_missing_is_filled_in_and_named() -> None:
+    command = decode(command="restart")
+    assert (command.id, command.parameters, command.created_at) == ("new-id", {}, RECEIVED_AT)
+    assert command.origin == Origin("unknown", "unknown")
+    assert command.notes == tuple(
+        f"{name} was missing and was filled in" for name in ("id", "parameters", "origin", "created_at")
+    )
+
+
+def test_half_an_origin_is_completed() -> None:
+    command = decode(command="restart", origin={"serverName": "node01"})
+    assert command.origin == Origin("node01", "unknown")
+    assert "origin.module was missing and was filled in" in command.notes
+
+
+def test_what_is_present_is_kept() -> None:
+    command = decode(
+        id="c1",
+        command="restart",
+        parameters={},
+        origin={"name": "n", "module": "m"},
+        created_at="2026-03-01T10:00:00Z",
+        expires_at="2026-03-01T12:00:00+01:00",
+        timeout_s=5,
+    )
+    assert command.notes == ()
+    assert (command.id, command.timeout_s) == ("c1", 5.0)
+    assert command.created_at == datetime(2026, 3, 1, 10, tzinfo=UTC)
+    assert command.expires_at == datetime(2026, 3, 1, 11, tzinfo=UTC)
+
+
+def test_form_f_without_an_id_gets_one() -> None:
+    command = decode(action={"name": "restart", "args": {"force": True}}, user="u", source="s")
+    assert (command.id, command.parameters, command.origin) == ("new-id", {"force": True}, Origin("u", "s"))
+    assert "id was missing and was filled in" in command.notes
+
+
+def test_unknown_fields_are_ignored_and_named_at_each_level() -> None:
+    command = decode(command={"name": "restart", "x": 1}, origin={"y": 1}, sequence={"epoch": 1, "number": 1})
+    assert command.sequence is None
+    assert {note for note in command.notes if note.startswith("unknown")} == {
+        "unknown field 'sequence' was ignored",
+        "unknown field 'command.x' was ignored",
+        "unknown field 'origin.y' was ignored",
+    }
+
+
+def test_the_json_is_kept_as_it_came() -> None:
+    assert decode(command="restart", extra=[1, None]).original == {"command": "restart", "extra": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ({"command": True}, r"\$\.command"),
+        ({"action": "restart"}, r"\$\.action"),
+        ({"command": {}}, r"\$\.command"),
+        ({"command": {"name": True}}, r"\$\.command\.name"),
+        ({"command": ""}, r"\$\.type"),
+        ({"command": "x" * 129}, r"\$\.type"),
+        ({"command": "restart", "id": 5}, r"\$\.id"),
+        ({"command": "restart", "id": ""}, r"\$\.id"),
+        ({"command": "restart", "parameters": "x"}, r"\$\.parameters"),
+        ({"command": "restart", "origin": {"serverName": False}}, r"\$\.origin\.serverName"),
+        ({"command": "restart", "created_at": "2026-03-01T10:00:00"}, r"\$\.created_at"),
+        ({"command": "restart", "timeout_s": False}, r"\$\.timeout_s"),
+        ({"action": {}}, r"name"),
+        ({"action": {"name": 1}}, r"\$\.action\.name"),
+        ({"action": {"name": "restart", "args": []}}, r"\$\.action\.args"),
+        ({"action": {"name": "restart"}, "user": 0}, r"\$\.user"),
+        ({"action": {"name": "restart"}, "document_id": "\u0007"}, r"\$\.id"),
+    ],
+)
+def test_wrong_types_are_refused_with_their_path(members: dict[str, Any], path: str) -> None:
+    with pytest.raises(DecodeError, match=path):
+        decode(**members)
+
+
+def parse(command_type: str, parameters: dict[str, Any], *, seed_form: bool = False) -> Any:
+    return parse_parameters(command_type, COMMAND_TYPES[command_type].parameters, parameters, seed_form=seed_form)
+
+
+def test_parameters_become_the_dataclass_of_their_type() -> None:
+    assert parse("restart-agent", {}) == RestartAgent()
+    assert parse("get-agent-configuration", {}) == GetAgentConfiguration(section=None)
+    assert parse("get-agent-configuration", {"section": "mqtt"}) == GetAgentConfiguration("mqtt")
+
+
+@pytest.mark.parametrize("command_type", sorted(COMMAND_TYPES.keys() - {"execute-active-response"}))
+def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> None:
+    wrapped = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
+    frame = Path(__file__).parents[3] / "contract" / "frames" / f"command-{command_type}.json"
+    parameters = json.loads(frame.read_bytes())["parameters"]
+    assert parse(command_type, parameters | wrapped, seed_form=True) == parse(command_type, parameters)
+    with pytest.raises(InvalidParameters, match="has no parameter 'data'"):
+        parse(command_type, parameters | wrapped)
+
+
+@pytest.mark.parametrize(
+    ("command_type", "parameters", "says"),
+    [
+        ("restart-agent", {"force": True}, "restart-agent has no parameter 'force'; it takes delay_s."),
+        ("get-agent-configuration", {"part": "x"}, "it takes effective, section."),
+        ("execute-active-response", {"data": "x", "extra_args": []}, "needs the parameter 'script'; it takes alert, "),
+        ("execute-active-response", {"script": "x", "timeout_s": -1}, r"at `\$\.timeout_s`"),
+        ("get-agent-configuration", {"section": 1}, r"(?i)expected `str \| null`, got `int` - at `\$\.section`"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_sentence(command_type: str, parameters: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidParameters, match=says):
+        parse(command_type, parameters, seed_form=True)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+def test_a_type_without_parameters_says_so() -> None:
+    with pytest.raises(InvalidParameters, match=r"x has no parameter 'force'; it takes no parameters\."):
+        parse_parameters("x", Nothing, {"force": True})

@@ -1,0 +1,155 @@
+"""The files beside the ledger, on a real database."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from broker.contract.artifacts import Artifact, blob_url
+from broker.contract.messages import BlobRequest, Origin
+from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import BLOB_CHUNKS
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import result
+
+CONTENT = random.Random(1).randbytes(3_000_000)
+ORIGIN = Origin("me", "test")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: TurnedClock) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.tar.gz"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def refer(ledger: Ledger, blob: Artifact, agent: str = "web-01") -> str:
+    return ledger.add_command(agent, "upgrade-agent", {"package": vars(blob)}, ORIGIN).id
+
+
+def read(ledger: Ledger, blob: Artifact, length: int) -> bytes:
+    got = b""
+    while len(got) < blob.size:
+        chunk = ledger.blobs.chunk("web-01", BlobRequest(blob.sha256, len(got), length))
+        assert chunk.data, chunk.error
+        got += chunk.data
+    return got
+
+
+def chunk_rows(ledger: Ledger) -> int:
+    with ledger._transaction() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(BLOB_CHUNKS)) or 0
+
+
+@pytest.mark.parametrize("length", [1 << 20, 100_000])
+def test_a_file_is_read_back_in_chunks_of_any_length(ledger: Ledger, path: Path, length: int) -> None:
+    blob = ledger.blobs.put(path)
+    refer(ledger, blob)
+    assert read(ledger, blob, length) == CONTENT
+
+
+def test_the_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
+    blob = ledger.blobs.put(path)
+    rows = chunk_rows(ledger)
+    assert ledger.blobs.put(path.rename(path.with_name("another"))) == blob
+    assert chunk_rows(ledger) == rows
+    assert [(row.artifact, row.file_name) for row in ledger.blobs.rows()] == [(blob, "agent.tar.gz")]
+
+
+def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
+    ledger: Ledger, path: Path, tmp_path: Path, clock: TurnedClock
+) -> None:
+    server = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    seen: list[int] = []
+
+    @contextmanager
+    def transaction() -> Iterator[sa.Connection]:
+        with ledger._transaction() as connection:
+            yield connection
+        server.add_command("web-01", "restart-agent", {}, ORIGIN)
+        seen.append(len(server.blobs.rows()))
+
+    BlobStore(transaction, clock.now).put(path)
+    server.close()
+    assert len(seen) > 3
+    assert seen == [0] * (len(seen) - 1) + [1]
+
+
+def test_what_a_killed_process_has_half_stored_is_dropped_a_day_later(
+    ledger: Ledger, path: Path, clock: TurnedClock
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    @contextmanager
+    def transaction() -> Iterator[sa.Connection]:
+        with ledger._transaction() as connection:
+            yield connection
+        if chunk_rows(ledger):
+            raise Killed
+
+    with pytest.raises(Killed):
+        BlobStore(transaction, clock.now).put(path)
+    assert chunk_rows(ledger) > 0
+    assert ledger.blobs.rows() == []
+    clock.turn(2 * 86400.0)
+    path.write_bytes(b"")
+    empty = ledger.blobs.put(path)
+    assert (empty.size, chunk_rows(ledger)) == (0, 0)
+
+
+def test_an_agent_gets_what_a_command_to_it_refers_to_until_that_is_completed(ledger: Ledger, path: Path) -> None:
+    blob = ledger.blobs.put(path)
+    wanted = BlobRequest(blob.sha256, 0, 10)
+    ledger.add_command("web-01", "restart-agent", {"text": f"not {blob.url} itself"}, ORIGIN)
+    assert "No open command to web-01 refers to" in (ledger.blobs.chunk("web-01", wanted).error or "")
+    command_id = refer(ledger, blob)
+    assert ledger.blobs.chunk("web-01", wanted).data == CONTENT[:10]
+    assert ledger.blobs.chunk("web-02", wanted).data is None
+    ledger.record_feedback("web-01", [result(command_id)])
+    assert ledger.blobs.chunk("web-01", wanted).data is None
+
+
+def test_a_blob_that_is_not_there_and_an_offset_behind_its_end_are_refused(ledger: Ledger, path: Path) -> None:
+    blob = ledger.blobs.put(path)
+    gone = Artifact(blob_url("0" * 64), "0" * 64, 1)
+    refer(ledger, blob)
+    refer(ledger, gone)
+    assert "The server has no blob" in (ledger.blobs.chunk("web-01", BlobRequest(gone.sha256, 0, 1)).error or "")
+    behind = ledger.blobs.chunk("web-01", BlobRequest(blob.sha256, blob.size, 1))
+    assert f"ends at {blob.size}" in (behind.error or "")
+
+
+def test_a_blob_is_taken_away_when_no_command_needs_it(ledger: Ledger, path: Path) -> None:
+    blob = ledger.blobs.put(path)
+    command_id = refer(ledger, blob)
+    with pytest.raises(BlobError, match=f"needed by the command {command_id} to web-01"):
+        ledger.blobs.remove(blob.sha256)
+    ledger.record_feedback("web-01", [result(command_id)])
+    ledger.blobs.remove(blob.sha256)
+    assert (ledger.blobs.rows(), chunk_rows(ledger)) == ([], 0)
+    with pytest.raises(BlobError, match="There is no blob"):
+        ledger.blobs.remove(blob.sha256)
+
+
+def test_what_is_no_file_or_too_large_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(BlobError, match="is no file that can be stored"):
+        ledger.blobs.put(tmp_path)
+    large = tmp_path / "large"
+    large.touch()
+    os.truncate(large, MAX_BLOB_BYTES + 1)
+    with pytest.raises(BlobError, match="offer it at an https: URL"):
+        ledger.blobs.put(large)
+    assert chunk_rows(ledger) == 0

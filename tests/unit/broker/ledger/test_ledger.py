@@ -1,0 +1,388 @@
+"""The ledger on a real SQLite file."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.contract.codec import MAX_FRAME_BYTES, DecodeError
+from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
+from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.contract.topics import InvalidName
+from broker.errors import LedgerError
+from broker.ledger.audits import Verified
+from broker.ledger.commands import UnknownCommand
+from broker.ledger.ledger import Ledger
+from broker.ledger.outbox import resend_wait
+from broker.ledger.tables import CommandState
+from tests.support.fakes.clock import TurnedClock
+
+LONG_AFTER = 400.0
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ledger(url: str, clock: TurnedClock) -> Iterator[Ledger]:
+    opened = Ledger(url, now=clock.now)
+    yield opened
+    opened.close()
+
+
+def add(ledger: Ledger, agent: str = "web-01", **parameters: Any) -> Command:
+    return ledger.add_command(agent, "restart-agent", parameters, Origin("me", "test"))
+
+
+def take(ledger: Ledger) -> list[str]:
+    return [command.id for _, command in ledger.claim_due_commands(100)]
+
+
+def feedback(kind: FeedbackKind, command: Command | None = None, **members: Any) -> Feedback:
+    said = Feedback(kind, "web-01", "g1", "i1", "pending", "So it is.", **members)
+    return replace(said, command_id=command.id) if command else said
+
+
+def result(command: Command, digest: str = "d1") -> Feedback:
+    ended = feedback(FeedbackKind.RESULT, command, outcome=Outcome.SUCCESS, digest=digest)
+    return replace(ended, status="completed")
+
+
+def accept(ledger: Ledger, command: Command) -> None:
+    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED, command)])
+
+
+def status(generation: str = "g1", *, online: bool = True, **members: Any) -> Status:
+    said = Status("web-01", online, "1", "i1", "b1", generation)
+    return replace(said, **members)
+
+
+def numbers(ledger: Ledger, *commands: Command) -> list[tuple[int, int]]:
+    found = [ledger.get(command.id).command.sequence for command in commands]
+    return [(sequence.epoch, sequence.number) for sequence in found if sequence]
+
+
+def test_numbers_are_contiguous_for_each_agent(ledger: Ledger) -> None:
+    sent = [add(ledger), add(ledger, "web-02"), add(ledger), add(ledger, "web-02")]
+    assert [command.sequence.number for command in sent if command.sequence] == [1, 1, 2, 2]
+    first, third = sent[0].sequence, sent[2].sequence
+    assert first
+    assert third
+    assert first.epoch == third.epoch
+
+
+def test_commands_are_taken_in_sequence_once(ledger: Ledger) -> None:
+    sent = [add(ledger).id for _ in range(5)]
+    assert take(ledger) == sent
+    assert take(ledger) == []
+    assert {row.state for row in ledger.commands()} == {CommandState.SENT}
+
+
+def test_what_an_online_agent_does_not_accept_is_sent_again(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status())
+    command = add(ledger)
+    take(ledger)
+    ledger.requeue_overdue()
+    assert take(ledger) == []
+    clock.turn(LONG_AFTER)
+    ledger.requeue_overdue()
+    assert take(ledger) == [command.id]
+    accept(ledger, command)
+    clock.turn(LONG_AFTER)
+    ledger.requeue_overdue()
+    assert take(ledger) == []
+
+
+def test_an_offline_agent_gets_it_when_it_is_back(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status(online=False))
+    command = add(ledger)
+    take(ledger)
+    clock.turn(LONG_AFTER)
+    ledger.requeue_overdue()
+    assert take(ledger) == []
+    ledger.record_status(status())
+    assert take(ledger) == [command.id]
+
+
+def test_a_new_incarnation_and_a_new_connection_make_due_at_once(ledger: Ledger) -> None:
+    ledger.record_status(status())
+    command = add(ledger)
+    take(ledger)
+    ledger.record_status(status(queue_depth=3))
+    assert take(ledger) == []
+    ledger.record_status(status(incarnation="i2"))
+    assert take(ledger) == [command.id]
+    ledger.requeue_all()
+    assert take(ledger) == [command.id]
+
+
+def test_states_only_go_forward(ledger: Ledger) -> None:
+    command = add(ledger)
+    seen = [ledger.get(command.id).state]
+    take(ledger)
+    for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS, FeedbackKind.ACCEPTED):
+        ledger.record_feedback("web-01", [feedback(kind, command)])
+        seen.append(ledger.get(command.id).state)
+    ledger.record_feedback("web-01", [result(command), feedback(FeedbackKind.ACCEPTED, command)])
+    seen.append(ledger.get(command.id).state)
+    assert [str(state) for state in seen] == ["queued", "accepted", "running", "running", "completed"]
+
+
+def test_a_result_is_kept_acked_and_never_replaced(ledger: Ledger) -> None:
+    command = add(ledger)
+    first, other = result(command), result(command, "d2")
+    acks = ledger.record_feedback("web-01", [first, first, other])
+    assert [(ack.command_id, ack.digest) for ack in acks] == [
+        (command.id, "d1"),
+        (command.id, "d1"),
+        (command.id, "d2"),
+    ]
+    kept = ledger.get(command.id).result
+    assert kept
+    assert kept["digest"] == "d1"
+    assert [stray["digest"] for stray in ledger.stray_results()] == ["d2"]
+
+
+def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: Ledger) -> None:
+    command = add(ledger, "web-02")
+    stranger = replace(command, id="never-sent")
+    assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)])) == 3
+    assert ledger.get(command.id).state is CommandState.QUEUED
+    assert [stray["command_id"] for stray in ledger.stray_results()] == [command.id, "never-sent"]
+
+
+def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, clock: TurnedClock) -> None:
+    honest = add(ledger)
+    ledger.record_feedback("web-02", [replace(result(honest), command_id="from-web-02")])
+    for round_ in range(5):
+        invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
+        clock.turn(1.0)
+        assert len(ledger.record_feedback("web-01", invented)) == 150
+    kept = [stray["command_id"] for stray in ledger.stray_results()]
+    assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
+    ledger.record_feedback("web-01", [result(honest)])
+    assert ledger.get(honest.id).state is CommandState.COMPLETED
+
+
+def test_a_gap_is_closed_from_the_number_asked_for(ledger: Ledger) -> None:
+    sent = [add(ledger) for _ in range(4)]
+    take(ledger)
+    accept(ledger, sent[0])
+    gap = feedback(FeedbackKind.GAP, sequence=sent[3].sequence, expected=2)
+    ledger.record_feedback("web-01", [gap])
+    assert take(ledger) == [command.id for command in sent[1:]]
+
+
+def test_an_agent_that_went_back_in_time_gets_a_new_epoch(ledger: Ledger) -> None:
+    old, new = add(ledger), add(ledger)
+    take(ledger)
+    ledger.record_feedback("web-01", [result(old)])
+    before = numbers(ledger, new)[0][0]
+    ledger.record_feedback("web-01", [feedback(FeedbackKind.GAP, sequence=new.sequence, expected=1)])
+    ((epoch, number),) = numbers(ledger, new)
+    assert (epoch > before, number) == (True, 1)
+    assert take(ledger) == [new.id]
+
+
+def test_a_lost_store_interrupts_what_it_may_have_held_and_renumbers_the_rest(ledger: Ledger) -> None:
+    ledger.record_status(status("g1"))
+    done, lost = add(ledger), add(ledger)
+    take(ledger)
+    ledger.record_feedback("web-01", [result(done)])
+    waiting = [add(ledger), add(ledger)]
+    before = numbers(ledger, lost)[0][0]
+    ledger.record_status(status("g2"))
+    assert ledger.get(done.id).result == result(done).to_dict()
+    settled = ledger.get(lost.id).result
+    assert settled
+    assert (settled["code"], settled["outcome"]) == (ErrorCode.INTERRUPTED, Outcome.ERROR)
+    assert [number for _, number in numbers(ledger, *waiting)] == [1, 2]
+    assert numbers(ledger, waiting[0])[0][0] > before
+    assert take(ledger) == [command.id for command in waiting]
+
+
+def test_a_lost_store_is_noticed_though_the_server_never_heard_of_it(ledger: Ledger) -> None:
+    sent = add(ledger)
+    take(ledger)
+    queued = add(ledger)
+    (epoch, _), _ = numbers(ledger, sent, queued)
+    ledger.record_status(status("g2", closed_epoch=epoch))
+    assert (ledger.get(sent.id).result or {})["code"] == ErrorCode.INTERRUPTED
+    ((later, number),) = numbers(ledger, queued)
+    assert later > epoch
+    assert number == 1
+    ledger.record_status(status("g2", closed_epoch=epoch))
+    assert numbers(ledger, queued) == [(later, 1)]
+
+
+def test_a_gap_of_a_store_not_announced_yet_changes_nothing(ledger: Ledger) -> None:
+    ledger.record_status(status("g1"))
+    command = add(ledger)
+    take(ledger)
+    gap = replace(feedback(FeedbackKind.GAP, sequence=command.sequence, expected=1), store_generation="g2")
+    ledger.record_feedback("web-01", [gap])
+    assert take(ledger) == []
+
+
+def test_a_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> None:
+    command = add(ledger)
+    ((epoch, _),) = numbers(ledger, command)
+    ledger.record_status(status(epoch=epoch, last_sequence=1))
+    assert numbers(ledger, command) == [(epoch, 1)]
+    ledger.record_status(status(epoch=epoch, last_sequence=9))
+    ((later, number),) = numbers(ledger, command)
+    assert (later > epoch, number) == (True, 1)
+
+
+def superseded(command: Command) -> Feedback:
+    return replace(result(command, "d9"), outcome=Outcome.ERROR, code=ErrorCode.SUPERSEDED, sequence=command.sequence)
+
+
+def test_a_number_that_the_agent_has_seen_is_given_anew_and_is_no_result(ledger: Ledger) -> None:
+    """The ledger was restored from a backup, and sends before the agent's status has come."""
+    sent = [add(ledger), add(ledger)]
+    before = numbers(ledger, *sent)[0][0]
+    take(ledger)
+    assert ledger.record_feedback("web-01", [superseded(command) for command in sent]) == []
+    ((epoch, first), (same, second)) = numbers(ledger, *sent)
+    assert (epoch > before, epoch == same, first, second) == (True, True, 1, 2)
+    assert take(ledger) == [command.id for command in sent]
+    ledger.record_feedback("web-01", [superseded(sent[0])])
+    assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "what was said of the old epoch begins no other"
+    ledger.record_feedback("web-01", [result(sent[0]), superseded(sent[0])])
+    assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
+
+
+def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_apart(ledger: Ledger) -> None:
+    ledger.record_status(status())
+    gone, other = add(ledger, token="secret-token"), add(ledger)
+    take(ledger)
+    ledger.request_cancel(gone.id)
+    row = ledger.abandon(gone.id)
+    assert row.result is not None
+    assert (row.state, row.result["code"], row.cancel_requested) == (CommandState.COMPLETED, "interrupted", False)
+    assert "given up by the user" in row.result["message"]
+    assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
+    assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
+    assert [stray["command_id"] for stray in ledger.stray_results()] == [gone.id]
+    gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)
+    ledger.record_feedback("web-01", [gap])
+    assert numbers(ledger, other)[0][1] == 1, "its number is not waited for"
+    with pytest.raises(UnknownCommand):
+        ledger.abandon("nothing")
+
+
+def test_a_command_that_no_signed_frame_holds_is_completed_and_holds_up_nothing(
+    ledger: Ledger, url: str, clock: TurnedClock
+) -> None:
+    old, behind = add(ledger), add(ledger)
+    database = sqlite3.connect(url.removeprefix("sqlite:///"))
+    with database:
+        database.execute(
+            "UPDATE commands SET body = replace(body, '\"parameters\":{}', ?) WHERE id = ?",
+            (f'"parameters":{{"text":"{"x" * 200_000}"}}', old.id),
+        )
+    database.close()
+    assert take(ledger) == [behind.id]
+    row = ledger.get(old.id)
+    assert row.result is not None
+    assert (row.state, row.result["code"]) == (CommandState.COMPLETED, "invalid")
+
+
+def test_a_last_will_does_not_forget_which_enrolment_the_agent_lives_by(ledger: Ledger) -> None:
+    ledger.record_status(status(enrolment_id="e1"))
+    ledger.record_status(status(online=False))
+    (row,) = ledger.agents()
+    assert row.status is not None
+    assert (row.status.online, row.status.enrolment_id) == (False, "e1")
+
+
+def test_who_reads_does_not_wait_for_who_writes(ledger: Ledger, url: str) -> None:
+    command = add(ledger)
+    writing = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    writing.execute("BEGIN IMMEDIATE")
+    assert ledger.get(command.id).command == command
+    writing.close()
+
+
+def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status())
+    command = add(ledger)
+    assert ledger.request_cancel(command.id).cancel_requested
+    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
+    assert ledger.claim_due_cancels(9) == []
+    clock.turn(LONG_AFTER)
+    ledger.requeue_overdue()
+    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
+    ledger.record_feedback("web-01", [result(command)])
+    assert not ledger.request_cancel(command.id).cancel_requested
+    assert ledger.claim_due_cancels(9) == []
+
+
+def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:
+    command = add(ledger, section="service")
+    other = Ledger(url, now=clock.now)
+    second = add(other)
+    assert take(ledger) == [command.id, second.id]
+    assert other.get(command.id).command == command
+    assert [row.command.id for row in other.commands("web-01", CommandState.SENT)] == [second.id, command.id]
+    other.close()
+
+
+def test_agents_are_listed_with_their_last_status(ledger: Ledger, clock: TurnedClock) -> None:
+    add(ledger, "web-02")
+    ledger.record_status(status(queue_depth=2))
+    rows = ledger.agents()
+    assert [(row.name, row.open_commands) for row in rows] == [("web-01", 0), ("web-02", 1)]
+    assert rows[0].status == status(queue_depth=2)
+    assert (rows[0].seen_at, rows[1].status) == (clock.now(), None)
+
+
+def test_a_last_will_does_not_set_the_end_of_the_journal_back(ledger: Ledger) -> None:
+    old, new = JournalMark(3, "a" * 64), JournalMark(9, "b" * 64)
+    ledger.record_status(status(audit_head=new))
+    ledger.record_status(status(online=False, audit_head=old))
+    (row,) = ledger.agents()
+    assert row.status is not None
+    assert (row.status.online, row.status.audit_head) == (False, new)
+    ledger.record_status(status(audit_head=old))
+    assert ledger.agents()[0].status == status(audit_head=old)
+
+
+def test_where_a_journal_was_good_is_remembered_for_each_agent(ledger: Ledger, clock: TurnedClock) -> None:
+    assert ledger.audits.verified("web-01") is None
+    ledger.audits.accept("web-01", JournalMark(3, "a" * 64))
+    clock.turn(5.0)
+    ledger.audits.remember("web-01", JournalMark(9, "b" * 64))
+    verified = Verified(JournalMark(9, "b" * 64), clock.now(), JournalMark(3, "a" * 64))
+    assert (ledger.audits.verified("web-01"), ledger.audits.verified("web-02")) == (verified, None)
+
+
+def test_what_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger) -> None:
+    with pytest.raises(DecodeError):
+        add(ledger, text="x" * MAX_FRAME_BYTES)
+    with pytest.raises(InvalidName):
+        add(ledger, "Web 01")
+    assert ledger.commands() == []
+
+
+def test_errors_are_one_sentence(ledger: Ledger, clock: TurnedClock, tmp_path: Path) -> None:
+    with pytest.raises(UnknownCommand, match="nothing"):
+        ledger.get("nothing")
+    with pytest.raises(UnknownCommand):
+        ledger.request_cancel("nothing")
+    for url in ("no url", "nodatabase://x", f"sqlite:///{tmp_path}/missing/ledger.db"):
+        with pytest.raises(LedgerError) as refused:
+            Ledger(url, now=clock.now)
+        assert "\n" not in str(refused.value)
+
+
+def test_resend_waits_grow_and_are_bounded() -> None:
+    for attempts in range(40):
+        assert min(300.0, 2.0 * 2**attempts) / 2 <= resend_wait(attempts) <= 300.0
+    assert resend_wait(0) <= 2.0

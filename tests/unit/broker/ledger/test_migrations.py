@@ -1,0 +1,107 @@
+"""A ledger that an older version made."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from broker.contract.codec import encode
+from broker.contract.messages import Origin
+from broker.errors import LedgerError
+from broker.ledger.ledger import Ledger
+from broker.ledger.migrations import SCHEMA_VERSION
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import command, result
+
+# As version 0.1.0 made them, before there was a schema version.
+FIRST_TABLES = """
+CREATE TABLE agents (name VARCHAR(64) NOT NULL PRIMARY KEY, epoch BIGINT NOT NULL, next_number BIGINT NOT NULL,
+    store_generation VARCHAR(128), incarnation VARCHAR(128), online BOOLEAN NOT NULL, status TEXT, seen_at FLOAT,
+    resend_at FLOAT, attempts INTEGER NOT NULL);
+CREATE TABLE commands (id VARCHAR(128) NOT NULL PRIMARY KEY, agent VARCHAR(64) NOT NULL REFERENCES agents (name),
+    epoch BIGINT NOT NULL, number BIGINT NOT NULL, body TEXT NOT NULL, state VARCHAR(16) NOT NULL,
+    to_send BOOLEAN NOT NULL, cancel VARCHAR(8) NOT NULL, created_at FLOAT NOT NULL, completed_at FLOAT,
+    digest VARCHAR(128), result TEXT, UNIQUE (agent, epoch, number));
+CREATE INDEX commands_to_send ON commands (to_send, agent, epoch, number);
+CREATE INDEX commands_cancel ON commands (cancel);
+CREATE INDEX ix_commands_created_at ON commands (created_at);
+CREATE INDEX ix_agents_resend_at ON agents (resend_at);
+INSERT INTO agents VALUES ('web-01', 7, 3, NULL, NULL, 0, NULL, NULL, NULL, 0);
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.db"
+    rows = [("a", 1, "completed", encode([result("a")]).decode()), ("b", 2, "queued", None)]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST_TABLES)
+        for name, number, state, said in rows:
+            values = (name, number, encode([command(name)]).decode(), state, said)
+            connection.execute(
+                "INSERT INTO commands VALUES (?, 'web-01', 7, ?, ?, ?, 1, 'no', 0, NULL, NULL, ?)", values
+            )
+        connection.commit()
+    return path
+
+
+def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
+    for _ in range(2):
+        ledger = Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+        assert {row.command.id for row in ledger.commands()} >= {"a", "b"}
+        operation = ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
+        assert ledger.operations.progress(operation.id).counts() == {"queued": 1}
+        ledger.close()
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT outcome FROM commands WHERE id IN ('a', 'b')").fetchall() == [
+            ("success",),
+            (None,),
+        ]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(SCHEMA_VERSION,)]
+
+
+def test_an_older_ledger_may_have_the_index_of_its_agents_already(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE INDEX commands_of_agent ON commands (agent, state)")
+        connection.commit()
+    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+
+
+def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
+    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+        connection.commit()
+    with pytest.raises(LedgerError, match="The ledger has schema 99"):
+        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+
+
+def test_a_step_that_fails_leaves_the_ledger_as_it_was(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("ALTER TABLE commands ADD COLUMN outcome TEXT")
+    with pytest.raises(LedgerError, match="duplicate column name: outcome"):
+        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+    assert "operation_id" not in shape_of(database)["commands"][0]
+
+
+def test_an_older_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+    for path in (database, new):
+        Ledger(f"sqlite:///{path}", now=TurnedClock().now).close()
+    assert shape_of(database) == shape_of(new)
+
+
+def shape_of(path: Path) -> dict[str, list[set[str | None]]]:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    inspector = sa.inspect(engine)
+    shape = {
+        table: [
+            {column["name"] for column in inspector.get_columns(table)},
+            {index["name"] for index in inspector.get_indexes(table)},
+        ]
+        for table in inspector.get_table_names()
+    }
+    engine.dispose()
+    return shape

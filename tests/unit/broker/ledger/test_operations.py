@@ -1,0 +1,285 @@
+"""Operations, groups and targets, on a ledger in memory."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.cli.targets import Target, UnknownAgent, resolve_target
+from broker.contract.artifacts import Artifact
+from broker.contract.codec import DecodeError
+from broker.contract.messages import Feedback, JsonObject, Origin, Status
+from broker.contract.states import ErrorCode, Outcome
+from broker.contract.topics import InvalidName
+from broker.errors import InvalidArgument, LedgerError
+from broker.ledger.blobs import BlobError
+from broker.ledger.ledger import Ledger
+from broker.ledger.operations import Progress, UnknownOperation
+from broker.ledger.tables import CommandState
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import result
+
+ME = Origin("me", "test")
+
+
+@pytest.fixture
+def ledger(clock: TurnedClock) -> Iterator[Ledger]:
+    ledger = Ledger("sqlite://", now=clock.now)
+    for agent in ("db-01", "web-01", "web-02"):
+        ledger.add_command(agent, "start-agent", {}, ME)
+    yield ledger
+    ledger.close()
+
+
+def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01", "db-01"], "two", "restart-agent", {}, ME, timeout_s=5.0)
+    rows = ledger.commands(operation_id=operation.id)
+    assert {(row.agent, row.command.sequence and row.command.sequence.number) for row in rows} == {
+        ("web-01", 2),
+        ("db-01", 2),
+    }
+    assert {row.command.timeout_s for row in rows} == {5.0}
+    assert (operation.size, operation.target) == (2, "two")
+    assert ledger.operations.get(operation.id) == operation
+    assert ledger.operations.newest(9) == [operation]
+
+
+def test_more_agents_than_one_transaction_takes(ledger: Ledger) -> None:
+    agents = [f"edge-{number:04d}" for number in range(2500)]
+    operation = ledger.add_operation(agents, "edge-*", "restart-agent", {}, ME)
+    assert {row.agent for row in ledger.commands(operation_id=operation.id, limit=None)} == set(agents)
+    assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 2500})
+
+
+def test_an_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01", "db-01", "web-01"], "two", "restart-agent", {}, ME)
+    assert (operation.size, len(ledger.commands(operation_id=operation.id))) == (2, 2)
+    after = ledger.add_command("web-01", "stop-agent", {}, ME)
+    assert after.sequence
+    assert after.sequence.number == 3
+
+
+def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Ledger) -> None:
+    with pytest.raises(DecodeError):
+        ledger.add_operation(["web-01"], "web-01", "x" * 200, {}, ME)
+    with pytest.raises(InvalidName):
+        ledger.add_operation(["web-01", "No Name"], "two", "restart-agent", {}, ME)
+    assert ledger.operations.newest(9) == []
+    assert len(ledger.commands()) == 3
+
+
+def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    by_agent = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
+    ledger.record_feedback("db-01", [result(by_agent["db-01"])])
+    bad = replace(result(by_agent["web-01"]), outcome=Outcome.ERROR, code=ErrorCode.FAILED)
+    ledger.record_feedback("web-01", [bad])
+    progress = ledger.operations.progress(operation.id)
+    assert progress == Progress({CommandState.QUEUED: 1}, succeeded=1, failed=1)
+    assert (progress.done, progress.completed) == (False, 2)
+    assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
+
+
+def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: TurnedClock, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    operation = ledger.add_operation(["web-01", "web-02"], "two", "restart-agent", {}, ME)
+    for row in ledger.commands(operation_id=operation.id):
+        outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
+        ledger.record_feedback(row.agent, [replace(result(row.command.id), outcome=outcome)])
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("UPDATE commands SET outcome = NULL")
+        connection.commit()
+    assert ledger.operations.progress(operation.id) == Progress(succeeded=1, failed=1)
+    ledger.close()
+
+
+def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON commands WHEN (SELECT count(*) FROM commands) >= 1000 "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    with pytest.raises(
+        LedgerError, match=r"the disk is full\. 1000 of 1001 commands were written before, as operation"
+    ):
+        ledger.add_operation([f"edge-{number}" for number in range(1001)], "edge-*", "restart-agent", {}, ME)
+    (operation,) = ledger.operations.newest(9)
+    assert ledger.operations.progress(operation.id).counts() == {"queued": 1000, "unwritten": 1}
+    with pytest.raises(LedgerError, match=r"the disk is full\.$"):
+        ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, ME)
+    assert ledger.operations.newest(9) == [operation]
+    ledger.close()
+
+
+def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
+    ledger.record_feedback("db-01", [result(done.command.id)])
+    assert ledger.cancel_operation(operation.id) == 1
+    cancelled = [row.agent for row in ledger.commands(operation_id=operation.id) if row.cancel_requested]
+    assert cancelled == ["web-01"]
+
+
+def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
+    ledger.record_feedback("db-01", [result(done.command.id)])
+    assert ledger.abandon_operation(operation.id) == 1
+    assert ledger.operations.progress(operation.id).counts() == {"success": 1, "error": 1}
+    ours = {row.command.id for row in ledger.commands(operation_id=operation.id)}
+    assert ours.isdisjoint(command.id for _, command in ledger.claim_due_commands(9))
+
+
+def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    ledger.cancel_operation(operation.id)
+    taken = [ledger.claim_due_cancels(2) for _ in range(3)]
+    assert [len(cancels) for cancels in taken] == [2, 1, 0]
+    assert {agent for cancels in taken for agent, _ in cancels} == {"db-01", "web-01", "web-02"}
+
+
+@pytest.mark.parametrize("call", ["get", "progress"])
+def test_an_unknown_operation_is_named(ledger: Ledger, call: str) -> None:
+    with pytest.raises(UnknownOperation, match="'nothing'; `acm operation list`"):
+        getattr(ledger.operations, call)("nothing")
+    with pytest.raises(UnknownOperation):
+        ledger.cancel_operation("nothing")
+
+
+def test_groups(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-02", "web-01", "web-01"])
+    ledger.groups.add("all", ["web-01"])
+    assert ledger.groups.all() == {"all": ["web-01"], "edge": ["web-01", "web-02"]}
+    ledger.groups.remove("edge", ["web-01", "unknown"])
+    assert ledger.groups.members("edge") == ["web-02"]
+    assert ledger.groups.members("nothing") == []
+    with pytest.raises(InvalidName, match="'Edge' is not a group name"):
+        ledger.groups.add("Edge", ["web-01"])
+
+
+def test_what_an_agent_says_of_its_groups_replaces_the_servers_list_once(ledger: Ledger) -> None:
+    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
+    ledger.groups.add("old", ["web-01"])
+    ledger.record_status(replace(said, groups=None))
+    assert ledger.groups.all() == {"old": ["web-01"]}
+    ledger.record_status(said)
+    assert ledger.groups.all() == {"edge": ["web-01"]}
+    ledger.groups.add("new", ["web-01"])
+    ledger.record_status(said)
+    assert ledger.groups.all() == {"edge": ["web-01"], "new": ["web-01"]}
+    ledger.record_status(replace(said, groups=()))
+    assert ledger.groups.all() == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "agents"),
+    [
+        ("web-*", ["web-01", "web-02"]),
+        ("web-0[2-9]", ["web-02"]),
+        ("db-01,web-*,web-01", ["db-01", "web-01", "web-02"]),
+        ("web-02, db-01", ["web-02", "db-01"]),
+    ],
+)
+def test_names_and_patterns(ledger: Ledger, names: str, agents: list[str]) -> None:
+    target = resolve_target(ledger, names, None, everyone=False, allow_unknown=False)
+    assert (target.agents, target.single) == (agents, False)
+
+
+def test_one_name_all_and_a_group(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-02", "never-seen"])
+    one = resolve_target(ledger, "web-01", None, everyone=False, allow_unknown=False)
+    everyone = resolve_target(ledger, None, None, everyone=True, allow_unknown=False)
+    group = resolve_target(ledger, None, "edge", everyone=False, allow_unknown=False)
+    new = resolve_target(ledger, "new-01", None, everyone=False, allow_unknown=True)
+    assert one == Target(["web-01"], "web-01", single=True)
+    assert everyone == Target(["db-01", "web-01", "web-02"], "all agents")
+    assert group == Target(["web-02"], "group edge")
+    assert new == Target(["new-01"], "new-01", single=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "group", "everyone", "error", "says"),
+    [
+        (None, None, False, InvalidArgument, "in one way"),
+        ("web-01", "edge", False, InvalidArgument, "in one way"),
+        (None, "edge", True, InvalidArgument, "in one way"),
+        ("mail-*", None, False, UnknownAgent, "No agent is meant by 'mail-\\*'"),
+        (None, "nobody", False, UnknownAgent, "'group nobody'"),
+        (None, "ghosts", False, UnknownAgent, "'group ghosts'"),
+        (None, "No Body", False, InvalidName, "not a group name"),
+        ("web-01,mail-01", None, False, UnknownAgent, "knows no agent 'mail-01'"),
+        ("web-01,", None, False, InvalidName, "'' is not an agent name"),
+    ],
+)
+def test_whom_nobody_can_mean(
+    ledger: Ledger, names: str | None, group: str | None, everyone: bool, error: type[Exception], says: str
+) -> None:
+    ledger.groups.add("ghosts", ["never-seen"])
+    with pytest.raises(error, match=says):
+        resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False)
+
+
+def test_a_last_will_changes_no_groups(ledger: Ledger) -> None:
+    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
+    ledger.record_status(said)
+    ledger.groups.add("extra", ["web-01"])
+    for will in (("a",), None):
+        ledger.record_status(replace(said, online=False, groups=will))
+        ledger.record_status(said)
+    assert ledger.groups.all() == {"b": ["web-01"], "extra": ["web-01"]}
+
+
+@pytest.fixture
+def configuration(ledger: Ledger, tmp_path: Path) -> Artifact:
+    file = tmp_path / "sensor.toml"
+    file.write_text("rate = 1\n")
+    return ledger.blobs.put(file)
+
+
+def asking(name: str, **members: Any) -> Feedback:
+    return replace(result(name), data={"asks_for": "group-configuration"}, **members)
+
+
+def sent_configurations(ledger: Ledger) -> list[tuple[str, JsonObject]]:
+    rows = ledger.commands()
+    return [(row.agent, row.command.parameters) for row in rows if row.command.type.startswith("apply")]
+
+
+def test_who_asks_is_sent_the_configuration_of_its_group_once(ledger: Ledger, configuration: Artifact) -> None:
+    ledger.groups.add("edge", ["web-01"])
+    ledger.groups.configure("edge", configuration)
+    for _ in range(2):
+        ledger.record_feedback("web-01", [asking("raw-1")])
+    expected = {"artifact": msgspec.to_builtins(configuration), "group": "edge"}
+    assert sent_configurations(ledger) == [("web-01", expected)]
+    ledger.record_feedback("web-01", [asking("raw-2")])
+    assert len(sent_configurations(ledger)) == 1, "the one on its way answers both"
+
+
+def test_what_was_applied_can_be_asked_for_again(ledger: Ledger, configuration: Artifact) -> None:
+    ledger.groups.add("edge", ["web-01"])
+    ledger.groups.configure("edge", configuration)
+    ledger.record_feedback("web-01", [asking("raw-1")])
+    (sent,) = [row for row in ledger.commands() if row.command.type.startswith("apply")]
+    ledger.record_feedback("web-01", [result(sent.command.id)])
+    ledger.record_feedback("web-01", [asking("raw-2", digest="d2")])
+    assert len(sent_configurations(ledger)) == 2
+
+
+def test_an_agent_without_a_configured_group_is_sent_nothing(ledger: Ledger, configuration: Artifact) -> None:
+    ledger.groups.configure("edge", configuration)
+    ledger.groups.add("other", ["web-01"])
+    ledger.record_feedback("web-01", [asking("raw-1")])
+    assert sent_configurations(ledger) == []
+
+
+def test_the_configuration_of_a_group_is_not_taken_away(ledger: Ledger, configuration: Artifact) -> None:
+    ledger.groups.configure("edge", configuration)
+    with pytest.raises(BlobError, match="the configuration of the group edge"):
+        ledger.blobs.remove(configuration.sha256)

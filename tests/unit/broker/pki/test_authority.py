@@ -1,0 +1,114 @@
+"""The authority's directory: what is made, who may read it, and the list of what is revoked."""
+
+import os
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.contract.enrolment_token import fingerprint_of
+from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority, crl_path
+from broker.pki.certificates import CertificateError, RevocationReason, RevokedCertificate
+from tests.support.fakes.clock import TurnedClock
+
+
+@pytest.fixture
+def directory(tmp_path: Path, clock: TurnedClock) -> Path:
+    create_authority(tmp_path / "ca", "test", clock.now())
+    return tmp_path / "ca"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_the_owner_reads_what_is_secret(directory: Path) -> None:
+    modes = {path.name: mode(path) for path in directory.iterdir()}
+    secret, public = 0o600, 0o644
+    assert mode(directory) == 0o700
+    assert modes == {
+        "ca.key": secret,
+        "ca.crt": public,
+        "crl.pem": public,
+    }
+
+
+def test_a_wide_directory_is_made_narrow(tmp_path: Path, clock: TurnedClock) -> None:
+    tmp_path.chmod(0o755)
+    create_authority(tmp_path, "test", clock.now())
+    assert mode(tmp_path) == 0o700
+
+
+def test_an_authority_is_never_overwritten(directory: Path, clock: TurnedClock) -> None:
+    before = (directory / "ca.key").read_bytes()
+    with pytest.raises(AuthorityError, match="is not empty"):
+        create_authority(directory, "test", clock.now())
+    assert (directory / "ca.key").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "n" * 65])
+def test_a_bad_name_leaves_nothing_behind(tmp_path: Path, clock: TurnedClock, name: str) -> None:
+    with pytest.raises(CertificateError, match="1 to 64 characters"):
+        create_authority(tmp_path / "ca", name, clock.now())
+    assert not (tmp_path / "ca").exists()
+
+
+def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None:
+    authority = CertificateAuthority(directory, now=clock.now)
+    certificate = x509.load_pem_x509_certificate(authority.certificate.encode())
+    assert authority.fingerprint == fingerprint_of(certificate.public_bytes(Encoding.DER))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("ca.key", b"", "is damaged: restore the directory"),
+        ("ca.crt", b"nonsense", "is damaged: restore the directory"),
+        ("ca.crt", None, "holds no authority: make one with `acm ca init"),
+        ("ca.key", None, "cannot be used: No such file or directory"),
+    ],
+)
+def test_a_damaged_authority_is_one_sentence(
+    directory: Path, clock: TurnedClock, name: str, content: bytes | None, said: str
+) -> None:
+    path = directory / name
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(AuthorityError, match=said):
+        CertificateAuthority(directory, now=clock.now)
+
+
+def test_the_key_of_another_authority_is_noticed(directory: Path, clock: TurnedClock) -> None:
+    create_authority(directory / "other", "other", clock.now())
+    os.replace(directory / "other" / "ca.key", directory / "ca.key")
+    with pytest.raises(AuthorityError, match=r"is not the key of ca\.crt"):
+        CertificateAuthority(directory, now=clock.now)
+
+
+def test_a_servers_key_is_secret_and_replaced_with_its_certificate(
+    directory: Path, clock: TurnedClock, tmp_path: Path
+) -> None:
+    authority = CertificateAuthority(directory, now=clock.now)
+    authority.write_server_certificate(["localhost"], tmp_path)
+    first = (tmp_path / "server.key").read_bytes()
+    certificate = authority.write_server_certificate(["localhost"], tmp_path)
+    assert (tmp_path / "server.key").read_bytes() != first
+    assert mode(tmp_path / "server.key") == 0o600
+    assert x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()) == certificate
+
+
+def test_each_list_has_a_greater_number(directory: Path, clock: TurnedClock) -> None:
+    authority = CertificateAuthority(directory, now=clock.now)
+    first = x509.load_pem_x509_crl(crl_path(directory).read_bytes())
+    clock.turn(1)
+    revoked = RevokedCertificate(7, clock.now(), RevocationReason.SUPERSEDED)
+    until = authority.write_revocation_list(lambda: [revoked], crl_path(directory))
+    second = x509.load_pem_x509_crl(crl_path(directory).read_bytes())
+    assert until == clock.now() + timedelta(days=7)
+    assert [entry.serial_number for entry in second] == [7]
+    numbers = [crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for crl in (first, second)]
+    assert numbers[0] < numbers[1]
+    with pytest.raises(AuthorityError, match=r"/nowhere/crl\.pem cannot be used"):
+        authority.write_revocation_list(lambda: [], Path("/nowhere/crl.pem"))

@@ -1,0 +1,200 @@
+"""One agent that floods the server holds up nobody but itself."""
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from broker.contract.codec import decode_acks, encode
+from broker.contract.messages import BlobRequest, Origin, Status
+from broker.contract.topics import Topics
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.inbox import FairInbox
+from broker.server.server import Server
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import result
+
+TOPICS = Topics()
+WINDOW = 1000
+
+
+class NarrowInbox:
+    """Hands out what was published in order, and no more than the receive maximum without acknowledgement."""
+
+    def __init__(self) -> None:
+        self._published: list[Delivery] = []
+        self._next = 0
+        self._open: set[int] = set()
+        self.acked = 0
+        self.sent: list[tuple[str, bytes]] = []
+        self.backlog = 0
+
+    def arrive(self, topic: str, payload: bytes, times: int = 1) -> None:
+        for _ in range(times):
+            mid = len(self._published) + 1
+            self._published.append(Delivery(topic, payload, False, False, mid, 1))
+
+    def drain(self, timeout_s: float) -> list[Delivery]:
+        room = min(500, WINDOW - len(self._open))
+        taken = self._published[self._next : self._next + room]
+        self._next += len(taken)
+        self._open |= {delivery.mid for delivery in taken}
+        return taken
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        mids = {delivery.mid for delivery in deliveries}
+        assert mids <= self._open, "acknowledged what was not open"
+        self._open -= mids
+        self.acked += len(mids)
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+        self.sent.append((topic, payload))
+        return True
+
+    def on(self, topic: str) -> list[bytes]:
+        return [payload for sent_to, payload in self.sent if sent_to == topic]
+
+
+@pytest.fixture
+def inbox() -> NarrowInbox:
+    return NarrowInbox()
+
+
+@pytest.fixture
+def ledger(clock: TurnedClock) -> Iterator[Ledger]:
+    opened = Ledger("sqlite://", now=clock.now)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def intake(inbox: NarrowInbox, clock: TurnedClock) -> FairInbox:
+    return FairInbox(inbox, TOPICS, clock.monotonic)
+
+
+def status(agent: str, depth: int) -> bytes:
+    return encode([Status(agent, True, "1", "i", "b", "g", queue_depth=depth)])
+
+
+def everything(intake: FairInbox) -> list[Delivery]:
+    taken: list[Delivery] = []
+    intake.fetch(0.0)
+    while intake.waiting:
+        taken += intake.turn()
+        intake.settle()
+        intake.fetch(0.0)
+    return taken
+
+
+FLOODS = {
+    "invented results": ("feedback", encode([result(f"invented-{number}") for number in range(100)])),
+    "malformed": ("feedback", b'{"kind": "result"}'),
+    "too long": ("feedback", b"x" * 300_000),
+    "statuses": ("status", status("flood", 1)),
+    "requests for blobs": ("blob-request", encode([BlobRequest("a" * 64, 0, 1)])),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_from_one_agent_holds_up_that_agent_alone(
+    kind: str, inbox: NarrowInbox, intake: FairInbox, ledger: Ledger, clock: TurnedClock
+) -> None:
+    server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
+    command = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
+    channel, frame = FLOODS[kind]
+    inbox.arrive(f"acm/flood/{channel}", frame, times=9_000)
+    inbox.arrive("acm/web-01/feedback", encode([result(command.id)]))
+    inbox.arrive(f"acm/flood/{channel}", frame, times=900)
+    for _ in range(4):
+        intake.fetch(0.0)
+        server.receive(intake.turn())
+        intake.settle()
+    assert ledger.get(command.id).state is CommandState.COMPLETED
+    (ack,) = inbox.on("acm/web-01/ack")
+    assert [it.command_id for it in decode_acks(ack)] == [command.id]
+    clock.turn(1.0)
+    everything(intake)
+    assert inbox.acked == 9_901
+
+
+def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, intake: FairInbox) -> None:
+    for number in range(150):
+        inbox.arrive("acm/a/feedback", b"a%d" % number)
+    inbox.arrive("acm/b/feedback", b"b0")
+    inbox.arrive("acm/c/feedback", b"c0")
+    taken = [delivery.payload for delivery in everything(intake)]
+    assert taken.index(b"c0") < taken.index(b"a100")
+    assert [payload for payload in taken if payload.startswith(b"a")] == [b"a%d" % number for number in range(150)]
+    assert len(taken) == 152
+
+
+def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, intake: FairInbox) -> None:
+    inbox.arrive("acm/a/feedback", b"x" * 1000, times=190)
+    intake.fetch(0.0)
+    assert len(intake.turn()) == 190
+
+
+def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, intake: FairInbox) -> None:
+    inbox.arrive("acm/a/feedback", b"x" * 200_000, times=30)
+    intake.fetch(0.0)
+    assert [len(intake.turn()) for _ in range(2)] == [2, 2]
+    intake.settle()
+    assert len(everything(intake)) == 28
+
+
+@pytest.mark.parametrize(("size", "room"), [(1, 400), (1_000_000, 8)])
+def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
+    size: int, room: int, inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
+) -> None:
+    inbox.arrive("acm/a/feedback", b"x" * size, times=room)
+    intake.fetch(0.0)
+    assert inbox.acked == 0
+    inbox.arrive("acm/a/feedback", b"x" * size)
+    inbox.arrive("acm/b/feedback", b"from b")
+    intake.fetch(0.0)
+    assert inbox.acked == room + 1
+    clock.turn(1.9)
+    inbox.arrive("acm/a/feedback", b"too soon")
+    assert [delivery.payload for delivery in everything(intake)] == [b"from b"]
+    clock.turn(0.1)
+    inbox.arrive("acm/a/feedback", b"late enough")
+    assert [delivery.payload for delivery in everything(intake)] == [b"late enough"]
+    assert inbox.acked == room + 4
+
+
+def test_only_the_newest_status_waits_and_it_is_never_dropped(
+    inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
+) -> None:
+    inbox.arrive("acm/a/status", b"first")
+    inbox.arrive("acm/a/feedback", b"x", times=400)
+    inbox.arrive("acm/a/status", b"second")
+    assert [delivery.payload for delivery in everything(intake)] == [b"second"]
+    inbox.arrive("acm/a/status", b"third", times=50)
+    inbox.arrive("acm/a/status", b"last")
+    assert everything(intake) == []
+    clock.turn(0.2)
+    assert [delivery.payload for delivery in everything(intake)] == [b"last"]
+    assert inbox.acked == 453
+
+
+def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock) -> None:
+    with capture_logs() as logs:
+        inbox.arrive("acm/a/feedback", b"x", times=500)
+        inbox.arrive("acm/b/feedback", b"x", times=401)
+        intake.fetch(0.0)
+        clock.turn(61.0)
+        inbox.arrive("acm/a/feedback", b"x", times=401)
+        intake.fetch(0.0)
+    assert [(entry["event"], entry["agent"], entry["suppressed"]) for entry in logs] == [
+        ("agent_floods", "a", 0),
+        ("agent_floods", "b", 0),
+        ("agent_floods", "a", 99),
+    ]
+
+
+def test_what_is_outside_the_scheme_is_acknowledged(inbox: NarrowInbox, intake: FairInbox) -> None:
+    inbox.arrive("acm/UPPER/feedback", b"x", times=3)
+    intake.fetch(0.0)
+    assert (inbox.acked, intake.waiting, intake.turn()) == (3, False, [])

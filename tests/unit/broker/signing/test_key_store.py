@@ -1,0 +1,326 @@
+"""The directory of signing keys: what a change leaves behind, also one that is cut short, and who is told of it."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.messages import Origin, Status
+from broker.enrolment.store import EnrolmentStore
+from broker.ledger.ledger import Ledger
+from broker.server.key_distribution import RolloutProgress, announce, rollout_of
+from broker.signing import key_store as signing_keys
+from broker.signing.key_store import KeyState, SigningKeyError, SigningKeys, SigningKeyStore, create_signing_keys
+from tests.support.enrolled import Registrar, now
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW
+
+
+@pytest.fixture
+def directory(tmp_path: Path, clock: TurnedClock) -> Path:
+    create_signing_keys(tmp_path / "signing", clock.now())
+    return tmp_path / "signing"
+
+
+@pytest.fixture
+def keys(directory: Path) -> SigningKeys:
+    return SigningKeys(directory)
+
+
+def private_keys(directory: Path) -> set[str]:
+    return {path.stem for path in directory.glob("*.key")}
+
+
+def signing(keys: SigningKeys) -> list[str]:
+    return [key.public.id for key in keys.signing]
+
+
+def test_a_rotation_adds_a_key_that_signs_beside_the_others(
+    directory: Path, keys: SigningKeys, clock: TurnedClock
+) -> None:
+    (old,), version = keys.entries, keys.version
+    assert keys.announced, "every agent is granted the first key"
+    clock.turn(60)
+    new = SigningKeyStore(directory).rotate(clock.now())
+    assert signing(keys) == [old.id, new.id]
+    assert keys.version == version + 60_000 == new.since
+    assert keys.update == UpdateSigningKeys(keys.version, (old.public, new.public))
+    assert not keys.announced
+
+
+def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+    (old,) = keys.entries
+    new = keys.rotate(clock.now())
+    before = keys.version
+    SigningKeyStore(directory).revoke(old.id, clock.now())
+    assert signing(keys) == [new.id]
+    assert keys.update == UpdateSigningKeys(keys.version, (new.public,))
+    assert keys.version > before
+    assert [entry.state for entry in keys.entries] == [KeyState.REVOKED, KeyState.ACTIVE]
+    assert private_keys(directory) == {new.id}
+    again, version = keys.revoke(old.id, clock.now()), keys.version
+    assert (again.state, keys.version) == (KeyState.REVOKED, version)
+
+
+def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedClock) -> None:
+    (only,) = keys.entries
+    with pytest.raises(SigningKeyError, match="acm keys rotate"):
+        keys.revoke(only.id, clock.now())
+    with pytest.raises(SigningKeyError, match="acm keys list"):
+        keys.revoke("nobody", clock.now())
+    assert signing(keys) == [only.id]
+
+
+def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
+    for _ in range(MAX_KEYS - 1):
+        keys.rotate(clock.now())
+    with pytest.raises(SigningKeyError, match="revoke one"):
+        keys.rotate(clock.now())
+    assert len(keys.signing) == MAX_KEYS
+
+
+def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: TurnedClock, tmp_path: Path) -> None:
+    book = SigningKeyStore(directory)
+    for _ in range(3):
+        book.rotate(clock.now())
+    clock.turn(1)
+    create_signing_keys(tmp_path / "another", clock.now())
+    assert SigningKeyStore(tmp_path / "another").version > book.version
+
+
+def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
+    (first,) = keys.entries
+    second, third = keys.rotate(clock.now()), keys.rotate(clock.now())
+    needed: list[int] = []
+    keys.revoke(third.id, clock.now(), check=needed.append)
+    keys.revoke(first.id, clock.now(), check=needed.append)
+    assert needed == [first.since, second.since]
+
+
+def test_two_revocations_at_once_do_not_count_on_each_others_key(
+    directory: Path, keys: SigningKeys, clock: TurnedClock
+) -> None:
+    """The agents know a and b. Each is dispensable while the other is there, so the second one must look again."""
+    a, b, c = keys.entries[0], keys.rotate(clock.now()), keys.rotate(clock.now())
+    needed: list[int] = []
+
+    def check(version: int) -> None:
+        needed.append(version)
+        handle = os.open(directory, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+
+    keys.revoke(a.id, clock.now(), check=check)
+    SigningKeyStore(directory).revoke(b.id, clock.now(), check=check)
+    assert needed == [b.since, c.since]
+
+
+def test_a_change_gets_ahead_of_what_agents_know(keys: SigningKeys, clock: TurnedClock) -> None:
+    (first,), ahead = keys.entries, keys.version + 1_000_000
+    second = keys.rotate(clock.now(), above=ahead)
+    assert keys.version == second.since == ahead + 1
+    keys.revoke(first.id, clock.now(), above=ahead + 7)
+    assert keys.version == ahead + 8
+
+
+def test_what_root_writes_belongs_to_the_owner_of_the_directory(directory: Path, clock: TurnedClock) -> None:
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, 65534, 65534)
+    new = SigningKeyStore(directory).rotate(clock.now())
+    SigningKeyStore(directory).mark_announced(SigningKeyStore(directory).version)
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in directory.iterdir()}
+    assert set(owners) >= {"keys.json", f"{new.id}.key"}
+    assert set(owners.values()) == {(65534, 65534)}
+
+
+def test_a_key_that_cannot_be_read_says_whose_it_must_be(directory: Path) -> None:
+    (key,) = directory.glob("*.key")
+    key.unlink()
+    key.mkdir(mode=0o700)
+    with pytest.raises(SigningKeyError, match=f"nothing is signed.*chown --reference={directory} {key}"):
+        SigningKeys(directory)
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """Let this many files be written, then nothing more."""
+    write, left = signing_keys.write_durably, iter(range(writes))
+
+    def counting(path: Path, content: bytes, mode: int, *, as_directory: bool) -> None:
+        if next(left, None) is None:
+            raise Killed
+        write(path, content, mode, as_directory=as_directory)
+
+    def never(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(signing_keys, "write_durably", counting)
+    monkeypatch.setattr(signing_keys, "_sweep", never)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_an_init_that_was_cut_short_can_be_repeated(
+    tmp_path: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    path = tmp_path / "signing"
+    with monkeypatch.context() as patched:
+        killed_after(patched, writes)
+        with pytest.raises(Killed):
+            create_signing_keys(path, clock.now())
+    if writes == 3:
+        assert len(SigningKeys(path).signing) == 1
+        return
+    with pytest.raises(SigningKeyError, match="acm keys init"):
+        SigningKeys(path)
+    made = create_signing_keys(path, clock.now())
+    assert private_keys(path) == {made.id}
+
+
+Change = Callable[[SigningKeyStore, TurnedClock], object]
+CHANGES: list[tuple[Change, int]] = [
+    (lambda book, clock: book.rotate(clock.now()), 2),
+    (lambda book, clock: book.revoke(book.entries[0].id, clock.now()), 1),
+]
+
+
+@pytest.mark.parametrize(("change", "writes"), [(change, n) for change, most in CHANGES for n in range(most + 1)])
+def test_a_change_that_was_cut_short_was_made_or_was_not(
+    directory: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, change: Change, writes: int
+) -> None:
+    book = SigningKeyStore(directory)
+    book.rotate(clock.now())
+    book.mark_announced(book.version)
+    with monkeypatch.context() as patched:
+        killed_after(patched, writes)
+        with pytest.raises(Killed):
+            change(book, clock)
+    keys = SigningKeys(directory)
+    active = [entry.id for entry in keys.entries if entry.state is KeyState.ACTIVE]
+    assert signing(keys) == active
+    keys.rotate(clock.now())
+    assert private_keys(directory) == set(signing(keys)), "the next change removes what was left over"
+
+
+def test_a_key_that_is_revoked_while_it_is_read_is_no_error(
+    directory: Path, keys: SigningKeys, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = keys.entries
+    new = keys.rotate(clock.now())
+    read = signing_keys._read_key
+
+    def late(*arguments: object) -> object:
+        monkeypatch.setattr(signing_keys, "_read_key", read)
+        SigningKeyStore(directory).revoke(old.id, clock.now())
+        return read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signing_keys, "_read_key", late)
+    assert signing(SigningKeys(directory)) == [new.id]
+
+
+def test_a_change_waits_for_another_to_end(directory: Path, clock: TurnedClock) -> None:
+    book, entered = SigningKeyStore(directory), threading.Event()
+
+    def rotate() -> None:
+        entered.set()
+        SigningKeyStore(directory).rotate(clock.now())
+
+    with book._changing() as held:
+        other = threading.Thread(target=rotate)
+        other.start()
+        entered.wait(10)
+        book._replace(held.changed(held.version + 1, held.keys))
+    other.join(10)
+    assert len(book.entries) == 2
+    assert book.version == held.version + 2
+
+
+def test_a_lost_private_key_can_still_be_rotated_away(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+    (lost,) = keys.entries
+    (directory / f"{lost.id}.key").unlink()
+    with pytest.raises(SigningKeyError, match=f"{lost.id}.key is missing.*acm keys revoke"):
+        SigningKeys(directory)
+    new = SigningKeyStore(directory).rotate(clock.now())
+    SigningKeyStore(directory).revoke(lost.id, clock.now())
+    assert signing(SigningKeys(directory)) == [new.id]
+
+
+class Fleet:
+    """A ledger, its enrolments, and agents that are enrolled in it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
+        self.ledger = Ledger(self.registrar.ledger, now=now)
+        self.enrolments = EnrolmentStore(self.registrar.ledger, now=now)
+        for agent in ("web-01", "web-02", "web-03"):
+            self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
+
+    def says(self, agent: str, version: int | None, *, online: bool = True) -> None:
+        self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
+
+    def rollout(self, newest: int) -> RolloutProgress:
+        return rollout_of(self.ledger, self.enrolments, newest, NOW)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    yield fleet
+    fleet.ledger.close()
+    fleet.enrolments.close()
+
+
+def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
+    fleet.says("web-01", 7)
+    fleet.says("web-02", 6)
+    fleet.says("stranger", 5)
+    rollout = fleet.rollout(7)
+    assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
+    assert rollout.behind(7) == ["web-02", "web-03"]
+    operation = announce(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
+    assert operation is not None
+    sent = fleet.ledger.commands(operation_id=operation.id)
+    assert sorted(row.agent for row in sent) == ["web-02", "web-03"]
+    assert {(row.command.type, row.command.expires_at) for row in sent} == {(UPDATE_SIGNING_KEYS, None)}
+    assert sent[0].command.parameters == {"version": 7, "keys": ["key"]}
+    assert announce(fleet.ledger, rollout, UpdateSigningKeys(0, ("key",)), Origin("me", "test")) is None
+
+
+def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
+    fleet.says("web-01", 7)
+    fleet.says("web-01", 3, online=False)
+    assert fleet.rollout(7).versions["web-01"] == 7
+
+
+def test_the_newest_list_that_any_agent_tells_of_is_known_but_for_what_no_agent_would_take(fleet: Fleet) -> None:
+    day = int((NOW + timedelta(days=1)).timestamp() * 1000)
+    fleet.says("web-01", day)
+    fleet.says("web-02", 9)
+    fleet.says("stranger", 10)
+    assert fleet.rollout(7).newest_told == 9
+    fleet.says("web-03", day - 1)
+    assert fleet.rollout(7).newest_told == day - 1
+
+
+def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
+    fleet.says("web-01", 2**53 - 1)
+    assert fleet.rollout(7).behind(7) == ["web-01", "web-02", "web-03"]
+
+
+def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> None:
+    (key,) = directory.glob("*.key")
+    key.chmod(0o604)
+    with pytest.raises(SigningKeyError, match="can be read by others"):
+        SigningKeys(directory)
+    key.chmod(0o600)
+    (directory / "keys.json").chmod(0o666)
+    with pytest.raises(SigningKeyError, match="can be written by others"):
+        SigningKeyStore(directory)

@@ -1,0 +1,261 @@
+"""What the server signs, for whom, and with which keys."""
+
+import json
+import stat
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.app.config import ConfigurationError, load_config
+from broker.app.factories import SigningKeySource, open_enrolments, open_ledger, signer_of
+from broker.app.server import ServerProcess
+from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls
+from broker.contract.dsse import (
+    MAX_ENROLMENTS,
+    MAX_SIGNATURES,
+    MAX_SIGNED_FRAME_BYTES,
+    Scope,
+    SigningKey,
+    is_envelope,
+    open_envelope,
+    payload_type,
+    read_body,
+)
+from broker.contract.messages import Origin, Status
+from broker.contract.topics import Channel, Topics
+from broker.enrolment.store import EnrolmentStore
+from broker.ledger.ledger import Ledger
+from broker.mqtt.delivery import Delivery
+from broker.pki.certificates import RevocationReason
+from broker.server.server import Server
+from broker.signing.key_store import SigningKeyError, SigningKeys, create_signing_keys
+from broker.signing.recipient import Recipient
+from broker.signing.signer import Signer
+from tests.support.enrolled import Registrar, enrolled_by, signed
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, result
+from tests.unit.broker.server.test_server import RememberingWire
+
+KEY = SigningKey(Ed25519PrivateKey.generate())
+
+
+class Fleet:
+    """How agents stand with the server; a test may change it. Counts how often it was asked."""
+
+    def __init__(self, **agents: Recipient) -> None:
+        self.agents = {name.replace("_", "-"): standing for name, standing in agents.items()}
+        self.asked = 0
+
+    def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
+        self.asked += 1
+        others = any(standing.enrolments for standing in self.agents.values())
+        return {agent: self.agents.get(agent, Recipient(others_are_enrolled=others)) for agent in agents}
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet(web_01=Recipient(("e2", "e1")))
+
+
+@pytest.fixture
+def signer(clock: TurnedClock, fleet: Fleet) -> Signer:
+    return Signer("acm-server", lambda: (KEY,), fleet, now=clock.now, monotonic=clock.monotonic)
+
+
+def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
+    return read_body(open_envelope(frame, payload_type(channel), [KEY.public]))
+
+
+def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: TurnedClock, signer: Signer) -> None:
+    ledger, wire = Ledger("sqlite://", now=clock.now), RememberingWire()
+    server = Server(ledger, wire, Topics(), signer)
+    sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
+    ledger.request_cancel(sent.id)
+    server.step()
+    feedback = json.dumps({**result(sent.id).to_dict(), "agent": "web-01"}).encode()
+    server.receive([Delivery("acm/web-01/feedback", feedback, False, False, 1, 1)])
+    scope, frame = opened(wire.on("command")[0], Channel.COMMAND)
+    assert scope == Scope("acm-server", "web-01", ("e2", "e1"), clock.now())
+    assert [it.id for it in decode_commands(frame, received_at=NOW, new_id=str)] == [sent.id]
+    assert decode_controls(opened(wire.on("control")[0], Channel.CONTROL)[1])[0].command_id == sent.id
+    assert decode_acks(opened(wire.on("ack")[0], Channel.ACK)[1])[0].command_id == sent.id
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("standing", "held"),
+    [
+        (Recipient(accepts_unsigned=True, others_are_enrolled=True), None),
+        (Recipient(accepts_unsigned=False), "takes nothing unsigned"),
+        (Recipient(accepts_unsigned=False, others_are_enrolled=True), "takes nothing unsigned"),
+        (Recipient(others_are_enrolled=True), "has not said yet"),
+        (Recipient(), None),
+    ],
+    ids=[
+        "accepts it",
+        "refuses it",
+        "refuses it and is not alone",
+        "unknown among enrolled ones",
+        "nobody is enrolled",
+    ],
+)
+def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_that(
+    signer: Signer, fleet: Fleet, standing: Recipient, held: str | None
+) -> None:
+    fleet.agents["web-02"] = standing
+    assert signer.sign("web-02", Channel.COMMAND, b"[]") == (None if held else b"[]")
+    reasons = signer.held(["web-01", "web-02"])
+    assert list(reasons) == (["web-02"] if held else [])
+    assert held is None or held in reasons["web-02"]
+
+
+def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
+    clock: TurnedClock, fleet: Fleet
+) -> None:
+    fleet.agents["web-01"] = Recipient(("e1",), accepts_unsigned=True)
+    keys: list[SigningKey] = []
+    signer = Signer("s", lambda: keys, fleet, now=clock.now, monotonic=clock.monotonic)
+    assert signer.sign("web-01", Channel.ACK, b"[]") is None
+    assert "no signing keys" in signer.held(["web-01"])["web-01"]
+    keys.append(KEY)
+    assert signer.held(["web-01"]) == {}
+    assert is_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
+
+
+def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
+    clock: TurnedClock, fleet: Fleet, signer: Signer
+) -> None:
+    assert list(signer.held(["web-02"])) == ["web-02"]
+    fleet.agents["web-02"] = Recipient(("e1",))
+    assert signer.held(["web-02"]) == {}
+    assert listed(signer, "web-02") == ("e1",)
+    fleet.agents["web-02"] = Recipient(("e3", "e1"))
+    clock.turn(2.0)
+    assert listed(signer, "web-02") == ("e3", "e1")
+
+
+def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
+    agents = [f"web-{number}" for number in range(50)]
+    fleet.agents |= dict.fromkeys(agents, Recipient(("e1",)))
+    for _ in range(3):
+        assert signer.held(agents) == {}
+        for agent in agents:
+            signer.sign(agent, Channel.COMMAND, b"[]")
+    assert fleet.asked == 1
+
+
+def test_the_enrolment_that_an_agent_names_is_listed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
+    newer = tuple(f"e{number}" for number in range(20, 1, -1))
+    fleet.agents |= {
+        "web-02": Recipient((*newer, "e1"), enrolment_id="e1"),
+        "web-03": Recipient((*newer, "e1"), enrolment_id="of-another"),
+    }
+    assert listed(signer, "web-02") == ("e1", *newer[: MAX_ENROLMENTS - 1])
+    assert listed(signer, "web-03") == newer[:MAX_ENROLMENTS]
+
+
+def listed(signer: Signer, agent: str) -> tuple[str, ...]:
+    return opened(signer.sign(agent, Channel.ACK, b"[]") or b"", Channel.ACK)[0].enrolments
+
+
+def test_the_largest_signed_frame_is_a_frame(clock: TurnedClock) -> None:
+    keys = tuple(SigningKey(Ed25519PrivateKey.generate()) for _ in range(MAX_SIGNATURES))
+    scope = Scope("s" * 128, "a" * 63, tuple("e" * 36 for _ in range(MAX_ENROLMENTS)), clock.now())
+    assert len(signed(keys, scope, b'"' + b"x" * (MAX_SIGNED_FRAME_BYTES - 2) + b'"')) <= MAX_FRAME_BYTES
+
+
+def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path: Path) -> None:
+    """The broker keeps out who has no valid certificate; to go on unsigned would lose the commands that wait."""
+    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
+    first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
+    second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
+    clock = TurnedClock()
+    book, ledger = EnrolmentStore(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
+    assert book.standings(["web-01", "web-02"]) == {
+        "web-01": Recipient((second, first), others_are_enrolled=True),
+        "web-02": Recipient(others_are_enrolled=True),
+    }
+    book.revoke(second, RevocationReason.UNSPECIFIED)
+    clock.turn(400 * 86400)
+    ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
+    assert book.standings(["web-01"])["web-01"] == Recipient((first,), False, first, True)
+    book.revoke(first, RevocationReason.UNSPECIFIED)
+    assert book.standings(["web-01"])["web-01"] == Recipient((), False, first, True)
+    book.close()
+    ledger.close()
+
+
+def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -> None:
+    create_signing_keys(tmp_path / "signing", clock.now())
+    keys = SigningKeys(tmp_path / "signing")
+    (entry,) = keys.entries
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "signing").iterdir()}
+    assert modes == {"keys.json": 0o644, f"{entry.id}.key": 0o600}
+    assert stat.S_IMODE((tmp_path / "signing").stat().st_mode) == 0o700
+    assert [key.public.pem for key in keys.signing] == [entry.public] == list(keys.public)
+
+
+def test_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
+    create_signing_keys(tmp_path / "signing", clock.now())
+    with pytest.raises(SigningKeyError, match="is not empty"):
+        create_signing_keys(tmp_path / "signing", clock.now())
+
+
+@pytest.mark.parametrize("name", ["keys.json", "{id}.key"])
+@pytest.mark.parametrize(("content", "said"), [(b"no", "is damaged"), (None, r"acm keys (init|revoke)")])
+def test_damaged_keys_are_one_sentence(
+    tmp_path: Path, clock: TurnedClock, name: str, content: bytes | None, said: str
+) -> None:
+    create_signing_keys(tmp_path / "signing", clock.now())
+    path = tmp_path / "signing" / name.format(id=SigningKeys(tmp_path / "signing").entries[0].id)
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(SigningKeyError, match=said):
+        SigningKeys(tmp_path / "signing")
+
+
+def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> None:
+    for name in ("one", "two"):
+        create_signing_keys(tmp_path / name, clock.now())
+    one, two = (next((tmp_path / name).glob("*.key")) for name in ("one", "two"))
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(SigningKeyError, match="is not the key that"):
+        SigningKeys(tmp_path / "one")
+
+
+def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path) -> None:
+    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
+    registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+    flags = {"ledger": registrar.ledger, "ca": str(tmp_path / "another")}
+    with pytest.raises(ConfigurationError, match="take nothing unsigned"):
+        ServerProcess(load_config(None, flags, {}))
+
+
+def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) -> None:
+    config = load_config(None, {"ledger": f"sqlite:///{tmp_path}/ledger.db", "ca": str(tmp_path / "ca")}, {})
+    book, ledger = open_enrolments(config), open_ledger(config.ledger)
+    signer = signer_of(config, book)
+    assert signer.sign("web-01", Channel.COMMAND, b"[]") == b"[]"
+    registrar = Registrar(tmp_path / "ca", config.ledger)
+    registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+    assert signer.held(["web-01"]) == {}
+    assert is_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
+    book.close()
+    ledger.close()
+
+
+def test_keys_that_cannot_be_looked_at_are_one_sentence() -> None:
+    config = load_config(None, {"signing_keys": "/" + "x" * 1000}, {})
+    with pytest.raises(SigningKeyError, match="cannot be looked at: File name too long; run this as the user"):
+        SigningKeySource(config)()
+
+
+def test_each_key_signs(clock: TurnedClock) -> None:
+    other = SigningKey(Ed25519PrivateKey.generate())
+    signer = Signer("s", lambda: (KEY, other), enrolled_by("e1"), now=clock.now, monotonic=clock.monotonic)
+    frame = signer.sign("web-01", Channel.ACK, b"[]") or b""
+    for key in (KEY, other):
+        scope, _ = read_body(open_envelope(frame, payload_type(Channel.ACK), [key.public]))
+        assert replace(scope, issuer="") == Scope("", "web-01", ("e1",), clock.now())

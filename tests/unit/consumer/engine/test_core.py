@@ -1,0 +1,190 @@
+"""The agent's turn, where the disk has no room or the clock is wrong."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from broker.contract.codec import encode
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.messages import Ack, JsonObject
+from broker.contract.topics import Channel
+from consumer.errors import StoreFull
+from tests.simulation.world import World
+from tests.support.fakes.memory_store import MemoryCommandStore
+
+
+class FullStore(MemoryCommandStore):
+    def drop_expired(self, now: datetime) -> int:
+        raise StoreFull("The disk is full.")
+
+
+def test_housekeeping_on_a_full_disk_ends_nothing() -> None:
+    world = World(FullStore(), lambda store: store)
+    world.send("again")
+    world.settle()
+    (row,) = world.ledger.commands()
+    assert row.result is not None
+    assert row.result["outcome"] == "success"
+    world.ledger.close()
+
+
+def test_a_slow_clock_does_not_run_what_has_expired_and_is_reported() -> None:
+    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
+    world.send("once", expires_in_s=60)
+    world.clock.turn(61)
+    world.settle()
+    (row,) = world.ledger.commands()
+    assert row.result is not None
+    assert (row.result["code"], world.effects) == ("expired", [])
+    (agent,) = world.ledger.agents()
+    assert agent.status is not None
+    assert agent.status.clock_behind_s == 86400
+    world.ledger.close()
+
+
+def test_a_slow_clock_does_not_stop_what_is_good() -> None:
+    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
+    world.send("once", expires_in_s=60)
+    world.settle()
+    assert len(world.effects) == 1
+    world.ledger.close()
+
+
+def codes(world: World) -> list[object]:
+    """The code of each command's result, in order; None where it succeeded."""
+    rows = {row.command.id: row for row in world.ledger.commands()}
+    return [(rows[sent.id].result or {}).get("code") for sent in world.sent]
+
+
+def test_a_slow_clock_does_not_run_after_a_reboot_what_has_expired() -> None:
+    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
+    for _ in range(2):
+        world.send("once", expires_in_s=60)
+    world.step_server()
+    world.step_agent()
+    world.run_handlers()
+    world.clock.turn(3600)
+    world.kill_agent()
+    for _ in range(2):
+        world.step_agent()
+        world.run_handlers()
+    world.settle()
+    assert (codes(world), len(world.effects)) == (["interrupted", "expired"], 1)
+    world.ledger.close()
+
+
+def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() -> None:
+    """A machine without a clock of its own begins where it was, however long it had run since it heard the server."""
+    world = World(MemoryCommandStore(), lambda store: store)
+    for _ in range(2):
+        world.send("once", expires_in_s=7200)
+    world.step_server()
+    world.step_agent()
+    world.clock.turn(3600)
+    world.step_agent()
+    assert world.store.heard_time is not None
+    assert world.store.heard_time.server == world.clock.now()
+    world.ledger.close()
+
+
+def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    world.server_is_ahead = timedelta(days=30_000)
+    world.send("again", expires_in_s=3600)
+    world.settle()
+    world.server_is_ahead = timedelta()
+    for _ in range(2):
+        world.send("again", expires_in_s=3600)
+        world.settle()
+    world.kill_agent()
+    world.send("again", expires_in_s=3600)
+    world.settle()
+    assert codes(world) == ["expired", "expired", None, None]
+    world.ledger.close()
+
+
+class RememberingKeeper:
+    version = 5
+    key_ids = ("a",)
+
+    def __init__(self) -> None:
+        self.updates: list[UpdateSigningKeys] = []
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        self.updates.append(said)
+
+
+def test_a_slow_clock_does_not_take_up_keys_by_a_command_that_has_expired() -> None:
+    keeper = RememberingKeeper()
+    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1), keeper=keeper)
+    said: JsonObject = msgspec.to_builtins(UpdateSigningKeys(6, (world._trust.keys[0].pem,)))
+    world.send(UPDATE_SIGNING_KEYS, expires_in_s=60, parameters=said)
+    world.clock.turn(61)
+    world.settle()
+    assert keeper.updates == []
+    world.ledger.close()
+
+
+def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    for _ in range(2):
+        world.send("once")
+    world.step_server()
+    world.step_agent()
+    world.change_keys()
+    world.settle()
+    assert (codes(world), len(world.effects)) == ([None, "rejected"], 1)
+    world._check_journal()
+    world.ledger.close()
+
+
+def test_a_full_disk_is_told_until_there_is_room() -> None:
+    store = MemoryCommandStore()
+    world = World(store, lambda store: store)
+    world.settle()
+    store.full = True
+    world.send("again")
+    world.step_server()
+    world.step_agent()
+    assert world.core._board.current(None).last_error == "The disk is full."
+    world.step_agent()
+    assert world.core._board.current(None).last_error == "The disk is full."
+    store.full = False
+    world.settle()
+    assert (codes(world), world.core._board.current(None).last_error) == ([None], None)
+    world.ledger.close()
+
+
+def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    world.settle()
+    world.forge_command()
+    world.step_agent()
+    world.send("again")
+    world.clock.turn(300.0)
+    world.settle()
+    assert "refuses a command" in str(world.core._board.current(None).last_error)
+    world.clock.turn(601.0)
+    world.step_agent()
+    assert "refuses a command" in str(world.core._board.current(None).last_error)
+    world.send("again")
+    world.settle()
+    assert world.core._board.current(None).last_error is None
+    world.ledger.close()
+
+
+def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    world.send("once")
+    world.step_server()
+    for _ in range(3):
+        world.step_agent()
+        world.run_handlers()
+    (done,) = world.store.with_results()
+    assert done.result is not None
+    world.forge(Channel.ACK, encode([Ack(done.command.id, done.result.digest or "")]))
+    world.step_agent()
+    assert world.store.done_count() == 1
+    world.settle()
+    assert world.store.done_count() == 0
+    world.ledger.close()

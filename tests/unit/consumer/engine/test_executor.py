@@ -1,0 +1,205 @@
+"""Commands on the lane: deadlines, cancels, expiry, and handlers that break or hang."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from broker.contract.messages import Command
+from broker.contract.states import ErrorCode, State
+from consumer.engine.executor import Executor, Finished
+from consumer.errors import ServiceError
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.ports import Clock, StoredCommand
+from consumer.services import NoService
+from consumer.system.clock import SystemClock
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, command, config
+
+Execute = Callable[[Command, Any, Context], Result | AgentRestart]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    seconds: float = 0.0
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
+
+
+def executor(
+    execute: Execute,
+    *,
+    lane: Callable[[Callable[[], None]], None] = lambda work: work(),
+    clock: Clock | None = None,
+    ended: threading.Event | None = None,
+) -> Executor:
+    handler = Handler("act", Interruption.RERUN, Parameters, execute)
+    clock = clock or TurnedClock()
+    return Executor(
+        {"act": handler},
+        Context(clock, NoService(), config(), "i1"),
+        lane,
+        default_timeout_s=10.0,
+        grace_s=5.0,
+        on_finished=(ended or threading.Event()).set,
+    )
+
+
+def stored(name: str, **members: Any) -> StoredCommand:
+    begun = replace(command(name, command_type="act"), **members)
+    return StoredCommand(f"c/{name}", begun, State.PROCESSING, NOW, NOW, begun_by="i1")
+
+
+def done(*_: Any) -> Result:
+    return Result("Done.")
+
+
+def endings(finished: list[Finished]) -> list[tuple[str, ErrorCode | None]]:
+    return [(end.stored.command.id, end.result.code) for end in finished if isinstance(end.result, Result)]
+
+
+def run_one(execute: Execute, **members: Any) -> Result:
+    runs = executor(execute)
+    runs.execute([stored("a", **members)])
+    (end,) = runs.fetch()
+    assert isinstance(end.result, Result)
+    return end.result
+
+
+def test_a_batch_runs_in_order_one_at_a_time() -> None:
+    order: list[str] = []
+    runs = executor(lambda command, *_: order.append(command.id) or Result("Done."))  # type: ignore[func-returns-value]
+    runs.execute([stored(name) for name in "abc"])
+    assert order == ["a", "b", "c"]
+    assert endings(runs.fetch()) == [("a", None), ("b", None), ("c", None)]
+    assert not runs.busy
+
+
+def test_parameters_are_typed() -> None:
+    assert run_one(lambda _, parameters, __: Result(repr(parameters)), parameters={"seconds": 2}).message == (
+        "Parameters(seconds=2.0)"
+    )
+    refused = run_one(done, parameters={"minutes": 2})
+    assert (refused.code, "minutes" in refused.message) == (ErrorCode.INVALID, True)
+
+
+def test_a_handler_that_breaks_is_an_error_and_stops_nothing() -> None:
+    def breaks(*_: Any) -> Result:
+        raise KeyError("x")
+
+    broken = run_one(breaks)
+    assert (broken.code, broken.message) == (ErrorCode.FAILED, "The handler broke down: KeyError: 'x'")
+
+
+def test_an_error_of_ours_is_its_sentence() -> None:
+    def fails(*_: Any) -> Result:
+        raise ServiceError("The service could not be started.")
+
+    failed = run_one(fails)
+    assert (failed.code, failed.message) == (ErrorCode.FAILED, "The service could not be started.")
+
+
+def test_an_error_after_the_deadline_is_a_timeout() -> None:
+    clock = TurnedClock()
+
+    def too_slow(_: Command, __: Any, context: Context) -> Result:
+        clock.turn(11.0)
+        raise ServiceError("systemctl did not end in time.")
+
+    runs = executor(too_slow, clock=clock)
+    runs.execute([stored("a"), stored("b", timeout_s=20.0)])
+    assert endings(runs.fetch()) == [("a", ErrorCode.TIMED_OUT), ("b", ErrorCode.FAILED)]
+
+
+def test_each_commands_expiry_is_checked_when_its_own_turn_comes() -> None:
+    clock = TurnedClock()
+    runs = executor(lambda *_: clock.turn(60.0) or Result("Done."), clock=clock)  # type: ignore[func-returns-value]
+    soon = clock.now() + timedelta(seconds=30)
+    runs.execute([stored("a", expires_at=soon), stored("b", expires_at=soon)])
+    assert endings(runs.fetch()) == [("a", None), ("b", ErrorCode.EXPIRED)]
+
+
+def test_a_waiting_command_of_the_batch_is_cancelled_without_running() -> None:
+    ran: list[str] = []
+
+    def cancel_the_next(command: Command, *_: Any) -> Result:
+        ran.append(command.id)
+        assert runs.cancel("b")
+        return Result("Done.")
+
+    runs = executor(cancel_the_next)
+    runs.execute([stored("a"), stored("b")])
+    assert endings(runs.fetch()) == [("a", None), ("b", ErrorCode.CANCELLED)]
+    assert ran == ["a"]
+    assert not runs.cancel("a")
+
+
+@pytest.mark.parametrize("unfit", ["cancelled", "expired"])
+def test_what_an_earlier_process_began_is_never_said_to_have_not_begun(unfit: str) -> None:
+    clock = TurnedClock()
+    work: list[Callable[[], None]] = []
+    runs = executor(done, lane=work.append, clock=clock)
+    again = replace(stored("a", expires_at=clock.now() + timedelta(seconds=9)), begun_by="i0")
+    runs.execute([again])
+    clock.turn(1.0 if unfit == "cancelled" else 10.0)
+    assert unfit == "expired" or runs.cancel("a")
+    work[0]()
+    (end,) = runs.fetch()
+    assert isinstance(end.result, Result)
+    assert (end.result.code, unfit in end.result.message) == (ErrorCode.INTERRUPTED, True)
+
+
+def test_a_running_command_is_told_that_it_is_cancelled() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def waits(_: Command, __: Any, context: Context) -> Result:
+        begun.set()
+        assert context.cancelled.wait(20)
+        return Result("Stopped half-way.", code=ErrorCode.CANCELLED)
+
+    runs = executor(waits, lane=in_thread, clock=SystemClock(), ended=ended)
+    runs.execute([stored("a")])
+    assert begun.wait(20)
+    assert runs.running == "a"
+    assert runs.cancel("a")
+    assert ended.wait(20)
+    assert endings(runs.fetch()) == [("a", ErrorCode.CANCELLED)]
+
+
+def test_a_handler_that_hangs_is_cut_off_and_blocks_nothing() -> None:
+    clock, release = TurnedClock(), threading.Event()
+    begun: dict[str, threading.Event] = {"a": threading.Event(), "b": threading.Event()}
+    ended = threading.Event()
+
+    def hangs(command: Command, *_: Any) -> Result:
+        begun[command.id].set()
+        if command.id == "a":
+            release.wait(20)
+        return Result("Done.")
+
+    runs = executor(hangs, lane=in_thread, clock=clock, ended=ended)
+    runs.execute([stored("a"), stored("b")])
+    assert begun["a"].wait(20)
+    assert runs.fetch() == []
+    assert runs.next_deadline() == pytest.approx(clock.monotonic() + 15.0)
+    clock.turn(15.1)
+    (cut,) = runs.fetch()
+    assert isinstance(cut.result, Result)
+    assert (cut.stored.command.id, cut.result.code) == ("a", ErrorCode.TIMED_OUT)
+    assert "may still have an effect" in cut.result.message
+    assert begun["b"].wait(20)
+    assert ended.wait(20)
+    release.set()
+    assert endings(runs.fetch()) == [("b", None)]
+
+
+def test_a_wish_for_a_new_process_is_handed_on() -> None:
+    runs = executor(lambda *_: AgentRestart())
+    runs.execute([stored("a")])
+    (end,) = runs.fetch()
+    assert end.result == AgentRestart()

@@ -1,0 +1,75 @@
+"""What the agent says of a command."""
+
+from dataclasses import replace
+
+import pytest
+
+from broker.contract.codec import MAX_FRAME_BYTES, decode_feedbacks, encode
+from broker.contract.messages import Output
+from broker.contract.states import ErrorCode, Outcome
+from consumer.engine.feedback import FeedbackFactory
+from consumer.handler import Result
+from tests.support.makers import NOW, command
+
+
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth - 1):
+        value = {"in": value}
+    return value
+
+
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
+
+
+def test_a_result_echoes_the_command_and_says_the_outcome() -> None:
+    said = REPORTS.result(command("a"), Result("Done.", {"x": 1}), NOW)
+    assert (said.status, said.outcome, said.code, said.data) == ("completed", Outcome.SUCCESS, None, {"x": 1})
+    assert said.command is not None
+    assert (said.command["id"], said.command["status"]) == ("a", "processing")
+
+
+def test_the_digest_tells_results_apart() -> None:
+    one, other = (REPORTS.result(command("a"), Result(text), NOW).digest for text in ("Done.", "Undone."))
+    assert one != other
+    assert one == REPORTS.result(command("a"), Result("Done."), NOW).digest
+
+
+@pytest.mark.parametrize(
+    ("echoed", "output", "data", "left_out"),
+    [
+        (1000, 1000, 1000, []),
+        (262_000, 1000, 1000, ["command"]),
+        (200_000, 300_000, 1000, ["command", "output"]),
+        (200_000, 300_000, 300_000, ["command", "output", "data"]),
+    ],
+)
+def test_a_result_too_long_for_a_frame_sheds_parts_and_says_so(
+    echoed: int, output: int, data: int, left_out: list[str]
+) -> None:
+    long = replace(command("a"), parameters={"text": "x" * echoed})
+    said = REPORTS.result(long, Result("Done.", {"d": "x" * data}, output=Output("\x01" * output)), NOW)
+    frame = encode([said])
+    assert len(frame) <= MAX_FRAME_BYTES
+    assert decode_feedbacks(frame) == [said]
+    assert [part for part in ("command", "output", "data") if getattr(said, part) is None] == left_out
+    assert [note.split()[0] for note in said.notes] == left_out
+
+
+def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
+    said = REPORTS.result(command("a"), Result("x" * 5000, output=Output("o" * 70_000, "e")), NOW)
+    assert said.message == "x" * 4095 + "…"
+    assert said.output == Output("o" * 65_535 + "…", "e", truncated=True)
+    assert decode_feedbacks(encode([said])) == [said]
+
+
+@pytest.mark.parametrize("data", [{"k" * 1025: 1}, {str(key): 0 for key in range(1025)}, nested(40)])
+def test_data_that_the_server_would_refuse_is_left_out(data: dict[str, object]) -> None:
+    said = REPORTS.result(command("a"), Result("Done.", data), NOW)
+    assert (said.data, said.notes[-1].split()[0]) == (None, "data")
+    assert decode_feedbacks(encode([said])) == [said]
+
+
+def test_an_error_has_a_code() -> None:
+    said = REPORTS.result(command("a"), Result("It broke.", code=ErrorCode.FAILED), NOW)
+    assert (said.outcome, said.code) == (Outcome.ERROR, ErrorCode.FAILED)

@@ -1,0 +1,51 @@
+"""What an agent says that it has not shown yet of its work: it connects, stores, answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from broker.contract.codec import encode
+from broker.contract.messages import Command
+from broker.contract.topics import Topics
+from consumer.comms.client import AgentCommsClient
+from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.status import StatusBoard
+from consumer.handler import Context, Handler, Interruption, Result
+from consumer.services import NoService
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.fakes.wire import FakeBroker
+from tests.support.makers import command, config
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No parameters."""
+
+
+def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClock, store: MemoryCommandStore) -> None:
+    said: list[str | None] = []
+
+    def ask(command: Command, parameters: Nothing, context: Context) -> Result:
+        said.append(context.readiness_problem())
+        return Result("Asked.")
+
+    broker, topics, settings = FakeBroker(), Topics(), config(accept_unsigned=True)
+    connection = broker.connect("web-01", AgentCommsClient.subscriptions("web-01", topics))
+    board = StatusBoard(settings, store, NoService(), clock, incarnation="i1", supported_types=("ask",))
+
+    def run(work: Callable[[], None]) -> None:
+        work()
+
+    around = AgentDependencies(
+        store, AgentCommsClient(connection, "web-01", topics), NoService(), clock, run, lambda: None
+    )
+    core = AgentCore(
+        settings, around, board, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"
+    )
+    for name in ("a", "b"):
+        broker.publish("acm/web-01/command", encode([replace(command(name, command_type="ask"))]))
+        core.step(connection.drain())
+        core.step([])
+    connection.connected = False
+    core.step([])
+    assert said[:2] == ["it has stored nothing", None]

@@ -1,0 +1,167 @@
+"""What the receiver takes in, refuses and remembers."""
+
+import json
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from broker.contract.messages import Feedback, SequenceNumber
+from broker.contract.states import ErrorCode, FeedbackKind, State
+from broker.mqtt.delivery import Delivery
+from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.receiver import CommandReceiver
+from consumer.errors import StoreFull
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import NoTrust, Verifier
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.makers import NOW, result
+
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
+
+
+def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = True) -> CommandReceiver:
+    verifier = Verifier("web-01", NoTrust(), ServerClock(TurnedClock()), accept_unsigned=accept_unsigned)
+    return CommandReceiver(store, REPORTS, TurnedClock(), verifier)
+
+
+def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "id": name,
+        "type": "restart-agent",
+        "parameters": {},
+        "origin": {"name": "n", "module": "m"},
+        "created_at": "2026-01-02T00:00:00Z",
+    }
+    return said | ({"sequence": {"epoch": epoch, "number": number}} if number else {})
+
+
+def delivery(said: Any, *, retained: bool = False, duplicate: bool = False, mid: int = 1) -> Delivery:
+    payload = said if isinstance(said, bytes) else json.dumps(said).encode()
+    return Delivery("acm/web-01/command", payload, retained, duplicate, mid, 1)
+
+
+def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True) -> list[Feedback]:
+    taken = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
+    return taken.feedback
+
+
+def ids(store: MemoryCommandStore) -> list[str]:
+    return [stored.command.id for stored in store.all_commands()]
+
+
+def test_commands_in_sequence_are_stored_and_accepted(store: MemoryCommandStore) -> None:
+    said = receive(store, message("a", 1), [message("b", 2), message("c", 3)])
+    assert ids(store) == ["a", "b", "c"]
+    assert [(item.kind, item.command_id) for item in said] == [(FeedbackKind.ACCEPTED, name) for name in "abc"]
+    assert store.last_sequence == SequenceNumber(7, 3)
+
+
+def test_a_number_too_high_is_not_stored_and_names_the_one_expected(store: MemoryCommandStore) -> None:
+    (gap,) = receive(store, message("c", 3))
+    assert (gap.kind, gap.expected, gap.sequence) == (FeedbackKind.GAP, 1, SequenceNumber(7, 3))
+    assert ids(store) == []
+
+
+def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2))
+    (gap,) = receive(store, message("d", 2, epoch=8))
+    assert gap.expected == 1
+    receive(store, message("c", 1, epoch=8))
+    assert store.last_sequence == SequenceNumber(8, 1)
+
+
+def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1))
+    receipt = receiver(store).receive([delivery(message("x", 2, epoch=6))])
+    assert (receipt.feedback, ids(store)) == ([], ["a"])
+    assert "epoch 6 was ignored" in receipt.refused[0]
+    (known,) = receive(store, message("a", 1, epoch=6))
+    assert known.command_id == "a"
+
+
+def test_after_the_loss_of_a_store_its_epoch_has_ended() -> None:
+    store = MemoryCommandStore(closed_epoch=7)
+    assert receive(store, message("a", 1), message("b", 2)) == []
+    receive(store, message("b", 1, epoch=8))
+    assert ids(store) == ["b"]
+
+
+def test_a_number_of_the_past_never_runs(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1))
+    (refusal,) = receive(store, message("x", 1))
+    assert (refusal.kind, refusal.code) == (FeedbackKind.RESULT, ErrorCode.SUPERSEDED)
+    assert ids(store) == ["a"]
+
+
+def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1))
+    stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
+    (running,) = receive(store, message("a", 1))
+    assert (running.kind, running.status) == (FeedbackKind.ACCEPTED, State.PROCESSING)
+    store.mark_completed(stored, result("a"))
+    assert receive(store, message("a", 1)) == [result("a")]
+    store.delete_completed_commands(["a"], NOW)
+    assert receive(store, message("a", 1)) == [result("a")]
+    assert ids(store) == []
+
+
+def test_a_known_command_under_a_new_number_uses_it_up(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2))
+    receive(store, message("b", 1, epoch=8), message("c", 2, epoch=8))
+    assert ids(store) == ["a", "b", "c"]
+    assert store.last_sequence == SequenceNumber(8, 2)
+
+
+def test_a_known_command_never_takes_the_sequence_back_or_over_a_gap(store: MemoryCommandStore) -> None:
+    receive(store, message("a", 1), message("b", 2), message("c", 3))
+    receive(store, message("a", 1), message("b", 7), message("a", 2, epoch=8))
+    assert store.last_sequence == SequenceNumber(7, 3)
+
+
+def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommandStore) -> None:
+    (refusal,) = receive(store, message("a"), accept_unsigned=False)
+    assert (refusal.code, ids(store)) == (ErrorCode.REJECTED, [])
+    assert "--accept-unsigned" in refusal.message
+    receive(store, message("a"))
+    assert ids(store) == ["a"]
+
+
+def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: MemoryCommandStore) -> None:
+    form = {"origin": {"name": "n", "module": "m"}, "command": "restart-agent", "parameters": {}, "status": "pending"}
+    takes = receiver(store)
+    takes.receive([delivery(form, mid=5)])
+    takes.receive([delivery(form, mid=5, duplicate=True)])
+    assert len(ids(store)) == 1
+    takes.receive([delivery(form, mid=5)])
+    takes.receive([delivery(form, mid=6, duplicate=True)])
+    assert len(ids(store)) == 3
+
+
+def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
+    bad = [delivery(b"\xff"), delivery({"id": 1}), delivery(b"x" * 300_000)]
+    receipt = receiver(store).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
+    assert ids(store) == ["a", "b"]
+    assert len(receipt.refused) == 3
+    assert "300000 bytes" in receipt.refused[2]
+
+
+def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandStore) -> None:
+    with capture_logs() as logs:
+        receipt = receiver(store).receive([delivery(b"\xff")] * 500)
+    assert [entry["event"] for entry in logs] == ["message_refused"]
+    assert len(receipt.refused) == 500
+
+
+def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:
+    receipt = receiver(store).receive([delivery(message("a", 1), retained=True)])
+    assert ids(store) == []
+    assert "without retain" in receipt.refused[0]
+
+
+def test_a_full_disk_leaves_nothing_of_the_batch(store: MemoryCommandStore) -> None:
+    store.full = True
+    with pytest.raises(StoreFull):
+        receive(store, message("a", 1), message("b", 2))
+    assert (ids(store), store.last_sequence) == ([], None)

@@ -1,0 +1,330 @@
+"""The enrolments on the disk, the change from one to another, and what a crash in its midst means."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.contract.commands import mask_secrets
+from broker.contract.messages import Command
+from broker.contract.states import ErrorCode, State
+from consumer.config import load_config, read_identity, read_sources, unused_values
+from consumer.engine.feedback import FeedbackFactory
+from consumer.enrolment.keys import new_key
+from consumer.enrolment.relocation import Relocation
+from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory, Grant, Granted
+from consumer.errors import ConfigurationError, EnrolmentError
+from consumer.handler import Context, Result
+from consumer.handlers import enroll_agent
+from consumer.observer import LogObserver
+from consumer.ports import StoredCommand
+from consumer.services import NoService
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.makers import NOW, command, config
+from tests.unit.consumer.engine.test_command_manager import Bench
+
+TOKEN = f"acm1.{'s' * 22}.{'0' * 64}"
+GRANT = Grant(
+    "web-01", "e-1", "https://acm", "mqtts://new", "acm", ("key",), NOW, NOW + timedelta(hours=3), token="a" * 64
+)
+ASKED = replace(command("a", 1, "enroll-agent"), parameters={"server": "https://acm", "token": TOKEN})
+
+
+@pytest.fixture
+def enrolments(tmp_path: Path) -> EnrolmentDirectory:
+    return EnrolmentDirectory(tmp_path)
+
+
+Add = Callable[..., Enrolment]
+
+
+@pytest.fixture
+def add(enrolments: EnrolmentDirectory) -> Add:
+    def adding(name: str, **changes: str) -> Enrolment:
+        return enrolments.add(Granted(replace(GRANT, **changes), name, f"certificate {name}", "ca"), new_key())
+
+    return adding
+
+
+def test_an_enrolment_is_whole_private_and_current_only_when_made_so(
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
+) -> None:
+    assert enrolments.current() is None
+    one = add("1")
+    assert enrolments.current() is None
+    enrolments.make_current("1")
+    assert enrolments.current() == one
+    files = {path.name: path.stat().st_mode & 0o777 for path in one.directory.iterdir()}
+    assert files == dict.fromkeys(("key.pem", "certificate.pem", "ca.pem", "enrolment.json"), 0o600)
+    assert one.directory.stat().st_mode & 0o777 == 0o700
+    assert add("1") == one
+    add("2")
+    enrolments.key_for("b" * 64)
+    enrolments.keep_only("1")
+    assert sorted(path.name for path in (tmp_path / "enrolment").rglob("*.pem") if path.parent.name != "1") == []
+
+
+def test_the_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, add: Add) -> None:
+    one = add("1")
+    enrolments.make_current("1")
+    enrolments.remove("1")
+    assert enrolments.current() == one
+    with pytest.raises(EnrolmentError, match="cannot be read"):
+        enrolments.make_current("nothing")
+    assert enrolments.current() == one
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"agent": "\xff"}'])
+def test_a_damaged_enrolment_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, content: bytes) -> None:
+    one = add("1")
+    enrolments.make_current("1")
+    (one.directory / "enrolment.json").write_bytes(content)
+    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove .* and enroll again"):
+        enrolments.current()
+
+
+def test_a_damaged_attempt_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+    add("1")
+    (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
+    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove it"):
+        enrolments.attempt()
+
+
+def test_a_renewal_is_due_at_two_thirds_of_the_life() -> None:
+    assert GRANT.renew_at == NOW + timedelta(hours=2)
+
+
+def test_the_enrolment_decides_about_the_broker(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+    flags = {"agent": "web-01", "state": str(tmp_path), "broker": "mqtt://old"}
+    assert load_config(None, flags, {}).broker == "mqtt://old"
+    assert unused_values(read_sources(None, flags, {})) == []
+    add("1", topic_prefix="new")
+    enrolments.make_current("1")
+    merged = load_config(None, {"state": str(tmp_path)}, {"ACM_BROKER": "mqtt://old"})
+    assert (merged.agent, merged.broker, merged.topic_prefix) == ("web-01", "mqtts://new", "new")
+    assert unused_values(read_sources(None, flags, {})) == ["broker"]
+    assert read_identity(None, {"state": str(tmp_path)}, {}) == ("web-01", tmp_path)
+    with pytest.raises(ConfigurationError, match="'web-02' needs its own"):
+        load_config(None, flags | {"agent": "web-02"}, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [({"agent": "x"}, "`state`"), ({"state": "x"}, "`agent`"), ({"agent": "X", "state": "x"}, "name")],
+)
+def test_who_is_to_be_enrolled_must_be_known(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        read_identity(None, flags, {})
+
+
+class Unconnected:
+    def start(self) -> None: ...
+
+    def stop(self, *, last_will: bool = False) -> None: ...
+
+
+class Steps:
+    """Notes the steps."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def reached(self, step: str) -> None:
+        self.seen.append(step)
+
+
+def relocation_of(
+    enrolments: EnrolmentDirectory, store: MemoryCommandStore, clock: TurnedClock, home: str = "mqtt://old"
+) -> Relocation:
+    parts = (enrolments, store, Unconnected(), clock, LogObserver())
+    return Relocation(*parts, incarnation="i1", home=(home, "acm"), accept_unsigned=True)
+
+
+def decided(enrolments: EnrolmentDirectory, add: Add) -> Attempt:
+    """The old enrolment is current, and it is decided to leave for the new one."""
+    add("old")
+    enrolments.make_current("old")
+    return Attempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
+
+
+def test_nothing_is_renewed_beside_a_move(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
+    assert not relocation.under_way
+    relocation.leave_for(attempt)
+    assert relocation.under_way
+    relocation.step()
+    assert relocation.moved_by == "a"
+    assert relocation.under_way
+
+
+def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
+    asked, other = (store.store_command(one, clock.now()) for one in (ASKED, command("b", 2)))
+    relocation.leave_for(attempt)
+    running = store.mark_processing(asked, clock.now(), "i1")
+    relocation.step()
+    reports = FeedbackFactory("web-01", "i1", "g1")
+    store.mark_completed(running, reports.result(ASKED, Result("Done."), clock.now()))
+    store.delete_completed_commands(["a"], clock.now())
+    relocation.step()
+    assert relocation.moved_by is None
+    store.mark_completed(other, reports.result(other.command, Result("No.", code=ErrorCode.REJECTED), clock.now()))
+    store.delete_completed_commands(["b"], clock.now())
+    relocation.step()
+    assert relocation.moved_by == "a"
+    current, last = enrolments.current(), enrolments.attempt()
+    assert current is not None
+    assert last is not None
+    assert (current.directory.name, last.state) == ("new", AttemptState.COMMITTED)
+
+
+def test_an_old_server_that_never_acknowledges_is_waited_for_a_minute(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt = decided(enrolments, add)
+    stored = store.mark_processing(store.store_command(ASKED, clock.now()), clock.now(), "i1")
+    relocation_of(enrolments, store, clock).leave_for(attempt)
+    relocation = relocation_of(enrolments, store, clock)  # after kill -9
+    clock.turn(61)
+    relocation.step()
+    assert relocation.moved_by is None, "its result is not even there"
+    store.mark_completed(stored, FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), clock.now()))
+    relocation.step()
+    assert relocation.moved_by == "a"
+
+
+def test_a_decision_that_cannot_be_carried_out_is_tried_again(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
+    relocation.leave_for(replace(attempt, name="later"))
+    relocation.step()
+    assert relocation.moved_by is None
+    add("later")
+    relocation.step()
+    assert relocation.moved_by is None
+    clock.turn(11)
+    relocation.step()
+    assert relocation.moved_by == "a"
+
+
+def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_home_wait(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt = decided(enrolments, add)
+    away, home = relocation_of(enrolments, store, clock), relocation_of(enrolments, store, clock, "mqtts://new")
+    assert (away.refusal, away.holds, home.holds) == (None, False, False)
+    for relocation in (away, home):
+        relocation.leave_for(attempt)
+    assert "mqtts://new" in str(away.refusal)
+    assert (away.holds, home.holds, home.refusal) == (False, True, None)
+
+
+@pytest.mark.parametrize(("home", "result"), [("mqtt://old", ErrorCode.REJECTED), ("mqtts://new", None)])
+def test_the_manager_begins_nothing_of_a_server_that_the_agent_leaves(
+    enrolments: EnrolmentDirectory, add: Add, clock: TurnedClock, home: str, result: ErrorCode | None
+) -> None:
+    relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
+    relocation.leave_for(decided(enrolments, add))
+    bench = Bench(relocation=relocation)
+    bench.store.store_command(command("b", 2, "rerun"), clock.now())
+    bench.manager.carry_out(bench.manager.decide([], []))
+    stored = bench.store.find("b")
+    assert stored is not None
+    assert (stored.result.code if stored.result else None) == result
+    assert not bench.ran
+
+
+class Trial:
+    """Stands in for the relocation; `error` is what the trial ends with."""
+
+    holds = False
+    refusal = None
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+        self.left_for: list[Attempt] = []
+
+    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
+        if self.error:
+            raise EnrolmentError(self.error)
+
+    def leave_for(self, attempt: Attempt) -> None:
+        self.left_for.append(attempt)
+
+
+def probe(enrolments: EnrolmentDirectory, tmp_path: Path, trial: Trial, steps: Steps) -> Result:
+    context = Context(TurnedClock(), NoService(), config(state=str(tmp_path)), "i2", observer=steps, relocation=trial)
+    found = enroll_agent.HANDLER.probe
+    assert found is not None
+    done = found(StoredCommand("c/1", ASKED, State.PROCESSING, NOW, NOW, "i1"), context)
+    assert isinstance(done, Result)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [(AttemptState.CARRIED, None), (AttemptState.COMMITTED, None), (AttemptState.ROLLED_BACK, ErrorCode.FAILED)],
+)
+def test_what_was_decided_before_a_crash_is_the_result_after_it(
+    enrolments: EnrolmentDirectory, tmp_path: Path, state: AttemptState, code: ErrorCode | None
+) -> None:
+    enrolments.record(Attempt("a", "new", GRANT, state, reason="It failed."))
+    steps = Steps()
+    assert probe(enrolments, tmp_path, Trial(), steps).code == code
+    assert steps.seen == []
+
+
+@pytest.mark.parametrize("error", [None, "It failed."])
+def test_what_was_under_way_at_a_crash_is_taken_up_again(
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
+) -> None:
+    granted = add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
+    enrolments.record(Attempt("a", "new", GRANT, AttemptState.TRIAL))
+    trial, steps = Trial(error), Steps()
+    done = probe(enrolments, tmp_path, trial, steps)
+    if error is None:
+        assert (done.code, [attempt.name for attempt in trial.left_for]) == (None, ["new"])
+        assert steps.seen == ["enroll-agent.staged", "enroll-agent.trial", "enroll-agent.carried"]
+    else:
+        assert (done.code, done.message) == (ErrorCode.FAILED, "It failed. The agent stays as it was enrolled before.")
+        last = enrolments.attempt()
+        assert last is not None
+        assert (last.state, last.reason) == (AttemptState.ROLLED_BACK, "It failed.")
+        assert not granted.directory.exists()
+
+
+def test_a_trial_that_ends_after_the_deadline_decides_nothing(
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
+) -> None:
+    add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
+    trial, clock = Trial(), TurnedClock()
+    late = Context(clock, NoService(), config(state=str(tmp_path)), "i1", deadline=clock.monotonic(), relocation=trial)
+    done = enroll_agent.HANDLER.execute(ASKED, enroll_agent.EnrollAgent("https://acm", TOKEN), late)
+    assert isinstance(done, Result)
+    assert (done.code, trial.left_for) == (ErrorCode.TIMED_OUT, [])
+
+
+def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
+    echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).command
+    assert TOKEN not in json.dumps(echo)
+    assert echo is not None
+    assert echo["parameters"] == {"server": "https://acm", "token": "********"}
+    original = {"action": {"name": "enroll-agent", "args": {"token": TOKEN}}, "more": [TOKEN, 1]}
+    shown = mask_secrets(ASKED, original)
+    assert shown == {"action": {"name": "enroll-agent", "args": {"token": "********"}}, "more": ["********", 1]}
+    misspelt: Command = replace(ASKED, type="enrollAgents")
+    assert mask_secrets(misspelt, original) == shown
+    other: Command = replace(ASKED, type="restart-agent")
+    assert mask_secrets(other, original) == shown, "a token is one by its name, too"
+    plain: Command = replace(ASKED, type="restart-agent", parameters={"server": "https://acm"})
+    assert mask_secrets(plain, original) is original

@@ -1,0 +1,328 @@
+"""The built-in handlers, on the services of tests/integration/test_service.py's kind."""
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.commands.fetch_config import FetchConfigData
+from broker.contract.commands.restart_agent import RestartAgentData
+from broker.contract.commands.set_group import SetGroupData
+from broker.contract.messages import JsonObject
+from broker.contract.states import ErrorCode, State
+from consumer.errors import HandlerTableError, ServiceError
+from consumer.handler import AgentRestart, Context, Interruption, Result
+from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.ports import Service, ServiceState, Stop, StoredCommand
+from consumer.services import CallbackService, DesiredState, NoService
+from consumer.settings import ServiceConfig, UpgradeConfig
+from consumer.store.groups import Groups
+from consumer.system.files import write_durably
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, command, config
+
+CONFIG = config(broker="mqtt://me:hush@127.0.0.1:1883", service=ServiceConfig("child", ("x",), settle_s=0.01))
+STORED = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
+ACTS = ["restart-agent", "start-agent", "stop-agent"]
+
+
+def context(service: Service | None = None, state: Path | None = None, **members: Any) -> Context:
+    told = msgspec.structs.replace(CONFIG, state=str(state)) if state else CONFIG
+    return replace(Context(TurnedClock(), service or NoService(), told, "i2"), **members)
+
+
+def probe(around: Context) -> Result:
+    ask = handler_table(HANDLERS)["restart-agent"].probe
+    assert ask is not None
+    result = ask(STORED, around)
+    assert isinstance(result, Result)
+    return result
+
+
+def execute(command_type: str, parameters: JsonObject, around: Context) -> Result | AgentRestart:
+    handler = handler_table(HANDLERS)[command_type]
+    given = parse_parameters(command_type, handler.parameters, parameters)
+    return handler.execute(command("a", command_type=command_type), given, around)
+
+
+@pytest.fixture
+def runs() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def service(runs: list[str], tmp_path: Path) -> CallbackService:
+    starts = iter(f"s{number}" for number in range(1, 9))
+    return CallbackService(
+        lambda: runs.append(next(starts)),
+        runs.clear,
+        lambda: runs[-1] if runs else None,
+        DesiredState(tmp_path / "stopped"),
+    )
+
+
+def test_each_command_type_has_one_handler_with_its_parameters() -> None:
+    assert {handler.command_type: handler.parameters for handler in HANDLERS} == {
+        name: kind.parameters for name, kind in COMMAND_TYPES.items()
+    }
+    assert all((handler.probe is not None) == (handler.interruption is Interruption.PROBE) for handler in HANDLERS)
+
+
+def test_two_handlers_for_one_type_are_refused() -> None:
+    with pytest.raises(HandlerTableError, match="'restart-agent'; keep one"):
+        handler_table([*HANDLERS, handler_table(HANDLERS)["restart-agent"]])
+
+
+def test_a_restart_without_a_service_asks_for_a_new_process() -> None:
+    assert execute("restart-agent", {}, context()) == AgentRestart()
+
+
+def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    done = execute("restart-agent", {}, context(service, tmp_path))
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (
+        None,
+        RestartAgentData("callbacks", "s1", "s2"),
+    )
+
+
+def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
+    stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", DesiredState(tmp_path / "stopped"))
+    done = execute("restart-agent", {}, context(stuck, tmp_path))
+    assert isinstance(done, Result)
+    assert (done.code, "no new incarnation" in done.message) == (ErrorCode.FAILED, True)
+
+
+@pytest.mark.parametrize(("restarted_by", "by"), [("a", "command"), ("other", "outside"), (None, "outside")])
+def test_the_next_process_is_the_proof_and_says_what_started_it(
+    restarted_by: str | None, by: Literal["command", "outside"]
+) -> None:
+    done = probe(context(restarted_by=restarted_by))
+    assert (done.code, done.data) == (None, RestartAgentData("none", "i1", "i2", by))
+
+
+class Died(BaseException):
+    pass
+
+
+class DyingService(CallbackService):
+    """The agent dies in the midst of a restart of this service."""
+
+    def restart(self, deadline: float) -> ServiceState:
+        raise Died
+
+
+def die_in_restart(service: CallbackService, state: Path) -> None:
+    dying = DyingService(
+        lambda: None, lambda: None, lambda: service.state().incarnation, DesiredState(state / "stopped")
+    )
+    with pytest.raises(Died):
+        execute("restart-agent", {}, context(dying, state))
+
+
+def test_a_death_before_the_service_was_restarted_is_said(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    done = probe(context(service, tmp_path))
+    assert (done.code, "before this command restarted" in done.message) == (ErrorCode.INTERRUPTED, True)
+
+
+def test_after_a_death_in_the_restart_the_incarnations_decide(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    die_in_restart(service, tmp_path)
+    same = probe(context(service, tmp_path))
+    assert (same.code, "old incarnation still runs" in same.message) == (ErrorCode.INTERRUPTED, True)
+    service.restart(0.0)
+    new = probe(context(service, tmp_path))
+    assert (new.code, new.data) == (None, RestartAgentData("callbacks", "s1", "s2"))
+
+
+def test_after_a_death_in_the_restart_the_service_is_waited_for(service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    die_in_restart(service, tmp_path)
+    service.stop(0.0)
+    gone = probe(context(service, tmp_path, deadline=0.0))
+    assert (gone.code, "the service does not run" in gone.message) == (ErrorCode.INTERRUPTED, True)
+    answers: list[Result] = []
+    waiting = threading.Thread(target=lambda: answers.append(probe(context(service, tmp_path))), daemon=True)
+    waiting.start()
+    service.start(0.0)
+    waiting.join(20)
+    assert [answer.code for answer in answers] == [None]
+
+
+def test_without_room_for_the_mark_the_service_is_left_alone(service: CallbackService) -> None:
+    first = service.start(0.0)
+    with pytest.raises(ServiceError, match=r"was not restarted: /nowhere/service-restart: No such file"):
+        execute("restart-agent", {}, context(service))
+    assert service.state() == first
+
+
+@dataclass(frozen=True)
+class StubbornService:
+    """Ends only when it is killed."""
+
+    def state(self) -> ServiceState:
+        return ServiceState("child", True, "s1")
+
+    def start(self, deadline: float) -> ServiceState:
+        return self.state()
+
+    def stop(self, deadline: float) -> ServiceState:
+        return ServiceState("child", False, stop=Stop(killed=True, grace_s=2.0))
+
+    def restart(self, deadline: float) -> ServiceState:
+        return ServiceState("child", True, "s2", stop=Stop(killed=True, grace_s=2.0))
+
+
+@pytest.mark.parametrize("verb", ["restart-agent", "stop-agent"])
+def test_that_a_service_was_killed_is_said(verb: str, tmp_path: Path) -> None:
+    done = execute(verb, {}, context(StubbornService(), tmp_path))
+    assert isinstance(done, Result)
+    assert done.code is None
+    assert "did not end on TERM within 2 s and was killed." in done.message
+    assert (done.data.killed, done.data.stop_grace_s) == (True, 2.0)
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_delay_is_waited_for(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    service.start(0.0)
+    done = execute(verb, {"delay_s": 0.01}, context(service, tmp_path))
+    assert isinstance(done, Result)
+    assert done.code is None
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_cancel_ends_the_delay_and_nothing_is_done(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    first = service.start(0.0)
+    cancelled = threading.Event()
+    cancelled.set()
+    done = execute(verb, {"delay_s": 80000}, context(service, tmp_path, cancelled=cancelled))
+    assert isinstance(done, Result)
+    assert (done.code, service.state()) == (ErrorCode.CANCELLED, first)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ACTS)
+def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    clock = TurnedClock()
+    around = context(service, tmp_path, clock=clock, deadline=clock.monotonic() + 60)
+    done = execute(verb, {"delay_s": 60}, around)
+    assert isinstance(done, Result)
+    assert (done.code, service.state().running) == (ErrorCode.INVALID, False)
+    assert done.message == "delay_s is 60, but the command has only 60 s in all; give it a longer timeout."
+
+
+@pytest.mark.parametrize("verb", ["restart-agent", "start-agent", "stop-agent"])
+def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: CallbackService, tmp_path: Path) -> None:
+    program = tmp_path / "releases" / "1.0.0" / "bin" / "acm-agent"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (tmp_path / "watcher").symlink_to("releases/1.0.0")
+    upgrading = msgspec.structs.replace(CONFIG, state=str(tmp_path), upgrade=UpgradeConfig(root=str(tmp_path)))
+    service.start(0.0)
+    before = service.state()
+    done = execute(verb, {}, replace(context(service), config=upgrading))
+    assert isinstance(done, Result)
+    assert (done.code, "on trial" in done.message) == (ErrorCode.FAILED, True)
+    assert service.state() == before
+
+
+@pytest.mark.parametrize("delay_s", [-1, 86401, "5", None])
+def test_delays_that_are_none(delay_s: Any) -> None:
+    with pytest.raises(InvalidParameters, match="delay_s"):
+        execute("start-agent", {"delay_s": delay_s}, context())
+
+
+def test_stop_and_start(service: CallbackService) -> None:
+    service.start(0.0)
+    for verb, running in (("stop-agent", False), ("start-agent", True)):
+        done = execute(verb, {}, context(service))
+        assert isinstance(done, Result)
+        assert done.code is None
+        assert service.state() == ServiceState("callbacks", running, "s2" if running else None)
+
+
+@pytest.mark.parametrize(("verb", "incarnation"), [("stop-agent", "s1"), ("start-agent", None)])
+def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnation: str | None) -> None:
+    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, DesiredState(tmp_path / "stopped"))
+    done = execute(verb, {}, context(stuck))
+    assert isinstance(done, Result)
+    assert done.code is ErrorCode.FAILED
+
+
+@pytest.mark.parametrize("verb", ["stop-agent", "start-agent"])
+def test_without_a_service_there_is_nothing_to_stop_or_start(verb: str) -> None:
+    with pytest.raises(ServiceError, match="manages no service"):
+        execute(verb, {}, context())
+
+
+def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
+    done = execute("get-agent-configuration", {}, context())
+    assert isinstance(done, Result)
+    assert done.data.configuration["broker"] == "mqtt://me:********@127.0.0.1:1883"
+    assert "hush" not in json.dumps(done.data.configuration)
+    canonical = json.dumps(done.data.configuration, sort_keys=True, separators=(",", ":")).encode()
+    assert done.data.sha256 == hashlib.sha256(canonical).hexdigest()
+
+
+def test_each_value_says_where_it_comes_from() -> None:
+    around = context(origins={"broker": "environment ACM_BROKER", "service.kind": "file /etc/agent.toml"})
+    done = execute("get-agent-configuration", {"effective": True}, around)
+    assert isinstance(done, Result)
+    sources = done.data.sources
+    assert sources["broker"] == "environment ACM_BROKER"
+    assert sources["service.kind"] == "file /etc/agent.toml"
+    assert sources["service.argv"] == "program"
+    assert sources["kill_grace_s"] == sources["configuration.keep"] == "default"
+    one = execute("get-agent-configuration", {"effective": True, "section": "service"}, around)
+    assert isinstance(one, Result)
+    assert one.data.sources.keys() == {
+        f"service.{name}" for name in ("kind", "argv", "unit", "stop_grace_s", "settle_s")
+    }
+
+
+def test_one_section_of_the_configuration() -> None:
+    done = execute("get-agent-configuration", {"section": "agent"}, context())
+    assert isinstance(done, Result)
+    assert done.data.configuration == {"agent": "web-01"}
+    unknown = execute("get-agent-configuration", {"section": "nose"}, context())
+    assert isinstance(unknown, Result)
+    assert (unknown.code, "agent, broker" in unknown.message) == (ErrorCode.INVALID, True)
+
+
+def test_an_agent_remembers_its_groups(tmp_path: Path) -> None:
+    around = context(config=config(state=str(tmp_path)))
+    assert Groups(tmp_path).current is None
+    done = execute("set-group", {"groups": ["web", "edge", "web"]}, around)
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, SetGroupData(("web", "edge")))
+    assert Groups(tmp_path).current == ("web", "edge")
+    execute("set-group", {"groups": []}, around)
+    assert Groups(tmp_path).current == ()
+
+
+def test_a_group_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(InvalidParameters, match="groups"):
+        execute("set-group", {"groups": ["../x"]}, context())
+
+
+def test_groups_are_seen_as_soon_as_they_are_set_and_an_unreadable_file_is_none(tmp_path: Path) -> None:
+    shown = Groups(tmp_path)
+    assert shown.current is None
+    Groups(tmp_path).set(("web",))
+    assert shown.current == ("web",)
+    write_durably(tmp_path / "groups.json", b"{")
+    assert shown.current is None
+
+
+def test_the_groups_configuration_is_asked_for_by_the_result() -> None:
+    done = execute("fetch-config", {}, context())
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, FetchConfigData("group-configuration"))

@@ -1,0 +1,326 @@
+"""What upgrade-agent answers before a trial, and what the process that comes after a crash makes of its record."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import consumer
+from broker.contract.artifacts import Artifact
+from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
+from broker.contract.states import ErrorCode, State
+from broker.release.builder import make_manifest, sign, write_package
+from broker.release.manifest import render_manifest
+from consumer.errors import ConsumerError, DownloadError, UpgradeError
+from consumer.handler import AgentRestart, Context, Replacement, Result
+from consumer.handlers.upgrade_agent import HANDLER
+from consumer.ports import StoredCommand
+from consumer.replacement import replace_process
+from consumer.services import NoService
+from consumer.settings import UpgradeConfig
+from consumer.system.clock import SystemClock
+from consumer.upgrade.installation import Installation, trial_is_pending
+from consumer.upgrade.trial import TrialState, UpgradeTrial
+from scripts.release import write_program
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import NOW, command, config
+from tests.unit.broker.release.test_minisign import make_key
+
+PARAMETERS = UpgradeAgent(Artifact("file:///nowhere/package", "0" * 64, 1))
+
+
+class Steps:
+    """Remembers the steps; `at` is done when its step is reached."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.at: tuple[str, Callable[[], object]] = ("", lambda: None)
+
+    def reached(self, step: str) -> None:
+        self.names.append(step.removeprefix("upgrade-agent."))
+        if self.names[-1] == self.at[0]:
+            self.at[1]()
+
+
+class Agent:
+    """The handler in a process that runs one of the releases 1.0.0 and 1.1.0."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.installation = Installation(root)
+        self.installation.make()
+        self.clock: Any = TurnedClock()
+        self.steps = Steps()
+        self.readiness_problem: Callable[[], str | None] = lambda: None
+        self.cancelled = threading.Event()
+        self.deadline = 60.0
+        self.public_keys: tuple[str, ...] = ()
+        self._monkeypatch = monkeypatch
+        for version in ("1.0.0", "1.1.0"):
+            program = self.installation.program(version)
+            program.parent.mkdir(parents=True)
+            program.touch()
+
+    def runs(self, version: str) -> "Agent":
+        code = self.installation.release(version) / "lib" / "consumer" / "__init__.py"
+        self._monkeypatch.setattr(consumer, "__file__", str(code))
+        return self
+
+    def context(self) -> Context:
+        root = str(self.installation.root)
+        settings = config(upgrade=UpgradeConfig(root, self.public_keys, keep=1, self_test_s=0.2))
+        return Context(
+            self.clock,
+            NoService(),
+            settings,
+            "i2",
+            deadline=self.clock.monotonic() + self.deadline,
+            cancelled=self.cancelled,
+            observer=self.steps,
+            readiness_problem=self.readiness_problem,
+        )
+
+    def on_trial(self, **members: Any) -> UpgradeTrial:
+        trial = replace(UpgradeTrial("a", "1.0.0", "1.1.0", 30.0), **members)
+        self.installation.begin_trial(trial)
+        self.installation.switch_to("1.1.0")
+        return trial
+
+    def settled(self, **members: Any) -> None:
+        self.on_trial(**members)
+        self.installation.end_trial()
+
+    def package(self, program: str) -> UpgradeAgent:
+        """Make a package of version 1.2.0 with this shell script as its program."""
+        directory = self.installation.root.parent
+        write_program(directory / "release", f"#!/bin/sh\n{program}\n")
+        key, package = directory / "ours", directory / "package.tar.gz"
+        make_key(key)
+        self.public_keys = (Path(f"{key}.pub").read_text().splitlines()[-1],)
+        manifest = make_manifest(directory / "release", "agent-command-manager", "1.2.0", "any")
+        write_package(directory / "release", manifest, sign(render_manifest(manifest), Path(f"{key}.key")), package)
+        content = package.read_bytes()
+        return UpgradeAgent(Artifact(f"file://{package}", hashlib.sha256(content).hexdigest(), len(content)))
+
+    def execute(self, parameters: UpgradeAgent) -> Result | AgentRestart:
+        return HANDLER.execute(command("a"), parameters, self.context())
+
+    def state(self) -> TrialState:
+        trial = self.installation.trial()
+        assert trial is not None
+        return trial.state
+
+    def probe(self, **members: Any) -> Result | AgentRestart:
+        parameters = msgspec.to_builtins(PARAMETERS)
+        stored = replace(command("a", command_type="upgrade-agent"), parameters=parameters, **members)
+        assert HANDLER.probe is not None
+        return HANDLER.probe(StoredCommand("c/1", stored, State.PROCESSING, NOW, NOW, "i1"), self.context())
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    return Agent(tmp_path / "root", monkeypatch).runs("1.0.0")
+
+
+def test_without_an_installation_it_says_what_to_do(agent: Agent) -> None:
+    bare = replace(agent.context(), config=config())
+    with pytest.raises(UpgradeError, match=r"install it by `acm-agent install` and set upgrade\.root"):
+        HANDLER.execute(command("a"), PARAMETERS, bare)
+
+
+def test_a_process_from_elsewhere_says_what_to_start(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(UpgradeError, match=f"start it by {agent.installation.launcher}"):
+        HANDLER.execute(command("a"), PARAMETERS, agent.context())
+
+
+def test_a_release_whose_directory_is_no_version_is_none_of_ours(agent: Agent) -> None:
+    assert agent.runs("nightly").installation.running() is None
+
+
+def test_a_program_that_cannot_take_over_is_named() -> None:
+    with pytest.raises(ConsumerError, match="/nowhere/acm-agent cannot be run: No such file or directory"):
+        replace_process(Replacement("a", "/nowhere/acm-agent"))
+
+
+def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
+    assert not trial_is_pending(agent.context().config)
+    agent.on_trial()
+    assert trial_is_pending(agent.context().config)
+    assert not trial_is_pending(config())
+    with pytest.raises(UpgradeError, match="Another version is on trial"):
+        HANDLER.execute(command("b"), PARAMETERS, agent.context())
+
+
+STEPS = ["downloaded", "unpacked", "tested", "recorded", "switched"]
+
+
+def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
+    done = agent.execute(agent.package("exit 0"))
+    assert done == AgentRestart(str(agent.installation.launcher))
+    assert agent.steps.names == STEPS
+    assert agent.installation.trial() == UpgradeTrial("a", "1.0.0", "1.2.0", 60.0)
+    assert (agent.installation.on_trial, agent.installation.current) == (True, "1.2.0")
+    assert not (agent.installation.root / "package.part").exists()
+
+
+def test_an_older_version_is_refused_unless_it_is_allowed(agent: Agent) -> None:
+    parameters = agent.package("exit 0")
+    agent.runs("1.3.0")
+    with pytest.raises(UpgradeError, match=r"Version 1\.2\.0 is older than 1\.3\.0, which runs"):
+        agent.execute(parameters)
+    assert agent.installation.trial() is None
+    assert isinstance(agent.execute(replace(parameters, allow_downgrade=True)), AgentRestart)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("why", ["cancelled", "late"])
+def test_a_cancel_or_the_end_of_its_time_before_the_trial_changes_nothing(agent: Agent, step: str, why: str) -> None:
+    agent.installation.switch_to("1.0.0")
+    parameters = agent.package("exit 0")
+    agent.steps.at = (step, agent.cancelled.set if why == "cancelled" else lambda: agent.clock.turn(61.0))
+    with pytest.raises(UpgradeError, match="before the new version was tried; nothing has changed"):
+        agent.execute(parameters)
+    assert (agent.installation.on_trial, agent.installation.current) == (False, "1.0.0")
+    assert not (agent.installation.root / "package.part").exists()
+
+
+def test_a_self_test_that_hangs_is_ended(agent: Agent) -> None:
+    agent.clock = SystemClock()
+    done = agent.execute(agent.package("echo I wait; exec sleep 600"))
+    assert isinstance(done, Result)
+    assert done.message == ("The self-test of version 1.2.0 did not end in time and was ended; version 1.0.0 goes on.")
+    assert (done.code, done.output and done.output.stdout) == (ErrorCode.FAILED, "I wait\n")
+    assert not agent.installation.release("1.2.0").exists()
+
+
+def test_a_disk_that_fails_is_named(agent: Agent) -> None:
+    parameters = agent.package("exit 0")
+    (agent.installation.root / ".trial.json.part").mkdir()
+    with pytest.raises(UpgradeError, match=r"The upgrade failed on the disk: .*\.trial\.json\.part: Is a directory\."):
+        agent.execute(parameters)
+    assert not agent.installation.on_trial
+
+
+def test_after_a_crash_before_the_trial_the_upgrade_begins_anew(agent: Agent) -> None:
+    with pytest.raises(DownloadError, match="no plain file on this machine"):
+        agent.probe()
+    agent.settled(command_id="another", state=TrialState.PROVED)
+    with pytest.raises(DownloadError):
+        agent.probe()
+
+
+def test_a_record_without_its_link_changed_nothing(agent: Agent) -> None:
+    agent.settled()
+    with pytest.raises(DownloadError):
+        agent.probe()
+
+
+def test_an_upgrade_that_expired_before_its_trial_does_not_begin_anew(agent: Agent) -> None:
+    done = agent.probe(expires_at=agent.clock.now() - timedelta(seconds=1))
+    assert isinstance(done, Result)
+    assert (done.code, "nothing has changed" in done.message) == (ErrorCode.INTERRUPTED, True)
+
+
+def test_the_new_version_proves_itself_and_leaves_the_rest_to_its_watcher(agent: Agent) -> None:
+    agent.on_trial()
+    lacks = iter(["there is no connection to the broker", "it has stored nothing", None])
+    agent.readiness_problem = lambda: next(lacks)
+    assert agent.runs("1.1.0").probe() == AgentRestart()
+    assert (agent.state(), agent.steps.names) == (TrialState.PROVED, ["started", "proved"])
+
+
+@pytest.mark.parametrize("deadline", [60.0, 10.0])
+def test_a_new_version_that_lacks_something_says_what(agent: Agent, deadline: float) -> None:
+    agent.on_trial(watch_s=20.0)
+    agent.deadline = deadline
+    began = agent.clock.monotonic()
+
+    def readiness_problem() -> str:
+        agent.clock.turn(5.0)
+        return "it has stored nothing"
+
+    agent.readiness_problem = readiness_problem
+    assert agent.runs("1.1.0").probe() == AgentRestart()
+    trial = agent.installation.trial()
+    assert trial is not None
+    assert (trial.state, trial.reason) == (TrialState.FAILED, "it did not prove itself in time: it has stored nothing")
+    assert agent.clock.monotonic() - began == min(20.0, deadline)
+
+
+def test_a_cancel_ends_the_trial(agent: Agent) -> None:
+    agent.on_trial()
+    agent.readiness_problem = lambda: "it has stored nothing"
+    agent.cancelled.set()
+    assert agent.runs("1.1.0").probe() == AgentRestart()
+    assert agent.state() is TrialState.FAILED
+
+
+def test_what_cannot_be_recorded_is_not_proved(agent: Agent) -> None:
+    agent.on_trial()
+    (agent.installation.root / ".trial.json.part").mkdir()
+    assert agent.runs("1.1.0").probe() == AgentRestart()
+    assert agent.state() is TrialState.ON_TRIAL
+
+
+def test_the_process_that_stays_says_what_became_of_it(agent: Agent) -> None:
+    agent.settled(state=TrialState.PROVED)
+    done = agent.runs("1.1.0").probe()
+    assert isinstance(done, Result)
+    assert (done.code, done.data) == (None, UpgradeAgentData("upgraded", "1.1.0", "1.1.0", "1.0.0"))
+    agent.settled(state=TrialState.FAILED, reason="it was blue")
+    done = agent.runs("1.0.0").probe()
+    assert isinstance(done, Result)
+    assert done.message == "Version 1.1.0 was tried and rolled back: it was blue; version 1.0.0 runs again."
+    assert (done.code, done.data) == (
+        ErrorCode.FAILED,
+        UpgradeAgentData("rolled_back", "1.0.0", "1.1.0", "1.0.0", "it was blue"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "became"),
+    [(TrialState.PROVED, "1.0.0", "proved itself"), (TrialState.FAILED, "1.1.0", r"failed \(it was blue\)")],
+)
+def test_a_version_that_something_else_has_started_is_no_success(
+    agent: Agent, state: TrialState, running: str, became: str
+) -> None:
+    agent.settled(state=state, reason="it was blue")
+    done = agent.runs(running).probe()
+    assert isinstance(done, Result)
+    assert done.code is ErrorCode.FAILED
+    assert done.message == (
+        f"Version 1.1.0 {became.replace(chr(92), '')}, but {running} runs now, and not because of this command."
+    )
+
+
+def test_without_the_old_release_the_new_one_settles_the_trial_itself(agent: Agent) -> None:
+    agent.on_trial()
+    agent.installation.program("1.0.0").unlink()
+    done = agent.runs("1.1.0").probe()
+    assert isinstance(done, Result)
+    assert (done.code, agent.state()) == (None, TrialState.PROVED)
+    assert not (agent.installation.root / "watcher").is_symlink()
+
+
+def test_old_releases_go_but_not_those_of_the_upgrade(agent: Agent) -> None:
+    for version in ("0.8.0", "0.10.0", "notes"):
+        agent.installation.release(version).mkdir()
+    agent.settled(state=TrialState.PROVED)
+    agent.runs("1.1.0").probe()
+    assert {path.name for path in agent.installation.release("").iterdir()} == {"1.0.0", "1.1.0", "notes"}
+    agent.installation.release("0.8.0").mkdir()
+    agent.installation.release("0.10.0").mkdir()
+    agent.installation.prune(3, {"1.0.0", "1.1.0"})
+    assert {path.name for path in agent.installation.release("").iterdir()} == {"0.10.0", "1.0.0", "1.1.0", "notes"}
+
+
+def test_an_upgrade_waits_for_no_other_that_still_goes_on(agent: Agent) -> None:
+    agent.runs("1.0.0")
+    with agent.installation.upgraded_once(), pytest.raises(UpgradeError, match="has not ended yet"):
+        agent.execute(PARAMETERS)

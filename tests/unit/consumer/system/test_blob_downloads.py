@@ -1,0 +1,125 @@
+"""Downloads that end early and are taken up again."""
+
+import hashlib
+import os
+import random
+import tempfile
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.contract.artifacts import Artifact, blob_url
+from consumer.errors import DownloadError
+from consumer.handler import Context
+from consumer.services import NoService
+from consumer.settings import DownloadConfig
+from consumer.system.downloads import Downloader
+from consumer.system.partial_files import drop_stale_files
+from tests.support.fakes.blobs import MemoryBlobs
+from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import config
+
+CONTENT = random.Random(1).randbytes(100_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+ARTIFACT = Artifact(blob_url(SHA256), SHA256, len(CONTENT))
+FOREVER = float("inf")
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "copy"
+
+
+def downloader(blobs: MemoryBlobs | None, state: Path, deadline_s: float = FOREVER) -> Downloader:
+    clock = blobs.clock if blobs else TurnedClock()
+    context = Context(clock, NoService(), config(state=str(state)), "i", blobs=blobs)
+    assert context.downloader().partial == state / "downloads"
+    return Downloader(
+        DownloadConfig(), clock, clock.monotonic() + deadline_s, threading.Event(), blobs, state / "downloads"
+    )
+
+
+def parts(state: Path) -> list[Path]:
+    return list((state / "downloads").iterdir())
+
+
+def test_a_download_goes_on_where_the_last_one_ended(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    blobs = MemoryBlobs(clock, CONTENT, until=40_000)
+    with pytest.raises(DownloadError, match="did not end in time"):
+        downloader(blobs, tmp_path, deadline_s=30.0).fetch(ARTIFACT, to)
+    assert not to.exists()
+    assert [part.stat().st_size for part in parts(tmp_path)] == [40_000]
+    blobs.until = len(CONTENT)
+    downloader(blobs, tmp_path).fetch(ARTIFACT, to)
+    assert to.read_bytes() == CONTENT
+    assert blobs.offsets == [0, 40_000]
+    assert parts(tmp_path) == []
+
+
+def test_a_damaged_part_is_fetched_anew(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    blobs = MemoryBlobs(clock, CONTENT)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / f"{SHA256}.part").write_bytes(bytes(70_000))
+    downloader(blobs, tmp_path).fetch(ARTIFACT, to)
+    assert to.read_bytes() == CONTENT
+    assert blobs.offsets == [70_000, 0]
+
+
+def test_a_file_with_another_hash_is_refused_and_not_kept(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    with pytest.raises(DownloadError, match="is another than the one that was meant"):
+        downloader(MemoryBlobs(clock, bytes(len(CONTENT))), tmp_path).fetch(ARTIFACT, to)
+    assert (to.exists(), parts(tmp_path)) == (False, [])
+
+
+def test_a_url_that_names_another_file_is_refused(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    with pytest.raises(DownloadError, match=f"blob:{'0' * 64} names another file than the SHA-256 {SHA256}"):
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(Artifact(blob_url("0" * 64), SHA256, 5), to)
+
+
+def test_without_a_server_to_ask_a_blob_is_refused(tmp_path: Path, to: Path) -> None:
+    with pytest.raises(DownloadError, match="write an https:, file: or blob: URL"):
+        downloader(None, tmp_path).fetch(ARTIFACT, to)
+
+
+def test_a_cancelled_download_ends(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    fetching = downloader(MemoryBlobs(clock, CONTENT, until=0), tmp_path)
+    fetching.cancelled.set()
+    with pytest.raises(DownloadError, match="was cancelled"):
+        fetching.fetch(ARTIFACT, to)
+
+
+def test_a_place_that_cannot_be_written_is_said_in_a_sentence(clock: TurnedClock, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"cannot be written to .*: No such file or directory"):
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, tmp_path / "nowhere" / "copy")
+
+
+def test_a_file_moves_to_another_file_system(clock: TurnedClock, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        to = Path(elsewhere, "copy")
+        downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, to)
+        assert to.read_bytes() == CONTENT
+    assert parts(tmp_path) == []
+
+
+def test_few_parts_are_kept_and_none_for_long(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    for age in range(9):
+        part = tmp_path / "downloads" / f"{age}.part"
+        part.touch()
+        os.utime(part, ((clock.now() - timedelta(days=age)).timestamp(),) * 2)
+    with pytest.raises(DownloadError, match="did not end in time"):
+        downloader(MemoryBlobs(clock, CONTENT, until=1000), tmp_path, deadline_s=1.0).fetch(ARTIFACT, to)
+    names = sorted(part.name for part in parts(tmp_path))
+    assert names == sorted(["0.part", "1.part", "2.part", f"{SHA256}.part"])
+    drop_stale_files(tmp_path / "downloads", clock.now() + timedelta(days=5.5))
+    assert "2.part" not in [part.name for part in parts(tmp_path)]
+    assert "1.part" in [part.name for part in parts(tmp_path)]
+
+
+def test_a_local_file_still_needs_no_server(tmp_path: Path, to: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(CONTENT)
+    downloader(None, tmp_path).fetch(Artifact(source.as_uri(), SHA256, len(CONTENT)), to)
+    assert to.read_bytes() == CONTENT

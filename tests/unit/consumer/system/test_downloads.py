@@ -1,0 +1,219 @@
+"""Fetching files: over HTTPS from a real server and from this machine, and each way in which a file is not believed."""
+
+import gzip
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from broker.contract.artifacts import Artifact
+from consumer.errors import DownloadError
+from consumer.settings import DownloadConfig
+from consumer.system.clock import SystemClock
+from consumer.system.downloads import Downloader
+from tests.support.https_server import HttpsServer, content_of, redirect_to
+
+CONTENT = b"interval = 5\n" * 50_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
+    with HttpsServer.running(tmp_path_factory.mktemp("https")) as server:
+        yield server
+
+
+def artifact(url: str, content: bytes = CONTENT, **members: Any) -> Artifact:
+    return Artifact(**{"url": url, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **members})
+
+
+Fetch = Callable[..., Path]
+
+
+@pytest.fixture
+def fetch(server: HttpsServer, tmp_path: Path) -> Fetch:
+    def fetch(
+        wanted: Artifact, *, within_s: float = 20.0, cancelled: threading.Event | None = None, **config: Any
+    ) -> Path:
+        settings = DownloadConfig(**{"ca_file": str(server.ca_file), **config})
+        to = tmp_path / "fetched"
+        Downloader(settings, SystemClock(), monotonic() + within_s, cancelled or threading.Event()).fetch(wanted, to)
+        return to
+
+    return fetch
+
+
+def test_a_file_over_https_and_one_on_this_machine(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
+    assert fetch(artifact(server.serve("/good", CONTENT))).read_bytes() == CONTENT
+    here = tmp_path / "with space"
+    here.write_bytes(CONTENT)
+    assert fetch(artifact(here.as_uri())).read_bytes() == CONTENT
+    assert fetch(artifact(server.serve("/empty", b""), b"")).read_bytes() == b""
+
+
+def test_a_redirect_is_followed_to_https_and_not_to_http(server: HttpsServer, fetch: Fetch) -> None:
+    server.answers["/moved"] = redirect_to(server.serve("/good", CONTENT))
+    assert fetch(artifact(server.url("/moved"))).read_bytes() == CONTENT
+    server.answers["/downgraded"] = redirect_to("http://127.0.0.1:9/good")
+    with pytest.raises(DownloadError, match="it leads to http:, which is not encrypted"):
+        fetch(artifact(server.url("/downgraded")))
+    server.answers["/round"] = redirect_to(server.url("/round"))
+    with pytest.raises(DownloadError, match="redirects"):
+        fetch(artifact(server.url("/round")))
+
+
+def cut_short(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(CONTENT)))
+    request.end_headers()
+    request.wfile.write(CONTENT[:1000])
+    request.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "said"),
+    [
+        (content_of(CONTENT + b"x"), {}, r"is longer than 650000 bytes"),
+        (content_of(CONTENT[:-1]), {}, r"has 649999 bytes, not 650000"),
+        (content_of(b"x" + CONTENT[1:]), {}, r"another than the one that was meant: its SHA-256 is [0-9a-f]{64}"),
+        (content_of(gzip.compress(CONTENT), Content_Encoding="gzip"), {}, r"has \d+ bytes, not 650000"),
+        (cut_short, {}, "cannot be fetched"),
+        (lambda request: request.send_error(503), {}, r"the server answered 503"),
+        (lambda request: request.send_response_only(204), {}, "cannot be fetched"),
+        (lambda request: request.wfile.write(b"not HTTP\r\n\r\n"), {}, "cannot be fetched"),
+    ],
+)
+def test_what_a_server_says_wrongly_is_not_believed(
+    server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any, wanted: dict[str, Any], said: str
+) -> None:
+    server.answers["/wrong"] = answer
+    with pytest.raises(DownloadError, match=said):
+        fetch(artifact(server.url("/wrong"), **wanted))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_nobody_vouches_for_is_refused(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
+    url = server.serve("/good", CONTENT)
+    with pytest.raises(DownloadError, match="certificate verify failed"):
+        fetch(artifact(url), ca_file=None)
+    with pytest.raises(DownloadError, match=r"download\.ca_file\) cannot be used: No such file"):
+        fetch(artifact(url), ca_file=str(tmp_path / "nowhere"))
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(DownloadError, match=r"ca\.pem \(download\.ca_file\) cannot be used"):
+        fetch(artifact(url), ca_file=str(tmp_path / "ca.pem"))
+
+
+def stalls_before_its_answer(server: HttpsServer) -> Any:
+    return lambda request: server.ended.wait(30)
+
+
+def stalls_within_its_answer(server: HttpsServer) -> Any:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(CONTENT)))
+        request.end_headers()
+        request.wfile.write(CONTENT[:1000])
+        server.ended.wait(30)
+
+    return answer
+
+
+def drips(server: HttpsServer) -> Any:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(CONTENT)))
+        request.end_headers()
+        while not server.ended.wait(0.01):
+            request.wfile.write(b"x")
+
+    return answer
+
+
+def drips_headers(server: HttpsServer) -> Any:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not server.ended.wait(0.01):
+            request.wfile.write(b"x")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer", [stalls_before_its_answer, stalls_within_its_answer, drips, drips_headers], ids=lambda made: made.__name__
+)
+def test_a_slow_server_is_cut_off_at_the_deadline(
+    server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any
+) -> None:
+    server.answers["/slow"] = answer(server)
+    with pytest.raises(DownloadError, match="did not end in time"):
+        fetch(artifact(server.url("/slow")), within_s=0.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cancel_ends_a_download_that_waits(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        cancelled.set()
+        server.ended.wait(30)
+
+    server.answers["/cancelled"] = answer
+    with pytest.raises(DownloadError, match="was cancelled"):
+        fetch(artifact(server.url("/cancelled")), cancelled=cancelled)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1/x", "write an https:, file: or blob: URL"),
+        ("ftp://127.0.0.1/x", "write an https:, file: or blob: URL"),
+        ("x", "write an https:, file: or blob: URL"),
+        ("https://[::1/x", "URL cannot be read"),
+        ("https:///x", "cannot be fetched|is not a URL"),
+        ("https://127.0.0.1:1/x", "cannot be fetched: .*refused"),
+        ("https://127.0.0.1:99999/x", "is not a URL|cannot be fetched"),
+        ("file:///nowhere/at/all", "is no plain file on this machine"),
+        ("file:///tmp", "is no plain file on this machine"),
+        ("file:///dev/zero", "is no plain file on this machine"),
+        ("file://elsewhere/etc/passwd", "is no plain file on this machine"),
+    ],
+)
+def test_urls_that_lead_nowhere(fetch: Fetch, url: str, said: str) -> None:
+    with pytest.raises(DownloadError, match=said):
+        fetch(artifact(url))
+
+
+def test_secrets_in_a_url_are_not_repeated(fetch: Fetch) -> None:
+    with pytest.raises(DownloadError) as caught:
+        fetch(artifact("https://me:hush@127.0.0.1:1/x?token=hush#hush"))
+    assert "hush" not in str(caught.value)
+    assert "https://127.0.0.1:1/x" in str(caught.value)
+
+
+def test_too_much_is_refused_before_it_is_asked_for(server: HttpsServer, fetch: Fetch) -> None:
+    url = server.serve("/large", CONTENT)
+    with pytest.raises(DownloadError, match=r"takes at most 1000 \(download\.max_bytes\)"):
+        fetch(artifact(url), max_bytes=1000)
+    with pytest.raises(DownloadError, match="There is too little space"):
+        fetch(artifact(url, size=1 << 60), max_bytes=1 << 61)
+    assert "/large" not in server.requests
+
+
+def test_a_pipe_is_not_read(fetch: Fetch, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DownloadError, match="is no plain file"):
+        fetch(artifact((tmp_path / "pipe").as_uri()))
+
+
+def test_a_place_that_cannot_be_written_is_named(server: HttpsServer, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.write_bytes(CONTENT)
+    download = Downloader(DownloadConfig(), SystemClock(), monotonic() + 20, threading.Event())
+    with pytest.raises(DownloadError, match=r"cannot be written to .*nowhere/x: No such file"):
+        download.fetch(artifact(here.as_uri()), tmp_path / "nowhere" / "x")

@@ -1,0 +1,452 @@
+"""Which keys an agent trusts, and what becomes of commands while these change."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.contract.codec import encode
+from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
+from broker.contract.dsse import Scope, SigningKey
+from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, Status
+from broker.contract.states import ErrorCode, FeedbackKind
+from broker.contract.topics import Topics
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from broker.mqtt.delivery import Delivery
+from broker.server.server import Server
+from broker.signing.key_store import SigningKeys, create_signing_keys
+from broker.signing.signer import Signer
+from consumer.engine.executor import not_begun
+from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.receiver import CommandReceiver, Receipt
+from consumer.enrolment.keys import new_key
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, Granted
+from consumer.enrolment.trusted_keys import KeptTrust
+from consumer.errors import EnrolmentError
+from consumer.handler import Context, Result
+from consumer.handlers.update_signing_keys import HANDLER
+from consumer.services import NoService
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import Verifier
+from tests.support.enrolled import enrolled_by, signed
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.makers import NOW, command, config
+from tests.unit.broker.server.test_server import RememberingWire
+
+A, B, C = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
+
+
+def pems(*keys: SigningKey) -> tuple[str, ...]:
+    return tuple(key.public.pem for key in keys)
+
+
+def ids(*keys: SigningKey) -> tuple[str, ...]:
+    return tuple(key.public.id for key in keys)
+
+
+def says(version: int, *keys: SigningKey) -> UpdateSigningKeys:
+    return UpdateSigningKeys(version, pems(*keys))
+
+
+GRANT = Grant("web-01", "e1", "https://acm", "mqtts://acm", "acm", pems(A), NOW, NOW + timedelta(days=30), "t" * 64, 5)
+
+
+def add(enrolments: EnrolmentDirectory, name: str = "1", grant: Grant = GRANT) -> Enrolment:
+    added = enrolments.add(Granted(grant, name, "certificate", "ca"), new_key())
+    enrolments.make_current(name)
+    return added
+
+
+@pytest.fixture
+def enrolments(tmp_path: Path) -> EnrolmentDirectory:
+    found = EnrolmentDirectory(tmp_path)
+    add(found)
+    return found
+
+
+def trust_of(enrolments: EnrolmentDirectory) -> KeptTrust:
+    """The trust of an agent that starts now."""
+    current = enrolments.current()
+    assert current is not None
+    return KeptTrust(enrolments, current)
+
+
+@pytest.fixture
+def trust(enrolments: EnrolmentDirectory) -> KeptTrust:
+    return trust_of(enrolments)
+
+
+def known(trust: KeptTrust) -> tuple[Any, ...]:
+    return trust.version, tuple(trust.key_ids)
+
+
+def test_an_update_holds_at_once_and_after_the_next_start(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
+    assert known(trust) == (5, ids(A))
+    trust.update(says(6, A, B))
+    assert known(trust) == known(trust_of(enrolments)) == (6, ids(A, B))
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_an_older_list_changes_nothing(enrolments: EnrolmentDirectory, trust: KeptTrust, version: int) -> None:
+    trust.update(says(version, B))
+    assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
+
+
+def test_a_list_that_is_no_list_of_keys_changes_nothing(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
+    done = execute(trust, UpdateSigningKeys(6, (*pems(B), "no key")))
+    assert (done.code, "trusts what it trusted before" in done.message) == (ErrorCode.INVALID, True)
+    assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
+
+
+def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
+    trust.update(says(6, A, B))
+    trust.renewed(GRANT)
+    assert known(trust) == (6, ids(A, B))
+    newer = replace(GRANT, signing_keys=pems(B), signing_keys_version=7)
+    add(enrolments, "2", newer)
+    trust.renewed(newer)
+    assert known(trust) == known(trust_of(enrolments)) == (7, ids(B))
+    trust.update(says(8, B, C))
+    assert known(trust_of(enrolments)) == (8, ids(B, C))
+
+
+def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
+    trust.update(says(9, A, B))
+    other = replace(GRANT, enrolment_id="e2", signing_keys=pems(C), signing_keys_version=2)
+    add(enrolments, "2", other)
+    enrolments.keep_only("2")
+    assert known(trust_of(enrolments)) == (2, ids(C))
+    trust.renewed(other)
+    assert (trust.enrolment_id, known(trust)) == ("e2", (2, ids(C)))
+
+
+def test_what_commands_said_outlives_the_other_enrolments(enrolments: EnrolmentDirectory, trust: KeptTrust) -> None:
+    trust.update(says(6, A, B))
+    enrolments.keep_only("1")
+    assert known(trust_of(enrolments)) == (6, ids(A, B))
+
+
+def test_a_grant_of_an_earlier_version_can_be_read(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
+    path = tmp_path / "enrolment" / "enrolments" / "1" / "enrolment.json"
+    old = msgspec.json.decode(path.read_bytes())
+    del old["signing_keys_version"]
+    path.write_bytes(msgspec.json.encode(old))
+    assert known(trust_of(enrolments)) == (0, ids(A))
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"enrolment_id": "e1", "version": 9, "keys": ["no key"]}'])
+def test_damaged_keys_are_not_passed_over(enrolments: EnrolmentDirectory, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "enrolment" / "signing-keys.json").write_bytes(content)
+    with pytest.raises(EnrolmentError, match=r"(?i)enroll again"):
+        trust_of(enrolments)
+
+
+def execute(trust: KeptTrust, said: UpdateSigningKeys, sent: Command | None = None) -> Result:
+    around = Context(TurnedClock(), NoService(), config(), "i1", keeper=trust)
+    done = HANDLER.execute(sent or command("a", command_type=UPDATE_SIGNING_KEYS), said, around)
+    assert isinstance(done, Result)
+    return done
+
+
+def test_the_result_says_what_is_trusted(trust: KeptTrust) -> None:
+    done = execute(trust, says(6, A, B))
+    assert (done.code, done.data) == (None, UpdateSigningKeysData(6, ids(A, B)))
+    assert execute(trust, says(6, A, B)) == done, "run again after a crash"
+    older = execute(trust, says(5, C))
+    assert (older.code, older.data, "newer list" in older.message) == (None, done.data, True)
+
+
+def test_no_key_at_all_is_no_list(trust: KeptTrust) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"version": 6, "keys": []}, UpdateSigningKeys)
+
+
+# -- on the wire
+
+
+class Agent:
+    """Receives for web-01."""
+
+    def __init__(self, trust: KeptTrust, *, accept_unsigned: bool = False) -> None:
+        self.store = MemoryCommandStore()
+        clock = TurnedClock()
+        verifier = Verifier("web-01", trust, ServerClock(clock), accept_unsigned=accept_unsigned)
+        self._receiver = CommandReceiver(self.store, FeedbackFactory("web-01", "i1", "g1"), clock, verifier, trust)
+
+    def receive(self, *frames: bytes) -> Receipt:
+        return self._receiver.receive(
+            [Delivery("acm/web-01/command", frame, False, False, mid, 1) for mid, frame in enumerate(frames, 1)]
+        )
+
+    @property
+    def stored(self) -> list[str]:
+        return [stored.command.id for stored in self.store.all_commands()]
+
+
+@pytest.fixture
+def agent(trust: KeptTrust) -> Agent:
+    return Agent(trust)
+
+
+def update(name: str, number: int, said: UpdateSigningKeys, **changes: Any) -> Command:
+    parameters = msgspec.to_builtins(said)
+    return replace(command(name, number, UPDATE_SIGNING_KEYS), parameters=parameters, **changes)
+
+
+def frame(said: Command, *keys: SigningKey) -> bytes:
+    return signed(keys, Scope("acm-server", "web-01", ("e1",), NOW), encode([said]))
+
+
+def test_what_comes_behind_an_update_is_opened_with_the_new_keys(agent: Agent, trust: KeptTrust) -> None:
+    """All of it waited at the broker while the agent was away: rotation, revocation, and commands between and after."""
+    receipt = agent.receive(
+        frame(command("a", 1), A),
+        frame(update("u", 2, says(6, A, B)), A, B),
+        frame(command("b", 3), A, B),
+        frame(update("v", 4, says(7, B)), B),
+        frame(command("c", 5), B),
+        frame(command("d", 6), A),
+    )
+    assert agent.stored == ["a", "u", "b", "v", "c"]
+    assert known(trust) == (7, ids(B))
+    refusal = receipt.feedback[-1]
+    assert (refusal.command_id, refusal.code) == ("d", ErrorCode.REJECTED)
+    assert (refusal.data, receipt.refused) == ({"refused": "message"}, [refusal.message])
+
+
+def test_a_command_that_is_known_is_answered_though_its_old_signature_is_not_good(
+    agent: Agent, trust: KeptTrust
+) -> None:
+    agent.receive(frame(command("a", 1), A))
+    trust.update(says(6, B))
+    (said,) = agent.receive(frame(command("a", 1), A)).feedback
+    assert (said.kind, said.command_id) == (FeedbackKind.ACCEPTED, "a")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90)),
+        replace(update("u", 1, says(6, B)), parameters={"version": 6, "keys": ["no key"]}),
+        replace(update("u", 1, says(6, B)), parameters={}),
+    ],
+    ids=["expired", "malformed", "without parameters"],
+)
+def test_an_update_that_would_not_run_is_not_taken_up_on_arrival(agent: Agent, trust: KeptTrust, said: Command) -> None:
+    agent.receive(frame(said, A))
+    assert known(trust) == (5, ids(A))
+
+
+EPOCH = 2**50
+DAY_MS = 86_400_000
+SIGNED_MS = int(NOW.timestamp() * 1000)
+
+
+def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Agent, trust: KeptTrust) -> None:
+    """He has A, and says by it what he likes; B alone signs the lists that end A."""
+    trust.update(says(6, A, B))
+    agent.receive(*[frame(command(f"thief{number}", number), A) for number in (1, 2, 3)])
+    late = agent.receive(frame(update("late", 2, says(7, B, C)), B)).feedback[0]
+    assert (late.code, "goes by version 7" in late.message, known(trust)) == (
+        ErrorCode.SUPERSEDED,
+        True,
+        (7, ids(B, C)),
+    )
+    trust.update(says(8, A, B))
+    agent.receive(frame(replace(command("thief4"), sequence=SequenceNumber(SIGNED_MS, 1)), A))
+    assert agent.receive(frame(update("ended", 4, says(9, B, C)), B)).feedback == []
+    assert known(trust) == (9, ids(B, C))
+    trust.update(says(10, A, B))
+    agent.receive(frame(replace(command("taken"), sequence=SequenceNumber(SIGNED_MS, 2)), A))
+    agent.receive(frame(update("taken", 3, says(11, B, C)), B))
+    assert known(trust) == (11, ids(B, C))
+    agent.store.remember_cancel("cancelled", NOW + timedelta(days=8))
+    agent.receive(frame(update("cancelled", 4, says(12, B)), B))
+    assert known(trust) == (12, ids(B))
+
+
+def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent: Agent) -> None:
+    agent.receive(frame(command("a", 1), A))
+    receipt = agent.receive(frame(replace(command("thief"), sequence=SequenceNumber(EPOCH, 1)), A))
+    (said,) = receipt.feedback
+    assert (said.code, said.data, "too far in the future" in said.message) == (
+        ErrorCode.REJECTED,
+        {"refused": "message"},
+        True,
+    )
+    assert receipt.refused == [said.message], "the status says it"
+    agent.receive(frame(command("b", 2), A))
+    assert (agent.stored, agent.store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
+
+
+def test_a_server_gets_ahead_of_an_epoch_that_an_agent_has_taken(agent: Agent) -> None:
+    """As after a thief, or with a clock that was set back."""
+    far = SIGNED_MS + 365 * DAY_MS
+    agent.receive(frame(replace(command("a"), sequence=SequenceNumber(far, 1)), A))
+    agent.receive(frame(replace(command("b"), sequence=SequenceNumber(far + 1, 1)), A))
+    assert agent.stored == ["a", "b"]
+
+
+def test_a_list_whose_version_lies_far_in_the_future_is_refused(agent: Agent, trust: KeptTrust) -> None:
+    """None of the server's would be newer, be it told by a command or by a renewal."""
+    receipt = agent.receive(frame(update("thief", 1, says(SIGNED_MS + DAY_MS + 1, C)), A))
+    assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
+    assert (agent.stored, known(trust), len(receipt.refused)) == ([], (5, ids(A)), 1)
+    agent.receive(frame(update("u", 1, says(SIGNED_MS + DAY_MS, A, B)), A))
+    assert known(trust) == (SIGNED_MS + DAY_MS, ids(A, B))
+
+
+def test_what_is_signed_after_the_end_of_the_certificate_is_refused(agent: Agent, trust: KeptTrust) -> None:
+    """Or the time in it would say nothing: whoever signs chooses it."""
+
+    def signed_at(end: timedelta) -> Receipt:
+        scope = Scope("acm-server", "web-01", ("e1",), NOW + end)
+        return agent.receive(signed((A,), scope, encode([command("a", 1)])))
+
+    late = timedelta(days=31, seconds=1)
+    assert "after the end" in signed_at(late).refused[0]
+    assert agent.stored == []
+    trust.renewed(replace(GRANT, not_after=NOW + timedelta(days=60)))
+    signed_at(late)
+    assert agent.stored == ["a"]
+
+
+def test_an_update_that_expires_by_the_servers_clock_is_not_taken_up(agent: Agent, trust: KeptTrust) -> None:
+    expiring = update("u", 1, says(6, B), expires_at=NOW + timedelta(days=2))
+    agent.receive(signed((A,), Scope("acm-server", "web-01", ("e1",), NOW + timedelta(days=3)), encode([expiring])))
+    assert known(trust) == (5, ids(A))
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_what_took_effect_on_arrival_is_never_said_not_to_have_begun(trust: KeptTrust, cancelled: bool) -> None:
+    said = update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90))
+    trust.update(says(6, B))
+    assert not_begun(said, NOW, was_cancelled=cancelled) is None
+    assert execute(trust, says(6, B), said).data == UpdateSigningKeysData(6, ids(B))
+    assert execute(trust, says(7, C), said).code == ErrorCode.EXPIRED, "its arrival changed nothing"
+    assert known(trust) == (6, ids(B))
+
+
+def test_keys_are_never_taken_from_what_is_unsigned(trust: KeptTrust) -> None:
+    agent = Agent(trust, accept_unsigned=True)
+    (refusal,) = agent.receive(encode([update("u", 1, says(6, C))])).feedback
+    assert (refusal.code, "only from a server that signs it" in refusal.message) == (ErrorCode.REJECTED, True)
+    (refusal,) = agent.receive(frame(update("u", 1, says(6, C)), C)).feedback
+    assert refusal.code == ErrorCode.REJECTED
+    assert (agent.stored, known(trust)) == ([], (5, ids(A)))
+    agent.receive(encode([command("a", 1)]))
+    assert agent.stored == ["a"]
+
+
+# -- and what the server makes of it
+
+
+class Sender:
+    """A server that signs with the keys of a directory, and its ledger."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = TurnedClock()
+        create_signing_keys(directory, self.clock.now())
+        self.keys = SigningKeys(directory)
+        self.ledger = Ledger("sqlite://", now=self.clock.now)
+        self.wire = RememberingWire()
+        signer = Signer(
+            "acm-server",
+            lambda: self.keys.signing,
+            enrolled_by("e1"),
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
+        )
+        self.server = Server(self.ledger, self.wire, Topics(), signer)
+        self.ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1"))
+
+    def send(self) -> str:
+        sent = self.server.send_command("web-01", "restart-agent", {}, Origin("me", "test")).id
+        self.server.step()
+        return sent
+
+    def hears(self, *said: Feedback) -> None:
+        self.server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
+
+    def state(self, sent: str) -> CommandState:
+        return self.ledger.get(sent).state
+
+    @property
+    def on_the_wire(self) -> list[bytes]:
+        return self.wire.on("/command")
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> Iterator[Sender]:
+    sender = Sender(tmp_path / "signing")
+    yield sender
+    sender.ledger.close()
+
+
+def granted_by(sender: Sender, state: Path) -> KeptTrust:
+    """The trust of an agent that was granted the sender's present keys."""
+    state.mkdir(mode=0o700)
+    enrolments, now = EnrolmentDirectory(state), sender.keys.update
+    add(enrolments, "1", replace(GRANT, signing_keys=now.keys, signing_keys_version=now.version))
+    return trust_of(enrolments)
+
+
+def test_a_command_whose_old_signature_was_refused_is_sent_again_and_runs(sender: Sender, tmp_path: Path) -> None:
+    """The broker kept it while the keys were changed, and the agent has learnt that by a renewal before it came.
+
+    If the refusal were its result, the server would call it rejected while the agent runs what is sent again.
+    """
+    trust = granted_by(sender, tmp_path / "agent")
+    agent = Agent(trust)
+    sent = sender.send()
+    kept = sender.on_the_wire
+    (old,) = sender.keys.entries
+    sender.keys.rotate(sender.clock.now())
+    sender.keys.revoke(old.id, sender.clock.now())
+    now = sender.keys.update
+    trust.renewed(replace(GRANT, signing_keys=now.keys, signing_keys_version=now.version))
+    receipt = agent.receive(*kept)
+    assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
+    sender.hears(*receipt.feedback)
+    assert (sender.state(sent), sender.ledger.stray_results()) == (CommandState.SENT, [])
+    sender.clock.turn(2)
+    sender.server.step()
+    receipt = agent.receive(*sender.on_the_wire)
+    assert agent.stored == [sent]
+    sender.hears(*receipt.feedback)
+    assert sender.state(sent) == CommandState.ACCEPTED
+
+
+def test_a_refusal_of_what_is_not_open_here_is_kept_apart(sender: Sender, tmp_path: Path) -> None:
+    agent = Agent(granted_by(sender, tmp_path / "agent"))
+    sender.hears(*agent.receive(frame(command("forged", 1), C)).feedback)
+    (stray,) = sender.ledger.stray_results()
+    assert (stray["command_id"], stray["code"]) == ("forged", "rejected")
+
+
+def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
+    sent = sender.send()
+    said = FeedbackFactory("web-01", "i1", "g1").result(
+        command(sent), Result("The agent leaves.", code=ErrorCode.REJECTED), NOW
+    )
+    sender.hears(said)
+    assert sender.state(sent) == CommandState.COMPLETED
+
+
+def test_a_refusal_is_no_result_of_what_was_sent_unsigned_either(trust: KeptTrust) -> None:
+    """As where the agent is enrolled, and the ledger was restored from before that."""
+    ledger, wire = Ledger("sqlite://", now=TurnedClock().now), RememberingWire()
+    server = Server(ledger, wire, Topics())
+    sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test")).id
+    server.step()
+    said = Agent(trust).receive(*wire.on("/command")).feedback
+    server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
+    assert (ledger.get(sent).state, wire.on("/ack")) == (CommandState.SENT, [])
+    ledger.close()

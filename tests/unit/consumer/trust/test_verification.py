@@ -1,0 +1,209 @@
+"""What an agent takes as said by its own server, and what becomes of all else."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.contract.codec import encode
+from broker.contract.dsse import Scope, SigningKey
+from broker.contract.messages import Feedback, SequenceNumber
+from broker.contract.states import ErrorCode, FeedbackKind
+from broker.contract.topics import Channel
+from broker.mqtt.delivery import Delivery
+from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.receiver import CommandReceiver, Receipt
+from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.verification import NoTrust, Verifier
+from tests.support.enrolled import signed
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.makers import command
+
+SERVER, OLD_SERVER, STRANGER = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
+REPORTS = FeedbackFactory("web-01", "i1", "g1")
+DEEP = base64.b64encode(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}").decode()
+
+
+class EnrolledTrust:
+    enrolment_id = "e1"
+    good_until = NoTrust.good_until
+    keys = (OLD_SERVER.public, SERVER.public)
+
+
+def scope(clock: TurnedClock) -> Scope:
+    return Scope("acm-server", "web-01", ("e1",), clock.now())
+
+
+def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
+    return Verifier("web-01", EnrolledTrust(), ServerClock(clock), accept_unsigned=accept_unsigned)
+
+
+def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
+    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options))
+    return receiver.receive([Delivery("acm/web-01/command", payload, False, False, 1, 1)])
+
+
+def only(receipt: Receipt) -> Feedback:
+    (said,) = receipt.feedback
+    return said
+
+
+def ids(store: MemoryCommandStore) -> list[str]:
+    return [stored.command.id for stored in store.all_commands()]
+
+
+def test_what_the_server_has_signed_is_stored(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1), command("b", 2)])))
+    assert (ids(store), store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
+
+
+def test_any_one_trusted_key_is_enough(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    receive(store, clock, signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
+    assert ids(store) == ["a"]
+
+
+def test_every_trusted_key_that_has_signed_is_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    receive(store, clock, signed((STRANGER, SERVER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
+    (stored,) = store.all_commands()
+    assert stored.signed_by == (OLD_SERVER.public.id, SERVER.public.id)
+
+
+def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    envelope = json.loads(signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
+    envelope["signatures"][0]["keyid"] = SERVER.public.id
+    receive(store, clock, json.dumps(envelope).encode())
+    (stored,) = store.all_commands()
+    assert stored.signed_by == (OLD_SERVER.public.id,)
+
+
+@pytest.mark.parametrize(
+    ("signed_by", "unsigned", "good"),
+    [
+        (None, False, True),
+        ((), True, True),
+        ((), False, False),
+        ((STRANGER.public.id, SERVER.public.id), False, True),
+        ((STRANGER.public.id,), False, False),
+        ((STRANGER.public.id,), True, False),
+    ],
+)
+def test_one_key_that_is_trusted_now_vouches_for_what_waits(
+    clock: TurnedClock, signed_by: tuple[str, ...] | None, unsigned: bool, good: bool
+) -> None:
+    assert (verifier(clock, accept_unsigned=unsigned).why_no_longer_trusted(signed_by) is None) is good
+
+
+def plain(clock: TurnedClock) -> bytes:
+    return encode([command("a", 1)])
+
+
+def by_a_stranger(clock: TurnedClock) -> bytes:
+    return signed((STRANGER,), scope(clock), plain(clock))
+
+
+def by_nobody(clock: TurnedClock) -> bytes:
+    return signed((), scope(clock), plain(clock))
+
+
+def for_another_agent(clock: TurnedClock) -> bytes:
+    return signed((SERVER,), replace(scope(clock), audience="web-02"), plain(clock))
+
+
+def for_another_enrolment(clock: TurnedClock) -> bytes:
+    return signed((SERVER,), replace(scope(clock), enrolments=("e0", "e2")), plain(clock))
+
+
+def as_an_ack(clock: TurnedClock) -> bytes:
+    return signed((SERVER,), scope(clock), plain(clock), Channel.ACK)
+
+
+def under_the_name_of_a_trusted_key(clock: TurnedClock) -> bytes:
+    envelope = json.loads(by_a_stranger(clock))
+    envelope["signatures"][0]["keyid"] = SERVER.public.id
+    return json.dumps(envelope).encode()
+
+
+def with_another_payload(clock: TurnedClock) -> bytes:
+    envelope = json.loads(signed((SERVER,), scope(clock), plain(clock)))
+    payload = base64.b64decode(envelope["payload"]).replace(b"restart-agent", b"upgrade-agent")
+    return json.dumps({**envelope, "payload": base64.b64encode(payload).decode()}).encode()
+
+
+REFUSED = [
+    (plain, "that its server has not signed"),
+    (by_a_stranger, f"it has some by: {STRANGER.public.id}"),
+    (by_nobody, "it has some by: nobody"),
+    (under_the_name_of_a_trusted_key, "No signature of it is good"),
+    (with_another_payload, "No signature of it is good"),
+    (as_an_ack, "is of the type 'application/vnd.acm.ack+json'"),
+    (for_another_agent, "signed for the agent 'web-02' and was refused by 'web-01'"),
+    (for_another_enrolment, "signed for another enrolment of 'web-01'"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
+def test_all_else_is_rejected_and_uses_up_no_number(
+    store: MemoryCommandStore, clock: TurnedClock, make: Callable[[TurnedClock], bytes], said: str
+) -> None:
+    refusal = only(receive(store, clock, make(clock)))
+    assert (refusal.kind, refusal.command_id, refusal.code) == (FeedbackKind.RESULT, "a", ErrorCode.REJECTED)
+    assert said in refusal.message
+    assert (ids(store), store.last_sequence) == ([], None)
+
+
+@pytest.mark.parametrize("make", [by_a_stranger, for_another_agent], ids=lambda value: value.__name__)
+def test_what_is_wrongly_signed_is_rejected_even_where_unsigned_is_not(
+    store: MemoryCommandStore, clock: TurnedClock, make: Callable[[TurnedClock], bytes]
+) -> None:
+    assert only(receive(store, clock, make(clock), accept_unsigned=True)).code == ErrorCode.REJECTED
+    assert only(receive(store, clock, plain(clock), accept_unsigned=True)).kind == FeedbackKind.ACCEPTED
+
+
+def test_a_refused_repeat_of_a_known_command_is_answered_and_moves_nothing(
+    store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1)])))
+    again = replace(command("a", 1), sequence=SequenceNumber(8, 1))
+    assert only(receive(store, clock, encode([again]))).kind == FeedbackKind.ACCEPTED
+    assert store.last_sequence == SequenceNumber(7, 1)
+
+
+def test_a_signed_command_without_a_number_is_rejected(store: MemoryCommandStore, clock: TurnedClock) -> None:
+    refusal = only(receive(store, clock, signed((SERVER,), scope(clock), encode([command("a")]))))
+    assert (refusal.code, "no sequence number" in refusal.message) == (ErrorCode.REJECTED, True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"payloadType": "application/vnd.acm.command+json", "payload": DEEP, "signatures": []},
+        {"payloadType": "application/vnd.acm.command+json"},
+        {"payloadType": "x", "payload": "", "signatures": [{"sig": "A" * 88}] * 9},
+        {"payloadType": "application/vnd.acm.command+json", "payload": "***", "signatures": []},
+        {"payloadType": "application/vnd.acm.command+json", "payload": "bm8=", "signatures": []},
+        {"payloadType": "application/vnd.acm.command+json", "payload": "A" * 270_000, "signatures": []},
+    ],
+)
+def test_a_broken_envelope_is_named_and_not_answered(
+    store: MemoryCommandStore, clock: TurnedClock, broken: dict[str, Any]
+) -> None:
+    receipt = receive(store, clock, json.dumps(broken).encode(), accept_unsigned=True)
+    assert (receipt.feedback, len(receipt.refused)) == ([], 1)
+
+
+def test_a_machine_that_is_behind_learns_the_time_from_its_server(
+    store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    time = ServerClock(clock)
+    opened = Verifier("web-01", EnrolledTrust(), time, accept_unsigned=False)
+    later = replace(scope(clock), not_before=clock.now() + timedelta(days=1))
+    opened.open(Channel.COMMAND, for_another_agent(clock))
+    assert time.behind_s is None
+    opened.open(Channel.ACK, signed((SERVER,), later, b"[]", Channel.ACK))
+    assert (time.behind_s, time.now() - clock.now()) == (86400, timedelta(days=1))
