@@ -1,19 +1,36 @@
-"""The root of every error that this package raises, and the error of its database."""
+"""The base of every error of both packages, and the root of the errors of `broker`."""
 
-__all__ = [
-    "BrokerError",
-    "InvalidArgument",
-    "LedgerError",
-]
+__all__ = ["BrokerError", "CodedError", "InvalidArgument", "LedgerError"]
 
 
-class BrokerError(Exception):
-    """Root of the errors of `broker`. Its text is one sentence meant for the user."""
+class CodedError(Exception):
+    """An error with one sentence for the user (its text) and a code for programs.
+
+    `code` is a stable name in snake_case. A class gives a default; a raise gives a more specific one where a caller
+    or a test must tell two causes apart. docs/errors.md lists all codes.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class BrokerError(CodedError):
+    """Root of the errors of `broker`."""
+
+    code = "broker_error"
 
 
 class InvalidArgument(BrokerError):
     """An argument of the command line cannot be understood."""
 
+    code = "invalid_argument"
+
 
 class LedgerError(BrokerError):
     """The ledger cannot be used or cannot do what was asked."""
+
+    code = "ledger_error"

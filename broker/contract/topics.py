@@ -73,9 +73,14 @@ class Topics:
         """Return the filter that matches this channel of every agent (MQTT 5 section 4.7.1.3)."""
         return f"{self.prefix}/+/{channel}"
 
-    def agent_of(self, topic: str) -> str | None:
-        """Return the agent that a topic belongs to, or None if it lies outside the scheme."""
+    def parse(self, topic: str) -> tuple[str, Channel] | None:
+        """Return the agent and the channel of a topic, or None if it is outside the scheme."""
         head, _, rest = topic.rpartition("/")
         prefix, _, agent = head.rpartition("/")
         known = prefix == self.prefix and rest in Channel.__members__.values()
-        return agent if known and AGENT_NAME.fullmatch(agent) else None
+        return (agent, Channel(rest)) if known and AGENT_NAME.fullmatch(agent) else None
+
+    def agent_of(self, topic: str) -> str | None:
+        """Return the agent that a topic belongs to, or None if it lies outside the scheme."""
+        place = self.parse(topic)
+        return place[0] if place else None
