@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
-from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CRL_LIFETIME, AuthorityError, CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME, RevocationList, RevokedCertificate
 from broker.system.files import state_of
@@ -18,6 +18,14 @@ _REWRITE_AFTER = timedelta(days=1)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
+class RevokedCertificates(Protocol):
+    """The source of the entries that must be on the list."""
+
+    def revoked_certificates(self, not_after: datetime) -> list[RevokedCertificate]:
+        """Return the revoked certificates that did not expire before `not_after`; raises LedgerError."""
+        ...
+
+
 class RevocationFile:
     """The revocation list of one authority in one file. Its methods raise AuthorityError and LedgerError.
 
@@ -26,11 +34,16 @@ class RevocationFile:
     """
 
     def __init__(
-        self, path: Path, authority: CertificateAuthority, enrolments: EnrolmentStore, *, now: Callable[[], datetime]
+        self,
+        path: Path,
+        authority: CertificateAuthority,
+        revoked: RevokedCertificates,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self.path = path
         self._authority = authority
-        self._enrolments = enrolments
+        self._revoked = revoked
         self._now = now
         self._seen: tuple[tuple[int, int, int] | None, RevocationList | None] = (None, None)  # any thread may read
 
@@ -75,11 +88,11 @@ class RevocationFile:
 
     def _needed(self) -> list[RevokedCertificate]:
         # RFC 5280 section 3.3: a certificate that has ended stays on one more list.
-        return self._enrolments.revoked_certificates(self._now() - CRL_LIFETIME)
+        return self._revoked.revoked_certificates(self._now() - CRL_LIFETIME)
 
     def _foreign(self) -> Iterator[RevokedCertificate]:
         found = self._authority.read_revocation_list(self.path)
-        known = {entry.serial for entry in self._enrolments.revoked_certificates(_EPOCH)}
+        known = {entry.serial for entry in self._revoked.revoked_certificates(_EPOCH)}
         oldest = self._now() - MAX_LIFETIME - CRL_LIFETIME
         for entry in found.entries if found is not None else ():
             if entry.serial not in known and entry.revoked_at >= oldest:
