@@ -1,43 +1,100 @@
-"""Files whose content and names are there after a power loss: written aside, fsynced, then renamed."""
+"""Durable files: written to a temporary file beside the target, fsynced, then renamed, so a power loss is harmless."""
 
 import contextlib
 import os
+import shutil
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
+    "free_bytes",
+    "link_durably",
+    "remove_tree",
     "state_of",
+    "sync_directory",
+    "sync_tree",
     "write_durably",
 ]
 
 
-def write_durably(path: Path, content: bytes, mode: int, *, as_directory: bool = False) -> None:
-    """Replace the file by one with this content, whole or not at all; raises OSError.
+def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory: bool = False) -> None:
+    """Replace the file by one with this content and mode, atomically; raises OSError and then leaves nothing behind.
 
-    The new file belongs to whom the old one belonged to, where this process may say so. `as_directory` gives it to the
-    owner of its directory instead, where root writes in place of another user.
+    The new file keeps the owner of the old one where this process is allowed to set it. `as_directory` gives it to the
+    owner of its directory instead, for root writing on behalf of another user.
     """
+    with _replacing(path) as part:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            _keep_owner(file.fileno(), path)
+            os.fchmod(file.fileno(), mode)
+            if as_directory:
+                _give(file.fileno(), path.parent.stat())
+            os.fsync(file.fileno())
+
+
+def link_durably(link: Path, target: str) -> None:
+    """Point the symbolic link at `target` atomically (rename(2)), creating the link if needed; raises OSError."""
+    with _replacing(link) as part:
+        part.symlink_to(target)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file, which becomes `path` if the block succeeds and is deleted if it fails."""
     part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # left behind by a crash, perhaps with a wider mode
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        _keep_owner(file.fileno(), path)
-        os.fchmod(file.fileno(), mode)
-        if as_directory:
-            _give(file.fileno(), path.parent.stat())
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_directory(path.parent)
+    part.unlink(missing_ok=True)  # left by a crash, perhaps with a wider mode
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def state_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes whenever the file is replaced or written; None where there is none. Raises OSError."""
+    """Return a value that changes whenever the file is replaced or written; None if missing. Raises OSError."""
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable (fsync). Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(directory: Path) -> None:
+    """Make every regular file and every name below a directory durable; links are not followed. Raises OSError."""
+    for place, _, files in os.walk(directory, onerror=_fail):
+        for name in files:
+            path = Path(place, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                _sync_file(path)
+        sync_directory(Path(place))
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory and everything below it, if it exists. Raises OSError."""
+    if directory.exists():
+        shutil.rmtree(directory)
+        sync_directory(directory.parent)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return how many bytes an unprivileged program may still write to the file system of `directory`."""
+    room = os.statvfs(directory)
+    return room.f_bavail * room.f_frsize
 
 
 def _keep_owner(handle: int, path: Path) -> None:
@@ -51,8 +108,12 @@ def _give(handle: int, to: os.stat_result) -> None:
         os.fchown(handle, to.st_uid, to.st_gid)
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(handle)
     finally:

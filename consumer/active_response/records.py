@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from broker.contract.messages import JsonObject
+from broker.system.files import sync_directory, write_durably
 from consumer.errors import StoreError
-from consumer.system.files import sync_directory, write_durably
 
 __all__ = [
     "Entry",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.system.files import remove_tree
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
 from consumer.active_response.records import Entry, ResponseRecords, Reversal
@@ -18,7 +19,6 @@ from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
 from consumer.observer import Observer
 from consumer.ports import Clock
-from consumer.system.files import remove_tree
 
 __all__ = [
     "Reversals",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import structlog
 
+from broker.system.files import link_durably
 from consumer.active_response.allow_list import AllowList
 from consumer.errors import ActiveResponseError
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
-from consumer.system.files import link_durably
 from consumer.system.pidfile import PidFile
 from consumer.system.programs import Bounds
 

@@ -6,8 +6,8 @@ import msgspec
 
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode
+from broker.system.files import write_durably
 from consumer.errors import CentralizedConfigurationError
-from consumer.system.files import write_durably
 
 __all__ = [
     "ApplyJournal",

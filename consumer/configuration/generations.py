@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from broker.contract.configurations import Generation
-from consumer.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 
 __all__ = [
     "Generations",

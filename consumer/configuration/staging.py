@@ -6,10 +6,10 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
+from broker.system.files import remove_tree
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.archives import is_archive, unpack
 from consumer.system.downloads import Downloader
-from consumer.system.files import remove_tree
 
 __all__ = [
     "Staging",

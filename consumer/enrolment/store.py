@@ -19,10 +19,10 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.mqtt.address import TlsFiles
+from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
-from consumer.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 from consumer.system.guard import refuse_readable
 
 __all__ = [

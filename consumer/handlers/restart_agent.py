@@ -7,11 +7,11 @@ from pathlib import Path
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from broker.system.files import write_durably
 from consumer.errors import ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.handlers.preconditions import wait_first
 from consumer.ports import ServiceState, StoredCommand
-from consumer.system.files import write_durably
 
 __all__ = [
     "HANDLER",

@@ -17,10 +17,10 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.release.manifest import Manifest
 from broker.release.versions import Version
+from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
-from consumer.system.files import remove_tree
 from consumer.system.programs import Ended, run_program
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package

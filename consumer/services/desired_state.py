@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from consumer.system.files import sync_directory
+from broker.system.files import sync_directory
 
 __all__ = [
     "DesiredState",

@@ -24,6 +24,7 @@ from diskcache.core import DEFAULT_SETTINGS, METADATA
 from broker.contract.journal import Opened
 from broker.contract.messages import Command, Feedback, JournalMark, SequenceNumber
 from broker.contract.states import State
+from broker.system.files import sync_directory
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import StoredCommand, TimeSample, Tombstone
 from consumer.store.journal import Journal, JournalTail, page_number
@@ -49,7 +50,6 @@ from consumer.store.rows import (
     encode,
 )
 from consumer.store.state_directory import Ballast, Epochs, make_private, take_lock
-from consumer.system.files import sync_directory
 
 __all__ = [
     "DiskCommandStore",

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from broker.system.files import write_durably
 from consumer.errors import StoreError
-from consumer.system.files import write_durably
 
 __all__ = [
     "Groups",

@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from broker.system.files import free_bytes, write_durably
 from consumer.errors import StateDirectoryInUse, StoreError
-from consumer.system.files import free_bytes, write_durably
 from consumer.system.guard import refuse_changeable
 
 __all__ = [

@@ -17,10 +17,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import httpx
 
 from broker.contract.artifacts import Artifact, blob_url
+from broker.system.files import free_bytes
 from consumer.errors import DownloadError
 from consumer.ports import Blobs, Clock
 from consumer.settings import DownloadConfig
-from consumer.system.files import free_bytes
 from consumer.system.partial_files import partial_file
 
 __all__ = [

@@ -19,9 +19,9 @@ from pathlib import Path
 import consumer
 from broker.release.manifest import PROGRAM
 from broker.release.versions import InvalidVersion, Version
+from broker.system.files import link_durably, remove_tree, sync_directory, write_durably
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
-from consumer.system.files import link_durably, remove_tree, sync_directory, write_durably
 from consumer.system.guard import refuse_changeable
 from consumer.upgrade.trial import UpgradeTrial
 

@@ -19,9 +19,9 @@ from broker.release.manifest import (
     this_platform,
 )
 from broker.release.minisign import MinisignError, PublicKey, verify
+from broker.system.files import free_bytes, remove_tree, sync_directory, sync_tree
 from consumer.errors import UpgradeError
 from consumer.system.archives import Limits, unpack
-from consumer.system.files import free_bytes, remove_tree, sync_directory, sync_tree
 
 __all__ = [
     "check_fits",

@@ -18,9 +18,9 @@ from typing import NoReturn
 
 import structlog
 
+from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
-from consumer.system.files import remove_tree
 from consumer.upgrade.installation import Installation, trial_is_pending
 from consumer.upgrade.trial import TrialState, UpgradeTrial
 

@@ -14,13 +14,13 @@ from broker.app.config import load_config as load_server_config
 from broker.app.factories import open_ledger
 from broker.errors import LedgerError
 from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority
+from broker.system.files import write_durably
 from consumer.cli.exit_codes import ExitCode
 from consumer.config import read_sources
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import ConfigurationError, ExposedError
 from consumer.store.command_store import DiskCommandStore
-from consumer.system.files import write_durably
 from consumer.upgrade.installation import Installation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

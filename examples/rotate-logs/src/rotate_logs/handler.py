@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 
 from broker.contract.messages import Command
+from broker.system.files import sync_directory
 from consumer.errors import ConsumerError
 from consumer.handler import Context, Handler, Interruption, Result
-from consumer.system.files import sync_directory
 from rotate_logs.contract import RotateLogs, RotateLogsData
 
 __all__ = ["HANDLER", "RotationError"]

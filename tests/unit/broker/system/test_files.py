@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.system.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +68,10 @@ def test_a_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / ".state.part").symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic links"):
-        write_durably(tmp_path / "state", b"new")
+    write_durably(tmp_path / "state", b"new")
     assert victim.read_bytes() == b"precious"
+    assert (tmp_path / "state").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["state", "victim"]
 
 
 def test_a_link_with_the_files_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -90,6 +91,30 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path
         write_durably(tmp_path / "nowhere" / "state", b"new")
     assert path.is_dir()
     assert os.listdir(tmp_path) == ["state"]
+
+
+def test_interrupted_write_leaves_no_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key.pem"
+    write_durably(path, b"old")
+
+    def interrupted(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_durably(path, b"secret")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["key.pem"]
+
+
+def test_replaced_file_keeps_its_owner(tmp_path: Path) -> None:
+    assert os.geteuid() == 0, "run this test as root: it gives a file away"
+    path = tmp_path / "state"
+    write_durably(path, b"old")
+    os.chown(path, 65534, 65534)
+    write_durably(path, b"new", 0o640)
+    found = path.stat()
+    assert (path.read_bytes(), found.st_uid, found.st_gid, mode(path)) == (b"new", 65534, 65534, 0o640)
 
 
 def test_a_link_is_made_and_moved_in_one_step(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from broker.contract.commands.restart_agent import RestartAgentData
 from broker.contract.commands.set_group import SetGroupData
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
+from broker.system.files import write_durably
 from consumer.errors import HandlerTableError, ServiceError
 from consumer.handler import AgentRestart, Context, Interruption, Result
 from consumer.handlers.built_in import HANDLERS, handler_table
@@ -23,7 +24,6 @@ from consumer.ports import Service, ServiceState, Stop, StoredCommand
 from consumer.services import CallbackService, DesiredState, NoService
 from consumer.settings import ServiceConfig, UpgradeConfig
 from consumer.store.groups import Groups
-from consumer.system.files import write_durably
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
 
