@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from broker.contract.fields import NAME_PATTERN
 from broker.errors import BrokerError
 
 __all__ = [
@@ -16,7 +17,7 @@ __all__ = [
 ]
 
 
-AGENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+AGENT_NAME = re.compile(NAME_PATTERN)
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 

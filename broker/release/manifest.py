@@ -16,7 +16,7 @@ from typing import IO, Annotated, Literal
 
 import msgspec
 
-from broker.contract.fields import Sha256
+from broker.contract.fields import Name, Sha256
 from broker.errors import BrokerError
 from broker.release.bounded_tar import BoundedHeader
 from broker.release.versions import InvalidVersion, Version
@@ -50,7 +50,6 @@ PROGRAM = "bin/acm-agent"
 SELF_TEST = (PROGRAM, "self-test")
 ANY_PLATFORM = "any"
 HEAD_BYTES = {MANIFEST: 16 << 20, SIGNATURE: 1 << 14}  # the most that each may have
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 class PackageError(BrokerError):

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import msgspec
 
+from broker.contract.fields import GroupName
+
 __all__ = [
-    "GroupName",
     "SetGroup",
     "SetGroupData",
 ]
 
 
-GroupName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 _Groups = Annotated[tuple[GroupName, ...], msgspec.Meta(max_length=64)]
 
 
