@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
-from broker.pki.authority import private_pem
+from broker.system.private_keys import private_key_to_pem
 
 __all__ = [
     "TakeOver",
@@ -79,7 +79,7 @@ def _context(authority: str, certificate: x509.Certificate, key: Ed25519PrivateK
     with TemporaryDirectory(prefix="acm-") as directory:  # ssl reads a key from a file only
         pair = Path(directory) / "pair.pem"
         pair.touch(mode=0o600)
-        pair.write_bytes(private_pem(key) + certificate.public_bytes(Encoding.PEM))
+        pair.write_bytes(private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM))
         context.load_cert_chain(pair)
     return context
 

@@ -8,14 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import fingerprint_of
 from broker.errors import BrokerError
@@ -35,6 +29,7 @@ from broker.pki.certificates import (
 )
 from broker.system.files import write_durably
 from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
     "CRL_LIFETIME",
@@ -44,7 +39,6 @@ __all__ = [
     "CertificateAuthority",
     "create_authority",
     "crl_path",
-    "private_pem",
 ]
 
 
@@ -76,7 +70,7 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
             raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
         directory.chmod(0o700)
         _refuse_exposed(directory)
-        write_durably(directory / _KEY, private_pem(key), _SECRET)
+        write_durably(directory / _KEY, private_key_to_pem(key), _SECRET)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
         write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
@@ -133,7 +127,7 @@ class CertificateAuthority:
         """Make a key and a certificate for a server in one file, over an earlier one."""
         key, certificate = self._server_pair(hosts)
         with _file_errors(path):
-            write_durably(path, private_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
+            write_durably(path, private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
         return certificate
 
     def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
@@ -187,10 +181,10 @@ def _read_issuer(directory: Path) -> Issuer:
     certificate, key = directory / _CERTIFICATE, directory / _KEY
     try:
         issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
-        private_key = load_pem_private_key(key.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        private_key = private_key_from_pem(key.read_bytes())
+    except (ValueError, PrivateKeyError) as error:
         raise AuthorityError(f"{certificate} or {key.name} is damaged: restore the directory from a backup.") from error
-    if not isinstance(private_key, Ed25519PrivateKey) or private_key.public_key() != issuer.public_key():
+    if private_key.public_key() != issuer.public_key():
         raise AuthorityError(f"{key} is not the key of {certificate.name}: restore the directory from a backup.")
     return Issuer(issuer, private_key)
 
@@ -198,7 +192,7 @@ def _read_issuer(directory: Path) -> Issuer:
 def _write_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
     """Write the key first: who waits for a new certificate finds its key."""
     with _file_errors(stem.parent):
-        write_durably(stem.with_name(f"{stem.name}.key"), private_pem(key), _SECRET)
+        write_durably(stem.with_name(f"{stem.name}.key"), private_key_to_pem(key), _SECRET)
         write_durably(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
 
@@ -222,8 +216,3 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _crl_number(now: datetime) -> int:
     return int(now.timestamp() * 1000)
-
-
-def private_pem(key: Ed25519PrivateKey) -> bytes:
-    """Return the key in PEM, unencrypted."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -18,15 +18,14 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigningKeys
 from broker.contract.dsse import SigningKey
 from broker.errors import BrokerError
 from broker.system.files import write_durably
 from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
     "KeyEntry",
@@ -303,8 +302,7 @@ def _unreadable(directory: Path, error: OSError) -> SigningKeyError:
 
 def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
     key = SigningKey(Ed25519PrivateKey.generate())
-    content = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_durably(_key_path(directory, key.public.id), content, 0o600, as_directory=True)
+    write_durably(_key_path(directory, key.public.id), private_key_to_pem(key.private), 0o600, as_directory=True)
     return KeyEntry(key.public.id, KeyState.ACTIVE, key.public.pem, now, version)
 
 
@@ -312,12 +310,12 @@ def _read_key(directory: Path, entry: KeyEntry) -> SigningKey:
     path = _key_path(directory, entry.id)
     _refuse(read_by_others(path, owners=[directory.stat().st_uid]))
     try:
-        private = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = SigningKey(private_key_from_pem(path.read_bytes()))
+    except PrivateKeyError as error:
         raise SigningKeyError(f"{path} is damaged: restore the directory from a backup.") from error
-    if not isinstance(private, Ed25519PrivateKey) or SigningKey(private).public.pem != entry.public:
+    if key.public.pem != entry.public:
         raise SigningKeyError(f"{path} is not the key that {_LIST} names: restore the directory from a backup.")
-    return SigningKey(private)
+    return key
 
 
 def _key_path(directory: Path, key_id: str) -> Path:

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.mosquitto.process import find_mosquitto
 from broker.pki.authority import CertificateAuthority, create_authority, crl_path
 from broker.pki.certificates import RevocationReason, RevokedCertificate
+from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import free_port
-from tests.support.enrolling import key_pem
 from tests.support.waiting import wait_for
 
 CONNECT = bytes.fromhex("100d00044d5154540502003c000000")  # MQTT 5, clean start, the broker names the client
@@ -41,7 +41,7 @@ class SecuredMosquitto:
     def _issue(self, agent: str) -> int:
         key = Ed25519PrivateKey.generate()
         certificate = self.authority.issue(agent, key.public_key(), timedelta(days=1))
-        pair = key_pem(key) + certificate.public_bytes(Encoding.PEM)
+        pair = private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM)
         (self.directory / f"{agent}.pem").write_bytes(pair)
         return certificate.serial_number
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
@@ -21,7 +20,7 @@ from broker.mqtt.address import TlsFiles, parse_url
 from broker.mqtt.connection import MqttConnection
 from broker.pki.certificates import RevocationReason
 from broker.pki.revocation import RevocationFile
-from tests.support.enrolling import key_pem
+from broker.system.private_keys import private_key_from_pem, private_key_to_pem
 from tests.support.fakes.clock import TurnedClock
 from tests.support.secured import SecuredSite
 from tests.support.waiting import wait_for
@@ -56,7 +55,7 @@ class Place:
         grant = self.enrolments.enroll(agent, token, key.public_key(), issue)
         stem = self.site.directory.parent / grant.enrolment_id
         stem.with_suffix(".crt").write_text(grant.certificate)
-        stem.with_suffix(".key").write_bytes(key_pem(key))
+        stem.with_suffix(".key").write_bytes(private_key_to_pem(key))
         return TlsFiles(self.site.server.ca, stem.with_suffix(".crt"), stem.with_suffix(".key"))
 
     def connection(self, agent: str, files: TlsFiles, topic: str = "command") -> MqttConnection:
@@ -75,8 +74,7 @@ class Place:
     def refuses(self, agent: str, files: TlsFiles) -> bool:
         """Return whether the broker turns away the holder of these."""
         certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
-        key = load_pem_private_key(files.key.read_bytes(), None)
-        assert isinstance(key, Ed25519PrivateKey)
+        key = private_key_from_pem(files.key.read_bytes())
         try:
             take_over(parse_url(self.site.url), files.ca.read_text(), certificate, key, agent)
         except TakeoverRefused:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.contract.enrolment_token import fingerprint_of
 from broker.mosquitto.process import find_mosquitto
+from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import free_port, wait_for_connack
 from tests.support.waiting import wait_for
 
@@ -73,7 +74,7 @@ class TestAuthority:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ca.pem").write_text(self.pem)
         (directory / "certificate.pem").write_text(self.issue(name, key.public_key(), host=host))
-        (directory / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (directory / "key.pem").write_bytes(private_key_to_pem(key))
 
 
 class TlsBroker:

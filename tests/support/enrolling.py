@@ -6,7 +6,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.contract.enrolment import EnrollRequest, RenewRequest
@@ -18,10 +18,6 @@ def request(key: Any, *names: str) -> str:
     algorithm = None if isinstance(key, Ed25519PrivateKey) else SHA256()
     signed = x509.CertificateSigningRequestBuilder(subject).sign(key, algorithm)
     return signed.public_bytes(Encoding.PEM).decode()
-
-
-def key_pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 class EnrollingAgent:

@@ -20,8 +20,8 @@ from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.certificates import RevocationReason, RevokedCertificate
+from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import IMAGE, ContainerBroker, docker, free_port
-from tests.support.enrolling import key_pem
 from tests.support.waiting import wait_for
 
 
@@ -48,7 +48,7 @@ class SecuredSite:
         key = Ed25519PrivateKey.generate()
         certificate = self.authority.issue(agent, key.public_key(), timedelta(days=1))
         stem = self.directory.parent / f"{agent}-{uuid.uuid4().hex[:8]}"
-        stem.with_suffix(".key").write_bytes(key_pem(key))
+        stem.with_suffix(".key").write_bytes(private_key_to_pem(key))
         stem.with_suffix(".crt").write_bytes(certificate.public_bytes(Encoding.PEM))
         return TlsFiles(self.server.ca, stem.with_suffix(".crt"), stem.with_suffix(".key"))
 

@@ -1,0 +1,38 @@
+"""Ed25519 private keys as PEM text: PKCS#8 (RFC 5958, RFC 8410), not encrypted. Both packages keep their keys so."""
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from broker.errors import BrokerError
+
+__all__ = [
+    "PrivateKeyError",
+    "private_key_from_pem",
+    "private_key_to_pem",
+]
+
+
+class PrivateKeyError(BrokerError):
+    """The text is not an Ed25519 private key in PEM. The error's text is the reason alone and never holds any of it."""
+
+    code = "malformed_private_key"
+
+
+def private_key_to_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return the key as PKCS#8 in PEM, not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def private_key_from_pem(pem: bytes) -> Ed25519PrivateKey:
+    """Read what `private_key_to_pem` wrote.
+
+    Raises PrivateKeyError, with code `not_an_ed25519_key` for a private key of another algorithm.
+    """
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: encrypted
+        raise PrivateKeyError("not an unencrypted private key in PEM") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise PrivateKeyError("not an Ed25519 key", code="not_an_ed25519_key")
+    return key
