@@ -199,4 +199,4 @@ def test_who_is_not_let_in_is_told_by_an_alert(matrix: Matrix, version: ssl.TLSV
     for files, row in ((matrix.revoked, 3), (None, 4), (matrix.stranger, 5)):
         alert = matrix.alert(files, version)
         words = alert.split("_ALERT_")[1].lower().replace("_", " ")
-        assert f"`{words}`" in CONNECTIONS[row]["is answered"]
+        assert f"`{words}`" in CONNECTIONS[row]["response"]
