@@ -19,7 +19,7 @@ import msgspec
 from broker.contract.fields import Name, Sha256
 from broker.errors import BrokerError
 from broker.release.bounded_tar import BoundedHeader
-from broker.release.versions import InvalidVersion, Version
+from broker.release.versions import InvalidVersion, parse_version
 
 __all__ = [
     "ANY_PLATFORM",
@@ -107,7 +107,7 @@ def parse_manifest(content: bytes) -> Manifest:
     """Read a manifest and check that it can be used; raises PackageError."""
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
-        Version.parse(manifest.version)
+        parse_version(manifest.version)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidVersion) as error:
         raise PackageError(f"The package's manifest is wrong: {str(error).rstrip('.')}.") from error
     for path in manifest.files:

@@ -1,40 +1,37 @@
-"""Versions and their order: a small part of PEP 440, `N(.N)*` and at most one of aN, bN or rcN."""
+"""Versions of releases: PEP 440, and safe as the name of a directory."""
 
 import re
-from dataclasses import dataclass
-from typing import Self
+
+from packaging.version import InvalidVersion as _NotPep440
+from packaging.version import Version
 
 from broker.errors import BrokerError
 
 __all__ = [
     "InvalidVersion",
-    "Version",
+    "parse_version",
 ]
 
 
-_VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9}){0,5})(?:(a|b|rc)(\d{1,9}))?", re.ASCII)
+# A release is installed in a directory named after its version, which a shell script reads too.
+_SAFE = re.compile(r"[0-9][0-9a-z.]{0,63}", re.ASCII)
 
 
 class InvalidVersion(BrokerError):
     """A text is not a version."""
 
+    code = "invalid_version"
 
-@dataclass(frozen=True, order=True)
-class Version:
-    """A version to be compared: 1.2 equals 1.2.0, and 1.2rc1 comes before both."""
 
-    release: tuple[int, ...]
-    stage: int
-    number: int
+def parse_version(text: str) -> Version:
+    """Return the version, to be compared; its text is safe as the name of a directory.
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a version; raises InvalidVersion. What is read is also safe as the name of a directory."""
-        match = _VERSION.fullmatch(text)
-        if match is None:
-            raise InvalidVersion(f"{text[:80]!r} is not a version; write numbers and dots, as in 1.4.2 or 1.5rc1.")
-        release = [int(number) for number in match[1].split(".")]
-        while len(release) > 1 and release[-1] == 0:
-            release.pop()
-        stage = ("a", "b", "rc", None).index(match[2])
-        return cls(tuple(release), stage, int(match[3] or 0))
+    Narrower than PEP 440: at most 64 of 0-9, a-z and dots, beginning with a digit. So no epoch (`1!2`), local version
+    (`1+x`), `v1` or white space. Raises InvalidVersion.
+    """
+    try:
+        if _SAFE.fullmatch(text):
+            return Version(text)
+    except _NotPep440:
+        pass
+    raise InvalidVersion(f"{text[:80]!r} is not a version; write numbers and dots, as in 1.4.2 or 1.5rc1.")

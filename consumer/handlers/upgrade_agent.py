@@ -16,7 +16,7 @@ from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentDat
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.release.manifest import Manifest
-from broker.release.versions import Version
+from broker.release.versions import parse_version
 from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
@@ -105,7 +105,7 @@ class _Upgrade:
             package.unlink(missing_ok=True)
 
     def _is_unchanged(self, manifest: Manifest, parameters: UpgradeAgent) -> bool:
-        wanted, running = Version.parse(manifest.version), Version.parse(self.running)
+        wanted, running = parse_version(manifest.version), parse_version(self.running)
         if wanted < running and not parameters.allow_downgrade:
             raise UpgradeError(
                 f"Version {manifest.version} is older than {self.running}, which runs; allow_downgrade=true allows it."

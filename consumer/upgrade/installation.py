@@ -18,7 +18,7 @@ from pathlib import Path
 
 import consumer
 from broker.release.manifest import PROGRAM
-from broker.release.versions import InvalidVersion, Version
+from broker.release.versions import InvalidVersion, parse_version
 from broker.system.files import link_durably, remove_tree, sync_directory, write_durably
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
@@ -130,7 +130,7 @@ class Installation:
     def prune(self, keep: int, needed: Set[str]) -> None:
         """Remove the oldest releases until `keep` are left, but never one that is needed."""
         there = {path.name for path in self._releases.iterdir() if _is_version(path.name)}
-        spare = sorted(there - needed, key=Version.parse, reverse=True)
+        spare = sorted(there - needed, key=parse_version, reverse=True)
         for name in spare[max(0, keep - len(there & needed)) :]:
             remove_tree(self.release(name))
 
@@ -144,7 +144,7 @@ def _take(handle: int, otherwise: str) -> None:
 
 def _is_version(name: str) -> bool:
     try:
-        Version.parse(name)
+        parse_version(name)
     except InvalidVersion:
         return False
     return True
