@@ -5,7 +5,7 @@ RUN = $(VENV)/bin
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help bench demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema clean
+.PHONY: help bench demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -54,6 +54,9 @@ wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 
 schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
 	$(RUN)/python -m broker.contract.schema docs/schema.json
+
+errors: $(VENV)/.ready ## Write the table of error codes into docs/
+	$(RUN)/python -m scripts.errors
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)
