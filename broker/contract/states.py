@@ -47,7 +47,7 @@ class ErrorCode(StrEnum):
     CANCELLED = "cancelled"
     """It was cancelled, before it began or while it ran."""
     REJECTED = "rejected"
-    """The agent refused it: unsigned, wrongly signed, its key revoked while it waited, or the agent leaves the server."""
+    """The agent refused it: unsigned, wrongly signed, its key revoked since, or the agent is leaving the server."""
     UNSUPPORTED = "unsupported"
     """The agent has no handler for the type; the message names those that it has."""
     INVALID = "invalid"
