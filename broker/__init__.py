@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from broker.app.config import ServerConfig as ServerConfig
     from broker.app.config import load_config as load_config
     from broker.app.server import ServerProcess as ServerProcess
     from broker.contract.artifacts import Artifact as Artifact
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from broker.errors import BrokerError as BrokerError
     from broker.ledger.ledger import Ledger as Ledger
     from broker.server.server import Server as Server
-    from broker.server.server import Wire as Wire
 
 __all__ = [
     "SECRET",
@@ -31,9 +29,7 @@ __all__ = [
     "ErrorCode",
     "Ledger",
     "Server",
-    "ServerConfig",
     "ServerProcess",
-    "Wire",
     "load_config",
 ]
 
@@ -47,9 +43,7 @@ _HOMES = {
     "Ledger": "broker.ledger.ledger",
     "SECRET": "broker.contract.secrets",
     "Server": "broker.server.server",
-    "ServerConfig": "broker.app.config",
     "ServerProcess": "broker.app.server",
-    "Wire": "broker.server.server",
     "load_config": "broker.app.config",
 }
 
