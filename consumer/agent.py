@@ -29,7 +29,7 @@ from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import BackgroundTask, Clock, Service
 from consumer.services import ChildService, NoService, SystemdService
 from consumer.settings import AgentConfig
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
 from consumer.system.retry import growing_waits
 from consumer.trust.ports import NoKeeper
@@ -118,7 +118,7 @@ class Agent:
         enrolment = self._enrolments.current()
         kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
         _check_trust(config, kept or NoTrust())
-        self._store = DiskCommandStore.open(
+        self._store = open_store(
             Path(config.state),
             now=self._clock.now,
             enrolment_id=None if enrolment is None else enrolment.grant.enrolment_id,
@@ -172,7 +172,8 @@ class Agent:
             supported_types=types,
             responses=self._responses,
         )
-        board.problems.tell(Problem.STORE_DAMAGED, self._store.damage)
+        damage = self._store.damage
+        board.problems.tell(Problem.STORE_DAMAGED, damage.message if damage else None)
         board.problems.tell(Problem.PLUG_IN, plug_in_problem)
         if plug_in_problem:
             _log.error("plug_in_refused", reason=plug_in_problem)

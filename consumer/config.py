@@ -18,6 +18,7 @@ from consumer.settings import AgentConfig, Secret
 from consumer.store.state_directory import refuse_exposed
 
 __all__ = [
+    "SECRET_VARIABLES",
     "Source",
     "load_config",
     "merge_sources",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+SECRET_VARIABLES = ("ACM_BROKER",)
 _ENROLMENT = "enrolment"
 _SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.contract.messages import Command, Origin
 from consumer.errors import StoreError
 from consumer.handlers.built_in import HANDLERS, handler_table
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 
 __all__ = [
     "self_test",
@@ -27,10 +27,10 @@ def self_test() -> tuple[str, ...]:
 def _keep_and_find(directory: Path) -> None:
     now = datetime.now(UTC)
     command = Command(uuid.uuid4().hex, "self-test", {}, Origin("self-test", "self-test"), now)
-    store = DiskCommandStore.open(directory, now=lambda: now)
+    store = open_store(directory, now=lambda: now)
     store.store_command(command, now)
     store.close()
-    store = DiskCommandStore.open(directory, now=lambda: now)
+    store = open_store(directory, now=lambda: now)
     try:
         if store.find(command.id) is None:
             raise StoreError("The self-test failed: a command that was stored was not found again.")

@@ -8,15 +8,10 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """Exit code of acm-agent."""
+    """What the end of acm-agent means."""
 
     OK = 0
-    """Success."""
     FAILURE = 1
-    """Any other failure; the message is on stderr."""
     USAGE = 2
-    """Wrong usage."""
     CONFIGURATION = 3
-    """Wrong configuration, or files that other users can change or read."""
     STATE_DIRECTORY = 4
-    """The state directory cannot be used."""

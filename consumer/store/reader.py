@@ -1,10 +1,14 @@
-"""Reads queue and audit journal of a command store from outside, while an agent may be writing it."""
+"""Reads the database of a command store from outside, also while an agent writes it.
+
+Nothing else knows the tables that diskcache makes.
+"""
 
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,96 +17,136 @@ from broker.contract.messages import JournalMark
 from consumer.errors import StoreError
 from consumer.ports import StoredCommand
 from consumer.store.journal import page_key, page_number, read_page
-from consumer.store.rows import COMMAND, HEAD, RAW, RESULT, Head, assemble, decode_arrived, decode_head, decode_result
+from consumer.store.rows import (
+    COMMAND,
+    HEAD,
+    RAW,
+    RESULT,
+    SENTINEL,
+    Head,
+    assemble,
+    decode_arrived,
+    decode_head,
+    decode_result,
+)
 
-__all__ = [
-    "JournalCopy",
-    "read_journal",
-    "read_queue",
-]
-
-
-_LAST = 10**16 - 1
+_DATABASE = "cache.db"
+_MAX_PAGE_NUMBER = 10**16 - 1
 
 
 @dataclass(frozen=True)
 class JournalCopy:
-    """Pages of a journal in order, and its ends as its store knows them, all of one moment."""
+    """Pages of a journal in order, and its ends as its store knows them, all read at one moment."""
 
     anchor: JournalMark
     head: JournalMark
     pages: tuple[JournalPage, ...]
 
 
-def read_journal(state: Path, first: int = 1, most_bytes: int | None = None) -> JournalCopy:
+@dataclass(frozen=True)
+class StoreCondition:
+    """What can be seen of a store before diskcache opens it."""
+
+    is_sound: bool
+    has_sentinel: bool
+    settings: list[tuple[str, Any]]
+
+
+def read_queue(state: Path) -> list[StoredCommand]:
+    """Return the live commands below a state directory, in order; raises StoreError if they cannot be read."""
+    with _snapshot(state, "queue") as rows:
+        return [_queued(rows, key) for key in rows.command_keys()]
+
+
+def _queued(rows: "_Snapshot", key: str) -> StoredCommand:
+    arrived = decode_arrived(rows.value(key) or b"")
+    result = rows.value(RESULT + arrived.command.id)
+    return assemble(key, arrived, rows.head.processing.get(key), decode_result(result) if result else None)
+
+
+def read_journal(state: Path, first: int = 1, max_bytes: int | None = None) -> JournalCopy:
     """Return the journal below a state directory, from the page that holds number `first` on.
 
-    The pages are as many as have together at most `most_bytes` as JSON in JSON, but at least one, if there is one.
+    The pages are as many as have together at most `max_bytes` as JSON in JSON, but at least one, if there is one.
     Raises StoreError if it cannot be read.
     """
-    database = state / "commands" / "cache.db"
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-            connection.isolation_level = None
-            connection.execute("BEGIN")  # one snapshot for all that is read
-            row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (HEAD, RAW)).fetchone()
-            tail = decode_head(_bytes(row[0]) if row else b"{}").journal
-            pages = (page for page in (*_pages(connection, first), tail.page()) if page.entries and page.last >= first)
-            return JournalCopy(tail.anchor, tail.head, tuple(_that_fit(pages, most_bytes)))
-    except (sqlite3.Error, msgspec.DecodeError) as error:
-        raise StoreError(f"The audit journal in {state} cannot be read: {error}.") from error
+    with _snapshot(state, "audit journal") as rows:
+        tail = rows.head.journal
+        pages = (page for page in (*rows.pages(first), tail.page()) if page.entries and page.last >= first)
+        return JournalCopy(tail.anchor, tail.head, tuple(_up_to(max_bytes, pages)))
 
 
-def _pages(connection: sqlite3.Connection, first: int) -> Iterator[JournalPage]:
-    before = "SELECT max(key) FROM Cache WHERE key >= ? AND key <= ?"
-    (start,) = connection.execute(before, (page_key(0), page_key(first))).fetchone()
-    rows = "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND mode = ? ORDER BY key"
-    for key, value in connection.execute(rows, (start or page_key(0), page_key(_LAST), RAW)):
-        number = page_number(key)
-        if number:
-            yield read_page(number, _bytes(value))
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise StoreError("A row of the audit journal is not of the agent's making; it was refused.")
-    return value
-
-
-def _that_fit(pages: Iterable[JournalPage], most_bytes: int | None) -> Iterator[JournalPage]:
-    left = most_bytes
+def _up_to(max_bytes: int | None, pages: Iterable[JournalPage]) -> Iterator[JournalPage]:
+    left = max_bytes
     for page in pages:
         if left is not None:
             size = sum(len(msgspec.json.encode(line)) for line in page.entries)
-            if size > left and left != most_bytes:
+            if size > left and left != max_bytes:
                 return
             left -= size
         yield page
 
 
-def read_queue(directory: Path) -> list[StoredCommand]:
-    """Return the live commands of a store that an agent may be using; raise StoreError if it cannot be read."""
-    database = directory / "commands" / "cache.db"
+def inspect_store(store: Path) -> StoreCondition | None:
+    """Look at the store in this directory, which nobody may be using; None if there is none.
+
+    Raises StoreError, with SQLite's message alone, if it cannot be read.
+    """
+    database = store / _DATABASE
+    if not database.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            sentinel = connection.execute("SELECT 1 FROM Cache WHERE key = ?", (SENTINEL,)).fetchone()
+            settings = connection.execute("SELECT key, value FROM Settings").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(str(error), code="store_unreadable") from error
+    return StoreCondition(sound, sentinel is not None, settings)
+
+
+@contextlib.contextmanager
+def _snapshot(state: Path, subject: str) -> Iterator["_Snapshot"]:
+    database = state / "commands" / _DATABASE
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
             connection.isolation_level = None
-            connection.execute("BEGIN")  # one snapshot for all that is read
-            head = decode_head(_value(connection, HEAD) or b"{}")
-            query = "SELECT key FROM Cache WHERE key GLOB ? ORDER BY key"
-            keys = [key for (key,) in connection.execute(query, (COMMAND + "*",))]
-            return [_queued(connection, key, head) for key in keys]
+            connection.execute("BEGIN")  # one snapshot for all reads
+            yield _Snapshot(connection, subject)
     except (sqlite3.Error, msgspec.DecodeError) as error:
-        raise StoreError(f"The queue in {directory} cannot be read: {error}.") from error
+        raise StoreError(f"The {subject} in {state} cannot be read: {error}.", code="store_unreadable") from error
 
 
-def _queued(connection: sqlite3.Connection, key: str, head: Head) -> StoredCommand:
-    arrived = decode_arrived(_value(connection, key) or b"")
-    result = _value(connection, RESULT + arrived.command.id)
-    return assemble(key, arrived, head.processing.get(key), decode_result(result) if result else None)
+class _Snapshot:
+    """The rows of a store at one moment."""
 
+    def __init__(self, connection: sqlite3.Connection, subject: str) -> None:
+        self._connection = connection
+        self._subject = subject
+        self.head: Head = decode_head(self.value(HEAD) or b"{}")
 
-def _value(connection: sqlite3.Connection, key: str) -> bytes | None:
-    row = connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, RAW)).fetchone()
-    if row and not isinstance(row[0], bytes):
-        raise StoreError(f"The row {key} of the queue is not of the agent's making; it was refused.")
-    return row[0] if row else None
+    def value(self, key: str) -> bytes | None:
+        row = self._connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, RAW)).fetchone()
+        return self._bytes(row[0]) if row else None
+
+    def command_keys(self) -> list[str]:
+        query = "SELECT key FROM Cache WHERE key GLOB ? ORDER BY key"
+        return [key for (key,) in self._connection.execute(query, (COMMAND + "*",))]
+
+    def pages(self, first: int) -> Iterator[JournalPage]:
+        """Yield the pages from the one that holds number `first` on."""
+        last_before = "SELECT max(key) FROM Cache WHERE key >= ? AND key <= ?"
+        (start,) = self._connection.execute(last_before, (page_key(0), page_key(first))).fetchone()
+        pages = "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND mode = ? ORDER BY key"
+        bounds = (start or page_key(0), page_key(_MAX_PAGE_NUMBER), RAW)
+        for key, value in self._connection.execute(pages, bounds):
+            number = page_number(key)
+            if number:
+                yield read_page(number, self._bytes(value))
+
+    def _bytes(self, value: object) -> bytes:
+        if not isinstance(value, bytes):
+            raise StoreError(
+                f"The {self._subject} holds a row that the agent did not write; it was refused.", code="foreign_row"
+            )
+        return value

@@ -29,6 +29,7 @@ __all__ = [
     "decode_deleted",
     "decode_head",
     "decode_result",
+    "decode_time",
     "encode",
 ]
 
@@ -80,6 +81,11 @@ decode_head = msgspec.json.Decoder(Head).decode
 decode_deleted = msgspec.json.Decoder(Deleted).decode
 decode_result = msgspec.json.Decoder(Feedback).decode
 encode = msgspec.json.Encoder().encode
+
+
+def decode_time(row: bytes) -> datetime:
+    """Return the time in the row of a cancel; raises ValueError."""
+    return datetime.fromisoformat(row.decode())
 
 
 def assemble(key: str, arrived: Arrived | StoredCommand, begun: Begun | None, result: Feedback | None) -> StoredCommand:

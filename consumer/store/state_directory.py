@@ -44,7 +44,9 @@ def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
         if directory.exists():
             refuse_changeable(directory, owners=[directory.stat().st_uid] if reading else [])
     except OSError as error:
-        raise StoreError(f"The state directory {directory} cannot be used: {error.strerror}.") from error
+        raise StoreError(
+            f"The state directory {directory} cannot be used: {error.strerror}.", code="state_directory_unusable"
+        ) from error
 
 
 class Ballast:
@@ -73,7 +75,10 @@ class Ballast:
         try:
             return free_bytes(self._path.parent)
         except OSError as error:
-            raise StoreError(f"The state directory {self._path.parent} cannot be used: {error.strerror}.") from error
+            raise StoreError(
+                f"The state directory {self._path.parent} cannot be used: {error.strerror}.",
+                code="state_directory_unusable",
+            ) from error
 
 
 class EpochFile:
@@ -126,7 +131,8 @@ class Epochs:
         if self._enrolled is not None and all(file.epoch is None for file in self._files):
             raise StoreError(
                 f"The command store in {self._state} was lost with all that tells old commands from new ones, "
-                "so old ones could be run again: enroll again."
+                "so old ones could run again: enroll again.",
+                code="epochs_unknown",
             )
 
     def keep(self, epoch: int) -> None:

@@ -21,7 +21,7 @@ from broker.contract.messages import Origin, PendingReversal, Status
 from broker.mosquitto.process import EmbeddedMosquitto
 from broker.mqtt.connection import MqttConnection
 from consumer.cli.main import app as agent_app
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from tests.acceptance.conftest import Program
 from tests.support.makers import NOW, command, result
 from tests.support.waiting import wait_for
@@ -189,7 +189,7 @@ def test_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_queue_shows_what_others_wrote_as_it_is(run: Run, tmp_path: Path) -> None:
-    with closing(DiskCommandStore.open(tmp_path, now=lambda: NOW)) as store:
+    with closing(open_store(tmp_path, now=lambda: NOW)) as store:
         store.store_command(command("[/i]\x1b[2J", command_type="[/x]"), NOW)
     shown = run("queue", "--state", str(tmp_path), program="consumer", COLUMNS="150").stdout
     assert "[/i]\N{REPLACEMENT CHARACTER}[2J" in shown

@@ -18,8 +18,10 @@ from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
 from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from consumer.store.reader import read_journal, read_queue
 from consumer.store.state_directory import epoch_name
+from tests.support.errors import raises_code
 from tests.support.journals import entries_of, journal_in
 from tests.support.makers import NOW, command, result
 
@@ -33,14 +35,14 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state: Path) -> Iterator[DiskCommandStore]:
-    opened = DiskCommandStore.open(state, now=lambda: NOW)
+    opened = open_store(state, now=lambda: NOW)
     yield opened
     opened.close()
 
 
 @pytest.mark.parametrize("spoil", ["truncate", "overwrite", "remove"])
 def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil: str) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW)
     generation = store.store_generation
     store.close()
@@ -51,7 +53,7 @@ def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil:
         database.unlink()
     else:
         database.write_bytes(b"" if spoil == "truncate" else b"\0" * 50_000)
-    again = DiskCommandStore.open(state, now=lambda: NOW)
+    again = open_store(state, now=lambda: NOW)
     try:
         assert again.damage is not None
         assert again.store_generation != generation
@@ -60,14 +62,14 @@ def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil:
         assert len(list(state.glob("commands.damaged-*"))) == 1
     finally:
         again.close()
-    later = DiskCommandStore.open(state, now=lambda: NOW)
+    later = open_store(state, now=lambda: NOW)
     assert (later.damage, later.closed_epoch) == (None, 7)
     later.close()
 
 
 def test_a_second_agent_is_refused(store: DiskCommandStore, state: Path) -> None:
-    with pytest.raises(StateDirectoryInUse, match="in use by process"):
-        DiskCommandStore.open(state, now=lambda: NOW)
+    with pytest.raises(StateDirectoryInUse):
+        open_store(state, now=lambda: NOW)
 
 
 def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, state: Path) -> None:
@@ -96,18 +98,18 @@ def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "code"),
     [
-        ("UPDATE Cache SET mode = 4 WHERE key LIKE 'c/%'", "not of its making"),
-        ("UPDATE Cache SET value = 'x' WHERE key LIKE 'c/%'", "not of its making"),
-        ("UPDATE Cache SET value = x'7b7d' WHERE key LIKE 'c/%'", "cannot be read"),
-        ("UPDATE Cache SET value = x'5b' WHERE key = 'm/head'", "cannot be read"),
-        ("DELETE FROM Cache WHERE key = 'm/head'", "cannot be read"),
-        ("UPDATE Cache SET value = x'5b' WHERE key LIKE 'x/%'", "cannot be read"),
+        ("UPDATE Cache SET mode = 4 WHERE key LIKE 'c/%'", "foreign_row"),
+        ("UPDATE Cache SET value = 'x' WHERE key LIKE 'c/%'", "foreign_row"),
+        ("UPDATE Cache SET value = x'7b7d' WHERE key LIKE 'c/%'", "row_unreadable"),
+        ("UPDATE Cache SET value = x'5b' WHERE key = 'm/head'", "row_unreadable"),
+        ("DELETE FROM Cache WHERE key = 'm/head'", "row_unreadable"),
+        ("UPDATE Cache SET value = x'5b' WHERE key LIKE 'x/%'", "row_unreadable"),
     ],
 )
-def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Path, change: str, reason: str) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Path, change: str, code: str) -> None:
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.remember_cancel("b", NOW)
     generation = store.store_generation
@@ -116,9 +118,10 @@ def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Pat
     with connection:
         assert connection.execute(change).rowcount == 1
     connection.close()
-    again = DiskCommandStore.open(state, now=lambda: NOW)
+    again = open_store(state, now=lambda: NOW)
     try:
-        assert reason in str(again.damage)
+        assert again.damage is not None
+        assert again.damage.code == code
         assert again.store_generation != generation
         assert again.all_commands() == []
         assert len(list(state.glob("commands.damaged-*"))) == 1
@@ -127,12 +130,12 @@ def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Pat
 
 
 def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.close()
-    with pytest.raises(StoreError, match="closed"):
+    with raises_code(StoreError, "store_closed"):
         store.all_commands()
-    with pytest.raises(StoreError, match="closed"):
+    with raises_code(StoreError, "store_closed"):
         store.store_command(command("b"), NOW)
 
 
@@ -163,7 +166,7 @@ def enrolled(state: Path) -> Path:
     """The state directory of an agent that was enrolled as `e1`, and whose store has seen epoch 7."""
     state.mkdir(mode=0o700)
     enroll(state, "e1")
-    store = DiskCommandStore.open(state, now=lambda: NOW, enrolment_id="e1")
+    store = open_store(state, now=lambda: NOW, enrolment_id="e1")
     store.store_command(command("a", 1), NOW)
     store.close()
     return state
@@ -177,7 +180,7 @@ def enroll(state: Path, enrolment_id: str) -> None:
 
 
 def closed_epoch(state: Path, enrolment_id: str | None) -> int:
-    store = DiskCommandStore.open(state, now=lambda: NOW, enrolment_id=enrolment_id)
+    store = open_store(state, now=lambda: NOW, enrolment_id=enrolment_id)
     store.close()
     return store.closed_epoch
 
@@ -209,7 +212,7 @@ def test_the_epoch_of_a_lost_store_is_known_from_the_file_that_is_left(
 def test_an_enrolled_agent_that_cannot_know_old_commands_is_enrolled_again(enrolled: Path, left: bytes | None) -> None:
     lose(enrolled, {"epoch": left, EPOCH_OF_E1: left})
     for _ in range(2):
-        with pytest.raises(StoreError, match="enroll again"):
+        with raises_code(StoreError, "epochs_unknown"):
             closed_epoch(enrolled, "e1")
     enroll(enrolled, "e2")
     assert closed_epoch(enrolled, "e2") == 0
@@ -241,14 +244,14 @@ def lose(state: Path, lost: dict[str, bytes | None]) -> None:
 
 
 def test_who_had_signed_a_command_is_not_known_of_rows_of_an_earlier_version(state: Path) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW, ("k1",))
     store.close()
     edit(
         state,
         "UPDATE Cache SET value = CAST(replace(value, ',\"signed_by\":[\"k1\"]', '') AS BLOB) WHERE key LIKE 'c/%'",
     )
-    again = DiskCommandStore.open(state, now=lambda: NOW)
+    again = open_store(state, now=lambda: NOW)
     assert [stored.signed_by for stored in again.all_commands()] == [None]
     again.close()
 
@@ -257,31 +260,32 @@ def test_who_had_signed_a_command_is_not_known_of_rows_of_an_earlier_version(sta
     "setting", ["'disk_x', 1", "'sqlite_nonsense', '1; x'", "'sqlite_cache_size', '1; x'", "'nonsense', 1"]
 )
 def test_settings_that_are_not_the_stores_count_as_damage(state: Path, setting: str) -> None:
-    DiskCommandStore.open(state, now=lambda: NOW).close()
+    open_store(state, now=lambda: NOW).close()
     edit(state, f"INSERT OR REPLACE INTO Settings VALUES ({setting})")
-    again = DiskCommandStore.open(state, now=lambda: NOW)
+    again = open_store(state, now=lambda: NOW)
     again.close()
-    assert "damaged" in str(again.damage)
+    assert again.damage is not None
+    assert again.damage.code == "store_corrupt"
 
 
 @pytest.mark.parametrize("value", ["'x'", "NULL", "1000000000000", "1.5"])
 @pytest.mark.parametrize("key", ["c/%", "m/head"])
 def test_a_row_of_another_make_makes_the_queue_and_the_journal_unreadable(state: Path, key: str, value: str) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.close()
     edit(state, f"UPDATE Cache SET value = {value} WHERE key LIKE '{key}'")
-    with pytest.raises(StoreError, match="not of the agent's making"):
+    with raises_code(StoreError, "foreign_row"):
         read_queue(state)
     if key == "m/head":
-        with pytest.raises(StoreError, match="not of the agent's making"):
+        with raises_code(StoreError, "foreign_row"):
             read_journal(state)
 
 
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be used: Not a directory"):
-        DiskCommandStore.open(tmp_path / "file" / "state", now=lambda: NOW)
+    with raises_code(StoreError, "state_directory_unusable"):
+        open_store(tmp_path / "file" / "state", now=lambda: NOW)
 
 
 def run(script: str, *argv: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -294,7 +298,8 @@ import os, signal, sys
 from pathlib import Path
 from tests.support.makers import NOW, command
 from consumer.store.command_store import DiskCommandStore
-store = DiskCommandStore.open(Path(sys.argv[1]), now=lambda: NOW)
+from consumer.store.opening import open_store
+store = open_store(Path(sys.argv[1]), now=lambda: NOW)
 for number in range(1, 30):
     store.store_command(command(str(number), number), NOW)
     print(number, flush=True)
@@ -327,7 +332,7 @@ def edit(state: Path, *statements: str) -> None:
 @pytest.fixture
 def paged(state: Path) -> Path:
     """A state directory whose journal has three pages, and some entries beside them."""
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     for number in range(1, 80):
         store.store_command(command(f"command-{number:03d}", number), NOW)
     store.close()
@@ -371,12 +376,13 @@ def test_a_journal_that_was_changed_on_the_disk_is_no_chain(paged: Path, stateme
 )
 def test_an_agent_goes_on_when_the_end_of_its_journal_was_changed_and_says_so(paged: Path, statement: str) -> None:
     edit(paged, statement)
-    store = DiskCommandStore.open(paged, now=lambda: NOW)
-    assert "The end of the audit journal" in str(store.damage)
+    store = open_store(paged, now=lambda: NOW)
+    assert store.damage is not None
+    assert store.damage.code == "journal_altered"
     assert store.pending_count() == 79
     store.store_command(command("later", 80), NOW)
     store.close()
-    again = DiskCommandStore.open(paged, now=lambda: NOW)
+    again = open_store(paged, now=lambda: NOW)
     assert again.damage is None
     again.store_command(command("last", 81), NOW)
     again.close()
@@ -390,9 +396,9 @@ def test_an_agent_goes_on_when_the_end_of_its_journal_was_changed_and_says_so(pa
 
 
 def test_a_lost_store_says_so_in_its_new_journal(state: Path) -> None:
-    DiskCommandStore.open(state, now=lambda: NOW).close()
+    open_store(state, now=lambda: NOW).close()
     (state / "commands" / "cache.db").unlink()
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.close()
     (entry,) = entries_of(journal_in(state))
     assert entry["opened"]["store_generation"] == store.store_generation
@@ -400,11 +406,11 @@ def test_a_lost_store_says_so_in_its_new_journal(state: Path) -> None:
 
 
 def test_a_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW)
     store.close()
     edit(state, "UPDATE Cache SET value = x'7b226172726976616c223a317d' WHERE key = 'm/head'")
-    later = DiskCommandStore.open(state, now=lambda: NOW)
+    later = open_store(state, now=lambda: NOW)
     assert (later.damage, later.audit_head) == (None, None)
     later.store_command(command("b", 2), NOW)
     later.close()
@@ -414,7 +420,7 @@ def test_a_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
 
 
 def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Path) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     name = "\U0001f600" * 120  # as long as a name can be
     for number in range(1, 100):
         with store.transaction():
@@ -454,11 +460,12 @@ from dataclasses import replace
 from pathlib import Path
 from tests.support.makers import NOW, command, result
 from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from consumer.errors import StoreFull
 
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(disk)], check=True)
-store = DiskCommandStore.open(disk / "state", now=lambda: NOW)
+store = open_store(disk / "state", now=lambda: NOW)
 big = replace(command("x"), parameters={"text": "x" * 200_000})
 stored = 0
 try:
@@ -482,7 +489,7 @@ assert not (disk / "state" / "ballast").exists()
 store.drop_expired(NOW)
 store.close()
 (disk / "filler").unlink()
-store = DiskCommandStore.open(disk / "state", now=lambda: NOW)
+store = open_store(disk / "state", now=lambda: NOW)
 print("deleted", store.all_commands() == [])
 """
 

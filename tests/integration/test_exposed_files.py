@@ -20,7 +20,7 @@ from consumer.config import read_sources
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import ConfigurationError, ExposedError
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from consumer.upgrade.installation import Installation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ BY_OTHERS = "can be written by others than its owner"
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     directory = tmp_path / "state"
-    DiskCommandStore.open(directory, now=lambda: NOW).close()
+    open_store(directory, now=lambda: NOW).close()
     return directory
 
 
@@ -42,7 +42,7 @@ def acm_agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def test_a_state_directory_that_others_could_read_is_closed_to_them(state: Path) -> None:
     state.chmod(0o755)
-    DiskCommandStore.open(state, now=lambda: NOW).close()
+    open_store(state, now=lambda: NOW).close()
     assert state.stat().st_mode & 0o7777 == 0o700
 
 
@@ -51,7 +51,7 @@ def test_a_state_directory_that_others_could_write_is_refused_and_left_as_it_is(
     exposed = state if place == "state" else state.parent
     exposed.chmod(0o777)
     with pytest.raises(ExposedError, match=BY_OTHERS):
-        DiskCommandStore.open(state, now=lambda: NOW)
+        open_store(state, now=lambda: NOW)
     assert exposed.stat().st_mode & 0o7777 == 0o777
 
 

@@ -11,7 +11,7 @@ import pytest
 from diskcache import Cache
 
 from consumer.errors import StoreError
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from consumer.store.reader import read_queue
 from tests.support.makers import NOW, command, result
 
@@ -37,7 +37,7 @@ def mark(tmp_path: Path) -> Path:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """The state directory of a store with a row of each kind."""
-    store = DiskCommandStore.open(tmp_path / "state", now=lambda: NOW)
+    store = open_store(tmp_path / "state", now=lambda: NOW)
     for name in ("a", "b", "c"):
         store.store_command(command(name), NOW)
     for done in store.get_next_commands(2):
@@ -64,7 +64,7 @@ def use_all_of(state: Path) -> None:
 
 
 def live(state: Path) -> None:
-    store = DiskCommandStore.open(state, now=lambda: NOW)
+    store = open_store(state, now=lambda: NOW)
     try:
         store.check()
         for read in (store.all_commands, store.with_results, lambda: store.find_tombstone("a")):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.ports import CommandStore
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
@@ -103,9 +103,9 @@ def test_the_same_on_disk(story: list[Act]) -> None:
         def lose(store: CommandStore) -> CommandStore:
             store.close()
             shutil.rmtree(state / "commands")
-            return DiskCommandStore.open(state, now=TurnedClock().now)
+            return open_store(state, now=TurnedClock().now)
 
-        world = World(DiskCommandStore.open(state, now=TurnedClock().now), lose, state=state)
+        world = World(open_store(state, now=TurnedClock().now), lose, state=state)
         try:
             live(world, story)
         finally:

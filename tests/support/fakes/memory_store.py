@@ -139,21 +139,21 @@ class MemoryCommandStore:
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         if self._contents.live[stored.command.id].state is not State.PENDING:
-            raise StoreError(f"The command {stored.command.id} is not pending.")
+            raise StoreError(f"The command {stored.command.id} is not pending.", code="not_pending")
         with self.transaction():
             self._journal.begun(stored.command.id, incarnation)
             return self._keep(replace(stored, state=State.PROCESSING, started_at=started_at, begun_by=incarnation))
 
     def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
         if self._contents.live[stored.command.id].state is not State.PROCESSING:
-            raise StoreError(f"The command {stored.command.id} is not in processing.")
+            raise StoreError(f"The command {stored.command.id} is not in processing.", code="not_in_processing")
         with self.transaction():
             self._journal.resumed(stored.command.id, incarnation)
 
     def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
         now = self._contents.live.get(stored.command.id)
         if now is None or now.state is State.DONE:
-            raise StoreError(f"The command {stored.command.id} has its result already.")
+            raise StoreError(f"The command {stored.command.id} already has its result.", code="already_completed")
         with self.transaction():
             self._journal.reported(stored.command.id, result)
             return self._keep(replace(stored, state=State.DONE, result=result))
@@ -167,7 +167,7 @@ class MemoryCommandStore:
             for command_id in command_ids:
                 stored = self._contents.live.get(command_id)
                 if stored is None or stored.result is None:
-                    raise StoreError(f"The command {command_id} has no result yet and cannot be deleted.")
+                    raise StoreError(f"The command {command_id} is not completed.", code="not_completed")
                 self._contents.tombstones[command_id] = Tombstone(stored.result, tombstones_expire_at)
                 del self._contents.live[command_id]
                 self._journal.deleted(command_id)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from broker import CommandType
+from broker.contract.commands import CommandType
 
 __all__ = ["COMMAND_TYPE", "RotateLogs", "RotateLogsData"]
 

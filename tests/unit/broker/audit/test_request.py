@@ -17,6 +17,7 @@ from consumer.handler import Context, Result
 from consumer.handlers.built_in import HANDLERS, handler_table
 from consumer.services import NoService
 from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
 
@@ -56,7 +57,7 @@ def ledger(clock: TurnedClock) -> Iterator[AnsweringLedger]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DiskCommandStore]:
-    opened = DiskCommandStore.open(tmp_path, now=lambda: NOW)
+    opened = open_store(tmp_path, now=lambda: NOW)
     yield opened
     opened.close()
 

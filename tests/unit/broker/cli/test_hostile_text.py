@@ -26,7 +26,7 @@ from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
 from broker.text import plain
 from consumer.cli import main as agent_cli
-from consumer.store.command_store import DiskCommandStore
+from consumer.store.opening import open_store
 from tests.support.journals import chained
 from tests.support.makers import command, result
 
@@ -208,7 +208,7 @@ def test_a_line_of_the_log_is_one_line_of_plain_words(capsys: pytest.CaptureFixt
 
 
 def test_the_agents_own_lists_are_harmless(tmp_path: Path, run: Callable[..., str]) -> None:
-    store = DiskCommandStore.open(tmp_path / "state", now=lambda: datetime.now(UTC))
+    store = open_store(tmp_path / "state", now=lambda: datetime.now(UTC))
     store.store_command(command(EVIL, command_type=EVIL), datetime.now(UTC))
     store.close()
     shown = run(["queue", "--state", str(tmp_path / "state")], agent_cli.app)
