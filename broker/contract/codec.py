@@ -1,10 +1,8 @@
-"""Bytes to messages and back, strictly: nothing is coerced, and every refusal is one DecodeError.
+"""Encodes messages as frames and decodes them, strictly: nothing is coerced, and each refusal is a DecodeError.
 
-A frame is UTF-8 JSON: one message as an object, several as an array of objects.
+A frame is JSON in UTF-8: one message as an object, several as an array of objects.
 """
 
-import json
-import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -48,13 +46,11 @@ from broker.contract.messages import (
     wire_members,
 )
 from broker.contract.states import FeedbackKind
+from broker.contract.strict_json import MAX_REASON_LENGTH, DecodeError, check_depth, parse
 from broker.contract.topics import Channel
-from broker.errors import BrokerError
 
 __all__ = [
-    "MAX_DEPTH",
     "MAX_FRAME_BYTES",
-    "MAX_ID_LENGTH",
     "DecodeError",
     "Message",
     "data_fits",
@@ -76,9 +72,7 @@ Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 _M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
 _Limited = TypeVar("_Limited")
 _Check = Callable[[Any, str, str], None]
-_MAX_REASON = 300
 _COUNTS = ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count", "epoch", "closed_epoch")
-_INTEGERS = range(-(2**63), 2**63)
 _COMMAND_FIELDS = frozenset(field.name for field in fields(Command))
 _TIMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
@@ -89,26 +83,22 @@ _TIMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
 )
 
 
-class DecodeError(BrokerError):
-    """A frame is not what its topic promises; the text says what is wrong and where."""
-
-
 def encode(messages: Sequence[Message]) -> bytes:
-    """Return the frame that carries these messages: one as an object, any other number as an array."""
+    """Return the frame of these messages: one message as an object, any other number as an array."""
     items = [wire_members(message) for message in messages]
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
 
 
 def to_json(message: Message) -> JsonObject:
-    """Return the message as the JSON object that `encode` writes."""
+    """Return the message as a JSON object, with the members and values that `encode` writes."""
     members: JsonObject = msgspec.json.decode(encode([message]))
     return members
 
 
 def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
-    """Yield these messages of one kind, in order, in few frames within their channel's limits and `max_bytes`.
+    """Yield frames of these messages of one kind, in order, each within the channel's limits and `max_bytes`.
 
-    One message alone is never left out, even if it is too long.
+    A single message that is too long is yielded all the same.
     """
     if not messages:
         return
@@ -124,7 +114,7 @@ def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Ite
 
 
 def status_frame(status: Status) -> bytes:
-    """Return the frame of a status, cut where it would not be taken: long texts, then the ends of long lists."""
+    """Return the frame of a status, cut to the channel's limits: first long texts, then the ends of long lists."""
     shown = fitted(status)
     frame = encode([shown])
     for name in ("pending_reversals", "supported_types", "groups"):
@@ -137,10 +127,10 @@ def status_frame(status: Status) -> bytes:
 
 
 def data_fits(data: JsonObject) -> bool:
-    """Say whether a result may carry this data, its bytes aside."""
+    """Return whether a result may carry this data, apart from its size in bytes."""
     try:
         _check_data(data, "$", "data")
-        _check_depth(data, MAX_DEPTH)
+        check_depth(data, MAX_DEPTH)
     except DecodeError:
         return False
     return True
@@ -153,10 +143,10 @@ def decode_commands(
     new_id: Callable[[], str],
     max_bytes: int | None = MAX_FRAME_BYTES,
 ) -> list[Command]:
-    """Return the frame's commands, each in our form or in any of the seed's; raises DecodeError.
+    """Return the frame's commands, each in our form or in one of the foreign forms; raises DecodeError.
 
-    `received_at` and `new_id` stand in for what a seed form lacks. `max_bytes` None is for what a store has
-    encoded itself: a command from a seed form is written with its original, so it can outgrow its frame.
+    `received_at` and `new_id` give the time and the id that a foreign form lacks. `max_bytes` is None for rows of our
+    own store: a command in a foreign form is stored with its original JSON, so its row can exceed the limit of a frame.
     """
     limits = LIMITS[Channel.COMMAND]
     if max_bytes != limits.frame_bytes:
@@ -181,7 +171,8 @@ def decode_feedbacks(frame: bytes) -> list[Feedback]:
 
 def decode_status(frame: bytes) -> Status:
     """Return the one status that the frame holds; raises DecodeError."""
-    status = _checked(_in_utc(_convert(_parse(frame, LIMITS[Channel.STATUS]), Status, "$"), "$"), "$")
+    limits = LIMITS[Channel.STATUS]
+    status = _checked(_in_utc(_convert(parse(frame, limits.frame_bytes, limits.depth), Status, "$"), "$"), "$")
     for name in _COUNTS:
         _check_number(0, getattr(status, name), f"$.{name}")
     return _with_reversals_checked(status)
@@ -193,14 +184,14 @@ def decode_blob_requests(frame: bytes) -> list[BlobRequest]:
 
 
 def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
-    """Return the frame's parts of blobs, each with an error or with data within its size; raises DecodeError."""
+    """Return the frame's parts of blobs, each with an error or with data inside the blob; raises DecodeError."""
     return [_blob_chunk(item, where) for where, item in _items(frame, LIMITS[Channel.BLOB_CHUNK])]
 
 
 def _with_reversals_checked(status: Status) -> Status:
     count = len(status.pending_reversals)
     if count > MAX_REVERSALS:
-        raise DecodeError(f"There are {count} items at `$.pending_reversals`; at most {MAX_REVERSALS} are allowed.")
+        raise _too_many_items(count, MAX_REVERSALS, "$.pending_reversals")
     pending = []
     for index, reversal in enumerate(status.pending_reversals):
         where = f"$.pending_reversals[{index}]"
@@ -229,7 +220,7 @@ def _own_form(item: Any, where: str) -> Command:
 
 
 def _read_seed_form(item: JsonObject, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
-    _check_depth(item, MAX_DEPTH - ECHO_DEPTH)
+    check_depth(item, MAX_DEPTH - ECHO_DEPTH)
     try:
         return read_seed_form(item, received_at, new_id)
     except msgspec.ValidationError as error:
@@ -242,7 +233,7 @@ def _feedback(item: Any, where: str) -> Feedback:
         _checked(feedback.output, f"{where}.output")
     _check_sequence(feedback.sequence, where)
     if feedback.kind is FeedbackKind.RESULT and feedback.outcome is None:
-        raise DecodeError(f"The result at `{where}` has no outcome.")
+        raise DecodeError(f"The result at `{where}` has no outcome.", code="no_outcome", path=where)
     if feedback.expected is not None:
         _check_number(1, feedback.expected, f"{where}.expected")
     return feedback
@@ -252,12 +243,16 @@ def _blob_chunk(item: Any, where: str) -> BlobChunk:
     chunk = _checked(_convert(item, BlobChunk, where), where)
     fits = chunk.data is not None and chunk.size is not None and chunk.offset + len(chunk.data) <= chunk.size
     if not fits and chunk.error is None:
-        raise DecodeError(f"The blobchunk at `{where}` has neither an error nor data that lies within its size.")
+        raise DecodeError(
+            f"The blob chunk at `{where}` has neither an error nor data within the blob's size.",
+            code="invalid_chunk",
+            path=where,
+        )
     return chunk
 
 
 def _checked(message: _Limited, where: str) -> _Limited:
-    """Return the message when its names, texts and lists keep to their limits."""
+    """Return the message if its names, texts and lists are within their limits; raises DecodeError."""
     for name, check in _CHECKS[type(message)]:
         value = getattr(message, name)
         if value is not None:
@@ -273,9 +268,10 @@ def _convert(item: Any, kind: type[_M], where: str) -> _M:
 
 
 def _refuse(kind: str, error: Exception, where: str) -> NoReturn:
-    reason, _, path = str(error).partition(" - at `$")
+    reason, _, inner = str(error).partition(" - at `$")
+    path = where + inner[:MAX_REASON_LENGTH].removesuffix("`")
     raise DecodeError(
-        f"This is not a valid {kind} message: {reason[:_MAX_REASON]} - at `{where}{path[:_MAX_REASON] or '`'}."
+        f"This is not a valid {kind} message: {reason[:MAX_REASON_LENGTH]} - at `{path}`.", code="wrong_type", path=path
     ) from error
 
 
@@ -290,22 +286,29 @@ def _in_utc(message: _M, where: str) -> _M:
 
 def _utc(moment: datetime, path: str) -> datetime:
     if moment.tzinfo is None:
-        raise DecodeError(f"The time at `{path}` has no time zone; write it as RFC 3339, ending in Z.")
+        raise DecodeError(
+            f"The time at `{path}` has no time zone; write it as RFC 3339, ending in Z.", code="no_time_zone", path=path
+        )
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise DecodeError(f"The time at `{path}` lies outside the years 1 to 9999 in UTC.") from error
+        raise DecodeError(
+            f"The time at `{path}` is outside the years 1 to 9999 in UTC.", code="out_of_range", path=path
+        ) from error
 
 
 def _check_name(value: str, where: str, name: str) -> None:
     if not (0 < len(value) <= MAX_ID_LENGTH and value.isprintable()):
-        raise DecodeError(f"The text at `{where}.{name}` must be 1 to {MAX_ID_LENGTH} printable characters.")
+        path = f"{where}.{name}"
+        raise DecodeError(
+            f"The text at `{path}` must be 1 to {MAX_ID_LENGTH} printable characters.", code="invalid_name", path=path
+        )
 
 
 def _text_check(most: int) -> _Check:
     def check(value: str, where: str, name: str) -> None:
         if len(value) > most:
-            raise DecodeError(f"The text at `{where}.{name}` has {len(value)} characters; at most {most} are allowed.")
+            raise _text_too_long(len(value), most, f"{where}.{name}")
 
     return check
 
@@ -315,18 +318,32 @@ def _list_check(limits: ListLimits) -> _Check:
         if not value:
             return
         if len(value) > limits.items:
-            raise DecodeError(f"There are {len(value)} items at `{where}.{name}`; at most {limits.items} are allowed.")
-        if max(map(len, value)) > limits.characters:
-            raise DecodeError(
-                f"A text at `{where}.{name}` has more than the {limits.characters} characters that are allowed."
-            )
+            raise _too_many_items(len(value), limits.items, f"{where}.{name}")
+        if (longest := max(map(len, value))) > limits.characters:
+            raise _text_too_long(longest, limits.characters, f"{where}.{name}")
 
     return check
 
 
+def _text_too_long(length: int, most: int, path: str) -> DecodeError:
+    return DecodeError(
+        f"The text at `{path}` has {length} characters; at most {most} are allowed.", code="text_too_long", path=path
+    )
+
+
+def _too_many_items(count: int, most: int, path: str) -> DecodeError:
+    return DecodeError(
+        f"There are {count} items at `{path}`; at most {most} are allowed.", code="too_many_items", path=path
+    )
+
+
 def _check_timeout(timeout_s: float | None, path: str) -> None:
     if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        raise DecodeError(f"The number of seconds at `{path}` must be greater than 0 and at most {MAX_TIMEOUT_S:g}.")
+        raise DecodeError(
+            f"The number of seconds at `{path}` must be greater than 0 and at most {MAX_TIMEOUT_S:g}.",
+            code="out_of_range",
+            path=path,
+        )
 
 
 def _check_sequence(sequence: SequenceNumber | None, where: str) -> None:
@@ -337,7 +354,9 @@ def _check_sequence(sequence: SequenceNumber | None, where: str) -> None:
 
 def _check_number(least: int, number: int | None, path: str) -> None:
     if number is not None and not least <= number <= MAX_NUMBER:
-        raise DecodeError(f"The number at `{path}` must be at least {least} and at most 2^53 - 1.")
+        raise DecodeError(
+            f"The number at `{path}` must be at least {least} and at most 2^53 - 1.", code="out_of_range", path=path
+        )
 
 
 def _checks(kind: type) -> tuple[tuple[str, _Check], ...]:
@@ -354,83 +373,13 @@ _check_data = _list_check(LISTS[Feedback]["data"])
 
 
 def _items(frame: bytes, limits: FrameLimits) -> Iterator[tuple[str, Any]]:
-    """Yield each message's path and JSON."""
-    value = _parse(frame, limits)
+    """Yield the path and the JSON value of each message."""
+    value = parse(frame, limits.frame_bytes, limits.depth)
     if not isinstance(value, list):
         yield "$", value
     elif len(value) > limits.messages:
-        raise DecodeError(f"The frame has {len(value)} messages; at most {limits.messages} are allowed.")
+        raise DecodeError(
+            f"The frame has {len(value)} messages; at most {limits.messages} are allowed.", code="too_many_messages"
+        )
     else:
         yield from ((f"$[{index}]", item) for index, item in enumerate(value))
-
-
-def _parse(frame: bytes, limits: FrameLimits) -> Any:
-    if len(frame) > limits.frame_bytes:
-        raise DecodeError(f"The frame has {len(frame)} bytes; at most {limits.frame_bytes} are allowed.")
-    try:
-        text = frame.decode("utf-8")
-        value = _DECODER.decode(text)
-        if "\\ud" in text or "\\uD" in text:
-            _refuse_lone_surrogates(value)
-    except RecursionError as error:
-        raise _too_deep(limits.depth) from error
-    except ValueError as error:
-        raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:_MAX_REASON]}.") from error
-    if text.count("{") + text.count("[") > limits.depth:
-        _check_depth(value, limits.depth)
-    return value
-
-
-def _refuse_lone_surrogates(value: Any) -> None:
-    """Raise UnicodeEncodeError if any text in `value` cannot be written as UTF-8."""
-    json.dumps(value, ensure_ascii=False).encode("utf-8")
-
-
-def _check_depth(value: Any, max_depth: int) -> None:
-    level = _containers([value])
-    for _ in range(max_depth):
-        level = [inner for outer in level for inner in _containers(outer)]
-    if level:
-        raise _too_deep(max_depth)
-
-
-def _containers(value: Any) -> list[Any]:
-    inside = value.values() if isinstance(value, dict) else value
-    return [inner for inner in inside if isinstance(inner, dict | list)]
-
-
-def _too_deep(max_depth: int) -> DecodeError:
-    return DecodeError(f"The frame nests objects and arrays more than {max_depth} deep.")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return unique
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-def _integer(digits: str) -> int:
-    number = int(digits)
-    if number not in _INTEGERS:
-        raise ValueError("an integer does not fit in 64 bits")
-    return number
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_without_duplicates,
-    parse_constant=_refuse_constant,
-    parse_float=_finite,
-    parse_int=_integer,
-)

@@ -1,0 +1,118 @@
+"""JSON from untrusted bytes, read strictly (RFC 8259, with the restrictions of I-JSON, RFC 7493).
+
+Refused: more than so many bytes, what is not UTF-8, a duplicate key, NaN and infinities, integers outside 64 bits, lone
+surrogates, and nesting deeper than so many levels.
+"""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from broker.errors import BrokerError
+
+__all__ = [
+    "MAX_REASON_LENGTH",
+    "DecodeError",
+    "check_depth",
+    "parse",
+]
+
+
+MAX_REASON_LENGTH = 300  # of what a parser reports, so that an error stays short
+_INTEGERS = range(-(2**63), 2**63)
+
+
+class DecodeError(BrokerError):
+    """A frame is not valid JSON, or not a valid message of its channel. `path` is where (`$.origin.name`)."""
+
+    code = "decode_error"
+
+    def __init__(self, message: str, *, code: str | None = None, path: str = "$") -> None:
+        super().__init__(message, code=code)
+        self.path = path
+
+
+class _Invalid(ValueError):
+    """Raised by a hook of the JSON decoder, which must raise ValueError."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def parse(data: bytes, max_bytes: int, max_depth: int) -> Any:
+    """Return the JSON value; raises DecodeError. The size is checked before anything is parsed."""
+    if len(data) > max_bytes:
+        raise DecodeError(f"The frame has {len(data)} bytes; at most {max_bytes} are allowed.", code="frame_too_large")
+    try:
+        text = data.decode("utf-8")
+        value = _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            _refuse_lone_surrogates(value)
+    except RecursionError as error:
+        raise _too_deep(max_depth) from error
+    except ValueError as error:
+        code = getattr(error, "code", "not_json")
+        raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:MAX_REASON_LENGTH]}.", code=code) from error
+    if text.count("{") + text.count("[") > max_depth:
+        check_depth(value, max_depth)
+    return value
+
+
+def check_depth(value: Any, max_depth: int) -> None:
+    """Raise DecodeError if objects and arrays nest more than `max_depth` levels deep."""
+    level = _containers([value])
+    for _ in range(max_depth):
+        level = [inner for outer in level for inner in _containers(outer)]
+    if level:
+        raise _too_deep(max_depth)
+
+
+def _containers(value: Any) -> list[Any]:
+    inside = value.values() if isinstance(value, dict) else value
+    return [inner for inner in inside if isinstance(inner, dict | list)]
+
+
+def _too_deep(max_depth: int) -> DecodeError:
+    return DecodeError(f"The frame nests objects and arrays more than {max_depth} levels deep.", code="too_deep")
+
+
+def _refuse_lone_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _Invalid("a text has a lone surrogate", "lone_surrogate") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise _Invalid("an object has the same key twice", "duplicate_key")
+    return unique
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise _Invalid(f"{word} is not a JSON number", "number_out_of_range")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _Invalid("a number is too large", "number_out_of_range")
+    return number
+
+
+def _integer(digits: str) -> int:
+    # 2^63 has 19 digits; int() of thousands of digits is slow, and raises a ValueError of its own.
+    number = int(digits) if len(digits) <= 20 else None
+    if number is None or number not in _INTEGERS:
+        raise _Invalid("an integer does not fit in 64 bits", "number_out_of_range")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_constant=_refuse_constant,
+    parse_float=_finite,
+    parse_int=_integer,
+)
