@@ -12,7 +12,7 @@ from broker.contract.dsse import SigningKey
 from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.pki.authority import CertificateAuthority, crl_path
-from broker.pki.revocation import RevocationFile
+from broker.pki.revocation_file import RevocationFile
 from broker.signing.key_store import SigningKeyError, SigningKeys, SigningKeyStore
 from broker.signing.signer import Signer
 

@@ -17,7 +17,7 @@ from broker.contract.messages import JsonObject
 from broker.enrolment.store import Enrolment
 from broker.errors import BrokerError
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority
-from broker.pki.certificates import RevocationReason
+from broker.pki.revocation_list import RevocationReason
 from broker.signing.key_store import create_signing_keys
 from broker.text import counted
 

@@ -28,7 +28,7 @@ from broker.contract.enrolment import (
 from broker.enrolment.service import EnrolmentService
 from broker.enrolment.store import EnrolmentRevoked, TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
-from broker.pki.certificates import IdentityError
+from broker.pki.verification import IdentityError
 
 __all__ = [
     "enrolment_app",

@@ -10,7 +10,7 @@ from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolment.store import EnrolmentRevoked, EnrolmentStore, Grant, TokenRefused
 from broker.pki.authority import CertificateAuthority
-from broker.pki.certificates import check_possession, read_request
+from broker.pki.verification import check_possession, read_request
 from broker.signing.key_store import SigningKeyStore
 
 __all__ = [

@@ -14,8 +14,9 @@ from broker.enrolment.store import Enrolment, EnrolmentStore
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
 from broker.pki.authority import CertificateAuthority
-from broker.pki.certificates import CANARY, RevocationReason, RevokedCertificate
-from broker.pki.revocation import RevocationFile
+from broker.pki.certificates import CANARY
+from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.text import counted
 
 __all__ = [

@@ -19,7 +19,8 @@ from broker.errors import BrokerError
 from broker.ledger.database import Database
 from broker.ledger.ids import new_id
 from broker.ledger.tables import AGENTS, new_agent
-from broker.pki.certificates import RevocationReason, RevokedCertificate, key_fingerprint
+from broker.pki.certificates import key_fingerprint
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.recipient import Recipient
 
 __all__ = [

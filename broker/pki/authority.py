@@ -14,19 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.contract.enrolment_token import fingerprint_of
 from broker.errors import BrokerError
 from broker.pki.certificates import (
-    Identity,
     Issuer,
-    RevocationList,
-    RevokedCertificate,
     authority_certificate,
     canary_certificate,
     client_certificate,
-    read_identity,
-    read_revocation_list,
-    revocation_list,
     server_account_certificate,
     server_certificate,
 )
+from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
+from broker.pki.verification import Identity, read_identity
 from broker.system.files import write_durably
 from broker.system.permissions import changed_by_others, read_by_others
 from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem

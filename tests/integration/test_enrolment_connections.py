@@ -13,7 +13,7 @@ import pytest
 from broker.app import enrolment_server
 from broker.app.config import load_config
 from broker.pki.authority import CertificateAuthority, create_authority
-from broker.pki.revocation import RevocationFile
+from broker.pki.revocation_file import RevocationFile
 from broker.signing.key_store import create_signing_keys
 from tests.support.brokers import free_port
 from tests.support.waiting import wait_for

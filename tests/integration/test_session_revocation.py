@@ -18,8 +18,8 @@ from broker.enrolment.store import EnrolmentStore
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles, parse_url
 from broker.mqtt.connection import MqttConnection
-from broker.pki.certificates import RevocationReason
-from broker.pki.revocation import RevocationFile
+from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevocationReason
 from broker.system.private_keys import private_key_from_pem, private_key_to_pem
 from tests.support.fakes.clock import TurnedClock
 from tests.support.secured import SecuredSite

@@ -19,7 +19,7 @@ from broker.app.config import ServerConfig
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles
 from broker.pki.authority import CertificateAuthority, create_authority
-from broker.pki.certificates import RevocationReason, RevokedCertificate
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import IMAGE, ContainerBroker, docker, free_port
 from tests.support.waiting import wait_for

@@ -29,8 +29,8 @@ from broker.enrolment.store import (
 )
 from broker.ledger.ledger import Ledger
 from broker.pki.authority import CertificateAuthority, create_authority
-from broker.pki.certificates import RevocationReason, RevokedCertificate
-from broker.pki.revocation import RevocationFile
+from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from tests.support.fakes.clock import TurnedClock
 
 HOUR = timedelta(hours=1)

@@ -23,8 +23,8 @@ from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, create_authority
-from broker.pki.certificates import RevocationReason, RevokedCertificate
-from broker.pki.revocation import RevocationFile
+from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from tests.support.enrolling import EnrollingAgent, request
 from tests.support.fakes.clock import TurnedClock

@@ -19,8 +19,9 @@ from broker.enrolment.session_revocation import SessionRevoker
 from broker.enrolment.store import EnrolmentStore
 from broker.mqtt.address import BrokerAddress, parse_url
 from broker.pki.authority import CertificateAuthority, create_authority
-from broker.pki.certificates import CANARY, RevocationReason
-from broker.pki.revocation import RevocationFile
+from broker.pki.certificates import CANARY
+from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevocationReason
 from tests.support.fakes.clock import TurnedClock
 
 DAY_S = 86400

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import fingerprint_of
 from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority, crl_path
-from broker.pki.certificates import CertificateError, RevocationReason, RevokedCertificate
+from broker.pki.certificates import CertificateError
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from tests.support.fakes.clock import TurnedClock
 
 

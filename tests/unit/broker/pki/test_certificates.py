@@ -15,18 +15,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.pki.certificates import (
     CertificateError,
-    IdentityError,
     Issuer,
-    RevocationReason,
-    RevokedCertificate,
     authority_certificate,
-    check_possession,
     client_certificate,
-    read_identity,
-    read_request,
-    revocation_list,
     server_certificate,
 )
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate, revocation_list
+from broker.pki.verification import IdentityError, check_possession, read_identity, read_request
 from tests.support.enrolling import EnrollingAgent, request
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -29,7 +29,7 @@ from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
-from broker.pki.certificates import RevocationReason
+from broker.pki.revocation_list import RevocationReason
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyError, SigningKeys, create_signing_keys
 from broker.signing.recipient import Recipient

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from broker.pki.authority import CRL_LIFETIME, AuthorityError, CertificateAuthority
-from broker.pki.certificates import MAX_LIFETIME, RevocationList, RevokedCertificate
+from broker.pki.certificates import MAX_LIFETIME
+from broker.pki.revocation_list import RevocationList, RevokedCertificate
 from broker.system.files import state_of
 
 __all__ = [

@@ -1,0 +1,94 @@
+"""The content of a certificate revocation list: an X.509 CRL as RFC 5280 section 5 profiles it. No I/O, no clock."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.pki.certificates import Issuer
+
+__all__ = [
+    "RevocationList",
+    "RevocationReason",
+    "RevokedCertificate",
+    "read_revocation_list",
+    "revocation_list",
+]
+
+
+_LIST_SKEW = timedelta(days=1)  # a list of the future lets a broker refuse everybody
+
+
+class RevocationReason(StrEnum):
+    """Why an enrolment was revoked; a part of the CRLReason of RFC 5280 section 5.3.1."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "key-compromise"
+    SUPERSEDED = "superseded"
+    CESSATION = "cessation-of-operation"
+
+
+_REASON_FLAGS = {
+    RevocationReason.KEY_COMPROMISE: x509.ReasonFlags.key_compromise,
+    RevocationReason.SUPERSEDED: x509.ReasonFlags.superseded,
+    RevocationReason.CESSATION: x509.ReasonFlags.cessation_of_operation,
+}
+
+
+@dataclass(frozen=True)
+class RevokedCertificate:
+    """One entry of the revocation list."""
+
+    serial: int
+    revoked_at: datetime
+    reason: RevocationReason
+
+
+@dataclass(frozen=True)
+class RevocationList:
+    """What a revocation list says: whom it names, and until when it holds."""
+
+    entries: tuple[RevokedCertificate, ...]
+    until: datetime
+
+
+def revocation_list(
+    issuer: Issuer, revoked: Iterable[RevokedCertificate], number: int, now: datetime, lifetime: timedelta
+) -> bytes:
+    """Return the revocation list in PEM; `number` must be greater than that of every earlier list."""
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _LIST_SKEW, now + lifetime)
+    builder = builder.add_extension(issuer.key_identifier, critical=False)
+    builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    for entry in revoked:
+        builder = builder.add_revoked_certificate(_revoked(entry))
+    return builder.sign(issuer.key, None).public_bytes(Encoding.PEM)
+
+
+def read_revocation_list(pem: bytes, issuer: Issuer) -> RevocationList | None:
+    """Return what a list (PEM) says, or None if it is none of this issuer."""
+    try:
+        found = x509.load_pem_x509_crl(pem)
+        if not found.is_signature_valid(issuer.key.public_key()) or found.next_update_utc is None:
+            return None
+        return RevocationList(tuple(_entry(entry) for entry in found), found.next_update_utc)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
+
+
+def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder(entry.serial, entry.revoked_at)
+    if entry.reason in _REASON_FLAGS:  # RFC 5280 wants no extension for "unspecified"
+        builder = builder.add_extension(x509.CRLReason(_REASON_FLAGS[entry.reason]), critical=False)
+    return builder.build()
+
+
+def _entry(entry: x509.RevokedCertificate) -> RevokedCertificate:
+    flags = {extension.value.reason for extension in entry.extensions if isinstance(extension.value, x509.CRLReason)}
+    reasons = [reason for reason, flag in _REASON_FLAGS.items() if flag in flags]
+    return RevokedCertificate(
+        entry.serial_number, entry.revocation_date_utc, reasons[0] if reasons else RevocationReason.UNSPECIFIED
+    )
