@@ -5,7 +5,7 @@ RUN = $(VENV)/bin
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help bench demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema clean
+.PHONY: help bench coverage demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ demo: $(VENV)/.ready ## Show the way of a few commands, with real processes
 
 test: $(VENV)/.ready ## Run all tests
 	$(RUN)/python -m pytest -n 2 --dist loadscope
+
+coverage: $(VENV)/.ready ## Run all tests; print which lines none of them reaches
+	$(RUN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term
 
 mutations: $(VENV)/.ready ## Take each security control out; a test must fail
 	$(RUN)/python -m tests.security.mutate
@@ -54,6 +57,9 @@ wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 
 schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
 	$(RUN)/python -m broker.contract.schema docs/schema.json
+
+errors: $(VENV)/.ready ## Write the table of error codes into docs/
+	$(RUN)/python -m scripts.errors
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)

@@ -44,11 +44,11 @@ def enroll(agent: str, state: Path, broker: str) -> Sign:
     enrolments = EnrolmentDirectory(state)
     enrolments.add(Granted(grant, enrolment_id, "unused", "unused"), new_key())
     enrolments.make_current(enrolment_id)
-    standing = Recipient((enrolment_id,), others_are_enrolled=True)
+    recipient = Recipient((enrolment_id,), enrolments_exist=True)
     signer = Signer(
         "acm-server",
         lambda: [key],
-        lambda agents: dict.fromkeys(agents, standing),
+        lambda agents: dict.fromkeys(agents, recipient),
         now=lambda: datetime.now(UTC),
         monotonic=monotonic,
     )

@@ -18,7 +18,6 @@ from consumer.settings import AgentConfig, Secret
 from consumer.store.state_directory import refuse_exposed
 
 __all__ = [
-    "SECRET_VARIABLES",
     "Source",
     "load_config",
     "merge_sources",
@@ -29,7 +28,6 @@ __all__ = [
 ]
 
 
-SECRET_VARIABLES = ("ACM_BROKER",)
 _ENROLMENT = "enrolment"
 _SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 

@@ -5,16 +5,28 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from broker.system.process import forbid_dumps, take_out
 from consumer.errors import ConsumerError
 from consumer.handler import Replacement
 
 __all__ = [
     "RESTARTED_BY",
     "replace_process",
+    "take_secrets",
 ]
 
 
 RESTARTED_BY = "ACM_RESTARTED_BY"
+_SECRET_VARIABLES = ("ACM_BROKER",)  # its URL may hold a password
+
+
+def take_secrets() -> dict[str, str]:
+    """Take the agent's secrets out of the environment, where children and /proc show them, and forbid core dumps.
+
+    Return the variables that were set, by name: `is_watched` and `replace_process` take them.
+    """
+    forbid_dumps()
+    return take_out(_SECRET_VARIABLES)
 
 
 def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -11,14 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.contract.messages import Command
-from consumer.agent import Agent
-from consumer.config import load_config
-from consumer.handler import Context, Handler, Interruption, Result
-from consumer.plugins import load_plug_ins
-from consumer.replacement import RESTARTED_BY, replace_process
-from consumer.services import CallbackService, DesiredState
-from consumer.settings import AgentConfig
+from broker import Command
+from consumer import (
+    RESTARTED_BY,
+    Agent,
+    AgentConfig,
+    CallbackService,
+    Context,
+    DesiredState,
+    Handler,
+    Interruption,
+    Result,
+    load_config,
+    load_plug_ins,
+    replace_process,
+)
 
 __all__ = ["Measuring", "main"]
 

@@ -109,4 +109,4 @@ def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
                 "by signing_keys where the keys are, or restore them from a backup."
             )
         _log.warning("commands_are_not_signed", signing_keys=str(keys.path))
-    return Signer(config.client_id, keys, enrolments.standings, now=lambda: datetime.now(UTC), monotonic=monotonic)
+    return Signer(config.client_id, keys, enrolments.recipients, now=lambda: datetime.now(UTC), monotonic=monotonic)

@@ -39,14 +39,23 @@ class ErrorCode(StrEnum):
     """Why a completed command has the outcome `error`."""
 
     FAILED = "failed"
+    """It ran, and did not do what was asked."""
     TIMED_OUT = "timed_out"
+    """It did not end within its time (`--timeout`, else the agent's `default_timeout_s`)."""
     EXPIRED = "expired"
+    """Its turn came after `--expires-in` was over."""
     CANCELLED = "cancelled"
+    """It was cancelled, before it began or while it ran."""
     REJECTED = "rejected"
+    """The agent refused it: unsigned, wrongly signed, its key revoked since, or the agent is leaving the server."""
     UNSUPPORTED = "unsupported"
+    """The agent has no handler for the type; the message names those that it has."""
     INVALID = "invalid"
+    """The parameters do not fit the type."""
     INTERRUPTED = "interrupted"
+    """The agent died while it ran; it may have had part of its effect and was not run again."""
     SUPERSEDED = "superseded"
+    """Its sequence number is in the past."""
 
 
 class ControlAction(StrEnum):

@@ -1,12 +1,11 @@
 """Who may enroll and who has: one-time tokens, enrolments and their certificates, in the database of the ledger."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import check_agent_name
+from broker.enrolment.recipients import recipients_of
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, METADATA, TOKENS
 from broker.errors import BrokerError
 from broker.ledger.database import Database
@@ -35,7 +35,6 @@ __all__ = [
     "TokenUsed",
     "UnknownEnrolment",
     "UnknownToken",
-    "recipients_of",
 ]
 
 
@@ -191,8 +190,8 @@ class EnrolmentStore:
         with self._transaction() as connection:
             return self._enrolments(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
 
-    def standings(self, agents: Iterable[str]) -> dict[str, Recipient]:
-        """Return how each of these agents stands with this server: see broker.standing."""
+    def recipients(self, agents: Iterable[str]) -> dict[str, Recipient]:
+        """Return each of these agents as a recipient of messages, whether it is known here or not."""
         with self._database.reading() as connection:
             return recipients_of(connection, agents)
 
@@ -351,40 +350,3 @@ def _enrolment(row: Any) -> Enrolment:
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-_AT_ONCE = 500
-
-
-class _Said(msgspec.Struct):
-    accepts_unsigned: bool = False
-    enrolment_id: str | None = None
-
-
-_decode_said = msgspec.json.Decoder(_Said).decode
-
-
-def recipients_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, Recipient]:
-    """Within a transaction, return how these agents stand, whether they are known here or not."""
-    names = list(agents)
-    others = connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
-    enrolled: dict[str, list[str]] = {name: [] for name in names}
-    said: dict[str, _Said] = {}
-    for first in range(0, len(names), _AT_ONCE):
-        some = names[first : first + _AT_ONCE]
-        for row in connection.execute(_unrevoked(some)):
-            enrolled[row.agent].append(row.id)
-        spoken = sa.select(AGENTS.c.name, AGENTS.c.status).where(AGENTS.c.name.in_(some), AGENTS.c.status.is_not(None))
-        said |= {row.name: _decode_said(row.status) for row in connection.execute(spoken)}
-    return {name: _standing(ids, said.get(name), others) for name, ids in enrolled.items()}
-
-
-def _unrevoked(agents: Sequence[str]) -> sa.Select[tuple[str, str]]:
-    query = sa.select(ENROLMENTS.c.id, ENROLMENTS.c.agent).where(ENROLMENTS.c.agent.in_(agents))
-    return query.where(ENROLMENTS.c.revoked_at.is_(None)).order_by(ENROLMENTS.c.enrolled_at.desc())
-
-
-def _standing(enrolments: Sequence[str], said: _Said | None, others: bool) -> Recipient:
-    if said is None:
-        return Recipient(tuple(enrolments), others_are_enrolled=others)
-    return Recipient(tuple(enrolments), said.accepts_unsigned, said.enrolment_id, others)

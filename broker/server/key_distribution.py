@@ -70,7 +70,7 @@ class KeyDistribution:
         return looked_for != version or not timedelta() <= self.now() - at < _AGAIN_AFTER
 
     def _remind(self, agent: str, update: UpdateSigningKeys) -> None:
-        if not self.enrolments.standings([agent])[agent].enrolments:
+        if not self.enrolments.recipients([agent])[agent].enrolments:
             return
         self._looked[agent] = update.version, self.now()
         if any(self._is_enough(row, update.version) for row in self.ledger.commands(agent)):

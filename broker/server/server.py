@@ -18,7 +18,7 @@ from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
 from broker.server.blob_requests import BlobRequests
-from broker.signing.signer import Signer
+from broker.signing.signer import Hold, Signer
 from broker.system.log_throttle import LogThrottle
 
 __all__ = [
@@ -71,7 +71,7 @@ class Server:
         self._desk = BlobRequests(ledger.blobs)
         self._seldom = LogThrottle(monotonic)
         self._on_status = on_status
-        self._held: dict[str, str] = {}
+        self._held: dict[str, Hold] = {}
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -140,9 +140,9 @@ class Server:
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the agents that can be spoken to; tell of each other one once."""
         held = self._signer.held(agents) if self._signer else {}
-        for agent, reason in held.items():
-            if self._held.get(agent) != reason:
-                _log.warning("commands_are_held", agent=agent, reason=reason)
+        for agent, hold in held.items():
+            if self._held.get(agent) != hold:
+                _log.warning("commands_are_held", agent=agent, code=hold.code, reason=hold.message)
         self._held = held
         return [agent for agent in agents if agent not in held]
 
@@ -172,7 +172,7 @@ class Server:
             acks = self._ledger.record_feedback(agent, feedbacks)
             held = self._signer.held([agent]) if self._signer and acks else {}
             if held:
-                self._warn("results_are_not_acked", agent, reason=held[agent])
+                self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
             else:
                 self._say(agent, Channel.ACK, acks)
 

@@ -1,4 +1,4 @@
-"""What decides whether, and for which enrolments, messages to an agent are signed."""
+"""The recipient of a message: the agent and its enrolments, as far as signing depends on them."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recipient:
-    """How one agent stands with this server.
+    """An agent, seen by the server that sends to it.
 
-    `enrolments` are the ids of those that are not revoked, the newest first; those whose certificates have ended are
-    among them. `accepts_unsigned` and `enrolment_id` are what its last status says, None where it does not say so.
-    `others_are_enrolled`: this server knows enrolments at all.
+    `enrolments` are the ids of its enrolments that are not revoked, newest first; expired ones are included.
+    `accepts_unsigned` and `enrolment_id` come from the agent's last status and are None if that does not have them.
+    `enrolments_exist`: this server has enrolled at least one agent, this one or another.
     """
 
     enrolments: tuple[str, ...] = ()
     accepts_unsigned: bool | None = None
     enrolment_id: str | None = None
-    others_are_enrolled: bool = False
+    enrolments_exist: bool = False
 
-    def named(self, most: int) -> tuple[str, ...]:
-        """Return at most so many of the enrolments: the one that the agent says it lives by, then the newest."""
+    def addressed_enrolments(self, limit: int) -> tuple[str, ...]:
+        """Return at most `limit` enrolments: first the one in the agent's last status, then the newest."""
         own = [one for one in self.enrolments if one == self.enrolment_id]
-        return (*own, *(one for one in self.enrolments if one != self.enrolment_id))[:most]
+        return (*own, *(one for one in self.enrolments if one != self.enrolment_id))[:limit]

@@ -8,10 +8,15 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """What the end of acm-agent means."""
+    """Exit code of acm-agent."""
 
     OK = 0
+    """Success."""
     FAILURE = 1
+    """Any other failure; the message is on stderr."""
     USAGE = 2
+    """Wrong usage."""
     CONFIGURATION = 3
+    """Wrong configuration, or files that other users can change or read."""
     STATE_DIRECTORY = 4
+    """The state directory cannot be used."""

@@ -21,7 +21,7 @@ from broker.contract.journal import faults
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 from broker.system.logging import configure_logs
-from broker.system.process import forbid_dumps, take_out
+from broker.system.process import forbid_dumps
 from broker.text import counted, plain
 from consumer.active_response.allow_list import AllowList
 from consumer.active_response.records import Entry, read_pending
@@ -29,7 +29,6 @@ from consumer.active_response.responses import DIRECTORY
 from consumer.agent import Agent
 from consumer.cli.exit_codes import ExitCode
 from consumer.config import (
-    SECRET_VARIABLES,
     load_config,
     merge_sources,
     origins,
@@ -49,7 +48,7 @@ from consumer.errors import (
     StoreError,
 )
 from consumer.plugins import load_plug_ins
-from consumer.replacement import RESTARTED_BY, replace_process
+from consumer.replacement import RESTARTED_BY, replace_process, take_secrets
 from consumer.self_test import self_test as test_release
 from consumer.settings import AgentConfig
 from consumer.store.reader import read_journal, read_queue
@@ -118,8 +117,7 @@ def run(
     for name in unused_values(sources):
         _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
     _refuse_exposed_release(settings)
-    forbid_dumps()
-    secrets = take_out(SECRET_VARIABLES)
+    secrets = take_secrets()
     watched = is_watched(settings, sys.argv[1:], secrets)
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)

@@ -97,12 +97,6 @@ def test_each_answer_stands_in_security_md_and_the_other_way_round() -> None:
     assert all(answer.reason for answer in answers())
 
 
-def test_diskcache_is_imported_by_the_command_store_alone() -> None:
-    sources = [path for package in ("broker", "consumer") for path in (ROOT / package).rglob("*.py")]
-    importers = [path for path in sources if re.search(r"^\s*(from|import) (diskcache|pickle)", path.read_text(), re.M)]
-    assert importers == [ROOT / "consumer" / "store" / "cache.py"]
-
-
 def test_findings_and_answers_must_match() -> None:
     finding = Finding("diskcache", "5.6.3", frozenset({CVE, GHSA}), ())
     assert judge([finding], [Answer(CVE, "diskcache", "why")]) == []

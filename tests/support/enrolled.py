@@ -76,4 +76,4 @@ def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Ch
 
 def enrolled_by(*enrolments: str) -> Callable[[Sequence[str]], Mapping[str, Recipient]]:
     """Return what looks agents up for a Signer: each has these enrolments."""
-    return lambda agents: dict.fromkeys(agents, Recipient(enrolments, others_are_enrolled=True))
+    return lambda agents: dict.fromkeys(agents, Recipient(enrolments, enrolments_exist=True))

@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass
 
-from broker.contract.messages import Command
-from consumer.agent import Agent
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
-from consumer.plugins import load_plug_ins
-from consumer.ports import StoredCommand
-from consumer.settings import AgentConfig
+from broker import Command
+from consumer import (
+    Agent,
+    AgentConfig,
+    AgentRestart,
+    Context,
+    Handler,
+    Interruption,
+    Result,
+    StoredCommand,
+    load_plug_ins,
+)
 
 
 @dataclass(frozen=True)

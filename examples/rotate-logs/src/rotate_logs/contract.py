@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from broker.contract.commands import CommandType
+from broker import CommandType
 
 __all__ = ["COMMAND_TYPE", "RotateLogs", "RotateLogsData"]
 

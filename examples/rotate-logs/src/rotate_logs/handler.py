@@ -5,10 +5,8 @@ import re
 import stat
 from pathlib import Path
 
-from broker.contract.messages import Command
-from broker.system.files import sync_directory
-from consumer.errors import ConsumerError
-from consumer.handler import Context, Handler, Interruption, Result
+from broker import Command
+from consumer import ConsumerError, Context, Handler, Interruption, Result
 from rotate_logs.contract import RotateLogs, RotateLogsData
 
 __all__ = ["HANDLER", "RotationError"]
@@ -62,7 +60,16 @@ def _begin_anew(log: Path, about: os.stat_result) -> None:
     finally:
         os.close(handle)
     empty.replace(log)
-    sync_directory(log.parent)
+    _sync(log.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make the new names in a directory durable (fsync(2))."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove_all_but(keep: int, log: Path) -> list[Path]:

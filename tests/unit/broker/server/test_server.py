@@ -195,30 +195,30 @@ def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: R
 # -- agents that nothing may be said to
 
 
-class Standings:
+class Recipients:
     """How agents stand, as a test says: those that are not named are strangers among enrolled ones."""
 
     def __init__(self) -> None:
         self.of: dict[str, Recipient] = {"web-01": Recipient(("e1",))}
 
     def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
-        return {agent: self.of.get(agent, Recipient(others_are_enrolled=True)) for agent in agents}
+        return {agent: self.of.get(agent, Recipient(enrolments_exist=True)) for agent in agents}
 
 
 @pytest.fixture
-def standings() -> Standings:
-    return Standings()
+def recipients() -> Recipients:
+    return Recipients()
 
 
 @pytest.fixture
-def signing(ledger: Ledger, wire: RememberingWire, standings: Standings) -> Server:
+def signing(ledger: Ledger, wire: RememberingWire, recipients: Recipients) -> Server:
     clock, key = TurnedClock(), SigningKey(Ed25519PrivateKey.generate())
-    signer = Signer("s", lambda: (key,), standings, now=clock.now, monotonic=clock.monotonic)
+    signer = Signer("s", lambda: (key,), recipients, now=clock.now, monotonic=clock.monotonic)
     return Server(ledger, wire, TOPICS, signer)
 
 
 def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
-    signing: Server, ledger: Ledger, wire: RememberingWire, standings: Standings
+    signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
     held, other = send(signing, "db-01"), send(signing)
     ledger.request_cancel(held.id)
@@ -228,7 +228,7 @@ def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
     assert [(log["event"], log["agent"]) for log in logs] == [("commands_are_held", "db-01")]
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
     assert [ledger.get(sent.id).state for sent in (held, other)] == [CommandState.QUEUED, CommandState.SENT]
-    standings.of["db-01"] = Recipient(("e2",))
+    recipients.of["db-01"] = Recipient(("e2",))
     signing.step()
     assert [topic for topic, _ in wire.sent[1:]] == ["acm/db-01/control", "acm/db-01/command"]
     assert all(is_envelope(payload) for _, payload in wire.sent)
@@ -242,13 +242,13 @@ def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: L
 
 
 def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
-    signing: Server, ledger: Ledger, wire: RememberingWire, standings: Standings
+    signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
     command = ledger.add_command("db-01", "restart-agent", {}, Origin("me", "test"))
     said = encode([replace(result(command.id), agent="db-01")])
     say(signing, "acm/db-01/feedback", said)
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
-    standings.of["db-01"] = Recipient(("e2",))
+    recipients.of["db-01"] = Recipient(("e2",))
     say(signing, "acm/db-01/feedback", said)
     assert is_envelope(wire.on("db-01/ack")[0])
 

@@ -43,16 +43,16 @@ KEY = SigningKey(Ed25519PrivateKey.generate())
 
 
 class Fleet:
-    """How agents stand with the server; a test may change it. Counts how often it was asked."""
+    """Agents as recipients, which a test may change. Counts the look-ups."""
 
     def __init__(self, **agents: Recipient) -> None:
-        self.agents = {name.replace("_", "-"): standing for name, standing in agents.items()}
-        self.asked = 0
+        self.agents = {name.replace("_", "-"): recipient for name, recipient in agents.items()}
+        self.look_ups = 0
 
     def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
-        self.asked += 1
-        others = any(standing.enrolments for standing in self.agents.values())
-        return {agent: self.agents.get(agent, Recipient(others_are_enrolled=others)) for agent in agents}
+        self.look_ups += 1
+        others = any(recipient.enrolments for recipient in self.agents.values())
+        return {agent: self.agents.get(agent, Recipient(enrolments_exist=others)) for agent in agents}
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
 
 
 @pytest.mark.parametrize(
-    ("standing", "held"),
+    ("recipient", "code"),
     [
-        (Recipient(accepts_unsigned=True, others_are_enrolled=True), None),
-        (Recipient(accepts_unsigned=False), "takes nothing unsigned"),
-        (Recipient(accepts_unsigned=False, others_are_enrolled=True), "takes nothing unsigned"),
-        (Recipient(others_are_enrolled=True), "has not said yet"),
+        (Recipient(accepts_unsigned=True, enrolments_exist=True), None),
+        (Recipient(accepts_unsigned=False), "not_enrolled"),
+        (Recipient(accepts_unsigned=False, enrolments_exist=True), "not_enrolled"),
+        (Recipient(enrolments_exist=True), "status_unknown"),
         (Recipient(), None),
     ],
     ids=[
@@ -103,13 +103,12 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     ],
 )
 def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_that(
-    signer: Signer, fleet: Fleet, standing: Recipient, held: str | None
+    signer: Signer, fleet: Fleet, recipient: Recipient, code: str | None
 ) -> None:
-    fleet.agents["web-02"] = standing
-    assert signer.sign("web-02", Channel.COMMAND, b"[]") == (None if held else b"[]")
-    reasons = signer.held(["web-01", "web-02"])
-    assert list(reasons) == (["web-02"] if held else [])
-    assert held is None or held in reasons["web-02"]
+    fleet.agents["web-02"] = recipient
+    assert signer.sign("web-02", Channel.COMMAND, b"[]") == (None if code else b"[]")
+    held = signer.held(["web-01", "web-02"])
+    assert {agent: hold.code for agent, hold in held.items()} == ({"web-02": code} if code else {})
 
 
 def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
@@ -119,7 +118,7 @@ def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
     keys: list[SigningKey] = []
     signer = Signer("s", lambda: keys, fleet, now=clock.now, monotonic=clock.monotonic)
     assert signer.sign("web-01", Channel.ACK, b"[]") is None
-    assert "no signing keys" in signer.held(["web-01"])["web-01"]
+    assert signer.held(["web-01"])["web-01"].code == "no_signing_keys"
     keys.append(KEY)
     assert signer.held(["web-01"]) == {}
     assert is_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
@@ -144,7 +143,7 @@ def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signe
         assert signer.held(agents) == {}
         for agent in agents:
             signer.sign(agent, Channel.COMMAND, b"[]")
-    assert fleet.asked == 1
+    assert fleet.look_ups == 1
 
 
 def test_the_enrolment_that_an_agent_names_is_listed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
@@ -174,16 +173,16 @@ def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path:
     second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
     clock = TurnedClock()
     book, ledger = EnrolmentStore(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
-    assert book.standings(["web-01", "web-02"]) == {
-        "web-01": Recipient((second, first), others_are_enrolled=True),
-        "web-02": Recipient(others_are_enrolled=True),
+    assert book.recipients(["web-01", "web-02"]) == {
+        "web-01": Recipient((second, first), enrolments_exist=True),
+        "web-02": Recipient(enrolments_exist=True),
     }
     book.revoke(second, RevocationReason.UNSPECIFIED)
     clock.turn(400 * 86400)
     ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
-    assert book.standings(["web-01"])["web-01"] == Recipient((first,), False, first, True)
+    assert book.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
     book.revoke(first, RevocationReason.UNSPECIFIED)
-    assert book.standings(["web-01"])["web-01"] == Recipient((), False, first, True)
+    assert book.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)
     book.close()
     ledger.close()
 

@@ -1,0 +1,77 @@
+"""The folders keep their promises: few modules at a root, no cycle between folders, no import of a layer above."""
+
+import tomllib
+from pathlib import Path
+
+import grimp
+import pytest
+from grimp import ImportGraph
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("broker", "consumer")
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+LAYERS = {
+    contract["containers"][0]: [layer.split(" | ") for layer in contract["layers"]]
+    for contract in CONTRACTS
+    if contract["type"] == "layers"
+}
+IGNORED = [
+    pair.split(" -> ")
+    for contract in CONTRACTS
+    if contract["type"] == "layers"
+    for pair in contract.get("ignore_imports", ())
+]
+MAX_ROOT_MODULES = 12
+
+
+@pytest.fixture(scope="module")
+def graph() -> ImportGraph:
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True)
+    for pair in IGNORED:
+        graph.remove_import(importer=pair[0], imported=pair[1])
+    return graph
+
+
+def folder_imports(graph: ImportGraph, package: str) -> set[tuple[str, str]]:
+    """Return the pairs of a package's folders (or root modules) of which the first imports the second."""
+
+    def folder(module: str) -> str:
+        return module.split(".")[1] if module.startswith(f"{package}.") else ""
+
+    pairs = {
+        (folder(module), folder(target))
+        for module in graph.modules
+        for target in graph.find_modules_directly_imported_by(module)
+    }
+    return {(a, b) for a, b in pairs if a and b and a != b}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_root_has_at_most_twelve_modules(package: str) -> None:
+    assert len(list((ROOT / package).glob("*.py"))) <= MAX_ROOT_MODULES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_folders_import_each_other_in_a_circle(graph: ImportGraph, package: str) -> None:
+    imports = folder_imports(graph, package)
+    remaining = {name for pair in imports for name in pair}
+    while free := {name for name in remaining if not any(a == name and b in remaining for a, b in imports)}:
+        remaining -= free
+    assert remaining == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_imports_one_above_or_beside_it(graph: ImportGraph, package: str) -> None:
+    floor = {name: number for number, layer in enumerate(reversed(LAYERS[package])) for name in layer}
+    imports = {pair for pair in folder_imports(graph, package) if "__main__" not in pair}
+    assert [f"{a} imports {b}" for a, b in sorted(imports) if floor[b] >= floor[a]] == []
+
+
+def test_nothing_inside_imports_from_a_public_root(graph: ImportGraph) -> None:
+    lines = [
+        str(detail["line_contents"])
+        for module in sorted(graph.modules - set(PACKAGES))
+        for root in graph.find_modules_directly_imported_by(module) & set(PACKAGES)
+        for detail in graph.get_import_details(importer=module, imported=root)
+    ]
+    assert [line for line in lines if line.startswith("from ")] == []
