@@ -16,6 +16,7 @@ from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.problems import Problem
+from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBoard, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
@@ -23,7 +24,8 @@ from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.errors import ConfigurationError
 from consumer.handler import Handler, Replacement
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_handlers
+from consumer.handlers.restart_agent import Process
 from consumer.observer import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import BackgroundTask, Clock, Service
@@ -32,7 +34,6 @@ from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
 from consumer.system.retry import growing_waits
-from consumer.trust.ports import NoKeeper
 from consumer.trust.verification import NoTrust, Trust
 
 __all__ = [
@@ -113,11 +114,12 @@ class Agent:
         self._clock, self._lane, self._observer = SystemClock(), _Threads(), observer or LogObserver()
         self._stopping = threading.Event()
         self._connected = threading.Event()
-        table = handler_table([*HANDLERS, *plug_ins.handlers, *handlers])
+        added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         enrolment = self._enrolments.current()
         kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
-        _check_trust(config, kept or NoTrust())
+        trust = kept or NoTrust()
+        _check_trust(config, trust)
         self._store = open_store(
             Path(config.state),
             now=self._clock.now,
@@ -125,11 +127,12 @@ class Agent:
         )
         self._service = service or build_service(config, self._clock)
         self._responses = self._build_responses()
-        self._board = self._build_board(tuple(sorted(table)), plug_ins.problem)
+        self._board = self._build_board(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
         topics = Topics(config.topic_prefix)
         self._connection = self._build_connection(topics, enrolment)
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
         self._relocation = self._build_relocation()
+        readiness = Readiness(self._connection.readiness_problem)
         around = AgentDependencies(
             self._store,
             self._comms,
@@ -137,18 +140,24 @@ class Agent:
             self._clock,
             self._lane,
             self._connection.wake,
+            trust,
+            trust,
+            self._relocation,
+            readiness,
             chores=self._chores(enrolment, kept),
             stopping=self._stopping,
             observer=self._observer,
-            responses=self._responses,
+        )
+        built_in = built_in_handlers(
+            config,
+            Process(self.incarnation, restarted_by),
             origins=origins or {},
+            responses=self._responses,
             relocation=self._relocation,
-            trust=kept or NoTrust(),
-            keeper=kept or NoKeeper(),
+            trusted_keys=trust,
+            readiness_problem=readiness.problem,
         )
-        self._core = AgentCore(
-            config, around, self._board, table, incarnation=self.incarnation, restarted_by=restarted_by
-        )
+        self._core = AgentCore(config, around, self._board, {**built_in, **added}, incarnation=self.incarnation)
 
     def _build_responses(self) -> ActiveResponses:
         return ActiveResponses(

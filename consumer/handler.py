@@ -1,7 +1,7 @@
 """What a handler is: a function that runs one command, and what a crash in the midst of it means."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,17 +10,13 @@ from typing import Any, Generic, TypeVar
 
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
-from consumer.active_response.responses import ActiveResponses
-from consumer.enrolment.ports import Relocation
-from consumer.enrolment.relocation import NoRelocation
 from consumer.errors import HandlerTableError
 from consumer.observer import LogObserver, Observer
 from consumer.ports import Blobs, Clock, Service, StoredCommand
-from consumer.settings import AgentConfig
+from consumer.settings import Confinement, DownloadConfig
 from consumer.system.downloads import Downloader
 from consumer.system.partial_files import PARTIAL_FILES
 from consumer.system.programs import Bounds
-from consumer.trust.ports import KeyKeeper, NoKeeper
 
 __all__ = [
     "AgentRestart",
@@ -82,54 +78,36 @@ class Replacement:
     program: str | None = None
 
 
-def _unknown() -> str:
-    return "it cannot tell whether it does an agent's work"
-
-
 @dataclass(frozen=True)
 class Context:
     """What a handler may use.
 
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set. Once
-    `stopping` is set the agent ends: what a handler returns from then on is lost, and the next start sees to its
-    command. `restarted_by` is the id of the command for which this process replaced an earlier one. A handler keeps
-    what must outlive the process below `state`, in a place of its own, and tells the `observer` of its steps.
-
-    `responses` is None where an agent is put together without active responses. `origins` says by dotted name where the
-    values of `config` come from that are not defaults, as far as that is known.
-    `readiness_problem` says what this process has not shown yet of an agent's work, after a colon; None: it connects,
-    stores and answers.
+    `stopping` is set the agent ends: whatever a handler returns after that is lost, and the next start decides about
+    its command. `state` is the agent's state directory, of mode 0700 and used by this agent alone: a handler keeps
+    there, under a name of its own, what must outlive the process, and reports each durable step to the `observer`.
+    `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
     """
 
     clock: Clock
     service: Service
-    config: AgentConfig
-    incarnation: str
-    restarted_by: str | None = None
+    state: Path
     deadline: float = float("inf")
     cancelled: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
-    observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
+    observer: Observer = field(default_factory=LogObserver)
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    confinement: Confinement = field(default_factory=Confinement)
     blobs: Blobs | None = None
-    responses: ActiveResponses | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
-    readiness_problem: Callable[[], str | None] = _unknown
-    relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
-    keeper: KeyKeeper = NoKeeper()  # noqa: RUF009 - it has no state
-
-    @property
-    def state(self) -> Path:
-        """The agent's state directory, of mode 0700 and used by this agent alone."""
-        return Path(self.config.state)
 
     def downloader(self) -> Downloader:
-        """Return what fetches artifacts within this command's time."""
+        """Return a downloader of artifacts that keeps to this command's time."""
         partial = self.state / PARTIAL_FILES
-        return Downloader(self.config.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
+        return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
 
     def bounds(self) -> Bounds:
-        """Return the bounds for another program: this command's time, and the limits and the user of `[programs]`."""
-        return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.config.programs)
+        """Return the bounds of another program: this command's time, and the limits and the user of `[programs]`."""
+        return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.confinement)
 
     def failure_code(self) -> ErrorCode:
         """Return what an expected failure is now: cancelled, timed out, or just failed."""

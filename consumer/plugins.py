@@ -6,7 +6,7 @@ from typing import Any
 
 from consumer.errors import HandlerTableError
 from consumer.handler import Handler
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers.built_in import added_handlers
 
 __all__ = [
     "HANDLERS_GROUP",
@@ -41,7 +41,7 @@ def load_plug_ins() -> PlugIns:
         whence = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
         try:
             handler = _load(entry)
-            handler_table([*HANDLERS, *handlers, handler])
+            added_handlers([*handlers, handler])
         except HandlerTableError as error:
             problems.append(f"The plug-in {entry.name} of {whence} is not used: {error}")
         else:

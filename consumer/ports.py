@@ -1,22 +1,20 @@
 """What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from broker.contract.messages import BlobRequest, Command, Feedback, JournalMark, JsonObject, SequenceNumber, Status
+from broker.contract.messages import Command, Feedback, JournalMark, JsonObject, SequenceNumber
 from broker.contract.states import State
-from broker.contract.topics import Channel
-from broker.mqtt.delivery import Delivery
 
 __all__ = [
     "BackgroundTask",
     "Blobs",
     "Clock",
     "CommandStore",
-    "Comms",
+    "ReadinessProblem",
     "Service",
     "ServiceState",
     "Stop",
@@ -164,27 +162,6 @@ class CommandStore(Protocol):
         """Release the files and the lock."""
 
 
-class Comms(Protocol):
-    """The wire, as the agent uses it. `topic` names the topic of each channel."""
-
-    topic: Mapping[Channel, str]
-
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker (PUBACK) that these need not come again."""
-
-    def send_feedback(self, feedbacks: Sequence[Feedback]) -> None:
-        """Publish feedback at QoS 1, several in one frame; never blocks, may be lost."""
-
-    def publish_status(self, status: Status) -> None:
-        """Publish the retained status; may be lost."""
-
-    def request_blob(self, request: BlobRequest) -> None:
-        """Ask for a part of a blob, from any thread; may be lost."""
-
-    def readiness_problem(self) -> str | None:
-        """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
-
-
 class Blobs(Protocol):
     """The files that the server holds for this agent, read over the wire. For the threads that run handlers."""
 
@@ -223,6 +200,10 @@ class ServiceState:
     incarnation: str | None = None
     detail: JsonObject | None = None
     stop: Stop | None = None
+
+
+ReadinessProblem = Callable[[], str | None]
+"""Returns what this process has not proved yet (that it connects, stores and is answered), or None; any thread."""
 
 
 class BackgroundTask(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.contract.messages import Command, Origin
 from consumer.errors import StoreError
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers.built_in import BUILT_IN_TYPES
 from consumer.store.opening import open_store
 
 __all__ = [
@@ -21,7 +21,7 @@ def self_test() -> tuple[str, ...]:
     ssl.create_default_context()
     with tempfile.TemporaryDirectory(prefix="acm-self-test-") as directory:
         _keep_and_find(Path(directory))
-    return tuple(sorted(handler_table(HANDLERS)))
+    return tuple(sorted(BUILT_IN_TYPES))
 
 
 def _keep_and_find(directory: Path) -> None:

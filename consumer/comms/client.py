@@ -26,9 +26,6 @@ class Connection(Protocol):
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
 
-    def readiness_problem(self) -> str | None:
-        """Return what the connection has not shown yet of its work, or None."""
-
 
 class AgentCommsClient:
     """Speaks for one agent. Received deliveries are taken by `receive_commands` and acknowledged by the caller."""
@@ -43,10 +40,6 @@ class AgentCommsClient:
         return [
             topics.of(agent, channel) for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK, Channel.BLOB_CHUNK)
         ]
-
-    def get_connection(self) -> Connection:
-        """Return the connection."""
-        return self._connection
 
     def receive_commands(self, timeout_s: float) -> list[Delivery]:
         """Return what has arrived, waiting at most `timeout_s` for the first."""
@@ -68,7 +61,3 @@ class AgentCommsClient:
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob; may be called from any thread."""
         self._connection.publish(self.topic[Channel.BLOB_REQUEST], encode([request]))
-
-    def readiness_problem(self) -> str | None:
-        """Return what the connection has not shown yet: that it receives, and is acknowledged what it sends."""
-        return self._connection.readiness_problem()

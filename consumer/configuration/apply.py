@@ -25,6 +25,7 @@ from consumer.configuration.staging import Staging
 from consumer.configuration.validation import CheckFailed
 from consumer.errors import CentralizedConfigurationError, ConsumerError
 from consumer.handler import Context, Result
+from consumer.settings import AgentConfig
 from consumer.system.programs import Bounds
 
 __all__ = [
@@ -41,10 +42,11 @@ _STOPPED = "The service does not run; it reads the configuration when it starts.
 class Application:
     """One command's application. Call `apply`, or `resume` after a crash in its midst; both return the true result."""
 
-    def __init__(self, command: Command, context: Context) -> None:
+    def __init__(self, command: Command, context: Context, config: AgentConfig) -> None:
         self._command = command
         self._context = context
-        self._root = context.config.configuration_root
+        self._config = config
+        self._root = config.configuration_root
         self._generations = Generations(self._root)
         self._journals = JournalFile(self._root / "journal.json")
         self._results = Results(self._generations)
@@ -55,10 +57,10 @@ class Application:
         """Make the wanted configuration the active one, or leave the one that is."""
         try:
             with self._alone():
-                record = active_as_wanted(wanted, self._context, self._generations)
+                record = active_as_wanted(wanted, self._config, self._generations)
                 if record is not None:
                     return self._unchanged(wanted, record)
-                self._journal = prepare(self._command, wanted, self._context, self._generations)
+                self._journal = prepare(self._command, wanted, self._context, self._config, self._generations)
                 self._journals.write(self._journal)
                 self._generations.activate(self._journal.next)
                 self._reached("swapped")
@@ -111,7 +113,7 @@ class Application:
             self._reached("reloaded")
             if state.running or state.kind == "none":
                 reloader.watch(state)
-                note = _RELOADED if context.config.configuration.reload != "none" else ""
+                note = _RELOADED if self._config.configuration.reload != "none" else ""
         except (ConsumerError, OSError) as error:
             self._keep_output(error)
             self._leave_to_next_agent()
@@ -142,7 +144,7 @@ class Application:
         return self._settle(replace(journal, note=note))
 
     def _reloader(self, name: str | None, within: Bounds) -> Reloader:
-        settings, record = self._context.config.configuration, self._generations.record(name)
+        settings, record = self._config.configuration, self._generations.record(name)
         file = record.file if record else settings.file
         return Reloader(settings, self._context.service, self._generations.link, file, within)
 
@@ -160,7 +162,7 @@ class Application:
             _log.warning("journal_not_written", command_id=journal.command_id, reason=str(error))
 
     def _clear_away(self) -> None:
-        self._generations.prune(self._context.config.configuration.keep)
+        self._generations.prune(self._config.configuration.keep)
         Staging(self._root).clear()
 
     def _reached(self, step: str) -> None:

@@ -9,6 +9,7 @@ from consumer.configuration.staging import Staging, sha256_of
 from consumer.configuration.validation import validate
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context
+from consumer.settings import AgentConfig
 
 __all__ = [
     "active_as_wanted",
@@ -17,28 +18,32 @@ __all__ = [
 
 
 def active_as_wanted(
-    wanted: ApplyCentralizedConfiguration, context: Context, generations: Generations
+    wanted: ApplyCentralizedConfiguration, config: AgentConfig, generations: Generations
 ) -> Record | None:
     """Return the active generation if it is what is wanted already and nobody has altered it since."""
     record = generations.record(generations.current)
-    if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, context)):
+    if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, config)):
         return None
     return None if generations.altered(record) else record
 
 
 def prepare(
-    command: Command, wanted: ApplyCentralizedConfiguration, context: Context, generations: Generations
+    command: Command,
+    wanted: ApplyCentralizedConfiguration,
+    context: Context,
+    config: AgentConfig,
+    generations: Generations,
 ) -> ApplyJournal:
     """Return the journal of a generation that is whole, judged and durable; raises ConsumerError and OSError."""
-    file = _file(wanted, context)
-    with Staging(context.config.configuration_root) as staging:
+    file = _file(wanted, config)
+    with Staging(config.configuration_root) as staging:
         downloader = context.downloader()
         received = staging.receive(wanted, downloader)
         context.observer.reached(f"{command.type}.downloaded")
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
-        validate(staging.files, file, context.config.configuration.check, context.bounds())
+        validate(staging.files, file, config.configuration.check, context.bounds())
         context.observer.reached(f"{command.type}.validated")
         _refuse_if_over(context)
         sha256 = sha256_of(wanted)
@@ -70,8 +75,8 @@ def _begun(record: Record, context: Context, generations: Generations, staging: 
     )
 
 
-def _file(wanted: ApplyCentralizedConfiguration, context: Context) -> str:
-    return wanted.file or context.config.configuration.file
+def _file(wanted: ApplyCentralizedConfiguration, config: AgentConfig) -> str:
+    return wanted.file or config.configuration.file
 
 
 def _refuse_if_over(context: Context) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -13,8 +13,6 @@ from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished, not_begun
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
-from consumer.enrolment.ports import Relocation
-from consumer.enrolment.relocation import NoRelocation
 from consumer.handler import AgentRestart, Handler, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
 
@@ -22,6 +20,7 @@ __all__ = [
     "TOMBSTONE_LIFE",
     "CommandManager",
     "Decisions",
+    "Departure",
 ]
 
 
@@ -45,6 +44,18 @@ class Decisions:
     replacement: Replacement | None
 
 
+class Departure(Protocol):
+    """A change to another enrolment, as far as commands must wait for it or must not begin any more."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether no command may begin: this process is about to be replaced."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why commands that have not begun must not begin any more, in one sentence; None if they may."""
+
+
 class CommandManager:
     """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
 
@@ -60,7 +71,7 @@ class CommandManager:
         reports: FeedbackFactory,
         clock: Clock,
         handlers: Mapping[str, Handler[Any]],
-        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
+        departure: Departure,
         *,
         why_no_longer_trusted: Callable[[tuple[str, ...] | None], str | None],
     ) -> None:
@@ -70,7 +81,7 @@ class CommandManager:
         self._reports = reports
         self._clock = clock
         self._handlers = handlers
-        self._relocation = relocation
+        self._departure = departure
         self._disowned = why_no_longer_trusted
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
@@ -108,7 +119,7 @@ class CommandManager:
                 wanted = Replacement(end.stored.command.id, end.result.program)
             else:
                 results.append(self._complete(end.stored, end.result, end.finished_at))
-        stays = wanted is None and self.replacement is None and not self._relocation.holds
+        stays = wanted is None and self.replacement is None and not self._departure.holds
         idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
         return Decisions(answers, results, acknowledged, batch, wanted)
@@ -143,8 +154,8 @@ class CommandManager:
 
     def _unfit(self, stored: StoredCommand, now: datetime) -> Result | None:
         command = stored.command
-        if self._relocation.refusal is not None:
-            return Result(self._relocation.refusal, code=ErrorCode.REJECTED)
+        if self._departure.refusal is not None:
+            return Result(self._departure.refusal, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
         unfit = not_begun(command, now, was_cancelled=cancelled)
         if unfit is not None:

@@ -16,26 +16,25 @@ from broker.contract.messages import Ack
 from broker.contract.topics import Channel
 from broker.mqtt.delivery import Delivery
 from broker.system.log_throttle import LogThrottle
-from consumer.active_response.responses import ActiveResponses
 from consumer.comms.blob_reader import BlobReader
-from consumer.engine.command_manager import CommandManager
+from consumer.comms.client import AgentCommsClient
+from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor, Spawn
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
+from consumer.engine.readiness import Readiness
 from consumer.engine.receiver import CommandReceiver, Receipt
 from consumer.engine.status import StatusBoard
-from consumer.enrolment.ports import Relocation
-from consumer.enrolment.relocation import NoRelocation
 from consumer.errors import StoreFull
 from consumer.handler import Context, Handler, Replacement
 from consumer.observer import LogObserver, Observer
-from consumer.ports import BackgroundTask, Clock, CommandStore, Comms, Service
+from consumer.ports import BackgroundTask, Clock, CommandStore, Service
 from consumer.settings import AgentConfig
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
-from consumer.trust.ports import KeyKeeper, NoKeeper
+from consumer.trust.ports import KeyKeeper
 from consumer.trust.trusted_clock import ServerClock
-from consumer.trust.verification import NoTrust, ReceivedFrame, Trust, Verifier
+from consumer.trust.verification import ReceivedFrame, Trust, Verifier
 
 __all__ = [
     "AgentCore",
@@ -56,19 +55,18 @@ class AgentDependencies:
     """What the core works with. `lane` runs a handler beside the core; `wake` is called from it when one has ended."""
 
     store: CommandStore
-    comms: Comms
+    comms: AgentCommsClient
     service: Service
     clock: Clock
     lane: Spawn
     wake: Callable[[], None]
+    trust: Trust
+    keeper: KeyKeeper
+    departure: Departure
+    readiness: Readiness
     chores: Sequence[BackgroundTask] = ()
     stopping: threading.Event = field(default_factory=threading.Event)
-    observer: Observer = LogObserver()  # noqa: RUF009 - it has no state
-    responses: ActiveResponses | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
-    relocation: Relocation = NoRelocation()  # noqa: RUF009 - it has no state
-    trust: Trust = NoTrust()  # noqa: RUF009 - it has no state
-    keeper: KeyKeeper = NoKeeper()  # noqa: RUF009 - it has no state
+    observer: Observer = field(default_factory=LogObserver)
 
 
 class AgentCore:
@@ -87,7 +85,6 @@ class AgentCore:
         handlers: Mapping[str, Handler[Any]],
         *,
         incarnation: str,
-        restarted_by: str | None = None,
     ) -> None:
         self._store = around.store
         self._comms = around.comms
@@ -102,7 +99,7 @@ class AgentCore:
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._seldom = LogThrottle(around.clock.monotonic)
         self._blobs = BlobReader(around.comms.request_blob, around.clock)
-        self._has_stored = False
+        self._readiness = around.readiness
         self._refused: str | None = None
         self._refusal_shown_until = 0.0
         self._server_clock = ServerClock(around.clock, around.store.heard_time)
@@ -114,19 +111,15 @@ class AgentCore:
             Context(
                 self._server_clock,
                 around.service,
-                config,
-                incarnation,
-                restarted_by,
+                Path(config.state),
                 stopping=around.stopping,
                 observer=around.observer,
+                download=config.download,
+                confinement=config.programs,
                 blobs=self._blobs,
-                responses=around.responses,
-                origins=around.origins,
-                readiness_problem=self._unproved,
-                relocation=around.relocation,
-                keeper=around.keeper,
             ),
             around.lane,
+            incarnation=incarnation,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
             on_finished=around.wake,
@@ -147,7 +140,7 @@ class AgentCore:
             reports,
             self._server_clock,
             handlers,
-            around.relocation,
+            around.departure,
             why_no_longer_trusted=self._verifier.why_no_longer_trusted,
         )
 
@@ -183,7 +176,7 @@ class AgentCore:
         for chore in self._chores:
             chore.step()
         self._commit_and_act()
-        if not self._has_stored:
+        if not self._readiness.has_stored:
             self._show_that_it_stores()
         status = self._board.take_due(self._executor.running)
         if status is not None:
@@ -208,12 +201,9 @@ class AgentCore:
     def _show_that_it_stores(self) -> None:
         try:
             self._store.check()
-            self._has_stored = True
+            self._readiness.has_stored = True
         except StoreFull as error:
             self._board.problems.tell(Problem.STORE_FULL, str(error))
-
-    def _unproved(self) -> str | None:
-        return self._comms.readiness_problem() or (None if self._has_stored else "it has stored nothing")
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()

@@ -78,6 +78,7 @@ class Executor:
         context: Context,
         lane: Spawn,
         *,
+        incarnation: str,
         default_timeout_s: float,
         grace_s: float,
         on_finished: Callable[[], None],
@@ -86,6 +87,7 @@ class Executor:
         self._context = context
         self._clock: Clock = context.clock
         self._lane = lane
+        self._incarnation = incarnation
         self._default_timeout_s = default_timeout_s
         self._grace_s = grace_s
         self._on_finished = on_finished
@@ -193,7 +195,7 @@ class Executor:
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
         command, handler = stored.command, self._handlers[stored.command.type]
-        began_before = stored.begun_by != self._context.incarnation
+        began_before = stored.begun_by != self._incarnation
         try:
             if began_before and handler.probe is not None:
                 return handler.probe(stored, context)

@@ -23,7 +23,7 @@ from consumer.errors import EnrolmentError
 from consumer.handler import Result, expired
 from consumer.ports import Clock, CommandStore
 from consumer.trust.plausibility import epoch_too_far, version_too_far
-from consumer.trust.ports import KeyKeeper, NoKeeper
+from consumer.trust.ports import KeyKeeper
 from consumer.trust.verification import ReceivedFrame, Verifier
 
 __all__ = [
@@ -56,7 +56,7 @@ class CommandReceiver:
         reports: FeedbackFactory,
         clock: Clock,
         verifier: Verifier,
-        keeper: KeyKeeper = NoKeeper(),  # noqa: B008 - it has no state
+        keeper: KeyKeeper,
     ) -> None:
         self._store = store
         self._reports = reports

@@ -14,7 +14,6 @@ from consumer.ports import Clock, CommandStore
 
 __all__ = [
     "Connection",
-    "NoRelocation",
     "Relocation",
 ]
 
@@ -32,21 +31,6 @@ class Connection(Protocol):
 
     def stop(self, *, last_will: bool = False) -> None:
         """Disconnect, and let the broker publish the last will if asked."""
-
-
-class NoRelocation:
-    """For an agent that stays where it is."""
-
-    holds = False
-    refusal = None
-
-    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
-        """Raise EnrolmentError."""
-        raise EnrolmentError("This agent cannot be enrolled by a command.")
-
-    def leave_for(self, attempt: Attempt) -> None:
-        """Raise EnrolmentError."""
-        raise EnrolmentError("This agent cannot be enrolled by a command.")
 
 
 class Relocation:

@@ -2,23 +2,23 @@
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
-from consumer.configuration import apply as application
+from consumer.configuration.apply import Application
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
+from consumer.settings import AgentConfig
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
-def _execute(command: Command, parameters: ApplyCentralizedConfiguration, context: Context) -> Result:
-    return application.Application(command, context).apply(parameters)
+def handler(config: AgentConfig) -> Handler[ApplyCentralizedConfiguration]:
+    """Return the handler for an agent with this configuration."""
 
+    def execute(command: Command, parameters: ApplyCentralizedConfiguration, context: Context) -> Result:
+        return Application(command, context, config).apply(parameters)
 
-def _probe(stored: StoredCommand, context: Context) -> Result:
-    return application.Application(stored.command, context).resume()
+    def probe(stored: StoredCommand, context: Context) -> Result:
+        return Application(stored.command, context, config).resume()
 
-
-HANDLER = Handler(
-    "apply-centralized-configuration", Interruption.PROBE, ApplyCentralizedConfiguration, _execute, _probe
-)
+    return Handler("apply-centralized-configuration", Interruption.PROBE, ApplyCentralizedConfiguration, execute, probe)

@@ -1,8 +1,12 @@
-"""The handlers, one a command type, and the one table of them."""
+"""The table of handlers: one for each command type of the contract, and those that plug-ins or programs add."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from broker.contract.commands import COMMAND_TYPES
+from consumer.active_response.responses import ActiveResponses
+from consumer.enrolment.ports import Relocation
 from consumer.errors import HandlerTableError
 from consumer.handler import Handler
 from consumer.handlers import (
@@ -19,41 +23,63 @@ from consumer.handlers import (
     update_signing_keys,
     upgrade_agent,
 )
+from consumer.handlers.restart_agent import Process
+from consumer.ports import ReadinessProblem
+from consumer.settings import AgentConfig
+from consumer.trust.ports import KeyKeeper
+from consumer.upgrade.installation import trial_is_pending
 
 __all__ = [
-    "HANDLERS",
-    "handler_table",
+    "BUILT_IN_TYPES",
+    "added_handlers",
+    "built_in_handlers",
 ]
 
 
-HANDLERS: tuple[Handler[Any], ...] = (
-    apply_centralized_configuration.HANDLER,
-    enroll_agent.HANDLER,
-    execute_active_response.HANDLER,
-    fetch_config.HANDLER,
-    get_agent_configuration.HANDLER,
-    get_audit_journal.HANDLER,
-    restart_agent.HANDLER,
-    set_group.HANDLER,
-    start_agent.HANDLER,
-    stop_agent.HANDLER,
-    update_signing_keys.HANDLER,
-    upgrade_agent.HANDLER,
-)
+BUILT_IN_TYPES = frozenset(COMMAND_TYPES)
 
 
-def handler_table(handlers: Iterable[Handler[Any]]) -> Mapping[str, Handler[Any]]:
-    """Return the handlers by command type.
+def built_in_handlers(
+    config: AgentConfig,
+    process: Process,
+    *,
+    origins: Mapping[str, str],
+    responses: ActiveResponses,
+    relocation: Relocation,
+    trusted_keys: KeyKeeper,
+    readiness_problem: ReadinessProblem,
+) -> Mapping[str, Handler[Any]]:
+    """Return the handlers of BUILT_IN_TYPES by command type, each with what it works on."""
+    on_trial = partial(trial_is_pending, config)
+    handlers: tuple[Handler[Any], ...] = (
+        apply_centralized_configuration.handler(config),
+        enroll_agent.handler(config.agent, relocation),
+        execute_active_response.handler(responses, config.service),
+        fetch_config.HANDLER,
+        get_agent_configuration.handler(config, origins),
+        get_audit_journal.HANDLER,
+        restart_agent.handler(process, config.service.settle_s, on_trial),
+        set_group.HANDLER,
+        start_agent.handler(on_trial),
+        stop_agent.handler(on_trial),
+        update_signing_keys.handler(trusted_keys),
+        upgrade_agent.handler(config.upgrade, readiness_problem),
+    )
+    return {handler.command_type: handler for handler in handlers}
 
-    Raises HandlerTableError if two claim the same one, unless the later says that it `replaces` the earlier, and if one
-    replaces nothing.
+
+def added_handlers(handlers: Iterable[Handler[Any]]) -> Mapping[str, Handler[Any]]:
+    """Return handlers that are not built in, by command type; one with `replaces` supersedes an earlier one.
+
+    Raises HandlerTableError if two handlers claim one type without `replaces`, or if one has nothing to replace.
     """
     table: dict[str, Handler[Any]] = {}
     for handler in handlers:
         earlier = table.get(handler.command_type)
-        if handler.replaces and earlier is None:
+        claimed = earlier is not None or handler.command_type in BUILT_IN_TYPES
+        if handler.replaces and not claimed:
             raise HandlerTableError(f"There is no handler for {handler.command_type!r} to replace.")
-        if earlier is not None and (earlier.replaces or not handler.replaces):
+        if claimed and (not handler.replaces or (earlier is not None and earlier.replaces)):
             raise HandlerTableError(f"Two handlers claim the command type {handler.command_type!r}; keep one.")
         table[handler.command_type] = handler
     return table

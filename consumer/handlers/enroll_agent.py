@@ -1,6 +1,7 @@
 """enroll-agent: an enrolment with this or another server, which the agent lives by once it has carried a result."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from broker.contract.commands import parse_parameters
@@ -9,24 +10,36 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enroll import obtain, read_token
+from consumer.enrolment.ports import Relocation
 from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
-def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Result:
+def handler(agent: str, relocation: Relocation) -> Handler[EnrollAgent]:
+    """Return the handler for the agent of this name, which `relocation` moves to its new enrolment."""
+    return Handler(
+        "enroll-agent",
+        Interruption.PROBE,
+        EnrollAgent,
+        partial(_execute, agent, relocation),
+        partial(_probe, agent, relocation),
+    )
+
+
+def _execute(agent: str, relocation: Relocation, command: Command, parameters: EnrollAgent, context: Context) -> Result:
     enrolments = EnrolmentDirectory(context.state)
     client = EnrolmentClient(parameters.server, context.clock, context.deadline, context.cancelled)
     enrolment = obtain(
         enrolments,
         client,
         read_token(parameters.token),
-        context.config.agent,
+        agent,
         on_key=lambda: context.observer.reached("enroll-agent.keyed"),
     )
     attempt = Attempt(command.id, enrolment.directory.name, enrolment.grant, AttemptState.STAGED)
@@ -34,7 +47,7 @@ def _execute(command: Command, parameters: EnrollAgent, context: Context) -> Res
     attempt = replace(attempt, state=AttemptState.TRIAL)
     _record(enrolments, attempt, context)
     try:
-        _carry(enrolment, attempt, context)
+        _carry(relocation, enrolment, attempt, context)
     except ConsumerError as error:
         return _roll_back(enrolments, attempt, str(error), context.failure_code())
     return _success(attempt)
@@ -45,11 +58,11 @@ def _record(enrolments: EnrolmentDirectory, attempt: Attempt, context: Context) 
     context.observer.reached(f"enroll-agent.{attempt.state}")
 
 
-def _carry(enrolment: Enrolment, attempt: Attempt, context: Context) -> None:
-    context.relocation.try_out(enrolment, context.deadline, context.cancelled)
+def _carry(relocation: Relocation, enrolment: Enrolment, attempt: Attempt, context: Context) -> None:
+    relocation.try_out(enrolment, context.deadline, context.cancelled)
     if context.clock.monotonic() >= context.deadline:
         raise EnrolmentError("The new enrolment carried a result too late.")
-    context.relocation.leave_for(attempt)
+    relocation.leave_for(attempt)
     context.observer.reached("enroll-agent.carried")
 
 
@@ -76,7 +89,7 @@ def _data(attempt: Attempt, state: Literal["carried", "rolled_back"]) -> EnrollA
     return EnrollAgentData(grant.enrolment_id, grant.server, grant.broker, state)
 
 
-def _probe(stored: StoredCommand, context: Context) -> Result:
+def _probe(agent: str, relocation: Relocation, stored: StoredCommand, context: Context) -> Result:
     """What was decided stays so; what was under way is taken up again, with the same key and so the same enrolment."""
     attempt = EnrolmentDirectory(context.state).attempt()
     if attempt is not None and attempt.command_id == stored.command.id:
@@ -86,9 +99,5 @@ def _probe(stored: StoredCommand, context: Context) -> Result:
             return _failure(attempt, attempt.reason or "", ErrorCode.FAILED)
     command = stored.command
     seed_form = command.original is not None
-    return _execute(
-        command, parse_parameters(command.type, EnrollAgent, command.parameters, seed_form=seed_form), context
-    )
-
-
-HANDLER = Handler("enroll-agent", Interruption.PROBE, EnrollAgent, _execute, _probe)
+    parameters = parse_parameters(command.type, EnrollAgent, command.parameters, seed_form=seed_form)
+    return _execute(agent, relocation, command, parameters, context)

@@ -2,30 +2,46 @@
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.active_response.records import Entry
-from consumer.active_response.responses import Attempt
+from consumer.active_response.responses import ActiveResponses, Attempt
 from consumer.active_response.wazuh_protocol import Request
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
+from consumer.settings import ServiceConfig
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
 State = Literal["active", "renewed", "done", "not_added", "uncertain"]
 _KEYS_SHOWN = 200
-_NO_RESPONSES = Result("This agent was made without active responses.", code=ErrorCode.UNSUPPORTED)
 
 
-def _execute(command: Command, parameters: ExecuteActiveResponse, context: Context) -> Result:
-    if context.responses is None:
-        return _NO_RESPONSES
+def handler(responses: ActiveResponses, service: ServiceConfig) -> Handler[ExecuteActiveResponse]:
+    """Return the handler that runs scripts by `responses` and passes the managed service's identity to them."""
+    return Handler(
+        "execute-active-response",
+        Interruption.PROBE,
+        ExecuteActiveResponse,
+        partial(_execute, responses, service),
+        partial(_probe, responses),
+    )
+
+
+def _execute(
+    responses: ActiveResponses,
+    service: ServiceConfig,
+    command: Command,
+    parameters: ExecuteActiveResponse,
+    context: Context,
+) -> Result:
     request = Request(
         command.id,
         parameters.script,
@@ -35,12 +51,11 @@ def _execute(command: Command, parameters: ExecuteActiveResponse, context: Conte
         command.origin.name,
     )
     bounds = context.bounds().as_agent()
-    return _result(request.script, context.responses.run(request, bounds, _service(context)), context)
+    return _result(request.script, responses.run(request, bounds, _service(service, context)), context)
 
 
-def _service(context: Context) -> dict[str, str]:
+def _service(service: ServiceConfig, context: Context) -> dict[str, str]:
     """Tell the script what the agent manages, for one that restarts it."""
-    service = context.config.service
     if service.kind == "systemd":
         return {"ACM_SERVICE_KIND": "systemd", "ACM_SERVICE_UNIT": service.unit or ""}
     if service.kind == "child":
@@ -49,11 +64,9 @@ def _service(context: Context) -> dict[str, str]:
     return {"ACM_SERVICE_KIND": "none"}
 
 
-def _probe(stored: StoredCommand, context: Context) -> Result:
+def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) -> Result:
     """Only what was recorded before the script was told to continue can have had an effect that is taken back."""
-    if context.responses is None:
-        return _NO_RESPONSES
-    entry = context.responses.after_crash(stored.command.id)
+    entry = responses.after_crash(stored.command.id)
     if entry is None:
         script = str(stored.command.parameters.get("script", ""))
         message = (
@@ -130,6 +143,3 @@ def _code(attempt: Attempt, context: Context) -> ErrorCode | None:
     if attempt.ended.overdue:
         return ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.TIMED_OUT
     return None if attempt.ended.good else ErrorCode.FAILED
-
-
-HANDLER = Handler("execute-active-response", Interruption.PROBE, ExecuteActiveResponse, _execute, _probe)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,16 +19,28 @@ from consumer.settings import AgentConfig, Secret
 from consumer.system.masking import mask_secrets
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
 _CENTRALIZED = "centralized"
 
 
-def _execute(command: Command, parameters: GetAgentConfiguration, context: Context) -> Result:
-    generations = Generations(context.config.configuration_root)
-    section, whole = parameters.section, _shown(context.config)
+def handler(config: AgentConfig, origins: Mapping[str, str]) -> Handler[GetAgentConfiguration]:
+    """Return the handler that shows `config`. `origins` names the source of each value that is not a default."""
+    execute = partial(_execute, config, origins)
+    return Handler("get-agent-configuration", Interruption.RERUN, GetAgentConfiguration, execute)
+
+
+def _execute(
+    config: AgentConfig,
+    origins: Mapping[str, str],
+    command: Command,
+    parameters: GetAgentConfiguration,
+    context: Context,
+) -> Result:
+    generations = Generations(config.configuration_root)
+    section, whole = parameters.section, _shown(config)
     try:
         record = generations.record(generations.current)
         if section == _CENTRALIZED:
@@ -37,7 +50,7 @@ def _execute(command: Command, parameters: GetAgentConfiguration, context: Conte
             return Result(f"There is no section {section!r}; the sections are: {names}.", code=ErrorCode.INVALID)
         data = _data(whole if section is None else {section: whole[section]})
         if parameters.effective:
-            data = replace(data, sources=_sources(data.configuration, _defaults(), context.origins))
+            data = replace(data, sources=_sources(data.configuration, _defaults(), origins))
         return Result("The configuration is in the data, with secrets masked.", _with(data, generations, record))
     except OSError as error:
         raise CentralizedConfigurationError(f"{error.filename} cannot be read: {error.strerror}.") from error
@@ -87,6 +100,3 @@ def _sources(
         else:
             sources[dotted] = origins.get(dotted, "default" if value == default else "program")
     return sources
-
-
-HANDLER = Handler("get-agent-configuration", Interruption.RERUN, GetAgentConfiguration, _execute)

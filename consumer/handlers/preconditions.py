@@ -1,15 +1,16 @@
 """What must be so before a command may start or stop something: its delay is over, and no upgrade is on trial."""
 
+from collections.abc import Callable
+
 from broker.contract.states import ErrorCode
 from consumer.handler import Context, Result
-from consumer.upgrade.installation import trial_is_pending
 
 __all__ = [
     "wait_first",
 ]
 
 
-def wait_first(delay_s: float, context: Context) -> Result | None:
+def wait_first(delay_s: float, context: Context, upgrade_on_trial: Callable[[], bool]) -> Result | None:
     """Wait, on the lane, until the command may act: then None. Else its result; nothing was done."""
     left = context.deadline - context.clock.monotonic()
     if delay_s and delay_s >= left:
@@ -17,7 +18,7 @@ def wait_first(delay_s: float, context: Context) -> Result | None:
         return Result(f"delay_s is {delay_s:g}, but {has}; give it a longer timeout.", code=ErrorCode.INVALID)
     if context.cancelled.wait(delay_s):
         return Result("The command was cancelled during its delay; nothing was done.", code=ErrorCode.CANCELLED)
-    if trial_is_pending(context.config):
+    if upgrade_on_trial():
         said = "A new version of the agent is on trial; send the command again when that is over."
         return Result(said, code=ErrorCode.FAILED)
     return None

@@ -1,7 +1,9 @@
 """restart-agent: the managed service, or the agent's own process where no service is configured, starts anew."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
@@ -14,7 +16,8 @@ from consumer.handlers.preconditions import wait_first
 from consumer.ports import ServiceState, StoredCommand
 
 __all__ = [
-    "HANDLER",
+    "Process",
+    "handler",
 ]
 
 
@@ -46,8 +49,32 @@ def _mark(context: Context) -> _Mark:
     return _Mark(context.state / "service-restart")
 
 
-def _execute(command: Command, parameters: RestartAgent, context: Context) -> Result | AgentRestart:
-    unfit = wait_first(parameters.delay_s, context)
+@dataclass(frozen=True)
+class Process:
+    """This process of the agent. `restarted_by` is the id of the command that it replaced an earlier one for."""
+
+    incarnation: str
+    restarted_by: str | None
+
+
+def handler(process: Process, settle_s: float, upgrade_on_trial: Callable[[], bool]) -> Handler[RestartAgent]:
+    """Return the handler; it refuses while `upgrade_on_trial()` is true.
+
+    `settle_s` is for how many seconds a restarted service must stay up.
+    """
+    return Handler(
+        "restart-agent",
+        Interruption.PROBE,
+        RestartAgent,
+        partial(_execute, upgrade_on_trial),
+        partial(_probe, process, settle_s),
+    )
+
+
+def _execute(
+    upgrade_on_trial: Callable[[], bool], command: Command, parameters: RestartAgent, context: Context
+) -> Result | AgentRestart:
+    unfit = wait_first(parameters.delay_s, context, upgrade_on_trial)
     if unfit is not None:
         return unfit
     before = context.service.state()
@@ -73,26 +100,26 @@ def _result(before: ServiceState, after: ServiceState) -> Result:
     return Result(f"The service was restarted: a new incarnation runs.{killed}", data)
 
 
-def _probe(stored: StoredCommand, context: Context) -> Result:
+def _probe(process: Process, settle_s: float, stored: StoredCommand, context: Context) -> Result:
     if context.service.state().kind == "none":
-        return _probe_agent(stored, context)
-    return _probe_service(stored, context)
+        return _probe_agent(process, stored)
+    return _probe_service(settle_s, stored, context)
 
 
-def _probe_agent(stored: StoredCommand, context: Context) -> Result:
+def _probe_agent(process: Process, stored: StoredCommand) -> Result:
     """The store's lock lets one process live at a time: a new incarnation here means that the old one is gone."""
-    by_command = context.restarted_by == stored.command.id
-    data = RestartAgentData("none", stored.begun_by, context.incarnation, "command" if by_command else "outside")
+    by_command = process.restarted_by == stored.command.id
+    data = RestartAgentData("none", stored.begun_by, process.incarnation, "command" if by_command else "outside")
     if by_command:
         return Result("The agent was restarted: a new incarnation runs.", data)
     return Result("A new incarnation of the agent runs, though something else than this command started it.", data)
 
 
-def _probe_service(stored: StoredCommand, context: Context) -> Result:
+def _probe_service(settle_s: float, stored: StoredCommand, context: Context) -> Result:
     begun, previous = _mark(context).read(stored.command.id)
     if not begun:
         return Result("The agent died before this command restarted the service.", code=ErrorCode.INTERRUPTED)
-    state = _await_settled(context)
+    state = _await_settled(settle_s, context)
     data = RestartAgentData(state.kind, previous, state.incarnation)
     if state.running and state.incarnation != previous:
         return Result("A new incarnation of the service runs, though the agent died while it restarted it.", data)
@@ -100,17 +127,14 @@ def _probe_service(stored: StoredCommand, context: Context) -> Result:
     return Result(f"The agent died while it restarted the service, and {what}.", data, ErrorCode.INTERRUPTED)
 
 
-def _await_settled(context: Context) -> ServiceState:
+def _await_settled(settle_s: float, context: Context) -> ServiceState:
     """Wait for what is under way: systemd goes on without the agent, and a child is started again by the agent.
 
     What runs must still run `settle_s` seconds later.
     """
     while True:
         state = context.service.state()
-        hurried = context.cancelled.wait(context.config.service.settle_s if state.running else _LOOK_S)
+        hurried = context.cancelled.wait(settle_s if state.running else _LOOK_S)
         now = context.service.state()
         if hurried or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
             return now
-
-
-HANDLER = Handler("restart-agent", Interruption.PROBE, RestartAgent, _execute, _probe)

@@ -1,5 +1,7 @@
 """start-agent: the managed service runs."""
 
+from collections.abc import Callable
+
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
@@ -7,19 +9,21 @@ from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.preconditions import wait_first
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
-def _execute(command: Command, parameters: StartAgent, context: Context) -> Result:
-    unfit = wait_first(parameters.delay_s, context)
-    if unfit is not None:
-        return unfit
-    state = context.service.start(context.deadline)
-    data = StartAgentData(state.kind, state.incarnation)
-    if not state.running:
-        return Result("The service was started, but it does not run.", data, ErrorCode.FAILED)
-    return Result("The service runs.", data)
+def handler(upgrade_on_trial: Callable[[], bool]) -> Handler[StartAgent]:
+    """Return the handler; it refuses while `upgrade_on_trial()` is true."""
 
+    def execute(command: Command, parameters: StartAgent, context: Context) -> Result:
+        unfit = wait_first(parameters.delay_s, context, upgrade_on_trial)
+        if unfit is not None:
+            return unfit
+        state = context.service.start(context.deadline)
+        data = StartAgentData(state.kind, state.incarnation)
+        if not state.running:
+            return Result("The service was started, but it does not run.", data, ErrorCode.FAILED)
+        return Result("The service runs.", data)
 
-HANDLER = Handler("start-agent", Interruption.RERUN, StartAgent, _execute)
+    return Handler("start-agent", Interruption.RERUN, StartAgent, execute)

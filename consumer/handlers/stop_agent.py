@@ -1,5 +1,7 @@
 """stop-agent: the managed service is stopped and stays so; the agent itself stays reachable."""
 
+from collections.abc import Callable
+
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
@@ -7,22 +9,24 @@ from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.preconditions import wait_first
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
-def _execute(command: Command, parameters: StopAgent, context: Context) -> Result:
-    unfit = wait_first(parameters.delay_s, context)
-    if unfit is not None:
-        return unfit
-    state = context.service.stop(context.deadline)
-    stop = state.stop
-    data = StopAgentData(state.kind, stop.killed, stop.grace_s) if stop else StopAgentData(state.kind)
-    if state.running:
-        return Result("The service was told to stop, but it still runs.", data, ErrorCode.FAILED)
-    if stop and stop.killed:
-        return Result(f"The service is stopped: it {stop.in_words()}.", data)
-    return Result("The service is stopped.", data)
+def handler(upgrade_on_trial: Callable[[], bool]) -> Handler[StopAgent]:
+    """Return the handler; it refuses while `upgrade_on_trial()` is true."""
 
+    def execute(command: Command, parameters: StopAgent, context: Context) -> Result:
+        unfit = wait_first(parameters.delay_s, context, upgrade_on_trial)
+        if unfit is not None:
+            return unfit
+        state = context.service.stop(context.deadline)
+        stop = state.stop
+        data = StopAgentData(state.kind, stop.killed, stop.grace_s) if stop else StopAgentData(state.kind)
+        if state.running:
+            return Result("The service was told to stop, but it still runs.", data, ErrorCode.FAILED)
+        if stop and stop.killed:
+            return Result(f"The service is stopped: it {stop.in_words()}.", data)
+        return Result("The service is stopped.", data)
 
-HANDLER = Handler("stop-agent", Interruption.RERUN, StopAgent, _execute)
+    return Handler("stop-agent", Interruption.RERUN, StopAgent, execute)

@@ -7,6 +7,7 @@ became of it, and the process that stays reports it.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,20 +21,32 @@ from broker.release.versions import parse_version
 from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
-from consumer.ports import StoredCommand
+from consumer.ports import ReadinessProblem, StoredCommand
+from consumer.settings import UpgradeConfig
 from consumer.system.programs import Ended, run_program
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from consumer.upgrade.trial import TrialState, UpgradeTrial
 
 __all__ = [
-    "HANDLER",
+    "handler",
 ]
 
 
 _log = structlog.get_logger(__name__)
 _TYPE = "upgrade-agent"
 _LOOK_S = 0.1
+
+
+def handler(config: UpgradeConfig, readiness_problem: ReadinessProblem) -> Handler[UpgradeAgent]:
+    """Return the handler. `readiness_problem` returns what this process has not proved yet, or None."""
+    return Handler(
+        _TYPE,
+        Interruption.PROBE,
+        UpgradeAgent,
+        partial(_execute, config),
+        partial(_probe, config, readiness_problem),
+    )
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,11 @@ class _Upgrade:
     installation: Installation
     running: str
     context: Context
+    config: UpgradeConfig
 
     @classmethod
-    def of(cls, context: Context) -> "_Upgrade":
-        root = context.config.upgrade.root
+    def of(cls, context: Context, config: UpgradeConfig) -> "_Upgrade":
+        root = config.root
         if root is None:
             raise UpgradeError(
                 "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root."
@@ -59,14 +73,14 @@ class _Upgrade:
                 f"This agent cannot upgrade itself: it does not run from {root} (upgrade.root); "
                 f"start it by {installation.launcher}."
             )
-        return cls(installation, running, context)
+        return cls(installation, running, context, config)
 
     def run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
         with self.installation.upgraded_once():
             return self._run(command, parameters)
 
     def _run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
-        config, installation = self.context.config.upgrade, self.installation
+        config, installation = self.config, self.installation
         if installation.on_trial:
             raise UpgradeError("Another version is on trial; send the command again when that is over.")
         with self._download(parameters) as package:
@@ -115,7 +129,7 @@ class _Upgrade:
     def _test(self, manifest: Manifest) -> Result | None:
         """Return the result of a release that does not pass its own test."""
         context, release = self.context, self.installation.release(manifest.version)
-        deadline = min(context.deadline, context.clock.monotonic() + context.config.upgrade.self_test_s)
+        deadline = min(context.deadline, context.clock.monotonic() + self.config.self_test_s)
         program, *arguments = manifest.self_test
         bounds = replace(context.bounds().as_agent(), deadline=deadline)
         ended = run_program([str(release / program), *arguments], bounds, cwd=release)
@@ -142,14 +156,18 @@ class _Upgrade:
         return AgentRestart(str(installation.launcher))
 
 
-def _execute(command: Command, parameters: UpgradeAgent, context: Context) -> Result | AgentRestart:
+def _execute(
+    config: UpgradeConfig, command: Command, parameters: UpgradeAgent, context: Context
+) -> Result | AgentRestart:
     with _disk_errors_named():
-        return _Upgrade.of(context).run(command, parameters)
+        return _Upgrade.of(context, config).run(command, parameters)
 
 
-def _probe(stored: StoredCommand, context: Context) -> Result | AgentRestart:
+def _probe(
+    config: UpgradeConfig, readiness_problem: ReadinessProblem, stored: StoredCommand, context: Context
+) -> Result | AgentRestart:
     with _disk_errors_named():
-        upgrade = _Upgrade.of(context)
+        upgrade = _Upgrade.of(context, config)
         trial = upgrade.installation.trial()
         if trial is None or trial.command_id != stored.command.id:
             return _begin_anew(stored.command, upgrade)
@@ -157,7 +175,7 @@ def _probe(stored: StoredCommand, context: Context) -> Result | AgentRestart:
             if upgrade.running != trial.new:
                 return _begin_anew(stored.command, upgrade)
             with contextlib.suppress(OSError):  # what is not recorded is not proved: the watcher sees to it
-                trial = _prove(trial, upgrade)
+                trial = _prove(trial, upgrade, readiness_problem)
             if upgrade.installation.on_trial:
                 return AgentRestart()  # the watcher goes on
         return _result(trial, upgrade)
@@ -173,12 +191,12 @@ def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
     return upgrade.run(command, parse_parameters(_TYPE, UpgradeAgent, command.parameters, seed_form=seed_form))
 
 
-def _prove(trial: UpgradeTrial, upgrade: _Upgrade) -> UpgradeTrial:
+def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessProblem) -> UpgradeTrial:
     """Wait, as the new version, until this process has done an agent's work or its time is over; record which."""
     context, keep = upgrade.context, upgrade.installation.keep
     context.observer.reached(f"{_TYPE}.started")
     until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
-    while (lack := context.readiness_problem()) is not None:
+    while (lack := readiness_problem()) is not None:
         if context.clock.monotonic() >= until:
             return keep(trial.failed(f"it did not prove itself in time: {lack}"))
         if context.cancelled.wait(_LOOK_S):
@@ -207,7 +225,7 @@ def _tidy(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
     """Remove what is not needed any more; whether that works has no part in the result."""
     try:
         upgrade.installation.end_trial()
-        upgrade.installation.prune(upgrade.context.config.upgrade.keep, {upgrade.running, trial.old, trial.new})
+        upgrade.installation.prune(upgrade.config.keep, {upgrade.running, trial.old, trial.new})
     except OSError as error:
         _log.warning("releases_not_pruned", reason=str(error))
 
@@ -218,6 +236,3 @@ def _disk_errors_named() -> Iterator[None]:
         yield
     except OSError as error:
         raise UpgradeError(f"The upgrade failed on the disk: {error.filename}: {error.strerror}.") from error
-
-
-HANDLER = Handler(_TYPE, Interruption.PROBE, UpgradeAgent, _execute, _probe)

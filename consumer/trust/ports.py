@@ -4,23 +4,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
-from consumer.errors import EnrolmentError
 
 __all__ = [
     "KeyKeeper",
-    "NoKeeper",
 ]
-
-
-class NoKeeper:
-    """The consumer.ports.KeyKeeper of an agent that is not enrolled."""
-
-    version: int | None = None
-    key_ids: Sequence[str] = ()
-
-    def update(self, said: UpdateSigningKeys) -> None:
-        """Raise EnrolmentError."""
-        raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.")
 
 
 class KeyKeeper(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import (
     Scope,
     SignatureError,
@@ -16,6 +17,7 @@ from broker.contract.dsse import (
     verify_envelope,
 )
 from broker.contract.topics import Channel
+from consumer.errors import EnrolmentError
 from consumer.trust.trusted_clock import ServerClock
 
 __all__ = [
@@ -46,11 +48,17 @@ class Trust(Protocol):
 
 
 class NoTrust:
-    """The trust of an agent that is not enrolled."""
+    """The `Trust` and `KeyKeeper` of an agent that is not enrolled."""
 
     enrolment_id = None
     good_until = datetime.max.replace(tzinfo=UTC)
     keys: Sequence[VerifyingKey] = ()
+    version: int | None = None
+    key_ids: Sequence[str] = ()
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        """Raise EnrolmentError."""
+        raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.")
 
 
 @dataclass(frozen=True)

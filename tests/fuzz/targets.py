@@ -69,7 +69,7 @@ from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, U
 from consumer.handler import Result
 from consumer.system.archives import Limits, is_archive, unpack
 from consumer.trust.trusted_clock import ServerClock
-from consumer.trust.verification import Verifier
+from consumer.trust.verification import NoTrust, Verifier
 from consumer.upgrade.packages import open_package, unpack_package
 from tests.fuzz import seeds
 from tests.support.enrolling import EnrollingAgent
@@ -268,7 +268,7 @@ def _check_what_is_shown(ledger: Ledger) -> None:
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = FeedbackFactory("web-01", "i1", store.store_generation)
-    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True))
+    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True), NoTrust())
     said = []
     for mid, part in enumerate(data.split(_PART), start=1):
         said += receiver.receive([Delivery("acm/web-01/command", part, False, False, mid, 1)]).feedback

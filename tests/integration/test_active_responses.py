@@ -18,15 +18,15 @@ from consumer.active_response.records import Entry, read_pending
 from consumer.active_response.responses import ActiveResponses
 from consumer.errors import ActiveResponseError, StoreError
 from consumer.handler import Context, Result
-from consumer.handlers.execute_active_response import HANDLER
+from consumer.handlers.execute_active_response import handler
 from consumer.observer import LogObserver
 from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
-from consumer.settings import ActiveResponseConfig
+from consumer.settings import ActiveResponseConfig, ServiceConfig
 from consumer.system.clock import SystemClock
 from tests.support.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, install
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 from tests.support.waiting import wait_for
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -66,7 +66,7 @@ class Machine:
 
     def context(self) -> Context:
         deadline = self.clock.monotonic() + 60
-        return Context(self.clock, NoService(), config(), "i1", deadline=deadline, responses=self.responses)
+        return Context(self.clock, NoService(), self.state, deadline=deadline)
 
     def send(self, script: str, key: str = "5763", *, cancelled: threading.Event | None = None, **given: Any) -> Result:
         self.sent += 1
@@ -74,14 +74,15 @@ class Machine:
         if cancelled is not None:
             context = replace(context, cancelled=cancelled)
         parameters = ExecuteActiveResponse(script, alert(key), ("--fast",), **given)
-        done = HANDLER.execute(command(f"c{self.sent}"), parameters, context)
+        done = handler(self.responses, ServiceConfig()).execute(command(f"c{self.sent}"), parameters, context)
         assert isinstance(done, Result)
         return done
 
     def probe(self) -> Result:
-        assert HANDLER.probe is not None
+        probe = handler(self.responses, ServiceConfig()).probe
+        assert probe is not None
         sent = replace(command(f"c{self.sent}"), parameters={"script": "python"})
-        done = HANDLER.probe(StoredCommand("c/1", sent, State.PROCESSING, NOW, NOW, "i0"), self.context())
+        done = probe(StoredCommand("c/1", sent, State.PROCESSING, NOW, NOW, "i0"), self.context())
         assert isinstance(done, Result)
         return done
 

@@ -19,13 +19,17 @@ from msgspec.structs import replace
 
 from broker.contract.codec import MAX_FRAME_BYTES
 from broker.contract.commands import parse_parameters
-from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfigurationData
+from broker.contract.commands.apply_centralized_configuration import (
+    ApplyCentralizedConfiguration,
+    ApplyCentralizedConfigurationData,
+)
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode, State
 from consumer.agent import build_service
 from consumer.handler import Context, Result
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers import get_agent_configuration
+from consumer.handlers.apply_centralized_configuration import handler
 from consumer.ports import Service, StoredCommand
 from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
 from consumer.system.clock import SystemClock
@@ -33,7 +37,6 @@ from tests.support.makers import NOW, command
 from tests.support.waiting import wait_for
 
 TYPE = "apply-centralized-configuration"
-HANDLER = handler_table(HANDLERS)[TYPE]
 SERVICE = str(Path(__file__).parents[1] / "support" / "reloading_service.sh")
 STEPS = ("downloaded", "staged", "validated", "swapped", "reloaded", "checked")
 GOOD, BETTER, DEAF, DEADLY = "interval = 1\n", "interval = 2\n", "interval = 3 # deaf\n", "interval = 4 # die\n"
@@ -97,16 +100,16 @@ class Site:
 
     def context(self, **members: Any) -> Context:
         known = {"deadline": monotonic() + 30, "observer": self.steps, **members}
-        return Context(SystemClock(), self.service, self.config, f"i{self.incarnations}", **known)
+        return Context(SystemClock(), self.service, self.state, **known)
 
     def apply(self, name: str = "c", context: Context | None = None, **parameters: Any) -> Result:
-        wanted = parse_parameters(TYPE, HANDLER.parameters, parameters)
-        done = HANDLER.execute(command(name, command_type=TYPE), wanted, context or self.context())
+        wanted = parse_parameters(TYPE, ApplyCentralizedConfiguration, parameters)
+        done = handler(self.config).execute(command(name, command_type=TYPE), wanted, context or self.context())
         assert isinstance(done, Result)
         return done
 
     def show(self, **parameters: Any) -> Result:
-        done = handler_table(HANDLERS)["get-agent-configuration"].execute(
+        done = get_agent_configuration.handler(self.config, {}).execute(
             command("g"), GetAgentConfiguration(**parameters), self.context()
         )
         assert isinstance(done, Result)
@@ -114,8 +117,9 @@ class Site:
 
     def probe(self, name: str = "c") -> Result:
         stored = StoredCommand("c/1", command(name, command_type=TYPE), State.PROCESSING, NOW, NOW, "i1")
-        assert HANDLER.probe is not None
-        done = HANDLER.probe(stored, self.context())
+        probe = handler(self.config).probe
+        assert probe is not None
+        done = probe(stored, self.context())
         assert isinstance(done, Result)
         return done
 

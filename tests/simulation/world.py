@@ -24,17 +24,19 @@ from broker.server.server import Server
 from broker.signing.signer import Signer
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBoard
 from consumer.handler import Context, Handler, Interruption, Result
-from consumer.handlers.built_in import handler_table
+from consumer.handlers.built_in import added_handlers
 from consumer.ports import CommandStore
 from consumer.services import NoService
 from consumer.settings import AgentConfig
-from consumer.trust.ports import KeyKeeper, NoKeeper
+from consumer.trust.ports import KeyKeeper
 from consumer.trust.verification import NoTrust
 from tests.support.enrolled import enrolled_by
 from tests.support.fakes.clock import TurnedClock
-from tests.support.fakes.wire import FakeBroker
+from tests.support.fakes.departure import NoDeparture
+from tests.support.fakes.wire import FakeBroker, FakeConnection
 from tests.support.journals import entries_of, journal_of_any
 
 AGENT = "web-01"
@@ -97,12 +99,12 @@ class World:
         lose: Callable[[CommandStore], CommandStore],
         agent_behind: timedelta = timedelta(),
         state: Path | None = None,
-        keeper: KeyKeeper = NoKeeper(),  # noqa: B008 - it has no state
+        keeper: KeyKeeper | None = None,
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
         self.server_is_ahead = timedelta()
-        self._keeper = keeper
+        self._keeper = keeper or NoTrust()
         self._trust = _KeyTrust(())
         self.change_keys()
         self._signer = Signer(
@@ -145,7 +147,7 @@ class World:
     def start_agent(self) -> None:
         incarnation = f"i{next(self._incarnations)}"
         config = AgentConfig(agent=AGENT, broker="mqtt://127.0.0.1", state="unused")
-        handlers = handler_table(
+        handlers = added_handlers(
             [
                 Handler("once", Interruption.REPORT, Effect, self._take_effect),
                 Handler("again", Interruption.RERUN, Effect, self._take_effect),
@@ -157,7 +159,8 @@ class World:
         )
         self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([board.current(None, online=False)]))
         self._lane = HandTurnedLane()
-        self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
+        connection = self._new_connection()
+        self._comms = AgentCommsClient(connection, AGENT, TOPICS)
         around = AgentDependencies(
             self.store,
             self._comms,
@@ -165,14 +168,16 @@ class World:
             self.agent_clock,
             self._lane,
             lambda: None,
-            trust=self._trust,
-            keeper=self._keeper,
+            self._trust,
+            self._keeper,
+            NoDeparture(),
+            Readiness(connection.readiness_problem),
         )
         self.core = AgentCore(config, around, board, handlers, incarnation=incarnation)
         self.core.recover()
         self.core.connected()
 
-    def _new_connection(self) -> object:
+    def _new_connection(self) -> FakeConnection:
         subscriptions = AgentCommsClient.subscriptions(AGENT, TOPICS)
         self._connection = self.broker.connect(AGENT, subscriptions, self._will)
         return self._connection

@@ -9,13 +9,13 @@ import pytest
 
 from consumer.errors import HandlerTableError
 from consumer.handler import Handler, Interruption, Result
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers.built_in import added_handlers
 from consumer.plugins import HANDLERS_GROUP, NO_PLUG_INS, load_plug_ins
 
 HANDLER = """
-from consumer.handlers.built_in import HANDLERS, handler_table
 from dataclasses import replace
-HANDLER = replace(handler_table(HANDLERS)["start-agent"], command_type={name!r}, replaces={replaces})
+from consumer.handlers.set_group import HANDLER as SET_GROUP
+HANDLER = replace(SET_GROUP, command_type={name!r}, replaces={replaces})
 """
 Install = Callable[..., None]
 
@@ -45,7 +45,7 @@ def test_what_installed_packages_bring_is_in_the_table(install: Install) -> None
     install("two", "restart-agent", HANDLER.format(name="restart-agent", replaces=True))
     plug_ins = load_plug_ins()
     assert plug_ins.problem is None
-    table = handler_table([*HANDLERS, *plug_ins.handlers])
+    table = added_handlers(plug_ins.handlers)
     assert {handler.command_type for handler in plug_ins.handlers} == {"rotate-logs", "restart-agent"}
     assert table["restart-agent"].interruption is Interruption.RERUN
 
@@ -98,10 +98,10 @@ def act(*_: Any) -> Result:
 def test_a_handler_is_replaced_only_by_one_that_says_so() -> None:
     mine = Handler("act", Interruption.RERUN, Nothing, act)
     other = replace(mine, interruption=Interruption.REPORT, replaces=True)
-    assert handler_table([mine, other])["act"] is other
+    assert added_handlers([mine, other])["act"] is other
     for unfit in ([mine, mine], [other], [mine, other, other], [mine, other, mine]):
         with pytest.raises(HandlerTableError):
-            handler_table(unfit)
+            added_handlers(unfit)
 
 
 @pytest.mark.parametrize(

@@ -14,21 +14,20 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.waiting import WaitTimeout
 from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Context, Result
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handlers.get_audit_journal import HANDLER
 from consumer.services import NoService
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 
 ORIGIN = Origin("me", "test")
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def answer(state: Path, first: int) -> Result:
-    handler = handler_table(HANDLERS)["get-audit-journal"]
-    context = Context(TurnedClock(), NoService(), config(state=str(state)), "i1")
-    done = handler.execute(command("x"), GetAuditJournal(first), context)
+    context = Context(TurnedClock(), NoService(), state)
+    done = HANDLER.execute(command("x"), GetAuditJournal(first), context)
     assert isinstance(done, Result)
     return done
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,19 +11,18 @@ import pytest
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Command, Control, Feedback
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
-from consumer.engine.command_manager import CommandManager
+from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
-from consumer.enrolment.ports import Relocation
-from consumer.enrolment.relocation import NoRelocation
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, Result
-from consumer.handlers.built_in import handler_table
+from consumer.handlers.built_in import added_handlers
 from consumer.services import NoService
 from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import entries_of, journal_of
-from tests.support.makers import command, config
+from tests.support.makers import command
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Bench:
         self,
         store: MemoryCommandStore | None = None,
         incarnation: str = "i1",
-        relocation: Relocation = NoRelocation(),  # noqa: B008 - it has no state
+        departure: Departure | None = None,
     ) -> None:
         self.store = store or MemoryCommandStore()
         self.clock = TurnedClock()
         self.ran: list[str] = []
         self._work: list[Callable[[], None]] = []
-        self.handlers = handler_table(
+        self.handlers = added_handlers(
             [
                 Handler("report", Interruption.REPORT, Nothing, self._run),
                 Handler("rerun", Interruption.RERUN, Nothing, self._run),
@@ -53,8 +53,9 @@ class Bench:
         )
         self.executor = Executor(
             self.handlers,
-            Context(self.clock, NoService(), config(), incarnation),
+            Context(self.clock, NoService(), Path("/nowhere")),
             self._work.append,
+            incarnation=incarnation,
             default_timeout_s=10.0,
             grace_s=1.0,
             on_finished=lambda: None,
@@ -68,7 +69,7 @@ class Bench:
             reports,
             self.clock,
             self.handlers,
-            relocation,
+            departure or NoDeparture(),
             why_no_longer_trusted=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
         )
 

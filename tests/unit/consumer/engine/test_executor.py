@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
 from consumer.system.clock import SystemClock
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 
 Execute = Callable[[Command, Any, Context], Result | AgentRestart]
 
@@ -42,8 +43,9 @@ def executor(
     clock = clock or TurnedClock()
     return Executor(
         {"act": handler},
-        Context(clock, NoService(), config(), "i1"),
+        Context(clock, NoService(), Path("/nowhere")),
         lane,
+        incarnation="i1",
         default_timeout_s=10.0,
         grace_s=5.0,
         on_finished=(ended or threading.Event()).set,

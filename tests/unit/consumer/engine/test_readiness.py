@@ -8,10 +8,13 @@ from broker.contract.messages import Command
 from broker.contract.topics import Topics
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBoard
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.services import NoService
+from consumer.trust.verification import NoTrust
 from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.wire import FakeBroker
 from tests.support.makers import command, config
@@ -26,7 +29,7 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
     said: list[str | None] = []
 
     def ask(command: Command, parameters: Nothing, context: Context) -> Result:
-        said.append(context.readiness_problem())
+        said.append(readiness.problem())
         return Result("Asked.")
 
     broker, topics, settings = FakeBroker(), Topics(), config(accept_unsigned=True)
@@ -36,8 +39,18 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
     def run(work: Callable[[], None]) -> None:
         work()
 
+    readiness = Readiness(connection.readiness_problem)
     around = AgentDependencies(
-        store, AgentCommsClient(connection, "web-01", topics), NoService(), clock, run, lambda: None
+        store,
+        AgentCommsClient(connection, "web-01", topics),
+        NoService(),
+        clock,
+        run,
+        lambda: None,
+        NoTrust(),
+        NoTrust(),
+        NoDeparture(),
+        readiness,
     )
     core = AgentCore(
         settings, around, board, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"

@@ -23,7 +23,7 @@ REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = True) -> CommandReceiver:
     verifier = Verifier("web-01", NoTrust(), ServerClock(TurnedClock()), accept_unsigned=accept_unsigned)
-    return CommandReceiver(store, REPORTS, TurnedClock(), verifier)
+    return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust())
 
 
 def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:

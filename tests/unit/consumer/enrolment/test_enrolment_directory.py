@@ -25,7 +25,7 @@ from consumer.ports import StoredCommand
 from consumer.services import NoService
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 from tests.unit.consumer.engine.test_command_manager import Bench
 
 TOKEN = f"acm1.{'s' * 22}.{'0' * 64}"
@@ -235,7 +235,7 @@ def test_the_manager_begins_nothing_of_a_server_that_the_agent_leaves(
 ) -> None:
     relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
     relocation.leave_for(decided(enrolments, add))
-    bench = Bench(relocation=relocation)
+    bench = Bench(departure=relocation)
     bench.store.store_command(command("b", 2, "rerun"), clock.now())
     bench.manager.carry_out(bench.manager.decide([], []))
     stored = bench.store.find("b")
@@ -263,8 +263,8 @@ class Trial:
 
 
 def probe(enrolments: EnrolmentDirectory, tmp_path: Path, trial: Trial, steps: Steps) -> Result:
-    context = Context(TurnedClock(), NoService(), config(state=str(tmp_path)), "i2", observer=steps, relocation=trial)
-    found = enroll_agent.HANDLER.probe
+    context = Context(TurnedClock(), NoService(), tmp_path, observer=steps)
+    found = enroll_agent.handler("web-01", trial).probe
     assert found is not None
     done = found(StoredCommand("c/1", ASKED, State.PROCESSING, NOW, NOW, "i1"), context)
     assert isinstance(done, Result)
@@ -308,8 +308,9 @@ def test_a_trial_that_ends_after_the_deadline_decides_nothing(
 ) -> None:
     add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
     trial, clock = Trial(), TurnedClock()
-    late = Context(clock, NoService(), config(state=str(tmp_path)), "i1", deadline=clock.monotonic(), relocation=trial)
-    done = enroll_agent.HANDLER.execute(ASKED, enroll_agent.EnrollAgent("https://acm", TOKEN), late)
+    late = Context(clock, NoService(), tmp_path, deadline=clock.monotonic())
+    handler = enroll_agent.handler("web-01", trial)
+    done = handler.execute(ASKED, enroll_agent.EnrollAgent("https://acm", TOKEN), late)
     assert isinstance(done, Result)
     assert (done.code, trial.left_for) == (ErrorCode.TIMED_OUT, [])
 

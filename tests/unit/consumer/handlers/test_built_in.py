@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,12 @@ from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
 from broker.system.files import write_durably
 from consumer.errors import HandlerTableError, ServiceError
-from consumer.handler import AgentRestart, Context, Interruption, Result
-from consumer.handlers.built_in import HANDLERS, handler_table
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handlers.built_in import added_handlers, built_in_handlers
+from consumer.handlers.restart_agent import Process
 from consumer.ports import Service, ServiceState, Stop, StoredCommand
 from consumer.services import CallbackService, DesiredState, NoService
-from consumer.settings import ServiceConfig, UpgradeConfig
+from consumer.settings import AgentConfig, ServiceConfig, UpgradeConfig
 from consumer.store.groups import Groups
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
@@ -32,21 +34,38 @@ STORED = StoredCommand("c/1", command("a"), State.PROCESSING, NOW, NOW, "i1")
 ACTS = ["restart-agent", "start-agent", "stop-agent"]
 
 
-def context(service: Service | None = None, state: Path | None = None, **members: Any) -> Context:
-    told = msgspec.structs.replace(CONFIG, state=str(state)) if state else CONFIG
-    return replace(Context(TurnedClock(), service or NoService(), told, "i2"), **members)
+def context(service: Service | None = None, state: Path = Path("/nowhere"), **members: Any) -> Context:
+    return replace(Context(TurnedClock(), service or NoService(), state), **members)
 
 
-def probe(around: Context) -> Result:
-    ask = handler_table(HANDLERS)["restart-agent"].probe
+def handlers(
+    settings: AgentConfig = CONFIG, *, restarted_by: str | None = None, origins: Mapping[str, str] | None = None
+) -> Mapping[str, Handler[Any]]:
+    """The built-in handlers; `unused` is what no handler of this module's tests works with."""
+    unused: Any = None
+    return built_in_handlers(
+        settings,
+        Process("i2", restarted_by),
+        origins=origins or {},
+        responses=unused,
+        relocation=unused,
+        trusted_keys=unused,
+        readiness_problem=unused,
+    )
+
+
+def probe(around: Context, restarted_by: str | None = None) -> Result:
+    ask = handlers(restarted_by=restarted_by)["restart-agent"].probe
     assert ask is not None
     result = ask(STORED, around)
     assert isinstance(result, Result)
     return result
 
 
-def execute(command_type: str, parameters: JsonObject, around: Context) -> Result | AgentRestart:
-    handler = handler_table(HANDLERS)[command_type]
+def execute(
+    command_type: str, parameters: JsonObject, around: Context, settings: AgentConfig = CONFIG, **members: Any
+) -> Result | AgentRestart:
+    handler = handlers(settings, **members)[command_type]
     given = parse_parameters(command_type, handler.parameters, parameters)
     return handler.execute(command("a", command_type=command_type), given, around)
 
@@ -68,15 +87,17 @@ def service(runs: list[str], tmp_path: Path) -> CallbackService:
 
 
 def test_each_command_type_has_one_handler_with_its_parameters() -> None:
-    assert {handler.command_type: handler.parameters for handler in HANDLERS} == {
+    table = handlers()
+    assert {name: handler.parameters for name, handler in table.items()} == {
         name: kind.parameters for name, kind in COMMAND_TYPES.items()
     }
-    assert all((handler.probe is not None) == (handler.interruption is Interruption.PROBE) for handler in HANDLERS)
+    assert all(name == handler.command_type for name, handler in table.items())
+    assert all((it.probe is not None) == (it.interruption is Interruption.PROBE) for it in table.values())
 
 
 def test_two_handlers_for_one_type_are_refused() -> None:
     with pytest.raises(HandlerTableError, match="'restart-agent'; keep one"):
-        handler_table([*HANDLERS, handler_table(HANDLERS)["restart-agent"]])
+        added_handlers([handlers()["restart-agent"]])
 
 
 def test_a_restart_without_a_service_asks_for_a_new_process() -> None:
@@ -104,7 +125,7 @@ def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
 def test_the_next_process_is_the_proof_and_says_what_started_it(
     restarted_by: str | None, by: Literal["command", "outside"]
 ) -> None:
-    done = probe(context(restarted_by=restarted_by))
+    done = probe(context(), restarted_by)
     assert (done.code, done.data) == (None, RestartAgentData("none", "i1", "i2", by))
 
 
@@ -228,7 +249,7 @@ def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: Ca
     upgrading = msgspec.structs.replace(CONFIG, state=str(tmp_path), upgrade=UpgradeConfig(root=str(tmp_path)))
     service.start(0.0)
     before = service.state()
-    done = execute(verb, {}, replace(context(service), config=upgrading))
+    done = execute(verb, {}, context(service), upgrading)
     assert isinstance(done, Result)
     assert (done.code, "on trial" in done.message) == (ErrorCode.FAILED, True)
     assert service.state() == before
@@ -273,15 +294,15 @@ def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
 
 
 def test_each_value_says_where_it_comes_from() -> None:
-    around = context(origins={"broker": "environment ACM_BROKER", "service.kind": "file /etc/agent.toml"})
-    done = execute("get-agent-configuration", {"effective": True}, around)
+    origins = {"broker": "environment ACM_BROKER", "service.kind": "file /etc/agent.toml"}
+    done = execute("get-agent-configuration", {"effective": True}, context(), origins=origins)
     assert isinstance(done, Result)
     sources = done.data.sources
     assert sources["broker"] == "environment ACM_BROKER"
     assert sources["service.kind"] == "file /etc/agent.toml"
     assert sources["service.argv"] == "program"
     assert sources["kill_grace_s"] == sources["configuration.keep"] == "default"
-    one = execute("get-agent-configuration", {"effective": True, "section": "service"}, around)
+    one = execute("get-agent-configuration", {"effective": True, "section": "service"}, context(), origins=origins)
     assert isinstance(one, Result)
     assert one.data.sources.keys() == {
         f"service.{name}" for name in ("kind", "argv", "unit", "stop_grace_s", "settle_s")
@@ -298,7 +319,7 @@ def test_one_section_of_the_configuration() -> None:
 
 
 def test_an_agent_remembers_its_groups(tmp_path: Path) -> None:
-    around = context(config=config(state=str(tmp_path)))
+    around = context(state=tmp_path)
     assert Groups(tmp_path).current is None
     done = execute("set-group", {"groups": ["web", "edge", "web"]}, around)
     assert isinstance(done, Result)

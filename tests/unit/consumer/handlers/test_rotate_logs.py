@@ -13,7 +13,7 @@ from broker.contract.commands import InvalidParameters, parse_parameters
 from consumer.handler import Context, Result
 from consumer.services import NoService
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 
 
 class Died(BaseException):
@@ -25,7 +25,7 @@ class DiesAt:
         raise Died(step)
 
 
-CONTEXT = Context(TurnedClock(), NoService(), config(), "i1")
+CONTEXT = Context(TurnedClock(), NoService(), Path("/nowhere"))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from broker.contract.states import ErrorCode, State
 from broker.release.builder import make_manifest, sign, write_package
 from broker.release.manifest import render_manifest
 from consumer.errors import ConsumerError, DownloadError, UpgradeError
-from consumer.handler import AgentRestart, Context, Replacement, Result
-from consumer.handlers.upgrade_agent import HANDLER
+from consumer.handler import AgentRestart, Context, Handler, Replacement, Result
+from consumer.handlers import upgrade_agent
 from consumer.ports import StoredCommand
 from consumer.replacement import replace_process
 from consumer.services import NoService
@@ -72,18 +72,20 @@ class Agent:
         return self
 
     def context(self) -> Context:
-        root = str(self.installation.root)
-        settings = config(upgrade=UpgradeConfig(root, self.public_keys, keep=1, self_test_s=0.2))
         return Context(
             self.clock,
             NoService(),
-            settings,
-            "i2",
+            Path("/nowhere"),
             deadline=self.clock.monotonic() + self.deadline,
             cancelled=self.cancelled,
             observer=self.steps,
-            readiness_problem=self.readiness_problem,
         )
+
+    def settings(self) -> UpgradeConfig:
+        return UpgradeConfig(str(self.installation.root), self.public_keys, keep=1, self_test_s=0.2)
+
+    def handler(self) -> Handler[UpgradeAgent]:
+        return upgrade_agent.handler(self.settings(), self.readiness_problem)
 
     def on_trial(self, **members: Any) -> UpgradeTrial:
         trial = replace(UpgradeTrial("a", "1.0.0", "1.1.0", 30.0), **members)
@@ -108,7 +110,7 @@ class Agent:
         return UpgradeAgent(Artifact(f"file://{package}", hashlib.sha256(content).hexdigest(), len(content)))
 
     def execute(self, parameters: UpgradeAgent) -> Result | AgentRestart:
-        return HANDLER.execute(command("a"), parameters, self.context())
+        return self.handler().execute(command("a"), parameters, self.context())
 
     def state(self) -> TrialState:
         trial = self.installation.trial()
@@ -118,8 +120,9 @@ class Agent:
     def probe(self, **members: Any) -> Result | AgentRestart:
         parameters = msgspec.to_builtins(PARAMETERS)
         stored = replace(command("a", command_type="upgrade-agent"), parameters=parameters, **members)
-        assert HANDLER.probe is not None
-        return HANDLER.probe(StoredCommand("c/1", stored, State.PROCESSING, NOW, NOW, "i1"), self.context())
+        probe = self.handler().probe
+        assert probe is not None
+        return probe(StoredCommand("c/1", stored, State.PROCESSING, NOW, NOW, "i1"), self.context())
 
 
 @pytest.fixture
@@ -128,15 +131,15 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
 
 
 def test_without_an_installation_it_says_what_to_do(agent: Agent) -> None:
-    bare = replace(agent.context(), config=config())
+    bare = upgrade_agent.handler(UpgradeConfig(), agent.readiness_problem)
     with pytest.raises(UpgradeError, match=r"install it by `acm-agent install` and set upgrade\.root"):
-        HANDLER.execute(command("a"), PARAMETERS, bare)
+        bare.execute(command("a"), PARAMETERS, agent.context())
 
 
 def test_a_process_from_elsewhere_says_what_to_start(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(UpgradeError, match=f"start it by {agent.installation.launcher}"):
-        HANDLER.execute(command("a"), PARAMETERS, agent.context())
+        agent.handler().execute(command("a"), PARAMETERS, agent.context())
 
 
 def test_a_release_whose_directory_is_no_version_is_none_of_ours(agent: Agent) -> None:
@@ -149,12 +152,12 @@ def test_a_program_that_cannot_take_over_is_named() -> None:
 
 
 def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
-    assert not trial_is_pending(agent.context().config)
+    assert not trial_is_pending(config(upgrade=agent.settings()))
     agent.on_trial()
-    assert trial_is_pending(agent.context().config)
+    assert trial_is_pending(config(upgrade=agent.settings()))
     assert not trial_is_pending(config())
     with pytest.raises(UpgradeError, match="Another version is on trial"):
-        HANDLER.execute(command("b"), PARAMETERS, agent.context())
+        agent.handler().execute(command("b"), PARAMETERS, agent.context())
 
 
 STEPS = ["downloaded", "unpacked", "tested", "recorded", "switched"]

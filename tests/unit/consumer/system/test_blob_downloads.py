@@ -19,7 +19,6 @@ from consumer.system.downloads import Downloader
 from consumer.system.partial_files import drop_stale_files
 from tests.support.fakes.blobs import MemoryBlobs
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import config
 
 CONTENT = random.Random(1).randbytes(100_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -34,7 +33,7 @@ def to(tmp_path: Path) -> Path:
 
 def downloader(blobs: MemoryBlobs | None, state: Path, deadline_s: float = FOREVER) -> Downloader:
     clock = blobs.clock if blobs else TurnedClock()
-    context = Context(clock, NoService(), config(state=str(state)), "i", blobs=blobs)
+    context = Context(clock, NoService(), state, blobs=blobs)
     assert context.downloader().partial == state / "downloads"
     return Downloader(
         DownloadConfig(), clock, clock.monotonic() + deadline_s, threading.Event(), blobs, state / "downloads"

@@ -30,14 +30,14 @@ from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, Grant
 from consumer.enrolment.trusted_keys import KeptTrust
 from consumer.errors import EnrolmentError
 from consumer.handler import Context, Result
-from consumer.handlers.update_signing_keys import HANDLER
+from consumer.handlers.update_signing_keys import handler
 from consumer.services import NoService
 from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import Verifier
 from tests.support.enrolled import enrolled_by, signed
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import NOW, command, config
+from tests.support.makers import NOW, command
 from tests.unit.broker.server.test_server import RememberingWire
 
 A, B, C = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
@@ -149,8 +149,8 @@ def test_damaged_keys_are_not_passed_over(enrolments: EnrolmentDirectory, tmp_pa
 
 
 def execute(trust: KeptTrust, said: UpdateSigningKeys, sent: Command | None = None) -> Result:
-    around = Context(TurnedClock(), NoService(), config(), "i1", keeper=trust)
-    done = HANDLER.execute(sent or command("a", command_type=UPDATE_SIGNING_KEYS), said, around)
+    around = Context(TurnedClock(), NoService(), Path("/nowhere"))
+    done = handler(trust).execute(sent or command("a", command_type=UPDATE_SIGNING_KEYS), said, around)
     assert isinstance(done, Result)
     return done
 

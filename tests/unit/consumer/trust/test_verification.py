@@ -45,7 +45,7 @@ def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
 
 
 def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
-    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options))
+    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust())
     return receiver.receive([Delivery("acm/web-01/command", payload, False, False, 1, 1)])
 
 
