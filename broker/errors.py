@@ -1,6 +1,6 @@
 """The base of every error of both packages, and the root of the errors of `broker`."""
 
-__all__ = ["BrokerError", "CodedError", "InvalidArgument", "LedgerError"]
+__all__ = ["BrokerError", "CodedError", "ExposedFileError", "InvalidArgument", "LedgerError"]
 
 
 class CodedError(Exception):
@@ -28,6 +28,12 @@ class InvalidArgument(BrokerError):
     """An argument of the command line cannot be understood."""
 
     code = "invalid_argument"
+
+
+class ExposedFileError(BrokerError):
+    """Another user of this machine could change a file that is relied on, or read a secret in it."""
+
+    code = "exposed_file"
 
 
 class LedgerError(BrokerError):

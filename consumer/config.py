@@ -11,7 +11,7 @@ import msgspec
 
 from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.permissions import refuse_changeable, refuse_readable
 from consumer.enrolment.store import EnrolmentDirectory
 from consumer.errors import ConfigurationError
 from consumer.settings import AgentConfig, Secret
@@ -48,7 +48,7 @@ def read_sources(
 
     Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
     others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged, and
-    ExposedError if other users could write to the state directory.
+    ExposedFileError if other users could write to the state directory.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     _refuse_password(given)
@@ -80,9 +80,7 @@ def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
     """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
     has_password = URL_PASSWORD.search(str(values.get("broker", "")))
     if path.is_file():
-        problem = read_by_others(path) if has_password else changed_by_others(path)
-        if problem is not None:
-            raise ConfigurationError(problem)
+        (refuse_readable if has_password else refuse_changeable)(path)
 
 
 def _from_environment(environment: Mapping[str, str]) -> Source:

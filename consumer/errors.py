@@ -10,7 +10,6 @@ __all__ = [
     "ConsumerError",
     "DownloadError",
     "EnrolmentError",
-    "ExposedError",
     "HandlerTableError",
     "ProgramError",
     "ServiceError",
@@ -31,12 +30,6 @@ class ConfigurationError(ConsumerError):
     """The agent's configuration says something that cannot be used."""
 
     code = "configuration_error"
-
-
-class ExposedError(ConsumerError):
-    """Another user of the machine could change a file that the agent lives by, or read a secret of it."""
-
-    code = "exposed_error"
 
 
 class StoreError(ConsumerError):

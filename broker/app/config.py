@@ -12,7 +12,7 @@ from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
 from broker.mqtt.address import MqttError, TlsFiles, parse_url
-from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.permissions import refuse_changeable, refuse_readable
 
 __all__ = [
     "SECRET_VARIABLES",
@@ -125,6 +125,4 @@ def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
     """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
     has_password = any(URL_PASSWORD.search(str(values.get(name, ""))) for name in _WITH_PASSWORDS)
     if path.is_file():
-        problem = read_by_others(path) if has_password else changed_by_others(path)
-        if problem is not None:
-            raise ConfigurationError(problem)
+        (refuse_readable if has_password else refuse_changeable)(path)

@@ -25,7 +25,7 @@ from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import parse_url
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
-from broker.system.permissions import read_by_others
+from broker.system.permissions import refuse_readable
 
 __all__ = [
     "EnrolmentServer",
@@ -49,7 +49,8 @@ class EnrolmentServerError(BrokerError):
 class EnrolmentServer:
     """Serves until stopped.
 
-    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError or EnrolmentServerError at once.
+    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError or
+    EnrolmentServerError at once.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -141,7 +142,8 @@ class _BriefConnection(H11Protocol):
 def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
     certificate = config.enroll_certificate or str(Path(config.ca) / SERVER_CERTIFICATE)
     key = config.enroll_key or str(Path(config.ca) / SERVER_KEY)
-    _refuse_exposed(Path(key))
+    if Path(key).exists():
+        refuse_readable(Path(key), owners=[Path(key).stat().st_uid])
     prepared = uvicorn.Config(
         app,
         http=_BriefConnection,
@@ -166,13 +168,6 @@ def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
             "`acm ca server-certificate` makes such a pair."
         ) from error
     return prepared
-
-
-def _refuse_exposed(key: Path) -> None:
-    if key.exists():
-        problem = read_by_others(key, owners=[key.stat().st_uid])
-        if problem is not None:
-            raise EnrolmentServerError(problem)
 
 
 def _terms(config: ServerConfig) -> EnrolmentPolicy:

@@ -9,7 +9,7 @@ import structlog
 from broker.app.config import ServerConfig
 from broker.app.factories import open_enrolments, open_ledger, signer_of, signing_keys_path
 from broker.contract.topics import Topics
-from broker.errors import BrokerError, LedgerError
+from broker.errors import BrokerError, ExposedFileError, LedgerError
 from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
@@ -88,6 +88,6 @@ class ServerProcess:
             self._intake.settle()
             if self._connection.connected:
                 self._server.step()
-        except (LedgerError, SigningKeyError) as error:
+        except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_cannot_work", reason=str(error))
             self._retry_at = monotonic() + _RETRY_S

@@ -36,7 +36,7 @@ from broker.cli.views import (
 )
 from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
-from broker.errors import BrokerError, InvalidArgument
+from broker.errors import BrokerError, ExposedFileError, InvalidArgument
 from broker.ledger.commands import LedgerRow
 from broker.ledger.tables import CommandState
 from broker.ledger.waiting import CommandFailed, WaitTimeout
@@ -172,6 +172,7 @@ _EXIT_CODES: dict[type[BrokerError], ExitCode] = {
     InvalidName: ExitCode.USAGE,
     InvalidParameters: ExitCode.USAGE,
     ConfigurationError: ExitCode.CONFIGURATION,
+    ExposedFileError: ExitCode.CONFIGURATION,
     CommandFailed: ExitCode.COMMAND_ERROR,
     WaitTimeout: ExitCode.WAIT_TIMEOUT,
     UnknownAgent: ExitCode.UNKNOWN_AGENT,

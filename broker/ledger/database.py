@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.errors import LedgerError
 from broker.ledger.migrations import bring_up_to_date
-from broker.system.permissions import changed_by_others
+from broker.system.permissions import refuse_changeable
 
 __all__ = [
     "Database",
@@ -79,7 +79,7 @@ def _in_one_sentence() -> Iterator[None]:
 
 
 def _make_private(database: str) -> None:
-    """Make the file of a SQLite database for its owner alone; raises LedgerError when others could write to it.
+    """Make the file of a SQLite database for its owner alone; raises ExposedFileError if others could write to it.
 
     Whoever could write to it commands the agents, so that is refused; reading is just taken away. What SQLite makes
     beside the file gets its mode.
@@ -90,9 +90,7 @@ def _make_private(database: str) -> None:
     with contextlib.suppress(OSError):  # SQLite itself says best why a file cannot be opened
         if not path.exists():  # never opened once it is there: to close it would end SQLite's locks on it
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        problem = changed_by_others(path, owners=[path.stat().st_uid])
-        if problem is not None:
-            raise LedgerError(problem)
+        refuse_changeable(path, owners=[path.stat().st_uid])
         for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
             if file.exists() and file.stat().st_mode & 0o077:
                 file.chmod(0o600)

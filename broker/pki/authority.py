@@ -24,7 +24,7 @@ from broker.pki.certificates import (
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
 from broker.pki.verification import Identity, read_identity
 from broker.system.files import write_durably
-from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
@@ -79,7 +79,8 @@ def crl_path(directory: Path) -> Path:
 class CertificateAuthority:
     """The authority in a directory that create_authority made.
 
-    Raises AuthorityError when it cannot be read, or when others than its owner could change it or read its keys.
+    Raises AuthorityError when it cannot be read, ExposedFileError when others than its owner could change it or read
+    its keys.
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], datetime]) -> None:
@@ -164,13 +165,11 @@ class CertificateAuthority:
 
 
 def _refuse_exposed(directory: Path) -> None:
-    """Refuse a directory that others than its owner could write to, and keys in it that they could read."""
+    """Raise ExposedFileError if others than its owner could write to the directory or read keys in it."""
     owners = [directory.stat().st_uid]
-    problem = changed_by_others(directory, owners=owners)
+    refuse_changeable(directory, owners=owners)
     for key in directory.rglob("*.key"):
-        problem = problem or read_by_others(key, owners=owners)
-    if problem is not None:
-        raise AuthorityError(problem)
+        refuse_readable(key, owners=owners)
 
 
 def _read_issuer(directory: Path) -> Issuer:

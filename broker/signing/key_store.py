@@ -24,7 +24,7 @@ from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigning
 from broker.contract.dsse import SigningKey
 from broker.errors import BrokerError
 from broker.system.files import write_durably
-from broker.system.permissions import changed_by_others, read_by_others
+from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
@@ -268,7 +268,7 @@ def _stamp(directory: Path) -> _Stamp | None:
 
 def _read(directory: Path) -> _KeyList:
     try:
-        _refuse(changed_by_others(directory / _LIST, owners=[directory.stat().st_uid]))
+        refuse_changeable(directory / _LIST, owners=[directory.stat().st_uid])
         held = _decode(directory)
     except FileNotFoundError as error:
         raise _missing(directory) from error
@@ -277,11 +277,6 @@ def _read(directory: Path) -> _KeyList:
     if not held.keys:
         raise _missing(directory)
     return held
-
-
-def _refuse(problem: str | None) -> None:
-    if problem is not None:
-        raise SigningKeyError(problem)
 
 
 def _decode(directory: Path) -> _KeyList:
@@ -308,7 +303,7 @@ def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
 
 def _read_key(directory: Path, entry: KeyEntry) -> SigningKey:
     path = _key_path(directory, entry.id)
-    _refuse(read_by_others(path, owners=[directory.stat().st_uid]))
+    refuse_readable(path, owners=[directory.stat().st_uid])
     try:
         key = SigningKey(private_key_from_pem(path.read_bytes()))
     except PrivateKeyError as error:

@@ -1,7 +1,8 @@
-"""Who else could change or read a file that we live by. Both packages ask here, and refuse what others could change.
+"""Refusing files that another user of the machine could change, and secrets that one could read.
 
-The rules are those of ssh (StrictModes in sshd_config(5)): whoever can write to a directory above a file can put
-another in its place. Each function looks and returns a sentence, or None; it changes nothing.
+The rules are those of ssh (StrictModes in sshd_config(5)): a user who can write to a directory above a file can
+replace the file. An exposed file is refused and not repaired: what others could write to may already hold what they
+put there, and a secret that could be read must be replaced.
 """
 
 import grp
@@ -11,9 +12,11 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from broker.errors import ExposedFileError
+
 __all__ = [
-    "changed_by_others",
-    "read_by_others",
+    "refuse_changeable",
+    "refuse_readable",
 ]
 
 
@@ -21,45 +24,47 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def changed_by_others(path: Path, *, owners: Collection[int] = ()) -> str | None:
-    """Say in one sentence how another user could change what is at `path`, and what to do; None: nobody else could.
+def refuse_changeable(path: Path, *, owners: Collection[int] = ()) -> None:
+    """Raise ExposedFileError if another user could change what is at `path`; OSError if that cannot be determined.
 
     The file or directory, all directories above it, and all links on the way must belong to root, to our user or to
-    one of `owners` (user ids), and nobody else may write to them. Above it a sticky directory such as /tmp is good,
-    and one whose group has its owner alone. Raises OSError when it cannot be looked at.
+    one of `owners` (user ids), and no other user may have write permission. Directories above it may be sticky, such
+    as /tmp, or writable by a group whose only member is the owner.
     """
-    path.stat()  # a link that leads round in a circle is an OSError here, and would be none below
+    path.stat()  # raises OSError for a loop of links, which would not be noticed below
     last = path.resolve()
     trusted = {0, os.geteuid(), *owners}
     for place in _way_to(path.absolute()):
         found = place.lstat()
         if found.st_uid not in trusted:
             rightful = dict.fromkeys((0, os.geteuid()))
-            return (
+            raise ExposedFileError(
                 f"{place} belongs to user {_user(found.st_uid)}, who could change it; "
-                f"it must belong to {' or to '.join(map(_user, rightful))}: run `chown`."
+                f"it must belong to {' or to '.join(map(_user, rightful))}: run `chown`.",
+                code="owned_by_another_user",
             )
         if not stat.S_ISLNK(found.st_mode) and _others_write(found, strictly=place in (path.absolute(), last)):
-            return (
-                f"{place} can be written by others than its owner (mode {_mode(found)}), so look whether it was; "
-                f"then run `chmod go-w {place}`."
+            raise ExposedFileError(
+                f"{place} can be written by others than its owner (mode {_mode(found)}): check that it was not "
+                f"changed, then run `chmod go-w {place}`.",
+                code="writable_by_others",
             )
-    return None
 
 
-def read_by_others(path: Path, *, owners: Collection[int] = ()) -> str | None:
-    """Say in one sentence how another user could read or change the secret in a file; None: nobody else could.
+def refuse_readable(path: Path, *, owners: Collection[int] = ()) -> None:
+    """Raise ExposedFileError if another user could read or change the secret in a file; OSError as above.
 
-    A file of root's may be read by its group, as /etc/ssl/private has them. Raises OSError.
+    The group of a file that root owns may read it, as in /etc/ssl/private.
     """
     found = path.stat()
     allowed = stat.S_IRGRP if found.st_uid == 0 else 0
     if found.st_mode & _OTHERS & ~_OTHERS_WRITE & ~allowed:
-        return (
+        raise ExposedFileError(
             f"{path} holds a secret and can be read by others than its owner (mode {_mode(found)}): "
-            f"run `chmod 0600 {path}`, and replace the secret if somebody may have read it."
+            f"run `chmod 0600 {path}`, and replace the secret if another user may have read it.",
+            code="readable_by_others",
         )
-    return changed_by_others(path, owners=owners)
+    refuse_changeable(path, owners=owners)
 
 
 def _way_to(path: Path) -> Iterator[Path]:
@@ -80,7 +85,7 @@ def _others_write(found: os.stat_result, *, strictly: bool) -> bool:
 
 
 def _is_owners_alone(gid: int, uid: int) -> bool:
-    """Whether a group has no other member: many systems give each user one, and let it write (umask 002)."""
+    """Return whether the owner is the only member; many systems give each user such a group, and umask 002."""
     try:
         owner, members = pwd.getpwuid(uid), grp.getgrgid(gid).gr_mem
     except KeyError:

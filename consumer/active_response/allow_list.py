@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.system.permissions import changed_by_others
+from broker.system.permissions import refuse_changeable
 from consumer.errors import ActiveResponseError
 from consumer.settings import ActiveResponseConfig
 
@@ -39,11 +39,14 @@ class AllowList:
 
     @classmethod
     def load(cls, config: ActiveResponseConfig) -> "AllowList":
-        """Read the file that is configured, or the one shipped; raise ActiveResponseError, naming file and line."""
+        """Read the configured file, or the one shipped.
+
+        Raises ActiveResponseError, which names file and line, and ExposedFileError.
+        """
         directory = Path(config.directory) if config.directory else _SHIPPED
         path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
         try:
-            _refuse_changeable(path)
+            refuse_changeable(path)
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -58,7 +61,7 @@ class AllowList:
         return cls(directory, scripts)
 
     def find(self, name: str) -> Allowed:
-        """Return the script of this name, its executable checked; raise ActiveResponseError."""
+        """Return the script of this name, its executable checked; raises as `check_executable` does."""
         allowed = self.scripts.get(name)
         if allowed is None:
             names = ", ".join(sorted(self.scripts)) or "none"
@@ -68,16 +71,16 @@ class AllowList:
 
 
 def check_executable(directory: Path, executable: str) -> None:
-    """Raise ActiveResponseError unless this is a file inside the directory that only its owner can change.
+    """Raise ActiveResponseError unless this is an executable file inside the directory.
 
-    The owner must be root or the agent's own user, for the file and for each directory above it.
+    Raises ExposedFileError unless only root or the agent's own user can change the file and each directory above it.
     """
     try:
         inside = directory.resolve(strict=True)
         path = (inside / executable).resolve(strict=True)
         if inside not in path.parents:
             raise ActiveResponseError(f"The script {executable!r} is a link that leaves {directory}.")
-        _refuse_changeable(path)
+        refuse_changeable(path)
         mode = path.stat().st_mode
     except OSError as error:
         raise ActiveResponseError(
@@ -102,9 +105,3 @@ def _parse(line: str, where: str) -> tuple[str, Allowed]:
     if not (timeout.isascii() and timeout.isdigit() and int(timeout[:12]) <= _MAX_TIMEOUT_S):
         raise ActiveResponseError(f"{where}: {timeout[:80]!r} is not a timeout; write whole seconds, 0 for no timeout.")
     return name, Allowed(executable, int(timeout))
-
-
-def _refuse_changeable(path: Path) -> None:
-    problem = changed_by_others(path)
-    if problem is not None:
-        raise ActiveResponseError(problem)

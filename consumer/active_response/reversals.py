@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.errors import ExposedFileError
 from broker.system.files import remove_tree
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
@@ -132,7 +133,7 @@ class Reversals:
             failure = None if end.good else _in_words(end)
         except StoreError:
             raise
-        except (ConsumerError, OSError) as error:
+        except (ConsumerError, ExposedFileError, OSError) as error:
             failure = str(error)
         self._observer.reached(f"{_STEP}ended")
         run = reversal_of(entry).run

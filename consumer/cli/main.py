@@ -19,7 +19,7 @@ from rich.text import Text
 
 from broker.contract.journal import faults
 from broker.contract.messages import JsonObject
-from broker.errors import BrokerError
+from broker.errors import BrokerError, ExposedFileError
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
 from broker.text import counted, plain
@@ -43,7 +43,6 @@ from consumer.errors import (
     ConfigurationError,
     ConsumerError,
     EnrolmentError,
-    ExposedError,
     HandlerTableError,
     StoreError,
 )
@@ -350,7 +349,7 @@ def watch_upgrade(
 
 
 def _code_for(error: ConsumerError | BrokerError) -> ExitCode:
-    if isinstance(error, ConfigurationError | ActiveResponseError | ExposedError):
+    if isinstance(error, ConfigurationError | ActiveResponseError | ExposedFileError):
         return ExitCode.CONFIGURATION
     return ExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else ExitCode.FAILURE
 

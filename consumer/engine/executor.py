@@ -12,6 +12,7 @@ import structlog
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from broker.errors import ExposedFileError
 from consumer.errors import ConsumerError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, expired
 from consumer.ports import Clock, StoredCommand
@@ -208,7 +209,7 @@ class Executor:
             return handler.execute(command, parameters, context)
         except InvalidParameters as error:
             return Result(str(error), code=ErrorCode.INVALID)
-        except ConsumerError as error:
+        except (ConsumerError, ExposedFileError) as error:
             return Result(str(error), code=context.failure_code())
         except Exception as error:
             _log.exception("handler_failed", command_id=command.id, type=command.type)

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
+from broker.system.permissions import refuse_readable
 from consumer.errors import EnrolmentError
-from consumer.system.guard import refuse_readable
 
 __all__ = [
     "key_to_pem",
@@ -32,7 +32,7 @@ def key_to_pem(key: Ed25519PrivateKey) -> bytes:
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
-    """Read what `key_to_pem` wrote; raises EnrolmentError, ExposedError, FileNotFoundError when it is not there."""
+    """Read what `key_to_pem` wrote; raises EnrolmentError, ExposedFileError, FileNotFoundError when it is not there."""
     refuse_readable(path)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)

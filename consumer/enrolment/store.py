@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.mqtt.address import TlsFiles
 from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.permissions import refuse_readable
 from consumer.enrolment.keys import key_to_pem, new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
-from consumer.system.guard import refuse_readable
 
 __all__ = [
     "Attempt",
@@ -82,7 +82,7 @@ class Enrolment:
 
     @property
     def tls(self) -> TlsFiles:
-        """The files for a connection to the broker; raises ExposedError when others could read the key."""
+        """The files for a connection to the broker; raises ExposedFileError when others could read the key."""
         key = self.directory / "key.pem"
         if key.exists():
             refuse_readable(key)

@@ -8,6 +8,7 @@ from broker.contract.commands import parse_parameters
 from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from broker.errors import ExposedFileError
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enroll import obtain, read_token
 from consumer.enrolment.ports import Relocation
@@ -48,7 +49,7 @@ def _execute(agent: str, relocation: Relocation, command: Command, parameters: E
     _record(enrolments, attempt, context)
     try:
         _carry(relocation, enrolment, attempt, context)
-    except ConsumerError as error:
+    except (ConsumerError, ExposedFileError) as error:
         return _roll_back(enrolments, attempt, str(error), context.failure_code())
     return _success(attempt)
 

@@ -23,8 +23,8 @@ def open_store(directory: Path, *, now: Now, enrolment_id: str | None = None) ->
     """Open or create the store; a damaged one is set aside and a new store_generation begun.
 
     `enrolment_id` is that of the agent's current enrolment. Raises StateDirectoryInUse if another process holds the
-    directory, ExposedError if other users could write to it, StoreError if it cannot be used, or if the store was lost
-    together with all that tells which commands of this enrolment are old.
+    directory, ExposedFileError if other users could write to it, StoreError if it cannot be used, or if the store was
+    lost together with all that tells which commands of this enrolment are old.
     """
     try:
         make_private(directory)

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from broker.system.files import free_bytes, write_durably
+from broker.system.permissions import refuse_changeable
 from consumer.errors import StateDirectoryInUse, StoreError
-from consumer.system.guard import refuse_changeable
 
 __all__ = [
     "Ballast",
@@ -25,7 +25,7 @@ _BALLAST_BYTES = 1 << 20
 
 
 def make_private(directory: Path) -> None:
-    """Make the directory, or take the one that is there, for this user alone; raises ExposedError and OSError.
+    """Make the directory, or take the one that is there, for this user alone; raises ExposedFileError and OSError.
 
     What others could only read is closed to them: it holds nothing of theirs. What they could write to is refused.
     """
@@ -35,7 +35,7 @@ def make_private(directory: Path) -> None:
 
 
 def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
-    """Raise ExposedError if others could write to the directory, where it is there.
+    """Raise ExposedFileError if others could write to the directory, where it is there.
 
     For `reading` it may be another user's, as when root looks at the agent's queue. Raises StoreError when it cannot be
     looked at.

@@ -14,7 +14,10 @@ __all__ = [
 
 
 def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
-    """Make an installation in `root` and return what was installed; raises UpgradeError, ArchiveError, ExposedError."""
+    """Make an installation in `root` and return what was installed.
+
+    Raises UpgradeError, ArchiveError, ExposedFileError.
+    """
     installation = Installation(root)
     if installation.current is not None:
         raise UpgradeError(f"{root} holds version {installation.current} already; send the command upgrade-agent.")

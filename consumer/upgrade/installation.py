@@ -20,9 +20,9 @@ import consumer
 from broker.release.manifest import PROGRAM
 from broker.release.versions import InvalidVersion, parse_version
 from broker.system.files import link_durably, remove_tree, sync_directory, write_durably
+from broker.system.permissions import refuse_changeable
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
-from consumer.system.guard import refuse_changeable
 from consumer.upgrade.trial import UpgradeTrial
 
 __all__ = [
@@ -49,7 +49,7 @@ class Installation:
         write_durably(self.launcher, launcher, mode=0o755)
 
     def refuse_exposed(self) -> None:
-        """Raise ExposedError when another user could change what runs as the agent: launcher or current release."""
+        """Raise ExposedFileError when another user could change what runs as the agent: launcher or current release."""
         try:
             for place in (self.root, self.launcher, self._releases, self._current / PROGRAM):
                 with contextlib.suppress(FileNotFoundError):

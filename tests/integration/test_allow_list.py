@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import consumer.active_response
+from broker.errors import ExposedFileError
 from consumer.active_response.allow_list import Allowed, AllowList
 from consumer.errors import ActiveResponseError
 from consumer.settings import ActiveResponseConfig
 from tests.support.active_response_scripts import STATELESS, install
+from tests.support.errors import raises_code
 
 Load = Callable[[str], AllowList]
 
@@ -89,21 +91,33 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "link that leaves": (_outside, "is a link that leaves"),
     "a directory": (_directory, "is not an executable file"),
     "not executable": (lambda at: os.chmod(at / "bin" / "block", 0o644), "is not an executable file"),
-    "group may write": (lambda at: os.chmod(at / "bin" / "block", 0o775), "can be written by others than its owner"),
-    "others may write": (lambda at: os.chmod(at / "bin" / "block", 0o757), "can be written by others than its owner"),
-    "open directory": (lambda at: os.chmod(at / "bin", 0o777), "can be written by others than its owner"),
-    "open subdirectory": (_in_open_subdirectory, "can be written by others than its owner"),
+}
+EXPOSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "group may write": (lambda at: os.chmod(at / "bin" / "block", 0o775), "bin/block"),
+    "others may write": (lambda at: os.chmod(at / "bin" / "block", 0o757), "bin/block"),
+    "open directory": (lambda at: os.chmod(at / "bin", 0o777), "bin"),
+    "open subdirectory": (_in_open_subdirectory, "bin/sub"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_executable_that_others_could_change_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
+def test_unusable_executable_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
     allowed = load("block - block - 0")
     break_it, said = FAULTS[fault]
     break_it(tmp_path)
     with pytest.raises(ActiveResponseError, match=r"^[^\n]*$") as caught:
         allowed.find("block")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", EXPOSED)
+def test_an_executable_that_others_could_change_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
+    allowed = load("block - block - 0")
+    expose, place = EXPOSED[fault]
+    expose(tmp_path)
+    with raises_code(ExposedFileError, "writable_by_others") as caught:
+        allowed.find("block")
+    assert str(caught.value).startswith(f"{tmp_path / place} ")
 
 
 def test_a_link_inside_the_directory_is_followed(load: Load, tmp_path: Path) -> None:
@@ -115,7 +129,7 @@ def test_a_list_that_others_could_change_or_that_is_not_there_is_refused(load: L
     load("block - block - 0")
     config = ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list"))
     os.chmod(tmp_path / "allow-list", 0o666)
-    with pytest.raises(ActiveResponseError, match="can be written by others"):
+    with raises_code(ExposedFileError, "writable_by_others"):
         AllowList.load(config)
     (tmp_path / "allow-list").unlink()
     with pytest.raises(ActiveResponseError, match="cannot be read: No such file"):

@@ -12,11 +12,13 @@ import pytest
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
+from broker.errors import ExposedFileError
 from broker.ledger.ledger import Ledger
 from broker.server.key_distribution import RolloutProgress, announce, rollout_of
 from broker.signing import key_store as signing_keys
 from broker.signing.key_store import KeyState, SigningKeyError, SigningKeys, SigningKeyStore, create_signing_keys
 from tests.support.enrolled import Registrar, now
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW
 
@@ -318,9 +320,9 @@ def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
 def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> None:
     (key,) = directory.glob("*.key")
     key.chmod(0o604)
-    with pytest.raises(SigningKeyError, match="can be read by others"):
+    with raises_code(ExposedFileError, "readable_by_others"):
         SigningKeys(directory)
     key.chmod(0o600)
     (directory / "keys.json").chmod(0o666)
-    with pytest.raises(SigningKeyError, match="can be written by others"):
+    with raises_code(ExposedFileError, "writable_by_others"):
         SigningKeyStore(directory)

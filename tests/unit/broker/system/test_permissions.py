@@ -1,4 +1,4 @@
-"""Who else could change or read a file, on real files."""
+"""Files that other users could change or read are refused, on real files."""
 
 import os
 from collections.abc import Callable
@@ -6,9 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from broker.system.permissions import changed_by_others, read_by_others
+from broker.errors import ExposedFileError
+from broker.system.permissions import refuse_changeable, refuse_readable
+from tests.support.errors import raises_code
 
-SOMEBODY = 65534
+NOBODY = 65534
+
+
+def refused(refuse: Callable[[Path], None], path: Path, code: str, place: Path | None = None) -> str:
+    """Return the sentence of the error, which must have this code and begin with the place at fault."""
+    with raises_code(ExposedFileError, code) as caught:
+        refuse(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{place or path} ")
+    assert "\n" not in sentence
+    return sentence
 
 
 @pytest.fixture
@@ -23,10 +35,10 @@ def key(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_ours_alone_is_good(key: Path) -> None:
-    assert changed_by_others(key) is None
-    assert read_by_others(key) is None
-    assert changed_by_others(key.parent) is None
+def test_file_of_ours_alone_is_accepted(key: Path) -> None:
+    refuse_changeable(key)
+    refuse_readable(key)
+    refuse_changeable(key.parent)
 
 
 def _write(mode: int, *up: str) -> Callable[[Path], Path]:
@@ -41,14 +53,14 @@ def _write(mode: int, *up: str) -> Callable[[Path], Path]:
 def _give_away(*up: str) -> Callable[[Path], Path]:
     def change(key: Path) -> Path:
         place = key.joinpath(*up).resolve()
-        os.chown(place, SOMEBODY, -1)
+        os.chown(place, NOBODY, -1)
         return place
 
     return change
 
 
 def _link_in_open_directory(key: Path) -> Path:
-    """The path is a link, which anybody could replace, to a file that only we can."""
+    """Make the path a link that any user could replace, to a file that only we could."""
     open_to_all = key.parents[2] / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
@@ -67,58 +79,54 @@ FAULTS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_others_could_write_is_said_with_path_mode_and_command(key: Path, fault: str) -> None:
+def test_file_writable_by_others_is_refused_with_path_mode_and_command(key: Path, fault: str) -> None:
     place = FAULTS[fault](key)
-    said = changed_by_others(key) or ""
-    assert f"{place} can be written by others than its owner (mode {place.stat().st_mode & 0o7777:04o})" in said
-    assert said.endswith(f"run `chmod go-w {place}`.")
-    assert read_by_others(key) == said
-    assert "\n" not in said
+    sentence = refused(refuse_changeable, key, "writable_by_others", place)
+    assert f"(mode {place.stat().st_mode & 0o7777:04o})" in sentence
+    assert sentence.endswith(f"run `chmod go-w {place}`.")
+    assert refused(refuse_readable, key, "writable_by_others", place) == sentence
 
 
 @pytest.mark.parametrize("up", [(), ("..",), ("..", "..")])
-def test_what_another_user_owns_is_said(key: Path, up: tuple[str, ...]) -> None:
+def test_file_of_another_user_is_refused_unless_that_user_is_an_allowed_owner(key: Path, up: tuple[str, ...]) -> None:
     place = _give_away(*up)(key)
-    assert f"{place} belongs to user nobody, who could change it; it must belong to root: run" in (
-        changed_by_others(key) or ""
-    )
-    assert changed_by_others(key, owners=[SOMEBODY]) is None
+    sentence = refused(refuse_changeable, key, "owned_by_another_user", place)
+    assert "belongs to user nobody, who could change it; it must belong to root: run `chown`" in sentence
+    refuse_changeable(key, owners=[NOBODY])
 
 
-def test_a_link_that_others_could_replace_is_found_on_the_way(key: Path) -> None:
+def test_replaceable_link_on_the_way_is_refused(key: Path) -> None:
     place = _link_in_open_directory(key)
-    said = changed_by_others(key.parents[1] / "way" / "real")
-    assert f"{place} can be written by others" in (said or "")
+    refused(refuse_changeable, key.parents[1] / "way" / "real", "writable_by_others", place)
 
 
-def test_a_sticky_directory_above_is_good_and_as_the_place_itself_is_not(key: Path) -> None:
+def test_sticky_directory_is_accepted_above_a_file_and_refused_itself(key: Path) -> None:
     key.parent.chmod(0o1777)
-    assert changed_by_others(key) is None
-    assert "can be written by others" in (changed_by_others(key.parent) or "")
+    refuse_changeable(key)
+    refused(refuse_changeable, key.parent, "writable_by_others")
 
 
-def test_a_group_above_that_has_other_members_could_change_it(key: Path) -> None:
+def test_directory_writable_by_a_group_with_other_members_is_refused(key: Path) -> None:
     key.parent.chmod(0o775)
-    os.chown(key.parent, -1, SOMEBODY)
-    assert "can be written by others" in (changed_by_others(key) or "")
+    os.chown(key.parent, -1, NOBODY)
+    refused(refuse_changeable, key, "writable_by_others", key.parent)
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o601])
-def test_a_secret_that_others_could_read_is_said(key: Path, mode: int) -> None:
+def test_secret_readable_by_others_is_refused_with_mode_and_command(key: Path, mode: int) -> None:
     key.chmod(mode)
-    assert changed_by_others(key) is None
-    assert f"(mode {mode:04o}): run `chmod 0600 {key}`" in (read_by_others(key) or "")
+    refuse_changeable(key)
+    assert f"(mode {mode:04o}): run `chmod 0600 {key}`" in refused(refuse_readable, key, "readable_by_others")
 
 
-def test_a_group_may_read_a_secret_of_root_and_of_nobody_else(key: Path) -> None:
+def test_group_may_read_a_secret_that_root_owns_and_no_other(key: Path) -> None:
     key.chmod(0o640)
-    assert read_by_others(key) is None
-    os.chown(key, SOMEBODY, -1)
-    assert "can be read by others" in (read_by_others(key, owners=[SOMEBODY]) or "")
+    refuse_readable(key)
+    os.chown(key, NOBODY, -1)
+    refused(lambda path: refuse_readable(path, owners=[NOBODY]), key, "readable_by_others")
 
 
-def test_what_is_not_there_cannot_be_looked_at(key: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        changed_by_others(key.with_name("gone"))
-    with pytest.raises(FileNotFoundError):
-        read_by_others(key.with_name("gone"))
+def test_missing_file_raises_file_not_found(key: Path) -> None:
+    for refuse in (refuse_changeable, refuse_readable):
+        with pytest.raises(FileNotFoundError):
+            refuse(key.with_name("gone"))
