@@ -1,7 +1,7 @@
-"""Signed messages: who says what to which agent, in a DSSE envelope with Ed25519 signatures.
+"""Signed frames: a DSSE envelope with Ed25519 signatures around a body that names the server, the agent and the time.
 
-The envelope is that of https://github.com/secure-systems-lab/dsse (protocol 1.0.2), signatures are those of RFC 8032.
-What is signed is the payload's bytes and type; nothing of a payload is parsed before a signature was found good.
+DSSE 1.0.2 (https://github.com/secure-systems-lab/dsse), Ed25519 as in RFC 8032. The signature covers the bytes of the
+payload and its type; a payload is parsed only after its signature was verified.
 """
 
 import base64
@@ -25,34 +25,34 @@ __all__ = [
     "MAX_ENROLMENTS",
     "MAX_SIGNATURES",
     "MAX_SIGNED_FRAME_BYTES",
+    "Envelope",
     "RefusedMessage",
     "Scope",
     "SignatureError",
     "SigningKey",
     "VerifyingKey",
-    "is_envelope",
-    "open_envelope",
     "payload_type",
     "pre_authentication_encoding",
     "read_body",
+    "read_envelope",
     "read_public_key",
     "seal",
-    "unverified_payload",
-    "verify_envelope",
     "write_body",
 ]
 
 
 MAX_SIGNATURES = 8
 MAX_ENROLMENTS = 8
-# A frame of messages this long still fits, with its scope, in base64 and with its signatures, into a frame.
+# A frame of messages of this length still fits into a frame once it is signed: with its scope, in base64.
 MAX_SIGNED_FRAME_BYTES = 190_000
 _ID_DIGITS = 16
-_LAST_YEAR = 9000  # some reckoning is done with it
+_MAX_YEAR = 9000  # durations are added to it
 
 
 class SignatureError(BrokerError):
-    """An envelope or key is malformed, or no signature of it is good; the text is one sentence."""
+    """An envelope, its body or a key is malformed, or no trusted key has signed the envelope."""
+
+    code = "signature_error"
 
 
 class _Signature(msgspec.Struct):
@@ -60,10 +60,34 @@ class _Signature(msgspec.Struct):
     keyid: str = ""
 
 
-class _Envelope(msgspec.Struct):
+class Envelope(msgspec.Struct):
+    """A DSSE envelope. Nothing in it may be trusted before `verify`."""
+
     payload: str
     payloadType: str
     signatures: list[_Signature]
+
+    def verify(self, kind: str, keys: Sequence["VerifyingKey"]) -> tuple[bytes, tuple[str, ...]]:
+        """Return the payload, and the ids of those of the keys that have signed it as this payload type.
+
+        Raises SignatureError if none of them has. Key ids in the envelope are hints and prove nothing.
+        """
+        if self.payloadType != kind:
+            raise SignatureError(f"The payload type is {self.payloadType[:80]!r}, not {kind!r}.", code="wrong_type")
+        payload = self.unverified_payload()
+        signed = pre_authentication_encoding(kind, payload)
+        by = {key.id: [one.sig for one in self.signatures if one.keyid in ("", key.id)] for key in keys}
+        signers = tuple(key.id for key in keys if any(_is_by(key, signature, signed) for signature in by[key.id]))
+        if signers:
+            return payload, signers
+        names = ", ".join(signature.keyid[:_ID_DIGITS] or "a key without an id" for signature in self.signatures)
+        raise SignatureError(
+            f"No trusted key has signed it; its signatures are by: {names or 'no key'}.", code="untrusted"
+        )
+
+    def unverified_payload(self) -> bytes:
+        """Return the payload, verified or not, so that a refusal can name what was refused; raises SignatureError."""
+        return _bytes(self.payload, "payload")
 
 
 class _Marked(msgspec.Struct):
@@ -78,7 +102,7 @@ class _Body(msgspec.Struct):
     messages: msgspec.Raw
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_marked = msgspec.json.Decoder(_Marked).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 
@@ -97,7 +121,7 @@ class SigningKey:
 
 @dataclass(frozen=True)
 class VerifyingKey:
-    """A public key that an agent trusts; `id` is a hint in the envelope, no proof."""
+    """A public key that an agent trusts. Its `id` in an envelope is a hint, not a proof."""
 
     public: Ed25519PublicKey
 
@@ -115,10 +139,10 @@ class VerifyingKey:
 
 @dataclass(frozen=True)
 class Scope:
-    """Whom a signed frame is from and for.
+    """The sender and the recipient of a signed frame.
 
-    `issuer` names the server, `audience` the agent, `enrolments` the ids of those of the agent's enrolments that were
-    good. `not_before` is when it was signed, by the server's clock: it is not meant to be read before.
+    `issuer` is the server, `audience` the agent, `enrolments` the ids of the agent's enrolments that were valid when it
+    was signed. `not_before` is that time, by the server's clock.
     """
 
     issuer: str
@@ -129,112 +153,88 @@ class Scope:
 
 @dataclass(frozen=True)
 class RefusedMessage:
-    """The data of a `rejected` result that is about the message and not the command in it.
+    """The data of a `rejected` result that refuses the message, not the command in it.
 
-    Nothing vouched for the message: it was unsigned, or signed by a key or for an enrolment that is not good any more.
-    The same command is taken once it comes well signed, so to a server that signs it this is not the command's result.
+    The message was unsigned, or signed by a key or for an enrolment that is no longer valid. The agent accepts the same
+    command in a valid message, so a server that signs does not take this as the command's result.
     """
 
     refused: Literal["message"] = "message"
 
 
 def read_public_key(pem: str) -> VerifyingKey:
-    """Return the Ed25519 public key in PEM; raises SignatureError."""
+    """Return the Ed25519 public key that a PEM text holds; raises SignatureError."""
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SignatureError("A signing key is not a public key in PEM.") from error
+        raise SignatureError("A signing key is not a public key in PEM.", code="invalid_key") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise SignatureError("A signing key is not an Ed25519 key.")
+        raise SignatureError("A signing key is not an Ed25519 key.", code="invalid_key")
     return VerifyingKey(key)
 
 
 def payload_type(channel: Channel) -> str:
-    """Return the payload type of what is signed for this channel, so that an ack is never taken for a command."""
+    """Return the DSSE payload type for this channel. Types differ so that an ack cannot be replayed as a command."""
     return f"application/vnd.acm.{channel}+json"
 
 
 def pre_authentication_encoding(kind: str, payload: bytes) -> bytes:
-    """Return the bytes that are signed: PAE(type, body) of DSSE."""
+    """Return the bytes that are signed: PAE(type, body) of the DSSE specification."""
     name = kind.encode()
     return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
 
 
 def write_body(scope: Scope, frame: bytes) -> bytes:
-    """Return the payload that says a frame of messages within a scope."""
+    """Return the payload to sign: a frame of messages with its scope."""
     return msgspec.json.encode(
         _Body(scope.issuer, scope.audience, scope.enrolments, scope.not_before, msgspec.Raw(frame))
     )
 
 
 def read_body(payload: bytes) -> tuple[Scope, bytes]:
-    """Return the scope and the frame of messages, not yet decoded, of a payload; raises SignatureError."""
+    """Return the scope and the frame of messages, not yet decoded, in a payload; raises SignatureError."""
     try:
         body = _decode_body(payload)
         moment = body.not_before.astimezone(UTC) if body.not_before.tzinfo else None
     except (msgspec.DecodeError, OverflowError, UnicodeDecodeError, RecursionError) as error:
-        raise SignatureError(f"The signed body cannot be read: {str(error)[:300]}.") from error
-    if moment is None or moment.year > _LAST_YEAR:
-        raise SignatureError("The signed body's `not_before` has no time zone, or is no time of ours.")
+        raise SignatureError(f"The signed body cannot be read: {str(error)[:300]}.", code="malformed") from error
+    if moment is None or moment.year > _MAX_YEAR:
+        message = f"`not_before` in the signed body must have a time zone and be before the year {_MAX_YEAR + 1}."
+        raise SignatureError(message, code="malformed")
     return Scope(body.issuer, body.audience, body.enrolments, moment), bytes(body.messages)
 
 
 def seal(kind: str, payload: bytes, keys: Iterable[SigningKey]) -> bytes:
-    """Return the envelope of a payload with a signature by each key."""
+    """Return the envelope of a payload, signed by each of the keys."""
     signed = pre_authentication_encoding(kind, payload)
     signatures = [_Signature(_base64(key.private.sign(signed)), key.public.id) for key in keys]
-    return msgspec.json.encode(_Envelope(_base64(payload), kind, signatures))
+    return msgspec.json.encode(Envelope(_base64(payload), kind, signatures))
 
 
-def is_envelope(frame: bytes) -> bool:
-    """Say whether a frame is meant to be an envelope: a JSON object with a `payloadType`."""
+def read_envelope(frame: bytes) -> Envelope | None:
+    """Return the envelope in a frame, not yet verified, or None if the frame is an unsigned one.
+
+    A JSON object with a text `payloadType` is an envelope. Raises SignatureError if it is malformed or too large.
+    """
+    envelope, reason = None, f"it has {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed"
+    if len(frame) <= MAX_FRAME_BYTES:
+        try:
+            envelope = _decode_envelope(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = str(error)[:300]
+    if envelope is None and _has_payload_type(frame):
+        raise SignatureError(f"The envelope cannot be read: {reason}.", code="malformed")
+    if envelope is not None and (count := len(envelope.signatures)) > MAX_SIGNATURES:
+        message = f"The envelope has {count} signatures; at most {MAX_SIGNATURES} are allowed."
+        raise SignatureError(message, code="malformed")
+    return envelope
+
+
+def _has_payload_type(frame: bytes) -> bool:
     try:
         return _decode_marked(frame).payloadType is not None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def open_envelope(frame: bytes, kind: str, keys: Sequence[VerifyingKey]) -> bytes:
-    """Return the payload of an envelope when one of the keys has signed it as this type; else raise SignatureError."""
-    payload, _ = verify_envelope(frame, kind, keys)
-    return payload
-
-
-def verify_envelope(frame: bytes, kind: str, keys: Sequence[VerifyingKey]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the payload of an envelope, and the ids of all of the keys that have signed it as this type.
-
-    Raises SignatureError when there is none. What is claimed of other keys proves nothing and is left out.
-    """
-    envelope = _read(frame)
-    if envelope.payloadType != kind:
-        raise SignatureError(f"What is signed is of the type {envelope.payloadType[:80]!r}, not {kind!r}.")
-    payload = _bytes(envelope.payload, "payload")
-    signed = pre_authentication_encoding(kind, payload)
-    by = {key.id: [one.sig for one in envelope.signatures if one.keyid in ("", key.id)] for key in keys}
-    signers = tuple(key.id for key in keys if any(_is_by(key, signature, signed) for signature in by[key.id]))
-    if signers:
-        return payload, signers
-    names = ", ".join(signature.keyid[:_ID_DIGITS] or "a key without an id" for signature in envelope.signatures)
-    raise SignatureError(
-        f"No signature of it is good by a key that is trusted here; it has some by: {names or 'nobody'}."
-    )
-
-
-def unverified_payload(frame: bytes) -> bytes:
-    """Return the payload of an envelope that nobody vouches for, to say what was refused; raises SignatureError."""
-    return _bytes(_read(frame).payload, "payload")
-
-
-def _read(frame: bytes) -> _Envelope:
-    if len(frame) > MAX_FRAME_BYTES:
-        raise SignatureError(f"The envelope has {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed.")
-    try:
-        envelope = _decode_envelope(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SignatureError(f"The envelope cannot be read: {str(error)[:300]}.") from error
-    if len(envelope.signatures) > MAX_SIGNATURES:
-        raise SignatureError(f"The envelope has {len(envelope.signatures)} signatures; at most {MAX_SIGNATURES} count.")
-    return envelope
 
 
 def _is_by(key: VerifyingKey, signature: str, signed: bytes) -> bool:
@@ -250,8 +250,8 @@ def _base64(data: bytes) -> str:
 
 
 def _bytes(text: str, what: str) -> bytes:
-    """Decode base64 in either alphabet, for DSSE allows both (RFC 4648 sections 4 and 5)."""
+    """Decode base64 in either alphabet (RFC 4648 sections 4 and 5): DSSE allows both."""
     try:
         return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
     except ValueError as error:
-        raise SignatureError(f"The envelope's {what} is not base64.") from error
+        raise SignatureError(f"The envelope's {what} is not base64.", code="malformed") from error

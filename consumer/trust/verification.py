@@ -10,11 +10,9 @@ from broker.contract.dsse import (
     Scope,
     SignatureError,
     VerifyingKey,
-    is_envelope,
     payload_type,
     read_body,
-    unverified_payload,
-    verify_envelope,
+    read_envelope,
 )
 from broker.contract.topics import Channel
 from consumer.errors import EnrolmentError
@@ -100,13 +98,14 @@ class Verifier:
         A refused frame is there so that the sender can be told what was refused. Raises SignatureError when there is
         none to be found.
         """
-        if not is_envelope(payload):
+        envelope = read_envelope(payload)
+        if envelope is None:
             refusal = None if self._accept_unsigned else self._unsigned(channel)
             return ReceivedFrame(payload, refusal)
         try:
-            signed, signers = verify_envelope(payload, payload_type(channel), self._trust.keys)
+            signed, signers = envelope.verify(payload_type(channel), self._trust.keys)
         except SignatureError as error:
-            _, frame = read_body(unverified_payload(payload))
+            _, frame = read_body(envelope.unverified_payload())
             return ReceivedFrame(frame, f"The {channel} was refused: {error}")
         scope, frame = read_body(signed)
         refusal = self._misdirected(channel, scope)

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from rich.table import Table
 
-from broker.contract.dsse import SignatureError, is_envelope, open_envelope, payload_type, read_body, read_public_key
+from broker.contract.dsse import SignatureError, payload_type, read_body, read_envelope, read_public_key
 from broker.contract.topics import Channel
 from broker.mqtt.address import TlsFiles
 from broker.mqtt.connection import MqttConnection
@@ -74,12 +74,14 @@ class Hops:
             self.seen.append(Hop(time.monotonic(), agent, channel, message, seal, delivery.payload))
 
     def _opened(self, channel: str, payload: bytes) -> tuple[bytes, str]:
-        if not is_envelope(payload):
+        envelope = read_envelope(payload)
+        if envelope is None:
             return payload, ""
-        names = [signature["keyid"] for signature in json.loads(payload)["signatures"]]
+        names = [signature.keyid for signature in envelope.signatures]
         keys = [read_public_key(entry.public) for entry in self._keys.entries]
         try:
-            scope, frame = read_body(open_envelope(payload, payload_type(Channel(channel)), keys))
+            content, _ = envelope.verify(payload_type(Channel(channel)), keys)
+            scope, frame = read_body(content)
         except SignatureError:
             return json.dumps({"message": "an envelope"}).encode(), "signed by a key that is not the server's"
         return frame, f"signed by {scope.issuer}, {_keys(names)}, for {scope.audience}"

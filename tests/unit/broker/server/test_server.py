@@ -17,7 +17,7 @@ from broker.contract.codec import (
     decode_controls,
     encode,
 )
-from broker.contract.dsse import SigningKey, is_envelope
+from broker.contract.dsse import SigningKey, read_envelope
 from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
@@ -231,7 +231,7 @@ def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
     recipients.of["db-01"] = Recipient(("e2",))
     signing.step()
     assert [topic for topic, _ in wire.sent[1:]] == ["acm/db-01/control", "acm/db-01/command"]
-    assert all(is_envelope(payload) for _, payload in wire.sent)
+    assert all(read_envelope(payload) for _, payload in wire.sent)
 
 
 def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
@@ -250,7 +250,7 @@ def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
     recipients.of["db-01"] = Recipient(("e2",))
     say(signing, "acm/db-01/feedback", said)
-    assert is_envelope(wire.on("db-01/ack")[0])
+    assert read_envelope(wire.on("db-01/ack")[0])
 
 
 # -- what nobody foresaw

@@ -19,10 +19,9 @@ from broker.contract.dsse import (
     MAX_SIGNED_FRAME_BYTES,
     Scope,
     SigningKey,
-    is_envelope,
-    open_envelope,
     payload_type,
     read_body,
+    read_envelope,
 )
 from broker.contract.messages import Origin, Status
 from broker.contract.topics import Channel, Topics
@@ -65,8 +64,15 @@ def signer(clock: TurnedClock, fleet: Fleet) -> Signer:
     return Signer("acm-server", lambda: (KEY,), fleet, now=clock.now, monotonic=clock.monotonic)
 
 
+def signed_by(key: SigningKey, frame: bytes, channel: Channel) -> bytes:
+    envelope = read_envelope(frame)
+    assert envelope is not None
+    payload, _ = envelope.verify(payload_type(channel), [key.public])
+    return payload
+
+
 def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
-    return read_body(open_envelope(frame, payload_type(channel), [KEY.public]))
+    return read_body(signed_by(KEY, frame, channel))
 
 
 def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: TurnedClock, signer: Signer) -> None:
@@ -121,7 +127,7 @@ def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
     assert signer.held(["web-01"])["web-01"].code == "no_signing_keys"
     keys.append(KEY)
     assert signer.held(["web-01"]) == {}
-    assert is_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
+    assert read_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
 
 
 def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
@@ -240,7 +246,7 @@ def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) ->
     registrar = Registrar(tmp_path / "ca", config.ledger)
     registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     assert signer.held(["web-01"]) == {}
-    assert is_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
+    assert read_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
     book.close()
     ledger.close()
 
@@ -256,5 +262,5 @@ def test_each_key_signs(clock: TurnedClock) -> None:
     signer = Signer("s", lambda: (KEY, other), enrolled_by("e1"), now=clock.now, monotonic=clock.monotonic)
     frame = signer.sign("web-01", Channel.ACK, b"[]") or b""
     for key in (KEY, other):
-        scope, _ = read_body(open_envelope(frame, payload_type(Channel.ACK), [key.public]))
+        scope, _ = read_body(signed_by(key, frame, Channel.ACK))
         assert replace(scope, issuer="") == Scope("", "web-01", ("e1",), clock.now())

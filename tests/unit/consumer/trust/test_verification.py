@@ -137,11 +137,11 @@ def with_another_payload(clock: TurnedClock) -> bytes:
 
 REFUSED = [
     (plain, "that its server has not signed"),
-    (by_a_stranger, f"it has some by: {STRANGER.public.id}"),
-    (by_nobody, "it has some by: nobody"),
-    (under_the_name_of_a_trusted_key, "No signature of it is good"),
-    (with_another_payload, "No signature of it is good"),
-    (as_an_ack, "is of the type 'application/vnd.acm.ack+json'"),
+    (by_a_stranger, f"its signatures are by: {STRANGER.public.id}"),
+    (by_nobody, "its signatures are by: no key"),
+    (under_the_name_of_a_trusted_key, "No trusted key has signed it"),
+    (with_another_payload, "No trusted key has signed it"),
+    (as_an_ack, "type is 'application/vnd.acm.ack+json'"),
     (for_another_agent, "signed for the agent 'web-02' and was refused by 'web-01'"),
     (for_another_enrolment, "signed for another enrolment of 'web-01'"),
 ]
