@@ -17,7 +17,7 @@ from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
-from consumer.engine.status import StatusBoard, boot_id
+from consumer.engine.status import StatusBuilder, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
@@ -28,8 +28,8 @@ from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_
 from consumer.handlers.restart_agent import Process
 from consumer.observer import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
-from consumer.ports import BackgroundTask, Clock, Service
-from consumer.services import ChildService, NoService, SystemdService
+from consumer.ports import BackgroundTask, Service
+from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
@@ -38,28 +38,10 @@ from consumer.trust.verification import NoTrust, Trust
 
 __all__ = [
     "Agent",
-    "build_service",
 ]
 
 
 _log = structlog.get_logger(__name__)
-
-
-def build_service(config: AgentConfig, clock: Clock) -> Service:
-    """Return the service that the configuration names."""
-    wanted = config.service
-    if wanted.kind == "child":
-        return ChildService(
-            wanted.argv,
-            Path(config.state),
-            clock,
-            growing_waits,
-            grace_s=wanted.stop_grace_s,
-            settle_s=wanted.settle_s,
-        )
-    if wanted.kind == "systemd":
-        return SystemdService(wanted.unit or "", clock, settle_s=wanted.settle_s)
-    return NoService()
 
 
 def _check_trust(config: AgentConfig, trust: Trust) -> None:
@@ -125,9 +107,9 @@ class Agent:
             now=self._clock.now,
             enrolment_id=None if enrolment is None else enrolment.grant.enrolment_id,
         )
-        self._service = service or build_service(config, self._clock)
+        self._service = ManagedService(service) if service else managed_service(config, self._clock)
         self._responses = self._build_responses()
-        self._board = self._build_board(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
+        self._status = self._build_status(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
         topics = Topics(config.topic_prefix)
         self._connection = self._build_connection(topics, enrolment)
         self._comms = AgentCommsClient(self._connection, config.agent, topics)
@@ -136,7 +118,7 @@ class Agent:
         around = AgentDependencies(
             self._store,
             self._comms,
-            self._service,
+            self._service.service,
             self._clock,
             self._lane,
             self._connection.wake,
@@ -157,7 +139,7 @@ class Agent:
             trusted_keys=trust,
             readiness_problem=readiness.problem,
         )
-        self._core = AgentCore(config, around, self._board, {**built_in, **added}, incarnation=self.incarnation)
+        self._core = AgentCore(config, around, self._status, {**built_in, **added}, incarnation=self.incarnation)
 
     def _build_responses(self) -> ActiveResponses:
         return ActiveResponses(
@@ -171,29 +153,29 @@ class Agent:
             confinement=self.config.programs.as_agent(),
         )
 
-    def _build_board(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBoard:
-        board = StatusBoard(
+    def _build_status(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBuilder:
+        status = StatusBuilder(
             self.config,
             self._store,
-            self._service,
             self._clock,
             incarnation=self.incarnation,
             supported_types=types,
-            responses=self._responses,
+            service_state=self._service.cheap_state,
+            reversals=self._responses,
         )
         damage = self._store.damage
-        board.problems.tell(Problem.STORE_DAMAGED, damage.message if damage else None)
-        board.problems.tell(Problem.PLUG_IN, plug_in_problem)
+        status.problems.tell(Problem.STORE_DAMAGED, damage.message if damage else None)
+        status.problems.tell(Problem.PLUG_IN, plug_in_problem)
         if plug_in_problem:
             _log.error("plug_in_refused", reason=plug_in_problem)
-        return board
+        return status
 
     def _build_connection(self, topics: Topics, enrolment: Enrolment | None) -> MqttConnection:
         config = self.config
         return MqttConnection(
             config.broker,
             config.agent,
-            will=(topics.of(config.agent, Channel.STATUS), status_frame(self._board.current(None, online=False))),
+            will=(topics.of(config.agent, Channel.STATUS), status_frame(self._status.current(None, online=False))),
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
             tls=enrolment.tls if enrolment is not None else None,
@@ -212,9 +194,7 @@ class Agent:
         )
 
     def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[BackgroundTask]:
-        chores: list[BackgroundTask] = [self._responses.chore]
-        if isinstance(self._service, ChildService):
-            chores.append(self._service)
+        chores: list[BackgroundTask] = [self._responses.chore, *self._service.tasks]
         if enrolment is not None and trust is not None:
             chores.append(self._build_renewal(enrolment, trust))
         return [*chores, self._relocation]
@@ -225,7 +205,7 @@ class Agent:
             trust.renewed(renewed.grant)
 
         def tell(error: str | None) -> None:
-            self._board.problems.tell(Problem.RENEWAL, error)
+            self._status.problems.tell(Problem.RENEWAL, error)
 
         def paused() -> bool:
             return self._relocation.under_way
@@ -268,7 +248,6 @@ class Agent:
         self._relocation.close()
         self._core.say_goodbye()
         self._connection.stop()
-        if isinstance(self._service, ChildService):
-            self._service.shut_down()
+        self._service.shut_down()
         self._store.close()
         _log.info("agent_stopped", agent=self.config.agent)

@@ -25,7 +25,7 @@ from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
 from consumer.engine.receiver import CommandReceiver, Receipt
-from consumer.engine.status import StatusBoard
+from consumer.engine.status import StatusBuilder
 from consumer.errors import StoreFull
 from consumer.handler import Context, Handler, Replacement
 from consumer.observer import LogObserver, Observer
@@ -81,7 +81,7 @@ class AgentCore:
         self,
         config: AgentConfig,
         around: AgentDependencies,
-        board: StatusBoard,
+        status: StatusBuilder,
         handlers: Mapping[str, Handler[Any]],
         *,
         incarnation: str,
@@ -90,7 +90,7 @@ class AgentCore:
         self._comms = around.comms
         self._chores = around.chores
         self._clock = around.clock
-        self._board = board
+        self._status = status
         self._mail: list[Delivery] = []
         self._keeper = around.keeper
         self._trust = around.trust
@@ -155,7 +155,7 @@ class AgentCore:
 
     def connected(self) -> None:
         """Publish the status and send every result again: what an earlier connection took may be lost."""
-        self._board.publish_again()
+        self._status.publish_again()
         self._outbox.send_all_again()
         self._blobs.connected()
 
@@ -164,7 +164,7 @@ class AgentCore:
         dues = (
             self._outbox.next_due(),
             self._executor.next_deadline(),
-            self._board.next_due(),
+            self._status.next_due(),
             *(chore.next_due() for chore in self._chores),
         )
         now = self._clock.monotonic()
@@ -178,7 +178,7 @@ class AgentCore:
         self._commit_and_act()
         if not self._readiness.has_stored:
             self._show_that_it_stores()
-        status = self._board.take_due(self._executor.running)
+        status = self._status.take_due(self._executor.running)
         if status is not None:
             self._comms.publish_status(status)
         if self._clock.monotonic() >= self._housekeeping_at:
@@ -189,7 +189,7 @@ class AgentCore:
 
     def say_goodbye(self) -> None:
         """Publish that the agent is offline."""
-        self._comms.publish_status(self._board.current(self._executor.running, online=False))
+        self._comms.publish_status(self._status.current(self._executor.running, online=False))
 
     def _hand_over_chunks(self, arrived: Sequence[Delivery]) -> list[Delivery]:
         """Give chunks of blobs to their readers, and return the rest; chunks need no commit."""
@@ -203,7 +203,7 @@ class AgentCore:
             self._store.check()
             self._readiness.has_stored = True
         except StoreFull as error:
-            self._board.problems.tell(Problem.STORE_FULL, str(error))
+            self._status.problems.tell(Problem.STORE_FULL, str(error))
 
     def _commit_and_act(self) -> None:
         taken, left = self._openable_mail()
@@ -216,20 +216,20 @@ class AgentCore:
                 decisions = self._manager.decide([ack for ack, _ in acks], [control for control, _ in controls])
                 self._keep_heard_time(busy=bool(taken or self._store.pending_count()))
         except StoreFull as error:
-            self._board.problems.tell(Problem.STORE_FULL, str(error))
+            self._status.problems.tell(Problem.STORE_FULL, str(error))
             self._full_until = self._clock.monotonic() + _FULL_RETRY_S
             return
         self._mail = left
         if not left:
-            self._board.problems.tell(Problem.STORE_FULL, None)
+            self._status.problems.tell(Problem.STORE_FULL, None)
         self._outbox.tell(receipt.feedback)
         self._manager.carry_out(decisions)
         self._comms.acknowledge(taken)
         self._comms.send_feedback(self._outbox.take_due())
         self._tell_refusals(receipt, took_some=bool(acks or controls or receipt.taken))
-        self._board.clock_behind_s = self._server_clock.behind_s
-        self._board.signing_keys_version = self._keeper.version
-        self._board.enrolment_id = self._trust.enrolment_id
+        self._status.clock_behind_s = self._server_clock.behind_s
+        self._status.signing_keys_version = self._keeper.version
+        self._status.enrolment_id = self._trust.enrolment_id
 
     def _mend_clock(self, acks: Sequence[tuple[Ack, datetime | None]]) -> None:
         if self._server_clock.behind_s is None:
@@ -250,10 +250,10 @@ class AgentCore:
         refused, self._refused = receipt.refused[-1] if receipt.refused else self._refused, None
         now = self._clock.monotonic()
         if refused is not None:
-            self._board.problems.tell(Problem.MESSAGE, refused)
+            self._status.problems.tell(Problem.MESSAGE, refused)
             self._refusal_shown_until = now + _REFUSAL_SHOWN_S
         elif took_some and now >= self._refusal_shown_until:
-            self._board.problems.tell(Problem.MESSAGE, None)
+            self._status.problems.tell(Problem.MESSAGE, None)
 
     def _openable_mail(self) -> tuple[list[Delivery], list[Delivery]]:
         """Part the mail into what can be taken now and the commands that must wait for room on the disk."""

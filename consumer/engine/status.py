@@ -1,20 +1,21 @@
 """The agent's retained status: what it says of itself, and when it must be published anew."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
-from broker.contract.messages import Status
-from consumer.active_response.responses import ActiveResponses
+from broker.contract.messages import PendingReversal, Status
 from consumer.engine.problems import Problem, Problems
-from consumer.ports import Clock, CommandStore, Service
-from consumer.services import ChildService
+from consumer.ports import Clock, CommandStore, ServiceState
 from consumer.settings import AgentConfig
 from consumer.store.groups import Groups
 
 __all__ = [
-    "StatusBoard",
+    "Reversals",
+    "StatusBuilder",
     "boot_id",
 ]
 
@@ -23,19 +24,38 @@ _SHORTEST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
 
 
-class StatusBoard:
-    """Builds the status of what the store, the service and the responses say, and of what is put into it."""
+class Reversals(Protocol):
+    """The active responses that are to be reversed, as far as the status shows them."""
+
+    def pending(self) -> tuple[PendingReversal, ...]:
+        """Return the next reversals, as many as a status may hold."""
+
+    @property
+    def pending_count(self) -> int:
+        """How many reversals there are in all."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why reversals failed, in one sentence; None if none did."""
+
+
+class StatusBuilder:
+    """Builds the agent's status, and decides when it is due.
+
+    The attributes are set by the engine: `problems`, by how many seconds the machine's clock is behind the server's,
+    the version of the trusted signing keys and the id of the enrolment. `service_state` is called for each status.
+    """
 
     def __init__(
         self,
         config: AgentConfig,
         store: CommandStore,
-        service: Service,
         clock: Clock,
         *,
         incarnation: str,
         supported_types: tuple[str, ...],
-        responses: ActiveResponses | None = None,
+        service_state: Callable[[], ServiceState] | None = None,
+        reversals: Reversals | None = None,
     ) -> None:
         self.problems = Problems()
         self.clock_behind_s: int | None = None
@@ -43,12 +63,12 @@ class StatusBoard:
         self.enrolment_id: str | None = None
         self._config = config
         self._store = store
-        self._service = service
+        self._service_state = service_state
         self._clock = clock
         self._groups = Groups(Path(config.state))
         self._incarnation = incarnation
         self._supported_types = supported_types
-        self._responses = responses
+        self._reversals = reversals
         self._version = version("agent-command-manager")
         self._boot_id = boot_id()
         self._published: Status | None = None
@@ -58,8 +78,8 @@ class StatusBoard:
     def current(self, running: str | None, *, online: bool = True) -> Status:
         """Return the status of now; `running` is the id of the command that runs."""
         last = self._store.last_sequence
-        responses = self._responses
-        service = self._service.state() if isinstance(self._service, ChildService) else None
+        reversals = self._reversals
+        service = self._service_state() if self._service_state else None
         return Status(
             agent=self._config.agent,
             online=online,
@@ -80,10 +100,10 @@ class StatusBoard:
             enrolment_id=self.enrolment_id,
             service={"kind": service.kind, "running": service.running} if service else None,
             groups=self._groups.current,
-            pending_reversals=responses.pending() if responses else (),
-            pending_reversal_count=responses.pending_count if responses else 0,
+            pending_reversals=reversals.pending() if reversals else (),
+            pending_reversal_count=reversals.pending_count if reversals else 0,
             audit_head=self._store.audit_head,
-            last_error=self.problems.text({Problem.REVERSAL: responses.failure if responses else None}),
+            last_error=self.problems.text({Problem.REVERSAL: reversals.failure if reversals else None}),
         )
 
     def publish_again(self) -> None:

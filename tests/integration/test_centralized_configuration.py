@@ -26,11 +26,11 @@ from broker.contract.commands.apply_centralized_configuration import (
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode, State
-from consumer.agent import build_service
 from consumer.handler import Context, Result
 from consumer.handlers import get_agent_configuration
 from consumer.handlers.apply_centralized_configuration import handler
 from consumer.ports import Service, StoredCommand
+from consumer.services.managed import managed_service
 from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
 from consumer.system.clock import SystemClock
 from tests.support.makers import NOW, command
@@ -91,7 +91,7 @@ class Site:
             service=ServiceConfig("child", argv, settle_s=0.2),
             configuration=CentralizedConfig(**self.settings),
         )
-        self.service = build_service(self.config, SystemClock())
+        self.service = managed_service(self.config, SystemClock()).service
         self.services.append(self.service)
 
     def start_service(self) -> None:
@@ -305,7 +305,7 @@ def test_a_rollback_that_is_not_possible_is_told_as_it_is(make_site: Callable[..
     script = f'grep -q "interval = 1" "$0" || {{ mkdir {in_the_way}; exit 1; }}'
     site = make_site(reload="none", health_check=("/bin/sh", "-c", script, "{file}"), grace_s=0.3)
     site.config = replace(site.config, service=ServiceConfig())
-    site.service = build_service(site.config, SystemClock())
+    site.service = managed_service(site.config, SystemClock()).service
     assert site.apply("first", content=GOOD).code is None
     done = site.apply(content=BETTER)
     assert (done.code, done.data.action, done.data.active.sha256) == (ErrorCode.FAILED, "applied", sha256(BETTER))
@@ -361,7 +361,7 @@ def test_a_service_that_is_stopped_stays_so(site: Site) -> None:
 def test_without_a_service_the_health_check_decides(make_site: Callable[..., Site]) -> None:
     site = make_site(reload="none", health_check=("/bin/grep", "-q", "interval = [12]", "{file}"), grace_s=0.3)
     site.config = replace(site.config, service=ServiceConfig())
-    site.service = build_service(site.config, SystemClock())
+    site.service = managed_service(site.config, SystemClock()).service
     assert site.apply("a", content=GOOD).data.action == "applied"
     assert site.apply("b", content=BETTER).data.action == "applied"
     assert site.apply("c", content=DEAF).data.action == "rolled_back"

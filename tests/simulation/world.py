@@ -25,7 +25,7 @@ from broker.signing.signer import Signer
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.readiness import Readiness
-from consumer.engine.status import StatusBoard
+from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.ports import CommandStore
@@ -154,10 +154,10 @@ class World:
             ]
         )
         service = NoService()
-        board = StatusBoard(
-            config, self.store, service, self.agent_clock, incarnation=incarnation, supported_types=("again", "once")
+        status = StatusBuilder(
+            config, self.store, self.agent_clock, incarnation=incarnation, supported_types=("again", "once")
         )
-        self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([board.current(None, online=False)]))
+        self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([status.current(None, online=False)]))
         self._lane = HandTurnedLane()
         connection = self._new_connection()
         self._comms = AgentCommsClient(connection, AGENT, TOPICS)
@@ -173,7 +173,7 @@ class World:
             NoDeparture(),
             Readiness(connection.readiness_problem),
         )
-        self.core = AgentCore(config, around, board, handlers, incarnation=incarnation)
+        self.core = AgentCore(config, around, status, handlers, incarnation=incarnation)
         self.core.recover()
         self.core.connected()
 

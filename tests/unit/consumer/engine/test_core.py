@@ -146,12 +146,12 @@ def test_a_full_disk_is_told_until_there_is_room() -> None:
     world.send("again")
     world.step_server()
     world.step_agent()
-    assert world.core._board.current(None).last_error == "The disk is full."
+    assert world.core._status.current(None).last_error == "The disk is full."
     world.step_agent()
-    assert world.core._board.current(None).last_error == "The disk is full."
+    assert world.core._status.current(None).last_error == "The disk is full."
     store.full = False
     world.settle()
-    assert (codes(world), world.core._board.current(None).last_error) == ([None], None)
+    assert (codes(world), world.core._status.current(None).last_error) == ([None], None)
     world.ledger.close()
 
 
@@ -163,13 +163,13 @@ def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() 
     world.send("again")
     world.clock.turn(300.0)
     world.settle()
-    assert "refuses a command" in str(world.core._board.current(None).last_error)
+    assert "refuses a command" in str(world.core._status.current(None).last_error)
     world.clock.turn(601.0)
     world.step_agent()
-    assert "refuses a command" in str(world.core._board.current(None).last_error)
+    assert "refuses a command" in str(world.core._status.current(None).last_error)
     world.send("again")
     world.settle()
-    assert world.core._board.current(None).last_error is None
+    assert world.core._status.current(None).last_error is None
     world.ledger.close()
 
 

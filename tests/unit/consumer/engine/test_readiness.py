@@ -9,7 +9,7 @@ from broker.contract.topics import Topics
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
 from consumer.engine.readiness import Readiness
-from consumer.engine.status import StatusBoard
+from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.services import NoService
 from consumer.trust.verification import NoTrust
@@ -34,7 +34,7 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
 
     broker, topics, settings = FakeBroker(), Topics(), config(accept_unsigned=True)
     connection = broker.connect("web-01", AgentCommsClient.subscriptions("web-01", topics))
-    board = StatusBoard(settings, store, NoService(), clock, incarnation="i1", supported_types=("ask",))
+    status = StatusBuilder(settings, store, clock, incarnation="i1", supported_types=("ask",))
 
     def run(work: Callable[[], None]) -> None:
         work()
@@ -53,7 +53,7 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
         readiness,
     )
     core = AgentCore(
-        settings, around, board, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"
+        settings, around, status, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"
     )
     for name in ("a", "b"):
         broker.publish("acm/web-01/command", encode([replace(command(name, command_type="ask"))]))

@@ -9,8 +9,7 @@ from broker.contract.limits import LIMITS
 from broker.contract.messages import PendingReversal
 from broker.contract.topics import Channel
 from consumer.engine.problems import Problem
-from consumer.engine.status import StatusBoard
-from consumer.services import NoService
+from consumer.engine.status import StatusBuilder
 from consumer.settings import AgentConfig
 from consumer.system.clock import SystemClock
 from tests.support.fakes.clock import TurnedClock
@@ -19,99 +18,99 @@ from tests.support.makers import NOW, command
 
 
 @pytest.fixture
-def board(clock: TurnedClock, store: MemoryCommandStore) -> StatusBoard:
+def builder(clock: TurnedClock, store: MemoryCommandStore) -> StatusBuilder:
     config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
-    return StatusBoard(config, store, NoService(), clock, incarnation="i1", supported_types=("x",))
+    return StatusBuilder(config, store, clock, incarnation="i1", supported_types=("x",))
 
 
-def test_it_says_what_the_store_holds(board: StatusBoard, store: MemoryCommandStore) -> None:
+def test_it_says_what_the_store_holds(builder: StatusBuilder, store: MemoryCommandStore) -> None:
     store.store_command(command("a", 4), NOW)
-    status = board.current("a")
+    status = builder.current("a")
     assert (status.epoch, status.last_sequence, status.queue_depth, status.running_command) == (7, 4, 1, "a")
     assert (status.online, status.store_generation) == (True, store.store_generation)
 
 
 def test_a_change_is_published_but_not_at_every_moment(
-    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+    builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
-    first = board.take_due(None)
+    first = builder.take_due(None)
     assert first is not None
     assert first.updated_at == clock.now()
     store.store_command(command("a"), NOW)
-    assert board.take_due(None) is None
+    assert builder.take_due(None) is None
     clock.turn(0.2)
-    changed = board.take_due(None)
+    changed = builder.take_due(None)
     assert changed is not None
     assert changed.queue_depth == 1
 
 
 def test_that_the_journal_has_grown_waits_for_the_next_change(
-    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+    builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     store.store_command(command("a"), NOW)
     stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
-    first = board.take_due("a")
+    first = builder.take_due("a")
     assert first is not None
     store.mark_resumed(stored, "i1")
     clock.turn(299.0)
-    assert board.take_due("a") is None
+    assert builder.take_due("a") is None
     clock.turn(1.0)
-    later = board.take_due("a")
+    later = builder.take_due("a")
     assert later is not None
     assert later.audit_head == store.audit_head != first.audit_head
 
 
-def test_without_a_change_it_is_published_every_five_minutes(board: StatusBoard, clock: TurnedClock) -> None:
-    board.take_due(None)
+def test_without_a_change_it_is_published_every_five_minutes(builder: StatusBuilder, clock: TurnedClock) -> None:
+    builder.take_due(None)
     published_at = clock.monotonic()
     clock.turn(299.0)
-    assert board.take_due(None) is None
-    assert board.next_due() == published_at + 300.0
+    assert builder.take_due(None) is None
+    assert builder.next_due() == published_at + 300.0
     clock.turn(1.0)
-    assert board.take_due(None) is not None
+    assert builder.take_due(None) is not None
 
 
 def test_a_change_that_came_too_soon_is_looked_for_again(
-    board: StatusBoard, store: MemoryCommandStore, clock: TurnedClock
+    builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
-    assert board.next_due() == 0.0
-    board.take_due(None)
-    assert board.next_due() == clock.monotonic() + 0.2
+    assert builder.next_due() == 0.0
+    builder.take_due(None)
+    assert builder.next_due() == clock.monotonic() + 0.2
     clock.turn(0.2)
-    assert board.take_due(None) is None
-    assert board.next_due() == clock.monotonic() + 299.8
+    assert builder.take_due(None) is None
+    assert builder.next_due() == clock.monotonic() + 299.8
     store.store_command(command("a"), NOW)
-    assert board.take_due(None) is not None
+    assert builder.take_due(None) is not None
 
 
 def test_it_is_published_on_a_clock_that_never_stands_still(store: MemoryCommandStore) -> None:
     config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
-    board = StatusBoard(config, store, NoService(), SystemClock(), incarnation="i1", supported_types=("x",))
-    assert board.take_due(None) is not None
+    builder = StatusBuilder(config, store, SystemClock(), incarnation="i1", supported_types=("x",))
+    assert builder.take_due(None) is not None
 
 
-def test_after_a_new_connection_it_is_published_at_once(board: StatusBoard) -> None:
-    board.take_due(None)
-    board.publish_again()
-    assert board.take_due(None) is not None
+def test_after_a_new_connection_it_is_published_at_once(builder: StatusBuilder) -> None:
+    builder.take_due(None)
+    builder.publish_again()
+    assert builder.take_due(None) is not None
 
 
-def test_each_problem_is_told_until_it_has_ended(board: StatusBoard) -> None:
-    board.problems.tell(Problem.MESSAGE, "A message was refused.")
-    board.problems.tell(Problem.PLUG_IN, "A plug-in is not used.")
-    board.problems.tell(Problem.MESSAGE, "Another one was refused.")
-    assert board.current(None).last_error == "A plug-in is not used. Another one was refused."
-    board.problems.tell(Problem.PLUG_IN, None)
-    assert board.current(None).last_error == "Another one was refused."
-    board.problems.tell(Problem.MESSAGE, None)
-    assert board.current(None).last_error is None
+def test_each_problem_is_told_until_it_has_ended(builder: StatusBuilder) -> None:
+    builder.problems.tell(Problem.MESSAGE, "A message was refused.")
+    builder.problems.tell(Problem.PLUG_IN, "A plug-in is not used.")
+    builder.problems.tell(Problem.MESSAGE, "Another one was refused.")
+    assert builder.current(None).last_error == "A plug-in is not used. Another one was refused."
+    builder.problems.tell(Problem.PLUG_IN, None)
+    assert builder.current(None).last_error == "Another one was refused."
+    builder.problems.tell(Problem.MESSAGE, None)
+    assert builder.current(None).last_error is None
 
 
-def test_whatever_an_agent_has_to_say_its_status_is_taken(board: StatusBoard) -> None:
-    board.problems.tell(Problem.PLUG_IN, "e" * 10_000)
+def test_whatever_an_agent_has_to_say_its_status_is_taken(builder: StatusBuilder) -> None:
+    builder.problems.tell(Problem.PLUG_IN, "e" * 10_000)
     reversal = PendingReversal("block", tuple("\N{SNOWMAN}" * 120 for _ in range(8)), "c1", "waiting", NOW)
     full = replace(
-        board.current(None),
+        builder.current(None),
         supported_types=tuple(f"{number:03}" + "t" * 200 for number in range(300)),
         pending_reversals=(reversal,) * 50,
         pending_reversal_count=50,

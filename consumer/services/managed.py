@@ -1,0 +1,49 @@
+"""The agent's side of a managed service: what the agent's loop, its status and its end have to do with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from consumer.ports import BackgroundTask, Clock, Service, ServiceState
+from consumer.services.child import ChildService
+from consumer.services.none import NoService
+from consumer.services.systemd import SystemdService
+from consumer.settings import AgentConfig
+from consumer.system.retry import growing_waits
+
+__all__ = [
+    "ManagedService",
+    "managed_service",
+]
+
+
+@dataclass(frozen=True)
+class ManagedService:
+    """A service, and how the agent keeps it: `tasks` run beside the commands, `shut_down` ends it with the agent.
+
+    `cheap_state` is there only where looking at the service costs so little that each status can show it: asking
+    systemd or the embedding program may take long.
+    """
+
+    service: Service
+    tasks: tuple[BackgroundTask, ...] = ()
+    cheap_state: Callable[[], ServiceState] | None = None
+    shut_down: Callable[[], object] = lambda: None
+
+
+def managed_service(config: AgentConfig, clock: Clock) -> ManagedService:
+    """Return the service that the configuration names."""
+    wanted = config.service
+    if wanted.kind == "child":
+        child = ChildService(
+            wanted.argv,
+            Path(config.state),
+            clock,
+            growing_waits,
+            grace_s=wanted.stop_grace_s,
+            settle_s=wanted.settle_s,
+        )
+        return ManagedService(child, (child,), child.state, child.shut_down)
+    if wanted.kind == "systemd":
+        return ManagedService(SystemdService(wanted.unit or "", clock, settle_s=wanted.settle_s))
+    return ManagedService(NoService())
