@@ -34,6 +34,7 @@ from broker.cli.views import (
     commands_table,
     pending_reversals,
 )
+from broker.contract.codec import to_json
 from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
 from broker.errors import BrokerError, ExposedFileError, InvalidArgument
@@ -155,7 +156,7 @@ def active_responses(
             check_known(opened, [agent], way_out="")
         rows = [row for row in opened.agents() if agent in (None, row.name)]
     if as_json:
-        print_json([{"agent": row.name, **it.to_dict()} for row in rows for it in pending_reversals(row)])
+        print_json([{"agent": row.name, **to_json(it)} for row in rows for it in pending_reversals(row)])
     else:
         Console().print(active_responses_table(rows))
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from broker.audit.comparison import Verdict
 from broker.cli.output import iso, literal
 from broker.command_types import parameters_of
+from broker.contract.codec import to_json
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import JsonObject, PendingReversal
 from broker.contract.states import Outcome
@@ -52,7 +53,7 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
         "type": row.command.type,
         "state": str(row.state),
         "cancel_requested": row.cancel_requested,
-        "command": row.command.to_dict(),
+        "command": to_json(row.command),
         "completed_at": iso(row.completed_at),
         "result": row.result,
     }
@@ -64,7 +65,7 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
 
 def agent_json(row: AgentRow) -> JsonObject:
     """Return an agent's last status as JSON, with what the server knows of it."""
-    status = row.status.to_dict() if row.status else {"agent": row.name, "online": False}
+    status = to_json(row.status) if row.status else {"agent": row.name, "online": False}
     return {**status, "seen_at": iso(row.seen_at), "open_commands": row.open_commands}
 
 

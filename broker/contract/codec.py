@@ -89,9 +89,9 @@ def encode(messages: Sequence[Message]) -> bytes:
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
 
 
-def to_json(message: Message) -> JsonObject:
+def to_json(message: Message | PendingReversal) -> JsonObject:
     """Return the message as a JSON object, with the members and values that `encode` writes."""
-    members: JsonObject = msgspec.json.decode(encode([message]))
+    members: JsonObject = msgspec.json.decode(msgspec.json.encode(wire_members(message)))
     return members
 
 

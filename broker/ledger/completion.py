@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.command_types import parameters_of
-from broker.contract.codec import encode
+from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
@@ -55,7 +55,7 @@ def settle(connection: sa.Connection, row: Any, code: ErrorCode, message: str, n
         status="completed",
         message=message,
         command_id=command.id,
-        command=command.to_dict(),
+        command=to_json(command),
         sequence=command.sequence,
         outcome=Outcome.ERROR,
         code=code,

@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from broker.app.factories import open_ledger
+from broker.contract.codec import to_json
 from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secrets
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
 from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
@@ -85,7 +86,7 @@ def result_of(command: Command, echo: JsonObject | None) -> Feedback:
 def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_path: Path, echo: str) -> None:
     command = ledger.add_command("web-01", "enroll-agent", {"server": "https://acm", "token": TOKEN}, ORIGIN)
     assert TOKEN in str(ledger.get(command.id).command)
-    shown = {"masked": mask_secrets(command, command.to_dict()), "shown": command.to_dict(), "left out": None}[echo]
+    shown = {"masked": mask_secrets(command, to_json(command)), "shown": to_json(command), "left out": None}[echo]
     ledger.record_feedback("web-01", [result_of(command, json.loads(json.dumps(shown, default=str)))])
     row = ledger.get(command.id)
     assert row.state is CommandState.COMPLETED
@@ -96,7 +97,7 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
 
 def test_what_is_not_secret_stays_as_it_was(ledger: Ledger) -> None:
     command = ledger.add_command("web-01", "set-group", {"groups": ["web"]}, ORIGIN)
-    ledger.record_feedback("web-01", [result_of(command, json.loads(json.dumps(command.to_dict(), default=str)))])
+    ledger.record_feedback("web-01", [result_of(command, to_json(command))])
     assert ledger.get(command.id).command == command
 
 

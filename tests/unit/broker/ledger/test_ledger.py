@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.contract.codec import MAX_FRAME_BYTES, DecodeError
+from broker.contract.codec import MAX_FRAME_BYTES, DecodeError, to_json
 from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.contract.topics import InvalidName
@@ -197,7 +197,7 @@ def test_a_lost_store_interrupts_what_it_may_have_held_and_renumbers_the_rest(le
     waiting = [add(ledger), add(ledger)]
     before = numbers(ledger, lost)[0][0]
     ledger.record_status(status("g2"))
-    assert ledger.get(done.id).result == result(done).to_dict()
+    assert ledger.get(done.id).result == to_json(result(done))
     settled = ledger.get(lost.id).result
     assert settled
     assert (settled["code"], settled["outcome"]) == (ErrorCode.INTERRUPTED, Outcome.ERROR)

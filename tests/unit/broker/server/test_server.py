@@ -16,6 +16,7 @@ from broker.contract.codec import (
     decode_commands,
     decode_controls,
     encode,
+    to_json,
 )
 from broker.contract.dsse import SigningKey, read_envelope
 from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
@@ -293,7 +294,7 @@ def test_a_ledger_that_fails_keeps_the_delivery_for_later(
 def test_a_status_whose_numbers_no_ledger_could_hold_is_refused(
     server: Server, ledger: Ledger, wire: RememberingWire, member: str, number: int
 ) -> None:
-    said = {**Status("evil", True, "1", "i", "b", "g", epoch=1).to_dict(), member: number}
+    said = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
     server.receive([Delivery("acm/evil/status", json.dumps(said).encode(), True, False, 1, 1)])
     assert ledger.agents() == []
     sent = send(server, "evil")

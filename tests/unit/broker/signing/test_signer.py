@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.app.config import ConfigurationError, load_config
 from broker.app.factories import SigningKeySource, open_enrolments, open_ledger, signer_of
 from broker.app.server import ServerProcess
-from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls
+from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, to_json
 from broker.contract.dsse import (
     MAX_ENROLMENTS,
     MAX_SIGNATURES,
@@ -81,7 +81,7 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
     ledger.request_cancel(sent.id)
     server.step()
-    feedback = json.dumps({**result(sent.id).to_dict(), "agent": "web-01"}).encode()
+    feedback = json.dumps({**to_json(result(sent.id)), "agent": "web-01"}).encode()
     server.receive([Delivery("acm/web-01/feedback", feedback, False, False, 1, 1)])
     scope, frame = opened(wire.on("command")[0], Channel.COMMAND)
     assert scope == Scope("acm-server", "web-01", ("e2", "e1"), clock.now())
