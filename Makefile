@@ -56,7 +56,7 @@ wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 	bash scripts/wheels.sh $(VENV)
 
 schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
-	$(RUN)/python -m broker.contract.schema docs/schema.json
+	$(RUN)/python -m scripts.schema docs/schema.json
 
 errors: $(VENV)/.ready ## Write the table of error codes into docs/
 	$(RUN)/python -m scripts.errors

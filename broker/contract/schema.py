@@ -1,13 +1,8 @@
-"""The contract as JSON Schema, made from the dataclasses.
-
-`python -m broker.contract.schema docs/schema.json` writes it.
-"""
+"""The JSON Schema of the messages (docs/schema.json), generated from the dataclasses and the table of limits."""
 
 import inspect
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +24,6 @@ from broker.contract.messages import Ack, BlobChunk, BlobRequest, Command, Contr
 
 __all__ = [
     "json_schema",
-    "main",
     "render",
 ]
 
@@ -39,7 +33,7 @@ _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
 _COUNT: JsonObject = {"minimum": 0, "maximum": MAX_NUMBER}
 _FROM_1: JsonObject = {"minimum": 1, "maximum": MAX_NUMBER}
 _TIME: JsonObject = {"format": "date-time"}
-# What the codec checks beside the table of limits, and the dataclasses' types do not say.
+# What the codec checks in addition to the types of the dataclasses and the table of limits.
 _CHECKED: dict[tuple[str, str], JsonObject] = {
     ("Command", "created_at"): _TIME,
     ("Command", "expires_at"): _TIME,
@@ -62,7 +56,7 @@ _CHECKED: dict[tuple[str, str], JsonObject] = {
 
 
 def json_schema() -> JsonObject:
-    """Return the JSON Schema (2020-12) of every message, frame and command's parameters, below `$defs`."""
+    """Return the JSON Schema (2020-12) of each message, frame, and command type's parameters and data, in `$defs`."""
     definitions = _definitions()
     for message, member, limits in _limits():
         definitions[message]["properties"][member].update(limits)
@@ -76,24 +70,15 @@ def json_schema() -> JsonObject:
         "title": "Agent command manager: messages on MQTT",
         "description": (
             "The payload on `{prefix}/{agent}/<channel>` is the frame named after the channel. "
-            "On `command` the older forms A to F are taken too; they are not described here."
+            "Foreign forms of commands, A to F, are also accepted on `command`; they are not described here."
         ),
         "$defs": dict(sorted(definitions.items())),
     }
 
 
 def render() -> str:
-    """Return the schema as the text of docs/schema.json."""
+    """Return the schema as text, the content of docs/schema.json."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write the schema to the one path given; return the exit code."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m broker.contract.schema PATH\n")
-        return 2
-    Path(arguments[0]).write_text(render(), encoding="utf-8")
-    return 0
 
 
 def _definitions() -> dict[str, Any]:
@@ -106,7 +91,7 @@ def _definitions() -> dict[str, Any]:
 
 
 def _limits() -> Iterator[tuple[str, str, JsonObject]]:
-    """Yield message, member and what the schema says of it."""
+    """Yield each constraint: the message, the member, and the keywords."""
     yield from ((message, member, limits) for (message, member), limits in _CHECKED.items())
     for kind, names in NAMES.items():
         yield from ((kind.__name__, name, _NAME) for name in names)
@@ -117,7 +102,7 @@ def _limits() -> Iterator[tuple[str, str, JsonObject]]:
 
 
 def _of_list(most: ListLimits) -> JsonObject:
-    """Say the limits of an array of texts, or of an object's keys; each kind of keyword is void for the other type."""
+    """Return the limits of an array of texts or of an object's keys; keywords for the other type have no effect."""
     texts = {"maxLength": most.characters}
     return {"maxItems": most.items, "maxProperties": most.items, "propertyNames": texts, "items": texts}
 
@@ -132,10 +117,6 @@ def _frame(kind: type) -> JsonObject:
 
 
 def _parameters_of(command_type: str, shape: type) -> JsonObject:
-    """Bind one type to its parameters; a seed form is exempt, for it brings wrapper keys along."""
+    """Tie a command type to its parameters, except in a foreign form, which has keys of its own around them."""
     ours = {"properties": {"type": {"const": command_type}}, "not": {"required": ["original"]}}
     return {"if": ours, "then": {"properties": {"parameters": _reference(shape)}}}
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -32,14 +32,6 @@ class DecodeError(BrokerError):
         self.path = path
 
 
-class _Invalid(ValueError):
-    """Raised by a hook of the JSON decoder, which must raise ValueError."""
-
-    def __init__(self, reason: str, code: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 def parse(data: bytes, max_bytes: int, max_depth: int) -> Any:
     """Return the JSON value; raises DecodeError. The size is checked before anything is parsed."""
     if len(data) > max_bytes:
@@ -52,8 +44,8 @@ def parse(data: bytes, max_bytes: int, max_depth: int) -> Any:
     except RecursionError as error:
         raise _too_deep(max_depth) from error
     except ValueError as error:
-        code = getattr(error, "code", "not_json")
-        raise DecodeError(f"The frame is not JSON in UTF-8: {str(error)[:MAX_REASON_LENGTH]}.", code=code) from error
+        reason = str(error)[:MAX_REASON_LENGTH]
+        raise DecodeError(f"The frame is not JSON in UTF-8: {reason}.", code="not_json") from error
     if text.count("{") + text.count("[") > max_depth:
         check_depth(value, max_depth)
     return value
@@ -81,24 +73,24 @@ def _refuse_lone_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _Invalid("a text has a lone surrogate", "lone_surrogate") from error
+        raise DecodeError("A text in the frame has a lone surrogate.", code="lone_surrogate") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        raise _Invalid("an object has the same key twice", "duplicate_key")
+        raise DecodeError("An object in the frame has the same key twice.", code="duplicate_key")
     return unique
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise _Invalid(f"{word} is not a JSON number", "number_out_of_range")
+    raise DecodeError(f"The frame has {word}, which is not a JSON number.", code="not_finite")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise _Invalid("a number is too large", "number_out_of_range")
+        raise DecodeError("A number in the frame is too large for a float.", code="not_finite")
     return number
 
 
@@ -106,7 +98,7 @@ def _integer(digits: str) -> int:
     # 2^63 has 19 digits; int() of thousands of digits is slow, and raises a ValueError of its own.
     number = int(digits) if len(digits) <= 20 else None
     if number is None or number not in _INTEGERS:
-        raise _Invalid("an integer does not fit in 64 bits", "number_out_of_range")
+        raise DecodeError("An integer in the frame does not fit in 64 bits.", code="integer_out_of_range")
     return number
 
 

@@ -20,8 +20,9 @@ from broker.contract.codec import (
 )
 from broker.contract.commands import COMMAND_TYPES, parse_parameters
 from broker.contract.messages import Command, Feedback, Origin
-from broker.contract.schema import json_schema, main, render
+from broker.contract.schema import json_schema, render
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from scripts import schema
 
 ROOT = Path(__file__).parents[2]
 FRAMES = Path(__file__).parent / "frames"
@@ -142,9 +143,9 @@ def test_the_schema_file_is_up_to_date() -> None:
 
 
 def test_the_schema_is_written_to_the_path_given(tmp_path: Path) -> None:
-    assert main([str(tmp_path / "schema.json")]) == 0
+    assert schema.main([str(tmp_path / "schema.json")]) == 0
     assert (tmp_path / "schema.json").read_text(encoding="utf-8") == render()
-    assert main([]) == 2
+    assert schema.main([]) == 2
 
 
 def test_the_schema_names_every_message_and_every_types_parameters() -> None:
