@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.app.config import ConfigurationError, ServerConfig
-from broker.app.factories import open_authority, open_enrolments, open_revocation_file, open_signing_key_store
+from broker.app.factories import open_authority, open_database, open_revocation_file, open_signing_key_store, utc_now
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.session_revocation import SessionRevoker
+from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import parse_url
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
@@ -59,7 +60,8 @@ class EnrolmentServer:
         self._address = _address(self._listen)
         self._failed = False
         authority, keys = open_authority(config), open_signing_key_store(config)
-        self._enrolments = open_enrolments(config)
+        self._database = open_database(config.ledger)
+        self._enrolments = EnrolmentStore(self._database, now=utc_now)
         self._list = open_revocation_file(config, authority, self._enrolments)
         self._evictor = self._build_evictor(terms, authority)
         service = EnrolmentService(authority, keys, self._enrolments, terms, self._list.names)
@@ -90,7 +92,7 @@ class EnrolmentServer:
             if self._failed:
                 raise EnrolmentServerError("Revocations were not carried out any more; the log says why.")
         finally:
-            self._enrolments.close()
+            self._database.close()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """Opens the parts that a configuration names: ledger, authority, enrolments, signing keys, revocation list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -10,6 +11,8 @@ import structlog
 from broker.app.config import ConfigurationError, ServerConfig
 from broker.contract.dsse import SigningKey
 from broker.enrolment.store import EnrolmentStore
+from broker.enrolment.tables import METADATA
+from broker.ledger.database import Database
 from broker.ledger.ledger import Ledger
 from broker.pki.authority import CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
@@ -19,6 +22,7 @@ from broker.signing.signer import Signer
 __all__ = [
     "SigningKeySource",
     "open_authority",
+    "open_database",
     "open_enrolments",
     "open_ledger",
     "open_revocation_file",
@@ -26,6 +30,7 @@ __all__ = [
     "open_signing_keys",
     "signer_of",
     "signing_keys_path",
+    "utc_now",
 ]
 
 _log = structlog.get_logger("acm.server")
@@ -33,7 +38,7 @@ _log = structlog.get_logger("acm.server")
 
 def open_authority(config: ServerConfig) -> CertificateAuthority:
     """Open the authority in the directory `ca`; raises AuthorityError."""
-    return CertificateAuthority(Path(config.ca), now=_now)
+    return CertificateAuthority(Path(config.ca), now=utc_now)
 
 
 def signing_keys_path(config: ServerConfig) -> Path:
@@ -51,9 +56,23 @@ def open_signing_keys(config: ServerConfig) -> SigningKeys:
     return SigningKeys(signing_keys_path(config))
 
 
-def open_enrolments(config: ServerConfig) -> EnrolmentStore:
-    """Open the enrolments in the ledger's database; raises LedgerError."""
-    return EnrolmentStore(config.ledger, now=_now)
+def open_database(url: str) -> Database:
+    """Open the database of commands and enrolments, and migrate it if it is older; raises LedgerError."""
+    return Database(url, METADATA)
+
+
+@contextmanager
+def open_ledger(url: str) -> Iterator[Ledger]:
+    """Open the ledger on the machine's clock for a block; raises LedgerError."""
+    with open_database(url) as database:
+        yield Ledger(database, now=utc_now)
+
+
+@contextmanager
+def open_enrolments(config: ServerConfig) -> Iterator[EnrolmentStore]:
+    """Open the enrolments in the ledger's database for a block; raises LedgerError."""
+    with open_database(config.ledger) as database:
+        yield EnrolmentStore(database, now=utc_now)
 
 
 def open_revocation_file(
@@ -61,16 +80,12 @@ def open_revocation_file(
 ) -> RevocationFile:
     """Return the list at `crl`, or in the authority's directory where no place is configured."""
     path = Path(config.crl) if config.crl else crl_path(Path(config.ca))
-    return RevocationFile(path, authority, enrolments, now=_now)
+    return RevocationFile(path, authority, enrolments, now=utc_now)
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """Return the time of the machine's clock, in UTC."""
     return datetime.now(UTC)
-
-
-def open_ledger(url: str) -> Ledger:
-    """Open the ledger on the machine's clock; raises LedgerError."""
-    return Ledger(url, now=lambda: datetime.now(UTC))
 
 
 class SigningKeySource:
@@ -109,4 +124,4 @@ def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
                 "by signing_keys where the keys are, or restore them from a backup."
             )
         _log.warning("commands_are_not_signed", signing_keys=str(keys.path))
-    return Signer(config.client_id, keys, enrolments.recipients, now=lambda: datetime.now(UTC), monotonic=monotonic)
+    return Signer(config.client_id, keys, enrolments.recipients, now=utc_now, monotonic=monotonic)

@@ -1,15 +1,16 @@
 """The composition root of `acm server`: one loop over one connection and one ledger."""
 
 import threading
-from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
 
 from broker.app.config import ServerConfig
-from broker.app.factories import open_enrolments, open_ledger, signer_of, signing_keys_path
+from broker.app.factories import open_database, signer_of, signing_keys_path, utc_now
 from broker.contract.topics import Topics
+from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
+from broker.ledger.ledger import Ledger
 from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
@@ -45,15 +46,16 @@ class ServerProcess:
             on_connect=self._connected.set,
             tls=config.broker_tls,
         )
-        self._ledger = open_ledger(config.ledger)
-        self._enrolments = open_enrolments(config)
+        self._database = open_database(config.ledger)
+        ledger = Ledger(self._database, now=utc_now)
+        enrolments = EnrolmentStore(self._database, now=utc_now)
         try:
-            signer = signer_of(config, self._enrolments)
+            signer = signer_of(config, enrolments)
         except BrokerError:
-            self._close()
+            self._database.close()
             raise
-        reminder = KeyDistribution(self._ledger, self._enrolments, signing_keys_path(config), lambda: datetime.now(UTC))
-        self._server = Server(self._ledger, self._connection, topics, signer, monotonic, reminder.heard)
+        reminder = KeyDistribution(ledger, enrolments, signing_keys_path(config), utc_now)
+        self._server = Server(ledger, self._connection, topics, signer, monotonic, reminder.heard)
         self._intake = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:
@@ -72,12 +74,8 @@ class ServerProcess:
                     if ready:
                         self._work()
         finally:
-            self._close()
+            self._database.close()
             _log.info("server_stopped")
-
-    def _close(self) -> None:
-        self._enrolments.close()
-        self._ledger.close()
 
     def _work(self) -> None:
         try:

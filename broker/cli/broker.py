@@ -1,6 +1,5 @@
 """acm broker: Mosquitto as a child process, and the files of a secured one."""
 
-import contextlib
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +46,7 @@ def configure(
     authority = open_authority(settings)
     directory = BrokerDirectory(out, settings, hosts or [], port)
     listing = msgspec.structs.replace(settings, crl=str(directory.revocation_list))
-    with contextlib.closing(open_enrolments(settings)) as enrolments:
+    with open_enrolments(settings) as enrolments:
         refuse_agents_name(settings.client_id, enrolments)
         written = directory.write(authority)
         open_revocation_file(listing, authority, enrolments).write()

@@ -1,6 +1,5 @@
 """acm ca: the authority, its certificates for servers, and the revocation of what agents hold."""
 
-import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +104,7 @@ def list_enrolments(
     as_json: JsonOption = False,
 ) -> None:
     """List the enrolments, the newest first, each with its newest certificate."""
-    with contextlib.closing(open_enrolments(load_config(config, {"ledger": ledger}))) as enrolments:
+    with open_enrolments(load_config(config, {"ledger": ledger})) as enrolments:
         rows = enrolments.enrolments(agent)
     if as_json:
         print_json([_json(row) for row in rows])
@@ -128,7 +127,7 @@ def revoke(
     """Revoke an enrolment with all its certificates, or an agent's with its unused tokens, and write the list."""
     settings = load_config(config, {"ca": directory, "crl": crl, "ledger": ledger})
     authority = open_authority(settings)
-    with contextlib.closing(open_enrolments(settings)) as enrolments:
+    with open_enrolments(settings) as enrolments:
         rows = enrolments.revoke(target, reason)
         file = open_revocation_file(settings, authority, enrolments)
         try:
@@ -154,7 +153,7 @@ def crl(
     """Write the revocation list anew, good for seven days. A running enrolment server does so every day."""
     settings = load_config(config, {"ca": directory, "crl": crl, "ledger": ledger})
     authority = open_authority(settings)
-    with contextlib.closing(open_enrolments(settings)) as enrolments:
+    with open_enrolments(settings) as enrolments:
         file = open_revocation_file(settings, authority, enrolments)
         until = file.write()
     if as_json:

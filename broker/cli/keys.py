@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from broker.app.config import load_config
-from broker.app.factories import open_enrolments, open_ledger, open_signing_key_store, signing_keys_path
+from broker.app.factories import open_database, open_signing_key_store, signing_keys_path, utc_now
 from broker.cli.options import ConfigOption, JsonOption, LedgerOption, origin_of_user
 from broker.cli.output import iso, print_json
 from broker.contract.messages import JsonObject
@@ -72,11 +72,8 @@ class _Desk:
 def _desk(config: Path | None, keys: str | None, ledger: str | None) -> Iterator[_Desk]:
     settings = load_config(config, {"signing_keys": keys, "ledger": ledger})
     book = open_signing_key_store(settings)
-    with (
-        contextlib.closing(open_ledger(settings.ledger)) as opened,
-        contextlib.closing(open_enrolments(settings)) as enrolments,
-    ):
-        yield _Desk(book, opened, enrolments)
+    with open_database(settings.ledger) as database:
+        yield _Desk(book, Ledger(database, now=utc_now), EnrolmentStore(database, now=utc_now))
 
 
 @keys_app.command(epilog="Example: acm keys init --keys /var/lib/acm/signing")

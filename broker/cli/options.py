@@ -51,11 +51,8 @@ WaitOption = Annotated[
 @contextlib.contextmanager
 def open_ledger_of(config: Path | None, url: str | None) -> Iterator[Ledger]:
     """Open the ledger that flag, environment or file name, for the block."""
-    ledger = open_ledger(load_config(config, {"ledger": url}).ledger)
-    try:
+    with open_ledger(load_config(config, {"ledger": url}).ledger) as ledger:
         yield ledger
-    finally:
-        ledger.close()
 
 
 def origin_of_user() -> Origin:

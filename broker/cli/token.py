@@ -1,6 +1,5 @@
 """acm token: one-time tokens that let an agent enroll."""
 
-import contextlib
 import secrets
 from datetime import timedelta
 from typing import Annotated
@@ -44,7 +43,7 @@ def create(
         raise InvalidArgument(f"{agent!r} is the server's own name on the broker: no agent may have it.")
     lifetime = timedelta(seconds=parse_duration(ttl))
     token = EnrolmentToken(secrets.token_urlsafe(_SECRET_BYTES), open_authority(settings).fingerprint)
-    with contextlib.closing(open_enrolments(settings)) as enrolments:
+    with open_enrolments(settings) as enrolments:
         row = enrolments.add_token(agent, token, lifetime)
     if as_json:
         print_json({**_json(row), "token": token.text})
@@ -58,7 +57,7 @@ def create(
 @token_app.command("list", epilog="Example: acm token list --json")
 def list_tokens(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the tokens, the newest first, without their secrets."""
-    with contextlib.closing(open_enrolments(load_config(config, {"ledger": ledger}))) as enrolments:
+    with open_enrolments(load_config(config, {"ledger": ledger})) as enrolments:
         rows = enrolments.tokens()
     if as_json:
         print_json([_json(row) for row in rows])
@@ -73,7 +72,7 @@ def revoke(
     ledger: LedgerOption = None,
 ) -> None:
     """Take back a token that was not used."""
-    with contextlib.closing(open_enrolments(load_config(config, {"ledger": ledger}))) as enrolments:
+    with open_enrolments(load_config(config, {"ledger": ledger})) as enrolments:
         enrolments.revoke_token(token_id)
     typer.echo("The token is revoked.")
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.enrolment.recipients import recipients_of
-from broker.enrolment.tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, METADATA, TOKENS
+from broker.enrolment.tables import CERTIFICATES, ENROLMENTS, ENROLMENTS_ENDED, TOKENS
 from broker.errors import BrokerError
 from broker.ledger.database import Database
 from broker.ledger.ids import new_id
@@ -109,19 +109,15 @@ class Grant:
 
 
 class EnrolmentStore:
-    """The tokens and enrolments below one database URL. Several processes may use the same database.
+    """The tokens and enrolments in the ledger's database, which whoever opened it closes. Several processes may use it.
 
     Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
     """
 
-    def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._database = Database(url, METADATA)
-        self._transaction = self._database.transaction
-
-    def close(self) -> None:
-        """Give the database connections back."""
-        self._database.close()
+        self.database = database
+        self._transaction = database.transaction
 
     # -- tokens
 
@@ -192,7 +188,7 @@ class EnrolmentStore:
 
     def recipients(self, agents: Iterable[str]) -> dict[str, Recipient]:
         """Return each of these agents as a recipient of messages, whether it is known here or not."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return recipients_of(connection, agents)
 
     def good_agents(self) -> list[str]:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -28,7 +29,10 @@ _READS = "acm_reads"
 
 
 class Database:
-    """The database of the ledger, with the tables of `metadata`. Several processes may use the same one."""
+    """The ledger's database, with the tables of `metadata` created or migrated. Several processes may use the same one.
+
+    A process opens it once: commands and enrolments share one engine. Use it as a context manager, or call `close`.
+    """
 
     def __init__(self, url: str, metadata: sa.MetaData) -> None:
         try:
@@ -53,6 +57,14 @@ class Database:
     def close(self) -> None:
         """Give the database connections back."""
         self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:

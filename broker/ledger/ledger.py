@@ -23,7 +23,7 @@ from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import claim_cancels, claim_commands, due_agents, requeue_all, requeue_overdue
 from broker.ledger.status import take_in_status
-from broker.ledger.tables import COMMANDS, IS_OPEN, METADATA, Cancel, CommandState
+from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
 from broker.ledger.unmatched_results import all_unmatched
 
 __all__ = [
@@ -37,25 +37,21 @@ _GIVEN_UP = "The command was given up by the user: nothing was heard of its end,
 
 
 class Ledger:
-    """The commands, results and agents below one database URL. Several processes may use the same database.
+    """The commands, results and agents in one database, which whoever opened it closes. Several processes may use it.
 
     The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
     What a method does is committed when it returns, all or nothing unless it says otherwise. All raise LedgerError when
     the database fails.
     """
 
-    def __init__(self, url: str, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._database = Database(url, METADATA)
-        self._transaction = self._database.transaction
+        self.database = database
+        self._transaction = database.transaction
         self.blobs = BlobStore(self._transaction, now)
         self.groups = GroupStore(self._transaction)
         self.operations = OperationStore(self._transaction)
         self.audits = AuditStore(self._transaction, now)
-
-    def close(self) -> None:
-        """Give the database connections back."""
-        self._database.close()
 
     # -- what the user asks for
 
@@ -138,7 +134,7 @@ class Ledger:
 
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return find_command(connection, command_id)
 
     def commands(
@@ -149,35 +145,35 @@ class Ledger:
         limit: int | None = 1000,
     ) -> list[LedgerRow]:
         """Return the newest commands, newest first; all of them where `limit` is None."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return newest_commands(connection, agent, state, operation_id, limit)
 
     def agents(self) -> list[AgentRow]:
         """Return every agent that was enrolled, spoke or was sent a command, by name."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return all_agents(connection)
 
     def agent_names(self) -> list[str]:
         """Return the names of the agents that were enrolled, spoke or were sent a command, in order."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return names_of_agents(connection)
 
     def last_error_of(self, agent: str) -> str | None:
         """Return what the agent's last status says went wrong, if anything."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             said = last_status(connection, agent)
         return said.last_error if said else None
 
     def stray_results(self) -> list[JsonObject]:
         """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return all_unmatched(connection)
 
     # -- what the server sends
 
     def agents_to_tell(self) -> list[str]:
         """Return the names of the agents for which commands or cancels must be sent now, in order."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return due_agents(connection)
 
     def claim_due_commands(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, Command]]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Installation:
 
     def agents(self) -> list[dict[str, Any]]:
         """Return what `acm agents --json` shows; read here, for acm takes its time to start and this is polled."""
-        with closing(open_ledger(load_config(self.settings, {}).ledger)) as ledger:
+        with open_ledger(load_config(self.settings, {}).ledger) as ledger:
             return [agent_json(row) for row in ledger.agents()]
 
     def is_online(self, agent: str) -> bool:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Site:
 
     def opened_ledger(self) -> AbstractContextManager[Ledger]:
         """Open the ledger itself for a block, for acm takes half a second to start."""
-        return closing(open_ledger(self.ledger))
+        return open_ledger(self.ledger)
 
     def _start(self, name: str, argv: list[str], **environment: str) -> Program:
         unsigned = {} if self.registrar else {"ACM_ACCEPT_UNSIGNED": "true"}

@@ -178,7 +178,7 @@ def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
 
 
 def test_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
-    with closing(open_ledger(f"sqlite:///{tmp_path}/ledger.db")) as ledger:
+    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         ledger.record_status(Status("web-01", True, "0", "i", "b", "g", running_command="[/b]", last_error="[red]"))
     sent = run("send", "web-[a0]*", "[/x]", "--wait", "0.1")
     assert sent.returncode == 5
@@ -198,14 +198,13 @@ def test_the_queue_shows_what_others_wrote_as_it_is(run: Run, tmp_path: Path) ->
 
 def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> None:
     evil = "\x1b[2J\x1b[31mgone\x07"
-    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
-    command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
-    ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
     pending = PendingReversal(evil, (evil, "[red]"), evil, "waiting", datetime.now(UTC))
-    ledger.record_status(
-        Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)
-    )
-    ledger.close()
+    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
+        ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
+        ledger.record_status(
+            Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)
+        )
     for shown in (run("show", command.id), run("active-responses", "web-01", COLUMNS="200")):
         assert "gone" in shown.stdout
         assert "\x1b[2J" not in shown.stdout

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from structlog.testing import capture_logs
 
+from broker.app.factories import open_database
 from broker.cli.views import agents_table, command_panel, commands_table
 from broker.contract.codec import (
     DecodeError,
@@ -207,8 +208,8 @@ class _FilledLedger:
     """One ledger with two commands of an agent, which are all that is in it after each `begin_anew`."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger("sqlite://", now=lambda: NOW)
-        atexit.register(self.ledger.close)
+        self.ledger = Ledger(open_database("sqlite://"), now=lambda: NOW)
+        atexit.register(self.ledger.database.close)
         for number in range(2):
             self.ledger.add_command("web-01", "restart-agent", {"number": number}, Origin("me", "test"))
         with self.ledger._transaction() as connection:
@@ -380,8 +381,8 @@ class _EnrolmentServer:
         clock = TurnedClock()
         create_authority(directory / "ca", "test", clock.now())
         authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self._enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=clock.now)
-        atexit.register(self._enrolments.close)
+        self._enrolments = EnrolmentStore(open_database(f"sqlite:///{directory}/ledger.db"), now=clock.now)
+        atexit.register(self._enrolments.database.close)
         create_signing_keys(directory / "signing", clock.now())
         terms = EnrolmentPolicy("mqtts://broker", "acm", timedelta(days=30), "acm-server")
         service = EnrolmentService(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.app.config import load_config as load_server_config
-from broker.app.factories import open_ledger
+from broker.app.factories import open_database
 from broker.errors import ExposedFileError
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.system.files import write_durably
@@ -152,24 +152,24 @@ def test_a_root_of_releases_that_others_could_write_is_refused(tmp_path: Path) -
 def test_a_ledger_is_made_for_its_owner_alone_and_closed_to_readers(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+        database = open_database(f"sqlite:///{tmp_path}/ledger.db")
         files = list(tmp_path.glob("ledger.db*"))
         modes = {path.stat().st_mode & 0o777 for path in files}
-        ledger.close()
+        database.close()
     finally:
         os.umask(before)
     assert (len(files), modes) == (3, {0o600})
     (tmp_path / "ledger.db").chmod(0o644)
-    open_ledger(f"sqlite:///{tmp_path}/ledger.db").close()
+    open_database(f"sqlite:///{tmp_path}/ledger.db").close()
     assert (tmp_path / "ledger.db").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("exposed", ["ledger.db", "."])
 def test_a_ledger_that_others_could_write_is_refused(tmp_path: Path, exposed: str) -> None:
-    open_ledger(f"sqlite:///{tmp_path}/ledger.db").close()
+    open_database(f"sqlite:///{tmp_path}/ledger.db").close()
     (tmp_path / exposed).chmod(0o777)
     with raises_code(ExposedFileError, "writable_by_others"):
-        open_ledger(f"sqlite:///{tmp_path}/ledger.db")
+        open_database(f"sqlite:///{tmp_path}/ledger.db")
 
 
 @pytest.mark.parametrize(

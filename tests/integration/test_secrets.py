@@ -61,9 +61,8 @@ def test_an_agent_masks_the_secrets_of_a_plug_in_in_its_echo() -> None:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
-    yield opened
-    opened.close()
+    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as opened:
+        yield opened
 
 
 def result_of(command: Command, echo: JsonObject | None) -> Feedback:

@@ -1,6 +1,5 @@
 """The server's process on a secured Mosquitto, and the second way in, by password."""
 
-import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def secured(site: SecuredSite) -> Iterator[SecuredMosquitto]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_server_uses_its_own_certificate(site: SecuredSite, secured: SecuredMosquitto) -> None:
     config = load_config(site.files.settings, {}, {})
-    with contextlib.closing(open_ledger(config.ledger)) as ledger:
+    with open_ledger(config.ledger) as ledger:
         ledger.add_command("web-01", "restart-agent", {}, Origin(name="test", module="test"))
         files = site.identity("web-01")
         with MqttConnection(site.url, "web-01", tls=files, subscriptions=["acm/web-01/command"]) as agent:

@@ -1,6 +1,5 @@
 """The sessions of revoked agents end on a real Mosquitto, and do not come back, without a restart of it."""
 
-import contextlib
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
 from broker.enrolment.session_revocation import SessionRevoker
@@ -36,7 +36,7 @@ class Place:
         self.site = site
         self.mosquitto = mosquitto
         self.clock = clock
-        self.enrolments = EnrolmentStore(site.config.ledger, now=lambda: datetime.now(UTC))
+        self.enrolments = EnrolmentStore(open_database(site.config.ledger), now=lambda: datetime.now(UTC))
         self.list = RevocationFile(
             site.files.revocation_list, site.authority, self.enrolments, now=lambda: datetime.now(UTC)
         )
@@ -102,7 +102,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     site = SecuredSite(tmp_path)
     with SecuredMosquitto(site.directory) as mosquitto:
         place = Place(site, mosquitto, TurnedClock())
-        with contextlib.closing(place.enrolments):
+        with place.enrolments.database:
             yield place
 
 

@@ -80,7 +80,7 @@ def live(world: World, story: list[Act]) -> None:
         world.settle()
         world.check()
     finally:
-        world.ledger.close()
+        world.ledger.database.close()
 
 
 def lose_in_memory(store: CommandStore) -> CommandStore:

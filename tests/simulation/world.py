@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.app.factories import open_database
 from broker.audit.comparison import LedgerSide, compare
 from broker.contract.codec import encode
 from broker.contract.dsse import SigningKey, VerifyingKey
@@ -118,7 +119,7 @@ class World:
         self.store = store
         self._lose = lose
         self._state = state
-        self.ledger = Ledger("sqlite://", now=self.clock.now)
+        self.ledger = Ledger(open_database("sqlite://"), now=self.clock.now)
         self.effects: list[str] = []
         self.sent: list[Command] = []
         self.results: dict[str, object] = {}
@@ -298,7 +299,7 @@ class World:
 
     @contextmanager
     def _raw_ledger(self) -> Iterator[sqlite3.Connection]:
-        with closing(self.ledger._database._engine.raw_connection()) as raw:
+        with closing(self.ledger.database._engine.raw_connection()) as raw:
             yield raw.driver_connection
 
     # -- what must hold in the end

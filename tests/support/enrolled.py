@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.app.factories import open_database
 from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import Channel
@@ -42,13 +43,11 @@ class Registrar:
         """Enroll the agent of a state directory at a broker; return the enrolment's id."""
         key = Ed25519PrivateKey.generate()
         token = EnrolmentToken(secrets.token_urlsafe(24), self.authority.fingerprint)
-        book = EnrolmentStore(self.ledger, now=now)
-        try:
+        with open_database(self.ledger) as database:
+            book = EnrolmentStore(database, now=now)
             book.add_token(agent, token, _LIFE)
             issue = partial(self.authority.issue, agent, key.public_key(), _LIFE)
             paid = book.enroll(agent, token, key.public_key(), issue)
-        finally:
-            book.close()
         grant = Grant(
             agent=agent,
             enrolment_id=paid.enrolment_id,

@@ -5,7 +5,6 @@ import shutil
 import ssl
 import stat
 import tomllib
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
 from broker.app.config import ConfigurationError, ServerConfig, load_config
+from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.store import EnrolmentStore
 from broker.mosquitto.configuration import render_secured_configuration
@@ -171,7 +171,8 @@ def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> 
 
 
 def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
-    with closing(EnrolmentStore(bench.config.ledger, now=lambda: datetime.now(UTC))) as enrolments:
+    with open_database(bench.config.ledger) as database:
+        enrolments = EnrolmentStore(database, now=lambda: datetime.now(UTC))
         key, token = Ed25519PrivateKey.generate().public_key(), EnrolmentToken("s" * 43, bench.authority.fingerprint)
         enrolments.add_token("web-01", token, timedelta(hours=1))
         enrolments.enroll("web-01", token, key, lambda: bench.authority.issue("web-01", key, timedelta(days=1)))

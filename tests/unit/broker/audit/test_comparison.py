@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.audit.comparison import LedgerSide, Verdict, compare
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, JournalPage, command_sha256
@@ -56,9 +57,9 @@ class Pair:
 
 @pytest.fixture
 def pair(clock: TurnedClock) -> Iterator[Pair]:
-    ledger = Ledger("sqlite://", now=clock.now)
+    ledger = Ledger(open_database("sqlite://"), now=clock.now)
     yield Pair(ledger, MemoryCommandStore(now=clock.now), clock.now)
-    ledger.close()
+    ledger.database.close()
 
 
 @pytest.fixture

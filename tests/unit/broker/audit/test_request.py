@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.audit.request import AuditError, request_audit
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
@@ -48,10 +49,10 @@ class AnsweringLedger(Ledger):
 
 @pytest.fixture
 def ledger(clock: TurnedClock) -> Iterator[AnsweringLedger]:
-    opened = AnsweringLedger("sqlite://", now=clock.now)
+    opened = AnsweringLedger(open_database("sqlite://"), now=clock.now)
     opened.record_status(Status("web-01", True, "1", "i1", "b1", "g1", audit_head=JournalMark(1, "a" * 64)))
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from broker.app.factories import open_database
 from broker.cli.main import app
 from broker.contract.messages import Origin
 from broker.ledger.ledger import Ledger
@@ -30,12 +31,12 @@ def test_one_is_told_from_several(count: int, words: tuple[str, ...], text: str)
 def url(tmp_path: Path) -> str:
     """Return a ledger with one of each."""
     url = f"sqlite:///{tmp_path}/ledger.db"
-    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
     ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
     ledger.groups.add("edge", ["web-01"])
     (tmp_path / "file").write_text("x")
     ledger.blobs.put(tmp_path / "file")
-    ledger.close()
+    ledger.database.close()
     return url
 
 
@@ -56,8 +57,8 @@ def test_a_list_says_how_many_it_has(url: str, words: str, text: str) -> None:
 
 
 def test_a_single_command_of_an_operation_is_cancelled_in_the_singular(url: str) -> None:
-    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
     (operation,) = ledger.operations.newest(1)
-    ledger.close()
+    ledger.database.close()
     done = CliRunner().invoke(app, ["operation", "cancel", operation.id], env={"ACM_LEDGER": url})
     assert done.output == "1 command was asked to be cancelled.\n"

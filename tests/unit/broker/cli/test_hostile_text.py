@@ -16,6 +16,7 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
+from broker.app.factories import open_database
 from broker.cli.audit import AuditDiffers
 from broker.cli.main import app, main
 from broker.cli.output import say
@@ -86,7 +87,7 @@ def url(tmp_path: Path) -> str:
 def ids(url: str, tmp_path: Path) -> dict[str, str]:
     """Fill a ledger with what a hostile agent has said; the codec would have refused some of it."""
     now = datetime.now(UTC)
-    ledger = Ledger(url, now=lambda: now)
+    ledger = Ledger(open_database(url), now=lambda: now)
     reversal = PendingReversal(EVIL, (EVIL, EVIL), EVIL, "waiting", now)
     status = Status(
         "web-01", True, EVIL, EVIL, EVIL, EVIL, running_command=EVIL, last_error=EVIL, groups=(EVIL, "edge")
@@ -116,7 +117,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
     file.write_text("x")
     ledger.blobs.put(file)
     waiting = ledger.add_command("web-01", MARKUP, {}, Origin(EVIL, EVIL))
-    ledger.close()
+    ledger.database.close()
     return {"command": sent[0].id, "operation": operation.id, "open": waiting.id}
 
 
@@ -145,12 +146,12 @@ def answering(url: str, ids: dict[str, str]) -> Iterator[None]:
 
 
 def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
-    ledger = Ledger(url, now=lambda: datetime.now(UTC))
+    ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
     while not stopped.wait(0.02):
         for row in ledger.commands("web-01", CommandState.QUEUED):
             if row.command.type == "get-audit-journal":
                 ledger.record_feedback("web-01", [replace(result(row.command.id), data=journal)])
-    ledger.close()
+    ledger.database.close()
 
 
 def test_every_command_is_known_to_these_tests() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from broker.app.factories import open_database
 from broker.cli.keys import keys_app
 from broker.contract.messages import Status
 from broker.errors import BrokerError
@@ -23,7 +24,7 @@ class Fleet:
     def __init__(self, directory: Path) -> None:
         self.registrar = Registrar(directory / "ca", f"sqlite:///{directory}/ledger.db")
         self.keys = self.registrar.keys
-        self.ledger = Ledger(self.registrar.ledger, now=now)
+        self.ledger = Ledger(open_database(self.registrar.ledger), now=now)
         for agent in ("web-01", "web-02", "web-03"):
             self.registrar.enroll(agent, directory / agent, "mqtt://127.0.0.1")
             self.says(agent, self.keys.version)
@@ -51,7 +52,7 @@ class Fleet:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path)
     yield fleet
-    fleet.ledger.close()
+    fleet.ledger.database.close()
 
 
 AGENTS = ("web-01", "web-02", "web-03")

@@ -4,7 +4,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName
 from broker.enrolment.store import (
@@ -45,7 +45,7 @@ class Office:
         self.clock = clock
         self.url = f"sqlite:///{directory}/ledger.db"
         self.authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self.enrolments = EnrolmentStore(self.url, now=clock.now)
+        self.enrolments = EnrolmentStore(open_database(self.url), now=clock.now)
         self.file = RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now)
 
     def token(self, agent: str = "web-01", ttl: timedelta = HOUR) -> EnrolmentToken:
@@ -73,7 +73,7 @@ def serial(grant: Grant) -> int:
 def office(tmp_path: Path, clock: TurnedClock) -> Iterator[Office]:
     office = Office(tmp_path, clock)
     yield office
-    office.enrolments.close()
+    office.enrolments.database.close()
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_a_token_pays_for_one_enrolment(office: Office, key: Ed25519PrivateKey) 
 
 
 def test_an_enrolled_agent_is_known_to_the_ledger_before_it_speaks(office: Office, key: Ed25519PrivateKey) -> None:
-    with closing(Ledger(office.url, now=office.clock.now)) as ledger:
-        assert ledger.agent_names() == []
-        for _ in range(2):
-            office.enroll(office.token(), key)
-        assert [(row.name, row.status) for row in ledger.agents()] == [("web-01", None)]
+    ledger = Ledger(office.enrolments.database, now=office.clock.now)
+    assert ledger.agent_names() == []
+    for _ in range(2):
+        office.enroll(office.token(), key)
+    assert [(row.name, row.status) for row in ledger.agents()] == [("web-01", None)]
 
 
 def test_the_same_token_and_key_get_the_same_certificate_again(office: Office, key: Ed25519PrivateKey) -> None:
@@ -165,7 +165,7 @@ def test_only_an_unused_token_can_be_revoked(office: Office, key: Ed25519Private
 def test_the_secret_is_stored_nowhere(office: Office, key: Ed25519PrivateKey) -> None:
     token = office.token()
     office.enroll(token, key)
-    office.enrolments.close()
+    office.enrolments.database.close()
     with sa.create_engine(office.url).connect() as connection:
         rows = connection.execute(sa.text("SELECT * FROM enrolment_tokens")).all()
         connection.invalidate()
@@ -297,7 +297,8 @@ def test_what_the_list_names_stays_where_the_database_does_not_know_of_it(
     (revoked,) = office.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
     office.file.write()
     for database in (before_enrolment, before_revocation, tmp_path / "new.db"):
-        with closing(EnrolmentStore(f"sqlite:///{database}", now=office.clock.now)) as enrolments:
+        with open_database(f"sqlite:///{database}") as opened:
+            enrolments = EnrolmentStore(opened, now=office.clock.now)
             RevocationFile(office.file.path, office.authority, enrolments, now=office.clock.now).write()
         (entry,) = x509.load_pem_x509_crl(office.file.path.read_bytes())
         assert (entry.serial_number, entry.revocation_date_utc) == (serial(grant), revoked.revoked_at)

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker.app.factories import open_database
 from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH, EnrollResponse
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.http import enrolment_app
@@ -40,7 +41,7 @@ class Talk:
         create_signing_keys(directory / "signing", clock.now())
         self.clock = clock
         self.authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self.enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=clock.now)
+        self.enrolments = EnrolmentStore(open_database(f"sqlite:///{directory}/ledger.db"), now=clock.now)
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
             self.authority,
@@ -79,7 +80,7 @@ class Talk:
 def talk(tmp_path: Path, clock: TurnedClock) -> Iterator[Talk]:
     talk = Talk(tmp_path, clock)
     yield talk
-    talk.enrolments.close()
+    talk.enrolments.database.close()
 
 
 def test_the_authority_is_told_to_anybody(talk: Talk) -> None:
@@ -226,7 +227,7 @@ def test_there_is_nothing_else(talk: Talk) -> None:
 
 def test_a_ledger_that_fails_is_told_without_its_details(talk: Talk, tmp_path: Path) -> None:
     asked = talk.agent.enroll(talk.token())
-    talk.enrolments.close()
+    talk.enrolments.database.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
     status, body = talk.post(ENROLL_PATH, asked)
     assert (status, "try again later" in body["message"]) == (503, True)

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
@@ -65,7 +65,9 @@ class Place:
         self.path = directory / "crl.pem"
         self.broker = Broker(self.path)
         self.authority = CertificateAuthority(directory / "ca", now=lambda: datetime.now(UTC))
-        self.enrolments = EnrolmentStore(f"sqlite:///{directory}/ledger.db", now=lambda: datetime.now(UTC))
+        self.enrolments = EnrolmentStore(
+            open_database(f"sqlite:///{directory}/ledger.db"), now=lambda: datetime.now(UTC)
+        )
 
     def evictor(self) -> SessionRevoker:
         file = RevocationFile(self.path, self.authority, self.enrolments, now=lambda: datetime.now(UTC))
@@ -96,7 +98,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, clock: TurnedClock) -> Iterator[Place]:
     place = Place(tmp_path, clock)
-    with closing(place.enrolments):
+    with place.enrolments.database:
         yield place
 
 

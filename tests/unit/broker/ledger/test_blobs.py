@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
 from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
@@ -23,9 +24,9 @@ ORIGIN = Origin("me", "test")
 
 @pytest.fixture
 def ledger(tmp_path: Path, clock: TurnedClock) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    opened = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_the_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
 def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
     ledger: Ledger, path: Path, tmp_path: Path, clock: TurnedClock
 ) -> None:
-    server = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    server = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     seen: list[int] = []
 
     @contextmanager
@@ -82,7 +83,7 @@ def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
         seen.append(len(server.blobs.rows()))
 
     BlobStore(transaction, clock.now).put(path)
-    server.close()
+    server.database.close()
     assert len(seen) > 3
     assert seen == [0] * (len(seen) - 1) + [1]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.contract.codec import MAX_FRAME_BYTES, DecodeError, to_json
 from broker.contract.messages import Command, Feedback, JournalMark, Origin, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
@@ -30,9 +31,9 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def ledger(url: str, clock: TurnedClock) -> Iterator[Ledger]:
-    opened = Ledger(url, now=clock.now)
+    opened = Ledger(open_database(url), now=clock.now)
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 def add(ledger: Ledger, agent: str = "web-01", **parameters: Any) -> Command:
@@ -326,12 +327,12 @@ def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: 
 
 def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:
     command = add(ledger, section="service")
-    other = Ledger(url, now=clock.now)
+    other = Ledger(open_database(url), now=clock.now)
     second = add(other)
     assert take(ledger) == [command.id, second.id]
     assert other.get(command.id).command == command
     assert [row.command.id for row in other.commands("web-01", CommandState.SENT)] == [second.id, command.id]
-    other.close()
+    other.database.close()
 
 
 def test_agents_are_listed_with_their_last_status(ledger: Ledger, clock: TurnedClock) -> None:
@@ -378,7 +379,7 @@ def test_errors_are_one_sentence(ledger: Ledger, clock: TurnedClock, tmp_path: P
         ledger.request_cancel("nothing")
     for url in ("no url", "nodatabase://x", f"sqlite:///{tmp_path}/missing/ledger.db"):
         with pytest.raises(LedgerError) as refused:
-            Ledger(url, now=clock.now)
+            open_database(url)
         assert "\n" not in str(refused.value)
 
 

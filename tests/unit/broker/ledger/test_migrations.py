@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from broker.app.factories import open_database
 from broker.contract.codec import encode
 from broker.contract.messages import Origin
 from broker.errors import LedgerError
@@ -49,11 +50,11 @@ def database(tmp_path: Path) -> Path:
 
 def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
     for _ in range(2):
-        ledger = Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+        ledger = Ledger(open_database(f"sqlite:///{database}"), now=TurnedClock().now)
         assert {row.command.id for row in ledger.commands()} >= {"a", "b"}
         operation = ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
         assert ledger.operations.progress(operation.id).counts() == {"queued": 1}
-        ledger.close()
+        ledger.database.close()
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT outcome FROM commands WHERE id IN ('a', 'b')").fetchall() == [
             ("success",),
@@ -66,30 +67,30 @@ def test_an_older_ledger_may_have_the_index_of_its_agents_already(database: Path
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE INDEX commands_of_agent ON commands (agent, state)")
         connection.commit()
-    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+    open_database(f"sqlite:///{database}").close()
 
 
 def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
-    Ledger(f"sqlite:///{database}", now=TurnedClock().now).close()
+    open_database(f"sqlite:///{database}").close()
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("UPDATE schema_version SET version = 99")
         connection.commit()
     with pytest.raises(LedgerError, match="The ledger has schema 99"):
-        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+        open_database(f"sqlite:///{database}")
 
 
 def test_a_step_that_fails_leaves_the_ledger_as_it_was(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("ALTER TABLE commands ADD COLUMN outcome TEXT")
     with pytest.raises(LedgerError, match="duplicate column name: outcome"):
-        Ledger(f"sqlite:///{database}", now=TurnedClock().now)
+        open_database(f"sqlite:///{database}")
     assert "operation_id" not in shape_of(database)["commands"][0]
 
 
 def test_an_older_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.db"
     for path in (database, new):
-        Ledger(f"sqlite:///{path}", now=TurnedClock().now).close()
+        open_database(f"sqlite:///{path}").close()
     assert shape_of(database) == shape_of(new)
 
 

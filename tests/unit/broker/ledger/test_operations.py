@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.app.factories import open_database
 from broker.cli.targets import Target, UnknownAgent, resolve_target
 from broker.contract.artifacts import Artifact
 from broker.contract.codec import DecodeError
@@ -29,11 +30,11 @@ ME = Origin("me", "test")
 
 @pytest.fixture
 def ledger(clock: TurnedClock) -> Iterator[Ledger]:
-    ledger = Ledger("sqlite://", now=clock.now)
+    ledger = Ledger(open_database("sqlite://"), now=clock.now)
     for agent in ("db-01", "web-01", "web-02"):
         ledger.add_command(agent, "start-agent", {}, ME)
     yield ledger
-    ledger.close()
+    ledger.database.close()
 
 
 def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger: Ledger) -> None:
@@ -86,7 +87,7 @@ def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
 
 
 def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: TurnedClock, tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     operation = ledger.add_operation(["web-01", "web-02"], "two", "restart-agent", {}, ME)
     for row in ledger.commands(operation_id=operation.id):
         outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
@@ -95,11 +96,11 @@ def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: T
         connection.execute("UPDATE commands SET outcome = NULL")
         connection.commit()
     assert ledger.operations.progress(operation.id) == Progress(succeeded=1, failed=1)
-    ledger.close()
+    ledger.database.close()
 
 
 def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", now=clock.now)
+    ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON commands WHEN (SELECT count(*) FROM commands) >= 1000 "
@@ -114,7 +115,7 @@ def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_pat
     with pytest.raises(LedgerError, match=r"the disk is full\.$"):
         ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, ME)
     assert ledger.operations.newest(9) == [operation]
-    ledger.close()
+    ledger.database.close()
 
 
 def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
+from broker.app.factories import open_database
 from broker.contract.codec import decode_acks, encode
 from broker.contract.messages import BlobRequest, Origin, Status
 from broker.contract.topics import Topics
@@ -64,9 +65,9 @@ def inbox() -> NarrowInbox:
 
 @pytest.fixture
 def ledger(clock: TurnedClock) -> Iterator[Ledger]:
-    opened = Ledger("sqlite://", now=clock.now)
+    opened = Ledger(open_database("sqlite://"), now=clock.now)
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.contract.codec import status_frame
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Status
@@ -34,8 +35,8 @@ class Office:
         registrar = Registrar(directory / "ca", f"sqlite:///{directory}/ledger.db")
         registrar.enroll("web-01", directory / "web-01", "mqtt://127.0.0.1")
         self.clock = TurnedClock()
-        self.ledger = Ledger(registrar.ledger, now=self.clock.now)
-        self.enrolments = EnrolmentStore(registrar.ledger, now=now)
+        self.ledger = Ledger(open_database(registrar.ledger), now=self.clock.now)
+        self.enrolments = EnrolmentStore(self.ledger.database, now=now)
         self.keys = SigningKeyStore(directory / "ca" / "signing")
         self.first = self.keys.version
         self.keys.rotate(now())
@@ -58,8 +59,7 @@ class Office:
 def office(tmp_path: Path) -> Iterator[Office]:
     office = Office(tmp_path)
     yield office
-    office.ledger.close()
-    office.enrolments.close()
+    office.ledger.database.close()
 
 
 def test_an_agent_that_is_behind_is_told_once(office: Office, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
+from broker.app.factories import open_database
 from broker.contract.codec import (
     MAX_FRAME_BYTES,
     decode_acks,
@@ -57,9 +58,9 @@ def wire() -> RememberingWire:
 
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
-    opened = Ledger("sqlite://", now=TurnedClock().now)
+    opened = Ledger(open_database("sqlite://"), now=TurnedClock().now)
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
@@ -260,8 +261,8 @@ class Fleet:
 
     def __init__(self, tmp_path: Path) -> None:
         self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
-        self.ledger = Ledger(self.registrar.ledger, now=now)
-        self.enrolments = EnrolmentStore(self.registrar.ledger, now=now)
+        self.ledger = Ledger(open_database(self.registrar.ledger), now=now)
+        self.enrolments = EnrolmentStore(self.ledger.database, now=now)
         for agent in ("web-01", "web-02", "web-03"):
             self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
 
@@ -276,8 +277,7 @@ class Fleet:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path)
     yield fleet
-    fleet.ledger.close()
-    fleet.enrolments.close()
+    fleet.ledger.database.close()
 
 
 def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.config import ConfigurationError, load_config
-from broker.app.factories import SigningKeySource, open_enrolments, open_ledger, signer_of
+from broker.app.factories import SigningKeySource, open_database, open_enrolments, signer_of
 from broker.app.server import ServerProcess
 from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, to_json
 from broker.contract.dsse import (
@@ -76,7 +76,7 @@ def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
 
 
 def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: TurnedClock, signer: Signer) -> None:
-    ledger, wire = Ledger("sqlite://", now=clock.now), RememberingWire()
+    ledger, wire = Ledger(open_database("sqlite://"), now=clock.now), RememberingWire()
     server = Server(ledger, wire, Topics(), signer)
     sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
     ledger.request_cancel(sent.id)
@@ -88,7 +88,7 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     assert [it.id for it in decode_commands(frame, received_at=NOW, new_id=str)] == [sent.id]
     assert decode_controls(opened(wire.on("control")[0], Channel.CONTROL)[1])[0].command_id == sent.id
     assert decode_acks(opened(wire.on("ack")[0], Channel.ACK)[1])[0].command_id == sent.id
-    ledger.close()
+    ledger.database.close()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,8 @@ def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path:
     first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
     second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
     clock = TurnedClock()
-    book, ledger = EnrolmentStore(registrar.ledger, now=clock.now), Ledger(registrar.ledger, now=clock.now)
+    database = open_database(registrar.ledger)
+    book, ledger = EnrolmentStore(database, now=clock.now), Ledger(database, now=clock.now)
     assert book.recipients(["web-01", "web-02"]) == {
         "web-01": Recipient((second, first), enrolments_exist=True),
         "web-02": Recipient(enrolments_exist=True),
@@ -189,8 +190,7 @@ def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path:
     assert book.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
     book.revoke(first, RevocationReason.UNSPECIFIED)
     assert book.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)
-    book.close()
-    ledger.close()
+    database.close()
 
 
 def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -> None:
@@ -240,15 +240,13 @@ def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path)
 
 def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) -> None:
     config = load_config(None, {"ledger": f"sqlite:///{tmp_path}/ledger.db", "ca": str(tmp_path / "ca")}, {})
-    book, ledger = open_enrolments(config), open_ledger(config.ledger)
-    signer = signer_of(config, book)
-    assert signer.sign("web-01", Channel.COMMAND, b"[]") == b"[]"
-    registrar = Registrar(tmp_path / "ca", config.ledger)
-    registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
-    assert signer.held(["web-01"]) == {}
-    assert read_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
-    book.close()
-    ledger.close()
+    with open_enrolments(config) as enrolments:
+        signer = signer_of(config, enrolments)
+        assert signer.sign("web-01", Channel.COMMAND, b"[]") == b"[]"
+        registrar = Registrar(tmp_path / "ca", config.ledger)
+        registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
+        assert signer.held(["web-01"]) == {}
+        assert read_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
 
 
 def test_keys_that_cannot_be_looked_at_are_one_sentence() -> None:

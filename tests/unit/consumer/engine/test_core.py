@@ -25,7 +25,7 @@ def test_housekeeping_on_a_full_disk_ends_nothing() -> None:
     (row,) = world.ledger.commands()
     assert row.result is not None
     assert row.result["outcome"] == "success"
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_a_slow_clock_does_not_run_what_has_expired_and_is_reported() -> None:
@@ -39,7 +39,7 @@ def test_a_slow_clock_does_not_run_what_has_expired_and_is_reported() -> None:
     (agent,) = world.ledger.agents()
     assert agent.status is not None
     assert agent.status.clock_behind_s == 86400
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_a_slow_clock_does_not_stop_what_is_good() -> None:
@@ -47,7 +47,7 @@ def test_a_slow_clock_does_not_stop_what_is_good() -> None:
     world.send("once", expires_in_s=60)
     world.settle()
     assert len(world.effects) == 1
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def codes(world: World) -> list[object]:
@@ -70,7 +70,7 @@ def test_a_slow_clock_does_not_run_after_a_reboot_what_has_expired() -> None:
         world.run_handlers()
     world.settle()
     assert (codes(world), len(world.effects)) == (["interrupted", "expired"], 1)
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() -> None:
@@ -84,7 +84,7 @@ def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() ->
     world.step_agent()
     assert world.store.heard_time is not None
     assert world.store.heard_time.server == world.clock.now()
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> None:
@@ -100,7 +100,7 @@ def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> No
     world.send("again", expires_in_s=3600)
     world.settle()
     assert codes(world) == ["expired", "expired", None, None]
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 class RememberingKeeper:
@@ -122,7 +122,7 @@ def test_a_slow_clock_does_not_take_up_keys_by_a_command_that_has_expired() -> N
     world.clock.turn(61)
     world.settle()
     assert keeper.updates == []
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() -> None:
@@ -135,7 +135,7 @@ def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() 
     world.settle()
     assert (codes(world), len(world.effects)) == ([None, "rejected"], 1)
     world._check_journal()
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_a_full_disk_is_told_until_there_is_room() -> None:
@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_until_there_is_room() -> None:
     store.full = False
     world.settle()
     assert (codes(world), world.core._status.current(None).last_error) == ([None], None)
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() -> None:
@@ -170,7 +170,7 @@ def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() 
     world.send("again")
     world.settle()
     assert world.core._status.current(None).last_error is None
-    world.ledger.close()
+    world.ledger.database.close()
 
 
 def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
@@ -187,4 +187,4 @@ def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
     assert world.store.done_count() == 1
     world.settle()
     assert world.store.done_count() == 0
-    world.ledger.close()
+    world.ledger.database.close()

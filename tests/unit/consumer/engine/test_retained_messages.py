@@ -16,6 +16,6 @@ def test_a_retained_message_is_refused_and_said_so(channel: str) -> None:
     world.step_agent()
     world.step_server()
     (agent,) = world.ledger.agents()
-    world.ledger.close()
+    world.ledger.database.close()
     assert agent.status is not None
     assert f"A retained message on acm/web-01/{channel} was refused" in (agent.status.last_error or "")

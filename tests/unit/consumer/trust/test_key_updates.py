@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.app.factories import open_database
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.dsse import Scope, SigningKey
@@ -355,7 +356,7 @@ class Sender:
         self.clock = TurnedClock()
         create_signing_keys(directory, self.clock.now())
         self.keys = SigningKeys(directory)
-        self.ledger = Ledger("sqlite://", now=self.clock.now)
+        self.ledger = Ledger(open_database("sqlite://"), now=self.clock.now)
         self.wire = RememberingWire()
         signer = Signer(
             "acm-server",
@@ -387,7 +388,7 @@ class Sender:
 def sender(tmp_path: Path) -> Iterator[Sender]:
     sender = Sender(tmp_path / "signing")
     yield sender
-    sender.ledger.close()
+    sender.ledger.database.close()
 
 
 def granted_by(sender: Sender, state: Path) -> KeptTrust:
@@ -442,11 +443,11 @@ def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
 
 def test_a_refusal_is_no_result_of_what_was_sent_unsigned_either(trust: KeptTrust) -> None:
     """As where the agent is enrolled, and the ledger was restored from before that."""
-    ledger, wire = Ledger("sqlite://", now=TurnedClock().now), RememberingWire()
+    ledger, wire = Ledger(open_database("sqlite://"), now=TurnedClock().now), RememberingWire()
     server = Server(ledger, wire, Topics())
     sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test")).id
     server.step()
     said = Agent(trust).receive(*wire.on("/command")).feedback
     server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
     assert (ledger.get(sent).state, wire.on("/ack")) == (CommandState.SENT, [])
-    ledger.close()
+    ledger.database.close()
