@@ -1,7 +1,5 @@
 """The certificate authority: one directory of mode 0700, and what is signed with the keys in it."""
 
-import fcntl
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -24,6 +22,7 @@ from broker.pki.certificates import (
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
 from broker.pki.verification import Identity, read_identity
 from broker.system.files import write_durably
+from broker.system.lock import locked
 from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
@@ -144,7 +143,7 @@ class CertificateAuthority:
 
         `revoked` is called under a lock: of two writers, the later one knows all that the earlier one knew.
         """
-        with _file_errors(path), _locked(self._directory):
+        with _file_errors(path), locked(self._directory, wait=True):
             now = self._now()
             content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
             write_durably(path, content, _PUBLIC)
@@ -197,16 +196,6 @@ def _file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AuthorityError(f"{path} cannot be used: {error.strerror}.") from error
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _crl_number(now: datetime) -> int:

@@ -8,7 +8,6 @@ A change takes the lock of the directory, and is made when the list is replaced:
 list names it, and removed after the list has named it revoked. What a crash leaves over, the next change removes.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigning
 from broker.contract.dsse import SigningKey
 from broker.errors import BrokerError
 from broker.system.files import write_durably
+from broker.system.lock import locked
 from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
@@ -331,13 +331,9 @@ def _sweep(directory: Path, active: Sequence[KeyEntry]) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(directory, wait=True) as handle:
         yield
-        os.fsync(handle)  # what was removed stays so after a power loss
-    finally:
-        os.close(handle)
+        os.fsync(handle)  # keys that were removed stay removed after a power loss
 
 
 @contextmanager

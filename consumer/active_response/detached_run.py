@@ -5,7 +5,6 @@ status there the run has ended; with the lock held it goes on; with neither it n
 """
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.system.lock import is_locked, locked
 from consumer.ports import Clock
 from consumer.settings import Confinement
 from consumer.system.confinement import launch
@@ -73,9 +73,7 @@ class Run:
         """Start the script, a path relative to its working directory `home`, with one line to read; raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / "input").write_bytes(line)
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(self._lock) as lock:
             self._child = launch(
                 ["/bin/sh", "-c", _SHELL, "acm-run", str(self.directory), script],
                 self.confinement,
@@ -84,8 +82,6 @@ class Run:
                 stdin=lock,
                 output=subprocess.DEVNULL,
             )
-        finally:
-            os.close(lock)
 
     @property
     def is_lost(self) -> bool:
@@ -124,17 +120,7 @@ class Run:
         return self.directory / "lock"
 
     def _goes_on(self) -> bool:
-        try:
-            lock = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return is_locked(self._lock)
 
     def _status(self) -> int | None:
         with contextlib.suppress(OSError, ValueError):

@@ -6,7 +6,6 @@ is cleared away; after it, the reload and the watch are done again, and they dec
 
 import contextlib
 import dataclasses
-import fcntl
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ from msgspec.structs import replace
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
+from broker.system.lock import locked
 from consumer.configuration.apply_journal import ApplyJournal, JournalFile
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.preparation import active_as_wanted, prepare
@@ -91,8 +91,7 @@ class Application:
         """Keep others away from the directory, and let what the disk refuses be an error for the user."""
         try:
             self._generations.make_directories()
-            with (self._root / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with locked(self._root / "lock"):
                 yield
         except BlockingIOError as error:
             raise CentralizedConfigurationError(f"Another configuration is being applied in {self._root}.") from error

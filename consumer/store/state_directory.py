@@ -1,12 +1,12 @@
 """An agent's state directory: private, one owner, durable names, and room for the day when the disk is full."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from pathlib import Path
 
 from broker.system.files import free_bytes, write_durably
+from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
 from consumer.errors import StateDirectoryInUse, StoreError
 
@@ -148,12 +148,10 @@ def epoch_name(enrolment_id: str) -> str:
 
 def take_lock(path: Path) -> int:
     """Return the handle of the lock file, held until it is closed; raise StateDirectoryInUse when another has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = acquire_lock(path)
     except BlockingIOError:
-        holder = os.read(handle, 20).decode() or "another process"
-        os.close(handle)
+        holder = path.read_text() or "another process"
         raise StateDirectoryInUse(
             f"The state directory {path.parent} is in use by process {holder}; give each agent its own."
         ) from None

@@ -9,7 +9,6 @@ ROOT/*.lock, package.part held by a watcher and by an upgrade; a download under 
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Set
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ import consumer
 from broker.release.manifest import PROGRAM
 from broker.release.versions import InvalidVersion, parse_version
 from broker.system.files import link_durably, remove_tree, sync_directory, write_durably
+from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
@@ -110,19 +110,25 @@ class Installation:
         sync_directory(self.root)
 
     def watched_once(self) -> AbstractContextManager[None]:
-        """Keep a second watcher out; the lock ends with the process, or when another program takes its place."""
-        said = f"A new version is on trial in {self.root}, and another process watches it."
-        return self._locked("watcher.lock", said)
+        """Hold the watcher's lock, which ends with this process or when it executes another program.
+
+        Raises UpgradeError if another process holds it.
+        """
+        held = f"A new version is on trial in {self.root}, and another process watches it."
+        return self._locked("watcher.lock", "already_watched", held)
 
     def upgraded_once(self) -> AbstractContextManager[None]:
-        """Keep a second upgrade out, such as the one after a command that was cut off and still goes on."""
-        return self._locked("upgrade.lock", f"Another upgrade in {self.root} has not ended yet; send it again later.")
+        """Hold the upgrade's lock; raises UpgradeError if another upgrade runs, perhaps of an interrupted command."""
+        held = f"Another upgrade in {self.root} has not ended yet; send the command again later."
+        return self._locked("upgrade.lock", "upgrade_running", held)
 
     @contextlib.contextmanager
-    def _locked(self, name: str, otherwise: str) -> Iterator[None]:
-        handle = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _locked(self, name: str, code: str, otherwise: str) -> Iterator[None]:
         try:
-            _take(handle, otherwise)
+            handle = acquire_lock(self.root / name)
+        except BlockingIOError:
+            raise UpgradeError(otherwise, code=code) from None
+        try:
             yield
         finally:
             os.close(handle)
@@ -133,13 +139,6 @@ class Installation:
         spare = sorted(there - needed, key=parse_version, reverse=True)
         for name in spare[max(0, keep - len(there & needed)) :]:
             remove_tree(self.release(name))
-
-
-def _take(handle: int, otherwise: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UpgradeError(otherwise) from None
 
 
 def _is_version(name: str) -> bool:

@@ -1,0 +1,53 @@
+"""Locks between processes: one holder, released with the last descriptor."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from broker.system.lock import acquire_lock, is_locked, locked
+
+
+def test_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path):
+        assert is_locked(path)
+        with pytest.raises(BlockingIOError):
+            acquire_lock(path)
+    assert not is_locked(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.close(acquire_lock(path))
+
+
+def test_lock_is_released_when_the_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock"):
+        raise ZeroDivisionError
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_copy_of_the_descriptor_keeps_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock") as handle:
+        copy = os.dup(handle)
+    assert is_locked(tmp_path / "lock")
+    os.close(copy)
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_directory_can_be_locked(tmp_path: Path) -> None:
+    with locked(tmp_path, wait=True), pytest.raises(BlockingIOError):
+        acquire_lock(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_file_is_not_locked_and_not_created(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "lock")
+    assert os.listdir(tmp_path) == []
+
+
+def test_refused_lock_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock"):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(BlockingIOError):
+            acquire_lock(tmp_path / "lock")
+        assert len(os.listdir("/proc/self/fd")) == before
