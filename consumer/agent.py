@@ -12,6 +12,7 @@ import structlog
 from broker.contract.codec import status_frame
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
+from broker.system.retry import growing_waits
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies
@@ -33,7 +34,6 @@ from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
-from consumer.system.retry import growing_waits
 from consumer.trust.verification import NoTrust, Trust
 
 __all__ = [

@@ -17,6 +17,7 @@ from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import CANARY
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
+from broker.system.retry import growing_wait
 from broker.text import counted
 
 __all__ = [
@@ -28,8 +29,7 @@ _log = structlog.get_logger("acm.enrolment")
 _LIFETIME = timedelta(minutes=10)
 _CANARY_LIFETIME = timedelta(days=2)
 _MAX_ROUND_S = 86400.0
-_MAX_WAIT_S = 300.0
-_MAX_DOUBLINGS = 9
+_FIRST_WAIT_S = 1.0
 _COMPLAIN_AFTER = 3
 
 
@@ -80,7 +80,7 @@ class SessionRevoker:
         try:
             self._advance()
         except TakeoverError as error:
-            self._due = self._clock() + min(2.0 ** min(self._failures, _MAX_DOUBLINGS), _MAX_WAIT_S)
+            self._due = self._clock() + growing_wait(self._failures, first_s=_FIRST_WAIT_S)
             self._failures += 1
             if self._failures >= _COMPLAIN_AFTER:
                 _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)

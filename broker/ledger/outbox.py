@@ -1,6 +1,5 @@
 """What is due to be published: commands and cancels, taken once, and again when they find no answer."""
 
-import random
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from broker.ledger.agents import get_or_create_all, update_agent
 from broker.ledger.completion import settle
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, Cancel, CommandState
+from broker.system.retry import growing_wait
 
 __all__ = [
     "claim_cancels",
@@ -19,20 +19,11 @@ __all__ = [
     "due_agents",
     "requeue_all",
     "requeue_overdue",
-    "resend_wait",
     "rewind",
 ]
 
 
-_FIRST_WAIT_S = 2.0
-_MAX_WAIT_S = 300.0
 _TOO_LONG = "The command is too long to be signed and was not sent; send a shorter one, or a file with --file."
-
-
-def resend_wait(attempts: int) -> float:
-    """Return the seconds until commands that were not accepted are sent again: 2, 4 … 300, less up to a half."""
-    longest = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempts, 16))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
 
 
 def due_agents(connection: sa.Connection) -> list[str]:
@@ -76,7 +67,7 @@ def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
     overdue = sa.select(AGENTS.c.name, AGENTS.c.attempts).where(AGENTS.c.resend_at <= now.timestamp())
     for name, attempts in connection.execute(overdue.where(AGENTS.c.online.is_(True))).all():
         again = rewind(connection, name)
-        later = now.timestamp() + resend_wait(attempts + 1) if again else None
+        later = now.timestamp() + growing_wait(attempts + 1) if again else None
         update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
 
 
@@ -109,7 +100,7 @@ def _settled_as_too_long(connection: sa.Connection, row: Any, now: datetime) -> 
 
 def _schedule(connection: sa.Connection, agents: Iterable[str], now: datetime) -> None:
     due = [
-        {"agent": row.name, "resend_at": now.timestamp() + resend_wait(row.attempts)}
+        {"agent": row.name, "resend_at": now.timestamp() + growing_wait(row.attempts)}
         for row in get_or_create_all(connection, sorted(agents), now)
     ]
     connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), due)

@@ -4,9 +4,9 @@ import queue
 from collections.abc import Callable, Generator
 
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, MAX_BLOB_REQUEST_BYTES, BlobChunk, BlobRequest
+from broker.system.retry import growing_waits
 from consumer.errors import DownloadError
 from consumer.ports import Clock
-from consumer.system.retry import growing_waits
 
 __all__ = [
     "BlobReader",

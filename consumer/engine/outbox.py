@@ -6,8 +6,8 @@ from itertools import chain
 
 from broker.contract.messages import Ack, Feedback
 from broker.contract.states import FeedbackKind
+from broker.system.retry import growing_waits
 from consumer.ports import Clock, CommandStore, StoredCommand
-from consumer.system.retry import growing_waits
 
 __all__ = [
     "FeedbackOutbox",

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.system.retry import growing_waits
 from consumer.ports import BackgroundTask, Clock, Service, ServiceState
 from consumer.services.child import ChildService
 from consumer.services.none import NoService
 from consumer.services.systemd import SystemdService
 from consumer.settings import AgentConfig
-from consumer.system.retry import growing_waits
 
 __all__ = [
     "ManagedService",

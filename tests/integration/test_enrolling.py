@@ -19,6 +19,7 @@ from broker.contract.dsse import SigningKey
 from broker.contract.enrolment import AuthorityResponse, EnrollResponse
 from broker.contract.messages import Ack
 from broker.mqtt.connection import MqttConnection
+from broker.system.retry import growing_waits
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enroll import enroll_by_hand, obtain, read_token
 from consumer.enrolment.relocation import Relocation
@@ -27,7 +28,6 @@ from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.errors import EnrolmentError
 from consumer.observer import LogObserver
 from consumer.system.clock import SystemClock
-from consumer.system.retry import growing_waits
 from tests.support.authority import TestAuthority, TlsBroker
 from tests.support.brokers import free_port
 from tests.support.fakes.enrolment_server import EnrolmentServer

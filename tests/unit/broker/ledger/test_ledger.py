@@ -17,7 +17,6 @@ from broker.errors import LedgerError
 from broker.ledger.audits import Verified
 from broker.ledger.commands import UnknownCommand
 from broker.ledger.ledger import Ledger
-from broker.ledger.outbox import resend_wait
 from broker.ledger.tables import CommandState
 from tests.support.fakes.clock import TurnedClock
 
@@ -381,9 +380,3 @@ def test_errors_are_one_sentence(ledger: Ledger, clock: TurnedClock, tmp_path: P
         with pytest.raises(LedgerError) as refused:
             open_database(url)
         assert "\n" not in str(refused.value)
-
-
-def test_resend_waits_grow_and_are_bounded() -> None:
-    for attempts in range(40):
-        assert min(300.0, 2.0 * 2**attempts) / 2 <= resend_wait(attempts) <= 300.0
-    assert resend_wait(0) <= 2.0

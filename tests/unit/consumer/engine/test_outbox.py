@@ -9,7 +9,6 @@ from broker.contract.messages import Ack, Feedback
 from broker.contract.states import FeedbackKind
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.ports import StoredCommand
-from consumer.system.retry import growing_waits
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW, command, result
@@ -109,9 +108,3 @@ def test_an_answer_to_a_repeated_command_is_sent_though_its_result_waits(
     outbox.tell([result("a")])
     clock.turn(0.04)
     assert outbox.take_due() == [result("a")]
-
-
-def test_the_waits_grow_and_are_bounded() -> None:
-    waits = list(itertools.islice(growing_waits(), 12))
-    for wait, longest in zip(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300], strict=True):
-        assert longest / 2 <= wait <= longest
