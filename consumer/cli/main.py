@@ -1,12 +1,9 @@
 """acm-agent: runs the agent and shows its queue."""
 
-import contextlib
 import getpass
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +19,7 @@ from broker.contract.messages import JsonObject
 from broker.errors import BrokerError, ExposedFileError
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
+from broker.system.signals import on_signals
 from broker.text import counted, plain
 from consumer.active_response.allow_list import AllowList
 from consumer.active_response.records import Entry, read_pending
@@ -85,16 +83,6 @@ UnsignedOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@contextlib.contextmanager
-def _stopped_by_signals(agent: Agent) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: agent.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @app.command(epilog="Example: acm-agent run --agent web-01 --broker mqtt://127.0.0.1:1883 --state /var/lib/acm")
 def run(
     config: ConfigOption = None,
@@ -120,7 +108,7 @@ def run(
     watched = is_watched(settings, sys.argv[1:], secrets)
     restarted_by = os.environ.pop(RESTARTED_BY, None)
     restarting = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
-    with _stopped_by_signals(restarting):
+    with on_signals(restarting.stop):
         replacement = restarting.run()
     if replacement is not None and not watched and not restarting.told_to_stop:
         replace_process(replacement, secrets)
