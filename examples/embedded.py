@@ -1,4 +1,4 @@
-"""A program with an agent inside: it measures, takes commands of its own, and is what start, stop and restart act on.
+"""A program that embeds an agent: it adds a command type, and start, stop and restart commands control it.
 
 Run it from the project's directory: `python -m examples.embedded run --agent web-01 --broker mqtt://… --state DIR`.
 """
@@ -31,21 +31,21 @@ __all__ = ["Measuring", "main"]
 
 
 class Measuring:
-    """What the program is there for; each run of it has a name of its own."""
+    """The program's own work; each run has an id."""
 
     def __init__(self) -> None:
         self._run: str | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start a run."""
         self._run = uuid.uuid4().hex
 
     def stop(self) -> None:
-        """End."""
+        """End the run."""
         self._run = None
 
     def incarnation(self) -> str | None:
-        """Return the name of this run, or None."""
+        """Return the id of the current run, or None."""
         return self._run
 
 
@@ -57,7 +57,7 @@ class ReadSensor:
 
 
 def read_sensor(command: Command, parameters: ReadSensor, context: Context) -> Result:
-    """Answer with the temperature of the named sensor."""
+    """Return the temperature of the named sensor."""
     return Result(f"{parameters.sensor} was read.", {"celsius": 21.5})
 
 
@@ -65,13 +65,13 @@ READ_SENSOR = Handler("read-sensor", Interruption.RERUN, ReadSensor, read_sensor
 
 
 def make_agent(config: AgentConfig, measuring: Measuring) -> Agent:
-    """Return an agent that manages `measuring` and takes read-sensor, and whatever installed packages bring."""
-    wish = DesiredState(Path(config.state) / "measuring-stopped")
-    if not wish.stopped:
+    """Return an agent that manages `measuring`, with read-sensor and the handlers of installed plug-ins."""
+    desired = DesiredState(Path(config.state) / "measuring-stopped")
+    if not desired.stopped:
         measuring.start()
     return Agent(
         config,
-        service=CallbackService(measuring.start, measuring.stop, measuring.incarnation, wish),
+        service=CallbackService(measuring.start, measuring.stop, measuring.incarnation, desired),
         handlers=[READ_SENSOR],
         plug_ins=load_plug_ins(),
         restarted_by=os.environ.pop(RESTARTED_BY, None),
@@ -79,16 +79,16 @@ def make_agent(config: AgentConfig, measuring: Measuring) -> Agent:
 
 
 def run_beside(agent: Agent) -> None:
-    """Run the agent on a thread of its own until the program is told to end."""
+    """Run the agent on a thread of its own until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: agent.stop())
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent") as threads:
-        wants_restart = threads.submit(agent.run).result()
-    if wants_restart is not None:
-        replace_process(wants_restart)
+        replacement = threads.submit(agent.run).result()
+    if replacement is not None:
+        replace_process(replacement)
 
 
 def main() -> None:
-    """Take `run`, then --agent, --broker and --state with their values."""
+    """Run with the arguments `run --agent NAME --broker URL --state DIR`."""
     flags = {name.removeprefix("--"): value for name, value in zip(sys.argv[2::2], sys.argv[3::2], strict=True)}
     run_beside(make_agent(load_config(None, flags), Measuring()))
 

@@ -1,4 +1,4 @@
-"""Checked by mypy, never run: what fits together is taken; what does not is refused (an unused ignore is an error)."""
+"""Checked by mypy, never run: correct usage is accepted, incorrect usage rejected (an unused ignore is an error)."""
 
 from dataclasses import dataclass
 

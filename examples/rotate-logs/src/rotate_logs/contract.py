@@ -12,7 +12,7 @@ __all__ = ["COMMAND_TYPE", "RotateLogs", "RotateLogsData"]
 
 @dataclass(frozen=True)
 class RotateLogs:
-    """Set the file at `path` aside, begin a new one, and keep the last `keep` that were set aside."""
+    """Rename the file at `path`, create a new one, and keep the newest `keep` renamed files."""
 
     path: Annotated[str, Meta(min_length=1, max_length=4096)]
     keep: Annotated[int, Meta(ge=1, le=100)] = 7
@@ -20,7 +20,7 @@ class RotateLogs:
 
 @dataclass(frozen=True)
 class RotateLogsData:
-    """Where the old file is now and its size, absent when nothing was rotated, and the older ones that were removed."""
+    """The renamed file and its size in bytes (absent when nothing was rotated), and the older files removed."""
 
     rotated: str | None
     size_bytes: int | None

@@ -29,7 +29,7 @@ def test_a_package_brings_its_type(package: BrokenPackage) -> None:
     types, warnings = known_command_types()
     assert warnings == []
     assert types.keys() == {*COMMAND_TYPES, "rotate-logs"}
-    assert summary_of(types["rotate-logs"]).startswith("Set the file at `path` aside")
+    assert summary_of(types["rotate-logs"]).startswith("Rename the file at `path`")
 
 
 @pytest.mark.parametrize(
