@@ -16,7 +16,8 @@ from broker.ledger.database import Database
 from broker.ledger.ledger import Ledger
 from broker.pki.authority import CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
-from broker.signing.key_store import SigningKeyError, SigningKeys, SigningKeyStore
+from broker.signing.key_list import SigningKeyError
+from broker.signing.key_store import SigningKeys, SigningKeyStore
 from broker.signing.signer import Signer
 
 __all__ = [

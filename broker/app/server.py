@@ -15,7 +15,7 @@ from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
-from broker.signing.key_store import SigningKeyError
+from broker.signing.key_list import SigningKeyError
 
 __all__ = [
     "ServerProcess",

@@ -21,7 +21,8 @@ from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
 from broker.server.key_distribution import RolloutProgress, announce, rollout_of
-from broker.signing.key_store import KeyEntry, SigningKeyStore, create_signing_keys
+from broker.signing.key_list import KeyEntry
+from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from broker.text import counted
 
 __all__ = [

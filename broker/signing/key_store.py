@@ -1,344 +1,179 @@
-"""The keys that the server signs with: a directory of mode 0700 with one file a key, and the list of them.
+"""The keys that the server signs with: reading and changing the list in a directory, and holding the private keys."""
 
-keys.json        the version of the list, and each key's id, state, public half and times
-<id>.key         the private key (PKCS#8 in PEM, mode 0600) of each key that signs
-
-All belong to the owner of the directory, whoever makes them: the server runs as that user, and must read them.
-A change takes the lock of the directory, and is made when the list is replaced: a private key is written before the
-list names it, and removed after the list has named it revoked. What a crash leaves over, the next change removes.
-"""
-
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.contract.commands.update_signing_keys import MAX_KEYS, UpdateSigningKeys
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import SigningKey
-from broker.errors import BrokerError
-from broker.system.files import write_durably
-from broker.system.lock import locked
-from broker.system.permissions import refuse_changeable, refuse_readable
-from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
+from broker.signing.key_directory import FileState, KeyDirectory
+from broker.signing.key_list import KeyEntry, KeyList, KeyState, SigningKeyError
 
 __all__ = [
-    "KeyEntry",
-    "KeyState",
-    "SigningKeyError",
     "SigningKeyStore",
     "SigningKeys",
     "create_signing_keys",
 ]
 
 
-_LIST = "keys.json"
-_Stamp = tuple[int, int]
+OpenDirectory = Callable[[Path], KeyDirectory]
+_EMPTY = KeyList(0, True, ())
 
 
-class SigningKeyError(BrokerError):
-    """The directory of signing keys cannot be made, read or changed as asked."""
-
-
-class KeyState(StrEnum):
-    """Whether a key signs, and is trusted, or is neither used nor trusted any more."""
-
-    ACTIVE = "active"
-    REVOKED = "revoked"
-
-
-@dataclass(frozen=True)
-class KeyEntry:
-    """One key of the list; `public` is in PEM, `since` the version of the list that was the first to hold it."""
-
-    id: str
-    state: KeyState
-    public: str
-    created_at: datetime
-    since: int
-    revoked_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class _KeyList:
-    """The list as it stands in the file. `version` grows with each change, and agents never go back.
-
-    It is the time of the change in milliseconds, so that a directory restored from a backup, or made anew, comes to
-    versions that no agent has seen. `announced`: the agents are told of this version, as far as they must be.
-    """
-
-    version: int
-    announced: bool
-    keys: tuple[KeyEntry, ...]
-
-    @property
-    def active(self) -> tuple[KeyEntry, ...]:
-        return tuple(entry for entry in self.keys if entry.state is KeyState.ACTIVE)
-
-    def changed(self, version: int, keys: tuple[KeyEntry, ...]) -> "_KeyList":
-        return _KeyList(version, False, keys)
-
-    def next_version(self, now: datetime, above: int = 0) -> int:
-        return max(self.version + 1, above + 1, int(now.timestamp() * 1000))
-
-
-def create_signing_keys(directory: Path, now: datetime) -> KeyEntry:
-    """Make the directory with one new key. Raises SigningKeyError; one that is there already is refused."""
-    with _file_errors(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(directory):
-            if _holds_anything(directory):
-                raise SigningKeyError(f"{directory} is not empty: choose a new directory for the signing keys.")
-            directory.chmod(0o700)
-            empty = _KeyList(0, True, ())
-            _write(directory, empty)  # says what this is, should the next step be cut short
-            entry = _add_key(directory, now, empty.next_version(now))
-            _write(directory, _KeyList(entry.since, True, (entry,)))
-            _sweep(directory, (entry,))
+def create_signing_keys(path: Path, now: datetime, *, open_directory: OpenDirectory = KeyDirectory) -> KeyEntry:
+    """Create the directory with one new key; raises SigningKeyError. A directory that has keys is refused."""
+    directory = open_directory(path)
+    with directory.file_errors():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with directory.locked():
+            if directory.is_used():
+                raise SigningKeyError(
+                    f"{path} is not empty: choose a new directory for the signing keys.", code="directory_not_empty"
+                )
+            path.chmod(0o700)
+            directory.write_list(_EMPTY)  # marks the directory as ours in case the next step is interrupted
+            entry = _create_key(directory, now, _EMPTY.next_version(now))
+            directory.write_list(KeyList(entry.since, True, (entry,)))
+            directory.remove_unused_keys((entry,))
             return entry
 
 
 class SigningKeyStore:
-    """The list of the keys in a directory that create_signing_keys made; needs no private key of those there.
+    """The list of the signing keys in a directory that create_signing_keys made. Reads no private key.
 
-    A change by another process is seen at once. All raise SigningKeyError when the directory cannot be used.
+    A change by another process is seen at the next call. All methods raise SigningKeyError when the directory cannot
+    be used, and ExposedFileError when others could change the list.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._seen: _Stamp | None = None
-        self._list = _KeyList(0, True, ())
+    def __init__(self, path: Path, *, open_directory: OpenDirectory = KeyDirectory) -> None:
+        self._directory = open_directory(path)
+        self._seen: FileState | None = None
+        self._list = _EMPTY
         self._refresh()
 
     @property
     def version(self) -> int:
-        """The version of the list of keys."""
+        """The version of the list."""
         return self._refresh().version
 
     @property
     def announced(self) -> bool:
-        """Whether the agents were told of this version; False where that was cut short."""
+        """Whether this version was queued for the agents; False if that was interrupted."""
         return self._refresh().announced
 
     @property
     def entries(self) -> tuple[KeyEntry, ...]:
-        """Every key, the oldest first."""
+        """All keys, oldest first."""
         return self._refresh().keys
 
     @property
     def public(self) -> tuple[str, ...]:
-        """The public keys in PEM that agents are to trust."""
+        """The public keys in PEM that agents must trust."""
         return tuple(entry.public for entry in self._refresh().active)
 
     @property
     def update(self) -> UpdateSigningKeys:
-        """What agents are told: the keys to trust, and the version of the list that says so."""
-        held = self._refresh()
-        return UpdateSigningKeys(held.version, tuple(entry.public for entry in held.active))
+        """The parameters of the command that distributes the list: the keys to trust, and the list's version."""
+        keys = self._refresh()
+        return UpdateSigningKeys(keys.version, tuple(entry.public for entry in keys.active))
 
     def entry(self, key_id: str) -> KeyEntry:
-        """Return one key of the list; raises SigningKeyError."""
-        return _find(self._refresh(), key_id)
+        """Return one key; raises SigningKeyError."""
+        return self._refresh().find(key_id)
 
     def rotate(self, now: datetime, *, above: int = 0) -> KeyEntry:
-        """Add a new key, which signs beside the others from now on. Refuses more than MAX_KEYS active ones.
+        """Add a new key, which signs beside the others from now on. At most MAX_KEYS may be active.
 
-        The list's version will be more than `above`.
+        The new version of the list is greater than `above`.
         """
-        with self._changing() as held:
-            if len(held.active) >= MAX_KEYS:
-                raise SigningKeyError(
-                    f"There are {MAX_KEYS} active keys, the most there may be: revoke one by `acm keys revoke` first."
-                )
-            entry = _add_key(self._directory, now, held.next_version(now, above))
-            self._replace(held.changed(entry.since, (*held.keys, entry)))
+        with self._changing() as keys:
+            keys.check_room()
+            entry = _create_key(self._directory, now, keys.next_version(now, above))
+            self._replace(keys.with_key(entry))
         return entry
 
     def revoke(
         self, key_id: str, now: datetime, *, above: int = 0, check: Callable[[int], None] = lambda _: None
     ) -> KeyEntry:
-        """Let a key never sign again, and remove its private half; nothing changes where that was done before.
+        """Revoke a key and delete its private key. Revoking it again changes nothing.
 
-        `check` is told the version of the list that an agent must know to verify what is signed without this key, and
-        may raise: nobody else changes the list meanwhile, such as by revoking that other key. See `rotate` for `above`.
-        Raises SigningKeyError also where it is the last active key, or not there.
+        `check` is called with the version of the list that an agent must have to verify messages without this key,
+        and may raise. It runs under the lock, so that no other process revokes the remaining key meanwhile. For `above`
+        see `rotate`. Raises SigningKeyError, too, if the key is unknown or the last active one.
         """
-        with self._changing() as held:
-            entry = _find(held, key_id)
+        with self._changing() as keys:
+            entry = keys.find(key_id)
             if entry.state is KeyState.REVOKED:
-                _sweep(self._directory, held.active)
+                self._directory.remove_unused_keys(keys.active)
                 return entry
-            check(min(other.since for other in _all_but(held, entry)))
-            revoked = replace(entry, state=KeyState.REVOKED, revoked_at=now)
-            keys = tuple(revoked if one is entry else one for one in held.keys)
-            self._replace(held.changed(held.next_version(now, above), keys))
-        return revoked
+            check(min(other.since for other in keys.active_besides(entry)))
+            changed = keys.with_revoked(entry, now, keys.next_version(now, above))
+            self._replace(changed)
+        return changed.find(key_id)
 
     def mark_announced(self, version: int) -> None:
-        """Remember that the agents are told of this version of the list."""
-        with self._changing() as held:
-            if held.version == version:
-                _write(self._directory, replace(held, announced=True))
+        """Record that this version of the list was queued for the agents."""
+        with self._changing() as keys:
+            if keys.version == version:
+                self._directory.write_list(replace(keys, announced=True))
 
     @contextmanager
-    def _changing(self) -> Iterator[_KeyList]:
-        with _file_errors(self._directory), _locked(self._directory):
-            yield _read(self._directory)
+    def _changing(self) -> Iterator[KeyList]:
+        with self._directory.locked():
+            yield self._directory.read_list()
 
-    def _replace(self, changed: _KeyList) -> None:
-        _write(self._directory, changed)
-        _sweep(self._directory, changed.active)
+    def _replace(self, changed: KeyList) -> None:
+        self._directory.write_list(changed)
+        self._directory.remove_unused_keys(changed.active)
 
-    def _refresh(self) -> _KeyList:
-        while (seen := _stamp(self._directory)) != self._seen:
-            held = _read(self._directory)
-            if self._take(held, seen):
-                self._list, self._seen = held, seen
+    def _refresh(self) -> KeyList:
+        while (state := self._directory.state()) != self._seen:
+            keys = self._directory.read_list()
+            if self._load(keys, state):
+                self._list, self._seen = keys, state
         return self._list
 
-    def _take(self, held: _KeyList, seen: _Stamp | None) -> bool:
-        """Take in a list that is new; False if it is not the newest any more."""
+    def _load(self, keys: KeyList, state: FileState) -> bool:
+        """Read what belongs to a new list; return False if the list was replaced meanwhile."""
         return True
 
 
 class SigningKeys(SigningKeyStore):
-    """A KeyBook that holds the private keys as well."""
+    """A SigningKeyStore with the private keys."""
 
     _signing: tuple[SigningKey, ...] = ()
 
     @property
     def signing(self) -> Sequence[SigningKey]:
-        """The private keys: each signs, so that an agent that knows one of them can verify."""
+        """The private keys. Each one signs, so that an agent that trusts any of them can verify."""
         self._refresh()
         return self._signing
 
-    def _take(self, held: _KeyList, seen: _Stamp | None) -> bool:
+    def _load(self, keys: KeyList, state: FileState) -> bool:
         try:
-            self._signing = tuple(_read_key(self._directory, entry) for entry in held.active)
+            self._signing = tuple(self._directory.read_key(entry) for entry in keys.active)
         except FileNotFoundError as error:
-            if _stamp(self._directory) != seen:
-                return False  # it was revoked meanwhile
+            if self._directory.state() != state:
+                return False  # the key was revoked meanwhile
             raise SigningKeyError(
-                f"{error.filename} is missing: restore it from a backup, or make another key by `acm keys rotate` and "
-                "revoke this one by `acm keys revoke`; nothing is signed until then."
+                f"{error.filename} is missing: restore it from a backup, or create another key with `acm keys rotate` "
+                "and revoke this one with `acm keys revoke`. Nothing is signed until then.",
+                code="missing_signing_key",
             ) from error
         except OSError as error:
             raise SigningKeyError(
-                f"{error.filename} cannot be read: {error.strerror}; nothing is signed until it can. Give it to the "
-                f"user that runs `acm server`: chown --reference={self._directory} {error.filename}"
+                f"{error.filename} cannot be read: {error.strerror}. Nothing is signed until it can be. Give it to the "
+                f"user that runs `acm server`: chown --reference={self._directory.path} {error.filename}",
+                code="unreadable_signing_key",
             ) from error
         return True
 
 
-def _find(held: _KeyList, key_id: str) -> KeyEntry:
-    found = next((entry for entry in held.keys if entry.id == key_id), None)
-    if found is None:
-        raise SigningKeyError(f"There is no signing key {key_id[:80]!r}; `acm keys list` lists them.")
-    return found
-
-
-def _all_but(held: _KeyList, entry: KeyEntry) -> Sequence[KeyEntry]:
-    left = [one for one in held.active if one is not entry]
-    if not left:
-        raise SigningKeyError(f"{entry.id} is the last active key: make another by `acm keys rotate` first.")
-    return left
-
-
-def _holds_anything(directory: Path) -> bool:
-    """Say whether a directory holds more than what an init that was cut short has left."""
-    if (directory / _LIST).exists():
-        return bool(_decode(directory).keys)
-    return any(not path.name.startswith(".") for path in directory.iterdir())
-
-
-def _stamp(directory: Path) -> _Stamp | None:
-    try:
-        found = (directory / _LIST).stat()
-    except FileNotFoundError as error:
-        raise _missing(directory) from error
-    except OSError as error:
-        raise _unreadable(directory, error) from error
-    return found.st_mtime_ns, found.st_ino
-
-
-def _read(directory: Path) -> _KeyList:
-    try:
-        refuse_changeable(directory / _LIST, owners=[directory.stat().st_uid])
-        held = _decode(directory)
-    except FileNotFoundError as error:
-        raise _missing(directory) from error
-    except OSError as error:
-        raise _unreadable(directory, error) from error
-    if not held.keys:
-        raise _missing(directory)
-    return held
-
-
-def _decode(directory: Path) -> _KeyList:
-    path = directory / _LIST
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_KeyList)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SigningKeyError(f"{path} is damaged: {error}; restore the directory from a backup.") from error
-
-
-def _missing(directory: Path) -> SigningKeyError:
-    return SigningKeyError(f"{directory} holds no signing keys: make them with `acm keys init --keys {directory}`.")
-
-
-def _unreadable(directory: Path, error: OSError) -> SigningKeyError:
-    return SigningKeyError(f"{directory / _LIST} cannot be read: {error.strerror}.")
-
-
-def _add_key(directory: Path, now: datetime, version: int) -> KeyEntry:
+def _create_key(directory: KeyDirectory, now: datetime, version: int) -> KeyEntry:
     key = SigningKey(Ed25519PrivateKey.generate())
-    write_durably(_key_path(directory, key.public.id), private_key_to_pem(key.private), 0o600, as_directory=True)
+    directory.write_key(key)
     return KeyEntry(key.public.id, KeyState.ACTIVE, key.public.pem, now, version)
-
-
-def _read_key(directory: Path, entry: KeyEntry) -> SigningKey:
-    path = _key_path(directory, entry.id)
-    refuse_readable(path, owners=[directory.stat().st_uid])
-    try:
-        key = SigningKey(private_key_from_pem(path.read_bytes()))
-    except PrivateKeyError as error:
-        raise SigningKeyError(f"{path} is damaged: restore the directory from a backup.") from error
-    if key.public.pem != entry.public:
-        raise SigningKeyError(f"{path} is not the key that {_LIST} names: restore the directory from a backup.")
-    return key
-
-
-def _key_path(directory: Path, key_id: str) -> Path:
-    return directory / f"{key_id}.key"
-
-
-def _write(directory: Path, keys: _KeyList) -> None:
-    write_durably(directory / _LIST, msgspec.json.format(msgspec.json.encode(keys)), 0o644, as_directory=True)
-
-
-def _sweep(directory: Path, active: Sequence[KeyEntry]) -> None:
-    """Remove the private keys of what does not sign: revoked, or left over by a change that was cut short."""
-    wanted = {_key_path(directory, entry.id) for entry in active}
-    for path in directory.glob("*.key"):
-        if path not in wanted:
-            path.unlink()
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with locked(directory, wait=True) as handle:
-        yield
-        os.fsync(handle)  # keys that were removed stay removed after a power loss
-
-
-@contextmanager
-def _file_errors(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SigningKeyError(f"{directory} cannot be used: {error.strerror}.") from error

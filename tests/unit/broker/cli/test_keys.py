@@ -14,7 +14,8 @@ from broker.cli.keys import keys_app
 from broker.contract.messages import Status
 from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
-from broker.signing.key_store import KeyEntry, KeyState, SigningKeyStore
+from broker.signing.key_list import KeyEntry, KeyState
+from broker.signing.key_store import SigningKeyStore
 from tests.support.enrolled import Registrar, now
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,13 +11,15 @@ import pytest
 
 from broker.app.factories import open_database
 from broker.contract.commands.update_signing_keys import MAX_KEYS, UPDATE_SIGNING_KEYS, UpdateSigningKeys
+from broker.contract.dsse import SigningKey
 from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import ExposedFileError
 from broker.ledger.ledger import Ledger
 from broker.server.key_distribution import RolloutProgress, announce, rollout_of
-from broker.signing import key_store as signing_keys
-from broker.signing.key_store import KeyState, SigningKeyError, SigningKeys, SigningKeyStore, create_signing_keys
+from broker.signing.key_directory import KeyDirectory
+from broker.signing.key_list import KeyEntry, KeyList, KeyState, SigningKeyError
+from broker.signing.key_store import SigningKeys, SigningKeyStore, create_signing_keys
 from tests.support.enrolled import Registrar, now
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
@@ -72,9 +74,9 @@ def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningK
 
 def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedClock) -> None:
     (only,) = keys.entries
-    with pytest.raises(SigningKeyError, match="acm keys rotate"):
+    with raises_code(SigningKeyError, "last_signing_key"):
         keys.revoke(only.id, clock.now())
-    with pytest.raises(SigningKeyError, match="acm keys list"):
+    with raises_code(SigningKeyError, "unknown_signing_key"):
         keys.revoke("nobody", clock.now())
     assert signing(keys) == [only.id]
 
@@ -82,18 +84,18 @@ def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedC
 def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
     for _ in range(MAX_KEYS - 1):
         keys.rotate(clock.now())
-    with pytest.raises(SigningKeyError, match="revoke one"):
+    with raises_code(SigningKeyError, "too_many_signing_keys"):
         keys.rotate(clock.now())
     assert len(keys.signing) == MAX_KEYS
 
 
 def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: TurnedClock, tmp_path: Path) -> None:
-    book = SigningKeyStore(directory)
+    store = SigningKeyStore(directory)
     for _ in range(3):
-        book.rotate(clock.now())
+        store.rotate(clock.now())
     clock.turn(1)
     create_signing_keys(tmp_path / "another", clock.now())
-    assert SigningKeyStore(tmp_path / "another").version > book.version
+    assert SigningKeyStore(tmp_path / "another").version > store.version
 
 
 def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
@@ -146,43 +148,47 @@ def test_a_key_that_cannot_be_read_says_whose_it_must_be(directory: Path) -> Non
     (key,) = directory.glob("*.key")
     key.unlink()
     key.mkdir(mode=0o700)
-    with pytest.raises(SigningKeyError, match=f"nothing is signed.*chown --reference={directory} {key}"):
+    with raises_code(SigningKeyError, "unreadable_signing_key") as caught:
         SigningKeys(directory)
+    assert f"chown --reference={directory} {key}" in str(caught.value)
 
 
 class Killed(BaseException):
     """kill -9."""
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
-    """Let this many files be written, then nothing more."""
-    write, left = signing_keys.write_durably, iter(range(writes))
+class DyingDirectory(KeyDirectory):
+    """Dies in place of the write after `writes`, or of a removal of keys."""
 
-    def counting(path: Path, content: bytes, mode: int, *, as_directory: bool) -> None:
-        if next(left, None) is None:
-            raise Killed
-        write(path, content, mode, as_directory=as_directory)
+    def __init__(self, path: Path, writes: int) -> None:
+        super().__init__(path)
+        self._left = iter(range(writes))
 
-    def never(*_: object) -> None:
+    def write_list(self, keys: KeyList) -> None:
+        self._count()
+        super().write_list(keys)
+
+    def write_key(self, key: SigningKey) -> None:
+        self._count()
+        super().write_key(key)
+
+    def remove_unused_keys(self, active: Sequence[KeyEntry]) -> None:
         raise Killed
 
-    monkeypatch.setattr(signing_keys, "write_durably", counting)
-    monkeypatch.setattr(signing_keys, "_sweep", never)
+    def _count(self) -> None:
+        if next(self._left, None) is None:
+            raise Killed
 
 
 @pytest.mark.parametrize("writes", range(4))
-def test_an_init_that_was_cut_short_can_be_repeated(
-    tmp_path: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, writes: int
-) -> None:
+def test_interrupted_init_can_be_repeated(tmp_path: Path, clock: TurnedClock, writes: int) -> None:
     path = tmp_path / "signing"
-    with monkeypatch.context() as patched:
-        killed_after(patched, writes)
-        with pytest.raises(Killed):
-            create_signing_keys(path, clock.now())
+    with pytest.raises(Killed):
+        create_signing_keys(path, clock.now(), open_directory=lambda path: DyingDirectory(path, writes))
     if writes == 3:
         assert len(SigningKeys(path).signing) == 1
         return
-    with pytest.raises(SigningKeyError, match="acm keys init"):
+    with raises_code(SigningKeyError, "no_signing_keys"):
         SigningKeys(path)
     made = create_signing_keys(path, clock.now())
     assert private_keys(path) == {made.id}
@@ -190,22 +196,20 @@ def test_an_init_that_was_cut_short_can_be_repeated(
 
 Change = Callable[[SigningKeyStore, TurnedClock], object]
 CHANGES: list[tuple[Change, int]] = [
-    (lambda book, clock: book.rotate(clock.now()), 2),
-    (lambda book, clock: book.revoke(book.entries[0].id, clock.now()), 1),
+    (lambda store, clock: store.rotate(clock.now()), 2),
+    (lambda store, clock: store.revoke(store.entries[0].id, clock.now()), 1),
 ]
 
 
 @pytest.mark.parametrize(("change", "writes"), [(change, n) for change, most in CHANGES for n in range(most + 1)])
-def test_a_change_that_was_cut_short_was_made_or_was_not(
-    directory: Path, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, change: Change, writes: int
+def test_interrupted_change_was_made_as_a_whole_or_not_at_all(
+    directory: Path, clock: TurnedClock, change: Change, writes: int
 ) -> None:
-    book = SigningKeyStore(directory)
-    book.rotate(clock.now())
-    book.mark_announced(book.version)
-    with monkeypatch.context() as patched:
-        killed_after(patched, writes)
-        with pytest.raises(Killed):
-            change(book, clock)
+    store = SigningKeyStore(directory)
+    store.rotate(clock.now())
+    store.mark_announced(store.version)
+    with pytest.raises(Killed):
+        change(SigningKeyStore(directory, open_directory=lambda path: DyingDirectory(path, writes)), clock)
     keys = SigningKeys(directory)
     active = [entry.id for entry in keys.entries if entry.state is KeyState.ACTIVE]
     assert signing(keys) == active
@@ -213,44 +217,57 @@ def test_a_change_that_was_cut_short_was_made_or_was_not(
     assert private_keys(directory) == set(signing(keys)), "the next change removes what was left over"
 
 
-def test_a_key_that_is_revoked_while_it_is_read_is_no_error(
-    directory: Path, keys: SigningKeys, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+class RevokedMeanwhile(KeyDirectory):
+    """Revokes a key as soon as the first private key is read."""
+
+    revoke: Callable[[], object]
+
+    def read_key(self, entry: KeyEntry) -> SigningKey:
+        revoke, self.revoke = self.revoke, lambda: None
+        revoke()
+        return super().read_key(entry)
+
+
+def test_key_that_is_revoked_while_it_is_read_is_left_out(
+    directory: Path, keys: SigningKeys, clock: TurnedClock
 ) -> None:
     (old,) = keys.entries
     new = keys.rotate(clock.now())
-    read = signing_keys._read_key
 
-    def late(*arguments: object) -> object:
-        monkeypatch.setattr(signing_keys, "_read_key", read)
-        SigningKeyStore(directory).revoke(old.id, clock.now())
-        return read(*arguments)  # type: ignore[arg-type]
+    def open_directory(path: Path) -> KeyDirectory:
+        opened = RevokedMeanwhile(path)
+        opened.revoke = lambda: SigningKeyStore(directory).revoke(old.id, clock.now())
+        return opened
 
-    monkeypatch.setattr(signing_keys, "_read_key", late)
-    assert signing(SigningKeys(directory)) == [new.id]
+    assert signing(SigningKeys(directory, open_directory=open_directory)) == [new.id]
 
 
-def test_a_change_waits_for_another_to_end(directory: Path, clock: TurnedClock) -> None:
-    book, entered = SigningKeyStore(directory), threading.Event()
+def test_change_waits_for_the_end_of_another(directory: Path, clock: TurnedClock) -> None:
+    store, entered = SigningKeyStore(directory), threading.Event()
+    (first,), second = store.entries, store.rotate(clock.now())
 
     def rotate() -> None:
         entered.set()
         SigningKeyStore(directory).rotate(clock.now())
 
-    with book._changing() as held:
-        other = threading.Thread(target=rotate)
+    other = threading.Thread(target=rotate)
+
+    def check(_: int) -> None:
         other.start()
         entered.wait(10)
-        book._replace(held.changed(held.version + 1, held.keys))
+
+    store.revoke(first.id, clock.now(), check=check)
     other.join(10)
-    assert len(book.entries) == 2
-    assert book.version == held.version + 2
+    assert [entry.state for entry in store.entries] == [KeyState.REVOKED, KeyState.ACTIVE, KeyState.ACTIVE]
+    assert store.version == second.since + 2
 
 
 def test_a_lost_private_key_can_still_be_rotated_away(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
     (lost,) = keys.entries
     (directory / f"{lost.id}.key").unlink()
-    with pytest.raises(SigningKeyError, match=f"{lost.id}.key is missing.*acm keys revoke"):
+    with raises_code(SigningKeyError, "missing_signing_key") as caught:
         SigningKeys(directory)
+    assert f"{lost.id}.key" in str(caught.value)
     new = SigningKeyStore(directory).rotate(clock.now())
     SigningKeyStore(directory).revoke(lost.id, clock.now())
     assert signing(SigningKeys(directory)) == [new.id]

@@ -30,10 +30,12 @@ from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
 from broker.pki.revocation_list import RevocationReason
 from broker.server.server import Server
-from broker.signing.key_store import SigningKeyError, SigningKeys, create_signing_keys
+from broker.signing.key_list import SigningKeyError
+from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from tests.support.enrolled import Registrar, enrolled_by, signed
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, result
 from tests.unit.broker.server.test_server import RememberingWire
@@ -205,20 +207,28 @@ def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -
 
 def test_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
     create_signing_keys(tmp_path / "signing", clock.now())
-    with pytest.raises(SigningKeyError, match="is not empty"):
+    with raises_code(SigningKeyError, "directory_not_empty"):
         create_signing_keys(tmp_path / "signing", clock.now())
 
 
-@pytest.mark.parametrize("name", ["keys.json", "{id}.key"])
-@pytest.mark.parametrize(("content", "said"), [(b"no", "is damaged"), (None, r"acm keys (init|revoke)")])
-def test_damaged_keys_are_one_sentence(
-    tmp_path: Path, clock: TurnedClock, name: str, content: bytes | None, said: str
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("keys.json", b"no", "damaged_signing_keys"),
+        ("keys.json", None, "no_signing_keys"),
+        ("{id}.key", b"no", "damaged_signing_key"),
+        ("{id}.key", None, "missing_signing_key"),
+    ],
+)
+def test_damaged_or_missing_key_files_are_rejected(
+    tmp_path: Path, clock: TurnedClock, name: str, content: bytes | None, code: str
 ) -> None:
     create_signing_keys(tmp_path / "signing", clock.now())
     path = tmp_path / "signing" / name.format(id=SigningKeys(tmp_path / "signing").entries[0].id)
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(SigningKeyError, match=said):
+    with raises_code(SigningKeyError, code) as caught:
         SigningKeys(tmp_path / "signing")
+    assert str(path.parent if code == "no_signing_keys" else path) in str(caught.value)
 
 
 def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> None:
@@ -226,7 +236,7 @@ def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> No
         create_signing_keys(tmp_path / name, clock.now())
     one, two = (next((tmp_path / name).glob("*.key")) for name in ("one", "two"))
     one.write_bytes(two.read_bytes())
-    with pytest.raises(SigningKeyError, match="is not the key that"):
+    with raises_code(SigningKeyError, "mismatched_signing_key"):
         SigningKeys(tmp_path / "one")
 
 
