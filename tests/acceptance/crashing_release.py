@@ -5,8 +5,9 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import consumer.agent
 from consumer.agent import Agent
-from consumer.cli import main as cli
+from consumer.cli.main import main as main
 
 
 class KilledOnceAt:
@@ -23,5 +24,4 @@ class KilledOnceAt:
 
 
 observer = KilledOnceAt(os.environ.get("ACM_TEST_CRASH_AT", "").split(), Path(os.environ.get("ACM_TEST_CRASHED", "")))
-cli.Agent = partial(Agent, observer=observer)  # type: ignore[misc, assignment]
-main = cli.main
+consumer.agent.Agent = partial(Agent, observer=observer)  # type: ignore[misc, assignment]

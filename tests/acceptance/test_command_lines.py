@@ -107,7 +107,9 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 
 @pytest.mark.parametrize("app", [broker_app, agent_app], ids=["acm", "acm-agent"])
 def test_help_has_examples(app: typer.Typer) -> None:
-    for registered in (it for it in app.registered_commands if not it.hidden):
+    top_level = [app, *(group.typer_instance for group in app.registered_groups if not isinstance(group.name, str))]
+    registered_commands = [it for part in top_level if part is not None for it in part.registered_commands]
+    for registered in (it for it in registered_commands if not it.hidden):
         assert registered.callback is not None
         name = registered.name or registered.callback.__name__.replace("_", "-")
         shown = CliRunner().invoke(app, [name, "--help"])
@@ -121,14 +123,14 @@ def test_the_environment_names_each_program_its_file(run: Run, tmp_path: Path) -
     assert run("ca", "init", **files).returncode == 0
     assert (tmp_path / "ca" / "ca.key").exists()
     words = ["check-config", "--broker", "mqtt://127.0.0.1:1", "--state", str(tmp_path)]
-    assert run(*words, program="consumer", **files).stdout == "The configuration of web-01 is good.\n"
+    assert run(*words, program="consumer", **files).stdout == "The configuration of web-01 is valid.\n"
 
 
 def test_check_config(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "agent.toml"
     config.write_text(f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n')
     good = run("check-config", "--config", str(config), program="consumer")
-    assert (good.returncode, good.stdout) == (0, "The configuration of web-01 is good.\n")
+    assert (good.returncode, good.stdout) == (0, "The configuration of web-01 is valid.\n")
     config.write_text(config.read_text() + "acept_unsigned = true\n")
     assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "acept_unsigned")
     (tmp_path / "allow-list").write_text("block - ../block - 0\n")
@@ -139,7 +141,7 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
 
 def test_agent_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
-    assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "is not there")
+    assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "does not exist")
     words = [
         "run",
         "--agent",

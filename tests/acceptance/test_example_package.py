@@ -78,7 +78,7 @@ def test_a_broken_plug_in_leaves_the_agent_reachable_and_is_said(site: Site, ins
 def test_check_config_names_the_plug_ins_and_refuses_a_broken_one(installed: Path, tmp_path: Path) -> None:
     flags = ("check-config", "--agent", "web-01", "--broker", "mqtt://127.0.0.1", "--state", str(tmp_path))
     good = acm_agent(installed, *flags)
-    said = ["The configuration of web-01 is good.", "A plug-in brings rotate-logs."]
+    said = ["The configuration of web-01 is valid.", "A plug-in adds rotate-logs."]
     assert (good.returncode, good.stdout.splitlines(), good.stderr) == (0, said, "")
     (installed / "rotate_logs").unlink()
     bad = acm_agent(installed, *flags)

@@ -103,7 +103,7 @@ def test_the_result_stays_until_its_ack_and_is_deleted_by_it(desk: Desk) -> None
     desk.send("command", command("a", 1))
     result = wait_for(desk.results, "the result")[0]
     assert (result["outcome"], result["command"]["status"]) == ("success", "processing")
-    assert [(row["id"], row["state"]) for row in desk.queue()] == [("a", "done")]
+    assert [(row["id"], row["state"]) for row in desk.queue()] == [("a", "completed")]
     desk.ack({**result, "digest": "another"})
     desk.send("command", command("b", 2))
     wait_for(lambda: len({item["command_id"] for item in desk.results()}) == 2, "the second result")

@@ -146,7 +146,7 @@ def run(module: str, *words: str, stdin: str = "", **environment: str) -> "subpr
     [
         (
             ("consumer", "enroll", "--server", "https://a", "--agent", "a", "--token", TOKEN),
-            "write - and give it on stdin",
+            "write - and pass it on stdin",
         ),
         (("consumer", "run", "--agent", "a", "--broker", "mqtt://me:hush@broker"), "ACM_BROKER"),
         (("broker", "server", "--broker", "mqtt://me:hush@broker"), "ACM_BROKER"),

@@ -1,0 +1,107 @@
+"""acm-agent enroll and enrolment: get a certificate from an enrolment server, and show what the agent has."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from broker.system.logging import configure_logs
+from broker.system.process import forbid_dumps
+from consumer.cli.options import AgentOption, ConfigOption, JsonOption, StateDirectory, StateOption
+from consumer.cli.output import print_members, show
+from consumer.errors import EnrolmentError
+
+if TYPE_CHECKING:
+    from consumer.enrolment.store import Enrolment
+
+_FROM_STDIN = "-"
+_TOKEN_VARIABLE = "ACM_ENROLMENT_TOKEN"  # noqa: S105 - its name
+_TIMEOUT_S = 60.0
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: acm-agent enroll --server https://acm.example:8443 --token - --agent web-01 --state /var/lib/acm"
+)
+def enroll(
+    server: Annotated[str, typer.Option("--server", help="https://HOST:PORT of the enrolment server.")],
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            metavar="-|@FILE",
+            help="Where to read the one-time token (default: ACM_ENROLMENT_TOKEN, else stdin).",
+        ),
+    ] = "",
+    config: ConfigOption = None,
+    agent: AgentOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Get a certificate in the agent's name with a one-time token. Safe to repeat; stop the agent first."""
+    from consumer.config import read_identity
+    from consumer.enrolment.enroll import enroll_by_hand, read_token
+    from consumer.system.clock import SystemClock
+
+    configure_logs("warning")
+    forbid_dumps()
+    name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
+    clock, secret = SystemClock(), read_token(_token_text(token))
+    enrolment = enroll_by_hand(directory, server, secret, name, clock, clock.monotonic() + _TIMEOUT_S)
+    show(_enrolment_json(enrolment), _print_enrolment, as_json=as_json)
+    if not as_json:
+        typer.echo(f"Next: acm-agent run --state {directory}")
+
+
+def _token_text(source: str) -> str:
+    from_environment = os.environ.pop(_TOKEN_VARIABLE, "")
+    if not source and from_environment:
+        return from_environment
+    if source.startswith("@"):
+        return _read_token_file(source[1:])
+    if source not in ("", _FROM_STDIN):
+        raise typer.BadParameter(
+            "every user of the machine can see a token on a command line: write - and pass it on stdin, or @FILE.",
+            param_hint="--token",
+        )
+    return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+
+
+def _read_token_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnrolmentError(f"The token in {path} cannot be read: {error}.", code="token_unreadable") from error
+
+
+@app.command(epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
+def enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
+    """Show the agent's current enrolment; works while it runs."""
+    from consumer.enrolment.store import EnrolmentDirectory
+    from consumer.store.state_directory import refuse_exposed
+
+    refuse_exposed(state, reading=True)
+    current = EnrolmentDirectory(state).current()
+    if current is None:
+        raise EnrolmentError(f"The agent of {state} is not enrolled; run `acm-agent enroll`.", code="not_enrolled")
+    show(_enrolment_json(current), _print_enrolment, as_json=as_json)
+
+
+def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
+    grant = enrolment.grant
+    return {
+        "agent": grant.agent,
+        "enrolment_id": grant.enrolment_id,
+        "server": grant.server,
+        "broker": grant.broker,
+        "topic_prefix": grant.topic_prefix,
+        "not_after": grant.not_after.isoformat().replace("+00:00", "Z"),
+        "renew_at": grant.renew_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+
+
+def _print_enrolment(members: dict[str, Any]) -> None:
+    print_members(f"{members['agent']} is enrolled.", members)

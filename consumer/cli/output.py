@@ -1,0 +1,38 @@
+"""What acm-agent prints: JSON for programs, text that cannot control the terminal for people."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+from broker.text import plain
+
+_T = TypeVar("_T")
+
+
+def show(content: _T, view: Callable[[_T], None], *, as_json: bool) -> None:
+    """Print the content as one JSON document, or let `view` print it for people."""
+    if as_json:
+        typer.echo(json.dumps(content))
+    else:
+        view(content)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+    """Print a table whose cells are neither markup nor control sequences, whoever wrote them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(Text(plain(cell or "", kept="")) for cell in row))
+    Console().print(table)
+
+
+def print_members(title: str, members: dict[str, Any]) -> None:
+    """Print a title and one line for each member."""
+    typer.echo(title)
+    for name, value in members.items():
+        typer.echo(plain(f"  {name:<14}{value}"))

@@ -1,0 +1,92 @@
+"""acm-agent run and check-config. What is heavy to import is imported where it is used: --help needs none of it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from broker.system.logging import configure_logs
+from broker.system.signals import on_signals
+from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption
+from consumer.errors import HandlerTableError
+
+if TYPE_CHECKING:
+    from consumer.settings import AgentConfig
+
+_log = structlog.get_logger(__name__)
+UnsignedOption = Annotated[
+    bool | None, typer.Option("--accept-unsigned", help="Also run commands that any MQTT client sent.")
+]
+app = typer.Typer()
+
+
+@app.command(epilog="Example: acm-agent run --agent web-01 --broker mqtt://127.0.0.1:1883 --state /var/lib/acm")
+def run(
+    config: ConfigOption = None,
+    agent: AgentOption = None,
+    broker: BrokerOption = None,
+    state: StateOption = None,
+    accept_unsigned: UnsignedOption = None,
+) -> None:
+    """Run the agent until TERM or INT."""
+    from consumer.agent import Agent
+    from consumer.config import merge_sources, origins, read_sources, unused_values
+    from consumer.plugins import load_plug_ins
+    from consumer.replacement import RESTARTED_BY, replace_process, take_secrets
+    from consumer.upgrade.watcher import is_watched
+
+    flags = {
+        "agent": agent,
+        "broker": broker,
+        "state": state and str(state),
+        "accept_unsigned": accept_unsigned,
+    }
+    sources = read_sources(config, flags)
+    settings = merge_sources(sources)
+    configure_logs(settings.log_level)
+    for name in unused_values(sources):
+        _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
+    _refuse_exposed_release(settings)
+    secrets = take_secrets()
+    watched = is_watched(settings, sys.argv[1:], secrets)
+    restarted_by = os.environ.pop(RESTARTED_BY, None)
+    running = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
+    with on_signals(running.stop):
+        replacement = running.run()
+    if replacement is not None and not watched and not running.told_to_stop:
+        replace_process(replacement, secrets)
+
+
+def _refuse_exposed_release(settings: "AgentConfig") -> None:
+    from consumer.upgrade.installation import Installation
+
+    if settings.upgrade.root is not None:
+        Installation(Path(settings.upgrade.root)).refuse_exposed()
+
+
+@app.command("check-config", epilog="Example: acm-agent check-config --config agent.toml")
+def check_config(
+    config: ConfigOption = None,
+    agent: AgentOption = None,
+    broker: BrokerOption = None,
+    state: StateOption = None,
+) -> None:
+    """Check the configuration and the installed plug-ins."""
+    from consumer.active_response.allow_list import AllowList
+    from consumer.config import load_config
+    from consumer.plugins import load_plug_ins
+
+    settings = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
+    if settings.active_response.directory:
+        AllowList.load(settings.active_response)
+    _refuse_exposed_release(settings)
+    plug_ins = load_plug_ins()
+    if plug_ins.problem:
+        raise HandlerTableError(plug_ins.problem)
+    typer.echo(f"The configuration of {settings.agent} is valid.")
+    for handler in plug_ins.handlers:
+        replaced = " in place of the built-in one" if handler.replaces else ""
+        typer.echo(f"A plug-in adds {handler.command_type}{replaced}.")
