@@ -1,11 +1,8 @@
 """One MQTT 5 connection with manual acknowledgement: the only module that imports paho."""
 
-import queue
 import socket
-import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
@@ -19,8 +16,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from broker.mqtt.address import MqttError, TlsFiles, parse_url
-from broker.mqtt.delivery import Delivery
+from broker.mqtt.address import TlsFiles, parse_url
+from broker.mqtt.delivery import Delivery, DeliveryQueue
+from broker.mqtt.network_thread import ensure_running, stop_within
+from broker.mqtt.tls import client_context, load_files
 
 __all__ = [
     "MAX_PACKET_BYTES",
@@ -33,23 +32,21 @@ _KEEPALIVE_S = 30
 _RECEIVE_MAXIMUM = 1000
 _MAX_IN_FLIGHT = 20  # the Receive Maximum that Mosquitto grants by default (MQTT 5 section 3.3.4)
 _MAX_OUTGOING = 10_000
-_MAX_WAITING = 1000
-_WATCH_S = 1.0
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _log = structlog.get_logger("acm.mqtt")
 
 
 class MqttConnection:
-    """Keeps one client connected, fills an inbox, and sends at QoS 1 without ever blocking.
+    """An MQTT 5 client that stays connected, queues what it receives, and publishes at QoS 1 without blocking.
 
-    Reconnects by itself, after 1 to 30 seconds, and subscribes again each time. What was sent but not
-    acknowledged when a connection ends is forgotten: every sender of ours sends again. `on_connect` runs in the
-    network thread after each connect; publish the retained status from it. `connections` counts the connections
-    made and `last_error` says in words why the last one failed or ended.
+    Reconnects after 1 to 30 seconds and subscribes again each time. Messages that the broker has not acknowledged when
+    a connection ends are dropped: each sender resends. `on_connect` runs in the network thread after each connect;
+    publish the retained status from it. `connections` counts the connections so far; `last_error` is why the last one
+    failed or ended.
 
-    `tls` is used by an mqtts URL alone; without it the system's certificate authorities are trusted and no certificate
-    is shown. Its files are read again before each connection. The broker's host name is always checked.
-    After `stop` it can be started again.
+    `tls` applies to an mqtts URL only; without it the client trusts the system's certificate authorities and has no
+    certificate. The files are read again before each connection. The broker's host name is always verified.
+    `stop` and `start` may alternate. Raises MqttError for an invalid URL or TLS files that cannot be used.
     """
 
     def __init__(
@@ -68,59 +65,50 @@ class MqttConnection:
         self.last_error: str | None = None
         self.tls = tls
         self._address = parse_url(url)
-        self._context = _tls_context(tls) if self._address.tls else None
+        self._context = client_context(tls) if self._address.tls else None
         self._subscriptions = [(topic, SubscribeOptions(qos=1)) for topic in subscriptions]
-        self._hook = on_connect
-        self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._on_connect = on_connect
+        self._received = DeliveryQueue()
         self._lock = threading.RLock()
         self._changing = threading.Lock()
         self._connected = False
         self._started = False
-        self._refused = False
-        self._answered = False
-        self._ended = False
+        self._stopped = False
+        self._subscription_refused = False
+        self._publish_confirmed = False
         self._ready = threading.Event()
         self._new_client = partial(self._make_client, client_id, will, clean_start, session_expiry_s)
         self._client = self._new_client()
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted this client and the connection has not been lost since."""
+        """Whether the broker has accepted this client, and the connection is not known to be lost."""
         return self._connected
 
     @property
     def backlog(self) -> int:
-        """How many published messages the broker has not confirmed yet."""
+        """How many published messages the broker has not acknowledged yet."""
         return len(self._client._out_messages)
 
     def start(self) -> None:
-        """Start the network thread and return at once, connected or not."""
+        """Start the network thread; returns at once, connected or not."""
         with self._changing:
-            if self._ended:
-                self._connected = self._ended = False
+            if self._stopped:
+                self._connected = self._stopped = False
                 self._client = self._new_client()
             self._started = True
             self._client.loop_start()
 
     def stop(self, timeout_s: float = 3.0, *, last_will: bool = False) -> None:
-        """Send what was published, disconnect and end the network thread within the bound.
+        """Send what was published, disconnect, and end the network thread, within the timeout.
 
-        The broker publishes the last will only if asked to (MQTT 5 section 3.14.2.1).
+        `last_will` asks the broker to publish the last will (MQTT 5 section 3.14.2.1).
         """
         with self._changing:
-            self._stop(timeout_s, _WITH_WILL if last_will else None)
+            self._started, self._stopped = False, True
+            self._client.disconnect(_WITH_WILL if last_will else None)
+            stop_within(self._client, timeout_s)
         self.wake()
-
-    def _stop(self, timeout_s: float, reason: ReasonCode | None) -> None:
-        self._started, self._ended = False, True
-        self._client.disconnect(reason)
-        # loop_stop joins without a bound, and a broker that hangs would hold it for ever.
-        stopper = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
-        stopper.start()
-        stopper.join(timeout_s)
-        if stopper.is_alive():
-            _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
-            self._break_socket()
 
     def __enter__(self) -> Self:
         self.start()
@@ -132,51 +120,41 @@ class MqttConnection:
         self.stop()
 
     def wait_connected(self, timeout_s: float) -> bool:
-        """Wait until the broker has accepted the client and its subscriptions; return whether it has."""
+        """Wait until the broker has accepted the client and answered its subscriptions; return whether it has."""
         return self._ready.wait(timeout_s)
 
     def readiness_problem(self) -> str | None:
-        """Return what the connection that there is has not shown yet, to go on after a colon.
+        """Return why the present connection is not ready, as the part of a sentence after a colon; None if it is.
 
-        None: the broker has accepted the subscriptions and acknowledged (PUBACK) something that was published.
+        It is ready once the broker has accepted the subscriptions and acknowledged (PUBACK) a published message.
         """
         error = self.last_error
         why = f" ({error.rstrip('.')})" if error else ""
         if not self._ready.is_set():
             return f"there is no connection to the broker{why}"
-        if self._refused:
+        if self._subscription_refused:
             return f"the broker refused a subscription{why}"
-        return None if self._answered else f"the broker has acknowledged nothing that was published{why}"
+        return None if self._publish_confirmed else f"the broker has acknowledged nothing that was published{why}"
 
     def drain(self, timeout_s: float, limit: int = 500) -> list[Delivery]:
-        """Wait for a message, then take what is there, at most `limit`; nothing after a wake."""
-        deliveries: list[Delivery] = []
-        first = self._wait_for_first(timeout_s)
-        while first is not None:
-            deliveries.append(first)
-            if len(deliveries) >= limit:
-                break
-            try:
-                first = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-        return deliveries
+        """Wait for a message, then return those received, at most `limit`; empty after a wake."""
+        return self._received.drain(timeout_s, limit, self._watch_thread)
 
     def wake(self) -> None:
         """End a wait in `drain` early, from any thread."""
-        self._inbox.put(None)
+        self._received.wake()
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Send the PUBACKs. Those of an earlier connection are dropped: their ids now mean others."""
+        """Send the PUBACKs. Those of an earlier connection are dropped: their packet ids may be in use again."""
         with self._lock:
             for delivery in deliveries:
                 if self._connected and delivery.mid and delivery.connection == self.connections:
                     self._client.ack(delivery.mid, 1)
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        """Hand a message over at QoS 1, never blocking.
+        """Queue a message for sending at QoS 1, without blocking.
 
-        False means dropped (no connection, too long, too much unsent): send it again. True is no promise.
+        False if it was dropped (no connection, too long, queue full): resend it. True does not mean delivered.
         """
         if len(payload) + len(topic) > MAX_PACKET_BYTES - 64:
             _log.error("mqtt_message_too_long", topic=topic, bytes=len(payload))
@@ -217,10 +195,10 @@ class MqttConnection:
         return client
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
-        # An exception out of a callback would end paho's thread without a word.
+        # An exception in a callback would end paho's thread silently.
         def safe(client: Client, *arguments: Any) -> None:
             if client is not self._client:
-                return  # it was stopped, did not end in time, and speaks for a connection of the past
+                return  # of a thread that outlived the timeout of `stop`
             try:
                 callback(client, *arguments)
             except Exception as error:
@@ -230,11 +208,11 @@ class MqttConnection:
         return safe
 
     def _before_connect(self, client: Client, userdata: object) -> None:
-        # paho would send all that is left at once, past the broker's Receive Maximum, and be thrown out.
+        # paho would resend all of it at once, exceed the broker's Receive Maximum, and be disconnected (0x93).
         with client._out_message_mutex:
             client._out_messages.clear()
         if self._context is not None and self.tls is not None:
-            _load(self._context, self.tls)
+            load_files(self._context, self.tls)
 
     def _after_connect(
         self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
@@ -246,18 +224,18 @@ class MqttConnection:
         with self._lock:
             self.connections += 1
             self._connected = True
-            self._answered = False
+            self._publish_confirmed = False
         self.last_error = None
         _log.info("mqtt_connected", connection=self.connections, session_present=flags.session_present)
         if self._subscriptions:
             client.subscribe(self._subscriptions)
         else:
             self._ready.set()
-        if self._hook is not None:
-            self._hook()
+        if self._on_connect is not None:
+            self._on_connect()
 
     def _after_failure(self, client: Client, userdata: object) -> None:
-        # paho calls this while it handles the error, and does not hand it over.
+        # paho calls this in its exception handler, without passing the error.
         error = sys.exc_info()[1]
         reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error
         self.last_error = f"No connection to {self._address.host}:{self._address.port}: {reason}."
@@ -274,14 +252,14 @@ class MqttConnection:
             self.last_error = str(reason)
             _log.warning("mqtt_connection_lost", reason=self.last_error)
         elif self.last_error is None:
-            self.last_error = "The broker closed the connection before it had accepted this client."
+            self.last_error = "The broker closed the connection before accepting this client."
 
     def _after_subscribe(
         self, client: Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: Properties
     ) -> None:
         answers = zip(self._subscriptions, reasons, strict=False)
         refused = [f"{topic}: {reason}" for (topic, _), reason in answers if reason.is_failure]
-        self._refused = bool(refused)
+        self._subscription_refused = bool(refused)
         if refused:
             self.last_error = "The broker refused to subscribe " + ", ".join(refused)
             _log.error("mqtt_subscription_refused", refused=refused)
@@ -294,63 +272,21 @@ class MqttConnection:
             self.last_error = f"The broker refused a message: {reason}"
             _log.warning("mqtt_publish_refused", reason=str(reason))
         else:
-            self._answered = True
+            self._publish_confirmed = True
 
     def _on_message(self, client: Client, userdata: object, message: MQTTMessage) -> None:
-        # The receive maximum bounds QoS 1; nothing but this bounds QoS 0.
-        if message.qos == 0 and self._inbox.qsize() >= _MAX_WAITING:
-            return
         mid = message.mid if message.qos else 0
-        self._inbox.put(
-            Delivery(message.topic, bytes(message.payload), message.retain, message.dup, mid, self.connections)
-        )
-
-    def _wait_for_first(self, timeout_s: float) -> Delivery | None:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self._watch_thread()
-            left = deadline - time.monotonic()
-            try:
-                return self._inbox.get(timeout=max(0.0, min(left, _WATCH_S)))
-            except queue.Empty:
-                if left <= _WATCH_S:
-                    return None
+        payload = bytes(message.payload)
+        self._received.put(Delivery(message.topic, payload, message.retain, message.dup, mid, self.connections))
 
     def _watch_thread(self) -> None:
         if not self._changing.acquire(blocking=False):
             return  # it is being started or stopped
         try:
-            # loop_start does nothing while its thread lives.
-            if self._started and self._client.loop_start() == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                _log.error("mqtt_network_thread_restarted")
-                self._break_socket()
+            if self._started:
+                ensure_running(self._client)
         finally:
             self._changing.release()
-
-    def _break_socket(self) -> None:
-        open_socket = self._client.socket()
-        if isinstance(open_socket, socket.socket):
-            try:
-                open_socket.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                _log.debug("mqtt_socket_already_closed", error=str(error))
-
-
-def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext:
-    if tls is None:
-        return ssl.create_default_context()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        _load(context, tls)
-    except OSError as error:
-        raise MqttError(f"The TLS files in {tls.certificate.parent} cannot be used: {error}.") from error
-    return context
-
-
-def _load(context: ssl.SSLContext, tls: TlsFiles) -> None:
-    context.load_verify_locations(tls.ca)
-    context.load_cert_chain(tls.certificate, tls.key)
 
 
 def _connect_properties(session_expiry_s: int) -> Properties:

@@ -1,0 +1,56 @@
+"""The network thread of an MQTT client: stopped within a bound, restarted if it has died."""
+
+import socket
+import threading
+from typing import Any, Protocol
+
+import structlog
+
+__all__ = [
+    "NetworkLoop",
+    "ensure_running",
+    "stop_within",
+]
+
+
+_log = structlog.get_logger("acm.mqtt")
+
+
+class NetworkLoop(Protocol):
+    """The part of paho's client that runs its thread. Both loop functions return 0 on success."""
+
+    def loop_start(self) -> int:
+        """Start the thread; does nothing and returns an error while the thread is alive."""
+
+    def loop_stop(self) -> int:
+        """End the thread and join it, without a bound."""
+
+    def socket(self) -> Any:
+        """Return the open socket, or None."""
+
+
+def stop_within(loop: NetworkLoop, timeout_s: float) -> None:
+    """End the thread; after the timeout leave it to end by itself, and break its connection."""
+    # loop_stop joins without a bound, and would wait for as long as a broker hangs.
+    stopper = threading.Thread(target=loop.loop_stop, name="mqtt-stop", daemon=True)
+    stopper.start()
+    stopper.join(timeout_s)
+    if stopper.is_alive():
+        _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
+        _break_connection(loop)
+
+
+def ensure_running(loop: NetworkLoop) -> None:
+    """Restart the thread if it has died, with a new connection."""
+    if loop.loop_start() == 0:
+        _log.error("mqtt_network_thread_restarted")
+        _break_connection(loop)
+
+
+def _break_connection(loop: NetworkLoop) -> None:
+    open_socket = loop.socket()
+    if isinstance(open_socket, socket.socket):
+        try:
+            open_socket.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            _log.debug("mqtt_socket_already_closed", error=str(error))
