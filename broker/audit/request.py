@@ -11,6 +11,7 @@ from broker.contract.messages import JournalMark, Origin, Status
 from broker.errors import BrokerError
 from broker.ledger.audits import Known, Verified
 from broker.ledger.commands import LedgerRow
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.waiting import judge, wait_for_command
 
@@ -118,7 +119,9 @@ class _Conversation:
 
     def _ask(self, first: int) -> GetAuditJournalData:
         left_s = max(self._end - monotonic(), 0.001)
-        asked = self._ledger.add_command(self._agent, _TYPE, {"first": first}, self._origin, expires_in_s=left_s)
+        asked = self._ledger.add_command(
+            self._agent, CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=left_s)
+        )
         self.asked_by = self.asked_by or asked.id
         row = wait_for_command(self._ledger, self._ledger.get(asked.id), left_s, quiet=self._quiet)
         judge(row, left_s)

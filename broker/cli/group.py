@@ -18,6 +18,7 @@ from broker.cli.options import (
 )
 from broker.cli.output import literal, print_json, say
 from broker.cli.targets import check_known, resolve_target
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
 from broker.text import counted
 
@@ -83,7 +84,7 @@ def configure(
         opened.groups.configure(group, artifact)
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
         operation = opened.add_operation(
-            target.agents, target.words, "apply-centralized-configuration", parameters, origin_of_user()
+            target.agents, target.words, CommandRequest("apply-centralized-configuration", parameters, origin_of_user())
         )
     typer.echo(operation.id)
 

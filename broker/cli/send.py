@@ -1,6 +1,5 @@
 """acm send: a command for one agent or for many."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -22,9 +21,9 @@ from broker.cli.targets import Target, resolve_target
 from broker.cli.views import command_json, command_panel, operation_json, operation_view
 from broker.command_types import known_command_types
 from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
-from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import InvalidArgument
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.waiting import judge, judge_operation, wait_for_command, wait_for_operation
 
@@ -40,18 +39,6 @@ SEND_EXAMPLES = (
     "acm send web-01 get-agent-configuration section=service --expires-in 10m --json | "
     "acm send 'web-*' restart-agent --wait 5m | acm send --group edge start-agent"
 )
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What the command line asks to be sent."""
-
-    command_type: str
-    parameters: JsonObject
-    expires_in_s: float | None
-    timeout_s: float | None
-    wait_s: float | None
-    as_json: bool
 
 
 def send(
@@ -91,12 +78,10 @@ def send(
     with open_ledger_of(config, ledger) as opened:
         target = resolve_target(opened, names, group, everyone=everyone, allow_unknown=allow_unknown)
         given |= put_files(opened.blobs, files or [])
-        wanted = _Wanted(command_type, given, expires_in_s, timeout_s, wait_s, as_json)
-        _check_parameters(wanted, said=_keys_said(pairs, parameters))
-        if target.single:
-            _send_one(opened, target, wanted)
-        else:
-            _send_many(opened, target, wanted)
+        request = CommandRequest(command_type, given, origin_of_user(), expires_in_s, timeout_s)
+        _check_parameters(request, said=_keys_said(pairs, parameters))
+        send_to = _send_one if target.single else _send_many
+        send_to(opened, target, request, wait_s, as_json=as_json)
 
 
 def _part(words: list[str], *, named: bool) -> tuple[str | None, str, list[str]]:
@@ -113,66 +98,51 @@ def _keys_said(pairs: list[str], document: str | None) -> set[str]:
     return {*literal, *(key for key, _, value in (pair.partition("=") for pair in pairs) if not value.startswith("@"))}
 
 
-def _check_parameters(wanted: _Wanted, said: set[str]) -> None:
+def _check_parameters(request: CommandRequest, said: set[str]) -> None:
     """Refuse what the agent would refuse, where the type is known here; an agent may know types of its own."""
     types, warnings = known_command_types()
     for warning in warnings:
         say(f"acm: {warning}", to_stderr=True)
-    kind = types.get(wanted.command_type)
+    kind = types.get(request.command_type)
     for name in sorted(said):
-        if is_secret(wanted.command_type, name, kind.parameters if kind else None):
+        if is_secret(request.command_type, name, kind.parameters if kind else None):
             raise InvalidArgument(
                 f"{name} is secret, and every user of the machine sees command lines: "
                 f"write {name}=@FILE, or {name}=@/dev/stdin."
             )
     if kind is None:
-        say(f"acm: {wanted.command_type!r} is no type that acm knows; the agent decides.", to_stderr=True)
+        say(f"acm: {request.command_type!r} is no type that acm knows; the agent decides.", to_stderr=True)
     else:
-        parse_parameters(wanted.command_type, kind.parameters, wanted.parameters)
+        parse_parameters(request.command_type, kind.parameters, request.parameters)
 
 
-def _send_one(ledger: Ledger, target: Target, wanted: _Wanted) -> None:
-    command = ledger.add_command(
-        target.agents[0],
-        wanted.command_type,
-        wanted.parameters,
-        origin_of_user(),
-        expires_in_s=wanted.expires_in_s,
-        timeout_s=wanted.timeout_s,
-    )
+def _send_one(ledger: Ledger, target: Target, request: CommandRequest, wait_s: float | None, *, as_json: bool) -> None:
+    command = ledger.add_command(target.agents[0], request)
     row = ledger.get(command.id)
-    if wanted.wait_s:
-        row = wait_for_command(ledger, row, wanted.wait_s, quiet=wanted.as_json)
-    if wanted.as_json:
+    if wait_s:
+        row = wait_for_command(ledger, row, wait_s, quiet=as_json)
+    if as_json:
         print_json(command_json(row))
-    elif wanted.wait_s:
+    elif wait_s:
         Console().print(command_panel(row))
     else:
         say(row.command.id)
-    if wanted.wait_s:
-        judge(row, wanted.wait_s)
+    if wait_s:
+        judge(row, wait_s)
 
 
-def _send_many(ledger: Ledger, target: Target, wanted: _Wanted) -> None:
-    operation = ledger.add_operation(
-        target.agents,
-        target.words,
-        wanted.command_type,
-        wanted.parameters,
-        origin_of_user(),
-        expires_in_s=wanted.expires_in_s,
-        timeout_s=wanted.timeout_s,
-    )
-    if wanted.wait_s:
-        progress = wait_for_operation(ledger, operation, wanted.wait_s, quiet=wanted.as_json)
+def _send_many(ledger: Ledger, target: Target, request: CommandRequest, wait_s: float | None, *, as_json: bool) -> None:
+    operation = ledger.add_operation(target.agents, target.words, request)
+    if wait_s:
+        progress = wait_for_operation(ledger, operation, wait_s, quiet=as_json)
     else:
         progress = ledger.operations.progress(operation.id)
     rows = ledger.commands(operation_id=operation.id, limit=None)
-    if wanted.as_json:
+    if as_json:
         print_json(operation_json(operation, progress, rows))
-    elif wanted.wait_s:
+    elif wait_s:
         Console().print(operation_view(operation, progress, rows))
     else:
         say(operation.id)
-    if wanted.wait_s:
-        judge_operation(operation, progress, wanted.wait_s)
+    if wait_s:
+        judge_operation(operation, progress, wait_s)

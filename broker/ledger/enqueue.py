@@ -1,7 +1,7 @@
 """Putting commands at the end of agents' queues: drafted and judged first, then numbered and written."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from broker.ledger.tables import AGENTS, COMMANDS, Cancel, CommandState
 
 __all__ = [
     "MAX_COMMAND_BYTES",
+    "CommandRequest",
     "draft_command",
     "enqueue",
     "enqueue_for_all",
@@ -26,18 +27,27 @@ __all__ = [
 MAX_COMMAND_BYTES = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
 
 
-def draft_command(
-    command_type: str,
-    parameters: JsonObject,
-    origin: Origin,
-    created_at: datetime,
-    *,
-    expires_in_s: float | None = None,
-    timeout_s: float | None = None,
-) -> tuple[Command, bytes]:
+@dataclass(frozen=True)
+class CommandRequest:
+    """A command that somebody wants sent, before it has an id, an agent and a sequence number.
+
+    It expires `expires_in_s` seconds after it is added (None: never); `timeout_s` is how long it may run (None: the
+    agent's default).
+    """
+
+    command_type: str
+    parameters: JsonObject
+    origin: Origin
+    expires_in_s: float | None = None
+    timeout_s: float | None = None
+
+
+def draft_command(request: CommandRequest, created_at: datetime) -> tuple[Command, bytes]:
     """Return a command without a number, and encoded; raises DecodeError if an agent would refuse to read it."""
-    expires_at = None if expires_in_s is None else created_at + timedelta(seconds=expires_in_s)
-    draft = Command(new_id(), command_type, parameters, origin, created_at, expires_at, timeout_s)
+    expires_at = None if request.expires_in_s is None else created_at + timedelta(seconds=request.expires_in_s)
+    draft = Command(
+        new_id(), request.command_type, request.parameters, request.origin, created_at, expires_at, request.timeout_s
+    )
     body = encode([draft])
     decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_COMMAND_BYTES)
     return draft, body

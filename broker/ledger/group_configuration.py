@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from broker.contract.commands.fetch_config import FetchConfigData
 from broker.contract.messages import Feedback, Origin
-from broker.ledger.enqueue import draft_command, enqueue
+from broker.ledger.enqueue import CommandRequest, draft_command, enqueue
 from broker.ledger.groups import configuration_for
 from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER
 
@@ -29,5 +29,5 @@ def enqueue_group_configuration(connection: sa.Connection, agent: str, result: F
     if connection.execute(on_its_way).one_or_none() is None:
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
         origin = Origin(f"group {group}", SERVER)
-        draft, body = draft_command("apply-centralized-configuration", parameters, origin, now)
+        draft, body = draft_command(CommandRequest("apply-centralized-configuration", parameters, origin), now)
         enqueue(connection, agent, draft, body, now)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from broker.contract.messages import Ack, Command, Feedback, JsonObject, Origin, Status
+from broker.contract.messages import Ack, Command, Feedback, JsonObject, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
@@ -16,7 +16,7 @@ from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
 from broker.ledger.completion import command_of, complete_all
 from broker.ledger.database import Database
-from broker.ledger.enqueue import draft_command, enqueue, enqueue_for_all
+from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
 from broker.ledger.feedback import take_in_feedback
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
@@ -55,48 +55,25 @@ class Ledger:
 
     # -- what the user asks for
 
-    def add_command(
-        self,
-        agent: str,
-        command_type: str,
-        parameters: JsonObject,
-        origin: Origin,
-        *,
-        expires_in_s: float | None = None,
-        timeout_s: float | None = None,
-    ) -> Command:
+    def add_command(self, agent: str, request: CommandRequest) -> Command:
         """Append a command with the agent's next sequence number; it is sent by the server's next step.
 
         Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse to read.
         """
         check_agent_name(agent)
-        draft, body = draft_command(
-            command_type, parameters, origin, self._now(), expires_in_s=expires_in_s, timeout_s=timeout_s
-        )
+        draft, body = draft_command(request, self._now())
         with self._transaction() as connection:
             return enqueue(connection, agent, draft, body, self._now())
 
-    def add_operation(
-        self,
-        agents: Iterable[str],
-        target: str,
-        command_type: str,
-        parameters: JsonObject,
-        origin: Origin,
-        *,
-        expires_in_s: float | None = None,
-        timeout_s: float | None = None,
-    ) -> Operation:
+    def add_operation(self, agents: Iterable[str], target: str, request: CommandRequest) -> Operation:
         """Append one command for each agent, under one operation id; `target` says in words whom it is for.
 
         All or nothing up to 1,000 agents. More are written in transactions of so many, between which a server can
         work; a LedgerError then says how far it came. Raises as `add_command` does, and then nothing is written.
         """
         names = list(dict.fromkeys(check_agent_name(agent) for agent in agents))
-        draft, _ = draft_command(
-            command_type, parameters, origin, self._now(), expires_in_s=expires_in_s, timeout_s=timeout_s
-        )
-        operation = Operation(new_id(), command_type, target, len(names), draft.created_at)
+        draft, _ = draft_command(request, self._now())
+        operation = Operation(new_id(), request.command_type, target, len(names), draft.created_at)
         for first in range(0, len(names), _AGENTS_AT_ONCE):
             with _telling_how_far(operation, first), self._transaction() as connection:
                 if first == 0:

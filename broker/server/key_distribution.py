@@ -13,6 +13,7 @@ from broker.contract.commands.update_signing_keys import MAX_CLOCK_LEAD, UPDATE_
 from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
 from broker.ledger.commands import LedgerRow
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
 from broker.ledger.tables import SERVER, CommandState
@@ -75,7 +76,7 @@ class KeyDistribution:
         self._looked[agent] = update.version, self.now()
         if any(self._is_enough(row, update.version) for row in self.ledger.commands(agent)):
             return
-        told = self.ledger.add_command(agent, UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), _ORIGIN)
+        told = self.ledger.add_command(agent, CommandRequest(UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), _ORIGIN))
         _log.info("agent_told_of_signing_keys", agent=agent, version=update.version, command_id=told.id)
 
     def _is_enough(self, row: LedgerRow, version: int) -> bool:
@@ -124,4 +125,6 @@ def announce(ledger: Ledger, rollout: RolloutProgress, update: UpdateSigningKeys
     behind = rollout.behind(update.version)
     if not behind:
         return None
-    return ledger.add_operation(behind, _TARGET, UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), origin)
+    return ledger.add_operation(
+        behind, _TARGET, CommandRequest(UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), origin)
+    )

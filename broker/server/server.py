@@ -11,10 +11,11 @@ import structlog
 from broker.contract.codec import DecodeError, Message, decode_blob_requests, decode_feedbacks, decode_status, frames
 from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
 from broker.contract.limits import MAX_NUMBER
-from broker.contract.messages import Command, Control, JsonObject, Origin, Status
+from broker.contract.messages import Command, Control, Status
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics
 from broker.errors import BrokerError
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
 from broker.server.blob_requests import BlobRequests
@@ -78,20 +79,9 @@ class Server:
         """Return the topic filters that a server's connection must subscribe to."""
         return [topics.of_all(channel) for channel in (Channel.FEEDBACK, Channel.STATUS, Channel.BLOB_REQUEST)]
 
-    def send_command(
-        self,
-        agent: str,
-        command_type: str,
-        parameters: JsonObject,
-        origin: Origin,
-        *,
-        expires_in_s: float | None = None,
-        timeout_s: float | None = None,
-    ) -> Command:
+    def send_command(self, agent: str, request: CommandRequest) -> Command:
         """Commit a command to the ledger; the next step sends it. Raises InvalidName and DecodeError for bad input."""
-        return self._ledger.add_command(
-            agent, command_type, parameters, origin, expires_in_s=expires_in_s, timeout_s=timeout_s
-        )
+        return self._ledger.add_command(agent, request)
 
     def connected(self) -> None:
         """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""

@@ -15,6 +15,7 @@ import pytest
 from broker.app.factories import open_ledger
 from broker.cli.views import agent_json, command_json
 from broker.contract.messages import JsonObject, Origin
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from consumer.store.reader import read_queue
 from tests.support.enrolled import Registrar
@@ -141,7 +142,7 @@ class Site:
         """Do what `acm send` does, without its start."""
         with self.opened_ledger() as ledger:
             origin = Origin("test", "acceptance")
-            return ledger.add_command(agent, command_type, parameters, origin, timeout_s=timeout_s).id
+            return ledger.add_command(agent, CommandRequest(command_type, parameters, origin, timeout_s=timeout_s)).id
 
     def show(self, command_id: str) -> Any:
         """Return what `acm show` prints."""

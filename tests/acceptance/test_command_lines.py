@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from broker.app.factories import open_ledger
 from broker.cli.main import app as broker_app
 from broker.contract.messages import Origin, PendingReversal, Status
+from broker.ledger.enqueue import CommandRequest
 from broker.mosquitto.process import EmbeddedMosquitto
 from broker.mqtt.connection import MqttConnection
 from consumer.cli.main import app as agent_app
@@ -202,7 +203,7 @@ def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path:
     evil = "\x1b[2J\x1b[31mgone\x07"
     pending = PendingReversal(evil, (evil, "[red]"), evil, "waiting", datetime.now(UTC))
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
-        command = ledger.add_command("web-01", "restart-agent", {}, Origin("me", "test"))
+        command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
         ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
         ledger.record_status(
             Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.contract.messages import Origin
+from broker.ledger.enqueue import CommandRequest
 from tests.acceptance.conftest import Site
 from tests.support.waiting import wait_for
 
@@ -134,7 +135,10 @@ def test_a_thousand_commands_run_in_order(site: Site) -> None:
     notes = site.directory / "notes"
     origin = Origin("test", "acceptance")
     with site.opened_ledger() as ledger:
-        sent = [ledger.add_command("web-01", "note-once", {"path": str(notes)}, origin).id for _ in range(1000)]
+        sent = [
+            ledger.add_command("web-01", CommandRequest("note-once", {"path": str(notes)}, origin)).id
+            for _ in range(1000)
+        ]
     for command_id in (sent[0], sent[500], sent[-1]):
         assert site.result(command_id, 90)["outcome"] == "success"
     assert Path(notes).read_text().splitlines() == sent

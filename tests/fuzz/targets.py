@@ -52,6 +52,7 @@ from broker.contract.topics import Channel, Topics
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.store import EnrolmentStore
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
 from broker.mqtt.delivery import Delivery
@@ -211,7 +212,7 @@ class _FilledLedger:
         self.ledger = Ledger(open_database("sqlite://"), now=lambda: NOW)
         atexit.register(self.ledger.database.close)
         for number in range(2):
-            self.ledger.add_command("web-01", "restart-agent", {"number": number}, Origin("me", "test"))
+            self.ledger.add_command("web-01", CommandRequest("restart-agent", {"number": number}, Origin("me", "test")))
         with self.ledger._transaction() as connection:
             found = [(table, connection.execute(table.select()).mappings().all()) for table in METADATA.sorted_tables]
         self._rows = [(table, [dict(row) for row in rows]) for table, rows in found]

@@ -20,6 +20,7 @@ from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secrets
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
 from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
 from broker.contract.states import FeedbackKind, Outcome
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
@@ -83,7 +84,9 @@ def result_of(command: Command, echo: JsonObject | None) -> Feedback:
 
 @pytest.mark.parametrize("echo", ["masked", "shown", "left out"])
 def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_path: Path, echo: str) -> None:
-    command = ledger.add_command("web-01", "enroll-agent", {"server": "https://acm", "token": TOKEN}, ORIGIN)
+    command = ledger.add_command(
+        "web-01", CommandRequest("enroll-agent", {"server": "https://acm", "token": TOKEN}, ORIGIN)
+    )
     assert TOKEN in str(ledger.get(command.id).command)
     shown = {"masked": mask_secrets(command, to_json(command)), "shown": to_json(command), "left out": None}[echo]
     ledger.record_feedback("web-01", [result_of(command, json.loads(json.dumps(shown, default=str)))])
@@ -95,7 +98,7 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
 
 
 def test_what_is_not_secret_stays_as_it_was(ledger: Ledger) -> None:
-    command = ledger.add_command("web-01", "set-group", {"groups": ["web"]}, ORIGIN)
+    command = ledger.add_command("web-01", CommandRequest("set-group", {"groups": ["web"]}, ORIGIN))
     ledger.record_feedback("web-01", [result_of(command, to_json(command))])
     assert ledger.get(command.id).command == command
 

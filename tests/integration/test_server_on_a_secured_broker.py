@@ -11,6 +11,7 @@ from broker.app.config import load_config
 from broker.app.factories import open_ledger
 from broker.app.server import ServerProcess
 from broker.contract.messages import Origin
+from broker.ledger.enqueue import CommandRequest
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.connection import MqttConnection
 from tests.support.brokers import free_port
@@ -36,7 +37,7 @@ def secured(site: SecuredSite) -> Iterator[SecuredMosquitto]:
 def test_the_server_uses_its_own_certificate(site: SecuredSite, secured: SecuredMosquitto) -> None:
     config = load_config(site.files.settings, {}, {})
     with open_ledger(config.ledger) as ledger:
-        ledger.add_command("web-01", "restart-agent", {}, Origin(name="test", module="test"))
+        ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin(name="test", module="test")))
         files = site.identity("web-01")
         with MqttConnection(site.url, "web-01", tls=files, subscriptions=["acm/web-01/command"]) as agent:
             assert agent.wait_connected(10)

@@ -18,6 +18,7 @@ from broker.contract.dsse import SigningKey, VerifyingKey
 from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
 from broker.contract.topics import Channel, Topics
 from broker.ledger.commands import LedgerRow
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.server.inbox import FairInbox
@@ -194,7 +195,9 @@ class World:
     # -- what the rules do
 
     def send(self, command_type: str, expires_in_s: float | None = None, parameters: JsonObject | None = None) -> None:
-        sent = self.server.send_command(AGENT, command_type, parameters or {}, ORIGIN, expires_in_s=expires_in_s)
+        sent = self.server.send_command(
+            AGENT, CommandRequest(command_type, parameters or {}, ORIGIN, expires_in_s=expires_in_s)
+        )
         self.sent.append(sent)
 
     def cancel(self, which: int) -> None:

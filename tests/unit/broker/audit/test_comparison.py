@@ -12,6 +12,7 @@ from broker.audit.comparison import LedgerSide, Verdict, compare
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, JournalPage, command_sha256
 from broker.contract.messages import Command, JournalMark, Origin
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
@@ -30,7 +31,9 @@ class Pair:
     now: Callable[[], Any]
 
     def send(self, agent: str = AGENT) -> Command:
-        return self.ledger.add_command(agent, "set-group", {"groups": ["b", "a"]}, Origin("me", "test"), timeout_s=5.0)
+        return self.ledger.add_command(
+            agent, CommandRequest("set-group", {"groups": ["b", "a"]}, Origin("me", "test"), timeout_s=5.0)
+        )
 
     def accept(self, command: Command) -> None:
         stored = self.store.store_command(command, self.now())

@@ -11,6 +11,7 @@ from broker.app.factories import open_database
 from broker.audit.request import AuditError, request_audit
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.waiting import WaitTimeout
 from consumer.engine.feedback import FeedbackFactory
@@ -38,8 +39,8 @@ class AnsweringLedger(Ledger):
 
     answers: Any = None
 
-    def add_command(self, *words: Any, **members: Any) -> Command:
-        added = super().add_command(*words, **members)
+    def add_command(self, agent: str, request: CommandRequest) -> Command:
+        added = super().add_command(agent, request)
         said = self.answers(added)
         if said is not None:
             self.claim_due_commands(9)

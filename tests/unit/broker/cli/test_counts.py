@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from broker.app.factories import open_database
 from broker.cli.main import app
 from broker.contract.messages import Origin
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.text import counted
 
@@ -32,7 +33,7 @@ def url(tmp_path: Path) -> str:
     """Return a ledger with one of each."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
-    ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
+    ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     ledger.groups.add("edge", ["web-01"])
     (tmp_path / "file").write_text("x")
     ledger.blobs.put(tmp_path / "file")

@@ -22,6 +22,7 @@ from broker.cli.main import app, main
 from broker.cli.output import say
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
@@ -94,7 +95,9 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
     )
     told = {"service": {EVIL: EVIL}, "supported_types": (EVIL,), "pending_reversals": (reversal,)}
     ledger.record_status(Status(**{**vars(status), **told, "pending_reversal_count": 1}))
-    operation = ledger.add_operation(["web-01", "web-02"], EVIL, MARKUP, {EVIL: EVIL}, Origin(EVIL, EVIL))
+    operation = ledger.add_operation(
+        ["web-01", "web-02"], EVIL, CommandRequest(MARKUP, {EVIL: EVIL}, Origin(EVIL, EVIL))
+    )
     sent = [row.command for row in ledger.commands("web-01")]
     said = Feedback(
         FeedbackKind.RESULT,
@@ -116,7 +119,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
     file = tmp_path / EVIL
     file.write_text("x")
     ledger.blobs.put(file)
-    waiting = ledger.add_command("web-01", MARKUP, {}, Origin(EVIL, EVIL))
+    waiting = ledger.add_command("web-01", CommandRequest(MARKUP, {}, Origin(EVIL, EVIL)))
     ledger.database.close()
     return {"command": sent[0].id, "operation": operation.id, "open": waiting.id}
 

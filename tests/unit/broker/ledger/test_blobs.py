@@ -13,6 +13,7 @@ from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
 from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import BLOB_CHUNKS
 from tests.support.fakes.clock import TurnedClock
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def refer(ledger: Ledger, blob: Artifact, agent: str = "web-01") -> str:
-    return ledger.add_command(agent, "upgrade-agent", {"package": vars(blob)}, ORIGIN).id
+    return ledger.add_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, ORIGIN)).id
 
 
 def read(ledger: Ledger, blob: Artifact, length: int) -> bytes:
@@ -79,7 +80,7 @@ def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
     def transaction() -> Iterator[sa.Connection]:
         with ledger._transaction() as connection:
             yield connection
-        server.add_command("web-01", "restart-agent", {}, ORIGIN)
+        server.add_command("web-01", CommandRequest("restart-agent", {}, ORIGIN))
         seen.append(len(server.blobs.rows()))
 
     BlobStore(transaction, clock.now).put(path)
@@ -114,7 +115,7 @@ def test_what_a_killed_process_has_half_stored_is_dropped_a_day_later(
 def test_an_agent_gets_what_a_command_to_it_refers_to_until_that_is_completed(ledger: Ledger, path: Path) -> None:
     blob = ledger.blobs.put(path)
     wanted = BlobRequest(blob.sha256, 0, 10)
-    ledger.add_command("web-01", "restart-agent", {"text": f"not {blob.url} itself"}, ORIGIN)
+    ledger.add_command("web-01", CommandRequest("restart-agent", {"text": f"not {blob.url} itself"}, ORIGIN))
     assert "No open command to web-01 refers to" in (ledger.blobs.chunk("web-01", wanted).error or "")
     command_id = refer(ledger, blob)
     assert ledger.blobs.chunk("web-01", wanted).data == CONTENT[:10]

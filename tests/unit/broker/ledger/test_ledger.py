@@ -16,6 +16,7 @@ from broker.contract.topics import InvalidName
 from broker.errors import LedgerError
 from broker.ledger.audits import Verified
 from broker.ledger.commands import UnknownCommand
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from tests.support.fakes.clock import TurnedClock
@@ -36,7 +37,7 @@ def ledger(url: str, clock: TurnedClock) -> Iterator[Ledger]:
 
 
 def add(ledger: Ledger, agent: str = "web-01", **parameters: Any) -> Command:
-    return ledger.add_command(agent, "restart-agent", parameters, Origin("me", "test"))
+    return ledger.add_command(agent, CommandRequest("restart-agent", parameters, Origin("me", "test")))
 
 
 def take(ledger: Ledger) -> list[str]:

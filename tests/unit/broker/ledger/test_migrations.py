@@ -11,6 +11,7 @@ from broker.app.factories import open_database
 from broker.contract.codec import encode
 from broker.contract.messages import Origin
 from broker.errors import LedgerError
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.migrations import SCHEMA_VERSION
 from tests.support.fakes.clock import TurnedClock
@@ -52,7 +53,9 @@ def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
     for _ in range(2):
         ledger = Ledger(open_database(f"sqlite:///{database}"), now=TurnedClock().now)
         assert {row.command.id for row in ledger.commands()} >= {"a", "b"}
-        operation = ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, Origin("me", "test"))
+        operation = ledger.add_operation(
+            ["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))
+        )
         assert ledger.operations.progress(operation.id).counts() == {"queued": 1}
         ledger.database.close()
     with closing(sqlite3.connect(database)) as connection:

@@ -19,6 +19,7 @@ from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
 from broker.errors import InvalidArgument, LedgerError
 from broker.ledger.blobs import BlobError
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Progress, UnknownOperation
 from broker.ledger.tables import CommandState
@@ -32,13 +33,13 @@ ME = Origin("me", "test")
 def ledger(clock: TurnedClock) -> Iterator[Ledger]:
     ledger = Ledger(open_database("sqlite://"), now=clock.now)
     for agent in ("db-01", "web-01", "web-02"):
-        ledger.add_command(agent, "start-agent", {}, ME)
+        ledger.add_command(agent, CommandRequest("start-agent", {}, ME))
     yield ledger
     ledger.database.close()
 
 
 def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["web-01", "db-01"], "two", "restart-agent", {}, ME, timeout_s=5.0)
+    operation = ledger.add_operation(["web-01", "db-01"], "two", CommandRequest("restart-agent", {}, ME, timeout_s=5.0))
     rows = ledger.commands(operation_id=operation.id)
     assert {(row.agent, row.command.sequence and row.command.sequence.number) for row in rows} == {
         ("web-01", 2),
@@ -52,30 +53,30 @@ def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger
 
 def test_more_agents_than_one_transaction_takes(ledger: Ledger) -> None:
     agents = [f"edge-{number:04d}" for number in range(2500)]
-    operation = ledger.add_operation(agents, "edge-*", "restart-agent", {}, ME)
+    operation = ledger.add_operation(agents, "edge-*", CommandRequest("restart-agent", {}, ME))
     assert {row.agent for row in ledger.commands(operation_id=operation.id, limit=None)} == set(agents)
     assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 2500})
 
 
 def test_an_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["web-01", "db-01", "web-01"], "two", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["web-01", "db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     assert (operation.size, len(ledger.commands(operation_id=operation.id))) == (2, 2)
-    after = ledger.add_command("web-01", "stop-agent", {}, ME)
+    after = ledger.add_command("web-01", CommandRequest("stop-agent", {}, ME))
     assert after.sequence
     assert after.sequence.number == 3
 
 
 def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Ledger) -> None:
     with pytest.raises(DecodeError):
-        ledger.add_operation(["web-01"], "web-01", "x" * 200, {}, ME)
+        ledger.add_operation(["web-01"], "web-01", CommandRequest("x" * 200, {}, ME))
     with pytest.raises(InvalidName):
-        ledger.add_operation(["web-01", "No Name"], "two", "restart-agent", {}, ME)
+        ledger.add_operation(["web-01", "No Name"], "two", CommandRequest("restart-agent", {}, ME))
     assert ledger.operations.newest(9) == []
     assert len(ledger.commands()) == 3
 
 
 def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     by_agent = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
     ledger.record_feedback("db-01", [result(by_agent["db-01"])])
     bad = replace(result(by_agent["web-01"]), outcome=Outcome.ERROR, code=ErrorCode.FAILED)
@@ -88,7 +89,7 @@ def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
 
 def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: TurnedClock, tmp_path: Path) -> None:
     ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
-    operation = ledger.add_operation(["web-01", "web-02"], "two", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["web-01", "web-02"], "two", CommandRequest("restart-agent", {}, ME))
     for row in ledger.commands(operation_id=operation.id):
         outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
         ledger.record_feedback(row.agent, [replace(result(row.command.id), outcome=outcome)])
@@ -109,17 +110,19 @@ def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_pat
     with pytest.raises(
         LedgerError, match=r"the disk is full\. 1000 of 1001 commands were written before, as operation"
     ):
-        ledger.add_operation([f"edge-{number}" for number in range(1001)], "edge-*", "restart-agent", {}, ME)
+        ledger.add_operation(
+            [f"edge-{number}" for number in range(1001)], "edge-*", CommandRequest("restart-agent", {}, ME)
+        )
     (operation,) = ledger.operations.newest(9)
     assert ledger.operations.progress(operation.id).counts() == {"queued": 1000, "unwritten": 1}
     with pytest.raises(LedgerError, match=r"the disk is full\.$"):
-        ledger.add_operation(["web-01"], "web-01", "restart-agent", {}, ME)
+        ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, ME))
     assert ledger.operations.newest(9) == [operation]
     ledger.database.close()
 
 
 def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
     ledger.record_feedback("db-01", [result(done.command.id)])
     assert ledger.cancel_operation(operation.id) == 1
@@ -128,7 +131,7 @@ def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
 
 
 def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["db-01", "web-01"], "two", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
     ledger.record_feedback("db-01", [result(done.command.id)])
     assert ledger.abandon_operation(operation.id) == 1
@@ -138,7 +141,7 @@ def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
 
 
 def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
-    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", "restart-agent", {}, ME)
+    operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     ledger.cancel_operation(operation.id)
     taken = [ledger.claim_due_cancels(2) for _ in range(3)]
     assert [len(cancels) for cancels in taken] == [2, 1, 0]

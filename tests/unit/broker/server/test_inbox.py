@@ -9,6 +9,7 @@ from broker.app.factories import open_database
 from broker.contract.codec import decode_acks, encode
 from broker.contract.messages import BlobRequest, Origin, Status
 from broker.contract.topics import Topics
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
@@ -103,7 +104,7 @@ def test_a_flood_from_one_agent_holds_up_that_agent_alone(
     kind: str, inbox: NarrowInbox, intake: FairInbox, ledger: Ledger, clock: TurnedClock
 ) -> None:
     server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
-    command = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
+    command = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     channel, frame = FLOODS[kind]
     inbox.arrive(f"acm/flood/{channel}", frame, times=9_000)
     inbox.arrive("acm/web-01/feedback", encode([result(command.id)]))

@@ -24,6 +24,7 @@ from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Comman
 from broker.contract.states import FeedbackKind
 from broker.contract.topics import Topics
 from broker.errors import LedgerError
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
@@ -69,7 +70,7 @@ def server(ledger: Ledger, wire: RememberingWire) -> Server:
 
 
 def send(server: Server, agent: str = "web-01", size: int = 0) -> Command:
-    return server.send_command(agent, "restart-agent", {"text": "x" * size}, Origin("me", "test"))
+    return server.send_command(agent, CommandRequest("restart-agent", {"text": "x" * size}, Origin("me", "test")))
 
 
 def say(server: Server, topic: str, payload: bytes) -> None:
@@ -162,7 +163,7 @@ def test_agents_get_chunks_in_turn_behind_commands_and_none_while_many_messages_
     path.write_bytes(bytes(MAX_BLOB_REQUEST_BYTES))
     blob = ledger.blobs.put(path)
     for agent in ("web-01", "web-02"):
-        server.send_command(agent, "upgrade-agent", {"package": vars(blob)}, Origin("me", "test"))
+        server.send_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test")))
         for offset in (0, 1000):  # the newer takes the place of the older
             wanted = BlobRequest(blob.sha256, offset, MAX_BLOB_REQUEST_BYTES)
             say(server, f"acm/{agent}/blob-request", encode([wanted]))
@@ -237,7 +238,9 @@ def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
 
 
 def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
-    ledger.add_operation([f"db-{number}" for number in range(600)], "all", "restart-agent", {}, Origin("me", "test"))
+    ledger.add_operation(
+        [f"db-{number}" for number in range(600)], "all", CommandRequest("restart-agent", {}, Origin("me", "test"))
+    )
     send(signing)
     signing.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
@@ -246,7 +249,7 @@ def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: L
 def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
-    command = ledger.add_command("db-01", "restart-agent", {}, Origin("me", "test"))
+    command = ledger.add_command("db-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     said = encode([replace(result(command.id), agent="db-01")])
     say(signing, "acm/db-01/feedback", said)
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)

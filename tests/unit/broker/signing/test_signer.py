@@ -26,6 +26,7 @@ from broker.contract.dsse import (
 from broker.contract.messages import Origin, Status
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.delivery import Delivery
 from broker.pki.revocation_list import RevocationReason
@@ -80,7 +81,7 @@ def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
 def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: TurnedClock, signer: Signer) -> None:
     ledger, wire = Ledger(open_database("sqlite://"), now=clock.now), RememberingWire()
     server = Server(ledger, wire, Topics(), signer)
-    sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test"))
+    sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     ledger.request_cancel(sent.id)
     server.step()
     feedback = json.dumps({**to_json(result(sent.id)), "agent": "web-01"}).encode()

@@ -17,6 +17,7 @@ from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, Status
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Topics
+from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
@@ -369,7 +370,7 @@ class Sender:
         self.ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1"))
 
     def send(self) -> str:
-        sent = self.server.send_command("web-01", "restart-agent", {}, Origin("me", "test")).id
+        sent = self.server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
         self.server.step()
         return sent
 
@@ -445,7 +446,7 @@ def test_a_refusal_is_no_result_of_what_was_sent_unsigned_either(trust: KeptTrus
     """As where the agent is enrolled, and the ledger was restored from before that."""
     ledger, wire = Ledger(open_database("sqlite://"), now=TurnedClock().now), RememberingWire()
     server = Server(ledger, wire, Topics())
-    sent = server.send_command("web-01", "restart-agent", {}, Origin("me", "test")).id
+    sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
     server.step()
     said = Agent(trust).receive(*wire.on("/command")).feedback
     server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
