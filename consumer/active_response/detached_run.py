@@ -5,7 +5,6 @@ status there the run has ended; with the lock held it goes on; with neither it n
 """
 
 import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from broker.system.lock import is_locked, locked
 from consumer.ports import Clock
 from consumer.settings import Confinement
 from consumer.system.confinement import launch
+from consumer.system.process_group import end_group, signal_group
 from consumer.system.programs import clean_environment
 
 __all__ = [
@@ -91,13 +91,13 @@ class Run:
     def wait(self, deadline: float) -> RunEnd:
         """Wait for its end; at the deadline (seconds of the clock) TERM goes to its group, and KILL after the grace."""
         good = self._ends_by(deadline)
-        if not good:
-            self._signal_group(signal.SIGTERM)
-            if not self._ends_by(deadline + self.grace_s):
-                self._signal_group(signal.SIGKILL)
-                self._ends_by(deadline + self.grace_s + _MARGIN_S)
+        if not good and end_group(self._signal_group, self._ends_within, self.grace_s, and_leftovers=False):
+            self._ends_within(_MARGIN_S)
         self._let_the_shell_end()
         return RunEnd(self._status(), not good, self._stderr())
+
+    def _ends_within(self, seconds: float) -> bool:
+        return self._ends_by(self.clock.monotonic() + seconds)
 
     def _ends_by(self, deadline: float) -> bool:
         pause = threading.Event()
@@ -132,7 +132,7 @@ class Run:
             return (self.directory / "stderr").read_bytes().decode(errors="replace")
         return ""
 
-    def _signal_group(self, number: int) -> None:
+    def _signal_group(self, number: signal.Signals) -> None:
         # While the lock is held the shell lives, so its process id, the group's, cannot be another's.
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int((self.directory / "pid").read_text()), number)
+            signal_group(int((self.directory / "pid").read_text()), number)

@@ -92,7 +92,7 @@ class ActiveResponses:
             within = replace(bounds, deadline=min(bounds.deadline, self._workshop.deadline()))
             path, home = self._workshop.path_of(allowed.executable), self._workshop.home
             with Program([path], within, environment=clean_environment(environment), cwd=home) as program:
-                self._workshop.trace.write(program.pid)
+                self._workshop.pid_file.write(program.pid)
                 self._observer.reached(f"{_STEP}begun")
                 return self._talk(program, request, allowed)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from consumer.errors import ActiveResponseError
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
 from consumer.system.pidfile import PidFile
+from consumer.system.process_group import OrphanedGroup
 from consumer.system.programs import Bounds
 
 __all__ = [
@@ -40,7 +40,8 @@ class ScriptRunner:
         self._clock = clock
         self._lock = threading.Lock()
         self.home = directory / "home"
-        self.trace = PidFile(directory / "script.pid")
+        self.pid_file = PidFile(directory / "script.pid")
+        self._orphan = OrphanedGroup(self.pid_file, clock, Bounds.grace_s, event="script_outlived_agent")
 
     @contextlib.contextmanager
     def turn(self, bounds: Bounds | None = None) -> Iterator[None]:
@@ -52,7 +53,7 @@ class ScriptRunner:
             if bounds and (bounds.cancelled.is_set() or self._clock.monotonic() >= bounds.deadline):
                 raise ActiveResponseError("Another script still runs; this one was not begun.")
         try:
-            self._end_orphan()
+            self._orphan.end(give_up_at=self._clock.monotonic() + 2 * Bounds.grace_s)
             yield
         finally:
             self._lock.release()
@@ -78,26 +79,3 @@ class ScriptRunner:
     def path_of(executable: str) -> str:
         """Return the path of a script, relative to `home`."""
         return str(_BIN / executable)
-
-    def _end_orphan(self) -> None:
-        pid = self.trace.find()
-        if pid is None:
-            return
-        _log.warning("script_outlived_agent", pid=pid)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal_group(pid, number)
-            if self._orphan_ends_by(self._clock.monotonic() + Bounds.grace_s):
-                return
-
-    def _orphan_ends_by(self, deadline: float) -> bool:
-        pause = threading.Event()
-        while self.trace.find() is not None:
-            if self._clock.monotonic() >= deadline:
-                return False
-            pause.wait(_LOOK_S)
-        return True
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)

@@ -1,13 +1,12 @@
 """A child process of the agent as the managed service."""
 
 import contextlib
-import os
-import signal
 import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,6 +15,7 @@ from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState, Stop
 from consumer.services.desired_state import DesiredState
 from consumer.system.pidfile import PidFile
+from consumer.system.process_group import OrphanedGroup, end_group, signal_group
 from consumer.system.programs import environment_of_service, exit_in_words
 
 __all__ = [
@@ -24,12 +24,6 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class _Orphan:
-    pid: int
-    told_at: float
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,15 @@ class ChildService:
     ) -> None:
         self._argv = list(argv)
         self._wish = DesiredState(directory / "service-stopped")
-        self._trace = PidFile(directory / "service.pid")
+        self._pid_file = PidFile(directory / "service.pid")
+        self._orphan = OrphanedGroup(self._pid_file, clock, grace_s, event="service_outlived_agent")
         self._clock = clock
         self._new_waits = waits
         self._waits = waits()
         self._grace_s = grace_s
         self._settle_s = settle_s
         self._lock = threading.RLock()
-        self._pause = threading.Event()
         self._current: _Incarnation | None = None
-        self._orphan: _Orphan | None = None
         self._start_at = 0.0
 
     def state(self) -> ServiceState:
@@ -94,7 +87,7 @@ class ChildService:
     def _start_if_due(self) -> None:
         if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
             return
-        if not self._orphan_is_gone():
+        if self._current is None and not self._orphan.step():
             return
         if self._current is not None:
             _log.warning("service_died", exit_status=self._current.child.returncode)
@@ -113,26 +106,13 @@ class ChildService:
             raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
         self._current = _Incarnation(child, uuid.uuid4().hex)
         try:
-            self._trace.write(child.pid)
+            self._pid_file.write(child.pid)
         except OSError as error:  # only an agent that is killed will miss it
-            _log.warning("service_trace_not_written", reason=str(error))
-
-    def _orphan_is_gone(self, deadline: float = float("inf")) -> bool:
-        """End the child of a killed agent, step by step: TERM, then KILL after the grace or at the deadline."""
-        pid = self._trace.find() if self._current is None else None
-        orphan, now = self._orphan, self._clock.monotonic()
-        if orphan is None and pid is not None:
-            _log.warning("service_outlived_agent", pid=pid)
-            self._orphan = _Orphan(pid, told_at=now)
-            _signal_group(pid, signal.SIGTERM)
-        elif orphan is not None and (pid is None or now >= min(orphan.told_at + self._grace_s, deadline)):
-            _signal_group(orphan.pid, signal.SIGKILL)  # also what it has left behind in its group
-            self._orphan = orphan if pid else None
-        return pid is None
+            _log.warning("pid_file_not_written", reason=str(error))
 
     def _end_orphan(self, deadline: float) -> None:
-        while not self._orphan_is_gone(deadline):
-            self._pause.wait(0.05)
+        if self._current is None:
+            self._orphan.end(deadline)
 
     def start(self, deadline: float) -> ServiceState:
         """Start the child unless it runs, and forget the wish to keep it stopped.
@@ -175,19 +155,9 @@ class ChildService:
             current = self._current
             if current is None or not current.runs:
                 return None
-            stop = self._end(current.child, self._at_most(self._grace_s, deadline))
-            _signal_group(current.child.pid, signal.SIGKILL)
+            stop = _end(current.child, self._at_most(self._grace_s, deadline))
             current.child.wait()
             return stop
-
-    def _end(self, child: subprocess.Popen[bytes], grace_s: float) -> Stop:
-        _signal_group(child.pid, signal.SIGTERM)
-        try:
-            child.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            _log.warning("service_killed", pid=child.pid, grace_s=grace_s)
-            return Stop(killed=True, grace_s=grace_s)
-        return Stop(killed=False, grace_s=grace_s)
 
     def restart(self, deadline: float) -> ServiceState:
         """Replace the child by a new one; raises ServiceError as `start` does."""
@@ -199,6 +169,14 @@ class ChildService:
         return max(0.0, min(seconds, deadline - self._clock.monotonic()))
 
 
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
+def _end(child: subprocess.Popen[bytes], grace_s: float) -> Stop:
+    killed = end_group(partial(signal_group, child.pid), partial(_ends_within, child), grace_s)
+    if killed:
+        _log.warning("service_killed", pid=child.pid, grace_s=grace_s)
+    return Stop(killed=killed, grace_s=grace_s)
+
+
+def _ends_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(seconds)
+    return child.returncode is not None

@@ -1,12 +1,12 @@
 """Running another program for a command: bounded in time, output and means, in a group that is ended as a whole."""
 
-import contextlib
 import os
 import selectors
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -17,6 +17,7 @@ from consumer.errors import ProgramError
 from consumer.ports import Clock
 from consumer.settings import Confinement
 from consumer.system.confinement import launch
+from consumer.system.process_group import end_group, signal_group
 
 __all__ = [
     "OUTPUT_BYTES",
@@ -257,16 +258,14 @@ class Program:
 
     def _end_group(self) -> None:
         """Let it say its last words between TERM and KILL: one whose output nobody reads cannot end."""
-        self._signal_group(signal.SIGTERM)
-        kill_at = monotonic() + self._bounds.grace_s
-        while not self._has_ended() and (left := kill_at - monotonic()) > 0:
-            self._exchange(min(left, _LOOK_S))
-        self._signal_group(signal.SIGKILL)  # also for what the leader has left behind in its group
+        end_group(partial(signal_group, self.pid), self._ends_within, self._bounds.grace_s)
         self._child.wait()
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, number)
+    def _ends_within(self, seconds: float) -> bool:
+        end = monotonic() + seconds
+        while not self._has_ended() and (left := end - monotonic()) > 0:
+            self._exchange(min(left, _LOOK_S))
+        return self._has_ended()
 
     def _close(self) -> None:
         if self._ending < 0:
