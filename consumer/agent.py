@@ -15,7 +15,7 @@ from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBuilder, boot_id
@@ -93,53 +93,26 @@ class Agent:
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
-        self._clock, self._lane, self._observer = SystemClock(), _Threads(), observer or LogObserver()
-        self._stopping = threading.Event()
-        self._connected = threading.Event()
+        self._clock, self._spawn, self._observer = SystemClock(), _Threads(), observer or LogObserver()
+        self._stopping, self._connected = threading.Event(), threading.Event()
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
-        enrolment = self._enrolments.current()
-        kept = None if enrolment is None else KeptTrust(self._enrolments, enrolment)
-        trust = kept or NoTrust()
-        _check_trust(config, trust)
+        self._enrolment = self._enrolments.current()
+        self._trust = NoTrust() if self._enrolment is None else KeptTrust(self._enrolments, self._enrolment)
+        _check_trust(config, self._trust)
         self._store = open_store(
             Path(config.state),
             now=self._clock.now,
-            enrolment_id=None if enrolment is None else enrolment.grant.enrolment_id,
+            enrolment_id=None if self._enrolment is None else self._enrolment.grant.enrolment_id,
         )
         self._service = ManagedService(service) if service else managed_service(config, self._clock)
         self._responses = self._build_responses()
         self._status = self._build_status(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
         topics = Topics(config.topic_prefix)
-        self._connection = self._build_connection(topics, enrolment)
-        self._comms = AgentCommsClient(self._connection, config.agent, topics)
+        self._connection = self._build_connection(topics)
+        self._comms = AgentCommsClient(self._connection, config.agent, topics, self._clock.monotonic)
         self._relocation = self._build_relocation()
-        readiness = Readiness(self._connection.readiness_problem)
-        around = AgentDependencies(
-            self._store,
-            self._comms,
-            self._service.service,
-            self._clock,
-            self._lane,
-            self._connection.wake,
-            trust,
-            trust,
-            self._relocation,
-            readiness,
-            chores=self._chores(enrolment, kept),
-            stopping=self._stopping,
-            observer=self._observer,
-        )
-        built_in = built_in_handlers(
-            config,
-            Process(self.incarnation, restarted_by),
-            origins=origins or {},
-            responses=self._responses,
-            relocation=self._relocation,
-            trusted_keys=trust,
-            readiness_problem=readiness.problem,
-        )
-        self._core = AgentCore(config, around, self._status, {**built_in, **added}, incarnation=self.incarnation)
+        self._core = self._build_core(added, origins or {}, restarted_by)
 
     def _build_responses(self) -> ActiveResponses:
         return ActiveResponses(
@@ -148,7 +121,7 @@ class Agent:
             self._clock,
             self._observer,
             boot_id=boot_id(),
-            lane=self._lane,
+            lane=self._spawn,
             wake=lambda: self._connection.wake(),
             confinement=self.config.programs.as_agent(),
         )
@@ -170,8 +143,8 @@ class Agent:
             _log.error("plug_in_refused", reason=plug_in_problem)
         return status
 
-    def _build_connection(self, topics: Topics, enrolment: Enrolment | None) -> MqttConnection:
-        config = self.config
+    def _build_connection(self, topics: Topics) -> MqttConnection:
+        config, enrolment = self.config, self._enrolment
         return MqttConnection(
             config.broker,
             config.agent,
@@ -193,11 +166,33 @@ class Agent:
             accept_unsigned=self.config.accept_unsigned,
         )
 
-    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[BackgroundTask]:
-        chores: list[BackgroundTask] = [self._responses.chore, *self._service.tasks]
-        if enrolment is not None and trust is not None:
-            chores.append(self._build_renewal(enrolment, trust))
-        return [*chores, self._relocation]
+    def _build_core(
+        self, added: Mapping[str, Handler[Any]], origins: Mapping[str, str], restarted_by: str | None
+    ) -> AgentCore:
+        readiness = Readiness(self._connection.readiness_problem)
+        parts = AgentDependencies(
+            self._store, self._comms, self._clock, self._trust, self._relocation, readiness, self._background_tasks()
+        )
+        runtime = HandlerRuntime(
+            self._service.service, self._spawn, self._connection.wake, self._stopping, self._observer
+        )
+        built_in = built_in_handlers(
+            self.config,
+            Process(self.incarnation, restarted_by),
+            origins=origins,
+            responses=self._responses,
+            relocation=self._relocation,
+            trusted_keys=self._trust,
+            readiness_problem=readiness.problem,
+        )
+        handlers = {**built_in, **added}
+        return AgentCore(self.config, parts, runtime, self._status, handlers, incarnation=self.incarnation)
+
+    def _background_tasks(self) -> list[BackgroundTask]:
+        tasks: list[BackgroundTask] = [self._responses.chore, *self._service.tasks]
+        if self._enrolment is not None and isinstance(self._trust, KeptTrust):
+            tasks.append(self._build_renewal(self._enrolment, self._trust))
+        return [*tasks, self._relocation]
 
     def _build_renewal(self, enrolment: Enrolment, trust: KeptTrust) -> Renewal:
         def use(renewed: Enrolment) -> None:
@@ -230,7 +225,7 @@ class Agent:
             self._connection.start()
             _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
             while not self._stopping.is_set() and self._replacement is None:
-                arrived = self._comms.receive_commands(core.wait_s())
+                arrived = self._comms.receive(core.wait_s())
                 if self._connected.is_set():
                     self._connected.clear()
                     core.connected()

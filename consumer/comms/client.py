@@ -1,12 +1,16 @@
-"""The agent's side of the wire: what it subscribes to, how it sends feedback and publishes its status."""
+"""The agent's side of the wire: its subscriptions, the messages that it takes over, and those that it sends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import structlog
 
 from broker.contract.codec import encode, frames, status_frame
 from broker.contract.messages import BlobRequest, Feedback, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound, addressed
+from broker.system.log_throttle import LogThrottle
 
 __all__ = [
     "AgentCommsClient",
@@ -14,50 +18,73 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger(__name__)
+_RECEIVED = (Channel.COMMAND, Channel.CONTROL, Channel.ACK, Channel.BLOB_CHUNK)
+
+
 class Connection(Protocol):
-    """What the agent needs of an MQTT connection."""
+    """The part of an MQTT connection that carries messages."""
 
     def drain(self, timeout_s: float) -> list[Delivery]:
-        """Wait for a message, then take what is there."""
+        """Return what has arrived, waiting at most `timeout_s` for the first message."""
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Send the PUBACKs."""
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        """Publish at QoS 1 without blocking; False means that it was dropped."""
+        """Publish at QoS 1 without blocking; return False if the message was dropped."""
 
 
 class AgentCommsClient:
-    """Speaks for one agent. Received deliveries are taken by `receive_commands` and acknowledged by the caller."""
+    """Sends and receives for one agent. `monotonic` is a clock in seconds."""
 
-    def __init__(self, connection: Connection, agent: str, topics: Topics) -> None:
-        self.topic: Mapping[Channel, str] = {channel: topics.of(agent, channel) for channel in Channel}
+    def __init__(self, connection: Connection, agent: str, topics: Topics, monotonic: Callable[[], float]) -> None:
         self._connection = connection
+        self._agent = agent
+        self._topics = topics
+        self._throttle = LogThrottle(monotonic)
 
     @staticmethod
     def subscriptions(agent: str, topics: Topics) -> list[str]:
         """Return the topics that an agent's connection must subscribe to."""
-        return [
-            topics.of(agent, channel) for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK, Channel.BLOB_CHUNK)
-        ]
+        return [topics.of(agent, channel) for channel in _RECEIVED]
 
-    def receive_commands(self, timeout_s: float) -> list[Delivery]:
-        """Return what has arrived, waiting at most `timeout_s` for the first."""
-        return self._connection.drain(timeout_s)
+    def receive(self, timeout_s: float) -> list[Inbound]:
+        """Return the messages for this agent that have arrived, waiting at most `timeout_s` seconds for the first.
 
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Send the PUBACKs."""
-        self._connection.acknowledge(deliveries)
+        The caller acknowledges them. A message on another topic is dropped and acknowledged here.
+        """
+        messages = []
+        for delivery in self._connection.drain(timeout_s):
+            message = addressed(delivery, self._topics)
+            if message is not None and message.agent == self._agent and message.channel in _RECEIVED:
+                messages.append(message)
+            else:
+                self._drop(delivery)
+        return messages
+
+    def acknowledge(self, messages: Sequence[Inbound]) -> None:
+        """Send the PUBACKs: these messages need not come again."""
+        self._connection.acknowledge([message.delivery for message in messages])
 
     def send_feedback(self, feedbacks: Sequence[Feedback]) -> None:
-        """Publish feedback in as few frames as the size cap allows."""
+        """Publish feedback in as few frames as the size cap allows; never blocks, may be lost."""
         for frame in frames(feedbacks):
-            self._connection.publish(self.topic[Channel.FEEDBACK], frame)
+            self._publish(Channel.FEEDBACK, frame)
 
     def publish_status(self, status: Status) -> None:
-        """Publish the retained status."""
-        self._connection.publish(self.topic[Channel.STATUS], status_frame(status), retain=True)
+        """Publish the retained status; may be lost."""
+        self._publish(Channel.STATUS, status_frame(status), retain=True)
 
     def request_blob(self, request: BlobRequest) -> None:
-        """Ask for a part of a blob; may be called from any thread."""
-        self._connection.publish(self.topic[Channel.BLOB_REQUEST], encode([request]))
+        """Ask for a part of a blob, from any thread; may be lost."""
+        self._publish(Channel.BLOB_REQUEST, encode([request]))
+
+    def _publish(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
+        self._connection.publish(self._topics.of(self._agent, channel), payload, retain)
+
+    def _drop(self, delivery: Delivery) -> None:
+        suppressed = self._throttle.due("unknown_topic")
+        if suppressed is not None:
+            _log.warning("unknown_topic", topic=delivery.topic[:200], suppressed=suppressed)
+        self._connection.acknowledge([delivery])

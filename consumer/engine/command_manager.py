@@ -1,9 +1,9 @@
 """Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -13,7 +13,7 @@ from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished, not_begun
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
-from consumer.handler import AgentRestart, Handler, Interruption, Replacement, Result
+from consumer.handler import AgentRestart, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
 
 __all__ = [
@@ -70,7 +70,6 @@ class CommandManager:
         outbox: FeedbackOutbox,
         reports: FeedbackFactory,
         clock: Clock,
-        handlers: Mapping[str, Handler[Any]],
         departure: Departure,
         *,
         why_no_longer_trusted: Callable[[tuple[str, ...] | None], str | None],
@@ -80,7 +79,6 @@ class CommandManager:
         self._outbox = outbox
         self._reports = reports
         self._clock = clock
-        self._handlers = handlers
         self._departure = departure
         self._disowned = why_no_longer_trusted
         self._ended: list[Finished] = []
@@ -92,7 +90,7 @@ class CommandManager:
         with self._store.transaction():
             for stored in self._store.in_processing():
                 _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
-                handler = self._handlers.get(stored.command.type)
+                handler = self._executor.handlers.get(stored.command.type)
                 if handler is None or handler.interruption is Interruption.REPORT:
                     self._complete(stored, _CUT_SHORT)
                 else:
@@ -164,8 +162,8 @@ class CommandManager:
         why_no_longer_trusted = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
         if why_no_longer_trusted is not None:
             return Result(why_no_longer_trusted, code=ErrorCode.REJECTED)
-        if not self._executor.supports(command.type):
-            names = ", ".join(sorted(self._handlers))
+        if command.type not in self._executor.handlers:
+            names = ", ".join(sorted(self._executor.handlers))
             return Result(
                 f"This agent does not support {command.type!r}; it supports: {names}.",
                 code=ErrorCode.UNSUPPORTED,

@@ -77,17 +77,17 @@ class Executor:
         self,
         handlers: Mapping[str, Handler[Any]],
         context: Context,
-        lane: Spawn,
+        spawn: Spawn,
         *,
         incarnation: str,
         default_timeout_s: float,
         grace_s: float,
         on_finished: Callable[[], None],
     ) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
         self._context = context
         self._clock: Clock = context.clock
-        self._lane = lane
+        self._spawn = spawn
         self._incarnation = incarnation
         self._default_timeout_s = default_timeout_s
         self._grace_s = grace_s
@@ -108,18 +108,14 @@ class Executor:
 
     def may_share_commit(self, stored: StoredCommand) -> bool:
         """Whether the command is safe to repeat, so that several may be marked as processing by one commit."""
-        handler = self._handlers.get(stored.command.type)
+        handler = self.handlers.get(stored.command.type)
         return handler is not None and handler.interruption is Interruption.RERUN
-
-    def supports(self, command_type: str) -> bool:
-        """Whether a handler owns this type."""
-        return command_type in self._handlers
 
     def execute(self, batch: Sequence[StoredCommand]) -> None:
         """Begin a batch, whose commands are all committed as processing; they run one after the other."""
         assert self._run is None
         self._run = run = _Run(deque(batch))
-        self._lane(lambda: self._work(run))
+        self._spawn(lambda: self._work(run))
 
     def fetch(self) -> list[Finished]:
         """Return the commands that have ended since the last call; cuts off one that outlives deadline and grace."""
@@ -195,7 +191,7 @@ class Executor:
             return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
-        command, handler = stored.command, self._handlers[stored.command.type]
+        command, handler = stored.command, self.handlers[stored.command.type]
         began_before = stored.begun_by != self._incarnation
         try:
             if began_before and handler.probe is not None:

@@ -1,11 +1,9 @@
-"""Takes deliveries in: verify, decode, dedupe, sequence; store them; they may be PUBACKed once that is committed."""
+"""Receives commands: verify, decode, deduplicate, check the sequence, store; acknowledged once that is committed."""
 
 import hashlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import structlog
 
@@ -16,9 +14,9 @@ from broker.contract.dsse import RefusedMessage, SignatureError
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
-from broker.mqtt.delivery import Delivery
-from broker.system.log_throttle import LogThrottle
+from broker.mqtt.inbound import Inbound
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError
 from consumer.handler import Result, expired
 from consumer.ports import Clock, CommandStore
@@ -28,27 +26,14 @@ from consumer.trust.verification import ReceivedFrame, Verifier
 
 __all__ = [
     "CommandReceiver",
-    "Receipt",
 ]
 
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass
-class Receipt:
-    """What became of a batch: feedback to publish, and why messages were refused, one sentence each.
-
-    `taken` counts the messages that were not refused as a whole.
-    """
-
-    feedback: list[Feedback] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    taken: int = 0
-
-
 class CommandReceiver:
-    """Decides about each arriving command. A bad message is refused alone and never blocks the one behind it."""
+    """Decides about each arriving command. A bad message is refused alone and never blocks the one after it."""
 
     def __init__(
         self,
@@ -57,64 +42,52 @@ class CommandReceiver:
         clock: Clock,
         verifier: Verifier,
         keeper: KeyKeeper,
+        refusals: Refusals,
     ) -> None:
         self._store = store
         self._reports = reports
         self._clock = clock
         self._verifier = verifier
         self._keeper = keeper
-        self._seldom = LogThrottle(clock.monotonic)
+        self._refusals = refusals
 
-    def receive(self, deliveries: Sequence[Delivery]) -> Receipt:
-        """Store what must be stored, all or nothing. Once that is committed, all deliveries may be acknowledged.
+    def receive(self, messages: Sequence[Inbound]) -> list[Feedback]:
+        """Store what must be stored, all or nothing, and return the feedback to send once that is committed.
 
-        Raises StoreFull or StoreError, and then nothing was stored and nothing may be acknowledged.
+        Raises StoreFull or StoreError; then nothing was stored, and no message may be acknowledged.
         """
-        receipt = Receipt()
+        feedback: list[Feedback] = []
         with self._store.transaction():
-            for delivery in deliveries:
-                self._receive_one(delivery, receipt)
-        return receipt
+            for message in messages:
+                feedback += self._receive_one(message)
+        return feedback
 
-    def _receive_one(self, delivery: Delivery, receipt: Receipt) -> None:
+    def _receive_one(self, message: Inbound) -> list[Feedback]:
+        topic = message.delivery.topic
         try:
-            opened = self._open(delivery)
-            commands = self._decode(delivery, opened)
+            opened = self._open(message)
+            commands = self._decode(message, opened)
         except (DecodeError, SignatureError) as error:
-            self._warn("message_refused", topic=delivery.topic, reason=str(error))
-            receipt.refused.append(str(error))
-            return
+            self._refusals.refuse(str(error), topic=topic)
+            return []
         if opened.refusal is not None:
-            self._warn("message_refused", topic=delivery.topic, reason=opened.refusal)
-            receipt.refused.append(opened.refusal)
+            self._refusals.refuse(opened.refusal, topic=topic)
         else:
-            receipt.taken += 1
-        for command in commands:
-            said = self._admit(command, opened)
-            if said is not None:
-                receipt.feedback.append(said)
-                if said.code is ErrorCode.REJECTED and opened.refusal is None:
-                    receipt.refused.append(said.message)
-            elif command.sequence is not None:
-                reason = f"A command of epoch {command.sequence.epoch} was ignored: that epoch has ended here."
-                self._warn("command_of_an_ended_epoch", command_id=command.id, epoch=command.sequence.epoch)
-                receipt.refused.append(reason)
+            self._refusals.accepted()
+        admitted = ((command, self._admit(command, opened)) for command in commands)
+        return [feedback for command, feedback in admitted if feedback is not None]
 
-    def _warn(self, event: str, **facts: Any) -> None:
-        held_back = self._seldom.due(event)
-        if held_back is not None:
-            _log.warning(event, **facts, suppressed=held_back)
-
-    def _open(self, delivery: Delivery) -> ReceivedFrame:
-        if delivery.retained:
+    def _open(self, message: Inbound) -> ReceivedFrame:
+        if message.retained:
             raise DecodeError("A retained message on the command topic was refused: publish commands without retain.")
-        return self._verifier.open(Channel.COMMAND, delivery.payload)
+        return self._verifier.open(Channel.COMMAND, message.payload)
 
-    def _decode(self, delivery: Delivery, opened: ReceivedFrame) -> list[Command]:
-        return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(delivery))
+    def _decode(self, message: Inbound, opened: ReceivedFrame) -> list[Command]:
+        return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(message))
 
-    def _id_for(self, delivery: Delivery) -> str:
+    def _id_for(self, message: Inbound) -> str:
         """Name a command that has no id so that its redelivery (MQTT 5 section 3.3.1.1) is known again."""
+        delivery = message.delivery
         fingerprint = hashlib.sha256(delivery.payload).hexdigest()[:16]
         stem = f"mqtt-{delivery.mid}-{fingerprint}-"
         known = self._store.find_id(stem) if delivery.duplicate else None
@@ -122,19 +95,22 @@ class CommandReceiver:
 
     def _admit(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         known = self._known(command)
-        disbelief = opened.refusal or self._unsigned_though_it_must_be(command, opened)
-        if disbelief is not None:
-            return known or self._refuse(command, ErrorCode.REJECTED, disbelief, RefusedMessage())
+        if opened.refusal is not None:
+            return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal, RefusedMessage())
+        unsigned = self._unsigned_though_it_must_be(command, opened)
+        if unsigned is not None:
+            return known or self._reject(command, unsigned, RefusedMessage())
         far = self._trust_at_once(command, opened.signed_at) if opened.signed_at is not None else None
         if known is not None:
             self._count(command)
             return known
         if far is not None:
-            return self._refuse(command, ErrorCode.REJECTED, far)
+            return self._reject(command, far)
         return self._admit_in_turn(command, opened)
 
     def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         if self._is_of_an_ended_epoch(command):
+            self._ignore(command)
             return None
         refusal = self._out_of_sequence(command, opened) if command.sequence else self._unnumbered(command, opened)
         if refusal is not None:
@@ -199,14 +175,14 @@ class CommandReceiver:
         """Refuse a signed command without a number: it could be sent again once its id is forgotten."""
         if not opened.signed:
             return None
-        return self._refuse(command, ErrorCode.REJECTED, "The command is signed, but has no sequence number.")
+        return self._reject(command, "The command is signed, but has no sequence number.")
 
     def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
         far = self._leads_too_far(asked, opened)
         if far is not None:
-            return self._refuse(command, ErrorCode.REJECTED, far, RefusedMessage())
+            return self._reject(command, far, RefusedMessage())
         expected = last.number + 1 if last and asked.epoch == last.epoch else 1
         if asked.number < expected:
             return self._refuse(
@@ -220,6 +196,16 @@ class CommandReceiver:
         if command.type == UPDATE_SIGNING_KEYS:
             return f"of the lists of signing keys it goes by version {self._keeper.version}"
         return "send a new command"
+
+    def _ignore(self, command: Command) -> None:
+        assert command.sequence is not None
+        epoch = command.sequence.epoch
+        reason = f"A command of epoch {epoch} was ignored: that epoch has ended here."
+        self._refusals.refuse(reason, "command_of_an_ended_epoch", command_id=command.id, epoch=epoch)
+
+    def _reject(self, command: Command, reason: str, data: RefusedMessage | None = None) -> Feedback:
+        self._refusals.refuse(reason, "command_rejected", command_id=command.id, type=command.type)
+        return self._refuse(command, ErrorCode.REJECTED, reason, data)
 
     def _refuse(self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None) -> Feedback:
         return self._reports.result(command, Result(message, data, code=code), self._clock.now())

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
+from consumer.trust.verification import Trust
 
 __all__ = [
     "KeyKeeper",
+    "TrustedKeys",
 ]
 
 
@@ -26,3 +28,7 @@ class KeyKeeper(Protocol):
 
         Raises SignatureError when one of them is no key, EnrolmentError when the disk fails; nothing changed then.
         """
+
+
+class TrustedKeys(Trust, KeyKeeper, Protocol):
+    """The keys that must have signed what arrives, and their updates: one object, for one enrolment or none."""

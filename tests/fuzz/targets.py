@@ -77,6 +77,8 @@ from tests.fuzz import seeds
 from tests.support.enrolling import EnrollingAgent
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.fakes.refusals import KeptRefusals
+from tests.support.makers import inbound
 
 __all__ = ["TARGETS", "Target"]
 
@@ -270,10 +272,10 @@ def _check_what_is_shown(ledger: Ledger) -> None:
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = FeedbackFactory("web-01", "i1", store.store_generation)
-    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True), NoTrust())
+    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True), NoTrust(), KeptRefusals())
     said = []
     for mid, part in enumerate(data.split(_PART), start=1):
-        said += receiver.receive([Delivery("acm/web-01/command", part, False, False, mid, 1)]).feedback
+        said += receiver.receive([inbound(part, mid=mid)])
     for stored in store.all_commands():
         said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
     for frame in frames(said):

@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.app.factories import open_database
 from broker.audit.comparison import LedgerSide, compare
 from broker.contract.codec import encode
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import SigningKey, VerifyingKey
 from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
 from broker.contract.topics import Channel, Topics
@@ -25,7 +26,7 @@ from broker.server.inbox import FairInbox
 from broker.server.server import Server
 from broker.signing.signer import Signer
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
@@ -33,7 +34,6 @@ from consumer.handlers.built_in import added_handlers
 from consumer.ports import CommandStore
 from consumer.services import NoService
 from consumer.settings import AgentConfig
-from consumer.trust.ports import KeyKeeper
 from consumer.trust.verification import NoTrust
 from tests.support.enrolled import enrolled_by
 from tests.support.fakes.clock import TurnedClock
@@ -83,10 +83,18 @@ class _LateClock:
 
 
 @dataclass
-class _KeyTrust:
-    keys: tuple[VerifyingKey, ...]
+class _Keys:
+    """The keys that the agent trusts; keeps the updates that it is given."""
+
+    keys: tuple[VerifyingKey, ...] = ()
     enrolment_id: str = "e1"
     good_until = NoTrust.good_until
+    version: int | None = None
+    key_ids: tuple[str, ...] = ()
+    updates: list[UpdateSigningKeys] = field(default_factory=list)
+
+    def update(self, said: UpdateSigningKeys) -> None:
+        self.updates.append(said)
 
 
 class World:
@@ -101,13 +109,11 @@ class World:
         lose: Callable[[CommandStore], CommandStore],
         agent_behind: timedelta = timedelta(),
         state: Path | None = None,
-        keeper: KeyKeeper | None = None,
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
         self.server_is_ahead = timedelta()
-        self._keeper = keeper or NoTrust()
-        self._trust = _KeyTrust(())
+        self._trust = _Keys()
         self.change_keys()
         self._signer = Signer(
             "server",
@@ -155,27 +161,23 @@ class World:
                 Handler("again", Interruption.RERUN, Effect, self._take_effect),
             ]
         )
-        service = NoService()
         status = StatusBuilder(
             config, self.store, self.agent_clock, incarnation=incarnation, supported_types=("again", "once")
         )
         self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([status.current(None, online=False)]))
         self._lane = HandTurnedLane()
         connection = self._new_connection()
-        self._comms = AgentCommsClient(connection, AGENT, TOPICS)
+        self._comms = AgentCommsClient(connection, AGENT, TOPICS, self.clock.monotonic)
         around = AgentDependencies(
             self.store,
             self._comms,
-            service,
             self.agent_clock,
-            self._lane,
-            lambda: None,
             self._trust,
-            self._keeper,
             NoDeparture(),
             Readiness(connection.readiness_problem),
         )
-        self.core = AgentCore(config, around, status, handlers, incarnation=incarnation)
+        runtime = HandlerRuntime(NoService(), self._lane)
+        self.core = AgentCore(config, around, runtime, status, handlers, incarnation=incarnation)
         self.core.recover()
         self.core.connected()
 
@@ -215,7 +217,7 @@ class World:
                 assert self.results.setdefault(row.command.id, row.result) == row.result, "a result was replaced"
 
     def step_agent(self) -> None:
-        self.core.step(self._comms.receive_commands(0.0))
+        self.core.step(self._comms.receive(0.0))
 
     def run_handlers(self) -> None:
         self._lane.run()
@@ -266,8 +268,8 @@ class World:
 
     def lose_connection_of_agent(self) -> None:
         self._connection.cut()
-        self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS)
-        self.core._comms = self._comms
+        self._comms = AgentCommsClient(self._new_connection(), AGENT, TOPICS, self.clock.monotonic)
+        self.core._parts = replace(self.core._parts, comms=self._comms)
         self.core.connected()
 
     def lose_connection_of_server(self) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome
+from broker.contract.topics import Channel
+from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound
 from consumer.settings import AgentConfig
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -31,3 +34,15 @@ def result(name: str) -> Feedback:
         outcome=Outcome.SUCCESS,
         digest="d",
     )
+
+
+def inbound(
+    payload: bytes,
+    channel: Channel = Channel.COMMAND,
+    *,
+    retained: bool = False,
+    duplicate: bool = False,
+    mid: int = 1,
+) -> Inbound:
+    """A message to web-01."""
+    return Inbound("web-01", channel, Delivery(f"acm/web-01/{channel}", payload, retained, duplicate, mid, 1))

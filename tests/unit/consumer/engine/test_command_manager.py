@@ -68,7 +68,6 @@ class Bench:
             self.outbox,
             reports,
             self.clock,
-            self.handlers,
             departure or NoDeparture(),
             why_no_longer_trusted=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
         )

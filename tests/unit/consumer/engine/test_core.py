@@ -103,25 +103,13 @@ def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> No
     world.ledger.database.close()
 
 
-class RememberingKeeper:
-    version = 5
-    key_ids = ("a",)
-
-    def __init__(self) -> None:
-        self.updates: list[UpdateSigningKeys] = []
-
-    def update(self, said: UpdateSigningKeys) -> None:
-        self.updates.append(said)
-
-
 def test_a_slow_clock_does_not_take_up_keys_by_a_command_that_has_expired() -> None:
-    keeper = RememberingKeeper()
-    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1), keeper=keeper)
+    world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     said: JsonObject = msgspec.to_builtins(UpdateSigningKeys(6, (world._trust.keys[0].pem,)))
     world.send(UPDATE_SIGNING_KEYS, expires_in_s=60, parameters=said)
     world.clock.turn(61)
     world.settle()
-    assert keeper.updates == []
+    assert world._trust.updates == []
     world.ledger.database.close()
 
 

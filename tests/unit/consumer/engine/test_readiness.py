@@ -7,7 +7,7 @@ from broker.contract.codec import encode
 from broker.contract.messages import Command
 from broker.contract.topics import Topics
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.core import AgentCore, AgentDependencies
+from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
@@ -40,24 +40,14 @@ def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClo
         work()
 
     readiness = Readiness(connection.readiness_problem)
-    around = AgentDependencies(
-        store,
-        AgentCommsClient(connection, "web-01", topics),
-        NoService(),
-        clock,
-        run,
-        lambda: None,
-        NoTrust(),
-        NoTrust(),
-        NoDeparture(),
-        readiness,
-    )
-    core = AgentCore(
-        settings, around, status, {"ask": Handler("ask", Interruption.RERUN, Nothing, ask)}, incarnation="i1"
-    )
+    comms = AgentCommsClient(connection, "web-01", topics, clock.monotonic)
+    parts = AgentDependencies(store, comms, clock, NoTrust(), NoDeparture(), readiness)
+    handler = Handler("ask", Interruption.RERUN, Nothing, ask)
+    runtime = HandlerRuntime(NoService(), run)
+    core = AgentCore(settings, parts, runtime, status, {"ask": handler}, incarnation="i1")
     for name in ("a", "b"):
         broker.publish("acm/web-01/command", encode([replace(command(name, command_type="ask"))]))
-        core.step(connection.drain())
+        core.step(comms.receive(0.0))
         core.step([])
     connection.connected = False
     core.step([])

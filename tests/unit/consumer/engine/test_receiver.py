@@ -8,22 +8,26 @@ from structlog.testing import capture_logs
 
 from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, State
-from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
+from consumer.engine.refusals import Refusals
 from consumer.errors import StoreFull
 from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import NOW, result
+from tests.support.fakes.refusals import KeptRefusals
+from tests.support.makers import NOW, inbound, result
 
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
-def receiver(store: MemoryCommandStore, *, accept_unsigned: bool = True) -> CommandReceiver:
+def receiver(
+    store: MemoryCommandStore, refusals: Refusals | None = None, *, accept_unsigned: bool = True
+) -> CommandReceiver:
     verifier = Verifier("web-01", NoTrust(), ServerClock(TurnedClock()), accept_unsigned=accept_unsigned)
-    return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust())
+    return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust(), refusals or KeptRefusals())
 
 
 def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:
@@ -37,14 +41,12 @@ def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, A
     return said | ({"sequence": {"epoch": epoch, "number": number}} if number else {})
 
 
-def delivery(said: Any, *, retained: bool = False, duplicate: bool = False, mid: int = 1) -> Delivery:
-    payload = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return Delivery("acm/web-01/command", payload, retained, duplicate, mid, 1)
+def delivery(said: Any, **members: Any) -> Inbound:
+    return inbound(said if isinstance(said, bytes) else json.dumps(said).encode(), **members)
 
 
 def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True) -> list[Feedback]:
-    taken = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
-    return taken.feedback
+    return receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
 
 
 def ids(store: MemoryCommandStore) -> list[str]:
@@ -74,9 +76,10 @@ def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
 
 def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
-    receipt = receiver(store).receive([delivery(message("x", 2, epoch=6))])
-    assert (receipt.feedback, ids(store)) == ([], ["a"])
-    assert "epoch 6 was ignored" in receipt.refused[0]
+    refusals = KeptRefusals()
+    assert receiver(store, refusals).receive([delivery(message("x", 2, epoch=6))]) == []
+    assert ids(store) == ["a"]
+    assert "epoch 6" in refusals.reasons[0]
     (known,) = receive(store, message("a", 1, epoch=6))
     assert known.command_id == "a"
 
@@ -141,23 +144,26 @@ def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: Me
 
 def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
     bad = [delivery(b"\xff"), delivery({"id": 1}), delivery(b"x" * 300_000)]
-    receipt = receiver(store).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
+    refusals = KeptRefusals()
+    receiver(store, refusals).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
     assert ids(store) == ["a", "b"]
-    assert len(receipt.refused) == 3
-    assert "300000 bytes" in receipt.refused[2]
+    assert len(refusals.reasons) == 3
+    assert "300000 bytes" in refusals.reasons[2]
 
 
 def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandStore) -> None:
+    refusals = KeptRefusals()
     with capture_logs() as logs:
-        receipt = receiver(store).receive([delivery(b"\xff")] * 500)
+        receiver(store, refusals).receive([delivery(b"\xff")] * 500)
     assert [entry["event"] for entry in logs] == ["message_refused"]
-    assert len(receipt.refused) == 500
+    assert len(refusals.reasons) == 500
 
 
 def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:
-    receipt = receiver(store).receive([delivery(message("a", 1), retained=True)])
+    refusals = KeptRefusals()
+    receiver(store, refusals).receive([delivery(message("a", 1), retained=True)])
     assert ids(store) == []
-    assert "without retain" in receipt.refused[0]
+    assert "retained" in refusals.reasons[0]
 
 
 def test_a_full_disk_leaves_nothing_of_the_batch(store: MemoryCommandStore) -> None:

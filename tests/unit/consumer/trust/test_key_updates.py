@@ -26,7 +26,7 @@ from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.signer import Signer
 from consumer.engine.executor import not_begun
 from consumer.engine.feedback import FeedbackFactory
-from consumer.engine.receiver import CommandReceiver, Receipt
+from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, Granted
 from consumer.enrolment.trusted_keys import KeptTrust
@@ -39,7 +39,8 @@ from consumer.trust.verification import Verifier
 from tests.support.enrolled import enrolled_by, signed
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import NOW, command
+from tests.support.fakes.refusals import KeptRefusals, Receipt
+from tests.support.makers import NOW, command, inbound
 from tests.unit.broker.server.test_server import RememberingWire
 
 A, B, C = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
@@ -180,12 +181,14 @@ class Agent:
         self.store = MemoryCommandStore()
         clock = TurnedClock()
         verifier = Verifier("web-01", trust, ServerClock(clock), accept_unsigned=accept_unsigned)
-        self._receiver = CommandReceiver(self.store, FeedbackFactory("web-01", "i1", "g1"), clock, verifier, trust)
+        self._refusals = KeptRefusals()
+        feedback = FeedbackFactory("web-01", "i1", "g1")
+        self._receiver = CommandReceiver(self.store, feedback, clock, verifier, trust, self._refusals)
 
     def receive(self, *frames: bytes) -> Receipt:
-        return self._receiver.receive(
-            [Delivery("acm/web-01/command", frame, False, False, mid, 1) for mid, frame in enumerate(frames, 1)]
-        )
+        self._refusals.reasons.clear()
+        feedback = self._receiver.receive([inbound(frame, mid=mid) for mid, frame in enumerate(frames, 1)])
+        return Receipt(feedback, [*self._refusals.reasons])
 
     @property
     def stored(self) -> list[str]:

@@ -15,15 +15,15 @@ from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
-from broker.mqtt.delivery import Delivery
 from consumer.engine.feedback import FeedbackFactory
-from consumer.engine.receiver import CommandReceiver, Receipt
+from consumer.engine.receiver import CommandReceiver
 from consumer.trust.trusted_clock import ServerClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.enrolled import signed
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import command
+from tests.support.fakes.refusals import KeptRefusals, Receipt
+from tests.support.makers import command, inbound
 
 SERVER, OLD_SERVER, STRANGER = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
@@ -45,8 +45,9 @@ def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
 
 
 def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
-    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust())
-    return receiver.receive([Delivery("acm/web-01/command", payload, False, False, 1, 1)])
+    refusals = KeptRefusals()
+    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust(), refusals)
+    return Receipt(receiver.receive([inbound(payload)]), refusals.reasons)
 
 
 def only(receipt: Receipt) -> Feedback:

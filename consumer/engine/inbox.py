@@ -1,0 +1,98 @@
+"""Received messages between the wire and the commit: sorted by channel once, opened and decoded here.
+
+Commands are opened by the receiver, which also answers those that it refuses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
+from broker.contract.dsse import SignatureError
+from broker.contract.messages import Ack, BlobChunk, Control
+from broker.contract.topics import Channel
+from broker.mqtt.inbound import Inbound
+from consumer.engine.refusals import Refusals
+from consumer.trust.verification import Verifier
+
+__all__ = [
+    "Inbox",
+    "SignedAck",
+]
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class SignedAck:
+    """An ack from the server; `signed_at` is when it was signed by the server's clock, None if it is unsigned."""
+
+    ack: Ack
+    signed_at: datetime | None
+
+
+class Inbox:
+    """Holds commands, acks and controls until they are committed. A bad message is refused alone."""
+
+    def __init__(self, verifier: Verifier, refusals: Refusals) -> None:
+        self._verifier = verifier
+        self._refusals = refusals
+        self._held: dict[Channel, list[Inbound]] = {
+            Channel.COMMAND: [],
+            Channel.ACK: [],
+            Channel.CONTROL: [],
+        }
+
+    def put(self, arrived: Sequence[Inbound]) -> list[Inbound]:
+        """Hold what needs a commit, and return the rest: the chunks of blobs."""
+        chunks: list[Inbound] = []
+        for message in arrived:
+            held = self._held.get(message.channel)
+            (chunks if held is None else held).append(message)
+        return chunks
+
+    def held(self, channel: Channel | None = None) -> list[Inbound]:
+        """Return the messages that are held on this channel, or on all, unopened."""
+        return [message for it, held in self._held.items() if channel in (None, it) for message in held]
+
+    def acks(self) -> list[SignedAck]:
+        """Return the acks that are held and may be believed."""
+        return [SignedAck(*opened) for opened in self._opened(Channel.ACK, decode_acks)]
+
+    def controls(self) -> list[Control]:
+        """Return the controls that are held and may be obeyed."""
+        return [control for control, _ in self._opened(Channel.CONTROL, decode_controls)]
+
+    def chunks(self, messages: Sequence[Inbound]) -> list[BlobChunk]:
+        """Return the chunks of blobs in these messages. They are not signed: a signed command names the blob's hash."""
+        return [chunk for message in messages for chunk in self._readable(message, decode_blob_chunks)]
+
+    def committed(self, *, commands: bool) -> list[Inbound]:
+        """Return what was committed, to be acknowledged, and hold it no longer; commands only if they were."""
+        channels = [channel for channel in self._held if commands or channel is not Channel.COMMAND]
+        committed = [message for channel in channels for message in self._held[channel]]
+        for channel in channels:
+            self._held[channel] = []
+        return committed
+
+    def _opened(self, channel: Channel, decode: Callable[[bytes], list[_T]]) -> list[tuple[_T, datetime | None]]:
+        def read(payload: bytes) -> list[tuple[_T, datetime | None]]:
+            opened = self._verifier.open(channel, payload)
+            return [(message, opened.signed_at) for message in decode(opened.trusted())]
+
+        found = [item for message in self._held[channel] for item in self._readable(message, read)]
+        if found:
+            self._refusals.accepted()
+        return found
+
+    def _readable(self, message: Inbound, read: Callable[[bytes], list[_T]]) -> list[_T]:
+        topic = message.delivery.topic
+        try:
+            if message.retained:
+                raise DecodeError(f"A retained message on {topic} was refused; publish without retain.")
+            return read(message.payload)
+        except (DecodeError, SignatureError) as error:
+            self._refusals.refuse(str(error), topic=topic)
+            return []
