@@ -17,7 +17,7 @@ __all__ = ["RULES", "Hit", "Rule", "hits_in", "main", "text_files"]
 
 ROOT = Path(__file__).resolve().parent.parent
 _SUFFIXES = {".py", ".md", ".sh", ".toml", ".conf", ".service", ".yaml", ".Dockerfile"}
-_NAMES = {"Makefile"}
+_NAMES = {"Makefile", "disable-account", "firewall-drop", "host-deny"}
 _IGNORED = ("scripts/words.py", "tests/project/test_words.py", "tests/fuzz/findings/", "uv.lock")
 _FSTRING_PART = getattr(tokenize, "FSTRING_MIDDLE", -1)  # since Python 3.12
 

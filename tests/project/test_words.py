@@ -7,16 +7,13 @@ from scripts.words import ROOT, RULES, Hit, hits_in, text_files
 # Grows to the whole tree.
 CHECKED = (
     "README.md",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    "docs/README.md",
-    "docs/design.md",
-    "docs/extending.md",
-    "docs/glossary.md",
-    "docs/security.md",
-    "examples",
+    "docs/",
+    "examples/",
     "scripts/errors.py",
-    "tests/typing",
+    "tests/typing/",
 )
 
 PYTHON = '''"""It is no agent."""
@@ -26,7 +23,9 @@ anew = f"made anew {1}"  # seldom
 '''
 
 
-@pytest.mark.parametrize("name", [name for name in text_files() if name.startswith(CHECKED)])
+@pytest.mark.parametrize(
+    "name", [name for name in text_files() if name.startswith(CHECKED) and name != "docs/errors.md"]
+)
 def test_text_is_plain_english(name: str) -> None:
     hits = hits_in(name, (ROOT / name).read_text(encoding="utf-8"))
     assert not hits, "\n".join(map(str, hits))
