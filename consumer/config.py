@@ -1,17 +1,13 @@
 """The agent's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.system.permissions import refuse_changeable, refuse_readable
+from broker.system.settings_file import SettingsReader, given_flags
 from consumer.enrolment.store import EnrolmentDirectory
 from consumer.errors import ConfigurationError
 from consumer.settings import AgentConfig, Secret
@@ -28,6 +24,7 @@ __all__ = [
 ]
 
 
+_READER = SettingsReader(urls=("broker",), error=ConfigurationError)
 _ENROLMENT = "enrolment"
 _SECTIONS = frozenset({"service", "download", "active_response", "configuration", "upgrade", "programs"})
 
@@ -50,46 +47,19 @@ def read_sources(
     others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged, and
     ExposedFileError if other users could write to the state directory.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    _refuse_password(given)
-    from_file = [] if path is None else [_from_file(path)]
+    given = given_flags(flags)
+    _READER.refuse_passwords(given)
+    from_file = [] if path is None else [Source(f"file {path}", _READER.read_file(path))]
     configured = [*from_file, _from_environment(environment), Source("flag", given)]
     return [*configured, *_from_enrolment(_merged_values(configured))]
 
 
-def _from_file(path: Path) -> Source:
-    try:
-        values = tomllib.loads(path.read_text())
-        _refuse_exposed(path, values)
-        return Source(f"file {path}", values)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
-
-
-def _refuse_password(flags: Mapping[str, Any]) -> None:
-    if URL_PASSWORD.search(str(flags.get("broker", ""))):
-        raise ConfigurationError(
-            "--broker must hold no password, for every user of the machine sees command lines: "
-            "put the URL into ACM_BROKER or into the configuration file."
-        )
-
-
-def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
-    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
-    has_password = URL_PASSWORD.search(str(values.get("broker", "")))
-    if path.is_file():
-        (refuse_readable if has_password else refuse_changeable)(path)
-
-
 def _from_environment(environment: Mapping[str, str]) -> Source:
-    variables = {name: f"ACM_{name.upper()}" for name in AgentConfig.__struct_fields__ if name not in _SECTIONS}
-    found: dict[str, Any] = {name: environment[key] for name, key in variables.items() if key in environment}
-    for name in ("accept_unsigned",):
-        if name in found:
-            found[name] = _boolean(variables[name], found[name])
-    return Source("environment", found, {name: f"environment {variables[name]}" for name in found})
+    names = [name for name in AgentConfig.__struct_fields__ if name not in _SECTIONS]
+    found = _READER.from_environment(names, environment)
+    if "accept_unsigned" in found:
+        found["accept_unsigned"] = _boolean(_READER.variable("accept_unsigned"), found["accept_unsigned"])
+    return Source("environment", found, {name: f"environment {_READER.variable(name)}" for name in found})
 
 
 def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
@@ -121,11 +91,8 @@ def merge_sources(sources: Iterable[Source]) -> AgentConfig:
     sources = list(sources)
     merged = _merged_values(sources)
     _check_present(merged)
-    try:
-        config = msgspec.convert(merged, AgentConfig, strict=False, dec_hook=_secret)
-    except msgspec.ValidationError as error:
-        names = ", ".join(source.name for source in sources)
-        raise ConfigurationError(f"The configuration ({names}) is wrong: {error}.") from error
+    names = ", ".join(source.name for source in sources)
+    config = _READER.convert(merged, AgentConfig, names, strict=False, dec_hook=_secret)
     config.check()
     return config
 

@@ -1,18 +1,16 @@
 """The server side's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from broker.contract.secrets import URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics
 from broker.errors import BrokerError
 from broker.mqtt.address import MqttError, TlsFiles, parse_url
-from broker.system.permissions import refuse_changeable, refuse_readable
+from broker.system.settings_file import SettingsReader, given_flags
 
 __all__ = [
     "SECRET_VARIABLES",
@@ -22,12 +20,12 @@ __all__ = [
 ]
 
 
-_WITH_PASSWORDS = ("broker", "ledger")  # URLs
-SECRET_VARIABLES = tuple(f"ACM_{name.upper()}" for name in _WITH_PASSWORDS)
-
-
 class ConfigurationError(BrokerError):
     """The configuration says something that cannot be used."""
+
+
+_READER = SettingsReader(urls=("broker", "ledger"), error=ConfigurationError)
+SECRET_VARIABLES = _READER.secret_variables
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,19 +68,17 @@ def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> ServerConfig:
     """Merge the sources and check the result; raise ConfigurationError with one sentence."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    _refuse_passwords(given)
-    variables = {f"ACM_{name.upper()}": name for name in ServerConfig.__struct_fields__}
-    from_environment = {variables[key]: value for key, value in environment.items() if key in variables}
+    given = given_flags(flags)
+    _READER.refuse_passwords(given)
+    from_file = {} if path is None else _READER.read_file(path)
+    from_environment = _READER.from_environment(ServerConfig.__struct_fields__, environment)
+    source = str(path or "environment and flags")
+    config = _READER.convert({**from_file, **from_environment, **given}, ServerConfig, source)
     try:
-        config = msgspec.convert({**_read(path), **from_environment, **given}, ServerConfig)
         Topics(config.topic_prefix)
         _check_broker(config)
         if config.enroll_broker is not None:
             parse_url(config.enroll_broker)
-    except msgspec.ValidationError as error:
-        source = path or "environment and flags"
-        raise ConfigurationError(f"The configuration ({source}) is wrong: {error}.") from error
     except (InvalidName, MqttError) as error:
         raise ConfigurationError(str(error)) from error
     return config
@@ -97,32 +93,3 @@ def _check_broker(config: ServerConfig) -> None:
         raise ConfigurationError(
             "broker_ca, broker_certificate and broker_key need a broker that begins with mqtts://."
         )
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        _refuse_exposed(path, values)
-        return values
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}.") from error
-
-
-def _refuse_passwords(flags: Mapping[str, Any]) -> None:
-    for name in _WITH_PASSWORDS:
-        if URL_PASSWORD.search(str(flags.get(name, ""))):
-            raise ConfigurationError(
-                f"--{name} must hold no password, for every user of the machine sees command lines: "
-                f"put the URL into ACM_{name.upper()} or into the configuration file."
-            )
-
-
-def _refuse_exposed(path: Path, values: Mapping[str, Any]) -> None:
-    """Refuse a file that others could change, or read a password in; a pipe is nobody else's."""
-    has_password = any(URL_PASSWORD.search(str(values.get(name, ""))) for name in _WITH_PASSWORDS)
-    if path.is_file():
-        (refuse_readable if has_password else refuse_changeable)(path)
