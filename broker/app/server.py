@@ -56,7 +56,7 @@ class ServerProcess:
             raise
         reminder = KeyDistribution(ledger, enrolments, signing_keys_path(config), utc_now)
         self._server = Server(ledger, self._connection, topics, signer, monotonic, reminder.heard)
-        self._intake = FairInbox(self._connection, topics, monotonic)
+        self._inbox = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -70,7 +70,7 @@ class ServerProcess:
             with self._connection:
                 while not self._stopping.is_set():
                     ready = monotonic() >= self._retry_at
-                    self._intake.fetch(0.0 if ready and self._intake.waiting else _POLL_S)
+                    self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_S)
                     if ready:
                         self._work()
         finally:
@@ -82,8 +82,8 @@ class ServerProcess:
             if self._connected.is_set():
                 self._connected.clear()
                 self._server.connected()
-            self._server.receive(self._intake.turn())
-            self._intake.settle()
+            self._server.receive(self._inbox.next_batch())
+            self._inbox.acknowledge_batch()
             if self._connection.connected:
                 self._server.step()
         except (ExposedFileError, LedgerError, SigningKeyError) as error:

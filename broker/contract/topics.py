@@ -80,8 +80,3 @@ class Topics:
         prefix, _, agent = head.rpartition("/")
         known = prefix == self.prefix and rest in Channel.__members__.values()
         return (agent, Channel(rest)) if known and AGENT_NAME.fullmatch(agent) else None
-
-    def agent_of(self, topic: str) -> str | None:
-        """Return the agent that a topic belongs to, or None if it lies outside the scheme."""
-        place = self.parse(topic)
-        return place[0] if place else None

@@ -25,7 +25,7 @@ class BlobRequests:
         """Whether any agent waits."""
         return bool(self._waiting)
 
-    def ask(self, agent: str, request: BlobRequest) -> None:
+    def put(self, agent: str, request: BlobRequest) -> None:
         """Let the agent wait for its turn."""
         self._waiting[agent] = request
 

@@ -12,6 +12,7 @@ import structlog
 
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound, addressed
 from broker.system.log_throttle import LogThrottle
 
 __all__ = [
@@ -27,8 +28,8 @@ _IGNORED_S = 2.0
 _STATUS_PAUSE_S = 0.2  # agents of ours leave as much between two
 _SLICE_FRAMES = 64
 _SLICE_BYTES = 1 << 16
-_TURN_FRAMES = 256
-_TURN_BYTES = 1 << 18
+_BATCH_FRAMES = 256
+_BATCH_BYTES = 1 << 18
 _DRAINS = 20
 _MAX_AGENTS = 10_000
 
@@ -50,7 +51,7 @@ class _Queue:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Delivery] = {}
+        self._waiting: dict[int, Inbound] = {}
         self._bytes = 0
         self._next = 0
         self._status: int | None = None
@@ -68,23 +69,23 @@ class _Queue:
         """Whether `take` would return anything."""
         return len(self._waiting) > (self._status is not None and now < self._status_due)
 
-    def put(self, delivery: Delivery, now: float) -> list[Delivery]:
-        """Queue a delivery; return those that are dropped: this one, all others too if it finds no room."""
-        if delivery.topic.endswith(Channel.STATUS):
+    def put(self, message: Inbound, now: float) -> list[Inbound]:
+        """Queue a message; return those that are dropped: this one, all others too if it finds no room."""
+        if message.channel is Channel.STATUS:
             older = [] if self._status is None else [self._remove(self._status)]
-            self._status = self._add(delivery)
+            self._status = self._add(message)
             return older
         if now < self._ignored_until:
-            return [delivery]
-        if len(self._waiting) < _MAX_FRAMES and self._bytes + len(delivery.payload) <= _MAX_BYTES:
-            self._add(delivery)
+            return [message]
+        if len(self._waiting) < _MAX_FRAMES and self._bytes + len(message.payload) <= _MAX_BYTES:
+            self._add(message)
             return []
         self._ignored_until = now + _IGNORED_S
-        return [*(self._remove(place) for place in [*self._waiting] if place != self._status), delivery]
+        return [*(self._remove(place) for place in [*self._waiting] if place != self._status), message]
 
-    def take(self, now: float) -> list[Delivery]:
-        """Take the next few deliveries."""
-        taken: list[Delivery] = []
+    def take(self, now: float) -> list[Inbound]:
+        """Take the next few messages."""
+        taken: list[Inbound] = []
         room = _SLICE_BYTES
         for place in [*self._waiting][: _SLICE_FRAMES + 1]:
             if room <= 0 or len(taken) == _SLICE_FRAMES:
@@ -97,18 +98,18 @@ class _Queue:
             room -= len(taken[-1].payload)
         return taken
 
-    def _add(self, delivery: Delivery) -> int:
+    def _add(self, message: Inbound) -> int:
         self._next += 1
-        self._waiting[self._next] = delivery
-        self._bytes += len(delivery.payload)
+        self._waiting[self._next] = message
+        self._bytes += len(message.payload)
         return self._next
 
-    def _remove(self, place: int) -> Delivery:
-        delivery = self._waiting.pop(place)
-        self._bytes -= len(delivery.payload)
+    def _remove(self, place: int) -> Inbound:
+        message = self._waiting.pop(place)
+        self._bytes -= len(message.payload)
         if place == self._status:
             self._status = None
-        return delivery
+        return message
 
 
 class FairInbox:
@@ -124,14 +125,14 @@ class FairInbox:
         self._monotonic = monotonic
         self._queues: dict[str, _Queue] = {}
         self._rotation: dict[str, _Queue] = {}
-        self._turn: list[Delivery] = []
-        self._seldom = LogThrottle(monotonic)
+        self._batch: list[Inbound] = []
+        self._throttle = LogThrottle(monotonic)
 
     @property
     def waiting(self) -> bool:
         """Whether anything can be taken in now."""
         now = self._monotonic()
-        return bool(self._turn) or any(queue.has_work(now) for queue in self._rotation.values())
+        return bool(self._batch) or any(queue.has_work(now) for queue in self._rotation.values())
 
     def fetch(self, timeout_s: float) -> None:
         """Queue what has arrived, all of it, waiting at most `timeout_s` for the first."""
@@ -142,34 +143,35 @@ class FairInbox:
             self._inbox.acknowledge([dropped for delivery in arrived for dropped in self._put(delivery)])
             timeout_s = 0.0
 
-    def turn(self) -> list[Delivery]:
-        """Return what is to be taken in now, the same until it is settled: a little of each of the next agents."""
-        if not self._turn:
-            now, room, passed = self._monotonic(), _TURN_BYTES, 0
-            while passed < len(self._rotation) and room > 0 and len(self._turn) < _TURN_FRAMES:
+    def next_batch(self) -> list[Inbound]:
+        """Return a few messages of each of the next agents; the same batch until it is acknowledged."""
+        if not self._batch:
+            now, room, passed = self._monotonic(), _BATCH_BYTES, 0
+            while passed < len(self._rotation) and room > 0 and len(self._batch) < _BATCH_FRAMES:
                 taken = self._next_slice(now)
                 passed = 0 if taken else passed + 1
-                self._turn += taken
-                room -= sum(len(delivery.payload) for delivery in taken)
-        return self._turn
+                self._batch += taken
+                room -= sum(len(message.payload) for message in taken)
+        return self._batch
 
-    def settle(self) -> None:
-        """Acknowledge what `turn` returned: it was taken in."""
-        self._inbox.acknowledge(self._turn)
-        self._turn = []
+    def acknowledge_batch(self) -> None:
+        """Send the PUBACKs of the batch that `next_batch` returned: its messages were processed."""
+        self._inbox.acknowledge([message.delivery for message in self._batch])
+        self._batch = []
 
     def _put(self, delivery: Delivery) -> list[Delivery]:
-        agent = self._topics.agent_of(delivery.topic)
-        if agent is None:
-            self._warn("message_outside_the_scheme", "", topic=delivery.topic[:200])
+        """Queue a delivery under its agent; return the deliveries that are dropped for it."""
+        message = addressed(delivery, self._topics)
+        if message is None:
+            self._warn("unknown_topic", "", topic=delivery.topic[:200])
             return [delivery]
-        queue = self._queue_of(agent)
-        dropped = queue.put(delivery, self._monotonic())
+        queue = self._queue_of(message.agent)
+        dropped = queue.put(message, self._monotonic())
         if len(queue):
-            self._rotation.setdefault(agent, queue)
-        if any(it is delivery for it in dropped):
-            self._warn("agent_floods", agent, dropped=delivery.topic.rpartition("/")[2])
-        return dropped
+            self._rotation.setdefault(message.agent, queue)
+        if any(it is message for it in dropped):
+            self._warn("agent_floods", message.agent, dropped=message.channel)
+        return [it.delivery for it in dropped]
 
     def _queue_of(self, agent: str) -> _Queue:
         if agent not in self._queues and len(self._queues) >= _MAX_AGENTS:
@@ -177,7 +179,7 @@ class FairInbox:
             self._queues = {name: queue for name, queue in self._queues.items() if not queue.is_fresh(now)}
         return self._queues.setdefault(agent, _Queue())
 
-    def _next_slice(self, now: float) -> list[Delivery]:
+    def _next_slice(self, now: float) -> list[Inbound]:
         agent, queue = next(iter(self._rotation.items()))
         del self._rotation[agent]
         taken = queue.take(now)
@@ -186,6 +188,6 @@ class FairInbox:
         return taken
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        held_back = self._seldom.due(event, agent)
+        held_back = self._throttle.due(event, agent)
         if held_back is not None:
             _log.warning(event, agent=agent, **facts, suppressed=held_back)

@@ -17,7 +17,7 @@ from broker.contract.topics import Channel, Topics
 from broker.errors import BrokerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.signing.signer import Hold, Signer
 from broker.system.log_throttle import LogThrottle
@@ -69,9 +69,14 @@ class Server:
         self._wire = wire
         self._topics = topics
         self._signer = signer
-        self._desk = BlobRequests(ledger.blobs)
-        self._seldom = LogThrottle(monotonic)
+        self._blob_requests = BlobRequests(ledger.blobs)
+        self._throttle = LogThrottle(monotonic)
         self._on_status = on_status
+        self._receivers: dict[Channel, Callable[[str, Sequence[Inbound]], None]] = {
+            Channel.FEEDBACK: self._receive_feedback,
+            Channel.STATUS: self._receive_statuses,
+            Channel.BLOB_REQUEST: self._receive_blob_requests,
+        }
         self._held: dict[str, Hold] = {}
 
     @staticmethod
@@ -87,10 +92,10 @@ class Server:
         """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""
         self._ledger.requeue_all()
 
-    def receive(self, deliveries: Iterable[Delivery]) -> None:
-        """Take messages in. When this returns they may be acknowledged; when it raises, not yet."""
-        for topic, group in groupby(deliveries, key=lambda delivery: delivery.topic):
-            self._take_in(topic, list(group))
+    def receive(self, messages: Iterable[Inbound]) -> None:
+        """Process messages of agents. When this returns they may be acknowledged; when it raises, not yet."""
+        for (agent, channel), group in groupby(messages, key=lambda message: (message.agent, message.channel)):
+            self._receive_group(agent, channel, list(group))
 
     def step(self) -> None:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
@@ -103,29 +108,22 @@ class Server:
                 self._say(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
 
-    def _take_in(self, topic: str, deliveries: Sequence[Delivery]) -> None:
-        """Take in what came on one topic. One that fails as nobody foresaw is dropped: it would fail for ever."""
+    def _receive_group(self, agent: str, channel: Channel, messages: Sequence[Inbound]) -> None:
+        """Process messages on one channel of an agent. One that fails unexpectedly is dropped: it would always fail."""
+        receiver = self._receivers.get(channel)
+        if receiver is None:
+            self._warn("unknown_topic", agent, topic=messages[0].delivery.topic[:200])
+            return
         try:
-            self._receive_from(topic, deliveries)
+            receiver(agent, messages)
         except BrokerError:
             raise
         except Exception as error:
-            if len(deliveries) > 1:
-                for delivery in deliveries:
-                    self._take_in(topic, [delivery])
-            elif self._seldom.due("message_failed", topic, type(error).__name__) is not None:
-                _log.exception("message_failed", topic=topic[:200], dropped=True)
-
-    def _receive_from(self, topic: str, deliveries: Sequence[Delivery]) -> None:
-        agent = self._topics.agent_of(topic)
-        if agent is None:
-            self._warn("message_outside_the_scheme", "", topic=topic[:200])
-        elif topic.endswith(Channel.STATUS):
-            self._receive_status(agent, deliveries)
-        elif topic.endswith(Channel.BLOB_REQUEST):
-            self._receive_blob_requests(agent, deliveries)
-        else:
-            self._receive_feedback(agent, deliveries)
+            if len(messages) > 1:
+                for message in messages:
+                    self._receive_group(agent, channel, [message])
+            elif self._throttle.due("message_failed", agent, channel, type(error).__name__) is not None:
+                _log.exception("message_failed", topic=messages[0].delivery.topic[:200], dropped=True)
 
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the agents that can be spoken to; tell of each other one once."""
@@ -136,10 +134,10 @@ class Server:
         self._held = held
         return [agent for agent in agents if agent not in held]
 
-    def _receive_status(self, agent: str, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
+    def _receive_statuses(self, agent: str, messages: Sequence[Inbound]) -> None:
+        for message in messages:
             try:
-                status = decode_status(delivery.payload)
+                status = decode_status(message.payload)
             except DecodeError as error:
                 self._warn("status_refused", agent, reason=str(error))
                 continue
@@ -151,44 +149,44 @@ class Server:
                 self._ledger.record_status(status)
                 self._on_status(status)
 
-    def _receive_feedback(self, agent: str, deliveries: Iterable[Delivery]) -> None:
+    def _receive_feedback(self, agent: str, messages: Sequence[Inbound]) -> None:
         feedbacks = []
-        for delivery in deliveries:
+        for message in messages:
             try:
-                feedbacks += decode_feedbacks(delivery.payload)
+                feedbacks += decode_feedbacks(message.payload)
             except DecodeError as error:
                 self._warn("feedback_refused", agent, reason=str(error))
         if feedbacks:
             acks = self._ledger.record_feedback(agent, feedbacks)
             held = self._signer.held([agent]) if self._signer and acks else {}
-            if held:
+            if held:  # the acks are dropped; the agent sends the results again until it gets them
                 self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
             else:
                 self._say(agent, Channel.ACK, acks)
 
-    def _receive_blob_requests(self, agent: str, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
+    def _receive_blob_requests(self, agent: str, messages: Sequence[Inbound]) -> None:
+        for message in messages:
             try:
-                if delivery.retained:
+                if message.retained:
                     raise DecodeError("It was retained; publish without retain.")
-                for request in decode_blob_requests(delivery.payload):
-                    self._desk.ask(agent, request)
+                for request in decode_blob_requests(message.payload):
+                    self._blob_requests.put(agent, request)
             except DecodeError as error:
                 self._warn("blob_request_refused", agent, reason=str(error))
 
     def _answer_blob_requests(self) -> None:
         """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
         for _ in range(_CHUNKS_A_STEP):
-            if not self._desk.waiting or self._wire.backlog >= _MAX_BACKLOG:
+            if not self._blob_requests.waiting or self._wire.backlog >= _MAX_BACKLOG:
                 return
-            agent, chunk = self._desk.next_chunk()
+            agent, chunk = self._blob_requests.next_chunk()
             if chunk.error is not None:
                 self._warn("blob_refused", agent, reason=chunk.error)
             for frame in frames([chunk]):
                 self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        held_back = self._seldom.due(event, agent)
+        held_back = self._throttle.due(event, agent)
         if held_back is not None:
             _log.warning(event, agent=agent, **facts, suppressed=held_back)
 

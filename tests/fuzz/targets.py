@@ -55,7 +55,6 @@ from broker.enrolment.store import EnrolmentStore
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
-from broker.mqtt.delivery import Delivery
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
@@ -78,7 +77,7 @@ from tests.support.enrolling import EnrollingAgent
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals
-from tests.support.makers import inbound
+from tests.support.makers import inbound, inbound_on
 
 __all__ = ["TARGETS", "Target"]
 
@@ -238,9 +237,9 @@ def server_intake(data: bytes) -> None:
     ledger, wire = _filled_ledger().begin_anew(), _Wire()
     server = Server(ledger, wire, Topics(), monotonic=TurnedClock().monotonic)
     server.step()
-    for mid, part in enumerate(data.split(_PART), start=1):
+    for part in data.split(_PART):
         topic = f"acm/web-01/{channels.get(part[:1], 'feedback')}"
-        server.receive([Delivery(topic, part[1:], False, False, mid, 1)])
+        server.receive([inbound_on(topic, part[1:])])
     server.connected()
     server.step()
     _check_what_the_server_said(wire)

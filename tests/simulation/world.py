@@ -149,7 +149,7 @@ class World:
     def connect_server(self) -> None:
         self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
         self.server = Server(self.ledger, self._server_connection, TOPICS, self._signer, self.clock.monotonic)
-        self._intake = FairInbox(self._server_connection, TOPICS, self.clock.monotonic)
+        self._inbox = FairInbox(self._server_connection, TOPICS, self.clock.monotonic)
         self.server.connected()
 
     def start_agent(self) -> None:
@@ -207,10 +207,10 @@ class World:
             self.ledger.request_cancel(self.sent[which % len(self.sent)].id)
 
     def step_server(self) -> None:
-        self._intake.fetch(0.0)
-        while self._intake.waiting:
-            self.server.receive(self._intake.turn())
-            self._intake.settle()
+        self._inbox.fetch(0.0)
+        while self._inbox.waiting:
+            self.server.receive(self._inbox.next_batch())
+            self._inbox.acknowledge_batch()
         self.server.step()
         for row in self.ledger.commands():
             if row.result is not None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome
-from broker.contract.topics import Channel
+from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
-from broker.mqtt.inbound import Inbound
+from broker.mqtt.inbound import Inbound, addressed
 from consumer.settings import AgentConfig
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -20,6 +20,13 @@ def config(**members: Any) -> AgentConfig:
 def command(name: str, number: int | None = None, command_type: str = "restart-agent") -> Command:
     sequence = SequenceNumber(7, number) if number else None
     return Command(name, command_type, {}, Origin("n", "m"), NOW, sequence=sequence)
+
+
+def inbound_on(topic: str, payload: bytes, *, retained: bool = False) -> Inbound:
+    """Return a received message on a topic below `acm`, as both sides pass it on."""
+    message = addressed(Delivery(topic, payload, retained, False, 1, 1), Topics())
+    assert message is not None, topic
+    return message
 
 
 def result(name: str) -> Feedback:

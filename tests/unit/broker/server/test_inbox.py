@@ -13,6 +13,7 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.mqtt.delivery import Delivery
+from broker.mqtt.inbound import Inbound
 from broker.server.inbox import FairInbox
 from broker.server.server import Server
 from tests.support.fakes.clock import TurnedClock
@@ -72,7 +73,7 @@ def ledger(clock: TurnedClock) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def intake(inbox: NarrowInbox, clock: TurnedClock) -> FairInbox:
+def fair(inbox: NarrowInbox, clock: TurnedClock) -> FairInbox:
     return FairInbox(inbox, TOPICS, clock.monotonic)
 
 
@@ -80,13 +81,13 @@ def status(agent: str, depth: int) -> bytes:
     return encode([Status(agent, True, "1", "i", "b", "g", queue_depth=depth)])
 
 
-def everything(intake: FairInbox) -> list[Delivery]:
-    taken: list[Delivery] = []
-    intake.fetch(0.0)
-    while intake.waiting:
-        taken += intake.turn()
-        intake.settle()
-        intake.fetch(0.0)
+def everything(fair: FairInbox) -> list[Inbound]:
+    taken: list[Inbound] = []
+    fair.fetch(0.0)
+    while fair.waiting:
+        taken += fair.next_batch()
+        fair.acknowledge_batch()
+        fair.fetch(0.0)
     return taken
 
 
@@ -101,7 +102,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_from_one_agent_holds_up_that_agent_alone(
-    kind: str, inbox: NarrowInbox, intake: FairInbox, ledger: Ledger, clock: TurnedClock
+    kind: str, inbox: NarrowInbox, fair: FairInbox, ledger: Ledger, clock: TurnedClock
 ) -> None:
     server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
     command = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
@@ -110,85 +111,85 @@ def test_a_flood_from_one_agent_holds_up_that_agent_alone(
     inbox.arrive("acm/web-01/feedback", encode([result(command.id)]))
     inbox.arrive(f"acm/flood/{channel}", frame, times=900)
     for _ in range(4):
-        intake.fetch(0.0)
-        server.receive(intake.turn())
-        intake.settle()
+        fair.fetch(0.0)
+        server.receive(fair.next_batch())
+        fair.acknowledge_batch()
     assert ledger.get(command.id).state is CommandState.COMPLETED
     (ack,) = inbox.on("acm/web-01/ack")
     assert [it.command_id for it in decode_acks(ack)] == [command.id]
     clock.turn(1.0)
-    everything(intake)
+    everything(fair)
     assert inbox.acked == 9_901
 
 
-def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, intake: FairInbox) -> None:
+def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, fair: FairInbox) -> None:
     for number in range(150):
         inbox.arrive("acm/a/feedback", b"a%d" % number)
     inbox.arrive("acm/b/feedback", b"b0")
     inbox.arrive("acm/c/feedback", b"c0")
-    taken = [delivery.payload for delivery in everything(intake)]
+    taken = [delivery.payload for delivery in everything(fair)]
     assert taken.index(b"c0") < taken.index(b"a100")
     assert [payload for payload in taken if payload.startswith(b"a")] == [b"a%d" % number for number in range(150)]
     assert len(taken) == 152
 
 
-def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, intake: FairInbox) -> None:
+def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, fair: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 1000, times=190)
-    intake.fetch(0.0)
-    assert len(intake.turn()) == 190
+    fair.fetch(0.0)
+    assert len(fair.next_batch()) == 190
 
 
-def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, intake: FairInbox) -> None:
+def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, fair: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 200_000, times=30)
-    intake.fetch(0.0)
-    assert [len(intake.turn()) for _ in range(2)] == [2, 2]
-    intake.settle()
-    assert len(everything(intake)) == 28
+    fair.fetch(0.0)
+    assert [len(fair.next_batch()) for _ in range(2)] == [2, 2]
+    fair.acknowledge_batch()
+    assert len(everything(fair)) == 28
 
 
 @pytest.mark.parametrize(("size", "room"), [(1, 400), (1_000_000, 8)])
 def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
-    size: int, room: int, inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
+    size: int, room: int, inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/feedback", b"x" * size, times=room)
-    intake.fetch(0.0)
+    fair.fetch(0.0)
     assert inbox.acked == 0
     inbox.arrive("acm/a/feedback", b"x" * size)
     inbox.arrive("acm/b/feedback", b"from b")
-    intake.fetch(0.0)
+    fair.fetch(0.0)
     assert inbox.acked == room + 1
     clock.turn(1.9)
     inbox.arrive("acm/a/feedback", b"too soon")
-    assert [delivery.payload for delivery in everything(intake)] == [b"from b"]
+    assert [delivery.payload for delivery in everything(fair)] == [b"from b"]
     clock.turn(0.1)
     inbox.arrive("acm/a/feedback", b"late enough")
-    assert [delivery.payload for delivery in everything(intake)] == [b"late enough"]
+    assert [delivery.payload for delivery in everything(fair)] == [b"late enough"]
     assert inbox.acked == room + 4
 
 
 def test_only_the_newest_status_waits_and_it_is_never_dropped(
-    inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock
+    inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/status", b"first")
     inbox.arrive("acm/a/feedback", b"x", times=400)
     inbox.arrive("acm/a/status", b"second")
-    assert [delivery.payload for delivery in everything(intake)] == [b"second"]
+    assert [delivery.payload for delivery in everything(fair)] == [b"second"]
     inbox.arrive("acm/a/status", b"third", times=50)
     inbox.arrive("acm/a/status", b"last")
-    assert everything(intake) == []
+    assert everything(fair) == []
     clock.turn(0.2)
-    assert [delivery.payload for delivery in everything(intake)] == [b"last"]
+    assert [delivery.payload for delivery in everything(fair)] == [b"last"]
     assert inbox.acked == 453
 
 
-def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: FairInbox, clock: TurnedClock) -> None:
+def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock) -> None:
     with capture_logs() as logs:
         inbox.arrive("acm/a/feedback", b"x", times=500)
         inbox.arrive("acm/b/feedback", b"x", times=401)
-        intake.fetch(0.0)
+        fair.fetch(0.0)
         clock.turn(61.0)
         inbox.arrive("acm/a/feedback", b"x", times=401)
-        intake.fetch(0.0)
+        fair.fetch(0.0)
     assert [(entry["event"], entry["agent"], entry["suppressed"]) for entry in logs] == [
         ("agent_floods", "a", 0),
         ("agent_floods", "b", 0),
@@ -196,7 +197,12 @@ def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, intake: 
     ]
 
 
-def test_what_is_outside_the_scheme_is_acknowledged(inbox: NarrowInbox, intake: FairInbox) -> None:
-    inbox.arrive("acm/UPPER/feedback", b"x", times=3)
-    intake.fetch(0.0)
-    assert (inbox.acked, intake.waiting, intake.turn()) == (3, False, [])
+@pytest.mark.parametrize("topic", ["acm/UPPER/feedback", "elsewhere/feedback", "acm/a/feedback/x", "acm/a/else"])
+def test_message_on_an_unknown_topic_is_acknowledged_and_logged(
+    topic: str, inbox: NarrowInbox, fair: FairInbox
+) -> None:
+    inbox.arrive(topic, b"x", times=3)
+    with capture_logs() as logs:
+        fair.fetch(0.0)
+    assert (inbox.acked, fair.waiting, fair.next_batch()) == (3, False, [])
+    assert [(entry["event"], entry["topic"]) for entry in logs] == [("unknown_topic", topic)]

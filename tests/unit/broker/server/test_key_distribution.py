@@ -14,12 +14,12 @@ from broker.contract.topics import Topics
 from broker.enrolment.store import EnrolmentStore
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
-from broker.mqtt.delivery import Delivery
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyStore
 from tests.support.enrolled import Registrar, now
 from tests.support.fakes.clock import TurnedClock
+from tests.support.makers import inbound_on
 from tests.unit.broker.server.test_server import RememberingWire
 
 STATUS = Status("web-01", True, "1", "i1", "b1", "g1", supported_types=(UPDATE_SIGNING_KEYS,))
@@ -48,7 +48,7 @@ class Office:
 
     def hears(self, status: Status) -> None:
         topic = f"acm/{status.agent}/status"
-        self.server.receive([Delivery(topic, status_frame(status), False, False, 1, 1)])
+        self.server.receive([inbound_on(topic, status_frame(status))])
 
     def told(self) -> list[int]:
         """The versions of all commands so far, the newest first."""

@@ -27,12 +27,11 @@ from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
-from broker.mqtt.delivery import Delivery
 from broker.server.server import Server
 from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, result
+from tests.support.makers import NOW, inbound_on, result
 
 TOPICS = Topics()
 
@@ -74,7 +73,7 @@ def send(server: Server, agent: str = "web-01", size: int = 0) -> Command:
 
 
 def say(server: Server, topic: str, payload: bytes) -> None:
-    server.receive([Delivery(topic, payload, False, False, 1, 1)])
+    server.receive([inbound_on(topic, payload)])
 
 
 def commands(frame: bytes) -> list[str]:
@@ -115,10 +114,12 @@ def test_garbage_between_two_good_messages_stops_nothing(server: Server, ledger:
     topic = "acm/web-01/feedback"
     good = [encode([result(command.id)]) for command in (first, second)]
     frames = [good[0], b"\xff{", b'{"kind": "result"}', good[1]]
-    server.receive([Delivery(topic, frame, False, False, 1, 1) for frame in frames])
+    server.receive([inbound_on(topic, frame) for frame in frames])
     assert [ledger.get(command.id).state for command in (first, second)] == [CommandState.COMPLETED] * 2
-    for stray in ("acm/web-01/status", "acm/UPPER/feedback", "elsewhere/feedback"):
-        say(server, stray, b"{}")
+    say(server, "acm/web-01/status", b"{}")
+    with capture_logs() as logs:
+        say(server, "acm/web-01/ack", b"[]")
+    assert [(log["event"], log["topic"]) for log in logs] == [("unknown_topic", "acm/web-01/ack")]
 
 
 def test_the_topic_and_not_the_message_says_whose_it_is(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
@@ -187,7 +188,7 @@ def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: R
     good = encode([BlobRequest("0" * 64, 0, 1)])
     topic = "acm/web-01/blob-request"
     say(server, topic, b'{"name": "../../etc/passwd", "offset": 0, "length": 1}')
-    server.receive([Delivery(topic, good, True, False, 1, 1)])
+    server.receive([inbound_on(topic, good, retained=True)])
     server.step()
     assert wire.sent == []
     say(server, topic, good)
@@ -272,12 +273,12 @@ def test_a_delivery_that_fails_unforeseen_is_dropped_alone_and_told_once(
         taken.append(status.version)
 
     monkeypatch.setattr(ledger, "record_status", record)
-    deliveries = [
-        Delivery("acm/web-01/status", encode([Status("web-01", True, version, "i", "b", "g")]), True, False, 1, 1)
+    messages = [
+        inbound_on("acm/web-01/status", encode([Status("web-01", True, version, "i", "b", "g")]), retained=True)
         for version in ("1", "evil", "2", "evil")
     ]
     with capture_logs() as logs:
-        server.receive(deliveries)
+        server.receive(messages)
     assert taken[-2:] == ["1", "2"]
     assert [(log["event"], log["exc_info"]) for log in logs] == [("message_failed", True)]
 
@@ -299,7 +300,7 @@ def test_a_status_whose_numbers_no_ledger_could_hold_is_refused(
     server: Server, ledger: Ledger, wire: RememberingWire, member: str, number: int
 ) -> None:
     said = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
-    server.receive([Delivery("acm/evil/status", json.dumps(said).encode(), True, False, 1, 1)])
+    server.receive([inbound_on("acm/evil/status", json.dumps(said).encode(), retained=True)])
     assert ledger.agents() == []
     sent = send(server, "evil")
     server.step()

@@ -28,7 +28,6 @@ from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.mqtt.delivery import Delivery
 from broker.pki.revocation_list import RevocationReason
 from broker.server.server import Server
 from broker.signing.key_list import SigningKeyError
@@ -38,7 +37,7 @@ from broker.signing.signer import Signer
 from tests.support.enrolled import Registrar, enrolled_by, signed
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW, result
+from tests.support.makers import NOW, inbound_on, result
 from tests.unit.broker.server.test_server import RememberingWire
 
 KEY = SigningKey(Ed25519PrivateKey.generate())
@@ -85,7 +84,7 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
     ledger.request_cancel(sent.id)
     server.step()
     feedback = json.dumps({**to_json(result(sent.id)), "agent": "web-01"}).encode()
-    server.receive([Delivery("acm/web-01/feedback", feedback, False, False, 1, 1)])
+    server.receive([inbound_on("acm/web-01/feedback", feedback)])
     scope, frame = opened(wire.on("command")[0], Channel.COMMAND)
     assert scope == Scope("acm-server", "web-01", ("e2", "e1"), clock.now())
     assert [it.id for it in decode_commands(frame, received_at=NOW, new_id=str)] == [sent.id]

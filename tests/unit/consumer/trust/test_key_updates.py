@@ -20,7 +20,6 @@ from broker.contract.topics import Topics
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
-from broker.mqtt.delivery import Delivery
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.signer import Signer
@@ -40,7 +39,7 @@ from tests.support.enrolled import enrolled_by, signed
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
-from tests.support.makers import NOW, command, inbound
+from tests.support.makers import NOW, command, inbound, inbound_on
 from tests.unit.broker.server.test_server import RememberingWire
 
 A, B, C = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
@@ -378,7 +377,7 @@ class Sender:
         return sent
 
     def hears(self, *said: Feedback) -> None:
-        self.server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
+        self.server.receive([inbound_on("acm/web-01/feedback", encode(said))])
 
     def state(self, sent: str) -> CommandState:
         return self.ledger.get(sent).state
@@ -452,6 +451,6 @@ def test_a_refusal_is_no_result_of_what_was_sent_unsigned_either(trust: KeptTrus
     sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
     server.step()
     said = Agent(trust).receive(*wire.on("/command")).feedback
-    server.receive([Delivery("acm/web-01/feedback", encode(said), False, False, 1, 1)])
+    server.receive([inbound_on("acm/web-01/feedback", encode(said))])
     assert (ledger.get(sent).state, wire.on("/ack")) == (CommandState.SENT, [])
     ledger.database.close()
