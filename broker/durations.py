@@ -5,6 +5,7 @@ import re
 from broker.errors import InvalidArgument
 
 __all__ = [
+    "has_duration_form",
     "parse_duration",
 ]
 
@@ -12,6 +13,11 @@ __all__ = [
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MAX_S = 10 * 365 * 86400.0
+
+
+def has_duration_form(text: str) -> bool:
+    """Return whether a text is a number with or without a unit; it may still be out of range."""
+    return _DURATION.fullmatch(text) is not None
 
 
 def parse_duration(text: str) -> float:

@@ -23,6 +23,8 @@ __all__ = [
 class ConfigurationError(BrokerError):
     """The configuration says something that cannot be used."""
 
+    code = "configuration_error"
+
 
 _READER = SettingsReader(urls=("broker", "ledger"), error=ConfigurationError)
 SECRET_VARIABLES = _READER.secret_variables

@@ -1,84 +1,83 @@
-"""acm audit: whether what an agent says it has done is what the ledger knows."""
+"""acm audit: compares an agent's journal with the ledger."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Group, RenderableType
 
 from broker.audit.comparison import Verdict, compare
 from broker.audit.request import request_audit
-from broker.cli.options import ConfigOption, JsonOption, LedgerOption, open_ledger_of, origin_of_user
-from broker.cli.output import iso, print_json
+from broker.cli.options import WaitCommand
+from broker.cli.output import iso, literal, second
+from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
-from broker.cli.views import audit_view
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import BrokerError
+from broker.text import counted
 
 __all__ = [
     "AuditDiffers",
-    "audit_app",
+    "app",
 ]
 
 
-audit_app = typer.Typer(no_args_is_help=True, help="Compare agents' audit journals with the ledger.")
-Agent = Annotated[str, typer.Argument(help="The agent; it must be online.")]
-AuditWaitOption = Annotated[str, typer.Option("--wait", metavar="SECONDS", help="How long the agent may take.")]
+_MAX_SHOWN, _MAX_IN_JSON = 20, 100
+app = typer.Typer(no_args_is_help=True)
+Agent = Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent. It must be online.")]
+AuditWaitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="[SECONDS]",
+        parser=parse_duration,
+        show_default=False,
+        help="Wait this long for the agent's answers (default: 60).",
+    ),
+]
+_DEFAULT_WAIT_S = 60.0
 
 
 class AuditDiffers(BrokerError):
-    """An agent's journal and the ledger do not say the same."""
+    """An agent's journal and the ledger differ."""
+
+    code = "audit_differs"
 
 
-@audit_app.command(epilog="Example: acm audit verify web-01 --wait 2m --json")
-def verify(
-    agent: Agent,
-    wait: AuditWaitOption = "60s",
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Fetch an agent's journal, compare it with the ledger, and name the first difference."""
-    verdict = _audit(agent, wait, config, ledger, as_json, accepts=False)
+@app.command(cls=WaitCommand, epilog="Example: acm audit verify web-01 --wait 2m --json")
+@with_session(LEDGER)
+def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
+    """Fetch an agent's journal, compare it with the ledger, and show the differences."""
+    verdict = _audit(session, agent, wait or _DEFAULT_WAIT_S)
+    if not verdict.differences:
+        session.ledger.audits.remember(agent, verdict.head)
+    session.show(_json(agent, verdict), _view(agent, verdict))
     if verdict.differences:
         raise AuditDiffers(verdict.differences[0].message)
 
 
-@audit_app.command(epilog="Example: acm audit accept web-01")
-def accept(
-    agent: Agent,
-    wait: AuditWaitOption = "60s",
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Take an agent's journal as it is now: the differences up to here are shown, and no longer named by verify."""
-    _audit(agent, wait, config, ledger, as_json, accepts=True)
+@app.command(cls=WaitCommand, epilog="Example: acm audit accept web-01")
+@with_session(LEDGER)
+def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
+    """Accept an agent's journal as it is: show the differences up to now, and do not report them again."""
+    verdict = _audit(session, agent, wait or _DEFAULT_WAIT_S)
+    session.ledger.audits.accept(agent, verdict.head)
+    session.show(_json(agent, verdict), _view(agent, verdict))
 
 
-def _audit(agent: str, wait: str, config: Path | None, url: str | None, as_json: bool, *, accepts: bool) -> Verdict:
-    with open_ledger_of(config, url) as ledger:
-        check_known(ledger, [agent], way_out="")
-        journal, side = request_audit(ledger, agent, origin_of_user(), parse_duration(wait), quiet=as_json)
-        verdict = compare(journal, side)
-        if accepts:
-            ledger.audits.accept(agent, verdict.head)
-        elif not verdict.differences:
-            ledger.audits.remember(agent, verdict.head)
-    if as_json:
-        print_json(_json(agent, verdict))
-    else:
-        Console().print(audit_view(agent, verdict))
-    return verdict
+def _audit(session: Session, agent: str, wait_s: float) -> Verdict:
+    check_known(session.ledger, [agent], way_out="")
+    journal, side = request_audit(session.ledger, agent, session.origin, wait_s, quiet=session.as_json)
+    return compare(journal, side)
 
 
 def _json(agent: str, verdict: Verdict) -> JsonObject:
+    differences = verdict.differences[:_MAX_IN_JSON]
     return {
         "agent": agent,
         "agrees": not verdict.differences,
-        "differences": [{**asdict(difference), "at": iso(difference.at)} for difference in verdict.differences[:100]],
+        "differences": [{**asdict(difference), "at": iso(difference.at)} for difference in differences],
         "difference_count": len(verdict.differences),
         "notes": list(verdict.notes),
         "entries": verdict.entries,
@@ -87,3 +86,14 @@ def _json(agent: str, verdict: Verdict) -> JsonObject:
         "until": iso(verdict.until),
         "head": asdict(verdict.head),
     }
+
+
+def _view(agent: str, verdict: Verdict) -> RenderableType:
+    differences = verdict.differences
+    count = counted(len(differences), "difference") if differences else "it agrees with the ledger"
+    since, until = second(verdict.since) or "?", second(verdict.until) or "?"
+    entries, commands = counted(verdict.entries, "entry", "entries"), counted(verdict.commands, "command")
+    lines = [f"The journal of {agent}: {entries} on {commands}, {since} to {until} UTC: {count}."]
+    lines += [f"  {difference.message}" for difference in differences[:_MAX_SHOWN]]
+    lines += [f"  note: {note}" for note in verdict.notes]
+    return Group(*map(literal, lines))

@@ -1,4 +1,4 @@
-"""`acm blob`: the files that agents fetch over MQTT."""
+"""acm blob: files that agents fetch over MQTT."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,55 +6,47 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.table import Column, Table
 
-from broker.cli.options import ConfigOption, JsonOption, LedgerOption, open_ledger_of
-from broker.cli.output import print_json
-from broker.cli.views import blob_json, blobs_table
+from broker.cli.output import id_column, iso, minute, print_json, table
+from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.errors import InvalidArgument
-from broker.ledger.blobs import BlobStore
+from broker.ledger.blobs import BlobRow, BlobStore
+from broker.text import counted
 
 __all__ = [
-    "blob_app",
+    "app",
     "put_files",
 ]
 
 
-blob_app = typer.Typer(no_args_is_help=True, help="Files that agents fetch over MQTT, where they reach nothing else.")
+app = typer.Typer(no_args_is_help=True)
 
 
-@blob_app.command(epilog="Example: acm blob put agent-2.0.tar.gz")
-def put(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to store.")],
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-) -> None:
-    """Store a file beside the ledger and print, as JSON, the artifact that commands refer to it by."""
-    with open_ledger_of(config, ledger) as opened:
-        print_json(msgspec.to_builtins(opened.blobs.put(file)))
+@app.command(epilog="Example: acm blob put agent-2.0.tar.gz")
+@with_session(LEDGER, json=False)
+def put(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="File to store.")]) -> None:
+    """Store a file beside the ledger, and print, as JSON, the artifact that a command refers to it by."""
+    print_json(msgspec.to_builtins(session.ledger.blobs.put(file)))
 
 
-@blob_app.command("list", epilog="Example: acm blob list --json")
-def list_blobs(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
-    """List the stored files, the newest first."""
-    with open_ledger_of(config, ledger) as opened:
-        rows = opened.blobs.rows()
-    if as_json:
-        print_json([blob_json(row) for row in rows])
-    else:
-        Console().print(blobs_table(rows))
+@app.command("list", epilog="Example: acm blob list --json")
+@with_session(LEDGER)
+def list_blobs(session: Session) -> None:
+    """List stored files, newest first."""
+    rows = session.ledger.blobs.rows()
+    session.show([_json(row) for row in rows], _table(rows))
 
 
-@blob_app.command(epilog="Example: acm blob rm 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+@app.command(epilog="Example: acm blob rm 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+@with_session(LEDGER, json=False)
 def rm(
-    name: Annotated[str, typer.Argument(metavar="SHA256", help="Which file; `blob:` may stand before it.")],
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="SHA256", help="SHA-256 of the file, with or without `blob:`.")],
 ) -> None:
-    """Take a stored file away; refused while a command that is not completed refers to it."""
-    with open_ledger_of(config, ledger) as opened:
-        opened.blobs.remove(name.removeprefix("blob:"))
+    """Delete a stored file. Refused while an open command refers to it."""
+    session.ledger.blobs.remove(name.removeprefix("blob:"))
 
 
 def put_files(blobs: BlobStore, pairs: Iterable[str]) -> JsonObject:
@@ -63,6 +55,16 @@ def put_files(blobs: BlobStore, pairs: Iterable[str]) -> JsonObject:
     for pair in pairs:
         key, equals, file = pair.partition("=")
         if not (key and equals and file):
-            raise InvalidArgument(f"--file {pair[:80]!r} is not KEY=FILE.")
+            raise InvalidArgument(f"--file {pair[:80]!r} is not KEY=FILE.", code="not_key_file")
         parameters[key] = msgspec.to_builtins(blobs.put(Path(file)))
     return parameters
+
+
+def _json(row: BlobRow) -> JsonObject:
+    return {**vars(row.artifact), "file_name": row.file_name, "added_at": iso(row.added_at)}
+
+
+def _table(rows: list[BlobRow]) -> Table:
+    columns = (id_column("sha256", 64), Column("bytes", justify="right"), "added (UTC)", "file")
+    cells = ((row.artifact.sha256, str(row.artifact.size), minute(row.added_at), row.file_name) for row in rows)
+    return table(counted(len(rows), "blob"), columns, cells)

@@ -1,9 +1,12 @@
-"""The exit codes of acm, named in one place."""
+"""The exit codes of acm, and the errors that they stand for. README.md has the table for users."""
 
 from enum import IntEnum
 
+from broker.errors import BrokerError
+
 __all__ = [
     "ExitCode",
+    "exit_code_of",
 ]
 
 
@@ -26,3 +29,23 @@ class ExitCode(IntEnum):
     """Unknown agent (`--allow-unknown` sends anyway), or no agent matches."""
     AUDIT_DIFFERS = 7
     """An agent's audit journal and the ledger differ."""
+
+
+# By the codes of the classes: importing these would load the libraries of commands that were not called.
+_EXIT_CODES = {
+    "invalid_argument": ExitCode.USAGE,
+    "invalid_name": ExitCode.USAGE,
+    "invalid_parameters": ExitCode.USAGE,
+    "configuration_error": ExitCode.CONFIGURATION,
+    "exposed_file": ExitCode.CONFIGURATION,
+    "command_failed": ExitCode.COMMAND_ERROR,
+    "wait_timeout": ExitCode.WAIT_TIMEOUT,
+    "unknown_agent": ExitCode.UNKNOWN_AGENT,
+    "audit_differs": ExitCode.AUDIT_DIFFERS,
+}
+
+
+def exit_code_of(error: BrokerError) -> ExitCode:
+    """Return the exit code of an error's class, or of its nearest base class that has one; FAILURE if none has."""
+    codes = (vars(cls).get("code") for cls in type(error).__mro__)
+    return next((_EXIT_CODES[code] for code in codes if code in _EXIT_CODES), ExitCode.FAILURE)

@@ -1,106 +1,87 @@
-"""acm group: which agents are addressed together."""
+"""acm group: groups of agents."""
 
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from broker.cli.options import (
-    AllowUnknownOption,
-    ConfigOption,
-    JsonOption,
-    LedgerOption,
-    open_ledger_of,
-    origin_of_user,
-)
-from broker.cli.output import literal, print_json, say
+from broker.cli.options import AllowUnknownOption
+from broker.cli.output import say, table
+from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known, resolve_target
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
 from broker.text import counted
 
 __all__ = [
-    "group_app",
+    "app",
 ]
 
 
-group_app = typer.Typer(no_args_is_help=True, help="Groups of agents, to be addressed together.")
-Group = Annotated[str, typer.Argument(help="The group's name; it exists while it has members.")]
-Agents = Annotated[list[str], typer.Argument(metavar="AGENT...", help="The agents' names.")]
+app = typer.Typer(no_args_is_help=True)
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group. A group exists while it has members.")]
+Agents = Annotated[list[str], typer.Argument(metavar="AGENT...", help="Names of agents.")]
 
 
-@group_app.command(epilog="Example: acm group add edge web-01 web-02")
-def add(
-    group: Group,
-    agents: Agents,
-    allow_unknown: AllowUnknownOption = False,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-) -> None:
+@app.command(epilog="Example: acm group add edge web-01 web-02")
+@with_session(LEDGER, json=False)
+def add(session: Session, group: Group, agents: Agents, allow_unknown: AllowUnknownOption = False) -> None:
     """Add agents to a group."""
-    with open_ledger_of(config, ledger) as opened:
-        if not allow_unknown:
-            check_known(opened, agents)
-        opened.groups.add(group, agents)
-        _say_members(group, opened.groups.members(group))
+    if not allow_unknown:
+        check_known(session.ledger, agents)
+    session.ledger.groups.add(group, agents)
+    say(_members(group, session.ledger.groups.members(group)))
 
 
-@group_app.command(epilog="Example: acm group remove edge web-02")
-def remove(group: Group, agents: Agents, config: ConfigOption = None, ledger: LedgerOption = None) -> None:
-    """Take agents out of a group."""
-    with open_ledger_of(config, ledger) as opened:
-        opened.groups.remove(group, agents)
-        _say_members(group, opened.groups.members(group))
+@app.command(epilog="Example: acm group remove edge web-02")
+@with_session(LEDGER, json=False)
+def remove(session: Session, group: Group, agents: Agents) -> None:
+    """Remove agents from a group."""
+    session.ledger.groups.remove(group, agents)
+    say(_members(group, session.ledger.groups.members(group)))
 
 
-@group_app.command("list", epilog="Example: acm group list --json")
-def list_groups(config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
-    """List the groups with their members."""
-    with open_ledger_of(config, ledger) as opened:
-        groups = opened.groups.all()
-    if as_json:
-        print_json(groups)
-        return
-    table = Table("group", "agents", title=counted(len(groups), "group"))
-    for group, agents in groups.items():
-        table.add_row(literal(group), literal(", ".join(agents)))
-    Console().print(table)
+@app.command("list", epilog="Example: acm group list --json")
+@with_session(LEDGER)
+def list_groups(session: Session) -> None:
+    """List groups with their members."""
+    groups = session.ledger.groups.all()
+    cells = ((group, ", ".join(agents)) for group, agents in groups.items())
+    session.show(groups, table(counted(len(groups), "group"), ("group", "agents"), cells))
 
 
-@group_app.command(epilog="Example: acm group configure edge sensor.toml")
+@app.command(epilog="Example: acm group configure edge sensor.toml")
+@with_session(LEDGER, json=False)
 def configure(
+    session: Session,
     group: Group,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, or a .tar.gz of several.")],
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file, or a .tar.gz of several.")],
 ) -> None:
-    """Make a file the group's configuration and send it to its members; fetch-config sends it to one again."""
-    with open_ledger_of(config, ledger) as opened:
-        target = resolve_target(opened, None, group, everyone=False, allow_unknown=False)
-        artifact = opened.blobs.put(file)
-        opened.groups.configure(group, artifact)
-        parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
-        operation = opened.add_operation(
-            target.agents, target.words, CommandRequest("apply-centralized-configuration", parameters, origin_of_user())
-        )
-    typer.echo(operation.id)
+    """Set the group's configuration, and send it to its members.
+
+    The command fetch-config sends it to one agent again.
+    """
+    ledger = session.ledger
+    target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
+    artifact = ledger.blobs.put(file)
+    ledger.groups.configure(group, artifact)
+    parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
+    request = CommandRequest("apply-centralized-configuration", parameters, session.origin)
+    operation = ledger.add_operation(target.agents, target.words, request)
+    say(operation.id)
 
 
-@group_app.command(epilog="Example: acm group show edge")
-def show(group: Group, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
-    """Print the members of a group, one a line."""
-    with open_ledger_of(config, ledger) as opened:
-        agents = opened.groups.members(check_group_name(group))
-    if as_json:
-        print_json(agents)
-    elif agents:
-        say("\n".join(agents))
+@app.command(epilog="Example: acm group show edge")
+@with_session(LEDGER)
+def show(session: Session, group: Group) -> None:
+    """Print the members of a group, one per line."""
+    agents = session.ledger.groups.members(check_group_name(group))
+    if agents or session.as_json:
+        session.show(agents, "\n".join(agents))
     else:
-        say(f"Nobody is in {group}.", to_stderr=True)
+        say(_members(group, agents), to_stderr=True)
 
 
-def _say_members(group: str, agents: list[str]) -> None:
-    say(f"In {group}: {', '.join(agents)}." if agents else f"Nobody is in {group}.")
+def _members(group: str, agents: list[str]) -> str:
+    return f"Members of {group}: {', '.join(agents)}." if agents else f"Group {group} has no members."

@@ -1,24 +1,16 @@
-"""acm keys: the keys that the server signs with, and which agents know them."""
+"""acm keys: the keys that sign messages to agents, and which agents have confirmed them."""
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+from rich.console import Group, RenderableType
 
-from broker.app.config import load_config
-from broker.app.factories import open_database, open_signing_key_store, signing_keys_path, utc_now
-from broker.cli.options import ConfigOption, JsonOption, LedgerOption, origin_of_user
-from broker.cli.output import iso, print_json
+from broker.app.factories import signing_keys_path
+from broker.cli.output import id_column, iso, literal, minute, table
+from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.contract.messages import JsonObject
-from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
-from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
 from broker.server.key_distribution import RolloutProgress, announce, rollout_of
 from broker.signing.key_list import KeyEntry
@@ -26,172 +18,151 @@ from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from broker.text import counted
 
 __all__ = [
-    "keys_app",
+    "AgentsLeftBehind",
+    "app",
 ]
 
 
-_NAMED = 5
-keys_app = typer.Typer(no_args_is_help=True, help="The keys that the server signs what it says to agents with.")
-KeysOption = Annotated[
-    str | None,
+_MAX_NAMES = 5
+app = typer.Typer(no_args_is_help=True)
+KEYS = ConfigOverride(
+    "signing_keys",
     typer.Option(
-        "--keys", metavar="DIR", help="The directory of the keys; configured as signing_keys, else signing in ca."
+        "--keys",
+        metavar="DIR",
+        help="Directory of the signing keys (default: signing in the directory of the authority).",
     ),
-]
+)
 
 
 class AgentsLeftBehind(BrokerError):
-    """Agents would not take any command any more."""
+    """Agents would reject every command, because they have confirmed no other key than the one to revoke."""
+
+    code = "agents_left_behind"
 
 
-@dataclass(frozen=True)
-class _Desk:
-    """The keys, and the ledger by which the agents are told of them."""
-
-    book: SigningKeyStore
-    ledger: Ledger
-    enrolments: EnrolmentStore
-
-    def rollout(self) -> RolloutProgress:
-        """How far the list, as it is now, has come."""
-        return rollout_of(self.ledger, self.enrolments, self.book.version, datetime.now(UTC))
-
-    def announce(self) -> Operation | None:
-        """Tell the agents of the list as it is now, and remember that.
-
-        The list is changed before: what it names can sign, while agents that were told of a key that nobody has, or
-        not to trust one that still signs alone, would be lost. A crash in between is seen by `announced`. Whoever
-        enrolled meanwhile is looked for after the change, for the list that was granted is the old one.
-        """
-        update = self.book.update
-        operation = announce(self.ledger, self.rollout(), update, origin_of_user())
-        self.book.mark_announced(update.version)
-        return operation
-
-
-@contextlib.contextmanager
-def _desk(config: Path | None, keys: str | None, ledger: str | None) -> Iterator[_Desk]:
-    settings = load_config(config, {"signing_keys": keys, "ledger": ledger})
-    book = open_signing_key_store(settings)
-    with open_database(settings.ledger) as database:
-        yield _Desk(book, Ledger(database, now=utc_now), EnrolmentStore(database, now=utc_now))
-
-
-@keys_app.command(epilog="Example: acm keys init --keys /var/lib/acm/signing")
-def init(keys: KeysOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Make a new directory with one key, for a server without the authority's; `acm ca init` makes one as well."""
-    path = signing_keys_path(load_config(config, {"signing_keys": keys}))
+@app.command(epilog="Example: acm keys init --keys /var/lib/acm/signing")
+@with_session(KEYS)
+def init(session: Session) -> None:
+    """Create a directory with one key, for a server without an authority; `acm ca init` creates one, too."""
+    path = signing_keys_path(session.config)
     entry = create_signing_keys(path, datetime.now(UTC))
-    if as_json:
-        print_json({"directory": str(path), "id": entry.id})
-    else:
-        typer.echo(f"The signing keys are in {path}, with the key {entry.id}; keep a copy of it in a safe place.")
+    session.show(
+        {"directory": str(path), "id": entry.id},
+        f"The signing keys are in {path}, with the key {entry.id}; keep a copy of them in a safe place.",
+    )
 
 
-@keys_app.command("list", epilog="Example: acm keys list --json")
-def list_keys(
-    keys: KeysOption = None, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False
-) -> None:
-    """List the keys, and say how many of the enrolled agents go by this list."""
-    with _desk(config, keys, ledger) as desk:
-        book, rollout = desk.book, desk.rollout()
-        behind = rollout.behind(book.version)
-    if as_json:
-        print_json(_list_json(book, rollout, behind))
-        return
-    Console().print(_table(book.entries, len(rollout.versions) - len(behind), len(rollout.versions)))
-    if behind:
-        typer.echo(f"Not confirmed by: {_names(behind)}.")
-    if not book.announced:
-        typer.echo("The agents were not told of the last change: `acm keys rotate` does that, and makes no new key.")
+@app.command("list", epilog="Example: acm keys list --json")
+@with_session(KEYS, LEDGER)
+def list_keys(session: Session) -> None:
+    """List keys, and how many of the enrolled agents have confirmed the current list."""
+    keys, rollout = session.signing_keys, _rollout(session)
+    behind = rollout.behind(keys.version)
+    session.show(_list_json(keys, rollout, behind), _list_view(keys, rollout, behind))
 
 
-@keys_app.command(epilog="Example: acm keys rotate")
-def rotate(
-    keys: KeysOption = None, config: ConfigOption = None, ledger: LedgerOption = None, as_json: JsonOption = False
-) -> None:
-    """Add a key, which signs beside the others from now on, and tell the agents. Nothing is revoked.
+@app.command(epilog="Example: acm keys rotate")
+@with_session(KEYS, LEDGER)
+def rotate(session: Session) -> None:
+    """Add a key that signs together with the others from now on, and distribute the new key list.
 
-    Where an earlier change was cut short before the agents were told, they are told of that, and no key is added.
+    No key is revoked. If an earlier change was not distributed, that is done, and no key is added.
     """
-    with _desk(config, keys, ledger) as desk:
-        above = desk.rollout().newest_told
-        entry = desk.book.rotate(datetime.now(UTC), above=above) if desk.book.announced else None
-        operation = desk.announce()
-    if as_json:
-        print_json({"id": entry.id if entry else None, **_told_json(desk.book, operation)})
-    else:
-        done = f"{entry.id} signs from now on, beside the others." if entry else "An earlier change was cut short."
-        typer.echo(f"{done} {_told(operation)}")
+    keys = session.signing_keys
+    above = _rollout(session).newest_told
+    entry = keys.rotate(datetime.now(UTC), above=above) if keys.announced else None
+    operation = _distribute(session)
+    done = f"{entry.id} signs from now on, together with the others." if entry else "An earlier change was incomplete."
+    session.show(
+        {"id": entry.id if entry else None, **_distribution_json(keys, operation)},
+        f"{done} {_distribution_text(operation)}",
+    )
 
 
-@keys_app.command(epilog="Example: acm keys revoke 3f9c2a7d5b1e8064")
+@app.command(epilog="Example: acm keys revoke 3f9c2a7d5b1e8064")
+@with_session(KEYS, LEDGER)
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")],
+    session: Session,
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")],
     leave_behind: Annotated[
         bool,
         typer.Option(
             "--leave-agents-behind",
-            help="Even if agents know no other key: they refuse all commands until they renew their certificate.",
+            help="Revoke it even if agents know no other key. They reject all commands until they renew their "
+            "certificate.",
         ),
     ] = False,
-    keys: KeysOption = None,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
 ) -> None:
-    """Let a key never sign again, remove its private half, and tell the agents to trust it no more."""
-    with _desk(config, keys, ledger) as desk:
+    """Revoke a signing key, delete its private key, and distribute the new key list."""
+    keys = session.signing_keys
 
-        def check(needed: int) -> None:
-            left = [] if leave_behind else desk.rollout().behind(needed)
-            if left:
-                raise AgentsLeftBehind(_refusal(key_id, left))
+    def check(needed: int) -> None:
+        left = [] if leave_behind else _rollout(session).behind(needed)
+        if left:
+            raise AgentsLeftBehind(_refusal(key_id, left))
 
-        entry = desk.book.revoke(key_id, datetime.now(UTC), above=desk.rollout().newest_told, check=check)
-        operation = desk.announce()
-    if as_json:
-        print_json({"id": entry.id, **_told_json(desk.book, operation)})
-    else:
-        typer.echo(f"{entry.id} never signs again. {_told(operation)}")
+    entry = keys.revoke(key_id, datetime.now(UTC), above=_rollout(session).newest_told, check=check)
+    operation = _distribute(session)
+    session.show(
+        {"id": entry.id, **_distribution_json(keys, operation)},
+        f"{entry.id} is revoked. {_distribution_text(operation)}",
+    )
+
+
+def _rollout(session: Session) -> RolloutProgress:
+    """Return how far the current list has been confirmed."""
+    return rollout_of(session.ledger, session.enrolments, session.signing_keys.version, datetime.now(UTC))
+
+
+def _distribute(session: Session) -> Operation | None:
+    """Send the current list to the agents that have not confirmed it, and record that.
+
+    The list is changed first: agents that have a list with a key that does not exist, or without one that still signs
+    alone, would be lost. After a crash in between, `announced` is false. The rollout is read after the change, because
+    an agent that enrolled in between was granted the old list.
+    """
+    update = session.signing_keys.update
+    operation = announce(session.ledger, _rollout(session), update, session.origin)
+    session.signing_keys.mark_announced(update.version)
+    return operation
 
 
 def _refusal(key_id: str, left: list[str]) -> str:
     return (
-        f"{counted(len(left), 'agent has', 'agents have')} not confirmed any other key than {key_id} and would refuse "
-        f"all commands until the certificate is renewed: {_names(left)}. Wait until that is so, or another key is "
-        "confirmed (`acm keys list`), or say --leave-agents-behind, as where the key was stolen."
+        f"{counted(len(left), 'agent has', 'agents have')} confirmed no other key than {key_id} and would reject all "
+        f"commands until the certificate is renewed: {_names(left)}. Wait for that, or until another key is "
+        "confirmed (`acm keys list`). If the key was stolen, use --leave-agents-behind."
     )
 
 
 def _names(agents: list[str]) -> str:
-    more = len(agents) - _NAMED
-    return ", ".join(agents[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(agents) - _MAX_NAMES
+    return ", ".join(agents[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _told(operation: Operation | None) -> str:
+def _distribution_text(operation: Operation | None) -> str:
     if operation is None:
-        return "There is no agent to be told."
-    told = counted(operation.size, "agent is", "agents are")
-    return f"{told} told by one operation: acm operation show {operation.id}"
+        return "No agent needs the new list."
+    return f"The new list is sent to {counted(operation.size, 'agent')}: acm operation show {operation.id}"
 
 
-def _told_json(book: SigningKeyStore, operation: Operation | None) -> JsonObject:
+def _distribution_json(keys: SigningKeyStore, operation: Operation | None) -> JsonObject:
     return {
-        "version": book.version,
+        "version": keys.version,
         "operation": operation.id if operation else None,
         "agents": operation.size if operation else 0,
     }
 
 
-def _list_json(book: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> JsonObject:
+def _list_json(keys: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> JsonObject:
     return {
-        "version": book.version,
-        "announced": book.announced,
+        "version": keys.version,
+        "announced": keys.announced,
         "agents": len(rollout.versions),
         "confirmed": len(rollout.versions) - len(behind),
         "not_confirmed": behind,
-        "keys": [_key_json(entry) for entry in book.entries],
+        "keys": [_key_json(entry) for entry in keys.entries],
     }
 
 
@@ -205,10 +176,15 @@ def _key_json(entry: KeyEntry) -> JsonObject:
     }
 
 
-def _table(entries: tuple[KeyEntry, ...], confirmed: int, agents: int) -> Table:
-    title = f"{counted(len(entries), 'key')}; this list is confirmed by {confirmed} of {counted(agents, 'agent')}"
-    table = Table(Column("id", min_width=16), "state", "created (UTC)", "revoked (UTC)", title=title)
-    for entry in entries:
-        revoked = f"{entry.revoked_at:%Y-%m-%d %H:%M}" if entry.revoked_at else ""
-        table.add_row(entry.id, entry.state, f"{entry.created_at:%Y-%m-%d %H:%M}", revoked)
-    return table
+def _list_view(keys: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> RenderableType:
+    agents = len(rollout.versions)
+    title = f"{counted(len(keys.entries), 'key')}, confirmed by {agents - len(behind)} of {counted(agents, 'agent')}"
+    cells = ((it.id, it.state, minute(it.created_at), minute(it.revoked_at)) for it in keys.entries)
+    parts: list[RenderableType] = [
+        table(title, (id_column(width=16), "state", "created (UTC)", "revoked (UTC)"), cells)
+    ]
+    if behind:
+        parts.append(literal(f"Not confirmed by: {_names(behind)}."))
+    if not keys.announced:
+        parts.append(literal("The last change was not distributed: run `acm keys rotate`, which then adds no key."))
+    return Group(*parts)

@@ -1,76 +1,100 @@
-"""acm operation: what became of a command that was sent to many agents."""
+"""acm operation: commands that were sent to many agents at once."""
 
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from broker.cli.options import AbandonOption, ConfigOption, JsonOption, LedgerOption, WaitOption, open_ledger_of
-from broker.cli.output import print_json
-from broker.cli.views import operation_facts, operation_json, operation_view, operations_table
-from broker.durations import parse_duration
+from broker.cli.commands import command_json, outcome_text
+from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
+from broker.cli.output import id_column, iso, say, second, table
+from broker.cli.session import LEDGER, Session, with_session
+from broker.contract.messages import JsonObject
+from broker.ledger.commands import LedgerRow
+from broker.ledger.operations import Operation, Progress
 from broker.ledger.waiting import judge_operation, wait_for_operation
 from broker.text import counted
 
 __all__ = [
-    "operation_app",
+    "app",
+    "operation_json",
+    "operation_view",
 ]
 
 
-operation_app = typer.Typer(no_args_is_help=True, help="Commands that were sent to many agents at once.")
-OperationId = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
+app = typer.Typer(no_args_is_help=True)
+OperationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the operation.")]
 
 
-@operation_app.command(epilog="Example: acm operation show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --wait 5m")
-def show(
-    operation_id: OperationId,
-    wait: WaitOption = None,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show how many of its commands are in each state, and each one's outcome."""
-    wait_s = parse_duration(wait) if wait else None
-    with open_ledger_of(config, ledger) as opened:
-        operation = opened.operations.get(operation_id)
-        if wait_s:
-            progress = wait_for_operation(opened, operation, wait_s, quiet=as_json)
-        else:
-            progress = opened.operations.progress(operation_id)
-        rows = opened.commands(operation_id=operation_id, limit=None)
-    if as_json:
-        print_json(operation_json(operation, progress, rows))
+@app.command(cls=WaitCommand, epilog="Example: acm operation show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --wait 5m")
+@with_session(LEDGER)
+def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -> None:
+    """Show how many of its commands are in each state, and each agent's outcome.
+
+    With --wait, the exit code reports the outcome.
+    """
+    operation = session.ledger.operations.get(operation_id)
+    if wait is None:
+        progress = session.ledger.operations.progress(operation_id)
     else:
-        Console().print(operation_view(operation, progress, rows))
-    if wait_s:
-        judge_operation(operation, progress, wait_s)
+        progress = wait_for_operation(session.ledger, operation, wait, quiet=session.as_json)
+    rows = session.ledger.commands(operation_id=operation_id, limit=None)
+    session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
+    if wait is not None:
+        judge_operation(operation, progress, wait)
 
 
-@operation_app.command("list", epilog="Example: acm operation list --json")
-def list_operations(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many, the newest.")] = 100,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the operations, the newest first."""
-    with open_ledger_of(config, ledger) as opened:
-        operations = opened.operations.newest(limit)
-    if as_json:
-        print_json([operation_facts(operation) for operation in operations])
+@app.command("list", epilog="Example: acm operation list --json")
+@with_session(LEDGER)
+def list_operations(session: Session, limit: LimitOption = 100) -> None:
+    """List operations, newest first."""
+    operations = session.ledger.operations.newest(limit)
+    session.show([_operation_facts(operation) for operation in operations], _operations_table(operations))
+
+
+@app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
+@with_session(LEDGER, json=False)
+def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption = False) -> None:
+    """Request cancellation of each of its open commands. Their results report the outcome."""
+    if abandon:
+        count, done = session.ledger.abandon_operation(operation_id), "abandoned"
+        say(f"{counted(count, 'command')} {done}.")
     else:
-        Console().print(operations_table(operations))
+        count = session.ledger.cancel_operation(operation_id)
+        say(f"Cancellation of {counted(count, 'command')} requested.")
 
 
-@operation_app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-def cancel(
-    operation_id: OperationId,
-    abandon: AbandonOption = False,
-    config: ConfigOption = None,
-    ledger: LedgerOption = None,
-) -> None:
-    """Ask for each of its commands that is not completed to be cancelled; their results say what came of that."""
-    with open_ledger_of(config, ledger) as opened:
-        count = opened.abandon_operation(operation_id) if abandon else opened.cancel_operation(operation_id)
-    done = "given up" if abandon else "asked to be cancelled"
-    typer.echo(f"{counted(count, 'command was', 'commands were')} {done}.")
+def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> JsonObject:
+    """Return an operation, its counts by state and its commands as JSON."""
+    commands = [command_json(row) for row in rows]
+    return {"operation": _operation_facts(operation), "counts": progress.counts(), "commands": commands}
+
+
+def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> Table:
+    """Return an operation's counts, and each agent's outcome with the start of its message."""
+    counts = ", ".join(f"{count} {state}" for state, count in progress.counts().items())
+    columns = ("agent", id_column(), "state", "outcome", "message")
+    title = f"{operation.command_type} for {operation.target}: {counts}"
+    return table(title, columns, (_cells(row) for row in sorted(rows, key=lambda row: row.agent)))
+
+
+def _cells(row: LedgerRow) -> tuple[str | Text, ...]:
+    message = (row.result or {}).get("message", "")
+    return row.agent, row.command.id, row.state, outcome_text(row), message
+
+
+def _operation_facts(operation: Operation) -> JsonObject:
+    return {
+        "id": operation.id,
+        "type": operation.command_type,
+        "target": operation.target,
+        "size": operation.size,
+        "created_at": iso(operation.created_at),
+    }
+
+
+def _operations_table(operations: list[Operation]) -> Table:
+    columns = (id_column(), "type", "target", "agents", "created (UTC)")
+    cells = ((it.id, it.command_type, it.target, str(it.size), second(it.created_at)) for it in operations)
+    return table(counted(len(operations), "operation"), columns, cells)

@@ -1,64 +1,63 @@
-"""What the parts of acm's command line share: options, output, logs and signals."""
+"""Options that several commands of acm share."""
 
-import contextlib
-import getpass
-import os
-import socket
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from broker.app.config import load_config
-from broker.app.factories import open_ledger
-from broker.contract.messages import Origin
-from broker.ledger.ledger import Ledger
+from broker.durations import has_duration_form, parse_duration
 
 __all__ = [
     "AbandonOption",
     "AllowUnknownOption",
-    "ConfigOption",
     "JsonOption",
-    "LedgerOption",
+    "LimitOption",
+    "WaitCommand",
     "WaitOption",
-    "open_ledger_of",
-    "origin_of_user",
 ]
 
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="ACM_CONFIG", metavar="FILE", help="TOML configuration file.")
-]
-LedgerOption = Annotated[
-    str | None, typer.Option("--ledger", help="Database URL, for example sqlite:////var/lib/acm/ledger.db.")
-]
+_DEFAULT_WAIT = "60s"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")]
+AllowUnknownOption = Annotated[
+    bool, typer.Option("--allow-unknown", help="Accept agents that are not in the ledger yet.")
+]
 AbandonOption = Annotated[
     bool,
     typer.Option(
-        "--abandon", help="Give it up: it ends here as interrupted, without its agent, and may have run or yet run."
+        "--abandon",
+        help="Mark it as interrupted in the ledger without asking the agent. It may have run, or may still run.",
     ),
 ]
-AllowUnknownOption = Annotated[
-    bool, typer.Option("--allow-unknown", help="Also take an agent that the ledger does not know.")
-]
 WaitOption = Annotated[
-    str | None, typer.Option("--wait", metavar="[SECONDS]", help="Wait for the result, 60 seconds if not said.")
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="[SECONDS]",
+        parser=parse_duration,
+        help="Wait for the result (without a value: 60 seconds).",
+    ),
 ]
 
 
-@contextlib.contextmanager
-def open_ledger_of(config: Path | None, url: str | None) -> Iterator[Ledger]:
-    """Open the ledger that flag, environment or file name, for the block."""
-    with open_ledger(load_config(config, {"ledger": url}).ledger) as ledger:
-        yield ledger
+class WaitCommand(TyperCommand):
+    """A command whose `--wait` may stand without a value.
+
+    Typer rejects click's declaration of it (`is_flag=False, flag_value=…`), and click would take the `x=1` of
+    `--wait x=1` as the value; here only a duration is one.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command's arguments; a `--wait` that no duration follows has the default."""
+        return super().parse_args(ctx, list(_with_default_wait(args)))
 
 
-def origin_of_user() -> Origin:
-    """Return who asks: the user that runs acm, on this machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return Origin(name=f"{user}@{socket.gethostname()}", module="acm")
+def _with_default_wait(args: list[str]) -> list[str]:
+    completed: list[str] = []
+    for index, word in enumerate(args):
+        if word == "--":
+            return completed + args[index:]
+        is_bare = word == "--wait" and not has_duration_form("".join(args[index + 1 : index + 2]))
+        completed.append(f"--wait={_DEFAULT_WAIT}" if is_bare else word)
+    return completed

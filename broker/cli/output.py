@@ -1,37 +1,78 @@
-"""What acm prints: JSON for programs, text that cannot control the terminal for people."""
+"""What acm prints: JSON for programs; for people, text that cannot control the terminal."""
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import typer
+from rich.console import Console, RenderableType
+from rich.table import Column, Table
 from rich.text import Text
 
 from broker.text import plain
 
 __all__ = [
+    "id_column",
     "iso",
     "literal",
+    "minute",
     "print_json",
     "say",
+    "second",
+    "show",
+    "table",
 ]
 
 
+def show(document: Any, view: RenderableType, *, as_json: bool) -> None:
+    """Print a thing: `document` as JSON for programs, or `view` for people."""
+    if as_json:
+        print_json(document)
+    elif isinstance(view, str):
+        say(view)
+    else:
+        Console().print(view)
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
-    """Print what may hold words of others: it cannot control the terminal."""
+    """Print text that may come from others, so that it cannot control the terminal."""
     typer.echo(plain(text), err=to_stderr)
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on a line, in ASCII: what could control a terminal is escaped."""
+    """Print one JSON document on one line, in ASCII: what could control a terminal is escaped."""
     typer.echo(json.dumps(document))
 
 
+def table(title: str, columns: Iterable[str | Column], rows: Iterable[Iterable[str | Text]]) -> Table:
+    """Return a table; its title and its strings are shown literally."""
+    made = Table(*columns, title=Text(plain(title, kept=""), "italic"))
+    for row in rows:
+        made.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+def id_column(name: str = "id", width: int = 36) -> Column:
+    """Return a column that is never folded: users copy its values."""
+    return Column(name, min_width=width)
+
+
 def literal(text: str) -> Text:
-    """Return what others wrote as it is, on one line: it neither controls the terminal nor is read as markup."""
+    """Return text from others on one line, such that it neither controls the terminal nor is read as markup."""
     return Text(plain(text, kept=""))
 
 
 def iso(moment: datetime | None) -> str | None:
-    """Return a time in UTC as RFC 3339 writes it."""
+    """Return a time in UTC in the form of RFC 3339, or None."""
     return moment.isoformat().replace("+00:00", "Z") if moment else None
+
+
+def minute(moment: datetime | None) -> str:
+    """Return a time in UTC for people, to the minute; empty for None."""
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
+def second(moment: datetime | None) -> str:
+    """Return a time in UTC for people, to the second; empty for None."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""

@@ -23,6 +23,8 @@ _WILDCARDS = frozenset("*?[")
 class UnknownAgent(BrokerError):
     """The ledger knows no agent of this name, or nobody is meant."""
 
+    code = "unknown_agent"
+
 
 @dataclass(frozen=True)
 class Target:

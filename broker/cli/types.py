@@ -1,40 +1,41 @@
-"""acm types: the command types, with their parameters and what their results hold."""
+"""acm types: the command types, with their parameters and the data of their results."""
 
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 
 import msgspec
-from rich.console import Console, Group
+import typer
+from rich.console import Group
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from broker.cli.options import JsonOption
-from broker.cli.output import print_json, say
+from broker.cli.output import say, show
 from broker.command_types import _schema_of, known_command_types
 from broker.contract.commands import CommandType
 from broker.contract.messages import JsonObject
 
 __all__ = [
+    "app",
     "members_in_words",
     "summary_of",
     "type_json",
-    "types",
 ]
 
 
+app = typer.Typer()
+
+
+@app.command(epilog="Example: acm types --json")
 def types(as_json: JsonOption = False) -> None:
-    """List the command types with their parameters and their results' data."""
+    """List command types with their parameters and result data."""
     known, warnings = known_command_types()
     for warning in warnings:
         say(f"acm: {warning}", to_stderr=True)
-    if as_json:
-        print_json([type_json(name, kind) for name, kind in known.items()])
-        return
-    console = Console()
-    for name, kind in known.items():
-        console.print(_view(name, kind))
+    view = Group(*(_view(name, kind) for name, kind in known.items()))
+    show([type_json(name, kind) for name, kind in known.items()], view, as_json=as_json)
 
 
 def _view(name: str, kind: CommandType) -> Group:

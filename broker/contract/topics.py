@@ -24,6 +24,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class InvalidName(BrokerError):
     """An agent name or topic prefix that the protocol does not allow."""
 
+    code = "invalid_name"
+
 
 class Channel(StrEnum):
     """The last level of a topic.

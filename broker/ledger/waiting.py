@@ -35,9 +35,13 @@ _OPERATION_POLL_S = 0.25
 class CommandFailed(BrokerError):
     """A command that was waited for was completed with the outcome error."""
 
+    code = "command_failed"
+
 
 class WaitTimeout(BrokerError):
     """The result did not come in the time that the user gave."""
+
+    code = "wait_timeout"
 
 
 def wait_for_command(ledger: Ledger, row: LedgerRow, wait_s: float, *, quiet: bool) -> LedgerRow:

@@ -10,7 +10,7 @@ from typing import Any
 
 from broker.app.config import load_config
 from broker.app.factories import open_ledger
-from broker.cli.views import agent_json
+from broker.cli.agents import agent_json
 from broker.mqtt.address import TlsFiles
 from scripts.demo.processes import failed, free_port, program, tool, wait_for
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from broker.app.factories import open_ledger
-from broker.cli.views import agent_json, command_json
+from broker.cli.agents import agent_json
+from broker.cli.commands import command_json
 from broker.contract.messages import JsonObject, Origin
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger

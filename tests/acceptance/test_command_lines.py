@@ -24,6 +24,7 @@ from broker.mqtt.connection import MqttConnection
 from consumer.cli.main import app as agent_app
 from consumer.store.opening import open_store
 from tests.acceptance.conftest import Program
+from tests.support.cli import commands_of
 from tests.support.makers import NOW, command, result
 from tests.support.waiting import wait_for
 
@@ -107,14 +108,11 @@ def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
 
 
 @pytest.mark.parametrize("app", [broker_app, agent_app], ids=["acm", "acm-agent"])
-def test_help_has_examples(app: typer.Typer) -> None:
-    top_level = [app, *(group.typer_instance for group in app.registered_groups if not isinstance(group.name, str))]
-    registered_commands = [it for part in top_level if part is not None for it in part.registered_commands]
-    for registered in (it for it in registered_commands if not it.hidden):
-        assert registered.callback is not None
-        name = registered.name or registered.callback.__name__.replace("_", "-")
-        shown = CliRunner().invoke(app, [name, "--help"])
-        assert (name, shown.exit_code, "Example" in shown.stdout) == (name, 0, True)
+def test_help_of_every_command_has_an_example(app: typer.Typer) -> None:
+    for words, described in commands_of(app):
+        if not described.hidden:
+            shown = CliRunner().invoke(app, [*words.split(), "--help"])
+            assert (words, shown.exit_code, "Example" in shown.stdout) == (words, 0, True)
 
 
 def test_the_environment_names_each_program_its_file(run: Run, tmp_path: Path) -> None:

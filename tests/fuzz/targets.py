@@ -27,7 +27,8 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from broker.app.factories import open_database
-from broker.cli.views import agents_table, command_panel, commands_table
+from broker.cli.agents import agents_table
+from broker.cli.commands import command_panel, commands_table
 from broker.contract.codec import (
     DecodeError,
     Message,

@@ -76,6 +76,8 @@ _SEED_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
 class InvalidParameters(BrokerError):
     """A command's parameters are not those of its type."""
 
+    code = "invalid_parameters"
+
 
 def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, seed_form: bool = False) -> Any:
     """Return the parameters as the dataclass `shape`; types are not coerced.

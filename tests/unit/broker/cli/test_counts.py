@@ -62,4 +62,4 @@ def test_a_single_command_of_an_operation_is_cancelled_in_the_singular(url: str)
     (operation,) = ledger.operations.newest(1)
     ledger.database.close()
     done = CliRunner().invoke(app, ["operation", "cancel", operation.id], env={"ACM_LEDGER": url})
-    assert done.output == "1 command was asked to be cancelled.\n"
+    assert done.output == "Cancellation of 1 command requested.\n"

@@ -29,6 +29,7 @@ from broker.system.logging import configure_logs
 from broker.text import plain
 from consumer.cli import main as agent_cli
 from consumer.store.opening import open_store
+from tests.support.cli import commands_of
 from tests.support.journals import chained
 from tests.support.makers import command, result
 
@@ -44,6 +45,7 @@ TOLD_BY_AGENTS = {
     "active-responses": ["active-responses"],
     "blob list": ["blob", "list"],
     "ca list": ["ca", "list"],
+    "enrolment list": ["enrolment", "list"],
     "cancel": ["cancel", "{command}"],
     "commands": ["commands"],
     "group list": ["group", "list"],
@@ -55,6 +57,7 @@ TOLD_BY_AGENTS = {
 }
 # These print what their user has just given them, or made with them, and nothing that an agent has said.
 OWN_WORDS = """broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
+enrolment revoke|
 ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|blob put|blob rm|group add|
 group remove|group configure|operation cancel|package build|package manifest|package verify"""
 
@@ -69,14 +72,6 @@ def assert_harmless(shown: str) -> None:
     assert "MARK" not in shown.replace(MARKUP, ""), "markup was read"
     assert "LINK" not in shown.replace(LINK, ""), "a link was read"
     assert "\N{SKULL}" not in shown
-
-
-def leaves(group: Any, words: str = "") -> Iterator[str]:
-    for name, inner in group.commands.items():
-        if hasattr(inner, "commands"):
-            yield from leaves(inner, f"{words}{name} ")
-        else:
-            yield f"{words}{name}"
 
 
 @pytest.fixture
@@ -159,7 +154,7 @@ def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
 
 def test_every_command_is_known_to_these_tests() -> None:
     own_words = {words.strip() for words in OWN_WORDS.split("|")}
-    assert set(leaves(typer.main.get_command(app))) == TOLD_BY_AGENTS.keys() | own_words
+    assert {words for words, _ in commands_of(app)} == TOLD_BY_AGENTS.keys() | own_words
 
 
 @pytest.mark.parametrize("name", TOLD_BY_AGENTS)

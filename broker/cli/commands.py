@@ -1,0 +1,142 @@
+"""acm commands, show and cancel: the commands in the ledger."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from broker.cli.options import AbandonOption, LimitOption
+from broker.cli.output import id_column, iso, literal, second, table
+from broker.cli.session import LEDGER, Session, with_session
+from broker.command_types import parameters_of
+from broker.contract.codec import to_json
+from broker.contract.commands import mask_secrets
+from broker.contract.messages import JsonObject
+from broker.contract.states import Outcome
+from broker.ledger.commands import LedgerRow
+from broker.ledger.tables import CommandState
+from broker.text import counted, plain
+
+__all__ = [
+    "app",
+    "command_json",
+    "command_panel",
+    "commands_table",
+    "outcome_text",
+]
+
+
+_GOOD, _BAD, _OPEN = "green", "red", "yellow"
+app = typer.Typer()
+CommandId = Annotated[str, typer.Argument(metavar="ID", help="Id of the command.")]
+
+
+@app.command(epilog="Example: acm commands --agent web-01 --state completed --json")
+@with_session(LEDGER)
+def commands(
+    session: Session,
+    agent: Annotated[str | None, typer.Option("--agent", help="Show only commands of this agent.")] = None,
+    state: Annotated[CommandState | None, typer.Option("--state", help="Show only commands in this state.")] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", metavar="ID", help="Show only commands of this operation.")
+    ] = None,
+    limit: LimitOption = 100,
+) -> None:
+    """List commands, newest first."""
+    rows = session.ledger.commands(agent, state, operation, limit)
+    session.show([command_json(row) for row in rows], commands_table(rows))
+
+
+@app.command(epilog="Example: acm show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --json")
+@with_session(LEDGER)
+def show(session: Session, command_id: CommandId) -> None:
+    """Show a command with its state and result."""
+    row = session.ledger.get(command_id)
+    last_error = None if row.result else session.ledger.last_error_of(row.agent)
+    session.show(command_json(row, last_error), command_panel(row, last_error))
+
+
+@app.command(epilog="Example: acm cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
+@with_session(LEDGER)
+def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = False) -> None:
+    """Request cancellation of a queued or running command. Its result reports the outcome."""
+    row = session.ledger.abandon(command_id) if abandon else session.ledger.request_cancel(command_id)
+    session.show(command_json(row), command_panel(row))
+
+
+def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
+    """Return a command, its state and its result as JSON, secret parameters masked.
+
+    `last_error` is the last error in the status of the command's agent, or None to leave it out.
+    """
+    shown = {
+        "id": row.command.id,
+        "agent": row.agent,
+        "type": row.command.type,
+        "state": str(row.state),
+        "cancel_requested": row.cancel_requested,
+        "command": to_json(row.command),
+        "completed_at": iso(row.completed_at),
+        "result": row.result,
+    }
+    if last_error is not None:
+        shown["agent_last_error"] = last_error
+    masked: JsonObject = mask_secrets(row.command, shown, parameters_of(row.command.type))
+    return masked
+
+
+def commands_table(rows: list[LedgerRow]) -> Table:
+    """Return commands as a table."""
+    columns = (id_column(), "agent", "type", "created (UTC)", "state", "outcome")
+    return table(
+        counted(len(rows), "command"),
+        columns,
+        (
+            (row.command.id, row.agent, row.command.type, second(row.command.created_at), row.state, outcome_text(row))
+            for row in rows
+        ),
+    )
+
+
+def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
+    """Return a command with its result, and its agent's last error unless None."""
+    parts: list[RenderableType] = [_facts(row)]
+    result = row.result or {}
+    if result:
+        parts.append(Text(plain(result["message"]), "bold"))
+    if last_error is not None:
+        parts.append(Text(f"last error of {row.agent}: {plain(last_error)}"))
+    for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):
+        if value:
+            parts.append(Text(f"{plain(name)}: {plain(_text(value))}"))
+    return Panel(Group(*parts), title=literal(f"{row.command.type} on {row.agent}"), border_style=_colour(row))
+
+
+def outcome_text(row: LedgerRow) -> Text:
+    """Return a result's outcome and code, coloured by the outcome; empty without a result."""
+    result = row.result or {}
+    words = " ".join(str(word) for word in (result.get("outcome"), result.get("code")) if word)
+    return Text(plain(words), _colour(row))
+
+
+def _facts(row: LedgerRow) -> Text:
+    text = Text(f"{plain(row.command.id)}  ", "dim").append(str(row.state), _colour(row))
+    if row.result:
+        text.append(" · ").append_text(outcome_text(row))
+    elif row.cancel_requested:
+        text.append(" · cancel requested")
+    return text
+
+
+def _colour(row: LedgerRow) -> str:
+    if row.result is None:
+        return _OPEN
+    return _GOOD if row.result.get("outcome") == Outcome.SUCCESS else _BAD
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value)).decode()

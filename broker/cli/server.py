@@ -1,0 +1,35 @@
+"""acm server: the process between the ledger and the agents."""
+
+import typer
+
+from broker.app.config import SECRET_VARIABLES
+from broker.app.server import ServerProcess
+from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
+from broker.system.logging import configure_logs
+from broker.system.process import forbid_dumps, take_out
+from broker.system.signals import on_signals
+
+__all__ = [
+    "app",
+]
+
+
+app = typer.Typer()
+BROKER = ConfigOverride(
+    "broker",
+    typer.Option(
+        "--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT (default: mqtt://127.0.0.1:1883)."
+    ),
+)
+
+
+@app.command(epilog="Example: acm server --broker mqtt://127.0.0.1:1883 --ledger sqlite:////var/lib/acm/ledger.db")
+@with_session(BROKER, LEDGER, json=False)
+def server(session: Session) -> None:
+    """Run the server until TERM or INT: send the commands in the ledger and store the results."""
+    configure_logs(session.config.log_level)
+    forbid_dumps()
+    take_out(SECRET_VARIABLES)
+    process = ServerProcess(session.config)
+    with on_signals(process.stop):
+        process.run()

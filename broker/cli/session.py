@@ -1,0 +1,172 @@
+"""What a command of acm works with: the configuration, what it names, and how to print."""
+
+import contextlib
+import functools
+import getpass
+import inspect
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from broker.app.config import ServerConfig, load_config
+from broker.cli.options import JsonOption
+from broker.cli.output import show
+from broker.contract.messages import Origin
+
+if TYPE_CHECKING:
+    from broker.enrolment.store import EnrolmentStore
+    from broker.ledger.database import Database
+    from broker.ledger.ledger import Ledger
+    from broker.pki.authority import CertificateAuthority
+    from broker.signing.key_store import SigningKeyStore
+
+__all__ = [
+    "CA",
+    "CA_DIR",
+    "CRL",
+    "LEDGER",
+    "ConfigOverride",
+    "Session",
+    "with_session",
+]
+
+
+class Session:
+    """One call of acm. What its configuration names is opened when first used, and closed when the call ends.
+
+    Every property may raise ConfigurationError. The factories are imported when they are called, so that a command
+    loads only the libraries that it uses.
+    """
+
+    def __init__(self, config_file: Path | None, overrides: Mapping[str, str | None], *, as_json: bool) -> None:
+        self.config_file = config_file
+        self.overrides = overrides
+        self.as_json = as_json
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def config(self) -> ServerConfig:
+        """The configuration: options over environment over file over defaults."""
+        return load_config(self.config_file, self.overrides)
+
+    @cached_property
+    def database(self) -> "Database":
+        """The database of the ledger and the enrolments; raises LedgerError."""
+        from broker.app.factories import open_database
+
+        return self._stack.enter_context(open_database(self.config.ledger))
+
+    @cached_property
+    def ledger(self) -> "Ledger":
+        """The ledger; raises LedgerError."""
+        from broker.ledger.ledger import Ledger
+
+        return Ledger(self.database, now=_utc_now)
+
+    @cached_property
+    def enrolments(self) -> "EnrolmentStore":
+        """The enrolments in the ledger's database; raises LedgerError."""
+        from broker.enrolment.store import EnrolmentStore
+
+        return EnrolmentStore(self.database, now=_utc_now)
+
+    @cached_property
+    def authority(self) -> "CertificateAuthority":
+        """The certificate authority; raises AuthorityError."""
+        from broker.app.factories import open_authority
+
+        return open_authority(self.config)
+
+    @cached_property
+    def signing_keys(self) -> "SigningKeyStore":
+        """The list of signing keys, without the private ones; raises SigningKeyError."""
+        from broker.app.factories import open_signing_key_store
+
+        return open_signing_key_store(self.config)
+
+    @property
+    def origin(self) -> Origin:
+        """The user that runs acm, on this machine: the origin of commands."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = str(os.getuid())
+        return Origin(name=f"{user}@{socket.gethostname()}", module="acm")
+
+    def show(self, document: Any, view: RenderableType) -> None:
+        """Print `document` as JSON where --json was given, else `view` for people."""
+        show(document, view, as_json=self.as_json)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class ConfigOverride:
+    """An option that overrides the member `key` of the configuration."""
+
+    key: str
+    option: Any
+
+
+_CONFIG = Annotated[
+    Path | None, typer.Option("--config", envvar="ACM_CONFIG", metavar="FILE", help="TOML configuration file.")
+]
+LEDGER = ConfigOverride(
+    "ledger",
+    typer.Option("--ledger", metavar="URL", help="Ledger database, such as sqlite:////var/lib/acm/ledger.db."),
+)
+CA = ConfigOverride("ca", typer.Option("--ca", metavar="DIR", help="Directory of the certificate authority."))
+CA_DIR = ConfigOverride(
+    "ca", typer.Option("--dir", metavar="DIR", help="Directory of the certificate authority (default: `ca`).")
+)
+CRL = ConfigOverride(
+    "crl", typer.Option("--crl", metavar="FILE", help="Certificate revocation list to write (default: crl.pem in DIR).")
+)
+
+
+def with_session(*overrides: ConfigOverride, json: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Pass a command a Session as its first argument, made from --config, the options `overrides`, and --json.
+
+    This declares the options that commands share once: the decorated function has the command's own parameters and
+    these, and typer reads its signature.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+        shared = {"config": _CONFIG, **{it.key: Annotated[str | None, it.option] for it in overrides}}
+        parameters = [_keyword(name, annotation, None) for name, annotation in shared.items()]
+        if json:
+            parameters.append(_keyword("as_json", JsonOption, False))
+
+        @functools.wraps(command)
+        def call(**values: Any) -> None:
+            config_file = values.pop("config")
+            flags = {override.key: values.pop(override.key) for override in overrides}
+            with Session(config_file, flags, as_json=values.pop("as_json", False)) as session:
+                command(session, **values)
+
+        call.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *parameters]}
+        return call
+
+    return decorate
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
