@@ -13,7 +13,7 @@ from broker.contract.topics import Channel
 from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
+from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
 
 __all__ = ["Sign", "enroll", "unsigned"]
 
@@ -42,7 +42,7 @@ def enroll(agent: str, state: Path, broker: str) -> Sign:
     )
     state.mkdir(mode=0o700)
     enrolments = EnrolmentDirectory(state)
-    enrolments.add(Granted(grant, enrolment_id, "unused", "unused"), new_key())
+    enrolments.add(CertifiedGrant(grant, enrolment_id, "unused", "unused"), new_key())
     enrolments.make_current(enrolment_id)
     recipient = Recipient((enrolment_id,), enrolments_exist=True)
     signer = Signer(

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 
 from consumer.agent import Agent
 from consumer.enrolment.store import Enrolment
-from consumer.enrolment.trusted_keys import KeptTrust
+from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.handler import Handler, Interruption, Result
 from consumer.ports import BackgroundTask
 from consumer.settings import AgentConfig
@@ -49,7 +49,7 @@ class Measured(Agent):
 
     count = 0
 
-    def _chores(self, enrolment: Enrolment | None, trust: KeptTrust | None) -> list[BackgroundTask]:
+    def _chores(self, enrolment: Enrolment | None, trust: EnrolmentTrust | None) -> list[BackgroundTask]:
         return [*super()._chores(enrolment, trust), self]
 
     def next_due(self) -> float | None:

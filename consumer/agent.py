@@ -22,7 +22,7 @@ from consumer.engine.status import StatusBuilder, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
-from consumer.enrolment.trusted_keys import KeptTrust
+from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.errors import ConfigurationError
 from consumer.handler import Handler, Replacement
 from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_handlers
@@ -98,7 +98,7 @@ class Agent:
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         self._enrolment = self._enrolments.current()
-        self._trust = NoTrust() if self._enrolment is None else KeptTrust(self._enrolments, self._enrolment)
+        self._trust = NoTrust() if self._enrolment is None else EnrolmentTrust(self._enrolments, self._enrolment)
         _check_trust(config, self._trust)
         self._store = open_store(
             Path(config.state),
@@ -190,11 +190,11 @@ class Agent:
 
     def _background_tasks(self) -> list[BackgroundTask]:
         tasks: list[BackgroundTask] = [self._responses.chore, *self._service.tasks]
-        if self._enrolment is not None and isinstance(self._trust, KeptTrust):
+        if self._enrolment is not None and isinstance(self._trust, EnrolmentTrust):
             tasks.append(self._build_renewal(self._enrolment, self._trust))
         return [*tasks, self._relocation]
 
-    def _build_renewal(self, enrolment: Enrolment, trust: KeptTrust) -> Renewal:
+    def _build_renewal(self, enrolment: Enrolment, trust: EnrolmentTrust) -> Renewal:
         def use(renewed: Enrolment) -> None:
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)

@@ -95,7 +95,7 @@ class CommandStore(Protocol):
         """Commit everything inside together, or nothing of it when it raises."""
 
     @property
-    def heard_time(self) -> TimeSample | None:
+    def time_sample(self) -> TimeSample | None:
         """What `save_time_sample` was told last."""
 
     def save_time_sample(self, heard: TimeSample) -> None:

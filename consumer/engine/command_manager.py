@@ -15,6 +15,7 @@ from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.handler import AgentRestart, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.trust.refusal import Refusal
 
 __all__ = [
     "TOMBSTONE_LIFE",
@@ -52,15 +53,15 @@ class Departure(Protocol):
         """Whether no command may begin: this process is about to be replaced."""
 
     @property
-    def refusal(self) -> str | None:
-        """Why commands that have not begun must not begin any more, in one sentence; None if they may."""
+    def refusal(self) -> Refusal | None:
+        """Why commands that have not begun must not begin any more; None if they may."""
 
 
 class CommandManager:
     """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
 
     `replacement` is what a command wants the agent's process replaced by; nothing begins any more.
-    `why_no_longer_trusted` says of a command's `signed_by` why it must not begin any more, if nobody vouches for it.
+    `check_signers` returns why a command with this `signed_by` must not begin any more, or None.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class CommandManager:
         clock: Clock,
         departure: Departure,
         *,
-        why_no_longer_trusted: Callable[[tuple[str, ...] | None], str | None],
+        check_signers: Callable[[tuple[str, ...] | None], Refusal | None],
     ) -> None:
         self._store = store
         self._executor = executor
@@ -80,7 +81,7 @@ class CommandManager:
         self._reports = reports
         self._clock = clock
         self._departure = departure
-        self._disowned = why_no_longer_trusted
+        self._check_signers = check_signers
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -153,15 +154,15 @@ class CommandManager:
     def _unfit(self, stored: StoredCommand, now: datetime) -> Result | None:
         command = stored.command
         if self._departure.refusal is not None:
-            return Result(self._departure.refusal, code=ErrorCode.REJECTED)
+            return Result(self._departure.refusal.message, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
         unfit = not_begun(command, now, was_cancelled=cancelled)
         if unfit is not None:
             return unfit
         # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
-        why_no_longer_trusted = None if command.type == UPDATE_SIGNING_KEYS else self._disowned(stored.signed_by)
-        if why_no_longer_trusted is not None:
-            return Result(why_no_longer_trusted, code=ErrorCode.REJECTED)
+        refusal = None if command.type == UPDATE_SIGNING_KEYS else self._check_signers(stored.signed_by)
+        if refusal is not None:
+            return Result(refusal.message, code=ErrorCode.REJECTED)
         if command.type not in self._executor.handlers:
             names = ", ".join(sorted(self._executor.handlers))
             return Result(

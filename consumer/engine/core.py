@@ -28,7 +28,7 @@ from consumer.ports import BackgroundTask, Clock, CommandStore, Service
 from consumer.settings import AgentConfig
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.trust.ports import TrustedKeys
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 
 __all__ = [
@@ -91,7 +91,7 @@ class AgentCore:
         self._parts, self._status = parts, status
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._full_until = self._housekeeping_at = 0.0
-        self._server_clock = ServerClock(clock, store.heard_time)
+        self._server_clock = TrustedClock(clock, store.time_sample)
         self._blobs = BlobReader(parts.comms.request_blob, clock)
         verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
         refusals = Refusals(status.problems, clock.monotonic)
@@ -113,7 +113,7 @@ class AgentCore:
             feedback,
             self._server_clock,
             parts.departure,
-            why_no_longer_trusted=verifier.why_no_longer_trusted,
+            check_signers=verifier.check_signers,
         )
 
     def _build_executor(
@@ -236,9 +236,9 @@ class AgentCore:
             stored = self._parts.store.find(signed.ack.command_id)
             result = stored.result if stored else None
             if signed.signed_at and result and result.digest == signed.ack.digest and result.finished_at:
-                self._server_clock.answered(result.finished_at, signed.signed_at)
+                self._server_clock.observe_reply(result.finished_at, signed.signed_at)
 
     def _save_time_sample(self, *, busy: bool) -> None:
-        heard = self._server_clock.to_keep(self._parts.store.heard_time, busy=busy)
-        if heard is not None:
-            self._parts.store.save_time_sample(heard)
+        sample = self._server_clock.sample_to_save(self._parts.store.time_sample, busy=busy)
+        if sample is not None:
+            self._parts.store.save_time_sample(sample)

@@ -20,8 +20,9 @@ from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError
 from consumer.handler import Result, expired
 from consumer.ports import Clock, CommandStore
-from consumer.trust.plausibility import epoch_too_far, version_too_far
-from consumer.trust.ports import KeyKeeper
+from consumer.trust.plausibility import check_epoch, check_version
+from consumer.trust.ports import TrustedKeys
+from consumer.trust.refusal import Refusal
 from consumer.trust.verification import ReceivedFrame, Verifier
 
 __all__ = [
@@ -41,7 +42,7 @@ class CommandReceiver:
         reports: FeedbackFactory,
         clock: Clock,
         verifier: Verifier,
-        keeper: KeyKeeper,
+        keeper: TrustedKeys,
         refusals: Refusals,
     ) -> None:
         self._store = store
@@ -71,7 +72,7 @@ class CommandReceiver:
             self._refusals.refuse(str(error), topic=topic)
             return []
         if opened.refusal is not None:
-            self._refusals.refuse(opened.refusal, topic=topic)
+            self._refusals.refuse(opened.refusal.message, topic=topic)
         else:
             self._refusals.accepted()
         admitted = ((command, self._admit(command, opened)) for command in commands)
@@ -96,16 +97,16 @@ class CommandReceiver:
     def _admit(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         known = self._known(command)
         if opened.refusal is not None:
-            return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal, RefusedMessage())
-        unsigned = self._unsigned_though_it_must_be(command, opened)
-        if unsigned is not None:
-            return known or self._reject(command, unsigned, RefusedMessage())
-        far = self._trust_at_once(command, opened.signed_at) if opened.signed_at is not None else None
+            return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal.message, RefusedMessage())
+        refusal = self._check_signed(command, opened)
+        if refusal is not None:
+            return known or self._reject(command, refusal.message, RefusedMessage())
+        refusal = self._update_keys(command, opened.signed_at) if opened.signed_at is not None else None
         if known is not None:
             self._count(command)
             return known
-        if far is not None:
-            return self._reject(command, far)
+        if refusal is not None:
+            return self._reject(command, refusal.message)
         return self._admit_in_turn(command, opened)
 
     def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
@@ -118,27 +119,28 @@ class CommandReceiver:
         self._store.store_command(command, self._clock.now(), opened.signed_by)
         return self._reports.accepted(command)
 
-    def _unsigned_though_it_must_be(self, command: Command, opened: ReceivedFrame) -> str | None:
+    def _check_signed(self, command: Command, opened: ReceivedFrame) -> Refusal | None:
         kind = COMMAND_TYPES.get(command.type)
         if opened.signed or kind is None or not kind.signed_only:
             return None
-        return f"{command.type} is taken only from a server that signs it, whatever else this agent accepts."
+        return Refusal("unsigned", f"{command.type} is accepted only from a server that signs it, whatever else is.")
 
-    def _trust_at_once(self, command: Command, signed_at: datetime) -> str | None:
-        """Let keys that a command brings be trusted before what came behind it is opened; the handler reports on it.
+    # design.md: "Keys are applied when they arrive, not when their command's turn comes."
+    def _update_keys(self, command: Command, signed_at: datetime) -> Refusal | None:
+        """Trust the keys of an update before anything after it is opened; its handler reports the result later.
 
-        What is behind it may be signed by the new keys alone. And whoever has stolen a key can use up numbers and ids,
-        end epochs and cancel: none of that may hold up the list that revokes it, whose version alone says whether it
-        is new. Returns why the command must be refused, if it must.
+        Later messages may be signed by the new keys alone. And a thief with a stolen key can use up numbers and ids,
+        end epochs and cancel: none of that may hold up the list that revokes it, so only the list's version decides
+        whether it is new. Returns why the command must be refused, or None.
         """
         if command.type != UPDATE_SIGNING_KEYS or expired(command, max(self._clock.now(), signed_at)):
             return None
         try:
-            said = parse_parameters(command.type, UpdateSigningKeys, command.parameters)
-            far = version_too_far(said, signed_at)
-            if far is None:
-                self._keeper.update(said)
-            return far
+            keys = parse_parameters(command.type, UpdateSigningKeys, command.parameters)
+            refusal = check_version(keys, signed_at)
+            if refusal is None:
+                self._keeper.update(keys)
+            return refusal
         except (InvalidParameters, SignatureError, EnrolmentError) as error:
             _log.warning("signing_keys_not_updated", command_id=command.id, reason=str(error))
             return None
@@ -149,10 +151,10 @@ class CommandReceiver:
         ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
         return command.sequence is not None and command.sequence.epoch <= ended
 
-    def _leads_too_far(self, asked: SequenceNumber, opened: ReceivedFrame) -> str | None:
+    def _check_epoch(self, asked: SequenceNumber, opened: ReceivedFrame) -> Refusal | None:
         last = self._store.last_sequence
         known = max(self._store.closed_epoch, last.epoch if last else 0)
-        return epoch_too_far(asked, known, opened.signed_at) if opened.signed_at is not None else None
+        return check_epoch(asked, known, opened.signed_at) if opened.signed_at is not None else None
 
     def _known(self, command: Command) -> Feedback | None:
         stored = self._store.find(command.id)
@@ -180,9 +182,9 @@ class CommandReceiver:
     def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
-        far = self._leads_too_far(asked, opened)
-        if far is not None:
-            return self._reject(command, far, RefusedMessage())
+        refusal = self._check_epoch(asked, opened)
+        if refusal is not None:
+            return self._reject(command, refusal.message, RefusedMessage())
         expected = last.number + 1 if last and asked.epoch == last.epoch else 1
         if asked.number < expected:
             return self._refuse(

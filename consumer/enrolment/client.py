@@ -27,7 +27,7 @@ from broker.contract.enrolment import (
 from broker.contract.enrolment_token import EnrolmentToken
 from consumer.enrolment.grant_validation import fingerprint_of_pem, granted_by
 from consumer.enrolment.keys import read_key, request_for, sign
-from consumer.enrolment.store import Enrolment, Granted
+from consumer.enrolment.store import CertifiedGrant, Enrolment
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
@@ -56,7 +56,7 @@ class EnrolmentClient:
         self._deadline = deadline
         self._cancelled = cancelled
 
-    def enroll(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> Granted:
+    def enroll(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> CertifiedGrant:
         """Exchange the token for a certificate of this key in the agent's name."""
         authority = self._authority(token.fingerprint)
         request = EnrollRequest(token.text, agent, request_for(agent, key))
@@ -65,7 +65,7 @@ class EnrolmentClient:
             raise EnrolmentError(f"{self._name} answers with another authority than the token's.")
         return granted_by(answer, self.server, agent, key, self.clock.now(), token.secret_hash)
 
-    def renew(self, enrolment: Enrolment, key: Ed25519PrivateKey) -> Granted:
+    def renew(self, enrolment: Enrolment, key: Ed25519PrivateKey) -> CertifiedGrant:
         """Return a certificate of this new key, for the holder of the enrolment's certificate and key."""
         agent = enrolment.grant.agent
         csr = request_for(agent, key)

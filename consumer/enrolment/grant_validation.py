@@ -12,8 +12,8 @@ from broker.contract.enrolment import EnrollResponse
 from broker.contract.enrolment_token import fingerprint_of
 from broker.contract.topics import InvalidName, Topics
 from broker.mqtt.address import MqttError, parse_url
-from consumer.enrolment.store import Grant, Granted
-from consumer.enrolment.trusted_keys import GrantedTrust
+from consumer.enrolment.store import CertifiedGrant, Grant
+from consumer.enrolment.trusted_keys import GrantTrust
 from consumer.errors import EnrolmentError
 
 __all__ = [
@@ -27,7 +27,7 @@ _NO_CERTIFICATE = "The enrolment server answered with what is no certificate in 
 
 def granted_by(
     answer: EnrollResponse, server: str, agent: str, key: Ed25519PrivateKey, now: datetime, token: str
-) -> Granted:
+) -> CertifiedGrant:
     """Return the grant of this answer; raise EnrolmentError when it is not one for this agent and its key.
 
     `token` is the hash of the token's secret.
@@ -51,8 +51,8 @@ def granted_by(
         token,
         answer.signing_keys_version,
     )
-    GrantedTrust(grant)
-    return Granted(grant, fingerprint_of_pem(answer.certificate)[:32], answer.certificate, answer.ca)
+    GrantTrust(grant)
+    return CertifiedGrant(grant, fingerprint_of_pem(answer.certificate)[:32], answer.certificate, answer.ca)
 
 
 def fingerprint_of_pem(certificate: str) -> str:

@@ -6,11 +6,12 @@ from typing import Protocol
 
 import structlog
 
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory
+from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentAttempt, EnrolmentDirectory
 from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError
 from consumer.observer import Observer
 from consumer.ports import Clock, CommandStore
+from consumer.trust.refusal import Refusal
 
 __all__ = [
     "Connection",
@@ -64,7 +65,7 @@ class Relocation:
         self._lock = threading.Lock()
         self._closed = False
         self._trying = False
-        self._decided: Attempt | None = None
+        self._decided: EnrolmentAttempt | None = None
         found = enrolments.attempt()
         if found is not None and found.state is AttemptState.CARRIED:
             self._decide(found)
@@ -80,12 +81,14 @@ class Relocation:
         return self._decided is not None and self._is_home(self._decided)
 
     @property
-    def refusal(self) -> str | None:
-        """Why commands must not begin any more: the agent leaves the broker that they came from."""
+    def refusal(self) -> Refusal | None:
+        """Why commands must not begin any more: the agent leaves the server that sent them."""
         if self._decided is None or self._is_home(self._decided):
             return None
         grant = self._decided.grant
-        return f"The agent leaves this server for the one at {grant.broker}; send the command there."
+        return Refusal(
+            "agent_leaves", f"The agent leaves this server for the one at {grant.broker}; send the command there."
+        )
 
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
         """Let the enrolment carry a result; see consumer.ports.Relocation."""
@@ -107,7 +110,7 @@ class Relocation:
         with self._lock:
             self._closed = True
 
-    def leave_for(self, attempt: Attempt) -> None:
+    def leave_for(self, attempt: EnrolmentAttempt) -> None:
         """Make the decision durable; see consumer.ports.Relocation."""
         carried = replace(attempt, state=AttemptState.CARRIED)
         self._enrolments.record(carried)
@@ -136,14 +139,14 @@ class Relocation:
     def next_due(self) -> float | None:
         """Return None: it looks on every turn, and what it waits for is an ack."""
 
-    def _decide(self, attempt: Attempt) -> None:
+    def _decide(self, attempt: EnrolmentAttempt) -> None:
         self._at_latest = self._clock.monotonic() + _GRACE_S
         self._decided = attempt
 
-    def _is_home(self, attempt: Attempt) -> bool:
+    def _is_home(self, attempt: EnrolmentAttempt) -> bool:
         return (attempt.grant.broker, attempt.grant.topic_prefix) == self._home
 
-    def _may_leave(self, attempt: Attempt, now: float) -> bool:
+    def _may_leave(self, attempt: EnrolmentAttempt, now: float) -> bool:
         stored = self._store.find(attempt.command_id)
         if stored is not None and stored.result is None:
             return False

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Granted
+from consumer.enrolment.store import CertifiedGrant, Enrolment, EnrolmentDirectory
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
 
@@ -21,7 +21,7 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _TIMEOUT_S = 60.0
-_Answer = tuple[Granted, Ed25519PrivateKey] | EnrolmentError
+_Answer = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
 
 
 class Renewal:
@@ -97,7 +97,7 @@ class Renewal:
             _log.warning("renewal_failed", reason=str(error))
             self._tell(f"The certificate, which ends at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
 
-    def _take_up(self, granted: Granted, key: Ed25519PrivateKey) -> None:
+    def _take_up(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> None:
         before = self._enrolment
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)

@@ -26,13 +26,13 @@ from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
 
 __all__ = [
-    "Attempt",
     "AttemptState",
+    "CertifiedGrant",
     "Enrolment",
+    "EnrolmentAttempt",
     "EnrolmentDirectory",
     "Grant",
-    "Granted",
-    "KeptKeys",
+    "StoredSigningKeys",
 ]
 
 
@@ -64,7 +64,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Granted:
+class CertifiedGrant:
     """An answer of an enrolment server that was found good: the grant, and the certificates in PEM."""
 
     grant: Grant
@@ -100,7 +100,7 @@ class AttemptState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Attempt:
+class EnrolmentAttempt:
     """One command's attempt to change the enrolment. `reason` is there once it was rolled back."""
 
     command_id: str
@@ -111,7 +111,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class KeptKeys:
+class StoredSigningKeys:
     """A list of signing keys, in PEM, that a command of the server told of; it holds for one enrolment."""
 
     enrolment_id: str
@@ -153,7 +153,7 @@ class EnrolmentDirectory:
         same = (one for one in found if (one.grant.token, one.grant.server) == (token, server))
         return next((one for one in same if one.grant.not_after > now), None)
 
-    def add(self, granted: Granted, key: Ed25519PrivateKey) -> Enrolment:
+    def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
         """Keep an enrolment beside the others; it is not current yet. One with this certificate stays as it is."""
         final, part = self._all / granted.name, self._all / f".{granted.name}.part"
         if final.exists():
@@ -211,19 +211,19 @@ class EnrolmentDirectory:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def attempt(self) -> Attempt | None:
+    def attempt(self) -> EnrolmentAttempt | None:
         """Return the last attempt that a command made."""
-        return self._read("attempt.json", Attempt, "remove it")
+        return self._read("attempt.json", EnrolmentAttempt, "remove it")
 
-    def record(self, attempt: Attempt) -> None:
+    def record(self, attempt: EnrolmentAttempt) -> None:
         """Make the state of an attempt durable."""
         self._write("attempt.json", attempt)
 
-    def kept_keys(self) -> KeptKeys | None:
+    def stored_signing_keys(self) -> StoredSigningKeys | None:
         """Return the signing keys that a command told of last."""
-        return self._read("signing-keys.json", KeptKeys, "remove it and enroll again")
+        return self._read("signing-keys.json", StoredSigningKeys, "remove it and enroll again")
 
-    def keep_keys(self, keys: KeptKeys) -> None:
+    def store_signing_keys(self, keys: StoredSigningKeys) -> None:
         """Make the signing keys that a command told of durable."""
         self._write("signing-keys.json", keys)
 
@@ -236,7 +236,7 @@ class EnrolmentDirectory:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.") from error
 
-    def _write(self, name: str, content: Attempt | KeptKeys) -> None:
+    def _write(self, name: str, content: EnrolmentAttempt | StoredSigningKeys) -> None:
         try:
             self._make(self._root)
             write_durably(self._root / name, msgspec.json.format(msgspec.json.encode(content)))

@@ -12,10 +12,10 @@ from broker.mqtt.address import MqttError
 from broker.mqtt.connection import MqttConnection
 from broker.mqtt.delivery import Delivery
 from consumer.enrolment.store import Enrolment
-from consumer.enrolment.trusted_keys import GrantedTrust
+from consumer.enrolment.trusted_keys import GrantTrust
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 
 __all__ = [
@@ -90,8 +90,8 @@ class EnrolmentTrial:
 
     def _verifier(self) -> Verifier:
         grant = self.enrolment.grant
-        clock = ServerClock(self.clock)
-        return Verifier(grant.agent, GrantedTrust(grant), clock, accept_unsigned=self.accept_unsigned)
+        clock = TrustedClock(self.clock)
+        return Verifier(grant.agent, GrantTrust(grant), clock, accept_unsigned=self.accept_unsigned)
 
     def _reason(self, connection: MqttConnection, cancelled: threading.Event) -> str:
         if cancelled.is_set():

@@ -7,19 +7,19 @@ import structlog
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import SignatureError, VerifyingKey, read_public_key
-from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, KeptKeys
+from consumer.enrolment.store import Enrolment, EnrolmentDirectory, Grant, StoredSigningKeys
 from consumer.errors import EnrolmentError
 
 __all__ = [
-    "GrantedTrust",
-    "KeptTrust",
+    "EnrolmentTrust",
+    "GrantTrust",
 ]
 
 
 _log = structlog.get_logger(__name__)
 
 
-class GrantedTrust:
+class GrantTrust:
     """The consumer.verification.Trust that a grant gives. Raises EnrolmentError when a key in it cannot be used."""
 
     def __init__(self, grant: Grant) -> None:
@@ -28,7 +28,7 @@ class GrantedTrust:
         self.keys: Sequence[VerifyingKey] = _granted(grant)
 
 
-class KeptTrust:
+class EnrolmentTrust:
     """The consumer.verification.Trust and consumer.ports.KeyKeeper of an enrolled agent.
 
     The newest list holds, by its version, whether it came with the enrolment, a renewal or a command. What a command
@@ -40,7 +40,7 @@ class KeptTrust:
         self._enrolments = enrolments
         self._lock = threading.Lock()
         self._take(enrolment.grant)
-        kept = enrolments.kept_keys()
+        kept = enrolments.stored_signing_keys()
         if kept is not None and kept.enrolment_id == self.enrolment_id and kept.version > self.version:
             self._use(kept.version, _usable(kept.keys, f"What {enrolment.directory.parent.parent} keeps"))
 
@@ -55,7 +55,7 @@ class KeptTrust:
         with self._lock:
             if said.version <= self.version:
                 return
-            self._enrolments.keep_keys(KeptKeys(self.enrolment_id, said.version, said.keys))
+            self._enrolments.store_signing_keys(StoredSigningKeys(self.enrolment_id, said.version, said.keys))
             self._use(said.version, keys)
         _log.info("signing_keys_updated", version=said.version, keys=",".join(self.key_ids))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from broker.contract.commands import COMMAND_TYPES
 from consumer.active_response.responses import ActiveResponses
-from consumer.enrolment.ports import Relocation
 from consumer.errors import HandlerTableError
 from consumer.handler import Handler
 from consumer.handlers import (
@@ -23,10 +22,11 @@ from consumer.handlers import (
     update_signing_keys,
     upgrade_agent,
 )
+from consumer.handlers.enroll_agent import EnrolmentSwitch
 from consumer.handlers.restart_agent import Process
 from consumer.ports import ReadinessProblem
 from consumer.settings import AgentConfig
-from consumer.trust.ports import KeyKeeper
+from consumer.trust.ports import TrustedKeys
 from consumer.upgrade.installation import trial_is_pending
 
 __all__ = [
@@ -45,8 +45,8 @@ def built_in_handlers(
     *,
     origins: Mapping[str, str],
     responses: ActiveResponses,
-    relocation: Relocation,
-    trusted_keys: KeyKeeper,
+    relocation: EnrolmentSwitch,
+    trusted_keys: TrustedKeys,
     readiness_problem: ReadinessProblem,
 ) -> Mapping[str, Handler[Any]]:
     """Return the handlers of BUILT_IN_TYPES by command type, each with what it works on."""

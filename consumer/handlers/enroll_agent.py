@@ -1,8 +1,9 @@
 """enroll-agent: an enrolment with this or another server, which the agent lives by once it has carried a result."""
 
+import threading
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from broker.contract.commands import parse_parameters
 from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
@@ -11,18 +12,34 @@ from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enroll import obtain, read_token
-from consumer.enrolment.ports import Relocation
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory
+from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentAttempt, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 
 __all__ = [
+    "EnrolmentSwitch",
     "handler",
 ]
 
 
-def handler(agent: str, relocation: Relocation) -> Handler[EnrollAgent]:
+class EnrolmentSwitch(Protocol):
+    """Switches the agent to another enrolment: first on trial, then for good."""
+
+    def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
+        """Carry one result over the new enrolment while the agent's own connection is down, then reconnect.
+
+        Raises EnrolmentError if no server has acknowledged the result by the deadline, or if cancelled.
+        """
+
+    def leave_for(self, attempt: EnrolmentAttempt) -> None:
+        """Decide, durably, to switch to this attempt's enrolment once its command's result is delivered.
+
+        Raises EnrolmentError if that could not be made durable; then nothing was decided.
+        """
+
+
+def handler(agent: str, relocation: EnrolmentSwitch) -> Handler[EnrollAgent]:
     """Return the handler for the agent of this name, which `relocation` moves to its new enrolment."""
     return Handler(
         "enroll-agent",
@@ -33,7 +50,9 @@ def handler(agent: str, relocation: Relocation) -> Handler[EnrollAgent]:
     )
 
 
-def _execute(agent: str, relocation: Relocation, command: Command, parameters: EnrollAgent, context: Context) -> Result:
+def _execute(
+    agent: str, relocation: EnrolmentSwitch, command: Command, parameters: EnrollAgent, context: Context
+) -> Result:
     enrolments = EnrolmentDirectory(context.state)
     client = EnrolmentClient(parameters.server, context.clock, context.deadline, context.cancelled)
     enrolment = obtain(
@@ -43,7 +62,7 @@ def _execute(agent: str, relocation: Relocation, command: Command, parameters: E
         agent,
         on_key=lambda: context.observer.reached("enroll-agent.keyed"),
     )
-    attempt = Attempt(command.id, enrolment.directory.name, enrolment.grant, AttemptState.STAGED)
+    attempt = EnrolmentAttempt(command.id, enrolment.directory.name, enrolment.grant, AttemptState.STAGED)
     _record(enrolments, attempt, context)
     attempt = replace(attempt, state=AttemptState.TRIAL)
     _record(enrolments, attempt, context)
@@ -54,12 +73,12 @@ def _execute(agent: str, relocation: Relocation, command: Command, parameters: E
     return _success(attempt)
 
 
-def _record(enrolments: EnrolmentDirectory, attempt: Attempt, context: Context) -> None:
+def _record(enrolments: EnrolmentDirectory, attempt: EnrolmentAttempt, context: Context) -> None:
     enrolments.record(attempt)
     context.observer.reached(f"enroll-agent.{attempt.state}")
 
 
-def _carry(relocation: Relocation, enrolment: Enrolment, attempt: Attempt, context: Context) -> None:
+def _carry(relocation: EnrolmentSwitch, enrolment: Enrolment, attempt: EnrolmentAttempt, context: Context) -> None:
     relocation.try_out(enrolment, context.deadline, context.cancelled)
     if context.clock.monotonic() >= context.deadline:
         raise EnrolmentError("The new enrolment carried a result too late.")
@@ -67,13 +86,13 @@ def _carry(relocation: Relocation, enrolment: Enrolment, attempt: Attempt, conte
     context.observer.reached("enroll-agent.carried")
 
 
-def _roll_back(enrolments: EnrolmentDirectory, attempt: Attempt, reason: str, code: ErrorCode) -> Result:
+def _roll_back(enrolments: EnrolmentDirectory, attempt: EnrolmentAttempt, reason: str, code: ErrorCode) -> Result:
     enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason=reason))
     enrolments.remove(attempt.name)
     return _failure(attempt, reason, code)
 
 
-def _success(attempt: Attempt) -> Result:
+def _success(attempt: EnrolmentAttempt) -> Result:
     return Result(
         f"The new enrolment carried a result; the agent goes on by it at {attempt.grant.broker} once this result is "
         "acknowledged.",
@@ -81,16 +100,16 @@ def _success(attempt: Attempt) -> Result:
     )
 
 
-def _failure(attempt: Attempt, reason: str, code: ErrorCode) -> Result:
+def _failure(attempt: EnrolmentAttempt, reason: str, code: ErrorCode) -> Result:
     return Result(f"{reason} The agent stays as it was enrolled before.", _data(attempt, "rolled_back"), code)
 
 
-def _data(attempt: Attempt, state: Literal["carried", "rolled_back"]) -> EnrollAgentData:
+def _data(attempt: EnrolmentAttempt, state: Literal["carried", "rolled_back"]) -> EnrollAgentData:
     grant = attempt.grant
     return EnrollAgentData(grant.enrolment_id, grant.server, grant.broker, state)
 
 
-def _probe(agent: str, relocation: Relocation, stored: StoredCommand, context: Context) -> Result:
+def _probe(agent: str, relocation: EnrolmentSwitch, stored: StoredCommand, context: Context) -> Result:
     """What was decided stays so; what was under way is taken up again, with the same key and so the same enrolment."""
     attempt = EnrolmentDirectory(context.state).attempt()
     if attempt is not None and attempt.command_id == stored.command.id:

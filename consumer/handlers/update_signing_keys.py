@@ -7,19 +7,19 @@ from broker.contract.dsse import SignatureError
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handler import Context, Handler, Interruption, Result, expired
-from consumer.trust.ports import KeyKeeper
+from consumer.trust.ports import TrustedKeys
 
 __all__ = [
     "handler",
 ]
 
 
-def handler(trusted_keys: KeyKeeper) -> Handler[UpdateSigningKeys]:
+def handler(trusted_keys: TrustedKeys) -> Handler[UpdateSigningKeys]:
     """Return the handler that updates these trusted keys."""
     return Handler(UPDATE_SIGNING_KEYS, Interruption.RERUN, UpdateSigningKeys, partial(_execute, trusted_keys))
 
 
-def _execute(trusted_keys: KeyKeeper, command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:
+def _execute(trusted_keys: TrustedKeys, command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:
     """Report what holds: the receiver has let the keys be trusted when the command came, unless the disk failed."""
     late = expired(command, context.clock.now())
     if late is not None and (trusted_keys.version or 0) < parameters.version:

@@ -74,7 +74,7 @@ class DiskCommandStore:
         self.store_generation = self._rows.read(GENERATION, bytes.decode)
         head = self._rows.read(HEAD, decode_head)
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
-        self.heard_time = head.heard_time
+        self.time_sample = head.heard_time
         self._head_changed = False
         keys = self._rows.keys()
         self._index = CommandIndex(self._rows, keys, head)
@@ -113,7 +113,7 @@ class DiskCommandStore:
                 self.closed_epoch,
                 self._index.processing,
                 self._journal.tail,
-                self.heard_time,
+                self.time_sample,
             )
             self._rows[HEAD] = encode(head)
             self._head_changed = False
@@ -131,7 +131,7 @@ class DiskCommandStore:
     def save_time_sample(self, heard: TimeSample) -> None:
         """Keep what time it is by what the server has signed."""
         with self.transaction():
-            self.heard_time = heard
+            self.time_sample = heard
             self._head_changed = True
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:

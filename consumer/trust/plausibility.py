@@ -1,45 +1,51 @@
-"""Numbers that lead so far into the future that no server of ours can go on behind them.
+"""Bounds on numbers that must not jump so far ahead that no genuine server can follow.
 
-Epochs and versions of key lists are milliseconds since 1970 by the server's clock, and an agent never goes back behind
-one. Whoever holds a stolen key could bring it so far ahead that the server is not heard any more. Small numbers, as
-another server may count them, are good.
+Epochs and versions of key lists are milliseconds since 1970 by the server's clock, and an agent never accepts a lower
+one again. With a stolen key one could raise them until the agent refuses its own server. Small numbers, as another
+server may count them, are accepted.
 """
 
 from datetime import datetime, timedelta
 
 from broker.contract.commands.update_signing_keys import MAX_CLOCK_LEAD, UpdateSigningKeys
 from broker.contract.messages import SequenceNumber
+from consumer.trust.refusal import Refusal
 
 __all__ = [
-    "epoch_too_far",
-    "version_too_far",
+    "check_epoch",
+    "check_version",
 ]
 
 
-_EPOCH_AHEAD_MS = 365 * 86_400_000
-_EPOCH_STEP = 1_000_000
+_MAX_EPOCH_LEAD_MS = 365 * 86_400_000
+_MAX_EPOCH_STEP = 1_000_000
 
 
-def epoch_too_far(asked: SequenceNumber, known_epoch: int, signed_at: datetime) -> str | None:
-    """Say in one sentence why an epoch is refused; None: it is good.
+def check_epoch(sequence: SequenceNumber, known_epoch: int, signed_at: datetime) -> Refusal | None:
+    """Return why an epoch is refused, or None.
 
-    Beyond a year after the time of signing only small steps from the epoch that is known are taken. So a server whose
-    clock was set back goes on, as does one that must get ahead of what a thief has sent.
+    Beyond a year after the time of signing, only small steps from the known epoch are accepted: a server whose clock
+    was set back can go on, and so can one that must get ahead of a thief's epochs.
     """
-    if asked.epoch <= max(_ms(signed_at) + _EPOCH_AHEAD_MS, known_epoch + _EPOCH_STEP):
+    if sequence.epoch <= max(_milliseconds(signed_at) + _MAX_EPOCH_LEAD_MS, known_epoch + _MAX_EPOCH_STEP):
         return None
-    return f"The epoch {asked.epoch} lies too far in the future: look at the clock of the server, and who else signs."
-
-
-def version_too_far(said: UpdateSigningKeys, signed_at: datetime) -> str | None:
-    """Say in one sentence why the version of a list of signing keys is refused; None: it is good."""
-    if said.version <= _ms(signed_at) + MAX_CLOCK_LEAD / timedelta(milliseconds=1):
-        return None
-    return (
-        f"Version {said.version} of the list of signing keys lies more than a day in the future: "
-        "look at the clock of the server, and who else signs."
+    return Refusal(
+        "epoch_too_far",
+        f"The epoch {sequence.epoch} is too far in the future. Check the server's clock; if it is right, a signing "
+        "key may be stolen.",
     )
 
 
-def _ms(moment: datetime) -> int:
+def check_version(keys: UpdateSigningKeys, signed_at: datetime) -> Refusal | None:
+    """Return why the version of a list of signing keys is refused, or None."""
+    if keys.version <= _milliseconds(signed_at) + MAX_CLOCK_LEAD / timedelta(milliseconds=1):
+        return None
+    return Refusal(
+        "version_too_far",
+        f"Version {keys.version} of the list of signing keys is more than a day in the future. Check the server's "
+        "clock; if it is right, a signing key may be stolen.",
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""The time as far as the agent can know it: the machine's clock, never behind what its server has signed."""
+"""The agent's best estimate of the time: the machine's clock, but never before what its server has signed."""
 
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from consumer.ports import Clock, TimeSample
 
 __all__ = [
     "CLOCK_TOLERANCE_S",
-    "ServerClock",
+    "TrustedClock",
 ]
 
 
@@ -16,26 +16,28 @@ _log = structlog.get_logger(__name__)
 CLOCK_TOLERANCE_S = 60.0
 
 
-class ServerClock:
-    """A consumer.ports.Clock that a machine's slow clock does not mislead about what has expired.
+class TrustedClock:
+    """A consumer.ports.Clock that keeps a slow machine clock from accepting what has expired.
 
-    What a server has signed says that it was that time there, so now is not before that and what has passed since by
-    the monotonic clock. It does not go back by what comes later and says less, or a frame that was kept back could make
-    an expired command good again; `answered` alone can show that the server's own clock was wrong.
+    A signature shows that it was that time at the server, so now is not before that time plus what has passed since by
+    the monotonic clock. A later message with an earlier time does not set the clock back, or a delayed frame could make
+    an expired command valid again; only `observe_reply` can show that the server's own clock was wrong.
 
-    `kept` is what an earlier process has heard, see `to_keep`. What has passed since is told by the machine's clock,
-    which may be wrong, but hardly stands still.
+    `saved` is the sample that an earlier process saved, see `sample_to_save`. What has passed since is taken from the
+    machine's clock, which may be wrong but hardly stands still.
     """
 
-    def __init__(self, clock: Clock, kept: TimeSample | None = None) -> None:
+    # design.md: "The signed time is a lower bound of the current time."
+
+    def __init__(self, clock: Clock, saved: TimeSample | None = None) -> None:
         self._clock = clock
-        self._heard: tuple[datetime, float] | None = None
-        if kept is not None:
-            since = max(clock.now() - kept.machine, timedelta())
-            self._heard = kept.server + since, clock.monotonic()
+        self._observed: tuple[datetime, float] | None = None
+        if saved is not None:
+            passed = max(clock.now() - saved.machine, timedelta())
+            self._observed = saved.server + passed, clock.monotonic()
 
     def now(self) -> datetime:
-        """Return the wall clock, aware, in UTC: the later one of the machine's and the server's."""
+        """Return the wall clock, aware, in UTC: the later of the machine's time and the server's."""
         machine = self._clock.now()
         return max(machine, self._server_now() or machine)
 
@@ -45,48 +47,48 @@ class ServerClock:
 
     @property
     def behind_s(self) -> int | None:
-        """By how many seconds, in whole minutes, the machine's clock is behind the server's; None if by few."""
+        """Seconds, rounded to minutes, that the machine's clock is behind the server's; None within the tolerance."""
         server = self._server_now()
         behind = 0.0 if server is None else (server - self._clock.now()).total_seconds()
         return round(behind / 60) * 60 if behind > CLOCK_TOLERANCE_S else None
 
-    def hear(self, moment: datetime) -> None:
-        """Take in when, by the server's clock, it has signed something that was found good."""
+    def observe(self, signed_at: datetime) -> None:
+        """Note the time, by the server's clock, of a valid signature."""
         server = self._server_now()
-        if server is not None and moment <= server:
+        if server is not None and signed_at <= server:
             return
-        behind = (moment - self.now()).total_seconds()
-        self._heard = moment, self._clock.monotonic()
+        behind = (signed_at - self.now()).total_seconds()
+        self._observed = signed_at, self._clock.monotonic()
         if behind > CLOCK_TOLERANCE_S:
             _log.warning("clock_is_behind", behind_s=self.behind_s)
 
-    def answered(self, said_at: datetime, signed_at: datetime) -> None:
-        """Take in that the server has signed an answer to what this agent had said when its `now` was `said_at`.
+    def observe_reply(self, sent_at: datetime, signed_at: datetime) -> None:
+        """Note when the server signed its reply to what this agent had sent when its `now` was `sent_at`.
 
-        The answer cannot be older than what it answers. When it says that it is, the server's clock was wrong before
-        and has been put right: what it says now counts. No other message can show that, for it may have been kept back.
+        The reply cannot be older than what it answers. If its time is earlier, the server's clock was wrong before and
+        has been corrected, so its present time counts. No other message can show that: it may have been delayed.
         """
-        if self.behind_s is not None and (said_at - signed_at).total_seconds() > CLOCK_TOLERANCE_S:
-            self._heard = signed_at, self._clock.monotonic()
-            _log.warning("servers_clock_went_back", from_time=said_at.isoformat(), to_time=signed_at.isoformat())
+        if self.behind_s is not None and (sent_at - signed_at).total_seconds() > CLOCK_TOLERANCE_S:
+            self._observed = signed_at, self._clock.monotonic()
+            _log.warning("server_clock_stepped_back", from_time=sent_at.isoformat(), to_time=signed_at.isoformat())
 
-    def to_keep(self, kept: TimeSample | None, *, busy: bool) -> TimeSample | None:
-        """Return what must be kept for the next process in place of `kept`, or None while that is good enough.
+    def sample_to_save(self, saved: TimeSample | None, *, busy: bool) -> TimeSample | None:
+        """Return the sample to save for the next process in place of `saved`; None while that is good enough.
 
-        It is once the clocks have parted, or come together, and once a minute while the agent is `busy`.
+        It is not once the clocks have drifted by the tolerance, nor, while the agent is `busy`, after a minute.
         """
         server = self._server_now()
         if server is None:
             return None
-        heard = TimeSample(server, self._clock.now())
-        if kept is None:
-            return heard
-        moved_s = (heard.server - kept.server).total_seconds()
-        parted_s = abs((heard.ahead - kept.ahead).total_seconds())
-        return heard if parted_s > CLOCK_TOLERANCE_S or (busy and moved_s > CLOCK_TOLERANCE_S) else None
+        sample = TimeSample(server, self._clock.now())
+        if saved is None:
+            return sample
+        moved_s = (sample.server - saved.server).total_seconds()
+        drift_s = abs((sample.ahead - saved.ahead).total_seconds())
+        return sample if drift_s > CLOCK_TOLERANCE_S or (busy and moved_s > CLOCK_TOLERANCE_S) else None
 
     def _server_now(self) -> datetime | None:
-        if self._heard is None:
+        if self._observed is None:
             return None
-        moment, at = self._heard
-        return moment + timedelta(seconds=self._clock.monotonic() - at)
+        signed_at, monotonic = self._observed
+        return signed_at + timedelta(seconds=self._clock.monotonic() - monotonic)

@@ -1,4 +1,4 @@
-"""Who may command this agent: what its server has signed for it and its enrolment, and nothing else."""
+"""Verifies what arrives: only what the agent's server has signed for it and its enrolment may command it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from broker.contract.dsse import (
 )
 from broker.contract.topics import Channel
 from consumer.errors import EnrolmentError
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.refusal import Refusal
+from consumer.trust.trusted_clock import TrustedClock
 
 __all__ = [
     "NoTrust",
@@ -26,19 +27,19 @@ __all__ = [
 ]
 
 
-_CLOCKS_DIFFER = timedelta(days=1)
+_MAX_CLOCK_DIFFERENCE = timedelta(days=1)
 
 
 class Trust(Protocol):
-    """What a signature must be by, and for which enrolment."""
+    """Which keys may sign, and for which enrolment."""
 
     @property
     def enrolment_id(self) -> str | None:
-        """The id of the enrolment that the agent lives by."""
+        """The id of the agent's current enrolment; None if it is not enrolled."""
 
     @property
     def good_until(self) -> datetime:
-        """When the enrolment's certificate ends; no server signs anything for it later."""
+        """When the enrolment's certificate expires (aware, UTC); no server signs for it later."""
 
     @property
     def keys(self) -> Sequence[VerifyingKey]:
@@ -46,7 +47,7 @@ class Trust(Protocol):
 
 
 class NoTrust:
-    """The `Trust` and `KeyKeeper` of an agent that is not enrolled."""
+    """The `Trust` and `TrustedKeys` of an agent that is not enrolled."""
 
     enrolment_id = None
     good_until = datetime.max.replace(tzinfo=UTC)
@@ -54,49 +55,49 @@ class NoTrust:
     version: int | None = None
     key_ids: Sequence[str] = ()
 
-    def update(self, said: UpdateSigningKeys) -> None:
+    def update(self, keys: UpdateSigningKeys) -> None:
         """Raise EnrolmentError."""
-        raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.")
+        raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.", code="not_enrolled")
 
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """A frame of messages out of what arrived. With a `refusal`, one sentence, nothing in it may be obeyed.
+    """A frame of messages taken out of its envelope. With a `refusal`, nothing in it may be obeyed.
 
-    `signed_by` are the ids of the trusted keys that have signed it, at `signed_at` by the server's clock.
+    `signed_by` are the ids of the trusted keys that signed it, at `signed_at` by the server's clock.
     """
 
     frame: bytes
-    refusal: str | None = None
+    refusal: Refusal | None = None
     signed_by: tuple[str, ...] = ()
     signed_at: datetime | None = None
 
     @property
     def signed(self) -> bool:
-        """Whether a trusted key has signed it."""
+        """Whether a trusted key signed it."""
         return bool(self.signed_by)
 
     def trusted(self) -> bytes:
-        """Return the frame; raise SignatureError with the refusal if there is one."""
+        """Return the frame; raises SignatureError with the refusal if there is one."""
         if self.refusal is not None:
-            raise SignatureError(self.refusal)
+            raise SignatureError(self.refusal.message, code=self.refusal.code)
         return self.frame
 
 
 class Verifier:
-    """Opens what arrives for one agent. The signature is checked over raw bytes, before anything of them is parsed."""
+    """Opens what arrives for one agent. Checks the signature over the raw bytes before it parses any of them."""
 
-    def __init__(self, agent: str, trust: Trust, clock: ServerClock, *, accept_unsigned: bool) -> None:
+    def __init__(self, agent: str, trust: Trust, clock: TrustedClock, *, accept_unsigned: bool) -> None:
         self._agent = agent
         self._trust = trust
         self._clock = clock
         self._accept_unsigned = accept_unsigned
 
     def open(self, channel: Channel, payload: bytes) -> ReceivedFrame:
-        """Return the frame that arrived on a channel, with a refusal unless it is for this agent by its server.
+        """Return the frame that arrived on a channel, with a refusal unless its server signed it for this agent.
 
-        A refused frame is there so that the sender can be told what was refused. Raises SignatureError when there is
-        none to be found.
+        A refused frame is returned so that the sender can be told what was refused. Raises SignatureError if no frame
+        can be found in the payload.
         """
         envelope = read_envelope(payload)
         if envelope is None:
@@ -106,40 +107,54 @@ class Verifier:
             signed, signers = envelope.verify(payload_type(channel), self._trust.keys)
         except SignatureError as error:
             _, frame = read_body(envelope.unverified_payload())
-            return ReceivedFrame(frame, f"The {channel} was refused: {error}")
+            return ReceivedFrame(frame, Refusal(error.code, f"The {channel} was refused: {error}"))
         scope, frame = read_body(signed)
-        refusal = self._misdirected(channel, scope)
+        refusal = self._check_scope(channel, scope)
         if refusal is None:
-            self._clock.hear(scope.not_before)
+            self._clock.observe(scope.not_before)
         return ReceivedFrame(frame, refusal, signers, scope.not_before)
 
-    def why_no_longer_trusted(self, signed_by: tuple[str, ...] | None) -> str | None:
-        """Return why a command that was signed by these keys when it came must not begin now, in one sentence.
+    # design.md: "The signers of a command are stored with it"
+    def check_signers(self, signed_by: tuple[str, ...] | None) -> Refusal | None:
+        """Return why a command that these keys signed when it arrived must not begin now, or None.
 
-        See consumer.ports.StoredCommand. Several keys sign each frame; it is enough that one of them is trusted still.
+        See consumer.ports.StoredCommand. Several keys sign each frame; it is enough that one is still trusted.
         """
         if signed_by is None or any(key.id in signed_by for key in self._trust.keys):
             return None
         if signed_by:
-            return f"It was signed by {', '.join(signed_by)}, and no such key is trusted here now; send a new command."
+            return Refusal(
+                "signers_revoked",
+                f"It was signed by {', '.join(signed_by)}, and none of these keys is trusted now; send a new command.",
+            )
         if self._accept_unsigned:
             return None
-        return "It came unsigned, which this agent does not accept any more; send a new command with `acm send`."
+        return Refusal(
+            "unsigned", "It arrived unsigned, which this agent no longer accepts; send a new command with `acm send`."
+        )
 
-    def _misdirected(self, channel: Channel, scope: Scope) -> str | None:
+    def _check_scope(self, channel: Channel, scope: Scope) -> Refusal | None:
         if scope.audience != self._agent:
-            return f"The {channel} was signed for the agent {scope.audience[:64]!r} and was refused by {self._agent!r}."
+            return Refusal(
+                "wrong_audience",
+                f"The {channel} was signed for the agent {scope.audience[:64]!r} and was refused by {self._agent!r}.",
+            )
         if self._trust.enrolment_id not in scope.enrolments:
-            return f"The {channel} was signed for another enrolment of {self._agent!r} than the present one."
-        if scope.not_before - self._trust.good_until > _CLOCKS_DIFFER:
-            return (
-                f"The {channel} says that it was signed at {scope.not_before:%Y-%m-%d %H:%M} UTC, after the end of "
-                "this agent's certificate: look at the clock of the server, and who else signs."
+            return Refusal(
+                "wrong_enrolment",
+                f"The {channel} was signed for an enrolment of {self._agent!r} that is not its current one.",
+            )
+        if scope.not_before - self._trust.good_until > _MAX_CLOCK_DIFFERENCE:
+            return Refusal(
+                "signed_after_expiry",
+                f"The {channel} was signed at {scope.not_before:%Y-%m-%d %H:%M} UTC, after this agent's certificate "
+                "expires. Check the server's clock; if it is right, a signing key may be stolen.",
             )
         return None
 
-    def _unsigned(self, channel: Channel) -> str:
-        return (
+    def _unsigned(self, channel: Channel) -> Refusal:
+        return Refusal(
+            "unsigned",
             f"This agent refuses a {channel} that its server has not signed; "
-            "send it with `acm send`, or run the agent with --accept-unsigned."
+            "send it with `acm send`, or run the agent with --accept-unsigned.",
         )

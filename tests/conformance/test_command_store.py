@@ -132,7 +132,7 @@ def test_it_is_remembered_who_had_signed_a_command(reopen: Reopen) -> None:
 
 def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
     store = reopen()
-    assert store.heard_time is None
+    assert store.time_sample is None
     heard = TimeSample(NOW, NOW - timedelta(days=1))
     store.save_time_sample(heard)
 
@@ -143,8 +143,8 @@ def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
 
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         keep_and_fail()
-    assert store.heard_time == heard
-    assert reopen().heard_time == heard
+    assert store.time_sample == heard
+    assert reopen().time_sample == heard
 
 
 def test_the_sequence_moves_on_without_a_command(reopen: Reopen) -> None:

@@ -15,7 +15,7 @@ from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import KEPT_BYTES, faults
 from broker.contract.states import State
 from consumer.enrolment.keys import new_key
-from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
+from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
 from consumer.errors import StateDirectoryInUse, StoreError
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
@@ -176,7 +176,7 @@ def enroll(state: Path, enrolment_id: str) -> None:
     grant = Grant(
         "web-01", enrolment_id, "https://acm", "mqtts://acm", "acm", (), NOW, NOW + timedelta(days=30), "t" * 64
     )
-    EnrolmentDirectory(state).add(Granted(grant, enrolment_id, "certificate", "ca"), new_key())
+    EnrolmentDirectory(state).add(CertifiedGrant(grant, enrolment_id, "certificate", "ca"), new_key())
 
 
 def closed_epoch(state: Path, enrolment_id: str | None) -> int:

@@ -70,7 +70,7 @@ from consumer.enrolment.grant_validation import granted_by
 from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
 from consumer.system.archives import Limits, is_archive, unpack
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from consumer.upgrade.packages import open_package, unpack_package
 from tests.fuzz import seeds
@@ -293,7 +293,7 @@ def envelopes(data: bytes) -> None:
 
 
 def _verifier(clock: TurnedClock, *, accept_unsigned: bool) -> Verifier:
-    return Verifier("web-01", seeds.FuzzedTrust(), ServerClock(clock), accept_unsigned=accept_unsigned)
+    return Verifier("web-01", seeds.FuzzedTrust(), TrustedClock(clock), accept_unsigned=accept_unsigned)
 
 
 # -- files

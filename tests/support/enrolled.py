@@ -17,7 +17,7 @@ from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.recipient import Recipient
-from consumer.enrolment.store import EnrolmentDirectory, Grant, Granted
+from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
 
 _LIFE = timedelta(days=30)
 
@@ -63,7 +63,7 @@ class Registrar:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         enrolments = EnrolmentDirectory(state)
         name = paid.enrolment_id
-        enrolments.add(Granted(grant, name, paid.certificate, self.authority.certificate), key)
+        enrolments.add(CertifiedGrant(grant, name, paid.certificate, self.authority.certificate), key)
         enrolments.make_current(name)
         return paid.enrolment_id
 

@@ -24,7 +24,7 @@ class _Contents:
     cancels: dict[str, datetime] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)
     tail: JournalTail = field(default_factory=JournalTail)
-    heard_time: TimeSample | None = None
+    time_sample: TimeSample | None = None
 
 
 def _utc_now() -> datetime:
@@ -70,11 +70,11 @@ class MemoryCommandStore:
         return self._contents.last_sequence
 
     @property
-    def heard_time(self) -> TimeSample | None:
-        return self._contents.heard_time
+    def time_sample(self) -> TimeSample | None:
+        return self._contents.time_sample
 
     def save_time_sample(self, heard: TimeSample) -> None:
-        self._contents.heard_time = heard
+        self._contents.time_sample = heard
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

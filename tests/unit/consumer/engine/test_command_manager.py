@@ -18,11 +18,14 @@ from consumer.engine.outbox import FeedbackOutbox
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.services import NoService
+from consumer.trust.refusal import Refusal
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import entries_of, journal_of
 from tests.support.makers import command
+
+REVOKED = Refusal("signers_revoked", "None of its keys is trusted now.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Bench:
             reports,
             self.clock,
             departure or NoDeparture(),
-            why_no_longer_trusted=lambda signed_by: "Nobody vouches for it." if signed_by == ("old",) else None,
+            check_signers=lambda signed_by: REVOKED if signed_by == ("old",) else None,
         )
 
     def _run(self, command: Command, *_: Any) -> Result:

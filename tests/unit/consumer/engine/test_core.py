@@ -82,8 +82,8 @@ def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() ->
     world.step_agent()
     world.clock.turn(3600)
     world.step_agent()
-    assert world.store.heard_time is not None
-    assert world.store.heard_time.server == world.clock.now()
+    assert world.store.time_sample is not None
+    assert world.store.time_sample.server == world.clock.now()
     world.ledger.database.close()
 
 

@@ -13,7 +13,7 @@ from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
 from consumer.engine.refusals import Refusals
 from consumer.errors import StoreFull
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
@@ -26,7 +26,7 @@ REPORTS = FeedbackFactory("web-01", "i1", "g1")
 def receiver(
     store: MemoryCommandStore, refusals: Refusals | None = None, *, accept_unsigned: bool = True
 ) -> CommandReceiver:
-    verifier = Verifier("web-01", NoTrust(), ServerClock(TurnedClock()), accept_unsigned=accept_unsigned)
+    verifier = Verifier("web-01", NoTrust(), TrustedClock(TurnedClock()), accept_unsigned=accept_unsigned)
     return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust(), refusals or KeptRefusals())
 
 

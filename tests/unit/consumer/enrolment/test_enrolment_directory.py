@@ -16,7 +16,14 @@ from consumer.config import load_config, read_identity, read_sources, unused_val
 from consumer.engine.feedback import FeedbackFactory
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.relocation import Relocation
-from consumer.enrolment.store import Attempt, AttemptState, Enrolment, EnrolmentDirectory, Grant, Granted
+from consumer.enrolment.store import (
+    AttemptState,
+    CertifiedGrant,
+    Enrolment,
+    EnrolmentAttempt,
+    EnrolmentDirectory,
+    Grant,
+)
 from consumer.errors import ConfigurationError, EnrolmentError
 from consumer.handler import Context, Result
 from consumer.handlers import enroll_agent
@@ -46,7 +53,7 @@ Add = Callable[..., Enrolment]
 @pytest.fixture
 def add(enrolments: EnrolmentDirectory) -> Add:
     def adding(name: str, **changes: str) -> Enrolment:
-        return enrolments.add(Granted(replace(GRANT, **changes), name, f"certificate {name}", "ca"), new_key())
+        return enrolments.add(CertifiedGrant(replace(GRANT, **changes), name, f"certificate {name}", "ca"), new_key())
 
     return adding
 
@@ -145,11 +152,11 @@ def relocation_of(
     return Relocation(*parts, incarnation="i1", home=(home, "acm"), accept_unsigned=True)
 
 
-def decided(enrolments: EnrolmentDirectory, add: Add) -> Attempt:
+def decided(enrolments: EnrolmentDirectory, add: Add) -> EnrolmentAttempt:
     """The old enrolment is current, and it is decided to leave for the new one."""
     add("old")
     enrolments.make_current("old")
-    return Attempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
+    return EnrolmentAttempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
 
 
 def test_nothing_is_renewed_beside_a_move(
@@ -252,13 +259,13 @@ class Trial:
 
     def __init__(self, error: str | None = None) -> None:
         self.error = error
-        self.left_for: list[Attempt] = []
+        self.left_for: list[EnrolmentAttempt] = []
 
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
         if self.error:
             raise EnrolmentError(self.error)
 
-    def leave_for(self, attempt: Attempt) -> None:
+    def leave_for(self, attempt: EnrolmentAttempt) -> None:
         self.left_for.append(attempt)
 
 
@@ -278,7 +285,7 @@ def probe(enrolments: EnrolmentDirectory, tmp_path: Path, trial: Trial, steps: S
 def test_what_was_decided_before_a_crash_is_the_result_after_it(
     enrolments: EnrolmentDirectory, tmp_path: Path, state: AttemptState, code: ErrorCode | None
 ) -> None:
-    enrolments.record(Attempt("a", "new", GRANT, state, reason="It failed."))
+    enrolments.record(EnrolmentAttempt("a", "new", GRANT, state, reason="It failed."))
     steps = Steps()
     assert probe(enrolments, tmp_path, Trial(), steps).code == code
     assert steps.seen == []
@@ -289,7 +296,7 @@ def test_what_was_under_way_at_a_crash_is_taken_up_again(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
 ) -> None:
     granted = add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
-    enrolments.record(Attempt("a", "new", GRANT, AttemptState.TRIAL))
+    enrolments.record(EnrolmentAttempt("a", "new", GRANT, AttemptState.TRIAL))
     trial, steps = Trial(error), Steps()
     done = probe(enrolments, tmp_path, trial, steps)
     if error is None:

@@ -17,7 +17,7 @@ from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
-from consumer.trust.trusted_clock import ServerClock
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.enrolled import signed
 from tests.support.fakes.clock import TurnedClock
@@ -41,7 +41,7 @@ def scope(clock: TurnedClock) -> Scope:
 
 
 def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
-    return Verifier("web-01", EnrolledTrust(), ServerClock(clock), accept_unsigned=accept_unsigned)
+    return Verifier("web-01", EnrolledTrust(), TrustedClock(clock), accept_unsigned=accept_unsigned)
 
 
 def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
@@ -97,7 +97,7 @@ def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, c
 def test_one_key_that_is_trusted_now_vouches_for_what_waits(
     clock: TurnedClock, signed_by: tuple[str, ...] | None, unsigned: bool, good: bool
 ) -> None:
-    assert (verifier(clock, accept_unsigned=unsigned).why_no_longer_trusted(signed_by) is None) is good
+    assert (verifier(clock, accept_unsigned=unsigned).check_signers(signed_by) is None) is good
 
 
 def plain(clock: TurnedClock) -> bytes:
@@ -137,25 +137,43 @@ def with_another_payload(clock: TurnedClock) -> bytes:
 
 
 REFUSED = [
-    (plain, "that its server has not signed"),
-    (by_a_stranger, f"its signatures are by: {STRANGER.public.id}"),
-    (by_nobody, "its signatures are by: no key"),
-    (under_the_name_of_a_trusted_key, "No trusted key has signed it"),
-    (with_another_payload, "No trusted key has signed it"),
-    (as_an_ack, "type is 'application/vnd.acm.ack+json'"),
-    (for_another_agent, "signed for the agent 'web-02' and was refused by 'web-01'"),
-    (for_another_enrolment, "signed for another enrolment of 'web-01'"),
+    (plain, "unsigned", ()),
+    (by_a_stranger, "untrusted", (STRANGER.public.id,)),
+    (by_nobody, "untrusted", ("no key",)),
+    (under_the_name_of_a_trusted_key, "untrusted", ()),
+    (with_another_payload, "untrusted", ()),
+    (as_an_ack, "wrong_type", ("'application/vnd.acm.ack+json'",)),
+    (for_another_agent, "wrong_audience", ("'web-02'", "'web-01'")),
+    (for_another_enrolment, "wrong_enrolment", ("'web-01'",)),
 ]
 
 
-@pytest.mark.parametrize(("make", "said"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("make", "code", "named"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
 def test_all_else_is_rejected_and_uses_up_no_number(
-    store: MemoryCommandStore, clock: TurnedClock, make: Callable[[TurnedClock], bytes], said: str
+    store: MemoryCommandStore,
+    clock: TurnedClock,
+    make: Callable[[TurnedClock], bytes],
+    code: str,
+    named: tuple[str, ...],
 ) -> None:
-    refusal = only(receive(store, clock, make(clock)))
-    assert (refusal.kind, refusal.command_id, refusal.code) == (FeedbackKind.RESULT, "a", ErrorCode.REJECTED)
-    assert said in refusal.message
+    refusal = verifier(clock).open(Channel.COMMAND, make(clock)).refusal
+    assert refusal is not None
+    assert refusal.code == code
+    result = only(receive(store, clock, make(clock)))
+    assert (result.kind, result.command_id, result.code) == (FeedbackKind.RESULT, "a", ErrorCode.REJECTED)
+    assert result.message == refusal.message
+    assert [name in result.message for name in named] == [True] * len(named)
     assert (ids(store), store.last_sequence) == ([], None)
+
+
+def test_a_signature_after_the_certificates_expiry_is_refused(clock: TurnedClock) -> None:
+    trust = EnrolledTrust()
+    trust.good_until = clock.now()
+    opened = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=False)
+    late = replace(scope(clock), not_before=clock.now() + timedelta(days=1, seconds=1))
+    refusal = opened.open(Channel.COMMAND, signed((SERVER,), late, plain(clock))).refusal
+    assert refusal is not None
+    assert refusal.code == "signed_after_expiry"
 
 
 @pytest.mark.parametrize("make", [by_a_stranger, for_another_agent], ids=lambda value: value.__name__)
@@ -201,7 +219,7 @@ def test_a_broken_envelope_is_named_and_not_answered(
 def test_a_machine_that_is_behind_learns_the_time_from_its_server(
     store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
-    time = ServerClock(clock)
+    time = TrustedClock(clock)
     opened = Verifier("web-01", EnrolledTrust(), time, accept_unsigned=False)
     later = replace(scope(clock), not_before=clock.now() + timedelta(days=1))
     opened.open(Channel.COMMAND, for_another_agent(clock))

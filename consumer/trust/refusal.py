@@ -1,0 +1,11 @@
+"""Why the agent does not obey a message or a command."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A code for programs (snake_case, stable) and one sentence for people."""
+
+    code: str
+    message: str
