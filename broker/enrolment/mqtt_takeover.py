@@ -15,9 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker.contract.private_keys import private_key_to_pem
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
-from broker.system.private_keys import private_key_to_pem
 
 __all__ = [
     "TakeOver",

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import fingerprint_of
+from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 from broker.errors import BrokerError
 from broker.pki.certificates import (
     Issuer,
@@ -24,7 +25,6 @@ from broker.pki.verification import Identity, read_identity
 from broker.system.files import write_durably
 from broker.system.lock import locked
 from broker.system.permissions import refuse_changeable, refuse_readable
-from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
     "CRL_LIFETIME",

@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from broker.contract.dsse import SigningKey
+from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 from broker.signing.key_list import KeyEntry, KeyList, SigningKeyError
 from broker.system.files import state_of, write_durably
 from broker.system.lock import locked
 from broker.system.permissions import refuse_changeable, refuse_readable
-from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 
 __all__ = [
     "FileState",

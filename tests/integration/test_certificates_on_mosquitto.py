@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker.contract.private_keys import private_key_to_pem
 from broker.mosquitto.process import find_mosquitto
 from broker.pki.authority import CertificateAuthority, create_authority, crl_path
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
-from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import free_port
 from tests.support.waiting import wait_for
 

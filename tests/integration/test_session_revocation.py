@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
+from broker.contract.private_keys import private_key_from_pem, private_key_to_pem
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
 from broker.enrolment.session_revocation import SessionRevoker
 from broker.enrolment.store import EnrolmentStore
@@ -20,7 +21,6 @@ from broker.mqtt.address import TlsFiles, parse_url
 from broker.mqtt.connection import MqttConnection
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason
-from broker.system.private_keys import private_key_from_pem, private_key_to_pem
 from tests.support.fakes.clock import TurnedClock
 from tests.support.secured import SecuredSite
 from tests.support.waiting import wait_for

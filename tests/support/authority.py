@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.contract.enrolment_token import fingerprint_of
+from broker.contract.private_keys import private_key_to_pem
 from broker.mosquitto.process import find_mosquitto
-from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import free_port, wait_for_connack
 from tests.support.waiting import wait_for
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.app.broker_directory import BrokerDirectory
 from broker.app.config import ServerConfig
+from broker.contract.private_keys import private_key_to_pem
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
-from broker.system.private_keys import private_key_to_pem
 from tests.support.brokers import IMAGE, ContainerBroker, docker, free_port
 from tests.support.waiting import wait_for
 

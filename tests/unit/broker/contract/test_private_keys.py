@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from broker.system.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
+from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 from tests.support.errors import raises_code
 
 KEY = Ed25519PrivateKey.generate()
