@@ -188,6 +188,6 @@ class FairInbox:
         return taken
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        held_back = self._throttle.due(event, agent)
-        if held_back is not None:
-            _log.warning(event, agent=agent, **facts, suppressed=held_back)
+        suppressed = self._throttle.allow(event, agent)
+        if suppressed is not None:
+            _log.warning(event, agent=agent, **facts, suppressed=suppressed)

@@ -122,7 +122,7 @@ class Server:
             if len(messages) > 1:
                 for message in messages:
                     self._receive_group(agent, channel, [message])
-            elif self._throttle.due("message_failed", agent, channel, type(error).__name__) is not None:
+            elif self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
                 _log.exception("message_failed", topic=messages[0].delivery.topic[:200], dropped=True)
 
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
@@ -186,9 +186,9 @@ class Server:
                 self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        held_back = self._throttle.due(event, agent)
-        if held_back is not None:
-            _log.warning(event, agent=agent, **facts, suppressed=held_back)
+        suppressed = self._throttle.allow(event, agent)
+        if suppressed is not None:
+            _log.warning(event, agent=agent, **facts, suppressed=suppressed)
 
     def _say(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
         """Publish what an agent obeys, as the signer says it; what it holds back is sent again."""

@@ -1,4 +1,4 @@
-"""Telling seldom of what happens often: a flood of bad messages must not become a flood of log lines."""
+"""Rate-limited logging: a flood of bad messages must not become a flood of log lines."""
 
 from collections.abc import Callable
 
@@ -7,26 +7,29 @@ __all__ = [
 ]
 
 
-_PAUSE_S = 60.0
+_INTERVAL_S = 60.0
 _MAX_KEYS = 4096
 
 
 class LogThrottle:
-    """Lets the first of like things be told, and then one a minute. `monotonic` is a clock in seconds."""
+    """Allows the first log line of a kind, and then one a minute. `monotonic` is a clock in seconds.
+
+    Remembers at most 4096 kinds; beyond that, the ones logged longest ago are forgotten.
+    """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, ...], tuple[float, int]] = {}
 
-    def due(self, *key: str) -> int | None:
-        """Return how many like this one were held back since the last that was told; None: hold this one back too."""
+    def allow(self, *key: str) -> int | None:
+        """Return how many lines of this kind were suppressed since the last one logged; None: suppress this one."""
         now = self._monotonic()
-        told_at, held = self._told.get(key, (None, 0))
-        if told_at is not None and now - told_at < _PAUSE_S:
-            self._told[key] = (told_at, held + 1)
+        logged_at, suppressed = self._logged.get(key, (None, 0))
+        if logged_at is not None and now - logged_at < _INTERVAL_S:
+            self._logged[key] = (logged_at, suppressed + 1)
             return None
-        self._told.pop(key, None)  # what was told last stands last
-        self._told[key] = (now, 0)
-        if len(self._told) > _MAX_KEYS:
-            del self._told[next(iter(self._told))]
-        return held
+        self._logged.pop(key, None)  # moves the kind to the end
+        self._logged[key] = (now, 0)
+        if len(self._logged) > _MAX_KEYS:
+            del self._logged[next(iter(self._logged))]
+        return suppressed

@@ -26,7 +26,7 @@ class Refusals:
 
     def refuse(self, reason: str, event: str = "message_refused", **facts: Any) -> None:
         """Log and show why a message was refused; `reason` is one sentence."""
-        suppressed = self._throttle.due(event)
+        suppressed = self._throttle.allow(event)
         if suppressed is not None:
             _log.warning(event, **facts, reason=reason, suppressed=suppressed)
         self._problems.tell(Problem.MESSAGE, reason)
