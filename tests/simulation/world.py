@@ -100,7 +100,7 @@ class _Keys:
 class World:
     """One server that signs, one agent that takes nothing else. What an action cannot do now, it leaves undone.
 
-    The agent's clock is `agent_behind` the server's.
+    The agent's clock is `agent_behind` the server's. `ledger`, `key` and `enrolment_id` are those of an earlier world.
     """
 
     def __init__(
@@ -109,16 +109,20 @@ class World:
         lose: Callable[[CommandStore], CommandStore],
         agent_behind: timedelta = timedelta(),
         state: Path | None = None,
+        *,
+        ledger: Ledger | None = None,
+        key: SigningKey | None = None,
+        enrolment_id: str = "e1",
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
         self.server_is_ahead = timedelta()
-        self._trust = _Keys()
-        self.change_keys()
+        self._trust = _Keys(enrolment_id=enrolment_id)
+        self.change_keys(key)
         self._signer = Signer(
             "server",
             lambda: (self._key,),
-            enrolled_by("e1"),
+            enrolled_by(enrolment_id),
             now=lambda: self.clock.now() + self.server_is_ahead,
             monotonic=self.clock.monotonic,
         )
@@ -126,7 +130,7 @@ class World:
         self.store = store
         self._lose = lose
         self._state = state
-        self.ledger = Ledger(open_database("sqlite://"), now=self.clock.now)
+        self.ledger = ledger or Ledger(open_database("sqlite://"), now=self.clock.now)
         self.effects: list[str] = []
         self.sent: list[Command] = []
         self.results: dict[str, object] = {}
@@ -139,9 +143,9 @@ class World:
         self.connect_server()
         self.start_agent()
 
-    def change_keys(self) -> None:
+    def change_keys(self, key: SigningKey | None = None) -> None:
         """Let the server sign with another key, and the agent trust that one alone."""
-        self._key = SigningKey(Ed25519PrivateKey.generate())
+        self._key = key or SigningKey(Ed25519PrivateKey.generate())
         self._trust.keys = (self._key.public,)
 
     # -- what runs
