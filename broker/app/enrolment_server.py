@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.app.config import ConfigurationError, ServerConfig
-from broker.app.factories import open_authority, open_database, open_revocation_file, open_signing_key_store, utc_now
+from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
+from broker.app.factories import open_database, utc_now
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService

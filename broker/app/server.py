@@ -6,7 +6,8 @@ from time import monotonic
 import structlog
 
 from broker.app.config import ServerConfig
-from broker.app.factories import open_database, signer_of, signing_keys_path, utc_now
+from broker.app.credentials import signer_of, signing_keys_path
+from broker.app.factories import open_database, utc_now
 from broker.contract.topics import Topics
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError

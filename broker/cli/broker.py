@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from broker.app.broker_directory import BrokerDirectory, Written, refuse_agents_name, settings_for
-from broker.app.factories import open_authority, open_enrolments, open_revocation_file
+from broker.app.credentials import open_authority, open_enrolments, open_revocation_file
 from broker.cli.output import iso, minute, say
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.errors import InvalidArgument

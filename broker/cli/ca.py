@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from broker.app.factories import open_revocation_file, signing_keys_path
+from broker.app.credentials import open_revocation_file, signing_keys_path
 from broker.cli.enrolment import (
     AgentFilter,
     ReasonOption,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from broker.app.factories import open_revocation_file
+from broker.app.credentials import open_revocation_file
 from broker.cli.output import id_column, iso, minute, table
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
 from broker.contract.messages import JsonObject

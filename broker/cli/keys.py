@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from broker.app.factories import signing_keys_path
+from broker.app.credentials import signing_keys_path
 from broker.cli.output import id_column, iso, literal, minute, table
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.contract.messages import JsonObject

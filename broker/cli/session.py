@@ -87,14 +87,14 @@ class Session:
     @cached_property
     def authority(self) -> "CertificateAuthority":
         """The certificate authority; raises AuthorityError."""
-        from broker.app.factories import open_authority
+        from broker.app.credentials import open_authority
 
         return open_authority(self.config)
 
     @cached_property
     def signing_keys(self) -> "SigningKeyStore":
         """The list of signing keys, without the private ones; raises SigningKeyError."""
-        from broker.app.factories import open_signing_key_store
+        from broker.app.credentials import open_signing_key_store
 
         return open_signing_key_store(self.config)
 

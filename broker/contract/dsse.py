@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,9 +23,7 @@ from broker.errors import BrokerError
 __all__ = [
     "MAX_ENROLMENTS",
     "MAX_SIGNATURES",
-    "MAX_SIGNED_FRAME_BYTES",
     "Envelope",
-    "RefusedMessage",
     "Scope",
     "SignatureError",
     "SigningKey",
@@ -43,8 +40,6 @@ __all__ = [
 
 MAX_SIGNATURES = 8
 MAX_ENROLMENTS = 8
-# A frame of messages of this length still fits into a frame once it is signed: with its scope, in base64.
-MAX_SIGNED_FRAME_BYTES = 190_000
 _ID_DIGITS = 16
 _MAX_YEAR = 9000  # durations are added to it
 
@@ -149,17 +144,6 @@ class Scope:
     audience: str
     enrolments: tuple[str, ...]
     not_before: datetime
-
-
-@dataclass(frozen=True)
-class RefusedMessage:
-    """The data of a `rejected` result that refuses the message, not the command in it.
-
-    The message was unsigned, or signed by a key or for an enrolment that is no longer valid. The agent accepts the same
-    command in a valid message, so a server that signs does not take this as the command's result.
-    """
-
-    refused: Literal["message"] = "message"
 
 
 def read_public_key(pem: str) -> VerifyingKey:

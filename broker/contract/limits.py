@@ -32,6 +32,7 @@ __all__ = [
     "MAX_ID_LENGTH",
     "MAX_NUMBER",
     "MAX_REVERSALS",
+    "MAX_SIGNED_FRAME_BYTES",
     "MAX_TIMEOUT_S",
     "NAMES",
     "TEXTS",
@@ -42,6 +43,8 @@ __all__ = [
 
 
 MAX_FRAME_BYTES = 262144
+# A frame of messages of this length still fits into a frame once it is signed: with its scope, in base64.
+MAX_SIGNED_FRAME_BYTES = 190_000
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 128
 MAX_REVERSALS = 50  # in one status

@@ -32,6 +32,7 @@ __all__ = [
     "Origin",
     "Output",
     "PendingReversal",
+    "RefusedMessage",
     "SequenceNumber",
     "Status",
     "wire_members",
@@ -140,6 +141,17 @@ class Feedback(DataClassJsonMixin):
     expected: int | None = _optional()
     accepts_unsigned: bool | None = _optional()
     notes: tuple[str, ...] = _tuple_if_any()
+
+
+@dataclass(frozen=True)
+class RefusedMessage:
+    """The data of a `rejected` result that refuses the message, not the command in it.
+
+    The message was unsigned, or signed by a key or for an enrolment that is no longer valid. The agent accepts the same
+    command in a valid message, so a server that signs does not take this as the command's result.
+    """
+
+    refused: Literal["message"] = "message"
 
 
 @dataclass(frozen=True)

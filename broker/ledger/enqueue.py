@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from broker.contract.codec import decode_commands, encode
-from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
+from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
 from broker.ledger.agents import get_or_create_all
 from broker.ledger.ids import new_id

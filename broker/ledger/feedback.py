@@ -8,8 +8,7 @@ import sqlalchemy as sa
 
 from broker.command_types import parameters_of
 from broker.contract.commands import is_secret
-from broker.contract.dsse import RefusedMessage
-from broker.contract.messages import Ack, Feedback, JsonObject
+from broker.contract.messages import Ack, Feedback, JsonObject, RefusedMessage
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.ledger.agents import meet, update_agent
 from broker.ledger.completion import completion, forget_secrets

@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from broker.contract.codec import DecodeError, Message, decode_blob_requests, decode_feedbacks, decode_status, frames
-from broker.contract.dsse import MAX_SIGNED_FRAME_BYTES
-from broker.contract.limits import MAX_NUMBER
+from broker.contract.limits import MAX_NUMBER, MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import Command, Control, Status
 from broker.contract.states import ControlAction
 from broker.contract.topics import Channel, Topics

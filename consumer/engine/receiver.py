@@ -10,8 +10,8 @@ import structlog
 from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
-from broker.contract.dsse import RefusedMessage, SignatureError
-from broker.contract.messages import Command, Feedback, SequenceNumber
+from broker.contract.dsse import SignatureError
+from broker.contract.messages import Command, Feedback, RefusedMessage, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound

@@ -29,6 +29,9 @@ def loaded_by(*words: str) -> set[str]:
     [
         (["--help"], set()),
         (["types"], set()),
+        (["show", "x", "--ledger", "sqlite://"], {"sqlalchemy"}),
+        (["agents", "--ledger", "sqlite://"], {"sqlalchemy"}),
+        (["send", "--all", "restart-agent", "--ledger", "sqlite://"], {"sqlalchemy"}),
     ],
 )
 def test_command_loads_only_the_libraries_that_it_uses(words: list[str], libraries: set[str]) -> None:

@@ -10,19 +10,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.config import ConfigurationError, load_config
-from broker.app.factories import SigningKeySource, open_database, open_enrolments, signer_of
+from broker.app.credentials import SigningKeySource, open_enrolments, signer_of
+from broker.app.factories import open_database
 from broker.app.server import ServerProcess
 from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, to_json
 from broker.contract.dsse import (
     MAX_ENROLMENTS,
     MAX_SIGNATURES,
-    MAX_SIGNED_FRAME_BYTES,
     Scope,
     SigningKey,
     payload_type,
     read_body,
     read_envelope,
 )
+from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import Origin, Status
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
