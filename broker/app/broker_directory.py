@@ -71,7 +71,8 @@ def refuse_agents_name(client_id: str, enrolments: EnrolmentStore) -> None:
     if enrolments.enrolments(client_id):
         raise BrokerDirectoryError(
             f"An agent was enrolled as {client_id!r}, so its certificate would have all rights at the broker: "
-            "choose another client_id."
+            "choose another client_id.",
+            code="client_id_of_an_agent",
         )
 
 

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,6 +23,7 @@ from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.session_revocation import SessionRevoker
+from broker.enrolment.sessions import RevokedSessions
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import parse_url
@@ -73,7 +75,8 @@ class EnrolmentServer:
         if not address.tls:
             _log.warning("sessions_of_revoked_agents_stay", reason="enroll_broker does not begin with mqtts://")
             return None
-        return SessionRevoker(authority, self._enrolments, self._list, address)
+        sessions = RevokedSessions(self._database, now=utc_now)
+        return SessionRevoker(authority, sessions, self._list, address, now=utc_now, monotonic=monotonic)
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""

@@ -10,7 +10,7 @@ from broker.app.credentials import open_revocation_file
 from broker.cli.output import id_column, iso, minute, table
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
-from broker.enrolment.store import Enrolment
+from broker.enrolment.records import EnrolmentRecord
 from broker.errors import BrokerError
 from broker.pki.revocation_list import RevocationReason
 from broker.text import counted
@@ -82,7 +82,7 @@ def reload_hint(path: Path) -> str:
     return f"Mosquitto must reload {path} (SIGHUP); `acm broker run --dir` does so itself."
 
 
-def _json(row: Enrolment) -> JsonObject:
+def _json(row: EnrolmentRecord) -> JsonObject:
     return {
         "id": row.id,
         "agent": row.agent,
@@ -95,7 +95,7 @@ def _json(row: Enrolment) -> JsonObject:
     }
 
 
-def _table(rows: list[Enrolment]) -> Table:
+def _table(rows: list[EnrolmentRecord]) -> Table:
     columns = (id_column(), "agent", "valid until (UTC)", "revoked")
     cells = ((row.id, row.agent, minute(row.not_after), row.reason or "") for row in rows)
     return table(counted(len(rows), "enrolment"), columns, cells)

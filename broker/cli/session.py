@@ -23,6 +23,7 @@ from broker.contract.messages import Origin
 
 if TYPE_CHECKING:
     from broker.enrolment.store import EnrolmentStore
+    from broker.enrolment.tokens import TokenStore
     from broker.ledger.database import Database
     from broker.ledger.ledger import Ledger
     from broker.pki.authority import CertificateAuthority
@@ -83,6 +84,13 @@ class Session:
         from broker.enrolment.store import EnrolmentStore
 
         return EnrolmentStore(self.database, now=_utc_now)
+
+    @cached_property
+    def tokens(self) -> "TokenStore":
+        """The enrolment tokens in the ledger's database; raises LedgerError."""
+        from broker.enrolment.tokens import TokenStore
+
+        return TokenStore(self.database, now=_utc_now)
 
     @cached_property
     def authority(self) -> "CertificateAuthority":

@@ -12,7 +12,7 @@ from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
-from broker.enrolment.store import TokenRow
+from broker.enrolment.tokens import TokenRecord
 from broker.errors import InvalidArgument
 from broker.text import counted
 
@@ -40,7 +40,7 @@ def create(
         )
     lifetime = timedelta(seconds=parse_duration(ttl))
     token = EnrolmentToken(secrets.token_urlsafe(_SECRET_BYTES), session.authority.fingerprint)
-    row = session.enrolments.add_token(agent, token, lifetime)
+    row = session.tokens.add(agent, token, lifetime)
     if session.as_json:
         print_json({**_json(row), "token": token.text})
         return
@@ -54,7 +54,7 @@ def create(
 @with_session(LEDGER)
 def list_tokens(session: Session) -> None:
     """List tokens, newest first, without their secrets."""
-    rows = session.enrolments.tokens()
+    rows = session.tokens.all()
     session.show([_json(row) for row in rows], _table(rows))
 
 
@@ -62,11 +62,11 @@ def list_tokens(session: Session) -> None:
 @with_session(LEDGER, json=False)
 def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the token.")]) -> None:
     """Revoke a token that was not used."""
-    session.enrolments.revoke_token(token_id)
+    session.tokens.revoke(token_id)
     say("The token is revoked.")
 
 
-def _json(row: TokenRow) -> JsonObject:
+def _json(row: TokenRecord) -> JsonObject:
     return {
         "id": row.id,
         "agent": row.agent,
@@ -79,7 +79,7 @@ def _json(row: TokenRow) -> JsonObject:
     }
 
 
-def _table(rows: list[TokenRow]) -> Table:
+def _table(rows: list[TokenRecord]) -> Table:
     columns = (id_column(), "agent", "state", "expires (UTC)")
     cells = ((row.id, row.agent, row.state, minute(row.expires_at)) for row in rows)
     return table(counted(len(rows), "token"), columns, cells)

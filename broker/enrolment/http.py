@@ -26,7 +26,8 @@ from broker.contract.enrolment import (
     RenewRequest,
 )
 from broker.enrolment.service import EnrolmentService
-from broker.enrolment.store import EnrolmentRevoked, TokenRefused, TokenUsed
+from broker.enrolment.store import EnrolmentRevoked
+from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
 from broker.pki.verification import IdentityError
 
@@ -41,8 +42,10 @@ _log = structlog.get_logger("acm.enrolment")
 _Asked = TypeVar("_Asked", EnrollRequest, RenewRequest)
 
 
-class _BadBody(BrokerError):
-    """A body that is not the request it should be."""
+class _MalformedBody(BrokerError):
+    """The body of a request is not the JSON of that request."""
+
+    code = "malformed_body"
 
 
 # Any other error of ours means that the request could not be read.
@@ -105,18 +108,27 @@ def _decode(body: bytes, shape: type[_Asked]) -> _Asked:
         members = msgspec.json.decode(body, type=dict[str, Any])
         asked = msgspec.convert(members, shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _BadBody(f"The body is not the JSON that {shape.__name__} describes: {error}.") from error
+        raise _MalformedBody(f"The body is not the JSON of an {shape.__name__}: {error}.") from error
     unknown = sorted(members.keys() - known)
     if unknown:
-        raise _BadBody(f"The body has a member {unknown[0][:80]!r}; it takes {', '.join(sorted(known))}.")
+        raise _MalformedBody(
+            f"Unknown member {unknown[0][:80]!r} in the body; allowed are {', '.join(sorted(known))}.",
+            code="unknown_member",
+        )
     return asked
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)  # type: ignore[arg-type]
+    assert isinstance(error, BrokerError)
+    status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
     message = str(error)
     _log.warning(
-        "request_refused", status=int(status), path=request.url.path, address=_address(request), reason=message
+        "request_refused",
+        status=int(status),
+        code=error.code,
+        path=request.url.path,
+        address=_address(request),
+        reason=message,
     )
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         message = "The enrolment server cannot look that up now: try again later."

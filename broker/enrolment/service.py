@@ -8,7 +8,8 @@ from functools import partial
 from broker.contract.enrolment import AuthorityResponse, EnrollRequest, EnrollResponse, RenewRequest
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
-from broker.enrolment.store import EnrolmentRevoked, EnrolmentStore, Grant, TokenRefused
+from broker.enrolment.store import EnrolmentRevoked, EnrolmentStore, IssuedCertificate
+from broker.enrolment.tokens import TokenRefused
 from broker.pki.authority import CertificateAuthority
 from broker.pki.verification import check_possession, read_request
 from broker.signing.key_store import SigningKeyStore
@@ -61,7 +62,10 @@ class EnrolmentService:
         """
         agent, token = check_agent_name(request.agent), EnrolmentToken.parse(request.token)
         if token.fingerprint != self._authority.fingerprint:
-            raise TokenRefused("The token is of another authority: make one with `acm token create` here.")
+            raise TokenRefused(
+                "The token is of another authority: create one with `acm token create` on this server.",
+                code="token_of_another_authority",
+            )
         self._refuse_own_name(agent)
         key = read_request(request.csr, agent)
         issue = partial(self._authority.issue, agent, key, self._terms.lifetime)
@@ -76,25 +80,29 @@ class EnrolmentService:
         check_possession(identity, request.csr, request.signature)
         self._refuse_own_name(identity.agent)
         if self._is_listed(identity.serial):
-            raise EnrolmentRevoked("The certificate is on the revocation list: enroll anew with a token.")
+            raise EnrolmentRevoked(
+                "The certificate is on the revocation list: enroll again with a new token.", code="certificate_revoked"
+            )
         key = read_request(request.csr, identity.agent)
         issue = partial(self._authority.issue, identity.agent, key, self._terms.lifetime)
         return self._answer(self._enrolments.renew(identity.serial, key, issue))
 
     def _refuse_own_name(self, agent: str) -> None:
         if agent == self._terms.client_id:
-            raise InvalidName(f"{agent!r} is the server's own name at the broker: no agent may have it.")
+            raise InvalidName(
+                f"{agent!r} is the server's own name at the broker: no agent may have it.", code="name_of_the_server"
+            )
 
-    def _answer(self, grant: Grant) -> EnrollResponse:
+    def _answer(self, issued: IssuedCertificate) -> EnrollResponse:
         trusted = self._keys.update
         return EnrollResponse(
-            agent=grant.agent,
-            enrolment_id=grant.enrolment_id,
-            certificate=grant.certificate,
+            agent=issued.agent,
+            enrolment_id=issued.enrolment_id,
+            certificate=issued.certificate,
             ca=self._authority.certificate,
             broker=self._terms.broker,
             topic_prefix=self._terms.topic_prefix,
             signing_keys=trusted.keys,
-            not_after=grant.not_after,
+            not_after=issued.not_after,
             signing_keys_version=trusted.version,
         )

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from datetime import datetime, timedelta
 
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.enrolment.mqtt_takeover import TakeOver, TakeoverError, TakeoverRefused, take_over
-from broker.enrolment.store import Enrolment, EnrolmentStore
+from broker.enrolment.records import EnrolmentRecord
+from broker.enrolment.sessions import RevokedSessions
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
 from broker.pki.authority import CertificateAuthority
@@ -37,7 +37,7 @@ _COMPLAIN_AFTER = 3
 class _Round:
     """What was revoked before `canary` went on the list, and since when the round lasts (monotonic seconds)."""
 
-    revoked: list[Enrolment]
+    revoked: list[EnrolmentRecord]
     canary: x509.Certificate
     key: Ed25519PrivateKey
     began: float
@@ -56,31 +56,33 @@ class SessionRevoker:
     def __init__(
         self,
         authority: CertificateAuthority,
-        enrolments: EnrolmentStore,
+        sessions: RevokedSessions,
         revocations: RevocationFile,
         broker: BrokerAddress,
         *,
-        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
         take_over: TakeOver = take_over,
     ) -> None:
         self._authority = authority
-        self._enrolments = enrolments
+        self._sessions = sessions
         self._revocations = revocations
         self._broker = broker
-        self._clock = clock
+        self._now = now
+        self._monotonic = monotonic
         self._take_over = take_over
         self._round: _Round | None = None
         self._failures = 0
-        self._due = clock()
+        self._due = monotonic()
 
     def step(self) -> None:
         """Do what is due. What fails is logged and tried again, later each time; raises LedgerError, AuthorityError."""
-        if self._clock() < self._due:
+        if self._monotonic() < self._due:
             return
         try:
             self._advance()
         except TakeoverError as error:
-            self._due = self._clock() + growing_wait(self._failures, first_s=_FIRST_WAIT_S)
+            self._due = self._monotonic() + growing_wait(self._failures, first_s=_FIRST_WAIT_S)
             self._failures += 1
             if self._failures >= _COMPLAIN_AFTER:
                 _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)
@@ -88,10 +90,10 @@ class SessionRevoker:
             self._failures = 0
 
     def _advance(self) -> None:
-        if self._round is None or self._clock() - self._round.began > _MAX_ROUND_S:
+        if self._round is None or self._monotonic() - self._round.began > _MAX_ROUND_S:
             self._begin()
             return
-        waiting = {row.id for row in self._enrolments.sessions_to_end()}
+        waiting = {row.id for row in self._sessions.to_end()}
         left = [row for row in self._round.revoked if row.id in waiting]
         if left:
             self._check_list(self._round)
@@ -99,11 +101,11 @@ class SessionRevoker:
         self._round = None
 
     def _begin(self) -> None:
-        revoked = self._enrolments.sessions_to_end()
+        revoked = self._sessions.to_end()
         if revoked:
             key = Ed25519PrivateKey.generate()
             canary = self._authority.issue_canary(key.public_key(), _CANARY_LIFETIME)
-            self._round = _Round(revoked, canary, key, self._clock())
+            self._round = _Round(revoked, canary, key, self._monotonic())
             self._write_list(canary)
 
     def _check_list(self, round_: _Round) -> None:
@@ -117,7 +119,7 @@ class SessionRevoker:
             f"The broker has not loaded {self._revocations.path} yet: let it reload (Mosquitto: HUP) when that changes."
         )
 
-    def _end(self, revoked: Sequence[Enrolment]) -> None:
+    def _end(self, revoked: Sequence[EnrolmentRecord]) -> None:
         """End what can be ended; raise TakeoverError for what could not."""
         failed: list[BrokerError] = []
         for agent in dict.fromkeys(row.agent for row in revoked):
@@ -134,9 +136,7 @@ class SessionRevoker:
         self._take_over(self._broker, self._authority.certificate, certificate, key, agent)
         _log.info("session_ended", agent=agent)
         for enrolment in enrolments:
-            self._enrolments.record_session_end(enrolment)
+            self._sessions.record_end(enrolment)
 
     def _write_list(self, canary: x509.Certificate) -> None:
-        self._revocations.write(
-            RevokedCertificate(canary.serial_number, datetime.now(UTC), RevocationReason.UNSPECIFIED)
-        )
+        self._revocations.write(RevokedCertificate(canary.serial_number, self._now(), RevocationReason.UNSPECIFIED))

@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 
-MAX_LIFETIME = timedelta(days=366)  # of an agent's certificate; entries of a list are kept by it
-CANARY = "_canary"  # what an evictor is called at the broker: no agent and no server can have this name
+MAX_LIFETIME = timedelta(days=366)  # of an agent's certificate; revocation lists keep foreign entries as long
+CANARY = "_canary"  # the client id of the canary's certificate; not a valid name of an agent or a server
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 _CLOCK_SKEW = timedelta(minutes=5)
 _MAX_NAME_LENGTH = 64  # ub-common-name of RFC 5280
@@ -42,12 +42,14 @@ _CANARY_URI = "urn:acm:canary"
 
 
 class CertificateError(BrokerError):
-    """A certificate or a request for one cannot be used, or must not be issued."""
+    """A certificate signing request cannot be used, or a certificate must not be issued."""
+
+    code = "certificate_error"
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """An authority that can sign: its certificate and the key of it."""
+    """An authority that can sign: its certificate and the private key."""
 
     certificate: x509.Certificate
     key: Ed25519PrivateKey
@@ -59,9 +61,14 @@ class Issuer:
 
 
 def authority_certificate(name: str, key: Ed25519PrivateKey, now: datetime) -> x509.Certificate:
-    """Return a self-signed root for ten years that may issue certificates for end entities only."""
+    """Return a self-signed root certificate, valid for ten years, that may sign end entity certificates and CRLs only.
+
+    Raises CertificateError.
+    """
     if not 1 <= len(name) <= _MAX_NAME_LENGTH:
-        raise CertificateError(f"An authority's name has 1 to {_MAX_NAME_LENGTH} characters.")
+        raise CertificateError(
+            f"The authority's name must have 1 to {_MAX_NAME_LENGTH} characters.", code="bad_authority_name"
+        )
     public_key = key.public_key()
     builder = _builder(_name(name), _name(name), public_key, now, now + _AUTHORITY_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -73,9 +80,14 @@ def authority_certificate(name: str, key: Ed25519PrivateKey, now: datetime) -> x
 def client_certificate(
     issuer: Issuer, agent: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
-    """Return an agent's certificate. Its alternative name is a URI, so that it is never taken for that of a host."""
+    """Return an agent's certificate. Its subject alternative name (SAN) is a URI, so that it is not valid for a host.
+
+    Raises CertificateError and InvalidName.
+    """
     if lifetime > MAX_LIFETIME:
-        raise CertificateError(f"An agent's certificate is good for {MAX_LIFETIME.days} days at most.")
+        raise CertificateError(
+            f"An agent's certificate may be valid for at most {MAX_LIFETIME.days} days.", code="lifetime_too_long"
+        )
     names = [x509.UniformResourceIdentifier(_AGENT_URI + check_agent_name(agent))]
     return _issue(issuer, agent, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
@@ -83,7 +95,10 @@ def client_certificate(
 def canary_certificate(
     issuer: Issuer, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
-    """Return a certificate to be revoked, by which one sees that a broker has read the list; its name is CANARY."""
+    """Return the canary: a certificate that is revoked at once; a broker that rejects it has loaded the new CRL.
+
+    Raises CertificateError.
+    """
     names = [x509.UniformResourceIdentifier(_CANARY_URI)]
     return _issue(issuer, CANARY, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
@@ -91,7 +106,10 @@ def canary_certificate(
 def server_account_certificate(
     issuer: Issuer, client_id: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
-    """Return the certificate by which a server is known at the broker, under its client id."""
+    """Return the certificate that a server connects to the broker with, issued to its client id.
+
+    Raises CertificateError and InvalidName.
+    """
     names = [x509.UniformResourceIdentifier(_SERVER_URI + check_name(client_id, "a server's client id"))]
     return _issue(issuer, client_id, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
@@ -99,7 +117,7 @@ def server_account_certificate(
 def server_certificate(
     issuer: Issuer, hosts: Iterable[str], public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
-    """Return a certificate for the host names and IP addresses at which a server is reached."""
+    """Return a TLS server's certificate for its host names and IP addresses; raises CertificateError."""
     names = [_host(host) for host in hosts]
     common_name = str(names[0].value)[:_MAX_NAME_LENGTH]
     return _issue(issuer, common_name, names, ExtendedKeyUsageOID.SERVER_AUTH, public_key, now, lifetime)
@@ -121,7 +139,10 @@ def _issue(
 ) -> x509.Certificate:
     end = issuer.certificate.not_valid_after_utc
     if now >= end:
-        raise CertificateError(f"The authority's own certificate ended on {end:%Y-%m-%d}: make a new authority.")
+        raise CertificateError(
+            f"The authority's own certificate expired on {end:%Y-%m-%d}: create a new authority.",
+            code="authority_expired",
+        )
     builder = _builder(_name(common_name), issuer.certificate.subject, public_key, now, min(now + lifetime, end))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
@@ -165,5 +186,5 @@ def _host(host: str) -> x509.DNSName | x509.IPAddress:
     except ValueError:
         pass
     if not _HOST_NAME.fullmatch(host.lower()):
-        raise CertificateError(f"{host[:80]!r} is neither a host name nor an IP address.")
+        raise CertificateError(f"{host[:80]!r} is neither a host name nor an IP address.", code="not_a_host")
     return x509.DNSName(host.lower())

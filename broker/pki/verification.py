@@ -22,12 +22,14 @@ __all__ = [
 
 
 class IdentityError(BrokerError):
-    """A certificate does not show who sent it: it is not ours, not valid now, or its key is not the sender's."""
+    """The certificate does not authenticate its sender: not of this authority, not valid now, or of another key."""
+
+    code = "identity_error"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom a certificate of ours speaks for."""
+    """The agent that a certificate of this authority was issued to."""
 
     agent: str
     serial: int
@@ -35,49 +37,60 @@ class Identity:
 
 
 def read_request(pem: str, agent: str) -> Ed25519PublicKey:
-    """Return the key that a certificate signing request proves to hold; nothing else in it is believed.
+    """Return the public key in a certificate signing request (PKCS#10, RFC 2986, in PEM); the rest is not used.
 
-    Raises CertificateError unless it is signed by an Ed25519 key and made out to this agent.
+    Raises CertificateError unless the request is signed with that key (Ed25519) and its subject is this agent.
     """
     try:
         request = x509.load_pem_x509_csr(pem.encode())
         key, signed = request.public_key(), request.is_signature_valid
         names = _common_names(request.subject)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise CertificateError("`csr` is not a certificate signing request (PKCS#10) in PEM.") from error
+        raise CertificateError(
+            "`csr` is not a certificate signing request (PKCS#10) in PEM.", code="malformed_csr"
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise CertificateError("The request's key must be an Ed25519 key.")
+        raise CertificateError("The key in `csr` is not an Ed25519 key.", code="csr_key_not_ed25519")
     if not signed:
-        raise CertificateError("The request is not signed by the key that it holds.")
+        raise CertificateError("`csr` is not signed with the key that it contains.", code="csr_bad_signature")
     if names != [agent]:
-        raise CertificateError(f"The request's common name must be {agent!r} and nothing else.")
+        raise CertificateError(
+            f"The subject of `csr` must be the common name {agent!r} and nothing else.", code="csr_wrong_subject"
+        )
     return key
 
 
 def read_identity(certificate: str, issuer: Issuer, now: datetime) -> Identity:
-    """Return whose certificate (PEM) this is, if this issuer made it and it is valid now; else raise IdentityError.
+    """Return the identity in a certificate (PEM); raises IdentityError unless it is of this issuer and valid now.
 
-    Whether it was revoked is not looked at, nor whether the sender holds its key.
+    Does not check that it was not revoked, nor that the sender has its key.
     """
     try:
         read = x509.load_pem_x509_certificate(certificate.encode())
         key = read.public_key()
         read.verify_directly_issued_by(issuer.certificate)
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as error:
-        raise IdentityError("`certificate` is not a certificate of this authority in PEM.") from error
+        raise IdentityError(
+            "`certificate` is not a certificate of this authority in PEM.", code="foreign_certificate"
+        ) from error
     if not read.not_valid_before_utc <= now < read.not_valid_after_utc:
-        raise IdentityError("The certificate is not valid now: enroll the agent anew with a token.")
+        raise IdentityError(
+            "The certificate has expired or is not valid yet: enroll the agent again with a new token.",
+            code="certificate_not_valid_now",
+        )
     if not isinstance(key, Ed25519PublicKey):
-        raise IdentityError("The certificate's key is not an Ed25519 key.")
+        raise IdentityError("The certificate's key is not an Ed25519 key.", code="certificate_key_not_ed25519")
     return Identity(_common_names(read.subject)[0], read.serial_number, key)
 
 
 def check_possession(identity: Identity, csr: str, signature: str) -> None:
-    """Raise IdentityError unless `signature` (base64) is that of the bytes of `csr` by the identity's key."""
+    """Raise IdentityError unless `signature` (base64) is one of the bytes of `csr`, made with the identity's key."""
     try:
         identity.key.verify(base64.b64decode(signature, validate=True), csr.encode())
     except (ValueError, InvalidSignature) as error:
-        raise IdentityError("`signature` is not that of `csr` by the certificate's key, in base64.") from error
+        raise IdentityError(
+            "`signature` is not a signature of `csr` by the certificate's key, in base64.", code="bad_signature"
+        ) from error
 
 
 def _common_names(name: x509.Name) -> list[str]:

@@ -28,6 +28,7 @@ from broker.contract.journal import faults
 from broker.contract.states import State
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
+from broker.enrolment.tokens import TokenStore
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.pki.authority import CertificateAuthority
@@ -182,6 +183,7 @@ def test_enrolment_and_groups_of_an_earlier_version_are_read(landed: Landed) -> 
 
 def test_ledger_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
     ledger, enrolments = landed.ledger, landed.enrolments
+    tokens = TokenStore(enrolments.database, now=landed.clock.now)
     verified = [found for name in (AGENT, "web-02") if (found := ledger.audits.verified(name))]
     found = {
         "commands": [
@@ -201,7 +203,7 @@ def test_ledger_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
         "blobs": [[row.artifact, row.file_name] for row in ledger.blobs.rows()],
         "unmatched": ledger.stray_results(),
         "verified": [[it.head, it.accepted] for it in verified],
-        "tokens": [[row.agent, row.state, row.expires_at, row.enrolment_id] for row in enrolments.tokens()],
+        "tokens": [[row.agent, row.state, row.expires_at, row.enrolment_id] for row in tokens.all()],
         "enrolments": [
             [row.id, row.agent, row.serial, row.not_after, row.revoked_at, row.reason]
             for row in enrolments.enrolments()

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import tempfile
 import threading
@@ -52,11 +51,9 @@ from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
-from broker.enrolment.store import EnrolmentStore
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
-from broker.pki.authority import CertificateAuthority, create_authority
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
 from broker.release.minisign import MinisignError, PublicKey, verify
@@ -74,7 +71,7 @@ from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from consumer.upgrade.packages import open_package, unpack_package
 from tests.fuzz import seeds
-from tests.support.enrolling import EnrollingAgent
+from tests.support.enrolling import EnrollingAgent, EnrolmentBackend
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals
@@ -382,20 +379,20 @@ class _EnrolmentServer:
         directory = _new_directory()
         atexit.register(shutil.rmtree, directory)
         clock = TurnedClock()
-        create_authority(directory / "ca", "test", clock.now())
-        authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self._enrolments = EnrolmentStore(open_database(f"sqlite:///{directory}/ledger.db"), now=clock.now)
-        atexit.register(self._enrolments.database.close)
+        backend = EnrolmentBackend.create(directory, clock.now)
+        atexit.register(backend.database.close)
         create_signing_keys(directory / "signing", clock.now())
         terms = EnrolmentPolicy("mqtts://broker", "acm", timedelta(days=30), "acm-server")
         service = EnrolmentService(
-            authority, SigningKeyStore(directory / "signing"), self._enrolments, terms, lambda serial: False
+            backend.authority,
+            SigningKeyStore(directory / "signing"),
+            backend.enrolments,
+            terms,
+            lambda serial: False,
         )
         self._app = enrolment_app(service)
         self.agent = EnrollingAgent("web-01")
-        token = EnrolmentToken(secrets.token_urlsafe(32), authority.fingerprint)
-        self._enrolments.add_token("web-01", token, timedelta(hours=1))
-        self.enroll = self.agent.enroll(token.text)
+        self.enroll = self.agent.enroll(backend.token().text)
         self.granted = service.enroll(self.enroll)
         self.renew = self.agent.renew(self.granted.certificate, self.agent.key)
 

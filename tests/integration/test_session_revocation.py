@@ -1,26 +1,23 @@
 """The sessions of revoked agents end on a real Mosquitto, and do not come back, without a restart of it."""
 
-import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.app.factories import open_database
-from broker.contract.enrolment_token import EnrolmentToken
+from broker.app.factories import utc_now
 from broker.contract.private_keys import private_key_from_pem, private_key_to_pem
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
 from broker.enrolment.session_revocation import SessionRevoker
-from broker.enrolment.store import EnrolmentStore
 from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.address import TlsFiles, parse_url
 from broker.mqtt.connection import MqttConnection
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason
+from tests.support.enrolling import EnrolmentBackend
 from tests.support.fakes.clock import TurnedClock
 from tests.support.secured import SecuredSite
 from tests.support.waiting import wait_for
@@ -36,23 +33,21 @@ class Place:
         self.site = site
         self.mosquitto = mosquitto
         self.clock = clock
-        self.enrolments = EnrolmentStore(open_database(site.config.ledger), now=lambda: datetime.now(UTC))
-        self.list = RevocationFile(
-            site.files.revocation_list, site.authority, self.enrolments, now=lambda: datetime.now(UTC)
-        )
+        self.backend = EnrolmentBackend(site.authority, site.config.ledger, utc_now)
+        self.list = RevocationFile(site.files.revocation_list, site.authority, self.backend.enrolments, now=utc_now)
         self.evictor = SessionRevoker(
-            site.authority, self.enrolments, self.list, parse_url(site.url), clock=clock.monotonic
+            site.authority,
+            self.backend.sessions,
+            self.list,
+            parse_url(site.url),
+            now=utc_now,
+            monotonic=clock.monotonic,
         )
 
     def enroll(self, agent: str) -> TlsFiles:
         """Return the files of a new enrolment."""
-        key, token = (
-            Ed25519PrivateKey.generate(),
-            EnrolmentToken(secrets.token_urlsafe(32), self.site.authority.fingerprint),
-        )
-        self.enrolments.add_token(agent, token, timedelta(hours=1))
-        issue = partial(self.site.authority.issue, agent, key.public_key(), timedelta(days=1))
-        grant = self.enrolments.enroll(agent, token, key.public_key(), issue)
+        key = Ed25519PrivateKey.generate()
+        grant = self.backend.enroll(agent, key)
         stem = self.site.directory.parent / grant.enrolment_id
         stem.with_suffix(".crt").write_text(grant.certificate)
         stem.with_suffix(".key").write_bytes(private_key_to_pem(key))
@@ -68,7 +63,7 @@ class Place:
         )
 
     def revoke(self, target: str) -> None:
-        self.enrolments.revoke(target, RevocationReason.KEY_COMPROMISE)
+        self.backend.enrolments.revoke(target, RevocationReason.KEY_COMPROMISE)
         self.list.write()
 
     def refuses(self, agent: str, files: TlsFiles) -> bool:
@@ -94,7 +89,7 @@ class Place:
     def let_sessions_end(self) -> None:
         """Let the broker reload, and the evictor work until it is done: the broker reloads when it gets to it."""
         assert self.mosquitto.reload_when_changed()
-        wait_for(lambda: self.step() or not self.enrolments.sessions_to_end(), "the sessions to end", 10)
+        wait_for(lambda: self.step() or not self.backend.sessions.to_end(), "the sessions to end", 10)
 
 
 @pytest.fixture
@@ -102,7 +97,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     site = SecuredSite(tmp_path)
     with SecuredMosquitto(site.directory) as mosquitto:
         place = Place(site, mosquitto, TurnedClock())
-        with place.enrolments.database:
+        with place.backend.database:
             yield place
 
 
@@ -122,7 +117,7 @@ def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
         place.let_it_reload(witness)
         assert revoked.connected
         place.step()
-        assert place.enrolments.sessions_to_end() == []
+        assert place.backend.sessions.to_end() == []
         assert [delivery.payload for delivery in server.drain(10)] == [b"offline"]
         wait_for(lambda: not revoked.connected, "the agent to notice")
         assert place.refuses("web-01", files)
@@ -137,7 +132,7 @@ def test_no_session_is_called_ended_before_the_broker_refuses_the_certificate(pl
         place.step()
         place.step()  # the broker was not told to reload
         assert (revoked.connections, revoked.connected) == (1, True)
-        assert len(place.enrolments.sessions_to_end()) == 1
+        assert len(place.backend.sessions.to_end()) == 1
         place.let_sessions_end()
         wait_for(lambda: not revoked.connected, "the agent to notice")
         assert place.refuses("web-01", files)

@@ -1,25 +1,19 @@
 """Agents that are enrolled without an enrolment server: what it would write on both sides is written here."""
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.app.factories import open_database
 from broker.contract.dsse import Scope, SigningKey, payload_type, seal, write_body
-from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import Channel
-from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.recipient import Recipient
 from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
-
-_LIFE = timedelta(days=30)
+from tests.support.enrolling import EnrolmentBackend
 
 
 def now() -> datetime:
@@ -42,30 +36,28 @@ class Registrar:
     def enroll(self, agent: str, state: Path, broker: str) -> str:
         """Enroll the agent of a state directory at a broker; return the enrolment's id."""
         key = Ed25519PrivateKey.generate()
-        token = EnrolmentToken(secrets.token_urlsafe(24), self.authority.fingerprint)
-        with open_database(self.ledger) as database:
-            book = EnrolmentStore(database, now=now)
-            book.add_token(agent, token, _LIFE)
-            issue = partial(self.authority.issue, agent, key.public_key(), _LIFE)
-            paid = book.enroll(agent, token, key.public_key(), issue)
+        backend = EnrolmentBackend(self.authority, self.ledger, now)
+        with backend.database:
+            token = backend.token(agent)
+            issued = backend.enroll(agent, key, token)
         grant = Grant(
             agent=agent,
-            enrolment_id=paid.enrolment_id,
+            enrolment_id=issued.enrolment_id,
             server="https://127.0.0.1:1",
             broker=broker,
             topic_prefix="acm",
             signing_keys=self.keys.public,
             granted_at=now(),
-            not_after=paid.not_after,
+            not_after=issued.not_after,
             token=token.secret_hash,
             signing_keys_version=self.keys.version,
         )
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         enrolments = EnrolmentDirectory(state)
-        name = paid.enrolment_id
-        enrolments.add(CertifiedGrant(grant, name, paid.certificate, self.authority.certificate), key)
+        name = issued.enrolment_id
+        enrolments.add(CertifiedGrant(grant, name, issued.certificate, self.authority.certificate), key)
         enrolments.make_current(name)
-        return paid.enrolment_id
+        return issued.enrolment_id
 
 
 def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Channel = Channel.COMMAND) -> bytes:

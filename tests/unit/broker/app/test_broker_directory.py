@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
 from broker.app.config import ConfigurationError, ServerConfig, load_config
-from broker.app.factories import open_database
-from broker.contract.enrolment_token import EnrolmentToken
-from broker.enrolment.store import EnrolmentStore
+from broker.app.factories import utc_now
 from broker.mosquitto.configuration import render_secured_configuration
 from broker.mosquitto.process import MosquittoError, SecuredMosquitto
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.certificates import CertificateError
+from tests.support.enrolling import EnrolmentBackend
+from tests.support.errors import raises_code
 
 KEYS = ("broker.pem", "enroll.key", "server.key")
 
@@ -171,14 +170,12 @@ def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> 
 
 
 def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
-    with open_database(bench.config.ledger) as database:
-        enrolments = EnrolmentStore(database, now=lambda: datetime.now(UTC))
-        key, token = Ed25519PrivateKey.generate().public_key(), EnrolmentToken("s" * 43, bench.authority.fingerprint)
-        enrolments.add_token("web-01", token, timedelta(hours=1))
-        enrolments.enroll("web-01", token, key, lambda: bench.authority.issue("web-01", key, timedelta(days=1)))
-        refuse_agents_name("acm-server", enrolments)
-        with pytest.raises(BrokerDirectoryError, match="choose another client_id"):
-            refuse_agents_name("web-01", enrolments)
+    backend = EnrolmentBackend(bench.authority, bench.config.ledger, utc_now)
+    with backend.database:
+        backend.enroll("web-01")
+        refuse_agents_name("acm-server", backend.enrolments)
+        with raises_code(BrokerDirectoryError, "client_id_of_an_agent"):
+            refuse_agents_name("web-01", backend.enrolments)
 
 
 def test_written_again_it_makes_new_keys_and_keeps_what_may_be_edited(bench: Bench) -> None:

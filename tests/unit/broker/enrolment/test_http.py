@@ -3,45 +3,40 @@
 import asyncio
 import base64
 import json
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import structlog.testing
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.app.factories import open_database
 from broker.contract.enrolment import CA_PATH, ENROLL_PATH, RENEW_PATH, EnrollResponse
-from broker.contract.enrolment_token import EnrolmentToken
+from broker.contract.enrolment_token import InvalidToken
+from broker.contract.topics import InvalidName
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
-from broker.enrolment.store import EnrolmentStore
-from broker.pki.authority import CertificateAuthority, create_authority
+from broker.errors import LedgerError
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.key_store import SigningKeys, create_signing_keys
-from tests.support.enrolling import EnrollingAgent, request
+from tests.support.enrolling import MONTH, EnrollingAgent, EnrolmentBackend, request
 from tests.support.fakes.clock import TurnedClock
-
-MONTH = timedelta(days=30)
 
 
 class Talk:
     """An agent that talks to the application."""
 
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
-        create_authority(directory / "ca", "test", clock.now())
         create_signing_keys(directory / "signing", clock.now())
         self.clock = clock
-        self.authority = CertificateAuthority(directory / "ca", now=clock.now)
-        self.enrolments = EnrolmentStore(open_database(f"sqlite:///{directory}/ledger.db"), now=clock.now)
+        self.backend = EnrolmentBackend.create(directory, clock.now)
+        self.authority, self.enrolments = self.backend.authority, self.backend.enrolments
         self.keys = SigningKeys(directory / "signing")
         self.service = EnrolmentService(
             self.authority,
@@ -54,9 +49,7 @@ class Talk:
         self.agent = EnrollingAgent("web-01")
 
     def token(self) -> str:
-        token = EnrolmentToken(secrets.token_urlsafe(32), self.authority.fingerprint)
-        self.enrolments.add_token("web-01", token, timedelta(hours=1))
-        return token.text
+        return self.backend.token().text
 
     def call(self, method: str, path: str, content: str | bytes = "") -> tuple[int, Any]:
         async def call() -> httpx.Response:
@@ -70,6 +63,14 @@ class Talk:
     def post(self, path: str, asked: Any) -> tuple[int, Any]:
         return self.call("POST", path, asked if isinstance(asked, (str, bytes)) else json.dumps(asdict(asked)))
 
+    def refusal(self, path: str, asked: Any) -> tuple[int, str]:
+        """Return the status of a refused request, and the code that is logged for it."""
+        with structlog.testing.capture_logs() as logs:
+            status, body = self.post(path, asked)
+        (refused,) = (log for log in logs if log["event"] == "request_refused")
+        assert (refused["status"], list(body)) == (status, ["message"])
+        return status, refused["code"]
+
     def enroll(self) -> EnrollResponse:
         status, body = self.post(ENROLL_PATH, self.agent.enroll(self.token()))
         assert status == 200, body
@@ -80,7 +81,7 @@ class Talk:
 def talk(tmp_path: Path, clock: TurnedClock) -> Iterator[Talk]:
     talk = Talk(tmp_path, clock)
     yield talk
-    talk.enrolments.database.close()
+    talk.backend.database.close()
 
 
 def test_the_authority_is_told_to_anybody(talk: Talk) -> None:
@@ -114,20 +115,17 @@ def test_what_the_list_names_is_not_renewed_though_the_ledger_has_forgotten(talk
     serial = x509.load_pem_x509_certificate(enrolled.certificate.encode()).serial_number
     entry = RevokedCertificate(serial, talk.clock.now(), RevocationReason.KEY_COMPROMISE)
     talk.authority.write_revocation_list(lambda: [entry], tmp_path / "crl.pem")
-    status, body = talk.post(RENEW_PATH, renewal)
-    assert (status, "on the revocation list" in str(body)) == (403, True)
+    assert talk.refusal(RENEW_PATH, renewal) == (403, "certificate_revoked")
 
 
 def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
     agent = EnrollingAgent("acm-server")
-    token = EnrolmentToken(secrets.token_urlsafe(32), talk.authority.fingerprint)
-    talk.enrolments.add_token("acm-server", token, timedelta(hours=1))
-    status, body = talk.post(ENROLL_PATH, agent.enroll(token.text))
-    assert (status, "server's own name" in str(body)) == (400, True)
+    token = talk.backend.token("acm-server").text
+    assert talk.refusal(ENROLL_PATH, agent.enroll(token)) == (400, "name_of_the_server")
     assert talk.enrolments.enrolments() == []
     certificate = talk.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
-    status, body = talk.post(RENEW_PATH, agent.renew(certificate, Ed25519PrivateKey.generate()))
-    assert (status, "server's own name" in str(body)) == (400, True)
+    renewal = agent.renew(certificate, Ed25519PrivateKey.generate())
+    assert talk.refusal(RENEW_PATH, renewal) == (400, "name_of_the_server")
 
 
 def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None:
@@ -144,20 +142,18 @@ def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "said"),
+    ("change", "status", "code"),
     [
-        ({"token": "acm1.x"}, 400, "no enrolment token"),
-        ({"agent": "Web 01"}, 400, "not an agent name"),
-        ({"csr": "x"}, 400, "not a certificate signing request"),
-        ({"agent": "web-02"}, 400, "common name must be 'web-02'"),
-        ({"agent": "web-02", "csr": request(EnrollingAgent("").key, "web-02")}, 403, "is not for 'web-02'"),
-        ({"token": f"acm1.{'s' * 43}.{'0' * 64}"}, 403, "of another authority"),
+        ({"token": "acm1.x"}, 400, InvalidToken.code),
+        ({"agent": "Web 01"}, 400, InvalidName.code),
+        ({"csr": "x"}, 400, "malformed_csr"),
+        ({"agent": "web-02"}, 400, "csr_wrong_subject"),
+        ({"agent": "web-02", "csr": request(EnrollingAgent("").key, "web-02")}, 403, "token_of_another_agent"),
+        ({"token": f"acm1.{'s' * 43}.{'0' * 64}"}, 403, "token_of_another_authority"),
     ],
 )
-def test_a_refused_enrolment_is_one_sentence(talk: Talk, change: dict[str, str], status: int, said: str) -> None:
-    answer = talk.post(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), **change))
-    assert answer[0] == status
-    assert said in answer[1]["message"]
+def test_a_refused_enrolment_is_one_sentence(talk: Talk, change: dict[str, str], status: int, code: str) -> None:
+    assert talk.refusal(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), **change)) == (status, code)
     assert talk.enrolments.enrolments() == []
 
 
@@ -165,58 +161,59 @@ def test_a_token_is_used_by_one_key_only(talk: Talk) -> None:
     token = talk.token()
     first = talk.post(ENROLL_PATH, talk.agent.enroll(token))
     assert talk.post(ENROLL_PATH, talk.agent.enroll(token)) == first
-    status, body = talk.post(ENROLL_PATH, EnrollingAgent("web-01").enroll(token))
-    assert status == 409
-    assert "used already, by another key" in body["message"]
+    assert talk.refusal(ENROLL_PATH, EnrollingAgent("web-01").enroll(token)) == (409, "token_used")
 
 
 def test_a_renewal_needs_a_certificate_and_its_key(talk: Talk) -> None:
-    enrolled, thief = talk.enroll(), EnrollingAgent("web-01")
+    enrolled, attacker = talk.enroll(), EnrollingAgent("web-01")
     asked = talk.agent.renew(enrolled.certificate, talk.agent.key)
     refusals = [
-        (403, "not that of `csr`", thief.renew(enrolled.certificate, thief.key)),
-        (403, "not a certificate of this authority", replace(asked, certificate="x")),
-        (400, "common name", sign(talk.agent, replace(asked, csr=request(talk.agent.key, "web-02")))),
-        (403, "not known here", thief.renew(foreign_certificate(talk, thief), thief.key)),
+        (403, "bad_signature", attacker.renew(enrolled.certificate, attacker.key)),
+        (403, "foreign_certificate", replace(asked, certificate="x")),
+        (400, "csr_wrong_subject", sign(talk.agent, replace(asked, csr=request(talk.agent.key, "web-02")))),
+        (403, "enrolment_not_recorded", attacker.renew(unrecorded_certificate(talk, attacker), attacker.key)),
     ]
-    for status, said, refused in refusals:
-        answer = talk.post(RENEW_PATH, refused)
-        assert (answer[0], said in answer[1]["message"]) == (status, True), answer
+    for status, code, refused in refusals:
+        assert talk.refusal(RENEW_PATH, refused) == (status, code)
     talk.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
-    assert talk.post(RENEW_PATH, asked)[0] == 403
+    assert talk.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
     talk.clock.turn(31 * 86400)
-    assert "not valid now" in talk.post(RENEW_PATH, asked)[1]["message"]
+    assert talk.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
 
 
 def sign(agent: EnrollingAgent, asked: Any) -> Any:
     return replace(asked, signature=base64.b64encode(agent.key.sign(asked.csr.encode())).decode())
 
 
-def foreign_certificate(talk: Talk, holder: EnrollingAgent) -> str:
-    """A certificate of the authority that no enrolment paid for, as one lost with a ledger."""
+def unrecorded_certificate(talk: Talk, holder: EnrollingAgent) -> str:
+    """A certificate of the authority that is in no enrolment, as after the loss of a ledger."""
     certificate = talk.authority.issue("web-01", holder.key.public_key(), MONTH)
     return certificate.public_bytes(Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "code", "named"),
     [
-        ("", 400, "not the JSON"),
-        ("[]", 400, "Expected `object`"),
-        ("{", 400, "not the JSON"),
-        ("[" * 20000, 400, "not the JSON"),
-        (b'{"token": "\xff"}', 400, "not the JSON"),
-        ('{"token": 1, "agent": "", "csr": ""}', 400, "Expected `str`, got `int`"),
-        ('{"token": "", "agent": ""}', 400, "missing required field `csr`"),
-        ('{"token": "", "agent": "", "csr": "", "role": "admin"}', 400, "has a member 'role'"),
-        ('{"token": "\\ud800", "agent": "web-01", "csr": "\\ud800"}', 400, ""),
-        (" " * 32769, 413, "at most 32768 bytes"),
+        ("", "malformed_body", ""),
+        ("[]", "malformed_body", "object"),
+        ("{", "malformed_body", ""),
+        ("[" * 20000, "malformed_body", ""),
+        (b'{"token": "\xff"}', "malformed_body", ""),
+        ('{"token": 1, "agent": "", "csr": ""}', "malformed_body", "token"),
+        ('{"token": "", "agent": ""}', "malformed_body", "csr"),
+        ('{"token": "", "agent": "", "csr": "", "role": "admin"}', "unknown_member", "role"),
+        ('{"token": "\\ud800", "agent": "web-01", "csr": "\\ud800"}', "malformed_body", ""),
     ],
 )
-def test_a_body_that_is_no_request_is_refused(talk: Talk, body: str | bytes, status: int, said: str) -> None:
-    answer = talk.post(ENROLL_PATH, body)
-    assert (answer[0], list(answer[1])) == (status, ["message"])
-    assert said in answer[1]["message"]
+def test_a_body_that_is_no_request_is_refused(talk: Talk, body: str | bytes, code: str, named: str) -> None:
+    assert talk.refusal(ENROLL_PATH, body) == (400, code)
+    assert named in talk.post(ENROLL_PATH, body)[1]["message"]
+
+
+def test_body_over_32768_bytes_is_refused(talk: Talk) -> None:
+    assert talk.refusal(ENROLL_PATH, " " * 32768) == (400, "malformed_body")
+    status, body = talk.post(ENROLL_PATH, " " * 32769)
+    assert (status, list(body)) == (413, ["message"])
 
 
 def test_there_is_nothing_else(talk: Talk) -> None:
@@ -227,11 +224,10 @@ def test_there_is_nothing_else(talk: Talk) -> None:
 
 def test_a_ledger_that_fails_is_told_without_its_details(talk: Talk, tmp_path: Path) -> None:
     asked = talk.agent.enroll(talk.token())
-    talk.enrolments.database.close()
+    talk.backend.database.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
-    status, body = talk.post(ENROLL_PATH, asked)
-    assert (status, "try again later" in body["message"]) == (503, True)
-    assert "database" not in body["message"]
+    assert talk.refusal(ENROLL_PATH, asked) == (503, LedgerError.code)
+    assert "database" not in talk.post(ENROLL_PATH, asked)[1]["message"]
 
 
 class FaultyService(EnrolmentService):

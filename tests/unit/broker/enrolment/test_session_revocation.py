@@ -1,9 +1,6 @@
 """When the evictor ends sessions, and whose: by a broker that loads its list when the test says so."""
 
-import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,17 +8,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from broker.app.factories import open_database
-from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
 from broker.enrolment.session_revocation import SessionRevoker
-from broker.enrolment.store import EnrolmentStore
 from broker.mqtt.address import BrokerAddress, parse_url
-from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.certificates import CANARY
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason
+from tests.support.enrolling import EnrolmentBackend
 from tests.support.fakes.clock import TurnedClock
 
 DAY_S = 86400
@@ -60,31 +54,24 @@ class Place:
     """A broker, its enrolments, and any number of enrolment servers."""
 
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
-        create_authority(directory / "ca", "test", datetime.now(UTC))
         self.clock = clock
         self.path = directory / "crl.pem"
         self.broker = Broker(self.path)
-        self.authority = CertificateAuthority(directory / "ca", now=lambda: datetime.now(UTC))
-        self.enrolments = EnrolmentStore(
-            open_database(f"sqlite:///{directory}/ledger.db"), now=lambda: datetime.now(UTC)
-        )
+        self.backend = EnrolmentBackend.create(directory, clock.now)
+        self.authority, self.enrolments = self.backend.authority, self.backend.enrolments
+        self.enroll = self.backend.enroll
 
     def evictor(self) -> SessionRevoker:
-        file = RevocationFile(self.path, self.authority, self.enrolments, now=lambda: datetime.now(UTC))
+        file = RevocationFile(self.path, self.authority, self.enrolments, now=self.clock.now)
         return SessionRevoker(
             self.authority,
-            self.enrolments,
+            self.backend.sessions,
             file,
             parse_url("mqtts://broker"),
-            clock=self.clock.monotonic,
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
             take_over=self.broker.take_over,
         )
-
-    def enroll(self, agent: str) -> None:
-        key = Ed25519PrivateKey.generate().public_key()
-        token = EnrolmentToken(secrets.token_urlsafe(32), self.authority.fingerprint)
-        self.enrolments.add_token(agent, token, timedelta(hours=1))
-        self.enrolments.enroll(agent, token, key, partial(self.authority.issue, agent, key, timedelta(days=1)))
 
     def revoke(self, *agents: str) -> None:
         for agent in agents:
@@ -92,13 +79,13 @@ class Place:
             self.enrolments.revoke(agent, RevocationReason.SUPERSEDED)
 
     def waiting(self) -> list[str]:
-        return [row.agent for row in self.enrolments.sessions_to_end()]
+        return [row.agent for row in self.backend.sessions.to_end()]
 
 
 @pytest.fixture
 def place(tmp_path: Path, clock: TurnedClock) -> Iterator[Place]:
     place = Place(tmp_path, clock)
-    with place.enrolments.database:
+    with place.backend.database:
         yield place
 
 

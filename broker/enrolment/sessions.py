@@ -1,0 +1,37 @@
+"""The MQTT sessions that revocations must end, in the database of the ledger."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from broker.enrolment.records import EnrolmentRecord, enrolments_where
+from broker.enrolment.tables import ENROLMENTS, ENROLMENTS_ENDED
+from broker.ledger.database import Database
+
+__all__ = [
+    "RevokedSessions",
+]
+
+
+class RevokedSessions:
+    """The sessions of revoked enrolments. Every method is one transaction; all raise LedgerError."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._transaction = database.transaction
+        self._now = now
+
+    def to_end(self) -> list[EnrolmentRecord]:
+        """Return the revoked enrolments without a recorded end of the agent's session, newest first."""
+        ended = sa.select(ENROLMENTS_ENDED.c.enrolment_id)
+        with self._transaction() as connection:
+            return enrolments_where(
+                connection, sa.and_(ENROLMENTS.c.revoked_at.is_not(None), ENROLMENTS.c.id.not_in(ended))
+            )
+
+    def record_end(self, enrolment_id: str) -> None:
+        """Record that the agent has no session left that this revoked enrolment gave it."""
+        values = {"enrolment_id": enrolment_id, "ended_at": self._now().timestamp()}
+        with self._transaction() as connection:
+            connection.execute(ENROLMENTS_ENDED.delete().where(ENROLMENTS_ENDED.c.enrolment_id == enrolment_id))
+            connection.execute(ENROLMENTS_ENDED.insert().values(**values))

@@ -1,0 +1,169 @@
+"""Enrolment tokens: each lets one agent enroll once, until it expires. Only the hash of the secret is stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from broker.contract.enrolment_token import EnrolmentToken
+from broker.contract.topics import check_agent_name
+from broker.enrolment.records import utc
+from broker.enrolment.tables import TOKENS
+from broker.errors import BrokerError
+from broker.ledger.database import Database
+from broker.ledger.ids import new_id
+from broker.ledger.tables import moment
+
+__all__ = [
+    "TokenRecord",
+    "TokenRefused",
+    "TokenState",
+    "TokenStore",
+    "TokenUsed",
+    "UnknownToken",
+    "mark_used",
+    "revoke_unused_tokens",
+    "usable_token",
+]
+
+
+class TokenRefused(BrokerError):
+    """The token is not valid for this enrolment: unknown, revoked, expired, or of another agent or authority."""
+
+    code = "token_refused"
+
+
+class TokenUsed(TokenRefused):
+    """The token was already used, by another key."""
+
+    code = "token_used"
+
+
+class UnknownToken(BrokerError):
+    """No unused token has this id."""
+
+    code = "unknown_token_id"
+
+
+class TokenState(StrEnum):
+    """The state of a token. Only an open one is valid for an enrolment."""
+
+    OPEN = "open"
+    USED = "used"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token as it is stored. `key` (fingerprint) and `enrolment_id` are of the enrolment it was used for."""
+
+    id: str
+    agent: str
+    state: TokenState
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    key: str | None
+    enrolment_id: str | None
+
+
+class TokenStore:
+    """The tokens in the ledger's database. The code that opened the database closes it.
+
+    Every method is one transaction, committed when it returns. All raise LedgerError when the database fails.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._transaction = database.transaction
+        self._now = now
+
+    def add(self, agent: str, token: EnrolmentToken, ttl: timedelta) -> TokenRecord:
+        """Let the bearer of this token enroll as `agent`, once, within `ttl`. Raises InvalidName."""
+        now = self._now()
+        values = {
+            "id": new_id(),
+            "agent": check_agent_name(agent),
+            "secret_hash": token.secret_hash,
+            "created_at": now.timestamp(),
+            "expires_at": (now + ttl).timestamp(),
+        }
+        with self._transaction() as connection:
+            connection.execute(TOKENS.insert().values(**values))
+            return _record(connection.execute(TOKENS.select().where(TOKENS.c.id == values["id"])).one(), now)
+
+    def all(self) -> list[TokenRecord]:
+        """Return every token, newest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(TOKENS.select().order_by(TOKENS.c.created_at.desc())).all()
+        now = self._now()
+        return [_record(row, now) for row in rows]
+
+    def revoke(self, token_id: str) -> None:
+        """Revoke an unused token; raises UnknownToken for any other."""
+        unused = TOKENS.update().where(TOKENS.c.id == token_id, TOKENS.c.used_at.is_(None))
+        with self._transaction() as connection:
+            if not connection.execute(unused.values(revoked_at=self._now().timestamp())).rowcount:
+                raise UnknownToken(
+                    f"No unused token has the id {token_id[:80]!r}; `acm token list` shows all. "
+                    "To revoke the enrolment made with a used token, run `acm ca revoke`."
+                )
+
+
+def usable_token(connection: sa.Connection, agent: str, token: EnrolmentToken, now: datetime) -> TokenRecord:
+    """Within a transaction, return the agent's token, locked until the commit; it may be used. Raises TokenRefused."""
+    query = TOKENS.select().where(TOKENS.c.secret_hash == token.secret_hash).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise TokenRefused("The token is unknown here: create one with `acm token create`.", code="unknown_token")
+    found = _record(row, now)
+    if found.agent != agent:
+        raise TokenRefused(
+            f"The token is not for {agent!r}: create one with `acm token create {agent}`.",
+            code="token_of_another_agent",
+        )
+    if found.state is TokenState.REVOKED:
+        raise TokenRefused(
+            f"The token was revoked: create a new one with `acm token create {agent}`.", code="token_revoked"
+        )
+    if now >= found.expires_at:  # a used token expires, too
+        raise TokenRefused(
+            f"The token has expired: create a new one with `acm token create {agent}`.", code="token_expired"
+        )
+    return found
+
+
+def mark_used(connection: sa.Connection, token_id: str, key: str, enrolment_id: str, now: datetime) -> None:
+    """Within a transaction, record which key (fingerprint) used the token, and for which enrolment."""
+    used = TOKENS.update().where(TOKENS.c.id == token_id)
+    connection.execute(used.values(used_at=now.timestamp(), key=key, enrolment_id=enrolment_id))
+
+
+def revoke_unused_tokens(connection: sa.Connection, agent: str, now: datetime) -> int:
+    """Within a transaction, revoke the agent's unused tokens; return their number."""
+    unused = TOKENS.update().where(TOKENS.c.agent == agent, TOKENS.c.used_at.is_(None), TOKENS.c.revoked_at.is_(None))
+    return connection.execute(unused.values(revoked_at=now.timestamp())).rowcount
+
+
+def _record(row: sa.Row[Any], now: datetime) -> TokenRecord:
+    return TokenRecord(
+        id=row.id,
+        agent=row.agent,
+        state=_state(row, now),
+        created_at=utc(row.created_at),
+        expires_at=utc(row.expires_at),
+        used_at=moment(row.used_at),
+        key=row.key,
+        enrolment_id=row.enrolment_id,
+    )
+
+
+def _state(row: sa.Row[Any], now: datetime) -> TokenState:
+    if row.used_at is not None:
+        return TokenState.USED
+    if row.revoked_at is not None:
+        return TokenState.REVOKED
+    return TokenState.EXPIRED if now.timestamp() >= row.expires_at else TokenState.OPEN

@@ -1,0 +1,43 @@
+"""The content of revocation lists."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.pki.certificates import (
+    Issuer,
+    authority_certificate,
+)
+from broker.pki.revocation_list import RevocationReason, RevokedCertificate, revocation_list
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def new_issuer() -> Issuer:
+    key = Ed25519PrivateKey.generate()
+    return Issuer(authority_certificate("the authority", key, NOW), key)
+
+
+ISSUER = new_issuer()
+
+
+def extension(certificate: Any, kind: type) -> Any:
+    return certificate.extensions.get_extension_for_class(kind)
+
+
+def test_the_revocation_list_says_which_when_and_why() -> None:
+    revoked = [
+        RevokedCertificate(5, NOW, RevocationReason.KEY_COMPROMISE),
+        RevokedCertificate(6, NOW, RevocationReason.UNSPECIFIED),
+    ]
+    crl = x509.load_pem_x509_crl(revocation_list(ISSUER, revoked, 9, NOW, 7 * DAY))
+    assert crl.is_signature_valid(ISSUER.key.public_key())
+    assert (crl.last_update_utc, crl.next_update_utc) == (NOW - DAY, NOW + 7 * DAY)
+    assert extension(crl, x509.CRLNumber).value.crl_number == 9
+    first, second = crl
+    assert (first.serial_number, first.revocation_date_utc) == (5, NOW)
+    assert extension(first, x509.CRLReason).value.reason is x509.ReasonFlags.key_compromise
+    assert list(second.extensions) == []

@@ -1,0 +1,98 @@
+"""What the authority verifies of requests and certificates."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.pki.certificates import (
+    CertificateError,
+    Issuer,
+    authority_certificate,
+    client_certificate,
+)
+from broker.pki.verification import IdentityError, check_possession, read_identity, read_request
+from tests.support.enrolling import EnrollingAgent, request
+from tests.support.errors import raises_code
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def new_issuer() -> Issuer:
+    key = Ed25519PrivateKey.generate()
+    return Issuer(authority_certificate("the authority", key, NOW), key)
+
+
+ISSUER = new_issuer()
+AGENT = EnrollingAgent("web-01")
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
+
+
+def test_a_request_proves_a_key() -> None:
+    assert read_request(request(AGENT.key, "web-01"), "web-01") == AGENT.key.public_key()
+
+
+def with_a_wrong_signature() -> str:
+    lines = request(AGENT.key, "web-01").splitlines()
+    lines[-2] = ("B" if lines[-2][0] == "A" else "A") + lines[-2][1:]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: "", "malformed_csr"),
+        (lambda: "\ud800", "malformed_csr"),
+        (lambda: pem(ISSUER.certificate), "malformed_csr"),
+        (lambda: request(AGENT.key, "web-02"), "csr_wrong_subject"),
+        (lambda: request(AGENT.key), "csr_wrong_subject"),
+        (lambda: request(AGENT.key, "web-01", "web-02"), "csr_wrong_subject"),
+        (lambda: request(ec.generate_private_key(ec.SECP256R1()), "web-01"), "csr_key_not_ed25519"),
+        (with_a_wrong_signature, "csr_bad_signature"),
+    ],
+)
+def test_a_bad_request_is_refused(make: Callable[[], str], code: str) -> None:
+    with raises_code(CertificateError, code):
+        read_request(make(), "web-01")
+
+
+def test_a_certificate_of_ours_says_who_sends_it() -> None:
+    certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
+    identity = read_identity(pem(certificate), ISSUER, NOW)
+    assert (identity.agent, identity.serial) == ("web-01", certificate.serial_number)
+    asked = AGENT.renew(pem(certificate), AGENT.key)
+    check_possession(identity, asked.csr, asked.signature)
+    for signature in (
+        "",
+        "no base64",
+        "\ud800",
+        asked.signature[4:],
+        EnrollingAgent("web-01").renew("", AGENT.key).signature,
+    ):
+        with raises_code(IdentityError, "bad_signature"):
+            check_possession(identity, asked.csr, signature)
+    with raises_code(IdentityError, "bad_signature"):
+        check_possession(replace(identity, key=ISSUER.key.public_key()), asked.csr, asked.signature)
+
+
+@pytest.mark.parametrize("moment", [NOW - timedelta(minutes=6), NOW + DAY])
+def test_a_certificate_shows_nobody_outside_its_time(moment: datetime) -> None:
+    certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
+    with raises_code(IdentityError, "certificate_not_valid_now"):
+        read_identity(pem(certificate), ISSUER, moment)
+
+
+def test_the_certificate_of_another_authority_of_the_same_name_shows_nobody() -> None:
+    foreign = client_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
+    for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
+        with raises_code(IdentityError, "foreign_certificate"):
+            read_identity(text, ISSUER, NOW)
