@@ -14,6 +14,7 @@ __all__ = [
     "Blobs",
     "Clock",
     "CommandStore",
+    "EncodedFeedback",
     "ReadinessProblem",
     "Service",
     "ServiceState",
@@ -35,6 +36,17 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True)
+class EncodedFeedback:
+    """Feedback and its JSON object, encoded once: a result is stored and sent as these bytes.
+
+    The bytes of a result end with its digest, the SHA-256 of the object without that last member.
+    """
+
+    feedback: Feedback
+    encoded: bytes
+
+
+@dataclass(frozen=True)
 class StoredCommand:
     """One command as the store keeps it. `key` orders by arrival; `begun_by` is the incarnation that started it.
 
@@ -48,7 +60,7 @@ class StoredCommand:
     received_at: datetime
     started_at: datetime | None = None
     begun_by: str | None = None
-    result: Feedback | None = None
+    result: EncodedFeedback | None = None
     signed_by: tuple[str, ...] | None = ()
 
 
@@ -56,7 +68,7 @@ class StoredCommand:
 class Tombstone:
     """What outlives a deleted command, so that a repeat of it is answered and never run."""
 
-    result: Feedback
+    result: EncodedFeedback
     expires_at: datetime
 
 
@@ -134,7 +146,7 @@ class CommandStore(Protocol):
     def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
         """Note that a command found in processing runs again; any other is refused (StoreError)."""
 
-    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
+    def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""
 
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:

@@ -63,6 +63,7 @@ __all__ = [
     "decode_status",
     "encode",
     "frames",
+    "joined_frames",
     "status_frame",
     "to_json",
 ]
@@ -100,17 +101,23 @@ def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Ite
 
     A single message that is too long is yielded all the same.
     """
-    if not messages:
-        return
-    limits = LIMITS[CHANNEL_OF[type(messages[0])]]
-    if len(messages) <= limits.messages:
-        frame = encode(messages)
-        if len(frame) <= min(max_bytes, limits.frame_bytes) or len(messages) == 1:
-            yield frame
-            return
-    half = len(messages) // 2
-    yield from frames(messages[:half], max_bytes)
-    yield from frames(messages[half:], max_bytes)
+    if messages:
+        encoded = [encode([message]) for message in messages]
+        yield from joined_frames(encoded, CHANNEL_OF[type(messages[0])], max_bytes)
+
+
+def joined_frames(encoded: Sequence[bytes], channel: Channel, max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
+    """Yield frames as `frames` does, of messages that are encoded already, each by itself."""
+    limits = LIMITS[channel]
+    size = sum(map(len, encoded)) + len(encoded) + 1  # with the brackets and the commas
+    if len(encoded) == 1:
+        yield encoded[0]
+    elif 0 < len(encoded) <= limits.messages and size <= min(max_bytes, limits.frame_bytes):
+        yield b"[" + b",".join(encoded) + b"]"
+    elif encoded:
+        half = len(encoded) // 2
+        yield from joined_frames(encoded[:half], channel, max_bytes)
+        yield from joined_frames(encoded[half:], channel, max_bytes)
 
 
 def status_frame(status: Status) -> bytes:

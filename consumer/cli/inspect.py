@@ -35,7 +35,7 @@ def _queued_json(stored: "StoredCommand") -> dict[str, Any]:
         "type": stored.command.type,
         "state": _SHOWN_STATES[stored.state],
         "received_at": stored.received_at.isoformat(),
-        "outcome": str(stored.result.outcome) if stored.result else None,
+        "outcome": str(stored.result.feedback.outcome) if stored.result else None,
     }
 
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import structlog
 
-from broker.contract.codec import encode, frames, status_frame
-from broker.contract.messages import BlobRequest, Feedback, Status
+from broker.contract.codec import encode, joined_frames, status_frame
+from broker.contract.messages import BlobRequest, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound, addressed
@@ -67,9 +67,9 @@ class AgentCommsClient:
         """Send the PUBACKs: these messages need not come again."""
         self._connection.acknowledge([message.delivery for message in messages])
 
-    def send_feedback(self, feedbacks: Sequence[Feedback]) -> None:
-        """Publish feedback in as few frames as the size cap allows; never blocks, may be lost."""
-        for frame in frames(feedbacks):
+    def send_feedback(self, encoded: Sequence[bytes]) -> None:
+        """Publish feedback, one JSON object each, in as few frames as fit; never blocks, may be lost."""
+        for frame in joined_frames(encoded, Channel.FEEDBACK):
             self._publish(Channel.FEEDBACK, frame)
 
     def publish_status(self, status: Status) -> None:

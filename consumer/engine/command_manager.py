@@ -8,13 +8,13 @@ from typing import Protocol
 import structlog
 
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
-from broker.contract.messages import Ack, Control, Feedback
+from broker.contract.messages import Ack, Control
 from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished, not_begun
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.handler import AgentRestart, Interruption, Replacement, Result
-from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.ports import Clock, CommandStore, EncodedFeedback, StoredCommand
 from consumer.trust.refusal import Refusal
 
 __all__ = [
@@ -38,7 +38,7 @@ _CUT_SHORT = Result(
 class Decisions:
     """What one turn does once it is committed: answers to send, results to report until acked, commands to begin."""
 
-    answers: list[Feedback]
+    answers: list[EncodedFeedback]
     results: list[StoredCommand]
     acknowledged: list[str]
     batch: list[StoredCommand]
@@ -175,7 +175,7 @@ class CommandManager:
         feedback = self._reports.result(stored.command, result, at or self._clock.now(), stored.started_at)
         return self._store.mark_completed(stored, feedback)
 
-    def _cancel(self, command_id: str) -> list[Feedback]:
+    def _cancel(self, command_id: str) -> list[EncodedFeedback]:
         """Tell a running command to end; remember a queued or not yet arrived one as cancelled.
 
         Returns the result of one that is done, so that the server hears of it again.

@@ -234,7 +234,7 @@ class AgentCore:
             return  # as nearly always: then no ack can correct anything, and each would cost two reads of the store
         for signed in acks:
             stored = self._parts.store.find(signed.ack.command_id)
-            result = stored.result if stored else None
+            result = stored.result.feedback if stored and stored.result else None
             if signed.signed_at and result and result.digest == signed.ack.digest and result.finished_at:
                 self._server_clock.observe_reply(result.finished_at, signed.signed_at)
 

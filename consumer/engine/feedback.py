@@ -14,7 +14,7 @@ from broker.contract.limits import fitted
 from broker.contract.messages import Command, Feedback, JsonObject, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handler import Result
-from consumer.ports import StoredCommand
+from consumer.ports import EncodedFeedback, StoredCommand
 
 __all__ = [
     "FeedbackFactory",
@@ -59,9 +59,11 @@ def _cut(result: Feedback) -> Feedback:
     return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
 
 
-def _sealed(result: Feedback) -> Feedback:
+def _sealed(result: Feedback) -> EncodedFeedback:
+    """Return the result with its digest as the last member, so that the bytes that were hashed are those that stay."""
     fitting, encoded = _that_fits(_cut(result))
-    return replace(fitting, digest=hashlib.sha256(encoded).hexdigest())
+    digest = hashlib.sha256(encoded).hexdigest()
+    return EncodedFeedback(replace(fitting, digest=digest), encoded[:-1] + f',"digest":"{digest}"}}'.encode())
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ class FeedbackFactory:
         echo: JsonObject = mask_secrets(command, said, self.shapes.get(command.type))
         return {**echo, "status": str(state)}
 
+    def _encoded(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> EncodedFeedback:
+        feedback = self._feedback(kind, status, message, **rest)
+        return EncodedFeedback(feedback, encode([feedback]))
+
     def _feedback(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> Feedback:
         return Feedback(
             kind,
@@ -95,9 +101,9 @@ class FeedbackFactory:
             **rest,
         )
 
-    def accepted(self, command: Command, state: State = State.PENDING) -> Feedback:
+    def accepted(self, command: Command, state: State = State.PENDING) -> EncodedFeedback:
         """Say that the command is in the store; sent only after the commit."""
-        return self._feedback(
+        return self._encoded(
             FeedbackKind.ACCEPTED,
             str(state),
             "The command is stored.",
@@ -106,18 +112,18 @@ class FeedbackFactory:
             notes=command.notes,
         )
 
-    def begun(self, command: Command) -> Feedback:
+    def begun(self, command: Command) -> EncodedFeedback:
         """Say that the command runs."""
-        return self._feedback(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
+        return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
-    def gap(self, asked: SequenceNumber, expected: int) -> Feedback:
+    def gap(self, asked: SequenceNumber, expected: int) -> EncodedFeedback:
         """Say that numbers before `asked` are missing and which one must come next in that epoch."""
         message = f"Number {asked.number} came, but {expected} must come first; send again from there."
-        return self._feedback(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)
+        return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)
 
     def result(
         self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
-    ) -> Feedback:
+    ) -> EncodedFeedback:
         """Turn what a handler returned into the command's one final result, with its digest."""
         return _sealed(
             self._feedback(
@@ -137,6 +143,6 @@ class FeedbackFactory:
             )
         )
 
-    def state_of(self, stored: StoredCommand) -> Feedback:
+    def state_of(self, stored: StoredCommand) -> EncodedFeedback:
         """Answer a repeated command: its result if it has one, else that it is stored."""
         return stored.result or self.accepted(stored.command, stored.state)

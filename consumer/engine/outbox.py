@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from broker.contract.messages import Ack, Feedback
+from broker.contract.messages import Ack
 from broker.contract.states import FeedbackKind
 from broker.system.retry import growing_waits
-from consumer.ports import Clock, CommandStore, StoredCommand
+from consumer.ports import Clock, CommandStore, EncodedFeedback, StoredCommand
 
 __all__ = [
     "FeedbackOutbox",
@@ -21,7 +21,7 @@ _HOLD_S = 0.03
 class _Waiting:
     digest: str
     due: float
-    result: Feedback | None
+    encoded: bytes | None
     waits: Iterator[float]
 
 
@@ -41,7 +41,7 @@ class FeedbackOutbox:
         self._clock = clock
         self._waits = waits
         self._waiting: dict[str, _Waiting] = {}
-        self._news: dict[tuple[str | None, FeedbackKind], Feedback] = {}
+        self._news: dict[tuple[str | None, FeedbackKind], bytes] = {}
         self._news_due = 0.0
 
     def load(self) -> None:
@@ -51,49 +51,50 @@ class FeedbackOutbox:
 
     def add(self, stored: StoredCommand) -> None:
         """Take up a result that has just been committed; it is due at once."""
-        assert stored.result is not None
-        assert stored.result.digest is not None
+        result = stored.result
+        assert result is not None
+        assert result.feedback.digest is not None
         for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS):
             self._news.pop((stored.command.id, kind), None)
         self._waiting[stored.command.id] = _Waiting(
-            stored.result.digest, self._clock.monotonic(), stored.result, self._waits()
+            result.feedback.digest, self._clock.monotonic(), result.encoded, self._waits()
         )
 
-    def tell(self, news: Iterable[Feedback]) -> None:
+    def tell(self, news: Iterable[EncodedFeedback]) -> None:
         """Take up what is said once, and not at all when a result has said it before."""
         if not self._news:
             self._news_due = self._clock.monotonic() + _HOLD_S
-        self._news |= {(item.command_id, item.kind): item for item in news}
+        self._news |= {(item.feedback.command_id, item.feedback.kind): item.encoded for item in news}
 
     def send_all_again(self) -> None:
         """Make every result due now, as after a reconnect."""
         for waiting in self._waiting.values():
             waiting.due = 0.0
 
-    def take_due(self, limit: int = 500) -> list[Feedback]:
-        """Return what is to be sent now, results at most `limit`, and note when each result is due again."""
+    def take_due(self, limit: int = 500) -> list[bytes]:
+        """Return the encoded feedback that is due, at most `limit` results, and schedule each result again."""
         now = self._clock.monotonic()
         return [*self._take_news(now), *self._take_results(now, limit)]
 
-    def _take_news(self, now: float) -> list[Feedback]:
+    def _take_news(self, now: float) -> list[bytes]:
         if self._news_due > now:
             return []
         news = list(self._news.values())
         self._news.clear()
         return news
 
-    def _take_results(self, now: float, limit: int) -> list[Feedback]:
+    def _take_results(self, now: float, limit: int) -> list[bytes]:
         due = [(command_id, item) for command_id, item in self._waiting.items() if item.due <= now]
         results = (self._take(command_id, item, now) for command_id, item in due[:limit])
         return [result for result in results if result]
 
-    def _take(self, command_id: str, item: _Waiting, now: float) -> Feedback | None:
+    def _take(self, command_id: str, item: _Waiting, now: float) -> bytes | None:
         item.due = now + next(item.waits)
-        result, item.result = item.result, None
-        if result is None:
+        encoded, item.encoded = item.encoded, None
+        if encoded is None:
             stored = self._store.find(command_id)
-            result = stored.result if stored else None
-        return result
+            encoded = stored.result.encoded if stored and stored.result else None
+        return encoded
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) something is due next."""

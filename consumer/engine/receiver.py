@@ -11,7 +11,7 @@ from broker.contract.codec import DecodeError, decode_commands
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
 from broker.contract.dsse import SignatureError
-from broker.contract.messages import Command, Feedback, RefusedMessage, SequenceNumber
+from broker.contract.messages import Command, RefusedMessage, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
@@ -19,7 +19,7 @@ from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError
 from consumer.handler import Result, expired
-from consumer.ports import Clock, CommandStore
+from consumer.ports import Clock, CommandStore, EncodedFeedback
 from consumer.trust.plausibility import check_epoch, check_version
 from consumer.trust.ports import TrustedKeys
 from consumer.trust.refusal import Refusal
@@ -52,18 +52,18 @@ class CommandReceiver:
         self._keeper = keeper
         self._refusals = refusals
 
-    def receive(self, messages: Sequence[Inbound]) -> list[Feedback]:
+    def receive(self, messages: Sequence[Inbound]) -> list[EncodedFeedback]:
         """Store what must be stored, all or nothing, and return the feedback to send once that is committed.
 
         Raises StoreFull or StoreError; then nothing was stored, and no message may be acknowledged.
         """
-        feedback: list[Feedback] = []
+        feedback: list[EncodedFeedback] = []
         with self._store.transaction():
             for message in messages:
                 feedback += self._receive_one(message)
         return feedback
 
-    def _receive_one(self, message: Inbound) -> list[Feedback]:
+    def _receive_one(self, message: Inbound) -> list[EncodedFeedback]:
         topic = message.delivery.topic
         try:
             opened = self._open(message)
@@ -94,7 +94,7 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
+    def _admit(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
         known = self._known(command)
         if opened.refusal is not None:
             return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal.message, RefusedMessage())
@@ -109,7 +109,7 @@ class CommandReceiver:
             return self._reject(command, refusal.message)
         return self._admit_in_turn(command, opened)
 
-    def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
+    def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
         if self._is_of_an_ended_epoch(command):
             self._ignore(command)
             return None
@@ -156,7 +156,7 @@ class CommandReceiver:
         known = max(self._store.closed_epoch, last.epoch if last else 0)
         return check_epoch(asked, known, opened.signed_at) if opened.signed_at is not None else None
 
-    def _known(self, command: Command) -> Feedback | None:
+    def _known(self, command: Command) -> EncodedFeedback | None:
         stored = self._store.find(command.id)
         if stored is not None:
             return self._reports.state_of(stored)
@@ -173,13 +173,13 @@ class CommandReceiver:
         if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
             self._store.advance_sequence(sequence)
 
-    def _unnumbered(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
+    def _unnumbered(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
         """Refuse a signed command without a number: it could be sent again once its id is forgotten."""
         if not opened.signed:
             return None
         return self._reject(command, "The command is signed, but has no sequence number.")
 
-    def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> Feedback | None:
+    def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
         refusal = self._check_epoch(asked, opened)
@@ -205,9 +205,11 @@ class CommandReceiver:
         reason = f"A command of epoch {epoch} was ignored: that epoch has ended here."
         self._refusals.refuse(reason, "command_of_an_ended_epoch", command_id=command.id, epoch=epoch)
 
-    def _reject(self, command: Command, reason: str, data: RefusedMessage | None = None) -> Feedback:
+    def _reject(self, command: Command, reason: str, data: RefusedMessage | None = None) -> EncodedFeedback:
         self._refusals.refuse(reason, "command_rejected", command_id=command.id, type=command.type)
         return self._refuse(command, ErrorCode.REJECTED, reason, data)
 
-    def _refuse(self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None) -> Feedback:
+    def _refuse(
+        self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None
+    ) -> EncodedFeedback:
         return self._reports.result(command, Result(message, data, code=code), self._clock.now())

@@ -14,10 +14,10 @@ from datetime import datetime
 from itertools import islice
 
 from broker.contract.journal import Opened
-from broker.contract.messages import Command, Feedback, JournalMark, SequenceNumber
+from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
-from consumer.ports import StoredCommand, TimeSample, Tombstone
+from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
 from consumer.store.cache import DISK_FULL, DurableRows
 from consumer.store.damage import StoreDamage
 from consumer.store.index import CommandIndex
@@ -202,15 +202,15 @@ class DiskCommandStore:
         with self.transaction():
             self._journal.resumed(stored.command.id, incarnation)
 
-    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
+    def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         """Turn a pending or processing command into done; a result is never replaced by another."""
         key, command_id = stored.key, stored.command.id
         if not self._index.is_open(key, command_id):
             raise StoreError(f"The command {command_id} already has its result.", code="already_completed")
         with self.transaction():
-            self._rows[RESULT + command_id] = encode(result)
+            self._rows[RESULT + command_id] = result.encoded
             self._head_changed |= self._index.complete(key, command_id)
-            self._journal.reported(command_id, result)
+            self._journal.reported(command_id, result.feedback)
             return assemble(key, stored, None, result)
 
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:

@@ -5,9 +5,9 @@ from datetime import datetime
 
 import msgspec
 
-from broker.contract.messages import Command, Feedback, SequenceNumber
+from broker.contract.messages import Command, Feedback, SequenceNumber, wire_members
 from broker.contract.states import State
-from consumer.ports import StoredCommand, TimeSample
+from consumer.ports import EncodedFeedback, StoredCommand, TimeSample
 from consumer.store.journal import JournalTail
 
 __all__ = [
@@ -79,8 +79,15 @@ class Deleted:
 decode_arrived = msgspec.json.Decoder(Arrived).decode
 decode_head = msgspec.json.Decoder(Head).decode
 decode_deleted = msgspec.json.Decoder(Deleted).decode
-decode_result = msgspec.json.Decoder(Feedback).decode
 encode = msgspec.json.Encoder().encode
+_decode_feedback = msgspec.json.Decoder(Feedback).decode
+
+
+def decode_result(row: bytes) -> EncodedFeedback:
+    """Return the result in a row, which is kept as it is sent; earlier versions wrote absent members as null."""
+    feedback = _decode_feedback(row)
+    is_wire_form = row.endswith(b'"}')  # the digest is its last member; it was an array of notes
+    return EncodedFeedback(feedback, row if is_wire_form else encode(wire_members(feedback)))
 
 
 def decode_time(row: bytes) -> datetime:
@@ -88,10 +95,12 @@ def decode_time(row: bytes) -> datetime:
     return datetime.fromisoformat(row.decode())
 
 
-def assemble(key: str, arrived: Arrived | StoredCommand, begun: Begun | None, result: Feedback | None) -> StoredCommand:
+def assemble(
+    key: str, arrived: Arrived | StoredCommand, begun: Begun | None, result: EncodedFeedback | None
+) -> StoredCommand:
     """Return a command from its row, what the head says of it, and its result's row."""
     state = State.DONE if result else State.PROCESSING if begun else State.PENDING
-    started_at = result.started_at if result else begun.started_at if begun else None
+    started_at = result.feedback.started_at if result else begun.started_at if begun else None
     begun_by = begun.begun_by if begun else None
     return StoredCommand(
         key, arrived.command, state, arrived.received_at, started_at, begun_by, result, arrived.signed_by

@@ -16,7 +16,7 @@ from consumer.store.opening import open_store
 from tests.support.errors import raises_code
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, entries_of, journal_of_any
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, stored_result
 
 Reopen = Callable[[], CommandStore]
 Journal = Callable[[], Entries]
@@ -70,7 +70,7 @@ def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
     store = reopen()
     (processing,) = store.in_processing()
     assert (processing.begun_by, processing.started_at, processing.state) == ("me", NOW, State.PROCESSING)
-    store.mark_completed(processing, result("a"))
+    store.mark_completed(processing, stored_result("a"))
     store = reopen()
     assert (store.pending_count(), store.done_count()) == (0, 1)
     store.delete_completed_commands(["a"], NOW + timedelta(days=1))
@@ -79,7 +79,7 @@ def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
     assert store.all_commands() == []
     tombstone = store.find_tombstone("a")
     assert tombstone is not None
-    assert tombstone.result == result("a")
+    assert tombstone.result == stored_result("a")
     assert (store.drop_expired(NOW), store.drop_expired(NOW + timedelta(days=2))) == (0, 1)
     assert store.find_tombstone("a") is None
 
@@ -89,9 +89,9 @@ def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reop
     stored = store.store_command(command("a"), NOW)
     with raises_code(StoreError, "not_completed"):
         store.delete_completed_commands(["a"], NOW)
-    store.mark_completed(stored, result("a"))
+    store.mark_completed(stored, stored_result("a"))
     with raises_code(StoreError, "already_completed"):
-        store.mark_completed(stored, result("a"))
+        store.mark_completed(stored, stored_result("a"))
 
 
 def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
@@ -159,10 +159,10 @@ def test_only_a_pending_command_begins_and_only_a_live_one_ends(reopen: Reopen) 
     store.mark_processing(stored, NOW, "me")
     with raises_code(StoreError, "not_pending"):
         store.mark_processing(stored, NOW, "me")
-    store.mark_completed(stored, result("a"))
+    store.mark_completed(stored, stored_result("a"))
     store.delete_completed_commands(["a"], NOW)
     with raises_code(StoreError, "already_completed"):
-        store.mark_completed(stored, result("a"))
+        store.mark_completed(stored, stored_result("a"))
 
 
 def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -> None:
@@ -170,13 +170,13 @@ def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -
     for name in "abc":
         store.store_command(command(name), NOW)
     a, b, c = store.get_next_commands(3)
-    store.mark_completed(a, result("a"))
+    store.mark_completed(a, stored_result("a"))
 
     def change_and_fail() -> None:
         with store.transaction():
             store.delete_completed_commands(["a"], NOW)
             store.mark_processing(b, NOW, "me")
-            store.mark_completed(c, result("c"))
+            store.mark_completed(c, stored_result("c"))
             store.remember_cancel("b", NOW)
             raise ValueError
 
@@ -195,7 +195,7 @@ def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
     for name in "abc":
         store.store_command(command(name), NOW)
     for stored in reversed(list(store.get_next_commands(3))):
-        store.mark_completed(stored, result(stored.command.id))
+        store.mark_completed(stored, stored_result(stored.command.id))
     assert [stored.command.id for stored in reopen().with_results()] == ["a", "b", "c"]
     assert list(reopen().get_next_commands(1)) == []
 
@@ -203,7 +203,7 @@ def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
 def test_a_new_command_never_inherits_the_state_of_a_deleted_one(reopen: Reopen) -> None:
     store = reopen()
     begun = store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
-    store.mark_completed(begun, result("a"))
+    store.mark_completed(begun, stored_result("a"))
     store.delete_completed_commands(["a"], NOW)
     reopen().store_command(command("b"), NOW)
     assert [stored.state for stored in reopen().all_commands()] == [State.PENDING]
@@ -239,7 +239,7 @@ def test_the_journal_tells_each_change_once(reopen: Reopen, journal: Journal) ->
     store = reopen()
     stored = store.mark_processing(store.store_command(command("a", 1), NOW), NOW, "i1")
     store.mark_resumed(stored, "i2")
-    store.mark_completed(stored, result("a"))
+    store.mark_completed(stored, stored_result("a"))
     store.delete_completed_commands(["a"], NOW)
     entries = journal()
     assert [entry["number"] for entry in entries] == [1, 2, 3, 4, 5, 6]

@@ -23,7 +23,7 @@ from consumer.store.reader import read_journal, read_queue
 from consumer.store.state_directory import epoch_name
 from tests.support.errors import raises_code
 from tests.support.journals import entries_of, journal_in
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, stored_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,7 +76,7 @@ def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, sta
     for name in "abc":
         store.store_command(command(name), NOW)
     a, b, _ = store.get_next_commands(3)
-    store.mark_completed(store.mark_processing(a, NOW, "me"), result("a"))
+    store.mark_completed(store.mark_processing(a, NOW, "me"), stored_result("a"))
     store.mark_processing(b, NOW, "me")
     assert read_queue(state) == store.all_commands()
     assert [stored.state for stored in read_queue(state)] == [State.DONE, State.PROCESSING, State.PENDING]
@@ -426,7 +426,7 @@ def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Pa
         with store.transaction():
             for index in range(64):
                 stored = store.store_command(command(f"{name}{number}-{index}"), NOW)
-                store.mark_completed(stored, result(stored.command.id))
+                store.mark_completed(stored, stored_result(stored.command.id))
                 store.delete_completed_commands([stored.command.id], NOW)
     store.close()
     journal = journal_in(state)
@@ -458,7 +458,7 @@ FILLER = """
 import subprocess, sys
 from dataclasses import replace
 from pathlib import Path
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, stored_result
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
 from consumer.errors import StoreFull
@@ -483,7 +483,7 @@ assert len(store.all_commands()) == stored
 (disk / "filler").write_bytes(b"x" * 100_000)
 for command in store.all_commands():
     begun = store.mark_processing(command, NOW, "me")
-    store.mark_completed(begun, result(begun.command.id))
+    store.mark_completed(begun, stored_result(begun.command.id))
     store.delete_completed_commands([begun.command.id], NOW)
 assert not (disk / "state" / "ballast").exists()
 store.drop_expired(NOW)

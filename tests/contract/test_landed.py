@@ -140,7 +140,7 @@ def test_store_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
             "received_at": one.received_at,
             "started_at": one.started_at,
             "begun_by": one.begun_by,
-            "result": one.result and to_json(one.result),
+            "result": one.result and to_json(one.result.feedback),
             "signed_by": one.signed_by,
         }
         for one in store.all_commands()
@@ -152,7 +152,7 @@ def test_store_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
     assert plain([time.server, time.machine]) == expected["time"]
     assert plain(commands) == expected["commands"]
     assert (
-        plain({name: it and [to_json(it.result), it.expires_at] for name, it in tombstones.items()})
+        plain({name: it and [to_json(it.result.feedback), it.expires_at] for name, it in tombstones.items()})
         == (expected["tombstones"])
     )
     assert [name for name in expected["cancels"] if store.is_cancelled(name)] == expected["cancels"] != []
@@ -255,4 +255,4 @@ def test_work_of_an_earlier_version_goes_on(landed: Landed) -> None:
     ]
     assert world.effects == [name for name, one in before.items() if one.command.type == "again"][1:]
     for name, one in before.items():
-        assert one.result is None or (rows[name].result or {})["digest"] == one.result.digest
+        assert one.result is None or (rows[name].result or {})["digest"] == one.result.feedback.digest

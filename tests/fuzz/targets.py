@@ -40,6 +40,7 @@ from broker.contract.codec import (
     decode_status,
     encode,
     frames,
+    joined_frames,
     status_frame,
 )
 from broker.contract.dsse import SignatureError as EnvelopeError
@@ -66,6 +67,7 @@ from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.grant_validation import granted_by
 from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
+from consumer.ports import EncodedFeedback
 from consumer.system.archives import Limits, is_archive, unpack
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
@@ -270,12 +272,12 @@ def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = FeedbackFactory("web-01", "i1", store.store_generation)
     receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True), NoTrust(), KeptRefusals())
-    said = []
+    said: list[EncodedFeedback] = []
     for mid, part in enumerate(data.split(_PART), start=1):
         said += receiver.receive([inbound(part, mid=mid)])
     for stored in store.all_commands():
         said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
-    for frame in frames(said):
+    for frame in joined_frames([item.encoded for item in said], Channel.FEEDBACK):
         decode_feedbacks(frame)
 
 

@@ -54,7 +54,7 @@ def test_what_is_marked_is_secret_and_nothing_else() -> None:
 def test_an_agent_masks_the_secrets_of_a_plug_in_in_its_echo() -> None:
     command = Command("c1", "open-door", {"code": "hush", "door": "back"}, ORIGIN, NOW)
     reports = FeedbackFactory("web-01", "i1", "g1", {"open-door": OpenDoor})
-    echo = reports.result(command, Result("Done."), NOW).command
+    echo = reports.result(command, Result("Done."), NOW).feedback.command
     assert echo is not None
     assert echo["parameters"] == {"code": MASK, "door": "back"}
     assert mask_secrets(command, {"parameters": {"code": "hush"}}, OpenDoor) == {"parameters": {"code": MASK}}

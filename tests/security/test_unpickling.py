@@ -13,7 +13,7 @@ from diskcache import Cache
 from consumer.errors import StoreError
 from consumer.store.opening import open_store
 from consumer.store.reader import read_queue
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, stored_result
 
 PICKLE, BINARY = 4, 2
 VALUES = ["c/%", "r/%", "d/%", "x/%", "m/head", "m/store_generation", "m/sentinel", "m/check"]
@@ -41,7 +41,7 @@ def state(tmp_path: Path) -> Path:
     for name in ("a", "b", "c"):
         store.store_command(command(name), NOW)
     for done in store.get_next_commands(2):
-        store.mark_completed(done, result(done.command.id))
+        store.mark_completed(done, stored_result(done.command.id))
     store.delete_completed_commands(["a"], NOW)
     store.remember_cancel("d", NOW)
     store.check()

@@ -1,13 +1,17 @@
 """Messages for tests, with what does not matter to them filled in."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from broker.contract.codec import decode_feedbacks, encode
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound, addressed
+from consumer.ports import EncodedFeedback
 from consumer.settings import AgentConfig
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -41,6 +45,21 @@ def result(name: str) -> Feedback:
         outcome=Outcome.SUCCESS,
         digest="d",
     )
+
+
+def encoded(feedback: Feedback) -> EncodedFeedback:
+    """The result as an agent stores and sends it: with its digest as the last member."""
+    body = encode([replace(feedback, digest=None)])
+    return EncodedFeedback(feedback, body[:-1] + f',"digest":"{feedback.digest}"}}'.encode())
+
+
+def stored_result(name: str) -> EncodedFeedback:
+    return encoded(result(name))
+
+
+def decoded(due: Iterable[bytes]) -> list[Feedback]:
+    """What an outbox has sent."""
+    return [feedback for frame in due for feedback in decode_feedbacks(frame)]
 
 
 def inbound(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from broker.contract.journal import JournalPage, Opened
-from broker.contract.messages import Command, Feedback, JournalMark, SequenceNumber
+from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
-from consumer.ports import StoredCommand, TimeSample, Tombstone
+from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
 from consumer.store.journal import Journal, JournalTail, page_number, read_page
 
 
@@ -150,12 +150,12 @@ class MemoryCommandStore:
         with self.transaction():
             self._journal.resumed(stored.command.id, incarnation)
 
-    def mark_completed(self, stored: StoredCommand, result: Feedback) -> StoredCommand:
+    def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         now = self._contents.live.get(stored.command.id)
         if now is None or now.state is State.DONE:
             raise StoreError(f"The command {stored.command.id} already has its result.", code="already_completed")
         with self.transaction():
-            self._journal.reported(stored.command.id, result)
+            self._journal.reported(stored.command.id, result.feedback)
             return self._keep(replace(stored, state=State.DONE, result=result))
 
     def _keep(self, stored: StoredCommand) -> StoredCommand:

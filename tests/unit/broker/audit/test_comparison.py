@@ -17,7 +17,7 @@ from broker.ledger.ledger import Ledger
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, chained, entries_of, forged, journal_of
-from tests.support.makers import result
+from tests.support.makers import encoded, result
 
 AGENT = "web-01"
 
@@ -43,7 +43,7 @@ class Pair:
         stored = self.store.find(command.id)
         assert stored is not None
         said = replace(result(command.id), digest=digest)
-        self.store.mark_completed(stored, said)
+        self.store.mark_completed(stored, encoded(said))
         self.ledger.claim_due_commands(9)
         self.ledger.record_feedback(AGENT, [said])
         self.store.delete_completed_commands([command.id], self.now() + timedelta(days=8))

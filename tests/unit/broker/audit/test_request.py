@@ -44,7 +44,7 @@ class AnsweringLedger(Ledger):
         said = self.answers(added)
         if said is not None:
             self.claim_due_commands(9)
-            self.record_feedback("web-01", [REPORTS.result(added, said, NOW)])
+            self.record_feedback("web-01", [REPORTS.result(added, said, NOW).feedback])
         return added
 
 
@@ -95,7 +95,7 @@ def test_an_answer_fits_into_a_message(store: DiskCommandStore, tmp_path: Path) 
     with store.transaction():
         for number in range(1000):
             store.store_command(command(f"{name}{number}", command_type=name), NOW)
-    result = REPORTS.result(command("x"), answer(tmp_path, 1), NOW)
+    result = REPORTS.result(command("x"), answer(tmp_path, 1), NOW).feedback
     assert result.data is not None
     assert result.notes == ()
 

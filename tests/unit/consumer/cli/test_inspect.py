@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from consumer.cli.main import app
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, stored_result
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_queue_shows_the_states_of_the_ledger(store: DiskCommandStore, tmp_path:
     for name in "abc":
         store.store_command(command(name), NOW)
     a, b, _ = store.get_next_commands(3)
-    store.mark_completed(store.mark_processing(a, NOW, "me"), result("a"))
+    store.mark_completed(store.mark_processing(a, NOW, "me"), stored_result("a"))
     store.mark_processing(b, NOW, "me")
     rows = json.loads(shown("queue", "--state", str(tmp_path), "--json"))
     assert [(row["id"], row["state"], row["outcome"]) for row in rows] == [

@@ -23,7 +23,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import entries_of, journal_of
-from tests.support.makers import command
+from tests.support.makers import command, decoded
 
 REVOKED = Refusal("signers_revoked", "None of its keys is trusted now.")
 
@@ -98,7 +98,7 @@ class Bench:
 
     def due(self) -> list[Feedback]:
         self.clock.turn(0.1)
-        return self.outbox.take_due()
+        return decoded(self.outbox.take_due())
 
     def results(self) -> dict[str | None, ErrorCode | None]:
         return {said.command_id: said.code for said in self.due() if said.kind is FeedbackKind.RESULT}

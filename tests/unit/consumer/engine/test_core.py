@@ -170,9 +170,23 @@ def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
         world.run_handlers()
     (done,) = world.store.with_results()
     assert done.result is not None
-    world.forge(Channel.ACK, encode([Ack(done.command.id, done.result.digest or "")]))
+    world.forge(Channel.ACK, encode([Ack(done.command.id, done.result.feedback.digest or "")]))
     world.step_agent()
     assert world.store.done_count() == 1
     world.settle()
     assert world.store.done_count() == 0
+    world.ledger.database.close()
+
+
+def test_result_is_sent_in_the_bytes_that_were_stored() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    world.send("once")
+    world.step_server()
+    for _ in range(3):
+        world.step_agent()
+        world.run_handlers()
+    (stored,) = world.store.with_results()
+    assert stored.result is not None
+    sent = [payload for topic, payload in world.broker.heard if topic.endswith("feedback")]
+    assert stored.result.encoded in sent
     world.ledger.database.close()

@@ -1,5 +1,6 @@
 """What the agent says of a command."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -23,16 +24,24 @@ REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def test_a_result_echoes_the_command_and_says_the_outcome() -> None:
-    said = REPORTS.result(command("a"), Result("Done.", {"x": 1}), NOW)
+    said = REPORTS.result(command("a"), Result("Done.", {"x": 1}), NOW).feedback
     assert (said.status, said.outcome, said.code, said.data) == ("completed", Outcome.SUCCESS, None, {"x": 1})
     assert said.command is not None
     assert (said.command["id"], said.command["status"]) == ("a", "processing")
 
 
 def test_the_digest_tells_results_apart() -> None:
-    one, other = (REPORTS.result(command("a"), Result(text), NOW).digest for text in ("Done.", "Undone."))
+    one, other = (REPORTS.result(command("a"), Result(text), NOW).feedback.digest for text in ("Done.", "Undone."))
     assert one != other
-    assert one == REPORTS.result(command("a"), Result("Done."), NOW).digest
+    assert one == REPORTS.result(command("a"), Result("Done."), NOW).feedback.digest
+
+
+def test_digest_is_the_hash_of_the_encoded_result_without_its_last_member() -> None:
+    sealed = REPORTS.result(command("a"), Result("Done.", {"x": 1}), NOW)
+    end = f',"digest":"{sealed.feedback.digest}"}}'.encode()
+    assert sealed.encoded.endswith(end)
+    assert hashlib.sha256(sealed.encoded.removesuffix(end) + b"}").hexdigest() == sealed.feedback.digest
+    assert decode_feedbacks(sealed.encoded) == [sealed.feedback]
 
 
 @pytest.mark.parametrize(
@@ -48,16 +57,16 @@ def test_a_result_too_long_for_a_frame_sheds_parts_and_says_so(
     echoed: int, output: int, data: int, left_out: list[str]
 ) -> None:
     long = replace(command("a"), parameters={"text": "x" * echoed})
-    said = REPORTS.result(long, Result("Done.", {"d": "x" * data}, output=Output("\x01" * output)), NOW)
-    frame = encode([said])
-    assert len(frame) <= MAX_FRAME_BYTES
-    assert decode_feedbacks(frame) == [said]
+    sealed = REPORTS.result(long, Result("Done.", {"d": "x" * data}, output=Output("\x01" * output)), NOW)
+    said = sealed.feedback
+    assert len(sealed.encoded) <= MAX_FRAME_BYTES
+    assert decode_feedbacks(sealed.encoded) == [said]
     assert [part for part in ("command", "output", "data") if getattr(said, part) is None] == left_out
     assert [note.split()[0] for note in said.notes] == left_out
 
 
 def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
-    said = REPORTS.result(command("a"), Result("x" * 5000, output=Output("o" * 70_000, "e")), NOW)
+    said = REPORTS.result(command("a"), Result("x" * 5000, output=Output("o" * 70_000, "e")), NOW).feedback
     assert said.message == "x" * 4095 + "…"
     assert said.output == Output("o" * 65_535 + "…", "e", truncated=True)
     assert decode_feedbacks(encode([said])) == [said]
@@ -65,11 +74,11 @@ def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
 
 @pytest.mark.parametrize("data", [{"k" * 1025: 1}, {str(key): 0 for key in range(1025)}, nested(40)])
 def test_data_that_the_server_would_refuse_is_left_out(data: dict[str, object]) -> None:
-    said = REPORTS.result(command("a"), Result("Done.", data), NOW)
+    said = REPORTS.result(command("a"), Result("Done.", data), NOW).feedback
     assert (said.data, said.notes[-1].split()[0]) == (None, "data")
     assert decode_feedbacks(encode([said])) == [said]
 
 
 def test_an_error_has_a_code() -> None:
-    said = REPORTS.result(command("a"), Result("It broke.", code=ErrorCode.FAILED), NOW)
+    said = REPORTS.result(command("a"), Result("It broke.", code=ErrorCode.FAILED), NOW).feedback
     assert (said.outcome, said.code) == (Outcome.ERROR, ErrorCode.FAILED)

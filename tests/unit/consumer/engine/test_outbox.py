@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from broker.contract.codec import encode
 from broker.contract.messages import Ack, Feedback
 from broker.contract.states import FeedbackKind
 from consumer.engine.outbox import FeedbackOutbox
-from consumer.ports import StoredCommand
+from consumer.ports import EncodedFeedback, StoredCommand
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.makers import NOW, command, result
+from tests.support.makers import NOW, command, decoded, result, stored_result
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def outbox(store: MemoryCommandStore, clock: TurnedClock) -> FeedbackOutbox:
 
 
 def complete(store: MemoryCommandStore, name: str) -> StoredCommand:
-    return store.mark_completed(store.store_command(command(name), NOW), result(name))
+    return store.mark_completed(store.store_command(command(name), NOW), stored_result(name))
 
 
 def ids(due: list[Feedback]) -> list[str | None]:
@@ -42,9 +43,9 @@ def test_a_result_sent_again_is_the_one_that_the_store_holds(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add(complete(store, "a"))
-    assert outbox.take_due() == [result("a")]
+    assert decoded(outbox.take_due()) == [result("a")]
     clock.turn(2.0)
-    assert outbox.take_due() == [result("a")]
+    assert decoded(outbox.take_due()) == [result("a")]
 
 
 def test_after_a_reconnect_everything_is_due(
@@ -54,7 +55,7 @@ def test_after_a_reconnect_everything_is_due(
         outbox.add(complete(store, name))
     outbox.take_due()
     outbox.send_all_again()
-    assert ids(outbox.take_due()) == ["a", "b"]
+    assert ids(decoded(outbox.take_due())) == ["a", "b"]
 
 
 def test_only_the_ack_with_the_digest_ends_it(
@@ -75,11 +76,12 @@ def test_what_the_store_holds_from_an_earlier_run_is_taken_up(
     complete(store, "a")
     store.store_command(command("b"), NOW)
     outbox.load()
-    assert ids(outbox.take_due()) == ["a"]
+    assert ids(decoded(outbox.take_due())) == ["a"]
 
 
-def news(name: str, kind: FeedbackKind = FeedbackKind.ACCEPTED) -> Feedback:
-    return replace(result(name), kind=kind, status="pending", outcome=None, digest=None)
+def news(name: str, kind: FeedbackKind = FeedbackKind.ACCEPTED) -> EncodedFeedback:
+    said = replace(result(name), kind=kind, status="pending", outcome=None, digest=None)
+    return EncodedFeedback(said, encode([said]))
 
 
 def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -> None:
@@ -87,7 +89,7 @@ def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -
     assert outbox.take_due() == []
     assert outbox.next_due() == pytest.approx(clock.monotonic() + 0.03)
     clock.turn(0.04)
-    assert outbox.take_due() == [news("a")]
+    assert outbox.take_due() == [news("a").encoded]
     assert outbox.take_due() == []
 
 
@@ -97,7 +99,7 @@ def test_news_that_a_result_overtakes_is_not_sent(
     outbox.tell([news("a"), news("a", FeedbackKind.PROGRESS), news("b")])
     outbox.add(complete(store, "a"))
     clock.turn(0.04)
-    assert outbox.take_due() == [news("b"), result("a")]
+    assert outbox.take_due() == [news("b").encoded, stored_result("a").encoded]
 
 
 def test_an_answer_to_a_repeated_command_is_sent_though_its_result_waits(
@@ -105,6 +107,6 @@ def test_an_answer_to_a_repeated_command_is_sent_though_its_result_waits(
 ) -> None:
     outbox.add(complete(store, "a"))
     outbox.take_due()
-    outbox.tell([result("a")])
+    outbox.tell([stored_result("a")])
     clock.turn(0.04)
-    assert outbox.take_due() == [result("a")]
+    assert decoded(outbox.take_due()) == [result("a")]

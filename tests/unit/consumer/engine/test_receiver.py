@@ -18,7 +18,7 @@ from consumer.trust.verification import NoTrust, Verifier
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals
-from tests.support.makers import NOW, inbound, result
+from tests.support.makers import NOW, inbound, result, stored_result
 
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
@@ -46,7 +46,8 @@ def delivery(said: Any, **members: Any) -> Inbound:
 
 
 def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True) -> list[Feedback]:
-    return receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
+    received = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
+    return [item.feedback for item in received]
 
 
 def ids(store: MemoryCommandStore) -> list[str]:
@@ -103,7 +104,7 @@ def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: 
     stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
     (running,) = receive(store, message("a", 1))
     assert (running.kind, running.status) == (FeedbackKind.ACCEPTED, State.PROCESSING)
-    store.mark_completed(stored, result("a"))
+    store.mark_completed(stored, stored_result("a"))
     assert receive(store, message("a", 1)) == [result("a")]
     store.delete_completed_commands(["a"], NOW)
     assert receive(store, message("a", 1)) == [result("a")]

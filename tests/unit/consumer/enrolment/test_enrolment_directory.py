@@ -247,7 +247,7 @@ def test_the_manager_begins_nothing_of_a_server_that_the_agent_leaves(
     bench.manager.carry_out(bench.manager.decide([], []))
     stored = bench.store.find("b")
     assert stored is not None
-    assert (stored.result.code if stored.result else None) == result
+    assert (stored.result.feedback.code if stored.result else None) == result
     assert not bench.ran
 
 
@@ -323,7 +323,7 @@ def test_a_trial_that_ends_after_the_deadline_decides_nothing(
 
 
 def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
-    echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).command
+    echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).feedback.command
     assert TOKEN not in json.dumps(echo)
     assert echo is not None
     assert echo["parameters"] == {"server": "https://acm", "token": "********"}

@@ -190,8 +190,8 @@ class Agent:
 
     def receive(self, *frames: bytes) -> Receipt:
         self._refusals.reasons.clear()
-        feedback = self._receiver.receive([inbound(frame, mid=mid) for mid, frame in enumerate(frames, 1)])
-        return Receipt(feedback, [*self._refusals.reasons])
+        received = self._receiver.receive([inbound(frame, mid=mid) for mid, frame in enumerate(frames, 1)])
+        return Receipt([item.feedback for item in received], [*self._refusals.reasons])
 
     @property
     def stored(self) -> list[str]:
@@ -438,7 +438,7 @@ def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
     said = FeedbackFactory("web-01", "i1", "g1").result(
         command(sent), Result("The agent leaves.", code=ErrorCode.REJECTED), NOW
     )
-    sender.hears(said)
+    sender.hears(said.feedback)
     assert sender.state(sent) == CommandState.COMPLETED
 
 
