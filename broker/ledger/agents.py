@@ -1,4 +1,4 @@
-"""The agents as the ledger knows them: their rows, met within a transaction, and what is shown of them."""
+"""The ledger's agents: their rows, created on first use within a transaction, and their overview."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.contract.messages import Status
+from broker.ledger.records import AgentRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, moment, new_agent
 
 __all__ = [
     "AgentRow",
     "all_agents",
+    "get_or_create",
     "get_or_create_all",
     "last_status",
-    "meet",
     "names_of_agents",
     "status_in",
     "update_agent",
@@ -25,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AgentRow:
-    """One agent: its last status (None if it never spoke), when that came, and how many commands are not completed."""
+    """One agent: its last status and when that arrived (None before the first), and its number of open commands."""
 
     name: str
     status: Status | None
@@ -34,47 +35,43 @@ class AgentRow:
 
 
 def all_agents(connection: sa.Connection) -> list[AgentRow]:
-    """Return every agent that was enrolled, spoke or was sent a command, by name."""
+    """Return every agent that was enrolled, sent a status or was sent a command, by name."""
     counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(IS_OPEN).group_by(COMMANDS.c.agent)
     waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
-    rows = connection.execute(AGENTS.select().order_by(AGENTS.c.name)).all()
-    return [AgentRow(row.name, status_in(row.status), moment(row.seen_at), waiting.get(row.name, 0)) for row in rows]
+    agents = read_all(connection, AGENTS.select().order_by(AGENTS.c.name), AgentRecord)
+    return [AgentRow(it.name, status_in(it.status), moment(it.seen_at), waiting.get(it.name, 0)) for it in agents]
 
 
 def names_of_agents(connection: sa.Connection) -> list[str]:
-    """Return the names of the same, in order."""
+    """Return the names of these agents, in order."""
     return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
 
 
 def last_status(connection: sa.Connection, agent: str) -> Status | None:
-    """Return what the agent said last of itself, if it ever spoke."""
+    """Return the agent's last status, or None if it never sent one."""
     return status_in(connection.scalar(sa.select(AGENTS.c.status).where(AGENTS.c.name == agent)))
 
 
 def status_in(text: str | None) -> Status | None:
-    """Return the status in the column of that name, if there is one."""
+    """Return the status in the column of that name, or None."""
     return None if text is None else msgspec.json.decode(text, type=Status)
 
 
-def meet(connection: sa.Connection, agent: str, now: datetime) -> Any:
-    """Return the agent's row, made when it is not there, locked until the commit."""
-    found = AGENTS.select().where(AGENTS.c.name == agent).with_for_update()
-    row = connection.execute(found).one_or_none()
-    if row is None:
-        connection.execute(AGENTS.insert().values(**new_agent(agent, now)))
-        row = connection.execute(found).one()
-    return row
+def get_or_create(connection: sa.Connection, agent: str, now: datetime) -> AgentRecord:
+    """Get or create the agent's row, locked until the commit (SELECT … FOR UPDATE)."""
+    (found,) = get_or_create_all(connection, [agent], now)
+    return found
 
 
-def get_or_create_all(connection: sa.Connection, agents: Sequence[str], now: datetime) -> Sequence[Any]:
-    """Return the rows of these agents, made where they are not there, locked until the commit."""
-    found = AGENTS.select().where(AGENTS.c.name.in_(agents)).order_by(AGENTS.c.name).with_for_update()
-    rows = connection.execute(found).all()
-    new = sorted(set(agents) - {row.name for row in rows})
+def get_or_create_all(connection: sa.Connection, agents: Sequence[str], now: datetime) -> list[AgentRecord]:
+    """Get or create the rows of these agents, in order of name, locked until the commit."""
+    query = AGENTS.select().where(AGENTS.c.name.in_(agents)).order_by(AGENTS.c.name).with_for_update()
+    found = read_all(connection, query, AgentRecord)
+    new = sorted(set(agents) - {agent.name for agent in found})
     if not new:
-        return rows
+        return found
     connection.execute(AGENTS.insert(), [new_agent(name, now) for name in new])
-    return connection.execute(found).all()
+    return read_all(connection, query, AgentRecord)
 
 
 def update_agent(connection: sa.Connection, agent: str, **values: Any) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from broker.contract.journal import command_sha256
 from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode, Outcome
+from broker.ledger.records import AuditRecord, read_one
 from broker.ledger.tables import AUDITS, COMMANDS, SERVER, STRAY_RESULTS, CommandState
 
 __all__ = [
@@ -25,7 +26,13 @@ __all__ = [
 _AT_ONCE = 500
 _SAID_BY_THE_AGENT = (CommandState.ACCEPTED, CommandState.RUNNING, CommandState.COMPLETED)
 _LIGHT = (
-    *(COMMANDS.c[name] for name in ("id", "agent", "epoch", "number", "state", "digest", "outcome")),
+    COMMANDS.c.id,
+    COMMANDS.c.agent,
+    COMMANDS.c.epoch,
+    COMMANDS.c.number,
+    COMMANDS.c.state,
+    COMMANDS.c.digest,
+    COMMANDS.c.outcome,
     sa.case((COMMANDS.c.outcome == Outcome.ERROR, COMMANDS.c.result)).label("error"),
 )
 
@@ -79,7 +86,7 @@ class AuditStore:
         query = sa.select(*_LIGHT).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_SAID_BY_THE_AGENT))
         query = query.order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc()).limit(limit)
         with self._transaction() as connection:
-            found = [_known(row) for row in connection.execute(query)]
+            found = [_known(*columns) for columns in connection.execute(query)]
         return [known for known in reversed(found) if not known.is_given_up]
 
     def look_up(self, command_ids: Iterable[str]) -> Mapping[str, Known]:
@@ -88,25 +95,28 @@ class AuditStore:
         while some := list(islice(left, _AT_ONCE)):
             query = sa.select(*_LIGHT, COMMANDS.c.body).where(COMMANDS.c.id.in_(some))
             with self._transaction() as connection:
-                for row in connection.execute(query):
-                    sha256 = command_sha256(msgspec.json.decode(row.body, type=Command))
-                    found[row.id] = replace(_known(row), sha256=sha256)
+                for *columns, body in connection.execute(query):
+                    known = _known(*columns)
+                    sha256 = command_sha256(msgspec.json.decode(body, type=Command))
+                    found[known.command_id] = replace(known, sha256=sha256)
         return found
 
     def kept_apart(self, agent: str) -> frozenset[tuple[str, str]]:
         """Return (command id, digest) of the agent's results that answered no open command."""
         query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(STRAY_RESULTS.c.agent == agent)
         with self._transaction() as connection:
-            return frozenset((row.command_id, row.digest) for row in connection.execute(query))
+            return frozenset((command_id, digest) for command_id, digest in connection.execute(query))
 
     def verified(self, agent: str) -> Verified | None:
         """Return how far the agent's journal was good before; None if it never was compared."""
         with self._transaction() as connection:
-            row = connection.execute(AUDITS.select().where(AUDITS.c.agent == agent)).one_or_none()
-        if row is None:
+            audit = read_one(connection, AUDITS.select().where(AUDITS.c.agent == agent), AuditRecord)
+        if audit is None:
             return None
-        accepted = None if row.accepted_hash is None else JournalMark(row.accepted_number, row.accepted_hash)
-        return Verified(JournalMark(row.number, row.hash), datetime.fromtimestamp(row.verified_at, UTC), accepted)
+        accepted = None
+        if audit.accepted_number is not None and audit.accepted_hash is not None:
+            accepted = JournalMark(audit.accepted_number, audit.accepted_hash)
+        return Verified(JournalMark(audit.number, audit.hash), datetime.fromtimestamp(audit.verified_at, UTC), accepted)
 
     def remember(self, agent: str, head: JournalMark) -> None:
         """Keep that the journal agrees up to here."""
@@ -124,7 +134,15 @@ class AuditStore:
                 connection.execute(AUDITS.insert().values(agent=agent, **values))
 
 
-def _known(row: Any) -> Known:
-    code = msgspec.json.decode(row.error, type=_Error).code if row.error else None
-    sequence = SequenceNumber(row.epoch, row.number)
-    return Known(row.id, row.agent, sequence, CommandState(row.state), row.digest, row.outcome, code)
+def _known(
+    command_id: str,
+    agent: str,
+    epoch: int,
+    number: int,
+    state: str,
+    digest: str | None,
+    outcome: str | None,
+    error: str | None,
+) -> Known:
+    code = msgspec.json.decode(error, type=_Error).code if error else None
+    return Known(command_id, agent, SequenceNumber(epoch, number), CommandState(state), digest, outcome, code)

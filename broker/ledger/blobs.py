@@ -14,6 +14,7 @@ from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
 from broker.errors import BrokerError
 from broker.ledger.ids import new_id
+from broker.ledger.records import BlobRecord, read_all, read_one
 from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState
 
 __all__ = [
@@ -31,7 +32,9 @@ _ABANDONED_AFTER = timedelta(days=1)
 
 
 class BlobError(BrokerError):
-    """A file cannot be kept as a blob, is not there, or cannot be taken away."""
+    """A file cannot be stored as a blob, or a blob does not exist or cannot be removed."""
+
+    code = "blob_error"
 
 
 @dataclass(frozen=True)
@@ -59,40 +62,47 @@ class BlobStore:
         """Keep a file of at most MAX_BLOB_BYTES and return it as an artifact; raises BlobError."""
         try:
             if not path.is_file():
-                raise BlobError(f"{path} is no file that can be stored; name one.")
+                raise BlobError(f"{path} is not a file; name one to store.", code="not_a_file")
             if path.stat().st_size > MAX_BLOB_BYTES:
-                raise BlobError(f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
+                raise BlobError(
+                    f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.", code="too_large"
+                )
             with path.open("rb") as file:
                 known = self._find(hashlib.file_digest(file, "sha256").hexdigest())
                 file.seek(0)
                 return known or self._store(file, path.name)
         except OSError as error:
-            raise BlobError(f"{path} cannot be read: {error.strerror}.") from error
+            raise BlobError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
 
     def rows(self) -> list[BlobRow]:
         """Return every blob, the newest first."""
         query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
         with self._transaction() as connection:
-            rows = connection.execute(query).all()
-        return [BlobRow(_artifact(row), row.file_name, datetime.fromtimestamp(row.added_at, UTC)) for row in rows]
+            blobs = read_all(connection, query, BlobRecord)
+        return [BlobRow(_artifact(it), it.file_name, datetime.fromtimestamp(it.added_at, UTC)) for it in blobs]
 
     def remove(self, name: str) -> None:
         """Take away the blob with this SHA-256; raises BlobError when it is not there or a command still needs it."""
         with self._transaction() as connection:
-            row = _by_name(connection, name)
-            if row is None:
-                raise BlobError(f"There is no blob {name[:80]!r}; `acm blob list` names them.")
+            blob = _by_name(connection, name)
+            if blob is None:
+                raise BlobError(f"There is no blob {name[:80]!r}; `acm blob list` shows them.", code="unknown_blob")
             user = connection.execute(_open_commands(name).limit(1)).one_or_none()
             if user is not None:
+                command_id, agent = user
                 raise BlobError(
-                    f"The blob {name} is needed by the command {user.id} to {user.agent}, which is not completed; "
-                    "cancel that first."
+                    f"The blob {name} is needed by the command {command_id} to {agent}, which is not completed; "
+                    "cancel that first.",
+                    code="in_use",
                 )
             group = connection.scalar(_configured_groups(name).limit(1))
             if group is not None:
-                raise BlobError(f"The blob {name} is the configuration of the group {group}; give that another first.")
-            connection.execute(BLOBS.update().where(BLOBS.c.id == row.id).values(sha256=None))
-        self._delete_chunks(row.id)
+                raise BlobError(
+                    f"The blob {name} is the configuration of the group {group}; configure another one first.",
+                    code="in_use",
+                )
+            connection.execute(BLOBS.update().where(BLOBS.c.id == blob.id).values(sha256=None))
+        self._delete_chunks(blob.id)
 
     def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
         """Return the first part of what the agent asks for, or why it gets nothing.
@@ -105,17 +115,17 @@ class BlobStore:
             blob = _by_name(connection, request.name)
             if blob is None:
                 return _refusal(request, f"The server has no blob {request.name}; store it with `acm blob put FILE`.")
-            row = connection.execute(_chunk_at(blob.id, request.offset)).one_or_none()
-        skipped = 0 if row is None else request.offset - row.start
-        data = b"" if row is None else bytes(row.data)[skipped : skipped + request.length]
+            start, stored = connection.execute(_chunk_at(blob.id, request.offset)).one_or_none() or (0, b"")
+        skipped = request.offset - start
+        data = bytes(stored)[skipped : skipped + request.length]
         if not data:
             return _refusal(request, f"The blob {request.name} ends at {blob.size}, before {request.offset}.")
         return BlobChunk(request.name, request.offset, blob.size, data)
 
     def _find(self, name: str) -> Artifact | None:
         with self._transaction() as connection:
-            row = _by_name(connection, name)
-        return None if row is None else _artifact(row)
+            blob = _by_name(connection, name)
+        return None if blob is None else _artifact(blob)
 
     def _store(self, file: BinaryIO, file_name: str) -> Artifact:
         self._drop_abandoned()
@@ -162,12 +172,13 @@ class BlobStore:
                 connection.execute(BLOB_CHUNKS.delete().where(ours, BLOB_CHUNKS.c.start.in_(starts)))
 
 
-def _by_name(connection: sa.Connection, name: str) -> Any:
-    return connection.execute(BLOBS.select().where(BLOBS.c.sha256 == name)).one_or_none()
+def _by_name(connection: sa.Connection, name: str) -> BlobRecord | None:
+    return read_one(connection, BLOBS.select().where(BLOBS.c.sha256 == name), BlobRecord)
 
 
-def _artifact(row: Any) -> Artifact:
-    return Artifact(blob_url(row.sha256), row.sha256, row.size)
+def _artifact(blob: BlobRecord) -> Artifact:
+    name = blob.sha256 or ""
+    return Artifact(blob_url(name), name, blob.size)
 
 
 def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
@@ -188,7 +199,9 @@ def _chunk_rows(blob_id: str, start: int, block: bytes) -> list[dict[str, Any]]:
 
 
 def _chunk_at(blob_id: str, offset: int) -> sa.Select[Any]:
-    query = BLOB_CHUNKS.select().where(BLOB_CHUNKS.c.blob == blob_id, BLOB_CHUNKS.c.start <= offset)
+    query = sa.select(BLOB_CHUNKS.c.start, BLOB_CHUNKS.c.data).where(
+        BLOB_CHUNKS.c.blob == blob_id, BLOB_CHUNKS.c.start <= offset
+    )
     return query.order_by(BLOB_CHUNKS.c.start.desc()).limit(1)
 
 

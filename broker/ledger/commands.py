@@ -1,8 +1,7 @@
-"""What the ledger tells of its commands: one by its id, or the newest."""
+"""Reading commands from the ledger: one by its id, or the newest."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -10,6 +9,7 @@ import sqlalchemy as sa
 from broker.contract.messages import Command, JsonObject
 from broker.errors import LedgerError
 from broker.ledger.completion import command_of
+from broker.ledger.records import CommandRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, Cancel, CommandState, moment
 
 __all__ = [
@@ -38,10 +38,10 @@ class LedgerRow:
 
 def find_command(connection: sa.Connection, command_id: str) -> LedgerRow:
     """Return one command; raises UnknownCommand."""
-    row = connection.execute(COMMANDS.select().where(COMMANDS.c.id == command_id)).one_or_none()
-    if row is None:
+    record = read_one(connection, COMMANDS.select().where(COMMANDS.c.id == command_id), CommandRecord)
+    if record is None:
         raise UnknownCommand(f"No command has the id {command_id[:128]!r}; `acm commands` lists them.")
-    return _ledger_row(row)
+    return _ledger_row(record)
 
 
 def newest_commands(
@@ -51,7 +51,7 @@ def newest_commands(
     operation_id: str | None,
     limit: int | None,
 ) -> list[LedgerRow]:
-    """Return the newest commands, newest first, of which all holds that is not None."""
+    """Return the newest commands, newest first; each argument that is not None is a filter."""
     query = COMMANDS.select().order_by(COMMANDS.c.created_at.desc(), COMMANDS.c.number.desc()).limit(limit)
     if agent is not None:
         query = query.where(COMMANDS.c.agent == agent)
@@ -59,10 +59,11 @@ def newest_commands(
         query = query.where(COMMANDS.c.state == state)
     if operation_id is not None:
         query = query.where(COMMANDS.c.operation_id == operation_id)
-    return [_ledger_row(row) for row in connection.execute(query)]
+    return [_ledger_row(record) for record in read_all(connection, query, CommandRecord)]
 
 
-def _ledger_row(row: Any) -> LedgerRow:
-    result = None if row.result is None else msgspec.json.decode(row.result)
-    cancelling = row.cancel != Cancel.NO
-    return LedgerRow(command_of(row), row.agent, CommandState(row.state), cancelling, result, moment(row.completed_at))
+def _ledger_row(record: CommandRecord) -> LedgerRow:
+    result = None if record.result is None else msgspec.json.decode(record.result)
+    cancelling = record.cancel != Cancel.NO
+    state, completed_at = CommandState(record.state), moment(record.completed_at)
+    return LedgerRow(command_of(record), record.agent, state, cancelling, result, completed_at)

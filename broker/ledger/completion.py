@@ -1,4 +1,4 @@
-"""Completing a command: by its agent's result, or by the server where no result can or shall be waited for."""
+"""Completing a command: by its agent's result, or by the server when it no longer waits for one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,25 +13,26 @@ from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.ledger.records import CommandRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
 
 __all__ = [
     "command_of",
     "complete_all",
+    "complete_by_server",
     "completion",
-    "forget_secrets",
-    "settle",
+    "mask_completed",
 ]
 
 
-def command_of(row: Any) -> Command:
-    """Return the command in a row of COMMANDS, with its number."""
-    body = msgspec.json.decode(row.body, type=Command)
-    return replace(body, sequence=SequenceNumber(row.epoch, row.number))
+def command_of(record: CommandRecord) -> Command:
+    """Return the command in a row of COMMANDS, with its sequence number."""
+    body = msgspec.json.decode(record.body, type=Command)
+    return replace(body, sequence=SequenceNumber(record.epoch, record.number))
 
 
 def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
-    """Return what changes in the row of a command by its result."""
+    """Return the new values of a command's row once it has this result."""
     return {
         "state": CommandState.COMPLETED,
         "to_send": False,
@@ -43,13 +44,15 @@ def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def settle(connection: sa.Connection, row: Any, code: ErrorCode, message: str, now: datetime) -> None:
-    """Complete an open command by the server's own word; what its agent says of it later is kept apart."""
-    command = command_of(row)
-    generation = connection.scalar(sa.select(AGENTS.c.store_generation).where(AGENTS.c.name == row.agent))
+def complete_by_server(
+    connection: sa.Connection, record: CommandRecord, code: ErrorCode, message: str, now: datetime
+) -> None:
+    """Complete an open command with an error of the server; a later result of its agent is stored as unmatched."""
+    command = command_of(record)
+    generation = connection.scalar(sa.select(AGENTS.c.store_generation).where(AGENTS.c.name == record.agent))
     result = Feedback(
         kind=FeedbackKind.RESULT,
-        agent=row.agent,
+        agent=record.agent,
         store_generation=generation or SERVER,
         incarnation=SERVER,
         status="completed",
@@ -62,30 +65,30 @@ def settle(connection: sa.Connection, row: Any, code: ErrorCode, message: str, n
         finished_at=now,
         digest=SERVER,
     )
-    open_command = COMMANDS.update().where(COMMANDS.c.id == row.id, IS_OPEN)
+    open_command = COMMANDS.update().where(COMMANDS.c.id == record.id, IS_OPEN)
     if connection.execute(open_command.values(**completion(result, SERVER, now))).rowcount:
-        forget_secrets(connection, row.id)
+        mask_completed(connection, record.id)
 
 
 def complete_all(
     connection: sa.Connection,
-    which: Sequence[sa.ColumnElement[bool]],
+    conditions: Sequence[sa.ColumnElement[bool]],
     code: ErrorCode,
     message: str,
     now: datetime,
 ) -> int:
-    """Do so for all open commands of which these conditions hold; return how many."""
-    rows = connection.execute(COMMANDS.select().where(IS_OPEN, *which)).all()
-    for row in rows:
-        settle(connection, row, code, message, now)
-    return len(rows)
+    """Complete all open commands that meet the conditions with this error; return how many."""
+    records = read_all(connection, COMMANDS.select().where(IS_OPEN, *conditions), CommandRecord)
+    for record in records:
+        complete_by_server(connection, record, code, message, now)
+    return len(records)
 
 
-def forget_secrets(connection: sa.Connection, command_id: str) -> None:
-    """Mask what is secret in a command that is completed, and in its result: nobody needs it any more."""
+def mask_completed(connection: sa.Connection, command_id: str) -> None:
+    """Mask the secrets in a completed command and its result: nothing needs them any more."""
     ours = COMMANDS.c.id == command_id
-    row = connection.execute(COMMANDS.select().where(ours)).one()
-    command, result = msgspec.json.decode(row.body, type=Command), msgspec.json.decode(row.result)
+    body, stored = connection.execute(sa.select(COMMANDS.c.body, COMMANDS.c.result).where(ours)).one()
+    command, result = msgspec.json.decode(body, type=Command), msgspec.json.decode(stored)
     shape = parameters_of(command.type)
     kept = replace(command, parameters=mask_secrets(command, command.parameters, shape))
     masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secrets(command, result, shape))}

@@ -10,8 +10,8 @@ from broker.command_types import parameters_of
 from broker.contract.commands import is_secret
 from broker.contract.messages import Ack, Feedback, JsonObject, RefusedMessage
 from broker.contract.states import ErrorCode, FeedbackKind
-from broker.ledger.agents import meet, update_agent
-from broker.ledger.completion import completion, forget_secrets
+from broker.ledger.agents import get_or_create, update_agent
+from broker.ledger.completion import completion, mask_completed
 from broker.ledger.group_configuration import enqueue_group_configuration
 from broker.ledger.sequence import begin_epoch_after_conflict, resend_from_gap
 from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
@@ -48,7 +48,7 @@ def take_in_feedback(connection: sa.Connection, agent: str, said: Sequence[Feedb
     """
     results = [it for it in said if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
     strays: list[Feedback] = []
-    meet(connection, agent, now)
+    get_or_create(connection, agent, now)
     digests = _digests(connection, agent, results)
     refused = [it for it in results if _refused_alone(it) and digests.get(it.command_id or "", "") is None]
     for feedback in said:
@@ -72,7 +72,7 @@ def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback])
     for first in range(0, len(ids), _IDS_AT_ONCE):
         named = COMMANDS.c.id.in_(ids[first : first + _IDS_AT_ONCE])
         query = sa.select(COMMANDS.c.id, COMMANDS.c.digest).where(COMMANDS.c.agent == agent, named)
-        digests |= {row.id: row.digest for row in connection.execute(query)}
+        digests |= {row[0]: row[1] for row in connection.execute(query)}
     return digests
 
 
@@ -104,7 +104,7 @@ def _record_result(
         return [result]
     digests[name] = digest
     if _may_name_a_secret(result.command):
-        forget_secrets(connection, name)
+        mask_completed(connection, name)
     enqueue_group_configuration(connection, agent, result, now)
     return []
 

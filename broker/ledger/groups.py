@@ -66,10 +66,13 @@ class GroupStore:
 
 def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
     """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
-    query = GROUP_CONFIGURATIONS.select().join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == GROUP_CONFIGURATIONS.c.group)
-    query = query.where(GROUP_MEMBERS.c.agent == agent).order_by(GROUP_CONFIGURATIONS.c.group).limit(1)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else (row.group, Artifact(blob_url(row.sha256), row.sha256, row.size))
+    table = GROUP_CONFIGURATIONS.c
+    query = sa.select(table.group, table.sha256, table.size).join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == table.group)
+    row = connection.execute(query.where(GROUP_MEMBERS.c.agent == agent).order_by(table.group).limit(1)).one_or_none()
+    if row is None:
+        return None
+    group, sha256, size = row
+    return group, Artifact(blob_url(sha256), sha256, size)
 
 
 def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:

@@ -161,14 +161,13 @@ class Ledger:
         before commands were signed, is completed with an error, for all behind it would wait for ever.
         """
         with self._transaction() as connection:
-            rows = claim_commands(connection, limit, among, self._now())
-        return [(row.agent, command_of(row)) for row in rows]
+            claimed = claim_commands(connection, limit, among, self._now())
+        return [(record.agent, command_of(record)) for record in claimed]
 
     def claim_due_cancels(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, str]]:
         """Return (agent, command id) of the cancels that must be sent now, marked as sent; `among` as above."""
         with self._transaction() as connection:
-            rows = claim_cancels(connection, limit, among, self._now())
-        return [(row.agent, row.id) for row in rows]
+            return claim_cancels(connection, limit, among, self._now())
 
     def requeue_overdue(self) -> None:
         """Make what an online agent has not accepted, or not cancelled, in time due again."""

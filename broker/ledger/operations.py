@@ -5,13 +5,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from broker.contract.states import Outcome
 from broker.errors import LedgerError
+from broker.ledger.records import OperationRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState
 
 __all__ = [
@@ -76,22 +76,22 @@ class OperationStore:
     def get(self, operation_id: str) -> Operation:
         """Return one operation; raises UnknownOperation."""
         with self._transaction() as connection:
-            return _operation(_row(connection, operation_id))
+            return _operation(_find(connection, operation_id))
 
     def newest(self, limit: int) -> list[Operation]:
         """Return the newest operations, newest first."""
         query = OPERATIONS.select().order_by(OPERATIONS.c.created_at.desc()).limit(limit)
         with self._transaction() as connection:
-            return [_operation(row) for row in connection.execute(query)]
+            return [_operation(record) for record in read_all(connection, query, OperationRecord)]
 
     def progress(self, operation_id: str) -> Progress:
         """Count an operation's commands by state; raises UnknownOperation."""
         state, outcome = COMMANDS.c.state, COMMANDS.c.outcome
         query = sa.select(state, outcome, sa.func.count()).where(COMMANDS.c.operation_id == operation_id)
         with self._transaction() as connection:
-            size = _row(connection, operation_id).size
-            rows = connection.execute(query.group_by(state, outcome)).all()
-            counts = Counter({(row[0], row[1]): row[2] for row in rows})
+            size = _find(connection, operation_id).size
+            rows = connection.execute(query.group_by(state, outcome))
+            counts = Counter({(state, outcome): count for state, outcome, count in rows})
             if counts.pop((CommandState.COMPLETED, None), 0):
                 counts.update((CommandState.COMPLETED, said) for said in _untold_outcomes(connection, operation_id))
         return Progress(
@@ -123,12 +123,13 @@ def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:
     ]
 
 
-def _row(connection: sa.Connection, operation_id: str) -> Any:
-    row = connection.execute(OPERATIONS.select().where(OPERATIONS.c.id == operation_id)).one_or_none()
-    if row is None:
+def _find(connection: sa.Connection, operation_id: str) -> OperationRecord:
+    record = read_one(connection, OPERATIONS.select().where(OPERATIONS.c.id == operation_id), OperationRecord)
+    if record is None:
         raise UnknownOperation(f"No operation has the id {operation_id[:128]!r}; `acm operation list` lists them.")
-    return row
+    return record
 
 
-def _operation(row: Any) -> Operation:
-    return Operation(row.id, row.type, row.target, row.size, datetime.fromtimestamp(row.created_at, UTC))
+def _operation(record: OperationRecord) -> Operation:
+    created_at = datetime.fromtimestamp(record.created_at, UTC)
+    return Operation(record.id, record.type, record.target, record.size, created_at)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
 from broker.contract.states import ErrorCode
 from broker.ledger.agents import get_or_create_all, update_agent
-from broker.ledger.completion import settle
+from broker.ledger.completion import complete_by_server
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
+from broker.ledger.records import CommandRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, Cancel, CommandState
 from broker.system.retry import growing_wait
 
@@ -17,9 +17,9 @@ __all__ = [
     "claim_cancels",
     "claim_commands",
     "due_agents",
+    "requeue",
     "requeue_all",
     "requeue_overdue",
-    "rewind",
 ]
 
 
@@ -33,7 +33,9 @@ def due_agents(connection: sa.Connection) -> list[str]:
     return sorted(connection.scalars(commands.union(cancels)))
 
 
-def claim_commands(connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime) -> list[Any]:
+def claim_commands(
+    connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime
+) -> list[CommandRecord]:
     """Return the rows of the commands that are due, in sequence for each agent, and mark them as sent.
 
     `among`, where it is there, are the only agents that are looked at. A command that no signed frame could hold, from
@@ -41,32 +43,36 @@ def claim_commands(connection: sa.Connection, limit: int, among: Sequence[str] |
     """
     due = COMMANDS.select().where(COMMANDS.c.to_send.is_(True), *_of(among))
     due = due.order_by(COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number).limit(limit)
-    rows = [row for row in connection.execute(due).all() if not _settled_as_too_long(connection, row, now)]
-    if rows:
-        ids = COMMANDS.c.id.in_([row.id for row in rows])
+    found = read_all(connection, due, CommandRecord)
+    claimed = [record for record in found if not _completed_as_too_long(connection, record, now)]
+    if claimed:
+        ids = COMMANDS.c.id.in_([record.id for record in claimed])
         connection.execute(COMMANDS.update().where(ids).values(to_send=False))
         queued = COMMANDS.update().where(ids, COMMANDS.c.state == CommandState.QUEUED)
         connection.execute(queued.values(state=CommandState.SENT))
-        _schedule(connection, {row.agent for row in rows}, now)
-    return rows
+        _schedule(connection, {record.agent for record in claimed}, now)
+    return claimed
 
 
-def claim_cancels(connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime) -> list[Any]:
-    """Return (agent, id) of the commands whose cancel is due, and mark it as sent; `among` as above."""
+def claim_cancels(
+    connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime
+) -> list[tuple[str, str]]:
+    """Return (agent, command id) of the cancels that are due, and mark them as sent; `among` as above."""
     due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND, *_of(among))
-    rows = list(connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit)))
-    if rows:
-        taken = COMMANDS.update().where(COMMANDS.c.id.in_([row.id for row in rows]))
-        connection.execute(taken.values(cancel=Cancel.SENT))
-        _schedule(connection, {row.agent for row in rows}, now)
-    return rows
+    rows = connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit))
+    claimed = [(agent, command_id) for agent, command_id in rows]
+    if claimed:
+        sent = COMMANDS.update().where(COMMANDS.c.id.in_([command_id for _, command_id in claimed]))
+        connection.execute(sent.values(cancel=Cancel.SENT))
+        _schedule(connection, {agent for agent, _ in claimed}, now)
+    return claimed
 
 
 def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
     """Make due again what an online agent has not answered in time, and give it more time than before."""
     overdue = sa.select(AGENTS.c.name, AGENTS.c.attempts).where(AGENTS.c.resend_at <= now.timestamp())
     for name, attempts in connection.execute(overdue.where(AGENTS.c.online.is_(True))).all():
-        again = rewind(connection, name)
+        again = requeue(connection, name)
         later = now.timestamp() + growing_wait(attempts + 1) if again else None
         update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
 
@@ -74,11 +80,11 @@ def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
 def requeue_all(connection: sa.Connection) -> None:
     """Make due again what any agent has not answered."""
     for name in connection.scalars(sa.select(AGENTS.c.name)).all():
-        rewind(connection, name)
+        requeue(connection, name)
         update_agent(connection, name, attempts=0)
 
 
-def rewind(connection: sa.Connection, agent: str) -> bool:
+def requeue(connection: sa.Connection, agent: str) -> bool:
     """Make the agent's unaccepted commands and unanswered cancels due; say whether there are any."""
     unaccepted = COMMANDS.update().where(COMMANDS.c.agent == agent, COMMANDS.c.state == CommandState.SENT)
     unanswered = COMMANDS.update().where(COMMANDS.c.agent == agent, IS_OPEN, COMMANDS.c.cancel == Cancel.SENT)
@@ -91,16 +97,16 @@ def _of(agents: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
     return [] if agents is None else [COMMANDS.c.agent.in_(agents)]
 
 
-def _settled_as_too_long(connection: sa.Connection, row: Any, now: datetime) -> bool:
-    too_long = len(row.body.encode()) > MAX_COMMAND_BYTES
+def _completed_as_too_long(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:
+    too_long = len(record.body.encode()) > MAX_COMMAND_BYTES
     if too_long:
-        settle(connection, row, ErrorCode.INVALID, _TOO_LONG, now)
+        complete_by_server(connection, record, ErrorCode.INVALID, _TOO_LONG, now)
     return too_long
 
 
 def _schedule(connection: sa.Connection, agents: Iterable[str], now: datetime) -> None:
     due = [
-        {"agent": row.name, "resend_at": now.timestamp() + growing_wait(row.attempts)}
-        for row in get_or_create_all(connection, sorted(agents), now)
+        {"agent": record.name, "resend_at": now.timestamp() + growing_wait(record.attempts)}
+        for record in get_or_create_all(connection, sorted(agents), now)
     ]
     connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), due)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from broker.contract.messages import Feedback, SequenceNumber, Status
 from broker.contract.states import ErrorCode
-from broker.ledger.agents import meet, update_agent
+from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import complete_all
 from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
 
@@ -29,14 +29,14 @@ _NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
 
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
     """Take the agent's next number."""
-    row = meet(connection, agent, now)
+    row = get_or_create(connection, agent, now)
     update_agent(connection, agent, next_number=row.next_number + 1)
     return SequenceNumber(row.epoch, row.next_number)
 
 
 def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
     """Make what the agent misses due, from the number that it expects."""
-    row = meet(connection, agent, now)
+    row = get_or_create(connection, agent, now)
     known = row.store_generation in (None, gap.store_generation)
     if not known or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
         return  # the status that announces the new store begins a new epoch
@@ -52,7 +52,7 @@ def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: d
 
 def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Settle what an agent may have held in a store that it has lost, and begin a new epoch."""
-    row, agent, generation = meet(connection, status.agent, now), status.agent, status.store_generation
+    row, agent, generation = get_or_create(connection, status.agent, now), status.agent, status.store_generation
     closed = status.closed_epoch or 0
     if row.store_generation not in (None, generation) or closed >= row.epoch:
         # Nobody can know what became of what the agent may have received before.
@@ -63,7 +63,7 @@ def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) 
 
 def detect_restored_ledger(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Begin a new epoch when the agent has seen numbers that this ledger, restored from a backup, has not."""
-    row = meet(connection, status.agent, now)
+    row = get_or_create(connection, status.agent, now)
     if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
         _begin_epoch(connection, status.agent, now, above=max(row.epoch, status.epoch))
 
@@ -73,7 +73,7 @@ def begin_epoch_after_conflict(connection: sa.Connection, agent: str, refusal: F
 
     It does so before its status tells of it, as when the ledger was restored from a backup a moment ago.
     """
-    row = meet(connection, agent, now)
+    row = get_or_create(connection, agent, now)
     present = refusal.sequence is None or refusal.sequence.epoch == row.epoch
     if refusal.code is ErrorCode.SUPERSEDED and present:
         _begin_epoch(connection, agent, now, above=row.epoch)

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Status
-from broker.ledger.agents import meet, status_in, update_agent
+from broker.ledger.agents import get_or_create, status_in, update_agent
 from broker.ledger.groups import set_groups
-from broker.ledger.outbox import rewind
+from broker.ledger.outbox import requeue
 from broker.ledger.sequence import detect_lost_store, detect_restored_ledger
 
 __all__ = [
@@ -23,7 +23,7 @@ def take_in_status(connection: sa.Connection, status: Status, now: datetime) -> 
     A new incarnation, or one that is back, makes what it did not accept due at once. Groups that the agent says it is
     in, other than those it said before, replace the ledger's.
     """
-    before = meet(connection, status.agent, now)
+    before = get_or_create(connection, status.agent, now)
     if not status.online:  # a last will was written when the process began, and may tell what is old
         status = _without_old_news(status, status_in(before.status))
     detect_lost_store(connection, status, now)
@@ -32,7 +32,7 @@ def take_in_status(connection: sa.Connection, status: Status, now: datetime) -> 
         set_groups(connection, status.agent, status.groups)
     returned = status.online and not (before.online and before.incarnation == status.incarnation)
     if returned:
-        rewind(connection, status.agent)
+        requeue(connection, status.agent)
     update_agent(
         connection,
         status.agent,

@@ -34,8 +34,8 @@ def store_unmatched(
     query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(
         ours, STRAY_RESULTS.c.command_id.in_(ids)
     )
-    for known in connection.execute(query).all():
-        newest.pop((known.command_id, known.digest), None)
+    for command_id, digest in connection.execute(query):
+        newest.pop((command_id, digest), None)
     if newest:
         connection.execute(STRAY_RESULTS.insert(), [_row(agent, result, received_at) for result in newest.values()])
         _make_room(connection, agent)
@@ -62,6 +62,6 @@ def _make_room(connection: sa.Connection, agent: str) -> None:
     table = STRAY_RESULTS.c
     order = (table.received_at.desc(), table.command_id, table.digest)
     old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(KEPT)
-    for row in connection.execute(old.limit(2 * KEPT)).all():
-        key = (table.agent == agent, table.command_id == row.command_id, table.digest == row.digest)
+    for command_id, digest in connection.execute(old.limit(2 * KEPT)).all():
+        key = (table.agent == agent, table.command_id == command_id, table.digest == digest)
         connection.execute(STRAY_RESULTS.delete().where(*key))

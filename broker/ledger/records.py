@@ -1,0 +1,100 @@
+"""Rows of the ledger's tables as typed values: one record for a whole row, its fields named as the columns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+__all__ = [
+    "AgentRecord",
+    "AuditRecord",
+    "BlobRecord",
+    "CommandRecord",
+    "OperationRecord",
+    "read_all",
+    "read_one",
+]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """A row of AGENTS. Times are in seconds since 1970 (UTC)."""
+
+    name: str
+    epoch: int
+    next_number: int
+    store_generation: str | None
+    incarnation: str | None
+    online: bool
+    status: str | None
+    seen_at: float | None
+    resend_at: float | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class CommandRecord:
+    """A row of COMMANDS. Times are in seconds since 1970 (UTC)."""
+
+    id: str
+    agent: str
+    epoch: int
+    number: int
+    body: str
+    state: str
+    to_send: bool
+    cancel: str
+    created_at: float
+    completed_at: float | None
+    digest: str | None
+    result: str | None
+    outcome: str | None
+    operation_id: str | None
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """A row of OPERATIONS."""
+
+    id: str
+    type: str
+    target: str
+    size: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """A row of AUDITS. `verified_at` is in seconds since 1970 (UTC)."""
+
+    agent: str
+    number: int
+    hash: str
+    verified_at: float
+    accepted_number: int | None
+    accepted_hash: str | None
+
+
+@dataclass(frozen=True)
+class BlobRecord:
+    """A row of BLOBS; without `sha256` it is being stored or removed."""
+
+    id: str
+    sha256: str | None
+    size: int
+    file_name: str
+    added_at: float
+
+
+def read_all(connection: sa.Connection, query: sa.Select[Any], record: Callable[..., _T]) -> list[_T]:
+    """Return the rows that a query of whole rows selects, as records."""
+    return [record(**row) for row in connection.execute(query).mappings()]
+
+
+def read_one(connection: sa.Connection, query: sa.Select[Any], record: Callable[..., _T]) -> _T | None:
+    """Return the row that a query of whole rows selects, or None if there is none."""
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else record(**row)
