@@ -1,29 +1,41 @@
-"""Words for people: counts, and text that others wrote, made fit to be shown."""
+"""Text for people: counts, and text from others made safe to show."""
 
 import unicodedata
 
 __all__ = [
     "counted",
-    "plain",
+    "printable",
+    "printable_line",
 ]
 
 
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, direction marks, surrogates, unassigned …
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_ELLIPSIS = "…"
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """Return the count before its word, as in `1 agent` and `2 agents`; `many` where it is not `one` with an s."""
+    """Return the count with its noun, as in `1 agent` and `2 agents`; `many` is the plural if it is not `one` + s."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-_REPLACED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_KEPT = "\n\t"
+def printable(text: str) -> str:
+    """Return the text with each character replaced that could control a terminal; line feeds and tabs stay."""
+    return _replaced(text, "\n\t")
 
 
-def plain(text: str, kept: str = _KEPT) -> str:
-    """Return the text with each character that could do harm replaced; those of `kept` stay."""
+def printable_line(text: str, max_length: int | None = None) -> str:
+    """As `printable`, but replace line feeds and tabs too; a text longer than `max_length` is cut and ends in `…`."""
+    if max_length is not None and len(text) > max_length:
+        text = text[: max_length - len(_ELLIPSIS)] + _ELLIPSIS
+    return _replaced(text, "")
+
+
+def _replaced(text: str, kept: str) -> str:
     if text.isascii() and text.isprintable():
         return text
-    return "".join(character if _is_harmless(character, kept) else _REPLACEMENT for character in text)
+    return "".join(character if _is_safe(character, kept) else _REPLACEMENT for character in text)
 
 
-def _is_harmless(character: str, kept: str) -> bool:
-    return character in kept or unicodedata.category(character) not in _REPLACED
+def _is_safe(character: str, kept: str) -> bool:
+    return character in kept or unicodedata.category(character) not in _UNSAFE

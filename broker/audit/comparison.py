@@ -12,7 +12,7 @@ from broker.contract.messages import JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.ledger.audits import Known, Verified
 from broker.ledger.tables import CommandState
-from broker.text import counted
+from broker.text import counted, printable_line
 
 __all__ = [
     "Difference",
@@ -177,7 +177,7 @@ class _Comparison:
                 self._tell(place, None, "the journal does not begin as a journal does")
             elif opened.message:
                 note = f"The journal began anew at {place.at:%Y-%m-%d %H:%M:%S} UTC: {opened.message}"
-                self.notes.append(_printable(note))
+                self.notes.append(printable_line(note, _MAX_SENTENCE_LENGTH))
         elif opened is not None:
             self._tell(place, None, f"the agent found its journal changed: {opened.message}")
 
@@ -341,13 +341,9 @@ class _Comparison:
         details = [f"{at:%Y-%m-%d %H:%M:%S} UTC"] if at else []
         details += [f"command {command_id}"] if command_id else []
         where += f" ({', '.join(details)})" if details else ""
-        self.found.append(Difference(number, _printable(f"{where}: {words}."), at, command_id))
-
-
-def _printable(text: str) -> str:
-    """Return a sentence in which an agent has had its say: bounded, and without power over a terminal."""
-    short = text if len(text) <= _MAX_SENTENCE_LENGTH else f"{text[:_MAX_SENTENCE_LENGTH]}…"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in short)
+        self.found.append(
+            Difference(number, printable_line(f"{where}: {words}.", _MAX_SENTENCE_LENGTH), at, command_id)
+        )
 
 
 def _key(sequence: SequenceNumber) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger.commands import LedgerRow
 from broker.ledger.tables import CommandState
-from broker.text import counted, plain
+from broker.text import counted, printable
 
 __all__ = [
     "app",
@@ -107,12 +107,12 @@ def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
     parts: list[RenderableType] = [_facts(row)]
     result = row.result or {}
     if result:
-        parts.append(Text(plain(result["message"]), "bold"))
+        parts.append(Text(printable(result["message"]), "bold"))
     if last_error is not None:
-        parts.append(Text(f"last error of {row.agent}: {plain(last_error)}"))
+        parts.append(Text(f"last error of {row.agent}: {printable(last_error)}"))
     for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):
         if value:
-            parts.append(Text(f"{plain(name)}: {plain(_text(value))}"))
+            parts.append(Text(f"{printable(name)}: {printable(_text(value))}"))
     return Panel(Group(*parts), title=literal(f"{row.command.type} on {row.agent}"), border_style=_colour(row))
 
 
@@ -120,11 +120,11 @@ def outcome_text(row: LedgerRow) -> Text:
     """Return a result's outcome and code, coloured by the outcome; empty without a result."""
     result = row.result or {}
     words = " ".join(str(word) for word in (result.get("outcome"), result.get("code")) if word)
-    return Text(plain(words), _colour(row))
+    return Text(printable(words), _colour(row))
 
 
 def _facts(row: LedgerRow) -> Text:
-    text = Text(f"{plain(row.command.id)}  ", "dim").append(str(row.state), _colour(row))
+    text = Text(f"{printable(row.command.id)}  ", "dim").append(str(row.state), _colour(row))
     if row.result:
         text.append(" · ").append_text(outcome_text(row))
     elif row.cancel_requested:

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from broker.text import plain
+from broker.text import printable, printable_line
 
 __all__ = [
     "id_column",
@@ -37,7 +37,7 @@ def show(document: Any, view: RenderableType, *, as_json: bool) -> None:
 
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print text that may come from others, so that it cannot control the terminal."""
-    typer.echo(plain(text), err=to_stderr)
+    typer.echo(printable(text), err=to_stderr)
 
 
 def print_json(document: Any) -> None:
@@ -47,7 +47,7 @@ def print_json(document: Any) -> None:
 
 def table(title: str, columns: Iterable[str | Column], rows: Iterable[Iterable[str | Text]]) -> Table:
     """Return a table; its title and its strings are shown literally."""
-    made = Table(*columns, title=Text(plain(title, kept=""), "italic"))
+    made = Table(*columns, title=Text(printable_line(title), "italic"))
     for row in rows:
         made.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in row))
     return made
@@ -60,7 +60,7 @@ def id_column(name: str = "id", width: int = 36) -> Column:
 
 def literal(text: str) -> Text:
     """Return text from others on one line, such that it neither controls the terminal nor is read as markup."""
-    return Text(plain(text, kept=""))
+    return Text(printable_line(text))
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -16,7 +16,7 @@ from broker.ledger.commands import LedgerRow
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation, Progress
 from broker.ledger.tables import CommandState
-from broker.text import plain
+from broker.text import printable
 
 __all__ = [
     "CommandFailed",
@@ -101,4 +101,4 @@ def _live_line(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     with Console(stderr=True).status("") as line:
-        yield lambda words: line.update(Text(plain(words)))
+        yield lambda words: line.update(Text(printable(words)))

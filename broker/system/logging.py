@@ -9,7 +9,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from broker.contract.secrets import MASK, mask_shapes, tells_of_secret
-from broker.text import plain
+from broker.text import printable, printable_line
 
 __all__ = [
     "configure_logs",
@@ -19,13 +19,13 @@ __all__ = [
 
 def plain_event(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Make every text of a log line plain; a processor of structlog."""
-    return {plain(str(name), ""): _plain_value(value) for name, value in event.items()}
+    return {printable_line(str(name)): _plain_value(value) for name, value in event.items()}
 
 
 def _plain_value(value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
-    return plain(value if isinstance(value, str) else str(value))
+    return printable(value if isinstance(value, str) else str(value))
 
 
 def configure_logs(level: str) -> None:

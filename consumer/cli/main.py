@@ -5,7 +5,7 @@ import sys
 import typer
 
 from broker.errors import BrokerError, ExposedFileError
-from broker.text import plain
+from broker.text import printable
 from consumer.cli import enrolment, inspect, run, upgrade
 from consumer.cli.exit_codes import ExitCode
 from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
@@ -31,5 +31,5 @@ def main() -> None:
     try:
         app()
     except (ConsumerError, BrokerError) as error:
-        typer.echo(plain(f"acm-agent: {error}"), err=True)
+        typer.echo(printable(f"acm-agent: {error}"), err=True)
         sys.exit(_code_for(error))

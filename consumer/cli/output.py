@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from broker.text import plain
+from broker.text import printable, printable_line
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
 
     table = Table(*columns, title=title)
     for row in rows:
-        table.add_row(*(Text(plain(cell or "", kept="")) for cell in row))
+        table.add_row(*(Text(printable_line(cell or "")) for cell in row))
     Console().print(table)
 
 
@@ -35,4 +35,4 @@ def print_members(title: str, members: dict[str, Any]) -> None:
     """Print a title and one line for each member."""
     typer.echo(title)
     for name, value in members.items():
-        typer.echo(plain(f"  {name:<14}{value}"))
+        typer.echo(printable(f"  {name:<14}{value}"))

@@ -25,6 +25,7 @@ from broker.contract.enrolment import (
     RenewRequest,
 )
 from broker.contract.enrolment_token import EnrolmentToken
+from broker.text import printable_line
 from consumer.enrolment.grant_validation import fingerprint_of_pem, granted_by
 from consumer.enrolment.keys import read_key, request_for, sign
 from consumer.enrolment.store import CertifiedGrant, Enrolment
@@ -51,7 +52,7 @@ class EnrolmentClient:
 
     def __init__(self, server: str, clock: Clock, deadline: float, cancelled: threading.Event) -> None:
         self.server = _checked(server)
-        self._name = f"The enrolment server {_one_line(self.server)}"
+        self._name = f"The enrolment server {printable_line(self.server, _MAX_REASON)}"
         self.clock = clock
         self._deadline = deadline
         self._cancelled = cancelled
@@ -126,7 +127,7 @@ class EnrolmentClient:
             raise EnrolmentError(
                 f"{self._name} answers {status} with what no enrolment server says; is its URL right?"
             ) from error
-        raise EnrolmentError(f"{self._name} refuses: {_one_line(refusal.message)}")
+        raise EnrolmentError(f"{self._name} refuses: {printable_line(refusal.message, _MAX_REASON)}")
 
 
 def _checked(server: str) -> str:
@@ -143,7 +144,3 @@ def _checked(server: str) -> str:
 
 def _trusting(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=ca)
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])

@@ -11,21 +11,6 @@ from broker.cli.main import app
 from broker.contract.messages import Origin
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.text import counted
-
-
-@pytest.mark.parametrize(
-    ("count", "words", "text"),
-    [
-        (0, ("agent",), "0 agents"),
-        (1, ("agent",), "1 agent"),
-        (2, ("agent",), "2 agents"),
-        (1, ("entry", "entries"), "1 entry"),
-        (2, ("entry", "entries"), "2 entries"),
-    ],
-)
-def test_one_is_told_from_several(count: int, words: tuple[str, ...], text: str) -> None:
-    assert counted(count, *words) == text
 
 
 @pytest.fixture

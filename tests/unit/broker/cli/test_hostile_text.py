@@ -26,7 +26,6 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
-from broker.text import plain
 from consumer.cli import main as agent_cli
 from consumer.store.opening import open_store
 from tests.support.cli import commands_of
@@ -214,11 +213,6 @@ def test_the_agents_own_lists_are_harmless(tmp_path: Path, run: Callable[..., st
     assert MARKUP in shown
     assert_harmless(shown)
     assert json.loads(run(["queue", "--state", str(tmp_path / "state"), "--json"], agent_cli.app))[0]["type"] == EVIL
-
-
-@pytest.mark.parametrize("text", ["plain", "Grüße, 世界 €", "two\n\tlines"])
-def test_harmless_words_stay_as_they_are(text: str) -> None:
-    assert plain(text) == text
 
 
 def test_what_is_said_is_plain(capsys: pytest.CaptureFixture[Any]) -> None:
