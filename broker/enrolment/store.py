@@ -129,7 +129,9 @@ class EnrolmentStore:
             tokens = revoke_unused_tokens(connection, target, now)
             before = enrolments_where(connection, named)
             if not before and not tokens:
-                raise UnknownEnrolment(f"No agent or enrolment is named {target[:80]!r}; `acm ca list` shows all.")
+                raise UnknownEnrolment(
+                    f"No agent or enrolment is named {target[:80]!r}; `acm enrolment list` shows all."
+                )
             valid = ENROLMENTS.update().where(named, ENROLMENTS.c.revoked_at.is_(None))
             connection.execute(valid.values(revoked_at=now.timestamp(), reason=reason))
             revoked = {row.id for row in before if row.revoked_at is None}
@@ -153,7 +155,7 @@ def _issued_before(
     if token.key != key_fingerprint(key):
         raise TokenUsed(
             f"The token was already used, by another key. If {token.agent} did not use it, revoke the enrolment with "
-            f"`acm ca revoke {enrolment_id}`; to enroll this key, create a new token."
+            f"`acm enrolment revoke {enrolment_id}`; to enroll this key, create a new token."
         )
     agent = _agent_of_valid(connection, enrolment_id)
     of_key = sa.select(CERTIFICATES.c.pem, CERTIFICATES.c.not_after)

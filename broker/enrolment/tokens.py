@@ -109,7 +109,7 @@ class TokenStore:
             if not connection.execute(unused.values(revoked_at=self._now().timestamp())).rowcount:
                 raise UnknownToken(
                     f"No unused token has the id {token_id[:80]!r}; `acm token list` shows all. "
-                    "To revoke the enrolment made with a used token, run `acm ca revoke`."
+                    "To revoke the enrolment made with a used token, run `acm enrolment revoke`."
                 )
 
 

@@ -107,9 +107,9 @@ def test_an_agents_way_from_token_to_revocation(place: Place) -> None:
         renewal = asdict(agent.renew(enrolled["certificate"], new_key))
         renewed = client.post(RENEW_PATH, json=renewal).json()
         assert renewed["enrolment_id"] == enrolled["enrolment_id"]
-        (listed,) = place.acm("ca", "list", "--agent", "web-01")
+        (listed,) = place.acm("enrolment", "list", "--agent", "web-01")
         assert (listed["id"], listed["revoked_at"]) == (enrolled["enrolment_id"], None)
-        assert place.acm("ca", "revoke", "web-01", "--reason", "key-compromise")[0]["reason"] == "key-compromise"
+        assert place.acm("enrolment", "revoke", "web-01", "--reason", "key-compromise")[0]["reason"] == "key-compromise"
         assert client.post(RENEW_PATH, json=renewal).status_code == 403
     given = [x509.load_pem_x509_certificate(it["certificate"].encode()) for it in (enrolled, renewed)]
     listed_serials, serials = set(place.revoked()), {certificate.serial_number for certificate in given}
@@ -131,7 +131,7 @@ def test_acm_agent_enrols_with_it_once_a_token(place: Place) -> None:
     assert [once.returncode for once in done] == [0, 0], done
     enrolled, again = (json.loads(once.stdout) for once in done)
     assert (enrolled["broker"], enrolled["enrolment_id"]) == (BROKER, again["enrolment_id"])
-    assert [row["id"] for row in place.acm("ca", "list", "--agent", "web-01")] == [enrolled["enrolment_id"]]
+    assert [row["id"] for row in place.acm("enrolment", "list", "--agent", "web-01")] == [enrolled["enrolment_id"]]
     other_key = enroll(place, token, "web-01", "elsewhere")
     assert_one_sentence(other_key, 1, "another key")
     stranger = enroll(place, place.acm("token", "create", "web-02")["token"], "web-01", "elsewhere")
@@ -157,7 +157,7 @@ def test_a_running_server_lists_what_was_revoked_elsewhere(place: Place) -> None
     token = EnrolmentToken.parse(place.acm("token", "create", "web-01")["token"])
     with pinned(place.url, token) as client:
         client.post(ENROLL_PATH, json=asdict(EnrollingAgent("web-01").enroll(token.text))).raise_for_status()
-    place.acm("ca", "revoke", "web-01", "--crl", str(place.directory / "another.pem"))
+    place.acm("enrolment", "revoke", "web-01", "--crl", str(place.directory / "another.pem"))
     wait_for(place.revoked, "the server to write the list")
 
 

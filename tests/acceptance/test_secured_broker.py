@@ -81,7 +81,7 @@ def test_the_way_from_an_authority_to_a_revoked_agent(installation: Installation
     shown = installation.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
     assert shown["result"]["outcome"] == "success"
 
-    installation.acm("ca", "revoke", "web-01")
+    installation.acm("enrolment", "revoke", "web-01")
     wait_for(lambda: not installation.agent("web-01")["online"], "the agent to be offline")
     wait_for(lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""), "the eviction")
     wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")

@@ -93,7 +93,7 @@ def test_another_key_cannot_use_a_used_token(office: Office, key: Ed25519Private
     grant = office.enroll(token, key)
     with raises_code(TokenUsed, "token_used") as caught:
         office.enroll(token, Ed25519PrivateKey.generate())
-    assert f"acm ca revoke {grant.enrolment_id}" in str(caught.value)
+    assert f"acm enrolment revoke {grant.enrolment_id}" in str(caught.value)
     assert office.enroll(token, key) == grant
 
 
