@@ -16,11 +16,12 @@ from broker.contract.commands.apply_centralized_configuration import ApplyCentra
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from broker.system.lock import locked
+from consumer.configuration import results
 from consumer.configuration.apply_journal import ApplyJournal, JournalFile
+from consumer.configuration.effects import Effects
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.preparation import active_as_wanted, prepare
 from consumer.configuration.reload import Reloader
-from consumer.configuration.results import Results
 from consumer.configuration.staging import Staging
 from consumer.configuration.validation import CheckFailed
 from consumer.errors import CentralizedConfigurationError, ConsumerError
@@ -34,7 +35,7 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_RELOADED = "The service was reloaded and runs well."
+_RELOADED = "The service was reloaded and is healthy."
 _STOP_IS_SEEN_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
 _STOPPED = "The service does not run; it reads the configuration when it starts."
 
@@ -42,14 +43,14 @@ _STOPPED = "The service does not run; it reads the configuration when it starts.
 class Application:
     """One command's application. Call `apply`, or `resume` after a crash in its midst; both return the true result."""
 
-    def __init__(self, command: Command, context: Context, config: AgentConfig) -> None:
+    def __init__(self, command: Command, context: Context, config: AgentConfig, effects: Effects | None = None) -> None:
         self._command = command
         self._context = context
         self._config = config
         self._root = config.configuration_root
         self._generations = Generations(self._root)
         self._journals = JournalFile(self._root / "journal.json")
-        self._results = Results(self._generations)
+        self._effects = effects or Effects()
         self._journal: ApplyJournal | None = None
         self._output: Output | None = None
 
@@ -60,7 +61,9 @@ class Application:
                 record = active_as_wanted(wanted, self._config, self._generations)
                 if record is not None:
                     return self._unchanged(wanted, record)
-                self._journal = prepare(self._command, wanted, self._context, self._config, self._generations)
+                self._journal = prepare(
+                    self._command, wanted, self._context, self._config, self._generations, self._effects.run
+                )
                 self._journals.write(self._journal)
                 self._generations.activate(self._journal.next)
                 self._reached("swapped")
@@ -74,7 +77,7 @@ class Application:
             with self._alone():
                 self._journal = journal = self._journals.read(self._command.id)
                 if journal is not None and journal.done:
-                    return self._results.ended(journal, self._output)
+                    return results.ended(self._generations, journal, self._output)
                 if journal is not None and journal.reason is not None:
                     return self._roll_back(journal)
                 if journal is not None and self._generations.current == journal.next:
@@ -82,8 +85,8 @@ class Application:
                 self._clear_away()
         except ConsumerError as error:
             return self._failed(error)
-        return self._results.not_applied(
-            "The agent died before the configuration became active.", ErrorCode.INTERRUPTED
+        return results.not_applied(
+            self._generations, "The agent died before the configuration became active.", ErrorCode.INTERRUPTED
         )
 
     @contextlib.contextmanager
@@ -123,8 +126,10 @@ class Application:
 
     def _leave_to_next_agent(self) -> None:
         """Where the agent is being stopped its service may be too, and nothing can be judged: the journal goes on."""
-        if self._context.stopping.wait(_STOP_IS_SEEN_S):
-            raise CentralizedConfigurationError("The agent was stopped before the service had shown that it runs well.")
+        if self._effects.wait(self._context.stopping, _STOP_IS_SEEN_S):
+            raise CentralizedConfigurationError(
+                "The agent was stopped before the service had proved healthy.", code="agent_stopped"
+            )
 
     def _roll_back(self, journal: ApplyJournal) -> Result:
         """Make the previous generation, or none, active again and let the service read it."""
@@ -139,19 +144,19 @@ class Application:
             if journal.previous is not None and (state.running or state.kind == "none"):
                 reloader.watch(state)
         except (ConsumerError, OSError) as error:
-            note = f"The service does not run well with that one either: {error}"
+            note = f"The service is not healthy with the previous generation either: {error}"
         return self._settle(replace(journal, note=note))
 
     def _reloader(self, name: str | None, within: Bounds) -> Reloader:
         settings, record = self._config.configuration, self._generations.record(name)
         file = record.file if record else settings.file
-        return Reloader(settings, self._context.service, self._generations.link, file, within)
+        return Reloader(settings, self._context.service, self._generations.link, file, within, self._effects)
 
     def _settle(self, journal: ApplyJournal) -> Result:
         self._note(replace(journal, done=True))
         with contextlib.suppress(OSError):  # what is left over is cleared away the next time
             self._clear_away()
-        return self._results.ended(journal, self._output)
+        return results.ended(self._generations, journal, self._output)
 
     def _note(self, journal: ApplyJournal) -> None:
         """Keep the journal if the disk lets us: without it, the step that it tells of is done again after a crash."""
@@ -174,12 +179,12 @@ class Application:
     def _unchanged(self, wanted: ApplyCentralizedConfiguration, record: Record) -> Result:
         if wanted.group not in (None, record.group):
             self._generations.keep_record(replace(record, group=wanted.group))
-        return self._results.unchanged(record.name)
+        return results.unchanged(self._generations, record.name)
 
     def _failed(self, error: ConsumerError) -> Result:
         """Say what an error means by what is active now."""
         self._keep_output(error)
         journal = self._journal
         if journal is not None and self._generations.current == journal.next:
-            return self._results.stuck(journal, str(error))
-        return self._results.not_applied(str(error), self._context.failure_code(), self._output)
+            return results.not_rolled_back(self._generations, journal, str(error))
+        return results.not_applied(self._generations, str(error), self._context.failure_code(), self._output)

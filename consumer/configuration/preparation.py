@@ -6,7 +6,7 @@ from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
 from consumer.configuration.generations import Generations, Record, hashes_of
 from consumer.configuration.staging import Staging, sha256_of
-from consumer.configuration.validation import validate
+from consumer.configuration.validation import RunProgram, validate
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context
 from consumer.settings import AgentConfig
@@ -33,6 +33,7 @@ def prepare(
     context: Context,
     config: AgentConfig,
     generations: Generations,
+    run: RunProgram,
 ) -> ApplyJournal:
     """Return the journal of a generation that is whole, judged and durable; raises ConsumerError and OSError."""
     file = _file(wanted, config)
@@ -43,7 +44,7 @@ def prepare(
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
-        validate(staging.files, file, config.configuration.check, context.bounds())
+        validate(staging.files, file, config.configuration.check, context.bounds(), run)
         context.observer.reached(f"{command.type}.validated")
         _refuse_if_over(context)
         sha256 = sha256_of(wanted)
@@ -81,6 +82,8 @@ def _file(wanted: ApplyCentralizedConfiguration, config: AgentConfig) -> str:
 
 def _refuse_if_over(context: Context) -> None:
     if context.cancelled.is_set():
-        raise CentralizedConfigurationError("The command was cancelled.")
+        raise CentralizedConfigurationError("The command was cancelled.", code="cancelled")
     if context.clock.monotonic() >= context.deadline:
-        raise CentralizedConfigurationError("The command's time was over before the configuration became active.")
+        raise CentralizedConfigurationError(
+            "The command's time was over before the configuration became active.", code="timed_out"
+        )

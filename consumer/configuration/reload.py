@@ -1,38 +1,39 @@
-"""Letting the service read the active generation, and watching whether it runs well."""
+"""Makes the service read the active generation, and watches whether it stays healthy."""
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from consumer.configuration.effects import Effects
 from consumer.configuration.validation import CheckFailed, filled
 from consumer.errors import CentralizedConfigurationError
 from consumer.ports import Service, ServiceState
 from consumer.settings import CentralizedConfig
-from consumer.system.programs import Bounds, run_program
+from consumer.system.programs import Bounds
 
 __all__ = [
     "Reloader",
 ]
 
 
-_PAUSE_S = 0.2
+_POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Reloader:
-    """Reloads one service. `directory` and `file` are where it finds its configuration, `bounds` bounds all of it."""
+    """Reloads and watches one service within `bounds`. `directory` and `file` are where it finds its configuration."""
 
     settings: CentralizedConfig
     service: Service
     directory: Path
     file: str
     bounds: Bounds
+    effects: Effects = field(default_factory=Effects)
 
     def reload(self, incarnation: str | None) -> ServiceState:
-        """Let the service read what is active, and return its state after that; raises ConsumerError.
+        """Make the service read the active generation, and return its state after that; raises ConsumerError.
 
-        `incarnation` is the one that ran with another generation. A service that did not run, and does not, stays so.
-        One of which another incarnation runs by now, or none, is restarted: nobody knows what it has read.
+        `incarnation` is the one that ran with another generation. A service that did not run, and does not run, is left
+        alone. If another incarnation runs by now, or none, it is restarted: which generation it read is unknown.
         """
         before = self.service.state()
         if before.kind == "none" or (before.running and before.incarnation == incarnation):
@@ -42,7 +43,9 @@ class Reloader:
         else:
             after = self.service.restart(self.bounds.deadline)
         if after.kind != "none" and not after.running:
-            raise CentralizedConfigurationError("The service does not run after the reload.")
+            raise CentralizedConfigurationError(
+                "The service does not run after the reload.", code="service_died_on_reload"
+            )
         return after
 
     def _reload_running(self, before: ServiceState) -> ServiceState:
@@ -61,60 +64,71 @@ class Reloader:
     def _send_signal(self, state: ServiceState) -> None:
         pid = (state.detail or {}).get("pid")
         if not isinstance(pid, int):
-            raise CentralizedConfigurationError("The service's process id is not known, so no signal can reach it.")
+            raise CentralizedConfigurationError(
+                "The service's process id is unknown, so it cannot be sent a signal.", code="service_pid_unknown"
+            )
         try:
-            os.kill(pid, self.settings.signal_number)
+            self.effects.send_signal(pid, self.settings.signal_number)
         except OSError as error:
             raise CentralizedConfigurationError(
-                f"The service (process {pid}) took no signal: {error.strerror}."
+                f"The service (process {pid}) could not be sent a signal: {error.strerror}.", code="signal_not_sent"
             ) from error
 
     def _run_reload_command(self) -> None:
         argv = self.settings.reload_command
-        ended = run_program(filled(argv, self.directory, self.file), self.bounds.as_agent())
+        ended = self.effects.run(filled(argv, self.directory, self.file), self.bounds.as_agent())
         if not ended.good:
-            raise CheckFailed(f"The reload command {argv[0]} {ended.in_words()}.", ended.output)
+            raise CheckFailed(
+                f"The reload command {argv[0]} {ended.in_words()}.", ended.output, code="reload_command_failed"
+            )
 
     def watch(self, reloaded: ServiceState) -> None:
-        """Return when the service has shown that it runs well; raises ConsumerError when it does not.
+        """Return when the service has proved healthy; raises ConsumerError when it has not.
 
-        Where a service is managed it is watched for the whole grace, else only until the health check comes good.
+        A managed service is watched for the whole grace period; without one, the first successful health check is
+        enough.
         """
         begun = self.bounds.clock.monotonic()
         within = replace(self.bounds, deadline=min(begun + self.settings.grace_s, self.bounds.deadline))
-        trouble = self._trouble(within)
-        while trouble is not None or reloaded.running:
+        problem = self._health_problem(within)
+        while problem is not None or reloaded.running:
             left = within.deadline - self.bounds.clock.monotonic()
             if left <= 0:
                 break
-            if self.bounds.cancelled.wait(min(_PAUSE_S, left)):
+            if self.effects.wait(self.bounds.cancelled, min(_POLL_INTERVAL_S, left)):
                 raise CentralizedConfigurationError(
-                    "The command was cancelled before the service had shown that it runs well."
+                    "The command was cancelled before the service had proved healthy.", code="cancelled"
                 )
             self._refuse_death(reloaded)
-            trouble = trouble and self._trouble(within, trouble)
-        if trouble is not None:
-            raise trouble
+            problem = problem and self._health_problem(within, problem)
+        if problem is not None:
+            raise problem
         if reloaded.running and within.deadline < begun + self.settings.grace_s:
             raise CentralizedConfigurationError(
-                "The command's time was over before the service had been watched for the whole grace; "
-                "give it a longer timeout."
+                "The command's time was over before the service had been watched for the whole grace period; "
+                "give it a longer timeout.",
+                code="watch_cut_short",
             )
 
     def _refuse_death(self, reloaded: ServiceState) -> None:
         now = self.service.state()
         if reloaded.running and (not now.running or now.incarnation != reloaded.incarnation):
-            raise CentralizedConfigurationError("The service died after the reload.")
+            raise CentralizedConfigurationError("The service died after the reload.", code="service_died")
 
-    def _trouble(self, within: Bounds, before: CheckFailed | None = None) -> CheckFailed | None:
-        """Run the health check once; return what is wrong. One that the grace cuts off says less than that before."""
+    def _health_problem(self, within: Bounds, before: CheckFailed | None = None) -> CheckFailed | None:
+        """Run the health check once and return why it failed, or None; `before` is the failure of the previous check.
+
+        A check that the end of the grace period cuts off says less than the previous one, which is returned instead.
+        """
         argv = self.settings.health_check
         if not argv:
             return None
-        ended = run_program(filled(argv, self.directory, self.file), within)
+        ended = self.effects.run(filled(argv, self.directory, self.file), within)
         if ended.good:
             return None
         if ended.overdue and before is not None:
             return before
-        message = f"The health check {argv[0]} was not good within {self.settings.grace_s:g} s: it {ended.in_words()}."
-        return CheckFailed(message, ended.output)
+        message = (
+            f"The health check {argv[0]} did not succeed within {self.settings.grace_s:g} s: it {ended.in_words()}."
+        )
+        return CheckFailed(message, ended.output, code="health_check_failed")

@@ -1,12 +1,12 @@
-"""Judging files before they become the configuration: their syntax, then the service's own check."""
+"""Checks files before they become the configuration: their syntax, then the service's own check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.contract.messages import Output
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.masking import DOCUMENT_SUFFIXES, parse_document
-from consumer.system.programs import Bounds, run_program
+from consumer.system.programs import Bounds, Ended, run_program
 
 __all__ = [
     "CheckFailed",
@@ -15,45 +15,49 @@ __all__ = [
 ]
 
 
+RunProgram = Callable[[Sequence[str], Bounds], Ended]
 _MAX_DOCUMENT_BYTES = 4 << 20
 
 
 class CheckFailed(CentralizedConfigurationError):
-    """A program says that something is wrong; `output` is what it printed."""
+    """A program reported a problem; `output` is what it printed."""
 
-    def __init__(self, message: str, output: Output) -> None:
-        super().__init__(message)
+    code = "check_failed"
+
+    def __init__(self, message: str, output: Output, *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.output = output
 
 
-def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds) -> None:
+def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds, run: RunProgram = run_program) -> None:
     """Read every TOML, YAML and JSON file, then run `check` if there is one.
 
-    Raises CentralizedConfigurationError for the first file that is not valid, CheckFailed when the check refuses, and
-    ProgramError when it cannot be started.
+    Raises CentralizedConfigurationError for the first invalid file, CheckFailed when the check fails, and ProgramError
+    when it cannot be started.
     """
     for path in sorted(directory.rglob("*")):
         if path.suffix.lower() in DOCUMENT_SUFFIXES and path.is_file():
             _check_syntax(path.relative_to(directory).as_posix(), path)
     if not check:
         return
-    ended = run_program(filled(check, directory, file), bounds)
+    ended = run(filled(check, directory, file), bounds)
     if not ended.good:
-        raise CheckFailed(f"The check {check[0]} refuses the files: it {ended.in_words()}.", ended.output)
+        raise CheckFailed(f"The check {check[0]} rejects the files: it {ended.in_words()}.", ended.output)
 
 
 def _check_syntax(name: str, path: Path) -> None:
     if path.stat().st_size > _MAX_DOCUMENT_BYTES:
         raise CentralizedConfigurationError(
-            f"{name} has more than {_MAX_DOCUMENT_BYTES} bytes, too many for its syntax to be checked."
+            f"{name} has more than {_MAX_DOCUMENT_BYTES} bytes, too many for its syntax to be checked.",
+            code="document_too_large",
         )
     try:
         parse_document(name, path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError and every parser's error are such
+    except ValueError as error:  # of which UnicodeDecodeError and every parser's error are subclasses
         kind = DOCUMENT_SUFFIXES[path.suffix.lower()]
-        raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.") from error
+        raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.", code="invalid_syntax") from error
 
 
 def filled(argv: Sequence[str], directory: Path, file: str) -> list[str]:
-    """Return the words of a program with the paths in place of `{directory}` and `{file}`."""
+    """Return the command line of a program with `{directory}` and `{file}` replaced by the paths."""
     return [word.replace("{directory}", str(directory)).replace("{file}", str(directory / file)) for word in argv]

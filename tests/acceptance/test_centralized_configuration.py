@@ -102,8 +102,8 @@ def test_good_ones_are_applied_and_bad_ones_leave_the_service_as_it_was(managed:
 
     for text, said, action in (
         ("interval =", "sensor.toml is not valid TOML", "not_applied"),
-        ("refuse = true", "The check /bin/sh refuses the files", "not_applied"),
-        ("interval = 2 # deaf", "The health check /usr/bin/cmp was not good within 1.5 s", "rolled_back"),
+        ("refuse = true", "The check /bin/sh rejects the files", "not_applied"),
+        ("interval = 2 # deaf", "The health check /usr/bin/cmp did not succeed within 1.5 s", "rolled_back"),
         ("interval = 3 # die", "The service died after the reload", "rolled_back"),
     ):
         result = managed.apply(content=text)

@@ -311,13 +311,16 @@ def test_a_reversal_that_fails_is_tried_again_then_reported_and_tried_at_the_nex
     assert machine.responses.failure is None
 
 
-def test_a_reversal_that_hangs_is_ended(impatient: Machine) -> None:
-    impatient.send("python", timeout_s=0.01)
-    install(impatient.bin, "python", BAD["silent"])
-    chore = impatient.responses.chore
-    wait_for(lambda: (due := chore.next_due()) and due <= impatient.clock.monotonic(), "the reversal to be due")
+def test_a_reversal_that_hangs_is_ended(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, SystemClock())
+    assert machine.send("python", timeout_s=0.01).code is None
+    install(machine.bin, "python", BAD["silent"])
+    machine.config = msgspec.structs.replace(machine.config, script_deadline_s=0.3)
+    machine.restart()
+    chore = machine.responses.chore
+    wait_for(lambda: (due := chore.next_due()) and due <= machine.clock.monotonic(), "the reversal to be due")
     chore.step()
-    (entry,) = read_pending(impatient.state)
+    (entry,) = read_pending(machine.state)
     assert entry.reversal is not None
     assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was ended.")
 

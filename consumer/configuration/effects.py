@@ -1,0 +1,21 @@
+"""What an application of a configuration does outside its own directory, as one value that unit tests replace."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from consumer.system.programs import Bounds, Ended, run_program
+
+__all__ = [
+    "Effects",
+]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Runs programs, sends signals to processes, and waits for events (at most so many seconds)."""
+
+    run: Callable[[Sequence[str], Bounds], Ended] = run_program
+    send_signal: Callable[[int, int], None] = os.kill
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait

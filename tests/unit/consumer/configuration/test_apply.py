@@ -1,0 +1,632 @@
+"""apply-centralized-configuration on real files, with a service and programs in memory and a turned clock."""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.contract.codec import MAX_FRAME_BYTES
+from broker.contract.commands import parse_parameters
+from broker.contract.commands.apply_centralized_configuration import (
+    ApplyCentralizedConfiguration,
+    ApplyCentralizedConfigurationData,
+)
+from broker.contract.commands.get_agent_configuration import GetAgentConfiguration
+from broker.contract.configurations import DiffSize
+from broker.contract.messages import Output
+from broker.contract.states import ErrorCode
+from broker.system.lock import locked
+from consumer.configuration.apply import Application
+from consumer.configuration.effects import Effects
+from consumer.errors import ProgramError
+from consumer.handler import Context, Result
+from consumer.handlers import get_agent_configuration
+from consumer.ports import Service
+from consumer.services.none import NoService
+from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
+from consumer.system.programs import Bounds, Ended
+from tests.support.fakes.clock import TurnedClock
+from tests.support.fakes.reloading_service import FakeReloadingService, Readings
+from tests.support.makers import command
+
+TYPE = "apply-centralized-configuration"
+STEPS = ("downloaded", "staged", "validated", "swapped", "reloaded", "checked")
+GOOD, BETTER, DEAF, DEADLY = "interval = 1\n", "interval = 2\n", "interval = 3 # deaf\n", "interval = 4 # die\n"
+
+
+class Killed(BaseException):
+    """kill -9 at a step."""
+
+
+class Steps:
+    """Keeps the steps reached, and does at one of them what the test wants."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.at: dict[str, Callable[[], object]] = {}
+
+    def reached(self, step: str) -> None:
+        name = step.removeprefix(f"{TYPE}.")
+        self.names.append(name)
+        self.at.get(name, lambda: None)()
+
+
+def program_ended(exit_status: int, stdout: str = "", stderr: str = "", *, overdue: bool = False) -> Ended:
+    return Ended(exit_status, Output(stdout, stderr, False), overdue)
+
+
+class Site:
+    """One agent's directory, service and programs; `start_agent` replaces the agent's process."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.state = directory / "state"
+        self.state.mkdir()
+        self.root = self.state / "configuration"
+        self.clock = TurnedClock()
+        self.steps = Steps()
+        self.readings = Readings()
+        self._incarnations = map(str, itertools.count(1))
+        self.programs: dict[str, Callable[[Sequence[str]], Ended]] = {"check": self._check, "health": self._health}
+        self.settings: dict[str, Any] = {
+            "file": "sensor.toml",
+            "reload": "signal",
+            "check": ("check", "{file}"),
+            "health_check": ("health", "{file}"),
+            "grace_s": 0.8,
+            **settings,
+        }
+        self.start_agent()
+
+    def start_agent(self, *, manages_service: bool = True) -> None:
+        self.config = AgentConfig(
+            agent="web-01",
+            broker="mqtt://127.0.0.1",
+            state=str(self.state),
+            service=ServiceConfig("child", ("service",)) if manages_service else ServiceConfig(),
+            configuration=CentralizedConfig(**self.settings),
+        )
+        self.fake = FakeReloadingService(
+            self.root / "current" / "sensor.toml", self.readings, lambda: next(self._incarnations)
+        )
+        self.service: Service = self.fake if manages_service else NoService()
+
+    def start_service(self) -> None:
+        self.service.start(self.clock.monotonic() + 10)
+
+    def context(self, **members: Any) -> Context:
+        known = {"deadline": self.clock.monotonic() + 30, "observer": self.steps, **members}
+        return Context(self.clock, self.service, self.state, **known)
+
+    def application(self, name: str, context: Context) -> Application:
+        effects = Effects(self._run, self.fake.send_signal, self._wait)
+        return Application(command(name, command_type=TYPE), context, self.config, effects)
+
+    def apply(self, name: str = "c", context: Context | None = None, **parameters: Any) -> Result:
+        wanted = parse_parameters(TYPE, ApplyCentralizedConfiguration, parameters)
+        return self.application(name, context or self.context()).apply(wanted)
+
+    def probe(self, name: str = "c") -> Result:
+        return self.application(name, self.context()).resume()
+
+    def show(self, **parameters: Any) -> Result:
+        done = get_agent_configuration.handler(self.config, {}).execute(
+            command("g"), GetAgentConfiguration(**parameters), self.context()
+        )
+        assert isinstance(done, Result)
+        return done
+
+    def active(self) -> dict[str, str]:
+        current = self.root / "current"
+        return {p.relative_to(current).as_posix(): p.read_text() for p in current.rglob("*") if p.is_file()}
+
+    def loads(self) -> list[str]:
+        return list(self.readings.loads)
+
+    def leftovers(self) -> set[str]:
+        return {path.name for path in self.root.iterdir()} - {"current", "generations", "journal.json", "lock"}
+
+    def _run(self, argv: Sequence[str], bounds: Bounds) -> Ended:
+        if argv[0] not in self.programs:
+            raise ProgramError(f"{argv[0]} could not be started: No such file or directory.")
+        if bounds.cancelled.is_set() or self.clock.monotonic() >= bounds.deadline:
+            return program_ended(-15, overdue=True)
+        return self.programs[argv[0]](argv)
+
+    def _wait(self, event: threading.Event, seconds: float) -> bool:
+        self.clock.turn(seconds)
+        return event.is_set()
+
+    @staticmethod
+    def _check(argv: Sequence[str]) -> Ended:
+        refused = "refuse" in Path(argv[1]).read_text()
+        return program_ended(1, "1:refuse = true\n") if refused else program_ended(0)
+
+    def _health(self, argv: Sequence[str]) -> Ended:
+        return program_ended(int(Path(argv[1]).read_text() != self.readings.used))
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Callable[..., Site]:
+    return lambda **settings: Site(tmp_path, **settings)
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    """A service that runs with the good configuration."""
+    site = make_site()
+    assert site.apply("first", content=GOOD).code is None
+    site.start_service()
+    site.steps.names.clear()
+    return site
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def archive(path: Path, files: dict[str, str]) -> dict[str, Any]:
+    with tarfile.open(path, "w:gz") as target:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            target.addfile(info, io.BytesIO(text.encode()))
+    return artifact(path)
+
+
+def artifact(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"url": path.as_uri(), "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def test_a_configuration_becomes_active_and_the_service_runs_with_it(site: Site) -> None:
+    done = site.apply(content=BETTER, group="web")
+    data = done.data
+    assert isinstance(data, ApplyCentralizedConfigurationData)
+    assert (done.code, data.action, data.previous) == (None, "applied", f"000001-{sha256(GOOD)[:12]}")
+    assert data.active is not None
+    assert (data.active.name, data.active.sha256, data.active.group, data.active.files) == (
+        f"000002-{sha256(BETTER)[:12]}",
+        sha256(BETTER),
+        "web",
+        1,
+    )
+    assert data.diff == DiffSize(0, 1, 0, 1, 1)
+    assert data.active.name in done.message
+    assert site.active() == {"sensor.toml": BETTER}
+    assert site.readings.used == BETTER
+    assert site.loads()[-1] == "reload interval = 2"
+    assert site.steps.names == list(STEPS)
+    assert site.leftovers() == set()
+
+
+def test_the_same_hash_again_is_a_success_without_a_reload(site: Site) -> None:
+    loads = site.loads()
+    done = site.apply(content=GOOD, group="web")
+    assert (done.code, done.data.action, done.data.active.group) == (None, "unchanged", "web")
+    assert "nothing was done" in done.message
+    assert (site.loads(), site.steps.names) == (loads, [])
+    again = site.apply(artifact={"url": "file:///nowhere", "sha256": sha256(GOOD), "size": len(GOOD)})
+    assert (again.code, again.data.action, again.data.active.group) == (None, "unchanged", "web")
+
+
+def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) -> None:
+    (site.root / "current" / "sensor.toml").write_text("interval = 9\n")
+    done = site.apply(content=GOOD)
+    assert (done.code, done.data.action, site.active()) == (None, "applied", {"sensor.toml": GOOD})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"content": "interval ="}, r"sensor\.toml is not valid TOML: Invalid value"),
+        ({"content": "a: [1", "file": "a.yaml"}, r"a\.yaml is not valid YAML: .*line 2"),
+        ({"content": "? {a: 1}", "file": "a.yml"}, r"a\.yml is not valid YAML"),
+        ({"content": "!!python/object/apply:os.system [true]", "file": "a.yml"}, r"a\.yml is not valid YAML"),
+        ({"content": '{"a": }', "file": "a.json"}, r"a\.json is not valid JSON: .*line 1"),
+        ({"content": "[" * 100_000, "file": "a.json"}, r"a\.json is not valid JSON: it is nested too deeply"),
+        ({"content": "#" * (4 << 20) + "##"}, r"sensor\.toml has more than 4194304 bytes"),
+        ({"content": "a = '\ud800'"}, "not text that UTF-8 can carry"),
+        ({"content": "refuse = true"}, r"The check check rejects the files: it ended with exit status 1\."),
+        ({"artifact": {"url": "file:///nowhere", "sha256": sha256("x"), "size": 1}}, "no plain file on this machine"),
+    ],
+)
+def test_what_is_not_valid_changes_nothing(site: Site, parameters: dict[str, Any], said: str) -> None:
+    loads, active = site.loads(), f"000001-{sha256(GOOD)[:12]}"
+    done = site.apply(**parameters)
+    assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "not_applied", active)
+    assert re.search(said, done.message)
+    assert done.message.endswith(f"Generation {active} stays active.")
+    assert (site.active(), site.loads(), site.leftovers()) == ({"sensor.toml": GOOD}, loads, set())
+
+
+def test_what_the_check_says_is_in_the_output(site: Site) -> None:
+    done = site.apply(content="refuse = true")
+    assert done.output is not None
+    assert done.output.stdout == "1:refuse = true\n"
+
+
+def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
+    site = make_site(check=("hangs",))
+    site.programs["hangs"] = lambda argv: (site.clock.turn(0.3), program_ended(-15, overdue=True))[1]
+    done = site.apply(content=GOOD, context=site.context(deadline=site.clock.monotonic() + 0.3))
+    assert (done.code, done.data.action) == (ErrorCode.TIMED_OUT, "not_applied")
+    assert "did not end in time" in done.message
+    cancelled = threading.Event()
+    cancelled.set()
+    done = site.apply(content=GOOD, context=site.context(cancelled=cancelled))
+    assert (done.code, done.data.active) == (ErrorCode.CANCELLED, None)
+    assert "No centralized configuration is active, as before." in done.message
+    assert not (site.root / "current").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (DEAF, r"The health check health did not succeed within 0\.8 s: it ended with exit status 1\."),
+        (DEADLY, r"The service died after the reload\."),
+    ],
+)
+def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, content: str, said: str) -> None:
+    done = site.apply(content=content)
+    first = f"000001-{sha256(GOOD)[:12]}"
+    assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "rolled_back", first)
+    assert (done.data.previous, done.data.diff) == (first, DiffSize(0, 1, 0, 1, 1))
+    assert re.search(said, done.data.reason)
+    assert re.search(f"rolled back: {said} Generation {first} is active again", done.message)
+    assert (site.active(), site.leftovers()) == ({"sensor.toml": GOOD}, set())
+    assert site.steps.names[-1] == "rolled_back"
+    assert site.service.state().running
+    assert site.loads()[-1].endswith("interval = 1")
+    assert [path.name for path in (site.root / "generations").iterdir() if path.is_dir()] == [first]
+
+
+def test_a_first_configuration_that_fails_leaves_none(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    site.start_service()
+    done = site.apply(content=DEADLY)
+    assert (done.code, done.data.action, done.data.active) == (ErrorCode.FAILED, "rolled_back", None)
+    assert "No centralized configuration is active again." in done.message
+    assert not (site.root / "current").is_symlink()
+    assert site.service.state().running
+
+
+def test_a_rollback_that_does_not_help_is_not_called_good(make_site: Callable[..., Site]) -> None:
+    site = make_site(health_check=(), grace_s=0.3)
+    site.start_service()
+    assert site.apply("first", content=GOOD).code is None
+    site.settings["health_check"] = ("ill",)
+    site.programs["ill"] = lambda argv: program_ended(7, stderr="ill\n")
+    site.start_agent()
+    site.start_service()
+    done = site.apply(content=BETTER)
+    assert (done.code, done.data.action) == (ErrorCode.FAILED, "rolled_back")
+    assert (
+        "The service is not healthy with the previous generation either: The health check ill did not succeed"
+        in done.message
+    )
+    assert done.output is not None
+    assert done.output.stderr == "ill\n"
+
+
+def test_a_rollback_that_is_not_possible_is_told_as_it_is(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    in_the_way = tmp_path / "state" / "configuration" / ".current.part"
+
+    def breaks_the_disk(argv: Sequence[str]) -> Ended:
+        if "interval = 1" in Path(argv[1]).read_text():
+            return program_ended(0)
+        in_the_way.mkdir(exist_ok=True)
+        return program_ended(1)
+
+    site = make_site(reload="none", health_check=("breaks", "{file}"), grace_s=0.3)
+    site.programs["breaks"] = breaks_the_disk
+    site.start_agent(manages_service=False)
+    assert site.apply("first", content=GOOD).code is None
+    done = site.apply(content=BETTER)
+    assert (done.code, done.data.action, done.data.active.sha256) == (ErrorCode.FAILED, "applied", sha256(BETTER))
+    assert "is active: it was not checked, or could not be rolled back" in done.message
+    assert site.active() == {"sensor.toml": BETTER}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"reload": "command", "reload_command": ("fails",)},
+            "command fails ended with exit status 5",
+        ),
+        ({"reload": "command", "reload_command": ("/nowhere/reload",)}, "/nowhere/reload could not be started"),
+        ({"health_check": ("/nowhere/health",)}, "/nowhere/health could not be started"),
+    ],
+)
+def test_a_reload_that_fails_is_rolled_back(
+    make_site: Callable[..., Site], settings: dict[str, Any], said: str
+) -> None:
+    site = make_site(**settings)
+    site.programs["fails"] = lambda argv: program_ended(5)
+    site.start_service()
+    done = site.apply(content=GOOD)
+    assert (done.code, done.data.action, done.data.active) == (ErrorCode.FAILED, "rolled_back", None)
+    assert said in done.message
+
+
+def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    site = make_site(reload="command", reload_command=("copy", "{file}", str(seen)), health_check=(), grace_s=0.3)
+    site.programs["copy"] = lambda argv: (shutil.copyfile(argv[1], argv[2]), program_ended(0))[1]
+    site.start_service()
+    assert site.apply("a", content=GOOD).code is None
+    assert seen.read_text() == GOOD
+    site.settings["reload"] = "restart"
+    site.start_agent()
+    site.start_service()
+    before = site.service.state().incarnation
+    done = site.apply("b", content=BETTER)
+    assert (done.code, site.service.state().running) == (None, True)
+    assert site.service.state().incarnation != before
+    assert site.loads()[-1] == "start interval = 2"
+
+
+def test_a_service_that_is_stopped_stays_so(site: Site) -> None:
+    site.service.stop(site.clock.monotonic() + 10)
+    done = site.apply(content=DEADLY)
+    assert (done.code, done.data.action) == (None, "applied")
+    assert "The service does not run; it reads the configuration when it starts." in done.message
+    assert not site.service.state().running
+
+
+def test_without_a_service_the_health_check_decides(make_site: Callable[..., Site]) -> None:
+    site = make_site(reload="none", health_check=("grep", "{file}"), grace_s=0.3)
+    site.programs["grep"] = lambda argv: program_ended(int(not re.search("interval = [12]", Path(argv[1]).read_text())))
+    site.start_agent(manages_service=False)
+    assert site.apply("a", content=GOOD).data.action == "applied"
+    assert site.apply("b", content=BETTER).data.action == "applied"
+    assert site.apply("c", content=DEAF).data.action == "rolled_back"
+    assert site.active() == {"sensor.toml": BETTER}
+
+
+def test_a_cancel_after_the_swap_rolls_back(site: Site) -> None:
+    cancelled = threading.Event()
+    site.steps.at["reloaded"] = cancelled.set
+    done = site.apply(content=BETTER, context=site.context(cancelled=cancelled))
+    assert (done.code, done.data.action) == (ErrorCode.CANCELLED, "rolled_back")
+    assert site.active() == {"sensor.toml": GOOD}
+    assert site.readings.used == GOOD
+
+
+def test_a_watch_that_the_commands_time_cuts_short_is_no_success(make_site: Callable[..., Site]) -> None:
+    site = make_site(grace_s=30.0)
+    site.start_service()
+    done = site.apply(content=BETTER, context=site.context(deadline=site.clock.monotonic() + 4))
+    assert (done.code, done.data.action) == (ErrorCode.FAILED, "rolled_back")
+    assert "watched for the whole grace period" in done.data.reason
+
+
+def test_an_agent_that_is_stopped_judges_nothing_and_the_next_one_goes_on(site: Site) -> None:
+    stopping = threading.Event()
+    site.steps.at["reloaded"] = lambda: (stopping.set(), site.service.stop(site.clock.monotonic() + 5))
+    site.apply(content=BETTER, context=site.context(stopping=stopping))
+    assert site.active() == {"sensor.toml": BETTER}
+    del site.steps.at["reloaded"]
+    site.start_agent()
+    site.start_service()
+    assert site.probe().data.action == "applied"
+    assert site.active() == {"sensor.toml": BETTER}
+
+
+def test_a_cancel_before_the_swap_leaves_the_old(site: Site) -> None:
+    cancelled = threading.Event()
+    site.steps.at["validated"] = cancelled.set
+    done = site.apply(content=BETTER, context=site.context(cancelled=cancelled))
+    assert (done.code, done.data.action, site.active()) == (ErrorCode.CANCELLED, "not_applied", {"sensor.toml": GOOD})
+
+
+def test_an_archive_of_several_files(site: Site, tmp_path: Path) -> None:
+    files = {"sensor.toml": BETTER, "conf.d/a.yaml": "a: 1\n", "conf.d/b.json": "{}"}
+    done = site.apply(artifact=archive(tmp_path / "two.tar.gz", files))
+    assert (done.code, done.data.active.files, done.data.diff) == (None, 3, DiffSize(2, 1, 0, 3, 1))
+    assert site.active() == files
+    del files["conf.d/b.json"]
+    done = site.apply("d", artifact=archive(tmp_path / "three", files))
+    assert (done.data.action, done.data.diff) == ("applied", DiffSize(0, 0, 1, 0, 1))
+    assert site.active() == files
+
+
+def test_a_single_file_by_reference_takes_the_name_that_is_given(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "delivered").write_text('{"a": 1}')
+    site.settings["health_check"] = ()
+    site.start_agent()
+    done = site.apply(artifact=artifact(tmp_path / "delivered"), file="sensor.json")
+    assert (done.code, site.active()) == (None, {"sensor.json": '{"a": 1}'})
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"../../../outside": "x"}, "must stay inside"),
+        ({"/outside": "x"}, "must stay inside"),
+        ({}, "The archive holds no file"),
+        ({"sensor.toml": "interval ="}, "sensor.toml is not valid TOML"),
+        ({"deep/er/x.json": "{"}, "deep/er/x.json is not valid JSON"),
+    ],
+)
+def test_a_bad_archive_changes_nothing(site: Site, tmp_path: Path, files: dict[str, str], said: str) -> None:
+    done = site.apply(artifact=archive(tmp_path / "bad.tgz", files))
+    assert (done.code, done.data.action, site.active()) == (ErrorCode.FAILED, "not_applied", {"sensor.toml": GOOD})
+    assert said in done.message
+    assert (site.leftovers(), list(tmp_path.glob("**/outside"))) == (set(), [])
+
+
+def test_a_damaged_archive_is_not_taken_for_a_single_file(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "bad.tar.gz").write_bytes(b"interval = 1\n")
+    done = site.apply(artifact=artifact(tmp_path / "bad.tar.gz"), file="config")
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert "The archive is damaged or cut short" in done.message
+
+
+def test_some_older_generations_are_kept(make_site: Callable[..., Site]) -> None:
+    site = make_site(keep=2, health_check=(), reload="none")
+    for number in range(5):
+        assert site.apply(f"c{number}", content=f"interval = {number}\n").data.action == "applied"
+    names = sorted(path.name.split("-")[0] for path in (site.root / "generations").iterdir())
+    assert names == ["000003", "000003", "000004", "000004", "000005", "000005"]
+    assert site.active() == {"sensor.toml": "interval = 4\n"}
+
+
+def test_the_directory_is_private_unless_the_operator_made_it(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    site = make_site(health_check=(), reload="none")
+    site.apply("a", content=GOOD)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (site.root, site.root / "generations")}
+    assert modes == {"configuration": 0o700, "generations": 0o755}
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o750)
+    site.settings["directory"] = str(shared)
+    site.start_agent()
+    site.apply("b", content=GOOD)
+    assert shared.stat().st_mode & 0o777 == 0o750
+    assert (shared / "current").resolve().stat().st_mode & 0o777 == 0o755
+    assert (shared / "current" / "sensor.toml").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_directory_that_cannot_be_used_is_an_error(make_site: Callable[..., Site]) -> None:
+    site = make_site()
+    site.root.write_text("in the way")
+    done = site.apply(content=GOOD)
+    assert (done.code, done.data.action) == (ErrorCode.FAILED, "not_applied")
+    assert f"{site.root} cannot be used: File exists." in done.message
+
+
+def test_two_applications_in_one_directory_are_refused(site: Site) -> None:
+    with locked(site.root / "lock"):
+        done = site.apply(content=BETTER)
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert "Another configuration is being applied" in done.message
+
+
+def test_what_is_applied_can_be_seen_without_its_secrets(site: Site, tmp_path: Path) -> None:
+    large = "x = 1\n" * 20_000
+    files = {"sensor.toml": f"{GOOD}token = 'hush'\n", "large.conf": large, "conf.d/a.yaml": "a: {password: hush}\n"}
+    applied = site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).data.active
+    shown = site.show(section="centralized")
+    assert (shown.code, shown.data.applied, shown.data.altered) == (None, applied, ())
+    assert [file.path for file in shown.data.files] == ["conf.d/a.yaml", "large.conf", "sensor.toml"]
+    assert [file.size for file in shown.data.files] == [len(text) for _, text in sorted(files.items())]
+    assert "hush" not in repr(shown)
+    assert shown.data.files[1].content is None
+    assert json.loads(shown.data.files[2].content) == {"interval": 1, "token": "********"}
+    (site.root / "current" / "sensor.toml").write_text("interval =")
+    (site.root / "current" / "new").write_text("x")
+    shown = site.show(section="centralized")
+    assert shown.data.altered == ("new", "sensor.toml")
+    assert "altered since: new, sensor.toml" in shown.message
+    assert shown.data.files[2].content is None
+    assert site.show().data.altered == ("new", "sensor.toml")
+
+
+def test_before_the_first_one_there_is_nothing_to_be_seen(make_site: Callable[..., Site]) -> None:
+    shown = make_site().show(section="centralized")
+    assert (shown.code, shown.data.applied, shown.message) == (None, None, "No centralized configuration is active.")
+
+
+def test_a_link_that_somebody_moved_is_not_called_a_generation(site: Site) -> None:
+    (site.root / "current").unlink()
+    (site.root / "current").symlink_to("/nowhere")
+    shown = site.show(section="centralized")
+    assert (shown.code, "current leads to no generation" in shown.message) == (ErrorCode.FAILED, True)
+    assert site.apply(content=BETTER).data.action == "applied"
+    assert site.active() == {"sensor.toml": BETTER}
+
+
+def test_much_text_is_left_out_so_that_the_result_fits(site: Site, tmp_path: Path) -> None:
+    files = {"sensor.toml": GOOD, **{f"{number:03}.conf": "\x01" * 20_000 for number in range(110)}}
+    assert site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).code is None
+    data = site.show(section="centralized").data
+    assert [file.path for file in data.files] == sorted(files)[:100]
+    assert [file.content is None for file in data.files[:3]] == [False, True, True]
+    assert len(msgspec.json.encode(data)) < MAX_FRAME_BYTES
+
+
+def killed() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [*((BETTER, step) for step in STEPS), *((DEADLY, step) for step in (*STEPS[:-1], "rolled_back"))],
+)
+def test_a_crash_at_any_step_leaves_the_old_or_the_new_one_whole(site: Site, content: str, step: str) -> None:
+    site.steps.at[step] = killed
+    old, new, good = {"sensor.toml": GOOD}, {"sensor.toml": content}, content == BETTER
+    with pytest.raises(Killed):
+        site.apply(content=content)
+    assert site.active() == (old if step in ("downloaded", "staged", "validated", "rolled_back") else new)
+    site.steps.at.clear()
+    site.start_agent()
+    result = site.probe()
+    swapped = step not in ("downloaded", "staged", "validated")
+    action = ("applied" if good else "rolled_back") if swapped else "not_applied"
+    code = (None if good else ErrorCode.FAILED) if swapped else ErrorCode.INTERRUPTED
+    assert (result.code, result.data.action) == (code, action)
+    assert site.active() == (new if swapped and good else old)
+    assert result.data.active.sha256 == sha256(site.active()["sensor.toml"])
+    assert site.leftovers() == set()
+    if swapped:
+        assert site.service.state().running
+        wanted = f"start {site.active()['sensor.toml'].strip()}"
+        assert site.loads()[-1] == wanted
+
+
+def test_a_crash_between_the_record_and_the_swap_leaves_the_old_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def dies_at_the_link(self: Path, target: Path) -> Path:
+        if Path(target).name == "current":
+            raise Killed
+        rename(self, target)
+        return Path(target)
+
+    monkeypatch.setattr(Path, "replace", dies_at_the_link)
+    with pytest.raises(Killed):
+        site.apply(content=BETTER)
+    monkeypatch.undo()
+    site.start_agent()
+    result = site.probe()
+    assert (result.code, result.data.action, site.active()) == (
+        ErrorCode.INTERRUPTED,
+        "not_applied",
+        {"sensor.toml": GOOD},
+    )
+    site.start_service()
+    assert site.apply("next", content=DEADLY).data.action == "rolled_back"
+    assert site.apply("after", content=BETTER).data.active.name.startswith("000002-")
+
+
+def test_what_was_settled_before_the_crash_is_said_again(site: Site) -> None:
+    first = site.apply(content=DEAF)
+    loads = site.loads()
+    again = site.probe()
+    assert (again.message, again.code, again.data) == (first.message, first.code, first.data)
+    assert site.loads() == loads
+    other = site.probe("another command")
+    assert (other.code, other.data.action) == (ErrorCode.INTERRUPTED, "not_applied")
+
+
+def test_a_damaged_journal_is_not_believed(site: Site) -> None:
+    (site.root / "journal.json").write_text("{")
+    done = site.probe()
+    assert done.code is ErrorCode.FAILED
+    assert "journal.json cannot be read" in done.message
+    assert site.active() == {"sensor.toml": GOOD}
