@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
@@ -14,9 +14,10 @@ from consumer.errors import HandlerTableError
 from consumer.observer import LogObserver, Observer
 from consumer.ports import Blobs, Clock, Service, StoredCommand
 from consumer.settings import Confinement, DownloadConfig
-from consumer.system.downloads import Downloader
-from consumer.system.partial_files import PARTIAL_FILES
 from consumer.system.programs import Bounds
+
+if TYPE_CHECKING:
+    from consumer.system.downloads import Downloader  # loads an HTTP client, which few handlers need
 
 __all__ = [
     "AgentRestart",
@@ -100,8 +101,11 @@ class Context:
     confinement: Confinement = field(default_factory=Confinement)
     blobs: Blobs | None = None
 
-    def downloader(self) -> Downloader:
+    def downloader(self) -> "Downloader":
         """Return a downloader of artifacts that keeps to this command's time."""
+        from consumer.system.downloads import Downloader
+        from consumer.system.partial_files import PARTIAL_FILES
+
         partial = self.state / PARTIAL_FILES
         return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
 
