@@ -26,7 +26,7 @@ from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.errors import ConfigurationError
 from consumer.handler import Handler, Replacement
 from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_handlers
-from consumer.handlers.restart_agent import Process
+from consumer.handlers.restart_agent import AgentProcess
 from consumer.observer import LogObserver, Observer
 from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import BackgroundTask, Service
@@ -137,8 +137,8 @@ class Agent:
             reversals=self._responses,
         )
         damage = self._store.damage
-        status.problems.tell(Problem.STORE_DAMAGED, damage.message if damage else None)
-        status.problems.tell(Problem.PLUG_IN, plug_in_problem)
+        status.problems.report(Problem.STORE_DAMAGED, damage.message if damage else None)
+        status.problems.report(Problem.PLUG_IN, plug_in_problem)
         if plug_in_problem:
             _log.error("plug_in_refused", reason=plug_in_problem)
         return status
@@ -178,7 +178,7 @@ class Agent:
         )
         built_in = built_in_handlers(
             self.config,
-            Process(self.incarnation, restarted_by),
+            AgentProcess(self.incarnation, restarted_by),
             origins=origins,
             responses=self._responses,
             relocation=self._relocation,
@@ -200,7 +200,7 @@ class Agent:
             trust.renewed(renewed.grant)
 
         def tell(error: str | None) -> None:
-            self._status.problems.tell(Problem.RENEWAL, error)
+            self._status.problems.report(Problem.RENEWAL, error)
 
         def paused() -> bool:
             return self._relocation.under_way
@@ -208,7 +208,7 @@ class Agent:
         return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, paused=paused, waits=growing_waits)
 
     @property
-    def told_to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether `stop` was called, if only after a command had asked for the process to be replaced."""
         return self._stopping.is_set()
 
@@ -241,7 +241,7 @@ class Agent:
 
     def _shut_down(self) -> None:
         self._relocation.close()
-        self._core.say_goodbye()
+        self._core.publish_offline()
         self._connection.stop()
         self._service.shut_down()
         self._store.close()

@@ -26,7 +26,7 @@ __all__ = [
     "Interruption",
     "Replacement",
     "Result",
-    "expired",
+    "check_expiry",
 ]
 
 
@@ -54,7 +54,7 @@ class Result:
     output: Output | None = None
 
 
-def expired(command: Command, now: datetime) -> Result | None:
+def check_expiry(command: Command, now: datetime) -> Result | None:
     """Return the result of a command that has expired, or None."""
     if command.expires_at is None or command.expires_at > now:
         return None

@@ -56,7 +56,7 @@ def run(
     running = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
     with on_signals(running.stop):
         replacement = running.run()
-    if replacement is not None and not watched and not running.told_to_stop:
+    if replacement is not None and not watched and not running.stop_requested:
         replace_process(replacement, secrets)
 
 

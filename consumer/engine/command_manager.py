@@ -10,7 +10,7 @@ import structlog
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Control
 from broker.contract.states import ErrorCode
-from consumer.engine.executor import Executor, Finished, not_begun
+from consumer.engine.executor import Executor, Finished, check_startable
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.handler import AgentRestart, Interruption, Replacement, Result
@@ -69,7 +69,7 @@ class CommandManager:
         store: CommandStore,
         executor: Executor,
         outbox: FeedbackOutbox,
-        reports: FeedbackFactory,
+        feedback: FeedbackFactory,
         clock: Clock,
         departure: Departure,
         *,
@@ -78,7 +78,7 @@ class CommandManager:
         self._store = store
         self._executor = executor
         self._outbox = outbox
-        self._reports = reports
+        self._feedback = feedback
         self._clock = clock
         self._departure = departure
         self._check_signers = check_signers
@@ -95,7 +95,7 @@ class CommandManager:
                 if handler is None or handler.interruption is Interruption.REPORT:
                     self._complete(stored, _CUT_SHORT)
                 else:
-                    self._store.mark_resumed(stored, self._reports.incarnation)
+                    self._store.mark_resumed(stored, self._feedback.incarnation)
                     again.append(stored)
         self._outbox.load()
         if again:
@@ -107,8 +107,8 @@ class CommandManager:
         Call it inside a transaction, and `carry_out` once that is committed. When the commit fails, nothing is lost:
         call it again.
         """
-        self._ended += self._executor.fetch()
-        acknowledged = self._outbox.matching(acks)
+        self._ended += self._executor.take_finished()
+        acknowledged = self._outbox.acknowledged_by(acks)
         self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
         answers = [answer for control in controls for answer in self._cancel(control.command_id)]
         wanted: Replacement | None = None
@@ -129,11 +129,11 @@ class CommandManager:
         self.replacement = self.replacement or decisions.replacement
         if decisions.batch:
             self._executor.execute(decisions.batch)
-            self._outbox.tell([self._reports.begun(decisions.batch[0].command)])
-        self._outbox.forget(decisions.acknowledged)
+            self._outbox.add_notices([self._feedback.progress(decisions.batch[0].command)])
+        self._outbox.remove(decisions.acknowledged)
         for stored in decisions.results:
-            self._outbox.add(stored)
-        self._outbox.tell(decisions.answers)
+            self._outbox.add_result(stored)
+        self._outbox.add_notices(decisions.answers)
 
     def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
         batch: list[StoredCommand] = []
@@ -146,7 +146,7 @@ class CommandManager:
             shares = self._executor.may_share_commit(stored)
             if batch and not shares:
                 break
-            batch.append(self._store.mark_processing(stored, now, self._reports.incarnation))
+            batch.append(self._store.mark_processing(stored, now, self._feedback.incarnation))
             if not shares:
                 break
         return batch
@@ -156,7 +156,7 @@ class CommandManager:
         if self._departure.refusal is not None:
             return Result(self._departure.refusal.message, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
-        unfit = not_begun(command, now, was_cancelled=cancelled)
+        unfit = check_startable(command, now, was_cancelled=cancelled)
         if unfit is not None:
             return unfit
         # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
@@ -172,7 +172,7 @@ class CommandManager:
         return None
 
     def _complete(self, stored: StoredCommand, result: Result, at: datetime | None = None) -> StoredCommand:
-        feedback = self._reports.result(stored.command, result, at or self._clock.now(), stored.started_at)
+        feedback = self._feedback.result(stored.command, result, at or self._clock.now(), stored.started_at)
         return self._store.mark_completed(stored, feedback)
 
     def _cancel(self, command_id: str) -> list[EncodedFeedback]:

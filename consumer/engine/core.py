@@ -151,7 +151,7 @@ class AgentCore:
     def connected(self) -> None:
         """Publish the status and send every result again: what an earlier connection took may be lost."""
         self._status.publish_again()
-        self._outbox.send_all_again()
+        self._outbox.requeue_all()
         self._blobs.connected()
 
     def wait_s(self) -> float:
@@ -183,7 +183,7 @@ class AgentCore:
                 parts.store.drop_expired(parts.clock.now())
             drop_stale_files(self._partial_files, parts.clock.now())
 
-    def say_goodbye(self) -> None:
+    def publish_offline(self) -> None:
         """Publish that the agent is offline."""
         self._parts.comms.publish_status(self._status.current(self._executor.running, online=False))
 
@@ -198,7 +198,7 @@ class AgentCore:
             self._parts.store.check()
             self._parts.readiness.has_stored = True
         except StoreFull as error:
-            self._status.problems.tell(Problem.STORE_FULL, str(error))
+            self._status.problems.report(Problem.STORE_FULL, str(error))
 
     def _commit_and_act(self) -> None:
         store, comms, clock = self._parts.store, self._parts.comms, self._parts.clock
@@ -212,13 +212,13 @@ class AgentCore:
                 decisions = self._manager.decide([signed.ack for signed in acks], controls)
                 self._save_time_sample(busy=bool(self._inbox.held() or store.pending_count()))
         except StoreFull as error:
-            self._status.problems.tell(Problem.STORE_FULL, str(error))
+            self._status.problems.report(Problem.STORE_FULL, str(error))
             self._full_until = clock.monotonic() + _FULL_RETRY_S
             return
         committed = self._inbox.committed(commands=has_room)
         if not self._inbox.held():
-            self._status.problems.tell(Problem.STORE_FULL, None)
-        self._outbox.tell(feedback)
+            self._status.problems.report(Problem.STORE_FULL, None)
+        self._outbox.add_notices(feedback)
         self._manager.carry_out(decisions)
         comms.acknowledge(committed)
         comms.send_feedback(self._outbox.take_due())

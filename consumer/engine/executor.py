@@ -14,14 +14,14 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
 from consumer.errors import ConsumerError
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, expired
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, check_expiry
 from consumer.ports import Clock, StoredCommand
 
 __all__ = [
     "Executor",
     "Finished",
     "Spawn",
-    "not_begun",
+    "check_startable",
 ]
 
 
@@ -39,14 +39,14 @@ class Finished:
     finished_at: datetime
 
 
-def not_begun(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
+def check_startable(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
     """Return the result of a command that must not begin any more, or None, as for one that took effect on arrival."""
     kind = COMMAND_TYPES.get(command.type)
     if kind is not None and kind.on_arrival:
         return None
     if was_cancelled:
         return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
-    return expired(command, now)
+    return check_expiry(command, now)
 
 
 def _not_run_again(reason: Result) -> Result:
@@ -117,7 +117,7 @@ class Executor:
         self._run = run = _Run(deque(batch))
         self._spawn(lambda: self._work(run))
 
-    def fetch(self) -> list[Finished]:
+    def take_finished(self) -> list[Finished]:
         """Return the commands that have ended since the last call; cuts off one that outlives deadline and grace."""
         run = self._run
         if run is None:
@@ -196,7 +196,7 @@ class Executor:
         try:
             if began_before and handler.probe is not None:
                 return handler.probe(stored, context)
-            unfit = not_begun(command, self._clock.now(), was_cancelled=was_cancelled)
+            unfit = check_startable(command, self._clock.now(), was_cancelled=was_cancelled)
             if unfit is not None:
                 return _not_run_again(unfit) if began_before else unfit
             parameters = parse_parameters(

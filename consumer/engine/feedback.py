@@ -112,7 +112,7 @@ class FeedbackFactory:
             notes=command.notes,
         )
 
-    def begun(self, command: Command) -> EncodedFeedback:
+    def progress(self, command: Command) -> EncodedFeedback:
         """Say that the command runs."""
         return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 

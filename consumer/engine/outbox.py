@@ -41,32 +41,32 @@ class FeedbackOutbox:
         self._clock = clock
         self._waits = waits
         self._waiting: dict[str, _Waiting] = {}
-        self._news: dict[tuple[str | None, FeedbackKind], bytes] = {}
-        self._news_due = 0.0
+        self._notices: dict[tuple[str | None, FeedbackKind], bytes] = {}
+        self._notices_due = 0.0
 
     def load(self) -> None:
         """Take up the results that the store holds from an earlier run."""
         for stored in self._store.with_results():
-            self.add(stored)
+            self.add_result(stored)
 
-    def add(self, stored: StoredCommand) -> None:
+    def add_result(self, stored: StoredCommand) -> None:
         """Take up a result that has just been committed; it is due at once."""
         result = stored.result
         assert result is not None
         assert result.feedback.digest is not None
         for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS):
-            self._news.pop((stored.command.id, kind), None)
+            self._notices.pop((stored.command.id, kind), None)
         self._waiting[stored.command.id] = _Waiting(
             result.feedback.digest, self._clock.monotonic(), result.encoded, self._waits()
         )
 
-    def tell(self, news: Iterable[EncodedFeedback]) -> None:
+    def add_notices(self, notices: Iterable[EncodedFeedback]) -> None:
         """Take up what is said once, and not at all when a result has said it before."""
-        if not self._news:
-            self._news_due = self._clock.monotonic() + _HOLD_S
-        self._news |= {(item.feedback.command_id, item.feedback.kind): item.encoded for item in news}
+        if not self._notices:
+            self._notices_due = self._clock.monotonic() + _HOLD_S
+        self._notices |= {(item.feedback.command_id, item.feedback.kind): item.encoded for item in notices}
 
-    def send_all_again(self) -> None:
+    def requeue_all(self) -> None:
         """Make every result due now, as after a reconnect."""
         for waiting in self._waiting.values():
             waiting.due = 0.0
@@ -74,14 +74,14 @@ class FeedbackOutbox:
     def take_due(self, limit: int = 500) -> list[bytes]:
         """Return the encoded feedback that is due, at most `limit` results, and schedule each result again."""
         now = self._clock.monotonic()
-        return [*self._take_news(now), *self._take_results(now, limit)]
+        return [*self._take_notices(now), *self._take_results(now, limit)]
 
-    def _take_news(self, now: float) -> list[bytes]:
-        if self._news_due > now:
+    def _take_notices(self, now: float) -> list[bytes]:
+        if self._notices_due > now:
             return []
-        news = list(self._news.values())
-        self._news.clear()
-        return news
+        notices = list(self._notices.values())
+        self._notices.clear()
+        return notices
 
     def _take_results(self, now: float, limit: int) -> list[bytes]:
         due = [(command_id, item) for command_id, item in self._waiting.items() if item.due <= now]
@@ -99,15 +99,15 @@ class FeedbackOutbox:
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) something is due next."""
         dues = (item.due for item in self._waiting.values())
-        return min(chain(dues, [self._news_due] if self._news else []), default=None)
+        return min(chain(dues, [self._notices_due] if self._notices else []), default=None)
 
-    def matching(self, acks: Sequence[Ack]) -> list[str]:
+    def acknowledged_by(self, acks: Sequence[Ack]) -> list[str]:
         """Return the ids of the commands that these acks allow to delete; one with another digest allows nothing."""
         waiting = self._waiting
         known = (ack for ack in acks if ack.command_id in waiting)
         return list(dict.fromkeys(ack.command_id for ack in known if waiting[ack.command_id].digest == ack.digest))
 
-    def forget(self, command_ids: Sequence[str]) -> None:
+    def remove(self, command_ids: Sequence[str]) -> None:
         """Send these results no more: their commands are deleted."""
         for command_id in command_ids:
             del self._waiting[command_id]

@@ -26,7 +26,7 @@ class Problems:
     def __init__(self) -> None:
         self._told: dict[Problem, str] = {}
 
-    def tell(self, problem: Problem, sentence: str | None) -> None:
+    def report(self, problem: Problem, sentence: str | None) -> None:
         """Keep what is wrong; None ends the problem."""
         if sentence is None:
             self._told.pop(problem, None)

@@ -18,7 +18,7 @@ from broker.mqtt.inbound import Inbound
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError
-from consumer.handler import Result, expired
+from consumer.handler import Result, check_expiry
 from consumer.ports import Clock, CommandStore, EncodedFeedback
 from consumer.trust.plausibility import check_epoch, check_version
 from consumer.trust.ports import TrustedKeys
@@ -39,14 +39,14 @@ class CommandReceiver:
     def __init__(
         self,
         store: CommandStore,
-        reports: FeedbackFactory,
+        feedback: FeedbackFactory,
         clock: Clock,
         verifier: Verifier,
         keeper: TrustedKeys,
         refusals: Refusals,
     ) -> None:
         self._store = store
-        self._reports = reports
+        self._feedback = feedback
         self._clock = clock
         self._verifier = verifier
         self._keeper = keeper
@@ -117,7 +117,7 @@ class CommandReceiver:
         if refusal is not None:
             return refusal
         self._store.store_command(command, self._clock.now(), opened.signed_by)
-        return self._reports.accepted(command)
+        return self._feedback.accepted(command)
 
     def _check_signed(self, command: Command, opened: ReceivedFrame) -> Refusal | None:
         kind = COMMAND_TYPES.get(command.type)
@@ -133,7 +133,7 @@ class CommandReceiver:
         end epochs and cancel: none of that may hold up the list that revokes it, so only the list's version decides
         whether it is new. Returns why the command must be refused, or None.
         """
-        if command.type != UPDATE_SIGNING_KEYS or expired(command, max(self._clock.now(), signed_at)):
+        if command.type != UPDATE_SIGNING_KEYS or check_expiry(command, max(self._clock.now(), signed_at)):
             return None
         try:
             keys = parse_parameters(command.type, UpdateSigningKeys, command.parameters)
@@ -159,7 +159,7 @@ class CommandReceiver:
     def _known(self, command: Command) -> EncodedFeedback | None:
         stored = self._store.find(command.id)
         if stored is not None:
-            return self._reports.state_of(stored)
+            return self._feedback.state_of(stored)
         tombstone = self._store.find_tombstone(command.id)
         return tombstone.result if tombstone else None
 
@@ -192,7 +192,7 @@ class CommandReceiver:
                 ErrorCode.SUPERSEDED,
                 f"Number {asked.number} of epoch {asked.epoch} is in the past for this agent; {self._advice(command)}.",
             )
-        return self._reports.gap(asked, expected) if asked.number > expected else None
+        return self._feedback.gap(asked, expected) if asked.number > expected else None
 
     def _advice(self, command: Command) -> str:
         if command.type == UPDATE_SIGNING_KEYS:
@@ -212,4 +212,4 @@ class CommandReceiver:
     def _refuse(
         self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None
     ) -> EncodedFeedback:
-        return self._reports.result(command, Result(message, data, code=code), self._clock.now())
+        return self._feedback.result(command, Result(message, data, code=code), self._clock.now())

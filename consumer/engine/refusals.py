@@ -29,10 +29,10 @@ class Refusals:
         suppressed = self._throttle.allow(event)
         if suppressed is not None:
             _log.warning(event, **facts, reason=reason, suppressed=suppressed)
-        self._problems.tell(Problem.MESSAGE, reason)
+        self._problems.report(Problem.MESSAGE, reason)
         self._shown_until = self._monotonic() + _MIN_SHOWN_S
 
     def accepted(self) -> None:
         """Note that a message was accepted: the last refusal is history once it was shown long enough."""
         if self._monotonic() >= self._shown_until:
-            self._problems.tell(Problem.MESSAGE, None)
+            self._problems.report(Problem.MESSAGE, None)

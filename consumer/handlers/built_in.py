@@ -23,7 +23,7 @@ from consumer.handlers import (
     upgrade_agent,
 )
 from consumer.handlers.enroll_agent import EnrolmentSwitch
-from consumer.handlers.restart_agent import Process
+from consumer.handlers.restart_agent import AgentProcess
 from consumer.ports import ReadinessProblem
 from consumer.settings import AgentConfig
 from consumer.trust.ports import TrustedKeys
@@ -41,7 +41,7 @@ BUILT_IN_TYPES = frozenset(COMMAND_TYPES)
 
 def built_in_handlers(
     config: AgentConfig,
-    process: Process,
+    process: AgentProcess,
     *,
     origins: Mapping[str, str],
     responses: ActiveResponses,

@@ -6,11 +6,11 @@ from broker.contract.states import ErrorCode
 from consumer.handler import Context, Result
 
 __all__ = [
-    "wait_first",
+    "wait_until_allowed",
 ]
 
 
-def wait_first(delay_s: float, context: Context, upgrade_on_trial: Callable[[], bool]) -> Result | None:
+def wait_until_allowed(delay_s: float, context: Context, upgrade_on_trial: Callable[[], bool]) -> Result | None:
     """Wait, on the lane, until the command may act: then None. Else its result; nothing was done."""
     left = context.deadline - context.clock.monotonic()
     if delay_s and delay_s >= left:

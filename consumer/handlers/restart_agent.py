@@ -12,11 +12,11 @@ from broker.contract.states import ErrorCode
 from broker.system.files import write_durably
 from consumer.errors import ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
-from consumer.handlers.preconditions import wait_first
+from consumer.handlers.preconditions import wait_until_allowed
 from consumer.ports import ServiceState, StoredCommand
 
 __all__ = [
-    "Process",
+    "AgentProcess",
     "handler",
 ]
 
@@ -50,14 +50,14 @@ def _mark(context: Context) -> _Mark:
 
 
 @dataclass(frozen=True)
-class Process:
+class AgentProcess:
     """This process of the agent. `restarted_by` is the id of the command that it replaced an earlier one for."""
 
     incarnation: str
     restarted_by: str | None
 
 
-def handler(process: Process, settle_s: float, upgrade_on_trial: Callable[[], bool]) -> Handler[RestartAgent]:
+def handler(process: AgentProcess, settle_s: float, upgrade_on_trial: Callable[[], bool]) -> Handler[RestartAgent]:
     """Return the handler; it refuses while `upgrade_on_trial()` is true.
 
     `settle_s` is for how many seconds a restarted service must stay up.
@@ -74,7 +74,7 @@ def handler(process: Process, settle_s: float, upgrade_on_trial: Callable[[], bo
 def _execute(
     upgrade_on_trial: Callable[[], bool], command: Command, parameters: RestartAgent, context: Context
 ) -> Result | AgentRestart:
-    unfit = wait_first(parameters.delay_s, context, upgrade_on_trial)
+    unfit = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
     if unfit is not None:
         return unfit
     before = context.service.state()
@@ -100,13 +100,13 @@ def _result(before: ServiceState, after: ServiceState) -> Result:
     return Result(f"The service was restarted: a new incarnation runs.{killed}", data)
 
 
-def _probe(process: Process, settle_s: float, stored: StoredCommand, context: Context) -> Result:
+def _probe(process: AgentProcess, settle_s: float, stored: StoredCommand, context: Context) -> Result:
     if context.service.state().kind == "none":
         return _probe_agent(process, stored)
     return _probe_service(settle_s, stored, context)
 
 
-def _probe_agent(process: Process, stored: StoredCommand) -> Result:
+def _probe_agent(process: AgentProcess, stored: StoredCommand) -> Result:
     """The store's lock lets one process live at a time: a new incarnation here means that the old one is gone."""
     by_command = process.restarted_by == stored.command.id
     data = RestartAgentData("none", stored.begun_by, process.incarnation, "command" if by_command else "outside")

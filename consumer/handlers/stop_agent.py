@@ -6,7 +6,7 @@ from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from consumer.handler import Context, Handler, Interruption, Result
-from consumer.handlers.preconditions import wait_first
+from consumer.handlers.preconditions import wait_until_allowed
 
 __all__ = [
     "handler",
@@ -17,7 +17,7 @@ def handler(upgrade_on_trial: Callable[[], bool]) -> Handler[StopAgent]:
     """Return the handler; it refuses while `upgrade_on_trial()` is true."""
 
     def execute(command: Command, parameters: StopAgent, context: Context) -> Result:
-        unfit = wait_first(parameters.delay_s, context, upgrade_on_trial)
+        unfit = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
         if unfit is not None:
             return unfit
         state = context.service.stop(context.deadline)

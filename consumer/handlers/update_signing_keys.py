@@ -6,7 +6,7 @@ from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, Up
 from broker.contract.dsse import SignatureError
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from consumer.handler import Context, Handler, Interruption, Result, expired
+from consumer.handler import Context, Handler, Interruption, Result, check_expiry
 from consumer.trust.ports import TrustedKeys
 
 __all__ = [
@@ -21,7 +21,7 @@ def handler(trusted_keys: TrustedKeys) -> Handler[UpdateSigningKeys]:
 
 def _execute(trusted_keys: TrustedKeys, command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:
     """Report what holds: the receiver has let the keys be trusted when the command came, unless the disk failed."""
-    late = expired(command, context.clock.now())
+    late = check_expiry(command, context.clock.now())
     if late is not None and (trusted_keys.version or 0) < parameters.version:
         return late
     try:

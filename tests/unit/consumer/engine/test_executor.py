@@ -68,7 +68,7 @@ def endings(finished: list[Finished]) -> list[tuple[str, ErrorCode | None]]:
 def run_one(execute: Execute, **members: Any) -> Result:
     runs = executor(execute)
     runs.execute([stored("a", **members)])
-    (end,) = runs.fetch()
+    (end,) = runs.take_finished()
     assert isinstance(end.result, Result)
     return end.result
 
@@ -78,7 +78,7 @@ def test_a_batch_runs_in_order_one_at_a_time() -> None:
     runs = executor(lambda command, *_: order.append(command.id) or Result("Done."))  # type: ignore[func-returns-value]
     runs.execute([stored(name) for name in "abc"])
     assert order == ["a", "b", "c"]
-    assert endings(runs.fetch()) == [("a", None), ("b", None), ("c", None)]
+    assert endings(runs.take_finished()) == [("a", None), ("b", None), ("c", None)]
     assert not runs.busy
 
 
@@ -115,7 +115,7 @@ def test_an_error_after_the_deadline_is_a_timeout() -> None:
 
     runs = executor(too_slow, clock=clock)
     runs.execute([stored("a"), stored("b", timeout_s=20.0)])
-    assert endings(runs.fetch()) == [("a", ErrorCode.TIMED_OUT), ("b", ErrorCode.FAILED)]
+    assert endings(runs.take_finished()) == [("a", ErrorCode.TIMED_OUT), ("b", ErrorCode.FAILED)]
 
 
 def test_each_commands_expiry_is_checked_when_its_own_turn_comes() -> None:
@@ -123,7 +123,7 @@ def test_each_commands_expiry_is_checked_when_its_own_turn_comes() -> None:
     runs = executor(lambda *_: clock.turn(60.0) or Result("Done."), clock=clock)  # type: ignore[func-returns-value]
     soon = clock.now() + timedelta(seconds=30)
     runs.execute([stored("a", expires_at=soon), stored("b", expires_at=soon)])
-    assert endings(runs.fetch()) == [("a", None), ("b", ErrorCode.EXPIRED)]
+    assert endings(runs.take_finished()) == [("a", None), ("b", ErrorCode.EXPIRED)]
 
 
 def test_a_waiting_command_of_the_batch_is_cancelled_without_running() -> None:
@@ -136,7 +136,7 @@ def test_a_waiting_command_of_the_batch_is_cancelled_without_running() -> None:
 
     runs = executor(cancel_the_next)
     runs.execute([stored("a"), stored("b")])
-    assert endings(runs.fetch()) == [("a", None), ("b", ErrorCode.CANCELLED)]
+    assert endings(runs.take_finished()) == [("a", None), ("b", ErrorCode.CANCELLED)]
     assert ran == ["a"]
     assert not runs.cancel("a")
 
@@ -151,7 +151,7 @@ def test_what_an_earlier_process_began_is_never_said_to_have_not_begun(unfit: st
     clock.turn(1.0 if unfit == "cancelled" else 10.0)
     assert unfit == "expired" or runs.cancel("a")
     work[0]()
-    (end,) = runs.fetch()
+    (end,) = runs.take_finished()
     assert isinstance(end.result, Result)
     assert (end.result.code, unfit in end.result.message) == (ErrorCode.INTERRUPTED, True)
 
@@ -170,7 +170,7 @@ def test_a_running_command_is_told_that_it_is_cancelled() -> None:
     assert runs.running == "a"
     assert runs.cancel("a")
     assert ended.wait(20)
-    assert endings(runs.fetch()) == [("a", ErrorCode.CANCELLED)]
+    assert endings(runs.take_finished()) == [("a", ErrorCode.CANCELLED)]
 
 
 def test_a_handler_that_hangs_is_cut_off_and_blocks_nothing() -> None:
@@ -187,21 +187,21 @@ def test_a_handler_that_hangs_is_cut_off_and_blocks_nothing() -> None:
     runs = executor(hangs, lane=in_thread, clock=clock, ended=ended)
     runs.execute([stored("a"), stored("b")])
     assert begun["a"].wait(20)
-    assert runs.fetch() == []
+    assert runs.take_finished() == []
     assert runs.next_deadline() == pytest.approx(clock.monotonic() + 15.0)
     clock.turn(15.1)
-    (cut,) = runs.fetch()
+    (cut,) = runs.take_finished()
     assert isinstance(cut.result, Result)
     assert (cut.stored.command.id, cut.result.code) == ("a", ErrorCode.TIMED_OUT)
     assert "may still have an effect" in cut.result.message
     assert begun["b"].wait(20)
     assert ended.wait(20)
     release.set()
-    assert endings(runs.fetch()) == [("b", None)]
+    assert endings(runs.take_finished()) == [("b", None)]
 
 
 def test_a_wish_for_a_new_process_is_handed_on() -> None:
     runs = executor(lambda *_: AgentRestart())
     runs.execute([stored("a")])
-    (end,) = runs.fetch()
+    (end,) = runs.take_finished()
     assert end.result == AgentRestart()

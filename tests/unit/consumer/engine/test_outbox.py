@@ -31,7 +31,7 @@ def ids(due: list[Feedback]) -> list[str | None]:
 def test_a_result_is_due_at_once_and_again_after_growing_waits(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
-    outbox.add(complete(store, "a"))
+    outbox.add_result(complete(store, "a"))
     sendings = []
     for second in range(16):
         sendings += [second] * len(outbox.take_due())
@@ -42,7 +42,7 @@ def test_a_result_is_due_at_once_and_again_after_growing_waits(
 def test_a_result_sent_again_is_the_one_that_the_store_holds(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
-    outbox.add(complete(store, "a"))
+    outbox.add_result(complete(store, "a"))
     assert decoded(outbox.take_due()) == [result("a")]
     clock.turn(2.0)
     assert decoded(outbox.take_due()) == [result("a")]
@@ -52,19 +52,19 @@ def test_after_a_reconnect_everything_is_due(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     for name in "ab":
-        outbox.add(complete(store, name))
+        outbox.add_result(complete(store, name))
     outbox.take_due()
-    outbox.send_all_again()
+    outbox.requeue_all()
     assert ids(decoded(outbox.take_due())) == ["a", "b"]
 
 
 def test_only_the_ack_with_the_digest_ends_it(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
-    outbox.add(complete(store, "a"))
-    assert outbox.matching([Ack("a", "another"), Ack("unknown", "d")]) == []
-    assert outbox.matching([Ack("a", "d"), Ack("a", "d")]) == ["a"]
-    outbox.forget(["a"])
+    outbox.add_result(complete(store, "a"))
+    assert outbox.acknowledged_by([Ack("a", "another"), Ack("unknown", "d")]) == []
+    assert outbox.acknowledged_by([Ack("a", "d"), Ack("a", "d")]) == ["a"]
+    outbox.remove(["a"])
     clock.turn(100.0)
     assert outbox.take_due() == []
     assert outbox.next_due() is None
@@ -85,7 +85,7 @@ def news(name: str, kind: FeedbackKind = FeedbackKind.ACCEPTED) -> EncodedFeedba
 
 
 def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -> None:
-    outbox.tell([news("a")])
+    outbox.add_notices([news("a")])
     assert outbox.take_due() == []
     assert outbox.next_due() == pytest.approx(clock.monotonic() + 0.03)
     clock.turn(0.04)
@@ -96,8 +96,8 @@ def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -
 def test_news_that_a_result_overtakes_is_not_sent(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
-    outbox.tell([news("a"), news("a", FeedbackKind.PROGRESS), news("b")])
-    outbox.add(complete(store, "a"))
+    outbox.add_notices([news("a"), news("a", FeedbackKind.PROGRESS), news("b")])
+    outbox.add_result(complete(store, "a"))
     clock.turn(0.04)
     assert outbox.take_due() == [news("b").encoded, stored_result("a").encoded]
 
@@ -105,8 +105,8 @@ def test_news_that_a_result_overtakes_is_not_sent(
 def test_an_answer_to_a_repeated_command_is_sent_though_its_result_waits(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
-    outbox.add(complete(store, "a"))
+    outbox.add_result(complete(store, "a"))
     outbox.take_due()
-    outbox.tell([stored_result("a")])
+    outbox.add_notices([stored_result("a")])
     clock.turn(0.04)
     assert decoded(outbox.take_due()) == [result("a")]

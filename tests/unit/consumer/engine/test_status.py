@@ -96,18 +96,18 @@ def test_after_a_new_connection_it_is_published_at_once(builder: StatusBuilder) 
 
 
 def test_each_problem_is_told_until_it_has_ended(builder: StatusBuilder) -> None:
-    builder.problems.tell(Problem.MESSAGE, "A message was refused.")
-    builder.problems.tell(Problem.PLUG_IN, "A plug-in is not used.")
-    builder.problems.tell(Problem.MESSAGE, "Another one was refused.")
+    builder.problems.report(Problem.MESSAGE, "A message was refused.")
+    builder.problems.report(Problem.PLUG_IN, "A plug-in is not used.")
+    builder.problems.report(Problem.MESSAGE, "Another one was refused.")
     assert builder.current(None).last_error == "A plug-in is not used. Another one was refused."
-    builder.problems.tell(Problem.PLUG_IN, None)
+    builder.problems.report(Problem.PLUG_IN, None)
     assert builder.current(None).last_error == "Another one was refused."
-    builder.problems.tell(Problem.MESSAGE, None)
+    builder.problems.report(Problem.MESSAGE, None)
     assert builder.current(None).last_error is None
 
 
 def test_whatever_an_agent_has_to_say_its_status_is_taken(builder: StatusBuilder) -> None:
-    builder.problems.tell(Problem.PLUG_IN, "e" * 10_000)
+    builder.problems.report(Problem.PLUG_IN, "e" * 10_000)
     reversal = PendingReversal("block", tuple("\N{SNOWMAN}" * 120 for _ in range(8)), "c1", "waiting", NOW)
     full = replace(
         builder.current(None),

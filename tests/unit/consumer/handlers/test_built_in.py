@@ -21,7 +21,7 @@ from broker.system.files import write_durably
 from consumer.errors import HandlerTableError, ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.handlers.built_in import added_handlers, built_in_handlers
-from consumer.handlers.restart_agent import Process
+from consumer.handlers.restart_agent import AgentProcess
 from consumer.ports import Service, ServiceState, Stop, StoredCommand
 from consumer.services import CallbackService, DesiredState, NoService
 from consumer.settings import AgentConfig, ServiceConfig, UpgradeConfig
@@ -45,7 +45,7 @@ def handlers(
     unused: Any = None
     return built_in_handlers(
         settings,
-        Process("i2", restarted_by),
+        AgentProcess("i2", restarted_by),
         origins=origins or {},
         responses=unused,
         relocation=unused,

@@ -23,7 +23,7 @@ from broker.ledger.tables import CommandState
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.signer import Signer
-from consumer.engine.executor import not_begun
+from consumer.engine.executor import check_startable
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.keys import new_key
@@ -330,7 +330,7 @@ def test_an_update_that_expires_by_the_servers_clock_is_not_taken_up(agent: Agen
 def test_what_took_effect_on_arrival_is_never_said_not_to_have_begun(trust: EnrolmentTrust, cancelled: bool) -> None:
     said = update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90))
     trust.update(says(6, B))
-    assert not_begun(said, NOW, was_cancelled=cancelled) is None
+    assert check_startable(said, NOW, was_cancelled=cancelled) is None
     assert execute(trust, says(6, B), said).data == UpdateSigningKeysData(6, ids(B))
     assert execute(trust, says(7, C), said).code == ErrorCode.EXPIRED, "its arrival changed nothing"
     assert known(trust) == (6, ids(B))

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broker.contract.states import ErrorCode
-from consumer.engine.executor import not_begun
+from consumer.engine.executor import check_startable
 from consumer.ports import TimeSample
 from consumer.trust.trusted_clock import CLOCK_TOLERANCE_S, TrustedClock
 from tests.support.fakes.clock import TurnedClock
@@ -36,9 +36,9 @@ def test_a_command_that_has_expired_by_the_servers_time_is_expired(clock: Turned
     time = TrustedClock(clock)
     asked = command("a", 1)
     asked = type(asked)(**{**vars(asked), "expires_at": clock.now() + timedelta(hours=1)})
-    assert not_begun(asked, time.now(), was_cancelled=False) is None
+    assert check_startable(asked, time.now(), was_cancelled=False) is None
     time.observe(clock.now() + timedelta(hours=2))
-    unfit = not_begun(asked, time.now(), was_cancelled=False)
+    unfit = check_startable(asked, time.now(), was_cancelled=False)
     assert unfit is not None
     assert unfit.code == ErrorCode.EXPIRED
 
