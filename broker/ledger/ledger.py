@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from broker.contract.messages import Ack, Command, Feedback, JsonObject, Status
+from broker.contract.messages import Ack, Command, Feedback, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
@@ -14,17 +14,16 @@ from broker.ledger.agents import AgentRow, all_agents, last_status, names_of_age
 from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
-from broker.ledger.completion import command_of, complete_all
+from broker.ledger.completion import complete_all
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
 from broker.ledger.feedback import take_in_feedback
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
-from broker.ledger.outbox import claim_cancels, claim_commands, due_agents, requeue_all, requeue_overdue
+from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
 from broker.ledger.status import take_in_status
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
-from broker.ledger.unmatched_results import all_unmatched
 
 __all__ = [
     "Ledger",
@@ -141,41 +140,34 @@ class Ledger:
             said = last_status(connection, agent)
         return said.last_error if said else None
 
-    def stray_results(self) -> list[JsonObject]:
-        """Return the results that answered no open command, oldest first; of each agent the newest 100 are kept."""
-        with self.database.reading() as connection:
-            return all_unmatched(connection)
-
     # -- what the server sends
 
-    def agents_to_tell(self) -> list[str]:
-        """Return the names of the agents for which commands or cancels must be sent now, in order."""
+    def due_agents(self) -> list[str]:
+        """Return the names of the agents that must be sent commands or cancels now, in order."""
         with self.database.reading() as connection:
             return due_agents(connection)
 
-    def claim_due_commands(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, Command]]:
-        """Return (agent, command) of what must be sent now, in sequence for each agent, marked as sent.
+    def claim_due(self, limit: int, among: Sequence[str] | None = None) -> Claimed:
+        """Claim up to `limit` cancels and up to `limit` commands that must be sent now: mark them as sent, return them.
 
-        `among`, where it is there, are the only agents that anything is sent to. The mark comes first: a command that
-        may be on its way must never be taken for one that never left. A command that no signed frame could hold, from
-        before commands were signed, is completed with an error, for all behind it would wait for ever.
+        Only those of the agents `among`, unless that is None; in sequence for each agent. The mark is committed first:
+        a command that may be on its way must never look as if it had not left. A command that is too long for a signed
+        frame (added before commands were signed) is completed with an error: all after it would wait forever.
         """
         with self._transaction() as connection:
-            claimed = claim_commands(connection, limit, among, self._now())
-        return [(record.agent, command_of(record)) for record in claimed]
-
-    def claim_due_cancels(self, limit: int, among: Sequence[str] | None = None) -> list[tuple[str, str]]:
-        """Return (agent, command id) of the cancels that must be sent now, marked as sent; `among` as above."""
-        with self._transaction() as connection:
-            return claim_cancels(connection, limit, among, self._now())
+            return claim_due(connection, limit, among, self._now())
 
     def requeue_overdue(self) -> None:
-        """Make what an online agent has not accepted, or not cancelled, in time due again."""
+        """Make due again whatever an online agent has not accepted, or not cancelled, in time."""
+        now = self._now()
+        with self.database.reading() as connection:
+            if not any_overdue(connection, now):
+                return  # an idle server must not take SQLite's write lock at each step
         with self._transaction() as connection:
-            requeue_overdue(connection, self._now())
+            requeue_overdue(connection, now)
 
     def requeue_all(self) -> None:
-        """Make everything that was not accepted due at once, as after a new connection to the broker."""
+        """Make everything that was not accepted due now, as after a new connection to the broker."""
         with self._transaction() as connection:
             requeue_all(connection)
 

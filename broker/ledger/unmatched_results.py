@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.codec import encode
-from broker.contract.messages import Feedback, JsonObject
+from broker.contract.messages import Feedback
 from broker.ledger.tables import STRAY_RESULTS
 
 __all__ = [
     "KEPT",
-    "all_unmatched",
     "store_unmatched",
 ]
 
@@ -40,12 +38,6 @@ def store_unmatched(
         connection.execute(STRAY_RESULTS.insert(), [_row(agent, result, received_at) for result in newest.values()])
         _make_room(connection, agent)
     return list(newest.values())
-
-
-def all_unmatched(connection: sa.Connection) -> list[JsonObject]:
-    """Within a transaction, return what is kept, oldest first."""
-    rows = connection.execute(STRAY_RESULTS.select().order_by(STRAY_RESULTS.c.received_at))
-    return [msgspec.json.decode(row.body) for row in rows]
 
 
 def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:

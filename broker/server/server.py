@@ -99,11 +99,12 @@ class Server:
     def step(self) -> None:
         """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
         self._ledger.requeue_overdue()
-        agents = self._not_held(self._ledger.agents_to_tell())[:_SEND_AT_ONCE]
+        agents = self._not_held(self._ledger.due_agents())[:_SEND_AT_ONCE]
         if agents:
-            for agent, ids in _by_agent(self._ledger.claim_due_cancels(_SEND_AT_ONCE, agents)):
+            claimed = self._ledger.claim_due(_SEND_AT_ONCE, agents)
+            for agent, ids in _by_agent(claimed.cancels):
                 self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
-            for agent, commands in _by_agent(self._ledger.claim_due_commands(_SEND_AT_ONCE, agents)):
+            for agent, commands in _by_agent(claimed.commands):
                 self._say(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
 

@@ -40,6 +40,7 @@ from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.journals import journal_in
+from tests.support.unmatched_results import unmatched_results
 
 LANDED = Path(__file__).parent / "landed"
 VERSIONS = sorted(path.name for path in LANDED.iterdir() if path.is_dir())
@@ -201,7 +202,7 @@ def test_ledger_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
         "operations": [[row.id, row.command_type, row.target, row.size] for row in ledger.operations.newest(10)],
         "groups": ledger.groups.all(),
         "blobs": [[row.artifact, row.file_name] for row in ledger.blobs.rows()],
-        "unmatched": ledger.stray_results(),
+        "unmatched": unmatched_results(ledger),
         "verified": [[it.head, it.accepted] for it in verified],
         "tokens": [[row.agent, row.state, row.expires_at, row.enrolment_id] for row in tokens.all()],
         "enrolments": [

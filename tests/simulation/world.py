@@ -40,6 +40,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.wire import FakeBroker, FakeConnection
 from tests.support.journals import entries_of, journal_of_any
+from tests.support.unmatched_results import unmatched_results
 
 AGENT = "web-01"
 TOPICS = Topics()
@@ -335,7 +336,7 @@ class World:
         effects = Counter(self.effects)
         assert rows.keys() == {command.id for command in self.sent}
         settled_by_server = {name for name, row in rows.items() if row.result and row.result["incarnation"] == "server"}
-        strays = {stray["command_id"] for stray in self.ledger.stray_results()}
+        strays = {stray["command_id"] for stray in unmatched_results(self.ledger)}
         strays -= {"forged"} | self.forgotten
         assert self.was_restored or strays <= settled_by_server, "a command had two results"
         for command_id, row in rows.items():

@@ -44,7 +44,7 @@ class Pair:
         assert stored is not None
         said = replace(result(command.id), digest=digest)
         self.store.mark_completed(stored, encoded(said))
-        self.ledger.claim_due_commands(9)
+        self.ledger.claim_due(9)
         self.ledger.record_feedback(AGENT, [said])
         self.store.delete_completed_commands([command.id], self.now() + timedelta(days=8))
 

@@ -43,7 +43,7 @@ class AnsweringLedger(Ledger):
         added = super().add_command(agent, request)
         said = self.answers(added)
         if said is not None:
-            self.claim_due_commands(9)
+            self.claim_due(9)
             self.record_feedback("web-01", [REPORTS.result(added, said, NOW).feedback])
         return added
 

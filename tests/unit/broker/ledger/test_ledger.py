@@ -20,6 +20,7 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
 from tests.support.fakes.clock import TurnedClock
+from tests.support.unmatched_results import unmatched_results
 
 LONG_AFTER = 400.0
 
@@ -41,7 +42,7 @@ def add(ledger: Ledger, agent: str = "web-01", **parameters: Any) -> Command:
 
 
 def take(ledger: Ledger) -> list[str]:
-    return [command.id for _, command in ledger.claim_due_commands(100)]
+    return [command.id for _, command in ledger.claim_due(100).commands]
 
 
 def feedback(kind: FeedbackKind, command: Command | None = None, **members: Any) -> Feedback:
@@ -146,7 +147,7 @@ def test_a_result_is_kept_acked_and_never_replaced(ledger: Ledger) -> None:
     kept = ledger.get(command.id).result
     assert kept
     assert kept["digest"] == "d1"
-    assert [stray["digest"] for stray in ledger.stray_results()] == ["d2"]
+    assert [stray["digest"] for stray in unmatched_results(ledger)] == ["d2"]
 
 
 def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: Ledger) -> None:
@@ -154,7 +155,7 @@ def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: L
     stranger = replace(command, id="never-sent")
     assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)])) == 3
     assert ledger.get(command.id).state is CommandState.QUEUED
-    assert [stray["command_id"] for stray in ledger.stray_results()] == [command.id, "never-sent"]
+    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id, "never-sent"]
 
 
 def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, clock: TurnedClock) -> None:
@@ -164,7 +165,7 @@ def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, cl
         invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
         clock.turn(1.0)
         assert len(ledger.record_feedback("web-01", invented)) == 150
-    kept = [stray["command_id"] for stray in ledger.stray_results()]
+    kept = [stray["command_id"] for stray in unmatched_results(ledger)]
     assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
     ledger.record_feedback("web-01", [result(honest)])
     assert ledger.get(honest.id).state is CommandState.COMPLETED
@@ -270,7 +271,7 @@ def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_ap
     assert "given up by the user" in row.result["message"]
     assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
     assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
-    assert [stray["command_id"] for stray in ledger.stray_results()] == [gone.id]
+    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [gone.id]
     gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)
     ledger.record_feedback("web-01", [gap])
     assert numbers(ledger, other)[0][1] == 1, "its number is not waited for"
@@ -315,14 +316,14 @@ def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: 
     ledger.record_status(status())
     command = add(ledger)
     assert ledger.request_cancel(command.id).cancel_requested
-    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
-    assert ledger.claim_due_cancels(9) == []
+    assert ledger.claim_due(9).cancels == [("web-01", command.id)]
+    assert ledger.claim_due(9).cancels == []
     clock.turn(LONG_AFTER)
     ledger.requeue_overdue()
-    assert ledger.claim_due_cancels(9) == [("web-01", command.id)]
+    assert ledger.claim_due(9).cancels == [("web-01", command.id)]
     ledger.record_feedback("web-01", [result(command)])
     assert not ledger.request_cancel(command.id).cancel_requested
-    assert ledger.claim_due_cancels(9) == []
+    assert ledger.claim_due(9).cancels == []
 
 
 def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:

@@ -137,13 +137,13 @@ def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
     assert ledger.abandon_operation(operation.id) == 1
     assert ledger.operations.progress(operation.id).counts() == {"success": 1, "error": 1}
     ours = {row.command.id for row in ledger.commands(operation_id=operation.id)}
-    assert ours.isdisjoint(command.id for _, command in ledger.claim_due_commands(9))
+    assert ours.isdisjoint(command.id for _, command in ledger.claim_due(9).commands)
 
 
 def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     ledger.cancel_operation(operation.id)
-    taken = [ledger.claim_due_cancels(2) for _ in range(3)]
+    taken = [ledger.claim_due(2).cancels for _ in range(3)]
     assert [len(cancels) for cancels in taken] == [2, 1, 0]
     assert {agent for cancels in taken for agent, _ in cancels} == {"db-01", "web-01", "web-02"}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from structlog.testing import capture_logs
 
@@ -32,6 +33,7 @@ from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, inbound_on, result
+from tests.support.unmatched_results import unmatched_results
 
 TOPICS = Topics()
 
@@ -127,7 +129,7 @@ def test_the_topic_and_not_the_message_says_whose_it_is(server: Server, ledger: 
     server.step()
     say(server, "acm/web-02/feedback", encode([result(command.id)]))
     assert ledger.get(command.id).result is None
-    assert [stray["command_id"] for stray in ledger.stray_results()] == [command.id]
+    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id]
     assert len(wire.on("web-02/ack")) == 1
     status = Status("web-01", True, "1", "i", "b", "g")
     say(server, "acm/web-02/status", encode([status]))
@@ -194,6 +196,35 @@ def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: R
     say(server, topic, good)
     server.step()
     assert [chunk.data for chunk in decode_blob_chunks(wire.on("blob-chunk")[0])] == [None]
+
+
+@pytest.fixture
+def begun() -> Iterator[list[str]]:
+    """Collect how each transaction begins."""
+    statements: list[str] = []
+
+    def collect(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("BEGIN"):
+            statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", collect)
+    yield statements
+    sa.event.remove(sa.Engine, "before_cursor_execute", collect)
+
+
+def test_idle_step_begins_no_write_transaction(
+    server: Server, ledger: Ledger, wire: RememberingWire, begun: list[str]
+) -> None:
+    say(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+    command = send(server)
+    server.step()
+    begun.clear()
+    server.step()
+    assert (set(begun), len(wire.on("command"))) == ({"BEGIN"}, 1)
+    ledger.request_cancel(command.id)
+    begun.clear()
+    server.step()
+    assert (begun.count("BEGIN IMMEDIATE"), len(wire.on("control"))) == (1, 1)
 
 
 # -- agents that nothing may be said to

@@ -40,6 +40,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
 from tests.support.makers import NOW, command, inbound, inbound_on
+from tests.support.unmatched_results import unmatched_results
 from tests.unit.broker.server.test_server import RememberingWire
 
 A, B, C = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
@@ -417,7 +418,7 @@ def test_a_command_whose_old_signature_was_refused_is_sent_again_and_runs(sender
     receipt = agent.receive(*kept)
     assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
     sender.hears(*receipt.feedback)
-    assert (sender.state(sent), sender.ledger.stray_results()) == (CommandState.SENT, [])
+    assert (sender.state(sent), unmatched_results(sender.ledger)) == (CommandState.SENT, [])
     sender.clock.turn(2)
     sender.server.step()
     receipt = agent.receive(*sender.on_the_wire)
@@ -429,7 +430,7 @@ def test_a_command_whose_old_signature_was_refused_is_sent_again_and_runs(sender
 def test_a_refusal_of_what_is_not_open_here_is_kept_apart(sender: Sender, tmp_path: Path) -> None:
     agent = Agent(granted_by(sender, tmp_path / "agent"))
     sender.hears(*agent.receive(frame(command("forged", 1), C)).feedback)
-    (stray,) = sender.ledger.stray_results()
+    (stray,) = unmatched_results(sender.ledger)
     assert (stray["command_id"], stray["code"]) == ("forged", "rejected")
 
 
