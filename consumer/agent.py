@@ -199,13 +199,15 @@ class Agent:
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)
 
-        def tell(error: str | None) -> None:
+        def report(error: str | None) -> None:
             self._status.problems.report(Problem.RENEWAL, error)
 
         def paused() -> bool:
             return self._relocation.under_way
 
-        return Renewal(self._enrolments, enrolment, self._clock, use=use, tell=tell, paused=paused, waits=growing_waits)
+        return Renewal(
+            self._enrolments, enrolment, self._clock, use=use, report=report, paused=paused, waits=growing_waits
+        )
 
     @property
     def stop_requested(self) -> bool:

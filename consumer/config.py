@@ -1,4 +1,4 @@
-"""The agent's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
+"""Reads the agent's configuration: flags over environment (ACM_*) over a TOML file over the defaults."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,9 +16,9 @@ from consumer.store.state_directory import refuse_exposed
 __all__ = [
     "Source",
     "load_config",
+    "load_identity",
     "merge_sources",
     "origins",
-    "read_identity",
     "read_sources",
     "unused_values",
 ]
@@ -31,7 +31,7 @@ _SECTIONS = frozenset({"service", "download", "active_response", "configuration"
 
 @dataclass(frozen=True)
 class Source:
-    """Where values come from. `name` says so for messages; `names` says it better for single top-level values."""
+    """Values and where they come from: `name` in messages; `names` is more exact for single top-level values."""
 
     name: str
     values: Mapping[str, Any]
@@ -41,12 +41,13 @@ class Source:
 def read_sources(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> list[Source]:
-    """Return what is set where, the weakest first; raise ConfigurationError with one sentence.
+    """Return the sources, the weakest first; raises ConfigurationError.
 
-    Where the state directory holds an enrolment, that decides about `agent`, `broker` and `topic_prefix`, whatever the
-    others say: else a move to another server could never take effect. Raises EnrolmentError if it is damaged, and
-    ExposedFileError if other users could write to the state directory.
+    An enrolment in the state directory determines `agent`, `broker` and `topic_prefix` over all other sources;
+    otherwise a move to another server would end at the next start. Raises EnrolmentError if the enrolment is damaged,
+    and ExposedFileError if other users could write to the state directory or the file.
     """
+    # design.md: "The enrolment determines the broker, not the configuration"
     given = given_flags(flags)
     _READER.refuse_passwords(given)
     from_file = [] if path is None else [Source(f"file {path}", _READER.read_file(path))]
@@ -73,7 +74,8 @@ def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
     grant = enrolment.grant
     if agent not in (None, grant.agent):
         raise ConfigurationError(
-            f"The state directory {state} belongs to the enrolled agent {grant.agent}; {agent!r} needs its own."
+            f"The state directory {state} belongs to the enrolled agent {grant.agent}; {agent!r} needs its own.",
+            code="agent_mismatch",
         )
     values = {"agent": grant.agent, "broker": grant.broker, "topic_prefix": grant.topic_prefix}
     return [Source(_ENROLMENT, values)]
@@ -82,12 +84,12 @@ def _from_enrolment(configured: Mapping[str, Any]) -> list[Source]:
 def _boolean(variable: str, text: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if text.lower() not in words:
-        raise ConfigurationError(f"{variable} is {text!r}; use true or false.")
+        raise ConfigurationError(f"{variable} is {text!r}; use true or false.", code="invalid_boolean")
     return words[text.lower()]
 
 
 def merge_sources(sources: Iterable[Source]) -> AgentConfig:
-    """Merge the sources, the later over the earlier, and check the result; raise ConfigurationError."""
+    """Merge the sources, the later over the earlier, and check the result; raises ConfigurationError."""
     sources = list(sources)
     merged = _merged_values(sources)
     _check_present(merged)
@@ -99,12 +101,15 @@ def merge_sources(sources: Iterable[Source]) -> AgentConfig:
 
 def _check_present(merged: Mapping[str, Any]) -> None:
     if "state" not in merged:
-        raise ConfigurationError("The agent's `state` is not configured: say it by --state or in the file.")
+        raise ConfigurationError(
+            "The agent's `state` is not configured: set it with --state or in the file.", code="state_missing"
+        )
     for name in ("agent", "broker"):
         if name not in merged:
             raise ConfigurationError(
-                f"The agent's `{name}` is not configured, and {merged['state']} holds no enrolment that says it: "
-                f"make one by `acm-agent enroll`, or say --{name}."
+                f"The agent's `{name}` is not configured, and {merged['state']} holds no enrolment that sets it: "
+                f"run `acm-agent enroll`, or set --{name}.",
+                code=f"{name}_missing",
             )
 
 
@@ -130,7 +135,7 @@ def _secret(kind: type, value: Any) -> Any:
 
 
 def origins(sources: Iterable[Source]) -> dict[str, str]:
-    """Return by dotted name, as in `service.kind`, where each value that is not a default comes from."""
+    """Return the source of each value that is not a default, by dotted name, as in `service.kind`."""
     return {name: source.names.get(name, source.name) for source in sources for name in _dotted_names(source.values)}
 
 
@@ -145,26 +150,28 @@ def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> AgentConfig:
-    """Read and merge the sources and check the result; raise ConfigurationError with one sentence."""
+    """Read and merge the sources and check the result; raises as `read_sources` and `merge_sources` do."""
     return merge_sources(read_sources(path, flags, environment))
 
 
 def unused_values(sources: Iterable[Source]) -> list[str]:
-    """Return the names of what is configured and not used, because the enrolment says something else."""
+    """Return the names of configured values that are not used, because the enrolment sets another value."""
     *configured, last = sources
     given = _merged_values(configured)
     return [name for name, value in last.values.items() if last.name == _ENROLMENT and given.get(name, value) != value]
 
 
-def read_identity(
+def load_identity(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> tuple[str, Path]:
-    """Return the agent's name and its state directory, all that is needed before there is a broker."""
+    """Return the agent's name and its state directory, which enrolling needs; raises ConfigurationError."""
     given = _merged_values(read_sources(path, flags, environment))
     for name in ("agent", "state"):
         if not isinstance(given.get(name), str):
-            raise ConfigurationError(f"The agent's `{name}` is not configured: say it by --{name} or in the file.")
+            raise ConfigurationError(
+                f"The agent's `{name}` is not configured: set it with --{name} or in the file.", code=f"{name}_missing"
+            )
     try:
         return check_agent_name(given["agent"]), Path(given["state"])
     except InvalidName as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(str(error), code="invalid_agent") from error

@@ -42,14 +42,14 @@ def enroll(
     as_json: JsonOption = False,
 ) -> None:
     """Get a certificate in the agent's name with a one-time token. Safe to repeat; stop the agent first."""
-    from consumer.config import read_identity
-    from consumer.enrolment.enroll import enroll_by_hand, read_token
+    from consumer.config import load_identity
+    from consumer.enrolment.enroll import enroll_by_hand, parse_token
     from consumer.system.clock import SystemClock
 
     configure_logs("warning")
     forbid_dumps()
-    name, directory = read_identity(config, {"agent": agent, "state": state and str(state)})
-    clock, secret = SystemClock(), read_token(_token_text(token))
+    name, directory = load_identity(config, {"agent": agent, "state": state and str(state)})
+    clock, secret = SystemClock(), parse_token(_token_text(token))
     enrolment = enroll_by_hand(directory, server, secret, name, clock, clock.monotonic() + _TIMEOUT_S)
     show(_enrolment_json(enrolment), _print_enrolment, as_json=as_json)
     if not as_json:

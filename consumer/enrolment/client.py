@@ -1,7 +1,7 @@
-"""Speaking with an enrolment server over HTTPS: bounded in time and size, and nothing it says believed unchecked.
+"""Speaks with an enrolment server over HTTPS: bounded in time and size, and nothing it sends is trusted unchecked.
 
 On first contact the authority's certificate is fetched without trust and compared with the fingerprint in the token;
-all else is said over TLS that trusts this authority alone and checks the server's name.
+every other request uses TLS that trusts this authority alone and checks the server's name.
 """
 
 import ssl
@@ -26,8 +26,8 @@ from broker.contract.enrolment import (
 )
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.text import printable_line
-from consumer.enrolment.grant_validation import fingerprint_of_pem, granted_by
-from consumer.enrolment.keys import read_key, request_for, sign
+from consumer.enrolment.grant_validation import CertificateRequest, fingerprint_of_pem, validate_response
+from consumer.enrolment.keys import read_key, sign_text, signing_request
 from consumer.enrolment.store import CertifiedGrant, Enrolment
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
@@ -38,21 +38,21 @@ __all__ = [
 
 
 _T = TypeVar("_T")
-_QUIET_S = 10.0  # a server that says nothing for so long is given up
-_MAX_ANSWER_BYTES = 1 << 16
-_MAX_REASON = 300
+_READ_TIMEOUT_S = 10.0  # without a byte from the server
+_MAX_RESPONSE_BYTES = 1 << 16
+_MAX_REASON_LENGTH = 300
 
 
 class EnrolmentClient:
     """Speaks with the server at one https URL. `deadline` is in seconds of the clock's `monotonic()`.
 
-    All methods raise EnrolmentError with one sentence: the server cannot be reached, is not the one that the token
-    names, refuses, or answers what cannot be used.
+    All methods raise EnrolmentError: the server cannot be reached, is not the one that the token names, refuses, or
+    sends a response that cannot be used.
     """
 
     def __init__(self, server: str, clock: Clock, deadline: float, cancelled: threading.Event) -> None:
         self.server = _checked(server)
-        self._name = f"The enrolment server {printable_line(self.server, _MAX_REASON)}"
+        self._name = f"The enrolment server {printable_line(self.server, _MAX_REASON_LENGTH)}"
         self.clock = clock
         self._deadline = deadline
         self._cancelled = cancelled
@@ -60,74 +60,88 @@ class EnrolmentClient:
     def enroll(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> CertifiedGrant:
         """Exchange the token for a certificate of this key in the agent's name."""
         authority = self._authority(token.fingerprint)
-        request = EnrollRequest(token.text, agent, request_for(agent, key))
-        answer = self._ask("POST", ENROLL_PATH, _trusting(authority), EnrollResponse, request)
-        if fingerprint_of_pem(answer.ca) != token.fingerprint:
-            raise EnrolmentError(f"{self._name} answers with another authority than the token's.")
-        return granted_by(answer, self.server, agent, key, self.clock.now(), token.secret_hash)
+        request = EnrollRequest(token.text, agent, signing_request(agent, key))
+        response = self._request("POST", ENROLL_PATH, _trusting(authority), EnrollResponse, request)
+        if fingerprint_of_pem(response.ca) != token.fingerprint:
+            raise EnrolmentError(
+                f"{self._name} sent the certificate of another authority than the token's.", code="wrong_authority"
+            )
+        requested = CertificateRequest(self.server, agent, key, token.secret_hash)
+        return validate_response(response, requested, self.clock.now())
 
     def renew(self, enrolment: Enrolment, key: Ed25519PrivateKey) -> CertifiedGrant:
         """Return a certificate of this new key, for the holder of the enrolment's certificate and key."""
         agent = enrolment.grant.agent
-        csr = request_for(agent, key)
+        csr = signing_request(agent, key)
         try:
             certificate, trust = enrolment.tls.certificate.read_text(), _trusting(enrolment.tls.ca.read_text())
-            request = RenewRequest(certificate, csr, sign(read_key(enrolment.tls.key), csr))
+            request = RenewRequest(certificate, csr, sign_text(read_key(enrolment.tls.key), csr))
         except OSError as error:
-            raise EnrolmentError(f"The enrolment in {enrolment.directory} cannot be used: {error}.") from error
-        answer = self._ask("POST", RENEW_PATH, trust, EnrollResponse, request)
-        return granted_by(answer, self.server, agent, key, self.clock.now(), enrolment.grant.token)
+            raise EnrolmentError(
+                f"The enrolment in {enrolment.directory} cannot be used: {error}.", code="enrolment_unusable"
+            ) from error
+        response = self._request("POST", RENEW_PATH, trust, EnrollResponse, request)
+        requested = CertificateRequest(self.server, agent, key, enrolment.grant.token)
+        return validate_response(response, requested, self.clock.now())
 
     def _authority(self, fingerprint: str) -> str:
         untrusting = ssl.create_default_context()
         untrusting.check_hostname, untrusting.verify_mode = False, ssl.CERT_NONE
-        certificate = self._ask("GET", CA_PATH, untrusting, AuthorityResponse).certificate
+        certificate = self._request("GET", CA_PATH, untrusting, AuthorityResponse).certificate
         if fingerprint_of_pem(certificate) != fingerprint:
             raise EnrolmentError(
-                f"{self._name} is not the one that the token was made for: its authority has another fingerprint."
+                f"{self._name} is not the one that the token was made for: its authority has another fingerprint.",
+                code="wrong_authority",
             )
         return certificate
 
-    def _ask(self, method: str, path: str, trust: ssl.SSLContext, kind: type[_T], question: Any = None) -> _T:
-        body = asdict(question) if question is not None else None
-        patience = max(0.1, min(_QUIET_S, self._deadline - self.clock.monotonic()))
-        plain = {"Accept-Encoding": "identity"}
+    def _request(self, method: str, path: str, trust: ssl.SSLContext, kind: type[_T], document: Any = None) -> _T:
+        body = asdict(document) if document is not None else None
+        timeout = max(0.1, min(_READ_TIMEOUT_S, self._deadline - self.clock.monotonic()))
+        uncompressed = {"Accept-Encoding": "identity"}
         try:
             with (
-                httpx.Client(verify=trust, timeout=patience) as client,
-                client.stream(method, self.server + path, json=body, headers=plain) as response,
+                httpx.Client(verify=trust, timeout=timeout) as client,
+                client.stream(method, self.server + path, json=body, headers=uncompressed) as response,
             ):
                 content = self._read(response)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise EnrolmentError(f"{self._name} cannot be reached: {str(error) or type(error).__name__}.") from error
-        return self._answer(response.status_code, content, kind)
+            raise EnrolmentError(
+                f"{self._name} cannot be reached: {str(error) or type(error).__name__}.", code="unreachable"
+            ) from error
+        return self._decode(response.status_code, content, kind)
 
     def _read(self, response: httpx.Response) -> bytes:
         content = b""
         for block in response.iter_raw():
             content += block
-            if len(content) > _MAX_ANSWER_BYTES:
+            if len(content) > _MAX_RESPONSE_BYTES:
                 raise EnrolmentError(
-                    f"{self._name} answers with more than {_MAX_ANSWER_BYTES} bytes; is its URL right?"
+                    f"The response of {self._name} is larger than {_MAX_RESPONSE_BYTES} bytes. Check the URL.",
+                    code="response_too_large",
                 )
             if self._cancelled.is_set():
-                raise EnrolmentError("The enrolment was cancelled.")
+                raise EnrolmentError("The enrolment was cancelled.", code="cancelled")
             if self.clock.monotonic() >= self._deadline:
-                raise EnrolmentError(f"{self._name} did not answer in time.")
+                raise EnrolmentError(f"{self._name} did not answer in time.", code="timed_out")
         return content
 
-    def _answer(self, status: int, content: bytes, kind: type[_T]) -> _T:
+    def _decode(self, status: int, content: bytes, kind: type[_T]) -> _T:
         try:
             if status == httpx.codes.OK:
                 return msgspec.json.decode(content, type=kind)
             refusal = msgspec.json.decode(content, type=ErrorResponse)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise EnrolmentError(f"{self._name} cannot answer now ({status}); try again later.") from error
+                raise EnrolmentError(
+                    f"{self._name} cannot answer now (HTTP {status}); try again later.", code="unavailable"
+                ) from error
             raise EnrolmentError(
-                f"{self._name} answers {status} with what no enrolment server says; is its URL right?"
+                f"{self._name} sent an unexpected response (HTTP {status}). Check the URL.", code="unexpected_response"
             ) from error
-        raise EnrolmentError(f"{self._name} refuses: {printable_line(refusal.message, _MAX_REASON)}")
+        raise EnrolmentError(
+            f"{self._name} refuses: {printable_line(refusal.message, _MAX_REASON_LENGTH)}", code="refused"
+        )
 
 
 def _checked(server: str) -> str:
@@ -138,7 +152,7 @@ def _checked(server: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise EnrolmentError("The enrolment server's URL must look like https://HOST:PORT.")
+        raise EnrolmentError("The enrolment server's URL must look like https://HOST:PORT.", code="invalid_url")
     return server.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""From a token to an enrolment on the disk, in steps that can be taken again after a crash at any of them."""
+"""From a token to an enrolment on the disk, in steps that can be repeated after a crash at any of them."""
 
 import os
 import threading
@@ -18,16 +18,16 @@ from consumer.store.state_directory import make_private, take_lock
 __all__ = [
     "enroll_by_hand",
     "obtain",
-    "read_token",
+    "parse_token",
 ]
 
 
-def read_token(text: str) -> EnrolmentToken:
-    """Read a token; raises EnrolmentError, whose text holds nothing of it."""
+def parse_token(text: str) -> EnrolmentToken:
+    """Return the token; raises EnrolmentError, whose text holds nothing of it."""
     try:
         return EnrolmentToken.parse(text)
     except InvalidToken as error:
-        raise EnrolmentError(str(error)) from error
+        raise EnrolmentError(str(error), code="invalid_token") from error
 
 
 def obtain(
@@ -38,9 +38,9 @@ def obtain(
     *,
     on_key: Callable[[], None],
 ) -> Enrolment:
-    """Return the enrolment that this server grants for this token; the same one, however often it is asked.
+    """Return the enrolment that this server grants for this token; the same one each time.
 
-    The key is durable before the token is spent, and `on_key` is called then. Raises EnrolmentError.
+    The key is durable before the token is used; `on_key` is called in between. Raises EnrolmentError.
     """
     known = enrolments.granted_for(token.secret_hash, client.server, client.clock.now())
     if known is not None:
@@ -53,16 +53,16 @@ def obtain(
 def enroll_by_hand(
     state: Path, server: str, token: EnrolmentToken, agent: str, clock: Clock, deadline: float
 ) -> Enrolment:
-    """Enroll the agent of a state directory and return its enrolment; nothing is done when it has that already.
+    """Enroll the agent of a state directory and return its enrolment; does nothing if it has that already.
 
-    Where it has another, the new one must carry a result first. Raises EnrolmentError, or StoreError when the directory
+    If it has another, the new one must carry a result first. Raises EnrolmentError, or StoreError if the directory
     cannot be used or an agent is using it.
     """
     enrolments, client = EnrolmentDirectory(state), EnrolmentClient(server, clock, deadline, threading.Event())
     before = enrolments.current()
     if before is not None and before == enrolments.granted_for(token.secret_hash, client.server, clock.now()):
         return before
-    with _owned(state):
+    with _locked(state):
         enrolment = obtain(enrolments, client, token, agent, on_key=lambda: None)
         if before is not None and before != enrolment:
             _try_out(enrolments, enrolment, clock, deadline)
@@ -73,7 +73,7 @@ def enroll_by_hand(
 
 
 @contextmanager
-def _owned(state: Path) -> Iterator[None]:
+def _locked(state: Path) -> Iterator[None]:
     try:
         make_private(state)
         lock = take_lock(state / "lock")
@@ -82,7 +82,9 @@ def _owned(state: Path) -> Iterator[None]:
             f"The agent of {state} is running: stop it first, or send it the command enroll-agent."
         ) from error
     except OSError as error:
-        raise StoreError(f"The state directory {state} cannot be used: {error.strerror}.") from error
+        raise StoreError(
+            f"The state directory {state} cannot be used: {error.strerror}.", code="state_directory_unusable"
+        ) from error
     try:
         yield
     finally:
@@ -95,11 +97,11 @@ def _try_out(enrolments: EnrolmentDirectory, enrolment: Enrolment, clock: Clock,
         EnrolmentTrial(enrolment, "enrolment", "enrolment", clock, unsigned).run(deadline, threading.Event())
     except EnrolmentError as error:
         enrolments.remove(enrolment.directory.name)
-        raise EnrolmentError(f"{error} The agent stays as it was enrolled before.") from error
+        raise EnrolmentError(f"{error} The agent keeps its previous enrolment.", code=error.code) from error
 
 
 def _end_attempt(enrolments: EnrolmentDirectory) -> None:
-    """Let no command that was under way change the enrolment again."""
+    """Keep an unfinished command from changing the enrolment later."""
     attempt = enrolments.attempt()
     if attempt is not None and attempt.state is not AttemptState.COMMITTED:
-        enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason="Another enrolment came before it."))
+        enrolments.record(replace(attempt, state=AttemptState.ROLLED_BACK, reason="Another enrolment replaced it."))

@@ -1,5 +1,6 @@
-"""What an enrolment server grants, checked before it is believed: it must be ours, valid and well issued."""
+"""Validates the response of an enrolment server: it must be for our name and key, in date, and from its authority."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -17,42 +18,54 @@ from consumer.enrolment.trusted_keys import GrantTrust
 from consumer.errors import EnrolmentError
 
 __all__ = [
+    "CertificateRequest",
     "fingerprint_of_pem",
-    "granted_by",
+    "validate_response",
 ]
 
 
-_NO_CERTIFICATE = "The enrolment server answered with what is no certificate in PEM."
+_NOT_A_CERTIFICATE = "The enrolment server's response is not a PEM certificate."
 
 
-def granted_by(
-    answer: EnrollResponse, server: str, agent: str, key: Ed25519PrivateKey, now: datetime, token: str
-) -> CertifiedGrant:
-    """Return the grant of this answer; raise EnrolmentError when it is not one for this agent and its key.
+@dataclass(frozen=True)
+class CertificateRequest:
+    """What was requested of which enrolment server. `token` is the hash of the token's secret."""
 
-    `token` is the hash of the token's secret.
-    """
-    certificate, ca = _read(answer.certificate), _read(answer.ca)
-    if answer.agent != agent or _holder(certificate) != ([agent], key.public_key()):
-        raise EnrolmentError(f"The enrolment server answered with a certificate that is not for {agent} and its key.")
+    server: str
+    agent: str
+    key: Ed25519PrivateKey
+    token: str
+
+
+def validate_response(response: EnrollResponse, request: CertificateRequest, now: datetime) -> CertifiedGrant:
+    """Return the grant in this response; raises EnrolmentError if it does not answer the request or is not valid."""
+    certificate, ca = _read(response.certificate), _read(response.ca)
+    agent = request.agent
+    if response.agent != agent or _subject(certificate) != ([agent], request.key.public_key()):
+        raise EnrolmentError(
+            f"The enrolment server's certificate is not for {agent} and its key.", code="wrong_subject"
+        )
     if certificate.not_valid_after_utc <= now:
-        raise EnrolmentError("The enrolment server answered with a certificate that has ended; look at both clocks.")
+        raise EnrolmentError(
+            "The enrolment server's certificate for the agent has expired. Check both clocks.",
+            code="certificate_expired",
+        )
     _check_issuer(certificate, ca)
-    _check_broker(answer)
+    _check_broker(response)
     grant = Grant(
         agent,
-        answer.enrolment_id,
-        server,
-        answer.broker,
-        answer.topic_prefix,
-        answer.signing_keys,
+        response.enrolment_id,
+        request.server,
+        response.broker,
+        response.topic_prefix,
+        response.signing_keys,
         now,
         certificate.not_valid_after_utc,
-        token,
-        answer.signing_keys_version,
+        request.token,
+        response.signing_keys_version,
     )
-    GrantTrust(grant)
-    return CertifiedGrant(grant, fingerprint_of_pem(answer.certificate)[:32], answer.certificate, answer.ca)
+    GrantTrust(grant)  # raises if a signing key cannot be used
+    return CertifiedGrant(grant, fingerprint_of_pem(response.certificate)[:32], response.certificate, response.ca)
 
 
 def fingerprint_of_pem(certificate: str) -> str:
@@ -60,32 +73,36 @@ def fingerprint_of_pem(certificate: str) -> str:
     return fingerprint_of(_read(certificate).public_bytes(Encoding.DER))
 
 
-def _holder(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
-    """Return the common names and the key; both are parsed only when they are asked for."""
+def _subject(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
+    """Return the common names and the key; the library parses both only now, and may raise."""
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return [name.value for name in names], certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError(_NO_CERTIFICATE) from error
+        raise EnrolmentError(_NOT_A_CERTIFICATE, code="not_a_certificate") from error
 
 
 def _check_issuer(certificate: x509.Certificate, ca: x509.Certificate) -> None:
     try:
         certificate.verify_directly_issued_by(ca)
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise EnrolmentError("The enrolment server answered with a certificate of another authority.") from error
+        raise EnrolmentError(
+            "The enrolment server's certificate for the agent was issued by another authority.", code="wrong_authority"
+        ) from error
 
 
-def _check_broker(answer: EnrollResponse) -> None:
+def _check_broker(response: EnrollResponse) -> None:
     try:
-        parse_url(answer.broker)
-        Topics(answer.topic_prefix)
+        parse_url(response.broker)
+        Topics(response.topic_prefix)
     except (MqttError, InvalidName) as error:
-        raise EnrolmentError(f"The enrolment server names a broker that cannot be used: {error}") from error
+        raise EnrolmentError(
+            f"The enrolment server names a broker that cannot be used: {error}", code="invalid_broker"
+        ) from error
 
 
 def _read(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise EnrolmentError(_NO_CERTIFICATE) from error
+        raise EnrolmentError(_NOT_A_CERTIFICATE, code="not_a_certificate") from error

@@ -1,4 +1,4 @@
-"""The change from one enrolment to another, such that the agent can be reached at every moment by one of them."""
+"""The change from one enrolment to another; at every moment the agent can be reached over one of them."""
 
 import threading
 from dataclasses import replace
@@ -14,37 +14,36 @@ from consumer.ports import Clock, CommandStore
 from consumer.trust.refusal import Refusal
 
 __all__ = [
-    "Connection",
     "Relocation",
 ]
 
 
 _log = structlog.get_logger(__name__)
-_GRACE_S = 60.0  # how long an old server is waited for that does not acknowledge its last results
+_GRACE_S = 60.0  # for an old server to acknowledge the last results
 _RETRY_S = 10.0
 
 
-class Connection(Protocol):
-    """The agent's own connection, which the trial takes down and up again."""
+class _Connection(Protocol):
+    """The agent's own connection, which is down while the trial runs."""
 
     def start(self) -> None:
         """Connect."""
 
     def stop(self, *, last_will: bool = False) -> None:
-        """Disconnect, and let the broker publish the last will if asked."""
+        """Disconnect; with `last_will` the broker publishes the last will."""
 
 
 class Relocation:
-    """The consumer.ports.Relocation and Chore of an agent that lives at `broker` under `topic_prefix`.
+    """Moves an agent whose present broker and topic prefix are `home`; a consumer.ports.BackgroundTask.
 
-    `moved_by` is the id of the command that has made another enrolment current: the process must be replaced.
+    `moved_by` is the id of the command that made another enrolment current: the process must then be replaced.
     """
 
     def __init__(
         self,
         enrolments: EnrolmentDirectory,
         store: CommandStore,
-        connection: Connection,
+        connection: _Connection,
         clock: Clock,
         observer: Observer,
         *,
@@ -61,10 +60,10 @@ class Relocation:
         self._incarnation = incarnation
         self._home = home
         self._accept_unsigned = accept_unsigned
-        self._due = 0.0
+        self._retry_at = 0.0
         self._lock = threading.Lock()
         self._closed = False
-        self._trying = False
+        self._in_trial = False
         self._decided: EnrolmentAttempt | None = None
         found = enrolments.attempt()
         if found is not None and found.state is AttemptState.CARRIED:
@@ -72,12 +71,12 @@ class Relocation:
 
     @property
     def under_way(self) -> bool:
-        """Whether an enrolment is being tried out, or is decided: the current one must not change beside it."""
-        return self._trying or self._decided is not None
+        """Whether a trial runs or a move is decided: the current enrolment must not change meanwhile."""
+        return self._in_trial or self._decided is not None
 
     @property
     def holds(self) -> bool:
-        """Whether a change at the same broker is under way: its commands wait for the next process."""
+        """Whether a change at the same broker is decided: its commands wait for the next process."""
         return self._decided is not None and self._is_home(self._decided)
 
     @property
@@ -91,35 +90,41 @@ class Relocation:
         )
 
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
-        """Let the enrolment carry a result; see consumer.ports.Relocation."""
-        self._trying = True
-        self._connection.stop(last_will=True)  # for as long as the trial takes, the agent is offline there
+        """Carry one result over the enrolment while the agent's own connection is down, then reconnect.
+
+        Raises EnrolmentError if no server has acknowledged the result by the deadline, or if cancelled.
+        """
+        self._in_trial = True
+        self._connection.stop(last_will=True)  # the agent is offline there during the trial
         try:
             trial = EnrolmentTrial(
                 enrolment, self._store.store_generation, self._incarnation, self._clock, self._accept_unsigned
             )
             trial.run(deadline, cancelled)
         finally:
-            self._trying = False
+            self._in_trial = False
             with self._lock:
                 if not self._closed:
                     self._connection.start()
 
     def close(self) -> None:
-        """Let a trial that is under way not take up the agent's own connection again."""
+        """Keep a running trial from starting the agent's own connection again."""
         with self._lock:
             self._closed = True
 
     def leave_for(self, attempt: EnrolmentAttempt) -> None:
-        """Make the decision durable; see consumer.ports.Relocation."""
+        """Decide, durably, to switch to this attempt's enrolment once its command's result is delivered.
+
+        Raises EnrolmentError if that could not be made durable; then nothing was decided.
+        """
         carried = replace(attempt, state=AttemptState.CARRIED)
         self._enrolments.record(carried)
         self._decide(carried)
 
     def step(self) -> None:
-        """Make the decided enrolment current once the old server has the last results, or was waited for in vain."""
+        """Make the decided enrolment current once the old server has the last results, or the wait for it timed out."""
         attempt, now = self._decided, self._clock.monotonic()
-        if attempt is None or self.moved_by is not None or now < self._due or not self._may_leave(attempt, now):
+        if attempt is None or self.moved_by is not None or now < self._retry_at or not self._may_leave(attempt, now):
             return
         try:
             self._enrolments.make_current(attempt.name)
@@ -127,7 +132,7 @@ class Relocation:
             self._observer.reached("enroll-agent.committed")
         except EnrolmentError as error:
             _log.error("enrolment_not_changed", reason=str(error))
-            self._due = now + _RETRY_S
+            self._retry_at = now + _RETRY_S
             return
         self.moved_by = attempt.command_id
         _log.info("enrolment_changed", server=attempt.grant.server, broker=attempt.grant.broker)
@@ -137,10 +142,10 @@ class Relocation:
             _log.warning("old_enrolment_not_removed", reason=str(error))
 
     def next_due(self) -> float | None:
-        """Return None: it looks on every turn, and what it waits for is an ack."""
+        """Return None: it waits for an ack, and each turn checks for that."""
 
     def _decide(self, attempt: EnrolmentAttempt) -> None:
-        self._at_latest = self._clock.monotonic() + _GRACE_S
+        self._leave_by = self._clock.monotonic() + _GRACE_S
         self._decided = attempt
 
     def _is_home(self, attempt: EnrolmentAttempt) -> bool:
@@ -150,7 +155,7 @@ class Relocation:
         stored = self._store.find(attempt.command_id)
         if stored is not None and stored.result is None:
             return False
-        if now >= self._at_latest:
+        if now >= self._leave_by:
             return True
         if self._is_home(attempt):
             return stored is None

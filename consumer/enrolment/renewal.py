@@ -1,4 +1,4 @@
-"""Renewing the certificate at two thirds of its life, beside the agent's loop."""
+"""Renews the certificate after two thirds of its lifetime, beside the agent's loop."""
 
 import queue
 import threading
@@ -21,16 +21,16 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _TIMEOUT_S = 60.0
-_Answer = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
+_Response = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
 
 
 class Renewal:
-    """A consumer.ports.Chore. The server is asked on a thread of its own; what came of it is taken in by `step`.
+    """A consumer.ports.BackgroundTask. Requests the certificate on a thread of its own; `step` handles the response.
 
-    `use` is told each enrolment with a new certificate, `tell` why a renewal failed, in one sentence, and None once one
-    has succeeded. One that failed is tried again after growing waits, for as long as it takes. While `paused`, as in
-    the midst of an `enroll-agent`, nothing is asked and no answer taken in. A renewal changes no address: only what was
-    tried out may do that.
+    `use` receives each enrolment with a new certificate; `report` why a renewal failed, in one sentence, and None once
+    one has succeeded. A failed renewal is retried without end, after growing waits. While `paused`, as during an
+    `enroll-agent`, nothing is requested and no response handled. A renewal never changes the broker's address: only an
+    enrolment that was tried out may do that.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Renewal:
         clock: Clock,
         *,
         use: Callable[[Enrolment], None],
-        tell: Callable[[str | None], None],
+        report: Callable[[str | None], None],
         paused: Callable[[], bool],
         waits: Callable[[], Iterator[float]],
     ) -> None:
@@ -48,56 +48,58 @@ class Renewal:
         self._enrolment = enrolment
         self._clock = clock
         self._use = use
-        self._tell = tell
+        self._report = report
         self._paused = paused
         self._new_waits = waits
         self._waits = waits()
-        self._again_at = 0.0
-        self._asking = False
-        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._retry_at = 0.0
+        self._requesting = False
+        self._responses: queue.SimpleQueue[_Response] = queue.SimpleQueue()
 
     def step(self) -> None:
-        """Ask for a new certificate when it is time, and take in the answer when it is there."""
+        """Request a new certificate when one is due, and handle the response once it has arrived."""
         if self._paused():
             return
-        if self._asking:
-            self._take_answer()
-        elif self._clock.now() >= self._enrolment.grant.renew_at and self._clock.monotonic() >= self._again_at:
-            self._asking = True
-            self._again_at = self._clock.monotonic() + next(self._waits)
-            threading.Thread(target=self._ask, name="acm-renewal", daemon=True).start()
+        if self._requesting:
+            self._handle_response()
+        elif self._clock.now() >= self._enrolment.grant.renew_at and self._clock.monotonic() >= self._retry_at:
+            self._requesting = True
+            self._retry_at = self._clock.monotonic() + next(self._waits)
+            threading.Thread(target=self._request, name="acm-renewal", daemon=True).start()
 
     def next_due(self) -> float | None:
-        """Return None: a renewal is in no hurry, and the loop turns every second."""
+        """Return None: a renewal is not urgent, and the loop turns every second."""
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         deadline = self._clock.monotonic() + _TIMEOUT_S
         try:
             client = EnrolmentClient(self._enrolment.grant.server, self._clock, deadline, threading.Event())
             key = new_key()
-            self._answers.put((client.renew(self._enrolment, key), key))
+            self._responses.put((client.renew(self._enrolment, key), key))
         except EnrolmentError as error:
-            self._answers.put(error)
+            self._responses.put(error)
         except Exception as error:
-            _log.exception("renewal_broke_down")
-            self._answers.put(EnrolmentError(f"The renewal broke down: {type(error).__name__}: {error}"))
+            _log.exception("renewal_raised")
+            self._responses.put(
+                EnrolmentError(f"The renewal raised {type(error).__name__}: {error}", code="renewal_raised")
+            )
 
-    def _take_answer(self) -> None:
+    def _handle_response(self) -> None:
         try:
-            answer = self._answers.get_nowait()
+            response = self._responses.get_nowait()
         except queue.Empty:
             return
-        self._asking = False
+        self._requesting = False
         try:
-            if isinstance(answer, EnrolmentError):
-                raise answer
-            self._take_up(*answer)
+            if isinstance(response, EnrolmentError):
+                raise response
+            self._use_grant(*response)
         except EnrolmentError as error:
             end = self._enrolment.grant.not_after
             _log.warning("renewal_failed", reason=str(error))
-            self._tell(f"The certificate, which ends at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
+            self._report(f"The certificate, which expires at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
 
-    def _take_up(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> None:
+    def _use_grant(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> None:
         before = self._enrolment
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)
@@ -105,6 +107,6 @@ class Renewal:
         self._enrolment = now
         self._waits = self._new_waits()
         self._use(now)
-        self._tell(None)
+        self._report(None)
         self._enrolments.remove(before.directory.name)
         _log.info("certificate_renewed", not_after=now.grant.not_after.isoformat())

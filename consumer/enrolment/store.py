@@ -1,12 +1,12 @@
-"""The enrolments on the agent's disk, which of them is current, and how far an attempt to change it has come.
+"""The enrolments on the agent's disk, which of them is current, and the last attempt to change it.
 
 enrolment/
-    keys/<hash of a token>.pem   the key of an attempt that has no certificate yet
+    keys/<hash of a token>.pem   a key that has no certificate yet
     enrolments/<name>/           key.pem, certificate.pem, ca.pem, enrolment.json; named by the certificate
     current -> enrolments/<name>
-    attempt.json                 the last attempt of a command, and its state
-    signing-keys.json            the list of signing keys that a command told of last
-    epoch-<hash of an id>        the latest epoch that was seen under the enrolment of this id
+    attempt.json                 the last attempt by a command, and its state
+    signing-keys.json            the last list of signing keys that a command brought
+    epoch-<hash of an id>        the latest epoch seen under the enrolment with this id
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from typing import TypeVar
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.contract.private_keys import private_key_to_pem
 from broker.mqtt.address import TlsFiles
 from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
 from broker.system.permissions import refuse_readable
-from consumer.enrolment.keys import key_to_pem, new_key, read_key
+from consumer.enrolment.keys import new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
 
@@ -41,9 +42,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Grant:
-    """What an enrolment server has granted, as it stands in enrolment.json. Nothing in it is secret.
+    """What an enrolment server has granted, as stored in enrolment.json. Nothing in it is secret.
 
-    `token` is the hash of the token's secret, by which the same token is known again.
+    `token` is the hash of the token's secret, by which a repeated token is recognized.
     """
 
     agent: str
@@ -59,13 +60,16 @@ class Grant:
 
     @property
     def renew_at(self) -> datetime:
-        """When two thirds of the certificate's life are over."""
+        """When two thirds of the certificate's lifetime have passed."""
         return self.granted_at + (self.not_after - self.granted_at) * 2 / 3
 
 
 @dataclass(frozen=True)
 class CertifiedGrant:
-    """An answer of an enrolment server that was found good: the grant, and the certificates in PEM."""
+    """A validated response of an enrolment server: the grant, and the certificates in PEM.
+
+    `name` is that of its directory, from the certificate's fingerprint.
+    """
 
     grant: Grant
     name: str
@@ -75,14 +79,14 @@ class CertifiedGrant:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """A grant and the directory that holds its files."""
+    """A grant and the directory of its files."""
 
     directory: Path
     grant: Grant
 
     @property
     def tls(self) -> TlsFiles:
-        """The files for a connection to the broker; raises ExposedFileError when others could read the key."""
+        """The files for a connection to the broker; raises ExposedFileError if others could read the key."""
         key = self.directory / "key.pem"
         if key.exists():
             refuse_readable(key)
@@ -101,7 +105,7 @@ class AttemptState(StrEnum):
 
 @dataclass(frozen=True)
 class EnrolmentAttempt:
-    """One command's attempt to change the enrolment. `reason` is there once it was rolled back."""
+    """A command's attempt to change the enrolment. `reason` is set once it was rolled back."""
 
     command_id: str
     name: str
@@ -112,7 +116,7 @@ class EnrolmentAttempt:
 
 @dataclass(frozen=True)
 class StoredSigningKeys:
-    """A list of signing keys, in PEM, that a command of the server told of; it holds for one enrolment."""
+    """A list of signing keys, in PEM, that a command brought; it is valid for one enrolment."""
 
     enrolment_id: str
     version: int
@@ -120,7 +124,7 @@ class StoredSigningKeys:
 
 
 class EnrolmentDirectory:
-    """The directory `enrolment` of one state directory. All methods raise EnrolmentError when the disk fails."""
+    """The directory `enrolment` of one state directory. All methods raise EnrolmentError if the disk fails."""
 
     def __init__(self, state: Path) -> None:
         self._root = state / "enrolment"
@@ -128,38 +132,38 @@ class EnrolmentDirectory:
         self._link = self._root / "current"
 
     def current(self) -> Enrolment | None:
-        """Return the enrolment that the agent lives by, if it is enrolled."""
+        """Return the agent's current enrolment; None if it is not enrolled."""
         try:
             return self._at(self._link.resolve()) if self._link.is_symlink() else None
         except OSError as error:
             raise self._unusable(error) from error
 
     def key_for(self, token: str) -> Ed25519PrivateKey:
-        """Return the key of an attempt with this token (its hash), made durable before it is used."""
+        """Return the key for this token (its hash), created durably at the first call."""
         path = self._root / "keys" / f"{token}.pem"
         try:
             if path.exists():
                 return read_key(path)
             key = new_key()
             self._make(path.parent)
-            write_durably(path, key_to_pem(key))
+            write_durably(path, private_key_to_pem(key))
         except OSError as error:
             raise self._unusable(error) from error
         return key
 
     def granted_for(self, token: str, server: str, now: datetime) -> Enrolment | None:
-        """Return the enrolment that this server has granted for this token (its hash), unless it has ended."""
+        """Return the unexpired enrolment that this server granted for this token (its hash), or None."""
         found = (self._at(path) for path in self._all.glob("[!.]*"))
         same = (one for one in found if (one.grant.token, one.grant.server) == (token, server))
         return next((one for one in same if one.grant.not_after > now), None)
 
     def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
-        """Keep an enrolment beside the others; it is not current yet. One with this certificate stays as it is."""
+        """Store an enrolment beside the others, not current yet; one with this certificate stays unchanged."""
         final, part = self._all / granted.name, self._all / f".{granted.name}.part"
         if final.exists():
             return self._at(final)
         files = {
-            "key.pem": key_to_pem(key),
+            "key.pem": private_key_to_pem(key),
             "certificate.pem": granted.certificate.encode(),
             "ca.pem": granted.ca.encode(),
             "enrolment.json": msgspec.json.format(msgspec.json.encode(granted.grant)),
@@ -179,13 +183,13 @@ class EnrolmentDirectory:
         return Enrolment(final, granted.grant)
 
     def _begin_epochs(self, enrolment_id: str) -> None:
-        """Note that nothing was signed for a new enrolment yet; a renewal has had its epochs before."""
+        """Record that nothing was signed for a new enrolment yet; a renewal keeps its epochs."""
         path = self._root / epoch_name(enrolment_id)
         if not path.exists():
             write_durably(path, b"0")
 
     def make_current(self, name: str) -> None:
-        """Let the agent live by this enrolment from its next start on."""
+        """Make this the current enrolment, from the agent's next start on."""
         self._at(self._all / name)
         try:
             link_durably(self._link, f"enrolments/{name}")
@@ -193,7 +197,7 @@ class EnrolmentDirectory:
             raise self._unusable(error) from error
 
     def keep_only(self, name: str) -> None:
-        """Remove all other enrolments and the keys of attempts; nobody else may be enrolling."""
+        """Remove all other enrolments and unused keys; no other process may be enrolling."""
         try:
             for path in self._all.iterdir():
                 if path.name != name:
@@ -203,7 +207,7 @@ class EnrolmentDirectory:
             raise self._unusable(error) from error
 
     def remove(self, name: str) -> None:
-        """Forget an enrolment, unless it is the current one."""
+        """Remove an enrolment, unless it is the current one."""
         current = self.current()
         try:
             if current is None or current.directory.name != name:
@@ -212,19 +216,19 @@ class EnrolmentDirectory:
             raise self._unusable(error) from error
 
     def attempt(self) -> EnrolmentAttempt | None:
-        """Return the last attempt that a command made."""
+        """Return the last attempt by a command, or None."""
         return self._read("attempt.json", EnrolmentAttempt, "remove it")
 
     def record(self, attempt: EnrolmentAttempt) -> None:
-        """Make the state of an attempt durable."""
+        """Store the state of an attempt durably."""
         self._write("attempt.json", attempt)
 
     def stored_signing_keys(self) -> StoredSigningKeys | None:
-        """Return the signing keys that a command told of last."""
+        """Return the last signing keys that a command brought, or None."""
         return self._read("signing-keys.json", StoredSigningKeys, "remove it and enroll again")
 
     def store_signing_keys(self, keys: StoredSigningKeys) -> None:
-        """Make the signing keys that a command told of durable."""
+        """Store the signing keys that a command brought durably."""
         self._write("signing-keys.json", keys)
 
     def _read(self, name: str, kind: type[_T], advice: str) -> _T | None:
@@ -234,7 +238,7 @@ class EnrolmentDirectory:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.") from error
+            raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.", code="enrolment_unreadable") from error
 
     def _write(self, name: str, content: EnrolmentAttempt | StoredSigningKeys) -> None:
         try:
@@ -248,7 +252,8 @@ class EnrolmentDirectory:
             grant = msgspec.json.decode((directory / "enrolment.json").read_bytes(), type=Grant)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(
-                f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enroll again."
+                f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enroll again.",
+                code="enrolment_unreadable",
             ) from error
         return Enrolment(directory, grant)
 
@@ -259,4 +264,4 @@ class EnrolmentDirectory:
             sync_directory(directory.parent)
 
     def _unusable(self, error: OSError) -> EnrolmentError:
-        return EnrolmentError(f"{self._root} cannot be used: {error.strerror or error}.")
+        return EnrolmentError(f"{self._root} cannot be used: {error.strerror or error}.", code="directory_unusable")

@@ -1,4 +1,4 @@
-"""The trial of an enrolment: it is good when a server at its broker has acknowledged a result that came by it."""
+"""The trial of an enrolment: it succeeds when a server at its broker has acknowledged a result sent over it."""
 
 import threading
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ __all__ = [
 ]
 
 
-_POLL_S = 0.1
-_AGAIN_S = 2.0
-_MAX_S = 10.0
-_STOP_S = 1.0
+_POLL_INTERVAL_S = 0.1
+_RESEND_INTERVAL_S = 2.0
+_TIMEOUT_S = 10.0
+_DISCONNECT_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
 class EnrolmentTrial:
-    """Carries one result by one enrolment; the agent must have no other connection of its name at that broker.
+    """Carries one result over an enrolment; the agent must have no other connection of its name at that broker.
 
-    The result is of no command, so every server keeps it apart, and acks it. The ack must be signed as the enrolment
-    says, unless the agent accepts what is unsigned.
+    The result belongs to no command, so every server stores it as unmatched and acks it. The ack must be signed with
+    the enrolment's keys, unless the agent accepts unsigned messages.
     """
 
     enrolment: Enrolment
@@ -44,20 +44,20 @@ class EnrolmentTrial:
     accept_unsigned: bool
 
     def run(self, deadline: float, cancelled: threading.Event) -> None:
-        """Return when the result was acknowledged; raise EnrolmentError when it was not in time."""
+        """Return once the result was acknowledged; raises EnrolmentError if it was not in time."""
         grant = self.enrolment.grant
         topics = Topics(grant.topic_prefix)
         ack_topic = topics.of(grant.agent, Channel.ACK)
         try:
             connection = MqttConnection(grant.broker, grant.agent, subscriptions=[ack_topic], tls=self.enrolment.tls)
         except MqttError as error:
-            raise EnrolmentError(str(error)) from error
+            raise EnrolmentError(str(error), code="invalid_broker") from error
         connection.start()
         try:
-            end = min(deadline, self.clock.monotonic() + _MAX_S)
+            end = min(deadline, self.clock.monotonic() + _TIMEOUT_S)
             self._carry(connection, topics.of(grant.agent, Channel.FEEDBACK), ack_topic, end, cancelled)
         finally:
-            connection.stop(_STOP_S)
+            connection.stop(_DISCONNECT_TIMEOUT_S)
 
     def _carry(
         self, connection: MqttConnection, topic: str, ack_topic: str, end: float, cancelled: threading.Event
@@ -66,12 +66,12 @@ class EnrolmentTrial:
         while self.clock.monotonic() < end and not cancelled.is_set():
             if connection.wait_connected(0) and self.clock.monotonic() >= send_at:
                 connection.publish(topic, encode([result]))
-                send_at = self.clock.monotonic() + _AGAIN_S
-            for delivery in connection.drain(_POLL_S):
+                send_at = self.clock.monotonic() + _RESEND_INTERVAL_S
+            for delivery in connection.drain(_POLL_INTERVAL_S):
                 if delivery.topic == ack_topic and _acknowledges(delivery, result, verifier):
                     connection.acknowledge([delivery])
                     return
-        raise EnrolmentError(self._reason(connection, cancelled))
+        raise self._failure(connection, cancelled)
 
     def _result(self) -> Feedback:
         grant = self.enrolment.grant
@@ -81,7 +81,7 @@ class EnrolmentTrial:
             self.store_generation,
             self.incarnation,
             "completed",
-            "This result shows that the agent can be reached by its new enrolment.",
+            "This result shows that the agent can be reached over its new enrolment.",
             command_id=f"enrolment-{self.enrolment.directory.name}",
             outcome=Outcome.SUCCESS,
             finished_at=self.clock.now(),
@@ -93,19 +93,21 @@ class EnrolmentTrial:
         clock = TrustedClock(self.clock)
         return Verifier(grant.agent, GrantTrust(grant), clock, accept_unsigned=self.accept_unsigned)
 
-    def _reason(self, connection: MqttConnection, cancelled: threading.Event) -> str:
+    def _failure(self, connection: MqttConnection, cancelled: threading.Event) -> EnrolmentError:
         if cancelled.is_set():
-            return "The enrolment was cancelled."
+            return EnrolmentError("The enrolment was cancelled.", code="cancelled")
         if connection.last_error is not None:
-            return f"The new enrolment carried no result: {connection.last_error}"
-        if not connection.connected:
-            return "The new enrolment carried no result: its broker did not answer in time."
-        return "The new enrolment carried no result: its broker took the agent, but no server acknowledged a result."
+            code, reason = "connection_failed", connection.last_error
+        elif not connection.connected:
+            code, reason = "timed_out", "its broker did not answer in time."
+        else:
+            code, reason = "unacknowledged", "its broker accepted the agent, but no server acknowledged a result."
+        return EnrolmentError(f"The new enrolment carried no result: {reason}", code=code)
 
 
 def _acknowledges(delivery: Delivery, result: Feedback, verifier: Verifier) -> bool:
     try:
         acks = [] if delivery.retained else decode_acks(verifier.open(Channel.ACK, delivery.payload).trusted())
     except (DecodeError, SignatureError):
-        return False  # left to the agent's own connection, which says so
+        return False  # the agent's own connection reports it
     return Ack(result.command_id or "", result.digest or "") in acks

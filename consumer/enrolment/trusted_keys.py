@@ -1,4 +1,4 @@
-"""The keys that an enrolled agent trusts: those that came with its enrolment, or a newer list that it was told of."""
+"""The keys that an enrolled agent trusts: those of its enrolment, or of a newer list from its server."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class GrantTrust:
-    """The consumer.verification.Trust that a grant gives. Raises EnrolmentError when a key in it cannot be used."""
+    """The consumer.trust.verification.Trust of a grant. Raises EnrolmentError if a key in it cannot be used."""
 
     def __init__(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
@@ -29,44 +29,44 @@ class GrantTrust:
 
 
 class EnrolmentTrust:
-    """The consumer.verification.Trust and consumer.ports.KeyKeeper of an enrolled agent.
+    """The consumer.trust.ports.TrustedKeys of an enrolled agent.
 
-    The newest list holds, by its version, whether it came with the enrolment, a renewal or a command. What a command
-    said is kept on the disk for the enrolment that it came by; another enrolment begins with what it was granted.
-    Raises EnrolmentError when the grant's keys, or those on the disk, cannot be used.
+    The list with the highest version applies, whether it came with the enrolment, a renewal or a command. A list from
+    a command is stored for the enrolment that it was signed for; another enrolment begins with the keys of its grant.
+    Raises EnrolmentError if the grant's keys, or the stored ones, cannot be used.
     """
 
     def __init__(self, enrolments: EnrolmentDirectory, enrolment: Enrolment) -> None:
         self._enrolments = enrolments
         self._lock = threading.Lock()
-        self._take(enrolment.grant)
+        self._use_grant(enrolment.grant)
         kept = enrolments.stored_signing_keys()
         if kept is not None and kept.enrolment_id == self.enrolment_id and kept.version > self.version:
-            self._use(kept.version, _usable(kept.keys, f"What {enrolment.directory.parent.parent} keeps"))
+            self._use(kept.version, _usable(kept.keys, f"The signing-keys.json in {enrolment.directory.parent.parent}"))
 
     @property
     def key_ids(self) -> Sequence[str]:
-        """The ids of the keys that are trusted."""
+        """The ids of the trusted keys."""
         return tuple(key.id for key in self.keys)
 
-    def update(self, said: UpdateSigningKeys) -> None:
-        """Trust what a signed command said, from now on and durably; see consumer.ports.KeyKeeper."""
-        keys = _read(said.keys)
+    def update(self, keys: UpdateSigningKeys) -> None:
+        """Trust these keys from now on, durably; see consumer.trust.ports.TrustedKeys."""
+        usable = _read(keys.keys)
         with self._lock:
-            if said.version <= self.version:
+            if keys.version <= self.version:
                 return
-            self._enrolments.store_signing_keys(StoredSigningKeys(self.enrolment_id, said.version, said.keys))
-            self._use(said.version, keys)
-        _log.info("signing_keys_updated", version=said.version, keys=",".join(self.key_ids))
+            self._enrolments.store_signing_keys(StoredSigningKeys(self.enrolment_id, keys.version, keys.keys))
+            self._use(keys.version, usable)
+        _log.info("signing_keys_updated", version=keys.version, keys=",".join(self.key_ids))
 
     def renewed(self, grant: Grant) -> None:
-        """Take the keys of a renewal, which is on the disk already, unless those that are known are newer."""
+        """Use the keys of a renewal, which is stored already, unless the present ones are newer."""
         with self._lock:
             if grant.enrolment_id != self.enrolment_id or grant.signing_keys_version > self.version:
-                self._take(grant)
+                self._use_grant(grant)
             self.good_until = grant.not_after
 
-    def _take(self, grant: Grant) -> None:
+    def _use_grant(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
         self.good_until = grant.not_after
         self._use(grant.signing_keys_version, _granted(grant))
@@ -84,8 +84,8 @@ def _granted(grant: Grant) -> Sequence[VerifyingKey]:
     return _usable(grant.signing_keys, f"The enrolment {grant.enrolment_id}")
 
 
-def _usable(pems: Iterable[str], what: str) -> Sequence[VerifyingKey]:
+def _usable(pems: Iterable[str], subject: str) -> Sequence[VerifyingKey]:
     try:
         return _read(pems)
     except SignatureError as error:
-        raise EnrolmentError(f"{what} cannot be used: {error} Enroll again.") from error
+        raise EnrolmentError(f"{subject} cannot be used: {error} Enroll again.", code="invalid_signing_keys") from error

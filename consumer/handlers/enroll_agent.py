@@ -11,7 +11,7 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enroll import obtain, read_token
+from consumer.enrolment.enroll import obtain, parse_token
 from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentAttempt, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
 from consumer.handler import Context, Handler, Interruption, Result
@@ -58,7 +58,7 @@ def _execute(
     enrolment = obtain(
         enrolments,
         client,
-        read_token(parameters.token),
+        parse_token(parameters.token),
         agent,
         on_key=lambda: context.observer.reached("enroll-agent.keyed"),
     )
@@ -101,7 +101,7 @@ def _success(attempt: EnrolmentAttempt) -> Result:
 
 
 def _failure(attempt: EnrolmentAttempt, reason: str, code: ErrorCode) -> Result:
-    return Result(f"{reason} The agent stays as it was enrolled before.", _data(attempt, "rolled_back"), code)
+    return Result(f"{reason} The agent keeps its previous enrolment.", _data(attempt, "rolled_back"), code)
 
 
 def _data(attempt: EnrolmentAttempt, state: Literal["carried", "rolled_back"]) -> EnrollAgentData:

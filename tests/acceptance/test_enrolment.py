@@ -183,7 +183,7 @@ def test_a_wrong_address_never_strands_the_agent(site: Site, secure: SecureSite)
     secure.site.server.kill()
     result = site.result(ask_to_enroll(site, secure, secure.enrolment.new_token(), 5.0))
     assert (result["outcome"], result["data"]["state"]) == ("error", "rolled_back")
-    assert "no server acknowledged a result. The agent stays as it was enrolled before." in result["message"]
+    assert "no server acknowledged a result. The agent keeps its previous enrolment." in result["message"]
     assert current(site.state("web-01")) is None
     assert works(site)
     assert site.wait_online("web-01")["incarnation"] == before["incarnation"]

@@ -64,7 +64,7 @@ from consumer.active_response.wazuh_protocol import read_keys
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.grant_validation import granted_by
+from consumer.enrolment.grant_validation import CertificateRequest, validate_response
 from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
 from consumer.ports import EncodedFeedback
@@ -451,7 +451,8 @@ class _Unhurried:
 @target(seeds.enrolment_answers, tries=600)
 def enrolment_answers(data: bytes) -> None:
     with contextlib.suppress(EnrolmentError):
-        answer = _Unhurried.client._answer(200, data, EnrollResponse)
-        granted_by(answer, "https://server", "web-01", _Unhurried.key, TurnedClock().now(), "hash")
+        answer = _Unhurried.client._decode(200, data, EnrollResponse)
+        request = CertificateRequest("https://server", "web-01", _Unhurried.key, "hash")
+        validate_response(answer, request, TurnedClock().now())
     with contextlib.suppress(EnrolmentError):
-        _Unhurried.client._answer(403, data, ErrorResponse)
+        _Unhurried.client._decode(403, data, ErrorResponse)

@@ -11,12 +11,13 @@ import pytest
 
 from broker.app.config import load_config as load_server_config
 from broker.app.factories import open_database
+from broker.contract.private_keys import private_key_to_pem
 from broker.errors import ExposedFileError
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.system.files import write_durably
 from consumer.cli.exit_codes import ExitCode
 from consumer.config import read_sources
-from consumer.enrolment.keys import key_to_pem, new_key, read_key
+from consumer.enrolment.keys import new_key, read_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.store.opening import open_store
 from consumer.upgrade.installation import Installation
@@ -78,7 +79,7 @@ def test_root_may_look_into_the_state_directory_of_an_agent_and_not_run_it(state
 @pytest.mark.parametrize("mode", [0o640, 0o602])
 def test_a_key_that_others_could_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
     key = tmp_path / "key.pem"
-    write_durably(key, key_to_pem(new_key()))
+    write_durably(key, private_key_to_pem(new_key()))
     assert key.stat().st_mode & 0o777 == 0o600
     read_key(key)
     key.chmod(mode | 0o004)

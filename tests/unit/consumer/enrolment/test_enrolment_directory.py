@@ -12,7 +12,7 @@ import pytest
 from broker.contract.commands import mask_secrets
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
-from consumer.config import load_config, read_identity, read_sources, unused_values
+from consumer.config import load_config, load_identity, read_sources, unused_values
 from consumer.engine.feedback import FeedbackFactory
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.relocation import Relocation
@@ -30,6 +30,7 @@ from consumer.handlers import enroll_agent
 from consumer.observer import LogObserver
 from consumer.ports import StoredCommand
 from consumer.services import NoService
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW, command
@@ -81,7 +82,7 @@ def test_the_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, 
     enrolments.make_current("1")
     enrolments.remove("1")
     assert enrolments.current() == one
-    with pytest.raises(EnrolmentError, match="cannot be read"):
+    with raises_code(EnrolmentError, "enrolment_unreadable"):
         enrolments.make_current("nothing")
     assert enrolments.current() == one
 
@@ -91,14 +92,14 @@ def test_a_damaged_enrolment_says_what_to_do(enrolments: EnrolmentDirectory, add
     one = add("1")
     enrolments.make_current("1")
     (one.directory / "enrolment.json").write_bytes(content)
-    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove .* and enroll again"):
+    with raises_code(EnrolmentError, "enrolment_unreadable"):
         enrolments.current()
 
 
 def test_a_damaged_attempt_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
     add("1")
     (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
-    with pytest.raises(EnrolmentError, match=r"cannot be read.*remove it"):
+    with raises_code(EnrolmentError, "enrolment_unreadable"):
         enrolments.attempt()
 
 
@@ -115,18 +116,22 @@ def test_the_enrolment_decides_about_the_broker(enrolments: EnrolmentDirectory, 
     merged = load_config(None, {"state": str(tmp_path)}, {"ACM_BROKER": "mqtt://old"})
     assert (merged.agent, merged.broker, merged.topic_prefix) == ("web-01", "mqtts://new", "new")
     assert unused_values(read_sources(None, flags, {})) == ["broker"]
-    assert read_identity(None, {"state": str(tmp_path)}, {}) == ("web-01", tmp_path)
-    with pytest.raises(ConfigurationError, match="'web-02' needs its own"):
+    assert load_identity(None, {"state": str(tmp_path)}, {}) == ("web-01", tmp_path)
+    with raises_code(ConfigurationError, "agent_mismatch"):
         load_config(None, flags | {"agent": "web-02"}, {})
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
-    [({"agent": "x"}, "`state`"), ({"state": "x"}, "`agent`"), ({"agent": "X", "state": "x"}, "name")],
+    ("flags", "code"),
+    [
+        ({"agent": "x"}, "state_missing"),
+        ({"state": "x"}, "agent_missing"),
+        ({"agent": "X", "state": "x"}, "invalid_agent"),
+    ],
 )
-def test_who_is_to_be_enrolled_must_be_known(flags: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
-        read_identity(None, flags, {})
+def test_who_is_to_be_enrolled_must_be_known(flags: dict[str, str], code: str) -> None:
+    with raises_code(ConfigurationError, code):
+        load_identity(None, flags, {})
 
 
 class Unconnected:
@@ -232,7 +237,8 @@ def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_
     assert (away.refusal, away.holds, home.holds) == (None, False, False)
     for relocation in (away, home):
         relocation.leave_for(attempt)
-    assert "mqtts://new" in str(away.refusal)
+    assert away.refusal is not None
+    assert (away.refusal.code, "mqtts://new" in away.refusal.message) == ("agent_leaves", True)
     assert (away.holds, home.holds, home.refusal) == (False, True, None)
 
 
@@ -295,7 +301,7 @@ def test_what_was_decided_before_a_crash_is_the_result_after_it(
 def test_what_was_under_way_at_a_crash_is_taken_up_again(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
 ) -> None:
-    granted = add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
+    granted = add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
     enrolments.record(EnrolmentAttempt("a", "new", GRANT, AttemptState.TRIAL))
     trial, steps = Trial(error), Steps()
     done = probe(enrolments, tmp_path, trial, steps)
@@ -303,7 +309,7 @@ def test_what_was_under_way_at_a_crash_is_taken_up_again(
         assert (done.code, [attempt.name for attempt in trial.left_for]) == (None, ["new"])
         assert steps.seen == ["enroll-agent.staged", "enroll-agent.trial", "enroll-agent.carried"]
     else:
-        assert (done.code, done.message) == (ErrorCode.FAILED, "It failed. The agent stays as it was enrolled before.")
+        assert (done.code, done.message) == (ErrorCode.FAILED, "It failed. The agent keeps its previous enrolment.")
         last = enrolments.attempt()
         assert last is not None
         assert (last.state, last.reason) == (AttemptState.ROLLED_BACK, "It failed.")
@@ -313,7 +319,7 @@ def test_what_was_under_way_at_a_crash_is_taken_up_again(
 def test_a_trial_that_ends_after_the_deadline_decides_nothing(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
 ) -> None:
-    add("new", token=enroll_agent.read_token(TOKEN).secret_hash)
+    add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
     trial, clock = Trial(), TurnedClock()
     late = Context(clock, NoService(), tmp_path, deadline=clock.monotonic())
     handler = enroll_agent.handler("web-01", trial)

@@ -36,6 +36,7 @@ from consumer.services import NoService
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 from tests.support.enrolled import enrolled_by, signed
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
@@ -148,10 +149,18 @@ def test_a_grant_of_an_earlier_version_can_be_read(enrolments: EnrolmentDirector
     assert known(trust_of(enrolments)) == (0, ids(A))
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"enrolment_id": "e1", "version": 9, "keys": ["no key"]}'])
-def test_damaged_keys_are_not_passed_over(enrolments: EnrolmentDirectory, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"{", "enrolment_unreadable"),
+        (b'{"enrolment_id": "e1", "version": 9, "keys": ["no key"]}', "invalid_signing_keys"),
+    ],
+)
+def test_damaged_keys_are_not_passed_over(
+    enrolments: EnrolmentDirectory, tmp_path: Path, content: bytes, code: str
+) -> None:
     (tmp_path / "enrolment" / "signing-keys.json").write_bytes(content)
-    with pytest.raises(EnrolmentError, match=r"(?i)enroll again"):
+    with raises_code(EnrolmentError, code):
         trust_of(enrolments)
 
 
