@@ -41,7 +41,7 @@ def active_responses(
 ) -> None:
     """List active responses that are in effect and will be reversed, from each agent's last status."""
     if agent is not None:
-        check_known(session.ledger, [agent], way_out="")
+        check_known(session.ledger, [agent], can_allow=False)
     rows = [row for row in session.ledger.agents() if agent in (None, row.name)]
     found = [(row.name, reversal) for row in rows for reversal in _pending_reversals(row)]
     count = sum(row.status.pending_reversal_count for row in rows if row.status)  # a status names only some of them

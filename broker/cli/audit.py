@@ -33,7 +33,7 @@ AuditWaitOption = Annotated[
         metavar="[SECONDS]",
         parser=parse_duration,
         show_default=False,
-        help="Wait this long for the agent's answers (default: 60).",
+        help="Wait this long for the agent's answers (default: 60 seconds).",
     ),
 ]
 _DEFAULT_WAIT_S = 60.0
@@ -67,7 +67,7 @@ def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
 
 
 def _audit(session: Session, agent: str, wait_s: float) -> Verdict:
-    check_known(session.ledger, [agent], way_out="")
+    check_known(session.ledger, [agent], can_allow=False)
     journal, side = request_audit(session.ledger, agent, session.origin, wait_s, quiet=session.as_json)
     return compare(journal, side)
 

@@ -27,7 +27,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command(epilog="Example: acm blob put agent-2.0.tar.gz")
 @with_session(LEDGER, json=False)
 def put(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="File to store.")]) -> None:
-    """Store a file beside the ledger, and print, as JSON, the artifact that a command refers to it by."""
+    """Store a file beside the ledger, and print the artifact (JSON) for the parameters of commands."""
     print_json(msgspec.to_builtins(session.ledger.blobs.put(file)))
 
 

@@ -32,7 +32,11 @@ def configure(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
     hosts: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Name or address at which agents reach the broker (default: this machine only)."),
+        typer.Option(
+            "--host",
+            metavar="HOST",
+            help="Name or address at which agents reach the broker; may be repeated (default: localhost).",
+        ),
     ] = None,
     port: Annotated[
         int, typer.Option("--port", min=1, max=65535, help="Port that the broker listens on.")

@@ -33,7 +33,9 @@ app = typer.Typer(no_args_is_help=True)
 @with_session(CA_DIR)
 def init(
     session: Session,
-    name: Annotated[str, typer.Option("--name", help="Name in the authority's certificate.")] = "acm authority",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name in the authority's certificate.")
+    ] = "acm authority",
 ) -> None:
     """Create an authority in an empty directory, with an empty revocation list and a key that signs commands."""
     directory = session.config.ca
@@ -72,7 +74,7 @@ def client_certificate(
     session: Session,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for NAME.crt and NAME.key.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="Client id of the server (default: `client_id` of the configuration).")
+        str | None, typer.Option("--name", metavar="NAME", help="Client id of the server (default: acm-server).")
     ] = None,
 ) -> None:
     """Issue a certificate, valid for one year, for the account of `acm server` at the broker.

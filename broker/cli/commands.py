@@ -39,7 +39,9 @@ CommandId = Annotated[str, typer.Argument(metavar="ID", help="Id of the command.
 @with_session(LEDGER)
 def commands(
     session: Session,
-    agent: Annotated[str | None, typer.Option("--agent", help="Show only commands of this agent.")] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="AGENT", help="Show only commands of this agent.")
+    ] = None,
     state: Annotated[CommandState | None, typer.Option("--state", help="Show only commands in this state.")] = None,
     operation: Annotated[
         str | None, typer.Option("--operation", metavar="ID", help="Show only commands of this operation.")
@@ -63,7 +65,7 @@ def show(session: Session, command_id: CommandId) -> None:
 @app.command(epilog="Example: acm cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
 @with_session(LEDGER)
 def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = False) -> None:
-    """Request cancellation of a queued or running command. Its result reports the outcome."""
+    """Request the cancellation of a command. Its result reports the outcome."""
     row = session.ledger.abandon(command_id) if abandon else session.ledger.request_cancel(command_id)
     session.show(command_json(row), command_panel(row))
 

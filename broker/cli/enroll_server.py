@@ -20,17 +20,17 @@ LISTEN = ConfigOverride(
     typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on (default: 127.0.0.1:8443)."),
 )
 BROKER = ConfigOverride(
-    "enroll_broker", typer.Option("--broker", metavar="URL", help="URL of the MQTT broker, as sent to agents.")
+    "enroll_broker", typer.Option("--broker", metavar="URL", help="URL of the MQTT broker that agents are given.")
 )
 CERTIFICATE = ConfigOverride(
     "enroll_certificate",
     typer.Option(
-        "--certificate", metavar="FILE", help="TLS certificate of the enrolment server (default: server.crt in DIR)."
+        "--certificate", metavar="FILE", help="TLS certificate of the enrolment server (default: server.crt in --ca)."
     ),
 )
 KEY = ConfigOverride(
     "enroll_key",
-    typer.Option("--key", metavar="FILE", help="Private key of the certificate (default: server.key in DIR)."),
+    typer.Option("--key", metavar="FILE", help="Private key of the certificate (default: server.key in --ca)."),
 )
 LIFETIME = ConfigOverride(
     "certificate_lifetime",

@@ -28,7 +28,9 @@ __all__ = [
 
 
 app = typer.Typer(no_args_is_help=True)
-AgentFilter = Annotated[str | None, typer.Option("--agent", help="Show only enrolments of this agent.")]
+AgentFilter = Annotated[
+    str | None, typer.Option("--agent", metavar="AGENT", help="Show only enrolments of this agent.")
+]
 TargetArgument = Annotated[
     str, typer.Argument(metavar="AGENT|ENROLMENT_ID", help="All enrolments of an agent, or one enrolment.")
 ]

@@ -60,7 +60,7 @@ def configure(
 ) -> None:
     """Set the group's configuration, and send it to its members.
 
-    The command fetch-config sends it to one agent again.
+    To send it to one agent again, use acm send AGENT fetch-config.
     """
     ledger = session.ledger
     target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
@@ -68,7 +68,7 @@ def configure(
     ledger.groups.configure(group, artifact)
     parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
     request = CommandRequest("apply-centralized-configuration", parameters, session.origin)
-    operation = ledger.add_operation(target.agents, target.words, request)
+    operation = ledger.add_operation(target.agents, target.description, request)
     say(operation.id)
 
 

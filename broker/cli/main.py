@@ -19,7 +19,7 @@ _COMMANDS = lazy_group(
     LazyCommand("send", "broker.cli.send", "Add a command for one or more agents to the ledger."),
     LazyCommand("show", "broker.cli.commands", "Show a command with its state and result."),
     LazyCommand("commands", "broker.cli.commands", "List commands, newest first."),
-    LazyCommand("cancel", "broker.cli.commands", "Request cancellation of a queued or running command."),
+    LazyCommand("cancel", "broker.cli.commands", "Request the cancellation of a command."),
     LazyCommand(
         "operation", "broker.cli.operation", "Show and cancel commands that were sent to many agents.", is_group=True
     ),

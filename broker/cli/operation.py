@@ -56,7 +56,7 @@ def list_operations(session: Session, limit: LimitOption = 100) -> None:
 @app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
 @with_session(LEDGER, json=False)
 def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption = False) -> None:
-    """Request cancellation of each of its open commands. Their results report the outcome."""
+    """Request the cancellation of each of its open commands. Their results report the outcome."""
     if abandon:
         count, done = session.ledger.abandon_operation(operation_id), "abandoned"
         say(f"{counted(count, 'command')} {done}.")

@@ -36,7 +36,7 @@ WaitOption = Annotated[
         "--wait",
         metavar="[SECONDS]",
         parser=parse_duration,
-        help="Wait for the result (without a value: 60 seconds).",
+        help="Wait for completion (without a value: 60 seconds).",
     ),
 ]
 

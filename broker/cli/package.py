@@ -23,14 +23,26 @@ app = typer.Typer(no_args_is_help=True)
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the release, with bin/acm-agent in it.")]
 VersionOption = Annotated[
     str | None,
-    typer.Option("--version", help="Version, such as 1.4.2 or 1.5rc1 (default: that of the dist-info of NAME in DIR)."),
+    typer.Option(
+        "--version",
+        metavar="VERSION",
+        help="Version, such as 1.4.2 or 1.5rc1 (default: that of the dist-info of NAME in DIR).",
+    ),
 ]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the product. Agents accept only their own.")]
+NameOption = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="Name of the product. Agents accept only their own.")
+]
 PlatformOption = Annotated[
-    str | None, typer.Option("--platform", help="Platform, such as linux-x86_64, or `any` (default: this machine's).")
+    str | None,
+    typer.Option(
+        "--platform", metavar="PLATFORM", help="Platform, such as linux-x86_64, or `any` (default: this machine's)."
+    ),
 ]
 SelfTestOption = Annotated[
-    str, typer.Option("--self-test", help="Program of the release, with arguments, that tests it on a machine.")
+    str,
+    typer.Option(
+        "--self-test", metavar="COMMAND", help="Program of the release, with arguments, that tests it on a machine."
+    ),
 ]
 PublicKeyOption = Annotated[
     list[str],

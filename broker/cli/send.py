@@ -45,7 +45,9 @@ def send(
             "--all), the command type, and its parameters. A value that is valid JSON is read as JSON, else as text.",
         ),
     ],
-    group: Annotated[str | None, typer.Option("--group", help="Send to every agent of a group.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="GROUP", help="Send to every agent of a group.")
+    ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Send to every agent in the ledger.")] = False,
     parameters: Annotated[
         str | None, typer.Option("--parameters", metavar="JSON|@FILE", help="All parameters as one JSON object.")
@@ -135,7 +137,7 @@ def _send_one(session: Session, target: Target, request: CommandRequest, wait_s:
 
 def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
     ledger = session.ledger
-    operation = ledger.add_operation(target.agents, target.words, request)
+    operation = ledger.add_operation(target.agents, target.description, request)
     if wait_s is None:
         progress = ledger.operations.progress(operation.id)
     else:

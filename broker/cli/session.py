@@ -137,14 +137,19 @@ _CONFIG = Annotated[
 ]
 LEDGER = ConfigOverride(
     "ledger",
-    typer.Option("--ledger", metavar="URL", help="Ledger database, such as sqlite:////var/lib/acm/ledger.db."),
+    typer.Option("--ledger", metavar="URL", help="Database URL of the ledger (default: sqlite:///acm-ledger.db)."),
 )
-CA = ConfigOverride("ca", typer.Option("--ca", metavar="DIR", help="Directory of the certificate authority."))
+CA = ConfigOverride(
+    "ca", typer.Option("--ca", metavar="DIR", help="Directory of the certificate authority (default: acm-ca).")
+)
 CA_DIR = ConfigOverride(
-    "ca", typer.Option("--dir", metavar="DIR", help="Directory of the certificate authority (default: `ca`).")
+    "ca", typer.Option("--dir", metavar="DIR", help="Directory of the certificate authority (default: acm-ca).")
 )
 CRL = ConfigOverride(
-    "crl", typer.Option("--crl", metavar="FILE", help="Certificate revocation list to write (default: crl.pem in DIR).")
+    "crl",
+    typer.Option(
+        "--crl", metavar="FILE", help="Revocation list to write (default: crl.pem in the directory of the authority)."
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Whom a command is for: one agent, several, a pattern, a group or all, turned into names."""
+"""The agents that a command is for: one, several, a pattern, a group or all, resolved to names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,30 +21,31 @@ _WILDCARDS = frozenset("*?[")
 
 
 class UnknownAgent(BrokerError):
-    """The ledger knows no agent of this name, or nobody is meant."""
+    """An agent is not in the ledger, or no agent matches."""
 
     code = "unknown_agent"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The agents by name, and whom the user meant in words. `single`: one agent was named, and no more."""
+    """The agents by name, and the target as the user wrote it. `single`: it is the name of one agent."""
 
     agents: list[str]
-    words: str
+    description: str
     single: bool = False
 
 
 def resolve_target(
     ledger: Ledger, names: str | None, group: str | None, *, everyone: bool, allow_unknown: bool
 ) -> Target:
-    """Return the target that was named in exactly one of the three ways.
+    """Return the target that is given in exactly one of the three ways.
 
-    `names` are agents' names or patterns (fnmatch), parted by commas. Patterns and groups mean known agents alone, and
-    unknown names are refused unless allowed. Raises InvalidArgument, InvalidName, and UnknownAgent for nobody.
+    `names` are names or patterns (fnmatch) of agents, separated by commas. Patterns and groups match known agents only;
+    unknown names are refused unless `allow_unknown`. Raises InvalidArgument, InvalidName, and UnknownAgent also if no
+    agent matches.
     """
     if sum([names is not None, group is not None, everyone]) != 1:
-        raise InvalidArgument("Say whom the command is for in one way: AGENT, --group or --all.")
+        raise InvalidArgument("Give the target in exactly one way: AGENT, --group or --all.", code="ambiguous_target")
     if group is not None:
         members = set(ledger.groups.members(check_group_name(group)))
         return _not_empty([name for name in ledger.agent_names() if name in members], f"group {group}")
@@ -53,21 +54,22 @@ def resolve_target(
     words = [word.strip() for word in (names or "").split(",")]
     if len(words) == 1 and not _is_pattern(words[0]):
         return Target(_known(ledger, words, allow_unknown), words[0], single=True)
-    return _not_empty(list(dict.fromkeys(_named(ledger, words, allow_unknown))), ",".join(words))
+    return _not_empty(list(dict.fromkeys(_matching(ledger, words, allow_unknown))), ",".join(words))
 
 
-def check_known(ledger: Ledger, agents: list[str], *, way_out: str = ", --allow-unknown takes it all the same") -> None:
-    """Raise InvalidName for what is no agent name, UnknownAgent for one that the ledger does not know.
+def check_known(ledger: Ledger, agents: list[str], *, can_allow: bool = True) -> None:
+    """Raise InvalidName for a malformed agent name, UnknownAgent for one that is not in the ledger.
 
-    `way_out` ends the sentence: what the user can do beside looking.
+    `can_allow`: the command has the option --allow-unknown, which the message then names.
     """
     known = set(ledger.agent_names())
     for agent in agents:
         if check_agent_name(agent) not in known:
-            raise UnknownAgent(f"The ledger knows no agent {agent!r}; `acm agents` lists them{way_out}.")
+            hint = ", and --allow-unknown accepts it anyway" if can_allow else ""
+            raise UnknownAgent(f"Unknown agent {agent!r}; `acm agents` lists the known ones{hint}.")
 
 
-def _named(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator[str]:
+def _matching(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator[str]:
     for word in words:
         if _is_pattern(word):
             yield from (name for name in ledger.agent_names() if fnmatchcase(name, word))
@@ -86,7 +88,10 @@ def _is_pattern(word: str) -> bool:
     return not _WILDCARDS.isdisjoint(word)
 
 
-def _not_empty(agents: list[str], words: str) -> Target:
+def _not_empty(agents: list[str], description: str) -> Target:
     if not agents:
-        raise UnknownAgent(f"No agent is meant by {words!r}; `acm agents` and `acm group list` show whom there is.")
-    return Target(agents, words)
+        raise UnknownAgent(
+            f"No agent matches {description!r}. `acm agents` and `acm group list` show what exists.",
+            code="no_agent_matches",
+        )
+    return Target(agents, description)

@@ -33,7 +33,10 @@ def create(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.")],
     ttl: Annotated[str, typer.Option("--ttl", metavar="DURATION", help="Lifetime of the token.")] = _DEFAULT_TTL,
 ) -> None:
-    """Create a token and print it. It is shown only now, and lets anyone who has it enroll as this agent once."""
+    """Create a token and print it.
+
+    It is not shown again. Anyone who has it can enroll as this agent, once.
+    """
     if agent == session.config.client_id:
         raise InvalidArgument(
             f"{agent!r} is the client id of the server: an agent needs another name.", code="name_of_server"

@@ -79,8 +79,8 @@ def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["send", "web-01", "restart-agent"], 6, "The ledger knows no agent 'web-01'"),
-        (["audit", "verify", "web-01"], 6, "'web-01'; `acm agents` lists them.\n"),
+        (["send", "web-01", "restart-agent"], 6, "Unknown agent 'web-01'"),
+        (["audit", "verify", "web-01"], 6, "Unknown agent 'web-01'"),
         (["send", "Web 01", "restart-agent"], 2, "is not an agent name"),
         (["send", "web-01", "restart-agent", "section"], 2, "is not KEY=VALUE"),
         (["send", "web-01", "restart-agent", "--timeout", "soon"], 2, "is not a duration"),

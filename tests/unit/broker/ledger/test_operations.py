@@ -11,13 +11,12 @@ import msgspec
 import pytest
 
 from broker.app.factories import open_database
-from broker.cli.targets import Target, UnknownAgent, resolve_target
 from broker.contract.artifacts import Artifact
 from broker.contract.codec import DecodeError
 from broker.contract.messages import Feedback, JsonObject, Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
-from broker.errors import InvalidArgument, LedgerError
+from broker.errors import LedgerError
 from broker.ledger.blobs import BlobError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -179,54 +178,6 @@ def test_what_an_agent_says_of_its_groups_replaces_the_servers_list_once(ledger:
     assert ledger.groups.all() == {"edge": ["web-01"], "new": ["web-01"]}
     ledger.record_status(replace(said, groups=()))
     assert ledger.groups.all() == {}
-
-
-@pytest.mark.parametrize(
-    ("names", "agents"),
-    [
-        ("web-*", ["web-01", "web-02"]),
-        ("web-0[2-9]", ["web-02"]),
-        ("db-01,web-*,web-01", ["db-01", "web-01", "web-02"]),
-        ("web-02, db-01", ["web-02", "db-01"]),
-    ],
-)
-def test_names_and_patterns(ledger: Ledger, names: str, agents: list[str]) -> None:
-    target = resolve_target(ledger, names, None, everyone=False, allow_unknown=False)
-    assert (target.agents, target.single) == (agents, False)
-
-
-def test_one_name_all_and_a_group(ledger: Ledger) -> None:
-    ledger.groups.add("edge", ["web-02", "never-seen"])
-    one = resolve_target(ledger, "web-01", None, everyone=False, allow_unknown=False)
-    everyone = resolve_target(ledger, None, None, everyone=True, allow_unknown=False)
-    group = resolve_target(ledger, None, "edge", everyone=False, allow_unknown=False)
-    new = resolve_target(ledger, "new-01", None, everyone=False, allow_unknown=True)
-    assert one == Target(["web-01"], "web-01", single=True)
-    assert everyone == Target(["db-01", "web-01", "web-02"], "all agents")
-    assert group == Target(["web-02"], "group edge")
-    assert new == Target(["new-01"], "new-01", single=True)
-
-
-@pytest.mark.parametrize(
-    ("names", "group", "everyone", "error", "says"),
-    [
-        (None, None, False, InvalidArgument, "in one way"),
-        ("web-01", "edge", False, InvalidArgument, "in one way"),
-        (None, "edge", True, InvalidArgument, "in one way"),
-        ("mail-*", None, False, UnknownAgent, "No agent is meant by 'mail-\\*'"),
-        (None, "nobody", False, UnknownAgent, "'group nobody'"),
-        (None, "ghosts", False, UnknownAgent, "'group ghosts'"),
-        (None, "No Body", False, InvalidName, "not a group name"),
-        ("web-01,mail-01", None, False, UnknownAgent, "knows no agent 'mail-01'"),
-        ("web-01,", None, False, InvalidName, "'' is not an agent name"),
-    ],
-)
-def test_whom_nobody_can_mean(
-    ledger: Ledger, names: str | None, group: str | None, everyone: bool, error: type[Exception], says: str
-) -> None:
-    ledger.groups.add("ghosts", ["never-seen"])
-    with pytest.raises(error, match=says):
-        resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False)
 
 
 def test_a_last_will_changes_no_groups(ledger: Ledger) -> None:
