@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from broker.contract.codec import status_frame
+from broker.contract.codec import encode_status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
@@ -148,7 +148,7 @@ class Agent:
         return MqttConnection(
             config.broker,
             config.agent,
-            will=(topics.of(config.agent, Channel.STATUS), status_frame(self._status.current(None, online=False))),
+            will=(topics.of(config.agent, Channel.STATUS), encode_status(self._status.current(None, online=False))),
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
             tls=enrolment.tls if enrolment is not None else None,

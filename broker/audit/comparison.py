@@ -7,7 +7,15 @@ from datetime import datetime
 import msgspec
 
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import KEPT_BYTES, Accepted, Entry, Opened, Reported, faults, marks
+from broker.contract.journal import (
+    MIN_KEPT_BYTES,
+    Accepted,
+    JournalEntry,
+    Opened,
+    Reported,
+    chain_faults,
+    hashes_by_number,
+)
 from broker.contract.messages import JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode
 from broker.ledger.audits import Known, Verified
@@ -25,7 +33,7 @@ __all__ = [
 # What an agent answers so was never in its store.
 _NEVER_STORED = (ErrorCode.REJECTED, ErrorCode.SUPERSEDED)
 _MAX_SENTENCE_LENGTH = 1000
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(JournalEntry).decode
 
 
 @dataclass(frozen=True)
@@ -134,14 +142,16 @@ class _Comparison:
 
     def _check_chain(self) -> None:
         journal = self.journal
-        for fault in faults(journal.anchor, journal.head, journal.pages):
+        for fault in chain_faults(journal.anchor, journal.head, journal.pages):
             self._differ(fault.number, f"the journal is not one chain: {fault.reason}")
         size = sum(len(line.encode()) for page in journal.pages for line in page.entries)
-        if journal.anchor.number and size < KEPT_BYTES:
+        if journal.anchor.number and size < MIN_KEPT_BYTES:
             said = f"the journal says that its entries up to {journal.anchor.number} were dropped as too old"
-            self._differ(journal.anchor.number + 1, f"{said}, but keeps only {size} bytes; it would keep {KEPT_BYTES}")
+            self._differ(
+                journal.anchor.number + 1, f"{said}, but keeps only {size} bytes; it would keep {MIN_KEPT_BYTES}"
+            )
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[JournalEntry]:
         for page in self.journal.pages:
             for number, line in enumerate(page.entries, page.first):
                 try:
@@ -156,7 +166,7 @@ class _Comparison:
 
     # -- what each entry tells
 
-    def _follow(self, entry: Entry) -> None:
+    def _follow(self, entry: JournalEntry) -> None:
         place = _Place(entry.number, entry.at)
         self._follow_opening(place, entry.opened)
         for accepted in entry.accepted:
@@ -279,8 +289,8 @@ class _Comparison:
 
     # -- the journal as it was, and as it should be
 
-    def _check_marks(self, entries: Sequence[Entry]) -> None:
-        hashes = marks(self.journal.anchor, self.journal.pages)
+    def _check_marks(self, entries: Sequence[JournalEntry]) -> None:
+        hashes = hashes_by_number(self.journal.anchor, self.journal.pages)
         anew = f"; it begins at {entries[0].at:%Y-%m-%d %H:%M:%S} UTC" if entries and self.opened else ""
         if self.side.told:
             self._check_mark(self.side.told, "the agent's status told", anew, hashes)
@@ -329,7 +339,10 @@ class _Comparison:
 
     def _not_accepted(self) -> Iterable[Difference]:
         accepted = self.side.verified.accepted if self.side.verified else None
-        if accepted is None or marks(self.journal.anchor, self.journal.pages).get(accepted.number) != accepted.hash:
+        if (
+            accepted is None
+            or hashes_by_number(self.journal.anchor, self.journal.pages).get(accepted.number) != accepted.hash
+        ):
             return self.found
         return [difference for difference in self.found if difference.number > accepted.number]
 

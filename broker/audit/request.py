@@ -6,7 +6,7 @@ import msgspec
 
 from broker.audit.comparison import LedgerSide
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import Entry, JournalPage
+from broker.contract.journal import JournalEntry, JournalPage
 from broker.contract.messages import JournalMark, Origin, Status
 from broker.errors import BrokerError
 from broker.ledger.audits import Known, Verified
@@ -24,7 +24,7 @@ __all__ = [
 _TYPE = "get-audit-journal"
 _MAX_ANSWERS = 200  # of 128 KiB: several times what a journal keeps
 _MAX_COMMANDS = 20_000  # more than a journal keeps
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(JournalEntry).decode
 
 
 class AuditError(BrokerError):

@@ -14,7 +14,7 @@ from broker.cli.output import id_column, iso, literal, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.command_types import parameters_of
 from broker.contract.codec import to_json
-from broker.contract.commands import mask_secrets
+from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger.commands import LedgerRow
@@ -87,7 +87,7 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
     }
     if last_error is not None:
         shown["agent_last_error"] = last_error
-    masked: JsonObject = mask_secrets(row.command, shown, parameters_of(row.command.type))
+    masked: JsonObject = mask_secret_parameters(row.command, shown, parameters_of(row.command.type))
     return masked
 
 

@@ -8,7 +8,7 @@ import typer
 from broker.cli.options import JsonOption
 from broker.cli.output import show
 from broker.contract.messages import JsonObject
-from broker.release.builder import Verified, make_manifest, sign, verify_package, write_package
+from broker.release.builder import VerifiedPackage, make_manifest, sign_manifest, verify_package, write_package
 from broker.release.manifest import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
 from broker.release.minisign import MinisignError, PublicKey
 
@@ -73,7 +73,7 @@ def build(
 ) -> None:
     """Build a package of a directory, and sign its manifest with minisign."""
     manifest = make_manifest(directory, name, version, platform or this_platform(), self_test.split())
-    signed = _read(signature) if signature else sign(render_manifest(manifest), secret_key)
+    signed = _read(signature) if signature else sign_manifest(render_manifest(manifest), secret_key)
     target = output or Path(f"{name}-{manifest.version}-{manifest.platform}.tar.gz")
     write_package(directory, manifest, signed, target)
     _show({"package": str(target), **_manifest_json(manifest)}, as_json)
@@ -129,7 +129,7 @@ def _manifest_json(manifest: Manifest) -> JsonObject:
     }
 
 
-def _verified_json(verified: Verified) -> JsonObject:
+def _verified_json(verified: VerifiedPackage) -> JsonObject:
     return {
         **_manifest_json(verified.manifest),
         "signed_by": verified.signature.key_id,

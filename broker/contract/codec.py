@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from broker.contract.foreign_forms import is_seed_form, read_seed_form, unknown_field_notes
+from broker.contract.foreign_forms import is_foreign_form, read_foreign_form, unknown_field_notes
 from broker.contract.limits import (
     CHANNEL_OF,
     ECHO_DEPTH,
@@ -28,7 +28,7 @@ from broker.contract.limits import (
     TEXTS,
     FrameLimits,
     ListLimits,
-    fitted,
+    truncated,
 )
 from broker.contract.messages import (
     Ack,
@@ -62,9 +62,9 @@ __all__ = [
     "decode_feedbacks",
     "decode_status",
     "encode",
+    "encode_status",
     "frames",
     "joined_frames",
-    "status_frame",
     "to_json",
 ]
 
@@ -120,9 +120,9 @@ def joined_frames(encoded: Sequence[bytes], channel: Channel, max_bytes: int = M
         yield from joined_frames(encoded[half:], channel, max_bytes)
 
 
-def status_frame(status: Status) -> bytes:
+def encode_status(status: Status) -> bytes:
     """Return the frame of a status, cut to the channel's limits: first long texts, then the ends of long lists."""
-    shown = fitted(status)
+    shown = truncated(status)
     frame = encode([shown])
     for name in ("pending_reversals", "supported_types", "groups"):
         while len(frame) > LIMITS[Channel.STATUS].frame_bytes and getattr(shown, name):
@@ -208,8 +208,8 @@ def _with_reversals_checked(status: Status) -> Status:
 
 
 def _command(item: Any, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
-    if isinstance(item, dict) and is_seed_form(item):
-        command = _in_utc(_read_seed_form(item, where, received_at, new_id), where)
+    if isinstance(item, dict) and is_foreign_form(item):
+        command = _in_utc(_read_foreign_form(item, where, received_at, new_id), where)
     else:
         command = _in_utc(_own_form(item, where), where)
     _checked(command, where)
@@ -226,10 +226,10 @@ def _own_form(item: Any, where: str) -> Command:
     return replace(command, notes=(*command.notes, *unknown_field_notes(item, _COMMAND_FIELDS)))
 
 
-def _read_seed_form(item: JsonObject, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
+def _read_foreign_form(item: JsonObject, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:
     check_depth(item, MAX_DEPTH - ECHO_DEPTH)
     try:
-        return read_seed_form(item, received_at, new_id)
+        return read_foreign_form(item, received_at, new_id)
     except msgspec.ValidationError as error:
         _refuse("command", error, where)
 

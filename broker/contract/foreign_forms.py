@@ -18,8 +18,8 @@ from broker.text import counted
 __all__ = [
     "ALIASES",
     "UNKNOWN_ORIGIN",
-    "is_seed_form",
-    "read_seed_form",
+    "is_foreign_form",
+    "read_foreign_form",
     "unknown_field_notes",
 ]
 
@@ -106,13 +106,13 @@ class _Notes:
             self.lines += unknown_field_notes(item, shape.__struct_fields__, prefix)
 
 
-def is_seed_form(item: JsonObject) -> bool:
+def is_foreign_form(item: JsonObject) -> bool:
     """Say whether a JSON object is a command in one of the forms A to F rather than in our own."""
     shaped = isinstance(item.get("command"), str | dict) or isinstance(item.get("action"), dict)
     return shaped or ("type" not in item and ("command" in item or "action" in item))
 
 
-def read_seed_form(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
+def read_foreign_form(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
     """Return the command that a seed form asks for, with the JSON as it came in `original`.
 
     A verb that no command type owns is kept as it is. Raises msgspec.ValidationError for a wrong type.

@@ -18,26 +18,26 @@ from broker.contract.messages import Command, JournalMark, SequenceNumber, wire_
 from broker.contract.states import ErrorCode, Outcome
 
 __all__ = [
-    "KEPT_BYTES",
-    "START",
+    "JOURNAL_START",
+    "MIN_KEPT_BYTES",
     "Accepted",
-    "Entry",
-    "Fault",
+    "ChainFault",
+    "JournalEntry",
     "JournalPage",
     "Opened",
     "Reported",
+    "chain_faults",
     "command_sha256",
-    "faults",
+    "entry_hashes",
     "hash_after",
-    "hashes",
-    "marks",
+    "hashes_by_number",
 ]
 
 
 # A journal drops its oldest pages only as long as it keeps entries of so many bytes: of some 5,000 commands that came
 # one by one. So a journal that keeps less, and does not reach back to its first entry, has lost some.
-KEPT_BYTES = 4 << 20
-START = JournalMark(0, "0" * 64)
+MIN_KEPT_BYTES = 4 << 20
+JOURNAL_START = JournalMark(0, "0" * 64)
 
 
 class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,7 +66,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
     code: ErrorCode | None = None
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one commit changed: `begun` (and `resumed`, after a crash) are ids of commands that `incarnation` runs."""
 
     number: int
@@ -95,7 +95,7 @@ class JournalPage:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ChainFault:
     """Where a copy of a journal is not one chain, and why, in words that end a sentence."""
 
     number: int
@@ -119,7 +119,7 @@ def hash_after(before: bytes, line: bytes) -> bytes:
     return hashlib.sha256(before + line).digest()
 
 
-def hashes(page: JournalPage) -> list[str]:
+def entry_hashes(page: JournalPage) -> list[str]:
     """Return the hash at each entry of a page, as its lines and the hash before them give it."""
     reached, found = bytes.fromhex(page.before), []
     for line in page.entries:
@@ -128,32 +128,32 @@ def hashes(page: JournalPage) -> list[str]:
     return found
 
 
-def faults(anchor: JournalMark, head: JournalMark, pages: Sequence[JournalPage]) -> Iterator[Fault]:
+def chain_faults(anchor: JournalMark, head: JournalMark, pages: Sequence[JournalPage]) -> Iterator[ChainFault]:
     """Yield where these pages are not one chain from the anchor, the mark before the first entry kept, to the head."""
     reached = anchor
     for page in pages:
         if page.first != reached.number + 1:
             reason = f"after number {reached.number} the journal goes on with number {page.first}"
-            yield Fault(min(page.first, reached.number + 1), reason)
+            yield ChainFault(min(page.first, reached.number + 1), reason)
         elif page.before != reached.hash:
             yield _altered(reached.number)
         if page.entries:
-            reached = JournalMark(page.last, hashes(page)[-1])
+            reached = JournalMark(page.last, entry_hashes(page)[-1])
     if reached.number != head.number:
         reason = f"the journal ends with number {reached.number}, and its head is number {head.number}"
-        yield Fault(min(reached.number, head.number) + 1, reason)
+        yield ChainFault(min(reached.number, head.number) + 1, reason)
     elif reached.hash != head.hash:
         yield _altered(reached.number)
 
 
-def marks(anchor: JournalMark, pages: Sequence[JournalPage]) -> Mapping[int, str]:
+def hashes_by_number(anchor: JournalMark, pages: Sequence[JournalPage]) -> Mapping[int, str]:
     """Return the hash at each number, as each page by itself gives it."""
     found = {anchor.number: anchor.hash}
     for page in pages:
-        found.update(enumerate(hashes(page), page.first))
+        found.update(enumerate(entry_hashes(page), page.first))
     return found
 
 
-def _altered(number: int) -> Fault:
+def _altered(number: int) -> ChainFault:
     words = f"the entries up to number {number} do not give the hash that follows them: one of them was altered"
-    return Fault(number, words)
+    return ChainFault(number, words)

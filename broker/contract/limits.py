@@ -1,6 +1,6 @@
 """How much a message may be, on each channel: the one table that the codec enforces on the way in.
 
-What we send ourselves keeps to it: `fitted` cuts texts and lists that were not made to fit.
+What we send ourselves keeps to it: `truncated` cuts texts and lists that were not made to fit.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ __all__ = [
     "TEXTS",
     "FrameLimits",
     "ListLimits",
-    "fitted",
+    "truncated",
 ]
 
 
@@ -130,7 +130,7 @@ LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
 )
 
 
-def fitted(message: _M) -> _M:
+def truncated(message: _M) -> _M:
     """Return the message with its texts and lists of texts cut to what the codec takes; the same one if they fit."""
     changes: dict[str, Any] = {}
     for name, longest in TEXTS.get(type(message), {}).items():

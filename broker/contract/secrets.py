@@ -10,10 +10,10 @@ __all__ = [
     "MASK",
     "SECRET",
     "URL_PASSWORD",
+    "is_secret_name",
     "mask_shapes",
     "masked_values",
     "secret_names",
-    "tells_of_secret",
 ]
 
 
@@ -28,7 +28,7 @@ _PEM_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", r
 _ENROLMENT_TOKEN = re.compile(r"acm1\.[A-Za-z0-9_-]{22,}")
 
 
-def tells_of_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Whether a name says that a secret stands behind it, as `db_password` does."""
     return _SECRET_KEY.search(name) is not None
 

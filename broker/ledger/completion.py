@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from broker.command_types import parameters_of
 from broker.contract.codec import encode, to_json
-from broker.contract.commands import mask_secrets
+from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.records import CommandRecord, read_all
@@ -90,7 +90,7 @@ def mask_completed(connection: sa.Connection, command_id: str) -> None:
     body, stored = connection.execute(sa.select(COMMANDS.c.body, COMMANDS.c.result).where(ours)).one()
     command, result = msgspec.json.decode(body, type=Command), msgspec.json.decode(stored)
     shape = parameters_of(command.type)
-    kept = replace(command, parameters=mask_secrets(command, command.parameters, shape))
-    masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secrets(command, result, shape))}
+    kept = replace(command, parameters=mask_secret_parameters(command, command.parameters, shape))
+    masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secret_parameters(command, result, shape))}
     update = COMMANDS.update().where(ours)
     connection.execute(update.values({name: content.decode() for name, content in masked.items()}))

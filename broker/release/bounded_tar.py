@@ -7,7 +7,7 @@ from typing import Self
 __all__ = [
     "BoundedHeader",
     "MemberRefused",
-    "no_plain_file",
+    "not_a_plain_file",
 ]
 
 
@@ -25,7 +25,7 @@ class MemberRefused(tarfile.TarError):
     """A header of an archive is damaged, or claims what is refused; the text is one sentence."""
 
 
-def no_plain_file(name: str) -> MemberRefused:
+def not_a_plain_file(name: str) -> MemberRefused:
     """Return the error for a member that is neither a file nor a directory."""
     return MemberRefused(
         f"The member {name[:200]!r} is refused: only plain files and directories are taken, no links and no devices."
@@ -40,7 +40,7 @@ class BoundedHeader(tarfile.TarInfo):
         """Read a header; raises MemberRefused for a size that would be read into memory, or leads backwards."""
         header = super().frombuf(buf, encoding, errors)
         if header.type == tarfile.GNUTYPE_SPARSE:
-            raise no_plain_file(header.name)
+            raise not_a_plain_file(header.name)
         if header.size < 0 or (header.type in _EXTENDED and header.size > _MAX_EXTENDED_HEADER_BYTES):
             raise MemberRefused(f"The archive has a header that claims {header.size} bytes; that is refused.")
         return header

@@ -21,20 +21,20 @@ from broker.release.manifest import (
     Manifest,
     PackagedFile,
     PackageError,
-    compare,
-    describe,
+    check_contents,
+    describe_file,
     opened_package,
     parse_manifest,
     read_head,
     render_manifest,
 )
-from broker.release.minisign import PublicKey, Signature, verify
+from broker.release.minisign import PublicKey, Signature, verify_signature
 
 __all__ = [
     "SigningFailed",
-    "Verified",
+    "VerifiedPackage",
     "make_manifest",
-    "sign",
+    "sign_manifest",
     "verify_package",
     "write_package",
 ]
@@ -48,7 +48,7 @@ class SigningFailed(PackageError):
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedPackage:
     """A package whose signature and files are right."""
 
     manifest: Manifest
@@ -89,10 +89,10 @@ def _plain_files(directory: Path) -> list[Path]:
 
 def _describe(path: Path) -> PackagedFile:
     with _file_errors_named(path), path.open("rb") as source:
-        return describe(source, executable=bool(path.stat().st_mode & 0o100))
+        return describe_file(source, executable=bool(path.stat().st_mode & 0o100))
 
 
-def sign(manifest: bytes, secret_key: Path | None) -> str:
+def sign_manifest(manifest: bytes, secret_key: Path | None) -> str:
     """Have minisign sign the manifest, which asks for the key's password itself; return the signature file's text.
 
     Without a key it takes its own default one. Raises SigningFailed.
@@ -143,14 +143,14 @@ def _member(name: str, size: int, *, executable: bool = False) -> tarfile.TarInf
     return member
 
 
-def verify_package(path: Path, keys: Sequence[PublicKey]) -> Verified:
+def verify_package(path: Path, keys: Sequence[PublicKey]) -> VerifiedPackage:
     """Check a package's signature and every file in it; raises PackageError or SignatureError with one sentence."""
     with opened_package(path) as archive:
         head = read_head(archive)
-        signature = verify(head.manifest, head.signature, keys)
+        signature = verify_signature(head.manifest, head.signature, keys)
         manifest = parse_manifest(head.manifest)
-        compare(manifest, dict(_members(archive)))
-    return Verified(manifest, signature, _describe(path))
+        check_contents(manifest, dict(_members(archive)))
+    return VerifiedPackage(manifest, signature, _describe(path))
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, PackagedFile]]:
@@ -162,7 +162,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, PackagedFile]]:
         names.add(path)
         source = archive.extractfile(member)
         assert source is not None
-        yield path, describe(source, executable=bool(member.mode & 0o100))
+        yield path, describe_file(source, executable=bool(member.mode & 0o100))
 
 
 @contextmanager

@@ -24,17 +24,17 @@ from broker.release.versions import InvalidVersion, parse_version
 __all__ = [
     "ANY_PLATFORM",
     "FILES",
-    "HEAD_BYTES",
     "MANIFEST",
+    "MAX_HEAD_BYTES",
     "PROGRAM",
     "SELF_TEST",
     "SIGNATURE",
-    "Head",
     "Manifest",
     "PackageError",
+    "PackageHead",
     "PackagedFile",
-    "compare",
-    "describe",
+    "check_contents",
+    "describe_file",
     "opened_package",
     "parse_manifest",
     "read_head",
@@ -49,7 +49,7 @@ FILES = "files"
 PROGRAM = "bin/acm-agent"
 SELF_TEST = (PROGRAM, "self-test")
 ANY_PLATFORM = "any"
-HEAD_BYTES = {MANIFEST: 16 << 20, SIGNATURE: 1 << 14}  # the most that each may have
+MAX_HEAD_BYTES = {MANIFEST: 16 << 20, SIGNATURE: 1 << 14}  # the most that each may have
 
 
 class PackageError(BrokerError):
@@ -86,7 +86,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Head:
+class PackageHead:
     """The first two members of a package, not yet believed."""
 
     manifest: bytes
@@ -131,14 +131,14 @@ def opened_package(path: Path) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
-def read_head(archive: tarfile.TarFile) -> Head:
+def read_head(archive: tarfile.TarFile) -> PackageHead:
     """Read the first two members; raises PackageError, and what tarfile raises for a damaged archive."""
-    return Head(_first(archive, MANIFEST), _first(archive, SIGNATURE).decode("utf-8", errors="replace"))
+    return PackageHead(_first(archive, MANIFEST), _first(archive, SIGNATURE).decode("utf-8", errors="replace"))
 
 
 def _first(archive: tarfile.TarFile, name: str) -> bytes:
     member = archive.next()
-    if member is None or member.name != name or not member.isreg() or member.size > HEAD_BYTES[name]:
+    if member is None or member.name != name or not member.isreg() or member.size > MAX_HEAD_BYTES[name]:
         raise PackageError(f"This is no package: {name} is not where it belongs.")
     source = archive.extractfile(member)
     assert source is not None
@@ -146,7 +146,7 @@ def _first(archive: tarfile.TarFile, name: str) -> bytes:
         return source.read()
 
 
-def describe(source: IO[bytes], *, executable: bool) -> PackagedFile:
+def describe_file(source: IO[bytes], *, executable: bool) -> PackagedFile:
     """Read a file to its end and say what it is."""
     digest, size = hashlib.sha256(), 0
     while block := source.read(1 << 18):
@@ -155,7 +155,7 @@ def describe(source: IO[bytes], *, executable: bool) -> PackagedFile:
     return PackagedFile(digest.hexdigest(), size, executable)
 
 
-def compare(manifest: Manifest, found: Mapping[str, PackagedFile]) -> None:
+def check_contents(manifest: Manifest, found: Mapping[str, PackagedFile]) -> None:
     """Raise PackageError unless the files found, by their path, are those of the manifest, all of them and no other."""
     for path in sorted(manifest.files.keys() | found.keys()):
         if path not in found:

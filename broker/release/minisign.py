@@ -22,7 +22,7 @@ __all__ = [
     "MinisignError",
     "PublicKey",
     "Signature",
-    "verify",
+    "verify_signature",
 ]
 
 
@@ -69,7 +69,7 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a .minisig file says; nothing of it is to be believed before `verify`."""
+    """What a .minisig file says; nothing of it is to be believed before `verify_signature`."""
 
     key_id: str
     prehashed: bool
@@ -90,7 +90,7 @@ class Signature:
         return cls(_key_id(raw[2:10]), raw[:2] == _PREHASHED, raw[10:], comment, _decoded(lines[3], 64, "a signature"))
 
 
-def verify(message: bytes, signature_text: str, keys: Iterable[PublicKey]) -> Signature:
+def verify_signature(message: bytes, signature_text: str, keys: Iterable[PublicKey]) -> Signature:
     """Return the signature when one of the keys has made it, of this message and of its trusted comment.
 
     Raises SignatureError with one sentence.

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from broker.contract.secrets import MASK, mask_shapes, tells_of_secret
+from broker.contract.secrets import MASK, is_secret_name, mask_shapes
 from broker.text import printable, printable_line
 
 __all__ = [
@@ -48,7 +48,7 @@ def configure_logs(level: str) -> None:
 
 
 def _without_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    return {name: MASK if tells_of_secret(name) else _masked(value) for name, value in event.items()}
+    return {name: MASK if is_secret_name(name) else _masked(value) for name, value in event.items()}
 
 
 def _masked(value: object) -> object:

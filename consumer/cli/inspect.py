@@ -47,13 +47,13 @@ def _print_queue(rows: list[dict[str, Any]]) -> None:
 @app.command(epilog="Example: acm-agent audit --state /var/lib/acm")
 def audit(state: StateDirectory, as_json: JsonOption = False) -> None:
     """Show where the audit journal ends, and check its hash chain; works while the agent runs."""
-    from broker.contract.journal import faults
+    from broker.contract.journal import chain_faults
     from consumer.store.reader import read_journal
     from consumer.store.state_directory import refuse_exposed
 
     refuse_exposed(state, reading=True)
     journal = read_journal(state)
-    fault = next(faults(journal.anchor, journal.head, journal.pages), None)
+    fault = next(chain_faults(journal.anchor, journal.head, journal.pages), None)
     content = {
         "number": journal.head.number,
         "hash": journal.head.hash,

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from broker.contract.codec import encode, joined_frames, status_frame
+from broker.contract.codec import encode, encode_status, joined_frames
 from broker.contract.messages import BlobRequest, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
@@ -74,7 +74,7 @@ class AgentCommsClient:
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status; may be lost."""
-        self._publish(Channel.STATUS, status_frame(status), retain=True)
+        self._publish(Channel.STATUS, encode_status(status), retain=True)
 
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob, from any thread; may be lost."""

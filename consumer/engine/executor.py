@@ -200,7 +200,7 @@ class Executor:
             if unfit is not None:
                 return _not_run_again(unfit) if began_before else unfit
             parameters = parse_parameters(
-                command.type, handler.parameters, command.parameters, seed_form=command.original is not None
+                command.type, handler.parameters, command.parameters, foreign_form=command.original is not None
             )
             return handler.execute(command, parameters, context)
         except InvalidParameters as error:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgspec
 
 from broker.contract.codec import MAX_FRAME_BYTES, data_fits, encode, to_json
-from broker.contract.commands import mask_secrets
-from broker.contract.limits import fitted
+from broker.contract.commands import mask_secret_parameters
+from broker.contract.limits import truncated
 from broker.contract.messages import Command, Feedback, JsonObject, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome, State
 from consumer.handler import Result
@@ -54,8 +54,8 @@ def _without(part: str, result: Feedback) -> Feedback:
 
 def _cut(result: Feedback) -> Feedback:
     """Return the result with its message and its output no longer than the server takes."""
-    cut, output = fitted(result), result.output
-    shown = fitted(output) if output is not None else None
+    cut, output = truncated(result), result.output
+    shown = truncated(output) if output is not None else None
     return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
 
 
@@ -82,7 +82,7 @@ class FeedbackFactory:
 
     def _echo(self, command: Command, state: State) -> JsonObject:
         said = command.original or to_json(command)
-        echo: JsonObject = mask_secrets(command, said, self.shapes.get(command.type))
+        echo: JsonObject = mask_secret_parameters(command, said, self.shapes.get(command.type))
         return {**echo, "status": str(state)}
 
     def _encoded(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> EncodedFeedback:

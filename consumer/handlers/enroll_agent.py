@@ -118,6 +118,6 @@ def _probe(agent: str, relocation: EnrolmentSwitch, stored: StoredCommand, conte
         if attempt.state is AttemptState.ROLLED_BACK:
             return _failure(attempt, attempt.reason or "", ErrorCode.FAILED)
     command = stored.command
-    seed_form = command.original is not None
-    parameters = parse_parameters(command.type, EnrollAgent, command.parameters, seed_form=seed_form)
+    foreign_form = command.original is not None
+    parameters = parse_parameters(command.type, EnrollAgent, command.parameters, foreign_form=foreign_form)
     return _execute(agent, relocation, command, parameters, context)

@@ -187,8 +187,8 @@ def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
             "The agent died before the new version was tried, and the command has expired since; nothing has changed.",
             code=ErrorCode.INTERRUPTED,
         )
-    seed_form = command.original is not None
-    return upgrade.run(command, parse_parameters(_TYPE, UpgradeAgent, command.parameters, seed_form=seed_form))
+    foreign_form = command.original is not None
+    return upgrade.run(command, parse_parameters(_TYPE, UpgradeAgent, command.parameters, foreign_form=foreign_form))
 
 
 def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessProblem) -> UpgradeTrial:

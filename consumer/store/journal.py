@@ -15,16 +15,16 @@ from typing import Protocol
 import msgspec
 
 from broker.contract.journal import (
-    KEPT_BYTES,
-    START,
+    JOURNAL_START,
+    MIN_KEPT_BYTES,
     Accepted,
-    Entry,
+    JournalEntry,
     JournalPage,
     Opened,
     Reported,
     command_sha256,
+    entry_hashes,
     hash_after,
-    hashes,
 )
 from broker.contract.messages import Command, Feedback, JournalMark
 from consumer.errors import StoreError
@@ -68,9 +68,9 @@ class JournalTail:
     are in no page yet, after the hash `before`; the full pages have `paged_bytes`.
     """
 
-    anchor: JournalMark = START
-    head: JournalMark = START
-    before: str = START.hash
+    anchor: JournalMark = JOURNAL_START
+    head: JournalMark = JOURNAL_START
+    before: str = JOURNAL_START.hash
     entries: list[msgspec.Raw] = field(default_factory=list)
     paged_bytes: int = 0
 
@@ -94,7 +94,7 @@ def page_number(key: str) -> int | None:
 def read_page(first: int, row: bytes) -> JournalPage:
     """Return the page in a row. What somebody else has put there gives entries that do not fit the chain."""
     before, *lines = _text(row).split("\n")
-    return JournalPage(first, before if _HASH.fullmatch(before) else START.hash, tuple(lines))
+    return JournalPage(first, before if _HASH.fullmatch(before) else JOURNAL_START.hash, tuple(lines))
 
 
 def _text(row: bytes) -> str:
@@ -212,7 +212,7 @@ class Journal:
     def _close_entry(self) -> None:
         if not self._count and self._opened is None:
             return
-        entry = Entry(
+        entry = JournalEntry(
             number=self.tail.head.number + len(self._waiting) + 1,
             at=self._now(),
             opened=self._opened,
@@ -238,10 +238,10 @@ class Journal:
 
     def _drop_oldest(self) -> None:
         """Drop the oldest pages that are not needed; the anchor tells what is gone."""
-        while self._firsts and self.tail.paged_bytes >= KEPT_BYTES:
+        while self._firsts and self.tail.paged_bytes >= MIN_KEPT_BYTES:
             dropped = self._page_at(self._firsts[0])
             left = self.tail.paged_bytes - (sum(len(line.encode()) for line in dropped.entries) if dropped else 0)
-            if left < KEPT_BYTES:
+            if left < MIN_KEPT_BYTES:
                 return
             with suppress(KeyError):
                 del self._rows[page_key(self._firsts.popleft())]
@@ -249,7 +249,7 @@ class Journal:
 
     def _anchor(self) -> JournalMark:
         page = self._page_at(self._firsts[0]) if self._firsts else self.tail.page()
-        return JournalMark(page.first - 1, page.before) if page else START
+        return JournalMark(page.first - 1, page.before) if page else JOURNAL_START
 
     def _page_at(self, first: int) -> JournalPage | None:
         with suppress(KeyError, StoreError):
@@ -260,14 +260,14 @@ class Journal:
 
     def _damage(self) -> str | None:
         tail, page, before = self.tail, self.tail.page(), self._last_paged()
-        ends = JournalMark(page.last, hashes(page)[-1]) if page.entries else before
+        ends = JournalMark(page.last, entry_hashes(page)[-1]) if page.entries else before
         if (before, ends) == (JournalMark(page.first - 1, page.before), tail.head):
             return None
         return f"The end of the audit journal, number {tail.head.number}, was altered from outside the agent."
 
     def _last_paged(self) -> JournalMark:
         page = self._page_at(self._firsts[-1]) if self._firsts else None
-        return JournalMark(page.last, hashes(page)[-1]) if page and page.entries else self.tail.anchor
+        return JournalMark(page.last, entry_hashes(page)[-1]) if page and page.entries else self.tail.anchor
 
     def _go_on_behind(self) -> None:
         """Leave what was found in a page of its own, behind all others, and go on from the hash that was the last."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from broker.release.bounded_tar import BoundedHeader, MemberRefused, no_plain_file
+from broker.release.bounded_tar import BoundedHeader, MemberRefused, not_a_plain_file
 from consumer.errors import ArchiveError
 
 __all__ = [
@@ -62,7 +62,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
                 _make_directories(into, parts)
                 continue
             if not member.isreg() or not parts:
-                raise no_plain_file(member.name)
+                raise not_a_plain_file(member.name)
             left -= max(member.size, 0)
             if left < 0:
                 raise ArchiveError(f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.")

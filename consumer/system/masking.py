@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from broker.contract.secrets import MASK, mask_shapes, tells_of_secret
+from broker.contract.secrets import MASK, is_secret_name, mask_shapes
 
 try:
     from yaml import CSafeLoader as _YamlLoader
@@ -48,7 +48,7 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
         raise ValueError("there is too much in it to be shown")
     if isinstance(value, Mapping):
         return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}
-    if tells_of_secret(key) and value not in (None, "", False):
+    if is_secret_name(key) and value not in (None, "", False):
         return MASK
     if isinstance(value, list | tuple | set):
         return _masked_items(value, counted)
@@ -65,7 +65,7 @@ def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
     follows_flag = False
     for item in items:
         shown.append(MASK if follows_flag else _masked(item, "", counted))
-        follows_flag = isinstance(item, str) and _FLAG.fullmatch(item) is not None and tells_of_secret(item)
+        follows_flag = isinstance(item, str) and _FLAG.fullmatch(item) is not None and is_secret_name(item)
     return shown
 
 

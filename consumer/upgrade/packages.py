@@ -7,18 +7,18 @@ from pathlib import Path
 from broker.release.manifest import (
     ANY_PLATFORM,
     FILES,
-    HEAD_BYTES,
+    MAX_HEAD_BYTES,
     Manifest,
     PackagedFile,
     PackageError,
-    compare,
-    describe,
+    check_contents,
+    describe_file,
     opened_package,
     parse_manifest,
     read_head,
     this_platform,
 )
-from broker.release.minisign import MinisignError, PublicKey, verify
+from broker.release.minisign import MinisignError, PublicKey, verify_signature
 from broker.system.files import free_bytes, remove_tree, sync_directory, sync_tree
 from consumer.errors import UpgradeError
 from consumer.system.archives import Limits, unpack
@@ -39,7 +39,7 @@ def open_package(package: Path, keys: Iterable[str]) -> Manifest:
     try:
         with opened_package(package) as archive:
             head = read_head(archive)
-        verify(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
+        verify_signature(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
         return parse_manifest(head.manifest)
     except (PackageError, MinisignError) as error:
         raise UpgradeError(f"The package is refused: {error}") from error
@@ -66,8 +66,8 @@ def unpack_package(package: Path, manifest: Manifest, release: Path) -> None:
     remove_tree(part)
     part.mkdir(mode=0o755)
     try:
-        bound = manifest.size + sum(HEAD_BYTES.values())
-        unpack(package, part, Limits(members=len(manifest.files) + len(HEAD_BYTES), bytes=bound))
+        bound = manifest.size + sum(MAX_HEAD_BYTES.values())
+        unpack(package, part, Limits(members=len(manifest.files) + len(MAX_HEAD_BYTES), bytes=bound))
         _check_files(manifest, part / FILES)
         sync_tree(part / FILES)
         remove_tree(release)
@@ -80,11 +80,11 @@ def unpack_package(package: Path, manifest: Manifest, release: Path) -> None:
 def _check_files(manifest: Manifest, directory: Path) -> None:
     paths = [path for path in directory.rglob("*") if path.is_file()]
     try:
-        compare(manifest, {str(path.relative_to(directory)): _describe(path) for path in paths})
+        check_contents(manifest, {str(path.relative_to(directory)): _describe(path) for path in paths})
     except PackageError as error:
         raise UpgradeError(f"The package is refused: {error}") from error
 
 
 def _describe(path: Path) -> PackagedFile:
     with path.open("rb") as source:
-        return describe(source, executable=bool(path.stat().st_mode & 0o100))
+        return describe_file(source, executable=bool(path.stat().st_mode & 0o100))

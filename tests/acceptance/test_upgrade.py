@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker.release.builder import make_manifest, sign, write_package
+from broker.release.builder import make_manifest, sign_manifest, write_package
 from broker.release.manifest import Manifest, PackagedFile, render_manifest
 from scripts.release import make_release, write_program
 from tests.acceptance.conftest import ROOT, Program, Site
@@ -60,7 +60,9 @@ class Machine:
     def pack(self, release: Path, version: str, key: str = "good", **members: Any) -> Path:
         manifest = replace(make_manifest(release, NAME, version, "any"), **members)
         package = self.site.directory / f"agent-{version}.tar.gz"
-        write_package(release, manifest, sign(render_manifest(manifest), self.site.directory / f"{key}.key"), package)
+        write_package(
+            release, manifest, sign_manifest(render_manifest(manifest), self.site.directory / f"{key}.key"), package
+        )
         return package
 
     def package(self, version: str) -> Path:
@@ -184,7 +186,7 @@ def test_what_does_not_fit_is_refused_with_its_own_sentence(site: Site, machine:
     files = make_manifest(release, NAME, "2.0.0", "any").files
     huge = Manifest(1, NAME, "2.0.0", "any", {**files, "lib/huge": PackagedFile("0" * 64, 1 << 60, False)})
     (site.directory / "m").write_bytes(render_manifest(huge))
-    signature = sign(render_manifest(huge), site.directory / "good.key")
+    signature = sign_manifest(render_manifest(huge), site.directory / "good.key")
     vast = site.directory / "v"
     write_head(vast, render_manifest(huge), signature.encode())
     says[machine.send(vast)] = f"There is too little space in {machine.root}: the release needs 11529215046"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.contract.journal import command_sha256, faults
+from broker.contract.journal import chain_faults, command_sha256
 from broker.contract.messages import SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError
@@ -48,7 +48,7 @@ def journal(reopen: Reopen, tmp_path: Path) -> Journal:
     def entries() -> Entries:
         store = reopen()
         journal = journal_of_any(store, tmp_path / "state")
-        assert list(faults(journal.anchor, journal.head, journal.pages)) == []
+        assert list(chain_faults(journal.anchor, journal.head, journal.pages)) == []
         assert store.audit_head == journal.head
         return entries_of(journal)
 

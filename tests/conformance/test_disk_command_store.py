@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import KEPT_BYTES, faults
+from broker.contract.journal import MIN_KEPT_BYTES, chain_faults
 from broker.contract.states import State
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
@@ -318,7 +318,7 @@ def test_what_was_committed_survives_kill_9(state: Path) -> None:
 
 
 def reasons(journal: GetAuditJournalData) -> list[str]:
-    return [fault.reason for fault in faults(journal.anchor, journal.head, journal.pages)]
+    return [fault.reason for fault in chain_faults(journal.anchor, journal.head, journal.pages)]
 
 
 def edit(state: Path, *statements: str) -> None:
@@ -433,7 +433,7 @@ def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Pa
     assert reasons(journal) == []
     assert journal.anchor.number > 0
     size = sum(len(line.encode()) for page in journal.pages for line in page.entries)
-    assert KEPT_BYTES <= size < KEPT_BYTES + (1 << 17)
+    assert MIN_KEPT_BYTES <= size < MIN_KEPT_BYTES + (1 << 17)
     with closing(sqlite3.connect(state / "commands" / "cache.db")) as connection:
         (rows,) = connection.execute("SELECT count(*) FROM Cache WHERE key LIKE 'j/%'").fetchone()
     assert rows in (len(journal.pages), len(journal.pages) - 1)

@@ -24,7 +24,7 @@ from broker.contract.codec import (
 )
 from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
 from broker.contract.dsse import payload_type, read_body, read_envelope
-from broker.contract.journal import faults
+from broker.contract.journal import chain_faults
 from broker.contract.states import State
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
@@ -170,7 +170,7 @@ def test_store_of_an_earlier_version_has_commands_in_every_state(landed: Landed)
 def test_journal_of_an_earlier_version_is_one_chain(landed: Landed) -> None:
     journal = journal_in(landed.state)
     assert [list(page.entries) for page in journal.pages] == landed.expected["agent"]["journal"]
-    assert list(faults(journal.anchor, journal.head, journal.pages)) == []
+    assert list(chain_faults(journal.anchor, journal.head, journal.pages)) == []
 
 
 def test_enrolment_and_groups_of_an_earlier_version_are_read(landed: Landed) -> None:

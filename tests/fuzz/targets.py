@@ -39,14 +39,14 @@ from broker.contract.codec import (
     decode_feedbacks,
     decode_status,
     encode,
+    encode_status,
     frames,
     joined_frames,
-    status_frame,
 )
 from broker.contract.dsse import SignatureError as EnvelopeError
 from broker.contract.enrolment import ENROLL_PATH, RENEW_PATH, EnrollResponse, ErrorResponse
 from broker.contract.enrolment_token import EnrolmentToken, InvalidToken
-from broker.contract.foreign_forms import is_seed_form, read_seed_form
+from broker.contract.foreign_forms import is_foreign_form, read_foreign_form
 from broker.contract.limits import CHANNEL_OF, LIMITS
 from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
@@ -57,7 +57,7 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
-from broker.release.minisign import MinisignError, PublicKey, verify
+from broker.release.minisign import MinisignError, PublicKey, verify_signature
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from consumer.active_response.wazuh_protocol import read_keys
@@ -158,7 +158,7 @@ def feedbacks(data: bytes) -> None:
 def status(data: bytes) -> None:
     with contextlib.suppress(DecodeError):
         said = decode_status(data)
-        assert decode_status(status_frame(said)).agent == said.agent
+        assert decode_status(encode_status(said)).agent == said.agent
         if len(encode([said])) <= len(data):
             assert decode_status(encode([said])) == said
 
@@ -180,9 +180,9 @@ def seed_forms(data: bytes) -> None:
         json.dumps(item, ensure_ascii=False).encode()  # the codec lets no lone surrogate through
     except (ValueError, RecursionError):
         return
-    if isinstance(item, dict) and is_seed_form(item):
+    if isinstance(item, dict) and is_foreign_form(item):
         with contextlib.suppress(msgspec.ValidationError):
-            assert read_seed_form(item, NOW, lambda: "new-id").original == item
+            assert read_foreign_form(item, NOW, lambda: "new-id").original == item
 
 
 # -- both intakes
@@ -348,9 +348,9 @@ def manifests(data: bytes) -> None:
 def minisign(data: bytes) -> None:
     text = data.decode(errors="replace")
     with contextlib.suppress(MinisignError):
-        verify(b"message", text, [PublicKey.parse(seeds.PUBLIC_KEY)])
+        verify_signature(b"message", text, [PublicKey.parse(seeds.PUBLIC_KEY)])
     with contextlib.suppress(MinisignError):
-        verify(b"message", seeds.signature(b"message").decode(), [PublicKey.parse(text)])
+        verify_signature(b"message", seeds.signature(b"message").decode(), [PublicKey.parse(text)])
 
 
 # -- other dialogues

@@ -16,7 +16,7 @@ import structlog
 
 from broker.app.factories import open_ledger
 from broker.contract.codec import to_json
-from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secrets
+from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secret_parameters
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
 from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
 from broker.contract.states import FeedbackKind, Outcome
@@ -57,7 +57,7 @@ def test_an_agent_masks_the_secrets_of_a_plug_in_in_its_echo() -> None:
     echo = reports.result(command, Result("Done."), NOW).feedback.command
     assert echo is not None
     assert echo["parameters"] == {"code": MASK, "door": "back"}
-    assert mask_secrets(command, {"parameters": {"code": "hush"}}, OpenDoor) == {"parameters": {"code": MASK}}
+    assert mask_secret_parameters(command, {"parameters": {"code": "hush"}}, OpenDoor) == {"parameters": {"code": MASK}}
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
         "web-01", CommandRequest("enroll-agent", {"server": "https://acm", "token": TOKEN}, ORIGIN)
     )
     assert TOKEN in str(ledger.get(command.id).command)
-    shown = {"masked": mask_secrets(command, to_json(command)), "shown": to_json(command), "left out": None}[echo]
+    shown = {"masked": mask_secret_parameters(command, to_json(command)), "shown": to_json(command), "left out": None}[
+        echo
+    ]
     ledger.record_feedback("web-01", [result_of(command, json.loads(json.dumps(shown, default=str)))])
     row = ledger.get(command.id)
     assert row.state is CommandState.COMPLETED

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import START, JournalPage, hashes
+from broker.contract.journal import JOURNAL_START, JournalPage, entry_hashes
 from broker.contract.messages import JournalMark
 from consumer.ports import CommandStore
 from consumer.store.reader import read_journal
@@ -33,10 +33,10 @@ def entries_of(journal: GetAuditJournalData) -> Entries:
     return [json.loads(line) for page in journal.pages for line in page.entries]
 
 
-def chained(entries: Entries, before: JournalMark = START) -> GetAuditJournalData:
+def chained(entries: Entries, before: JournalMark = JOURNAL_START) -> GetAuditJournalData:
     """Return a journal of these entries whose hashes all fit."""
     page = JournalPage(before.number + 1, before.hash, tuple(json.dumps(entry) for entry in entries))
-    return GetAuditJournalData(before, JournalMark(page.last, hashes(page)[-1]), (page,))
+    return GetAuditJournalData(before, JournalMark(page.last, entry_hashes(page)[-1]), (page,))
 
 
 def forged(journal: GetAuditJournalData, change: Callable[[Entries], Any]) -> GetAuditJournalData:

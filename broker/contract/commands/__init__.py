@@ -24,7 +24,7 @@ from broker.contract.commands.stop_agent import StopAgent, StopAgentData
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
-from broker.contract.secrets import masked_values, secret_names, tells_of_secret
+from broker.contract.secrets import is_secret_name, masked_values, secret_names
 from broker.errors import BrokerError
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "CommandType",
     "InvalidParameters",
     "is_secret",
-    "mask_secrets",
+    "mask_secret_parameters",
     "parse_parameters",
 ]
 
@@ -70,7 +70,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
     }
 )
 # What the seed's forms put around every command's parameters, whatever its type.
-_SEED_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
+_FOREIGN_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
 
 
 class InvalidParameters(BrokerError):
@@ -79,14 +79,14 @@ class InvalidParameters(BrokerError):
     code = "invalid_parameters"
 
 
-def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, seed_form: bool = False) -> Any:
+def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, foreign_form: bool = False) -> Any:
     """Return the parameters as the dataclass `shape`; types are not coerced.
 
-    `seed_form` says that the command came in a form of the seed, whose wrapper keys are then ignored.
+    `foreign_form` says that the command came in a form of the seed, whose wrapper keys are then ignored.
     Raises InvalidParameters for a type outside the table, or a parameter unknown, missing or of a wrong type.
     """
     known, required = _members(shape)
-    ignored = _SEED_WRAPPER if seed_form else frozenset()
+    ignored = _FOREIGN_WRAPPER if foreign_form else frozenset()
     given = {name: value for name, value in parameters.items() if name in known or name not in ignored}
     _refuse_unknown(command_type, [name for name in given if name not in known], known)
     _refuse_missing(command_type, [name for name in required if name not in given], known)
@@ -96,7 +96,7 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
         raise InvalidParameters(f"The parameters of {command_type} are wrong: {error}.") from error
 
 
-def mask_secrets(command: Command, document: Any, shape: type | None = None) -> Any:
+def mask_secret_parameters(command: Command, document: Any, shape: type | None = None) -> Any:
     """Return the JSON `document`, which tells of this command, with the command's secret parameters masked.
 
     Secret is what its type marks as SECRET and what has a telling name. `shape` is the dataclass of the parameters, for
@@ -114,7 +114,7 @@ def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:
     """Whether a parameter of this name is secret in a command of this type."""
     kind = COMMAND_TYPES.get(command_type)
     known = shape or (kind.parameters if kind else None)
-    return tells_of_secret(name) or (known is not None and name in secret_names(known))
+    return is_secret_name(name) or (known is not None and name in secret_names(known))
 
 
 def _refuse_unknown(command_type: str, unknown: list[str], known: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from broker.app.factories import open_database
 from broker.audit.comparison import LedgerSide, Verdict, compare
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import KEPT_BYTES, JournalPage, command_sha256
+from broker.contract.journal import MIN_KEPT_BYTES, JournalPage, command_sha256
 from broker.contract.messages import Command, JournalMark, Origin
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -214,7 +214,7 @@ def test_the_old_may_be_dropped_but_not_by_a_journal_that_has_room(pair: Pair, c
     cut = chained(entries, JournalMark(4, "a" * 64))
     assert "it would keep" in first(compared(pair, commands, cut))
     padded = [dict(entry) for entry in entries]
-    padded[0]["spare"] = "x" * KEPT_BYTES
+    padded[0]["spare"] = "x" * MIN_KEPT_BYTES
     verdict = compared(pair, commands, chained(padded, JournalMark(4, "a" * 64)), told=JournalMark(2, "b" * 64))
     assert verdict.differences == ()
     assert verdict.notes == ("The journal no longer reaches back to number 2, where the agent's status told.",)

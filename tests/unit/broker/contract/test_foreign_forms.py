@@ -124,8 +124,8 @@ def test_wrong_types_are_refused_with_their_path(members: dict[str, Any], path: 
         decode(**members)
 
 
-def parse(command_type: str, parameters: dict[str, Any], *, seed_form: bool = False) -> Any:
-    return parse_parameters(command_type, COMMAND_TYPES[command_type].parameters, parameters, seed_form=seed_form)
+def parse(command_type: str, parameters: dict[str, Any], *, foreign_form: bool = False) -> Any:
+    return parse_parameters(command_type, COMMAND_TYPES[command_type].parameters, parameters, foreign_form=foreign_form)
 
 
 def test_parameters_become_the_dataclass_of_their_type() -> None:
@@ -139,7 +139,7 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
     wrapped = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
     frame = Path(__file__).parents[3] / "contract" / "frames" / f"command-{command_type}.json"
     parameters = json.loads(frame.read_bytes())["parameters"]
-    assert parse(command_type, parameters | wrapped, seed_form=True) == parse(command_type, parameters)
+    assert parse(command_type, parameters | wrapped, foreign_form=True) == parse(command_type, parameters)
     with pytest.raises(InvalidParameters, match="has no parameter 'data'"):
         parse(command_type, parameters | wrapped)
 
@@ -156,7 +156,7 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
 )
 def test_wrong_parameters_are_refused_in_one_sentence(command_type: str, parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidParameters, match=says):
-        parse(command_type, parameters, seed_form=True)
+        parse(command_type, parameters, foreign_form=True)
 
 
 @dataclass(frozen=True)

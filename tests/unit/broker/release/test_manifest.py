@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import BrokerError
-from broker.release.builder import SigningFailed, make_manifest, sign, verify_package, write_package
+from broker.release.builder import SigningFailed, make_manifest, sign_manifest, verify_package, write_package
 from broker.release.manifest import Manifest, PackageError, parse_manifest, render_manifest, this_platform
 from broker.release.minisign import PublicKey
 from consumer.errors import ConsumerError, UpgradeError
@@ -44,7 +44,7 @@ def manifest_of(release: Path) -> Manifest:
 @pytest.fixture
 def package(release: Path, key: PublicKey, tmp_path: Path) -> Path:
     manifest, package = manifest_of(release), tmp_path / "package.tar.gz"
-    write_package(release, manifest, sign(render_manifest(manifest), tmp_path / "ours.key"), package)
+    write_package(release, manifest, sign_manifest(render_manifest(manifest), tmp_path / "ours.key"), package)
     return package
 
 
@@ -112,10 +112,10 @@ def test_a_release_of_links_or_without_its_program_is_no_package(release: Path) 
 
 def test_what_minisign_does_not_sign_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SigningFailed, match="minisign did not sign"):
-        sign(b"x", tmp_path / "no-such-key")
+        sign_manifest(b"x", tmp_path / "no-such-key")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SigningFailed, match=r"minisign cannot be run \(No such file or directory\); install it"):
-        sign(b"x", None)
+        sign_manifest(b"x", None)
 
 
 def other_content(members: list[Member]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.release.minisign import MinisignError, PublicKey, verify
+from broker.release.minisign import MinisignError, PublicKey, verify_signature
 
 MESSAGE = b"a manifest\n"
 
@@ -28,7 +28,7 @@ def sign(path: Path, *flags: str) -> str:
 @pytest.mark.parametrize("flags", [[], ["-l"]], ids=["prehashed", "legacy"])
 def test_what_minisign_signs_is_right(tmp_path: Path, flags: list[str]) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
-    signature = verify(MESSAGE, sign(tmp_path / "ours", *flags), [other, ours])
+    signature = verify_signature(MESSAGE, sign(tmp_path / "ours", *flags), [other, ours])
     assert (signature.key_id, signature.prehashed) == (ours.id, not flags)
     assert signature.trusted_comment == "release of today"
     assert (tmp_path / "ours.pub").read_text().splitlines()[0].endswith(f" {ours.id}")
@@ -39,9 +39,9 @@ def test_another_message_or_another_comment_is_wrong(tmp_path: Path, flags: list
     key = make_key(tmp_path / "ours")
     text = sign(tmp_path / "ours", *flags)
     with pytest.raises(MinisignError, match=f"not one by the key {key.id} of what it stands beside"):
-        verify(MESSAGE + b"more", text, [key])
+        verify_signature(MESSAGE + b"more", text, [key])
     with pytest.raises(MinisignError, match="not one by the key"):
-        verify(MESSAGE, text.replace("today", "tomorrow"), [key])
+        verify_signature(MESSAGE, text.replace("today", "tomorrow"), [key])
 
 
 def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
@@ -50,19 +50,19 @@ def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
     raw = base64.b64decode(lines[1])
     lines[1] = base64.b64encode(b"Ed" + raw[2:]).decode()
     with pytest.raises(MinisignError, match="not one by the key"):
-        verify(MESSAGE, "\n".join(lines), [key])
+        verify_signature(MESSAGE, "\n".join(lines), [key])
 
 
 def test_a_signature_by_another_key_names_that_key(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
     with pytest.raises(MinisignError, match=f"by the key {ours.id}, which is none of the keys given"):
-        verify(MESSAGE, sign(tmp_path / "ours"), [other])
+        verify_signature(MESSAGE, sign(tmp_path / "ours"), [other])
 
 
 def test_a_key_with_the_id_of_ours_is_not_ours(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
     with pytest.raises(MinisignError, match="not one by the key"):
-        verify(MESSAGE, sign(tmp_path / "ours"), [PublicKey(ours.id, other.key)])
+        verify_signature(MESSAGE, sign(tmp_path / "ours"), [PublicKey(ours.id, other.key)])
 
 
 @pytest.mark.parametrize("text", ["", "x", "RWQ", "A" * 56, "RUQ" + "A" * 53])
@@ -87,4 +87,4 @@ def raw(algorithm: bytes) -> str:
 )
 def test_what_is_no_signature_is_refused(text: str, says: str) -> None:
     with pytest.raises(MinisignError, match=says):
-        verify(MESSAGE, text, [])
+        verify_signature(MESSAGE, text, [])

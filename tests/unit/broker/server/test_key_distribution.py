@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.app.factories import open_database
-from broker.contract.codec import status_frame
+from broker.contract.codec import encode_status
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Status
 from broker.contract.topics import Topics
@@ -48,7 +48,7 @@ class Office:
 
     def hears(self, status: Status) -> None:
         topic = f"acm/{status.agent}/status"
-        self.server.receive([inbound_on(topic, status_frame(status))])
+        self.server.receive([inbound_on(topic, encode_status(status))])
 
     def told(self) -> list[int]:
         """The versions of all commands so far, the newest first."""

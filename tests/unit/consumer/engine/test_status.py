@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.contract.codec import decode_status, status_frame
+from broker.contract.codec import decode_status, encode_status
 from broker.contract.limits import LIMITS
 from broker.contract.messages import PendingReversal
 from broker.contract.topics import Channel
@@ -115,7 +115,7 @@ def test_whatever_an_agent_has_to_say_its_status_is_taken(builder: StatusBuilder
         pending_reversals=(reversal,) * 50,
         pending_reversal_count=50,
     )
-    frame = status_frame(full)
+    frame = encode_status(full)
     assert len(frame) <= LIMITS[Channel.STATUS].frame_bytes
     status = decode_status(frame)
     assert (status.last_error, status.pending_reversal_count) == ("e" * 2047 + "…", 50)

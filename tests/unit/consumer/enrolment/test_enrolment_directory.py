@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.contract.commands import mask_secrets
+from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
 from consumer.config import load_config, load_identity, read_sources, unused_values
@@ -334,11 +334,11 @@ def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     assert echo is not None
     assert echo["parameters"] == {"server": "https://acm", "token": "********"}
     original = {"action": {"name": "enroll-agent", "args": {"token": TOKEN}}, "more": [TOKEN, 1]}
-    shown = mask_secrets(ASKED, original)
+    shown = mask_secret_parameters(ASKED, original)
     assert shown == {"action": {"name": "enroll-agent", "args": {"token": "********"}}, "more": ["********", 1]}
     misspelt: Command = replace(ASKED, type="enrollAgents")
-    assert mask_secrets(misspelt, original) == shown
+    assert mask_secret_parameters(misspelt, original) == shown
     other: Command = replace(ASKED, type="restart-agent")
-    assert mask_secrets(other, original) == shown, "a token is one by its name, too"
+    assert mask_secret_parameters(other, original) == shown, "a token is one by its name, too"
     plain: Command = replace(ASKED, type="restart-agent", parameters={"server": "https://acm"})
-    assert mask_secrets(plain, original) is original
+    assert mask_secret_parameters(plain, original) is original

@@ -15,7 +15,7 @@ import consumer
 from broker.contract.artifacts import Artifact
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.states import ErrorCode, State
-from broker.release.builder import make_manifest, sign, write_package
+from broker.release.builder import make_manifest, sign_manifest, write_package
 from broker.release.manifest import render_manifest
 from consumer.errors import ConsumerError, DownloadError, UpgradeError
 from consumer.handler import AgentRestart, Context, Handler, Replacement, Result
@@ -105,7 +105,9 @@ class Agent:
         make_key(key)
         self.public_keys = (Path(f"{key}.pub").read_text().splitlines()[-1],)
         manifest = make_manifest(directory / "release", "agent-command-manager", "1.2.0", "any")
-        write_package(directory / "release", manifest, sign(render_manifest(manifest), Path(f"{key}.key")), package)
+        write_package(
+            directory / "release", manifest, sign_manifest(render_manifest(manifest), Path(f"{key}.key")), package
+        )
         content = package.read_bytes()
         return UpgradeAgent(Artifact(f"file://{package}", hashlib.sha256(content).hexdigest(), len(content)))
 
