@@ -1,5 +1,6 @@
 """Asks an agent for its audit journal, page by page, and gathers what the comparison needs of the ledger."""
 
+from collections.abc import Callable
 from time import monotonic
 
 import msgspec
@@ -13,7 +14,7 @@ from broker.ledger.audits import Known, Verified
 from broker.ledger.commands import LedgerRow
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.waiting import judge, wait_for_command
+from broker.ledger.waiting import require_success, wait_for_command
 
 __all__ = [
     "AuditError",
@@ -32,7 +33,7 @@ class AuditError(BrokerError):
 
 
 def request_audit(
-    ledger: Ledger, agent: str, origin: Origin, wait_s: float, *, quiet: bool
+    ledger: Ledger, agent: str, origin: Origin, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> tuple[GetAuditJournalData, LedgerSide]:
     """Return an agent's journal as it was at the first answer, and the ledger's side of it.
 
@@ -41,7 +42,7 @@ def request_audit(
     """
     status = next((row.status for row in ledger.agents() if row.name == agent), None)
     said, verified = ledger.audits.said(agent, _MAX_COMMANDS), ledger.audits.verified(agent)
-    conversation = _Conversation(ledger, agent, origin, monotonic() + wait_s, quiet)
+    conversation = _Conversation(ledger, agent, origin, monotonic() + wait_s, show)
     journal = conversation.whole_journal()
     return journal, _ledger_side(ledger, agent, journal, status, said, verified, conversation.asked_by)
 
@@ -83,12 +84,14 @@ def _named_in(journal: GetAuditJournalData) -> list[str]:
 class _Conversation:
     """Asks again and again, until the journal is there up to the head that the first answer named."""
 
-    def __init__(self, ledger: Ledger, agent: str, origin: Origin, end: float, quiet: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, agent: str, origin: Origin, end: float, show: Callable[[LedgerRow], None]
+    ) -> None:
         self._ledger = ledger
         self._agent = agent
         self._origin = origin
         self._end = end
-        self._quiet = quiet
+        self._show = show
         self._pages: list[JournalPage] = []
         self.asked_by = ""
 
@@ -123,8 +126,8 @@ class _Conversation:
             self._agent, CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=left_s)
         )
         self.asked_by = self.asked_by or asked.id
-        row = wait_for_command(self._ledger, self._ledger.get(asked.id), left_s, quiet=self._quiet)
-        judge(row, left_s)
+        row = wait_for_command(self._ledger, self._ledger.get(asked.id), left_s, self._show)
+        require_success(row, left_s)
         return self._data(row)
 
     def _data(self, row: LedgerRow) -> GetAuditJournalData:

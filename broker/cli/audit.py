@@ -10,6 +10,7 @@ from broker.audit.comparison import Verdict, compare
 from broker.audit.request import request_audit
 from broker.cli.options import WaitCommand
 from broker.cli.output import iso, literal, second
+from broker.cli.progress import status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.messages import JsonObject
@@ -68,7 +69,8 @@ def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
 
 def _audit(session: Session, agent: str, wait_s: float) -> Verdict:
     check_known(session.ledger, [agent], can_allow=False)
-    journal, side = request_audit(session.ledger, agent, session.origin, wait_s, quiet=session.as_json)
+    with status_line(quiet=session.as_json) as show:
+        journal, side = request_audit(session.ledger, agent, session.origin, wait_s, show)
     return compare(journal, side)
 
 

@@ -9,11 +9,12 @@ from rich.text import Text
 from broker.cli.commands import command_json, outcome_text
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
 from broker.cli.output import id_column, iso, say, second, table
+from broker.cli.progress import progress_bar
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.ledger.commands import LedgerRow
 from broker.ledger.operations import Operation, Progress
-from broker.ledger.waiting import judge_operation, wait_for_operation
+from broker.ledger.waiting import require_operation_success, wait_for_operation
 from broker.text import counted
 
 __all__ = [
@@ -38,11 +39,12 @@ def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -
     if wait is None:
         progress = session.ledger.operations.progress(operation_id)
     else:
-        progress = wait_for_operation(session.ledger, operation, wait, quiet=session.as_json)
+        with progress_bar(operation, quiet=session.as_json) as show:
+            progress = wait_for_operation(session.ledger, operation, wait, show)
     rows = session.ledger.commands(operation_id=operation_id, limit=None)
     session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
     if wait is not None:
-        judge_operation(operation, progress, wait)
+        require_operation_success(operation, progress, wait)
 
 
 @app.command("list", epilog="Example: acm operation list --json")

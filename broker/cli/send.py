@@ -10,6 +10,7 @@ from broker.cli.commands import command_json, command_panel
 from broker.cli.operation import operation_json, operation_view
 from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
 from broker.cli.output import say
+from broker.cli.progress import progress_bar, status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import Target, resolve_target
 from broker.command_types import known_command_types
@@ -17,7 +18,7 @@ from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
 from broker.durations import parse_duration
 from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.waiting import judge, judge_operation, wait_for_command, wait_for_operation
+from broker.ledger.waiting import require_operation_success, require_success, wait_for_command, wait_for_operation
 
 __all__ = [
     "app",
@@ -130,9 +131,10 @@ def _send_one(session: Session, target: Target, request: CommandRequest, wait_s:
     if wait_s is None:
         session.show(command_json(row), row.command.id)
         return
-    row = wait_for_command(ledger, row, wait_s, quiet=session.as_json)
+    with status_line(quiet=session.as_json) as show:
+        row = wait_for_command(ledger, row, wait_s, show)
     session.show(command_json(row), command_panel(row))
-    judge(row, wait_s)
+    require_success(row, wait_s)
 
 
 def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
@@ -141,9 +143,10 @@ def _send_many(session: Session, target: Target, request: CommandRequest, wait_s
     if wait_s is None:
         progress = ledger.operations.progress(operation.id)
     else:
-        progress = wait_for_operation(ledger, operation, wait_s, quiet=session.as_json)
+        with progress_bar(operation, quiet=session.as_json) as show:
+            progress = wait_for_operation(ledger, operation, wait_s, show)
     rows = ledger.commands(operation_id=operation.id, limit=None)
     view = operation.id if wait_s is None else operation_view(operation, progress, rows)
     session.show(operation_json(operation, progress, rows), view)
     if wait_s is not None:
-        judge_operation(operation, progress, wait_s)
+        require_operation_success(operation, progress, wait_s)

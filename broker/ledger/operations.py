@@ -66,6 +66,10 @@ class Progress:
         counts |= {"success": self.succeeded, "error": self.failed, "unwritten": self.unwritten}
         return {name: count for name, count in counts.items() if count}
 
+    def summary(self) -> str:
+        """Return these counts as text, such as "2 queued, 1 success"."""
+        return ", ".join(f"{count} {name}" for name, count in self.counts().items())
+
 
 class OperationStore:
     """The operations. Every method is one transaction; all raise LedgerError when the database fails."""

@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> Iterator[DiskCommandStore]:
 
 
 def ask(ledger: Ledger, wait_s: float = 20.0) -> GetAuditJournalData:
-    return request_audit(ledger, "web-01", ORIGIN, wait_s, quiet=True)[0]
+    return request_audit(ledger, "web-01", ORIGIN, wait_s)[0]
 
 
 def test_a_long_journal_comes_in_several_answers(
@@ -82,7 +82,7 @@ def test_a_long_journal_comes_in_several_answers(
         return answer(tmp_path, sent.parameters["first"])
 
     ledger.answers = grow_and_answer
-    journal, side = request_audit(ledger, "web-01", ORIGIN, 20.0, quiet=True)
+    journal, side = request_audit(ledger, "web-01", ORIGIN, 20.0)
     assert len(asked) > 1
     assert journal.head.number == 41
     assert [line for page in journal.pages for line in page.entries][-1].count(side.asked_by) == 1
