@@ -121,7 +121,7 @@ class Agent:
             self._clock,
             self._observer,
             boot_id=boot_id(),
-            lane=self._spawn,
+            spawn=self._spawn,
             wake=lambda: self._connection.wake(),
             confinement=self.config.programs.as_agent(),
         )
@@ -189,7 +189,7 @@ class Agent:
         return AgentCore(self.config, parts, runtime, self._status, handlers, incarnation=self.incarnation)
 
     def _background_tasks(self) -> list[BackgroundTask]:
-        tasks: list[BackgroundTask] = [self._responses.chore, *self._service.tasks]
+        tasks: list[BackgroundTask] = [self._responses.reversals, *self._service.tasks]
         if self._enrolment is not None and isinstance(self._trust, EnrolmentTrust):
             tasks.append(self._build_renewal(self._enrolment, self._trust))
         return [*tasks, self._relocation]

@@ -1,4 +1,4 @@
-"""Which scripts may be run: lines `name - executable - timeout` in a file, and the checks of the executable."""
+"""The scripts that may be run: lines `name - executable - timeout` in a file, and checks of the executables."""
 
 import os
 import re
@@ -24,7 +24,7 @@ _MAX_TIMEOUT_S = 10 * 365 * 86400
 
 @dataclass(frozen=True)
 class Allowed:
-    """One line: the executable of a script, and after how many seconds its effect is taken back (0: never)."""
+    """One line: the executable of a script, and the seconds after which its effect is reversed (0: never)."""
 
     executable: str
     timeout_s: int
@@ -32,7 +32,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class AllowList:
-    """The scripts of one directory by the names under which they may be asked for."""
+    """The scripts of one directory, by the names that commands use."""
 
     directory: Path
     scripts: dict[str, Allowed]
@@ -56,7 +56,9 @@ class AllowList:
             if line.strip() and not line.startswith("#"):
                 name, allowed = _parse(line, f"{path}:{number}")
                 if name in scripts:
-                    raise ActiveResponseError(f"{path}:{number}: the name {name!r} stands there twice; keep one.")
+                    raise ActiveResponseError(
+                        f"{path}:{number}: the name {name!r} is listed twice; keep one.", code="duplicate_name"
+                    )
                 scripts[name] = allowed
         return cls(directory, scripts)
 

@@ -1,7 +1,7 @@
-"""One run of a script that goes on when the agent is killed, so that the next agent can tell what became of it.
+"""One run of a script that continues when the agent is killed, so that the next agent can find out its outcome.
 
-A small shell holds a lock (flock(2)) while the script runs and leaves the exit status in a file, by rename(2). With the
-status there the run has ended; with the lock held it goes on; with neither it never began, or was cut off.
+A small shell holds a lock (flock(2)) while the script runs and leaves the exit status in a file, by rename(2). If there
+is a status, the run has ended; if the lock is held, it is running; otherwise it was never started, or was interrupted.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 
-_LOOK_S = 0.02
-_MARGIN_S = 10.0  # for the kernel to end what was killed
-_SHELL_END_S = 0.5
+_POLL_INTERVAL_S = 0.02
+_KILL_TIMEOUT_S = 10.0  # for the kernel to end what was killed
+_SHELL_TIMEOUT_S = 0.5
 _STDERR_BYTES = 4096
-# $1 is the run's directory, $2 the script; stdin is the locked file. TERM ends the script, not the shells that tell of
-# it. What the script says beyond the first bytes is read and dropped.
+# $1 is the run's directory, $2 the script; stdin is the locked file. TERM ends the script, not the shells that
+# report on it. Output beyond the first bytes is read and discarded.
 _SHELL = f"""
 trap : TERM
 echo $$ >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
@@ -47,7 +47,7 @@ echo $$ >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended. `exit_status` None: it was cut off; `overdue`: it was ended because its time was over."""
+    """How a run ended. `exit_status` None: it was interrupted; `overdue`: it was ended at its deadline."""
 
     exit_status: int | None
     overdue: bool
@@ -85,15 +85,15 @@ class Run:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it neither ended nor goes on: it never began, or was cut off."""
-        return not self._goes_on() and self._status() is None
+        """Whether it neither ended nor is running: it was never started, or was interrupted."""
+        return not self._is_running() and self._status() is None
 
     def wait(self, deadline: float) -> RunEnd:
         """Wait for its end; at the deadline (seconds of the clock) TERM goes to its group, and KILL after the grace."""
         good = self._ends_by(deadline)
         if not good and end_group(self._signal_group, self._ends_within, self.grace_s, and_leftovers=False):
-            self._ends_within(_MARGIN_S)
-        self._let_the_shell_end()
+            self._ends_within(_KILL_TIMEOUT_S)
+        self._wait_for_shell()
         return RunEnd(self._status(), not good, self._stderr())
 
     def _ends_within(self, seconds: float) -> bool:
@@ -101,25 +101,25 @@ class Run:
 
     def _ends_by(self, deadline: float) -> bool:
         pause = threading.Event()
-        while self._status() is None and self._goes_on():
+        while self._status() is None and self._is_running():
             if self.clock.monotonic() >= deadline:
                 return False
-            pause.wait(_LOOK_S)
+            pause.wait(_POLL_INTERVAL_S)
         return True
 
-    def _let_the_shell_end(self) -> None:
-        """What the script wrote to stderr is there a moment after its status, unless it left something running."""
-        pause, end = threading.Event(), self.clock.monotonic() + _SHELL_END_S
-        while self._goes_on() and self.clock.monotonic() < end:
-            pause.wait(_LOOK_S)
+    def _wait_for_shell(self) -> None:
+        """Wait for stderr, which is complete a moment after the status, unless the script left something running."""
+        pause, end = threading.Event(), self.clock.monotonic() + _SHELL_TIMEOUT_S
+        while self._is_running() and self.clock.monotonic() < end:
+            pause.wait(_POLL_INTERVAL_S)
         if self._child is not None:
-            self._child.poll()  # or it stays a zombie
+            self._child.poll()  # reaps it
 
     @property
     def _lock(self) -> Path:
         return self.directory / "lock"
 
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return is_locked(self._lock)
 
     def _status(self) -> int | None:

@@ -17,7 +17,7 @@ from broker.system.files import sync_directory, write_durably
 from consumer.errors import StoreError
 
 __all__ = [
-    "Entry",
+    "ResponseRecord",
     "ResponseRecords",
     "Reversal",
     "read_pending",
@@ -25,14 +25,14 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_REMEMBERED = timedelta(days=7)  # how long an offence counts, and a reversed response can be told of
+_KEPT_FOR = timedelta(days=7)  # how long an offence counts, and the result of a reversal can be repeated
 
 
 @dataclass(frozen=True)
 class Reversal:
-    """How an effect is taken back: the message for the script, and when to try. `run` names an attempt that was begun.
+    """How an effect is reversed: the message for the script, and when to try. `run` names an attempt that was started.
 
-    `try_at` None: it failed too often and waits for the agent's next start; `failure` says how the last attempt ended.
+    `try_at` None: it failed too often and waits for the agent's next start; `failure` is how the last attempt ended.
     """
 
     due_at: datetime
@@ -44,11 +44,11 @@ class Reversal:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One active response, written before its script is told to continue.
+class ResponseRecord:
+    """One active response, written before its script receives `continue`.
 
-    `command_id` is the last command that began or renewed it, `state` what became of that. `confirmed` says that the
-    script ended well, under the boot `boot_id`. Without a `reversal` nothing will be taken back, or has been.
+    `command_id` is the last command that began or renewed it, `state` that command's outcome. `confirmed`: the script
+    succeeded, under the boot `boot_id`. Without a `reversal` nothing is to be reversed, or it has been.
     """
 
     script: str
@@ -65,80 +65,80 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name of its file; two scripts of the allow-list with one executable share the effects of a key."""
+        """The name of its file; two allow-list entries with the same executable share the effects of a key."""
         return _name(self.executable, self.keys)
 
     @property
     def next_try(self) -> datetime | None:
-        """When to take it back, or try again; at once where that was begun already."""
+        """When to reverse it, or try again; at once if a run was already started."""
         if self.reversal is None:
             return None
         return self.changed_at if self.reversal.run else self.reversal.try_at
 
 
 class ResponseRecords:
-    """The entries of one agent. Durable: `keep` has fsynced when it returns. Any thread may call any method.
+    """The records of one agent, fsynced when `save` returns. Thread-safe.
 
-    All raise StoreError when the disk fails. `damaged` names files that could not be read; they were set aside.
+    All methods raise StoreError when the disk fails. `damaged` names unreadable files, which were renamed.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._pending: tuple[Entry, ...] | None = None
+        self._pending: tuple[ResponseRecord, ...] | None = None
         self._next_try: datetime | None = None
         self.damaged: list[str] = []
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._entries = {entry.name: entry for entry in self._load()}
+            self._records = {record.name: record for record in self._load()}
         except OSError as error:
             raise StoreError(f"{directory} cannot be used: {error.strerror}.") from error
 
-    def find(self, executable: str, keys: tuple[str, ...]) -> Entry | None:
-        """Return what is known of an executable and the keys that it named."""
+    def find(self, executable: str, keys: tuple[str, ...]) -> ResponseRecord | None:
+        """Return the record of an executable and the keys that it named, or None."""
         with self._lock:
-            return self._entries.get(_name(executable, keys))
+            return self._records.get(_name(executable, keys))
 
-    def of_command(self, command_id: str) -> Entry | None:
-        """Return what a command has begun or renewed, unless a later one has renewed it."""
+    def find_by_command(self, command_id: str) -> ResponseRecord | None:
+        """Return the record that a command began or renewed, unless a later command renewed it."""
         with self._lock:
-            return next((entry for entry in self._entries.values() if entry.command_id == command_id), None)
+            return next((record for record in self._records.values() if record.command_id == command_id), None)
 
-    def pending(self) -> tuple[Entry, ...]:
-        """Return the entries that will be taken back, the soonest first; the same object until one changes."""
+    def pending(self) -> tuple[ResponseRecord, ...]:
+        """Return the records to be reversed, the soonest first; the same object until one changes."""
         with self._lock:
             if self._pending is None:
-                self._pending = _soonest_first(self._entries.values())
-                self._next_try = min((at for entry in self._pending if (at := entry.next_try)), default=None)
+                self._pending = _soonest_first(self._records.values())
+                self._next_try = min((at for record in self._pending if (at := record.next_try)), default=None)
             return self._pending
 
     def next_try(self) -> datetime | None:
-        """Return when something must be taken back next; None when nothing is known to be."""
+        """Return when the next reversal is due, or None."""
         self.pending()
         return self._next_try
 
-    def keep(self, entry: Entry) -> Entry:
-        """Make the entry durable in place of what was known of its keys; return it."""
-        path = self._directory / f"{entry.name}.json"
+    def save(self, record: ResponseRecord) -> ResponseRecord:
+        """Write the record durably, replacing the previous one of its keys; return it."""
+        path = self._directory / f"{record.name}.json"
         try:
-            write_durably(path, msgspec.json.encode(entry))
+            write_durably(path, msgspec.json.encode(record))
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
         with self._lock:
-            self._entries[entry.name] = entry
+            self._records[record.name] = record
             self._pending = None
-        return entry
+        return record
 
     def forget_old(self, now: datetime) -> None:
-        """Drop what was changed last 7 days ago and waits for nothing."""
+        """Delete records last changed more than 7 days ago that need no reversal."""
         with self._lock:
-            old = [it for it in self._entries.values() if not it.reversal and it.changed_at + _REMEMBERED < now]
-            for entry in old:
-                with contextlib.suppress(OSError):  # it comes again at the next start, and is forgotten then
-                    (self._directory / f"{entry.name}.json").unlink(missing_ok=True)
-                del self._entries[entry.name]
+            old = [each for each in self._records.values() if not each.reversal and each.changed_at + _KEPT_FOR < now]
+            for record in old:
+                with contextlib.suppress(OSError):  # deleted at the next start
+                    (self._directory / f"{record.name}.json").unlink(missing_ok=True)
+                del self._records[record.name]
 
-    def _load(self) -> Iterator[Entry]:
+    def _load(self) -> Iterator[ResponseRecord]:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 yield _read(path)
@@ -149,26 +149,26 @@ class ResponseRecords:
                 self.damaged.append(path.with_suffix(".damaged").name)
 
 
-def read_pending(directory: Path) -> tuple[Entry, ...]:
-    """Return what will be taken back, from the files of an agent that may be running; raise StoreError."""
-    entries = []
+def read_pending(directory: Path) -> tuple[ResponseRecord, ...]:
+    """Return the records to be reversed, from the files of an agent that may be running; raises StoreError."""
+    records = []
     try:
         for path in directory.glob("*.json"):
-            with contextlib.suppress(FileNotFoundError):  # forgotten in this moment
-                entries.append(_read(path))
+            with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
+                records.append(_read(path))
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"The active responses in {directory} cannot be read: {error}.") from error
-    return _soonest_first(entries)
+    return _soonest_first(records)
 
 
-def _read(path: Path) -> Entry:
-    return msgspec.json.decode(path.read_bytes(), type=Entry)
+def _read(path: Path) -> ResponseRecord:
+    return msgspec.json.decode(path.read_bytes(), type=ResponseRecord)
 
 
 def _name(executable: str, keys: tuple[str, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode([executable, *keys])).hexdigest()[:40]
 
 
-def _soonest_first(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    waiting = [(entry.reversal.due_at, entry.name, entry) for entry in entries if entry.reversal]
-    return tuple(entry for _, _, entry in sorted(waiting, key=lambda row: row[:2]))
+def _soonest_first(records: Iterable[ResponseRecord]) -> tuple[ResponseRecord, ...]:
+    waiting = [(record.reversal.due_at, record.name, record) for record in records if record.reversal]
+    return tuple(record for _, _, record in sorted(waiting, key=lambda row: row[:2]))

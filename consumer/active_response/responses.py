@@ -1,4 +1,4 @@
-"""Active responses as the agent sees them: run one, know after a crash what became of it, list what is pending."""
+"""The active responses of an agent: run one, find out its outcome after a crash, list the pending reversals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Literal
 
 from broker.contract.messages import PendingReversal
 from consumer.active_response.allow_list import Allowed
-from consumer.active_response.records import Entry, ResponseRecords, Reversal
+from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import Request, read_keys, write_line
@@ -34,28 +34,28 @@ _KEY_SHOWN = 120
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a script's run ended. Without an `entry` it was never told to continue, nor to abort.
+    """How a script's run ended. Without a `record` the script received neither `continue` nor `abort`.
 
-    `complaint` says what it did wrong in the dialogue, for which it was ended.
+    `complaint` is the violation of the protocol for which it was ended.
     """
 
     ended: Ended
-    entry: Entry | None = None
+    record: ResponseRecord | None = None
     complaint: str | None = None
 
 
 @dataclass(frozen=True)
 class _Summary:
-    entries: tuple[Entry, ...] = ()
+    records: tuple[ResponseRecord, ...] = ()
     pending: tuple[PendingReversal, ...] = ()
     failure: str | None = None
 
 
 class ActiveResponses:
-    """The active responses of one agent; its `chore` takes them back. Everything is kept below `directory`.
+    """The active responses of one agent; its `reversals` takes them back. Everything is kept below `directory`.
 
-    Raises StoreError when the directory cannot be used. `lane` runs the reversals beside the agent's loop; `wake` is
-    called from it.
+    Raises StoreError when the directory cannot be used. `spawn` runs a function beside the agent's loop; `wake`, called
+    from there, wakes that loop.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ActiveResponses:
         observer: Observer,
         *,
         boot_id: str,
-        lane: Callable[[Callable[[], None]], None],
+        spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
         confinement: Confinement = Confinement(),
     ) -> None:
@@ -74,59 +74,61 @@ class ActiveResponses:
         self._clock = clock
         self._observer = observer
         self._boot_id = boot_id
-        self._book = ResponseRecords(directory)
-        self._workshop = ScriptRunner(config, directory, clock, confinement)
-        self.chore = Reversals(self._book, self._workshop, directory / "runs", clock, observer, lane, wake)
-        self.chore.recover()
-        self._last_summary = _Summary()
+        self._records = ResponseRecords(directory)
+        self._runner = ScriptRunner(config, directory, clock, confinement)
+        self.reversals = Reversals(self._records, self._runner, directory / "runs", clock, observer, spawn, wake)
+        self.reversals.recover()
+        self._cached_summary = _Summary()
 
     def run(self, request: Request, bounds: Bounds, environment: Mapping[str, str]) -> Attempt:
-        """Run the script that is asked for, alone; raise ActiveResponseError when it may not run.
+        """Run the requested script, while no other runs.
 
-        The book says what its effect will be before the script is told to continue. `environment` is added to its own.
+        Raises ActiveResponseError or ExposedFileError if it may not run.
+
+        Its effect is recorded before the script receives `continue`. `environment` is added to the script's own.
         """
-        with self._workshop.turn(bounds):
-            self.chore.settle_begun()
-            self._book.forget_old(self._clock.now())
-            allowed = self._workshop.prepare().find(request.script)
-            within = replace(bounds, deadline=min(bounds.deadline, self._workshop.deadline()))
-            path, home = self._workshop.path_of(allowed.executable), self._workshop.home
+        with self._runner.exclusive(bounds):
+            self.reversals.finish_begun()
+            self._records.forget_old(self._clock.now())
+            allowed = self._runner.prepare().find(request.script)
+            within = replace(bounds, deadline=min(bounds.deadline, self._runner.deadline()))
+            path, home = self._runner.path_of(allowed.executable), self._runner.home
             with Program([path], within, environment=clean_environment(environment), cwd=home) as program:
-                self._workshop.pid_file.write(program.pid)
+                self._runner.pid_file.write(program.pid)
                 self._observer.reached(f"{_STEP}begun")
-                return self._talk(program, request, allowed)
+                return self._run_protocol(program, request, allowed)
 
-    def after_crash(self, command_id: str) -> Entry | None:
-        """Return what the command had recorded when the agent died; its script has ended, or is ended now."""
-        with self._workshop.turn():
-            return self._book.of_command(command_id)
+    def after_crash(self, command_id: str) -> ResponseRecord | None:
+        """Return what the command had recorded when the agent died; ends its script if it still runs."""
+        with self._runner.exclusive():
+            return self._records.find_by_command(command_id)
 
     def pending(self) -> tuple[PendingReversal, ...]:
-        """Return what the status says: the soonest reversals, at most 50, with long keys cut short."""
+        """Return the pending reversals for the status: the soonest 50, with long keys truncated."""
         return self._summary().pending
 
     @property
     def pending_count(self) -> int:
-        """How many effects will be taken back."""
-        return len(self._book.pending())
+        """The number of effects that will be reversed."""
+        return len(self._records.pending())
 
     @property
     def failure(self) -> str | None:
-        """What stands against taking everything back in time, in one sentence, or None."""
-        if self._book.damaged:
-            names = ", ".join(self._book.damaged)
-            return f"Records of active responses were damaged, and will not be taken back: {names}."
+        """Why not every effect will be reversed in time, in one sentence, or None."""
+        if self._records.damaged:
+            names = ", ".join(self._records.damaged)
+            return f"Records of active responses were damaged; their effects will not be reversed: {names}."
         return self._summary().failure
 
     def _summary(self) -> "_Summary":
-        """Return what the status says, made anew only when something has changed: the status is made at every turn."""
-        entries = self._book.pending()
-        if self._last_summary.entries is not entries:
-            failure = next((_failure(entry) for entry in entries if reversal_of(entry).try_at is None), None)
-            self._last_summary = _Summary(entries, tuple(_shown(entry) for entry in entries[:_MAX_SHOWN]), failure)
-        return self._last_summary
+        """Return the summary for the status, rebuilt only after a change: every turn of the agent reads it."""
+        records = self._records.pending()
+        if self._cached_summary.records is not records:
+            failure = next((_failure(record) for record in records if reversal_of(record).try_at is None), None)
+            self._cached_summary = _Summary(records, tuple(_shown(record) for record in records[:_MAX_SHOWN]), failure)
+        return self._cached_summary
 
-    def _talk(self, program: Program, request: Request, allowed: Allowed) -> Attempt:
+    def _run_protocol(self, program: Program, request: Request, allowed: Allowed) -> Attempt:
         message = request.message(allowed.executable)
         program.send(write_line(message, "add"))
         try:
@@ -136,21 +138,21 @@ class ActiveResponses:
             keys = read_keys(answer)
         except (ProgramError, ActiveResponseError) as error:
             return Attempt(program.end(), complaint=str(error))
-        entry, word = self._decide(request, allowed, keys)
+        record, decision = self._decide(request, allowed, keys)
         self._observer.reached(f"{_STEP}recorded")
-        program.send(write_line(message, word))
+        program.send(write_line(message, decision))
         ended = program.wait()
         self._observer.reached(f"{_STEP}ended")
-        if ended.good and not entry.confirmed:
-            entry = self._book.keep(replace(entry, confirmed=True))
+        if ended.good and not record.confirmed:
+            record = self._records.save(replace(record, confirmed=True))
             self._observer.reached(f"{_STEP}confirmed")
-        return Attempt(ended, entry)
+        return Attempt(ended, record)
 
     def _decide(
         self, request: Request, allowed: Allowed, keys: tuple[str, ...]
-    ) -> tuple[Entry, Literal["continue", "abort"]]:
-        """Record what the script will be allowed to do, or that the time of what it did before begins anew."""
-        before, now = self._book.find(allowed.executable, keys), self._clock.now()
+    ) -> tuple[ResponseRecord, Literal["continue", "abort"]]:
+        """Record what the script will do, or that the time of its earlier effect starts again."""
+        before, now = self._records.find(allowed.executable, keys), self._clock.now()
         is_active = before is not None and self._is_active(before)
         offence = before.offence + before.confirmed if before else 1
         timeout_s = allowed.timeout_s if request.timeout_s is None else request.timeout_s
@@ -159,7 +161,7 @@ class ActiveResponses:
             timeout_s = 60 * minutes[min(offence - 1, len(minutes)) - 1]
         reverses_at = now + timedelta(seconds=timeout_s)
         reversal = Reversal(reverses_at, request.message(allowed.executable), reverses_at) if timeout_s else None
-        entry = Entry(
+        record = ResponseRecord(
             script=request.script,
             executable=allowed.executable,
             keys=keys,
@@ -171,25 +173,27 @@ class ActiveResponses:
             reversal=reversal,
             offence=offence,
         )
-        return self._book.keep(entry), "abort" if is_active else "continue"
+        return self._records.save(record), "abort" if is_active else "continue"
 
-    def _is_active(self, entry: Entry) -> bool:
-        """Whether its effect is surely there: not after a reboot, nor when the script failed to take it back."""
-        reversal = entry.reversal
-        surely_there = entry.confirmed and entry.boot_id == self._boot_id
-        return reversal is not None and reversal.failure is None and surely_there
+    def _is_active(self, record: ResponseRecord) -> bool:
+        """Return whether its effect certainly exists: not after a reboot, nor when the script failed to reverse it."""
+        reversal = record.reversal
+        certain = record.confirmed and record.boot_id == self._boot_id
+        return reversal is not None and reversal.failure is None and certain
 
 
-def _failure(entry: Entry) -> str:
-    reversal, keys = reversal_of(entry), ", ".join(entry.keys)[:_KEY_SHOWN]
+def _failure(record: ResponseRecord) -> str:
+    reversal, keys = reversal_of(record), ", ".join(record.keys)[:_KEY_SHOWN]
     return (
-        f"{entry.script} ({keys}) was not taken back in {reversal.attempts} attempts and waits for the agent's next "
+        f"{record.script} ({keys}) was not reversed in {reversal.attempts} attempts and waits for the agent's next "
         f"start: {reversal.failure}"
     )
 
 
-def _shown(entry: Entry) -> PendingReversal:
-    reversal = reversal_of(entry)
-    keys = tuple(key if len(key) <= _KEY_SHOWN else key[: _KEY_SHOWN - 1] + "…" for key in entry.keys[:_MAX_KEYS_SHOWN])
+def _shown(record: ResponseRecord) -> PendingReversal:
+    reversal = reversal_of(record)
+    keys = tuple(
+        key if len(key) <= _KEY_SHOWN else key[: _KEY_SHOWN - 1] + "…" for key in record.keys[:_MAX_KEYS_SHOWN]
+    )
     state: Literal["waiting", "failed"] = "waiting" if reversal.try_at else "failed"
-    return PendingReversal(entry.script, keys, entry.command_id, state, reversal.due_at)
+    return PendingReversal(record.script, keys, record.command_id, state, reversal.due_at)

@@ -1,4 +1,4 @@
-"""Takes active responses back when their time has come: one after another, and each exactly once."""
+"""Reverses active responses when they are due: one after another, and each exactly once."""
 
 import contextlib
 import threading
@@ -14,7 +14,7 @@ from broker.errors import ExposedFileError
 from broker.system.files import remove_tree
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
-from consumer.active_response.records import Entry, ResponseRecords, Reversal
+from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
@@ -28,140 +28,140 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_WAITS_S = (5.0, 30.0, 180.0, 900.0)  # after the first, second … failure; then no more until the agent's next start
-_YIELD_S = 0.01  # lets a command that waits for its turn have it
-_PAUSE_S = 5.0  # after a fault of our own, such as a full disk
+_WAITS_S = (5.0, 30.0, 180.0, 900.0)  # after the first, second … failure; then not again until the agent's next start
+_YIELD_S = 0.01  # lets a waiting command run its script in between
+_RETRY_AFTER_S = 5.0  # after an error of the agent, such as a full disk
 _STEP = "execute-active-response.reversal-"
 
 
-def reversal_of(entry: Entry) -> Reversal:
+def reversal_of(record: ResponseRecord) -> Reversal:
     """Return the reversal of an entry that has one."""
-    assert entry.reversal is not None
-    return entry.reversal
+    assert record.reversal is not None
+    return record.reversal
 
 
 class Reversals:
-    """Runs what is due, on a lane of its own, so that nothing else waits for it. A Chore of the agent.
+    """Runs the reversals that are due, in a thread of their own. A BackgroundTask of the agent.
 
-    A run that was begun is never begun again, by this process or a later one, unless it was cut off (power loss, kill).
+    A run that was started is not started again, by this process or a later one, unless it was killed or lost power.
     """
 
     def __init__(
         self,
-        book: ResponseRecords,
-        workshop: ScriptRunner,
+        records: ResponseRecords,
+        runner: ScriptRunner,
         runs: Path,
         clock: Clock,
         observer: Observer,
-        lane: Callable[[Callable[[], None]], None],
+        spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
     ) -> None:
-        self._book = book
-        self._workshop = workshop
+        self._records = records
+        self._runner = runner
         self._runs = runs
         self._clock = clock
         self._observer = observer
-        self._lane = lane
+        self._spawn = spawn
         self._wake = wake
         self._working = False
         self._not_before = 0.0
 
     def recover(self) -> None:
-        """Give those that failed too often another chance, and clear away runs that nobody waits for."""
-        for entry in self._book.pending():
-            reversal = reversal_of(entry)
+        """Schedule the reversals that had failed too often again, and delete runs that are no longer needed."""
+        for record in self._records.pending():
+            reversal = reversal_of(record)
             if reversal.try_at is None:
                 again = replace(reversal, try_at=self._clock.now(), attempts=0)
-                with contextlib.suppress(StoreError):  # a full disk must not keep the agent from starting
-                    self._book.keep(replace(entry, reversal=again))
-        wanted = {reversal_of(entry).run for entry in self._book.pending()}
+                with contextlib.suppress(StoreError):  # the agent must start even if the disk is full
+                    self._records.save(replace(record, reversal=again))
+        wanted = {reversal_of(record).run for record in self._records.pending()}
         for directory in self._runs.glob("*"):
             if directory.name not in wanted:
-                _clear_away(directory)
+                _remove_run(directory)
 
     def step(self) -> None:
-        """Begin to work on what is due, unless that goes on already; never waits."""
+        """Start reversing what is due, unless that is already running; never waits."""
         if not self._working and self._clock.monotonic() >= self._not_before and self._is_due():
             self._working = True
-            self._lane(self._work)
+            self._spawn(self._work)
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) a reversal is due next."""
-        next_try = self._book.next_try()
+        next_try = self._records.next_try()
         if self._working or next_try is None:
             return None
         left = (next_try - self._clock.now()).total_seconds()
         return max(self._not_before, self._clock.monotonic() + max(0.0, left))
 
-    def settle_begun(self) -> None:
-        """Bring to an end what an earlier process had begun; call it in a turn of the workshop."""
-        for entry in self._book.pending():
-            if reversal_of(entry).run:
-                self._reverse(entry)
+    def finish_begun(self) -> None:
+        """Finish the reversals that an earlier process had started; call it while holding `ScriptRunner.exclusive`."""
+        for record in self._records.pending():
+            if reversal_of(record).run:
+                self._reverse(record)
 
     def _is_due(self) -> bool:
-        next_try = self._book.next_try()
+        next_try = self._records.next_try()
         return next_try is not None and next_try <= self._clock.now()
 
-    def _next_due(self) -> Entry | None:
+    def _next_due(self) -> ResponseRecord | None:
         now = self._clock.now()
-        return next((it for it in self._book.pending() if it.next_try and it.next_try <= now), None)
+        return next((each for each in self._records.pending() if each.next_try and each.next_try <= now), None)
 
     def _work(self) -> None:
         pause = threading.Event()
         try:
             while self._is_due():
-                with self._workshop.turn():
-                    due = self._next_due()  # a command may have renewed it before the turn came
+                with self._runner.exclusive():
+                    due = self._next_due()  # a command may have renewed it in the meantime
                     if due is not None:
                         self._reverse(due)
                 self._wake()
                 pause.wait(_YIELD_S)
         except StoreError as error:
             _log.error("reversal_not_recorded", reason=str(error))
-            self._not_before = self._clock.monotonic() + _PAUSE_S
+            self._not_before = self._clock.monotonic() + _RETRY_AFTER_S
         except Exception:
-            _log.exception("reversals_broke_down")
-            self._not_before = self._clock.monotonic() + _PAUSE_S
+            _log.exception("reversals_failed")
+            self._not_before = self._clock.monotonic() + _RETRY_AFTER_S
         finally:
             self._working = False
             self._wake()
 
-    def _reverse(self, entry: Entry) -> None:
+    def _reverse(self, record: ResponseRecord) -> None:
         try:
-            entry, end = self._run(entry)
+            record, end = self._run(record)
             failure = None if end.good else _in_words(end)
         except StoreError:
             raise
         except (ConsumerError, ExposedFileError, OSError) as error:
             failure = str(error)
         self._observer.reached(f"{_STEP}ended")
-        run = reversal_of(entry).run
+        run = reversal_of(record).run
         if failure is None:
             now = self._clock.now()
-            self._book.keep(replace(entry, reversal=None, reversed_at=now, changed_at=now))
+            self._records.save(replace(record, reversal=None, reversed_at=now, changed_at=now))
             self._observer.reached(f"{_STEP}done")
         else:
-            self._book.keep(replace(entry, reversal=self._after_failure(reversal_of(entry), failure)))
-            _log.warning("reversal_failed", script=entry.script, keys=entry.keys, reason=failure)
+            self._records.save(replace(record, reversal=self._after_failure(reversal_of(record), failure)))
+            _log.warning("reversal_failed", script=record.script, keys=record.keys, reason=failure)
         if run:
-            _clear_away(self._runs / run)
+            _remove_run(self._runs / run)
 
-    def _run(self, entry: Entry) -> tuple[Entry, RunEnd]:
-        """Run the script, or wait for the run that an earlier process has begun."""
-        reversal = reversal_of(entry)
-        run = Run(self._runs / reversal.run, self._clock, self._workshop.confinement) if reversal.run else None
+    def _run(self, record: ResponseRecord) -> tuple[ResponseRecord, RunEnd]:
+        """Run the script, or wait for the run that an earlier process has started."""
+        reversal = reversal_of(record)
+        run = Run(self._runs / reversal.run, self._clock, self._runner.confinement) if reversal.run else None
         if run is None or run.is_lost:
-            directory = self._workshop.prepare().directory
-            check_executable(directory, entry.executable)
+            directory = self._runner.prepare().directory
+            check_executable(directory, record.executable)
             name = uuid.uuid4().hex
-            entry = self._book.keep(replace(entry, reversal=replace(reversal, run=name)))
+            record = self._records.save(replace(record, reversal=replace(reversal, run=name)))
             self._observer.reached(f"{_STEP}recorded")
-            run = Run(self._runs / name, self._clock, self._workshop.confinement)
+            run = Run(self._runs / name, self._clock, self._runner.confinement)
             line = write_line(reversal.message, "delete")
-            run.begin(self._workshop.path_of(entry.executable), line, self._workshop.home)
+            run.begin(self._runner.path_of(record.executable), line, self._runner.home)
             self._observer.reached(f"{_STEP}begun")
-        return entry, run.wait(self._workshop.deadline())
+        return record, run.wait(self._runner.deadline())
 
     def _after_failure(self, reversal: Reversal, failure: str) -> Reversal:
         attempts = reversal.attempts + 1
@@ -171,8 +171,8 @@ class Reversals:
         return replace(reversal, run=None, attempts=attempts, try_at=try_at, failure=failure)
 
 
-def _clear_away(run: Path) -> None:
-    with contextlib.suppress(OSError):  # else it is done at the next start
+def _remove_run(run: Path) -> None:
+    with contextlib.suppress(OSError):  # retried at the next start
         remove_tree(run)
 
 
@@ -180,6 +180,6 @@ def _in_words(end: RunEnd) -> str:
     if end.overdue:
         return "The script did not end in time and was ended."
     if end.exit_status is None:
-        return "The script was cut off."
-    said = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""
-    return f"The script ended with exit status {end.exit_status}{said}."
+        return "The script was interrupted."
+    stderr = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""
+    return f"The script ended with exit status {end.exit_status}{stderr}."

@@ -1,4 +1,4 @@
-"""Where the scripts run: one at a time, in a working directory laid out as Wazuh's scripts expect it."""
+"""Runs scripts one at a time, in a working directory laid out as Wazuh's scripts expect it."""
 
 import contextlib
 import os
@@ -23,15 +23,15 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_LOOK_S = 0.02
+_POLL_INTERVAL_S = 0.02
 _BIN = Path("active-response/bin")
 
 
 class ScriptRunner:
-    """The one place in which scripts run. `turn` is held by whoever runs one.
+    """The one place where scripts run; hold `exclusive` while running one.
 
     Below `home`, the working directory, `active-response/bin` is a link to the directory of the scripts, and `logs` is
-    there for what they write.
+    a directory for their log files.
     """
 
     def __init__(self, config: ActiveResponseConfig, directory: Path, clock: Clock, confinement: Confinement) -> None:
@@ -44,14 +44,16 @@ class ScriptRunner:
         self._orphan = OrphanedGroup(self.pid_file, clock, Bounds.grace_s, event="script_outlived_agent")
 
     @contextlib.contextmanager
-    def turn(self, bounds: Bounds | None = None) -> Iterator[None]:
-        """Be the only one that runs a script; first ends one that a killed agent has left behind.
+    def exclusive(self, bounds: Bounds | None = None) -> Iterator[None]:
+        """Hold the right to run a script; first ends one that outlived a killed agent.
 
-        Raises ActiveResponseError when the turn does not come within the bounds.
+        Raises ActiveResponseError if another script still runs at the end of the bounds.
         """
-        while not self._lock.acquire(timeout=_LOOK_S):
+        while not self._lock.acquire(timeout=_POLL_INTERVAL_S):
             if bounds and (bounds.cancelled.is_set() or self._clock.monotonic() >= bounds.deadline):
-                raise ActiveResponseError("Another script still runs; this one was not begun.")
+                raise ActiveResponseError(
+                    "Another script is still running; this one was not started.", code="script_running"
+                )
         try:
             self._orphan.end(give_up_at=self._clock.monotonic() + 2 * Bounds.grace_s)
             yield
@@ -59,7 +61,7 @@ class ScriptRunner:
             self._lock.release()
 
     def prepare(self) -> AllowList:
-        """Return the allow-list as it is now, with `home` laid out for its directory; raise ActiveResponseError."""
+        """Return the current allow-list, with `home` laid out for its directory; raises as `AllowList.load` does."""
         allow_list = AllowList.load(self._config)
         link, target = self.home / _BIN, str(allow_list.directory.absolute())
         try:
@@ -72,7 +74,7 @@ class ScriptRunner:
         return allow_list
 
     def deadline(self) -> float:
-        """Return by when (monotonic seconds) a script that begins now must have ended."""
+        """Return when (monotonic seconds) a script that starts now must have ended."""
         return self._clock.monotonic() + self._config.script_deadline_s
 
     @staticmethod

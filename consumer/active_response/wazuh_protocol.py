@@ -1,6 +1,6 @@
 """The protocol of Wazuh 4.x between agent and script: one JSON object a line, on the script's stdin and stdout.
 
-The agent writes `add`; a script that keeps keys answers `check_keys` and is told to `continue` or to `abort`; a script
+The agent writes `add`; a script that keeps keys answers `check_keys` and receives `continue` or `abort`; a script
 without keys just ends. Later the agent runs the script again with `delete`.
 """
 
@@ -19,13 +19,13 @@ __all__ = [
 ]
 
 
-_SHOWN = 80
+_MAX_SHOWN = 80
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command wants of a script. `timeout_s` None: the allow-list's; 0: the effect stays."""
+    """A command's request to a script. `timeout_s` None: the timeout of the allow-list; 0: the effect is permanent."""
 
     command_id: str
     script: str
@@ -35,7 +35,7 @@ class Request:
     asked_by: str
 
     def message(self, executable: str) -> JsonObject:
-        """Return what the script reads, but for the `command`."""
+        """Return the message for the script, without its `command`."""
         parameters = {
             "extra_args": list(self.extra_args),
             "alert": self.alert,
@@ -60,12 +60,14 @@ def write_line(message: JsonObject, command: Literal["add", "continue", "abort",
 
 
 def read_keys(line: bytes) -> tuple[str, ...]:
-    """Return the keys that a script names in its `check_keys`; raise ActiveResponseError for any other line."""
+    """Return the keys that a script names in its `check_keys`; raises ActiveResponseError for any other line."""
     try:
         keys = msgspec.json.decode(line, type=_CheckKeys).parameters.keys
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        said = line[:_SHOWN].decode(errors="replace")
-        raise ActiveResponseError(f"it answered {said!r}, which is no check_keys message.") from error
+        shown = line[:_MAX_SHOWN].decode(errors="replace")
+        raise ActiveResponseError(
+            f"it answered {shown!r}, which is not a check_keys message.", code="not_check_keys"
+        ) from error
     if not all(key.isprintable() for key in keys):
-        raise ActiveResponseError("it named a key with characters that cannot be printed.")
+        raise ActiveResponseError("it named a key with unprintable characters.", code="unprintable_key")
     return tuple(keys)

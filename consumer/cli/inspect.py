@@ -11,7 +11,7 @@ from consumer.cli.output import print_table, show
 from consumer.errors import StoreError
 
 if TYPE_CHECKING:
-    from consumer.active_response.records import Entry
+    from consumer.active_response.records import ResponseRecord
     from consumer.ports import StoredCommand
 
 # The ledger's names, as `acm` shows them; store and wire have others.
@@ -82,7 +82,7 @@ def active_responses(state: StateDirectory, as_json: JsonOption = False) -> None
     show([_pending_json(entry) for entry in read_pending(state / DIRECTORY)], _print_pending, as_json=as_json)
 
 
-def _pending_json(entry: "Entry") -> dict[str, Any]:
+def _pending_json(entry: "ResponseRecord") -> dict[str, Any]:
     reversal = entry.reversal
     assert reversal is not None
     return {

@@ -20,7 +20,7 @@ from consumer.configuration import results
 from consumer.configuration.apply_journal import ApplyJournal, JournalFile
 from consumer.configuration.effects import Effects
 from consumer.configuration.generations import Generations, Record
-from consumer.configuration.preparation import active_as_wanted, prepare
+from consumer.configuration.preparation import active_if_unchanged, prepare
 from consumer.configuration.reload import Reloader
 from consumer.configuration.staging import Staging
 from consumer.configuration.validation import CheckFailed
@@ -36,7 +36,7 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _RELOADED = "The service was reloaded and is healthy."
-_STOP_IS_SEEN_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
+_STOP_GRACE_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
 _STOPPED = "The service does not run; it reads the configuration when it starts."
 
 
@@ -57,8 +57,8 @@ class Application:
     def apply(self, wanted: ApplyCentralizedConfiguration) -> Result:
         """Make the wanted configuration the active one, or leave the one that is."""
         try:
-            with self._alone():
-                record = active_as_wanted(wanted, self._config, self._generations)
+            with self._exclusive():
+                record = active_if_unchanged(wanted, self._config, self._generations)
                 if record is not None:
                     return self._unchanged(wanted, record)
                 self._journal = prepare(
@@ -67,22 +67,22 @@ class Application:
                 self._journals.write(self._journal)
                 self._generations.activate(self._journal.next)
                 self._reached("swapped")
-                return self._take_over(self._journal)
+                return self._reload_and_watch(self._journal)
         except ConsumerError as error:
             return self._failed(error)
 
     def resume(self) -> Result:
         """Settle what a crash cut short."""
         try:
-            with self._alone():
+            with self._exclusive():
                 self._journal = journal = self._journals.read(self._command.id)
                 if journal is not None and journal.done:
                     return results.ended(self._generations, journal, self._output)
                 if journal is not None and journal.reason is not None:
                     return self._roll_back(journal)
                 if journal is not None and self._generations.current == journal.next:
-                    return self._take_over(journal)
-                self._clear_away()
+                    return self._reload_and_watch(journal)
+                self._clean_up()
         except ConsumerError as error:
             return self._failed(error)
         return results.not_applied(
@@ -90,7 +90,7 @@ class Application:
         )
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Keep others away from the directory, and let what the disk refuses be an error for the user."""
         try:
             self._generations.make_directories()
@@ -102,7 +102,7 @@ class Application:
             where = error.filename or self._root
             raise CentralizedConfigurationError(f"{where} cannot be used: {error.strerror or error}.") from error
 
-    def _take_over(self, journal: ApplyJournal) -> Result:
+    def _reload_and_watch(self, journal: ApplyJournal) -> Result:
         """Reload the service and watch it with the new generation; half of the time left is kept for a rollback."""
         context = self._context
         now = context.clock.monotonic()
@@ -122,18 +122,18 @@ class Application:
             code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
             return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
         self._reached("checked")
-        return self._settle(replace(journal, note=note))
+        return self._complete(replace(journal, note=note))
 
     def _leave_to_next_agent(self) -> None:
         """Where the agent is being stopped its service may be too, and nothing can be judged: the journal goes on."""
-        if self._effects.wait(self._context.stopping, _STOP_IS_SEEN_S):
+        if self._effects.wait(self._context.stopping, _STOP_GRACE_S):
             raise CentralizedConfigurationError(
                 "The agent was stopped before the service had proved healthy.", code="agent_stopped"
             )
 
     def _roll_back(self, journal: ApplyJournal) -> Result:
         """Make the previous generation, or none, active again and let the service read it."""
-        self._note(journal)
+        self._save_journal(journal)
         self._generations.activate(journal.previous)
         self._reached("rolled_back")
         uncancelled = dataclasses.replace(self._context.bounds(), cancelled=threading.Event())
@@ -145,27 +145,27 @@ class Application:
                 reloader.watch(state)
         except (ConsumerError, OSError) as error:
             note = f"The service is not healthy with the previous generation either: {error}"
-        return self._settle(replace(journal, note=note))
+        return self._complete(replace(journal, note=note))
 
     def _reloader(self, name: str | None, within: Bounds) -> Reloader:
         settings, record = self._config.configuration, self._generations.record(name)
         file = record.file if record else settings.file
         return Reloader(settings, self._context.service, self._generations.link, file, within, self._effects)
 
-    def _settle(self, journal: ApplyJournal) -> Result:
-        self._note(replace(journal, done=True))
+    def _complete(self, journal: ApplyJournal) -> Result:
+        self._save_journal(replace(journal, done=True))
         with contextlib.suppress(OSError):  # what is left over is cleared away the next time
-            self._clear_away()
+            self._clean_up()
         return results.ended(self._generations, journal, self._output)
 
-    def _note(self, journal: ApplyJournal) -> None:
+    def _save_journal(self, journal: ApplyJournal) -> None:
         """Keep the journal if the disk lets us: without it, the step that it tells of is done again after a crash."""
         try:
             self._journals.write(journal)
         except OSError as error:
             _log.warning("journal_not_written", command_id=journal.command_id, reason=str(error))
 
-    def _clear_away(self) -> None:
+    def _clean_up(self) -> None:
         self._generations.prune(self._config.configuration.keep)
         Staging(self._root).clear()
 

@@ -12,12 +12,12 @@ from consumer.handler import Context
 from consumer.settings import AgentConfig
 
 __all__ = [
-    "active_as_wanted",
+    "active_if_unchanged",
     "prepare",
 ]
 
 
-def active_as_wanted(
+def active_if_unchanged(
     wanted: ApplyCentralizedConfiguration, config: AgentConfig, generations: Generations
 ) -> Record | None:
     """Return the active generation if it is what is wanted already and nobody has altered it since."""
@@ -57,13 +57,13 @@ def prepare(
             command_id=command.id,
             files=hashes,
         )
-        journal = _begun(record, context, generations, staging)
+        journal = _first_journal(record, context, generations, staging)
         generations.add(staging.files, record)
         _refuse_if_over(context)  # to make it durable may have taken long; the next prune removes it
         return journal
 
 
-def _begun(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
+def _first_journal(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
     previous = generations.current
     if previous is not None and not generations.directory(previous).is_dir():
         previous = None  # somebody moved the link: there is nothing to go back to

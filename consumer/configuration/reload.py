@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from consumer.configuration.effects import Effects
-from consumer.configuration.validation import CheckFailed, filled
+from consumer.configuration.validation import CheckFailed, fill_paths
 from consumer.errors import CentralizedConfigurationError
 from consumer.ports import Service, ServiceState
 from consumer.settings import CentralizedConfig
@@ -76,7 +76,7 @@ class Reloader:
 
     def _run_reload_command(self) -> None:
         argv = self.settings.reload_command
-        ended = self.effects.run(filled(argv, self.directory, self.file), self.bounds.as_agent())
+        ended = self.effects.run(fill_paths(argv, self.directory, self.file), self.bounds.as_agent())
         if not ended.good:
             raise CheckFailed(
                 f"The reload command {argv[0]} {ended.in_words()}.", ended.output, code="reload_command_failed"
@@ -123,7 +123,7 @@ class Reloader:
         argv = self.settings.health_check
         if not argv:
             return None
-        ended = self.effects.run(filled(argv, self.directory, self.file), within)
+        ended = self.effects.run(fill_paths(argv, self.directory, self.file), within)
         if ended.good:
             return None
         if ended.overdue and before is not None:

@@ -10,7 +10,7 @@ from consumer.system.programs import Bounds, Ended, run_program
 
 __all__ = [
     "CheckFailed",
-    "filled",
+    "fill_paths",
     "validate",
 ]
 
@@ -40,7 +40,7 @@ def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds, r
             _check_syntax(path.relative_to(directory).as_posix(), path)
     if not check:
         return
-    ended = run(filled(check, directory, file), bounds)
+    ended = run(fill_paths(check, directory, file), bounds)
     if not ended.good:
         raise CheckFailed(f"The check {check[0]} rejects the files: it {ended.in_words()}.", ended.output)
 
@@ -58,6 +58,6 @@ def _check_syntax(name: str, path: Path) -> None:
         raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.", code="invalid_syntax") from error
 
 
-def filled(argv: Sequence[str], directory: Path, file: str) -> list[str]:
+def fill_paths(argv: Sequence[str], directory: Path, file: str) -> list[str]:
     """Return the command line of a program with `{directory}` and `{file}` replaced by the paths."""
     return [word.replace("{directory}", str(directory)).replace("{file}", str(directory / file)) for word in argv]

@@ -8,7 +8,7 @@ from typing import Literal
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from consumer.active_response.records import Entry
+from consumer.active_response.records import ResponseRecord
 from consumer.active_response.responses import ActiveResponses, Attempt
 from consumer.active_response.wazuh_protocol import Request
 from consumer.handler import Context, Handler, Interruption, Result
@@ -81,7 +81,7 @@ def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) 
 
 
 def _result(script: str, attempt: Attempt, context: Context) -> Result:
-    ended, entry = attempt.ended, attempt.entry
+    ended, entry = attempt.ended, attempt.record
     good = ended.good and attempt.complaint is None
     if entry is None:
         data = ExecuteActiveResponseData(script, "done" if good else "not_added")
@@ -91,12 +91,12 @@ def _result(script: str, attempt: Attempt, context: Context) -> Result:
     return Result(message, replace(data, exit_status=ended.exit_status), _code(attempt, context), ended.output)
 
 
-def _data(entry: Entry, state: State) -> ExecuteActiveResponseData:
+def _data(entry: ResponseRecord, state: State) -> ExecuteActiveResponseData:
     reverses_at = entry.reversal.due_at if entry.reversal else None
     return ExecuteActiveResponseData(entry.script, state, entry.keys, None, reverses_at, entry.offence)
 
 
-def _success(script: str, entry: Entry | None) -> str:
+def _success(script: str, entry: ResponseRecord | None) -> str:
     if entry is None:
         return f"{script} did its work; it named no keys, so nothing will be taken back."
     whom = _whom(entry)
@@ -114,13 +114,13 @@ def _error(script: str, attempt: Attempt) -> str:
     if attempt.complaint is not None:
         return f"{script} was ended before it was told to continue: {attempt.complaint}"
     how = attempt.ended.in_words()
-    if attempt.entry is None:
+    if attempt.record is None:
         return f"{script} {how} before it was told to continue; nothing will be taken back."
-    told = "abort" if attempt.entry.confirmed else "continue"
-    return f"{script} was told to {told} and {how}; {_fate(attempt.entry)}."
+    told = "abort" if attempt.record.confirmed else "continue"
+    return f"{script} was told to {told} and {how}; {_fate(attempt.record)}."
 
 
-def _fate(entry: Entry) -> str:
+def _fate(entry: ResponseRecord) -> str:
     if entry.reversed_at is not None:
         return f"what it may have done was taken back at {_time(entry.reversed_at)}"
     if entry.reversal is None:
@@ -128,7 +128,7 @@ def _fate(entry: Entry) -> str:
     return f"what it may have done is taken back at {_time(entry.reversal.due_at)}"
 
 
-def _whom(entry: Entry) -> str:
+def _whom(entry: ResponseRecord) -> str:
     words = ", ".join(entry.keys)
     return f" for {words[:_KEYS_SHOWN]}" if words else ""
 

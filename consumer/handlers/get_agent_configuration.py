@@ -16,7 +16,7 @@ from consumer.configuration.masked_files import MAX_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.settings import AgentConfig, Secret
-from consumer.system.masking import mask_secrets
+from consumer.system.masking import mask_values
 
 __all__ = [
     "handler",
@@ -57,7 +57,7 @@ def _execute(
 
 
 def _shown(config: AgentConfig) -> JsonObject:
-    shown: JsonObject = mask_secrets(msgspec.to_builtins(config, enc_hook=lambda secret: secret.masked))
+    shown: JsonObject = mask_values(msgspec.to_builtins(config, enc_hook=lambda secret: secret.masked))
     return shown
 
 

@@ -18,12 +18,12 @@ class CallbackService:
         start: Callable[[], None],
         stop: Callable[[], None],
         incarnation: Callable[[], str | None],
-        wish: DesiredState,
+        desired: DesiredState,
     ) -> None:
         self._start = start
         self._stop = stop
         self._incarnation = incarnation
-        self._wish = wish
+        self._desired = desired
 
     def state(self) -> ServiceState:
         """Ask the program."""
@@ -32,14 +32,14 @@ class CallbackService:
 
     def start(self, deadline: float) -> ServiceState:
         """Start the program unless it runs."""
-        self._wish.set_stopped(False)
+        self._desired.set_stopped(False)
         if not self.state().running:
             self._start()
         return self.state()
 
     def stop(self, deadline: float) -> ServiceState:
         """Stop the program and remember the wish."""
-        self._wish.set_stopped(True)
+        self._desired.set_stopped(True)
         if self.state().running:
             self._stop()
         return self.state()

@@ -53,7 +53,7 @@ class ChildService:
         settle_s: float,
     ) -> None:
         self._argv = list(argv)
-        self._wish = DesiredState(directory / "service-stopped")
+        self._desired = DesiredState(directory / "service-stopped")
         self._pid_file = PidFile(directory / "service.pid")
         self._orphan = OrphanedGroup(self._pid_file, clock, grace_s, event="service_outlived_agent")
         self._clock = clock
@@ -85,7 +85,7 @@ class ChildService:
         """Return None: a child's death cannot be foreseen."""
 
     def _start_if_due(self) -> None:
-        if self._wish.stopped or self.state().running or self._clock.monotonic() < self._start_at:
+        if self._desired.stopped or self.state().running or self._clock.monotonic() < self._start_at:
             return
         if self._current is None and not self._orphan.step():
             return
@@ -120,15 +120,15 @@ class ChildService:
         Raises ServiceError when it cannot be started or ends within `settle_s` seconds; `step` then tries it again.
         """
         with self._lock:
-            self._wish.set_stopped(False)
+            self._desired.set_stopped(False)
             self._waits = self._new_waits()
             if not self.state().running:
                 self._end_orphan(deadline)
                 self._spawn()
-                self._watch_settle(deadline)
+                self._watch_startup(deadline)
             return self.state()
 
-    def _watch_settle(self, deadline: float) -> None:
+    def _watch_startup(self, deadline: float) -> None:
         assert self._current is not None
         seconds = self._at_most(self._settle_s, deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -140,7 +140,7 @@ class ChildService:
     def stop(self, deadline: float) -> ServiceState:
         """Stop the child as `shut_down` does, and remember the wish to keep it stopped."""
         with self._lock:
-            self._wish.set_stopped(True)
+            self._desired.set_stopped(True)
             stop = self.shut_down(deadline)
             return replace(self.state(), stop=stop)
 

@@ -30,8 +30,8 @@ _PROPERTIES = (
 _KILLED = {"Result": "timeout", "ExecMainCode": "2", "ExecMainStatus": "9"}  # CLD_KILLED (waitid(2)), SIGKILL
 _SPAN = re.compile(r"(\d+)(us|ms|s|min|h|d)(?= |$)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_LOOK_S = 0.2
-_LOOKING_TIMEOUT_S = 10.0
+_POLL_INTERVAL_S = 0.2
+_SHOW_TIMEOUT_S = 10.0
 _JOURNAL_TIMEOUT_S = 2.0
 
 
@@ -51,13 +51,13 @@ class SystemdService:
 
     def state(self) -> ServiceState:
         """Ask systemd."""
-        return self._state_in(self._show(self._soon(_LOOKING_TIMEOUT_S)))
+        return self._state_in(self._show(self._soon(_SHOW_TIMEOUT_S)))
 
     def start(self, deadline: float) -> ServiceState:
         """Start the unit, and enable it if it was disabled."""
         if self._show(deadline)["UnitFileState"] == "disabled":
             self._systemctl("enable", deadline)
-        return self._state_in(self._run_up("start", deadline))
+        return self._state_in(self._bring_up("start", deadline))
 
     def stop(self, deadline: float) -> ServiceState:
         """Stop the unit, and disable it if it was enabled, so that it stays stopped after a reboot as well."""
@@ -72,7 +72,7 @@ class SystemdService:
     def restart(self, deadline: float) -> ServiceState:
         """Restart the unit by one job of systemd, which outlives this agent and restarts what depends on it too."""
         before = self._show(deadline)
-        after = self._run_up("restart", deadline)
+        after = self._bring_up("restart", deadline)
         return replace(self._state_in(after), stop=self._stop_between(before, after))
 
     def _state_in(self, shown: Mapping[str, str]) -> ServiceState:
@@ -89,31 +89,31 @@ class SystemdService:
             raise ServiceError(f"systemd knows no unit {self._unit}; check service.unit in the agent's configuration.")
         return shown
 
-    def _run_up(self, verb: str, deadline: float) -> dict[str, str]:
+    def _bring_up(self, verb: str, deadline: float) -> dict[str, str]:
         """Start or restart it; an error carries the last lines that it has printed."""
         try:
             self._systemctl(verb, deadline)
-            return self._settled(deadline)
+            return self._wait_until_stable(deadline)
         except ServiceError as error:
-            incarnation = self._show(self._soon(_LOOKING_TIMEOUT_S))["InvocationID"]
-            said = " | ".join(self._journal("--output=cat", "--lines=3", f"_SYSTEMD_INVOCATION_ID={incarnation}"))
-            raise ServiceError(f"{error} Its last lines: {said[:300]}" if said else str(error)) from error
+            incarnation = self._show(self._soon(_SHOW_TIMEOUT_S))["InvocationID"]
+            printed = " | ".join(self._journal("--output=cat", "--lines=3", f"_SYSTEMD_INVOCATION_ID={incarnation}"))
+            raise ServiceError(f"{error} Its last lines: {printed[:300]}" if printed else str(error)) from error
 
-    def _settled(self, deadline: float) -> dict[str, str]:
+    def _wait_until_stable(self, deadline: float) -> dict[str, str]:
         """Wait until one incarnation has been active for `settle_s` seconds, or until the deadline."""
         incarnation, since = "", self._clock.monotonic()
         while True:
-            shown, now = self._show(deadline + _LOOKING_TIMEOUT_S), self._clock.monotonic()
+            shown, now = self._show(deadline + _SHOW_TIMEOUT_S), self._clock.monotonic()
             active = shown["InvocationID"] if shown["ActiveState"] == "active" else ""
             if shown["ActiveState"] in {"failed", "inactive"} or (now >= deadline and not active):
-                raise ServiceError(_is_not_up(self._unit, shown))
+                raise ServiceError(_why_not_up(self._unit, shown))
             if active != incarnation:
                 incarnation, since = active, now
             elif active and now >= since + self._settle_s:
                 return shown
             if now >= deadline:
                 raise ServiceError(f"{self._unit} was started, but the time was over before it had run for settle_s.")
-            self._pause.wait(_LOOK_S)
+            self._pause.wait(_POLL_INTERVAL_S)
 
     def _stop_between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Stop | None:
         """Return how systemd's journal says that an incarnation ended; None when it does not say.
@@ -123,9 +123,9 @@ class SystemdService:
         if before["MainPID"] == "0":
             return None
         old, new = before["InvocationID"], after["InvocationID"]
-        words = ("_PID=1", f"INVOCATION_ID={old}", "+", "_PID=1", f"INVOCATION_ID={new}")
+        filters = ("_PID=1", f"INVOCATION_ID={old}", "+", "_PID=1", f"INVOCATION_ID={new}")
         wanted = "--output-fields=INVOCATION_ID,UNIT_RESULT"
-        entries = [json.loads(line) for line in self._journal("--output=json", wanted, "--lines=100", *words)]
+        entries = [json.loads(line) for line in self._journal("--output=json", wanted, "--lines=100", *filters)]
         if not any(entry.get("INVOCATION_ID") == new for entry in entries):
             return None
         killed = any(entry.get("UNIT_RESULT") == "timeout" for entry in entries)
@@ -144,8 +144,8 @@ class SystemdService:
         if ended.overdue:
             raise ServiceError(f"systemctl {verb} {self._unit} did not end in time; systemd may go on with it.")
         if not ended.good:
-            said = " ".join(ended.output.stderr.split())[:500]
-            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {said}")
+            printed = " ".join(ended.output.stderr.split())[:500]
+            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}")
         return ended.output.stdout
 
     def _run(self, argv: Sequence[str], deadline: float) -> Ended:
@@ -159,7 +159,7 @@ class SystemdService:
         return self._clock.monotonic() + seconds
 
 
-def _is_not_up(unit: str, shown: Mapping[str, str]) -> str:
+def _why_not_up(unit: str, shown: Mapping[str, str]) -> str:
     state = f"it is {shown['ActiveState']} ({shown['SubState']})"
     return f"{unit} does not stay active: {state}, result {shown['Result']}, exit status {shown['ExecMainStatus']}."
 

@@ -25,7 +25,7 @@ __all__ = [
 
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
-_LAUNCH_S = 10.0  # as long as a busy machine may take to become the program; it goes on beyond that
+_LAUNCH_TIMEOUT_S = 10.0  # as long as a busy machine may take to become the program; it goes on beyond that
 _ERRNO_BYTES = 16
 
 
@@ -63,7 +63,7 @@ def launch(
         raise
     finally:
         os.close(theirs)
-    _refuse_failed(child, errors)
+    _wait_for_program(child, errors)
     return child
 
 
@@ -78,12 +78,12 @@ def _groups(account: pwd.struct_passwd) -> list[int]:
     return sorted({account.pw_gid, *member_of})
 
 
-def _refuse_failed(child: subprocess.Popen[bytes], errors: int) -> None:
+def _wait_for_program(child: subprocess.Popen[bytes], errors: int) -> None:
     """Wait until the child has become the program; raise OSError when it could not."""
     try:
-        said = os.read(errors, _ERRNO_BYTES) if select.select([errors], [], [], _LAUNCH_S)[0] else b""
+        report = os.read(errors, _ERRNO_BYTES) if select.select([errors], [], [], _LAUNCH_TIMEOUT_S)[0] else b""
     finally:
         os.close(errors)
-    if said:
+    if report:
         with child:  # which closes its pipes and waits for it
-            raise OSError(int(said), os.strerror(int(said)))
+            raise OSError(int(report), os.strerror(int(report)))

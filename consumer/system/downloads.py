@@ -29,10 +29,10 @@ __all__ = [
 
 
 _BLOCK_BYTES = 1 << 18
-_QUIET_S = 15.0  # a server that says nothing for so long is given up
+_READ_TIMEOUT_S = 15.0  # a server that says nothing for so long is given up
 _SPARE_BYTES = 4 << 20
-_LOOK_S = 0.1  # how soon a cancel, or the end of the time, is seen
-_AS_IT_IS = {"Accept-Encoding": "identity"}
+_POLL_INTERVAL_S = 0.1  # how soon a cancel, or the end of the time, is seen
+_NO_ENCODING = {"Accept-Encoding": "identity"}
 
 
 class _WrongFile(DownloadError):
@@ -74,12 +74,12 @@ class Downloader:
 
     def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
         """Go on with the part that is there, from the start when that proves damaged; move the whole to its place."""
-        have = min(part.stat().st_size, artifact.size) if part.exists() else 0
+        offset = min(part.stat().st_size, artifact.size) if part.exists() else 0
         try:
-            self._complete(artifact, part, have)
+            self._complete(artifact, part, offset)
         except _WrongFile:
             part.unlink()
-            if not have:
+            if not offset:
                 raise
             self._complete(artifact, part)
         try:
@@ -90,69 +90,71 @@ class Downloader:
             self._complete(replace(artifact, url=part.absolute().as_uri()), to)
             part.unlink()
 
-    def _complete(self, artifact: Artifact, to: Path, have: int = 0) -> None:
-        """Write what follows the first `have` bytes of the file `to`, and check the whole."""
-        if artifact.size - have + _SPARE_BYTES > free_bytes(to.parent):
+    def _complete(self, artifact: Artifact, to: Path, offset: int = 0) -> None:
+        """Write what follows the first `offset` bytes of the file `to`, and check the whole."""
+        if artifact.size - offset + _SPARE_BYTES > free_bytes(to.parent):
             raise DownloadError(f"There is too little space in {to.parent} for the file's {artifact.size} bytes.")
-        size, shown = have, _shown(artifact.url)
-        with to.open("a+b") as target, closing(self._blocks(artifact, have)) as blocks:
-            target.truncate(have)
+        size, url_shown = offset, _display_url(artifact.url)
+        with to.open("a+b") as target, closing(self._blocks(artifact, offset)) as blocks:
+            target.truncate(offset)
             target.seek(0)
             digest = hashlib.file_digest(target, "sha256")
             for block in blocks:
                 size += len(block)
                 if size > artifact.size:
-                    raise _WrongFile(f"The file at {shown} is longer than {artifact.size} bytes.")
+                    raise _WrongFile(f"The file at {url_shown} is longer than {artifact.size} bytes.")
                 digest.update(block)
                 target.write(block)
                 target.flush()
-                self._check_time(shown)
+                self._check_time(url_shown)
             os.fsync(target.fileno())
         self._check_whole(artifact, size, digest.hexdigest())
 
     def _check_whole(self, artifact: Artifact, size: int, sha256: str) -> None:
-        shown = _shown(artifact.url)
+        url_shown = _display_url(artifact.url)
         if size < artifact.size:
-            self._check_time(shown)
-            raise _WrongFile(f"The file at {shown} has {size} bytes, not {artifact.size}.")
+            self._check_time(url_shown)
+            raise _WrongFile(f"The file at {url_shown} has {size} bytes, not {artifact.size}.")
         if sha256 != artifact.sha256:
-            raise _WrongFile(f"The file at {shown} is another than the one that was meant: its SHA-256 is {sha256}.")
+            raise _WrongFile(
+                f"The file at {url_shown} is another than the one that was meant: its SHA-256 is {sha256}."
+            )
 
-    def _blocks(self, artifact: Artifact, have: int) -> Generator[bytes, None, None]:
-        url, shown = artifact.url, _shown(artifact.url)
+    def _blocks(self, artifact: Artifact, offset: int) -> Generator[bytes, None, None]:
+        url, url_shown = artifact.url, _display_url(artifact.url)
         try:
             match urlsplit(url).scheme:
                 case "https":
-                    yield from self._blocks_of_answer(url)
+                    yield from self._blocks_of_response(url)
                 case "file":
                     with _local_path(url).open("rb") as source:
                         yield from iter(lambda: source.read(_BLOCK_BYTES), b"")
                 case "blob" if self.blobs is not None:
                     if url != blob_url(artifact.sha256):
-                        raise DownloadError(f"{shown} names another file than the SHA-256 {artifact.sha256}.")
-                    yield from self.blobs.read(artifact.sha256, have, artifact.size)
+                        raise DownloadError(f"{url_shown} names another file than the SHA-256 {artifact.sha256}.")
+                    yield from self.blobs.read(artifact.sha256, offset, artifact.size)
                 case _:
-                    raise DownloadError(f"{shown} cannot be fetched: write an https:, file: or blob: URL.")
+                    raise DownloadError(f"{url_shown} cannot be fetched: write an https:, file: or blob: URL.")
         except httpx.HTTPError as error:
-            self._check_time(shown)
-            raise DownloadError(f"{shown} cannot be fetched: {error or type(error).__name__}.") from error
+            self._check_time(url_shown)
+            raise DownloadError(f"{url_shown} cannot be fetched: {error or type(error).__name__}.") from error
         except httpx.InvalidURL as error:
-            raise DownloadError(f"{shown} is not a URL: {error}.") from error
+            raise DownloadError(f"{url_shown} is not a URL: {error}.") from error
         except OSError as error:
-            raise DownloadError(f"{shown} cannot be fetched: {error.strerror or error}.") from error
+            raise DownloadError(f"{url_shown} cannot be fetched: {error.strerror or error}.") from error
 
-    def _blocks_of_answer(self, url: str) -> Iterator[bytes]:
+    def _blocks_of_response(self, url: str) -> Iterator[bytes]:
         # Raw and block by block as it arrives: what the hash is of, and soon enough to see that the time is over.
         with (
-            _Cutter(self) as cutter,
+            _Watchdog(self) as watchdog,
             self._client() as client,
-            client.stream("GET", url, headers=_AS_IT_IS, extensions={"trace": cutter.trace}) as response,
+            client.stream("GET", url, headers=_NO_ENCODING, extensions={"trace": watchdog.trace}) as response,
         ):
-            _check_answer(response, url)
+            _check_response(response, url)
             yield from response.iter_raw()
 
     def _client(self) -> httpx.Client:
-        left = max(0.1, min(_QUIET_S, self.deadline - self.clock.monotonic()))
+        left = max(0.1, min(_READ_TIMEOUT_S, self.deadline - self.clock.monotonic()))
         hooks = {"request": [_refuse_plain_http]}
         return httpx.Client(
             verify=self._trust(), timeout=left, follow_redirects=True, max_redirects=5, event_hooks=hooks
@@ -171,14 +173,14 @@ class Downloader:
         """Say whether the download must end: its time is over, or its command was cancelled."""
         return self.cancelled.is_set() or self.clock.monotonic() >= self.deadline
 
-    def _check_time(self, shown: str) -> None:
+    def _check_time(self, url_shown: str) -> None:
         if self.cancelled.is_set():
-            raise DownloadError(f"The download of {shown} was cancelled.")
+            raise DownloadError(f"The download of {url_shown} was cancelled.")
         if self.is_over():
-            raise DownloadError(f"The download of {shown} did not end in time.")
+            raise DownloadError(f"The download of {url_shown} did not end in time.")
 
 
-class _Cutter:
+class _Watchdog:
     """Cuts a download's connections when it must end: a server that says little, or nothing, would hold it up."""
 
     def __init__(self, download: Downloader) -> None:
@@ -193,7 +195,7 @@ class _Cutter:
             self._sockets.append(info["return_value"].get_extra_info("socket"))
 
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
+        while not self._ended.wait(_POLL_INTERVAL_S):
             if self._download.is_over():
                 for connection in list(self._sockets):
                     with contextlib.suppress(OSError):
@@ -213,20 +215,20 @@ def _refuse_plain_http(request: httpx.Request) -> None:
         raise httpx.UnsupportedProtocol(f"it leads to {request.url.scheme}:, which is not encrypted")
 
 
-def _check_answer(response: httpx.Response, url: str) -> None:
+def _check_response(response: httpx.Response, url: str) -> None:
     if response.status_code != httpx.codes.OK:
-        raise DownloadError(f"{_shown(url)} cannot be fetched: the server answered {response.status_code}.")
+        raise DownloadError(f"{_display_url(url)} cannot be fetched: the server answered {response.status_code}.")
 
 
 def _local_path(url: str) -> Path:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_file():
-        raise DownloadError(f"{_shown(url)} is no plain file on this machine.")
+        raise DownloadError(f"{_display_url(url)} is no plain file on this machine.")
     return path
 
 
-def _shown(url: str) -> str:
+def _display_url(url: str) -> str:
     """Return the URL without user, password, query and fragment, which may be secret."""
     try:
         parts = urlsplit(url)

@@ -21,8 +21,8 @@ from consumer.settings import Secret
 __all__ = [
     "DOCUMENT_SUFFIXES",
     "MASK",
-    "mask_secrets",
     "mask_text",
+    "mask_values",
     "parse_document",
 ]
 
@@ -32,7 +32,7 @@ _MAX_VALUES = 20_000  # YAML's aliases can make a short text stand for millions 
 _FLAG = re.compile(r"--?[\w-]+")
 
 
-def mask_secrets(value: Any) -> Any:
+def mask_values(value: Any) -> Any:
     """Return `value` as JSON knows it, with secrets replaced; whatever stands below a telling key is one.
 
     Raises ValueError for what is too large, or contains itself.
@@ -77,7 +77,7 @@ def mask_text(name: str, text: str) -> str:
     documents = parse_document(name, text)
     if documents is None:
         return mask_shapes(text)
-    shown = (json.dumps(mask_secrets(document), indent=2, ensure_ascii=False) for document in documents)
+    shown = (json.dumps(mask_values(document), indent=2, ensure_ascii=False) for document in documents)
     return "\n---\n".join(shown).encode("utf-8", "replace").decode()
 
 

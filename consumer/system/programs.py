@@ -33,7 +33,7 @@ __all__ = [
 
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
-_LOOK_S = 0.05  # how soon a cancel is seen
+_POLL_INTERVAL_S = 0.05  # how soon a cancel is seen
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
@@ -101,7 +101,7 @@ class _Stream:
         self.kept = bytearray()
         self.truncated = False
 
-    def take(self, block: bytes) -> None:
+    def add(self, block: bytes) -> None:
         room = OUTPUT_BYTES - len(self.kept)
         self.kept += block[:room]
         self.truncated |= len(block) > room
@@ -159,7 +159,7 @@ class Program:
         """Let the program see the end of its input, once all of it is written."""
         self._stdin_ends = True
         if not self._unsent:
-            self._drop_stdin()
+            self._close_stdin()
 
     def read_line(self) -> bytes | None:
         """Return the next line of its stdout, without its end; None when the program ends, or is ended, without one.
@@ -211,7 +211,7 @@ class Program:
                 self._overdue = True
                 self._end_group()
             else:
-                self._exchange(min(left, _LOOK_S))
+                self._exchange(min(left, _POLL_INTERVAL_S))
 
     def _has_ended(self) -> bool:
         return self._child.poll() is not None
@@ -227,15 +227,15 @@ class Program:
         try:
             written = os.write(self._stdin.fileno(), self._unsent[:_BLOCK_BYTES])
         except BrokenPipeError:
-            self._drop_stdin()
+            self._close_stdin()
             return
         del self._unsent[:written]
         if not self._unsent:
             self._selector.unregister(self._stdin)
             if self._stdin_ends:
-                self._drop_stdin()
+                self._close_stdin()
 
-    def _drop_stdin(self) -> None:
+    def _close_stdin(self) -> None:
         if not self._stdin.closed:
             if self._stdin in self._selector.get_map():
                 self._selector.unregister(self._stdin)
@@ -246,7 +246,7 @@ class Program:
         source: IO[bytes] = key.fileobj  # type: ignore[assignment]
         block = source.read(_BLOCK_BYTES)
         if block:
-            key.data.take(block)
+            key.data.add(block)
         elif block == b"":
             self._selector.unregister(source)
 
@@ -264,13 +264,13 @@ class Program:
     def _ends_within(self, seconds: float) -> bool:
         end = monotonic() + seconds
         while not self._has_ended() and (left := end - monotonic()) > 0:
-            self._exchange(min(left, _LOOK_S))
+            self._exchange(min(left, _POLL_INTERVAL_S))
         return self._has_ended()
 
     def _close(self) -> None:
         if self._ending < 0:
             return
-        self._drop_stdin()
+        self._close_stdin()
         self._selector.close()
         os.close(self._ending)
         self._ending = -1

@@ -33,11 +33,11 @@ __all__ = [
 _WATCHED = "ACM_WATCHED"
 _STARTUP_S = 5.0  # beside the watch period, which the new release itself counts from when it runs
 _GRACE_S = 30.0  # an agent ends its service and its connection in this time
-_PAUSE_S = 0.5
+_RESTART_PAUSE_S = 0.5
 _MAX_STARTS = 3
 _PR_SET_PDEATHSIG = 1
-_TOLD_TO_END = frozenset({signal.SIGTERM, signal.SIGINT})
-_SIGNALS = _TOLD_TO_END | {signal.SIGCHLD}
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = _STOP_SIGNALS | {signal.SIGCHLD}
 _log = structlog.get_logger(__name__)
 
 
@@ -71,7 +71,7 @@ def watch(root: Path, arguments: Sequence[str]) -> None:
     installation = Installation(root)
     try:
         with installation.watched_once(), _Signals() as signals:
-            if _Watcher(installation, arguments, signals).settle():
+            if _Watcher(installation, arguments, signals).decide():
                 signals.restore()
                 _run_launcher(installation, arguments, {})
     except OSError as error:
@@ -101,11 +101,11 @@ class _Signals:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a child ended, in words; `overdue`: its time was over; `told`: the watcher was told to end."""
+    """How a child ended, in words; `overdue`: its time was over; `stopped`: the watcher was told to end."""
 
     words: str
     overdue: bool = False
-    told: bool = False
+    stopped: bool = False
 
 
 class _Watcher:
@@ -114,7 +114,7 @@ class _Watcher:
         self._arguments = arguments
         self._signals = signals
 
-    def settle(self) -> bool:
+    def decide(self) -> bool:
         """End the trial and make current what is to stay; False when told to end before that."""
         trial = self._installation.trial()
         if trial is None:
@@ -138,13 +138,13 @@ class _Watcher:
             if trial.starts >= _MAX_STARTS:
                 last = f"; the last time it {ended.words}" if ended else ""
                 return self._fail(trial, f"it was started {trial.starts} times and did not prove itself{last}")
-            if ended is not None and self._signals.wait(monotonic() + _PAUSE_S) in _TOLD_TO_END:
+            if ended is not None and self._signals.wait(monotonic() + _RESTART_PAUSE_S) in _STOP_SIGNALS:
                 return trial
             trial = self._installation.keep(trial.started())
             ended = self._run(self._installation.program(trial.new), deadline)
             _log.info("release_on_trial_ended", version=trial.new, how=ended.words)
             trial = self._installation.trial() or trial
-            if ended.told:
+            if ended.stopped:
                 return trial
         return trial
 
@@ -160,22 +160,22 @@ class _Watcher:
         environment = {**os.environ, _WATCHED: "1"}
         try:
             child = subprocess.Popen(
-                [program, *self._arguments], env=environment, preexec_fn=_dying_with_us(self._signals.restore)
+                [program, *self._arguments], env=environment, preexec_fn=_die_with_parent(self._signals.restore)
             )
         except OSError as error:
             return _Ended(f"could not be started ({error.strerror})")
-        told = overdue = False
+        stopped = overdue = False
         while child.poll() is None:
             caught = self._signals.wait(deadline)
             if caught is signal.SIGCHLD:
                 continue
-            child.send_signal(caught or (signal.SIGKILL if told or overdue else signal.SIGTERM))
-            told, overdue = told or caught is not None, overdue or caught is None
+            child.send_signal(caught or (signal.SIGKILL if stopped or overdue else signal.SIGTERM))
+            stopped, overdue = stopped or caught is not None, overdue or caught is None
             deadline = monotonic() + _GRACE_S
-        return _Ended(_in_words(child.returncode), overdue=overdue and not told, told=told)
+        return _Ended(_describe(child.returncode), overdue=overdue and not stopped, stopped=stopped)
 
 
-def _dying_with_us(prepare: Callable[[], None]) -> Callable[[], None]:
+def _die_with_parent(prepare: Callable[[], None]) -> Callable[[], None]:
     """Return what the child does before it runs its program."""
     prctl, watcher = ctypes.CDLL(None).prctl, os.getpid()
 
@@ -188,7 +188,7 @@ def _dying_with_us(prepare: Callable[[], None]) -> Callable[[], None]:
     return in_child
 
 
-def _in_words(returncode: int) -> str:
+def _describe(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"ended with exit status {returncode}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from consumer.active_response.records import Entry, ResponseRecords, Reversal, read_pending
+from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal, read_pending
 from consumer.system.pidfile import PidFile
 from tests.acceptance.conftest import ROOT, Program, Site
 from tests.support.active_response_scripts import BAD, PYTHON, SHELL, install
@@ -193,8 +193,8 @@ def test_a_reversal_that_came_due_while_the_agent_was_dead_runs_at_once(responde
 
 def test_keys_and_names_cannot_move_the_terminals_cursor(tmp_path: Path) -> None:
     evil, now = "\x1b[2J\x1b[31mgone\x07", datetime.now(UTC)
-    entry = Entry(evil, "x", (evil, "[red]"), "c1", "active", now, "b", reversal=Reversal(now, {}, now))
-    ResponseRecords(tmp_path / "active-responses").keep(entry)
+    entry = ResponseRecord(evil, "x", (evil, "[red]"), "c1", "active", now, "b", reversal=Reversal(now, {}, now))
+    ResponseRecords(tmp_path / "active-responses").save(entry)
     shown = acm_agent("active-responses", "--state", str(tmp_path))
     assert "gone" in shown
     assert "[red]" in shown

@@ -14,7 +14,7 @@ import pytest
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
-from consumer.active_response.records import Entry, read_pending
+from consumer.active_response.records import ResponseRecord, read_pending
 from consumer.active_response.responses import ActiveResponses
 from consumer.errors import ActiveResponseError, StoreError
 from consumer.handler import Context, Result
@@ -60,7 +60,7 @@ class Machine:
             self.clock,
             LogObserver(),
             boot_id=boot_id,
-            lane=lambda work: work(),
+            spawn=lambda work: work(),
             wake=lambda: None,
         )
 
@@ -89,7 +89,7 @@ class Machine:
     def turn(self, seconds: float) -> None:
         assert isinstance(self.clock, TurnedClock)
         self.clock.turn(seconds)
-        self.responses.chore.step()
+        self.responses.reversals.step()
 
     @property
     def journal(self) -> list[str]:
@@ -221,12 +221,12 @@ def test_a_renewal_counts_as_an_offence(tmp_path: Path, clock: TurnedClock) -> N
     ("script", "code", "said"),
     [
         ("exits-3", ErrorCode.FAILED, "exits-3 ended with exit status 3 before it was told to continue"),
-        ("garbage", ErrorCode.FAILED, "it answered 'hello there', which is no check_keys message."),
-        ("garbage-and-ends", ErrorCode.FAILED, "it answered 'hello there', which is no check_keys message."),
-        ("no-keys", ErrorCode.FAILED, "which is no check_keys message."),
+        ("garbage", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
+        ("garbage-and-ends", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
+        ("no-keys", ErrorCode.FAILED, "which is not a check_keys message."),
         ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was ended before it was told to continue"),
         ("floods", ErrorCode.FAILED, "printed more than 65536 bytes without ending a line"),
-        ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is no check_keys message."),
+        ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is not a check_keys message."),
     ],
 )
 def test_a_script_that_goes_wrong_before_it_may_act_leaves_nothing_pending(
@@ -300,7 +300,7 @@ def test_a_reversal_that_fails_is_tried_again_then_reported_and_tried_at_the_nex
     assert machine.journal == ["tried"] * 5
     assert machine.pending == [("delete-fails", ("k",), "failed")]
     assert machine.responses.failure is not None
-    assert "(k) was not taken back in 5 attempts" in machine.responses.failure
+    assert "(k) was not reversed in 5 attempts" in machine.responses.failure
     assert "ended with exit status 4: still there" in machine.responses.failure
     machine.turn(86400)
     assert len(machine.journal) == 5
@@ -317,9 +317,9 @@ def test_a_reversal_that_hangs_is_ended(tmp_path: Path) -> None:
     install(machine.bin, "python", BAD["silent"])
     machine.config = msgspec.structs.replace(machine.config, script_deadline_s=0.3)
     machine.restart()
-    chore = machine.responses.chore
-    wait_for(lambda: (due := chore.next_due()) and due <= machine.clock.monotonic(), "the reversal to be due")
-    chore.step()
+    reversals = machine.responses.reversals
+    wait_for(lambda: (due := reversals.next_due()) and due <= machine.clock.monotonic(), "the reversal to be due")
+    reversals.step()
     (entry,) = read_pending(machine.state)
     assert entry.reversal is not None
     assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was ended.")
@@ -335,15 +335,15 @@ def test_a_script_that_is_gone_when_its_time_comes_is_a_failed_reversal(machine:
 
 
 def test_the_soonest_reversal_says_when_the_agent_must_look(machine: Machine) -> None:
-    assert machine.responses.chore.next_due() is None
+    assert machine.responses.reversals.next_due() is None
     machine.send("python", "a", timeout_s=30)
     machine.send("python", "b", timeout_s=20)
-    assert machine.responses.chore.next_due() == machine.clock.monotonic() + 20
+    assert machine.responses.reversals.next_due() == machine.clock.monotonic() + 20
     assert [it.keys for it in machine.responses.pending()] == [("b",), ("a",)]
 
 
 def test_the_status_shows_fifty_and_cuts_long_keys(machine: Machine) -> None:
-    keep: Callable[[Entry], Entry] = machine.responses._book.keep
+    keep: Callable[[ResponseRecord], ResponseRecord] = machine.responses._records.save
     machine.send("python", "x" * 500)
     (entry,) = read_pending(machine.state)
     for number in range(60):
@@ -354,7 +354,7 @@ def test_the_status_shows_fifty_and_cuts_long_keys(machine: Machine) -> None:
     assert len(machine.responses.pending()[0].keys) == 8
 
 
-def _reversal(entry: Entry) -> Any:
+def _reversal(entry: ResponseRecord) -> Any:
     assert entry.reversal is not None
     return entry.reversal
 
@@ -370,7 +370,9 @@ def test_a_damaged_record_is_set_aside_and_told_of(machine: Machine) -> None:
 
 
 def test_a_record_that_cannot_be_written_keeps_the_script_from_acting(machine: Machine) -> None:
-    (machine.state / f".{Entry('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part").mkdir()
+    (
+        machine.state / f".{ResponseRecord('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part"
+    ).mkdir()
     with pytest.raises(StoreError, match="cannot be written"):
         machine.send("python")
     assert machine.journal == []

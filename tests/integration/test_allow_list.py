@@ -53,7 +53,7 @@ def test_lines_as_wazuh_writes_them(load: Load) -> None:
         ("block - block - -1", "allow-list:2: '-1' is not a timeout"),
         ("block - block - 1.5", "allow-list:2: '1.5' is not a timeout"),
         ("block - block - 99999999999999", "allow-list:2: '99999999999999' is not a timeout"),
-        ("other - block - 0", "allow-list:2: the name 'other' stands there twice"),
+        ("other - block - 0", "allow-list:2: the name 'other' is listed twice"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_place(load: Load, line: str, said: str) -> None:

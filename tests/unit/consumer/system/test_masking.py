@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from consumer.settings import Secret
-from consumer.system.masking import MASK, mask_secrets, mask_text, parse_document
+from consumer.system.masking import MASK, mask_text, mask_values, parse_document
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from consumer.system.masking import MASK, mask_secrets, mask_text, parse_documen
     ],
 )
 def test_secrets_are_known_by_type_by_key_and_by_shape(value: Any, shown: Any) -> None:
-    assert mask_secrets(value) == shown
+    assert mask_values(value) == shown
 
 
 PEM = "-----BEGIN PRIVATE KEY-----\nhush\nhush\n-----END PRIVATE KEY-----\n"
