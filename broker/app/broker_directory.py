@@ -8,12 +8,11 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from broker.app.config import ServerConfig, load_config
 from broker.enrolment.store import EnrolmentStore
-from broker.errors import BrokerError, LedgerError
+from broker.errors import BrokerError
+from broker.ledger.url import with_absolute_path
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
 from broker.pki.authority import CertificateAuthority
 from broker.system.files import write_durably
@@ -147,7 +146,7 @@ class BrokerDirectory:
             "broker_ca": str(place / "ca.crt"),
             "broker_certificate": str(place / "server.crt"),
             "broker_key": str(place / "server.key"),
-            "ledger": _absolute(config.ledger),
+            "ledger": with_absolute_path(config.ledger),
             "ca": str(Path(config.ca).resolve()),
             "crl": str(self.revocation_list),
             "enroll_broker": url,
@@ -191,20 +190,10 @@ def _with_loopback(hosts: list[str]) -> list[str]:
 def _decided(config: ServerConfig) -> dict[str, str]:
     return {
         "ca": str(Path(config.ca).resolve()),
-        "ledger": _absolute(config.ledger),
+        "ledger": with_absolute_path(config.ledger),
         "client_id": config.client_id,
         "topic_prefix": config.topic_prefix,
     }
-
-
-def _absolute(ledger: str) -> str:
-    try:
-        url = make_url(ledger)
-    except ArgumentError:
-        raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return ledger
-    return url.set(database=str(Path(url.database).resolve())).render_as_string(hide_password=False)
 
 
 def _in_url(host: str) -> str:

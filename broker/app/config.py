@@ -21,7 +21,7 @@ __all__ = [
 
 
 class ConfigurationError(BrokerError):
-    """The configuration says something that cannot be used."""
+    """The configuration has a value that cannot be used."""
 
     code = "configuration_error"
 
@@ -31,14 +31,14 @@ SECRET_VARIABLES = _READER.secret_variables
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `acm` is told. `client_id` is the server's name on the broker; two servers must not share one.
+    """The configuration of `acm`. `client_id` is the server's name at the broker; two servers must not share one.
 
-    `broker_ca`, `broker_certificate` and `broker_key` are the files of an mqtts connection: all three, or none to trust
-    the system's authorities and show no certificate.
-    `ca` is the authority's directory, `signing_keys` that of the keys that the server signs with (`signing` in `ca` if
-    not said), `crl` the file that the revocation list is written to (in `ca` if not said).
-    The enrolment server listens on `enroll_listen` (127.0.0.1:8443 if not said), hands out `enroll_broker` as the
-    broker's URL, and issues certificates for `certificate_lifetime`.
+    `broker_ca`, `broker_certificate` and `broker_key` are the files of an mqtts connection: all three, or none to use
+    the system's trusted authorities without a client certificate.
+    `ca` is the authority's directory, `signing_keys` the directory of the signing keys (default: `signing` in `ca`),
+    `crl` the file of the revocation list (default: `crl.pem` in `ca`).
+    The enrolment server listens on `enroll_listen` (default: 127.0.0.1:8443), gives agents `enroll_broker` as the
+    broker's URL, and issues certificates with a lifetime of `certificate_lifetime`.
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -60,7 +60,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     @property
     def broker_tls(self) -> TlsFiles | None:
-        """The files of the connection to the broker, or None where none are configured."""
+        """The files of the connection to the broker; None if none are configured."""
         if self.broker_ca is None or self.broker_certificate is None or self.broker_key is None:
             return None
         return TlsFiles(Path(self.broker_ca), Path(self.broker_certificate), Path(self.broker_key))
@@ -69,7 +69,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> ServerConfig:
-    """Merge the sources and check the result; raise ConfigurationError with one sentence."""
+    """Merge the sources and check the result; raises ConfigurationError, and ExposedFileError for the file."""
     given = given_flags(flags)
     _READER.refuse_passwords(given)
     from_file = {} if path is None else _READER.read_file(path)
@@ -82,7 +82,7 @@ def load_config(
         if config.enroll_broker is not None:
             parse_url(config.enroll_broker)
     except (InvalidName, MqttError) as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(str(error), code=error.code) from error
     return config
 
 
@@ -90,8 +90,11 @@ def _check_broker(config: ServerConfig) -> None:
     given = [config.broker_ca, config.broker_certificate, config.broker_key]
     uses_tls = parse_url(config.broker).tls
     if any(given) and not all(given):
-        raise ConfigurationError("Say all of broker_ca, broker_certificate and broker_key, or none of them.")
+        raise ConfigurationError(
+            "Set all of broker_ca, broker_certificate and broker_key, or none of them.", code="incomplete_broker_tls"
+        )
     if any(given) and not uses_tls:
         raise ConfigurationError(
-            "broker_ca, broker_certificate and broker_key need a broker that begins with mqtts://."
+            "broker_ca, broker_certificate and broker_key need a broker URL that begins with mqtts://.",
+            code="broker_tls_without_mqtts",
         )

@@ -1,6 +1,6 @@
-"""Opens what a configuration names for identities: authority, enrolments, signing keys, revocation list."""
+"""Opens the identities that a configuration names: authority, enrolments, revocation list, signing keys."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -9,21 +9,18 @@ import structlog
 
 from broker.app.config import ConfigurationError, ServerConfig
 from broker.app.factories import open_database, utc_now
-from broker.contract.dsse import SigningKey
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
-from broker.signing.key_list import SigningKeyError
-from broker.signing.key_store import SigningKeys, SigningKeyStore
+from broker.signing.key_source import SigningKeySource
+from broker.signing.key_store import SigningKeyStore
 from broker.signing.signer import Signer
 
 __all__ = [
-    "SigningKeySource",
     "open_authority",
     "open_enrolments",
     "open_revocation_file",
     "open_signing_key_store",
-    "open_signing_keys",
     "signer_of",
     "signing_keys_path",
 ]
@@ -33,23 +30,18 @@ _log = structlog.get_logger("acm.server")
 
 
 def open_authority(config: ServerConfig) -> CertificateAuthority:
-    """Open the authority in the directory `ca`; raises AuthorityError."""
+    """Open the authority in the directory `ca`; raises AuthorityError and ExposedFileError."""
     return CertificateAuthority(Path(config.ca), now=utc_now)
 
 
 def signing_keys_path(config: ServerConfig) -> Path:
-    """Return where the signing keys are: `signing_keys`, or `signing` in the authority's directory."""
+    """Return the directory of the signing keys: `signing_keys`, by default `signing` in the authority's directory."""
     return Path(config.signing_keys) if config.signing_keys else Path(config.ca) / "signing"
 
 
 def open_signing_key_store(config: ServerConfig) -> SigningKeyStore:
-    """Open the list of the signing keys, without the private ones; raises SigningKeyError."""
+    """Open the list of signing keys, without the private keys; raises SigningKeyError and ExposedFileError."""
     return SigningKeyStore(signing_keys_path(config))
-
-
-def open_signing_keys(config: ServerConfig) -> SigningKeys:
-    """Open the signing keys; raises SigningKeyError."""
-    return SigningKeys(signing_keys_path(config))
 
 
 @contextmanager
@@ -62,45 +54,23 @@ def open_enrolments(config: ServerConfig) -> Iterator[EnrolmentStore]:
 def open_revocation_file(
     config: ServerConfig, authority: CertificateAuthority, enrolments: EnrolmentStore
 ) -> RevocationFile:
-    """Return the list at `crl`, or in the authority's directory where no place is configured."""
+    """Return the revocation list at `crl`, by default in the authority's directory."""
     path = Path(config.crl) if config.crl else crl_path(Path(config.ca))
     return RevocationFile(path, authority, enrolments, now=utc_now)
 
 
-class SigningKeySource:
-    """The keys that sign, looked for again as long as there are none. Raises SigningKeyError."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
-        self.path = signing_keys_path(config)
-        self._found: SigningKeys | None = None
-
-    def __call__(self) -> Sequence[SigningKey]:
-        """Return the keys of now; none where there is no directory of keys."""
-        if self._found is None and self._are_there():
-            self._found = open_signing_keys(self._config)
-        return self._found.signing if self._found else ()
-
-    def _are_there(self) -> bool:
-        try:
-            self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise SigningKeyError(
-                f"{self.path} cannot be looked at: {error.strerror}; run this as the user whose keys they are."
-            ) from error
-        return True
-
-
 def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
-    """Return what signs for this configuration; raises ConfigurationError where keys were lost, and SigningKeyError."""
-    keys = SigningKeySource(config)
+    """Return the signer of this configuration.
+
+    Raises SigningKeyError, ExposedFileError, and ConfigurationError if agents are enrolled but there are no keys.
+    """
+    keys = SigningKeySource(signing_keys_path(config))
     if not keys():
         if enrolments.any_agents():
             raise ConfigurationError(
-                f"There are no signing keys in {keys.path}, but agents that were enrolled take nothing unsigned: say "
-                "by signing_keys where the keys are, or restore them from a backup."
+                f"There are no signing keys in {keys.path}, but enrolled agents accept only signed messages: set "
+                "signing_keys to the directory of the keys, or restore it from a backup.",
+                code="lost_signing_keys",
             )
-        _log.warning("commands_are_not_signed", signing_keys=str(keys.path))
+        _log.warning("commands_not_signed", signing_keys=str(keys.path))
     return Signer(config.client_id, keys, enrolments.recipients, now=utc_now, monotonic=monotonic)

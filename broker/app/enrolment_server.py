@@ -1,35 +1,29 @@
-"""The composition root of `acm enroll-server`: authority, ledger, HTTPS, and what a revocation brings with it."""
+"""The composition root of `acm enroll-server`: authority, ledger, HTTPS, and the task that applies revocations."""
 
-import asyncio
-import contextlib
-import os
-import socket
-import ssl
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
 import structlog
-import uvicorn
-from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.app.config import ConfigurationError, ServerConfig
 from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
 from broker.app.factories import open_database, utc_now
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
+from broker.enrolment.https import DEFAULT_LIMITS, HttpsLimits, HttpsServer
+from broker.enrolment.revocation_task import RevocationTask
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.session_revocation import SessionRevoker
 from broker.enrolment.sessions import RevokedSessions
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, InvalidArgument
+from broker.ledger.database import Database
 from broker.mqtt.address import parse_url
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
-from broker.system.permissions import refuse_readable
+from broker.pki.revocation_file import RevocationFile
 
 __all__ = [
     "EnrolmentServer",
@@ -37,156 +31,105 @@ __all__ = [
 ]
 
 
-_CONNECTION_LIFETIME_S = 30.0
-_MAX_CONNECTIONS = 256
 _LISTEN = "127.0.0.1:8443"
-_SHUTDOWN_S = 5
-_LOOK_EVERY_S = 2.0
-_RETRY_S = 60.0
+_REVOCATION_INTERVAL_S = 2.0
 _log = structlog.get_logger("acm.enrolment")
 
 
 class EnrolmentServerError(BrokerError):
-    """The enrolment server cannot be started."""
+    """The enrolment server stopped because revocations were no longer applied."""
+
+    code = "revocations_stopped"
 
 
 class EnrolmentServer:
     """Serves until stopped.
 
-    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError or
-    EnrolmentServerError at once.
+    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError and HttpsServerError when
+    it is created.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
-        terms = _terms(config)
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        limits: HttpsLimits = DEFAULT_LIMITS,
+        revocation_interval_s: float = _REVOCATION_INTERVAL_S,
+    ) -> None:
+        policy = _policy(config)
         self._listen = config.enroll_listen or _LISTEN
-        self._address = _address(self._listen)
-        self._failed = False
+        address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
         self._database = open_database(config.ledger)
-        self._enrolments = EnrolmentStore(self._database, now=utc_now)
-        self._list = open_revocation_file(config, authority, self._enrolments)
-        self._evictor = self._build_evictor(terms, authority)
-        service = EnrolmentService(authority, keys, self._enrolments, terms, self._list.names)
-        self._uvicorn = uvicorn.Server(_uvicorn_config(config, enrolment_app(service, self._lifespan)))
-
-    def _build_evictor(self, terms: EnrolmentPolicy, authority: CertificateAuthority) -> SessionRevoker | None:
-        address = parse_url(terms.broker)
-        if not address.tls:
-            _log.warning("sessions_of_revoked_agents_stay", reason="enroll_broker does not begin with mqtts://")
-            return None
-        sessions = RevokedSessions(self._database, now=utc_now)
-        return SessionRevoker(authority, sessions, self._list, address, now=utc_now, monotonic=monotonic)
+        try:
+            enrolments = EnrolmentStore(self._database, now=utc_now)
+            self._revocations = open_revocation_file(config, authority, enrolments)
+            sessions = _session_revoker(policy, authority, self._database, self._revocations)
+            self._revocation_task = RevocationTask(
+                self._revocations, sessions, on_failure=self.stop, poll_interval_s=revocation_interval_s
+            )
+            service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names)
+            app = enrolment_app(service, self._revocation_task.running)
+            self._https = HttpsServer(app, address, *_server_pair(config), limits)
+        except BaseException:
+            self._database.close()
+            raise
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
-        self._uvicorn.should_exit = True
+        self._https.stop()
 
     def run(self) -> None:
-        """Listen and serve until stopped. Without a first revocation list nothing is served.
+        """Write the revocation list, then listen and serve until stopped.
 
-        Raises EnrolmentServerError when revocations are no longer carried out, so that it is started anew.
+        Raises EnrolmentServerError when revocations are no longer applied, so that the service manager restarts it.
         """
         try:
-            self._list.write()
-            with _open_listener(*self._address) as listener:
+            self._revocations.write()
+            with self._https.listen() as listener:
                 _log.info("enrolment_server_started", listen=self._listen)
-                self._uvicorn.run(sockets=[listener])
+                self._https.serve(listener)
                 _log.info("enrolment_server_stopped")
-            if self._failed:
-                raise EnrolmentServerError("Revocations were not carried out any more; the log says why.")
+            if self._revocation_task.failed:
+                raise EnrolmentServerError("Revocations are no longer applied; the log has the reason.")
         finally:
             self._database.close()
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._keep_carrying_out())
-        task.add_done_callback(self._note_end)
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        """Stop the server if the task died: it would go on with a list that runs out."""
-        if not task.cancelled():
-            _log.critical("revocations_stopped", exc_info=task.exception())
-            self._failed = True
-            self.stop()
-
-    async def _keep_carrying_out(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            if not await asyncio.to_thread(self._carry_out_revocations):
-                await asyncio.sleep(_RETRY_S)
-
-    def _carry_out_revocations(self) -> bool:
-        try:
-            if self._list.refresh():
-                _log.info("revocation_list_written", path=str(self._list.path))
-            if self._evictor is not None:
-                self._evictor.step()
-        except BrokerError as error:
-            _log.error("revocation_failed", reason=str(error))
-            return False
-        return True
+def _session_revoker(
+    policy: EnrolmentPolicy, authority: CertificateAuthority, database: Database, revocations: RevocationFile
+) -> SessionRevoker | None:
+    address = parse_url(policy.broker)
+    if not address.tls:
+        _log.warning("session_revocation_disabled", reason="enroll_broker does not begin with mqtts://")
+        return None
+    sessions = RevokedSessions(database, now=utc_now)
+    return SessionRevoker(authority, sessions, revocations, address, now=utc_now, monotonic=monotonic)
 
 
-class _BriefConnection(H11Protocol):
-    """A connection that ends after 30 seconds, whatever the peer does: uvicorn itself waits for a request for ever."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._end = self.loop.call_later(_CONNECTION_LIFETIME_S, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end.cancel()
-        super().connection_lost(exc)
+def _server_pair(config: ServerConfig) -> tuple[Path, Path]:
+    authority = Path(config.ca)
+    certificate = Path(config.enroll_certificate) if config.enroll_certificate else authority / SERVER_CERTIFICATE
+    return certificate, Path(config.enroll_key) if config.enroll_key else authority / SERVER_KEY
 
 
-def _uvicorn_config(config: ServerConfig, app: Starlette) -> uvicorn.Config:
-    certificate = config.enroll_certificate or str(Path(config.ca) / SERVER_CERTIFICATE)
-    key = config.enroll_key or str(Path(config.ca) / SERVER_KEY)
-    if Path(key).exists():
-        refuse_readable(Path(key), owners=[Path(key).stat().st_uid])
-    prepared = uvicorn.Config(
-        app,
-        http=_BriefConnection,
-        loop="asyncio",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="critical",  # the application logs what matters
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-    )
-    try:
-        prepared.load()
-    except (OSError, ssl.SSLError) as error:
-        raise EnrolmentServerError(
-            f"{certificate} and {key} cannot be used: {error.strerror or error}; "
-            "`acm ca server-certificate` makes such a pair."
-        ) from error
-    return prepared
-
-
-def _terms(config: ServerConfig) -> EnrolmentPolicy:
+def _policy(config: ServerConfig) -> EnrolmentPolicy:
     if config.enroll_broker is None:
-        raise ConfigurationError("Say at which URL agents reach the broker: --broker or enroll_broker.")
+        raise ConfigurationError(
+            "Set enroll_broker (or --broker) to the broker's URL as agents reach it.", code="missing_enroll_broker"
+        )
     if parse_url(config.enroll_broker).password is not None:
-        raise ConfigurationError("enroll_broker must hold no password: every agent is told it.")
+        raise ConfigurationError(
+            "enroll_broker must not contain a password: it is sent to every agent.", code="password_in_enroll_broker"
+        )
     try:
         lifetime = timedelta(seconds=parse_duration(config.certificate_lifetime))
     except InvalidArgument as error:
-        raise ConfigurationError(f"certificate_lifetime: {error}") from error
+        raise ConfigurationError(f"certificate_lifetime: {error}", code="bad_certificate_lifetime") from error
     if lifetime > MAX_LIFETIME:
-        raise ConfigurationError(f"certificate_lifetime: at most {MAX_LIFETIME.days}d.")
+        raise ConfigurationError(
+            f"certificate_lifetime: at most {MAX_LIFETIME.days}d.", code="certificate_lifetime_too_long"
+        )
     return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
 
 
@@ -197,15 +140,8 @@ def _address(listen: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, None
     if not host or port is None:
-        raise ConfigurationError(f"{listen[:80]!r} is not HOST:PORT, as in 0.0.0.0:8443 or [::]:8443.")
+        raise ConfigurationError(
+            f"enroll_listen: {listen[:80]!r} is not HOST:PORT, as in 0.0.0.0:8443 or [::]:8443.",
+            code="bad_listen_address",
+        )
     return host, port
-
-
-def _open_listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        both = host == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise EnrolmentServerError(f"{host}:{port} cannot be listened on: {reason}.") from error

@@ -1,6 +1,7 @@
 """The enrolment server's HTTP: routes, what a body may be, and which status each refusal has."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import fields
 from http import HTTPStatus
 from types import MappingProxyType
@@ -14,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Lifespan
 
 from broker.contract.enrolment import (
     CA_PATH,
@@ -60,8 +60,13 @@ _STATUS: Mapping[type[BrokerError], HTTPStatus] = MappingProxyType(
 )
 
 
-def enrolment_app(service: EnrolmentService, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """Return the ASGI application. Every answer is JSON; one with a status of 400 or more is a Refusal."""
+def enrolment_app(
+    service: EnrolmentService, background: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+) -> Starlette:
+    """Return the ASGI application. Every response is JSON; one with a status of 400 or more is an ErrorResponse.
+
+    `background` is entered while the application runs, in its event loop.
+    """
 
     async def authority(request: Request) -> Response:
         return _json(HTTPStatus.OK, service.authority())
@@ -78,7 +83,7 @@ def enrolment_app(service: EnrolmentService, lifespan: Lifespan[Starlette] | Non
             ClientDisconnect: _note_end,
             Exception: _fail,
         },
-        lifespan=lifespan,
+        lifespan=lambda app: background(),
     )
 
 

@@ -7,19 +7,22 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from broker.app import enrolment_server
 from broker.app.config import load_config
+from broker.app.enrolment_server import EnrolmentServer, EnrolmentServerError
+from broker.enrolment.https import HttpsLimits
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.revocation_file import RevocationFile
 from broker.signing.key_store import create_signing_keys
 from tests.support.brokers import free_port
+from tests.support.errors import raises_code
 from tests.support.waiting import wait_for
 
 
-def server_at(listen: str, tmp_path: Path) -> enrolment_server.EnrolmentServer:
+def server_at(listen: str, tmp_path: Path, **options: Any) -> EnrolmentServer:
     ca = tmp_path / "ca"
     create_authority(ca, "test", datetime.now(UTC))
     create_signing_keys(ca / "signing", datetime.now(UTC))
@@ -30,16 +33,14 @@ def server_at(listen: str, tmp_path: Path) -> enrolment_server.EnrolmentServer:
         "enroll_listen": listen,
         "enroll_broker": "mqtt://mqtt",
     }
-    return enrolment_server.EnrolmentServer(load_config(None, flags, {}))
+    return EnrolmentServer(load_config(None, flags, {}), **options)
 
 
-@pytest.fixture(params=[{"_CONNECTION_LIFETIME_S": 0.3}])
-def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of a server with these bounds; without any, its connections live for a short time."""
-    for name, bound in request.param.items():
-        monkeypatch.setattr(enrolment_server, name, bound)
+@pytest.fixture(params=[HttpsLimits(connection_lifetime_s=0.3)])
+def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """The port of a server with these limits, by default a short lifetime of connections."""
     port = free_port()
-    server = server_at(f"127.0.0.1:{port}", tmp_path)
+    server = server_at(f"127.0.0.1:{port}", tmp_path, limits=request.param)
     thread = threading.Thread(target=server.run)
     thread.start()
     yield port
@@ -81,7 +82,7 @@ def status_of_a_request(port: int, tmp_path: Path) -> bytes:
         return secured.recv(1000).split(b" ")[1]
 
 
-@pytest.mark.parametrize("port", [{"_MAX_CONNECTIONS": 2}], indirect=True)
+@pytest.mark.parametrize("port", [HttpsLimits(max_connections=2)], indirect=True)
 def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
@@ -91,10 +92,9 @@ def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
 
 
 def test_a_server_that_carries_out_no_revocations_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enrolment_server, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(RevocationFile, "refresh", lambda file: 1 / 0)
-    server = server_at(f"127.0.0.1:{free_port()}", tmp_path)
-    with pytest.raises(enrolment_server.EnrolmentServerError, match="not carried out any more"):
+    server = server_at(f"127.0.0.1:{free_port()}", tmp_path, revocation_interval_s=0.01)
+    with raises_code(EnrolmentServerError, "revocations_stopped"):
         server.run()
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.config import ConfigurationError, load_config
-from broker.app.credentials import SigningKeySource, open_enrolments, signer_of
+from broker.app.credentials import open_enrolments, signer_of
 from broker.app.factories import open_database
 from broker.app.server import ServerProcess
 from broker.contract.codec import MAX_FRAME_BYTES, decode_acks, decode_commands, decode_controls, to_json
@@ -32,6 +32,7 @@ from broker.ledger.ledger import Ledger
 from broker.pki.revocation_list import RevocationReason
 from broker.server.server import Server
 from broker.signing.key_list import SigningKeyError
+from broker.signing.key_source import SigningKeySource
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
@@ -245,7 +246,7 @@ def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path)
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     flags = {"ledger": registrar.ledger, "ca": str(tmp_path / "another")}
-    with pytest.raises(ConfigurationError, match="take nothing unsigned"):
+    with raises_code(ConfigurationError, "lost_signing_keys"):
         ServerProcess(load_config(None, flags, {}))
 
 
@@ -261,9 +262,9 @@ def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) ->
 
 
 def test_keys_that_cannot_be_looked_at_are_one_sentence() -> None:
-    config = load_config(None, {"signing_keys": "/" + "x" * 1000}, {})
-    with pytest.raises(SigningKeyError, match="cannot be looked at: File name too long; run this as the user"):
-        SigningKeySource(config)()
+    with raises_code(SigningKeyError, "inaccessible_signing_keys") as caught:
+        SigningKeySource(Path("/" + "x" * 1000))()
+    assert "File name too long" in str(caught.value)
 
 
 def test_each_key_signs(clock: TurnedClock) -> None:

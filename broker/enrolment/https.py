@@ -1,0 +1,114 @@
+"""Serves an ASGI application over HTTPS, with limits for hostile clients. The only module that imports uvicorn."""
+
+import asyncio
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from broker.errors import BrokerError
+from broker.system.permissions import refuse_readable
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "HttpsLimits",
+    "HttpsServer",
+    "HttpsServerError",
+]
+
+
+class HttpsServerError(BrokerError):
+    """The HTTPS server cannot use its certificate or its address."""
+
+    code = "https_server_error"
+
+
+@dataclass(frozen=True)
+class HttpsLimits:
+    """How many connections may be open at once, and for how long each may be, in seconds, whatever the client does."""
+
+    max_connections: int = 256
+    connection_lifetime_s: float = 30.0
+    shutdown_timeout_s: int = 5
+
+
+DEFAULT_LIMITS = HttpsLimits()
+
+
+class HttpsServer:
+    """One application on one address. Raises HttpsServerError, and ExposedFileError for a key that others can read."""
+
+    def __init__(
+        self, app: Any, address: tuple[str, int], certificate: Path, key: Path, limits: HttpsLimits = DEFAULT_LIMITS
+    ) -> None:
+        self._address = address
+        self._server = uvicorn.Server(_config(app, certificate, key, limits))
+
+    def listen(self) -> socket.socket:
+        """Return the listening socket; on `::` it accepts IPv4, too. Raises HttpsServerError."""
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            both = host == "::" and socket.has_dualstack_ipv6()
+            return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise HttpsServerError(f"Cannot listen on {host}:{port}: {reason}.", code="cannot_listen") from error
+
+    def serve(self, listener: socket.socket) -> None:
+        """Serve until `stop` is called."""
+        self._server.run(sockets=[listener])
+
+    def stop(self) -> None:
+        """End `serve` soon; may be called from a signal handler or another thread."""
+        self._server.should_exit = True
+
+
+def _config(app: Any, certificate: Path, key: Path, limits: HttpsLimits) -> uvicorn.Config:
+    if key.exists():
+        refuse_readable(key, owners=[key.stat().st_uid])
+    config = uvicorn.Config(
+        app,
+        http=_connections_of(limits.connection_lifetime_s),
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",  # the application logs what matters
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=limits.max_connections,
+        timeout_graceful_shutdown=limits.shutdown_timeout_s,
+        ssl_certfile=certificate,
+        ssl_keyfile=str(key),
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise HttpsServerError(
+            f"{certificate} and {key} cannot be used: {error.strerror or error}; "
+            "create a pair with `acm ca server-certificate`.",
+            code="unusable_server_certificate",
+        ) from error
+    return config
+
+
+def _connections_of(lifetime_s: float) -> type[H11Protocol]:
+    class LimitedConnection(H11Protocol):
+        """Ends after its lifetime: uvicorn itself waits forever for a request to be complete."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._end = self.loop.call_later(lifetime_s, transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end.cancel()
+            super().connection_lost(exc)
+
+    return LimitedConnection
