@@ -45,15 +45,16 @@ _log = structlog.get_logger(__name__)
 
 
 def _check_trust(config: AgentConfig, trust: Trust) -> None:
-    """Raise ConfigurationError where nobody could command the agent."""
+    """Raise ConfigurationError if the agent would reject every command."""
     if not trust.keys and not config.accept_unsigned:
         raise ConfigurationError(
-            f"The agent {config.agent} is not enrolled with a server that signs its commands, so it would refuse all "
-            "of them: enroll it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned)."
+            f"The agent {config.agent} is not enrolled with a server that signs its commands, so it would reject all "
+            "of them: enroll it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned).",
+            code="no_trusted_keys",
         )
 
 
-class _Threads:
+class _ThreadPool:
     """Runs each piece of work on an idle thread, or on a new one while another piece hangs."""
 
     def __init__(self) -> None:
@@ -72,12 +73,13 @@ class _Threads:
 
 
 class Agent:
-    """One agent of one state directory. `run` returns when `stop` was called or a new process is wanted.
+    """One agent of one state directory. `run` returns when `stop` was called or the process must be replaced.
 
-    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them;
-    `origins` says where the values of `config` come from, as `consumer.config.origins` returns it. Raises StoreError or
-    StateDirectoryInUse when the state directory cannot be used, MqttError when the broker's URL is wrong,
-    HandlerTableError when two handlers claim one type, ConfigurationError when nobody could command the agent.
+    `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
+    `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
+    id of the command that replaced the previous process (`RESTARTED_BY` in its environment). Raises StoreError or
+    StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is wrong,
+    HandlerTableError if two handlers claim one type, ConfigurationError if the agent would reject every command.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Agent:
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
-        self._clock, self._spawn, self._observer = SystemClock(), _Threads(), observer or LogObserver()
+        self._clock, self._spawn, self._observer = SystemClock(), _ThreadPool(), observer or LogObserver()
         self._stopping, self._connected = threading.Event(), threading.Event()
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
@@ -211,16 +213,19 @@ class Agent:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether `stop` was called, if only after a command had asked for the process to be replaced."""
+        """Whether `stop` was called, even if a command had already asked for a new process."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """End `run` soon; may be called from a signal handler or another thread."""
+        """Make `run` return soon. May be called from any thread or a signal handler."""
         self._stopping.set()
         self._connection.wake()
 
     def run(self) -> Replacement | None:
-        """Work until stopped. Returns what a command wants this process replaced by, if one does."""
+        """Work until stopped. Returns the replacement that a command asked for, or None after `stop`.
+
+        Raises StoreError if the command store fails.
+        """
         core = self._core
         try:
             core.recover()

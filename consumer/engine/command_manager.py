@@ -1,4 +1,4 @@
-"""Moves each command through pending, processing, done and deleted, one at a time and in order of arrival."""
+"""The states of each command: pending, processing, done, deleted; one command at a time, in order of arrival."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 _GROUP = 256
 TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
-_CUT_SHORT = Result(
+_INTERRUPTED = Result(
     "The agent died while the command ran; it may have had part of its effect and was not run again.",
     code=ErrorCode.INTERRUPTED,
 )
@@ -36,7 +36,7 @@ _CUT_SHORT = Result(
 
 @dataclass(frozen=True)
 class Decisions:
-    """What one turn does once it is committed: answers to send, results to report until acked, commands to begin."""
+    """What one turn does once it is committed: answers to send, results to send until acked, commands to begin."""
 
     answers: list[EncodedFeedback]
     results: list[StoredCommand]
@@ -58,9 +58,9 @@ class Departure(Protocol):
 
 
 class CommandManager:
-    """The only one that changes a stored command. Owns no thread: `decide` and `carry_out` do what can be done now.
+    """Changes stored commands; nothing else does. Owns no thread: `decide` and `carry_out` do what can be done now.
 
-    `replacement` is what a command wants the agent's process replaced by; nothing begins any more.
+    Once `replacement` is set, a command has asked for another process, and no command begins.
     `check_signers` returns why a command with this `signed_by` must not begin any more, or None.
     """
 
@@ -86,14 +86,14 @@ class CommandManager:
         self.replacement: Replacement | None = None
 
     def recover(self) -> None:
-        """Settle what an earlier process left in processing, by each handler's rule; call once, before all else."""
+        """Complete or resume what an earlier process left in processing, by each handler's rule; call once, first."""
         again: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.in_processing():
                 _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
                 handler = self._executor.handlers.get(stored.command.type)
                 if handler is None or handler.interruption is Interruption.REPORT:
-                    self._complete(stored, _CUT_SHORT)
+                    self._complete(stored, _INTERRUPTED)
                 else:
                     self._store.mark_resumed(stored, self._feedback.incarnation)
                     again.append(stored)
@@ -102,10 +102,10 @@ class CommandManager:
             self._executor.execute(again)
 
     def decide(self, acks: Sequence[Ack], controls: Sequence[Control]) -> Decisions:
-        """Settle in the store what acks and controls ask for, what has ended and what begins next.
+        """Apply acks, controls and ended handlers to the store, and mark what begins next.
 
-        Call it inside a transaction, and `carry_out` once that is committed. When the commit fails, nothing is lost:
-        call it again.
+        Call it inside a transaction, and `carry_out` once that is committed. If the commit fails, nothing is lost:
+        call it again. Raises StoreError and StoreFull.
         """
         self._ended += self._executor.take_finished()
         acknowledged = self._outbox.acknowledged_by(acks)
@@ -124,7 +124,7 @@ class CommandManager:
         return Decisions(answers, results, acknowledged, batch, wanted)
 
     def carry_out(self, decisions: Decisions) -> None:
-        """Begin what was committed as processing, and let the outbox know what there is to tell."""
+        """Start what was committed as processing, and queue the feedback."""
         self._ended.clear()
         self.replacement = self.replacement or decisions.replacement
         if decisions.batch:
@@ -139,9 +139,9 @@ class CommandManager:
         batch: list[StoredCommand] = []
         now = self._clock.now()
         for stored in self._store.get_next_commands(_GROUP):
-            unfit = self._unfit(stored, now)
-            if unfit is not None:
-                results.append(self._complete(stored, unfit))
+            failed = self._check(stored, now)
+            if failed is not None:
+                results.append(self._complete(stored, failed))
                 continue
             shares = self._executor.may_share_commit(stored)
             if batch and not shares:
@@ -151,15 +151,15 @@ class CommandManager:
                 break
         return batch
 
-    def _unfit(self, stored: StoredCommand, now: datetime) -> Result | None:
+    def _check(self, stored: StoredCommand, now: datetime) -> Result | None:
         command = stored.command
         if self._departure.refusal is not None:
             return Result(self._departure.refusal.message, code=ErrorCode.REJECTED)
         cancelled = self._store.is_cancelled(command.id)
-        unfit = check_startable(command, now, was_cancelled=cancelled)
-        if unfit is not None:
-            return unfit
-        # An update of the keys was taken up when it came, perhaps in place of the very keys that had signed it.
+        failed = check_startable(command, now, was_cancelled=cancelled)
+        if failed is not None:
+            return failed
+        # An update of the keys was applied on arrival, and may have replaced the very keys that signed it.
         refusal = None if command.type == UPDATE_SIGNING_KEYS else self._check_signers(stored.signed_by)
         if refusal is not None:
             return Result(refusal.message, code=ErrorCode.REJECTED)
@@ -176,9 +176,9 @@ class CommandManager:
         return self._store.mark_completed(stored, feedback)
 
     def _cancel(self, command_id: str) -> list[EncodedFeedback]:
-        """Tell a running command to end; remember a queued or not yet arrived one as cancelled.
+        """Cancel a running command, or remember that a queued or not yet arrived one is cancelled.
 
-        Returns the result of one that is done, so that the server hears of it again.
+        Returns the result of a command that is done, so that it is sent again.
         """
         stored = self._store.find(command_id)
         tombstone = self._store.find_tombstone(command_id)

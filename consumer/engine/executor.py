@@ -1,4 +1,4 @@
-"""Runs commands one at a time on a lane of its own, with a deadline for each, and turns every ending into a Result."""
+"""Runs commands one at a time on a worker thread, each with a deadline, and turns every outcome into a Result."""
 
 import threading
 from collections import deque
@@ -40,7 +40,7 @@ class Finished:
 
 
 def check_startable(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
-    """Return the result of a command that must not begin any more, or None, as for one that took effect on arrival."""
+    """Return the result of a command that must not begin; None if it may, or if it took effect on arrival."""
     kind = COMMAND_TYPES.get(command.type)
     if kind is not None and kind.on_arrival:
         return None
@@ -58,7 +58,7 @@ def _not_run_again(reason: Result) -> Result:
 
 @dataclass
 class _Run:
-    """One batch on the lane. Shared with the lane's thread under `lock`; `abandoned` cuts a hung thread off."""
+    """One batch on a worker thread, shared with it under `lock`. `abandoned` makes a hung thread's result void."""
 
     waiting: deque[StoredCommand]
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,7 +71,7 @@ class _Run:
 
 
 class Executor:
-    """Executes what the manager has marked as processing. `on_finished` is called from the lane to wake the agent."""
+    """Executes what the manager has marked as processing. The worker calls `on_finished` to wake the agent."""
 
     def __init__(
         self,
@@ -112,13 +112,13 @@ class Executor:
         return handler is not None and handler.interruption is Interruption.RERUN
 
     def execute(self, batch: Sequence[StoredCommand]) -> None:
-        """Begin a batch, whose commands are all committed as processing; they run one after the other."""
+        """Start a batch of commands that are committed as processing; they run one after the other."""
         assert self._run is None
         self._run = run = _Run(deque(batch))
         self._spawn(lambda: self._work(run))
 
     def take_finished(self) -> list[Finished]:
-        """Return the commands that have ended since the last call; cuts off one that outlives deadline and grace."""
+        """Return the commands that have ended since the last call; abandons one that outlives deadline and grace."""
         run = self._run
         if run is None:
             return []
@@ -126,7 +126,7 @@ class Executor:
             finished, run.finished = run.finished, []
             overdue = run.current is not None and self._clock.monotonic() > run.deadline + self._grace_s
             if overdue:
-                finished.append(self._cut_off(run))
+                finished.append(self._abandon(run))
             if run.current is None and not run.waiting:
                 self._run = None
         if overdue and run.waiting:
@@ -134,18 +134,18 @@ class Executor:
             self.execute(run.waiting)
         return finished
 
-    def _cut_off(self, run: _Run) -> Finished:
+    def _abandon(self, run: _Run) -> Finished:
         stored, run.current, run.abandoned = run.current, None, True
         assert stored is not None
-        _log.error("handler_hangs", command_id=stored.command.id, type=stored.command.type)
+        _log.error("handler_abandoned", command_id=stored.command.id, type=stored.command.type)
         message = (
-            f"The handler did not end within its {self._timeout(stored.command):g} s nor when it was told to; "
-            "it was cut off and may still have an effect."
+            f"The handler did not end within its {self._timeout(stored.command):g} s nor when it was cancelled; "
+            "it was abandoned and may still have an effect."
         )
         return Finished(stored, Result(message, code=ErrorCode.TIMED_OUT), self._clock.now())
 
     def cancel(self, command_id: str) -> bool:
-        """Tell a command of the batch to end; False if it is not there."""
+        """Cancel a command of the batch; return False if the batch does not have it."""
         run = self._run
         if run is None:
             return False
@@ -159,7 +159,7 @@ class Executor:
         return False
 
     def next_deadline(self) -> float | None:
-        """Return when (monotonic seconds) a running command would be cut off."""
+        """Return when (monotonic seconds) the running command is abandoned, or None."""
         run = self._run
         return run.deadline + self._grace_s if run and run.current else None
 
@@ -196,9 +196,9 @@ class Executor:
         try:
             if began_before and handler.probe is not None:
                 return handler.probe(stored, context)
-            unfit = check_startable(command, self._clock.now(), was_cancelled=was_cancelled)
-            if unfit is not None:
-                return _not_run_again(unfit) if began_before else unfit
+            failed = check_startable(command, self._clock.now(), was_cancelled=was_cancelled)
+            if failed is not None:
+                return _not_run_again(failed) if began_before else failed
             parameters = parse_parameters(
                 command.type, handler.parameters, command.parameters, foreign_form=command.original is not None
             )
@@ -209,4 +209,4 @@ class Executor:
             return Result(str(error), code=context.failure_code())
         except Exception as error:
             _log.exception("handler_failed", command_id=command.id, type=command.type)
-            return Result(f"The handler broke down: {type(error).__name__}: {error}", code=ErrorCode.FAILED)
+            return Result(f"The handler raised {type(error).__name__}: {error}", code=ErrorCode.FAILED)

@@ -1,4 +1,4 @@
-"""Makes the agent's feedback: one place that fills in who speaks and computes the digest of a result."""
+"""Makes the agent's feedback: fills in the sender, and computes the digest of each result."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 
-_MAX_RESULT_BYTES = MAX_FRAME_BYTES - 128  # the digest is still to come
+_MAX_RESULT_BYTES = MAX_FRAME_BYTES - 128  # the digest is added afterwards
 
 
 def _json_object(data: Any) -> JsonObject | None:
-    """Return what a handler gave as data as the JSON object on the wire; members that are None are absent."""
+    """Return a handler's data as the JSON object on the wire; members that are None are left out."""
     if not is_dataclass(data) or isinstance(data, type):
         return cast(JsonObject | None, data)
     members: JsonObject = msgspec.to_builtins(data)
@@ -33,7 +33,7 @@ def _json_object(data: Any) -> JsonObject | None:
 
 
 def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
-    """Leave out the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
+    """Drop the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
     if result.data is not None and not data_fits(result.data):
         result = _without("data", result)
     encoded = encode([result])
@@ -47,20 +47,20 @@ def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
 
 
 def _without(part: str, result: Feedback) -> Feedback:
-    note = f"{part} was left out: the result would not have fitted into one message"
+    note = f"{part} was left out: the result would not fit into one message"
     left_out: dict[str, Any] = {part: None}
     return replace(result, **left_out, notes=(*result.notes, note))
 
 
 def _cut(result: Feedback) -> Feedback:
-    """Return the result with its message and its output no longer than the server takes."""
+    """Return the result with message and output cut to the lengths that the server accepts."""
     cut, output = truncated(result), result.output
     shown = truncated(output) if output is not None else None
     return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
 
 
 def _sealed(result: Feedback) -> EncodedFeedback:
-    """Return the result with its digest as the last member, so that the bytes that were hashed are those that stay."""
+    """Return the result with its digest as the last member: the bytes before it are those that were hashed."""
     fitting, encoded = _that_fits(_cut(result))
     digest = hashlib.sha256(encoded).hexdigest()
     return EncodedFeedback(replace(fitting, digest=digest), encoded[:-1] + f',"digest":"{digest}"}}'.encode())
@@ -68,21 +68,21 @@ def _sealed(result: Feedback) -> EncodedFeedback:
 
 @dataclass(frozen=True)
 class FeedbackFactory:
-    """Speaks for one incarnation of one agent with one command store.
+    """Makes the feedback of one incarnation of one agent with one command store.
 
-    `accepts_unsigned` is True where the agent obeys commands that nobody has signed, else None: all it says shows it.
+    `accepts_unsigned` is True if the agent accepts unsigned commands, else None; it is in all of its feedback.
     """
 
     agent: str
     incarnation: str
     store_generation: str
     shapes: Mapping[str, type] = field(default_factory=dict)
-    """The parameters' dataclasses by command type, where those that the contract has are not all."""
+    """The dataclasses of parameters by command type, for types that the contract does not have."""
     accepts_unsigned: bool | None = None
 
     def _echo(self, command: Command, state: State) -> JsonObject:
-        said = command.original or to_json(command)
-        echo: JsonObject = mask_secret_parameters(command, said, self.shapes.get(command.type))
+        received = command.original or to_json(command)
+        echo: JsonObject = mask_secret_parameters(command, received, self.shapes.get(command.type))
         return {**echo, "status": str(state)}
 
     def _encoded(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> EncodedFeedback:
@@ -102,7 +102,7 @@ class FeedbackFactory:
         )
 
     def accepted(self, command: Command, state: State = State.PENDING) -> EncodedFeedback:
-        """Say that the command is in the store; sent only after the commit."""
+        """Return that the command is stored; send it only after the commit."""
         return self._encoded(
             FeedbackKind.ACCEPTED,
             str(state),
@@ -113,18 +113,18 @@ class FeedbackFactory:
         )
 
     def progress(self, command: Command) -> EncodedFeedback:
-        """Say that the command runs."""
+        """Return that the command runs."""
         return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
     def gap(self, asked: SequenceNumber, expected: int) -> EncodedFeedback:
-        """Say that numbers before `asked` are missing and which one must come next in that epoch."""
-        message = f"Number {asked.number} came, but {expected} must come first; send again from there."
+        """Return that numbers before `asked` are missing; `expected` is the next one of that epoch."""
+        message = f"Sequence number {asked.number} arrived, but {expected} must come first; send again from there."
         return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)
 
     def result(
         self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
     ) -> EncodedFeedback:
-        """Turn what a handler returned into the command's one final result, with its digest."""
+        """Return the command's one final result, with its digest, from what a handler returned."""
         return _sealed(
             self._feedback(
                 FeedbackKind.RESULT,
@@ -144,5 +144,5 @@ class FeedbackFactory:
         )
 
     def state_of(self, stored: StoredCommand) -> EncodedFeedback:
-        """Answer a repeated command: its result if it has one, else that it is stored."""
+        """Return the answer to a repeated command: its result if it has one, else that it is stored."""
         return stored.result or self.accepted(stored.command, stored.state)

@@ -14,6 +14,7 @@ from broker.contract.messages import Ack, BlobChunk, Control
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.engine.refusals import Refusals
+from consumer.trust.refusal import Refusal
 from consumer.trust.verification import Verifier
 
 __all__ = [
@@ -54,23 +55,23 @@ class Inbox:
         return chunks
 
     def held(self, channel: Channel | None = None) -> list[Inbound]:
-        """Return the messages that are held on this channel, or on all, unopened."""
+        """Return the held messages of this channel, or of all; they are not opened yet."""
         return [message for it, held in self._held.items() if channel in (None, it) for message in held]
 
     def acks(self) -> list[SignedAck]:
-        """Return the acks that are held and may be believed."""
+        """Return the held acks that are authentic."""
         return [SignedAck(*opened) for opened in self._opened(Channel.ACK, decode_acks)]
 
     def controls(self) -> list[Control]:
-        """Return the controls that are held and may be obeyed."""
+        """Return the held controls that are authentic."""
         return [control for control, _ in self._opened(Channel.CONTROL, decode_controls)]
 
     def chunks(self, messages: Sequence[Inbound]) -> list[BlobChunk]:
-        """Return the chunks of blobs in these messages. They are not signed: a signed command names the blob's hash."""
+        """Return the chunks in these messages. They need no signature: a signed command names the blob's hash."""
         return [chunk for message in messages for chunk in self._readable(message, decode_blob_chunks)]
 
     def committed(self, *, commands: bool) -> list[Inbound]:
-        """Return what was committed, to be acknowledged, and hold it no longer; commands only if they were."""
+        """Release and return the messages that were committed, to be acknowledged; commands only if `commands`."""
         channels = [channel for channel in self._held if commands or channel is not Channel.COMMAND]
         committed = [message for channel in channels for message in self._held[channel]]
         for channel in channels:
@@ -91,8 +92,10 @@ class Inbox:
         topic = message.delivery.topic
         try:
             if message.retained:
-                raise DecodeError(f"A retained message on {topic} was refused; publish without retain.")
+                raise DecodeError(
+                    f"A retained message on {topic} was refused; publish without retain.", code="retained"
+                )
             return read(message.payload)
         except (DecodeError, SignatureError) as error:
-            self._refusals.refuse(str(error), topic=topic)
+            self._refusals.refuse(Refusal(error.code, str(error)), topic=topic)
             return []

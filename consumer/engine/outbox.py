@@ -1,4 +1,4 @@
-"""Which feedback is due: each result again and again, with growing, jittered waits, until its digest is acked."""
+"""The outbox of feedback: each result is sent until its digest is acked, with exponential backoff and jitter."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class _Waiting:
 
 
 class FeedbackOutbox:
-    """The results that wait for their ack, and when each is due to be sent. Sends nothing itself.
+    """The results that wait for their ack, and when each is due. Sends nothing itself.
 
-    News that is not a result is held for a moment: most commands end within it, and their result says all of it.
+    Other feedback (notices) is held back for a moment: most commands end within it, and the result makes it obsolete.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class FeedbackOutbox:
         self._notices_due = 0.0
 
     def load(self) -> None:
-        """Take up the results that the store holds from an earlier run."""
+        """Queue the results that an earlier process left in the store."""
         for stored in self._store.with_results():
             self.add_result(stored)
 
     def add_result(self, stored: StoredCommand) -> None:
-        """Take up a result that has just been committed; it is due at once."""
+        """Queue a result that was just committed; it is due at once."""
         result = stored.result
         assert result is not None
         assert result.feedback.digest is not None
@@ -61,7 +61,7 @@ class FeedbackOutbox:
         )
 
     def add_notices(self, notices: Iterable[EncodedFeedback]) -> None:
-        """Take up what is said once, and not at all when a result has said it before."""
+        """Queue feedback that is sent once, or not at all if a result replaces it first."""
         if not self._notices:
             self._notices_due = self._clock.monotonic() + _HOLD_S
         self._notices |= {(item.feedback.command_id, item.feedback.kind): item.encoded for item in notices}
@@ -102,12 +102,12 @@ class FeedbackOutbox:
         return min(chain(dues, [self._notices_due] if self._notices else []), default=None)
 
     def acknowledged_by(self, acks: Sequence[Ack]) -> list[str]:
-        """Return the ids of the commands that these acks allow to delete; one with another digest allows nothing."""
+        """Return the ids of commands whose result these acks confirm; an ack with another digest confirms nothing."""
         waiting = self._waiting
         known = (ack for ack in acks if ack.command_id in waiting)
         return list(dict.fromkeys(ack.command_id for ack in known if waiting[ack.command_id].digest == ack.digest))
 
     def remove(self, command_ids: Sequence[str]) -> None:
-        """Send these results no more: their commands are deleted."""
+        """Stop sending these results: their commands are deleted."""
         for command_id in command_ids:
             del self._waiting[command_id]

@@ -1,4 +1,4 @@
-"""What is wrong with the agent now: one sentence for each kind of problem, told until it has ended."""
+"""The agent's current problems: one sentence for each kind, shown in the status until it has ended."""
 
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -10,7 +10,7 @@ __all__ = [
 
 
 class Problem(Enum):
-    """The kinds, in the order in which they are told: what stops commands comes first."""
+    """The kinds of problems, in the order in which they are shown: those that stop commands come first."""
 
     STORE_FULL = auto()
     STORE_DAMAGED = auto()
@@ -21,19 +21,19 @@ class Problem(Enum):
 
 
 class Problems:
-    """Keeps the newest sentence of each kind. One problem neither hides another nor ends with it."""
+    """Keeps the newest sentence of each kind; kinds do not affect each other."""
 
     def __init__(self) -> None:
-        self._told: dict[Problem, str] = {}
+        self._current: dict[Problem, str] = {}
 
     def report(self, problem: Problem, sentence: str | None) -> None:
-        """Keep what is wrong; None ends the problem."""
+        """Set the current problem of this kind; None ends it."""
         if sentence is None:
-            self._told.pop(problem, None)
+            self._current.pop(problem, None)
         else:
-            self._told[problem] = sentence
+            self._current[problem] = sentence
 
     def text(self, also: Mapping[Problem, str | None]) -> str | None:
-        """Return all that is wrong, with what somebody else knows, as one text; None where nothing is."""
-        told = {**self._told, **also}
-        return " ".join(sentence for problem in Problem if (sentence := told.get(problem))) or None
+        """Return all problems, these and those in `also`, as one text, or None."""
+        current = {**self._current, **also}
+        return " ".join(sentence for problem in Problem if (sentence := current.get(problem))) or None

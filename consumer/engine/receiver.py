@@ -42,14 +42,14 @@ class CommandReceiver:
         feedback: FeedbackFactory,
         clock: Clock,
         verifier: Verifier,
-        keeper: TrustedKeys,
+        trusted_keys: TrustedKeys,
         refusals: Refusals,
     ) -> None:
         self._store = store
         self._feedback = feedback
         self._clock = clock
         self._verifier = verifier
-        self._keeper = keeper
+        self._trusted_keys = trusted_keys
         self._refusals = refusals
 
     def receive(self, messages: Sequence[Inbound]) -> list[EncodedFeedback]:
@@ -69,25 +69,25 @@ class CommandReceiver:
             opened = self._open(message)
             commands = self._decode(message, opened)
         except (DecodeError, SignatureError) as error:
-            self._refusals.refuse(str(error), topic=topic)
+            self._refusals.refuse(Refusal(error.code, str(error)), topic=topic)
             return []
         if opened.refusal is not None:
-            self._refusals.refuse(opened.refusal.message, topic=topic)
+            self._refusals.refuse(opened.refusal, topic=topic)
         else:
             self._refusals.accepted()
-        admitted = ((command, self._admit(command, opened)) for command in commands)
-        return [feedback for command, feedback in admitted if feedback is not None]
+        answers = [self._admit(command, opened) for command in commands]
+        return [answer for answer in answers if answer is not None]
 
     def _open(self, message: Inbound) -> ReceivedFrame:
         if message.retained:
-            raise DecodeError("A retained message on the command topic was refused: publish commands without retain.")
+            raise DecodeError("A retained command was refused; publish commands without retain.", code="retained")
         return self._verifier.open(Channel.COMMAND, message.payload)
 
     def _decode(self, message: Inbound, opened: ReceivedFrame) -> list[Command]:
         return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(message))
 
     def _id_for(self, message: Inbound) -> str:
-        """Name a command that has no id so that its redelivery (MQTT 5 section 3.3.1.1) is known again."""
+        """Return an id for a command without one; its redelivery (MQTT 5 section 3.3.1.1) gets the same id."""
         delivery = message.delivery
         fingerprint = hashlib.sha256(delivery.payload).hexdigest()[:16]
         stem = f"mqtt-{delivery.mid}-{fingerprint}-"
@@ -95,27 +95,28 @@ class CommandReceiver:
         return known or stem + uuid.uuid4().hex[:12]
 
     def _admit(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        known = self._known(command)
+        known = self._answer_if_known(command)
         if opened.refusal is not None:
             return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal.message, RefusedMessage())
         refusal = self._check_signed(command, opened)
         if refusal is not None:
-            return known or self._reject(command, refusal.message, RefusedMessage())
+            return known or self._reject(command, refusal, RefusedMessage())
         refusal = self._update_keys(command, opened.signed_at) if opened.signed_at is not None else None
         if known is not None:
-            self._count(command)
+            self._use_up_number(command)
             return known
         if refusal is not None:
-            return self._reject(command, refusal.message)
+            return self._reject(command, refusal)
         return self._admit_in_turn(command, opened)
 
     def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        if self._is_of_an_ended_epoch(command):
+        if self._is_of_ended_epoch(command):
             self._ignore(command)
             return None
-        refusal = self._out_of_sequence(command, opened) if command.sequence else self._unnumbered(command, opened)
-        if refusal is not None:
-            return refusal
+        check = self._check_sequence if command.sequence else self._check_unnumbered
+        answer = check(command, opened)
+        if answer is not None:
+            return answer
         self._store.store_command(command, self._clock.now(), opened.signed_by)
         return self._feedback.accepted(command)
 
@@ -129,9 +130,9 @@ class CommandReceiver:
     def _update_keys(self, command: Command, signed_at: datetime) -> Refusal | None:
         """Trust the keys of an update before anything after it is opened; its handler reports the result later.
 
-        Later messages may be signed by the new keys alone. And a thief with a stolen key can use up numbers and ids,
-        end epochs and cancel: none of that may hold up the list that revokes it, so only the list's version decides
-        whether it is new. Returns why the command must be refused, or None.
+        Later messages may be signed by the new keys alone. And an attacker with a stolen key can use up numbers and
+        ids, end epochs and cancel: none of that may hold up the list that revokes it, so only the list's version
+        decides whether it is new. Returns why the command must be refused, or None.
         """
         if command.type != UPDATE_SIGNING_KEYS or check_expiry(command, max(self._clock.now(), signed_at)):
             return None
@@ -139,14 +140,14 @@ class CommandReceiver:
             keys = parse_parameters(command.type, UpdateSigningKeys, command.parameters)
             refusal = check_version(keys, signed_at)
             if refusal is None:
-                self._keeper.update(keys)
+                self._trusted_keys.update(keys)
             return refusal
         except (InvalidParameters, SignatureError, EnrolmentError) as error:
             _log.warning("signing_keys_not_updated", command_id=command.id, reason=str(error))
             return None
 
-    def _is_of_an_ended_epoch(self, command: Command) -> bool:
-        """A command that is still open comes again under a new number: an answer now would be a second result."""
+    def _is_of_ended_epoch(self, command: Command) -> bool:
+        """Such a command is not answered: if it is still open, the server sends it again under a new number."""
         last = self._store.last_sequence
         ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
         return command.sequence is not None and command.sequence.epoch <= ended
@@ -156,15 +157,15 @@ class CommandReceiver:
         known = max(self._store.closed_epoch, last.epoch if last else 0)
         return check_epoch(asked, known, opened.signed_at) if opened.signed_at is not None else None
 
-    def _known(self, command: Command) -> EncodedFeedback | None:
+    def _answer_if_known(self, command: Command) -> EncodedFeedback | None:
         stored = self._store.find(command.id)
         if stored is not None:
             return self._feedback.state_of(stored)
         tombstone = self._store.find_tombstone(command.id)
         return tombstone.result if tombstone else None
 
-    def _count(self, command: Command) -> None:
-        """Let a known command that was numbered anew use up its number, or those behind it would wait for ever."""
+    def _use_up_number(self, command: Command) -> None:
+        """Count a known command that was renumbered; otherwise the commands after it would wait for its number."""
         sequence, last = command.sequence, self._store.last_sequence
         if sequence is None:
             return
@@ -173,41 +174,41 @@ class CommandReceiver:
         if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
             self._store.advance_sequence(sequence)
 
-    def _unnumbered(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        """Refuse a signed command without a number: it could be sent again once its id is forgotten."""
+    def _check_unnumbered(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+        """Reject a signed command without a number: it could be replayed once its id is forgotten."""
         if not opened.signed:
             return None
-        return self._reject(command, "The command is signed, but has no sequence number.")
+        return self._reject(command, Refusal("unnumbered", "The command is signed but has no sequence number."))
 
-    def _out_of_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+    def _check_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
         asked, last = command.sequence, self._store.last_sequence
         assert asked is not None
         refusal = self._check_epoch(asked, opened)
         if refusal is not None:
-            return self._reject(command, refusal.message, RefusedMessage())
+            return self._reject(command, refusal, RefusedMessage())
         expected = last.number + 1 if last and asked.epoch == last.epoch else 1
         if asked.number < expected:
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,
-                f"Number {asked.number} of epoch {asked.epoch} is in the past for this agent; {self._advice(command)}.",
+                f"Sequence number {asked.epoch}/{asked.number} was already used on this agent. {self._advice(command)}",
             )
         return self._feedback.gap(asked, expected) if asked.number > expected else None
 
     def _advice(self, command: Command) -> str:
         if command.type == UPDATE_SIGNING_KEYS:
-            return f"of the lists of signing keys it goes by version {self._keeper.version}"
-        return "send a new command"
+            return f"It trusts version {self._trusted_keys.version} of the list of signing keys."
+        return "Send a new command."
 
     def _ignore(self, command: Command) -> None:
         assert command.sequence is not None
         epoch = command.sequence.epoch
-        reason = f"A command of epoch {epoch} was ignored: that epoch has ended here."
-        self._refusals.refuse(reason, "command_of_an_ended_epoch", command_id=command.id, epoch=epoch)
+        refusal = Refusal("ended_epoch", f"A command of epoch {epoch} was ignored: that epoch has ended on this agent.")
+        self._refusals.refuse(refusal, "command_of_ended_epoch", command_id=command.id, epoch=epoch)
 
-    def _reject(self, command: Command, reason: str, data: RefusedMessage | None = None) -> EncodedFeedback:
-        self._refusals.refuse(reason, "command_rejected", command_id=command.id, type=command.type)
-        return self._refuse(command, ErrorCode.REJECTED, reason, data)
+    def _reject(self, command: Command, refusal: Refusal, data: RefusedMessage | None = None) -> EncodedFeedback:
+        self._refusals.refuse(refusal, "command_rejected", command_id=command.id, type=command.type)
+        return self._refuse(command, ErrorCode.REJECTED, refusal.message, data)
 
     def _refuse(
         self, command: Command, code: ErrorCode, message: str, data: RefusedMessage | None = None

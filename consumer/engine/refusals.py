@@ -7,6 +7,7 @@ import structlog
 
 from broker.system.log_throttle import LogThrottle
 from consumer.engine.problems import Problem, Problems
+from consumer.trust.refusal import Refusal
 
 __all__ = ["Refusals"]
 
@@ -24,15 +25,16 @@ class Refusals:
         self._throttle = LogThrottle(monotonic)
         self._shown_until = 0.0
 
-    def refuse(self, reason: str, event: str = "message_refused", **facts: Any) -> None:
-        """Log and show why a message was refused; `reason` is one sentence."""
-        suppressed = self._throttle.allow(event)
+    def refuse(self, refusal: Refusal, event: str = "message_refused", *, topic: str = "", **facts: Any) -> None:
+        """Log and show why a message was refused. Logged at most once a minute for each event and topic."""
+        suppressed = self._throttle.allow(event, topic)
         if suppressed is not None:
-            _log.warning(event, **facts, reason=reason, suppressed=suppressed)
-        self._problems.report(Problem.MESSAGE, reason)
+            facts |= {"topic": topic} if topic else {}
+            _log.warning(event, **facts, code=refusal.code, reason=refusal.message, suppressed=suppressed)
+        self._problems.report(Problem.MESSAGE, refusal.message)
         self._shown_until = self._monotonic() + _MIN_SHOWN_S
 
     def accepted(self) -> None:
-        """Note that a message was accepted: the last refusal is history once it was shown long enough."""
+        """Note that a message was accepted; this ends the display of a refusal that was shown long enough."""
         if self._monotonic() >= self._shown_until:
             self._problems.report(Problem.MESSAGE, None)

@@ -1,4 +1,4 @@
-"""The agent's retained status: what it says of itself, and when it must be published anew."""
+"""The agent's retained status: its content, and when it must be published again."""
 
 import contextlib
 from collections.abc import Callable
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 
-_SHORTEST_PAUSE_S = 0.2
-_MAX_PAUSE_S = 300.0  # a server that missed the last one takes this agent for offline until the next
+_MIN_INTERVAL_S = 0.2
+_MAX_INTERVAL_S = 300.0  # a server that missed the last one shows this agent as offline until the next
 
 
 class Reversals(Protocol):
@@ -73,10 +73,10 @@ class StatusBuilder:
         self._boot_id = boot_id()
         self._published: Status | None = None
         self._published_at = 0.0
-        self._looked = False  # at what has changed, since it was published last
+        self._checked = False  # for a change, since it was last published
 
     def current(self, running: str | None, *, online: bool = True) -> Status:
-        """Return the status of now; `running` is the id of the command that runs."""
+        """Return the current status; `running` is the id of the running command."""
         last = self._store.last_sequence
         reversals = self._reversals
         service = self._service_state() if self._service_state else None
@@ -107,37 +107,37 @@ class StatusBuilder:
         )
 
     def publish_again(self) -> None:
-        """Make the status due at once, as after a new connection."""
+        """Make the status due at once, as on a new connection."""
         self._published = None
 
     def take_due(self, running: str | None) -> Status | None:
         """Return the status if it has changed and was not published a moment ago, or was published long ago.
 
-        That the journal has grown is no change by itself: each command makes it grow, and the next status tells.
+        A longer journal alone is not a change: each command makes it grow, and the next status includes it.
         """
         now = self._clock.monotonic()
-        if self._published is not None and now < self._published_at + _SHORTEST_PAUSE_S:
+        if self._published is not None and now < self._published_at + _MIN_INTERVAL_S:
             return None
         status = self.current(running)
-        self._looked = True
-        if not self._is_news(status) and now < self._published_at + _MAX_PAUSE_S:
+        self._checked = True
+        if not self._has_changed(status) and now < self._published_at + _MAX_INTERVAL_S:
             return None
-        self._published, self._published_at, self._looked = status, now, False
+        self._published, self._published_at, self._checked = status, now, False
         return replace(status, updated_at=self._clock.now())
 
     def next_due(self) -> float:
-        """Return when (monotonic seconds) the status must be looked at or published, if nothing happens before."""
+        """Return when (monotonic seconds) the status must be checked or published, if nothing happens before."""
         if self._published is None:
             return 0.0
-        return self._published_at + (_MAX_PAUSE_S if self._looked else _SHORTEST_PAUSE_S)
+        return self._published_at + (_MAX_INTERVAL_S if self._checked else _MIN_INTERVAL_S)
 
-    def _is_news(self, status: Status) -> bool:
+    def _has_changed(self, status: Status) -> bool:
         before = self._published
         return before is None or replace(status, audit_head=before.audit_head) != before
 
 
 def boot_id() -> str:
-    """Return what names the machine's boot (random(4)), or `unknown`."""
+    """Return the kernel's random id of this boot (random(4)), or `unknown`."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return "unknown"

@@ -6,20 +6,21 @@ from typing import Any
 from broker.contract.messages import Feedback
 from consumer.engine.problems import Problems
 from consumer.engine.refusals import Refusals
+from consumer.trust.refusal import Refusal
 from tests.support.fakes.clock import TurnedClock
 
 
 class KeptRefusals(Refusals):
-    """Keeps every reason beside what the status shows."""
+    """Keeps every refusal beside what the status shows."""
 
     def __init__(self) -> None:
         self.problems = Problems()
-        self.reasons: list[str] = []
+        self.refused: list[Refusal] = []
         super().__init__(self.problems, TurnedClock().monotonic)
 
-    def refuse(self, reason: str, event: str = "message_refused", **facts: Any) -> None:
-        self.reasons.append(reason)
-        super().refuse(reason, event, **facts)
+    def refuse(self, refusal: Refusal, event: str = "message_refused", *, topic: str = "", **facts: Any) -> None:
+        self.refused.append(refusal)
+        super().refuse(refusal, event, topic=topic, **facts)
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,4 @@ class Receipt:
     """What a receiver did with some messages."""
 
     feedback: list[Feedback]
-    refused: list[str]
+    refused: list[Refusal]

@@ -95,7 +95,7 @@ def test_a_handler_that_breaks_is_an_error_and_stops_nothing() -> None:
         raise KeyError("x")
 
     broken = run_one(breaks)
-    assert (broken.code, broken.message) == (ErrorCode.FAILED, "The handler broke down: KeyError: 'x'")
+    assert (broken.code, "KeyError: 'x'" in broken.message) == (ErrorCode.FAILED, True)
 
 
 def test_an_error_of_ours_is_its_sentence() -> None:

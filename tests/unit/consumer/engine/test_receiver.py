@@ -80,7 +80,7 @@ def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: Mem
     refusals = KeptRefusals()
     assert receiver(store, refusals).receive([delivery(message("x", 2, epoch=6))]) == []
     assert ids(store) == ["a"]
-    assert "epoch 6" in refusals.reasons[0]
+    assert [(it.code, "epoch 6" in it.message) for it in refusals.refused] == [("ended_epoch", True)]
     (known,) = receive(store, message("a", 1, epoch=6))
     assert known.command_id == "a"
 
@@ -148,8 +148,8 @@ def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
     refusals = KeptRefusals()
     receiver(store, refusals).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
     assert ids(store) == ["a", "b"]
-    assert len(refusals.reasons) == 3
-    assert "300000 bytes" in refusals.reasons[2]
+    assert [it.code for it in refusals.refused] == ["not_json", "wrong_type", "frame_too_large"]
+    assert "300000" in refusals.refused[2].message
 
 
 def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandStore) -> None:
@@ -157,14 +157,14 @@ def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandSt
     with capture_logs() as logs:
         receiver(store, refusals).receive([delivery(b"\xff")] * 500)
     assert [entry["event"] for entry in logs] == ["message_refused"]
-    assert len(refusals.reasons) == 500
+    assert len(refusals.refused) == 500
 
 
 def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:
     refusals = KeptRefusals()
     receiver(store, refusals).receive([delivery(message("a", 1), retained=True)])
     assert ids(store) == []
-    assert "retained" in refusals.reasons[0]
+    assert [it.code for it in refusals.refused] == ["retained"]
 
 
 def test_a_full_disk_leaves_nothing_of_the_batch(store: MemoryCommandStore) -> None:

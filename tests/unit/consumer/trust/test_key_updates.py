@@ -199,9 +199,9 @@ class Agent:
         self._receiver = CommandReceiver(self.store, feedback, clock, verifier, trust, self._refusals)
 
     def receive(self, *frames: bytes) -> Receipt:
-        self._refusals.reasons.clear()
+        self._refusals.refused.clear()
         received = self._receiver.receive([inbound(frame, mid=mid) for mid, frame in enumerate(frames, 1)])
-        return Receipt([item.feedback for item in received], [*self._refusals.reasons])
+        return Receipt([item.feedback for item in received], [*self._refusals.refused])
 
     @property
     def stored(self) -> list[str]:
@@ -236,7 +236,7 @@ def test_what_comes_behind_an_update_is_opened_with_the_new_keys(agent: Agent, t
     assert known(trust) == (7, ids(B))
     refusal = receipt.feedback[-1]
     assert (refusal.command_id, refusal.code) == ("d", ErrorCode.REJECTED)
-    assert (refusal.data, receipt.refused) == ({"refused": "message"}, [refusal.message])
+    assert (refusal.data, [it.message for it in receipt.refused]) == ({"refused": "message"}, [refusal.message])
 
 
 def test_a_command_that_is_known_is_answered_though_its_old_signature_is_not_good(
@@ -293,7 +293,7 @@ def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent:
     receipt = agent.receive(frame(replace(command("thief"), sequence=SequenceNumber(EPOCH, 1)), A))
     (said,) = receipt.feedback
     assert (said.code, said.data) == (ErrorCode.REJECTED, {"refused": "message"})
-    assert receipt.refused == [said.message], "the status says it"
+    assert [it.message for it in receipt.refused] == [said.message], "the status shows it"
     agent.receive(frame(command("b", 2), A))
     assert (agent.stored, agent.store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
 

@@ -47,7 +47,7 @@ def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
 def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
     refusals = KeptRefusals()
     receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust(), refusals)
-    return Receipt([item.feedback for item in receiver.receive([inbound(payload)])], refusals.reasons)
+    return Receipt([item.feedback for item in receiver.receive([inbound(payload)])], refusals.refused)
 
 
 def only(receipt: Receipt) -> Feedback:
