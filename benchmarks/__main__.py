@@ -1,4 +1,4 @@
-"""`make bench`: what durability costs, as ratios against peers measured in the same run, as a table and as JSON."""
+"""`make bench`: the cost of durability, as ratios to simpler consumers in the same run, as a table and as JSON."""
 
 import json
 import re
@@ -28,7 +28,7 @@ ROUNDS = 5
 SATURATED = 3000
 COUNTED = 1000
 PACED, PER_SECOND = 200, 20
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 OUTPUT = Path("build/bench.json")
 THROUGHPUT_SUBJECTS = ("ours", "ours_signed", "naive", "naive_durable", "pass_through")
 LATENCY_SUBJECTS = ("ours", "echo")
@@ -48,7 +48,7 @@ def command(number: int) -> bytes:
 
 
 class Driver:
-    """Publishes commands, takes results and acks them, as a server would."""
+    """Publishes commands, receives results and acks them, like a server."""
 
     def __init__(self, url: str, sign: Sign = unsigned) -> None:
         topics = [f"acm/{AGENT}/feedback", "bench/marker"]
@@ -61,25 +61,25 @@ class Driver:
         assert self.connection.publish(f"acm/{AGENT}/command", self._sign(Channel.COMMAND, command(number)))
 
     def fill(self, count: int) -> None:
-        """Leave the commands with the broker, and wait until it has them all."""
+        """Queue the commands at the broker, and wait until it has all of them."""
         for number in range(1, count + 1):
             self.publish(number)
         self.connection.publish("bench/marker", b"all")
-        end = monotonic() + PATIENCE_S
+        end = monotonic() + TIMEOUT_S
         while not any(d.topic == "bench/marker" for d in self._drain()):
-            assert monotonic() < end, "the broker did not take the commands"
+            assert monotonic() < end, "the broker did not accept the commands"
 
     def listen(self, until_empty: bool = True, count: int = 0) -> None:
-        end = monotonic() + PATIENCE_S
+        end = monotonic() + TIMEOUT_S
         while not (self.empty if until_empty else len(self.arrived) >= count):
-            assert monotonic() < end, f"only {len(self.arrived)} results came"
-            self.take()
+            assert monotonic() < end, f"only {len(self.arrived)} results arrived"
+            self.receive()
 
-    def take(self, timeout_s: float = 0.2) -> None:
+    def receive(self, timeout_s: float = 0.2) -> None:
         acks = []
         for delivery in self._drain(timeout_s):
-            said = json.loads(delivery.payload or b"{}")
-            for item in said if isinstance(said, list) else [said]:
+            content = json.loads(delivery.payload or b"{}")
+            for item in content if isinstance(content, list) else [content]:
                 if item.get("kind") == "result":
                     self.arrived.setdefault(item["command_id"], monotonic())
                     acks.append({"command_id": item["command_id"], "digest": item["digest"]})
@@ -133,7 +133,7 @@ def driven(name: str, count: int, prefix: tuple[str, ...] = ()) -> Iterator[tupl
 
 
 def throughput(name: str, count: int = SATURATED) -> float:
-    """Return commands per second, from the subject's start to its empty store, with all of them waiting before."""
+    """Return commands per second, from the subject's start to its empty store, with all of them queued before."""
     with driven(name, count) as (driver, process):
         driver.fill(count)
         begun = monotonic()
@@ -154,14 +154,14 @@ def latency(name: str) -> float:
             driver.publish(number)
             end = monotonic() + 1 / PER_SECOND
             while (left := end - monotonic()) > 0:
-                driver.take(left)
+                driver.receive(left)
         driver.listen(until_empty=False, count=PACED)
         waits = [driver.arrived[name] - moment for name, moment in sent.items()]
         return statistics.median(waits[warm:]) * 1000
 
 
 def fsyncs() -> int | None:
-    """Return how often the agent waits for the disk in 1,000 commands, counted by strace; None without strace."""
+    """Return the number of fsyncs for 1,000 commands, counted by strace; None without strace."""
     if shutil.which("strace") is None:
         return None
     with tempfile.NamedTemporaryFile(prefix="acm-strace-") as trace:
@@ -186,7 +186,7 @@ def rounds(console: Console) -> dict[str, dict[str, list[float]]]:
 
 
 def ratio(measured: dict[str, list[float]], one: str, other: str) -> float:
-    """Return the median of the ratios of the rounds: each round's pair ran next to one another."""
+    """Return the median of the rounds' ratios; the two of a round ran next to each other."""
     return statistics.median(a / b for a, b in zip(measured[one], measured[other], strict=True))
 
 
@@ -217,9 +217,9 @@ def main() -> None:
 
 
 def _print(console: Console, measured: dict[str, Any], goals: list[Any], signed: float, count: int | None) -> None:
-    table = Table("subject", "median", "least", "most", title=f"{ROUNDS} rounds, interleaved")
-    for what, unit in (("throughput", "commands/s"), ("latency_ms", "ms p50")):
-        for name, values in measured[what].items():
+    table = Table("subject", "median", "min", "max", title=f"{ROUNDS} rounds, interleaved")
+    for quantity, unit in (("throughput", "commands/s"), ("latency_ms", "ms p50")):
+        for name, values in measured[quantity].items():
             figures = (statistics.median(values), min(values), max(values))
             table.add_row(f"{name}, {unit}", *(f"{figure:.1f}" for figure in figures))
     console.print(table)

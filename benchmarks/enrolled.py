@@ -1,4 +1,4 @@
-"""An agent that is enrolled, and the frames that `acm server` would sign for it, without a server and a ledger."""
+"""An enrolled agent, and frames signed for it like those of `acm server`, without a server and a ledger."""
 
 import uuid
 from collections.abc import Callable
@@ -21,12 +21,12 @@ Sign = Callable[[Channel, bytes], bytes]
 
 
 def unsigned(channel: Channel, frame: bytes) -> bytes:
-    """Return the frame as it is."""
+    """Return the frame unchanged."""
     return frame
 
 
 def enroll(agent: str, state: Path, broker: str) -> Sign:
-    """Enroll the agent of a state directory; return what signs for it. Over plain MQTT it shows no certificate."""
+    """Enroll the agent of a state directory; return a signer for it. Over plain MQTT it presents no certificate."""
     key, enrolment_id = SigningKey(Ed25519PrivateKey.generate()), str(uuid.uuid4())
     now = datetime.now(UTC)
     grant = Grant(

@@ -1,6 +1,6 @@
 """The programs under measurement: `python -m benchmarks.subjects NAME URL STATE COUNT`.
 
-Each says when it is ready and begins at a line on stdin.
+Each prints when it is ready, and starts at a line on stdin.
 """
 
 import json
@@ -45,7 +45,7 @@ class NoOp:
 
 
 class Measured(Agent):
-    """The agent, which also says at once when it has deleted all commands: its status says so up to 0.2 s later."""
+    """The agent, which also reports at once that all commands are deleted: its status does so up to 0.2 s later."""
 
     count = 0
 
@@ -80,19 +80,19 @@ def ours(url: str, state: Path, count: int) -> None:
 
 @subject
 def ours_signed(url: str, state: Path, count: int) -> None:
-    """The same agent, enrolled: it takes nothing but what is signed for it."""
+    """The same agent, enrolled: it accepts only frames that are signed for it."""
     _run_agent(url, state, count, accept_unsigned=False)
 
 
 @subject
 def naive(url: str, state: Path, count: int) -> None:
-    """paho and diskcache's push and pull with its defaults, a commit a step, as most would write it."""
+    """paho and diskcache's push and pull with its defaults, one commit per step: the obvious way."""
     _naive(url, count, Cache(str(state)))
 
 
 @subject
 def naive_durable(url: str, state: Path, count: int) -> None:
-    """The same with the one setting by which it survives a power loss."""
+    """The same with the one setting that makes it survive a power loss."""
     _naive(url, count, Cache(str(state), sqlite_synchronous=2))
 
 
@@ -125,7 +125,7 @@ def _naive(url: str, count: int, cache: Cache) -> None:
 
 @subject
 def pass_through(url: str, state: Path, count: int) -> None:
-    """A stock subscriber that stores nothing, does nothing and answers once, at the end."""
+    """A plain subscriber that stores nothing, does nothing and answers once, at the end."""
     seen = 0
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -141,7 +141,7 @@ def pass_through(url: str, state: Path, count: int) -> None:
 
 @subject
 def echo(url: str, state: Path, count: int) -> None:
-    """A stock subscriber that sends each message back."""
+    """A plain subscriber that sends each message back."""
     ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def on_message(client: Client, userdata: Any, message: Any) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment named by $1 with the locked dependencies, whose hashes are checked; installs by apt what
-# Debian leaves out.
+# Makes the virtual environment $1 with the locked dependencies, whose hashes are checked; installs missing system
+# packages with apt.
 set -eu
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }

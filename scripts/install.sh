@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the lock file names, and the project, into the virtual environment $2; $1 is that of the tree.
+# Installs the locked dependencies and the project into the virtual environment $2; $1 is the one of this tree.
 set -eu
 BIN=$(realpath "$1")/bin
 PARTS=$(mktemp -d)

@@ -1,6 +1,6 @@
-"""Makes a release of this tree that runs on this machine's virtual environment, for the demonstration and the tests.
+"""Makes a release of this tree that uses this machine's virtual environment, for the demonstration and the tests.
 
-A release for other machines carries its libraries along; docs/upgrades.md says how to make one.
+A release for other machines contains its libraries; docs/upgrades.md explains how to make one.
 """
 
 import shutil
@@ -20,7 +20,7 @@ main()
 
 
 def make_release(directory: Path, version: str, module: str = "consumer.cli.main") -> Path:
-    """Fill a new directory with the agent under another version; `module` has its main function."""
+    """Fill a new directory with the agent as another version; `module` has its main function."""
     library = directory / "lib"
     for package in ("broker", "consumer"):
         shutil.copytree(ROOT / package, library / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -32,7 +32,7 @@ def make_release(directory: Path, version: str, module: str = "consumer.cli.main
 
 
 def write_program(directory: Path, text: str) -> None:
-    """Make the release's program, bin/acm-agent."""
+    """Write the release's program, bin/acm-agent."""
     program = directory / "bin" / "acm-agent"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text(text)

@@ -1,9 +1,9 @@
-"""Asks OSV (https://osv.dev) by pip-audit what is known to be wrong with the packages of uv.lock and scripts/uv.txt.
+"""Looks up the packages of uv.lock and scripts/uv.txt in OSV (https://osv.dev), with pip-audit.
 
     python -m scripts.vulnerabilities [--service URL]
 
-Exit status: 0 when nothing is known, or every finding is answered in SECURITY.md; 1 for a finding that is not, or an
-answer to what nobody finds any more; 2 when OSV could not be asked about every package: then nothing is known at all.
+Exit status: 0 if there are no findings, or SECURITY.md assesses each; 1 for a finding without an assessment, or an
+assessment without a finding; 2 if not every package could be looked up: then the result is unknown.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from subprocess import run
 
 import msgspec
 
+from broker.errors import CodedError
 from broker.text import counted
 
 __all__ = [
@@ -28,9 +29,9 @@ __all__ = [
     "answers",
     "audit",
     "findings_in",
-    "judge",
-    "layers_of",
     "main",
+    "open_problems",
+    "split_by_version",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,13 +41,15 @@ _OSV = "https://api.osv.dev/v1/query"
 _UV = str(Path(sys.executable).with_name("uv"))
 
 
-class AuditFailed(Exception):
-    """The packages were not all looked up; the text says why."""
+class AuditFailed(CodedError):
+    """Not every package could be looked up; the text is the reason."""
+
+    code = "audit_failed"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A known vulnerability that does not reach us, and why in one sentence."""
+    """A known vulnerability that does not affect this project, and the reason in one sentence."""
 
     id: str
     package: str
@@ -55,14 +58,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Finding:
-    """A vulnerability of a locked package; `ids` are all the names that it goes by."""
+    """A vulnerability of a locked package; `ids` are all its identifiers."""
 
     package: str
     version: str
     ids: frozenset[str]
     fixed_in: tuple[str, ...]
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Return the finding in one line."""
         fixed = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "no fix is known"
         return f"{self.package} {self.version}: {', '.join(sorted(self.ids))}; {fixed}"
@@ -86,30 +89,30 @@ class _Report(msgspec.Struct):
 
 
 def answers() -> list[Answer]:
-    """Return what is answered."""
+    """Return the assessed vulnerabilities."""
     return [Answer(**entry) for entry in tomllib.loads(ANSWERED.read_text(encoding="utf-8"))["answered"]]
 
 
-def layers_of(requirements: str) -> list[dict[str, str]]:
-    """Return the requirements in as many parts as one package has versions, each by `name==version`.
+def split_by_version(requirements: str) -> list[dict[str, str]]:
+    """Split requirements, by `name==version`, into parts that each have at most one version of a package.
 
-    Their conditions are left out: what is locked for another platform or Python is looked up, too.
+    Their markers are dropped: packages locked for another platform or Python are looked up, too. Raises AuditFailed.
     """
-    layers: list[dict[str, str]] = []
+    parts: list[dict[str, str]] = []
     for block in re.findall(r"^[^\s#].*(?:\n[ \t].*)*", requirements, re.MULTILINE):
         text = re.sub(r" ; [^\\\n]*", " ", block)
         pin = re.match(r"([\w.-]+)(?:\[.*?\])?==([^\s\\]+)", text)
         if pin is None:
-            raise AuditFailed(f"{block.splitlines()[0]!r} is no package of one version.")
+            raise AuditFailed(f"{block.splitlines()[0]!r} is not a pinned package.", code="not_pinned")
         name = f"{_canonical(pin[1])}=={pin[2]}"
-        if any(name in layer for layer in layers):
+        if any(name in part for part in parts):
             continue
-        taken = [name.partition("==")[0] in {other.partition("==")[0] for other in layer} for layer in layers]
+        taken = [name.partition("==")[0] in {other.partition("==")[0] for other in part} for part in parts]
         if all(taken):
-            layers.append({})
+            parts.append({})
             taken.append(False)
-        layers[taken.index(False)][name] = text
-    return layers
+        parts[taken.index(False)][name] = text
+    return parts
 
 
 def _canonical(name: str) -> str:
@@ -117,20 +120,21 @@ def _canonical(name: str) -> str:
 
 
 def findings_in(report: bytes, asked: Collection[str]) -> list[Finding]:
-    """Read a report of pip-audit in JSON; raises AuditFailed when it is none, or leaves out one of `asked`.
+    """Return the findings in a JSON report of pip-audit. `asked` are the packages, as `name==version`.
 
-    They are written `name==version`.
+    Raises AuditFailed if it is not a report, or lacks one of the packages.
     """
     try:
         packages = msgspec.json.decode(report, type=_Report).dependencies
     except msgspec.DecodeError as error:
-        raise AuditFailed(f"pip-audit has written no report: {error}.") from error
+        raise AuditFailed(f"The report of pip-audit cannot be read: {error}.", code="report_unreadable") from error
     skipped = next((package for package in packages if package.skip_reason is not None), None)
     if skipped is not None or not packages:
-        raise AuditFailed(skipped.skip_reason or "" if skipped else "The report names no package.")
+        reason = skipped.skip_reason or "" if skipped else "The report names no package."
+        raise AuditFailed(reason, code="package_skipped" if skipped else "report_empty")
     missing = sorted(set(asked) - {f"{_canonical(package.name)}=={package.version}" for package in packages})
     if missing:
-        raise AuditFailed(f"The report leaves out {', '.join(missing)}.")
+        raise AuditFailed(f"The report lacks {', '.join(missing)}.", code="report_incomplete")
     return [
         Finding(package.name, package.version, frozenset({it.id, *it.aliases}), tuple(it.fix_versions))
         for package in packages
@@ -138,57 +142,55 @@ def findings_in(report: bytes, asked: Collection[str]) -> list[Finding]:
     ]
 
 
-def judge(findings: Sequence[Finding], answered: Sequence[Answer]) -> list[str]:
-    """Return what must be mended, a line each: findings without an answer, and answers without a finding."""
+def open_problems(findings: Sequence[Finding], answered: Sequence[Answer]) -> list[str]:
+    """Return the open problems, one line each: findings without an answer, and answers without a finding."""
     found = {(finding.package, name) for finding in findings for name in finding.ids}
     known = {(answer.package, answer.id) for answer in answered}
     open_ones = [it for it in findings if not any((it.package, name) in known for name in it.ids)]
     stale = [it for it in answered if (it.package, it.id) not in found]
     return [
-        *(f"not answered: {it.in_words()}" for it in open_ones),
-        *(f"answered but not found any more, so remove it: {it.package} {it.id}" for it in stale),
+        *(f"not answered: {it.summary()}" for it in open_ones),
+        *(f"answered but not found any more, remove the answer: {it.package} {it.id}" for it in stale),
     ]
 
 
 def audit(service: str) -> list[Finding]:
-    """Return what the service knows of what is locked, and of the uv that installs it; raises AuditFailed."""
+    """Return the findings for all locked packages and for uv. Raises AuditFailed."""
     export = [_UV, "export", "--frozen", "--all-groups", "--no-emit-project", "--quiet"]
     exported = run(export, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    layers = layers_of(exported + UV_PIN.read_text(encoding="utf-8"))
-    return [finding for layer in layers for finding in _audit(layer, service)]
+    parts = split_by_version(exported + UV_PIN.read_text(encoding="utf-8"))
+    return [finding for part in parts for finding in _audit(part, service)]
 
 
-def _audit(layer: Mapping[str, str], service: str) -> list[Finding]:
+def _audit(part: Mapping[str, str], service: str) -> list[Finding]:
     with tempfile.TemporaryDirectory() as name:
         requirements, report = Path(name, "requirements.txt"), Path(name, "report.json")
-        requirements.write_text("\n".join([*layer.values(), ""]), encoding="utf-8")
+        requirements.write_text("\n".join([*part.values(), ""]), encoding="utf-8")
         argv = [_UV, "run", "--quiet", "--frozen", "--isolated", "--only-group", "audit", "pip-audit", "--strict"]
         argv += ["--vulnerability-service", "osv", "--osv-url", service, "--disable-pip", "--require-hashes"]
         argv += ["--progress-spinner", "off", "--format", "json", "--output", str(report)]
         done = run([*argv, "--requirement", str(requirements)], cwd=ROOT, check=False, capture_output=True, text=True)
         if not report.exists():  # its exit status is 1 for findings and failures alike
-            last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-            raise AuditFailed(f"pip-audit has written no report: {last}")
-        return findings_in(report.read_bytes(), layer)
+            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise AuditFailed(f"pip-audit did not write a report: {last}", code="no_report")
+        return findings_in(report.read_bytes(), part)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="vulnerabilities", description="Look the locked packages up in OSV.")
-    parser.add_argument("--service", default=_OSV, metavar="URL", help="where OSV's API is (default: %(default)s)")
+    parser.add_argument("--service", default=_OSV, metavar="URL", help="URL of OSV's API (default: %(default)s)")
     service = parser.parse_args(argv).service
     try:
         findings = audit(service)
     except AuditFailed as error:
-        print(f"vulnerabilities: nothing is known, for {service} could not be asked: {error}", file=sys.stderr)
+        print(f"vulnerabilities: the result is unknown, the lookup at {service} failed: {error}", file=sys.stderr)
         return 2
     answered = answers()
-    problems = judge(findings, answered)
+    problems = open_problems(findings, answered)
     for problem in problems:
         print(problem)
-    print(
-        f"{counted(len(findings), 'finding')}, {len(answered)} answered in SECURITY.md, {len(problems)} to be mended."
-    )
+    print(f"{counted(len(findings), 'finding')}, {len(answered)} answered in SECURITY.md, {len(problems)} to be fixed.")
     return 1 if problems else 0
 
 

@@ -1,6 +1,6 @@
-"""The main job, shown step by step with real processes: broker, servers, agents, and commands. Ends by itself.
+"""The demonstration: broker, servers, agents and commands, step by step with real processes.
 
-All connections are TLS with certificates and all commands are signed, as after the README's quick start.
+All connections use TLS with certificates and all commands are signed, as after the README's quick start.
 """
 
 import json
@@ -33,7 +33,7 @@ STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 
 def server_down(stage: Stage, server: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
-    console.rule("[bold]The server is away: the result waits on the agent[/bold]", align="left")
+    console.rule("[bold]The server is down: the result waits on the agent[/bold]", align="left")
     sent = tool("broker", "send", AGENT, "restart-agent")
     wait_for(lambda: stage.queue(), "the command to be stored")
     running.send_signal(signal.SIGKILL)
@@ -47,7 +47,7 @@ def server_down(stage: Stage, server: list[str], log: Path, stack: ExitStack, ru
 
 
 def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
-    console.rule("[bold]kill -9 of the agent in the midst of a command[/bold]", align="left")
+    console.rule("[bold]kill -9 of the agent while a command runs[/bold]", align="left")
     sent = tool("broker", "send", AGENT, "restart-agent")
     wait_for(lambda: [row for row in stage.queue() if row["state"] == "processing"], "the command to run")
     running.send_signal(signal.SIGKILL)
@@ -60,10 +60,10 @@ def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running:
 
 
 def introduce(stage: Stage) -> None:
-    """Enroll the first agent, and say what it lives by."""
+    """Enroll the first agent, and show its enrolment."""
     stage.enrolled(AGENT)
     found = tool("consumer", "enrolment", "--state", str(stage.state))
-    expect(found["broker"].startswith("mqtts://"), "the agent is told of a broker with TLS")
+    expect(found["broker"].startswith("mqtts://"), "the enrolment names a broker with TLS")
     console.print(f"[dim]$[/dim] acm token create {AGENT} | acm-agent enroll --server {found['server']} --token - …")
     console.print(f"{AGENT} is enrolled: broker {found['broker']}, certificate until {found['not_after']}.")
 
@@ -72,13 +72,13 @@ def show_commands(stage: Stage) -> None:
     stage.send("Show the configuration", "get-agent-configuration", "section=service")
     stage.send("Stop the service, while the agent stays reachable", "stop-agent")
     stage.send("Start it again", "start-agent")
-    stage.send("Restart it, with proof: a new incarnation", "restart-agent")
-    stage.send("A verb that no type owns", "make-coffee")
+    stage.send("Restart it; a new incarnation proves it", "restart-agent")
+    stage.send("A command type that does not exist", "make-coffee")
 
 
 @contextmanager
 def secured(directory: Path) -> Iterator[Installation]:
-    """Make an installation and run its broker and enrolment server; `acm` then finds it by ACM_CONFIG."""
+    """Create an installation, run its broker and enrolment server, and set ACM_CONFIG for `acm`."""
     installation = Installation(directory / "installation")
     installation.set_up()
     os.environ["ACM_CONFIG"] = str(installation.settings)
@@ -87,7 +87,7 @@ def secured(directory: Path) -> Iterator[Installation]:
 
 
 def configure(directory: Path) -> list[str]:
-    """Write the configuration of the first agent; return how it is started. Who commands it, its enrolment says."""
+    """Write the configuration of the first agent; return its arguments. Its enrolment names the broker."""
     configuration = directory / "agent.toml"
     argv = json.dumps([sys.executable, "-c", STUBBORN])
     configuration.write_text(
@@ -98,7 +98,7 @@ def configure(directory: Path) -> list[str]:
 
 
 def audited(stage: Stage) -> None:
-    console.rule("[bold]What the agent's journal says of all this, against the ledger[/bold]", align="left")
+    console.rule("[bold]The agent's audit journal, compared with the ledger[/bold]", align="left")
     run_tool("broker", "audit", "verify", AGENT)
     run_tool("consumer", "audit", "--state", str(stage.state))
     console.print()

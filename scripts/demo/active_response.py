@@ -1,4 +1,4 @@
-"""Active responses: one that is active, renewed and taken back, and a script that never answers."""
+"""Active responses: one that is active, renewed and reversed, and a script that never answers."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from scripts.demo.processes import console, tool, wait_for
 from scripts.demo.stage import AGENT, Stage
 
 BLOCK = """#!/bin/sh
-# Speaks the protocol of Wazuh 4.x; an unmodified script of theirs would do as well.
+# Uses the protocol of Wazuh 4.x; an unmodified Wazuh script would also work.
 read -r REQUEST
 KEY=$(echo "$REQUEST" | sed -n 's/.*"srcip":"\\([^"]*\\)".*/\\1/p')
 case "$REQUEST" in *'"command":"add"'*)
@@ -42,8 +42,8 @@ def show_active_response(stage: Stage) -> None:
     stage.send("The same again, now for one second: the timer is renewed", *response, "timeout_s=1")
     wait_for(lambda: not blocked.exists(), "the reversal")
     wait_for(lambda: tool("broker", "active-responses", AGENT) == [], "the status")
-    console.print("Its time is over: the script was run with [bold]delete[/bold], and nothing is listed any more.\n")
+    console.print("Its time is over: the script was run with [bold]delete[/bold], and no reversal is pending.\n")
 
 
 def show_silent_script(stage: Stage) -> None:
-    stage.send("A script that never answers is ended, and blocks nothing", "execute-active-response", "script=silent")
+    stage.send("A script that never answers is ended", "execute-active-response", "script=silent")

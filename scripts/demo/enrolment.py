@@ -1,4 +1,4 @@
-"""Enrolment with another server: a wrong address that strands nobody, and a move to a new server."""
+"""Enrolment with another server: a wrong address, which the agent survives, and a move to a new server."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ AGENT = "web-02"
 
 
 def show_enrolment(stage: Stage) -> None:
-    """Let an agent of the stage's server move to a new one, with an authority and a broker of its own."""
+    """Move an agent to a new server with its own authority and broker."""
     state = stage.enrolled(AGENT)
     agent = ["-m", "consumer", "run", "--state", str(state)]
     with _new_server() as new, program(agent, stage.directory / f"{AGENT}.log"):
@@ -37,7 +37,8 @@ def _new_server() -> Iterator[Installation]:
 
 def _show_wrong_address(stage: Stage, new: Installation) -> None:
     console.rule(
-        "[bold]Enroll with a server whose broker cannot be reached: the agent is not stranded[/bold]", align="left"
+        "[bold]Enroll with a server whose broker is unreachable: the old enrolment stays[/bold]",
+        align="left",
     )
     nowhere = f"mqtts://localhost:{free_port()}"
     with new.enrolling(free_port(), "--broker", nowhere) as wrong:
@@ -56,8 +57,8 @@ def _show_move(new: Installation, state: Path) -> None:
         f"[dim]$[/dim] acm-agent enrolment: {enrolment['broker']}, certificate until {enrolment['not_after']}"
     )
     key = state / "enrolment" / "current" / "key.pem"
-    expect(key.stat().st_mode & 0o777 == 0o600, "nobody else reads the agent's key")
-    console.print("The key was made on the agent: mode 600.")
+    expect(key.stat().st_mode & 0o777 == 0o600, "no other user can read the agent's key")
+    console.print("The key was generated on the agent, with mode 600.")
     shown = new.acm("send", AGENT, "get-agent-configuration", "section=broker", "--wait", "40")
     expect(_broker_of(shown) == new.broker, "the new server commands it")
     console.print(f"The new server commands it; its broker is {_broker_of(shown)}.\n")
@@ -71,7 +72,7 @@ def _enroll(outcome: str, server: str, token: str, *arguments: str) -> None:
         parameters = (f"server={server}", f"token=@{file.name}", *arguments)
         result = tool("broker", "send", AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
     good = result["outcome"] == "success"
-    expect(result["outcome"] == outcome, f"the enrolment ends in {outcome}")
+    expect(result["outcome"] == outcome, f"the enrolment ends with {outcome}")
     lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result['data'])}[/dim]"
     console.print(Panel(lines, title="result in the old server's ledger", border_style="green" if good else "yellow"))
 

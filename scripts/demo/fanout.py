@@ -1,4 +1,4 @@
-"""One command for many agents: two more of them, a group, a pattern, and the counts of the operation."""
+"""One command for many agents: two more agents, a group, a pattern, and the counts of the operation."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,9 +20,9 @@ def show_fanout(stage: Stage) -> None:
         file.write_text('{"cpu": 0.5}')
         run_tool("broker", "group", "configure", "edge", str(file))
         run_tool("broker", "send", "web-01", "set-group", 'groups=["edge"]', "--wait", "40")
-        wait_for(lambda: "web-01" in tool("broker", "group", "list")["edge"], "the server to hear of the group")
+        wait_for(lambda: "web-01" in tool("broker", "group", "list")["edge"], "the server to learn the group")
         run_tool("broker", "send", "web-01", "fetch-config", "--wait", "40")
-        wait_for(lambda: _applied("web-01"), "the configuration that the server sends of itself")
+        wait_for(lambda: _applied("web-01"), "the configuration that the server sends in response")
         run_tool("broker", "show", str(_applied("web-01")))
     console.print()
 
@@ -36,7 +36,7 @@ def _applied(agent: str) -> str | None:
 def _more_agents(stage: Stage) -> Iterator[None]:
     with ExitStack() as stack:
         for name in _MORE:
-            words = ["run", "--state", str(stage.enrolled(name))]
-            stack.enter_context(program(["-m", "consumer", *words], stage.directory / f"{name}.log"))
+            arguments = ["run", "--state", str(stage.enrolled(name))]
+            stack.enter_context(program(["-m", "consumer", *arguments], stage.directory / f"{name}.log"))
         wait_for(lambda: all(stage.installation.is_online(name) for name in _MORE), "the agents")
         yield

@@ -1,4 +1,4 @@
-"""What the README's quick start makes, in one directory: an authority, a secured broker, a server, agents by token."""
+"""An installation like that of the README's quick start: authority, secured broker, server, enrolled agents."""
 
 import subprocess
 import sys
@@ -15,13 +15,13 @@ from broker.mqtt.address import TlsFiles
 from scripts.demo.processes import failed, free_port, program, tool, wait_for
 
 LISTENER, INTRUDER = "demo-listener", "demo-intruder"
-# Before the rules that `acm broker config` wrote: one that hears everything, and one that may also say everything.
+# Added before the rules of `acm broker config`: a client that may read everything, and one that may also publish.
 _MORE_RULES = f"user {LISTENER}\ntopic read acm/#\n\nuser {INTRUDER}\ntopic readwrite acm/#\n\n"
 
 
 @dataclass
 class Installation:
-    """All that one server needs; its broker takes the holders of its authority's certificates alone."""
+    """One server's files; its broker accepts only clients with a certificate of its authority."""
 
     directory: Path
     port: int = field(default_factory=free_port)
@@ -55,7 +55,7 @@ class Installation:
         return tool("broker", *arguments, "--config", str(self.settings))
 
     def agents(self) -> list[dict[str, Any]]:
-        """Return what `acm agents --json` shows; read here, for acm takes its time to start and this is polled."""
+        """Return the output of `acm agents --json`; read directly, since starting acm is too slow for polling."""
         with open_ledger(load_config(self.settings, {}).ledger) as ledger:
             return [agent_json(row) for row in ledger.agents()]
 
@@ -63,14 +63,14 @@ class Installation:
         return any(row["agent"] == agent and row["online"] for row in self.agents())
 
     def set_up(self) -> None:
-        """Write the files, and certificates for the two that only a demonstration has."""
+        """Write the files, and certificates for the demonstration's two additional clients."""
         self.directory.mkdir(exist_ok=True)
         authority, broker = self.directory / "ca", self.directory / "broker"
-        alone = {"ACM_CONFIG": ""}  # or it would take over the settings of an installation that is there
-        tool("broker", "ca", "init", "--dir", str(authority), **alone)
+        environment = {"ACM_CONFIG": ""}  # do not use the settings of another installation
+        tool("broker", "ca", "init", "--dir", str(authority), **environment)
         ledger = f"sqlite:///{self.directory}/ledger.db"
-        words = ("--ca", str(authority), "--ledger", ledger, "--out", str(broker), "--port", str(self.port))
-        tool("broker", "broker", "config", *words, **alone)
+        options = ("--ca", str(authority), "--ledger", ledger, "--out", str(broker), "--port", str(self.port))
+        tool("broker", "broker", "config", *options, **environment)
         for name in (LISTENER, INTRUDER):
             self.acm("ca", "client-certificate", "--name", name, "--out", str(self.directory))
         rules = broker / "acl"
@@ -86,7 +86,7 @@ class Installation:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Run the broker and the enrolment server; `server` is run beside them."""
+        """Run the broker and the enrolment server, without the server."""
         log = self.directory / "broker.log"
         with ExitStack() as stack:
             argv = ["-m", "broker", "broker", "run", "--dir", str(self.settings.parent)]
@@ -108,9 +108,9 @@ class Installation:
         return str(self.acm("token", "create", agent)["token"])
 
     def enroll(self, agent: str, state: Path) -> None:
-        """Enroll an agent as a person does: by `acm-agent enroll`, with the token on stdin."""
-        words = ["--server", self.url, "--token", "-", "--agent", agent, "--state", str(state)]
-        argv = [sys.executable, "-m", "consumer", "enroll", *words]
+        """Enroll an agent with `acm-agent enroll`, with the token on stdin."""
+        options = ["--server", self.url, "--token", "-", "--agent", agent, "--state", str(state)]
+        argv = [sys.executable, "-m", "consumer", "enroll", *options]
         done = subprocess.run(argv, input=self.new_token(agent), capture_output=True, text=True, timeout=90)
         if done.returncode:
             raise failed(f"{agent} was not enrolled: {done.stderr}")

@@ -1,4 +1,4 @@
-"""Our programs as processes, and what the screen of the demonstration is."""
+"""Running the programs as processes, and the console of the demonstration."""
 
 import json
 import os
@@ -17,21 +17,21 @@ console = Console(width=118, highlight=False)
 
 
 def failed(why: str) -> SystemExit:
-    """Return what ends the demonstration: something was not as it shows it."""
+    """Return the exception that ends the demonstration with a reason."""
     return SystemExit(f"The demonstration failed: {why}")
 
 
-def expect(holds: bool, what: str) -> None:
-    """End the demonstration unless what it is about to say is so."""
-    if not holds:
-        raise failed(f"it is not so that {what}.")
+def expect(condition: bool, what: str) -> None:
+    """End the demonstration unless the condition holds."""
+    if not condition:
+        raise failed(f"expected that {what}.")
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise failed(f"waited {timeout_s:g} s in vain for {what}.")
+            raise failed(f"timed out after {timeout_s:g} s waiting for {what}.")
         time.sleep(0.05)
     return value
 
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 @contextmanager
 def program(argv: list[str], log: Path, executable: str = sys.executable) -> Iterator[subprocess.Popen[bytes]]:
-    """Run one of our programs; it is told to end when the block ends."""
+    """Run one of the programs until the block ends; it then gets TERM."""
     with log.open("ab") as output:
         process = subprocess.Popen([executable, *argv], stdout=output, stderr=output, start_new_session=True)
     try:
@@ -68,7 +68,7 @@ def tool(*arguments: str, **environment: str) -> Any:
 
 
 def run_tool(module: str, *arguments: str) -> None:
-    """Run acm or acm-agent as a person does, shown with its command line; it must succeed."""
+    """Run acm or acm-agent and show its command line and output; it must succeed."""
     name = {"broker": "acm", "consumer": "acm-agent"}[module]
     console.print(f"[dim]$[/dim] {name} {' '.join(arguments)}", highlight=False)
     environment = {**os.environ, "COLUMNS": str(console.width)}

@@ -1,6 +1,6 @@
-"""What is refused: by the broker to the holder of an agent's certificate, and by an agent to whom the broker lets pass.
+"""Refused messages: by the broker for a client with an agent's certificate, and by agents if the broker lets them pass.
 
-The intruder's certificate may publish everything, as the server's own account may: it stands for a taken-over broker.
+The intruder's certificate may publish everything, like the server's own account: it stands for a compromised broker.
 """
 
 from datetime import UTC, datetime
@@ -21,12 +21,12 @@ from scripts.demo.processes import console, expect, program, tool, wait_for
 from scripts.demo.stage import AGENT, Stage
 from scripts.demo.wire import publish, show_hops
 
-OTHER, ROBBED = "web-02", "edge-03"
+OTHER, STOLEN_FROM = "web-02", "edge-03"
 _NOT_AUTHORIZED = 0x87
 
 
 def show_refusals(stage: Stage) -> None:
-    """Show four attacks, and that the agents are as they were after each."""
+    """Show four attacks, and that none of them changed anything."""
     _show_stolen_certificate(stage)
     other = ["-m", "consumer", "run", "--state", str(stage.enrolled(OTHER))]
     with program(other, stage.directory / f"{OTHER}.log"):
@@ -37,32 +37,34 @@ def show_refusals(stage: Stage) -> None:
         _show_replay(stage, captured)
         _show_misdirection(stage, captured)
         expect(_running(stage) == before, "none of this restarted anything")
-        console.print(f"\nNothing of this restarted anything: {AGENT}'s service and both agents are the same ones.\n")
+        console.print(f"\nNone of this restarted anything: {AGENT}'s service and both agents are the same processes.\n")
 
 
 def _running(stage: Stage) -> dict[str, str]:
-    """Say which processes run: what a restart-agent that is obeyed would replace."""
+    """Return the incarnations of the agents and the service, which a restart would change."""
     agents = {agent: stage.online(agent)["incarnation"] for agent in (AGENT, OTHER)}
     return {**agents, "service": (stage.state / "service.pid").read_text()}
 
 
 def _show_stolen_certificate(stage: Stage) -> None:
-    console.rule("[bold]The certificate of one agent, used to speak as another or as the server[/bold]", align="left")
-    directory = stage.enrolled(ROBBED) / "enrolment" / "current"
-    thief = TlsFiles(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")
+    console.rule("[bold]The certificate of one agent, used to impersonate another or the server[/bold]", align="left")
+    directory = stage.enrolled(STOLEN_FROM) / "enrolment" / "current"
+    stolen = TlsFiles(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")
     for topic in (f"acm/{AGENT}/command", f"acm/{AGENT}/feedback"):
-        answer = _publish(stage, ROBBED, thief, topic, b"{}")
+        answer = _publish(stage, STOLEN_FROM, stolen, topic, b"{}")
         expect(answer.value == _NOT_AUTHORIZED, "the broker refuses that")
     console.print()
 
 
 def _show_forgeries(stage: Stage) -> None:
-    console.rule("[bold]A forged command, past the broker: unsigned, then signed by another key[/bold]", align="left")
-    console.print(f"{INTRUDER} may publish all that the server may, as a broker that was taken over could.")
-    for seal_it, said in ((_unsigned, "has not signed"), (_signed_by_another, "by a key that is trusted here")):
+    console.rule(
+        "[bold]A forged command that the broker lets pass: unsigned, then with a wrong key[/bold]", align="left"
+    )
+    console.print(f"{INTRUDER} may publish everything that the server may, like a compromised broker.")
+    for seal_it in (_unsigned, _signed_by_another):
         forged = _restart(stage.online())
-        _publish_past_the_broker(stage, AGENT, seal_it(stage, encode([forged])))
-        _expect_rejected(stage, AGENT, forged.id, said)
+        _publish_as_intruder(stage, AGENT, seal_it(stage, encode([forged])))
+        _expect_refused(stage, AGENT, forged.id)
     console.print()
 
 
@@ -70,25 +72,25 @@ def _show_replay(stage: Stage, captured: dict[str, Any]) -> None:
     console.rule("[bold]A replayed command: the captured frame, published again[/bold]", align="left")
     command_id = captured["command_id"]
     known = stage.hops.of(command_id, AGENT)
-    said = len(stage.hops.results(command_id, AGENT))
-    _publish_past_the_broker(stage, AGENT, stage.hops.frame(command_id, AGENT))
+    sent = len(stage.hops.results(command_id, AGENT))
+    _publish_as_intruder(stage, AGENT, stage.hops.frame(command_id, AGENT))
     results = wait_for(
-        lambda: len(found := stage.hops.results(command_id, AGENT)) > said and found, "the result to be said again"
+        lambda: len(found := stage.hops.results(command_id, AGENT)) > sent and found, "the result to be sent again"
     )
-    expect(results[-1]["digest"] == captured["digest"], "the same result is said again")
+    expect(results[-1]["digest"] == captured["digest"], "the same result is sent again")
     show_hops(stage.hops.of(command_id, AGENT)[len(known) :])
-    console.print("Known by its id and its number: it was not run, and its one result was said again.\n")
+    console.print("Recognized by its id: it was not run, and its one result was sent again.\n")
 
 
 def _show_misdirection(stage: Stage, captured: dict[str, Any]) -> None:
     console.rule(f"[bold]A misdirected command: the same frame, published to {OTHER}[/bold]", align="left")
     command_id = captured["command_id"]
-    _publish_past_the_broker(stage, OTHER, stage.hops.frame(command_id, AGENT))
-    _expect_rejected(stage, OTHER, command_id, f"signed for the agent '{AGENT}'")
+    _publish_as_intruder(stage, OTHER, stage.hops.frame(command_id, AGENT))
+    _expect_refused(stage, OTHER, command_id)
 
 
 def _restart(status: dict[str, Any]) -> Command:
-    """Return a command as the server would make it, down to the very next number."""
+    """Return a command as the server would make it, with the next sequence number."""
     sequence = SequenceNumber(status["epoch"], status["last_sequence"] + 1)
     return Command(new_id(), "restart-agent", {}, Origin("mallory", "demo"), datetime.now(UTC), sequence=sequence)
 
@@ -104,7 +106,7 @@ def _signed_by_another(stage: Stage, frame: bytes) -> bytes:
     return seal(payload_type(Channel.COMMAND), write_body(scope, frame), [key])
 
 
-def _publish_past_the_broker(stage: Stage, agent: str, frame: bytes) -> None:
+def _publish_as_intruder(stage: Stage, agent: str, frame: bytes) -> None:
     answer = _publish(stage, INTRUDER, stage.installation.identity(INTRUDER), f"acm/{agent}/command", frame)
     expect(not answer.is_failure, "the broker lets the intruder's message pass")
 
@@ -118,9 +120,9 @@ def _publish(stage: Stage, name: str, identity: TlsFiles, topic: str, frame: byt
     return answer
 
 
-def _expect_rejected(stage: Stage, agent: str, command_id: str, said: str) -> None:
-    (result,) = wait_for(lambda: stage.hops.results(command_id, agent), f"the answer of {agent}")
+def _expect_refused(stage: Stage, agent: str, command_id: str) -> None:
+    (result,) = wait_for(lambda: stage.hops.results(command_id, agent), f"the response of {agent}")
     expect((result["outcome"], result["code"]) == ("error", "rejected"), f"{agent} rejects the command")
-    expect(said in result["message"], f"{agent} says why: {result['message']}")
-    words = f"error (rejected): {result['message']}"
-    console.print(Panel(words, title=f"what {agent} answers", border_style="green"))
+    expect(result["data"] == {"refused": "message"}, f"{agent} refuses the message")
+    text = f"error (rejected): {result['message']}"
+    console.print(Panel(text, title=f"the response of {agent}", border_style="green"))

@@ -1,4 +1,4 @@
-"""A service for the demonstration: reads its configuration at its start and on HUP, and dies of `a_minute = 0`."""
+"""A service for the demonstration: reads its configuration at start and on HUP, and crashes on `a_minute = 0`."""
 
 import signal
 import sys
@@ -8,12 +8,12 @@ from types import FrameType
 
 
 def load(number: int = 0, frame: FrameType | None = None) -> None:
-    configuration, says = Path(sys.argv[1]), Path(sys.argv[2])
+    configuration, report = Path(sys.argv[1]), Path(sys.argv[2])
     if configuration.exists():
         a_minute = tomllib.loads(configuration.read_text())["a_minute"]
-        says.write_text(f"measuring every {60 / a_minute:g} s")
+        report.write_text(f"measuring every {60 / a_minute:g} s")
     else:
-        says.write_text("measuring nothing")
+        report.write_text("measuring nothing")
 
 
 signal.signal(signal.SIGHUP, load)

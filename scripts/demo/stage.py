@@ -1,4 +1,4 @@
-"""What the steps of the demonstration share: an agent of a secured server, and how a command is shown."""
+"""Shared by the steps of the demonstration: an enrolled agent of a secured server, and how a command is shown."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ AGENT = "web-01"
 
 
 class Stage:
-    """Where the steps play: one server, everything in one temporary directory."""
+    """One server and its agents, everything in one temporary directory."""
 
     def __init__(self, directory: Path, installation: Installation, hops: Hops) -> None:
         self.directory = directory
@@ -24,14 +24,14 @@ class Stage:
         self.hops = hops
 
     def enrolled(self, agent: str) -> Path:
-        """Return the state directory of an agent, which is enrolled by a token the first time."""
+        """Return the state directory of an agent; enroll it with a token the first time."""
         state = self.directory / agent
         if not state.exists():
             self.installation.enroll(agent, state)
         return state
 
     def queue(self) -> list[dict[str, Any]]:
-        """Return what the agent of the stage holds; it may be running, or dead."""
+        """Return the commands in the first agent's store, with the store's names of states; it need not run."""
         return [
             {"type": row.command.type, "state": row.state, "outcome": row.result.outcome if row.result else None}
             for row in read_queue(self.state)
@@ -46,7 +46,7 @@ class Stage:
         return rows[0]
 
     def send(self, title: str, command_type: str, *arguments: str) -> dict[str, Any]:
-        """Send a command, show its way and its result, and return the result."""
+        """Send a command, show its messages and its result, and return the result."""
         console.rule(f"[bold]{title}[/bold]", align="left")
         console.print(f"[dim]$[/dim] acm send {AGENT} {' '.join((command_type, *arguments))} --wait\n")
         result: dict[str, Any] = tool("broker", "send", AGENT, command_type, *arguments, "--wait", "40")["result"]

@@ -1,4 +1,4 @@
-"""An agent that upgrades itself: a good package, and one whose new version does not come up and is rolled back."""
+"""An agent that upgrades itself: to a working package, and to one that does not start and is rolled back."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ CRASHES = '#!/bin/sh\n[ "$1" = self-test ] && exit 0\nexit 1\n'
 
 def show_upgrades(stage: Stage) -> None:
     """Install an agent of version 1.0.0, upgrade it to 1.1.0, and fail to upgrade it to 1.2.0."""
-    console.rule("[bold]A second agent, installed such that it can upgrade itself[/bold]", align="left")
+    console.rule("[bold]A second agent, installed so that it can upgrade itself[/bold]", align="left")
     directory = stage.directory / "upgrades"
     key, root, configuration = _key(directory), directory / "acm", directory / "agent.toml"
     package = _package(directory, "1.0.0")
@@ -31,29 +31,27 @@ def show_upgrades(stage: Stage) -> None:
     log = directory / "agent.log"
     with program(["run", "--config", str(configuration)], log, executable=str(root / "acm-agent")) as agent:
         console.print(f"{AGENT} runs version {_online(stage, '1.0.0')['version']} as process {agent.pid}.\n")
-        _upgrade("success", "A good package", _package(directory, "1.1.0"))
-        _upgrade(
-            "error", "A package whose version 1.2.0 dies when it is started", _package(directory, "1.2.0", CRASHES)
-        )
+        _upgrade("success", "A working package", _package(directory, "1.1.0"))
+        _upgrade("error", "A package whose version 1.2.0 crashes at start", _package(directory, "1.2.0", CRASHES))
         version = _online(stage, "1.1.0")["version"]
-        expect(agent.poll() is None, f"process {agent.pid} still lives")
-        console.print(f"{AGENT} runs version {version}; process {agent.pid} still lives.\n")
+        expect(agent.poll() is None, f"process {agent.pid} still runs")
+        console.print(f"{AGENT} runs version {version}; process {agent.pid} still runs.\n")
 
 
 def _upgrade(outcome: str, title: str, package: Path) -> None:
     console.rule(f"[bold]{title}[/bold]", align="left")
     console.print(f"[dim]$[/dim] acm send {AGENT} upgrade-agent --file package={package.name} --wait")
-    console.print("[dim]The package comes in chunks over MQTT: the agent reaches nothing but the broker.[/dim]\n")
+    console.print("[dim]The package comes in chunks over MQTT: the agent reaches only the broker.[/dim]\n")
     result = tool("broker", "send", AGENT, "upgrade-agent", "--file", f"package={package}", "--wait", "60")["result"]
     good = result["outcome"] == "success"
-    expect(result["outcome"] == outcome, f"the upgrade ends in {outcome}")
+    expect(result["outcome"] == outcome, f"the upgrade ends with {outcome}")
     lines = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"
     lines += f"\n[dim]{json.dumps(result['data'])}[/dim]"
     console.print(Panel(lines, title="result in the ledger", border_style="green" if good else "yellow"))
 
 
 def _key(directory: Path) -> str:
-    """Make a pair of keys as a release maker does, here without a password; return the public one."""
+    """Make a pair of keys, here without a password; return the public one."""
     directory.mkdir()
     argv = ["minisign", "-G", "-W", "-p", str(directory / "release.pub"), "-s", str(directory / "release.key")]
     subprocess.run(argv, check=True, capture_output=True, stdin=subprocess.DEVNULL)

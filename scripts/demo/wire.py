@@ -1,4 +1,4 @@
-"""The wire of the demonstration: a listener that opens what is signed, and clients that publish what they like."""
+"""The wire of the demonstration: a listener that opens signed messages, and clients that publish any message."""
 
 import json
 import queue
@@ -21,13 +21,13 @@ from broker.signing.key_store import SigningKeyStore
 from scripts.demo.installation import LISTENER, Installation
 from scripts.demo.processes import console, failed
 
-_ANSWER_S = 20.0
+_PUBACK_TIMEOUT_S = 20.0
 _FROM_SERVER = frozenset({"command", "control", "ack"})
 
 
 @dataclass(frozen=True)
 class Hop:
-    """One message on the wire: opened, if it was signed, and as it was. `seal` says who signed it for whom."""
+    """One message on the wire, opened if it was signed. `seal` names signer and recipient, `payload` is as sent."""
 
     moment: float
     agent: str
@@ -42,7 +42,7 @@ class Hop:
 
 
 class Hops:
-    """Listens to everything on the wire and keeps it, to be shown."""
+    """Subscribes to all topics and records the messages."""
 
     def __init__(self, installation: Installation) -> None:
         self.seen: list[Hop] = []
@@ -63,10 +63,10 @@ class Hops:
             arrived = self._connection.drain(0.2)
             for delivery in arrived:
                 if delivery.payload and not delivery.topic.endswith(("/blob-chunk", "/blob-request")):
-                    self._keep(delivery)
+                    self._record(delivery)
             self._connection.acknowledge(arrived)
 
-    def _keep(self, delivery: Delivery) -> None:
+    def _record(self, delivery: Delivery) -> None:
         _, agent, channel = delivery.topic.split("/")
         frame, seal = self._opened(channel, delivery.payload)
         messages = json.loads(frame)
@@ -102,11 +102,11 @@ class Hops:
         return [hop for hop in self.seen if (hop.agent, hop.command_id) == (agent, command_id)]
 
     def frame(self, command_id: str, agent: str) -> bytes:
-        """Return the frame that carried this command, as it was on the wire."""
+        """Return the frame that carried this command, as it was sent."""
         return next(hop.payload for hop in self.of(command_id, agent) if hop.channel == "command")
 
     def results(self, command_id: str, agent: str) -> list[dict[str, Any]]:
-        """Return the results that this agent has said of this command, each time that it has."""
+        """Return the results that this agent has sent for this command, including repeats."""
         messages = [hop.message for hop in self.of(command_id, agent) if hop.channel == "feedback"]
         return [message for message in messages if message.get("status") == "completed"]
 
@@ -116,16 +116,16 @@ def _keys(names: list[str]) -> str:
 
 
 def show_hops(hops: list[Hop]) -> None:
-    table = Table("ms", "way", "topic", "what", box=None, padding=(0, 2), header_style="dim")
+    table = Table("ms", "direction", "topic", "content", box=None, padding=(0, 2), header_style="dim")
     for hop in hops:
         message = hop.message
-        what = message.get("message") or message.get("type") or f"digest {message.get('digest', '')[:12]}…"
+        content = message.get("message") or message.get("type") or f"digest {message.get('digest', '')[:12]}…"
         if message.get("kind"):
-            what = f"[bold]{message['kind']}[/bold]  {what}"
+            content = f"[bold]{message['kind']}[/bold]  {content}"
         if hop.seal:
-            what += f"\n[cyan]{hop.seal}[/cyan]"
-        way = "server ──▶ agent " if hop.channel in _FROM_SERVER else "server ◀── agent "
-        table.add_row(f"{(hop.moment - hops[0].moment) * 1000:6.1f}", way, hop.channel, what)
+            content += f"\n[cyan]{hop.seal}[/cyan]"
+        direction = "server ──▶ agent " if hop.channel in _FROM_SERVER else "server ◀── agent "
+        table.add_row(f"{(hop.moment - hops[0].moment) * 1000:6.1f}", direction, hop.channel, content)
     console.print(table)
 
 
@@ -139,9 +139,9 @@ def publish(port: int, identity: TlsFiles, topic: str, payload: bytes) -> Reason
     client.loop_start()
     try:
         client.publish(topic, payload, qos=1)
-        return answers.get(timeout=_ANSWER_S)
+        return answers.get(timeout=_PUBACK_TIMEOUT_S)
     except queue.Empty:
-        raise failed(f"the broker did not answer what was published on {topic}.") from None
+        raise failed(f"the broker sent no PUBACK for a message on {topic}.") from None
     finally:
         client.disconnect()
         client.loop_stop()

@@ -1,4 +1,4 @@
-"""docs/extending.md shows pieces of files that are checked and run, word by word."""
+"""Code blocks in docs/extending.md are parts of files that are type-checked and run."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ BLOCKS = re.findall(
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_what_is_shown_stands_in_the_examples(block: str) -> None:
+def test_code_block_is_part_of_an_example(block: str) -> None:
     assert any(block in source.read_text() for source in SOURCES)
 
 
-def test_there_is_something_shown() -> None:
+def test_document_has_code_blocks() -> None:
     assert len(BLOCKS) >= 5

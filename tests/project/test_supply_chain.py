@@ -1,4 +1,4 @@
-"""What is installed is what was locked, and what is known to be wrong with it is answered."""
+"""Everything installed is locked and has its hash checked; known vulnerabilities are assessed."""
 
 import re
 import tomllib
@@ -9,12 +9,22 @@ import msgspec
 import pytest
 
 from scripts.sbom import licences_of
-from scripts.vulnerabilities import UV_PIN, Answer, AuditFailed, Finding, answers, findings_in, judge, layers_of
+from scripts.vulnerabilities import (
+    UV_PIN,
+    Answer,
+    AuditFailed,
+    Finding,
+    answers,
+    findings_in,
+    open_problems,
+    split_by_version,
+)
+from tests.support.errors import raises_code
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [*(ROOT / "scripts").glob("*.sh"), *(ROOT / "docker").glob("*.Dockerfile"), ROOT / "Makefile"]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")]
-# What we build ourselves has no hash to know before.
+# Packages that are built here have no known hash.
 OURS = {".", '"$PARTS"/*.whl', "/wheels/agent_command_manager-*.whl", "build/plug-ins/acm_rotate_logs-*.whl"}
 PIP = re.compile(r"\bpip[\d.]*\"?\s(?:.*\s)?(?:install|download|wheel)\s(.*)")
 UV = re.compile(r"\buv\"?\s(?:-\S+\s+)*(\w+)(.*)")
@@ -30,7 +40,7 @@ def commands_in(text: str) -> list[str]:
 
 
 def is_checked(command: str) -> bool:
-    """Return whether whatever the command installs has its hash checked, or is built here of what had."""
+    """Return whether everything that the command installs has its hash checked, or is built here."""
     if WITHOUT_HASHES.search(command):
         return False
     if pip := PIP.search(command):
@@ -42,7 +52,7 @@ def is_checked(command: str) -> bool:
     return uv is None or UV_NEEDS.get(uv[1], "") in uv[2]
 
 
-def test_whatever_is_installed_has_its_hash_checked() -> None:
+def test_every_install_command_checks_hashes() -> None:
     commands = [command for path in SCRIPTS + DOCUMENTS for command in commands_in(path.read_text(encoding="utf-8"))]
     assert sum(bool(PIP.search(command)) for command in commands) > 8
     assert [command for command in commands if not is_checked(command)] == []
@@ -70,7 +80,7 @@ def test_whatever_is_installed_has_its_hash_checked() -> None:
         "Install it (`pip install ./examples/rotate-logs`).",
     ],
 )
-def test_an_install_without_hashes_is_seen(command: str) -> None:
+def test_install_command_without_hashes_is_found(command: str) -> None:
     assert not all(is_checked(part) for part in commands_in(command))
 
 
@@ -83,14 +93,14 @@ def test_every_file_in_the_lock_file_has_a_hash() -> None:
     assert {package["source"]["registry"] for package in others} == {"https://pypi.org/simple"}
 
 
-def test_the_project_is_built_by_what_is_locked() -> None:
+def test_build_requirements_are_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     locked = {package["name"] for package in tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]}
     assert set(project["build-system"]["requires"]) <= locked
     assert project["tool"]["uv"]["no-build-isolation-package"] == [project["project"]["name"]]
 
 
-def test_each_answer_stands_in_security_md_and_the_other_way_round() -> None:
+def test_answers_and_security_md_agree() -> None:
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     sections = re.findall(r"^### ((?:CVE|GHSA|PYSEC)-\S+): (\S+)", text, re.MULTILINE)
     assert sections == [(answer.id, answer.package) for answer in answers()]
@@ -99,14 +109,14 @@ def test_each_answer_stands_in_security_md_and_the_other_way_round() -> None:
 
 def test_findings_and_answers_must_match() -> None:
     finding = Finding("diskcache", "5.6.3", frozenset({CVE, GHSA}), ())
-    assert judge([finding], [Answer(CVE, "diskcache", "why")]) == []
-    assert judge([finding], []) == [f"not answered: diskcache 5.6.3: {CVE}, {GHSA}; no fix is known"]
+    assert open_problems([finding], [Answer(CVE, "diskcache", "why")]) == []
+    assert open_problems([finding], []) == [f"not answered: diskcache 5.6.3: {CVE}, {GHSA}; no fix is known"]
     other = Answer(CVE, "other", "why")
-    assert len(judge([finding], [other])) == 2
-    assert judge([], [other]) == [f"answered but not found any more, so remove it: other {CVE}"]
+    assert len(open_problems([finding], [other])) == 2
+    assert open_problems([], [other]) == [f"answered but not found any more, remove the answer: other {CVE}"]
 
 
-def test_a_report_is_read_with_all_names_of_a_finding() -> None:
+def test_finding_has_all_identifiers_of_the_report() -> None:
     vulnerability = {"id": GHSA, "aliases": [CVE], "fix_versions": ["6"], "description": "It unpickles."}
     packages = [{"name": "httpx", "version": "1", "vulns": []}, {"name": "x", "version": "5", "vulns": [vulnerability]}]
     report = msgspec.json.encode({"dependencies": packages, "fixes": []})
@@ -114,20 +124,21 @@ def test_a_report_is_read_with_all_names_of_a_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("report", "said"),
+    ("report", "code", "named"),
     [
-        ({"dependencies": [{"name": "x", "skip_reason": "x was not found"}]}, "x was not found"),
-        ({"dependencies": []}, "names no package"),
-        ({"dependencies": [{"name": "x", "version": "1"}]}, "leaves out httpx==1"),
-        ({}, "has written no report"),
+        ({"dependencies": [{"name": "x", "skip_reason": "x was not found"}]}, "package_skipped", "x was not found"),
+        ({"dependencies": []}, "report_empty", "package"),
+        ({"dependencies": [{"name": "x", "version": "1"}]}, "report_incomplete", "httpx==1"),
+        ({}, "report_unreadable", "dependencies"),
     ],
 )
-def test_a_report_that_leaves_something_out_is_no_report(report: dict[str, object], said: str) -> None:
-    with pytest.raises(AuditFailed, match=said):
+def test_incomplete_report_is_an_error(report: dict[str, object], code: str, named: str) -> None:
+    with raises_code(AuditFailed, code) as caught:
         findings_in(msgspec.json.encode(report), {"httpx==1"})
+    assert named in str(caught.value)
 
 
-def test_what_is_locked_for_another_platform_or_twice_is_looked_up_too() -> None:
+def test_packages_for_other_platforms_and_second_versions_are_looked_up() -> None:
     text = """
 # by uv
 a==1 ; sys_platform == 'win32' \\
@@ -140,15 +151,15 @@ B_c[extra]==3 \\
 a==1 \\
     --hash=sha256:0
 """
-    first, second = layers_of(text)
+    first, second = split_by_version(text)
     assert (list(first), list(second)) == (["a==1", "b-c==3"], ["a==2"])
     assert first["a==1"].split() == ["a==1", "\\", "--hash=sha256:0"]
-    with pytest.raises(AuditFailed, match="no package of one version"):
-        layers_of("a>=1")
+    with raises_code(AuditFailed, "not_pinned"):
+        split_by_version("a>=1")
 
 
 def test_uv_itself_is_looked_up() -> None:
-    (layer,) = layers_of(UV_PIN.read_text(encoding="utf-8"))
+    (layer,) = split_by_version(UV_PIN.read_text(encoding="utf-8"))
     assert [pin.partition("==")[0] for pin in layer] == ["uv"]
 
 
@@ -162,7 +173,7 @@ def test_uv_itself_is_looked_up() -> None:
         ([], []),
     ],
 )
-def test_licences_are_those_that_a_package_names(members: list[tuple[str, str]], licences: list[object]) -> None:
+def test_licences_come_from_package_metadata(members: list[tuple[str, str]], licences: list[object]) -> None:
     package = Message()
     for name, value in members:
         package[name] = value

@@ -12,7 +12,11 @@ CHECKED = (
     "SECURITY.md",
     "docs/",
     "examples/",
-    "scripts/errors.py",
+    "benchmarks/",
+    "docker/",
+    "packaging/",
+    "scripts/",
+    "tests/project/",
     "tests/typing/",
 )
 
