@@ -18,8 +18,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from consumer.agent import Agent
-from consumer.enrolment.store import Enrolment
-from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.handler import Handler, Interruption, Result
 from consumer.ports import BackgroundTask
 from consumer.settings import AgentConfig
@@ -49,8 +47,8 @@ class Measured(Agent):
 
     count = 0
 
-    def _chores(self, enrolment: Enrolment | None, trust: EnrolmentTrust | None) -> list[BackgroundTask]:
-        return [*super()._chores(enrolment, trust), self]
+    def _background_tasks(self) -> list[BackgroundTask]:
+        return [*super()._background_tasks(), self]
 
     def next_due(self) -> float | None:
         last = self._store.last_sequence
