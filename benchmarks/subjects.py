@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from consumer.agent import Agent
 from consumer.handler import Handler, Interruption, Result
 from consumer.ports import BackgroundTask
-from consumer.settings import AgentConfig
+from consumer.settings import AgentConfig, Secret
 
 AGENT = "web-01"
 SUBJECTS: dict[str, Callable[[str, Path, int], None]] = {}
@@ -63,7 +63,9 @@ class Measured(Agent):
 
 def _run_agent(url: str, state: Path, count: int, *, accept_unsigned: bool) -> None:
     no_op = Handler("no-op", Interruption.RERUN, NoOp, lambda *_: Result("Done."))
-    config = AgentConfig(agent=AGENT, broker=url, state=str(state), accept_unsigned=accept_unsigned, log_level="error")
+    config = AgentConfig(
+        agent=AGENT, broker=Secret(url), state=str(state), accept_unsigned=accept_unsigned, log_level="error"
+    )
     agent = Measured(config, handlers=[no_op])
     agent.count = count
     wait_for_go()
@@ -160,8 +162,12 @@ def _connect(url: str, on_message: Callable[..., None]) -> Client:
     host, _, port = url.removeprefix("mqtt://").partition(":")
     client = Client(CallbackAPIVersion.VERSION2, AGENT, protocol=MQTTProtocolVersion.MQTTv5)
     client.on_message = on_message
-    client.on_connect = lambda *_: client.subscribe([(_COMMAND, 1), (_ACK, 1)])
-    properties = Properties(PacketTypes.CONNECT)
+
+    def on_connect(client: Client, *_: Any) -> None:
+        client.subscribe([(_COMMAND, 1), (_ACK, 1)])
+
+    client.on_connect = on_connect
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = 3600
     properties.ReceiveMaximum = 1000
     wait_for_go()

@@ -33,7 +33,11 @@ class Stage:
     def queue(self) -> list[dict[str, Any]]:
         """Return the commands in the first agent's store, with the store's names of states; it need not run."""
         return [
-            {"type": row.command.type, "state": row.state, "outcome": row.result.outcome if row.result else None}
+            {
+                "type": row.command.type,
+                "state": row.state,
+                "outcome": row.result.feedback.outcome if row.result else None,
+            }
             for row in read_queue(self.state)
         ]
 

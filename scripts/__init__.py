@@ -1,0 +1,1 @@
+"""Tools for this repository: the demonstration, generated documents, checks, and packaging."""

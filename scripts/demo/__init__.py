@@ -1,0 +1,1 @@
+"""`make demo`: the whole system, step by step with real processes."""
