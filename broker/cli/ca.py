@@ -8,11 +8,11 @@ import typer
 
 from broker.app.credentials import open_revocation_file, signing_keys_path
 from broker.cli.enrolment import (
+    RELOAD_HINT,
     AgentFilter,
     ReasonOption,
     TargetArgument,
     list_enrolments,
-    reload_hint,
     revoke_enrolments,
 )
 from broker.cli.output import iso, minute, say
@@ -94,7 +94,7 @@ def crl(session: Session) -> None:
     until = file.write()
     session.show(
         {"crl": str(file.path), "next_update": iso(until)},
-        f"{file.path} is valid until {minute(until)} UTC. {reload_hint(file.path)}",
+        f"{file.path} is valid until {minute(until)} UTC. {RELOAD_HINT}",
     )
 
 

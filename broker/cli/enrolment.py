@@ -1,6 +1,5 @@
 """acm enrolment: the enrolments of agents, and their revocation."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,18 +15,19 @@ from broker.pki.revocation_list import RevocationReason
 from broker.text import counted
 
 __all__ = [
+    "RELOAD_HINT",
     "AgentFilter",
     "CrlNotWritten",
     "ReasonOption",
     "TargetArgument",
     "app",
     "list_enrolments",
-    "reload_hint",
     "revoke_enrolments",
 ]
 
 
 app = typer.Typer(no_args_is_help=True)
+RELOAD_HINT = "Mosquitto must reload the list (SIGHUP); `acm broker run --dir` does so itself."
 AgentFilter = Annotated[
     str | None, typer.Option("--agent", metavar="AGENT", help="Show only enrolments of this agent.")
 ]
@@ -74,14 +74,9 @@ def revoke_enrolments(session: Session, target: str, reason: RevocationReason) -
         raise CrlNotWritten(f"Revoked, but the revocation list was not written: {error} Run `acm ca crl`.") from error
     session.show(
         [_json(row) for row in rows],
-        f"Revoked enrolments: {len(rows)}. {reload_hint(file.path)} "
-        "A running enrolment server then ends their open sessions.",
+        f"Revoked {counted(len(rows), 'enrolment')}, and wrote {file.path}. {RELOAD_HINT} "
+        "A running enrolment server then ends open sessions of revoked enrolments.",
     )
-
-
-def reload_hint(path: Path) -> str:
-    """Return what to do after the revocation list was written."""
-    return f"Mosquitto must reload {path} (SIGHUP); `acm broker run --dir` does so itself."
 
 
 def _json(row: EnrolmentRecord) -> JsonObject:

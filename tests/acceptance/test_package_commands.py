@@ -53,7 +53,7 @@ def test_build_and_verify_with_the_keys_that_minisign_takes_by_itself(place: Pat
     package.write_bytes(content[:-40])
     done = run(place, "broker", "package", "verify", package.name)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
-    assert "is no package that can be read" in done.stderr
+    assert package.name in done.stderr
 
 
 def test_a_manifest_may_be_signed_elsewhere(place: Path) -> None:
@@ -68,22 +68,20 @@ def test_a_manifest_may_be_signed_elsewhere(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "named"),
     [
-        (["build", "nowhere", "--version", "1"], "nowhere is not a directory; name the one that holds bin/acm-agent."),
-        (["build", "release"], "release holds 0 distributions of agent-command-manager; say its --version."),
-        (["build", "release", "--version", "1", "--secret-key", "none"], "minisign did not sign the package"),
-        (["verify", "none"], "none cannot be read: No such file or directory."),
-        (
-            ["verify", "release", "--public-key", "RWX"],
-            "RWX is no public key and no file of one; name it by --public-key.",
-        ),
+        (["build", "nowhere", "--version", "1"], ["nowhere", "bin/acm-agent"]),
+        (["build", "release"], ["release", "agent-command-manager", "--version"]),
+        (["build", "release", "--version", "1", "--secret-key", "none"], ["minisign"]),
+        (["verify", "none"], ["none", "No such file or directory"]),
+        (["verify", "release", "--public-key", "RWX"], ["RWX", "--public-key"]),
     ],
 )
-def test_a_mistake_is_one_sentence(place: Path, words: list[str], says: str) -> None:
+def test_a_mistake_is_one_sentence(place: Path, words: list[str], named: list[str]) -> None:
     done = run(place, "broker", "package", *words)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
-    assert says in done.stderr
+    assert done.stderr.startswith("acm: ")
+    assert [word for word in named if word not in done.stderr] == []
 
 
 def test_install_makes_what_the_launcher_runs_and_says_what_to_configure(place: Path) -> None:

@@ -95,8 +95,8 @@ def test_the_way_from_an_authority_to_a_revoked_agent(installation: Installation
 
 def test_the_files_are_written_once_and_renewed_after_that(installation: Installation) -> None:
     installation.run("broker", "ca", "init")
-    assert "Left as they were" not in installation.run("broker", "broker", "config", "--out", "broker")
+    assert "Kept: " not in installation.run("broker", "broker", "config", "--out", "broker")
     again = installation.run("broker", "broker", "config", "--out", "broker")
-    assert "Left as they were: mosquitto.conf, acl, server.toml." in again
+    assert "Kept: mosquitto.conf, acl, server.toml." in again
     made = installation.acm("ca", "client-certificate", "--out", ".")
     assert Path(made["certificate"]).name == "acm-server.crt"

@@ -33,22 +33,23 @@ def test_a_package_brings_its_type(package: BrokenPackage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"), [("nowhere:KIND", "No module named 'nowhere'"), ("rotate_logs.contract:RotateLogs", "no Comm")]
+    ("value", "named"), [("nowhere:KIND", "No module named 'nowhere'"), ("rotate_logs.contract:RotateLogs", "CommandType")]
 )
-def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage, value: str, says: str) -> None:
+def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage, value: str, named: str) -> None:
     package(value)
     types, warnings = known_command_types()
     assert types.keys() == COMMAND_TYPES.keys()
     assert len(warnings) == 1
     assert "'rotate-logs'" in warnings[0]
-    assert says in warnings[0]
+    assert named in warnings[0]
 
 
 def test_a_package_cannot_take_the_name_of_a_type(package: BrokenPackage) -> None:
     package("rotate_logs.contract:COMMAND_TYPE", "stop-agent")
     types, warnings = known_command_types()
     assert types == COMMAND_TYPES
-    assert "there is a type of this name" in warnings[0]
+    assert len(warnings) == 1
+    assert "'stop-agent'" in warnings[0]
 
 
 def test_what_is_no_dataclass_is_refused_and_a_reason_is_one_line(
@@ -57,7 +58,7 @@ def test_what_is_no_dataclass_is_refused_and_a_reason_is_one_line(
     code = "from broker.contract.commands import CommandType\nNUMBER = CommandType(int, int)\n"
     (tmp_path / "acm_wrong.py").write_text(code + "def __getattr__(name): raise RuntimeError('on\\nfire')\n")
     package("acm_wrong:NUMBER")
-    assert "must be dataclasses" in known_command_types()[1][0]
+    assert "dataclass" in known_command_types()[1][0]
     (tmp_path / "plug_in-1.0.dist-info" / "entry_points.txt").write_text(
         "[agent_command_manager.command_types]\nrotate-logs = acm_wrong:MISSING\n"
     )
