@@ -69,7 +69,7 @@ def test_send_prints_the_id_and_show_finds_it(run: Run) -> None:
     assert json.loads(run("cancel", command_id, "--json").stdout)["cancel_requested"] is True
 
 
-def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None:
+def test_parameters_that_are_valid_json_are_sent_as_json(run: Run, tmp_path: Path) -> None:
     document = tmp_path / "parameters.json"
     document.write_text('{"text": "from file", "number": 1}')
     sent = run("send", "web-01", "x", "number=2", "word=two", f"--parameters=@{document}", "--allow-unknown", "--json")
@@ -96,11 +96,11 @@ def test_parameters_are_json_where_they_can_be(run: Run, tmp_path: Path) -> None
         (["broker", "run", "--port", "99999"], 2, "65535"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence_with_a_code(run: Run, words: list[str], code: int, said: str) -> None:
+def test_error_is_one_sentence_with_an_exit_code(run: Run, words: list[str], code: int, said: str) -> None:
     assert_one_sentence(run(*words), code, said)
 
 
-def test_a_wait_that_ends_before_the_result_says_so(run: Run) -> None:
+def test_wait_that_times_out_has_its_own_exit_code(run: Run) -> None:
     sent = run("send", "web-01", "restart-agent", "--allow-unknown", "--wait", "0.2", "--json")
     assert sent.returncode == 5
     assert json.loads(sent.stdout)["state"] == "queued"
@@ -115,7 +115,7 @@ def test_help_of_every_command_has_an_example(app: typer.Typer) -> None:
             assert (words, shown.exit_code, "Example" in shown.stdout) == (words, 0, True)
 
 
-def test_the_environment_names_each_program_its_file(run: Run, tmp_path: Path) -> None:
+def test_each_program_has_its_own_config_variable(run: Run, tmp_path: Path) -> None:
     (tmp_path / "server.toml").write_text(f'ca = "{tmp_path}/ca"\n')
     (tmp_path / "agent.toml").write_text('agent = "web-01"\n')
     files = {"ACM_CONFIG": f"{tmp_path}/server.toml", "ACM_AGENT_CONFIG": f"{tmp_path}/agent.toml"}
@@ -138,7 +138,7 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "allow-list:1: '../block'")
 
 
-def test_agent_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_error_of_acm_agent_is_one_sentence(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
     assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "does not exist")
     words = [
@@ -164,9 +164,7 @@ def broker_program(tmp_path: Path) -> Iterator[tuple[Program, int]]:
     program.stop()
 
 
-def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
-    broker_program: tuple[Program, int], run: Run
-) -> None:
+def test_embedded_broker_serves_until_term_and_leaves_no_process(broker_program: tuple[Program, int], run: Run) -> None:
     program, port = broker_program
     wait_for(lambda: f"mqtt://127.0.0.1:{port}" in program.log.read_text(), "the broker to say its address")
     with MqttConnection(f"mqtt://127.0.0.1:{port}", "probe") as connection:
@@ -178,7 +176,7 @@ def test_the_embedded_broker_serves_until_term_and_leaves_nothing_running(
         pass
 
 
-def test_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
+def test_brackets_are_shown_literally(run: Run, tmp_path: Path) -> None:
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         ledger.record_status(Status("web-01", True, "0", "i", "b", "g", running_command="[/b]", last_error="[red]"))
     sent = run("send", "web-[a0]*", "[/x]", "--wait", "0.1")
@@ -189,7 +187,7 @@ def test_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
     assert [word in text for word, text in zip(("web-[a0]*", "[/x]", "[red]"), listed, strict=True)] == [True] * 3
 
 
-def test_the_queue_shows_what_others_wrote_as_it_is(run: Run, tmp_path: Path) -> None:
+def test_queue_shows_text_from_others_literally(run: Run, tmp_path: Path) -> None:
     with closing(open_store(tmp_path, now=lambda: NOW)) as store:
         store.store_command(command("[/i]\x1b[2J", command_type="[/x]"), NOW)
     shown = run("queue", "--state", str(tmp_path), program="consumer", COLUMNS="150").stdout
@@ -197,7 +195,7 @@ def test_the_queue_shows_what_others_wrote_as_it_is(run: Run, tmp_path: Path) ->
     assert "[/x]" in shown
 
 
-def test_what_an_agent_says_cannot_move_the_terminals_cursor(run: Run, tmp_path: Path) -> None:
+def test_text_from_an_agent_cannot_control_the_terminal(run: Run, tmp_path: Path) -> None:
     evil = "\x1b[2J\x1b[31mgone\x07"
     pending = PendingReversal(evil, (evil, "[red]"), evil, "waiting", datetime.now(UTC))
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:

@@ -9,7 +9,7 @@ from tests.acceptance.conftest import Site
 from tests.support.waiting import wait_for
 
 
-def test_a_group_a_pattern_and_one_agent_that_is_away(site: Site) -> None:
+def test_operation_waits_for_an_agent_that_is_offline(site: Site) -> None:
     agents = {name: site.start_agent(name) for name in ("web-01", "web-02", "db-01")}
     for name in agents:
         site.wait_online(name)

@@ -92,7 +92,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.end()
 
 
-def test_the_quick_start_ends_in_a_signed_installation_with_tls(shell: Shell) -> None:
+def test_quick_start_ends_in_a_signed_installation_with_tls(shell: Shell) -> None:
     *lines, end = quick_start()
     printed = {line: shell.type(line) for line in lines}
     assert "success" in printed["acm send web-01 restart-agent --wait"]

@@ -66,13 +66,13 @@ def publish(site: Site, payload: bytes, *arguments: str) -> None:
     subprocess.run(argv, input=payload, check=True, timeout=20)
 
 
-def test_the_forms_are_all_there() -> None:
+def test_every_foreign_form_has_a_file() -> None:
     assert [path.stem[-1] for path in FORMS] == list("abcdef")
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("accepting", [True, False])
-def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener, form: Path, accepting: bool) -> None:
+def test_foreign_form_gets_one_result(site: Site, listener: Listener, form: Path, accepting: bool) -> None:
     if accepting:
         site.start_agent("web-01")
     else:
@@ -88,7 +88,7 @@ def test_a_seed_form_gives_one_completed_feedback(site: Site, listener: Listener
     assert raw[0]["command"] == {**original, "status": "processing"}
 
 
-def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
+def test_garbage_between_two_commands_is_ignored(site: Site, listener: Listener) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
@@ -101,7 +101,7 @@ def test_garbage_between_two_good_ones_stops_nothing(site: Site, listener: Liste
     assert list(answered.values()) == [{**json.loads(form.read_bytes()), "status": "processing"} for form in FORMS[:2]]
 
 
-def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, listener: Listener) -> None:
+def test_oversized_message_between_two_commands_is_refused(site: Site, listener: Listener) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     publish(site, FORMS[0].read_bytes())
@@ -115,7 +115,7 @@ def test_an_over_long_message_between_two_good_ones_stops_nothing(site: Site, li
     assert len(listener.results()) == 2
 
 
-def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
+def test_retained_command_is_rejected(site: Site, listener: Listener) -> None:
     publish(site, FORMS[0].read_bytes(), "-r")
     site.start_agent("web-01")
     site.wait_online("web-01")
@@ -124,7 +124,7 @@ def test_a_retained_command_is_refused(site: Site, listener: Listener) -> None:
     assert [item["command_id"] for item in listener.results()] == [result["command_id"]]
 
 
-def test_a_command_delivered_twice_runs_once(site: Site, listener: Listener) -> None:
+def test_command_delivered_twice_runs_once(site: Site, listener: Listener) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -144,7 +144,7 @@ def test_a_command_delivered_twice_runs_once(site: Site, listener: Listener) -> 
     assert len(notes.read_text().splitlines()) == 1
 
 
-def test_two_agents_never_share_a_state_directory(site: Site) -> None:
+def test_second_agent_on_a_state_directory_does_not_start(site: Site) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     argv = [sys.executable, "-m", "consumer", "run", "--agent", "web-02", "--broker", site.broker_url]

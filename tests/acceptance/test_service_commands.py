@@ -32,9 +32,7 @@ def await_running(site: Site) -> None:
     wait_for(lambda: site.queue("web-01") == ["processing"], "the command to run")
 
 
-def test_a_service_that_ignores_term_is_killed_after_its_grace_and_it_is_said(
-    site: Site, managing: tuple[str, ...]
-) -> None:
+def test_service_that_ignores_term_is_killed_and_reported(site: Site, managing: tuple[str, ...]) -> None:
     site.start_agent("web-01", *managing)
     site.wait_online("web-01")
     await_ready(site)
@@ -49,7 +47,7 @@ def test_a_service_that_ignores_term_is_killed_after_its_grace_and_it_is_said(
     assert started["data"]["incarnation"] != data["incarnation"]
 
 
-def test_a_delay_that_does_not_fit_and_one_that_is_cancelled(site: Site) -> None:
+def test_delay_beyond_the_timeout_is_rejected_and_a_delay_cancelled(site: Site) -> None:
     site.start_agent("web-01")
     before = site.wait_online("web-01")["incarnation"]
     long = ("restart-agent", "delay_s=30", "--timeout", "20s")
@@ -62,7 +60,7 @@ def test_a_delay_that_does_not_fit_and_one_that_is_cancelled(site: Site) -> None
     assert (cancelled["code"], cancelled["incarnation"]) == ("cancelled", before)
 
 
-def test_kill_9_in_the_delay_of_a_restart(site: Site, managing: tuple[str, ...]) -> None:
+def test_restart_killed_during_its_delay_is_interrupted(site: Site, managing: tuple[str, ...]) -> None:
     agent = site.start_agent("web-01", *managing)
     site.wait_online("web-01")
     command_id = site.send("web-01", "restart-agent", "delay_s=50")
@@ -73,9 +71,7 @@ def test_kill_9_in_the_delay_of_a_restart(site: Site, managing: tuple[str, ...])
     assert (result["code"], "before this command restarted" in result["message"]) == ("interrupted", True)
 
 
-def test_kill_9_in_the_midst_of_a_restart_is_a_success_once_a_new_incarnation_runs(
-    site: Site, managing: tuple[str, ...]
-) -> None:
+def test_restart_interrupted_by_kill_9_succeeds_if_the_service_restarted(site: Site, managing: tuple[str, ...]) -> None:
     agent = site.start_crashing_agent("web-01", "restart-agent.begun", *managing)
     site.wait_online("web-01")
     await_ready(site)

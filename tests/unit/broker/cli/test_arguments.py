@@ -13,24 +13,24 @@ from tests.support.errors import raises_code
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("7d", 604800), ("20ms", 0.02)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_duration_with_or_without_a_unit_is_read_as_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "soon", "1 m", "9999999d", "1w"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_malformed_duration_is_rejected(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_duration(text)
 
 
-def test_pairs_win_over_the_document_and_json_values_are_taken_as_such(tmp_path: Path) -> None:
+def test_pairs_override_the_document_and_valid_json_is_read_as_json(tmp_path: Path) -> None:
     document = tmp_path / "parameters.json"
     document.write_text('{"a": 1, "b": "kept"}')
     read = read_parameters(["a=2", "text=plain", "list=[1]", "url=x=y"], f"@{document}")
     assert read == {"a": 2, "b": "kept", "text": "plain", "list": [1], "url": "x=y"}
 
 
-def test_a_file_is_taken_as_text_and_as_it_is(tmp_path: Path) -> None:
+def test_content_of_a_file_is_text_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"[1]\r\n")
     assert read_parameters([f"content=@{tmp_path}/list"], None) == {"content": "[1]\r\n"}
     (tmp_path / "bytes").write_bytes(b"\xff")
@@ -45,7 +45,7 @@ def test_a_file_is_taken_as_text_and_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "document"), [(["a"], None), (["=a"], None), ([], "[1]"), ([], "{"), ([], "@/nowhere"), ([], "[" * 99999)]
 )
-def test_bad_parameters_are_refused(pairs: list[str], document: str | None) -> None:
+def test_malformed_parameters_are_rejected(pairs: list[str], document: str | None) -> None:
     with pytest.raises(InvalidArgument):
         read_parameters(pairs, document)
 

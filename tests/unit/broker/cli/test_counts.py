@@ -37,12 +37,12 @@ def url(tmp_path: Path) -> str:
         ("token list", "0 tokens"),
     ],
 )
-def test_a_list_says_how_many_it_has(url: str, words: str, text: str) -> None:
+def test_title_of_a_list_has_the_number_of_its_rows(url: str, words: str, text: str) -> None:
     shown = CliRunner().invoke(app, words.split(), env={"ACM_LEDGER": url, "COLUMNS": "200"})
     assert text in [line.strip() for line in shown.output.splitlines()]
 
 
-def test_a_single_command_of_an_operation_is_cancelled_in_the_singular(url: str) -> None:
+def test_cancelled_operation_of_one_command_has_the_singular(url: str) -> None:
     ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
     (operation,) = ledger.operations.newest(1)
     ledger.database.close()

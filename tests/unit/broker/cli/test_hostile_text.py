@@ -151,14 +151,14 @@ def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
     ledger.database.close()
 
 
-def test_every_command_is_known_to_these_tests() -> None:
+def test_every_command_of_acm_is_covered_here() -> None:
     own_words = {words.strip() for words in OWN_WORDS.split("|")}
     assert {words for words, _ in commands_of(app)} == TOLD_BY_AGENTS.keys() | own_words
 
 
 @pytest.mark.parametrize("name", TOLD_BY_AGENTS)
 @pytest.mark.usefixtures("answering")
-def test_no_command_prints_what_an_agent_says_as_more_than_words(
+def test_text_from_an_agent_neither_controls_the_terminal_nor_is_markup(
     name: str, run: Callable[..., str], ids: dict[str, str]
 ) -> None:
     words = [word.format(**ids) for word in TOLD_BY_AGENTS[name]]
@@ -169,7 +169,7 @@ def test_no_command_prints_what_an_agent_says_as_more_than_words(
     assert run([*words, "--json"]).isascii()
 
 
-def test_what_the_agent_of_an_open_command_says_is_words(run: Callable[..., str], ids: dict[str, str]) -> None:
+def test_last_error_of_an_open_commands_agent_is_shown_literally(run: Callable[..., str], ids: dict[str, str]) -> None:
     words = ["show", ids["open"]]
     shown = run(words)
     assert_harmless(shown)
@@ -177,7 +177,7 @@ def test_what_the_agent_of_an_open_command_says_is_words(run: Callable[..., str]
     assert (run([*words, "--json"]).isascii(), json.loads(run([*words, "--json"]))["agent_last_error"]) == (True, EVIL)
 
 
-def test_words_of_others_in_an_error_are_harmless(
+def test_text_from_others_in_an_error_is_harmless(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ACM_LEDGER", url)
@@ -189,7 +189,7 @@ def test_words_of_others_in_an_error_are_harmless(
     assert_harmless(shown)
 
 
-def test_a_line_of_the_log_is_one_line_of_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_event_is_one_line_of_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info")
     try:
         log = structlog.get_logger("acm.test")
@@ -205,7 +205,7 @@ def test_a_line_of_the_log_is_one_line_of_plain_words(capsys: pytest.CaptureFixt
     assert len(shown.splitlines()) == 2
 
 
-def test_the_agents_own_lists_are_harmless(tmp_path: Path, run: Callable[..., str]) -> None:
+def test_lists_of_acm_agent_are_harmless(tmp_path: Path, run: Callable[..., str]) -> None:
     store = open_store(tmp_path / "state", now=lambda: datetime.now(UTC))
     store.store_command(command(EVIL, command_type=EVIL), datetime.now(UTC))
     store.close()
@@ -215,6 +215,6 @@ def test_the_agents_own_lists_are_harmless(tmp_path: Path, run: Callable[..., st
     assert json.loads(run(["queue", "--state", str(tmp_path / "state"), "--json"], agent_cli.app))[0]["type"] == EVIL
 
 
-def test_what_is_said_is_plain(capsys: pytest.CaptureFixture[Any]) -> None:
+def test_say_prints_plain_text(capsys: pytest.CaptureFixture[Any]) -> None:
     say(EVIL)
     assert_harmless(capsys.readouterr().out)

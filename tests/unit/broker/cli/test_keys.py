@@ -13,11 +13,10 @@ from broker.app.factories import open_database
 from broker.cli.keys import AgentsLeftBehind, app
 from broker.contract.messages import Status
 from broker.ledger.ledger import Ledger
-from broker.signing.key_list import KeyEntry, KeyState
-from broker.signing.key_list import SigningKeyError
+from broker.signing.key_list import KeyEntry, KeyState, SigningKeyError
 from broker.signing.key_store import SigningKeyStore
-from tests.support.errors import raises_code
 from tests.support.enrolled import Registrar, now
+from tests.support.errors import raises_code
 
 
 class Fleet:
@@ -60,7 +59,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 AGENTS = ("web-01", "web-02", "web-03")
 
 
-def test_a_rotation_tells_every_enrolled_agent_by_one_operation(fleet: Fleet) -> None:
+def test_rotation_distributes_the_list_to_all_enrolled_agents_at_once(fleet: Fleet) -> None:
     done = fleet.acm_keys_json("rotate")
     assert [key.public.id for key in fleet.keys.signing][1:] == [done["id"]]
     assert fleet.told() == [(agent, done["version"]) for agent in AGENTS]
@@ -68,7 +67,7 @@ def test_a_rotation_tells_every_enrolled_agent_by_one_operation(fleet: Fleet) ->
     assert fleet.keys.announced
 
 
-def test_an_agent_that_enrols_while_the_list_is_changed_is_told(
+def test_agent_enrolled_during_a_change_gets_the_new_list(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotate = SigningKeyStore.rotate
@@ -83,7 +82,7 @@ def test_an_agent_that_enrols_while_the_list_is_changed_is_told(
 
 
 @pytest.mark.parametrize("change", ["rotate", "revoke"])
-def test_a_change_is_newer_than_what_any_agent_goes_by(fleet: Fleet, change: str) -> None:
+def test_changed_list_is_newer_than_that_of_any_agent(fleet: Fleet, change: str) -> None:
     """As after a clock that was ahead when the list was changed, or with an attacker's list on an agent."""
     second = fleet.acm_keys_json("rotate")["id"]
     ahead = int((now() + timedelta(hours=20)).timestamp() * 1000)
@@ -93,7 +92,7 @@ def test_a_change_is_newer_than_what_any_agent_goes_by(fleet: Fleet, change: str
     assert changed["version"] == ahead + 1
 
 
-def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:
+def test_list_of_keys_shows_which_agents_have_confirmed_it(fleet: Fleet) -> None:
     new = fleet.acm_keys_json("rotate")
     fleet.says("web-02", new["version"])
     listed = fleet.acm_keys_json("list")
@@ -105,7 +104,7 @@ def test_the_list_says_who_goes_by_it(fleet: Fleet) -> None:
     assert new["id"] in text
 
 
-def test_a_key_is_revoked_once_every_agent_knows_another(fleet: Fleet) -> None:
+def test_key_is_revoked_only_when_every_agent_has_another(fleet: Fleet) -> None:
     (old,) = fleet.keys.entries
     new = fleet.acm_keys_json("rotate")
     fleet.says("web-02", new["version"])
@@ -123,13 +122,13 @@ def test_a_key_is_revoked_once_every_agent_knows_another(fleet: Fleet) -> None:
     ]
 
 
-def test_a_key_that_agents_need_not_know_is_revoked_at_once(fleet: Fleet) -> None:
+def test_key_that_no_agent_needs_is_revoked_at_once(fleet: Fleet) -> None:
     new = fleet.acm_keys_json("rotate")["id"]
     fleet.acm_keys("revoke", new)
     assert fleet.keys.entry(new).state is KeyState.REVOKED
 
 
-def test_a_stolen_key_is_revoked_whoever_is_left_behind(fleet: Fleet) -> None:
+def test_stolen_key_is_revoked_even_if_agents_are_left_behind(fleet: Fleet) -> None:
     (old,) = fleet.keys.entries
     fleet.acm_keys("rotate")
     assert "sent to 3 agents" in fleet.acm_keys("revoke", old.id, "--leave-agents-behind")
@@ -137,7 +136,7 @@ def test_a_stolen_key_is_revoked_whoever_is_left_behind(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("repeat", [("rotate",), ("revoke", "{old}")])
-def test_what_was_cut_short_before_the_agents_were_told_is_finished(fleet: Fleet, repeat: tuple[str, ...]) -> None:
+def test_interrupted_distribution_is_completed_by_the_next_change(fleet: Fleet, repeat: tuple[str, ...]) -> None:
     (old,) = fleet.keys.entries
     fleet.keys.rotate(now())
     fleet.keys.revoke(old.id, now())  # and here acm was killed
@@ -149,7 +148,7 @@ def test_what_was_cut_short_before_the_agents_were_told_is_finished(fleet: Fleet
     assert "`acm keys rotate`" not in fleet.acm_keys("list")
 
 
-def test_nobody_needs_to_be_told_where_nobody_is_enrolled(tmp_path: Path) -> None:
+def test_rotation_without_enrolled_agents_sends_nothing(tmp_path: Path) -> None:
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     environment = {"ACM_LEDGER": registrar.ledger, "ACM_CA": str(registrar.directory)}
     done = CliRunner().invoke(app, ["rotate"], env=environment)
@@ -157,7 +156,7 @@ def test_nobody_needs_to_be_told_where_nobody_is_enrolled(tmp_path: Path) -> Non
     assert registrar.keys.announced
 
 
-def test_keys_for_a_server_without_an_authority(tmp_path: Path) -> None:
+def test_keys_init_creates_a_directory_without_an_authority(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     words = ["init", "--keys", str(path), "--json"]
     done = CliRunner().invoke(app, words)

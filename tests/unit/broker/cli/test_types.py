@@ -24,7 +24,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BrokenPackage:
     return install
 
 
-def test_a_package_brings_its_type(package: BrokenPackage) -> None:
+def test_installed_package_adds_its_command_type(package: BrokenPackage) -> None:
     package("rotate_logs.contract:COMMAND_TYPE")
     types, warnings = known_command_types()
     assert warnings == []
@@ -33,9 +33,10 @@ def test_a_package_brings_its_type(package: BrokenPackage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "named"), [("nowhere:KIND", "No module named 'nowhere'"), ("rotate_logs.contract:RotateLogs", "CommandType")]
+    ("value", "named"),
+    [("nowhere:KIND", "No module named 'nowhere'"), ("rotate_logs.contract:RotateLogs", "CommandType")],
 )
-def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage, value: str, named: str) -> None:
+def test_broken_package_is_reported_and_hides_no_other_type(package: BrokenPackage, value: str, named: str) -> None:
     package(value)
     types, warnings = known_command_types()
     assert types.keys() == COMMAND_TYPES.keys()
@@ -44,7 +45,7 @@ def test_a_broken_package_is_named_and_hides_nothing_else(package: BrokenPackage
     assert named in warnings[0]
 
 
-def test_a_package_cannot_take_the_name_of_a_type(package: BrokenPackage) -> None:
+def test_package_cannot_replace_a_built_in_type(package: BrokenPackage) -> None:
     package("rotate_logs.contract:COMMAND_TYPE", "stop-agent")
     types, warnings = known_command_types()
     assert types == COMMAND_TYPES
@@ -52,7 +53,7 @@ def test_a_package_cannot_take_the_name_of_a_type(package: BrokenPackage) -> Non
     assert "'stop-agent'" in warnings[0]
 
 
-def test_what_is_no_dataclass_is_refused_and_a_reason_is_one_line(
+def test_type_without_dataclasses_is_reported_in_one_line(
     package: BrokenPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "from broker.contract.commands import CommandType\nNUMBER = CommandType(int, int)\n"
@@ -67,7 +68,7 @@ def test_what_is_no_dataclass_is_refused_and_a_reason_is_one_line(
 
 
 @pytest.mark.parametrize("name", COMMAND_TYPES)
-def test_each_type_is_described(name: str) -> None:
+def test_every_type_has_a_summary_and_described_members(name: str) -> None:
     kind = COMMAND_TYPES[name]
     shown = type_json(name, kind)
     assert summary_of(kind).endswith((".", ":"))
@@ -77,6 +78,6 @@ def test_each_type_is_described(name: str) -> None:
     assert all(words for _, words, _ in members_in_words(kind.data))
 
 
-def test_members_are_shown_in_words() -> None:
+def test_members_are_described_for_people() -> None:
     words = {name: (kind, default) for name, kind, default in members_in_words(COMMAND_TYPES["set-group"].parameters)}
     assert words == {"groups": ("list of text", "required")}
