@@ -1,4 +1,4 @@
-"""Durable rows on diskcache: bytes under keys of text, committed together. Nothing else imports diskcache."""
+"""Durable rows on diskcache: bytes under text keys, committed together. No other module imports diskcache."""
 
 import contextlib
 import sqlite3
@@ -30,7 +30,7 @@ DISK_FULL = "The disk is full: no command is accepted until there is room again.
 
 
 class _BytesDisk(Disk):  # type: ignore[misc]
-    """Keeps bytes under keys of text and refuses all else, so that nothing read from the disk is ever unpickled.
+    """Stores bytes under text keys and refuses everything else, so nothing read from the disk is ever unpickled.
 
     diskcache unpickles keys and values, and removes the files that rows name; no row of ours names one.
     """

@@ -29,12 +29,12 @@ from consumer.store.rows import (
     GENERATION,
     HEAD,
     RESULT,
-    Arrived,
-    Begun,
-    Deleted,
-    Head,
+    CommandRow,
+    DeletedRow,
+    HeadRow,
+    Processing,
     assemble,
-    decode_arrived,
+    decode_command_row,
     decode_head,
     decode_result,
     encode,
@@ -87,7 +87,7 @@ class DiskCommandStore:
         return StoreDamage("journal_altered", message) if message else None
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit everything inside together; when it raises, disk and memory are as before."""
+        """Commit everything inside together; if it raises, disk and memory are as before."""
         return _JOINED if self._is_in_transaction else self._transaction()
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class DiskCommandStore:
     def _write_head(self) -> None:
         if self._journal.flush() or self._head_changed:
             self.remember_epoch()
-            head = Head(
+            head = HeadRow(
                 self._arrival,
                 self.last_sequence,
                 self.closed_epoch,
@@ -119,19 +119,19 @@ class DiskCommandStore:
             self._head_changed = False
 
     def remember_epoch(self) -> None:
-        """Keep the latest epoch outside the store as well; raises StoreError."""
+        """Store the latest epoch outside the store as well; raises StoreError."""
         last = self.last_sequence
         self._epochs.keep(max(self.closed_epoch, last.epoch if last else 0))
 
     def _stored(self, key: str) -> StoredCommand:
         index = self._index
         result = self._rows.read(RESULT + index.completed[key], decode_result) if key in index.completed else None
-        return assemble(key, self._rows.read(key, decode_arrived), index.processing.get(key), result)
+        return assemble(key, self._rows.read(key, decode_command_row), index.processing.get(key), result)
 
-    def save_time_sample(self, heard: TimeSample) -> None:
-        """Keep what time it is by what the server has signed."""
+    def save_time_sample(self, sample: TimeSample) -> None:
+        """Store a sample of the server's and the machine's time."""
         with self.transaction():
-            self.time_sample = heard
+            self.time_sample = sample
             self._head_changed = True
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
@@ -142,7 +142,7 @@ class DiskCommandStore:
             self._arrival += 1
             self._head_changed = True
             key = f"{COMMAND}{self._arrival:016d}"
-            self._rows.add(key, encode(Arrived(command, received_at, signed_by)))
+            self._rows.add(key, encode(CommandRow(command, received_at, signed_by)))
             self._index.add(key, command.id)
             if command.sequence is not None:
                 self.last_sequence = command.sequence
@@ -156,21 +156,21 @@ class DiskCommandStore:
             self._head_changed = True
 
     def find(self, command_id: str) -> StoredCommand | None:
-        """Return the live command with this id."""
+        """Return the live command with this id, or None."""
         key = self._index.keys.get(command_id)
         return self._stored(key) if key else None
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
-        """Return what is left of a deleted command."""
+        """Return the tombstone of a deleted command, or None."""
         expires_at = self._index.tombstones.get(command_id)
         return Tombstone(self._rows.read(RESULT + command_id, decode_result), expires_at) if expires_at else None
 
     def find_id(self, prefix: str) -> str | None:
-        """Return the id, live or deleted, that starts with `prefix`."""
+        """Return the id, of a live or a deleted command, that starts with `prefix`; None if there is none."""
         return self._index.find_id(prefix)
 
     def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
-        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is asked for."""
+        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is yielded."""
         return map(self._stored, list(islice(self._index.pending, limit)))
 
     def in_processing(self) -> list[StoredCommand]:
@@ -186,9 +186,9 @@ class DiskCommandStore:
         return [self._stored(key) for key in sorted(self._index.keys.values())]
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
-        """Turn a pending command into processing."""
+        """Move a pending command to processing."""
         with self.transaction():
-            begun = Begun(started_at, incarnation)
+            begun = Processing(started_at, incarnation)
             if not self._index.begin(stored.key, begun):
                 raise StoreError(f"The command {stored.command.id} is not pending.", code="not_pending")
             self._head_changed = True
@@ -203,7 +203,7 @@ class DiskCommandStore:
             self._journal.resumed(stored.command.id, incarnation)
 
     def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
-        """Turn a pending or processing command into done; a result is never replaced by another."""
+        """Move a pending or processing command to done; a result is never replaced."""
         key, command_id = stored.key, stored.command.id
         if not self._index.is_open(key, command_id):
             raise StoreError(f"The command {command_id} already has its result.", code="already_completed")
@@ -226,19 +226,19 @@ class DiskCommandStore:
                     )
                 self._rows.discard(key)
                 self._journal.deleted(command_id)
-            deleted = Deleted(list(command_ids), tombstones_expire_at)
+            deleted = DeletedRow(list(command_ids), tombstones_expire_at)
             key = self._index.next_deleted_key()
             self._rows[key] = encode(deleted)
             self._index.bury(key, deleted)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
-        """Keep a cancel of a command that has not arrived or not begun."""
+        """Store a cancel of a command that has not arrived or not begun."""
         with self.transaction():
             self._rows[CANCEL + command_id] = expires_at.isoformat().encode()
             self._index.cancels[command_id] = expires_at
 
     def is_cancelled(self, command_id: str) -> bool:
-        """Say whether a cancel for this id was remembered."""
+        """Return whether a cancel for this id is stored."""
         return command_id in self._index.cancels
 
     def drop_expired(self, now: datetime) -> int:
@@ -259,18 +259,18 @@ class DiskCommandStore:
         return dropped
 
     def check(self) -> None:
-        """Commit a row that has no meaning; raises StoreFull where a command would be refused."""
+        """Commit a row without meaning, to show that a command could be stored; raises StoreFull and StoreError."""
         with self.transaction():
             if self._full:
                 raise StoreFull(DISK_FULL)
             self._rows[CHECK] = b"1"
 
     def pending_count(self) -> int:
-        """Return how many commands wait for their turn or run."""
+        """Return how many commands are pending or in processing."""
         return len(self._index.pending) + len(self._index.processing)
 
     def done_count(self) -> int:
-        """Return how many results wait for their ack."""
+        """Return how many results wait for their acks."""
         return len(self._index.completed)
 
     @property

@@ -1,4 +1,4 @@
-"""The groups that an agent was told to be in."""
+"""The groups that the server assigned to the agent."""
 
 from pathlib import Path
 
@@ -17,27 +17,27 @@ _log = structlog.get_logger(__name__)
 
 
 class Groups:
-    """Keeps the groups in a file that several of these may share, from any thread."""
+    """The groups, in a file that several instances may share, from any thread."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / "groups.json"
-        self._seen: tuple[int, int] | None = None
+        self._read_version: tuple[int, int] | None = None
         self._groups: tuple[str, ...] | None = None
 
     @property
     def current(self) -> tuple[str, ...] | None:
-        """The groups, or None for an agent that was never told any: its server decides alone."""
+        """The groups; None if none were ever assigned to the agent: then only its server knows them."""
         version = self._version()
-        if version != self._seen:
-            self._seen, self._groups = version, self._read() if version else None
+        if version != self._read_version:
+            self._read_version, self._groups = version, self._read() if version else None
         return self._groups
 
     def set(self, groups: tuple[str, ...]) -> None:
-        """Make these the groups, durably; raises StoreError."""
+        """Store these groups durably; raises StoreError."""
         try:
             write_durably(self._path, msgspec.json.encode(groups))
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}.", code="file_unwritable") from error
 
     def _version(self) -> tuple[int, int] | None:
         try:

@@ -9,11 +9,11 @@ from consumer.store.rows import (
     COMMAND,
     DELETED,
     RESULT,
-    Begun,
-    Deleted,
-    Head,
-    decode_arrived,
-    decode_deleted,
+    DeletedRow,
+    HeadRow,
+    Processing,
+    decode_command_row,
+    decode_deleted_row,
     decode_time,
 )
 
@@ -21,29 +21,29 @@ from consumer.store.rows import (
 class CommandIndex:
     """The state of each command, by its row's key. After a rollback, build it again from the rows.
 
-    `pending` and `completed` map keys to command ids, `processing` to what the head row holds, `keys` ids to keys.
-    `tombstones` and `cancels` say by id until when they are kept, `deleted` the same by the key of their row.
+    `pending` and `completed` map keys to command ids, `processing` maps keys to entries of the head row, `keys` maps
+    ids to keys. `tombstones` and `cancels` hold their expiry by id, `deleted` the rows of tombstones by key.
     """
 
-    def __init__(self, rows: DurableRows, keys: Iterable[str], head: Head) -> None:
+    def __init__(self, rows: DurableRows, keys: Iterable[str], head: HeadRow) -> None:
         self.pending: dict[str, str] = {}
-        self.processing: dict[str, Begun] = {}
+        self.processing: dict[str, Processing] = {}
         self.completed: dict[str, str] = {}
         self.keys: dict[str, str] = {}
         self.tombstones: dict[str, datetime] = {}
-        self.deleted: dict[str, Deleted] = {}
+        self.deleted: dict[str, DeletedRow] = {}
         self.cancels: dict[str, datetime] = {}
         keys = list(keys)
         results = {key[2:] for key in keys if key.startswith(RESULT)}
         for key in keys:
             if key.startswith(COMMAND):
-                self._load_command(key, rows.read(key, decode_arrived).command.id, head, results)
+                self._load_command(key, rows.read(key, decode_command_row).command.id, head, results)
             elif key.startswith(DELETED):
-                self.bury(key, rows.read(key, decode_deleted))
+                self.bury(key, rows.read(key, decode_deleted_row))
             elif key.startswith(CANCEL):
                 self.cancels[key[2:]] = rows.read(key, decode_time)
 
-    def _load_command(self, key: str, command_id: str, head: Head, results: set[str]) -> None:
+    def _load_command(self, key: str, command_id: str, head: HeadRow, results: set[str]) -> None:
         self.add(key, command_id)
         if command_id in results:
             self.complete(key, command_id)
@@ -55,7 +55,7 @@ class CommandIndex:
         self.pending[key] = command_id
         self.keys[command_id] = key
 
-    def begin(self, key: str, begun: Begun) -> bool:
+    def begin(self, key: str, begun: Processing) -> bool:
         """Move a command from pending to processing; return False if it is not pending."""
         if self.pending.pop(key, None) is None:
             return False
@@ -84,7 +84,7 @@ class CommandIndex:
         last = next(reversed(self.deleted), f"{DELETED}{0:016d}")
         return f"{DELETED}{int(last[2:]) + 1:016d}"
 
-    def bury(self, key: str, deleted: Deleted) -> None:
+    def bury(self, key: str, deleted: DeletedRow) -> None:
         """Add the tombstones of commands that were deleted together."""
         self.deleted[key] = deleted
         self.tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))

@@ -1,7 +1,7 @@
 """Writes the audit journal of a command store, within the store's own commits.
 
-The newest entries are a part of the store's head row, which a commit writes anyway. When they fill a page, that becomes
-a row of its own, written once and dropped when it is among the oldest.
+The newest entries are part of the store's head row, which a commit writes anyway. When they fill a page, the page
+becomes a row of its own, written once and deleted when it is among the oldest.
 """
 
 import re
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 
-# Entries become a page once they are as large as the first of these: the smaller, the less is written with each commit,
-# and the more pages there are. A commit that brings many more fills pages of the second size.
+# Entries become a page once they reach the first size: the smaller it is, the less each commit writes, and the more
+# pages there are. A commit with many more entries fills pages of the second size.
 _PAGE_BYTES = 1 << 12
 _FULL_PAGE_BYTES = 1 << 15
-# An id and a type may take half a KiB each: an entry of this many commands fits into a message whatever they are.
+# An id and a type may take half a KiB each: an entry of this many commands always fits into a message.
 _MAX_PER_ENTRY = 64
 _PREFIX = "j/"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -51,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Rows(Protocol):
-    """Where pages are kept by their keys, within the transaction of whoever writes them."""
+    """Where pages are stored by their keys, within the transaction of the caller."""
 
     def __getitem__(self, key: str, /) -> bytes: ...
 
@@ -62,10 +62,10 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class JournalTail:
-    """What the store's head row holds of the journal.
+    """The part of the journal that the store's head row holds.
 
-    `anchor` is the mark before the first entry that is kept, `head` the one at the last entry. `entries` are those that
-    are in no page yet, after the hash `before`; the full pages have `paged_bytes`.
+    `anchor` is the mark before the first stored entry, `head` the one at the last entry. `entries` are those not yet in
+    a page, after the hash `before`; the full pages have `paged_bytes` in all.
     """
 
     anchor: JournalMark = JOURNAL_START
@@ -75,24 +75,24 @@ class JournalTail:
     paged_bytes: int = 0
 
     def page(self) -> JournalPage:
-        """Return the entries that are in no page yet, as one."""
+        """Return the entries that are not yet in a page, as a page."""
         first = self.head.number - len(self.entries) + 1
         return JournalPage(max(first, 1), self.before, tuple(_text(bytes(line)) for line in self.entries))
 
 
 def page_key(first: int) -> str:
-    """Return the key of the page whose first entry has this number; keys have the order of the numbers."""
+    """Return the key of the page whose first entry has this number; keys sort as the numbers do."""
     return f"{_PREFIX}{first:016d}"
 
 
 def page_number(key: str) -> int | None:
-    """Return the number of the first entry of the page with this key; None for the key of something else."""
+    """Return the number of the first entry of the page with this key; None if the key is not of a page."""
     digits = key.removeprefix(_PREFIX)
     return int(digits) if digits != key and digits.isdecimal() else None
 
 
 def read_page(first: int, row: bytes) -> JournalPage:
-    """Return the page in a row. What somebody else has put there gives entries that do not fit the chain."""
+    """Return the page in a row. Foreign content gives entries that do not fit the hash chain."""
     before, *lines = _text(row).split("\n")
     return JournalPage(first, before if _HASH.fullmatch(before) else JOURNAL_START.hash, tuple(lines))
 
@@ -102,19 +102,19 @@ def _text(row: bytes) -> str:
 
 
 class Journal:
-    """The journal's end, and what is noted until the next `flush`.
+    """The journal's end, and the changes noted until the next `flush`.
 
-    `firsts` are the numbers with which the pages in `rows` begin, in order. `opened` is what a new journal begins with.
-    `damage` says in a sentence that the end is not as it was left, or is None; the journal then goes on behind it, so
-    that the break stays to be seen. After a rollback, make the journal anew.
+    `first_numbers` are those of the first entries of the pages in `rows`, in order. `opened` begins a new journal.
+    `damage`, if not None, is a sentence: the end was altered from outside. The journal then continues after it, so that
+    the break stays visible. After a rollback, create the journal again.
     """
 
     def __init__(
-        self, rows: Rows, tail: JournalTail, firsts: Iterable[int], now: Callable[[], datetime], opened: Opened
+        self, rows: Rows, tail: JournalTail, first_numbers: Iterable[int], now: Callable[[], datetime], opened: Opened
     ) -> None:
         self._rows = rows
         self._now = now
-        self._firsts = deque(firsts)
+        self._first_numbers = deque(first_numbers)
         self._waiting: list[bytes] = []
         self._opened: Opened | None = None
         self._clear_draft()
@@ -124,7 +124,7 @@ class Journal:
         self._is_broken = False
         self.damage = self._damage()
         if self.damage:
-            self._go_on_behind()
+            self._continue_after()
             self._opened = msgspec.structs.replace(opened, message=self.damage)
         elif not tail.head.number:
             self._opened = opened
@@ -135,13 +135,13 @@ class Journal:
         self._accepted.append(Accepted(command.id, command.type, command_sha256(command), command.sequence))
 
     def begun(self, command_id: str, incarnation: str) -> None:
-        """Note that this incarnation of the agent runs a command."""
-        self._speak_for(incarnation)
+        """Note that this incarnation of the agent begins a command."""
+        self._set_incarnation(incarnation)
         self._begun.append(command_id)
 
     def resumed(self, command_id: str, incarnation: str) -> None:
-        """Note that this incarnation runs a command again, which an earlier one had begun."""
-        self._speak_for(incarnation)
+        """Note that this incarnation runs a command again that an earlier one began."""
+        self._set_incarnation(incarnation)
         self._resumed.append(command_id)
 
     def reported(self, command_id: str, result: Feedback) -> None:
@@ -155,16 +155,16 @@ class Journal:
         self._deleted.append(command_id)
 
     def flush(self) -> bool:
-        """Write what was noted, and drop what is too old; return whether there was anything. Call it before a commit.
+        """Write the noted changes and delete the oldest pages; return whether there were changes.
 
-        `tail` is then what the head row must hold.
+        Call it before a commit; the head row must then hold `tail`.
         """
         self._close_entry()
         if not self._waiting:
             return False
-        pages = len(self._firsts)
+        pages = len(self._first_numbers)
         self._append_waiting()
-        if len(self._firsts) > pages:
+        if len(self._first_numbers) > pages:
             self._drop_oldest()
         return True
 
@@ -185,7 +185,7 @@ class Journal:
         head = JournalMark(number, reached.hex())
         self.tail = JournalTail(tail.anchor, head, tail.before, self._entries, tail.paged_bytes)
 
-    # -- the entry that is being noted
+    # -- the entry under construction
 
     def _clear_draft(self) -> None:
         self._at: datetime | None = None
@@ -198,7 +198,7 @@ class Journal:
         self._reported: list[Reported] = []
         self._deleted: list[str] = []
 
-    def _speak_for(self, incarnation: str) -> None:
+    def _set_incarnation(self, incarnation: str) -> None:
         if self._incarnation not in (None, incarnation):
             self._close_entry()
         self._make_room()
@@ -232,23 +232,23 @@ class Journal:
         if self._entries:
             first = last - len(self._entries) + 1
             self._rows[page_key(first)] = b"\n".join([self.tail.before.encode(), *map(bytes, self._entries)])
-            self._firsts.append(first)
+            self._first_numbers.append(first)
         self.tail = replace(self.tail, before=reached.hex(), paged_bytes=self.tail.paged_bytes + self._bytes)
         self._entries, self._bytes, self._is_broken = [], 0, False
 
     def _drop_oldest(self) -> None:
-        """Drop the oldest pages that are not needed; the anchor tells what is gone."""
-        while self._firsts and self.tail.paged_bytes >= MIN_KEPT_BYTES:
-            dropped = self._page_at(self._firsts[0])
+        """Delete the oldest pages that are not needed; the anchor marks where the rest begins."""
+        while self._first_numbers and self.tail.paged_bytes >= MIN_KEPT_BYTES:
+            dropped = self._page_at(self._first_numbers[0])
             left = self.tail.paged_bytes - (sum(len(line.encode()) for line in dropped.entries) if dropped else 0)
             if left < MIN_KEPT_BYTES:
                 return
             with suppress(KeyError):
-                del self._rows[page_key(self._firsts.popleft())]
+                del self._rows[page_key(self._first_numbers.popleft())]
             self.tail = replace(self.tail, anchor=self._anchor(), paged_bytes=left)
 
     def _anchor(self) -> JournalMark:
-        page = self._page_at(self._firsts[0]) if self._firsts else self.tail.page()
+        page = self._page_at(self._first_numbers[0]) if self._first_numbers else self.tail.page()
         return JournalMark(page.first - 1, page.before) if page else JOURNAL_START
 
     def _page_at(self, first: int) -> JournalPage | None:
@@ -256,7 +256,7 @@ class Journal:
             return read_page(first, self._rows[page_key(first)])
         return None
 
-    # -- the end as it was found
+    # -- the end as found at the start
 
     def _damage(self) -> str | None:
         tail, page, before = self.tail, self.tail.page(), self._last_paged()
@@ -266,12 +266,12 @@ class Journal:
         return f"The end of the audit journal, number {tail.head.number}, was altered from outside the agent."
 
     def _last_paged(self) -> JournalMark:
-        page = self._page_at(self._firsts[-1]) if self._firsts else None
+        page = self._page_at(self._first_numbers[-1]) if self._first_numbers else None
         return JournalMark(page.last, entry_hashes(page)[-1]) if page and page.entries else self.tail.anchor
 
-    def _go_on_behind(self) -> None:
-        """Leave what was found in a page of its own, behind all others, and go on from the hash that was the last."""
-        behind = max([self._last_paged().number, *self._firsts]) + len(self._entries)
+    def _continue_after(self) -> None:
+        """Move the found entries to a page after all others, and continue from the last hash that was stored."""
+        last = max([self._last_paged().number, *self._first_numbers]) + len(self._entries)
         head = self.tail.head
-        self.tail = replace(self.tail, head=JournalMark(max(head.number, behind), head.hash))
+        self.tail = replace(self.tail, head=JournalMark(max(head.number, last), head.hash))
         self._is_broken = True

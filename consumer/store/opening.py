@@ -13,7 +13,7 @@ from consumer.store.cache import DurableRows
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.damage import StoreDamage, find_damage
 from consumer.store.journal import Journal, JournalTail
-from consumer.store.rows import GENERATION, HEAD, SENTINEL, Head, encode
+from consumer.store.rows import GENERATION, HEAD, SENTINEL, HeadRow, encode
 from consumer.store.state_directory import Ballast, Epochs, make_private, take_lock
 
 Now = Callable[[], datetime]
@@ -79,5 +79,5 @@ def _begin(rows: DurableRows, closed_epoch: int, damage: StoreDamage | None, now
         journal = Journal(rows, JournalTail(), (), now, opened)
         journal.flush()
         rows[GENERATION] = generation.encode()
-        rows[HEAD] = encode(Head(closed_epoch=closed_epoch, journal=journal.tail))
+        rows[HEAD] = encode(HeadRow(closed_epoch=closed_epoch, journal=journal.tail))
         rows[SENTINEL] = b"1"

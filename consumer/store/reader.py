@@ -23,9 +23,9 @@ from consumer.store.rows import (
     RAW,
     RESULT,
     SENTINEL,
-    Head,
+    HeadRow,
     assemble,
-    decode_arrived,
+    decode_command_row,
     decode_head,
     decode_result,
 )
@@ -59,7 +59,7 @@ def read_queue(state: Path) -> list[StoredCommand]:
 
 
 def _queued(rows: "_Snapshot", key: str) -> StoredCommand:
-    arrived = decode_arrived(rows.value(key) or b"")
+    arrived = decode_command_row(rows.value(key) or b"")
     result = rows.value(RESULT + arrived.command.id)
     return assemble(key, arrived, rows.head.processing.get(key), decode_result(result) if result else None)
 
@@ -88,7 +88,7 @@ def _up_to(max_bytes: int | None, pages: Iterable[JournalPage]) -> Iterator[Jour
 
 
 def inspect_store(store: Path) -> StoreCondition | None:
-    """Look at the store in this directory, which nobody may be using; None if there is none.
+    """Inspect the store in this directory, which no process may be using; None if there is none.
 
     Raises StoreError, with SQLite's message alone, if it cannot be read.
     """
@@ -123,7 +123,7 @@ class _Snapshot:
     def __init__(self, connection: sqlite3.Connection, subject: str) -> None:
         self._connection = connection
         self._subject = subject
-        self.head: Head = decode_head(self.value(HEAD) or b"{}")
+        self.head: HeadRow = decode_head(self.value(HEAD) or b"{}")
 
     def value(self, key: str) -> bytes | None:
         row = self._connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, RAW)).fetchone()

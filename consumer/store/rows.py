@@ -1,4 +1,4 @@
-"""The rows of the command store: their keys, their shapes, and how a command is put together from them."""
+"""The rows of the command store: their keys and shapes, and how a command is assembled from them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,13 +20,13 @@ __all__ = [
     "RAW",
     "RESULT",
     "SENTINEL",
-    "Arrived",
-    "Begun",
-    "Deleted",
-    "Head",
+    "CommandRow",
+    "DeletedRow",
+    "HeadRow",
+    "Processing",
     "assemble",
-    "decode_arrived",
-    "decode_deleted",
+    "decode_command_row",
+    "decode_deleted_row",
     "decode_head",
     "decode_result",
     "decode_time",
@@ -40,8 +40,8 @@ SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head"
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """The row of a command, written once; earlier versions did not write by whom it was `signed_by`."""
+class CommandRow:
+    """The row of a command, written once; earlier versions did not write `signed_by`."""
 
     command: Command
     received_at: datetime
@@ -49,7 +49,7 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class Begun:
+class Processing:
     """When a command in processing began, and by which incarnation of the agent."""
 
     started_at: datetime
@@ -57,34 +57,34 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Head:
-    """What changes with every commit, in one row: the commands in processing, by their keys, and the last numbers."""
+class HeadRow:
+    """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers."""
 
     arrival: int = 0
     last_sequence: SequenceNumber | None = None
     closed_epoch: int = 0
-    processing: dict[str, Begun] = field(default_factory=dict)
+    processing: dict[str, Processing] = field(default_factory=dict)
     journal: JournalTail = field(default_factory=JournalTail)
     heard_time: TimeSample | None = None
 
 
 @dataclass(frozen=True)
-class Deleted:
-    """Commands deleted together. Their results stay, as tombstones, until this expires."""
+class DeletedRow:
+    """Commands that were deleted together. Their results stay, as tombstones, until this expires."""
 
     command_ids: list[str]
     expires_at: datetime
 
 
-decode_arrived = msgspec.json.Decoder(Arrived).decode
-decode_head = msgspec.json.Decoder(Head).decode
-decode_deleted = msgspec.json.Decoder(Deleted).decode
+decode_command_row = msgspec.json.Decoder(CommandRow).decode
+decode_head = msgspec.json.Decoder(HeadRow).decode
+decode_deleted_row = msgspec.json.Decoder(DeletedRow).decode
 encode = msgspec.json.Encoder().encode
 _decode_feedback = msgspec.json.Decoder(Feedback).decode
 
 
 def decode_result(row: bytes) -> EncodedFeedback:
-    """Return the result in a row, which is kept as it is sent; earlier versions wrote absent members as null."""
+    """Return the result in a row, which has the form that is sent; earlier versions wrote absent members as null."""
     feedback = _decode_feedback(row)
     is_wire_form = row.endswith(b'"}')  # the digest is its last member; it was an array of notes
     return EncodedFeedback(feedback, row if is_wire_form else encode(wire_members(feedback)))
@@ -96,9 +96,9 @@ def decode_time(row: bytes) -> datetime:
 
 
 def assemble(
-    key: str, arrived: Arrived | StoredCommand, begun: Begun | None, result: EncodedFeedback | None
+    key: str, arrived: CommandRow | StoredCommand, begun: Processing | None, result: EncodedFeedback | None
 ) -> StoredCommand:
-    """Return a command from its row, what the head says of it, and its result's row."""
+    """Return a command from its row, its entry in the head row, and its result's row."""
     state = State.DONE if result else State.PROCESSING if begun else State.PENDING
     started_at = result.feedback.started_at if result else begun.started_at if begun else None
     begun_by = begun.begun_by if begun else None

@@ -1,4 +1,4 @@
-"""An agent's state directory: private, one owner, durable names, and room for the day when the disk is full."""
+"""An agent's state directory: private to one user, locked by one process, with a reserve for a full disk."""
 
 import contextlib
 import hashlib
@@ -25,9 +25,9 @@ _BALLAST_BYTES = 1 << 20
 
 
 def make_private(directory: Path) -> None:
-    """Make the directory, or take the one that is there, for this user alone; raises ExposedFileError and OSError.
+    """Create the directory, or make an existing one private to this user; raises ExposedFileError and OSError.
 
-    What others could only read is closed to them: it holds nothing of theirs. What they could write to is refused.
+    Read access of others is removed. A directory that others could write to is refused: it may hold their files.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     refuse_changeable(directory)
@@ -35,10 +35,10 @@ def make_private(directory: Path) -> None:
 
 
 def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
-    """Raise ExposedFileError if others could write to the directory, where it is there.
+    """Raise ExposedFileError if the directory exists and others could write to it.
 
-    For `reading` it may be another user's, as when root looks at the agent's queue. Raises StoreError when it cannot be
-    looked at.
+    With `reading` it may belong to another user, as when root inspects the agent's queue. Raises StoreError if it
+    cannot be checked.
     """
     try:
         if directory.exists():
@@ -50,17 +50,18 @@ def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
 
 
 class Ballast:
-    """A file of 1 MiB that is given up when the disk is full, so that reporting and deleting go on."""
+    """A file of 1 MiB that is deleted when the disk is full, so that results can still be stored and deleted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_there = path.exists()
 
     def trim(self) -> bool:
-        """Give the file up, or make it again, as the room on the disk asks; return whether there is room for more.
+        """Delete or recreate the file, depending on the free space; return whether there is space for commands.
 
-        Raises StoreError when the directory cannot be looked at.
+        Raises StoreError if the free space cannot be determined.
         """
+        # design.md: "A full disk stops new commands, not the reporting of old ones"
         has_room = self._room() > (2 if self._is_there else 3) * _BALLAST_BYTES
         if not has_room and self._is_there:
             self._path.unlink(missing_ok=True)
@@ -82,7 +83,7 @@ class Ballast:
 
 
 class EpochFile:
-    """One file with the latest epoch. `epoch` is None where it is not there, or is `damaged`."""
+    """A file with the latest epoch. `epoch` is None if the file is missing or `damaged`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -99,20 +100,20 @@ class EpochFile:
             return None
 
     def keep(self, epoch: int) -> None:
-        """Make a later epoch durable; raises StoreError."""
+        """Store a later epoch durably; raises StoreError."""
         if self.epoch is not None and epoch <= self.epoch:
             return
         try:
             write_durably(self._path, str(epoch).encode())
         except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}.") from error
+            raise StoreError(f"{self._path} cannot be written: {error.strerror}.", code="file_unwritable") from error
         self.epoch = epoch
 
 
 class Epochs:
-    """Remembers the latest epoch beside the store, and with the enrolment, for the day when the store is lost.
+    """The latest epoch, stored beside the command store and with the enrolment, in case the command store is lost.
 
-    What was signed before that day is good for the enrolment still; only its epoch tells that it is old.
+    Commands signed before the loss are still valid for the enrolment; only their epoch shows that they are old.
     """
 
     def __init__(self, state: Path, enrolment_id: str | None) -> None:
@@ -123,20 +124,20 @@ class Epochs:
 
     @property
     def latest(self) -> int:
-        """The latest epoch that any of the files knows."""
+        """The latest epoch in any of the files; 0 if there is none."""
         return max((file.epoch for file in self._files if file.epoch is not None), default=0)
 
     def refuse_unknown(self) -> None:
-        """Raise StoreError when the agent is enrolled and no file can say which epochs its lost store had seen."""
+        """Raise StoreError if the agent is enrolled and no file says which epochs its lost store had seen."""
         if self._enrolled is not None and all(file.epoch is None for file in self._files):
             raise StoreError(
-                f"The command store in {self._state} was lost with all that tells old commands from new ones, "
-                "so old ones could run again: enroll again.",
+                f"The command store in {self._state} was lost with all records of its epochs, "
+                "so old commands could run again: enroll again.",
                 code="epochs_unknown",
             )
 
     def keep(self, epoch: int) -> None:
-        """Make a later epoch durable; raises StoreError."""
+        """Store a later epoch durably; raises StoreError."""
         for file in self._files:
             file.keep(epoch)
 
@@ -147,13 +148,13 @@ def epoch_name(enrolment_id: str) -> str:
 
 
 def take_lock(path: Path) -> int:
-    """Return the handle of the lock file, held until it is closed; raise StateDirectoryInUse when another has it."""
+    """Return the handle of the lock file, held until it is closed; raises StateDirectoryInUse and OSError."""
     try:
         handle = acquire_lock(path)
     except BlockingIOError:
         holder = path.read_text() or "another process"
         raise StateDirectoryInUse(
-            f"The state directory {path.parent} is in use by process {holder}; give each agent its own."
+            f"The state directory {path.parent} is in use by process {holder}; give each agent its own directory."
         ) from None
     os.ftruncate(handle, 0)
     os.write(handle, str(os.getpid()).encode())
