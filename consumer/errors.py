@@ -1,4 +1,4 @@
-"""Every error that this package raises."""
+"""The errors of this package."""
 
 from broker.errors import CodedError
 
@@ -27,78 +27,78 @@ class ConsumerError(CodedError):
 
 
 class ConfigurationError(ConsumerError):
-    """The agent's configuration says something that cannot be used."""
+    """The agent's configuration has a value that cannot be used."""
 
     code = "configuration_error"
 
 
 class StoreError(ConsumerError):
-    """The command store cannot do its work."""
+    """The command store cannot be opened, read or written."""
 
     code = "store_error"
 
 
 class StoreFull(StoreError):
-    """The disk has no room for another command; results can still be reported and commands deleted."""
+    """The disk has no space for another command; results can still be stored and commands deleted."""
 
     code = "store_full"
 
 
 class StateDirectoryInUse(StoreError):
-    """Another agent holds the state directory."""
+    """Another process has locked the state directory."""
 
     code = "state_directory_in_use"
 
 
 class ServiceError(ConsumerError):
-    """The managed service could not be started, stopped or looked at."""
+    """The managed service could not be started, stopped or inspected."""
 
     code = "service_error"
 
 
 class HandlerTableError(ConsumerError):
-    """A handler cannot be used: it does not fit together, or another has its command type."""
+    """A handler cannot be used: it is not valid, or another one has its command type."""
 
     code = "handler_table_error"
 
 
 class ProgramError(ConsumerError):
-    """Another program could not be started, or does not speak as it should."""
+    """A program could not be started, or violated its protocol."""
 
     code = "program_error"
 
 
 class ActiveResponseError(ConsumerError):
-    """A script may not be run, or does not speak as an active response should."""
+    """A script may not be run, or violated the protocol of active responses."""
 
     code = "active_response_error"
 
 
 class DownloadError(ConsumerError):
-    """A file could not be fetched, or is not the one that was meant."""
+    """A file could not be downloaded, or does not match its hash or size."""
 
     code = "download_error"
 
 
 class ArchiveError(ConsumerError):
-    """An archive is damaged, too large, or holds what must not be unpacked."""
+    """An archive is damaged, too large, or has a member that must not be unpacked."""
 
     code = "archive_error"
 
 
 class CentralizedConfigurationError(ConsumerError):
-    """A centralized configuration cannot be applied, or cannot be read."""
+    """A centralized configuration cannot be applied or read."""
 
     code = "centralized_configuration_error"
 
 
 class UpgradeError(ConsumerError):
-    """The agent cannot be upgraded as asked."""
+    """The agent cannot be upgraded as requested."""
 
     code = "upgrade_error"
 
 
 class EnrolmentError(ConsumerError):
-    """The agent could not be enrolled, or an enrolment on its disk cannot be used."""
+    """The agent could not be enrolled, or its stored enrolment cannot be used."""
 
     code = "enrolment_error"

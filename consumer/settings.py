@@ -1,4 +1,4 @@
-"""The agent's configuration as typed structures."""
+"""The sections of the agent's configuration, typed and checked."""
 
 import math
 import os
@@ -32,10 +32,10 @@ __all__ = [
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the agent manages. kind `child` needs `argv`, kind `systemd` needs `unit`.
+    """The managed service. kind `child` needs `argv`, kind `systemd` needs `unit`.
 
-    `settle_s`: what ends within so many seconds after its start was not started. `stop_grace_s`: between TERM and KILL
-    for a child; a unit has its own TimeoutStopSec=.
+    A service that ends within `settle_s` seconds of its start counts as not started. `stop_grace_s` is the time between
+    TERM and KILL for a child; a unit has its own TimeoutStopSec=.
     """
 
     kind: Literal["none", "child", "systemd"] = "none"
@@ -46,17 +46,17 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How files are fetched. `ca_file` replaces the system's certificate authorities; `max_bytes` bounds one file."""
+    """How files are downloaded. `ca_file` replaces the system's authorities; `max_bytes` bounds one file."""
 
     ca_file: str | None = None
     max_bytes: int = 1 << 30
 
 
 class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which scripts may be run. Without `directory` and `allow_list` they are those that the agent brings along.
+    """Which scripts may run. Without `directory` and `allow_list`: those that come with the agent.
 
     `repeated_offenders` are minutes: the first replaces the timeout of a key's 2nd offence, the second that of its 3rd,
-    and so on; the last holds from then on. `script_deadline_s` bounds one run of a script.
+    and so on; the last applies to all later ones. `script_deadline_s` bounds one run of a script.
     """
 
     directory: str | None = None
@@ -65,24 +65,30 @@ class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     script_deadline_s: float = 10.0
 
     def check(self) -> None:
-        """Raise ConfigurationError with one sentence when the values do not fit together."""
+        """Raise ConfigurationError if the values are not valid together."""
         if (self.directory is None) != (self.allow_list is None):
-            raise ConfigurationError("active_response.directory and active_response.allow_list must be set together.")
+            raise ConfigurationError(
+                "active_response.directory and active_response.allow_list must be set together.",
+                code="invalid_active_response",
+            )
         if len(self.repeated_offenders) > 5:
-            raise ConfigurationError("active_response.repeated_offenders has more than 5 numbers of minutes.")
+            raise ConfigurationError(
+                "active_response.repeated_offenders has more than 5 numbers of minutes.", code="invalid_active_response"
+            )
         if not all(
             number > 0 and math.isfinite(number) for number in (*self.repeated_offenders, self.script_deadline_s)
         ):
             raise ConfigurationError(
-                "active_response.repeated_offenders and active_response.script_deadline_s must be greater than 0."
+                "active_response.repeated_offenders and active_response.script_deadline_s must be greater than 0.",
+                code="invalid_active_response",
             )
 
 
 class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the agent upgrades itself. `root` is what `acm-agent install` made, `public_keys` are those of minisign.
+    """How the agent upgrades itself. `acm-agent install` creates `root`; `public_keys` are minisign keys.
 
-    A package must be of the product `name`. Its self-test may take `self_test_s`; the new version has `watch_s` to
-    prove itself. `keep` releases stay on the disk.
+    A package must be of the product `name`. Its self-test may take `self_test_s` seconds; the new version has `watch_s`
+    seconds to prove itself. `keep` releases stay on the disk.
     """
 
     root: str | None = None
@@ -94,13 +100,12 @@ class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where generations are kept, and the programs that judge them.
+    """Where generations are stored, and the programs that validate them.
 
-    In `check`, `reload_command` and `health_check` the words `{directory}` and `{file}` stand for the paths of the
-    generation and of its single file. `check` judges the files before they become active; `health_check` judges the
-    service afterwards, again and again, and must come good within `grace_s` seconds. A managed service that dies
-    within them counts as bad too. `keep` older generations stay on the disk. `directory` is below the agent's state
-    directory when it is not given.
+    In `check`, `reload_command` and `health_check` the texts `{directory}` and `{file}` stand for the paths of the
+    generation and of its single file. `check` validates the files before they become active; `health_check` runs
+    repeatedly afterwards and must succeed within `grace_s` seconds. It also counts as a failure if the managed service
+    ends within them. `keep` older generations stay on the disk. Default of `directory`: below the state directory.
     """
 
     directory: str | None = None
@@ -115,35 +120,41 @@ class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     @property
     def signal_number(self) -> signal.Signals:
-        """The signal that `reload_signal` names, with or without SIG; raises KeyError for one that does not exist."""
+        """The signal that `reload_signal` names, with or without SIG; raises KeyError for an unknown name."""
         return signal.Signals[f"SIG{self.reload_signal.upper().removeprefix('SIG')}"]
 
     def verify(self, *, has_service: bool) -> None:
-        """Raise ConfigurationError with one sentence when the values do not fit together."""
+        """Raise ConfigurationError if the values are not valid together."""
         if self.reload in ("signal", "restart") and not has_service:
             raise ConfigurationError(
-                f"configuration.reload is {self.reload!r}, but the agent manages no service; configure [service]."
+                f"configuration.reload is {self.reload!r}, but the agent manages no service; configure [service].",
+                code="invalid_centralized_configuration",
             )
         if self.reload == "command" and not self.reload_command:
             raise ConfigurationError(
-                "configuration.reload is 'command', but configuration.reload_command is empty; name the program to run."
+                "configuration.reload is 'command', but configuration.reload_command is empty; set the program to run.",
+                code="invalid_centralized_configuration",
             )
         if not (self.grace_s > 0 and math.isfinite(self.grace_s)) or self.keep < 1:
-            raise ConfigurationError("configuration.grace_s must be greater than 0, and configuration.keep at least 1.")
+            raise ConfigurationError(
+                "configuration.grace_s must be greater than 0, and configuration.keep at least 1.",
+                code="invalid_centralized_configuration",
+            )
         try:
             _ = self.signal_number
         except KeyError:
             raise ConfigurationError(
-                f"configuration.reload_signal is {self.reload_signal!r}, which is no signal; write HUP or USR1."
+                f"configuration.reload_signal is {self.reload_signal!r}, which is not a signal; write HUP or USR1.",
+                code="invalid_centralized_configuration",
             ) from None
 
 
 class Confinement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The section `[programs]`: what one process that a handler starts may use.
+    """The section `[programs]`: limits of each process that a handler starts.
 
-    `memory_bytes` bounds what it may write to (RLIMIT_DATA), `file_bytes` each file that it writes, `open_files` its
+    `memory_bytes` bounds its writable memory (RLIMIT_DATA), `file_bytes` each file that it writes, `open_files` its
     descriptors. `processes` bounds the processes and threads of its user on the whole machine (RLIMIT_NPROC); the
-    kernel does not hold root to it. It leaves no core dump. `user`, for an agent that runs as root, is who it runs as.
+    kernel does not apply it to root. Core dumps are off. `user` is the account it runs as, if the agent runs as root.
     """
 
     memory_bytes: int = 2 << 30
@@ -153,28 +164,33 @@ class Confinement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str | None = None
 
     def check(self) -> None:
-        """Raise ConfigurationError with one sentence when it cannot be kept here."""
+        """Raise ConfigurationError if the limits cannot be applied on this machine."""
         if min(self.memory_bytes, self.file_bytes, self.open_files, self.processes) < 1:
             raise ConfigurationError(
-                "programs.memory_bytes, file_bytes, open_files and processes must be greater than 0."
+                "programs.memory_bytes, file_bytes, open_files and processes must be greater than 0.",
+                code="invalid_programs",
             )
         if self.user is None:
             return
         if os.geteuid() != 0:
             raise ConfigurationError(
                 f"programs.user is {self.user!r}, but the agent does not run as root and cannot become another user; "
-                "remove programs.user, or run the agent as root."
+                "remove programs.user, or run the agent as root.",
+                code="invalid_programs",
             )
         if self._account(self.user).pw_uid == 0:
-            raise ConfigurationError("programs.user is an account of root; name one without rights, as in 'nobody'.")
+            raise ConfigurationError(
+                "programs.user is an account of root; name one without privileges, for example 'nobody'.",
+                code="invalid_programs",
+            )
 
     def as_agent(self) -> Self:
-        """Return the same limits for a program that needs the agent's own rights."""
+        """Return the same limits for a program that needs the agent's own privileges."""
         return msgspec.structs.replace(self, user=None)
 
     @property
     def limits(self) -> dict[int, int]:
-        """The limits by their numbers in setrlimit(2)."""
+        """The limits by resource number, as setrlimit(2) takes them."""
         return {
             resource.RLIMIT_DATA: self.memory_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,
@@ -192,20 +208,22 @@ class Confinement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return pwd.getpwnam(name)
         except KeyError:
-            raise ConfigurationError(f"programs.user is {name[:80]!r}, which is no user of this machine.") from None
+            raise ConfigurationError(
+                f"programs.user is {name[:80]!r}, which is not a user of this machine.", code="invalid_programs"
+            ) from None
 
 
 class Secret(str):
-    """A text that is used as it is, and shown masked: a URL without its password, anything else not at all.
+    """A text that is shown masked: a URL without its password, any other text not at all.
 
-    msgspec writes it only by an `enc_hook`, so that no one writes it out unawares.
+    msgspec encodes it only with an `enc_hook`, so it is never written by accident.
     """
 
     __slots__ = ()
 
     @property
     def masked(self) -> str:
-        """What may be shown of it."""
+        """The text with its secret part masked."""
         text = self[:]
         return URL_PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else MASK
 
@@ -217,7 +235,7 @@ class Secret(str):
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that an agent is told. Durations are in seconds."""
+    """The agent's configuration. Durations are in seconds."""
 
     agent: str
     broker: Secret
@@ -236,32 +254,40 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def configuration_root(self) -> Path:
-        """Where the generations of the centralized configuration are."""
+        """The directory of the centralized configuration's generations."""
         return Path(self.configuration.directory or Path(self.state, "configuration"))
 
     def check(self) -> None:
-        """Raise ConfigurationError with one sentence when the values do not fit together."""
+        """Raise ConfigurationError if the values are not valid together."""
         try:
             check_agent_name(self.agent)
             Topics(self.topic_prefix)
             parse_url(self.broker)
-        except (InvalidName, MqttError) as error:
-            raise ConfigurationError(str(error)) from error
+        except InvalidName as error:
+            raise ConfigurationError(str(error), code="invalid_name") from error
+        except MqttError as error:
+            raise ConfigurationError(str(error), code="invalid_broker") from error
         service = self.service
         durations = (self.default_timeout_s, self.kill_grace_s, service.stop_grace_s, service.settle_s)
         if not all(seconds > 0 and math.isfinite(seconds) for seconds in durations):
             raise ConfigurationError(
-                "default_timeout_s, kill_grace_s, stop_grace_s and settle_s must be greater than 0."
+                "default_timeout_s, kill_grace_s, stop_grace_s and settle_s must be greater than 0.",
+                code="invalid_duration",
             )
         if service.kind == "child" and not service.argv:
-            raise ConfigurationError("service.kind is 'child', but service.argv is empty; name the program to run.")
+            raise ConfigurationError(
+                "service.kind is 'child', but service.argv is empty; set the program to run.", code="invalid_service"
+            )
         if service.kind == "systemd" and not service.unit:
-            raise ConfigurationError("service.kind is 'systemd', but service.unit is missing; name the unit.")
+            raise ConfigurationError(
+                "service.kind is 'systemd', but service.unit is missing; set the unit.", code="invalid_service"
+            )
         self.active_response.check()
         if service.unit is not None and not is_unit_name(service.unit):
             raise ConfigurationError(
-                f"service.unit is {service.unit[:80]!r}; it must be the full name of a service, as in 'sensor.service' "
-                "or 'sensor@1.service'."
+                f"service.unit is {service.unit[:80]!r}; it must be the full name of a service, for example "
+                "'sensor.service' or 'sensor@1.service'.",
+                code="invalid_service",
             )
         self.configuration.verify(has_service=service.kind != "none")
         _check_upgrade(self.upgrade)
@@ -270,14 +296,16 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 def _check_upgrade(upgrade: UpgradeConfig) -> None:
     if not all(seconds > 0 and math.isfinite(seconds) for seconds in (upgrade.self_test_s, upgrade.watch_s)):
-        raise ConfigurationError("upgrade.self_test_s and upgrade.watch_s must be greater than 0.")
+        raise ConfigurationError(
+            "upgrade.self_test_s and upgrade.watch_s must be greater than 0.", code="invalid_upgrade"
+        )
     if upgrade.root is not None and not Path(upgrade.root).is_absolute():
-        raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write a path that begins with /.")
+        raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write an absolute path.", code="invalid_upgrade")
     for key in upgrade.public_keys:
         try:
             PublicKey.parse(key)
         except MinisignError as error:
-            raise ConfigurationError(f"upgrade.public_keys: {error}") from error
+            raise ConfigurationError(f"upgrade.public_keys: {error}", code="invalid_upgrade") from error
 
 
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.service")
@@ -285,5 +313,5 @@ _MAX_NAME_LENGTH = 255
 
 
 def is_unit_name(name: str) -> bool:
-    """Whether this is the full name of a service unit that can be started (systemd.unit(5)); not of a template."""
+    """Whether this is the full name of a service unit (systemd.unit(5)), but not of a template."""
     return len(name) <= _MAX_NAME_LENGTH and _UNIT_NAME.fullmatch(name) is not None

@@ -15,6 +15,7 @@ from consumer.errors import ConfigurationError, ProgramError
 from consumer.settings import Confinement
 from consumer.system.clock import SystemClock
 from consumer.system.programs import Bounds, Ended, run_program
+from tests.support.errors import raises_code
 
 LIMITED = ("Max data size", "Max file size", "Max processes", "Max open files", "Max core file size")
 
@@ -127,23 +128,25 @@ def test_what_that_user_may_not_run_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("confinement", "said"),
+    ("confinement", "named"),
     [
-        (Confinement(memory_bytes=0), r"programs\.memory_bytes, .* must be greater than 0\."),
-        (Confinement(user="nobody-of-this-name"), "which is no user of this machine"),
-        (Confinement(user="root"), "is an account of root"),
+        (Confinement(memory_bytes=0), "programs.memory_bytes"),
+        (Confinement(user="nobody-of-this-name"), "nobody-of-this-name"),
+        (Confinement(user="root"), "root"),
     ],
 )
-def test_a_confinement_that_cannot_be_kept_is_one_sentence(confinement: Confinement, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^[^\n]*{said}[^\n]*$"):
+def test_a_confinement_that_cannot_be_kept_is_one_sentence(confinement: Confinement, named: str) -> None:
+    with raises_code(ConfigurationError, "invalid_programs") as caught:
         confinement.check()
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_another_user_needs_an_agent_that_is_root() -> None:
     needs_root()
     os.seteuid(pwd.getpwnam("nobody").pw_uid)
     try:
-        with pytest.raises(ConfigurationError, match="does not run as root and cannot become another user"):
+        with raises_code(ConfigurationError, "invalid_programs"):
             Confinement(user="nobody").check()
     finally:
         os.seteuid(0)
