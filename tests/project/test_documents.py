@@ -3,9 +3,13 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from broker.cli.main import app as acm
+from consumer.cli.main import app as acm_agent
 from scripts.words import text_files
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +58,49 @@ def test_terms_of_the_glossary_are_in_alphabetical_order() -> None:
     terms = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)[1:]
     assert len(terms) > 40
     assert [(a, b) for a, b in pairwise(terms) if a.casefold() > b.casefold()] == []
+
+
+TOOLS = {"acm": acm, "acm-agent": acm_agent}
+COMMAND_LINE = re.compile(r"(?m)(?:^|`|\| |&& |-- |/bin/| server )(acm|acm-agent) ((?:[a-z][a-z-]* ?){1,2})")
+
+
+def command_lines_in(text: str) -> set[tuple[str, tuple[str, ...]]]:
+    """Return the tool and the first words of each command line in a document's code."""
+    code = re.findall(r"(?ms)^```.*?^```|`[^`\n]+`", text)
+    return {(tool, tuple(words.split())) for part in code for tool, words in COMMAND_LINE.findall(part)}
+
+
+def exists(tool: str, words: tuple[str, ...]) -> bool:
+    command: Any = typer.main.get_command(TOOLS[tool])
+    for word in words:
+        if not hasattr(command, "commands"):
+            return True  # an argument
+        if word not in command.commands:
+            return False
+        context = command.make_context(tool, [], resilient_parsing=True)
+        command = command.resolve_command(context, [word])[1]
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
+def test_command_lines_in_documents_exist(name: str) -> None:
+    found = command_lines_in((ROOT / name).read_text(encoding="utf-8"))
+    assert [(tool, words) for tool, words in sorted(found) if not exists(tool, words)] == []
+
+
+def test_unknown_command_line_is_found() -> None:
+    assert command_lines_in("`acm no such`, ```acm``` and acm text") == {("acm", ("no", "such"))}
+    assert not exists("acm", ("no",))
+    assert not exists("acm", ("ca", "no"))
+    assert exists("acm", ("ca", "init"))
+
+
+SOURCES = "\n".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in text_files() if name.startswith(("broker/", "consumer/"))
+)
+
+
+@pytest.mark.parametrize("name", [f"docs/{name}.md" for name in ("commands", "operations", "protocol", "upgrades")])
+def test_names_in_documents_are_in_the_code(name: str) -> None:
+    names = re.findall(r"`([a-z]+(?:_[a-z]+)+)`", (ROOT / name).read_text(encoding="utf-8"))
+    assert [it for it in sorted(set(names)) if not re.search(rf"\b{it}\b", SOURCES)] == []
