@@ -104,3 +104,19 @@ SOURCES = "\n".join(
 def test_names_in_documents_are_in_the_code(name: str) -> None:
     names = re.findall(r"`([a-z]+(?:_[a-z]+)+)`", (ROOT / name).read_text(encoding="utf-8"))
     assert [it for it in sorted(set(names)) if not re.search(rf"\b{it}\b", SOURCES)] == []
+
+
+PATHS = re.compile(r"`((?:benchmarks|broker|consumer|docker|examples|packaging|scripts|tests)/[\w./-]+)`")
+TESTS = re.compile(r"`(test_\w+)(\.py)?`")
+TEST_SOURCES = {name: (ROOT / name).read_text(encoding="utf-8") for name in text_files() if name.startswith("tests/")}
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
+def test_paths_and_tests_in_documents_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert [path for path in PATHS.findall(text) if not any(ROOT.glob(path))] == []
+    files = {Path(path).name for path in TEST_SOURCES}
+    tests = {test for source in TEST_SOURCES.values() for test in re.findall(r"def (test_\w+)", source)}
+    assert [
+        test for test, suffix in TESTS.findall(text) if (test + suffix not in files if suffix else test not in tests)
+    ] == []
