@@ -118,10 +118,10 @@ def _rollout(session: Session) -> RolloutProgress:
 def _distribute(session: Session) -> Operation | None:
     """Send the current list to the agents that have not confirmed it, and record that.
 
-    The list is changed first: agents that have a list with a key that does not exist, or without one that still signs
-    alone, would be lost. After a crash in between, `announced` is false. The rollout is read after the change, because
-    an agent that enrolled in between was granted the old list.
+    The rollout is read after the change, because an agent that enrolled in between was granted the old list. After a
+    crash in between, `announced` is false.
     """
+    # design.md: "The list of keys is changed first, then distributed."
     update = session.signing_keys.update
     operation = announce(session.ledger, _rollout(session), update, session.origin)
     session.signing_keys.mark_announced(update.version)

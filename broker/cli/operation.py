@@ -21,6 +21,7 @@ __all__ = [
     "app",
     "operation_json",
     "operation_view",
+    "progress_of",
 ]
 
 
@@ -36,11 +37,7 @@ def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -
     With --wait, the exit code reports the outcome.
     """
     operation = session.ledger.operations.get(operation_id)
-    if wait is None:
-        progress = session.ledger.operations.progress(operation_id)
-    else:
-        with progress_bar(operation, quiet=session.as_json) as show:
-            progress = wait_for_operation(session.ledger, operation, wait, show)
+    progress = progress_of(session, operation, wait)
     rows = session.ledger.commands(operation_id=operation_id, limit=None)
     session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
     if wait is not None:
@@ -67,6 +64,14 @@ def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption =
         say(f"Cancellation of {counted(count, 'command')} requested.")
 
 
+def progress_of(session: Session, operation: Operation, wait_s: float | None) -> Progress:
+    """Return an operation's counts now, or after a wait of at most `wait_s` seconds for its completion."""
+    if wait_s is None:
+        return session.ledger.operations.progress(operation.id)
+    with progress_bar(operation, quiet=session.as_json) as show_progress:
+        return wait_for_operation(session.ledger, operation, wait_s, show_progress)
+
+
 def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> JsonObject:
     """Return an operation, its counts by state and its commands as JSON."""
     commands = [command_json(row) for row in rows]
@@ -75,9 +80,8 @@ def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRo
 
 def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> Table:
     """Return an operation's counts, and each agent's outcome with the start of its message."""
-    counts = ", ".join(f"{count} {state}" for state, count in progress.counts().items())
     columns = ("agent", id_column(), "state", "outcome", "message")
-    title = f"{operation.command_type} for {operation.target}: {counts}"
+    title = f"{operation.command_type} for {operation.target}: {progress.summary()}"
     return table(title, columns, (_cells(row) for row in sorted(rows, key=lambda row: row.agent)))
 
 

@@ -1,4 +1,4 @@
-"""What acm prints: JSON for programs; for people, text that cannot control the terminal."""
+"""Output of acm: JSON for programs; for people, text that cannot control the terminal."""
 
 import json
 from collections.abc import Iterable

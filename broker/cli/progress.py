@@ -1,4 +1,4 @@
-"""What acm shows on a terminal while it waits: the state of a command, or the progress of an operation."""
+"""Live output while acm waits: the state of a command, or the progress of an operation."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def status_line(*, quiet: bool) -> Iterator[Callable[[LedgerRow], None]]:
-    """Yield what shows a command's state in a live line on stderr, or nothing if `quiet`."""
+    """Yield a function that shows a command's state in a live line on stderr; it shows nothing if `quiet`."""
     if quiet:
         yield lambda _: None
         return
@@ -30,7 +30,7 @@ def status_line(*, quiet: bool) -> Iterator[Callable[[LedgerRow], None]]:
 
 @contextlib.contextmanager
 def progress_bar(operation: Operation, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Yield what shows an operation's progress in a bar on stderr; nothing if `quiet` or without a terminal."""
+    """Yield a function that shows progress in a bar on stderr; it shows nothing if `quiet` or without a terminal."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal

@@ -7,10 +7,10 @@ import typer
 from broker.cli.arguments import keys_on_command_line, read_parameters
 from broker.cli.blob import put_files
 from broker.cli.commands import command_json, command_panel
-from broker.cli.operation import operation_json, operation_view
+from broker.cli.operation import operation_json, operation_view, progress_of
 from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
 from broker.cli.output import say
-from broker.cli.progress import progress_bar, status_line
+from broker.cli.progress import status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import Target, resolve_target
 from broker.command_types import known_command_types
@@ -18,7 +18,7 @@ from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
 from broker.durations import parse_duration
 from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.waiting import require_operation_success, require_success, wait_for_command, wait_for_operation
+from broker.ledger.waiting import require_operation_success, require_success, wait_for_command
 
 __all__ = [
     "app",
@@ -140,11 +140,7 @@ def _send_one(session: Session, target: Target, request: CommandRequest, wait_s:
 def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
     ledger = session.ledger
     operation = ledger.add_operation(target.agents, target.description, request)
-    if wait_s is None:
-        progress = ledger.operations.progress(operation.id)
-    else:
-        with progress_bar(operation, quiet=session.as_json) as show:
-            progress = wait_for_operation(ledger, operation, wait_s, show)
+    progress = progress_of(session, operation, wait_s)
     rows = ledger.commands(operation_id=operation.id, limit=None)
     view = operation.id if wait_s is None else operation_view(operation, progress, rows)
     session.show(operation_json(operation, progress, rows), view)

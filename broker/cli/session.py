@@ -1,4 +1,4 @@
-"""What a command of acm works with: the configuration, what it names, and how to print."""
+"""The object that a command of acm works with, and the options that it is made from."""
 
 import contextlib
 import functools
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Session:
-    """One call of acm. What its configuration names is opened when first used, and closed when the call ends.
+    """One call of acm. The parts that its configuration names are opened at first use, and closed at the end.
 
     Every property may raise ConfigurationError. The factories are imported when they are called, so that a command
     loads only the libraries that it uses.
@@ -61,7 +61,7 @@ class Session:
 
     @cached_property
     def config(self) -> ServerConfig:
-        """The configuration: options over environment over file over defaults."""
+        """The configuration: options override the environment, the environment the file, the file the defaults."""
         return load_config(self.config_file, self.overrides)
 
     @cached_property
@@ -116,7 +116,7 @@ class Session:
         return Origin(name=f"{user}@{socket.gethostname()}", module="acm")
 
     def show(self, document: Any, view: RenderableType) -> None:
-        """Print `document` as JSON where --json was given, else `view` for people."""
+        """Print `document` as JSON if --json was given, else `view` for people."""
         show(document, view, as_json=self.as_json)
 
 
