@@ -90,7 +90,7 @@ def ask_to_enroll(site: Site, secure: SecureSite, token: str, timeout_s: float |
     return send(site, "enroll-agent", timeout_s, server=secure.enrolment.url, token=token)
 
 
-def test_an_agent_is_enrolled_before_its_first_start(secure: SecureSite, tmp_path: Path) -> None:
+def test_agent_is_enrolled_before_its_first_start(secure: SecureSite, tmp_path: Path) -> None:
     state, token = tmp_path / "state", secure.enrolment.new_token()
     first = secure.enroll(state, "--agent", "web-01", "--json", token=token)
     assert first.returncode == 0, first.stderr
@@ -104,7 +104,7 @@ def test_an_agent_is_enrolled_before_its_first_start(secure: SecureSite, tmp_pat
     assert works(secure.site)
 
 
-def test_a_command_moves_the_agent_to_another_broker_and_server(site: Site, secure: SecureSite) -> None:
+def test_command_moves_the_agent_to_another_broker_and_server(site: Site, secure: SecureSite) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     waiting = send(secure.site, "get-agent-configuration", section="broker")
@@ -124,7 +124,7 @@ def test_a_command_moves_the_agent_to_another_broker_and_server(site: Site, secu
     assert not [log for log in site.directory.rglob("*.log") if token in log.read_text()]
 
 
-def test_an_agent_moves_there_and_back_again(secure: SecureSite, site: Site, tmp_path: Path) -> None:
+def test_agent_moves_to_another_server_and_back(secure: SecureSite, site: Site, tmp_path: Path) -> None:
     """The epochs of both ledgers overlap, and each server can command the agent at once."""
     back = TestAuthority()
     with TlsBroker(back, tmp_path / "back-broker").running() as broker:
@@ -149,7 +149,7 @@ def test_an_agent_moves_there_and_back_again(secure: SecureSite, site: Site, tmp
                 old.stop()
 
 
-def test_enrolling_anew_with_the_same_server(secure: SecureSite, tmp_path: Path) -> None:
+def test_agent_re_enrolls_with_the_same_server(secure: SecureSite, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert secure.enroll(state, "--agent", "web-01").returncode == 0
     before = (state / "enrolment" / "current").resolve()
@@ -163,7 +163,7 @@ def test_enrolling_anew_with_the_same_server(secure: SecureSite, tmp_path: Path)
     assert works(secure.site)
 
 
-def test_what_waits_behind_a_move_is_refused_and_not_run(site: Site, secure: SecureSite) -> None:
+def test_pending_command_during_a_move_is_rejected_and_not_run(site: Site, secure: SecureSite) -> None:
     sent = ask_to_enroll(site, secure, secure.enrolment.new_token())
     behind_it = send(site, "restart-agent")
     site.start_agent("web-01")
@@ -173,7 +173,7 @@ def test_what_waits_behind_a_move_is_refused_and_not_run(site: Site, secure: Sec
     assert secure.broker.tls_url in refused["message"]
 
 
-def test_a_wrong_address_never_strands_the_agent(site: Site, secure: SecureSite) -> None:
+def test_wrong_address_never_strands_the_agent(site: Site, secure: SecureSite) -> None:
     site.start_agent("web-01")
     before = site.wait_online("web-01")
     nowhere = f"https://127.0.0.1:{free_port()}"
@@ -201,7 +201,7 @@ def test_kill_9_at_each_step_ends_with_a_true_result(site: Site, secure: SecureS
     assert works(secure.site)
 
 
-def test_the_certificate_is_renewed_while_the_agent_works(secure: SecureSite, tmp_path: Path) -> None:
+def test_certificate_is_renewed_while_the_agent_works(secure: SecureSite, tmp_path: Path) -> None:
     state = tmp_path / "state"
     secure.enrolment.life_s = 6.0
     assert secure.enroll(state, "--agent", "web-01").returncode == 0
@@ -214,9 +214,7 @@ def test_the_certificate_is_renewed_while_the_agent_works(secure: SecureSite, tm
     assert len(list((state / "enrolment" / "enrolments").iterdir())) == 1
 
 
-def test_an_enrolled_agent_is_enrolled_by_hand_once_that_has_carried_a_result(
-    secure: SecureSite, tmp_path: Path
-) -> None:
+def test_manual_enrolment_of_an_enrolled_agent_needs_a_result(secure: SecureSite, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert secure.enroll(state, "--agent", "web-01").returncode == 0
     before = (state / "enrolment" / "current").resolve()

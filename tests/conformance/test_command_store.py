@@ -55,7 +55,7 @@ def journal(reopen: Reopen, tmp_path: Path) -> Journal:
     return entries
 
 
-def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Reopen) -> None:
+def test_commands_keep_their_order_of_arrival_after_reopening(reopen: Reopen) -> None:
     store = reopen()
     for number, name in enumerate("bca", 1):
         store.store_command(command(name, number), NOW)
@@ -64,7 +64,7 @@ def test_commands_come_in_order_of_arrival_and_survive_a_reopening(reopen: Reope
     assert store.last_sequence == SequenceNumber(7, 3)
 
 
-def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
+def test_command_goes_through_all_states(reopen: Reopen) -> None:
     store = reopen()
     store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
     store = reopen()
@@ -84,7 +84,7 @@ def test_the_whole_life_of_a_command(reopen: Reopen) -> None:
     assert store.find_tombstone("a") is None
 
 
-def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reopen: Reopen) -> None:
+def test_result_is_never_replaced_and_open_command_never_deleted(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW)
     with raises_code(StoreError, "not_completed"):
@@ -94,7 +94,7 @@ def test_a_result_is_never_replaced_and_a_command_without_one_never_deleted(reop
         store.mark_completed(stored, stored_result("a"))
 
 
-def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
+def test_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
     store = reopen()
     store.store_command(command("a", 1), NOW)
 
@@ -112,7 +112,7 @@ def test_a_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
         assert seen.last_sequence == SequenceNumber(7, 1)
 
 
-def test_cancels_and_ids_are_remembered(reopen: Reopen) -> None:
+def test_cancels_and_ids_are_stored(reopen: Reopen) -> None:
     store = reopen()
     store.remember_cancel("x", NOW + timedelta(days=1))
     store.store_command(command("mqtt-5-abc-1"), NOW)
@@ -121,7 +121,7 @@ def test_cancels_and_ids_are_remembered(reopen: Reopen) -> None:
     assert (store.find_id("mqtt-5-abc-"), store.find_id("mqtt-6-")) == ("mqtt-5-abc-1", None)
 
 
-def test_it_is_remembered_who_had_signed_a_command(reopen: Reopen) -> None:
+def test_signers_of_a_command_are_stored(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW, ("k1", "k2"))
     store.store_command(command("b"), NOW)
@@ -130,7 +130,7 @@ def test_it_is_remembered_who_had_signed_a_command(reopen: Reopen) -> None:
     assert begun.signed_by == ("k1", "k2")
 
 
-def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
+def test_time_sample_is_stored_with_its_transaction(reopen: Reopen) -> None:
     store = reopen()
     assert store.time_sample is None
     heard = TimeSample(NOW, NOW - timedelta(days=1))
@@ -147,13 +147,13 @@ def test_the_servers_time_is_kept_with_its_commit(reopen: Reopen) -> None:
     assert reopen().time_sample == heard
 
 
-def test_the_sequence_moves_on_without_a_command(reopen: Reopen) -> None:
+def test_sequence_advances_without_a_command(reopen: Reopen) -> None:
     reopen().advance_sequence(SequenceNumber(7, 4))
     assert reopen().last_sequence == SequenceNumber(7, 4)
     assert reopen().all_commands() == []
 
 
-def test_only_a_pending_command_begins_and_only_a_live_one_ends(reopen: Reopen) -> None:
+def test_only_pending_commands_begin_and_only_live_ones_complete(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW)
     store.mark_processing(stored, NOW, "me")
@@ -165,7 +165,7 @@ def test_only_a_pending_command_begins_and_only_a_live_one_ends(reopen: Reopen) 
         store.mark_completed(stored, stored_result("a"))
 
 
-def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -> None:
+def test_marks_and_deletions_are_rolled_back_with_their_transaction(reopen: Reopen) -> None:
     store = reopen()
     for name in "abc":
         store.store_command(command(name), NOW)
@@ -190,7 +190,7 @@ def test_marks_and_deletions_are_undone_with_their_transaction(reopen: Reopen) -
         assert seen.find_tombstone("a") is None
 
 
-def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
+def test_results_keep_the_order_of_arrival(reopen: Reopen) -> None:
     store = reopen()
     for name in "abc":
         store.store_command(command(name), NOW)
@@ -200,7 +200,7 @@ def test_results_come_in_order_of_arrival(reopen: Reopen) -> None:
     assert list(reopen().get_next_commands(1)) == []
 
 
-def test_a_new_command_never_inherits_the_state_of_a_deleted_one(reopen: Reopen) -> None:
+def test_new_command_does_not_inherit_the_state_of_a_deleted_one(reopen: Reopen) -> None:
     store = reopen()
     begun = store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")
     store.mark_completed(begun, stored_result("a"))
@@ -217,7 +217,7 @@ def test_expired_cancels_are_dropped(reopen: Reopen) -> None:
     assert (reopen().is_cancelled("x"), reopen().is_cancelled("y")) == (False, True)
 
 
-def test_a_check_leaves_nothing_that_can_be_seen(reopen: Reopen) -> None:
+def test_check_leaves_nothing_visible(reopen: Reopen) -> None:
     store = reopen()
     store.check()
     store.store_command(command("a", 1), NOW)
@@ -235,7 +235,7 @@ def told(entries: Entries) -> list[tuple[str, list[str]]]:
     ]
 
 
-def test_the_journal_tells_each_change_once(reopen: Reopen, journal: Journal) -> None:
+def test_journal_records_each_change_once(reopen: Reopen, journal: Journal) -> None:
     store = reopen()
     stored = store.mark_processing(store.store_command(command("a", 1), NOW), NOW, "i1")
     store.mark_resumed(stored, "i2")
@@ -257,7 +257,7 @@ def test_the_journal_tells_each_change_once(reopen: Reopen, journal: Journal) ->
     assert entries[4]["reported"] == [{"id": "a", "digest": "d", "outcome": "success"}]
 
 
-def test_what_is_committed_together_is_one_entry_of_the_journal(reopen: Reopen, journal: Journal) -> None:
+def test_changes_of_one_commit_are_one_journal_entry(reopen: Reopen, journal: Journal) -> None:
     store = reopen()
     with store.transaction():
         for name in "ab":
@@ -268,7 +268,7 @@ def test_what_is_committed_together_is_one_entry_of_the_journal(reopen: Reopen, 
     assert told([entry]) == [("accepted", ["a", "b"]), ("begun", ["a", "b"])]
 
 
-def test_an_entry_of_the_journal_is_never_too_large_for_a_message(reopen: Reopen, journal: Journal) -> None:
+def test_journal_entry_always_fits_a_message(reopen: Reopen, journal: Journal) -> None:
     store = reopen()
     name = "\U0001f600" * 120
     with store.transaction():
@@ -278,7 +278,7 @@ def test_an_entry_of_the_journal_is_never_too_large_for_a_message(reopen: Reopen
     assert [len(entry.get("accepted", ())) for entry in entries] == [0, 64, 64, 64, 8]
 
 
-def test_what_is_rolled_back_is_not_in_the_journal(reopen: Reopen, journal: Journal) -> None:
+def test_rolled_back_change_is_not_in_the_journal(reopen: Reopen, journal: Journal) -> None:
     store = reopen()
     store.store_command(command("a"), NOW)
 
@@ -293,7 +293,7 @@ def test_what_is_rolled_back_is_not_in_the_journal(reopen: Reopen, journal: Jour
     assert told(journal()) == [("accepted", ["a"]), ("accepted", ["c"])]
 
 
-def test_only_a_command_in_processing_runs_again(reopen: Reopen) -> None:
+def test_only_a_command_in_processing_resumes(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW)
     with raises_code(StoreError, "not_in_processing"):

@@ -41,7 +41,7 @@ def store(state: Path) -> Iterator[DiskCommandStore]:
 
 
 @pytest.mark.parametrize("spoil", ["truncate", "overwrite", "remove"])
-def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil: str) -> None:
+def test_damaged_store_is_set_aside_and_a_new_generation_begins(state: Path, spoil: str) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW)
     generation = store.store_generation
@@ -67,12 +67,12 @@ def test_a_damaged_store_is_set_aside_under_a_new_generation(state: Path, spoil:
     later.close()
 
 
-def test_a_second_agent_is_refused(store: DiskCommandStore, state: Path) -> None:
+def test_second_agent_on_a_state_directory_is_refused(store: DiskCommandStore, state: Path) -> None:
     with pytest.raises(StateDirectoryInUse):
         open_store(state, now=lambda: NOW)
 
 
-def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, state: Path) -> None:
+def test_queue_is_readable_while_the_agent_holds_the_store(store: DiskCommandStore, state: Path) -> None:
     for name in "abc":
         store.store_command(command(name), NOW)
     a, b, _ = store.get_next_commands(3)
@@ -82,7 +82,7 @@ def test_the_queue_is_read_while_the_agent_holds_it(store: DiskCommandStore, sta
     assert [stored.state for stored in read_queue(state)] == [State.DONE, State.PROCESSING, State.PENDING]
 
 
-def test_what_waits_is_read_when_its_turn_comes(store: DiskCommandStore, state: Path) -> None:
+def test_pending_command_is_read_when_its_turn_comes(store: DiskCommandStore, state: Path) -> None:
     for name in "ab":
         store.store_command(command(name), NOW)
     edit(state, "UPDATE Cache SET value = x'5b' WHERE key LIKE 'c/%2'")
@@ -92,7 +92,7 @@ def test_what_waits_is_read_when_its_turn_comes(store: DiskCommandStore, state: 
         next(waiting)
 
 
-def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_queue_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         read_queue(tmp_path / "nowhere")
 
@@ -108,7 +108,7 @@ def test_a_queue_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         ("UPDATE Cache SET value = x'5b' WHERE key LIKE 'x/%'", "row_unreadable"),
     ],
 )
-def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Path, change: str, code: str) -> None:
+def test_foreign_rows_are_never_unpickled_and_count_as_damage(state: Path, change: str, code: str) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.remember_cancel("b", NOW)
@@ -129,7 +129,7 @@ def test_rows_of_another_make_are_never_unpickled_and_count_as_damage(state: Pat
         again.close()
 
 
-def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None:
+def test_closed_store_is_not_reopened_without_the_lock(state: Path) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.close()
@@ -139,7 +139,7 @@ def test_a_closed_store_is_not_opened_again_behind_the_lock(state: Path) -> None
         store.store_command(command("b"), NOW)
 
 
-def test_a_transaction_that_cannot_begin_leaves_the_next_one_whole(
+def test_transaction_that_cannot_begin_leaves_the_next_one_atomic(
     store: DiskCommandStore, state: Path, tmp_path: Path
 ) -> None:
     state.rename(tmp_path / "away")
@@ -157,7 +157,7 @@ def test_a_transaction_that_cannot_begin_leaves_the_next_one_whole(
     assert store.all_commands() == []
 
 
-def test_the_state_directory_is_its_owners_alone(store: DiskCommandStore, state: Path) -> None:
+def test_state_directory_is_private(store: DiskCommandStore, state: Path) -> None:
     assert state.stat().st_mode & 0o777 == 0o700
 
 
@@ -200,16 +200,14 @@ EPOCH_OF_E1 = f"enrolment/{epoch_name('e1')}"
     ],
     ids=str,
 )
-def test_the_epoch_of_a_lost_store_is_known_from_the_file_that_is_left(
-    enrolled: Path, lost: dict[str, bytes | None]
-) -> None:
+def test_epoch_of_a_lost_store_is_read_from_the_remaining_file(enrolled: Path, lost: dict[str, bytes | None]) -> None:
     lose(enrolled, lost)
     assert (closed_epoch(enrolled, "e1"), closed_epoch(enrolled, "e1")) == (7, 7)
     assert ((enrolled / "epoch").read_bytes(), (enrolled / EPOCH_OF_E1).read_bytes()) == (b"7", b"7")
 
 
 @pytest.mark.parametrize("left", [None, b"", b"\xff"])
-def test_an_enrolled_agent_that_cannot_know_old_commands_is_enrolled_again(enrolled: Path, left: bytes | None) -> None:
+def test_enrolled_agent_without_any_epoch_file_refuses_to_start(enrolled: Path, left: bytes | None) -> None:
     lose(enrolled, {"epoch": left, EPOCH_OF_E1: left})
     for _ in range(2):
         with raises_code(StoreError, "epochs_unknown"):
@@ -218,7 +216,7 @@ def test_an_enrolled_agent_that_cannot_know_old_commands_is_enrolled_again(enrol
     assert closed_epoch(enrolled, "e2") == 0
 
 
-def test_a_store_that_is_there_mends_the_files_of_its_epoch(enrolled: Path) -> None:
+def test_present_store_restores_the_epoch_files(enrolled: Path) -> None:
     (enrolled / "epoch").write_bytes(b"")
     (enrolled / EPOCH_OF_E1).unlink()
     assert closed_epoch(enrolled, "e1") == 0
@@ -226,7 +224,7 @@ def test_a_store_that_is_there_mends_the_files_of_its_epoch(enrolled: Path) -> N
     assert closed_epoch(enrolled, "e1") == 7
 
 
-def test_a_renewal_does_not_forget_the_epoch(enrolled: Path) -> None:
+def test_renewal_keeps_the_epoch(enrolled: Path) -> None:
     enrolment = EnrolmentDirectory(enrolled)
     enrolment.remove("e1")
     enroll(enrolled, "e1")
@@ -243,7 +241,7 @@ def lose(state: Path, lost: dict[str, bytes | None]) -> None:
             (state / name).write_bytes(left)
 
 
-def test_who_had_signed_a_command_is_not_known_of_rows_of_an_earlier_version(state: Path) -> None:
+def test_rows_of_an_earlier_version_have_no_signers(state: Path) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW, ("k1",))
     store.close()
@@ -259,7 +257,7 @@ def test_who_had_signed_a_command_is_not_known_of_rows_of_an_earlier_version(sta
 @pytest.mark.parametrize(
     "setting", ["'disk_x', 1", "'sqlite_nonsense', '1; x'", "'sqlite_cache_size', '1; x'", "'nonsense', 1"]
 )
-def test_settings_that_are_not_the_stores_count_as_damage(state: Path, setting: str) -> None:
+def test_foreign_settings_count_as_damage(state: Path, setting: str) -> None:
     open_store(state, now=lambda: NOW).close()
     edit(state, f"INSERT OR REPLACE INTO Settings VALUES ({setting})")
     again = open_store(state, now=lambda: NOW)
@@ -270,7 +268,7 @@ def test_settings_that_are_not_the_stores_count_as_damage(state: Path, setting: 
 
 @pytest.mark.parametrize("value", ["'x'", "NULL", "1000000000000", "1.5"])
 @pytest.mark.parametrize("key", ["c/%", "m/head"])
-def test_a_row_of_another_make_makes_the_queue_and_the_journal_unreadable(state: Path, key: str, value: str) -> None:
+def test_foreign_row_makes_queue_and_journal_unreadable(state: Path, key: str, value: str) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a"), NOW)
     store.close()
@@ -282,7 +280,7 @@ def test_a_row_of_another_make_makes_the_queue_and_the_journal_unreadable(state:
             read_journal(state)
 
 
-def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_state_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with raises_code(StoreError, "state_directory_unusable"):
         open_store(tmp_path / "file" / "state", now=lambda: NOW)
@@ -307,7 +305,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_committed_survives_kill_9(state: Path) -> None:
+def test_committed_commands_survive_kill_9(state: Path) -> None:
     done = run(WRITER, str(state))
     assert done.returncode == -9, done.stderr
     assert [stored.command.id for stored in read_queue(state)] == done.stdout.split()
@@ -359,7 +357,7 @@ LAST = "(SELECT max(key) FROM Cache WHERE key LIKE 'j/%')"
         ),
     ],
 )
-def test_a_journal_that_was_changed_on_the_disk_is_no_chain(paged: Path, statements: list[str], reason: str) -> None:
+def test_journal_altered_on_the_disk_breaks_the_chain(paged: Path, statements: list[str], reason: str) -> None:
     assert reasons(journal_in(paged)) == []
     edit(paged, *statements)
     assert reason in reasons(journal_in(paged))[0]
@@ -374,7 +372,7 @@ def test_a_journal_that_was_changed_on_the_disk_is_no_chain(paged: Path, stateme
         "UPDATE Cache SET value = CAST(replace(value, '\"number\":80', '\"number\":60') AS BLOB) WHERE key = 'm/head'",
     ],
 )
-def test_an_agent_goes_on_when_the_end_of_its_journal_was_changed_and_says_so(paged: Path, statement: str) -> None:
+def test_agent_continues_after_an_altered_journal_end_and_reports_it(paged: Path, statement: str) -> None:
     edit(paged, statement)
     store = open_store(paged, now=lambda: NOW)
     assert store.damage is not None
@@ -395,7 +393,7 @@ def test_an_agent_goes_on_when_the_end_of_its_journal_was_changed_and_says_so(pa
     assert numbers[-1] > numbers[-2] > 79
 
 
-def test_a_lost_store_says_so_in_its_new_journal(state: Path) -> None:
+def test_loss_of_the_store_is_noted_in_its_new_journal(state: Path) -> None:
     open_store(state, now=lambda: NOW).close()
     (state / "commands" / "cache.db").unlink()
     store = open_store(state, now=lambda: NOW)
@@ -405,7 +403,7 @@ def test_a_lost_store_says_so_in_its_new_journal(state: Path) -> None:
     assert "set aside" in entry["opened"]["message"]
 
 
-def test_a_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
+def test_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
     store = open_store(state, now=lambda: NOW)
     store.store_command(command("a", 1), NOW)
     store.close()
@@ -419,7 +417,7 @@ def test_a_store_of_an_earlier_version_begins_its_journal(state: Path) -> None:
     assert "older than its journal" in entry["opened"]["message"]
 
 
-def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Path) -> None:
+def test_journal_deletes_its_oldest_pages_but_keeps_the_minimum(state: Path) -> None:
     store = open_store(state, now=lambda: NOW)
     name = "\U0001f600" * 120  # as long as a name can be
     for number in range(1, 100):
@@ -439,7 +437,7 @@ def test_the_journal_drops_its_oldest_pages_and_keeps_what_it_promises(state: Pa
     assert rows in (len(journal.pages), len(journal.pages) - 1)
 
 
-def test_the_journal_is_read_in_parts_that_fit_together(paged: Path) -> None:
+def test_journal_parts_join_into_the_whole(paged: Path) -> None:
     whole, first, parts = read_journal(paged), 1, []
     while (part := read_journal(paged, first, 5000)).pages:
         assert len(part.pages) == 1
@@ -449,7 +447,7 @@ def test_the_journal_is_read_in_parts_that_fit_together(paged: Path) -> None:
     assert read_journal(paged, 40).pages[0].first <= 40 <= read_journal(paged, 40).pages[0].last
 
 
-def test_a_journal_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_journal_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         read_journal(tmp_path / "nowhere")
 
@@ -494,7 +492,7 @@ print("deleted", store.all_commands() == [])
 """
 
 
-def test_a_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Path) -> None:
+def test_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Path) -> None:
     in_a_namespace = ("unshare", "--user", "--map-root-user", "--mount")
     done = run(FILLER, str(tmp_path), prefix=in_a_namespace)
     assert done.returncode == 0, done.stderr

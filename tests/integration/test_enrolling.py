@@ -98,7 +98,7 @@ def acking_server(url: str, digest: str | None = None) -> Iterator[list[str | No
             thread.join()
 
 
-def test_the_same_token_brings_the_same_enrolment_even_if_the_first_answer_was_lost(
+def test_same_token_gives_the_same_enrolment_after_a_lost_response(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tmp_path: Path
 ) -> None:
     token = server.new_token()
@@ -153,7 +153,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
-def test_a_bad_answer_is_one_sentence_and_leaves_no_enrolment(
+def test_invalid_response_is_refused_and_leaves_no_enrolment(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tmp_path: Path, name: str
 ) -> None:
     server.change, code = BAD_ANSWERS[name]
@@ -163,13 +163,15 @@ def test_a_bad_answer_is_one_sentence_and_leaves_no_enrolment(
     assert not (tmp_path / "state" / "enrolment" / "enrolments").exists()
 
 
-def test_what_a_certificate_is_worth_is_looked_at(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
+def test_expired_certificate_is_refused(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
     server.life_s = -60.0
     with raises_code(EnrolmentError, "certificate_expired"):
         enroll(enrolments, server, server.new_token())
 
 
-def test_a_wrong_url_or_token_is_named(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
+def test_wrong_url_or_token_is_refused_without_showing_the_token(
+    enrolments: EnrolmentDirectory, server: EnrolmentServer
+) -> None:
     token = server.new_token()
     for url, given, code in (
         (f"https://127.0.0.1:{free_port()}", token, "unreachable"),
@@ -210,7 +212,7 @@ def relocation_of(enrolments: EnrolmentDirectory, own: OwnConnection, *, accept_
     )
 
 
-def test_a_trial_is_won_by_the_ack_of_a_result(
+def test_ack_of_its_result_passes_the_trial(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
@@ -221,7 +223,7 @@ def test_a_trial_is_won_by_the_ack_of_a_result(
     assert own.calls == ["stop with will", "start"]
 
 
-def test_an_ack_that_nobody_signed_wins_no_trial(
+def test_unsigned_ack_does_not_pass_the_trial(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
@@ -241,7 +243,7 @@ def test_an_ack_that_nobody_signed_wins_no_trial(
         ("server", "unacknowledged", ""),
     ],
 )
-def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
+def test_failed_trial_names_its_cause_and_the_agent_reconnects(
     enrolments: EnrolmentDirectory,
     server: EnrolmentServer,
     tls_broker: TlsBroker,
@@ -261,7 +263,7 @@ def test_a_trial_is_lost_in_words_and_the_own_connection_taken_up_again(
     gc.collect()
 
 
-def test_a_trial_is_not_won_by_the_ack_of_something_else(
+def test_ack_of_another_result_does_not_pass_the_trial(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker
 ) -> None:
     server.broker = tls_broker.tls_url
@@ -273,7 +275,7 @@ def test_a_trial_is_not_won_by_the_ack_of_something_else(
         relocation_of(enrolments, OwnConnection()).try_out(enrolment, soon(1.5), NEVER)
 
 
-def test_a_trial_that_outlives_the_agent_leaves_its_connection_alone(
+def test_trial_that_outlives_the_agent_does_not_reconnect(
     enrolments: EnrolmentDirectory, server: EnrolmentServer
 ) -> None:
     own = OwnConnection()
@@ -284,7 +286,7 @@ def test_a_trial_that_outlives_the_agent_leaves_its_connection_alone(
     assert own.calls == ["stop with will"]
 
 
-def test_a_trial_can_be_cancelled(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
+def test_trial_can_be_cancelled(enrolments: EnrolmentDirectory, server: EnrolmentServer) -> None:
     cancelled = threading.Event()
     cancelled.set()
     enrolment = enroll(enrolments, server, server.new_token())
@@ -292,7 +294,7 @@ def test_a_trial_can_be_cancelled(enrolments: EnrolmentDirectory, server: Enrolm
         relocation_of(enrolments, OwnConnection()).try_out(enrolment, soon(), cancelled)
 
 
-def test_by_hand_an_enrolment_is_replaced_only_by_one_that_works(
+def test_manual_enrolment_replaces_another_only_if_it_works(
     enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     def by_hand() -> Enrolment:
@@ -323,7 +325,7 @@ class LaterClock(SystemClock):
         return super().monotonic() + self.later
 
 
-def test_a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_failure_is_tried_again(
+def test_certificate_is_renewed_after_two_thirds_and_a_failure_is_retried(
     enrolments: EnrolmentDirectory, server: EnrolmentServer
 ) -> None:
     before = enroll(enrolments, server, server.new_token())

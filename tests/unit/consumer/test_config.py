@@ -30,7 +30,7 @@ def write_file(tmp_path: Path) -> WriteFile:
     return write
 
 
-def test_flags_over_environment_over_file(write_file: WriteFile) -> None:
+def test_flags_override_environment_overrides_file(write_file: WriteFile) -> None:
     path = write_file('agent = "file"\nbroker = "mqtt://file"\nstate = "file"\n')
     config = load_agent_config(path, {"state": "flag", "agent": None}, {"ACM_STATE": "env", "ACM_BROKER": "mqtt://env"})
     assert (config.agent, config.broker, config.state) == ("file", "mqtt://env", "flag")
@@ -38,7 +38,7 @@ def test_flags_over_environment_over_file(write_file: WriteFile) -> None:
     assert (server.ledger, server.client_id, server.topic_prefix) == ("x", "e", "acm")
 
 
-def test_each_value_knows_where_it_comes_from(write_file: WriteFile) -> None:
+def test_each_value_has_its_source(write_file: WriteFile) -> None:
     path = write_file('agent = "file"\nstate = "file"\n[service]\nkind = "child"\nargv = ["x"]\n')
     sources = read_sources(path, {"state": "flag", "agent": None}, {"ACM_BROKER": "mqtt://env"})
     assert merge_sources(sources).state == "flag"
@@ -51,7 +51,7 @@ def test_each_value_knows_where_it_comes_from(write_file: WriteFile) -> None:
     }
 
 
-def test_the_later_source_wins_value_by_value() -> None:
+def test_later_source_overrides_value_by_value() -> None:
     below = Source("file", {**FLAGS, "service": {"kind": "child", "argv": ["x"]}})
     above = Source("program", {"service": {"argv": ["y"]}})
     assert merge_sources([below, above]).service == ServiceConfig("child", ("y",))
@@ -59,7 +59,7 @@ def test_the_later_source_wins_value_by_value() -> None:
     assert origins([below, above])["service.kind"] == "file"
 
 
-def test_a_secret_is_used_and_not_shown() -> None:
+def test_secret_is_used_and_shown_masked() -> None:
     flags = {name: value for name, value in FLAGS.items() if name != "broker"}
     config = load_agent_config(None, flags, {"ACM_BROKER": "mqtt://me:hush@127.0.0.1:1883"})
     assert parse_url(config.broker).password == "hush"
@@ -70,14 +70,14 @@ def test_a_secret_is_used_and_not_shown() -> None:
         msgspec.json.encode(config)
 
 
-def test_the_service_comes_from_the_file(write_file: WriteFile) -> None:
+def test_service_is_read_from_the_file(write_file: WriteFile) -> None:
     path = write_file('[service]\nkind = "child"\nargv = ["/bin/sleep", "1"]\n')
     config = load_agent_config(path, FLAGS, {})
     assert config.service == ServiceConfig("child", ("/bin/sleep", "1"))
 
 
 @pytest.mark.parametrize("word", ["1", "true", "YES"])
-def test_the_environment_can_accept_unsigned(word: str) -> None:
+def test_environment_can_set_accept_unsigned(word: str) -> None:
     assert load_agent_config(None, FLAGS, {"ACM_ACCEPT_UNSIGNED": word}).accept_unsigned
     assert load_agent_config(None, FLAGS, {"ACM_DEFAULT_TIMEOUT_S": "9"}).default_timeout_s == 9.0
 
@@ -131,7 +131,7 @@ def test_the_environment_can_accept_unsigned(word: str) -> None:
         ("[upgrade]\nwatch_s = 0", FLAGS, {}, "invalid_upgrade", "upgrade.watch_s"),
     ],
 )
-def test_a_bad_agent_configuration_is_one_sentence(
+def test_invalid_agent_configuration_is_refused_in_one_sentence(
     write_file: WriteFile, file: str, flags: dict[str, Any], environment: dict[str, str], code: str, named: str
 ) -> None:
     with raises_code(ConfigurationError, code) as caught:
@@ -150,7 +150,7 @@ def test_a_bad_agent_configuration_is_one_sentence(
         ("", {"ACM_TOPIC_PREFIX": "a//b"}, "is not a topic prefix"),
     ],
 )
-def test_a_bad_server_configuration_is_one_sentence(
+def test_invalid_server_configuration_is_refused_in_one_sentence(
     write_file: WriteFile, file: str, environment: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ServerConfigurationError) as caught:
@@ -158,7 +158,7 @@ def test_a_bad_server_configuration_is_one_sentence(
     assert said in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_configuration_file_is_named(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.toml"
     with raises_code(ConfigurationError, "settings_unreadable") as caught:
         load_agent_config(nowhere, FLAGS, {})

@@ -59,7 +59,7 @@ def add(enrolments: EnrolmentDirectory) -> Add:
     return adding
 
 
-def test_an_enrolment_is_whole_private_and_current_only_when_made_so(
+def test_enrolment_is_complete_private_and_current_only_on_request(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
 ) -> None:
     assert enrolments.current() is None
@@ -77,7 +77,7 @@ def test_an_enrolment_is_whole_private_and_current_only_when_made_so(
     assert sorted(path.name for path in (tmp_path / "enrolment").rglob("*.pem") if path.parent.name != "1") == []
 
 
-def test_the_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, add: Add) -> None:
+def test_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, add: Add) -> None:
     one = add("1")
     enrolments.make_current("1")
     enrolments.remove("1")
@@ -88,7 +88,7 @@ def test_the_current_enrolment_is_never_removed(enrolments: EnrolmentDirectory, 
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"agent": "\xff"}'])
-def test_a_damaged_enrolment_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, content: bytes) -> None:
+def test_damaged_enrolment_is_an_error(enrolments: EnrolmentDirectory, add: Add, content: bytes) -> None:
     one = add("1")
     enrolments.make_current("1")
     (one.directory / "enrolment.json").write_bytes(content)
@@ -96,18 +96,18 @@ def test_a_damaged_enrolment_says_what_to_do(enrolments: EnrolmentDirectory, add
         enrolments.current()
 
 
-def test_a_damaged_attempt_says_what_to_do(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+def test_damaged_attempt_is_an_error(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
     add("1")
     (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
     with raises_code(EnrolmentError, "enrolment_unreadable"):
         enrolments.attempt()
 
 
-def test_a_renewal_is_due_at_two_thirds_of_the_life() -> None:
+def test_renewal_is_due_after_two_thirds_of_the_lifetime() -> None:
     assert GRANT.renew_at == NOW + timedelta(hours=2)
 
 
-def test_the_enrolment_decides_about_the_broker(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+def test_enrolment_determines_the_broker(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
     flags = {"agent": "web-01", "state": str(tmp_path), "broker": "mqtt://old"}
     assert load_config(None, flags, {}).broker == "mqtt://old"
     assert unused_values(read_sources(None, flags, {})) == []
@@ -129,7 +129,7 @@ def test_the_enrolment_decides_about_the_broker(enrolments: EnrolmentDirectory, 
         ({"agent": "X", "state": "x"}, "invalid_agent"),
     ],
 )
-def test_who_is_to_be_enrolled_must_be_known(flags: dict[str, str], code: str) -> None:
+def test_enrolling_needs_agent_and_state_directory(flags: dict[str, str], code: str) -> None:
     with raises_code(ConfigurationError, code):
         load_identity(None, flags, {})
 
@@ -164,7 +164,7 @@ def decided(enrolments: EnrolmentDirectory, add: Add) -> EnrolmentAttempt:
     return EnrolmentAttempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
 
 
-def test_nothing_is_renewed_beside_a_move(
+def test_no_renewal_during_a_move(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
@@ -176,7 +176,7 @@ def test_nothing_is_renewed_beside_a_move(
     assert relocation.under_way
 
 
-def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
+def test_agent_leaves_once_the_old_server_has_all_results(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
@@ -199,7 +199,7 @@ def test_the_agent_leaves_once_the_old_server_has_the_result_and_nothing_waits(
     assert (current.directory.name, last.state) == ("new", AttemptState.COMMITTED)
 
 
-def test_an_old_server_that_never_acknowledges_is_waited_for_a_minute(
+def test_agent_waits_a_minute_for_the_old_servers_acks(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt = decided(enrolments, add)
@@ -214,7 +214,7 @@ def test_an_old_server_that_never_acknowledges_is_waited_for_a_minute(
     assert relocation.moved_by == "a"
 
 
-def test_a_decision_that_cannot_be_carried_out_is_tried_again(
+def test_failed_switch_of_enrolment_is_retried(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
@@ -229,7 +229,7 @@ def test_a_decision_that_cannot_be_carried_out_is_tried_again(
     assert relocation.moved_by == "a"
 
 
-def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_home_wait(
+def test_commands_after_a_move_are_refused_or_wait_at_the_same_broker(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt = decided(enrolments, add)
@@ -243,7 +243,7 @@ def test_commands_behind_a_move_are_refused_and_those_behind_a_new_enrolment_at_
 
 
 @pytest.mark.parametrize(("home", "result"), [("mqtt://old", ErrorCode.REJECTED), ("mqtts://new", None)])
-def test_the_manager_begins_nothing_of_a_server_that_the_agent_leaves(
+def test_manager_begins_no_command_of_a_server_that_the_agent_leaves(
     enrolments: EnrolmentDirectory, add: Add, clock: TurnedClock, home: str, result: ErrorCode | None
 ) -> None:
     relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
@@ -288,7 +288,7 @@ def probe(enrolments: EnrolmentDirectory, tmp_path: Path, trial: Trial, steps: S
     ("state", "code"),
     [(AttemptState.CARRIED, None), (AttemptState.COMMITTED, None), (AttemptState.ROLLED_BACK, ErrorCode.FAILED)],
 )
-def test_what_was_decided_before_a_crash_is_the_result_after_it(
+def test_decision_before_a_crash_is_the_result_after_it(
     enrolments: EnrolmentDirectory, tmp_path: Path, state: AttemptState, code: ErrorCode | None
 ) -> None:
     enrolments.record(EnrolmentAttempt("a", "new", GRANT, state, reason="It failed."))
@@ -298,7 +298,7 @@ def test_what_was_decided_before_a_crash_is_the_result_after_it(
 
 
 @pytest.mark.parametrize("error", [None, "It failed."])
-def test_what_was_under_way_at_a_crash_is_taken_up_again(
+def test_enrolment_interrupted_by_a_crash_resumes(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
 ) -> None:
     granted = add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
@@ -316,7 +316,7 @@ def test_what_was_under_way_at_a_crash_is_taken_up_again(
         assert not granted.directory.exists()
 
 
-def test_a_trial_that_ends_after_the_deadline_decides_nothing(
+def test_trial_that_ends_after_the_deadline_decides_nothing(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
 ) -> None:
     add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
@@ -328,7 +328,7 @@ def test_a_trial_that_ends_after_the_deadline_decides_nothing(
     assert (done.code, trial.left_for) == (ErrorCode.TIMED_OUT, [])
 
 
-def test_a_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
+def test_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).feedback.command
     assert TOKEN not in json.dumps(echo)
     assert echo is not None

@@ -91,7 +91,7 @@ def known(trust: EnrolmentTrust) -> tuple[Any, ...]:
     return trust.version, tuple(trust.key_ids)
 
 
-def test_an_update_holds_at_once_and_after_the_next_start(
+def test_update_of_the_keys_applies_at_once_and_after_a_restart(
     enrolments: EnrolmentDirectory, trust: EnrolmentTrust
 ) -> None:
     assert known(trust) == (5, ids(A))
@@ -100,18 +100,18 @@ def test_an_update_holds_at_once_and_after_the_next_start(
 
 
 @pytest.mark.parametrize("version", [4, 5])
-def test_an_older_list_changes_nothing(enrolments: EnrolmentDirectory, trust: EnrolmentTrust, version: int) -> None:
+def test_older_key_list_changes_nothing(enrolments: EnrolmentDirectory, trust: EnrolmentTrust, version: int) -> None:
     trust.update(says(version, B))
     assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
 
 
-def test_a_list_that_is_no_list_of_keys_changes_nothing(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
+def test_list_with_an_invalid_key_changes_nothing(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
     done = execute(trust, UpdateSigningKeys(6, (*pems(B), "no key")))
     assert done.code == ErrorCode.INVALID
     assert known(trust) == known(trust_of(enrolments)) == (5, ids(A))
 
 
-def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
+def test_renewal_replaces_the_keys_only_by_a_newer_list(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
     trust.update(says(6, A, B))
     trust.renewed(GRANT)
     assert known(trust) == (6, ids(A, B))
@@ -123,7 +123,7 @@ def test_a_renewal_brings_a_newer_list_and_no_older_one(enrolments: EnrolmentDir
     assert known(trust_of(enrolments)) == (8, ids(B, C))
 
 
-def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
+def test_new_enrolment_begins_with_the_keys_of_its_grant(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
     trust.update(says(9, A, B))
     other = replace(GRANT, enrolment_id="e2", signing_keys=pems(C), signing_keys_version=2)
     add(enrolments, "2", other)
@@ -133,15 +133,13 @@ def test_a_new_enrolment_begins_with_what_it_was_granted(enrolments: EnrolmentDi
     assert (trust.enrolment_id, known(trust)) == ("e2", (2, ids(C)))
 
 
-def test_what_commands_said_outlives_the_other_enrolments(
-    enrolments: EnrolmentDirectory, trust: EnrolmentTrust
-) -> None:
+def test_stored_keys_survive_removal_of_other_enrolments(enrolments: EnrolmentDirectory, trust: EnrolmentTrust) -> None:
     trust.update(says(6, A, B))
     enrolments.keep_only("1")
     assert known(trust_of(enrolments)) == (6, ids(A, B))
 
 
-def test_a_grant_of_an_earlier_version_can_be_read(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
+def test_grant_of_an_earlier_version_is_readable(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
     path = tmp_path / "enrolment" / "enrolments" / "1" / "enrolment.json"
     old = msgspec.json.decode(path.read_bytes())
     del old["signing_keys_version"]
@@ -156,7 +154,7 @@ def test_a_grant_of_an_earlier_version_can_be_read(enrolments: EnrolmentDirector
         (b'{"enrolment_id": "e1", "version": 9, "keys": ["no key"]}', "invalid_signing_keys"),
     ],
 )
-def test_damaged_keys_are_not_passed_over(
+def test_damaged_key_list_is_an_error(
     enrolments: EnrolmentDirectory, tmp_path: Path, content: bytes, code: str
 ) -> None:
     (tmp_path / "enrolment" / "signing-keys.json").write_bytes(content)
@@ -171,7 +169,7 @@ def execute(trust: EnrolmentTrust, said: UpdateSigningKeys, sent: Command | None
     return done
 
 
-def test_the_result_says_what_is_trusted(trust: EnrolmentTrust) -> None:
+def test_result_of_an_update_lists_the_trusted_keys(trust: EnrolmentTrust) -> None:
     done = execute(trust, says(6, A, B))
     assert (done.code, done.data) == (None, UpdateSigningKeysData(6, ids(A, B)))
     assert execute(trust, says(6, A, B)) == done, "run again after a crash"
@@ -179,7 +177,7 @@ def test_the_result_says_what_is_trusted(trust: EnrolmentTrust) -> None:
     assert (older.code, older.data) == (None, done.data)
 
 
-def test_no_key_at_all_is_no_list(trust: EnrolmentTrust) -> None:
+def test_empty_key_list_is_invalid(trust: EnrolmentTrust) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"version": 6, "keys": []}, UpdateSigningKeys)
 
@@ -222,7 +220,7 @@ def frame(said: Command, *keys: SigningKey) -> bytes:
     return signed(keys, Scope("acm-server", "web-01", ("e1",), NOW), encode([said]))
 
 
-def test_what_comes_behind_an_update_is_opened_with_the_new_keys(agent: Agent, trust: EnrolmentTrust) -> None:
+def test_messages_after_an_update_are_verified_with_the_new_keys(agent: Agent, trust: EnrolmentTrust) -> None:
     """All of it waited at the broker while the agent was away: rotation, revocation, and commands between and after."""
     receipt = agent.receive(
         frame(command("a", 1), A),
@@ -239,9 +237,7 @@ def test_what_comes_behind_an_update_is_opened_with_the_new_keys(agent: Agent, t
     assert (refusal.data, [it.message for it in receipt.refused]) == ({"refused": "message"}, [refusal.message])
 
 
-def test_a_command_that_is_known_is_answered_though_its_old_signature_is_not_good(
-    agent: Agent, trust: EnrolmentTrust
-) -> None:
+def test_known_command_with_a_revoked_signature_is_answered(agent: Agent, trust: EnrolmentTrust) -> None:
     agent.receive(frame(command("a", 1), A))
     trust.update(says(6, B))
     (said,) = agent.receive(frame(command("a", 1), A)).feedback
@@ -257,7 +253,7 @@ def test_a_command_that_is_known_is_answered_though_its_old_signature_is_not_goo
     ],
     ids=["expired", "malformed", "without parameters"],
 )
-def test_an_update_that_would_not_run_is_not_taken_up_on_arrival(
+def test_update_that_would_not_run_is_not_applied_on_arrival(
     agent: Agent, trust: EnrolmentTrust, said: Command
 ) -> None:
     agent.receive(frame(said, A))
@@ -269,7 +265,7 @@ DAY_MS = 86_400_000
 SIGNED_MS = int(NOW.timestamp() * 1000)
 
 
-def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Agent, trust: EnrolmentTrust) -> None:
+def test_attacker_with_a_key_cannot_block_its_revocation(agent: Agent, trust: EnrolmentTrust) -> None:
     """He has A, and says by it what he likes; B alone signs the lists that end A."""
     trust.update(says(6, A, B))
     agent.receive(*[frame(command(f"thief{number}", number), A) for number in (1, 2, 3)])
@@ -288,7 +284,7 @@ def test_no_number_epoch_id_or_cancel_of_a_thief_holds_a_revocation_up(agent: Ag
     assert known(trust) == (12, ids(B))
 
 
-def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent: Agent) -> None:
+def test_epoch_far_ahead_is_refused_and_ends_no_epoch(agent: Agent) -> None:
     agent.receive(frame(command("a", 1), A))
     receipt = agent.receive(frame(replace(command("thief"), sequence=SequenceNumber(EPOCH, 1)), A))
     (said,) = receipt.feedback
@@ -298,7 +294,7 @@ def test_an_epoch_that_lies_far_in_the_future_is_refused_and_ends_nothing(agent:
     assert (agent.stored, agent.store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
 
 
-def test_a_server_gets_ahead_of_an_epoch_that_an_agent_has_taken(agent: Agent) -> None:
+def test_server_can_step_past_the_agents_epoch(agent: Agent) -> None:
     """As after a thief, or with a clock that was set back."""
     far = SIGNED_MS + 365 * DAY_MS
     agent.receive(frame(replace(command("a"), sequence=SequenceNumber(far, 1)), A))
@@ -306,7 +302,7 @@ def test_a_server_gets_ahead_of_an_epoch_that_an_agent_has_taken(agent: Agent) -
     assert agent.stored == ["a", "b"]
 
 
-def test_a_list_whose_version_lies_far_in_the_future_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
+def test_key_list_with_a_version_far_ahead_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
     """None of the server's would be newer, be it told by a command or by a renewal."""
     receipt = agent.receive(frame(update("thief", 1, says(SIGNED_MS + DAY_MS + 1, C)), A))
     assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
@@ -315,7 +311,7 @@ def test_a_list_whose_version_lies_far_in_the_future_is_refused(agent: Agent, tr
     assert known(trust) == (SIGNED_MS + DAY_MS, ids(A, B))
 
 
-def test_what_is_signed_after_the_end_of_the_certificate_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
+def test_message_signed_after_the_certificate_expires_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
     """Or the time in it would say nothing: whoever signs chooses it."""
 
     def signed_at(end: timedelta) -> Receipt:
@@ -330,14 +326,14 @@ def test_what_is_signed_after_the_end_of_the_certificate_is_refused(agent: Agent
     assert agent.stored == ["a"]
 
 
-def test_an_update_that_expires_by_the_servers_clock_is_not_taken_up(agent: Agent, trust: EnrolmentTrust) -> None:
+def test_update_expired_by_the_servers_clock_is_not_applied(agent: Agent, trust: EnrolmentTrust) -> None:
     expiring = update("u", 1, says(6, B), expires_at=NOW + timedelta(days=2))
     agent.receive(signed((A,), Scope("acm-server", "web-01", ("e1",), NOW + timedelta(days=3)), encode([expiring])))
     assert known(trust) == (5, ids(A))
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_what_took_effect_on_arrival_is_never_said_not_to_have_begun(trust: EnrolmentTrust, cancelled: bool) -> None:
+def test_update_applied_on_arrival_is_never_reported_as_not_begun(trust: EnrolmentTrust, cancelled: bool) -> None:
     said = update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90))
     trust.update(says(6, B))
     assert check_startable(said, NOW, was_cancelled=cancelled) is None
@@ -346,7 +342,7 @@ def test_what_took_effect_on_arrival_is_never_said_not_to_have_begun(trust: Enro
     assert known(trust) == (6, ids(B))
 
 
-def test_keys_are_never_taken_from_what_is_unsigned(trust: EnrolmentTrust) -> None:
+def test_keys_are_never_accepted_from_an_unsigned_message(trust: EnrolmentTrust) -> None:
     agent = Agent(trust, accept_unsigned=True)
     (refusal,) = agent.receive(encode([update("u", 1, says(6, C))])).feedback
     assert refusal.code == ErrorCode.REJECTED
@@ -410,7 +406,7 @@ def granted_by(sender: Sender, state: Path) -> EnrolmentTrust:
     return trust_of(enrolments)
 
 
-def test_a_command_whose_old_signature_was_refused_is_sent_again_and_runs(sender: Sender, tmp_path: Path) -> None:
+def test_command_refused_for_its_old_signature_is_resent_and_runs(sender: Sender, tmp_path: Path) -> None:
     """The broker kept it while the keys were changed, and the agent has learnt that by a renewal before it came.
 
     If the refusal were its result, the server would call it rejected while the agent runs what is sent again.
@@ -436,14 +432,14 @@ def test_a_command_whose_old_signature_was_refused_is_sent_again_and_runs(sender
     assert sender.state(sent) == CommandState.ACCEPTED
 
 
-def test_a_refusal_of_what_is_not_open_here_is_kept_apart(sender: Sender, tmp_path: Path) -> None:
+def test_refusal_of_an_unknown_command_is_stored_as_unmatched(sender: Sender, tmp_path: Path) -> None:
     agent = Agent(granted_by(sender, tmp_path / "agent"))
     sender.hears(*agent.receive(frame(command("forged", 1), C)).feedback)
     (stray,) = unmatched_results(sender.ledger)
     assert (stray["command_id"], stray["code"]) == ("forged", "rejected")
 
 
-def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
+def test_rejection_of_the_command_itself_is_its_result(sender: Sender) -> None:
     sent = sender.send()
     said = FeedbackFactory("web-01", "i1", "g1").result(
         command(sent), Result("The agent leaves.", code=ErrorCode.REJECTED), NOW
@@ -452,7 +448,7 @@ def test_a_refusal_of_the_command_itself_is_its_result(sender: Sender) -> None:
     assert sender.state(sent) == CommandState.COMPLETED
 
 
-def test_a_refusal_is_no_result_of_what_was_sent_unsigned_either(trust: EnrolmentTrust) -> None:
+def test_refused_message_is_not_a_result_of_an_unsigned_command(trust: EnrolmentTrust) -> None:
     """As where the agent is enrolled, and the ledger was restored from before that."""
     ledger, wire = Ledger(open_database("sqlite://"), now=TurnedClock().now), RememberingWire()
     server = Server(ledger, wire, Topics())

@@ -17,7 +17,7 @@ def code(refusal: Refusal | None) -> str | None:
     return refusal.code if refusal else None
 
 
-def test_an_epoch_may_lead_the_signature_by_a_year_or_the_known_epoch_by_a_step() -> None:
+def test_epoch_may_lead_by_a_year_or_by_a_step() -> None:
     assert check_epoch(SequenceNumber(SIGNED_MS + YEAR_MS, 1), 0, NOW) is None
     assert code(check_epoch(SequenceNumber(SIGNED_MS + YEAR_MS + 1, 1), 0, NOW)) == "epoch_too_far"
     known = SIGNED_MS + 2 * YEAR_MS
@@ -25,7 +25,7 @@ def test_an_epoch_may_lead_the_signature_by_a_year_or_the_known_epoch_by_a_step(
     assert code(check_epoch(SequenceNumber(known + 1_000_001, 1), known, NOW)) == "epoch_too_far"
 
 
-def test_a_version_of_the_keys_may_lead_the_signature_by_a_day() -> None:
+def test_version_of_the_keys_may_lead_the_signature_by_a_day() -> None:
     assert check_version(UpdateSigningKeys(SIGNED_MS + DAY_MS, ("pem",)), NOW) is None
     assert code(check_version(UpdateSigningKeys(SIGNED_MS + DAY_MS + 1, ("pem",)), NOW)) == "version_too_far"
     assert check_version(UpdateSigningKeys(SIGNED_MS, ("pem",)), NOW + timedelta(days=400)) is None

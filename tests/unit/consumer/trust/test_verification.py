@@ -59,23 +59,23 @@ def ids(store: MemoryCommandStore) -> list[str]:
     return [stored.command.id for stored in store.all_commands()]
 
 
-def test_what_the_server_has_signed_is_stored(store: MemoryCommandStore, clock: TurnedClock) -> None:
+def test_signed_command_is_stored(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1), command("b", 2)])))
     assert (ids(store), store.last_sequence) == (["a", "b"], SequenceNumber(7, 2))
 
 
-def test_any_one_trusted_key_is_enough(store: MemoryCommandStore, clock: TurnedClock) -> None:
+def test_one_trusted_signature_is_enough(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
     assert ids(store) == ["a"]
 
 
-def test_every_trusted_key_that_has_signed_is_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+def test_every_trusted_signer_is_recorded(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((STRANGER, SERVER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
     (stored,) = store.all_commands()
     assert stored.signed_by == (OLD_SERVER.public.id, SERVER.public.id)
 
 
-def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, clock: TurnedClock) -> None:
+def test_key_that_is_only_named_is_not_recorded_as_signer(store: MemoryCommandStore, clock: TurnedClock) -> None:
     envelope = json.loads(signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
     envelope["signatures"][0]["keyid"] = SERVER.public.id
     receive(store, clock, json.dumps(envelope).encode())
@@ -94,7 +94,7 @@ def test_a_key_that_is_only_named_is_not_remembered(store: MemoryCommandStore, c
         ((STRANGER.public.id,), True, False),
     ],
 )
-def test_one_key_that_is_trusted_now_vouches_for_what_waits(
+def test_pending_command_needs_one_signer_that_is_still_trusted(
     clock: TurnedClock, signed_by: tuple[str, ...] | None, unsigned: bool, good: bool
 ) -> None:
     assert (verifier(clock, accept_unsigned=unsigned).check_signers(signed_by) is None) is good
@@ -149,7 +149,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "code", "named"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
-def test_all_else_is_rejected_and_uses_up_no_number(
+def test_wrongly_signed_command_is_rejected_and_uses_no_number(
     store: MemoryCommandStore,
     clock: TurnedClock,
     make: Callable[[TurnedClock], bytes],
@@ -166,7 +166,7 @@ def test_all_else_is_rejected_and_uses_up_no_number(
     assert (ids(store), store.last_sequence) == ([], None)
 
 
-def test_a_signature_after_the_certificates_expiry_is_refused(clock: TurnedClock) -> None:
+def test_signature_after_the_certificates_expiry_is_refused(clock: TurnedClock) -> None:
     trust = EnrolledTrust()
     trust.good_until = clock.now()
     opened = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=False)
@@ -177,23 +177,21 @@ def test_a_signature_after_the_certificates_expiry_is_refused(clock: TurnedClock
 
 
 @pytest.mark.parametrize("make", [by_a_stranger, for_another_agent], ids=lambda value: value.__name__)
-def test_what_is_wrongly_signed_is_rejected_even_where_unsigned_is_not(
+def test_wrong_signature_is_rejected_even_if_unsigned_is_accepted(
     store: MemoryCommandStore, clock: TurnedClock, make: Callable[[TurnedClock], bytes]
 ) -> None:
     assert only(receive(store, clock, make(clock), accept_unsigned=True)).code == ErrorCode.REJECTED
     assert only(receive(store, clock, plain(clock), accept_unsigned=True)).kind == FeedbackKind.ACCEPTED
 
 
-def test_a_refused_repeat_of_a_known_command_is_answered_and_moves_nothing(
-    store: MemoryCommandStore, clock: TurnedClock
-) -> None:
+def test_refused_repeat_of_a_known_command_is_answered_only(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((SERVER,), scope(clock), encode([command("a", 1)])))
     again = replace(command("a", 1), sequence=SequenceNumber(8, 1))
     assert only(receive(store, clock, encode([again]))).kind == FeedbackKind.ACCEPTED
     assert store.last_sequence == SequenceNumber(7, 1)
 
 
-def test_a_signed_command_without_a_number_is_rejected(store: MemoryCommandStore, clock: TurnedClock) -> None:
+def test_signed_command_without_a_number_is_rejected(store: MemoryCommandStore, clock: TurnedClock) -> None:
     refusal = only(receive(store, clock, signed((SERVER,), scope(clock), encode([command("a")]))))
     assert (refusal.code, "no sequence number" in refusal.message) == (ErrorCode.REJECTED, True)
 
@@ -209,16 +207,14 @@ def test_a_signed_command_without_a_number_is_rejected(store: MemoryCommandStore
         {"payloadType": "application/vnd.acm.command+json", "payload": "A" * 270_000, "signatures": []},
     ],
 )
-def test_a_broken_envelope_is_named_and_not_answered(
+def test_malformed_envelope_is_reported_and_not_answered(
     store: MemoryCommandStore, clock: TurnedClock, broken: dict[str, Any]
 ) -> None:
     receipt = receive(store, clock, json.dumps(broken).encode(), accept_unsigned=True)
     assert (receipt.feedback, len(receipt.refused)) == ([], 1)
 
 
-def test_a_machine_that_is_behind_learns_the_time_from_its_server(
-    store: MemoryCommandStore, clock: TurnedClock
-) -> None:
+def test_slow_machine_clock_is_corrected_by_the_server(store: MemoryCommandStore, clock: TurnedClock) -> None:
     time = TrustedClock(clock)
     opened = Verifier("web-01", EnrolledTrust(), time, accept_unsigned=False)
     later = replace(scope(clock), not_before=clock.now() + timedelta(days=1))
