@@ -1,4 +1,4 @@
-"""The directory that a secured broker runs from: Mosquitto's files, certificates, and what the servers need of it."""
+"""The directory of a secured broker: Mosquitto's configuration, certificates, and the servers' settings for it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,17 +29,19 @@ __all__ = [
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "[::]"  # noqa: S104
 _SETTINGS = "server.toml"
-_DECIDED = ("ca", "ledger", "client_id", "topic_prefix")
+_FIXED = ("ca", "ledger", "client_id", "topic_prefix")
 _PUBLIC, _SECRET = 0o644, 0o600
 
 
 class BrokerDirectoryError(BrokerError):
-    """The directory cannot be written, or its name cannot stand in a configuration."""
+    """The directory of a broker cannot be written or used."""
+
+    code = "broker_directory_error"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it: until when the certificates hold, and the configuration files that were made or left alone."""
+    """The expiry of the certificates, and the configuration files that were created or kept."""
 
     until: datetime
     made: tuple[Path, ...]
@@ -47,26 +49,28 @@ class Written:
 
 
 def settings_for(directory: Path, config: Path | None, flags: Mapping[str, str | None]) -> ServerConfig:
-    """Return the configuration to write the directory by: what its server.toml says, where it has one.
+    """Return the configuration of the directory: its server.toml if it has one, else `config` and `flags`.
 
-    With another authority or ledger the list would forget whom it names, so flags, environment or `config` that say
-    otherwise are refused. Raises BrokerDirectoryError, ConfigurationError, LedgerError.
+    With another authority or ledger the revocation list would lose entries, so flags, environment or `config` that
+    contradict server.toml are refused. Raises BrokerDirectoryError, ConfigurationError and LedgerError.
     """
     own = directory / _SETTINGS
     if not own.exists():
         return msgspec.structs.replace(load_config(config, flags), crl=None)
-    said = load_config(own, {}, {})
-    asked = load_config(config or own, flags)
-    other = [name for name in _DECIDED if _decided(asked)[name] != _decided(said)[name]]
+    existing = load_config(own, {}, {})
+    requested = load_config(config or own, flags)
+    other = [name for name in _FIXED if _fixed(requested)[name] != _fixed(existing)[name]]
     if other:
         raise BrokerDirectoryError(
-            f"{own} says another `{other[0]}`: leave out --config and what else says otherwise, or edit that file."
+            f"{own} has another `{other[0]}`: leave out --config, the option or the environment variable that "
+            "sets it, or edit that file.",
+            code="contradicting_settings",
         )
-    return said
+    return existing
 
 
 def refuse_agents_name(client_id: str, enrolments: EnrolmentStore) -> None:
-    """Raise BrokerDirectoryError where an agent has the name that gets all rights at the broker; LedgerError."""
+    """Raise BrokerDirectoryError if an agent has the name that gets all rights at the broker; raises LedgerError."""
     if enrolments.enrolments(client_id):
         raise BrokerDirectoryError(
             f"An agent was enrolled as {client_id!r}, so its certificate would have all rights at the broker: "
@@ -76,7 +80,7 @@ def refuse_agents_name(client_id: str, enrolments: EnrolmentStore) -> None:
 
 
 class BrokerDirectory:
-    """One directory for one broker at `hosts`; without any, those that it has a certificate for, else this machine.
+    """The directory of one broker at `hosts`; by default those of its certificate, else this machine alone.
 
     All methods raise BrokerDirectoryError.
     """
@@ -84,23 +88,25 @@ class BrokerDirectory:
     def __init__(self, directory: Path, config: ServerConfig, hosts: Sequence[str], port: int) -> None:
         self._directory = directory.resolve()
         if not str(self._directory).isprintable():
-            raise BrokerDirectoryError("The directory's name has characters that no configuration can hold.")
+            raise BrokerDirectoryError(
+                "The path has characters that cannot be written to mosquitto.conf.", code="unprintable_path"
+            )
         self._config = config
-        self._hosts = list(hosts) or self._earlier_hosts() or list(_LOOPBACK)
+        self._hosts = list(hosts) or self._certified_hosts() or list(_LOOPBACK)
         self._port = port
 
     @property
     def settings(self) -> Path:
-        """The configuration of `acm server` and `acm enroll-server`."""
+        """The configuration file of `acm server` and `acm enroll-server`."""
         return self._directory / _SETTINGS
 
     @property
     def revocation_list(self) -> Path:
-        """The list that the broker reads, and does not start without."""
+        """The revocation list. The broker reads it, and does not start without it."""
         return Path(self._config.crl) if self._config.crl else self._directory / "crl.pem"
 
     def write(self, authority: CertificateAuthority) -> Written:
-        """Write all but the revocation list: certificates and keys anew, configuration files where there are none.
+        """Write new certificates and keys, and the configuration files that do not exist; no revocation list.
 
         Raises AuthorityError, CertificateError, InvalidName and LedgerError, too.
         """
@@ -113,7 +119,9 @@ class BrokerDirectory:
                 if path not in kept:
                     write_durably(path, text.encode(), mode)
         except OSError as error:
-            raise BrokerDirectoryError(f"{self._directory} cannot be written: {error.strerror}.") from error
+            raise BrokerDirectoryError(
+                f"{self._directory} cannot be written: {error.strerror}.", code="unwritable_directory"
+            ) from error
         return Written(until, tuple(path for path, _, _ in texts if path not in kept), kept)
 
     def _texts(self) -> Iterator[tuple[Path, str, int]]:
@@ -122,7 +130,7 @@ class BrokerDirectory:
         rules = render_access_control_list(self._config.client_id, self._config.topic_prefix)
         yield self._directory / "acl", rules, _PUBLIC
         settings = "".join(f"{name} = {_toml(value)}\n" for name, value in self._settings().items())
-        yield self.settings, settings, _SECRET  # the ledger's URL may hold a password
+        yield self.settings, settings, _SECRET  # the ledger's URL may have a password
 
     def _write_certificates(self, authority: CertificateAuthority) -> datetime:
         hosts = _with_loopback(self._hosts)
@@ -133,8 +141,8 @@ class BrokerDirectory:
         return broker.not_valid_after_utc
 
     def _settings(self) -> dict[str, str]:
-        """Return what the given configuration says beyond the defaults, overlaid by what is here."""
-        config, place = self._config, self._directory
+        """Return the given settings that are not defaults, overridden by those of this directory."""
+        config, directory = self._config, self._directory
         default = ServerConfig()
         given = {name: getattr(config, name) for name in config.__struct_fields__}
         given = {name: value for name, value in given.items() if value != getattr(default, name)}
@@ -143,15 +151,15 @@ class BrokerDirectory:
         url = f"mqtts://{_in_url(self._hosts[0])}:{self._port}"
         own = {
             "broker": url,
-            "broker_ca": str(place / "ca.crt"),
-            "broker_certificate": str(place / "server.crt"),
-            "broker_key": str(place / "server.key"),
+            "broker_ca": str(directory / "ca.crt"),
+            "broker_certificate": str(directory / "server.crt"),
+            "broker_key": str(directory / "server.key"),
             "ledger": with_absolute_path(config.ledger),
             "ca": str(Path(config.ca).resolve()),
             "crl": str(self.revocation_list),
             "enroll_broker": url,
-            "enroll_certificate": str(place / "enroll.crt"),
-            "enroll_key": str(place / "enroll.key"),
+            "enroll_certificate": str(directory / "enroll.crt"),
+            "enroll_key": str(directory / "enroll.key"),
         }
         return self._default_listen() | given | own
 
@@ -169,15 +177,17 @@ class BrokerDirectory:
     def _is_local(self) -> bool:
         return set(self._hosts) <= set(_LOOPBACK)
 
-    def _earlier_hosts(self) -> list[str]:
-        """Return the hosts that were given when the certificate was made: _LOOPBACK comes after them."""
-        path = self._directory / "enroll.crt"  # of the same hosts; broker.pem may be Mosquitto's alone
+    def _certified_hosts(self) -> list[str]:
+        """Return the hosts of the existing certificate, without those of _LOOPBACK that were added to them."""
+        path = self._directory / "enroll.crt"  # same hosts; broker.pem may be readable by Mosquitto's user only
         try:
             extensions = x509.load_pem_x509_certificate(path.read_bytes()).extensions
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise BrokerDirectoryError(f"{path} cannot be read: remove it, and say each --host again.") from error
+            raise BrokerDirectoryError(
+                f"{path} cannot be read: delete it, and give each --host again.", code="unreadable_certificate"
+            ) from error
         hosts = [str(name.value) for name in extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
         given = (hosts[:number] for number in range(len(hosts)))
         return next((some for some in given if _with_loopback(some) == hosts), hosts)
@@ -187,7 +197,7 @@ def _with_loopback(hosts: list[str]) -> list[str]:
     return [*hosts, *(host for host in _LOOPBACK if host not in hosts)]
 
 
-def _decided(config: ServerConfig) -> dict[str, str]:
+def _fixed(config: ServerConfig) -> dict[str, str]:
     return {
         "ca": str(Path(config.ca).resolve()),
         "ledger": with_absolute_path(config.ledger),
@@ -201,4 +211,4 @@ def _in_url(host: str) -> str:
 
 
 def _toml(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # a basic string of TOML, for printable text
+    return json.dumps(value, ensure_ascii=False)  # for printable text, a JSON string is a basic string of TOML

@@ -25,11 +25,11 @@ def open_database(url: str) -> Database:
 
 @contextmanager
 def open_ledger(url: str) -> Iterator[Ledger]:
-    """Open the ledger on the machine's clock for a block; raises LedgerError."""
+    """Open the ledger for a block, with the system clock; raises LedgerError."""
     with open_database(url) as database:
         yield Ledger(database, now=utc_now)
 
 
 def utc_now() -> datetime:
-    """Return the time of the machine's clock, in UTC."""
+    """Return the current time of the system clock, in UTC."""
     return datetime.now(UTC)

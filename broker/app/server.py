@@ -24,15 +24,15 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.server")
-_POLL_S = 0.05  # how soon a command that another process put into the ledger is seen
+_POLL_INTERVAL_S = 0.05  # the delay of commands that another process adds to the ledger
 _RETRY_S = 1.0
 
 
 class ServerProcess:
-    """Runs a Server until stopped. It signs as soon as there are signing keys.
+    """Runs a Server until stopped. Messages are signed as soon as there are signing keys.
 
-    Raises LedgerError when the ledger cannot be opened, MqttError for a bad URL, SigningKeyError when the keys cannot
-    be read, ConfigurationError when there are none, but agents that were enrolled and will take nothing unsigned.
+    Raises LedgerError if the ledger cannot be opened, MqttError for a bad URL, SigningKeyError if the keys cannot be
+    read, ConfigurationError if there are no keys but enrolled agents, and ExposedFileError.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -65,13 +65,13 @@ class ServerProcess:
         self._connection.wake()
 
     def run(self) -> None:
-        """Work until stopped. A ledger that fails is tried again: nothing is acknowledged that it has not taken."""
+        """Work until stopped. An error of the ledger is retried; messages are acknowledged after their commit only."""
         _log.info("server_started")
         try:
             with self._connection:
                 while not self._stopping.is_set():
                     ready = monotonic() >= self._retry_at
-                    self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_S)
+                    self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_INTERVAL_S)
                     if ready:
                         self._work()
         finally:
@@ -88,5 +88,5 @@ class ServerProcess:
             if self._connection.connected:
                 self._server.step()
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
-            _log.error("server_cannot_work", reason=str(error))
+            _log.error("server_cannot_work", code=error.code, reason=str(error))
             self._retry_at = monotonic() + _RETRY_S

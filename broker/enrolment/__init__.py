@@ -1,1 +1,1 @@
-"""Enrolment of agents: tokens, certificates, revocation."""
+"""Enrolment of agents: tokens, certificates, revocation, and the HTTPS server for it."""

@@ -1,4 +1,7 @@
-"""The enrolment server's HTTP: routes, what a body may be, and which status each refusal has."""
+"""The HTTP API of the enrolment server: routes, decoding of bodies, and the status of each error.
+
+docs/protocol.md, "Enrolment". The only module that imports starlette.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -37,9 +40,9 @@ __all__ = [
 
 
 _MAX_BODY_BYTES = 32768
-_SERVED = f"Here are GET {CA_PATH}, POST {ENROLL_PATH} and POST {RENEW_PATH}, and nothing else."
+_ROUTES = f"Routes: GET {CA_PATH}, POST {ENROLL_PATH}, POST {RENEW_PATH}."
 _log = structlog.get_logger("acm.enrolment")
-_Asked = TypeVar("_Asked", EnrollRequest, RenewRequest)
+_Request = TypeVar("_Request", EnrollRequest, RenewRequest)
 
 
 class _MalformedBody(BrokerError):
@@ -48,7 +51,7 @@ class _MalformedBody(BrokerError):
     code = "malformed_body"
 
 
-# Any other error of ours means that the request could not be read.
+# Every other BrokerError: 400, the request is malformed.
 _STATUS: Mapping[type[BrokerError], HTTPStatus] = MappingProxyType(
     {
         TokenRefused: HTTPStatus.FORBIDDEN,
@@ -78,20 +81,20 @@ def enrolment_app(
             Route(RENEW_PATH, _exchange(RenewRequest, service.renew), methods=["POST"]),
         ],
         exception_handlers={
-            BrokerError: _refuse,
-            HTTPException: _refuse_http,
-            ClientDisconnect: _note_end,
-            Exception: _fail,
+            BrokerError: _on_error,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_fault,
         },
         lifespan=lambda app: background(),
     )
 
 
-def _exchange(shape: type[_Asked], answer: Callable[[_Asked], EnrollResponse]) -> Callable[[Request], Any]:
+def _exchange(kind: type[_Request], handle: Callable[[_Request], EnrollResponse]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        enrolled = await run_in_threadpool(answer, _decode(await _body(request), shape))
-        _log.info("certificate_issued", path=request.url.path, agent=enrolled.agent, enrolment=enrolled.enrolment_id)
-        return _json(HTTPStatus.OK, enrolled)
+        issued = await run_in_threadpool(handle, _decode(await _body(request), kind))
+        _log.info("certificate_issued", path=request.url.path, agent=issued.agent, enrolment=issued.enrolment_id)
+        return _json(HTTPStatus.OK, issued)
 
     return endpoint
 
@@ -102,28 +105,28 @@ async def _body(request: Request) -> bytes:
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
             raise HTTPException(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body may have at most {_MAX_BODY_BYTES} bytes."
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES} bytes."
             )
     return body
 
 
-def _decode(body: bytes, shape: type[_Asked]) -> _Asked:
-    known = {field.name for field in fields(shape)}
+def _decode(body: bytes, kind: type[_Request]) -> _Request:
+    known = {field.name for field in fields(kind)}
     try:
         members = msgspec.json.decode(body, type=dict[str, Any])
-        asked = msgspec.convert(members, shape)
+        request = msgspec.convert(members, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _MalformedBody(f"The body is not the JSON of an {shape.__name__}: {error}.") from error
+        raise _MalformedBody(f"The body is not the JSON of an {kind.__name__}: {error}.") from error
     unknown = sorted(members.keys() - known)
     if unknown:
         raise _MalformedBody(
             f"Unknown member {unknown[0][:80]!r} in the body; allowed are {', '.join(sorted(known))}.",
             code="unknown_member",
         )
-    return asked
+    return request
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BrokerError)
     status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
     message = str(error)
@@ -136,30 +139,32 @@ async def _refuse(request: Request, error: Exception) -> Response:
         reason=message,
     )
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        message = "The enrolment server cannot look that up now: try again later."
+        message = "The enrolment server is temporarily unavailable: try again later."
     return _json(status, ErrorResponse(message))
 
 
-async def _refuse_http(request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    nowhere = error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-    response = _json(HTTPStatus(error.status_code), ErrorResponse(_SERVED if nowhere else error.detail))
+    no_route = error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+    response = _json(HTTPStatus(error.status_code), ErrorResponse(_ROUTES if no_route else error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _note_end(request: Request, error: Exception) -> Response:
-    _log.info("request_broken_off", path=request.url.path, address=_address(request))
-    return _json(HTTPStatus.REQUEST_TIMEOUT, ErrorResponse("The request did not come in time."))  # nobody reads it
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    _log.info("request_aborted", path=request.url.path, address=_address(request))
+    return _json(HTTPStatus.REQUEST_TIMEOUT, ErrorResponse("The request was not complete in time."))  # not delivered
 
 
-async def _fail(request: Request, error: Exception) -> Response:
+async def _on_fault(request: Request, error: Exception) -> Response:
     _log.error("request_failed", path=request.url.path, address=_address(request), exc_info=error)
-    return _json(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorResponse("The enrolment server failed; its log says why."))
+    return _json(
+        HTTPStatus.INTERNAL_SERVER_ERROR, ErrorResponse("The enrolment server failed; its log has the reason.")
+    )
 
 
-def _json(status: HTTPStatus, answer: Any) -> Response:
-    return Response(msgspec.json.encode(answer), status, media_type="application/json")
+def _json(status: HTTPStatus, body: Any) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
 def _address(request: Request) -> str:

@@ -1,8 +1,9 @@
-"""Ends another client's MQTT session by taking it over, under a certificate in its name.
+"""Ends another client's MQTT session by taking it over with a certificate in its name.
 
-A second CONNECT with the same client id ends the first connection (MQTT 5 section 3.1.4), and one with clean start and
-without an expiry takes the session with it. So it needs nothing of the broker but that the name in a certificate is the
-client id. Not done with paho, which does not say what alert a failed handshake ended in.
+A CONNECT with the same client id makes the broker close the existing connection, with reason code 0x8E, Session taken
+over (MQTT 5 section 3.1.4). With Clean Start and without Session Expiry Interval it discards the session state, too. So
+the broker only has to use the name in the certificate as the client id. paho is not used, because it does not report
+which TLS alert ended a handshake.
 """
 
 import socket
@@ -27,21 +28,25 @@ __all__ = [
 ]
 
 
-# Broker, authority (PEM), certificate and its key, client id: as take_over.
+# The parameters of take_over: broker, authority (PEM), certificate and its key, client id.
 TakeOver = Callable[[BrokerAddress, str, x509.Certificate, Ed25519PrivateKey, str], None]
 _TIMEOUT_S = 5.0
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"
-# MQTT 5, clean start, keep alive of 10 s, no properties: the session expires with the connection (section 3.1.2.11.2).
+# MQTT 5, Clean Start, Keep Alive 10 s, no properties: the session ends with the connection (section 3.1.2.11.2).
 _CONNECT_HEAD = b"\x00\x04MQTT\x05\x02\x00\x0a\x00"
 _REVOKED_ALERT = "ALERT_CERTIFICATE_REVOKED"
 
 
 class TakeoverError(BrokerError):
-    """The broker was not reached, or answered otherwise than expected."""
+    """The broker cannot be reached, or does not accept the connection."""
+
+    code = "takeover_failed"
 
 
 class TakeoverRefused(BrokerError):
-    """The broker takes the certificate for a revoked one."""
+    """The broker rejects the certificate because it is revoked."""
+
+    code = "certificate_revoked"
 
 
 def take_over(
@@ -49,8 +54,8 @@ def take_over(
 ) -> None:
     """End the session of `client_id`; `authority` (PEM) must have signed the broker's certificate.
 
-    Returns when the broker has accepted the connection, which is given up at once. Raises TakeoverRefused when the
-    broker's revocation list names the certificate, TakeoverError for all else.
+    Returns when the broker has accepted the connection, which is then closed. Raises TakeoverRefused if the broker's
+    revocation list has the certificate, and TakeoverError for any other failure.
     """
     try:
         context = _context(authority, certificate, key)
@@ -59,24 +64,32 @@ def take_over(
             context.wrap_socket(plain, server_hostname=address.host) as secured,
         ):
             secured.sendall(_connect_packet(client_id))
-            answer = secured.recv(256)
+            response = secured.recv(256)
             secured.sendall(_DISCONNECT)
     except ssl.SSLError as error:
         if (error.reason or "").endswith(_REVOKED_ALERT):
-            raise TakeoverRefused("The broker refuses the certificate as revoked.") from error
-        raise TakeoverError(f"No TLS with the broker at {address.host}:{address.port}: {error.reason}.") from error
+            raise TakeoverRefused("The broker rejected the certificate as revoked.") from error
+        raise TakeoverError(
+            f"The TLS handshake with the broker at {address.host}:{address.port} failed: {error.reason}.",
+            code="tls_handshake_failed",
+        ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise TakeoverError(f"No connection to the broker at {address.host}:{address.port}: {reason}.") from error
-    if len(answer) < 4 or answer[0] != _CONNACK or answer[3] != 0:
-        raise TakeoverError(f"The broker did not accept {client_id!r}: it answered {answer[:4].hex() or 'nothing'}.")
+        raise TakeoverError(
+            f"Cannot connect to the broker at {address.host}:{address.port}: {reason}.", code="broker_unreachable"
+        ) from error
+    if len(response) < 4 or response[0] != _CONNACK or response[3] != 0:
+        raise TakeoverError(
+            f"The broker did not accept {client_id!r}; its response was {response[:4].hex() or 'empty'}.",
+            code="connect_refused",
+        )
 
 
 def _context(authority: str, certificate: x509.Certificate, key: Ed25519PrivateKey) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authority)
-    # In TLS 1.3 a client is done before the broker has judged its certificate, and may miss the alert.
+    # In TLS 1.3 the handshake ends for the client before the broker has checked its certificate: it may miss the alert.
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with TemporaryDirectory(prefix="acm-") as directory:  # ssl reads a key from a file only
+    with TemporaryDirectory(prefix="acm-") as directory:  # ssl reads keys only from files
         pair = Path(directory) / "pair.pem"
         pair.touch(mode=0o600)
         pair.write_bytes(private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM))
@@ -85,6 +98,6 @@ def _context(authority: str, certificate: x509.Certificate, key: Ed25519PrivateK
 
 
 def _connect_packet(client_id: str) -> bytes:
-    name = client_id.encode()  # at most 63 bytes, so that the length of the packet takes one byte
+    name = client_id.encode()  # at most 63 bytes, so that the remaining length is one byte
     body = _CONNECT_HEAD + len(name).to_bytes(2, "big") + name
     return bytes([_CONNECT, len(body)]) + body

@@ -1,4 +1,4 @@
-"""Ends the sessions of revoked agents, once the broker is seen to refuse what the revocation list names."""
+"""Ends the sessions of revoked agents, as soon as the broker rejects the certificates on the revocation list."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.enrolment")
-_LIFETIME = timedelta(minutes=10)
+_TAKEOVER_LIFETIME = timedelta(minutes=10)
 _CANARY_LIFETIME = timedelta(days=2)
-_MAX_ROUND_S = 86400.0
+_MAX_ROUND_S = 86400.0  # less than the lifetime of the canary
 _FIRST_WAIT_S = 1.0
-_COMPLAIN_AFTER = 3
+_LOG_AFTER_FAILURES = 3
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What was revoked before `canary` went on the list, and since when the round lasts (monotonic seconds)."""
+    """The enrolments revoked before `canary` was put on the list, and the start of the round (monotonic seconds)."""
 
     revoked: list[EnrolmentRecord]
     canary: x509.Certificate
@@ -44,13 +44,13 @@ class _Round:
 
 
 class SessionRevoker:
-    """Ends the sessions of agents whose enrolment was revoked, with all that the broker holds for them.
+    """Ends the sessions of agents whose enrolment was revoked, and drops the messages that the broker queues for them.
 
-    A session that is ended before the broker has loaded the list comes back at once. So each round puts a certificate
-    of its own on the list, the canary, and ends sessions when the broker refuses it: by then the broker refuses all
-    that was revoked before. The canary has a name of its own, so trying it out ends nobody's session. Several servers
-    may do this at once: what one has ended, the others leave alone. Driven by calls of `step`, at its earliest seconds
-    apart; owns no thread.
+    An agent whose session ends before the broker has loaded the list reconnects at once. So each round puts a new
+    certificate on the list, the canary, and ends sessions only when the broker rejects it: then the broker rejects
+    everything that was revoked before. The canary has its own client id, so that trying it ends no agent's session.
+    Several servers may do this at once: each skips the sessions that another has ended. Driven by calls of `step`,
+    which does nothing until the next attempt is due; owns no thread.
     """
 
     def __init__(
@@ -73,19 +73,22 @@ class SessionRevoker:
         self._take_over = take_over
         self._round: _Round | None = None
         self._failures = 0
-        self._due = monotonic()
+        self._next_attempt = monotonic()
 
     def step(self) -> None:
-        """Do what is due. What fails is logged and tried again, later each time; raises LedgerError, AuthorityError."""
-        if self._monotonic() < self._due:
+        """Advance the current round if an attempt is due. Raises LedgerError and AuthorityError.
+
+        Errors of the broker are logged and tried again with exponential backoff.
+        """
+        if self._monotonic() < self._next_attempt:
             return
         try:
             self._advance()
         except TakeoverError as error:
-            self._due = self._monotonic() + growing_wait(self._failures, first_s=_FIRST_WAIT_S)
+            self._next_attempt = self._monotonic() + growing_wait(self._failures, first_s=_FIRST_WAIT_S)
             self._failures += 1
-            if self._failures >= _COMPLAIN_AFTER:
-                _log.error("sessions_not_ended", reason=str(error), attempts=self._failures)
+            if self._failures >= _LOG_AFTER_FAILURES:
+                _log.error("sessions_not_ended", code=error.code, reason=str(error), attempts=self._failures)
         else:
             self._failures = 0
 
@@ -96,7 +99,7 @@ class SessionRevoker:
         waiting = {row.id for row in self._sessions.to_end()}
         left = [row for row in self._round.revoked if row.id in waiting]
         if left:
-            self._check_list(self._round)
+            self._check_canary(self._round)
             self._end(left)
         self._round = None
 
@@ -108,19 +111,21 @@ class SessionRevoker:
             self._round = _Round(revoked, canary, key, self._monotonic())
             self._write_list(canary)
 
-    def _check_list(self, round_: _Round) -> None:
+    def _check_canary(self, round_: _Round) -> None:
         try:
             self._take_over(self._broker, self._authority.certificate, round_.canary, round_.key, CANARY)
         except TakeoverRefused:
             return
-        if not self._revocations.names(round_.canary.serial_number):  # somebody has put another list there
+        if not self._revocations.names(round_.canary.serial_number):  # another process has replaced the list
             self._write_list(round_.canary)
         raise TakeoverError(
-            f"The broker has not loaded {self._revocations.path} yet: let it reload (Mosquitto: HUP) when that changes."
+            f"The broker has not loaded {self._revocations.path} yet: make it reload the file when it changes "
+            "(Mosquitto: SIGHUP).",
+            code="revocation_list_not_loaded",
         )
 
     def _end(self, revoked: Sequence[EnrolmentRecord]) -> None:
-        """End what can be ended; raise TakeoverError for what could not."""
+        """End the sessions; raises TakeoverError after the last one if any could not be ended."""
         failed: list[BrokerError] = []
         for agent in dict.fromkeys(row.agent for row in revoked):
             try:
@@ -128,11 +133,15 @@ class SessionRevoker:
             except (TakeoverError, TakeoverRefused) as error:
                 failed.append(error)
         if failed:
-            raise TakeoverError(f"{counted(len(failed), 'session')} could not be ended. The first: {failed[0]}")
+            raise TakeoverError(
+                f"{counted(len(failed), 'session')} could not be ended. The first error: {failed[0]}",
+                code="sessions_not_ended",
+            )
 
     def _end_session(self, agent: str, enrolments: Sequence[str]) -> None:
+        # design.md: "The session of a revoked agent is ended by taking it over"
         key = Ed25519PrivateKey.generate()
-        certificate = self._authority.issue(agent, key.public_key(), _LIFETIME)
+        certificate = self._authority.issue(agent, key.public_key(), _TAKEOVER_LIFETIME)
         self._take_over(self._broker, self._authority.certificate, certificate, key, agent)
         _log.info("session_ended", agent=agent)
         for enrolment in enrolments:

@@ -85,6 +85,7 @@ class EnrolmentStore:
             values = {"id": enrolment_id, "agent": agent, "enrolled_at": now.timestamp()}
             connection.execute(ENROLMENTS.insert().values(**values))
             mark_used(connection, found.id, key_fingerprint(key), enrolment_id, now)
+            # design.md: "A token is used and its certificate recorded in one commit"
             return _issue(connection, enrolment_id, agent, key, issue)
 
     def renew(self, serial: int, key: Ed25519PublicKey, issue: IssueCertificate) -> IssuedCertificate:

@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-# What one token has paid for: a first certificate, and those that it was renewed by.
+# One enrolment for each used token: its first certificate, and the renewals of it.
 ENROLMENTS = sa.Table(
     "enrolments",
     METADATA,
@@ -23,7 +23,7 @@ ENROLMENTS = sa.Table(
     sa.Column("revoked_at", sa.Float, index=True),
     sa.Column("reason", sa.String(32)),
 )
-# The revoked enrolments whose sessions at the broker were ended.
+# The revoked enrolments whose sessions at the broker have been ended.
 ENROLMENTS_ENDED = sa.Table(
     "enrolments_ended",
     METADATA,
@@ -40,7 +40,7 @@ CERTIFICATES = sa.Table(
     sa.Column("not_after", sa.Float, nullable=False),
     sa.Column("pem", sa.Text, nullable=False),
 )
-# The secret of a token is kept nowhere. `key` is the fingerprint of the key that used it.
+# The secret of a token is not stored. `key` is the fingerprint of the key that used the token.
 TOKENS = sa.Table(
     "enrolment_tokens",
     METADATA,

@@ -1,4 +1,4 @@
-"""What Mosquitto's files say: its configuration for each kind of listener, and its access control list."""
+"""Renders Mosquitto's files: the configuration for each kind of listener, and the access control list."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,20 +12,20 @@ __all__ = [
 
 
 def render_loopback_configuration(data: Path, port: int) -> str:
-    """Return the mosquitto.conf for a loopback broker that keeps its data in `data` and takes anyone on the machine."""
+    """Return the mosquitto.conf of a broker on loopback with its data in `data`, open to every local client."""
     return _with_listener(_render("listener-loopback.conf", port=port), data)
 
 
 def render_secured_configuration(directory: Path, listen: str) -> str:
-    """Return the mosquitto.conf for a broker that takes the holders of certificates alone.
+    """Return the mosquitto.conf of a broker that requires client certificates.
 
-    Its files and, in `data`, its data are in `directory`; `listen` is `PORT`, or `PORT ADDRESS` to listen there alone.
+    Its files are in `directory`, its data in `data` there; `listen` is `PORT` (all addresses) or `PORT ADDRESS`.
     """
     return _with_listener(_render("listener-certificates.conf", directory=directory, listen=listen), directory / "data")
 
 
 def render_access_control_list(server: str, prefix: str) -> str:
-    """Return the access control list: all below `prefix` for the user `server`, their own topics for agents."""
+    """Return the access control list: all topics below `prefix` for the user `server`, their own ones for agents."""
     return _render("acl", server=server, prefix=prefix)
 
 

@@ -1,4 +1,4 @@
-"""Mosquitto as a child process: on loopback for trials, or secured as `acm broker config` has written it."""
+"""Mosquitto as a child process: on loopback for trials, or secured with the files of `acm broker config`."""
 
 import os
 import re
@@ -26,10 +26,10 @@ __all__ = [
 
 
 _LOOPBACK = "127.0.0.1"
-_POLL_S = 0.01
+_POLL_INTERVAL_S = 0.01
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
-_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
+_SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
 _RELOADED = ("crl.pem", "broker.pem", "acl", "passwords")
 
@@ -37,22 +37,26 @@ _RELOADED = ("crl.pem", "broker.pem", "acl", "passwords")
 class MosquittoError(BrokerError):
     """Mosquitto did not start, or its configuration cannot be used."""
 
+    code = "mosquitto_error"
+
 
 class MosquittoNotFound(MosquittoError):
-    """No mosquitto program is installed."""
+    """Mosquitto is not installed."""
+
+    code = "mosquitto_not_found"
 
 
 def find_mosquitto() -> str:
-    """Return the path of the mosquitto program; raise MosquittoNotFound with what to install."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
+    """Return the path of the mosquitto program; raises MosquittoNotFound."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), *_SEARCH_PATH))
     found = shutil.which("mosquitto", path=path)
     if found is None:
-        raise MosquittoNotFound("mosquitto was not found: install it, on Debian with `apt-get install mosquitto`.")
+        raise MosquittoNotFound("Mosquitto is not installed: on Debian, run `apt-get install mosquitto`.")
     return found
 
 
 class _Child:
-    """One mosquitto process, started and ended any number of times."""
+    """One mosquitto process, which can be started and stopped repeatedly."""
 
     def __init__(self, host: str, port: int) -> None:
         self._program = find_mosquitto()
@@ -68,9 +72,12 @@ class _Child:
         return self._process is not None and self._process.poll() is None
 
     def start(self, configuration: Path, output: IO[bytes] | None, timeout_s: float) -> bool:
-        """Start it; return whether it takes connections within the bound. It is ended when it does not."""
+        """Start it; return whether it accepts connections within `timeout_s` seconds. If it does not, it is killed."""
         if self._listens():
-            raise MosquittoError(f"Port {self.port} on {self.host} is taken by another program: choose another port.")
+            raise MosquittoError(
+                f"Port {self.port} on {self.host} is in use by another program: choose another port.",
+                code="port_in_use",
+            )
         argv = [self._program, "-c", str(configuration)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
@@ -78,7 +85,7 @@ class _Child:
         while self.running and time.monotonic() < deadline:
             if self._listens():
                 return True
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_INTERVAL_S)
         self.kill()
         return False
 
@@ -98,7 +105,7 @@ class _Child:
             self._process.wait()
             self._process = None
 
-    def hang_up(self) -> None:
+    def reload(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
 
@@ -111,10 +118,10 @@ class _Child:
 
 
 class EmbeddedMosquitto:
-    """Runs one Mosquitto on 127.0.0.1, for as long as the `with` block or from start() to stop().
+    """Runs one Mosquitto on 127.0.0.1, for the `with` block or from start() to stop(). Raises MosquittoError.
 
-    Without `port` a free one is taken at each first start and kept; without `data_dir` the data live in a temporary
-    directory that close() removes. Restarting on the same object keeps port and data. Raises MosquittoError.
+    The default of `port` is a free port, that of `data_dir` a temporary directory, which close() deletes. A restart
+    on the same object keeps both.
     """
 
     def __init__(
@@ -133,12 +140,12 @@ class EmbeddedMosquitto:
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None when it does not run."""
+        """The process id, or None if it does not run."""
         return self._child.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._child.running
 
     @property
@@ -147,28 +154,33 @@ class EmbeddedMosquitto:
         return self._data / "mosquitto.log"
 
     def start(self) -> None:
-        """Start it and wait until it takes connections; raise MosquittoError with its last words if it does not."""
+        """Start it and wait until it accepts connections. Raises MosquittoError, with the last line of its log."""
         if self.running:
             return
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         configuration = self._data / "mosquitto.conf"
-        configuration.write_text(_as_this_user(render_loopback_configuration(self._data, self.port)), encoding="utf-8")
+        configuration.write_text(
+            _with_current_user(render_loopback_configuration(self._data, self.port)), encoding="utf-8"
+        )
         with self.log_path.open("ab") as log:
             started = self._child.start(configuration, log, self._start_timeout_s)
         if not started:
-            words = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-            raise MosquittoError(f"mosquitto did not start on port {self.port}: {words[-1] if words else 'no output'}")
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise MosquittoError(
+                f"mosquitto did not start on port {self.port}: {lines[-1] if lines else 'no output'}",
+                code="mosquitto_not_started",
+            )
 
     def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
-        """End it with TERM, so that it saves its data, and with KILL after `timeout_s` seconds."""
+        """Stop it with SIGTERM, so that it saves its data, and after `timeout_s` seconds with SIGKILL."""
         self._child.stop(timeout_s)
 
     def kill(self) -> None:
-        """End it with KILL: what it had not saved is lost."""
+        """End it with SIGKILL: unsaved data is lost."""
         self._child.kill()
 
     def close(self) -> None:
-        """Stop it and remove its temporary directory."""
+        """Stop it and delete its temporary directory."""
         self.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -188,10 +200,9 @@ class EmbeddedMosquitto:
 
 
 class SecuredMosquitto:
-    """Runs the Mosquitto of a directory that `acm broker config` has written, for as long as the `with` block.
+    """Runs Mosquitto in a directory that `acm broker config` wrote, for the `with` block. Raises MosquittoError.
 
-    It writes to this process's stderr. `reload_when_changed` makes it read its files again: call it often.
-    Raises MosquittoError.
+    Its log goes to this process's stderr. Call `reload_when_changed` often.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -199,27 +210,27 @@ class SecuredMosquitto:
         self._text = self._read_configuration()
         listener = _LISTENER.search(self._text)
         if listener is None:
-            raise MosquittoError(f"{self._directory}/mosquitto.conf says on no line of its own: listener PORT.")
+            raise MosquittoError(f"{self._directory}/mosquitto.conf has no line `listener PORT`.", code="no_listener")
         self._child = _Child(listener[2] or _LOOPBACK, int(listener[1]))
         self._loaded = self._state()
 
     @property
     def address(self) -> str:
-        """Where it listens, as HOST:PORT."""
+        """The address on which it listens, as HOST:PORT."""
         return f"{self._child.host}:{self._child.port}"
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._child.running
 
     def reload_when_changed(self) -> bool:
-        """Send HUP if what Mosquitto reads again has changed; return whether it had."""
+        """Send SIGHUP if a file that Mosquitto reloads has changed; return whether one had."""
         state = self._state()
         changed = state != self._loaded
         if changed:
             self._loaded = state
-            self._child.hang_up()
+            self._child.reload()
         return changed
 
     def __enter__(self) -> Self:
@@ -227,7 +238,10 @@ class SecuredMosquitto:
         data.mkdir(mode=0o700, exist_ok=True)
         self._loaded = self._state()
         if not self._child.start(self._configuration(data), None, _START_TIMEOUT_S):
-            raise MosquittoError(f"mosquitto did not start with {self._directory}/mosquitto.conf: its words are above.")
+            raise MosquittoError(
+                f"mosquitto did not start with {self._directory}/mosquitto.conf; the reason is in its log above.",
+                code="mosquitto_not_started",
+            )
         return self
 
     def __exit__(
@@ -236,7 +250,7 @@ class SecuredMosquitto:
         self._child.stop(_STOP_TIMEOUT_S)
 
     def _configuration(self, data: Path) -> Path:
-        text = _as_this_user(self._text)
+        text = _with_current_user(self._text)
         if text == self._text:
             return self._directory / "mosquitto.conf"
         path = data / "mosquitto.conf"
@@ -248,15 +262,16 @@ class SecuredMosquitto:
             return (self._directory / "mosquitto.conf").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise MosquittoError(
-                f"{self._directory}/mosquitto.conf cannot be read: write the directory by `acm broker config`."
+                f"{self._directory}/mosquitto.conf cannot be read: write the directory with `acm broker config`.",
+                code="unreadable_mosquitto_configuration",
             ) from error
 
     def _state(self) -> list[tuple[int, int, int] | None]:
         return [state_of(self._directory / name) for name in _RELOADED]
 
 
-def _as_this_user(configuration: str) -> str:
-    # As root, mosquitto would give up its rights for the user `mosquitto`, who cannot use our directories.
+def _with_current_user(configuration: str) -> str:
+    # As root, mosquitto would change to the user `mosquitto`, which cannot use our directories.
     return configuration + "user root\n" if os.geteuid() == 0 else configuration
 
 

@@ -1,4 +1,4 @@
-"""The certificate authority: one directory of mode 0700, and what is signed with the keys in it."""
+"""The certificate authority: a directory of mode 0700 with its key, and what it signs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,21 +48,25 @@ _SECRET, _PUBLIC = 0o600, 0o644
 
 
 class AuthorityError(BrokerError):
-    """The authority's directory cannot be made, read or written."""
+    """The authority's directory cannot be created, read or written."""
+
+    code = "authority_error"
 
 
 def create_authority(directory: Path, name: str, now: datetime) -> None:
-    """Make a new authority: key, certificate, an empty revocation list.
+    """Create an authority: key, certificate, empty revocation list.
 
-    The certificate is written last: without it there is no authority. Raises AuthorityError; a directory that
-    holds anything is refused, so that no authority is ever overwritten.
+    The certificate is written last: a directory without it is not an authority. Raises AuthorityError, also for a
+    directory that is not empty, so that no authority is ever overwritten; ExposedFileError and CertificateError.
     """
     key = Ed25519PrivateKey.generate()
     issuer = Issuer(authority_certificate(name, key, now), key)
     with _file_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
-            raise AuthorityError(f"{directory} is not empty: choose a new directory for the authority.")
+            raise AuthorityError(
+                f"{directory} is not empty: choose a new directory for the authority.", code="directory_not_empty"
+            )
         directory.chmod(0o700)
         _refuse_exposed(directory)
         write_durably(directory / _KEY, private_key_to_pem(key), _SECRET)
@@ -71,7 +75,7 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
 
 
 def crl_path(directory: Path) -> Path:
-    """Return where the revocation list is, unless the configuration names another place."""
+    """Return the default path of the revocation list."""
     return directory / _CRL
 
 
@@ -87,7 +91,10 @@ class CertificateAuthority:
         self._now = now
         with _file_errors(directory):
             if not (directory / _CERTIFICATE).exists():
-                raise AuthorityError(f"{directory} holds no authority: make one with `acm ca init --dir {directory}`.")
+                raise AuthorityError(
+                    f"{directory} has no authority: create one with `acm ca init --dir {directory}`.",
+                    code="no_authority",
+                )
             _refuse_exposed(directory)
             self._issuer = _read_issuer(directory)
 
@@ -98,7 +105,7 @@ class CertificateAuthority:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of its certificate, as tokens carry it."""
+        """The fingerprint of its certificate, as in enrolment tokens."""
         return fingerprint_of(self._issuer.certificate.public_bytes(Encoding.DER))
 
     def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
@@ -106,30 +113,33 @@ class CertificateAuthority:
         return client_certificate(self._issuer, agent, key, self._now(), lifetime)
 
     def issue_canary(self, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
-        """Return a certificate that nobody gets, to be put on the list; raises CertificateError."""
+        """Return a new canary certificate (see `canary_certificate`); raises CertificateError."""
         return canary_certificate(self._issuer, key, self._now(), lifetime)
 
     def identify(self, certificate: str) -> Identity:
-        """Return whose certificate (PEM) this is, if it is ours and valid now; raises IdentityError."""
+        """Return the identity in a certificate (PEM) of this authority that is valid now; raises IdentityError."""
         return read_identity(certificate, self._issuer, self._now())
 
     def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
-        """Make a key and a certificate for a server: `out`/`name`.crt and .key, over earlier ones."""
+        """Write a new key and certificate of a TLS server to `out`/`name`.key and .crt, replacing earlier ones.
+
+        Raises AuthorityError and CertificateError.
+        """
         key, certificate = self._server_pair(hosts)
         _write_pair(out / name, key, certificate)
         return certificate
 
     def write_server_pem(self, hosts: Iterable[str], path: Path) -> x509.Certificate:
-        """Make a key and a certificate for a server in one file, over an earlier one."""
+        """Write a new key and certificate of a TLS server to one file, replacing an earlier one; raises as above."""
         key, certificate = self._server_pair(hosts)
         with _file_errors(path):
             write_durably(path, private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
         return certificate
 
     def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
-        """Make a key and a certificate for a server's own account at the broker: `out`/`name`.crt and .key.
+        """Write a new key and certificate of a server's account at the broker to `out`/`name`.key and .crt.
 
-        It cannot be revoked, so it is not for agents. Raises CertificateError, InvalidName.
+        It cannot be revoked, so it is not for agents. Raises AuthorityError, CertificateError and InvalidName.
         """
         key = Ed25519PrivateKey.generate()
         certificate = server_account_certificate(
@@ -139,18 +149,19 @@ class CertificateAuthority:
         return certificate
 
     def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
-        """Write the list of what `revoked` returns; return until when it holds.
+        """Write the list of the entries that `revoked` returns; return its nextUpdate. Raises AuthorityError.
 
-        `revoked` is called under a lock: of two writers, the later one knows all that the earlier one knew.
+        `revoked` is called under a lock: the later of two writers sees everything that the earlier one saw.
         """
         with _file_errors(path), locked(self._directory, wait=True):
             now = self._now()
+            # design.md: "Revocation is of an enrolment"
             content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
             write_durably(path, content, _PUBLIC)
         return now + CRL_LIFETIME
 
     def read_revocation_list(self, path: Path) -> RevocationList | None:
-        """Return what the list in a file says, or None where there is none of this authority."""
+        """Return the list in a file, or None if there is none of this authority; raises AuthorityError."""
         with _file_errors(path):
             try:
                 content = path.read_bytes()
@@ -177,14 +188,19 @@ def _read_issuer(directory: Path) -> Issuer:
         issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
         private_key = private_key_from_pem(key.read_bytes())
     except (ValueError, PrivateKeyError) as error:
-        raise AuthorityError(f"{certificate} or {key.name} is damaged: restore the directory from a backup.") from error
+        raise AuthorityError(
+            f"{certificate} or {key.name} is damaged: restore the directory from a backup.", code="damaged_authority"
+        ) from error
     if private_key.public_key() != issuer.public_key():
-        raise AuthorityError(f"{key} is not the key of {certificate.name}: restore the directory from a backup.")
+        raise AuthorityError(
+            f"{key} is not the key of {certificate.name}: restore the directory from a backup.",
+            code="wrong_authority_key",
+        )
     return Issuer(issuer, private_key)
 
 
 def _write_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
-    """Write the key first: who waits for a new certificate finds its key."""
+    """Write the key first, so that a process that sees the new certificate finds its key."""
     with _file_errors(stem.parent):
         write_durably(stem.with_name(f"{stem.name}.key"), private_key_to_pem(key), _SECRET)
         write_durably(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(Encoding.PEM), _PUBLIC)
@@ -195,7 +211,7 @@ def _file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AuthorityError(f"{path} cannot be used: {error.strerror}.") from error
+        raise AuthorityError(f"{path} cannot be used: {error.strerror}.", code="unusable_authority_file") from error
 
 
 def _crl_number(now: datetime) -> int:

@@ -30,7 +30,7 @@ class RevokedCertificates(Protocol):
 class RevocationFile:
     """The revocation list of one authority in one file. Its methods raise AuthorityError and LedgerError.
 
-    What the file names and the database does not is kept: what another process has put there, and what was revoked
+    Entries of the file that the database does not have are kept: those of another process, and those of revocations
     after the backup that a ledger was restored from.
     """
 
@@ -46,49 +46,51 @@ class RevocationFile:
         self._authority = authority
         self._revoked = revoked
         self._now = now
-        self._seen: tuple[tuple[int, int, int] | None, RevocationList | None] = (None, None)  # any thread may read
+        self._seen: tuple[tuple[int, int, int] | None, RevocationList | None] = (None, None)  # read by any thread
 
     def write(self, *also: RevokedCertificate) -> datetime:
-        """Write the list anew, with `also` on it; return until when it holds."""
+        """Rewrite the list with the entries `also` added; return its nextUpdate."""
         return self._authority.write_revocation_list(lambda: self._entries(also), self.path)
 
     def refresh(self) -> bool:
-        """Write the list unless the file has all that it must, and is of the last day; return whether it was."""
-        due = not self._is_good()
-        if due:
+        """Rewrite the list if entries are missing or it is older than a day; return whether it was rewritten."""
+        stale = not self._is_current()
+        if stale:
             self.write()
-        return due
+        return stale
 
     def names(self, serial: int) -> bool:
-        """Return whether the file names this certificate."""
+        """Return whether the file has this certificate."""
         found = self._read()
         return found is not None and serial in {entry.serial for entry in found.entries}
 
-    def _is_good(self) -> bool:
+    def _is_current(self) -> bool:
         found = self._read()
         if found is None:
             return False
-        age = self._now() - (found.until - CRL_LIFETIME)  # less than nothing where the clock went back
-        needed = {entry.serial for entry in self._needed()}
-        return timedelta() <= age < _REWRITE_AFTER and needed <= {entry.serial for entry in found.entries}
+        age = self._now() - (found.until - CRL_LIFETIME)  # negative if the clock was set back
+        required = {entry.serial for entry in self._required()}
+        return timedelta() <= age < _REWRITE_AFTER and required <= {entry.serial for entry in found.entries}
 
     def _read(self) -> RevocationList | None:
-        """Return what the file says; it is read again when it was replaced, by whomever."""
+        """Return the content of the file, which is read again whenever any process has replaced it."""
         try:
             state = state_of(self.path)
         except OSError as error:
-            raise AuthorityError(f"{self.path} cannot be used: {error.strerror}.") from error
+            raise AuthorityError(
+                f"{self.path} cannot be used: {error.strerror}.", code="unusable_authority_file"
+            ) from error
         seen = self._seen
         if state != seen[0] or state is None:
             self._seen = seen = state, self._authority.read_revocation_list(self.path)
         return seen[1]
 
     def _entries(self, also: Iterable[RevokedCertificate]) -> list[RevokedCertificate]:
-        entries = {entry.serial: entry for entry in (*self._foreign(), *also, *self._needed())}
+        entries = {entry.serial: entry for entry in (*self._foreign(), *also, *self._required())}
         return list(entries.values())
 
-    def _needed(self) -> list[RevokedCertificate]:
-        # RFC 5280 section 3.3: a certificate that has ended stays on one more list.
+    def _required(self) -> list[RevokedCertificate]:
+        # RFC 5280 section 3.3: an expired certificate stays on one more list.
         return self._revoked.revoked_certificates(self._now() - CRL_LIFETIME)
 
     def _foreign(self) -> Iterator[RevokedCertificate]:

@@ -20,11 +20,11 @@ __all__ = [
 ]
 
 
-_LIST_SKEW = timedelta(days=1)  # a list of the future lets a broker refuse everybody
+_LIST_SKEW = timedelta(days=1)  # a broker whose clock is behind rejects every client while thisUpdate is in the future
 
 
 class RevocationReason(StrEnum):
-    """Why an enrolment was revoked; a part of the CRLReason of RFC 5280 section 5.3.1."""
+    """Why an enrolment was revoked: some of the values of CRLReason (RFC 5280 section 5.3.1)."""
 
     UNSPECIFIED = "unspecified"
     KEY_COMPROMISE = "key-compromise"
@@ -50,7 +50,7 @@ class RevokedCertificate:
 
 @dataclass(frozen=True)
 class RevocationList:
-    """What a revocation list says: whom it names, and until when it holds."""
+    """The content of a revocation list; `until` is its nextUpdate."""
 
     entries: tuple[RevokedCertificate, ...]
     until: datetime
@@ -59,7 +59,7 @@ class RevocationList:
 def revocation_list(
     issuer: Issuer, revoked: Iterable[RevokedCertificate], number: int, now: datetime, lifetime: timedelta
 ) -> bytes:
-    """Return the revocation list in PEM; `number` must be greater than that of every earlier list."""
+    """Return a signed revocation list in PEM. `number`, its CRLNumber, must exceed those of all earlier lists."""
     builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _LIST_SKEW, now + lifetime)
     builder = builder.add_extension(issuer.key_identifier, critical=False)
     builder = builder.add_extension(x509.CRLNumber(number), critical=False)
@@ -69,7 +69,7 @@ def revocation_list(
 
 
 def read_revocation_list(pem: bytes, issuer: Issuer) -> RevocationList | None:
-    """Return what a list (PEM) says, or None if it is none of this issuer."""
+    """Return the content of a revocation list (PEM), or None if it is not a list of this issuer."""
     try:
         found = x509.load_pem_x509_crl(pem)
         if not found.is_signature_valid(issuer.key.public_key()) or found.next_update_utc is None:
@@ -81,7 +81,7 @@ def read_revocation_list(pem: bytes, issuer: Issuer) -> RevocationList | None:
 
 def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:
     builder = x509.RevokedCertificateBuilder(entry.serial, entry.revoked_at)
-    if entry.reason in _REASON_FLAGS:  # RFC 5280 wants no extension for "unspecified"
+    if entry.reason in _REASON_FLAGS:  # RFC 5280: no extension for "unspecified"
         builder = builder.add_extension(x509.CRLReason(_REASON_FLAGS[entry.reason]), critical=False)
     return builder.build()
 

@@ -101,4 +101,5 @@ class KeyList:
 
     def next_version(self, now: datetime, above: int = 0) -> int:
         """Return the version of a change made now; greater than the current one and than `above`."""
+        # design.md: "The version of the list is the time of its change"
         return max(self.version + 1, above + 1, int(now.timestamp() * 1000))

@@ -127,6 +127,7 @@ class SigningKeyStore:
             yield self._directory.read_list()
 
     def _replace(self, changed: KeyList) -> None:
+        # design.md: "The list of keys is changed first, then distributed."
         self._directory.write_list(changed)
         self._directory.remove_unused_keys(changed.active)
 

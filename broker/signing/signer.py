@@ -62,7 +62,7 @@ class Signer:
         self._cache: dict[str, tuple[Recipient, float]] = {}
 
     def held(self, agents: Iterable[str]) -> dict[str, Hold]:
-        """Return those of the agents to whom nothing may be sent now, and why.
+        """Return those of the agents that nothing may be sent to now, and why.
 
         Enrolments are cached for 2 seconds; an agent without one is looked up each time. Raises LedgerError and
         SigningKeyError.
@@ -84,6 +84,7 @@ class Signer:
             return None
         if not recipient.enrolments:
             return frame
+        # design.md: "A signature is for all enrolments of an agent."
         scope = Scope(self._issuer, agent, recipient.addressed_enrolments(MAX_ENROLMENTS), self._now())
         return seal(payload_type(channel), write_body(scope, frame), self._keys())
 

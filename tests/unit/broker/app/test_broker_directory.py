@@ -88,9 +88,9 @@ def test_what_else_the_configuration_says_goes_into_the_settings(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = {"certificate_lifetime": "7d", "enroll_listen": "127.0.0.1:9443", "log_level": "debug"}
-    config = load_config(bench.write("mqtt.example.org", signing_keys="keys", crl="/x", **said).settings, {}, {})
-    assert {name: getattr(config, name) for name in said} == said
+    given = {"certificate_lifetime": "7d", "enroll_listen": "127.0.0.1:9443", "log_level": "debug"}
+    config = load_config(bench.write("mqtt.example.org", signing_keys="keys", crl="/x", **given).settings, {}, {})
+    assert {name: getattr(config, name) for name in given} == given
     assert (config.signing_keys, config.crl) == (f"{tmp_path}/keys", "/x")
 
 
@@ -143,30 +143,32 @@ def test_a_file_stays_with_its_owner(bench: Bench) -> None:
 
 def test_written_again_it_goes_by_its_own_settings(bench: Bench, tmp_path: Path) -> None:
     own = bench.write(client_id="main", crl=f"{tmp_path}/crl.pem").settings
-    said = settings_for(bench.out, None, {"ca": None, "ledger": bench.config.ledger})
-    assert (said.ca, said.ledger, said.client_id) == (bench.config.ca, bench.config.ledger, "main")
-    assert BrokerDirectory(bench.out, said, [], 8883).revocation_list == tmp_path / "crl.pem"
-    assert settings_for(bench.out, own, {}) == said
+    settings = settings_for(bench.out, None, {"ca": None, "ledger": bench.config.ledger})
+    assert (settings.ca, settings.ledger, settings.client_id) == (bench.config.ca, bench.config.ledger, "main")
+    assert BrokerDirectory(bench.out, settings, [], 8883).revocation_list == tmp_path / "crl.pem"
+    assert settings_for(bench.out, own, {}) == settings
 
 
-@pytest.mark.parametrize("said", [{"ledger": "sqlite:///other.db"}, {"ca": "other"}, {"client_id": "x"}])
-def test_settings_that_contradict_those_of_the_directory_are_refused(bench: Bench, said: dict[str, str]) -> None:
+@pytest.mark.parametrize("flags", [{"ledger": "sqlite:///other.db"}, {"ca": "other"}, {"client_id": "x"}])
+def test_settings_that_contradict_those_of_the_directory_are_refused(bench: Bench, flags: dict[str, str]) -> None:
     bench.write()
-    with pytest.raises(BrokerDirectoryError, match=f"says another `{next(iter(said))}`"):
-        settings_for(bench.out, None, said)
+    with raises_code(BrokerDirectoryError, "contradicting_settings") as caught:
+        settings_for(bench.out, None, flags)
+    assert f"`{next(iter(flags))}`" in str(caught.value)
 
 
 def test_another_configuration_that_names_no_ledger_is_refused(bench: Bench, tmp_path: Path) -> None:
     bench.write()
     (tmp_path / "other.toml").write_text(f'ca = "{bench.config.ca}"\n')
-    with pytest.raises(BrokerDirectoryError, match="says another `ledger`"):
+    with raises_code(BrokerDirectoryError, "contradicting_settings") as caught:
         settings_for(bench.out, tmp_path / "other.toml", {})
+    assert "`ledger`" in str(caught.value)
 
 
 def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('crl = "/x/crl.pem"\nlog_level = "debug"\n')
-    said = settings_for(bench.out, tmp_path / "base.toml", {})
-    assert (said.crl, said.log_level) == (None, "debug")
+    settings = settings_for(bench.out, tmp_path / "base.toml", {})
+    assert (settings.crl, settings.log_level) == (None, "debug")
 
 
 def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
@@ -208,14 +210,15 @@ def test_the_account_holds_for_a_year_and_is_no_agents(bench: Bench) -> None:
 
 
 def test_what_cannot_be_written_is_one_sentence(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match="neither a host name nor an IP address"):
+    with raises_code(CertificateError, "not_a_host"):
         bench.write("not a host")
     (tmp_path / "file").write_text("")
     bench.out = tmp_path / "file"
-    with pytest.raises(BrokerDirectoryError, match="cannot be"):
+    with raises_code(BrokerDirectoryError, "unreadable_certificate") as caught:
         bench.write()
+    assert str(bench.out) in str(caught.value)
     bench.out = tmp_path / "new\nline"
-    with pytest.raises(BrokerDirectoryError, match="no configuration can hold"):
+    with raises_code(BrokerDirectoryError, "unprintable_path"):
         bench.write()
 
 
@@ -236,21 +239,29 @@ def test_the_broker_demands_certificates_and_bounds_its_queues() -> None:
         assert f"\n{line}\n" in text
 
 
-@pytest.mark.parametrize("text", [None, "# listener 1883\n", "port 1883\n"])
-def test_a_directory_without_a_configuration_is_not_run(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (None, "unreadable_mosquitto_configuration"),
+        ("# listener 1883\n", "no_listener"),
+        ("port 1883\n", "no_listener"),
+    ],
+)
+def test_a_directory_without_a_configuration_is_not_run(tmp_path: Path, text: str | None, code: str) -> None:
     if text is not None:
         (tmp_path / "mosquitto.conf").write_text(text)
-    with pytest.raises(MosquittoError, match=r"mosquitto\.conf"):
+    with raises_code(MosquittoError, code) as caught:
         SecuredMosquitto(tmp_path)
+    assert "mosquitto.conf" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "code"),
     [
-        ({"broker_ca": "ca", "broker_key": "key"}, "or none of them"),
-        ({"broker_ca": "a", "broker_certificate": "b", "broker_key": "c"}, "begins with mqtts://"),
+        ({"broker_ca": "ca", "broker_key": "key"}, "incomplete_broker_tls"),
+        ({"broker_ca": "a", "broker_certificate": "b", "broker_key": "c"}, "broker_tls_without_mqtts"),
     ],
 )
-def test_the_files_of_a_connection_go_together(settings: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_the_files_of_a_connection_go_together(settings: dict[str, str], code: str) -> None:
+    with raises_code(ConfigurationError, code):
         load_config(None, settings, {})

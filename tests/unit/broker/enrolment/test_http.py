@@ -248,4 +248,4 @@ def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> N
         )
     )
     status, body = talk.post(ENROLL_PATH, talk.agent.enroll(talk.token()))
-    assert (status, body) == (500, {"message": "The enrolment server failed; its log says why."})
+    assert (status, body) == (500, {"message": "The enrolment server failed; its log has the reason."})
