@@ -1,16 +1,15 @@
-"""Asks an agent for its audit journal, page by page, and gathers what the comparison needs of the ledger."""
+"""Requests an agent's audit journal, part by part, and reads the ledger's side of the comparison."""
 
 from collections.abc import Callable
 from time import monotonic
 
 import msgspec
 
-from broker.audit.comparison import LedgerSide
+from broker.audit.findings import LedgerSide
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import JournalEntry, JournalPage
-from broker.contract.messages import JournalMark, Origin, Status
+from broker.contract.messages import JournalMark, Origin
 from broker.errors import BrokerError
-from broker.ledger.audits import Known, Verified
 from broker.ledger.commands import LedgerRow
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -29,43 +28,33 @@ _decode = msgspec.json.Decoder(JournalEntry).decode
 
 
 class AuditError(BrokerError):
-    """An agent did not give its audit journal in a way that can be read."""
+    """An agent's audit journal cannot be read."""
 
 
 def request_audit(
     ledger: Ledger, agent: str, origin: Origin, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> tuple[GetAuditJournalData, LedgerSide]:
-    """Return an agent's journal as it was at the first answer, and the ledger's side of it.
+    """Return an agent's journal as it was at the first answer, and the ledger's side of it; `show` the waits.
 
-    What the agent has said and where its journal ended is read before it is asked, so the journal must hold it.
-    Raises WaitTimeout, CommandFailed, and AuditError.
+    What the agent has reported is read before the journal is requested, so the journal must hold it. Raises WaitTimeout
+    if the journal is not complete within `wait_s` seconds, CommandFailed, and AuditError.
     """
     status = next((row.status for row in ledger.agents() if row.name == agent), None)
-    said, verified = ledger.audits.said(agent, _MAX_COMMANDS), ledger.audits.verified(agent)
-    conversation = _Conversation(ledger, agent, origin, monotonic() + wait_s, show)
-    journal = conversation.whole_journal()
-    return journal, _ledger_side(ledger, agent, journal, status, said, verified, conversation.asked_by)
-
-
-def _ledger_side(
-    ledger: Ledger,
-    agent: str,
-    journal: GetAuditJournalData,
-    status: Status | None,
-    said: list[Known],
-    verified: Verified | None,
-    asked_by: str,
-) -> LedgerSide:
-    return LedgerSide(
+    accepted = ledger.audits.accepted_commands(agent, _MAX_COMMANDS)
+    verified = ledger.audits.verified(agent)
+    reader = _JournalReader(ledger, agent, origin, monotonic() + wait_s, show)
+    journal = reader.read()
+    side = LedgerSide(
         agent,
-        ledger.audits.look_up(_named_in(journal)),
-        ledger.audits.kept_apart(agent),
-        said,
-        status.audit_head if status else None,
-        verified,
-        status.accepts_unsigned if status else False,
-        asked_by,
+        known=ledger.audits.look_up(_named_in(journal)),
+        unmatched=ledger.audits.unmatched_results(agent),
+        accepted=accepted,
+        status_head=status.audit_head if status else None,
+        verified=verified,
+        accepts_unsigned=status.accepts_unsigned if status else False,
+        requested_by=reader.requested_by,
     )
+    return journal, side
 
 
 def _named_in(journal: GetAuditJournalData) -> list[str]:
@@ -75,14 +64,14 @@ def _named_in(journal: GetAuditJournalData) -> list[str]:
             try:
                 entry = _decode(line)
             except (msgspec.DecodeError, UnicodeError):
-                continue  # the comparison says so
+                continue  # the comparison reports it
             named = [accepted.id for accepted in entry.accepted] + [reported.id for reported in entry.reported]
             names.update(dict.fromkeys([*named, *entry.begun, *entry.resumed, *entry.deleted]))
     return list(names)
 
 
-class _Conversation:
-    """Asks again and again, until the journal is there up to the head that the first answer named."""
+class _JournalReader:
+    """Sends get-audit-journal until it has the journal up to the head in the first answer."""
 
     def __init__(
         self, ledger: Ledger, agent: str, origin: Origin, end: float, show: Callable[[LedgerRow], None]
@@ -93,23 +82,25 @@ class _Conversation:
         self._end = end
         self._show = show
         self._pages: list[JournalPage] = []
-        self.asked_by = ""
+        self.requested_by = ""
 
-    def whole_journal(self) -> GetAuditJournalData:
-        first = answer = self._ask(1)
+    def read(self) -> GetAuditJournalData:
+        first = answer = self._request(1)
         for _ in range(_MAX_ANSWERS):
             reached = self._reached
-            self._take(answer)
+            self._add(answer)
             if self._reached >= first.head.number or self._reached == reached:
                 return GetAuditJournalData(first.anchor, first.head, tuple(self._up_to(first.head)))
-            answer = self._ask(self._reached + 1)
-        raise AuditError(f"The journal of {self._agent} does not end; it cannot be read.")
+            answer = self._request(self._reached + 1)
+        raise AuditError(
+            f"The journal of {self._agent} has no end; it was read in {_MAX_ANSWERS} parts.", code="endless"
+        )
 
     @property
     def _reached(self) -> int:
         return self._pages[-1].last if self._pages else 0
 
-    def _take(self, answer: GetAuditJournalData) -> None:
+    def _add(self, answer: GetAuditJournalData) -> None:
         for page in answer.pages:
             if self._pages and page.first == self._pages[-1].first:
                 self._pages[-1] = page  # it has grown
@@ -120,13 +111,13 @@ class _Conversation:
         kept = (page for page in self._pages if page.first <= head.number)
         return [JournalPage(it.first, it.before, it.entries[: head.number - it.first + 1]) for it in kept]
 
-    def _ask(self, first: int) -> GetAuditJournalData:
+    def _request(self, first: int) -> GetAuditJournalData:
         left_s = max(self._end - monotonic(), 0.001)
-        asked = self._ledger.add_command(
+        command = self._ledger.add_command(
             self._agent, CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=left_s)
         )
-        self.asked_by = self.asked_by or asked.id
-        row = wait_for_command(self._ledger, self._ledger.get(asked.id), left_s, self._show)
+        self.requested_by = self.requested_by or command.id
+        row = wait_for_command(self._ledger, self._ledger.get(command.id), left_s, self._show)
         require_success(row, left_s)
         return self._data(row)
 
@@ -134,4 +125,4 @@ class _Conversation:
         try:
             return msgspec.convert((row.result or {}).get("data"), GetAuditJournalData)
         except msgspec.ValidationError as error:
-            raise AuditError(f"The journal of {self._agent} cannot be read: {error}.") from error
+            raise AuditError(f"The journal of {self._agent} cannot be read: {error}.", code="malformed") from error

@@ -52,7 +52,7 @@ def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
     """Fetch an agent's journal, compare it with the ledger, and show the differences."""
     verdict = _audit(session, agent, wait or _DEFAULT_WAIT_S)
     if not verdict.differences:
-        session.ledger.audits.remember(agent, verdict.head)
+        session.ledger.audits.mark_verified(agent, verdict.head)
     session.show(_json(agent, verdict), _view(agent, verdict))
     if verdict.differences:
         raise AuditDiffers(verdict.differences[0].message)

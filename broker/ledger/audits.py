@@ -1,4 +1,4 @@
-"""What the ledger has to say when an agent's audit journal is compared with it."""
+"""The ledger's part in audits of agents: what their journals are compared with, and how far they were verified."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -18,14 +18,14 @@ from broker.ledger.tables import AUDITS, COMMANDS, SERVER, STRAY_RESULTS, Comman
 
 __all__ = [
     "AuditStore",
-    "Known",
+    "KnownCommand",
     "Verified",
 ]
 
 
-_AT_ONCE = 500
-_SAID_BY_THE_AGENT = (CommandState.ACCEPTED, CommandState.RUNNING, CommandState.COMPLETED)
-_LIGHT = (
+_IDS_AT_ONCE = 500
+_REPORTED_STATES = (CommandState.ACCEPTED, CommandState.RUNNING, CommandState.COMPLETED)
+_COLUMNS = (
     COMMANDS.c.id,
     COMMANDS.c.agent,
     COMMANDS.c.epoch,
@@ -38,8 +38,8 @@ _LIGHT = (
 
 
 @dataclass(frozen=True)
-class Known:
-    """One command as the ledger knows it. `sha256` is that of the command as it was sent, where it was asked for."""
+class KnownCommand:
+    """One command as the ledger knows it. `sha256` is of the command as it was sent; None unless requested."""
 
     command_id: str
     agent: str
@@ -51,14 +51,14 @@ class Known:
     sha256: str | None = None
 
     @property
-    def is_given_up(self) -> bool:
-        """Whether the server completed the command itself: its agent had lost its store, or the user gave it up."""
+    def is_completed_by_server(self) -> bool:
+        """Whether the server completed the command: its agent had lost its store, or the user abandoned it."""
         return self.digest == SERVER
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Where a journal ended when it was last good, and when that was. Up to `accepted`, differences are known."""
+    """Where a journal ended when it was last verified, and when. The user accepted it as it was up to `accepted`."""
 
     head: JournalMark
     at: datetime
@@ -70,10 +70,7 @@ class _Error(msgspec.Struct):
 
 
 class AuditStore:
-    """What audits of agents need of the ledger, and what they leave there. Every method is one transaction.
-
-    All raise LedgerError when the database fails.
-    """
+    """The ledger's part in audits of agents. Every method is one transaction, and raises LedgerError if that fails."""
 
     def __init__(
         self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
@@ -81,19 +78,19 @@ class AuditStore:
         self._transaction = transaction
         self._now = now
 
-    def said(self, agent: str, limit: int) -> list[Known]:
-        """Return the newest commands of which the agent has said that it holds, or has held, them; oldest first."""
-        query = sa.select(*_LIGHT).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_SAID_BY_THE_AGENT))
+    def accepted_commands(self, agent: str, limit: int) -> list[KnownCommand]:
+        """Return the newest commands that the agent has reported as accepted, or as later; oldest first."""
+        query = sa.select(*_COLUMNS).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_REPORTED_STATES))
         query = query.order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc()).limit(limit)
         with self._transaction() as connection:
             found = [_known(*columns) for columns in connection.execute(query)]
-        return [known for known in reversed(found) if not known.is_given_up]
+        return [known for known in reversed(found) if not known.is_completed_by_server]
 
-    def look_up(self, command_ids: Iterable[str]) -> Mapping[str, Known]:
-        """Return what the ledger knows of these commands, whosever they are, with their SHA-256."""
-        left, found = iter(command_ids), {}
-        while some := list(islice(left, _AT_ONCE)):
-            query = sa.select(*_LIGHT, COMMANDS.c.body).where(COMMANDS.c.id.in_(some))
+    def look_up(self, command_ids: Iterable[str]) -> Mapping[str, KnownCommand]:
+        """Return the commands with these ids, of whichever agent, with their SHA-256."""
+        remaining, found = iter(command_ids), {}
+        while ids := list(islice(remaining, _IDS_AT_ONCE)):
+            query = sa.select(*_COLUMNS, COMMANDS.c.body).where(COMMANDS.c.id.in_(ids))
             with self._transaction() as connection:
                 for *columns, body in connection.execute(query):
                     known = _known(*columns)
@@ -101,14 +98,14 @@ class AuditStore:
                     found[known.command_id] = replace(known, sha256=sha256)
         return found
 
-    def kept_apart(self, agent: str) -> frozenset[tuple[str, str]]:
-        """Return (command id, digest) of the agent's results that answered no open command."""
+    def unmatched_results(self, agent: str) -> frozenset[tuple[str, str]]:
+        """Return (command id, digest) of the agent's results that matched no open command."""
         query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(STRAY_RESULTS.c.agent == agent)
         with self._transaction() as connection:
             return frozenset((command_id, digest) for command_id, digest in connection.execute(query))
 
     def verified(self, agent: str) -> Verified | None:
-        """Return how far the agent's journal was good before; None if it never was compared."""
+        """Return how far the agent's journal was verified, or None if it never was."""
         with self._transaction() as connection:
             audit = read_one(connection, AUDITS.select().where(AUDITS.c.agent == agent), AuditRecord)
         if audit is None:
@@ -118,16 +115,16 @@ class AuditStore:
             accepted = JournalMark(audit.accepted_number, audit.accepted_hash)
         return Verified(JournalMark(audit.number, audit.hash), datetime.fromtimestamp(audit.verified_at, UTC), accepted)
 
-    def remember(self, agent: str, head: JournalMark) -> None:
-        """Keep that the journal agrees up to here."""
-        self._keep(agent, {"number": head.number, "hash": head.hash})
+    def mark_verified(self, agent: str, head: JournalMark) -> None:
+        """Store that the journal agrees with the ledger up to this mark."""
+        self._save(agent, {"number": head.number, "hash": head.hash})
 
     def accept(self, agent: str, head: JournalMark) -> None:
-        """Keep that the user takes the journal as it is up to here."""
+        """Store that the user accepts the journal as it is up to this mark."""
         accepted = {"accepted_number": head.number, "accepted_hash": head.hash}
-        self._keep(agent, {"number": head.number, "hash": head.hash, **accepted})
+        self._save(agent, {"number": head.number, "hash": head.hash, **accepted})
 
-    def _keep(self, agent: str, values: dict[str, Any]) -> None:
+    def _save(self, agent: str, values: dict[str, Any]) -> None:
         values["verified_at"] = self._now().timestamp()
         with self._transaction() as connection:
             if not connection.execute(AUDITS.update().where(AUDITS.c.agent == agent).values(**values)).rowcount:
@@ -143,6 +140,6 @@ def _known(
     digest: str | None,
     outcome: str | None,
     error: str | None,
-) -> Known:
+) -> KnownCommand:
     code = msgspec.json.decode(error, type=_Error).code if error else None
-    return Known(command_id, agent, SequenceNumber(epoch, number), CommandState(state), digest, outcome, code)
+    return KnownCommand(command_id, agent, SequenceNumber(epoch, number), CommandState(state), digest, outcome, code)

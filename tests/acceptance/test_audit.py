@@ -1,6 +1,5 @@
 """acm audit with real processes: an honest agent agrees, also after kill -9; what is changed on its disk is named."""
 
-import re
 import sqlite3
 import subprocess
 import sys
@@ -58,9 +57,8 @@ def test_an_audit_agrees_until_somebody_changes_the_journal(site: Site) -> None:
     site.start_agent("web-01", module=SLOW)
     wait_for(lambda: "audit journal" in (site.wait_online("web-01").get("last_error") or ""), "the agent to say so")
     differs = verify(site, 7)["differences"][0]
-    assert differs["command_id"] == first
-    assert re.match(r"Number 3 \(.* UTC, command .*\): the journal says that the result 0{64} was", differs["message"])
-    assert f"the ledger holds {digest}" in differs["message"]
+    assert (differs["code"], differs["number"], differs["command_id"]) == ("other_result", 3, first)
+    assert [shown in differs["message"] for shown in ("0" * 64, digest)] == [True, True]
 
     assert site.acm("audit", "accept", "web-01")["difference_count"] > 0
     assert verify(site, 0)["agrees"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.factories import open_database
-from broker.audit.comparison import LedgerSide, compare
+from broker.audit.comparison import compare
+from broker.audit.findings import LedgerSide
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import SigningKey, VerifyingKey
@@ -363,7 +364,9 @@ class World:
         if not names:
             return  # the command that asks is in every journal that is verified
         audits = self.ledger.audits
-        known, said = audits.look_up(command.id for command in self.sent), audits.said(AGENT, 1000)
-        side = LedgerSide(AGENT, known, audits.kept_apart(AGENT), said, self.store.audit_head, None, False, names[0])
+        known, said = audits.look_up(command.id for command in self.sent), audits.accepted_commands(AGENT, 1000)
+        side = LedgerSide(
+            AGENT, known, audits.unmatched_results(AGENT), said, self.store.audit_head, None, False, names[0]
+        )
         differences = compare(journal, side).differences
         assert not differences, differences[0].message

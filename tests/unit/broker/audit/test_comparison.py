@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from broker.app.factories import open_database
-from broker.audit.comparison import LedgerSide, Verdict, compare
+from broker.audit.comparison import Verdict, compare
+from broker.audit.findings import LedgerSide
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import MIN_KEPT_BYTES, JournalPage, command_sha256
 from broker.contract.messages import Command, JournalMark, Origin
@@ -51,9 +52,11 @@ class Pair:
     def side(self, asked_by: str, **members: Any) -> LedgerSide:
         audits = self.ledger.audits
         names = [row.command.id for row in self.ledger.commands()]
-        known, said = audits.look_up(names), audits.said(AGENT, 100)
+        known, said = audits.look_up(names), audits.accepted_commands(AGENT, 100)
         return replace(
-            LedgerSide(AGENT, known, audits.kept_apart(AGENT), said, None, audits.verified(AGENT), False, asked_by),
+            LedgerSide(
+                AGENT, known, audits.unmatched_results(AGENT), said, None, audits.verified(AGENT), False, asked_by
+            ),
             **members,
         )
 
@@ -84,9 +87,13 @@ def first(verdict: Verdict) -> str:
     return verdict.differences[0].message if verdict.differences else "no difference"
 
 
+def codes(verdict: Verdict) -> list[str]:
+    return [difference.code for difference in verdict.differences]
+
+
 def test_an_honest_journal_agrees(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
-    verdict = compared(pair, commands, journal, told=journal.head)
+    verdict = compared(pair, commands, journal, status_head=journal.head)
     assert (verdict.differences, verdict.notes) == ((), ())
     assert (verdict.entries, verdict.commands, verdict.head) == (journal.head.number, 3, journal.head)
     assert verdict.since == verdict.until == pair.now()
@@ -118,33 +125,32 @@ def never_there(entries: Entries) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "code", "detail"),
     [
-        (changed("accepted", sha256="0" * 64), "accepted with the content 0000"),
-        (changed("accepted", id="other"), "a set-group was accepted; the ledger does not know it"),
-        (
-            changed("accepted", sequence={"epoch": 2**50, "number": 9}),
-            f"as number 9 of epoch {2**50}; the ledger gave it number 1 of",
-        ),
-        (changed("reported", digest="z"), "the result z was reported; the ledger holds p"),
-        (changed("reported", outcome="error"), "calls the outcome error; the ledger holds success"),
-        (repeated("accepted"), "accepted a second time"),
-        (repeated("begun"), "the command began when it had begun already"),
-        (repeated("reported"), "a second result"),
-        (repeated("deleted"), "deleted a second time"),
-        (without("reported"), "deleted without a result"),
-        (without("accepted"), "never says was accepted"),
-        (without("opened"), "does not begin as a journal does"),
-        (never_there, "the ledger says that the agent took number 1 of"),
-        (lambda entries: entries.reverse(), "Number 1"),
-        (lambda entries: entries.append({**entries[-1], "begun": [], "deleted": ["x"]}), "never says was accepted"),
-        (lambda entries: entry_with(entries, "accepted").pop("at"), "the entry cannot be read"),
+        (changed("accepted", sha256="0" * 64), "other_content", "0000"),
+        (changed("accepted", id="other"), "unknown_command", "command other"),
+        (changed("accepted", sequence={"epoch": 2**50, "number": 9}), "other_sequence", f"number 9 of epoch {2**50}"),
+        (changed("reported", digest="z"), "other_result", "result z was reported; the ledger holds p"),
+        (changed("reported", outcome="error"), "other_outcome", "outcome error was reported; the ledger holds success"),
+        (repeated("accepted"), "accepted_twice", ""),
+        (repeated("begun"), "begun_twice", "had begun already"),
+        (repeated("reported"), "second_result", ""),
+        (repeated("deleted"), "deleted_twice", ""),
+        (without("reported"), "deleted_without_result", ""),
+        (without("accepted"), "never_accepted", ""),
+        (without("opened"), "no_opening", "Number 1"),
+        (never_there, "command_missing", "number 1 of"),
+        (lambda entries: entries.reverse(), "no_opening", "Number 1"),
+        (lambda entries: entries.append({**entries[-1], "begun": [], "deleted": ["x"]}), "never_accepted", "command x"),
+        (lambda entries: entry_with(entries, "accepted").pop("at"), "unreadable_entry", ""),
     ],
 )
-def test_what_a_forger_changes_is_named_though_all_hashes_fit(
-    pair: Pair, commands: list[Command], change: Callable[[Entries], Any], words: str
+def test_each_change_by_a_forger_is_named_though_all_hashes_fit(
+    pair: Pair, commands: list[Command], change: Callable[[Entries], Any], code: str, detail: str
 ) -> None:
-    assert words in first(compared(pair, commands, forged(journal_of(pair.store), change)))
+    verdict = compared(pair, commands, forged(journal_of(pair.store), change))
+    assert codes(verdict)[:1] == [code]
+    assert detail in first(verdict)
 
 
 def test_a_result_that_the_ledger_never_committed_must_not_be_deleted(pair: Pair, commands: list[Command]) -> None:
@@ -152,7 +158,7 @@ def test_a_result_that_the_ledger_never_committed_must_not_be_deleted(pair: Pair
         said = {"id": commands[2].id, "digest": "r", "outcome": "success"}
         entries.append({**entries[-1], "begun": [], "accepted": [], "reported": [said], "deleted": [commands[2].id]})
 
-    assert "does not hold its result" in first(compared(pair, commands, forged(journal_of(pair.store), delete)))
+    assert codes(compared(pair, commands, forged(journal_of(pair.store), delete))) == ["deleted_uncommitted"]
 
 
 def test_a_command_may_run_again_only_after_a_crash(pair: Pair, commands: list[Command]) -> None:
@@ -161,12 +167,12 @@ def test_a_command_may_run_again_only_after_a_crash(pair: Pair, commands: list[C
     pair.store.mark_resumed(stored, "i2")
     assert compared(pair, commands, journal_of(pair.store)).differences == ()
     pair.store.mark_resumed(stored, "i2")
-    assert "though the agent had not died" in first(compared(pair, commands, journal_of(pair.store)))
+    assert codes(compared(pair, commands, journal_of(pair.store))) == ["resumed_without_restart"]
 
 
 def test_a_journal_without_the_command_that_asked_is_an_old_copy(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
-    assert "the very command" in first(compare(journal, pair.side(pair.send().id)))
+    assert codes(compare(journal, pair.side(pair.send().id))) == ["request_missing"]
 
 
 def test_an_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -> None:
@@ -174,7 +180,7 @@ def test_an_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -
     (page,) = journal.pages
     line = page.entries[2].replace('"begun"', '"began"')
     bad = replace(journal, pages=(replace(page, entries=(*page.entries[:2], line, *page.entries[3:])),))
-    assert any("not one chain" in difference.message for difference in compared(pair, commands, bad).differences)
+    assert "broken_chain" in codes(compared(pair, commands, bad))
 
 
 @pytest.mark.parametrize("spoil", ["order", "gap", "end", "page"])
@@ -189,15 +195,14 @@ def test_lines_that_are_moved_or_gone_break_the_chain(pair: Pair, commands: list
         "end": [replace(page, entries=tuple(lines[:-1]))],
         "page": [],
     }[spoil]
-    verdict = compared(pair, commands, replace(journal, pages=tuple(pages)))
-    assert any("not one chain" in difference.message for difference in verdict.differences)
+    assert "broken_chain" in codes(compared(pair, commands, replace(journal, pages=tuple(pages))))
 
 
 def test_a_journal_written_anew_is_not_the_one_that_was_good(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
-    pair.ledger.audits.remember(AGENT, journal.head)
+    pair.ledger.audits.mark_verified(AGENT, journal.head)
     later = forged(journal, lambda entries: entry_with(entries, "accepted").update(at="2020-01-01T00:00:00Z"))
-    assert "written anew up to here: it was good at" in first(compared(pair, commands, later))
+    assert codes(compared(pair, commands, later)) == ["rewritten"]
     assert compared(pair, commands, journal).differences == ()
 
 
@@ -206,31 +211,33 @@ def test_a_journal_that_was_cut_at_its_end_does_not_reach_what_the_status_told(
 ) -> None:
     journal = journal_of(pair.store)
     told = JournalMark(journal.head.number + 1, "1" * 64)
-    assert "but the agent's status told" in first(compared(pair, commands, journal, told=told))
+    assert codes(compared(pair, commands, journal, status_head=told)) == ["shortened"]
 
 
 def test_the_old_may_be_dropped_but_not_by_a_journal_that_has_room(pair: Pair, commands: list[Command]) -> None:
     entries = entries_of(journal_of(pair.store))[4:]
     cut = chained(entries, JournalMark(4, "a" * 64))
-    assert "it would keep" in first(compared(pair, commands, cut))
+    assert "dropped_too_soon" in codes(compared(pair, commands, cut))
     padded = [dict(entry) for entry in entries]
     padded[0]["spare"] = "x" * MIN_KEPT_BYTES
-    verdict = compared(pair, commands, chained(padded, JournalMark(4, "a" * 64)), told=JournalMark(2, "b" * 64))
+    verdict = compared(pair, commands, chained(padded, JournalMark(4, "a" * 64)), status_head=JournalMark(2, "b" * 64))
     assert verdict.differences == ()
-    assert verdict.notes == ("The journal no longer reaches back to number 2, where the agent's status told.",)
+    (note,) = verdict.notes
+    assert "reaches back to number 2" in note
 
 
 def test_unsigned_commands_are_a_difference_only_where_they_are_refused(pair: Pair, commands: list[Command]) -> None:
     pair.store.store_command(replace(commands[0], id="past", sequence=None), pair.now())
     journal = journal_of(pair.store)
-    assert "the ledger does not know it" in first(compared(pair, commands, journal))
+    assert codes(compared(pair, commands, journal)) == ["unknown_command"]
     verdict = compared(pair, commands, journal, accepts_unsigned=True)
     assert (verdict.differences, len(verdict.notes)) == ((), 1)
 
 
 def test_a_command_of_another_agent_is_a_difference(pair: Pair, commands: list[Command]) -> None:
     pair.store.store_command(pair.send("web-02"), pair.now())
-    assert "the ledger gave the command to web-02" in first(compared(pair, commands, journal_of(pair.store)))
+    verdict = compared(pair, commands, journal_of(pair.store))
+    assert (codes(verdict)[0], "web-02" in first(verdict)) == ("other_agent", True)
 
 
 def test_a_command_that_the_ledger_has_numbered_anew_is_no_difference(pair: Pair, commands: list[Command]) -> None:
@@ -245,7 +252,7 @@ def test_what_the_user_accepted_is_not_named_again(pair: Pair, commands: list[Co
     journal = journal_of(pair.store)
     pair.ledger.audits.accept(AGENT, journal.head)
     assert compared(pair, commands, journal).differences == ()
-    pair.ledger.audits.remember(AGENT, journal.head)
+    pair.ledger.audits.mark_verified(AGENT, journal.head)
     pair.store.store_command(replace(commands[0], id="later", sequence=None), pair.now())
     assert "command later" in first(compared(pair, commands, journal_of(pair.store)))
     other = forged(journal, lambda entries: entries[0].update(at="2020-01-01T00:00:00Z"))

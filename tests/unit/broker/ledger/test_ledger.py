@@ -360,7 +360,7 @@ def test_where_a_journal_was_good_is_remembered_for_each_agent(ledger: Ledger, c
     assert ledger.audits.verified("web-01") is None
     ledger.audits.accept("web-01", JournalMark(3, "a" * 64))
     clock.turn(5.0)
-    ledger.audits.remember("web-01", JournalMark(9, "b" * 64))
+    ledger.audits.mark_verified("web-01", JournalMark(9, "b" * 64))
     verified = Verified(JournalMark(9, "b" * 64), clock.now(), JournalMark(3, "a" * 64))
     assert (ledger.audits.verified("web-01"), ledger.audits.verified("web-02")) == (verified, None)
 
