@@ -1,4 +1,4 @@
-"""What an agent may manage: nothing (its own process), a child process, a systemd unit, or the embedding program."""
+"""Managed services: none (the agent's own process), a child process, a systemd unit, or the embedding program."""
 
 from consumer.services.callbacks import CallbackService
 from consumer.services.child import ChildService

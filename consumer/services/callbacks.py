@@ -11,7 +11,7 @@ __all__ = [
 
 
 class CallbackService:
-    """The embedding program: the callbacks start and stop it and say its incarnation (None when it does not run)."""
+    """The embedding program: the callbacks start and stop it and return its incarnation (None: not running)."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class CallbackService:
         self._desired = desired
 
     def state(self) -> ServiceState:
-        """Ask the program."""
+        """Return the state that the program reports."""
         incarnation = self._incarnation()
         return ServiceState("callbacks", incarnation is not None, incarnation)
 
@@ -38,7 +38,7 @@ class CallbackService:
         return self.state()
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the program and remember the wish."""
+        """Stop the program, and record that it should stay stopped."""
         self._desired.set_stopped(True)
         if self.state().running:
             self._stop()

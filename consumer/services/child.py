@@ -37,9 +37,9 @@ class _Incarnation:
 
 
 class ChildService:
-    """A child process in a process group of its own, started again when it dies, with growing waits.
+    """A child process in a process group of its own, restarted when it dies, with growing waits.
 
-    `step` must be called from time to time; it starts what should run. All methods may be called from any thread.
+    `step` must be called from time to time; it starts the child when it should run. Thread-safe.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ChildService:
         self._start_at = 0.0
 
     def state(self) -> ServiceState:
-        """Look at the child; never waits for a start or a stop that is under way."""
+        """Return the state of the child; never waits for a start or stop in progress."""
         current = self._current
         if current is None or not current.runs:
             return ServiceState("child", running=False)
         return ServiceState("child", True, current.name, {"pid": current.child.pid})
 
     def step(self) -> None:
-        """Start the child when it should run and its wait is over; do nothing while a start or stop is under way."""
+        """Start the child when it should run and its wait is over; do nothing during a start or stop."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -82,7 +82,7 @@ class ChildService:
             self._lock.release()
 
     def next_due(self) -> float | None:
-        """Return None: a child's death cannot be foreseen."""
+        """Return None: a child's death cannot be predicted."""
 
     def _start_if_due(self) -> None:
         if self._desired.stopped or self.state().running or self._clock.monotonic() < self._start_at:
@@ -107,7 +107,7 @@ class ChildService:
         self._current = _Incarnation(child, uuid.uuid4().hex)
         try:
             self._pid_file.write(child.pid)
-        except OSError as error:  # only an agent that is killed will miss it
+        except OSError as error:  # needed only if the agent is killed
             _log.warning("pid_file_not_written", reason=str(error))
 
     def _end_orphan(self, deadline: float) -> None:
@@ -115,9 +115,9 @@ class ChildService:
             self._orphan.end(deadline)
 
     def start(self, deadline: float) -> ServiceState:
-        """Start the child unless it runs, and forget the wish to keep it stopped.
+        """Start the child unless it runs, and record that it should run.
 
-        Raises ServiceError when it cannot be started or ends within `settle_s` seconds; `step` then tries it again.
+        Raises ServiceError when it cannot be started or ends within `settle_s` seconds; `step` then tries again.
         """
         with self._lock:
             self._desired.set_stopped(False)
@@ -133,22 +133,27 @@ class ChildService:
         seconds = self._at_most(self._settle_s, deadline)
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self._current.child.wait(seconds)
-            raise ServiceError(f"The service was started, but {exit_in_words(status)} at once; it is tried again.")
+            raise ServiceError(
+                f"The service was started, but {exit_in_words(status)} at once; the agent will try again.",
+                code="ended_at_once",
+            )
         if seconds < self._settle_s:
-            raise ServiceError("The service was started, but the time was over before it had run for settle_s.")
+            raise ServiceError(
+                "The service was started, but the time was over before it had run for settle_s.", code="timed_out"
+            )
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the child as `shut_down` does, and remember the wish to keep it stopped."""
+        """Stop the child as `shut_down` does, and record that it should stay stopped."""
         with self._lock:
             self._desired.set_stopped(True)
             stop = self.shut_down(deadline)
             return replace(self.state(), stop=stop)
 
     def shut_down(self, deadline: float = float("inf")) -> Stop | None:
-        """Stop the child without a wish, as when the agent itself ends; None when it did not run.
+        """Stop the child without recording it, for the agent's own exit; return None if it did not run.
 
-        TERM goes to its group, and KILL after the grace, at the latest by `deadline`. What it leaves behind in its
-        group is killed.
+        Sends TERM to its group, and KILL after the grace, at the latest at `deadline`. What it leaves in its group is
+        killed.
         """
         with self._lock:
             self._end_orphan(deadline)
@@ -160,7 +165,7 @@ class ChildService:
             return stop
 
     def restart(self, deadline: float) -> ServiceState:
-        """Replace the child by a new one; raises ServiceError as `start` does."""
+        """Replace the child with a new one; raises ServiceError as `start` does."""
         with self._lock:
             stop = self.shut_down(deadline - self._settle_s)
             return replace(self.start(deadline), stop=stop)

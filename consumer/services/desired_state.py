@@ -1,4 +1,4 @@
-"""The user's wish that the managed service stay stopped, kept across restarts of the agent."""
+"""The desired state of the managed service, kept across restarts of the agent."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ __all__ = [
 
 
 class DesiredState:
-    """Remembers, across restarts of the agent, that the service is to stay stopped."""
+    """Whether the service should stay stopped; a file that outlives the agent's process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @property
     def stopped(self) -> bool:
-        """Whether the user's last wish was a stopped service."""
+        """Whether the last command was to stop the service."""
         return self._path.exists()
 
     def set_stopped(self, stopped: bool) -> None:
-        """Keep the wish durably (fsync of the directory)."""
+        """Record the desired state durably (fsync of the directory). Raises OSError."""
         if stopped:
             self._path.touch()
         else:

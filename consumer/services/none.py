@@ -9,7 +9,7 @@ __all__ = [
 
 
 class NoService:
-    """Nothing beside the agent's own process: start and stop have no object, restart replaces the process itself."""
+    """No service: there is nothing to start or stop, and restart-agent re-executes the agent."""
 
     def state(self) -> ServiceState:
         """Return a state of kind `none`."""

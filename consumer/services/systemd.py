@@ -1,4 +1,4 @@
-"""A systemd unit as the managed service, driven by systemctl and looked at by journalctl."""
+"""A systemd unit as the managed service, controlled with systemctl and inspected with journalctl."""
 
 import json
 import re
@@ -38,8 +38,8 @@ _JOURNAL_TIMEOUT_S = 2.0
 class SystemdService:
     """A systemd unit. Its incarnation is systemd's InvocationID (systemd.exec(5)).
 
-    A unit that does not stay active for `settle_s` seconds after its start is an error. `via` are the words put before
-    systemctl and journalctl, such as `sudo`. All methods raise ServiceError, also for a unit that does not exist.
+    A unit that does not stay active for `settle_s` seconds after its start is an error. `via` (such as `sudo`) is put
+    before systemctl and journalctl. All methods raise ServiceError, also for a unit that does not exist.
     """
 
     def __init__(self, unit: str, clock: Clock, *, settle_s: float, via: Sequence[str] = ()) -> None:
@@ -50,7 +50,7 @@ class SystemdService:
         self._pause = threading.Event()
 
     def state(self) -> ServiceState:
-        """Ask systemd."""
+        """Return the state that systemd reports."""
         return self._state_in(self._show(self._soon(_SHOW_TIMEOUT_S)))
 
     def start(self, deadline: float) -> ServiceState:
@@ -60,7 +60,7 @@ class SystemdService:
         return self._state_in(self._bring_up("start", deadline))
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the unit, and disable it if it was enabled, so that it stays stopped after a reboot as well."""
+        """Stop the unit, and disable it if it was enabled, so that it stays stopped after a reboot."""
         before = self._show(deadline)
         if before["UnitFileState"] == "enabled":
             self._systemctl("disable", deadline)
@@ -70,7 +70,7 @@ class SystemdService:
         return replace(self._state_in(after), stop=stop if before["MainPID"] != "0" else None)
 
     def restart(self, deadline: float) -> ServiceState:
-        """Restart the unit by one job of systemd, which outlives this agent and restarts what depends on it too."""
+        """Restart the unit by one systemd job, which outlives this agent and also restarts dependent units."""
         before = self._show(deadline)
         after = self._bring_up("restart", deadline)
         return replace(self._state_in(after), stop=self._stop_between(before, after))
@@ -86,11 +86,14 @@ class SystemdService:
         lines = self._systemctl("show", deadline, f"--property={','.join(_PROPERTIES)}").splitlines()
         shown |= dict(line.split("=", 1) for line in lines if "=" in line)
         if shown["LoadState"] == "not-found":
-            raise ServiceError(f"systemd knows no unit {self._unit}; check service.unit in the agent's configuration.")
+            raise ServiceError(
+                f"systemd has no unit {self._unit}; check service.unit in the agent's configuration.",
+                code="unknown_unit",
+            )
         return shown
 
     def _bring_up(self, verb: str, deadline: float) -> dict[str, str]:
-        """Start or restart it; an error carries the last lines that it has printed."""
+        """Start or restart the unit; an error includes the last lines that it printed."""
         try:
             self._systemctl(verb, deadline)
             return self._wait_until_stable(deadline)
@@ -116,9 +119,9 @@ class SystemdService:
             self._pause.wait(_POLL_INTERVAL_S)
 
     def _stop_between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Stop | None:
-        """Return how systemd's journal says that an incarnation ended; None when it does not say.
+        """Return how an incarnation ended, according to systemd's journal; None if that is unknown.
 
-        Each start resets the unit's Result. What systemd logs of the next incarnation comes after all of the earlier.
+        Each start resets the unit's Result. systemd logs the next incarnation after everything about the previous one.
         """
         if before["MainPID"] == "0":
             return None
@@ -132,7 +135,7 @@ class SystemdService:
         return Stop(killed, _seconds_in(after["TimeoutStopUSec"]))
 
     def _journal(self, *arguments: str) -> list[str]:
-        """Return what the journal holds: nothing where it cannot be read, for it is asked for explanations only."""
+        """Return lines of the journal; none if it cannot be read, because they only explain an error."""
         try:
             ended = self._run(["journalctl", "--quiet", "--no-pager", *arguments], self._soon(_JOURNAL_TIMEOUT_S))
         except ServiceError:
@@ -142,7 +145,9 @@ class SystemdService:
     def _systemctl(self, verb: str, deadline: float, *options: str) -> str:
         ended = self._run(["systemctl", "--no-ask-password", *options, verb, "--", self._unit], deadline)
         if ended.overdue:
-            raise ServiceError(f"systemctl {verb} {self._unit} did not end in time; systemd may go on with it.")
+            raise ServiceError(
+                f"systemctl {verb} {self._unit} did not end in time; systemd may still complete it.", code="timed_out"
+            )
         if not ended.good:
             printed = " ".join(ended.output.stderr.split())[:500]
             raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}")

@@ -1,4 +1,4 @@
-"""Unpacking an archive that nobody vouches for yet: plain files and directories only, bounded, inside one directory."""
+"""Unpacks an untrusted archive: regular files and directories only, within limits, inside one directory."""
 
 import gzip
 import tarfile
@@ -25,14 +25,14 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may unpack to: so many members, so many bytes in all."""
+    """How many members an archive may have, and how many bytes in total it may unpack to."""
 
     members: int = 10_000
     bytes: int = 1 << 30
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a file begins as a tar archive does, gzipped or not; raises OSError when it cannot be read."""
+    """Return whether a file begins like a tar archive, gzipped or not; raises OSError if it cannot be read."""
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP
         file.seek(0)
@@ -47,16 +47,19 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
     """Unpack a .tar or .tar.gz into an existing directory and return the files made, in the archive's order.
 
-    Modes become 0755 for executables and directories, 0644 for the rest; owners and times are not taken over. Raises
-    ArchiveError, and leaves what was unpacked so far, for a member that is no file or directory, or whose path is
-    absolute, leaves the directory or comes twice, and for an archive that is damaged or beyond the limits.
+    Modes become 0755 for executables and directories, 0644 for the rest; owners and times are not restored. Raises
+    ArchiveError, and leaves what was unpacked so far, for a member that is not a regular file or directory, or whose
+    path is absolute, leaves the directory or is a duplicate, and for a damaged archive or one beyond the limits.
     """
     made: list[Path] = []
     left = limits.bytes
     with _damage_named(archive), _opened(archive) as opened:
         for number, member in enumerate(opened, start=1):
             if number > limits.members:
-                raise ArchiveError(f"{archive.name} holds more than {limits.members} members; that is too many.")
+                raise ArchiveError(
+                    f"{archive.name} holds more than {limits.members} members; that is too many.",
+                    code="too_many_members",
+                )
             parts = _parts(member.name)
             if member.isdir():
                 _make_directories(into, parts)
@@ -65,7 +68,9 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
                 raise not_a_plain_file(member.name)
             left -= max(member.size, 0)
             if left < 0:
-                raise ArchiveError(f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.")
+                raise ArchiveError(
+                    f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.", code="too_large"
+                )
             _make_directories(into, parts[:-1])
             _copy(opened, member, into.joinpath(*parts))
             made.append(into.joinpath(*parts))
@@ -74,12 +79,12 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
 
 
 def _read_to_the_end(opened: tarfile.TarFile, most: int) -> None:
-    """Let gzip check its sum, which stands at the end."""
+    """Read on so that gzip verifies its checksum, which is at the end."""
     assert opened.fileobj is not None
     while block := opened.fileobj.read(_COPY_BYTES):
         most -= len(block)
         if most < 0:
-            raise ArchiveError("The archive goes on for too long behind its end.")
+            raise ArchiveError("There is too much data after the end-of-archive marker.", code="too_much_after_end")
 
 
 @contextmanager
@@ -94,7 +99,9 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not name.isprintable() or "\\" in name:
-        raise ArchiveError(f"The member {name[:200]!r} is refused: paths must stay inside the archive's directory.")
+        raise ArchiveError(
+            f"The member {name[:200]!r} is refused: paths must stay inside the archive's directory.", code="unsafe_path"
+        )
     return path.parts
 
 
@@ -107,7 +114,9 @@ def _make_directories(into: Path, parts: Sequence[str]) -> None:
         except FileExistsError as error:
             if place.is_dir():
                 continue
-            raise ArchiveError(f"{'/'.join(parts)!r} is a file and a directory in the archive.") from error
+            raise ArchiveError(
+                f"{'/'.join(parts)!r} is a file and a directory in the archive.", code="file_and_directory"
+            ) from error
         place.chmod(0o755)
 
 
@@ -119,7 +128,7 @@ def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
             while block := source.read(_COPY_BYTES):
                 target.write(block)
     except (FileExistsError, IsADirectoryError) as error:
-        raise ArchiveError(f"The member {member.name[:200]!r} comes twice.") from error
+        raise ArchiveError(f"The member {member.name[:200]!r} is there twice.", code="duplicate_member") from error
     path.chmod(0o755 if member.mode & _EXECUTABLE else 0o644)
 
 
@@ -128,8 +137,10 @@ def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
     except MemberRefused as error:
-        raise ArchiveError(str(error)) from error
+        raise ArchiveError(str(error), code="member_refused") from error
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
-        raise ArchiveError(f"{archive.name} is no archive that can be read: {error}.") from error
+        raise ArchiveError(f"{archive.name} is not a readable archive: {error}.", code="damaged") from error
     except OSError as error:
-        raise ArchiveError(f"{archive.name} cannot be unpacked: {error.strerror or error}.") from error
+        raise ArchiveError(
+            f"{archive.name} cannot be unpacked: {error.strerror or error}.", code="not_unpacked"
+        ) from error

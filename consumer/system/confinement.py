@@ -1,10 +1,10 @@
-"""What the children of handlers may use: limits that the kernel keeps, and perhaps another user.
+"""Starts the child processes of handlers under kernel limits, and perhaps as another user.
 
-Limits must be there before the program begins. A function between fork and exec (`preexec_fn`) can deadlock in a
-process with threads; limits set on the child from here (prlimit(2)) leave it a while without; limits of our own
-process around the start would be those of all threads. So a child begins as `launch.py`, a Python of about 10 ms, which
-sets its own limits, becomes the user, and then becomes the program in the same process id. Whether that went well is
-said on a pipe that execve(2) closes.
+Limits must be set before the program starts. A function between fork and exec (`preexec_fn`) can deadlock in a
+process with threads; limits set on the child from here (prlimit(2)) come too late; limits of our own process during the
+start would apply to all threads. So a child starts as `launch.py`, which takes about 10 ms: it sets its own limits,
+becomes the user, and then executes the program under the same process id. It reports failures on a pipe that
+execve(2) closes.
 """
 
 import grp
@@ -25,7 +25,7 @@ __all__ = [
 
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
-_LAUNCH_TIMEOUT_S = 10.0  # as long as a busy machine may take to become the program; it goes on beyond that
+_LAUNCH_TIMEOUT_S = 10.0  # for a busy machine; after that, the launch is taken for successful
 _ERRNO_BYTES = 16
 
 
@@ -38,10 +38,10 @@ def launch(
     stdin: int | IO[bytes] = subprocess.PIPE,
     output: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """Start a program within a confinement, in a session of its own, with no descriptor of ours but the three.
+    """Start a program within a confinement, in a session of its own, with no descriptors but the standard three.
 
-    `output` is for both its outputs. Raises OSError and ValueError, as Popen does, and ConfigurationError for a user
-    that is gone.
+    `output` is for stdout and stderr. Raises OSError and ValueError, as Popen does, and ConfigurationError for a user
+    that no longer exists.
     """
     account = confinement.account()
     home = {} if account is None else {"HOME": account.pw_dir}
@@ -79,7 +79,7 @@ def _groups(account: pwd.struct_passwd) -> list[int]:
 
 
 def _wait_for_program(child: subprocess.Popen[bytes], errors: int) -> None:
-    """Wait until the child has become the program; raise OSError when it could not."""
+    """Wait until the child executes the program; raises OSError if it could not."""
     try:
         report = os.read(errors, _ERRNO_BYTES) if select.select([errors], [], [], _LAUNCH_TIMEOUT_S)[0] else b""
     finally:

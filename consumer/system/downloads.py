@@ -1,4 +1,4 @@
-"""Fetching the file that a command refers to: bounded in size and time, believed only when size and hash are right."""
+"""Downloads the file that a command refers to: limited in size and time, verified by size and SHA-256."""
 
 import contextlib
 import errno
@@ -29,22 +29,24 @@ __all__ = [
 
 
 _BLOCK_BYTES = 1 << 18
-_READ_TIMEOUT_S = 15.0  # a server that says nothing for so long is given up
+_READ_TIMEOUT_S = 15.0  # a server that sends nothing for so long has failed
 _SPARE_BYTES = 4 << 20
-_POLL_INTERVAL_S = 0.1  # how soon a cancel, or the end of the time, is seen
+_POLL_INTERVAL_S = 0.1  # how soon a cancel or the deadline is noticed
 _NO_ENCODING = {"Accept-Encoding": "identity"}
 
 
 class _WrongFile(DownloadError):
-    """What has come is another file than the one that was meant."""
+    """The received file differs from the artifact."""
+
+    code = "wrong_file"
 
 
 @dataclass(frozen=True)
 class Downloader:
     """Fetches artifacts for one command; handlers get theirs from `Context.downloader()`.
 
-    `deadline` is in seconds of the clock's `monotonic()`. What has come of a `blob:` artifact when a download ends
-    early stays in the directory `partial`, and the next download of it goes on from there.
+    `deadline` is in seconds of the clock's `monotonic()`. The received part of a `blob:` artifact
+    stays in the directory `partial` when a download ends early, and the next download continues from there.
     """
 
     config: DownloadConfig
@@ -55,11 +57,12 @@ class Downloader:
     partial: Path | None = None
 
     def fetch(self, artifact: Artifact, to: Path) -> None:
-        """Write the artifact to `to`, fsynced. Raises DownloadError with what was wrong; then `to` is not there."""
+        """Write the artifact to `to`, fsynced. Raises DownloadError, and then `to` does not exist."""
         if artifact.size > self.config.max_bytes:
             raise DownloadError(
-                f"The file has {artifact.size} bytes; this agent takes at most {self.config.max_bytes} "
-                "(download.max_bytes)."
+                f"The file has {artifact.size} bytes; this agent accepts at most {self.config.max_bytes} "
+                "(download.max_bytes).",
+                code="too_large",
             )
         try:
             if artifact.url.startswith("blob:") and self.partial is not None:
@@ -69,11 +72,13 @@ class Downloader:
         except BaseException as error:
             to.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise DownloadError(f"The file cannot be written to {to}: {error.strerror or error}.") from error
+                raise DownloadError(
+                    f"The file cannot be written to {to}: {error.strerror or error}.", code="not_written"
+                ) from error
             raise
 
     def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
-        """Go on with the part that is there, from the start when that proves damaged; move the whole to its place."""
+        """Continue from the received part, or from the start if that proves damaged; then move the file into place."""
         offset = min(part.stat().st_size, artifact.size) if part.exists() else 0
         try:
             self._complete(artifact, part, offset)
@@ -91,9 +96,11 @@ class Downloader:
             part.unlink()
 
     def _complete(self, artifact: Artifact, to: Path, offset: int = 0) -> None:
-        """Write what follows the first `offset` bytes of the file `to`, and check the whole."""
+        """Write what follows the first `offset` bytes of the file `to`, and verify the whole file."""
         if artifact.size - offset + _SPARE_BYTES > free_bytes(to.parent):
-            raise DownloadError(f"There is too little space in {to.parent} for the file's {artifact.size} bytes.")
+            raise DownloadError(
+                f"There is too little space in {to.parent} for the file's {artifact.size} bytes.", code="disk_full"
+            )
         size, url_shown = offset, _display_url(artifact.url)
         with to.open("a+b") as target, closing(self._blocks(artifact, offset)) as blocks:
             target.truncate(offset)
@@ -116,9 +123,7 @@ class Downloader:
             self._check_time(url_shown)
             raise _WrongFile(f"The file at {url_shown} has {size} bytes, not {artifact.size}.")
         if sha256 != artifact.sha256:
-            raise _WrongFile(
-                f"The file at {url_shown} is another than the one that was meant: its SHA-256 is {sha256}."
-            )
+            raise _WrongFile(f"The file at {url_shown} differs from the one in the command: its SHA-256 is {sha256}.")
 
     def _blocks(self, artifact: Artifact, offset: int) -> Generator[bytes, None, None]:
         url, url_shown = artifact.url, _display_url(artifact.url)
@@ -131,20 +136,29 @@ class Downloader:
                         yield from iter(lambda: source.read(_BLOCK_BYTES), b"")
                 case "blob" if self.blobs is not None:
                     if url != blob_url(artifact.sha256):
-                        raise DownloadError(f"{url_shown} names another file than the SHA-256 {artifact.sha256}.")
+                        raise DownloadError(
+                            f"{url_shown} names another file than the SHA-256 {artifact.sha256}.",
+                            code="wrong_blob_name",
+                        )
                     yield from self.blobs.read(artifact.sha256, offset, artifact.size)
                 case _:
-                    raise DownloadError(f"{url_shown} cannot be fetched: write an https:, file: or blob: URL.")
+                    raise DownloadError(
+                        f"{url_shown} cannot be fetched: write an https:, file: or blob: URL.", code="unknown_scheme"
+                    )
         except httpx.HTTPError as error:
             self._check_time(url_shown)
-            raise DownloadError(f"{url_shown} cannot be fetched: {error or type(error).__name__}.") from error
+            raise DownloadError(
+                f"{url_shown} cannot be fetched: {error or type(error).__name__}.", code="http_failed"
+            ) from error
         except httpx.InvalidURL as error:
-            raise DownloadError(f"{url_shown} is not a URL: {error}.") from error
+            raise DownloadError(f"{url_shown} is not a URL: {error}.", code="invalid_url") from error
         except OSError as error:
-            raise DownloadError(f"{url_shown} cannot be fetched: {error.strerror or error}.") from error
+            raise DownloadError(
+                f"{url_shown} cannot be fetched: {error.strerror or error}.", code="not_readable"
+            ) from error
 
     def _blocks_of_response(self, url: str) -> Iterator[bytes]:
-        # Raw and block by block as it arrives: what the hash is of, and soon enough to see that the time is over.
+        # Raw blocks as they arrive: the hash is of those, and the deadline is noticed between them.
         with (
             _Watchdog(self) as watchdog,
             self._client() as client,
@@ -166,22 +180,23 @@ class Downloader:
         except OSError as error:
             raise DownloadError(
                 f"The certificate authorities in {self.config.ca_file} (download.ca_file) cannot be used: "
-                f"{error.strerror or error}."
+                f"{error.strerror or error}.",
+                code="ca_file_unusable",
             ) from error
 
     def is_over(self) -> bool:
-        """Say whether the download must end: its time is over, or its command was cancelled."""
+        """Return whether the download must end: its deadline has passed, or its command was cancelled."""
         return self.cancelled.is_set() or self.clock.monotonic() >= self.deadline
 
     def _check_time(self, url_shown: str) -> None:
         if self.cancelled.is_set():
-            raise DownloadError(f"The download of {url_shown} was cancelled.")
+            raise DownloadError(f"The download of {url_shown} was cancelled.", code="cancelled")
         if self.is_over():
-            raise DownloadError(f"The download of {url_shown} did not end in time.")
+            raise DownloadError(f"The download of {url_shown} did not end in time.", code="timed_out")
 
 
 class _Watchdog:
-    """Cuts a download's connections when it must end: a server that says little, or nothing, would hold it up."""
+    """Closes a download's connections when it must end, so that a slow or silent server cannot hold it up."""
 
     def __init__(self, download: Downloader) -> None:
         self._download = download
@@ -190,7 +205,7 @@ class _Watchdog:
         self._thread = threading.Thread(target=self._watch, name="acm-download", daemon=True)
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take note of each encrypted connection (httpx calls this a trace extension)."""
+        """Remember each encrypted connection (a trace extension of httpx)."""
         if event == "connection.start_tls.complete":
             self._sockets.append(info["return_value"].get_extra_info("socket"))
 
@@ -212,19 +227,22 @@ class _Watchdog:
 
 def _refuse_plain_http(request: httpx.Request) -> None:
     if request.url.scheme != "https":
-        raise httpx.UnsupportedProtocol(f"it leads to {request.url.scheme}:, which is not encrypted")
+        raise httpx.UnsupportedProtocol(f"it redirects to {request.url.scheme}:, which is not encrypted")
 
 
 def _check_response(response: httpx.Response, url: str) -> None:
     if response.status_code != httpx.codes.OK:
-        raise DownloadError(f"{_display_url(url)} cannot be fetched: the server answered {response.status_code}.")
+        raise DownloadError(
+            f"{_display_url(url)} cannot be fetched: the server answered with status {response.status_code}.",
+            code="http_status",
+        )
 
 
 def _local_path(url: str) -> Path:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_file():
-        raise DownloadError(f"{_display_url(url)} is no plain file on this machine.")
+        raise DownloadError(f"{_display_url(url)} is not a regular file on this machine.", code="not_a_file")
     return path
 
 
@@ -233,5 +251,5 @@ def _display_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise DownloadError(f"The file's URL cannot be read: {error}.") from None
+        raise DownloadError(f"The file's URL cannot be read: {error}.", code="invalid_url") from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:300]

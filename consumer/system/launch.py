@@ -1,10 +1,10 @@
-"""Becomes another program, once it has given up what that one must not have.
+"""Executes another program after it has set limits and dropped privileges.
 
     python -I -S launch.py ERRORS LIMITS USER PROGRAM ARGUMENT...
 
 ERRORS is the number of the descriptor to which an errno is written when PROGRAM cannot be run, LIMITS is NUMBER=VALUE
-pairs for setrlimit(2), parted by commas, USER is UID:GID:GROUP,GROUP... or empty. It is run by its path and imports
-nothing of ours: a program begins in about 10 ms.
+pairs for setrlimit(2), separated by commas, USER is UID:GID:GROUP,GROUP... or empty. It is run by its path and imports
+none of our modules, so that it takes only about 10 ms.
 """
 
 import os
@@ -21,7 +21,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def main(errors: str, limits: str, user: str, *argv: str) -> None:
-    """Take the limits on, become the user, and run the program; returns only when that fails."""
+    """Set the limits, become the user, and execute the program; returns only if that fails."""
     handle = int(errors)
     os.set_inheritable(handle, False)
     environment = _given_environment()
@@ -39,7 +39,7 @@ def main(errors: str, limits: str, user: str, *argv: str) -> None:
 
 
 def _given_environment() -> dict[bytes, bytes]:
-    """Return the environment as it was given: Python adds LC_CTYPE to its own (PEP 538)."""
+    """Return the original environment: Python adds LC_CTYPE to its own (PEP 538)."""
     with open("/proc/self/environ", "rb") as source:
         pairs = (entry.partition(b"=") for entry in source.read().split(b"\0") if entry)
         return {name: value for name, _, value in pairs}

@@ -1,4 +1,4 @@
-"""Keeping secrets out of what is shown: known by their type, by a telling key, or by the shape of the text."""
+"""Keeps secrets out of output. They are recognized by their type, their key, or the shape of the text."""
 
 import itertools
 import json
@@ -28,14 +28,14 @@ __all__ = [
 
 
 DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
-_MAX_VALUES = 20_000  # YAML's aliases can make a short text stand for millions of values
+_MAX_VALUES = 20_000  # aliases in a short YAML text can expand to millions of values
 _FLAG = re.compile(r"--?[\w-]+")
 
 
 def mask_values(value: Any) -> Any:
-    """Return `value` as JSON knows it, with secrets replaced; whatever stands below a telling key is one.
+    """Return `value` as JSON types, with secrets masked; every value below the key of a secret is one.
 
-    Raises ValueError for what is too large, or contains itself.
+    Raises ValueError for a value that is too large or contains itself.
     """
     try:
         return _masked(value, "", itertools.count())
@@ -45,7 +45,7 @@ def mask_values(value: Any) -> Any:
 
 def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
     if next(counted) > _MAX_VALUES:
-        raise ValueError("there is too much in it to be shown")
+        raise ValueError("it has too many values to be shown")
     if isinstance(value, Mapping):
         return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}
     if is_secret_name(key) and value not in (None, "", False):
@@ -60,7 +60,7 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
 
 
 def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
-    """Mask the items of a list, and what follows a flag that tells of a secret, as in `--token hush`."""
+    """Mask the items of a list, and the value after a flag for a secret, as in `--token hush`."""
     shown: list[Any] = []
     follows_flag = False
     for item in items:
@@ -70,9 +70,9 @@ def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
 
 
 def mask_text(name: str, text: str) -> str:
-    """Return a file's text with secrets masked: as JSON where its name says TOML, YAML or JSON, else line by line.
+    """Return a file's text with secrets masked: as JSON if its suffix is of TOML, YAML or JSON, otherwise line by line.
 
-    Raises ValueError when it is not what its name says, or too much.
+    Raises ValueError if it does not have the format of its suffix, or has too many values.
     """
     documents = parse_document(name, text)
     if documents is None:
@@ -82,9 +82,9 @@ def mask_text(name: str, text: str) -> str:
 
 
 def parse_document(name: str, text: str) -> list[Any] | None:
-    """Return the documents in a text (YAML may have several), or None for a name that says neither TOML, YAML nor JSON.
+    """Return the documents in a text (YAML may have several), or None if its suffix is of another format.
 
-    Raises ValueError with what is wrong in one line.
+    Raises ValueError with the reason in one line.
     """
     kind = DOCUMENT_SUFFIXES.get(PurePath(name).suffix.lower())
     if kind is None:

@@ -1,4 +1,4 @@
-"""Files that have come in part: kept until the rest comes, or until nothing has come for a week."""
+"""Partly received files: kept until the rest arrives, or until nothing has arrived for a week."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ _KEPT_FOR = timedelta(days=7)
 
 
 def partial_file(directory: Path, sha256: str) -> Path:
-    """Return where the file with this SHA-256 is collected, dropping the oldest others; raises OSError."""
+    """Return where the file with this SHA-256 is collected, deleting the oldest others; raises OSError."""
     directory.mkdir(mode=0o700, exist_ok=True)
     wanted = directory / f"{sha256}.part"
     others = [path for path in _oldest_first(directory) if path != wanted]

@@ -1,4 +1,4 @@
-"""Finding a child process that outlived an agent which was killed."""
+"""PID files, to find a child process that outlived a killed agent."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PidFile:
-    """Remembers a child in a file, so that the next agent finds one that outlived a killed agent."""
+    """Records a child in a file, so that the next agent finds it if this one is killed."""
 
     path: Path
 
     def write(self, pid: int) -> None:
-        """Keep the process id, and when that process started; not durable, for a reboot ends the child as well."""
+        """Write the process id and its start time; not durable, because a reboot ends the child as well."""
         self.path.write_text(f"{pid} {_start_time(pid)}")
 
     def find(self) -> int | None:
-        """Return the process id of a child that still runs; its start time tells it from a reused id."""
+        """Return the process id of a child that still runs; its start time distinguishes it from a reused id."""
         try:
             pid, started = self.path.read_text().split()
         except (OSError, ValueError):

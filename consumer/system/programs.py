@@ -1,4 +1,4 @@
-"""Running another program for a command: bounded in time, output and means, in a group that is ended as a whole."""
+"""Runs another program for a command, limited in time, output and resources, and ends its whole process group."""
 
 import os
 import selectors
@@ -33,15 +33,15 @@ __all__ = [
 
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
-_POLL_INTERVAL_S = 0.05  # how soon a cancel is seen
+_POLL_INTERVAL_S = 0.05  # how soon a cancel is noticed
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long a program may run, what ends it sooner, and what it may use.
+    """How long a program may run, the event that cancels it, and its confinement.
 
-    `deadline` is in seconds of the clock's `monotonic()`, `grace_s` between TERM and KILL.
+    `deadline` is in seconds of the clock's `monotonic()`; `grace_s` is the time between TERM and KILL.
     """
 
     clock: Clock
@@ -57,8 +57,8 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended. `exit_status` is negative for a signal; `overdue`: it was ended because its time was over or
-    it was cancelled."""
+    """How a program ended. `exit_status` is negative for a signal; `overdue`: it was ended at its deadline or when it
+    was cancelled."""
 
     exit_status: int
     output: Output
@@ -70,14 +70,14 @@ class Ended:
         return self.exit_status == 0 and not self.overdue
 
     def in_words(self) -> str:
-        """Return how it ended, to go on after the program's name: 'ended with exit status 3'."""
+        """Return how it ended, as the rest of a sentence after the program's name: 'ended with exit status 3'."""
         if self.overdue:
             return "did not end in time and was ended"
         return exit_in_words(self.exit_status)
 
 
 def exit_in_words(exit_status: int) -> str:
-    """Return how a program ended by itself, to go on after its name: 'was ended by SIGSEGV'."""
+    """Return how a program ended by itself, as the rest of a sentence after its name: 'was ended by SIGSEGV'."""
     if exit_status < 0:
         names = {each.value: each.name for each in signal.Signals}
         return f"was ended by {names.get(-exit_status, f'signal {-exit_status}')}"
@@ -85,17 +85,17 @@ def exit_in_words(exit_status: int) -> str:
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the few variables of ours that a program needs, and `more`; nothing of the agent's own is passed on."""
+    """Return the few of our variables that a program needs, and `more`; the agent's own are not passed on."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(more or {})
 
 
 def environment_of_service() -> dict[str, str]:
-    """Return our environment, which is the managed service's too, without what is told to the agent alone (ACM_*)."""
+    """Return our environment without the agent's own variables (ACM_*), for the managed service."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
 
 
 class _Stream:
-    """What one output of the program has said: its beginning is kept, the rest is read and dropped."""
+    """One output of the program: its beginning is kept, the rest is read and discarded."""
 
     def __init__(self) -> None:
         self.kept = bytearray()
@@ -111,9 +111,9 @@ class _Stream:
 
 
 class Program:
-    """One running program. Use it in a `with` block, which ends its whole group when it is left before `wait`.
+    """One running program. Use it in a `with` block, which ends its whole group if left before `wait`.
 
-    What it leaves running behind it when it ends by itself is not touched. Raises ProgramError if it cannot be started.
+    Processes that it leaves running when it ends by itself are not touched. Raises ProgramError if it cannot start.
     """
 
     def __init__(
@@ -145,46 +145,48 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The process id, which is its group's too."""
+        """The process id, which is also that of its group."""
         return self._child.pid
 
     def send(self, data: bytes) -> None:
-        """Queue data for the program's stdin, written while its output is read; one that reads no more is no error."""
+        """Queue data for its stdin, written while its output is read. A program that stops reading is not an error."""
         if data and not self._stdin.closed:
             self._unsent += data
             if self._stdin not in self._selector.get_map():
                 self._selector.register(self._stdin, selectors.EVENT_WRITE)
 
     def close_stdin(self) -> None:
-        """Let the program see the end of its input, once all of it is written."""
+        """Close its stdin once all queued data is written."""
         self._stdin_ends = True
         if not self._unsent:
             self._close_stdin()
 
     def read_line(self) -> bytes | None:
-        """Return the next line of its stdout, without its end; None when the program ends, or is ended, without one.
+        """Return the next line of its stdout, without the line feed; None if the program ends, or is ended, before one.
 
-        Raises ProgramError if it prints more than OUTPUT_BYTES without one.
+        Raises ProgramError if it prints more than OUTPUT_BYTES without a line feed.
         """
         kept = self._stdout.kept
         self._pump(lambda: b"\n" in kept or self._stdout.truncated)
         line, found, rest = bytes(kept).partition(b"\n")
-        if not found or self._overdue:  # what it says while it is being ended gets no answer
+        if not found or self._overdue:  # output printed while it is being ended is not answered
             if self._stdout.truncated and not self._overdue:
-                raise ProgramError(f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.")
+                raise ProgramError(
+                    f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.", code="line_too_long"
+                )
             return None
         kept[:] = rest
         return line
 
     def wait(self) -> Ended:
-        """Wait for its end; at the deadline, or when cancelled, TERM goes to its group, and KILL after the grace."""
+        """Wait until it ends; at the deadline, or when cancelled, send TERM to its group, and KILL after the grace."""
         self._pump(lambda: False)
         self._close()
         output = Output(self._stdout.text(), self._stderr.text(), self._stdout.truncated or self._stderr.truncated)
         return Ended(self._child.wait(), output, self._overdue)
 
     def end(self) -> Ended:
-        """End it now, unless it has ended: TERM goes to its group, and KILL after the grace."""
+        """End it now, unless it has ended: send TERM to its group, and KILL after the grace."""
         if not self._has_ended():
             self._overdue = True
             self._end_group()
@@ -201,7 +203,7 @@ class Program:
         self._close()
 
     def _pump(self, until: Callable[[], bool]) -> None:
-        """Read its output until that is so; or until the program has ended, or must be: then to the last word."""
+        """Read its output until `until()` is true or the program ends; end it at the deadline or when cancelled."""
         while not until():
             left = self._bounds.deadline - self._bounds.clock.monotonic()
             if self._has_ended():
@@ -251,13 +253,13 @@ class Program:
             self._selector.unregister(source)
 
     def _read_what_is_there(self) -> None:
-        # Not to the end of the stream: what the program left running may hold it open for ever.
+        # Not to the end of the stream: a process that the program left running may hold it open forever.
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 self._read(key)
 
     def _end_group(self) -> None:
-        """Let it say its last words between TERM and KILL: one whose output nobody reads cannot end."""
+        """Read its output between TERM and KILL too: a program blocked on a full pipe cannot end."""
         end_group(partial(signal_group, self.pid), self._ends_within, self._bounds.grace_s)
         self._child.wait()
 
@@ -293,7 +295,7 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Ended:
-    """Run a program to its end, whatever that is; raises ProgramError only if it cannot be started."""
+    """Run a program until it ends, or is ended; raises ProgramError only if it cannot be started."""
     with Program(argv, bounds, environment=environment, cwd=cwd) as program:
         program.send(stdin)
         program.close_stdin()

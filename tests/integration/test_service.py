@@ -140,7 +140,7 @@ def test_a_child_that_obeys_was_not_killed_and_what_did_not_run_was_not_stopped(
 
 def test_a_child_that_ends_at_once_was_not_started(child_service: Make) -> None:
     service = child_service(["/bin/sh", "-c", "exit 3"])
-    with pytest.raises(ServiceError, match="was started, but ended with exit status 3 at once; it is tried again"):
+    with pytest.raises(ServiceError, match="was started, but ended with exit status 3 at once"):
         service.start(monotonic() + 10)
     broken = service._current
     service.step()
@@ -240,7 +240,7 @@ def test_a_systemd_unit_is_driven_by_systemctl(systemd: SystemdService, tmp_path
 def test_a_systemctl_that_refuses_or_hangs_is_one_clear_error(systemd: SystemdService) -> None:
     with pytest.raises(ServiceError, match=r"disable sensor\.service ended with exit status 4: Access denied"):
         systemd.stop(monotonic() + 10)
-    with pytest.raises(ServiceError, match=r"restart sensor\.service did not end in time; systemd may go on with it"):
+    with pytest.raises(ServiceError, match=r"restart sensor\.service did not end in time"):
         systemd.restart(monotonic() + 0.5)
 
 

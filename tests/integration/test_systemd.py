@@ -129,9 +129,9 @@ def test_a_stop_that_outlasts_the_deadline_is_not_waited_for(machine: str, unit:
 @pytest.mark.parametrize("act", ["start", "stop", "restart"])
 def test_a_unit_that_does_not_exist_is_one_clear_error(unit: Unit, act: str) -> None:
     nowhere = unit("nowhere.service")
-    with pytest.raises(ServiceError, match=r"knows no unit nowhere\.service; check service\.unit"):
+    with pytest.raises(ServiceError, match=r"has no unit nowhere\.service; check service\.unit"):
         getattr(nowhere, act)(soon())
-    with pytest.raises(ServiceError, match=r"knows no unit nowhere\.service"):
+    with pytest.raises(ServiceError, match=r"has no unit nowhere\.service"):
         nowhere.state()
 
 

@@ -238,7 +238,10 @@ def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) 
         ({"content": "#" * (4 << 20) + "##"}, r"sensor\.toml has more than 4194304 bytes"),
         ({"content": "a = '\ud800'"}, "not text that UTF-8 can carry"),
         ({"content": "refuse = true"}, r"The check check rejects the files: it ended with exit status 1\."),
-        ({"artifact": {"url": "file:///nowhere", "sha256": sha256("x"), "size": 1}}, "no plain file on this machine"),
+        (
+            {"artifact": {"url": "file:///nowhere", "sha256": sha256("x"), "size": 1}},
+            "not a regular file on this machine",
+        ),
     ],
 )
 def test_what_is_not_valid_changes_nothing(site: Site, parameters: dict[str, Any], said: str) -> None:

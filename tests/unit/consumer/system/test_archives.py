@@ -11,6 +11,7 @@ import pytest
 
 from consumer.errors import ArchiveError
 from consumer.system.archives import Limits, is_archive, unpack
+from tests.support.errors import raises_code
 
 MakeArchive = Callable[..., Path]
 
@@ -80,41 +81,41 @@ def test_long_and_foreign_names_are_kept(make: MakeArchive, into: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "said"),
+    ("refused", "code"),
     [
-        (member("/etc/passwd"), "must stay inside"),
-        (member("../outside"), "must stay inside"),
-        (member("a/../../outside"), "must stay inside"),
-        (member("..", b"", type=tarfile.DIRTYPE), "must stay inside"),
-        (member("a\\..\\b"), "must stay inside"),
-        (member("a\nb"), "must stay inside"),
-        (member("."), "only plain files"),
-        (link("l", tarfile.SYMTYPE), "only plain files"),
-        (link("l", tarfile.LNKTYPE, "good"), "only plain files"),
-        (link("pipe", tarfile.FIFOTYPE), "only plain files"),
-        (link("null", tarfile.CHRTYPE), "only plain files"),
-        (link("sda", tarfile.BLKTYPE), "only plain files"),
-        (link("sparse", tarfile.GNUTYPE_SPARSE), "only plain files"),
-        (member("strange", b"", type=b"Z"), "only plain files"),
-        (member("good"), "comes twice"),
-        (member("./good"), "comes twice"),
-        (member("good/below"), "is a file and a directory"),
-        (member("good", b"", type=tarfile.DIRTYPE), "is a file and a directory"),
-        (member("n" * 300), "File name too long"),
+        (member("/etc/passwd"), "unsafe_path"),
+        (member("../outside"), "unsafe_path"),
+        (member("a/../../outside"), "unsafe_path"),
+        (member("..", b"", type=tarfile.DIRTYPE), "unsafe_path"),
+        (member("a\\..\\b"), "unsafe_path"),
+        (member("a\nb"), "unsafe_path"),
+        (member("."), "member_refused"),
+        (link("l", tarfile.SYMTYPE), "member_refused"),
+        (link("l", tarfile.LNKTYPE, "good"), "member_refused"),
+        (link("pipe", tarfile.FIFOTYPE), "member_refused"),
+        (link("null", tarfile.CHRTYPE), "member_refused"),
+        (link("sda", tarfile.BLKTYPE), "member_refused"),
+        (link("sparse", tarfile.GNUTYPE_SPARSE), "member_refused"),
+        (member("strange", b"", type=b"Z"), "member_refused"),
+        (member("good"), "duplicate_member"),
+        (member("./good"), "duplicate_member"),
+        (member("good/below"), "file_and_directory"),
+        (member("good", b"", type=tarfile.DIRTYPE), "file_and_directory"),
+        (member("n" * 300), "not_unpacked"),
     ],
 )
 def test_what_is_refused_stays_inside_and_is_named(
-    make: MakeArchive, into: Path, refused: tuple[tarfile.TarInfo, bytes], said: str
+    make: MakeArchive, into: Path, refused: tuple[tarfile.TarInfo, bytes], code: str
 ) -> None:
     archive = make(member("good"), refused)
-    with pytest.raises(ArchiveError, match=said):
+    with raises_code(ArchiveError, code):
         unpack(archive, into)
     assert files_in(into) == {"good": b"x"}
     assert sorted(path.name for path in into.parent.iterdir()) == ["a.tar", "into"]
 
 
 def test_a_directory_cannot_become_a_file(make: MakeArchive, into: Path) -> None:
-    with pytest.raises(ArchiveError, match="comes twice"):
+    with raises_code(ArchiveError, "duplicate_member"):
         unpack(make(member("d/a"), member("d")), into)
 
 
@@ -122,7 +123,7 @@ def test_a_link_that_was_there_before_is_not_followed(make: MakeArchive, into: P
     victim = into.parent / "victim"
     victim.write_text("whole")
     (into / "a").symlink_to(victim)
-    with pytest.raises(ArchiveError, match="comes twice"):
+    with raises_code(ArchiveError, "duplicate_member"):
         unpack(make(member("a")), into)
     assert victim.read_text() == "whole"
 
@@ -130,10 +131,10 @@ def test_a_link_that_was_there_before_is_not_followed(make: MakeArchive, into: P
 def test_the_limits_hold_before_anything_is_written(make: MakeArchive, into: Path) -> None:
     bomb = make(member("zeros", bytes(4 << 20)), name="bomb.tar.gz")
     assert bomb.stat().st_size < 10_000
-    with pytest.raises(ArchiveError, match="more than 1048576 bytes"):
+    with raises_code(ArchiveError, "too_large"):
         unpack(bomb, into, Limits(bytes=1 << 20))
     assert files_in(into) == {}
-    with pytest.raises(ArchiveError, match="more than 2 members"):
+    with raises_code(ArchiveError, "too_many_members"):
         unpack(make(member("a"), member("b"), member("c")), into, Limits(members=2))
 
 
@@ -149,7 +150,7 @@ def header(**members: Any) -> bytes:
         (header(type=tarfile.XHDTYPE, size=1 << 20), "claims 1048576 bytes"),
         (header(type=tarfile.XGLTYPE, size=1 << 20), "claims 1048576 bytes"),
         (header(size=-512), "claims -512 bytes"),
-        (header(type=tarfile.XHDTYPE, size=0) * 3000, "can be read"),
+        (header(type=tarfile.XHDTYPE, size=0) * 3000, "is not a readable archive"),
     ],
     ids=["long name", "extended", "global", "backwards", "a chain"],
 )
@@ -198,5 +199,5 @@ def test_other_files_are_no_archives(tmp_path: Path, content: bytes) -> None:
 
 def test_a_full_disk_is_an_error_for_the_user(make: MakeArchive, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(ArchiveError, match=r"a\.tar cannot be unpacked: No such file"):
+    with raises_code(ArchiveError, "not_unpacked"):
         unpack(make(member("a")), nowhere)

@@ -17,6 +17,7 @@ from consumer.errors import DownloadError
 from consumer.settings import DownloadConfig
 from consumer.system.clock import SystemClock
 from consumer.system.downloads import Downloader
+from tests.support.errors import raises_code
 from tests.support.https_server import HttpsServer, content_of, redirect_to
 
 CONTENT = b"interval = 5\n" * 50_000
@@ -60,7 +61,7 @@ def test_a_redirect_is_followed_to_https_and_not_to_http(server: HttpsServer, fe
     server.answers["/moved"] = redirect_to(server.serve("/good", CONTENT))
     assert fetch(artifact(server.url("/moved"))).read_bytes() == CONTENT
     server.answers["/downgraded"] = redirect_to("http://127.0.0.1:9/good")
-    with pytest.raises(DownloadError, match="it leads to http:, which is not encrypted"):
+    with pytest.raises(DownloadError, match="redirects to http:, which is not encrypted"):
         fetch(artifact(server.url("/downgraded")))
     server.answers["/round"] = redirect_to(server.url("/round"))
     with pytest.raises(DownloadError, match="redirects"):
@@ -76,24 +77,24 @@ def cut_short(request: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "wanted", "said"),
+    ("answer", "code"),
     [
-        (content_of(CONTENT + b"x"), {}, r"is longer than 650000 bytes"),
-        (content_of(CONTENT[:-1]), {}, r"has 649999 bytes, not 650000"),
-        (content_of(b"x" + CONTENT[1:]), {}, r"another than the one that was meant: its SHA-256 is [0-9a-f]{64}"),
-        (content_of(gzip.compress(CONTENT), Content_Encoding="gzip"), {}, r"has \d+ bytes, not 650000"),
-        (cut_short, {}, "cannot be fetched"),
-        (lambda request: request.send_error(503), {}, r"the server answered 503"),
-        (lambda request: request.send_response_only(204), {}, "cannot be fetched"),
-        (lambda request: request.wfile.write(b"not HTTP\r\n\r\n"), {}, "cannot be fetched"),
+        (content_of(CONTENT + b"x"), "wrong_file"),
+        (content_of(CONTENT[:-1]), "wrong_file"),
+        (content_of(b"x" + CONTENT[1:]), "wrong_file"),
+        (content_of(gzip.compress(CONTENT), Content_Encoding="gzip"), "wrong_file"),
+        (cut_short, "http_failed"),
+        (lambda request: request.send_error(503), "http_status"),
+        (lambda request: request.send_response_only(204), "http_failed"),
+        (lambda request: request.wfile.write(b"not HTTP\r\n\r\n"), "http_failed"),
     ],
 )
 def test_what_a_server_says_wrongly_is_not_believed(
-    server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any, wanted: dict[str, Any], said: str
+    server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any, code: str
 ) -> None:
     server.answers["/wrong"] = answer
-    with pytest.raises(DownloadError, match=said):
-        fetch(artifact(server.url("/wrong"), **wanted))
+    with raises_code(DownloadError, code):
+        fetch(artifact(server.url("/wrong")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +151,7 @@ def test_a_slow_server_is_cut_off_at_the_deadline(
     server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any
 ) -> None:
     server.answers["/slow"] = answer(server)
-    with pytest.raises(DownloadError, match="did not end in time"):
+    with raises_code(DownloadError, "timed_out"):
         fetch(artifact(server.url("/slow")), within_s=0.5)
     assert list(tmp_path.iterdir()) == []
 
@@ -163,30 +164,31 @@ def test_a_cancel_ends_a_download_that_waits(server: HttpsServer, fetch: Fetch, 
         server.ended.wait(30)
 
     server.answers["/cancelled"] = answer
-    with pytest.raises(DownloadError, match="was cancelled"):
+    with raises_code(DownloadError, "cancelled"):
         fetch(artifact(server.url("/cancelled")), cancelled=cancelled)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "codes"),
     [
-        ("http://127.0.0.1/x", "write an https:, file: or blob: URL"),
-        ("ftp://127.0.0.1/x", "write an https:, file: or blob: URL"),
-        ("x", "write an https:, file: or blob: URL"),
-        ("https://[::1/x", "URL cannot be read"),
-        ("https:///x", "cannot be fetched|is not a URL"),
-        ("https://127.0.0.1:1/x", "cannot be fetched: .*refused"),
-        ("https://127.0.0.1:99999/x", "is not a URL|cannot be fetched"),
-        ("file:///nowhere/at/all", "is no plain file on this machine"),
-        ("file:///tmp", "is no plain file on this machine"),
-        ("file:///dev/zero", "is no plain file on this machine"),
-        ("file://elsewhere/etc/passwd", "is no plain file on this machine"),
+        ("http://127.0.0.1/x", {"unknown_scheme"}),
+        ("ftp://127.0.0.1/x", {"unknown_scheme"}),
+        ("x", {"unknown_scheme"}),
+        ("https://[::1/x", {"invalid_url"}),
+        ("https:///x", {"http_failed", "invalid_url"}),
+        ("https://127.0.0.1:1/x", {"http_failed"}),
+        ("https://127.0.0.1:99999/x", {"http_failed", "invalid_url"}),
+        ("file:///nowhere/at/all", {"not_a_file"}),
+        ("file:///tmp", {"not_a_file"}),
+        ("file:///dev/zero", {"not_a_file"}),
+        ("file://elsewhere/etc/passwd", {"not_a_file"}),
     ],
 )
-def test_urls_that_lead_nowhere(fetch: Fetch, url: str, said: str) -> None:
-    with pytest.raises(DownloadError, match=said):
+def test_urls_that_lead_nowhere(fetch: Fetch, url: str, codes: set[str]) -> None:
+    with pytest.raises(DownloadError) as caught:
         fetch(artifact(url))
+    assert caught.value.code in codes
 
 
 def test_secrets_in_a_url_are_not_repeated(fetch: Fetch) -> None:
@@ -198,16 +200,16 @@ def test_secrets_in_a_url_are_not_repeated(fetch: Fetch) -> None:
 
 def test_too_much_is_refused_before_it_is_asked_for(server: HttpsServer, fetch: Fetch) -> None:
     url = server.serve("/large", CONTENT)
-    with pytest.raises(DownloadError, match=r"takes at most 1000 \(download\.max_bytes\)"):
+    with pytest.raises(DownloadError, match=r"accepts at most 1000 \(download\.max_bytes\)"):
         fetch(artifact(url), max_bytes=1000)
-    with pytest.raises(DownloadError, match="There is too little space"):
+    with raises_code(DownloadError, "disk_full"):
         fetch(artifact(url, size=1 << 60), max_bytes=1 << 61)
     assert "/large" not in server.requests
 
 
 def test_a_pipe_is_not_read(fetch: Fetch, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DownloadError, match="is no plain file"):
+    with raises_code(DownloadError, "not_a_file"):
         fetch(artifact((tmp_path / "pipe").as_uri()))
 
 
@@ -215,5 +217,5 @@ def test_a_place_that_cannot_be_written_is_named(server: HttpsServer, tmp_path: 
     here = tmp_path / "here"
     here.write_bytes(CONTENT)
     download = Downloader(DownloadConfig(), SystemClock(), monotonic() + 20, threading.Event())
-    with pytest.raises(DownloadError, match=r"cannot be written to .*nowhere/x: No such file"):
+    with raises_code(DownloadError, "not_written"):
         download.fetch(artifact(here.as_uri()), tmp_path / "nowhere" / "x")

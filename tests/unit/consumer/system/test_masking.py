@@ -69,7 +69,7 @@ def test_other_text_stays_as_it_is() -> None:
             "a.yaml",
             "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
             + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
-            "too much in it",
+            "too many values",
         ),
         ("a.toml", "a = ", "Invalid value"),
     ],
