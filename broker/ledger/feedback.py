@@ -1,4 +1,4 @@
-"""What an agent's feedback changes in the ledger: states, results and numbers."""
+"""What an agent's feedback changes in the ledger: states, results and sequence numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
     "Recorded",
-    "take_in_feedback",
+    "record_feedback",
 ]
 
 
 _IDS_AT_ONCE = 500
-# An acceptance that comes late, or again, takes no command back to an earlier state.
+# A late or repeated acceptance must not set a command back to an earlier state.
 _BEFORE = {
     CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
     CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
@@ -34,39 +34,44 @@ _STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PRO
 
 @dataclass(frozen=True)
 class Recorded:
-    """What may be said once it is committed: the acks, and which results were no results but refusals."""
+    """What may be published once it is committed: the acks. `refused` are results that only refuse a message."""
 
     acks: list[Ack]
     refused: list[Feedback]
 
 
-def take_in_feedback(connection: sa.Connection, agent: str, said: Sequence[Feedback], now: datetime) -> Recorded:
-    """Within a transaction, take in feedback of one agent, in order.
+def record_feedback(connection: sa.Connection, agent: str, feedbacks: Sequence[Feedback], now: datetime) -> Recorded:
+    """Within a transaction, record feedback of one agent, in order.
 
-    An open command stays open when its message was refused, for the agent may take it with the signatures of the
-    next time, or its number, for it gets another: see `_refused_alone`.
+    A command stays open if only its message or its number was refused: the agent may accept it when it is sent again
+    with other signatures, or another number.
     """
-    results = [it for it in said if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
-    strays: list[Feedback] = []
+    results = [it for it in feedbacks if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
+    unmatched: list[Feedback] = []
     get_or_create(connection, agent, now)
     digests = _digests(connection, agent, results)
-    refused = [it for it in results if _refused_alone(it) and digests.get(it.command_id or "", "") is None]
-    for feedback in said:
-        if feedback in refused:
+    refused = [it for it in results if _refuses_message(it) and digests.get(it.command_id or "", "") is None]
+    refused_keys = {_key(it) for it in refused}
+    for feedback in feedbacks:
+        if feedback.kind is FeedbackKind.RESULT and _key(feedback) in refused_keys:
             begin_epoch_after_conflict(connection, agent, feedback, now)
         elif feedback.kind is FeedbackKind.RESULT:
-            strays += _record_result(connection, agent, feedback, digests, now)
+            unmatched += _record_result(connection, agent, feedback, digests, now)
         elif feedback.kind is FeedbackKind.GAP:
             resend_from_gap(connection, agent, feedback, now)
         elif feedback.command_id is not None:
             _record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
-    for stray in store_unmatched(connection, agent, strays, now.timestamp()):
-        enqueue_group_configuration(connection, agent, stray, now)
-    return Recorded([Ack(it.command_id or "", it.digest or "") for it in results if it not in refused], refused)
+    for result in store_unmatched(connection, agent, unmatched, now.timestamp()):
+        enqueue_group_configuration(connection, agent, result, now)
+    return Recorded([Ack(*_key(it)) for it in results if _key(it) not in refused_keys], refused)
+
+
+def _key(result: Feedback) -> tuple[str, str]:
+    return result.command_id or "", result.digest or ""
 
 
 def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback]) -> dict[str, str | None]:
-    """Return the digests of these commands' results by id, None for an open one; others are not ours."""
+    """Return the digests of these commands' results by id, None for an open command; without commands of others."""
     digests: dict[str, str | None] = {}
     ids = [result.command_id for result in results]
     for first in range(0, len(ids), _IDS_AT_ONCE):
@@ -76,10 +81,10 @@ def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback])
     return digests
 
 
-def _refused_alone(result: Feedback) -> bool:
-    """Whether a result is about a command's message or number alone, and not about the command."""
-    said = result.data or {}
-    message = result.code is ErrorCode.REJECTED and said.get("refused") == RefusedMessage().refused
+def _refuses_message(result: Feedback) -> bool:
+    """Whether a result refuses only the command's message or number, not the command."""
+    data = result.data or {}
+    message = result.code is ErrorCode.REJECTED and data.get("refused") == RefusedMessage().refused
     return message or result.code is ErrorCode.SUPERSEDED
 
 
@@ -93,7 +98,7 @@ def _record_state(connection: sa.Connection, agent: str, command_id: str, state:
 def _record_result(
     connection: sa.Connection, agent: str, result: Feedback, digests: dict[str, str | None], now: datetime
 ) -> list[Feedback]:
-    """Complete the command; return the result if it answers no open one and is another than the one there."""
+    """Complete the command; return the result if it matches no open command and is not the one stored already."""
     name, digest = result.command_id, result.digest
     if name is None or digest is None or digests.get(name) == digest:
         return []
@@ -110,7 +115,7 @@ def _record_result(
 
 
 def _may_name_a_secret(echo: JsonObject | None) -> bool:
-    """Whether a command, as its result echoes it, may have held a secret; without an echo it may."""
+    """Whether a command, as its result echoes it, may contain a secret; without an echo it may."""
     if echo is None:
         return True
     command_type, parameters = echo.get("type"), echo.get("parameters")

@@ -17,12 +17,12 @@ from broker.ledger.commands import LedgerRow, find_command, newest_commands
 from broker.ledger.completion import complete_all
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
-from broker.ledger.feedback import take_in_feedback
+from broker.ledger.feedback import record_feedback
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
-from broker.ledger.status import take_in_status
+from broker.ledger.status import record_status
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
 
 __all__ = [
@@ -174,24 +174,23 @@ class Ledger:
     # -- what the agents say
 
     def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
-        """Take in feedback of one agent with one commit; return the acks, which may be sent from then on.
+        """Record feedback of one agent in one commit; return the acks, which may be sent from then on.
 
-        A command stays open, and is not acked, when only its message or its number was refused.
+        A command stays open, and its result is not acked, when only its message or its number was refused.
         """
-        said = list(feedbacks)
         with self._transaction() as connection:
-            recorded = take_in_feedback(connection, agent, said, self._now())
+            recorded = record_feedback(connection, agent, list(feedbacks), self._now())
         for feedback in recorded.refused:
             _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id, code=feedback.code)
         return recorded.acks
 
     def record_status(self, status: Status) -> None:
-        """Keep an agent's status. A new incarnation, or one that is back, makes what it did not accept due at once.
+        """Record an agent's status. What it had not accepted becomes due when it restarted or came back online.
 
-        Groups that the agent says it is in, other than those it said before, replace the ledger's.
+        Groups in the status replace the ledger's if they differ from those in the status before.
         """
         with self._transaction() as connection:
-            take_in_status(connection, status, self._now())
+            record_status(connection, status, self._now())
 
 
 @contextmanager

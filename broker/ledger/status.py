@@ -13,19 +13,19 @@ from broker.ledger.outbox import requeue
 from broker.ledger.sequence import detect_lost_store, detect_restored_ledger
 
 __all__ = [
-    "take_in_status",
+    "record_status",
 ]
 
 
-def take_in_status(connection: sa.Connection, status: Status, now: datetime) -> None:
-    """Within a transaction, keep an agent's status and act on what it shows.
+def record_status(connection: sa.Connection, status: Status, now: datetime) -> None:
+    """Within a transaction, store an agent's status and act on it.
 
-    A new incarnation, or one that is back, makes what it did not accept due at once. Groups that the agent says it is
-    in, other than those it said before, replace the ledger's.
+    What the agent had not accepted becomes due when it restarted or came back online. Groups in the status replace the
+    ledger's if they differ from those in the status before.
     """
     before = get_or_create(connection, status.agent, now)
-    if not status.online:  # a last will was written when the process began, and may tell what is old
-        status = _without_old_news(status, status_in(before.status))
+    if not status.online:  # a last will was written when the process started, and may be out of date
+        status = _without_outdated(status, status_in(before.status))
     detect_lost_store(connection, status, now)
     detect_restored_ledger(connection, status, now)
     if status.groups is not None and status.groups != _groups_in(before.status):
@@ -44,8 +44,8 @@ def take_in_status(connection: sa.Connection, status: Status, now: datetime) -> 
     )
 
 
-def _without_old_news(will: Status, before: Status | None) -> Status:
-    """A last will was written when the process began, and may tell of old groups, keys, enrolments and journals."""
+def _without_outdated(will: Status, before: Status | None) -> Status:
+    """Return a last will with the groups, keys, enrolment and journal head of the status before it."""
     heads = [status.audit_head for status in (before, will) if status and status.audit_head]
     head = max(heads, key=lambda mark: mark.number, default=None)
     groups = before.groups if before else None
