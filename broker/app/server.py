@@ -55,8 +55,8 @@ class ServerProcess:
         except BrokerError:
             self._database.close()
             raise
-        reminder = KeyDistribution(ledger, enrolments, signing_keys_path(config), utc_now)
-        self._server = Server(ledger, self._connection, topics, signer, monotonic, reminder.heard)
+        distribution = KeyDistribution(ledger, enrolments, signing_keys_path(config), utc_now)
+        self._server = Server(ledger, self._connection, topics, signer, monotonic, distribution.on_status)
         self._inbox = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:

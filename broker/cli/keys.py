@@ -12,7 +12,7 @@ from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 from broker.ledger.operations import Operation
-from broker.server.key_distribution import RolloutProgress, announce, rollout_of
+from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
 from broker.signing.key_list import KeyEntry
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from broker.text import counted
@@ -70,7 +70,7 @@ def rotate(session: Session) -> None:
     No key is revoked. If an earlier change was not distributed, that is done, and no key is added.
     """
     keys = session.signing_keys
-    above = _rollout(session).newest_told
+    above = _rollout(session).newest_reported
     entry = keys.rotate(datetime.now(UTC), above=above) if keys.announced else None
     operation = _distribute(session)
     done = f"{entry.id} signs from now on, together with the others." if entry else "An earlier change was incomplete."
@@ -102,7 +102,7 @@ def revoke(
         if left:
             raise AgentsLeftBehind(_refusal(key_id, left))
 
-    entry = keys.revoke(key_id, datetime.now(UTC), above=_rollout(session).newest_told, check=check)
+    entry = keys.revoke(key_id, datetime.now(UTC), above=_rollout(session).newest_reported, check=check)
     operation = _distribute(session)
     session.show(
         {"id": entry.id, **_distribution_json(keys, operation)},
@@ -123,7 +123,7 @@ def _distribute(session: Session) -> Operation | None:
     """
     # design.md: "The list of keys is changed first, then distributed."
     update = session.signing_keys.update
-    operation = announce(session.ledger, _rollout(session), update, session.origin)
+    operation = distribute(session.ledger, _rollout(session), update, session.origin)
     session.signing_keys.mark_announced(update.version)
     return operation
 

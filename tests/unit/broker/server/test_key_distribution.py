@@ -43,8 +43,8 @@ class Office:
         self.start(directory / "ca" / "signing")
 
     def start(self, keys: Path) -> None:
-        reminder = KeyDistribution(self.ledger, self.enrolments, keys, self.clock.now)
-        self.server = Server(self.ledger, RememberingWire(), Topics(), on_status=reminder.heard)
+        distribution = KeyDistribution(self.ledger, self.enrolments, keys, self.clock.now)
+        self.server = Server(self.ledger, RememberingWire(), Topics(), on_status=distribution.on_status)
 
     def hears(self, status: Status) -> None:
         topic = f"acm/{status.agent}/status"

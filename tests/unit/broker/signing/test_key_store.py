@@ -16,7 +16,7 @@ from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import ExposedFileError
 from broker.ledger.ledger import Ledger
-from broker.server.key_distribution import RolloutProgress, announce, rollout_of
+from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
 from broker.signing.key_directory import KeyDirectory
 from broker.signing.key_list import KeyEntry, KeyList, KeyState, SigningKeyError
 from broker.signing.key_store import SigningKeys, SigningKeyStore, create_signing_keys
@@ -304,13 +304,13 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
     rollout = fleet.rollout(7)
     assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
     assert rollout.behind(7) == ["web-02", "web-03"]
-    operation = announce(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
+    operation = distribute(fleet.ledger, rollout, UpdateSigningKeys(7, ("key",)), Origin("me", "test"))
     assert operation is not None
     sent = fleet.ledger.commands(operation_id=operation.id)
     assert sorted(row.agent for row in sent) == ["web-02", "web-03"]
     assert {(row.command.type, row.command.expires_at) for row in sent} == {(UPDATE_SIGNING_KEYS, None)}
     assert sent[0].command.parameters == {"version": 7, "keys": ["key"]}
-    assert announce(fleet.ledger, rollout, UpdateSigningKeys(0, ("key",)), Origin("me", "test")) is None
+    assert distribute(fleet.ledger, rollout, UpdateSigningKeys(0, ("key",)), Origin("me", "test")) is None
 
 
 def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
@@ -324,9 +324,9 @@ def test_the_newest_list_that_any_agent_tells_of_is_known_but_for_what_no_agent_
     fleet.says("web-01", day)
     fleet.says("web-02", 9)
     fleet.says("stranger", 10)
-    assert fleet.rollout(7).newest_told == 9
+    assert fleet.rollout(7).newest_reported == 9
     fleet.says("web-03", day - 1)
-    assert fleet.rollout(7).newest_told == day - 1
+    assert fleet.rollout(7).newest_reported == day - 1
 
 
 def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
