@@ -17,6 +17,9 @@ from consumer.errors import EnrolmentError
 if TYPE_CHECKING:
     from consumer.enrolment.store import Enrolment
 
+__all__ = ["app"]
+
+
 _FROM_STDIN = "-"
 _TOKEN_VARIABLE = "ACM_ENROLMENT_TOKEN"  # noqa: S105 - its name
 _TIMEOUT_S = 60.0

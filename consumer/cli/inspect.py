@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from consumer.active_response.records import ResponseRecord
     from consumer.ports import StoredCommand
 
+__all__ = ["app"]
+
+
 # The ledger's names, as `acm` shows them; store and wire have others.
 _SHOWN_STATES = {State.PENDING: "accepted", State.PROCESSING: "running", State.DONE: "completed"}
 app = typer.Typer()

@@ -10,6 +10,9 @@ from consumer.cli import enrolment, inspect, run, upgrade
 from consumer.cli.exit_codes import ExitCode
 from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
 
+__all__ = ["app", "main"]
+
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

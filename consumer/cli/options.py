@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+__all__ = ["AgentOption", "BrokerOption", "ConfigOption", "JsonOption", "StateDirectory", "StateOption"]
+
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="ACM_AGENT_CONFIG", metavar="FILE", help="TOML configuration file.")
 ]

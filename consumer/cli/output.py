@@ -8,6 +8,9 @@ import typer
 
 from broker.text import printable, printable_line
 
+__all__ = ["print_members", "print_table", "show"]
+
+
 _T = TypeVar("_T")
 
 
@@ -20,7 +23,7 @@ def show(content: _T, view: Callable[[_T], None], *, as_json: bool) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """Print a table whose cells are neither markup nor control sequences, whoever wrote them."""
+    """Print a table whose cells are printed literally: neither markup nor control sequences."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

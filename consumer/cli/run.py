@@ -16,6 +16,9 @@ from consumer.errors import HandlerTableError
 if TYPE_CHECKING:
     from consumer.settings import AgentConfig
 
+__all__ = ["app"]
+
+
 _log = structlog.get_logger(__name__)
 UnsignedOption = Annotated[
     bool | None, typer.Option("--accept-unsigned", help="Also run commands that any MQTT client sent.")

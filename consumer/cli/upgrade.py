@@ -10,6 +10,9 @@ import typer
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
 
+__all__ = ["app"]
+
+
 app = typer.Typer()
 
 

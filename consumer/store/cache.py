@@ -13,6 +13,9 @@ from diskcache.core import DEFAULT_SETTINGS, METADATA
 from consumer.errors import StoreError, StoreFull
 from consumer.store.rows import RAW
 
+__all__ = ["DISK_FULL", "DurableRows", "is_known_setting"]
+
+
 _T = TypeVar("_T")
 _SETTINGS = {
     "sqlite_synchronous": 2,

@@ -41,6 +41,9 @@ from consumer.store.rows import (
 )
 from consumer.store.state_directory import Ballast, Epochs
 
+__all__ = ["DiskCommandStore"]
+
+
 _OLDER_STORE = "The store is older than its journal: earlier entries are missing."
 _JOINED = contextlib.nullcontext()
 

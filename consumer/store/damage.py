@@ -7,6 +7,8 @@ from consumer.errors import StoreError
 from consumer.store.cache import is_known_setting
 from consumer.store.reader import inspect_store
 
+__all__ = ["StoreDamage", "find_damage"]
+
 
 @dataclass(frozen=True)
 class StoreDamage:

@@ -17,6 +17,8 @@ from consumer.store.rows import (
     decode_time,
 )
 
+__all__ = ["CommandIndex"]
+
 
 class CommandIndex:
     """The state of each command, by its row's key. After a rollback, build it again from the rows.

@@ -32,7 +32,6 @@ from consumer.errors import StoreError
 __all__ = [
     "Journal",
     "JournalTail",
-    "Rows",
     "page_key",
     "page_number",
     "read_page",
@@ -50,7 +49,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _encode = msgspec.json.Encoder().encode
 
 
-class Rows(Protocol):
+class _Rows(Protocol):
     """Where pages are stored by their keys, within the transaction of the caller."""
 
     def __getitem__(self, key: str, /) -> bytes: ...
@@ -110,7 +109,7 @@ class Journal:
     """
 
     def __init__(
-        self, rows: Rows, tail: JournalTail, first_numbers: Iterable[int], now: Callable[[], datetime], opened: Opened
+        self, rows: _Rows, tail: JournalTail, first_numbers: Iterable[int], now: Callable[[], datetime], opened: Opened
     ) -> None:
         self._rows = rows
         self._now = now

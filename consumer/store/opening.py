@@ -16,6 +16,9 @@ from consumer.store.journal import Journal, JournalTail
 from consumer.store.rows import GENERATION, HEAD, SENTINEL, HeadRow, encode
 from consumer.store.state_directory import Ballast, Epochs, make_private, take_lock
 
+__all__ = ["open_store"]
+
+
 Now = Callable[[], datetime]
 
 
@@ -24,7 +27,7 @@ def open_store(directory: Path, *, now: Now, enrolment_id: str | None = None) ->
 
     `enrolment_id` is that of the agent's current enrolment. Raises StateDirectoryInUse if another process holds the
     directory, ExposedFileError if other users could write to it, StoreError if it cannot be used, or if the store was
-    lost together with all that tells which commands of this enrolment are old.
+    lost together with all records of the epochs of this enrolment.
     """
     try:
         make_private(directory)

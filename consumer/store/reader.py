@@ -30,6 +30,9 @@ from consumer.store.rows import (
     decode_result,
 )
 
+__all__ = ["inspect_store", "read_journal", "read_queue"]
+
+
 _DATABASE = "cache.db"
 _MAX_PAGE_NUMBER = 10**16 - 1
 

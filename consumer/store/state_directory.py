@@ -12,7 +12,6 @@ from consumer.errors import StateDirectoryInUse, StoreError
 
 __all__ = [
     "Ballast",
-    "EpochFile",
     "Epochs",
     "epoch_name",
     "make_private",
@@ -82,7 +81,7 @@ class Ballast:
             ) from error
 
 
-class EpochFile:
+class _EpochFile:
     """A file with the latest epoch. `epoch` is None if the file is missing or `damaged`."""
 
     def __init__(self, path: Path) -> None:
@@ -118,8 +117,8 @@ class Epochs:
 
     def __init__(self, state: Path, enrolment_id: str | None) -> None:
         self._state = state
-        beside = EpochFile(state / "epoch")
-        self._enrolled = None if enrolment_id is None else EpochFile(state / "enrolment" / epoch_name(enrolment_id))
+        beside = _EpochFile(state / "epoch")
+        self._enrolled = None if enrolment_id is None else _EpochFile(state / "enrolment" / epoch_name(enrolment_id))
         self._files = [beside] if self._enrolled is None else [beside, self._enrolled]
 
     @property

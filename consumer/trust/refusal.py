@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+__all__ = ["Refusal"]
+
 
 @dataclass(frozen=True)
 class Refusal:

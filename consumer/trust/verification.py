@@ -96,7 +96,7 @@ class Verifier:
     def open(self, channel: Channel, payload: bytes) -> ReceivedFrame:
         """Return the frame that arrived on a channel, with a refusal unless its server signed it for this agent.
 
-        A refused frame is returned so that the sender can be told what was refused. Raises SignatureError if no frame
+        A refused frame is returned so that its commands can be answered. Raises SignatureError if no frame
         can be found in the payload.
         """
         envelope = read_envelope(payload)

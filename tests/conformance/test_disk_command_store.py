@@ -88,12 +88,12 @@ def test_pending_command_is_read_when_its_turn_comes(store: DiskCommandStore, st
     edit(state, "UPDATE Cache SET value = x'5b' WHERE key LIKE 'c/%2'")
     waiting = store.get_next_commands(2)
     assert next(waiting).command.id == "a"
-    with pytest.raises(StoreError, match="cannot be read"):
+    with raises_code(StoreError, "row_unreadable"):
         next(waiting)
 
 
 def test_missing_queue_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
+    with raises_code(StoreError, "store_unreadable"):
         read_queue(tmp_path / "nowhere")
 
 
@@ -143,7 +143,7 @@ def test_transaction_that_cannot_begin_leaves_the_next_one_atomic(
     store: DiskCommandStore, state: Path, tmp_path: Path
 ) -> None:
     state.rename(tmp_path / "away")
-    with pytest.raises(StoreError, match="cannot be used"):
+    with raises_code(StoreError, "state_directory_unusable"):
         store.store_command(command("a"), NOW)
     (tmp_path / "away").rename(state)
 
@@ -163,7 +163,7 @@ def test_state_directory_is_private(store: DiskCommandStore, state: Path) -> Non
 
 @pytest.fixture
 def enrolled(state: Path) -> Path:
-    """The state directory of an agent that was enrolled as `e1`, and whose store has seen epoch 7."""
+    """The state directory of an agent with the enrolment `e1`, whose store has seen epoch 7."""
     state.mkdir(mode=0o700)
     enroll(state, "e1")
     store = open_store(state, now=lambda: NOW, enrolment_id="e1")
@@ -448,7 +448,7 @@ def test_journal_parts_join_into_the_whole(paged: Path) -> None:
 
 
 def test_missing_journal_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
+    with raises_code(StoreError, "store_unreadable"):
         read_journal(tmp_path / "nowhere")
 
 

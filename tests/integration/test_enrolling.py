@@ -358,6 +358,6 @@ def test_certificate_is_renewed_after_two_thirds_and_a_failure_is_retried(
     assert (used, reported[1:]) == ([now], [None])
     assert now.tls.key.read_bytes() != old_key
     assert not before.directory.exists()
-    assert now.grant.broker == before.grant.broker, "an address that nobody has tried out was taken over"
+    assert now.grant.broker == before.grant.broker, "a renewal must not change the broker's address"
     assert enrolments.granted_for(before.grant.token, server.url, clock.now()) == now
     assert enrolments.granted_for(before.grant.token, server.url, now.grant.not_after) is None

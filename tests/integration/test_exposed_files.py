@@ -1,4 +1,4 @@
-"""What others could change or read is refused, by every part that lives by it, with one sentence and a named code."""
+"""Every part refuses files that others could change or secrets that they could read, with a named exit code."""
 
 import os
 import subprocess

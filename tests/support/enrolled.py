@@ -1,4 +1,4 @@
-"""Agents that are enrolled without an enrolment server: what it would write on both sides is written here."""
+"""Agents that are enrolled without an enrolment server: this writes the files and rows of both sides."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

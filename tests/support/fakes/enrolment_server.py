@@ -1,4 +1,4 @@
-"""A real HTTPS enrolment server, small: it speaks broker/contract/enrolment.py, and can be told to misbehave."""
+"""A real HTTPS enrolment server, small: it speaks broker/contract/enrolment.py, and can misbehave on request."""
 
 import base64
 import secrets

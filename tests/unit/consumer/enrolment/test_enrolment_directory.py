@@ -1,4 +1,4 @@
-"""The enrolments on the disk, the change from one to another, and what a crash in its midst means."""
+"""The enrolments on the disk, the change from one to another, and crashes during it."""
 
 import json
 import threading
@@ -141,7 +141,7 @@ class Unconnected:
 
 
 class Steps:
-    """Notes the steps."""
+    """Records the steps."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -158,7 +158,7 @@ def relocation_of(
 
 
 def decided(enrolments: EnrolmentDirectory, add: Add) -> EnrolmentAttempt:
-    """The old enrolment is current, and it is decided to leave for the new one."""
+    """Make the old enrolment current, and return a decided attempt to switch to the new one."""
     add("old")
     enrolments.make_current("old")
     return EnrolmentAttempt("a", add("new").directory.name, GRANT, AttemptState.TRIAL)
@@ -258,7 +258,7 @@ def test_manager_begins_no_command_of_a_server_that_the_agent_leaves(
 
 
 class Trial:
-    """Stands in for the relocation; `error` is what the trial ends with."""
+    """A relocation whose trial ends with `error`."""
 
     holds = False
     refusal = None

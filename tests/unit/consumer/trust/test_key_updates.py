@@ -1,4 +1,4 @@
-"""Which keys an agent trusts, and what becomes of commands while these change."""
+"""Which keys an agent trusts, and what happens to commands while these change."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -221,7 +221,7 @@ def frame(said: Command, *keys: SigningKey) -> bytes:
 
 
 def test_messages_after_an_update_are_verified_with_the_new_keys(agent: Agent, trust: EnrolmentTrust) -> None:
-    """All of it waited at the broker while the agent was away: rotation, revocation, and commands between and after."""
+    """All messages waited at the broker while the agent was offline: rotation, revocation, commands between."""
     receipt = agent.receive(
         frame(command("a", 1), A),
         frame(update("u", 2, says(6, A, B)), A, B),
@@ -266,13 +266,13 @@ SIGNED_MS = int(NOW.timestamp() * 1000)
 
 
 def test_attacker_with_a_key_cannot_block_its_revocation(agent: Agent, trust: EnrolmentTrust) -> None:
-    """He has A, and says by it what he likes; B alone signs the lists that end A."""
+    """The attacker has A and signs anything with it; only B signs the lists that revoke A."""
     trust.update(says(6, A, B))
-    agent.receive(*[frame(command(f"thief{number}", number), A) for number in (1, 2, 3)])
+    agent.receive(*[frame(command(f"attacker{number}", number), A) for number in (1, 2, 3)])
     late = agent.receive(frame(update("late", 2, says(7, B, C)), B)).feedback[0]
     assert (late.code, "version 7" in late.message, known(trust)) == (ErrorCode.SUPERSEDED, True, (7, ids(B, C)))
     trust.update(says(8, A, B))
-    agent.receive(frame(replace(command("thief4"), sequence=SequenceNumber(SIGNED_MS, 1)), A))
+    agent.receive(frame(replace(command("attacker4"), sequence=SequenceNumber(SIGNED_MS, 1)), A))
     assert agent.receive(frame(update("ended", 4, says(9, B, C)), B)).feedback == []
     assert known(trust) == (9, ids(B, C))
     trust.update(says(10, A, B))
@@ -286,7 +286,7 @@ def test_attacker_with_a_key_cannot_block_its_revocation(agent: Agent, trust: En
 
 def test_epoch_far_ahead_is_refused_and_ends_no_epoch(agent: Agent) -> None:
     agent.receive(frame(command("a", 1), A))
-    receipt = agent.receive(frame(replace(command("thief"), sequence=SequenceNumber(EPOCH, 1)), A))
+    receipt = agent.receive(frame(replace(command("attacker"), sequence=SequenceNumber(EPOCH, 1)), A))
     (said,) = receipt.feedback
     assert (said.code, said.data) == (ErrorCode.REJECTED, {"refused": "message"})
     assert [it.message for it in receipt.refused] == [said.message], "the status shows it"
@@ -295,7 +295,7 @@ def test_epoch_far_ahead_is_refused_and_ends_no_epoch(agent: Agent) -> None:
 
 
 def test_server_can_step_past_the_agents_epoch(agent: Agent) -> None:
-    """As after a thief, or with a clock that was set back."""
+    """As after an attack with a stolen key, or with a clock that was set back."""
     far = SIGNED_MS + 365 * DAY_MS
     agent.receive(frame(replace(command("a"), sequence=SequenceNumber(far, 1)), A))
     agent.receive(frame(replace(command("b"), sequence=SequenceNumber(far + 1, 1)), A))
@@ -303,8 +303,8 @@ def test_server_can_step_past_the_agents_epoch(agent: Agent) -> None:
 
 
 def test_key_list_with_a_version_far_ahead_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
-    """None of the server's would be newer, be it told by a command or by a renewal."""
-    receipt = agent.receive(frame(update("thief", 1, says(SIGNED_MS + DAY_MS + 1, C)), A))
+    """Otherwise no list of the server, from a command or a renewal, would be newer."""
+    receipt = agent.receive(frame(update("attacker", 1, says(SIGNED_MS + DAY_MS + 1, C)), A))
     assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
     assert (agent.stored, known(trust), len(receipt.refused)) == ([], (5, ids(A)), 1)
     agent.receive(frame(update("u", 1, says(SIGNED_MS + DAY_MS, A, B)), A))
@@ -312,7 +312,7 @@ def test_key_list_with_a_version_far_ahead_is_refused(agent: Agent, trust: Enrol
 
 
 def test_message_signed_after_the_certificate_expires_is_refused(agent: Agent, trust: EnrolmentTrust) -> None:
-    """Or the time in it would say nothing: whoever signs chooses it."""
+    """Otherwise the signed time would bound nothing: the signer chooses it."""
 
     def signed_at(end: timedelta) -> Receipt:
         scope = Scope("acm-server", "web-01", ("e1",), NOW + end)
@@ -353,7 +353,7 @@ def test_keys_are_never_accepted_from_an_unsigned_message(trust: EnrolmentTrust)
     assert agent.stored == ["a"]
 
 
-# -- and what the server makes of it
+# -- what the server does with refusals
 
 
 class Sender:
@@ -380,7 +380,7 @@ class Sender:
         self.server.step()
         return sent
 
-    def hears(self, *said: Feedback) -> None:
+    def receives(self, *said: Feedback) -> None:
         self.server.receive([inbound_on("acm/web-01/feedback", encode(said))])
 
     def state(self, sent: str) -> CommandState:
@@ -399,7 +399,7 @@ def sender(tmp_path: Path) -> Iterator[Sender]:
 
 
 def granted_by(sender: Sender, state: Path) -> EnrolmentTrust:
-    """The trust of an agent that was granted the sender's present keys."""
+    """The trust of an agent whose grant has the sender's present keys."""
     state.mkdir(mode=0o700)
     enrolments, now = EnrolmentDirectory(state), sender.keys.update
     add(enrolments, "1", replace(GRANT, signing_keys=now.keys, signing_keys_version=now.version))
@@ -407,9 +407,9 @@ def granted_by(sender: Sender, state: Path) -> EnrolmentTrust:
 
 
 def test_command_refused_for_its_old_signature_is_resent_and_runs(sender: Sender, tmp_path: Path) -> None:
-    """The broker kept it while the keys were changed, and the agent has learnt that by a renewal before it came.
+    """The broker held it while the keys changed, and a renewal brought the new keys before it arrived.
 
-    If the refusal were its result, the server would call it rejected while the agent runs what is sent again.
+    If the refusal were its result, the ledger would say rejected while the agent runs the resent command.
     """
     trust = granted_by(sender, tmp_path / "agent")
     agent = Agent(trust)
@@ -422,19 +422,19 @@ def test_command_refused_for_its_old_signature_is_resent_and_runs(sender: Sender
     trust.renewed(replace(GRANT, signing_keys=now.keys, signing_keys_version=now.version))
     receipt = agent.receive(*kept)
     assert [said.code for said in receipt.feedback] == [ErrorCode.REJECTED]
-    sender.hears(*receipt.feedback)
+    sender.receives(*receipt.feedback)
     assert (sender.state(sent), unmatched_results(sender.ledger)) == (CommandState.SENT, [])
     sender.clock.turn(2)
     sender.server.step()
     receipt = agent.receive(*sender.on_the_wire)
     assert agent.stored == [sent]
-    sender.hears(*receipt.feedback)
+    sender.receives(*receipt.feedback)
     assert sender.state(sent) == CommandState.ACCEPTED
 
 
 def test_refusal_of_an_unknown_command_is_stored_as_unmatched(sender: Sender, tmp_path: Path) -> None:
     agent = Agent(granted_by(sender, tmp_path / "agent"))
-    sender.hears(*agent.receive(frame(command("forged", 1), C)).feedback)
+    sender.receives(*agent.receive(frame(command("forged", 1), C)).feedback)
     (stray,) = unmatched_results(sender.ledger)
     assert (stray["command_id"], stray["code"]) == ("forged", "rejected")
 
@@ -444,12 +444,12 @@ def test_rejection_of_the_command_itself_is_its_result(sender: Sender) -> None:
     said = FeedbackFactory("web-01", "i1", "g1").result(
         command(sent), Result("The agent leaves.", code=ErrorCode.REJECTED), NOW
     )
-    sender.hears(said.feedback)
+    sender.receives(said.feedback)
     assert sender.state(sent) == CommandState.COMPLETED
 
 
 def test_refused_message_is_not_a_result_of_an_unsigned_command(trust: EnrolmentTrust) -> None:
-    """As where the agent is enrolled, and the ledger was restored from before that."""
+    """For example, if the agent is enrolled and the ledger was restored from an older backup."""
     ledger, wire = Ledger(open_database("sqlite://"), now=TurnedClock().now), RememberingWire()
     server = Server(ledger, wire, Topics())
     sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id

@@ -1,4 +1,4 @@
-"""The time that an agent goes by when its machine's clock is wrong."""
+"""The time that an agent uses when its machine's clock is wrong."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What an agent takes as said by its own server, and what becomes of all else."""
+"""Which messages an agent accepts as its server's, and how it refuses everything else."""
 
 import base64
 import json
