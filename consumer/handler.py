@@ -1,4 +1,4 @@
-"""What a handler is: a function that runs one command, and what a crash in the midst of it means."""
+"""What a handler is: a function that runs one command, and a rule for a crash while it runs."""
 
 import threading
 from collections.abc import Callable
@@ -34,7 +34,7 @@ P = TypeVar("P")
 
 
 class Interruption(StrEnum):
-    """What it means when the agent dies while the handler runs."""
+    """What happens if the agent dies while the handler runs: run it again, report `interrupted`, or ask its probe."""
 
     RERUN = "rerun"
     REPORT = "report"
@@ -43,7 +43,7 @@ class Interruption(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a command. No code means success; `message` is one sentence that a user can act on.
+    """The outcome of a command: success without a `code`; `message` is one sentence that a user can act on.
 
     `data` is an instance of the command type's dataclass of data, or any other JSON object.
     """
@@ -55,7 +55,7 @@ class Result:
 
 
 def check_expiry(command: Command, now: datetime) -> Result | None:
-    """Return the result of a command that has expired, or None."""
+    """Return the result of a command that has expired by `now`; None if it has not."""
     if command.expires_at is None or command.expires_at > now:
         return None
     return Result(f"The command expired at {command.expires_at:%Y-%m-%d %H:%M:%S} UTC.", code=ErrorCode.EXPIRED)
@@ -63,9 +63,9 @@ def check_expiry(command: Command, now: datetime) -> Result | None:
 
 @dataclass(frozen=True)
 class AgentRestart:
-    """Returned by a handler that needs the agent's process replaced; its `probe` gives the result afterwards.
+    """Returned by a handler that needs the agent's process replaced; its `probe` returns the result afterwards.
 
-    `program` is what takes the process over, with the arguments that the agent was started with; None: the same anew.
+    `program` is the path of the program that replaces it, with the agent's arguments; None restarts the same program.
     """
 
     program: str | None = None
@@ -73,7 +73,7 @@ class AgentRestart:
 
 @dataclass(frozen=True)
 class Replacement:
-    """What is to take the agent's process over, and for which command."""
+    """The program that is to replace the agent's process (None: the same again), and for which command."""
 
     command_id: str
     program: str | None = None
@@ -114,7 +114,7 @@ class Context:
         return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.confinement)
 
     def failure_code(self) -> ErrorCode:
-        """Return what an expected failure is now: cancelled, timed out, or just failed."""
+        """Return the code of a failure now: cancelled, timed out, or failed."""
         if self.cancelled.is_set():
             return ErrorCode.CANCELLED
         return ErrorCode.TIMED_OUT if self.clock.monotonic() >= self.deadline else ErrorCode.FAILED
@@ -127,9 +127,9 @@ Probe = Callable[[StoredCommand, Context], Result | AgentRestart]
 class Handler(Generic[P]):
     """Runs one command type. `parameters` is the dataclass that the command's parameters must fit.
 
-    `probe` is there exactly where the interruption rule is `probe`. It is called on the next start, on the lane of the
-    commands and with a deadline as `execute` is, so it may wait for what it must see. `replaces` says that this handler
-    takes the place of the one that has its type. Raises HandlerTableError when the parts do not fit together.
+    `probe` is given if and only if the interruption rule is `probe`. It is called after the next start, in turn and
+    with a deadline as `execute` is, so it may wait for what it checks. With `replaces`, this handler replaces the one
+    that has its type. Raises HandlerTableError if the parts do not fit together.
     """
 
     command_type: str
@@ -141,9 +141,12 @@ class Handler(Generic[P]):
 
     def __post_init__(self) -> None:
         if not is_dataclass(self.parameters):
-            raise HandlerTableError(f"The parameters of the handler for {self.command_type!r} are not a dataclass.")
+            raise HandlerTableError(
+                f"The parameters of the handler for {self.command_type!r} are not a dataclass.", code="not_a_dataclass"
+            )
         if (self.interruption is Interruption.PROBE) != (self.probe is not None):
             raise HandlerTableError(
                 f"The handler for {self.command_type!r} has the interruption rule {str(self.interruption)!r}; "
-                "it must have a probe where that is 'probe', and only there."
+                "it must have a probe if that is 'probe', and only then.",
+                code="probe_mismatch",
             )

@@ -1,4 +1,4 @@
-"""Watching what the agent does, step by step: for logs, and for whoever embeds it."""
+"""Observation of what the agent does, step by step: for logs, and for programs that embed it."""
 
 from typing import Protocol
 
@@ -14,10 +14,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Observer(Protocol):
-    """Is told of each step of a command that takes several, after the step is durable."""
+    """Notified of each step of a command that takes several, after the step is durable."""
 
     def reached(self, step: str) -> None:
-        """Take note of a step, named `{command type}.{step}`; called from the thread that runs the command."""
+        """Note a step, named `{command type}.{step}`; called from the thread that runs the command."""
 
 
 class LogObserver:

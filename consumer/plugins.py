@@ -1,4 +1,4 @@
-"""Handlers that other packages bring, by entry points (packaging.python.org, "Entry points specification")."""
+"""Handlers of other packages, by entry points (packaging.python.org, "Entry points specification")."""
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +21,7 @@ HANDLERS_GROUP = "agent_command_manager.handlers"
 
 @dataclass(frozen=True)
 class PlugIns:
-    """The handlers that installed packages bring, and what is wrong with those that cannot be used, or None."""
+    """The handlers of installed packages, and why some cannot be used (sentences), or None."""
 
     handlers: tuple[Handler[Any], ...] = ()
     problem: str | None = None
@@ -31,19 +31,19 @@ NO_PLUG_INS = PlugIns()
 
 
 def load_plug_ins() -> PlugIns:
-    """Import every `Handler` that an entry point of HANDLERS_GROUP names; each bears the name of its command type.
+    """Import every `Handler` that an entry point of HANDLERS_GROUP names; the entry point's name is the command type.
 
-    One that is broken, or claims the type of another, is left out and said: the agent must stay reachable to be mended.
+    A handler that is broken or claims the type of another is left out and reported: the agent must stay reachable.
     """
     handlers: list[Handler[Any]] = []
     problems: list[str] = []
     for entry in sorted(entry_points(group=HANDLERS_GROUP), key=lambda entry: (entry.name, entry.value)):
-        whence = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
         try:
             handler = _load(entry)
             added_handlers([*handlers, handler])
         except HandlerTableError as error:
-            problems.append(f"The plug-in {entry.name} of {whence} is not used: {error}")
+            problems.append(f"The plug-in {entry.name} of {package} is not used: {error}")
         else:
             handlers.append(handler)
     return PlugIns(tuple(handlers), " ".join(problems) or None)
@@ -53,9 +53,13 @@ def _load(entry: EntryPoint) -> Handler[Any]:
     try:
         handler = entry.load()
     except (Exception, SystemExit) as error:
-        raise HandlerTableError(f"{entry.value} cannot be imported: {type(error).__name__}: {error}.") from error
+        raise HandlerTableError(
+            f"{entry.value} cannot be imported: {type(error).__name__}: {error}.", code="import_failed"
+        ) from error
     if not isinstance(handler, Handler):
-        raise HandlerTableError(f"{entry.value} is not a Handler.")
+        raise HandlerTableError(f"{entry.value} is not a Handler.", code="not_a_handler")
     if handler.command_type != entry.name:
-        raise HandlerTableError(f"{entry.value} handles {handler.command_type!r}; the entry point must have its name.")
+        raise HandlerTableError(
+            f"{entry.value} handles {handler.command_type!r}; the entry point must have that name.", code="wrong_type"
+        )
     return handler

@@ -1,4 +1,4 @@
-"""What the parts of the agent need of one another and of the world; each port has an in-memory twin in tests/fakes."""
+"""The ports of the agent: what its parts need of each other and of the machine. Tests have in-memory twins."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -26,13 +26,13 @@ __all__ = [
 
 
 class Clock(Protocol):
-    """Where the parts read the time."""
+    """The clock that all parts read."""
 
     def now(self) -> datetime:
-        """Return the wall clock, aware, in UTC."""
+        """Return the wall-clock time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never go backwards."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class EncodedFeedback:
 
 @dataclass(frozen=True)
 class StoredCommand:
-    """One command as the store keeps it. `key` orders by arrival; `begun_by` is the incarnation that started it.
+    """A command in the store. `key` orders by arrival; `begun_by` is the incarnation of the agent that started it.
 
-    `signed_by` are the ids of the trusted keys that had signed it when it came, none if it came unsigned; None where an
-    earlier version of the agent has stored it, which did not note it.
+    `signed_by` has the ids of the trusted keys that had signed it on arrival, and is empty if it was unsigned. It is
+    None in rows of an earlier version of the agent, which did not keep it.
     """
 
     key: str
@@ -66,7 +66,7 @@ class StoredCommand:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What outlives a deleted command, so that a repeat of it is answered and never run."""
+    """The rest of a deleted command: a repeat of it is answered with the result, and never run."""
 
     result: EncodedFeedback
     expires_at: datetime
@@ -74,44 +74,44 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class TimeSample:
-    """What time it is by what the server has signed, and by the machine's clock at the same moment."""
+    """A time that the server has signed, and the machine's clock when it was received; both aware, in UTC."""
 
     server: datetime
     machine: datetime
 
     @property
     def ahead(self) -> timedelta:
-        """By how much the server is ahead of the machine."""
+        """How far the server's clock is ahead of the machine's."""
         return self.server - self.machine
 
 
 class CommandStore(Protocol):
-    """Durable commands in order of arrival. One writer. Each call outside `transaction()` commits (fsync) by itself.
+    """Durable commands in order of arrival. One writer. Each call outside `transaction()` is a commit (fsync).
 
-    What changes a command's state is noted in the audit journal (see broker.contract.journal) by the same commit.
+    Each change of a command's state is written to the audit journal (see broker.contract.journal) by the same commit.
 
-    All methods raise StoreError when the disk fails; `store_command` raises StoreFull when there is no room for another
-    command, and any method does when there is no room at all.
+    All methods raise StoreError if the disk fails; `store_command` raises StoreFull if there is no room for another
+    command, and any method does if there is no room at all.
     """
 
     store_generation: str
     last_sequence: SequenceNumber | None
     closed_epoch: int
-    """The latest epoch of a store that was lost here; what is numbered in it, or before, may have run already."""
+    """The latest epoch of a store that was lost; commands of this epoch or an earlier one may already have run."""
 
     @property
     def audit_head(self) -> JournalMark | None:
-        """Where the journal ends; None before its first entry."""
+        """The end of the journal; None before its first entry."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit everything inside together, or nothing of it when it raises."""
+        """Commit everything inside together, or nothing of it if the block raises."""
 
     @property
     def time_sample(self) -> TimeSample | None:
-        """What `save_time_sample` was told last."""
+        """The last argument of `save_time_sample`, or None."""
 
     def save_time_sample(self, heard: TimeSample) -> None:
-        """Keep what time it is by what the server has signed."""
+        """Keep the newest signed time of the server."""
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
@@ -120,16 +120,16 @@ class CommandStore(Protocol):
         """Move last_sequence on without storing a command."""
 
     def find(self, command_id: str) -> StoredCommand | None:
-        """Return the live command with this id."""
+        """Return the live command with this id, or None."""
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
-        """Return what is left of a deleted command."""
+        """Return the tombstone of a deleted command, or None."""
 
     def find_id(self, prefix: str) -> str | None:
-        """Return the id, live or deleted, that starts with `prefix`."""
+        """Return the id of a live or deleted command that starts with `prefix`, or None."""
 
     def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
-        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is asked for."""
+        """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is iterated."""
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
@@ -141,31 +141,31 @@ class CommandStore(Protocol):
         """Return every live command in order."""
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
-        """Turn a pending command into processing."""
+        """Move a pending command to processing."""
 
     def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
-        """Note that a command found in processing runs again; any other is refused (StoreError)."""
+        """Note that a command in processing runs again; raises StoreError for any other."""
 
     def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
-        """Turn a pending or processing command into done with its final result; a done one is refused (StoreError)."""
+        """Move a pending or processing command to done, with its final result; raises StoreError for a done one."""
 
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
-        """Delete done commands, leaving a tombstone for each; one that is not done is refused (StoreError)."""
+        """Delete done commands, leaving a tombstone for each; raises StoreError for one that is not done."""
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
-        """Keep a cancel of a command that has not arrived."""
+        """Keep the cancel of a command that has not arrived or not begun."""
 
     def is_cancelled(self, command_id: str) -> bool:
-        """Say whether a cancel for this id was remembered."""
+        """Return True if the cancel of this id was remembered."""
 
     def drop_expired(self, now: datetime) -> int:
         """Delete expired tombstones and cancels; return how many."""
 
     def check(self) -> None:
-        """Commit something that has no meaning, as proof that commands can be stored."""
+        """Commit a meaningless row, as proof that commands can be stored."""
 
     def pending_count(self) -> int:
-        """Return how many commands wait for their turn or run."""
+        """Return how many commands are pending or running."""
 
     def done_count(self) -> int:
         """Return how many results wait for their ack."""
@@ -175,25 +175,25 @@ class CommandStore(Protocol):
 
 
 class Blobs(Protocol):
-    """The files that the server holds for this agent, read over the wire. For the threads that run handlers."""
+    """The files that the server holds for this agent, read over MQTT by the threads that run handlers."""
 
     def read(self, name: str, offset: int, size: int) -> Generator[bytes, None, None]:
         """Yield the bytes from `offset` on of the blob with this SHA-256 and size, in order, in blocks.
 
-        Goes on until the reader stops. An empty block means that nothing has come for a moment: look at the time.
-        Raises DownloadError when the server refuses.
+        Never times out: an empty block means that nothing has arrived for a moment, so that the reader can check its
+        deadline. Raises DownloadError if the server refuses.
         """
 
 
 @dataclass(frozen=True)
 class Stop:
-    """How an incarnation was ended: by TERM, or `killed` because that did not do it within `grace_s` seconds."""
+    """How an incarnation was ended: by TERM, or `killed` because it had not ended within `grace_s` seconds."""
 
     killed: bool
     grace_s: float | None = None
 
     def in_words(self) -> str:
-        """Return a sentence about a killed incarnation, to go on after its name; nothing about one that obeyed."""
+        """Return the predicate of a sentence about a killed incarnation; empty for one that ended on TERM."""
         if not self.killed:
             return ""
         waited = "in time" if self.grace_s is None else f"within {self.grace_s:.3g} s"
@@ -202,9 +202,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What the managed service is doing; `incarnation` differs for each start of it.
+    """The state of the managed service; each start of it has another `incarnation`.
 
-    `stop` is there in what `Service.stop` and `Service.restart` return, where something ran and its end is known.
+    `stop` is set in the return values of `Service.stop` and `Service.restart` if something ran and its end is known.
     """
 
     kind: str
@@ -219,26 +219,29 @@ ReadinessProblem = Callable[[], str | None]
 
 
 class BackgroundTask(Protocol):
-    """What the agent does beside its commands. Never waits, never raises: it is called from the agent's one loop."""
+    """Work of the agent beside its commands. Never waits and never raises: it is called from the agent's loop."""
 
     def step(self) -> None:
-        """Do what is due now."""
+        """Do the work that is due now."""
 
     def next_due(self) -> float | None:
-        """Return when (monotonic seconds) something is due next; None when nothing is known to be."""
+        """Return when (monotonic seconds) work is due next; None if no time is known."""
 
 
 class Service(Protocol):
-    """What the agent manages: a child process, a systemd unit, or the embedding program. All raise ServiceError."""
+    """What the agent manages: a child process, a systemd unit, or the embedding program.
+
+    All methods raise ServiceError. Deadlines are seconds of the monotonic clock.
+    """
 
     def state(self) -> ServiceState:
-        """Look at the service."""
+        """Return the service's current state."""
 
     def start(self, deadline: float) -> ServiceState:
-        """Start it if it does not run; that it ends at once is an error. `deadline`: seconds of the monotonic clock."""
+        """Start it if it does not run; raises ServiceError if it ends at once."""
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop it and remember the wish across restarts of the agent."""
+        """Stop it, and keep it stopped across restarts of the agent."""
 
     def restart(self, deadline: float) -> ServiceState:
         """Replace the running incarnation by a new one."""

@@ -30,10 +30,10 @@ def take_secrets() -> dict[str, str]:
 
 
 def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Go on as another program, or as this one anew, in the same process id; it is told for which command (execve(2)).
+    """Replace this process by another program, or by the same one again, with the same process id (execve(2)).
 
-    Another program is given the arguments that this one was started with. `secrets` are variables that were taken out
-    of the environment and are needed again. Raises ConsumerError when it cannot be run.
+    It gets the arguments of this process, and the command's id in RESTARTED_BY. `secrets` are the variables that
+    `take_secrets` took out of the environment. Raises ConsumerError if the program cannot be run.
     """
     environment = {**os.environ, **secrets, RESTARTED_BY: replacement.command_id}
     program = replacement.program
@@ -41,4 +41,4 @@ def replace_process(replacement: Replacement, secrets: Mapping[str, str] = Mappi
     try:
         os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
     except OSError as error:
-        raise ConsumerError(f"{argv[0]} cannot be run: {error.strerror}.") from error
+        raise ConsumerError(f"{argv[0]} cannot be run: {error.strerror}.", code="program_not_run") from error

@@ -1,4 +1,4 @@
-"""What a release can say of itself on a machine before it takes over: its libraries load, its store keeps and finds."""
+"""The self-test of a release on a machine, before it takes over: its libraries load and its command store works."""
 
 import ssl
 import tempfile
@@ -17,7 +17,7 @@ __all__ = [
 
 
 def self_test() -> tuple[str, ...]:
-    """Return the command types that this release supports; raises StoreError when it does not work here."""
+    """Return the command types that this release supports; raises StoreError if its store does not work here."""
     ssl.create_default_context()
     with tempfile.TemporaryDirectory(prefix="acm-self-test-") as directory:
         _keep_and_find(Path(directory))
@@ -33,6 +33,8 @@ def _keep_and_find(directory: Path) -> None:
     store = open_store(directory, now=lambda: now)
     try:
         if store.find(command.id) is None:
-            raise StoreError("The self-test failed: a command that was stored was not found again.")
+            raise StoreError(
+                "The self-test failed: a command that was stored was not found again.", code="self_test_failed"
+            )
     finally:
         store.close()

@@ -1,4 +1,4 @@
-"""apply-centralized-configuration: another generation of the configuration becomes active, or the old one stays so."""
+"""apply-centralized-configuration: activate another generation of the configuration, or keep the old one."""
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command

@@ -49,7 +49,7 @@ def built_in_handlers(
     trusted_keys: TrustedKeys,
     readiness_problem: ReadinessProblem,
 ) -> Mapping[str, Handler[Any]]:
-    """Return the handlers of BUILT_IN_TYPES by command type, each with what it works on."""
+    """Return the handlers of BUILT_IN_TYPES by command type, with their dependencies."""
     on_trial = partial(trial_is_pending, config)
     handlers: tuple[Handler[Any], ...] = (
         apply_centralized_configuration.handler(config),
@@ -78,8 +78,12 @@ def added_handlers(handlers: Iterable[Handler[Any]]) -> Mapping[str, Handler[Any
         earlier = table.get(handler.command_type)
         claimed = earlier is not None or handler.command_type in BUILT_IN_TYPES
         if handler.replaces and not claimed:
-            raise HandlerTableError(f"There is no handler for {handler.command_type!r} to replace.")
+            raise HandlerTableError(
+                f"There is no handler for {handler.command_type!r} to replace.", code="nothing_to_replace"
+            )
         if claimed and (not handler.replaces or (earlier is not None and earlier.replaces)):
-            raise HandlerTableError(f"Two handlers claim the command type {handler.command_type!r}; keep one.")
+            raise HandlerTableError(
+                f"Two handlers claim the command type {handler.command_type!r}; keep one.", code="duplicate_type"
+            )
         table[handler.command_type] = handler
     return table

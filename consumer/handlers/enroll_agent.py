@@ -1,4 +1,4 @@
-"""enroll-agent: an enrolment with this or another server, which the agent lives by once it has carried a result."""
+"""enroll-agent: enroll with this or another server; the agent switches once the new enrolment has carried a result."""
 
 import threading
 from dataclasses import replace
@@ -67,7 +67,7 @@ def _execute(
     attempt = replace(attempt, state=AttemptState.TRIAL)
     _record(enrolments, attempt, context)
     try:
-        _carry(relocation, enrolment, attempt, context)
+        _try_out(relocation, enrolment, attempt, context)
     except (ConsumerError, ExposedFileError) as error:
         return _roll_back(enrolments, attempt, str(error), context.failure_code())
     return _success(attempt)
@@ -78,10 +78,10 @@ def _record(enrolments: EnrolmentDirectory, attempt: EnrolmentAttempt, context: 
     context.observer.reached(f"enroll-agent.{attempt.state}")
 
 
-def _carry(relocation: EnrolmentSwitch, enrolment: Enrolment, attempt: EnrolmentAttempt, context: Context) -> None:
+def _try_out(relocation: EnrolmentSwitch, enrolment: Enrolment, attempt: EnrolmentAttempt, context: Context) -> None:
     relocation.try_out(enrolment, context.deadline, context.cancelled)
     if context.clock.monotonic() >= context.deadline:
-        raise EnrolmentError("The new enrolment carried a result too late.")
+        raise EnrolmentError("The new enrolment carried a result too late.", code="timed_out")
     relocation.leave_for(attempt)
     context.observer.reached("enroll-agent.carried")
 
@@ -94,7 +94,7 @@ def _roll_back(enrolments: EnrolmentDirectory, attempt: EnrolmentAttempt, reason
 
 def _success(attempt: EnrolmentAttempt) -> Result:
     return Result(
-        f"The new enrolment carried a result; the agent goes on by it at {attempt.grant.broker} once this result is "
+        f"The new enrolment carried a result; the agent switches to it at {attempt.grant.broker} once this result is "
         "acknowledged.",
         _data(attempt, "carried"),
     )
@@ -110,7 +110,7 @@ def _data(attempt: EnrolmentAttempt, state: Literal["carried", "rolled_back"]) -
 
 
 def _probe(agent: str, relocation: EnrolmentSwitch, stored: StoredCommand, context: Context) -> Result:
-    """What was decided stays so; what was under way is taken up again, with the same key and so the same enrolment."""
+    """Report a decision that was made; resume an attempt that was not decided, with the same key and enrolment."""
     attempt = EnrolmentDirectory(context.state).attempt()
     if attempt is not None and attempt.command_id == stored.command.id:
         if attempt.state in (AttemptState.CARRIED, AttemptState.COMMITTED):

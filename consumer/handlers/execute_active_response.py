@@ -1,4 +1,4 @@
-"""execute-active-response: a script of the allow-list acts on an alert, and takes that back when its time is over."""
+"""execute-active-response: run a script of the allow-list on an alert, and reverse its effect after a timeout."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,7 @@ __all__ = [
 
 
 State = Literal["active", "renewed", "done", "not_added", "uncertain"]
-_KEYS_SHOWN = 200
+_MAX_KEYS_LENGTH = 200
 
 
 def handler(responses: ActiveResponses, service: ServiceConfig) -> Handler[ExecuteActiveResponse]:
@@ -55,7 +55,7 @@ def _execute(
 
 
 def _service(service: ServiceConfig, context: Context) -> dict[str, str]:
-    """Tell the script what the agent manages, for one that restarts it."""
+    """Return the environment that identifies the managed service, for a script that restarts it."""
     if service.kind == "systemd":
         return {"ACM_SERVICE_KIND": "systemd", "ACM_SERVICE_UNIT": service.unit or ""}
     if service.kind == "child":
@@ -65,18 +65,18 @@ def _service(service: ServiceConfig, context: Context) -> dict[str, str]:
 
 
 def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) -> Result:
-    """Only what was recorded before the script was told to continue can have had an effect that is taken back."""
+    """Only an effect that was recorded before the script received `continue` can be reversed."""
     entry = responses.after_crash(stored.command.id)
     if entry is None:
         script = str(stored.command.parameters.get("script", ""))
         message = (
-            "The agent died before the script was told to continue, and nothing will be taken back; "
-            "a script that names no keys may have had its effect all the same."
+            "The agent died before the script received `continue`, and nothing will be reversed; "
+            "a script that names no keys may have had an effect anyway."
         )
         return Result(message, ExecuteActiveResponseData(script, "not_added"), ErrorCode.INTERRUPTED)
     if entry.confirmed:
         return Result(_success(entry.script, entry), _data(entry, entry.state))
-    message = f"The agent died after {entry.script} was told to continue; {_fate(entry)}."
+    message = f"The agent died after {entry.script} received `continue`; {_reversal_text(entry)}."
     return Result(message, _data(entry, "uncertain"), ErrorCode.INTERRUPTED)
 
 
@@ -98,39 +98,39 @@ def _data(entry: ResponseRecord, state: State) -> ExecuteActiveResponseData:
 
 def _success(script: str, entry: ResponseRecord | None) -> str:
     if entry is None:
-        return f"{script} did its work; it named no keys, so nothing will be taken back."
-    whom = _whom(entry)
+        return f"{script} succeeded; it named no keys, so nothing will be reversed."
+    keys = _for_keys(entry)
     if entry.reversed_at is not None:
-        return f"{script} did its work{whom}, which was taken back at {_time(entry.reversed_at)}."
+        return f"{script} succeeded{keys} and was reversed at {_time(entry.reversed_at)}."
     if entry.reversal is None:
-        return f"{script} did its work{whom}; it has no timeout, so nothing will be taken back."
+        return f"{script} succeeded{keys}; it has no timeout, so nothing will be reversed."
     until = _time(entry.reversal.due_at)
     if entry.state == "renewed":
-        return f"{script} was active{whom} already, and is so now until {until}."
-    return f"{script} is active{whom} until {until}."
+        return f"{script} was already active{keys}; it was renewed until {until}."
+    return f"{script} is active{keys} until {until}."
 
 
 def _error(script: str, attempt: Attempt) -> str:
     if attempt.complaint is not None:
-        return f"{script} was ended before it was told to continue: {attempt.complaint}"
+        return f"{script} was stopped before it received `continue`: {attempt.complaint}"
     how = attempt.ended.in_words()
     if attempt.record is None:
-        return f"{script} {how} before it was told to continue; nothing will be taken back."
-    told = "abort" if attempt.record.confirmed else "continue"
-    return f"{script} was told to {told} and {how}; {_fate(attempt.record)}."
+        return f"{script} {how} before it received `continue`; nothing will be reversed."
+    answer = "abort" if attempt.record.confirmed else "continue"
+    return f"{script} received `{answer}` and {how}; {_reversal_text(attempt.record)}."
 
 
-def _fate(entry: ResponseRecord) -> str:
+def _reversal_text(entry: ResponseRecord) -> str:
     if entry.reversed_at is not None:
-        return f"what it may have done was taken back at {_time(entry.reversed_at)}"
+        return f"its possible effect was reversed at {_time(entry.reversed_at)}"
     if entry.reversal is None:
-        return "nothing will be taken back"
-    return f"what it may have done is taken back at {_time(entry.reversal.due_at)}"
+        return "nothing will be reversed"
+    return f"its possible effect is reversed at {_time(entry.reversal.due_at)}"
 
 
-def _whom(entry: ResponseRecord) -> str:
-    words = ", ".join(entry.keys)
-    return f" for {words[:_KEYS_SHOWN]}" if words else ""
+def _for_keys(entry: ResponseRecord) -> str:
+    keys = ", ".join(entry.keys)
+    return f" for {keys[:_MAX_KEYS_LENGTH]}" if keys else ""
 
 
 def _time(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""fetch-config: the result asks the server, which keeps it before it acks it, so that the wish cannot be lost."""
+"""fetch-config: the result is the request; the server commits it before it acks, so it cannot be lost."""
 
 from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
 from broker.contract.messages import Command
@@ -11,7 +11,7 @@ __all__ = [
 
 def _execute(command: Command, parameters: FetchConfig, context: Context) -> Result:
     return Result(
-        "The server is asked for the configuration of the agent's group, which comes as a command of its own.",
+        "The configuration of the agent's group was requested; the server sends it as a command of its own.",
         FetchConfigData(),
     )
 

@@ -1,4 +1,4 @@
-"""get-agent-configuration: the configuration that the agent runs with, and the centralized one, with secrets masked."""
+"""get-agent-configuration: the agent's configuration and the centralized one, with secrets masked."""
 
 import hashlib
 from collections.abc import Mapping
@@ -47,13 +47,15 @@ def _execute(
             return _centralized(generations, record)
         if section is not None and section not in whole:
             names = ", ".join(sorted([*whole, _CENTRALIZED]))
-            return Result(f"There is no section {section!r}; the sections are: {names}.", code=ErrorCode.INVALID)
+            return Result(f"Unknown section {section!r}; the sections are: {names}.", code=ErrorCode.INVALID)
         data = _data(whole if section is None else {section: whole[section]})
         if parameters.effective:
             data = replace(data, sources=_sources(data.configuration, _defaults(), origins))
         return Result("The configuration is in the data, with secrets masked.", _with(data, generations, record))
     except OSError as error:
-        raise CentralizedConfigurationError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        raise CentralizedConfigurationError(
+            f"{error.filename} cannot be read: {error.strerror}.", code="configuration_unreadable"
+        ) from error
 
 
 def _shown(config: AgentConfig) -> JsonObject:
@@ -79,7 +81,7 @@ def _with(
 
 def _centralized(generations: Generations, record: Record | None) -> Result:
     if record is None and generations.current is not None:
-        message = f"{generations.link} leads to no generation of this agent; apply a configuration anew."
+        message = f"{generations.link} does not lead to a generation of this agent; apply a configuration again."
         return Result(message, code=ErrorCode.FAILED)
     if record is None:
         return Result("No centralized configuration is active.", _data({}))
@@ -91,7 +93,7 @@ def _centralized(generations: Generations, record: Record | None) -> Result:
 def _sources(
     shown: Mapping[str, Any], defaults: Mapping[str, Any], origins: Mapping[str, str], prefix: str = ""
 ) -> dict[str, str]:
-    """Return where each value comes from, by its dotted name; `program` stands for one that embeds the agent."""
+    """Return the source of each value by its dotted name; `program` is one that embeds the agent."""
     sources: dict[str, str] = {}
     for name, value in shown.items():
         dotted, default = f"{prefix}{name}", defaults.get(name)

@@ -1,4 +1,4 @@
-"""get-audit-journal: what this agent has accepted, run, reported and deleted, as its journal tells."""
+"""get-audit-journal: the agent's journal of what it has accepted, run, reported and deleted."""
 
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.messages import Command

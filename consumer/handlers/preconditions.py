@@ -1,4 +1,4 @@
-"""What must be so before a command may start or stop something: its delay is over, and no upgrade is on trial."""
+"""Preconditions of commands that start or stop something: the delay is over, and no upgrade is on trial."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,17 @@ __all__ = [
 
 
 def wait_until_allowed(delay_s: float, context: Context, upgrade_on_trial: Callable[[], bool]) -> Result | None:
-    """Wait, on the lane, until the command may act: then None. Else its result; nothing was done."""
+    """Wait out the delay and return None; if the command must not act, return its result. Delays are in seconds."""
     left = context.deadline - context.clock.monotonic()
     if delay_s and delay_s >= left:
-        has = f"the command has only {round(left, 1):g} s in all"
-        return Result(f"delay_s is {delay_s:g}, but {has}; give it a longer timeout.", code=ErrorCode.INVALID)
+        message = (
+            f"delay_s is {delay_s:g}, but the command's timeout leaves only {round(left, 1):g} s; give it a longer one."
+        )
+        return Result(message, code=ErrorCode.INVALID)
     if context.cancelled.wait(delay_s):
         return Result("The command was cancelled during its delay; nothing was done.", code=ErrorCode.CANCELLED)
     if upgrade_on_trial():
-        said = "A new version of the agent is on trial; send the command again when that is over."
-        return Result(said, code=ErrorCode.FAILED)
+        return Result(
+            "A new version of the agent is on trial; send the command again once that has ended.", code=ErrorCode.FAILED
+        )
     return None

@@ -1,4 +1,4 @@
-"""restart-agent: the managed service, or the agent's own process where no service is configured, starts anew."""
+"""restart-agent: restart the managed service, or the agent's own process if no service is configured."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-_LOOK_S = 0.2
+_POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class _Mark:
         try:
             write_durably(self.path, json.dumps([command_id, incarnation]).encode())
         except OSError as error:
-            raise ServiceError(f"The service was not restarted: {self.path}: {error.strerror}.") from error
+            raise ServiceError(
+                f"The service was not restarted: {self.path}: {error.strerror}.", code="mark_not_written"
+            ) from error
 
     def read(self, command_id: str) -> tuple[bool, str | None]:
         """Return whether this command had begun to restart the service, and what ran before."""
@@ -74,9 +76,9 @@ def handler(process: AgentProcess, settle_s: float, upgrade_on_trial: Callable[[
 def _execute(
     upgrade_on_trial: Callable[[], bool], command: Command, parameters: RestartAgent, context: Context
 ) -> Result | AgentRestart:
-    unfit = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
-    if unfit is not None:
-        return unfit
+    failed = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
+    if failed is not None:
+        return failed
     before = context.service.state()
     if before.kind == "none":
         return AgentRestart()
@@ -95,7 +97,7 @@ def _result(before: ServiceState, after: ServiceState) -> Result:
         stop_grace_s=stop.grace_s if stop else None,
     )
     if not after.running or after.incarnation == before.incarnation:
-        return Result("The service was told to restart, but no new incarnation runs.", data, ErrorCode.FAILED)
+        return Result("No new incarnation of the service runs after the restart.", data, ErrorCode.FAILED)
     killed = f" The old one {stop.in_words()}." if stop and stop.killed else ""
     return Result(f"The service was restarted: a new incarnation runs.{killed}", data)
 
@@ -107,12 +109,12 @@ def _probe(process: AgentProcess, settle_s: float, stored: StoredCommand, contex
 
 
 def _probe_agent(process: AgentProcess, stored: StoredCommand) -> Result:
-    """The store's lock lets one process live at a time: a new incarnation here means that the old one is gone."""
+    """The store's lock allows one process at a time: that this one runs proves that the old one has ended."""
     by_command = process.restarted_by == stored.command.id
     data = RestartAgentData("none", stored.begun_by, process.incarnation, "command" if by_command else "outside")
     if by_command:
         return Result("The agent was restarted: a new incarnation runs.", data)
-    return Result("A new incarnation of the agent runs, though something else than this command started it.", data)
+    return Result("A new incarnation of the agent runs, but something other than this command started it.", data)
 
 
 def _probe_service(settle_s: float, stored: StoredCommand, context: Context) -> Result:
@@ -122,19 +124,19 @@ def _probe_service(settle_s: float, stored: StoredCommand, context: Context) -> 
     state = _await_settled(settle_s, context)
     data = RestartAgentData(state.kind, previous, state.incarnation)
     if state.running and state.incarnation != previous:
-        return Result("A new incarnation of the service runs, though the agent died while it restarted it.", data)
+        return Result("A new incarnation of the service runs, although the agent died while it restarted it.", data)
     what = "the old incarnation still runs" if state.running else "the service does not run"
     return Result(f"The agent died while it restarted the service, and {what}.", data, ErrorCode.INTERRUPTED)
 
 
 def _await_settled(settle_s: float, context: Context) -> ServiceState:
-    """Wait for what is under way: systemd goes on without the agent, and a child is started again by the agent.
+    """Return the state once a restart that is under way has ended: by systemd, or by the agent that restarts a child.
 
-    What runs must still run `settle_s` seconds later.
+    A service that runs must still run `settle_s` seconds later.
     """
     while True:
         state = context.service.state()
-        hurried = context.cancelled.wait(settle_s if state.running else _LOOK_S)
+        hurried = context.cancelled.wait(settle_s if state.running else _POLL_INTERVAL_S)
         now = context.service.state()
         if hurried or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
             return now

@@ -1,4 +1,4 @@
-"""set-group: the agent is in these groups; its status tells the server."""
+"""set-group: set the groups that the agent is in; its status reports them to the server."""
 
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.messages import Command
@@ -13,8 +13,8 @@ __all__ = [
 def _execute(command: Command, parameters: SetGroup, context: Context) -> Result:
     groups = tuple(dict.fromkeys(parameters.groups))
     Groups(context.state).set(groups)
-    said = f"The agent is in the groups: {', '.join(groups)}." if groups else "The agent is in no group."
-    return Result(said, SetGroupData(groups))
+    message = f"The agent is in the groups: {', '.join(groups)}." if groups else "The agent is not in any group."
+    return Result(message, SetGroupData(groups))
 
 
 HANDLER = Handler("set-group", Interruption.RERUN, SetGroup, _execute)

@@ -1,4 +1,4 @@
-"""start-agent: the managed service runs."""
+"""start-agent: start the managed service."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ def handler(upgrade_on_trial: Callable[[], bool]) -> Handler[StartAgent]:
     """Return the handler; it refuses while `upgrade_on_trial()` is true."""
 
     def execute(command: Command, parameters: StartAgent, context: Context) -> Result:
-        unfit = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
-        if unfit is not None:
-            return unfit
+        failed = wait_until_allowed(parameters.delay_s, context, upgrade_on_trial)
+        if failed is not None:
+            return failed
         state = context.service.start(context.deadline)
         data = StartAgentData(state.kind, state.incarnation)
         if not state.running:
-            return Result("The service was started, but it does not run.", data, ErrorCode.FAILED)
+            return Result("The service was started but does not run.", data, ErrorCode.FAILED)
         return Result("The service runs.", data)
 
     return Handler("start-agent", Interruption.RERUN, StartAgent, execute)

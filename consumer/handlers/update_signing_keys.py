@@ -1,4 +1,4 @@
-"""update-signing-keys: the server signs with these keys from now on, and with no others."""
+"""update-signing-keys: trust these signing keys of the server, and no others."""
 
 from functools import partial
 
@@ -20,15 +20,15 @@ def handler(trusted_keys: TrustedKeys) -> Handler[UpdateSigningKeys]:
 
 
 def _execute(trusted_keys: TrustedKeys, command: Command, parameters: UpdateSigningKeys, context: Context) -> Result:
-    """Report what holds: the receiver has let the keys be trusted when the command came, unless the disk failed."""
-    late = check_expiry(command, context.clock.now())
-    if late is not None and (trusted_keys.version or 0) < parameters.version:
-        return late
+    """Report which keys are trusted: the receiver applied them when the command arrived, unless the disk failed."""
+    expired = check_expiry(command, context.clock.now())
+    if expired is not None and (trusted_keys.version or 0) < parameters.version:
+        return expired
     try:
         trusted_keys.update(parameters)
     except SignatureError as error:
-        return Result(f"{error} The agent trusts what it trusted before.", code=ErrorCode.INVALID)
+        return Result(f"{error} The trusted keys are unchanged.", code=ErrorCode.INVALID)
     data = UpdateSigningKeysData(trusted_keys.version or 0, tuple(trusted_keys.key_ids))
     if data.version > parameters.version:
-        return Result("The agent goes by a newer list of signing keys already; nothing was changed.", data)
+        return Result("The agent already trusts a newer list of signing keys; nothing was changed.", data)
     return Result(f"The agent trusts these signing keys, and no others: {', '.join(data.keys)}.", data)

@@ -1,7 +1,7 @@
-"""upgrade-agent: a new release takes the agent's place and stays only when it has proved itself.
+"""upgrade-agent: a new release replaces the agent, and stays only if it has proved itself.
 
-A crash before the trial is recorded has changed nothing, and the upgrade begins anew; from then on the record says what
-became of it, and the process that stays reports it.
+A crash before the trial is recorded has changed nothing, and the upgrade starts over. From then on the record holds the
+outcome, and the process that stays reports it.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _TYPE = "upgrade-agent"
-_LOOK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 
 
 def handler(config: UpgradeConfig, readiness_problem: ReadinessProblem) -> Handler[UpgradeAgent]:
@@ -63,7 +63,8 @@ class _Upgrade:
         root = config.root
         if root is None:
             raise UpgradeError(
-                "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root."
+                "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root.",
+                code="not_installed",
             )
         installation = Installation(Path(root))
         installation.refuse_exposed()
@@ -71,7 +72,8 @@ class _Upgrade:
         if running is None:
             raise UpgradeError(
                 f"This agent cannot upgrade itself: it does not run from {root} (upgrade.root); "
-                f"start it by {installation.launcher}."
+                f"start it by {installation.launcher}.",
+                code="not_started_from_root",
             )
         return cls(installation, running, context, config)
 
@@ -82,7 +84,9 @@ class _Upgrade:
     def _run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
         config, installation = self.config, self.installation
         if installation.on_trial:
-            raise UpgradeError("Another version is on trial; send the command again when that is over.")
+            raise UpgradeError(
+                "Another version is on trial; send the command again once that has ended.", code="on_trial"
+            )
         with self._download(parameters) as package:
             manifest = open_package(package, config.public_keys)
             check_fits(manifest, config.name, installation.root)
@@ -104,9 +108,13 @@ class _Upgrade:
 
     def _check_time(self) -> None:
         if self.context.cancelled.is_set():
-            raise UpgradeError("The upgrade was cancelled before the new version was tried; nothing has changed.")
+            raise UpgradeError(
+                "The upgrade was cancelled before the new version was tried; nothing has changed.", code="cancelled"
+            )
         if self.context.clock.monotonic() >= self.context.deadline:
-            raise UpgradeError("The time was over before the new version was tried; nothing has changed.")
+            raise UpgradeError(
+                "The command's time was over before the new version was tried; nothing has changed.", code="timed_out"
+            )
 
     @contextlib.contextmanager
     def _download(self, parameters: UpgradeAgent) -> Iterator[Path]:
@@ -122,12 +130,13 @@ class _Upgrade:
         wanted, running = parse_version(manifest.version), parse_version(self.running)
         if wanted < running and not parameters.allow_downgrade:
             raise UpgradeError(
-                f"Version {manifest.version} is older than {self.running}, which runs; allow_downgrade=true allows it."
+                f"Version {manifest.version} is older than {self.running}, which runs; allow_downgrade=true allows it.",
+                code="downgrade",
             )
         return wanted == running
 
     def _test(self, manifest: Manifest) -> Result | None:
-        """Return the result of a release that does not pass its own test."""
+        """Return the result of a release that fails its own test; None if it passes."""
         context, release = self.context, self.installation.release(manifest.version)
         deadline = min(context.deadline, context.clock.monotonic() + self.config.self_test_s)
         program, *arguments = manifest.self_test
@@ -137,11 +146,11 @@ class _Upgrade:
 
     def _not_passed(self, manifest: Manifest, ended: Ended) -> Result:
         self._check_time()
-        message = f"The self-test of version {manifest.version} {ended.in_words()}; version {self.running} goes on."
+        message = f"The self-test of version {manifest.version} {ended.in_words()}; version {self.running} stays."
         return Result(message, code=ErrorCode.FAILED, output=ended.output)
 
     def _begin_trial(self, trial: UpgradeTrial) -> AgentRestart:
-        """From here on the result is the trial's, unless the time is over, for then another may be said already."""
+        """Switch to the new release. From here on the trial decides the result, unless the command's time is over."""
         installation = self.installation
         installation.begin_trial(trial)
         self.context.observer.reached(f"{_TYPE}.recorded")
@@ -170,10 +179,10 @@ def _probe(
         upgrade = _Upgrade.of(context, config)
         trial = upgrade.installation.trial()
         if trial is None or trial.command_id != stored.command.id:
-            return _begin_anew(stored.command, upgrade)
+            return _start_over(stored.command, upgrade)
         if trial.state is TrialState.ON_TRIAL:
             if upgrade.running != trial.new:
-                return _begin_anew(stored.command, upgrade)
+                return _start_over(stored.command, upgrade)
             with contextlib.suppress(OSError):  # what is not recorded is not proved: the watcher sees to it
                 trial = _prove(trial, upgrade, readiness_problem)
             if upgrade.installation.on_trial:
@@ -181,7 +190,7 @@ def _probe(
         return _result(trial, upgrade)
 
 
-def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
+def _start_over(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
     if command.expires_at is not None and command.expires_at <= upgrade.context.clock.now():
         return Result(
             "The agent died before the new version was tried, and the command has expired since; nothing has changed.",
@@ -192,14 +201,14 @@ def _begin_anew(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
 
 
 def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessProblem) -> UpgradeTrial:
-    """Wait, as the new version, until this process has done an agent's work or its time is over; record which."""
+    """Wait, as the new version, until this process is ready or its time is over; record which."""
     context, keep = upgrade.context, upgrade.installation.keep
     context.observer.reached(f"{_TYPE}.started")
     until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
-    while (lack := readiness_problem()) is not None:
+    while (problem := readiness_problem()) is not None:
         if context.clock.monotonic() >= until:
-            return keep(trial.failed(f"it did not prove itself in time: {lack}"))
-        if context.cancelled.wait(_LOOK_S):
+            return keep(trial.failed(f"it did not prove itself in time: {problem}"))
+        if context.cancelled.wait(_POLL_INTERVAL_S):
             return keep(trial.failed("the command was cancelled before it had proved itself"))
     proved = keep(trial.proved())
     context.observer.reached(f"{_TYPE}.proved")
@@ -222,7 +231,7 @@ def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
 
 
 def _tidy(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
-    """Remove what is not needed any more; whether that works has no part in the result."""
+    """Remove old releases; a failure does not change the result."""
     try:
         upgrade.installation.end_trial()
         upgrade.installation.prune(upgrade.config.keep, {upgrade.running, trial.old, trial.new})
@@ -235,4 +244,6 @@ def _disk_errors_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UpgradeError(f"The upgrade failed on the disk: {error.filename}: {error.strerror}.") from error
+        raise UpgradeError(
+            f"The upgrade failed on the disk: {error.filename}: {error.strerror}.", code="disk_failed"
+        ) from error

@@ -169,7 +169,7 @@ def test_the_messages_are_those_of_wazuh(machine: Machine) -> None:
 
 
 def test_a_stateless_script_is_never_run_again(machine: Machine) -> None:
-    assert "named no keys, so nothing will be taken back" in machine.send("stateless", timeout_s=5).message
+    assert "named no keys, so nothing will be reversed" in machine.send("stateless", timeout_s=5).message
     machine.turn(10)
     assert len(machine.journal) == 1
 
@@ -220,11 +220,11 @@ def test_a_renewal_counts_as_an_offence(tmp_path: Path, clock: TurnedClock) -> N
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
-        ("exits-3", ErrorCode.FAILED, "exits-3 ended with exit status 3 before it was told to continue"),
+        ("exits-3", ErrorCode.FAILED, "exits-3 ended with exit status 3 before it received `continue`"),
         ("garbage", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
         ("garbage-and-ends", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
         ("no-keys", ErrorCode.FAILED, "which is not a check_keys message."),
-        ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was ended before it was told to continue"),
+        ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was ended before it received `continue`"),
         ("floods", ErrorCode.FAILED, "printed more than 65536 bytes without ending a line"),
         ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is not a check_keys message."),
     ],
@@ -261,7 +261,7 @@ def test_a_cancelled_script_is_ended(machine: Machine) -> None:
 def test_what_went_wrong_after_it_might_act_is_taken_back(impatient: Machine, script: str, code: ErrorCode) -> None:
     done = impatient.send(script)
     assert (done.code, done.data.state) == (code, "uncertain")
-    assert "what it may have done is taken back at" in done.message
+    assert "its possible effect is reversed at" in done.message
     assert impatient.pending == [(script, ("k",), "waiting")]
 
 
@@ -387,7 +387,7 @@ def test_after_a_crash_the_probe_tells_what_was_recorded(machine: Machine) -> No
     confirmed = machine.probe()
     assert (confirmed.code, confirmed.data.state) == (None, "active")
     machine.turn(60)
-    assert "which was taken back at 2026-01-01 00:17:40 UTC" in machine.probe().message
+    assert "was reversed at 2026-01-01 00:17:40 UTC" in machine.probe().message
     machine.send("fails-later")
     machine.restart()
     uncertain = machine.probe()

@@ -11,6 +11,7 @@ from consumer.errors import HandlerTableError
 from consumer.handler import Handler, Interruption, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.plugins import HANDLERS_GROUP, NO_PLUG_INS, load_plug_ins
+from tests.support.errors import raises_code
 
 HANDLER = """
 from dataclasses import replace
@@ -59,7 +60,7 @@ def test_what_installed_packages_bring_is_in_the_table(install: Install) -> None
         ("bad", "raise SystemExit(3)", "cannot be imported: SystemExit: 3."),
         ("bad", "", "cannot be imported: AttributeError"),
         ("bad", "HANDLER = print", "is not a Handler."),
-        ("bad", HANDLER.format(name="good", replaces=False), "handles 'good'; the entry point must have its name."),
+        ("bad", HANDLER.format(name="good", replaces=False), "handles 'good'; the entry point must have that name."),
         ("bad", HANDLER.format(name="bad", replaces=True), "There is no handler for 'bad' to replace."),
         (
             "restart-agent",
@@ -105,14 +106,14 @@ def test_a_handler_is_replaced_only_by_one_that_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("members", "code"),
     [
-        ({"parameters": dict}, "not a dataclass"),
-        ({"interruption": Interruption.PROBE}, "must have a probe"),
-        ({"probe": act}, "only there"),
+        ({"parameters": dict}, "not_a_dataclass"),
+        ({"interruption": Interruption.PROBE}, "probe_mismatch"),
+        ({"probe": act}, "probe_mismatch"),
     ],
 )
-def test_a_handler_whose_parts_do_not_fit_is_refused(members: dict[str, Any], said: str) -> None:
+def test_a_handler_whose_parts_do_not_fit_is_refused(members: dict[str, Any], code: str) -> None:
     mine = Handler("act", Interruption.RERUN, Nothing, act)
-    with pytest.raises(HandlerTableError, match=said):
+    with raises_code(HandlerTableError, code):
         replace(mine, **members)

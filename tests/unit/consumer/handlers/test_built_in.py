@@ -26,6 +26,7 @@ from consumer.ports import Service, ServiceState, Stop, StoredCommand
 from consumer.services import CallbackService, DesiredState, NoService
 from consumer.settings import AgentConfig, ServiceConfig, UpgradeConfig
 from consumer.store.groups import Groups
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
 
@@ -96,7 +97,7 @@ def test_each_command_type_has_one_handler_with_its_parameters() -> None:
 
 
 def test_two_handlers_for_one_type_are_refused() -> None:
-    with pytest.raises(HandlerTableError, match="'restart-agent'; keep one"):
+    with raises_code(HandlerTableError, "duplicate_type"):
         added_handlers([handlers()["restart-agent"]])
 
 
@@ -118,7 +119,7 @@ def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
     stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", DesiredState(tmp_path / "stopped"))
     done = execute("restart-agent", {}, context(stuck, tmp_path))
     assert isinstance(done, Result)
-    assert (done.code, "no new incarnation" in done.message) == (ErrorCode.FAILED, True)
+    assert (done.code, done.data) == (ErrorCode.FAILED, RestartAgentData("callbacks", "s1", "s1"))
 
 
 @pytest.mark.parametrize(("restarted_by", "by"), [("a", "command"), ("other", "outside"), (None, "outside")])
@@ -151,14 +152,14 @@ def die_in_restart(service: CallbackService, state: Path) -> None:
 def test_a_death_before_the_service_was_restarted_is_said(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     done = probe(context(service, tmp_path))
-    assert (done.code, "before this command restarted" in done.message) == (ErrorCode.INTERRUPTED, True)
+    assert (done.code, done.data) == (ErrorCode.INTERRUPTED, None)
 
 
 def test_after_a_death_in_the_restart_the_incarnations_decide(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     die_in_restart(service, tmp_path)
     same = probe(context(service, tmp_path))
-    assert (same.code, "old incarnation still runs" in same.message) == (ErrorCode.INTERRUPTED, True)
+    assert (same.code, same.data) == (ErrorCode.INTERRUPTED, RestartAgentData("callbacks", "s1", "s1"))
     service.restart(0.0)
     new = probe(context(service, tmp_path))
     assert (new.code, new.data) == (None, RestartAgentData("callbacks", "s1", "s2"))
@@ -169,7 +170,7 @@ def test_after_a_death_in_the_restart_the_service_is_waited_for(service: Callbac
     die_in_restart(service, tmp_path)
     service.stop(0.0)
     gone = probe(context(service, tmp_path, deadline=0.0))
-    assert (gone.code, "the service does not run" in gone.message) == (ErrorCode.INTERRUPTED, True)
+    assert (gone.code, gone.data) == (ErrorCode.INTERRUPTED, RestartAgentData("callbacks", "s1", None))
     answers: list[Result] = []
     waiting = threading.Thread(target=lambda: answers.append(probe(context(service, tmp_path))), daemon=True)
     waiting.start()
@@ -180,8 +181,9 @@ def test_after_a_death_in_the_restart_the_service_is_waited_for(service: Callbac
 
 def test_without_room_for_the_mark_the_service_is_left_alone(service: CallbackService) -> None:
     first = service.start(0.0)
-    with pytest.raises(ServiceError, match=r"was not restarted: /nowhere/service-restart: No such file"):
+    with raises_code(ServiceError, "mark_not_written") as caught:
         execute("restart-agent", {}, context(service))
+    assert "/nowhere/service-restart" in str(caught.value)
     assert service.state() == first
 
 
@@ -207,7 +209,7 @@ def test_that_a_service_was_killed_is_said(verb: str, tmp_path: Path) -> None:
     done = execute(verb, {}, context(StubbornService(), tmp_path))
     assert isinstance(done, Result)
     assert done.code is None
-    assert "did not end on TERM within 2 s and was killed." in done.message
+    assert Stop(killed=True, grace_s=2.0).in_words() in done.message
     assert (done.data.killed, done.data.stop_grace_s) == (True, 2.0)
 
 
@@ -237,7 +239,7 @@ def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: Cal
     done = execute(verb, {"delay_s": 60}, around)
     assert isinstance(done, Result)
     assert (done.code, service.state().running) == (ErrorCode.INVALID, False)
-    assert done.message == "delay_s is 60, but the command has only 60 s in all; give it a longer timeout."
+    assert "delay_s is 60, but" in done.message
 
 
 @pytest.mark.parametrize("verb", ["restart-agent", "start-agent", "stop-agent"])
@@ -251,7 +253,7 @@ def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: Ca
     before = service.state()
     done = execute(verb, {}, context(service), upgrading)
     assert isinstance(done, Result)
-    assert (done.code, "on trial" in done.message) == (ErrorCode.FAILED, True)
+    assert (done.code, done.data) == (ErrorCode.FAILED, None)
     assert service.state() == before
 
 
@@ -280,7 +282,7 @@ def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnatio
 
 @pytest.mark.parametrize("verb", ["stop-agent", "start-agent"])
 def test_without_a_service_there_is_nothing_to_stop_or_start(verb: str) -> None:
-    with pytest.raises(ServiceError, match="manages no service"):
+    with pytest.raises(ServiceError):
         execute(verb, {}, context())
 
 

@@ -135,14 +135,15 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
 
 def test_without_an_installation_it_says_what_to_do(agent: Agent) -> None:
     bare = upgrade_agent.handler(UpgradeConfig(), agent.readiness_problem)
-    with pytest.raises(UpgradeError, match=r"install it by `acm-agent install` and set upgrade\.root"):
+    with raises_code(UpgradeError, "not_installed"):
         bare.execute(command("a"), PARAMETERS, agent.context())
 
 
 def test_a_process_from_elsewhere_says_what_to_start(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    with pytest.raises(UpgradeError, match=f"start it by {agent.installation.launcher}"):
+    with raises_code(UpgradeError, "not_started_from_root") as caught:
         agent.handler().execute(command("a"), PARAMETERS, agent.context())
+    assert str(agent.installation.launcher) in str(caught.value)
 
 
 def test_a_release_whose_directory_is_no_version_is_none_of_ours(agent: Agent) -> None:
@@ -150,8 +151,9 @@ def test_a_release_whose_directory_is_no_version_is_none_of_ours(agent: Agent) -
 
 
 def test_a_program_that_cannot_take_over_is_named() -> None:
-    with pytest.raises(ConsumerError, match="/nowhere/acm-agent cannot be run: No such file or directory"):
+    with raises_code(ConsumerError, "program_not_run") as caught:
         replace_process(Replacement("a", "/nowhere/acm-agent"))
+    assert str(caught.value).startswith("/nowhere/acm-agent ")
 
 
 def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
@@ -159,7 +161,7 @@ def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
     agent.on_trial()
     assert trial_is_pending(config(upgrade=agent.settings()))
     assert not trial_is_pending(config())
-    with pytest.raises(UpgradeError, match="Another version is on trial"):
+    with raises_code(UpgradeError, "on_trial"):
         agent.handler().execute(command("b"), PARAMETERS, agent.context())
 
 
@@ -178,19 +180,20 @@ def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
 def test_an_older_version_is_refused_unless_it_is_allowed(agent: Agent) -> None:
     parameters = agent.package("exit 0")
     agent.runs("1.3.0")
-    with pytest.raises(UpgradeError, match=r"Version 1\.2\.0 is older than 1\.3\.0, which runs"):
+    with raises_code(UpgradeError, "downgrade") as caught:
         agent.execute(parameters)
+    assert "1.2.0 is older than 1.3.0" in str(caught.value)
     assert agent.installation.trial() is None
     assert isinstance(agent.execute(replace(parameters, allow_downgrade=True)), AgentRestart)
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("why", ["cancelled", "late"])
+@pytest.mark.parametrize("why", ["cancelled", "timed_out"])
 def test_a_cancel_or_the_end_of_its_time_before_the_trial_changes_nothing(agent: Agent, step: str, why: str) -> None:
     agent.installation.switch_to("1.0.0")
     parameters = agent.package("exit 0")
     agent.steps.at = (step, agent.cancelled.set if why == "cancelled" else lambda: agent.clock.turn(61.0))
-    with pytest.raises(UpgradeError, match="before the new version was tried; nothing has changed"):
+    with raises_code(UpgradeError, why):
         agent.execute(parameters)
     assert (agent.installation.on_trial, agent.installation.current) == (False, "1.0.0")
     assert not (agent.installation.root / "package.part").exists()
@@ -200,7 +203,7 @@ def test_a_self_test_that_hangs_is_ended(agent: Agent) -> None:
     agent.clock = SystemClock()
     done = agent.execute(agent.package("echo I wait; exec sleep 600"))
     assert isinstance(done, Result)
-    assert done.message == ("The self-test of version 1.2.0 did not end in time and was ended; version 1.0.0 goes on.")
+    assert "1.2.0 did not end in time" in done.message
     assert (done.code, done.output and done.output.stdout) == (ErrorCode.FAILED, "I wait\n")
     assert not agent.installation.release("1.2.0").exists()
 
@@ -208,8 +211,9 @@ def test_a_self_test_that_hangs_is_ended(agent: Agent) -> None:
 def test_a_disk_that_fails_is_named(agent: Agent) -> None:
     parameters = agent.package("exit 0")
     (agent.installation.root / ".trial.json.part").mkdir()
-    with pytest.raises(UpgradeError, match=r"The upgrade failed on the disk: .*\.trial\.json\.part: Is a directory\."):
+    with raises_code(UpgradeError, "disk_failed") as caught:
         agent.execute(parameters)
+    assert str(agent.installation.root / ".trial.json.part") in str(caught.value)
     assert not agent.installation.on_trial
 
 
@@ -230,7 +234,7 @@ def test_a_record_without_its_link_changed_nothing(agent: Agent) -> None:
 def test_an_upgrade_that_expired_before_its_trial_does_not_begin_anew(agent: Agent) -> None:
     done = agent.probe(expires_at=agent.clock.now() - timedelta(seconds=1))
     assert isinstance(done, Result)
-    assert (done.code, "nothing has changed" in done.message) == (ErrorCode.INTERRUPTED, True)
+    assert (done.code, done.data) == (ErrorCode.INTERRUPTED, None)
 
 
 def test_the_new_version_proves_itself_and_leaves_the_rest_to_its_watcher(agent: Agent) -> None:
@@ -328,5 +332,5 @@ def test_old_releases_go_but_not_those_of_the_upgrade(agent: Agent) -> None:
 
 def test_an_upgrade_waits_for_no_other_that_still_goes_on(agent: Agent) -> None:
     agent.runs("1.0.0")
-    with agent.installation.upgraded_once(), pytest.raises(UpgradeError, match="has not ended yet"):
+    with agent.installation.upgraded_once(), raises_code(UpgradeError, "upgrade_running"):
         agent.execute(PARAMETERS)
