@@ -1,1 +1,1 @@
-"""Files, permissions and process of either side."""
+"""Files, locks, permissions, settings, logs and the own process, for both programs."""

@@ -18,7 +18,7 @@ __all__ = [
 
 
 def plain_event(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Make every text of a log line plain; a processor of structlog."""
+    """Remove control characters from every text of a log line; a processor of structlog."""
     return {printable_line(str(name)): _plain_value(value) for name, value in event.items()}
 
 
@@ -29,9 +29,9 @@ def _plain_value(value: Any) -> Any:
 
 
 def configure_logs(level: str) -> None:
-    """Log to stderr as lines of key=value, without what is known as a secret by its key or its shape.
+    """Log to stderr as lines of key=value, with secrets masked, which are recognized by key or shape.
 
-    What would control a terminal is replaced.
+    Control characters, which could control a terminal, are replaced.
     """
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -1,4 +1,4 @@
-"""What acm and acm-agent do with their own process: what they log, and that no secret of theirs can be read in it."""
+"""Keeps secrets in the process of acm and acm-agent unreadable: in core dumps, in /proc, in the environment."""
 
 import ctypes
 import os
@@ -14,14 +14,14 @@ _PR_SET_DUMPABLE = 4
 
 
 def forbid_dumps() -> None:
-    """Let this process leave no core dump, and let nobody but root look into it; until it becomes another program.
+    """Forbid core dumps of this process, and access to it by users other than root, until it executes another program.
 
-    That is PR_SET_DUMPABLE of prctl(2). A limit of 0 on core dumps is not enough: the kernel does not hold a program
-    that takes dumps (core_pattern) to it, children inherit it, and the environment stays readable in /proc.
+    Sets PR_SET_DUMPABLE (prctl(2)). A core dump limit of 0 is not enough: it does not apply to a program that receives
+    dumps (core_pattern), children inherit it, and the environment stays readable in /proc.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def take_out(names: Iterable[str], environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Take these variables out of the environment, so that no child inherits them, and return those that were there."""
+    """Remove these variables from the environment, so that no child inherits them, and return those that were set."""
     return {name: environment.pop(name) for name in names if name in environment}

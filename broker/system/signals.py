@@ -1,4 +1,4 @@
-"""Stopping on TERM and INT."""
+"""Handles TERM and INT."""
 
 import contextlib
 import signal

@@ -1,1 +1,1 @@
-"""The centralized configuration: generations on disk, one of them active, and how another becomes so."""
+"""Centralized configuration: generations on disk, one of which is active, and how another is activated."""

@@ -1,7 +1,7 @@
-"""One application of a centralized configuration, step by step; a crash at any leaves the old or the new one, whole.
+"""Applies a centralized configuration, step by step; after a crash at any step, the old or the new one is complete.
 
-Before the swap of the link the old generation is active, after it the new one. What a crash cut short before the swap
-is cleared away; after it, the reload and the watch are done again, and they decide.
+Before the swap of the link the old generation is active, after it the new one. An application that crashed before the
+swap is discarded; after the swap, the reload and the health watch are repeated, and they decide.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _RELOADED = "The service was reloaded and is healthy."
-_STOP_GRACE_S = 0.5  # systemd stops the agent and its service at once, and the agent may hear of it second
+_STOP_GRACE_S = 0.5  # systemd stops the agent and its service together, and the agent may be notified second
 _STOPPED = "The service does not run; it reads the configuration when it starts."
 
 
 class Application:
-    """One command's application. Call `apply`, or `resume` after a crash in its midst; both return the true result."""
+    """One command's application. Call `apply`, or `resume` after a crash; both return the command's result."""
 
     def __init__(self, command: Command, context: Context, config: AgentConfig, effects: Effects | None = None) -> None:
         self._command = command
@@ -55,7 +55,7 @@ class Application:
         self._output: Output | None = None
 
     def apply(self, wanted: ApplyCentralizedConfiguration) -> Result:
-        """Make the wanted configuration the active one, or leave the one that is."""
+        """Activate the wanted configuration, or keep the current one."""
         try:
             with self._exclusive():
                 record = active_if_unchanged(wanted, self._config, self._generations)
@@ -72,7 +72,7 @@ class Application:
             return self._failed(error)
 
     def resume(self) -> Result:
-        """Settle what a crash cut short."""
+        """Complete an application that was interrupted by a crash."""
         try:
             with self._exclusive():
                 self._journal = journal = self._journals.read(self._command.id)
@@ -91,19 +91,21 @@ class Application:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keep others away from the directory, and let what the disk refuses be an error for the user."""
+        """Hold the directory's lock, and turn errors of the disk into errors for the user."""
         try:
             self._generations.make_directories()
             with locked(self._root / "lock"):
                 yield
         except BlockingIOError as error:
-            raise CentralizedConfigurationError(f"Another configuration is being applied in {self._root}.") from error
+            raise CentralizedConfigurationError(
+                f"Another configuration is being applied in {self._root}.", code="apply_running"
+            ) from error
         except OSError as error:
             where = error.filename or self._root
             raise CentralizedConfigurationError(f"{where} cannot be used: {error.strerror or error}.") from error
 
     def _reload_and_watch(self, journal: ApplyJournal) -> Result:
-        """Reload the service and watch it with the new generation; half of the time left is kept for a rollback."""
+        """Reload the service and watch it; half of the remaining time is reserved for a rollback."""
         context = self._context
         now = context.clock.monotonic()
         within = dataclasses.replace(context.bounds(), deadline=now + (context.deadline - now) / 2)
@@ -125,14 +127,14 @@ class Application:
         return self._complete(replace(journal, note=note))
 
     def _leave_to_next_agent(self) -> None:
-        """Where the agent is being stopped its service may be too, and nothing can be judged: the journal goes on."""
+        """Raise if the agent is being stopped: its service may be too, so the next agent resumes from the journal."""
         if self._effects.wait(self._context.stopping, _STOP_GRACE_S):
             raise CentralizedConfigurationError(
                 "The agent was stopped before the service had proved healthy.", code="agent_stopped"
             )
 
     def _roll_back(self, journal: ApplyJournal) -> Result:
-        """Make the previous generation, or none, active again and let the service read it."""
+        """Reactivate the previous generation, or none, and reload the service."""
         self._save_journal(journal)
         self._generations.activate(journal.previous)
         self._reached("rolled_back")
@@ -154,12 +156,12 @@ class Application:
 
     def _complete(self, journal: ApplyJournal) -> Result:
         self._save_journal(replace(journal, done=True))
-        with contextlib.suppress(OSError):  # what is left over is cleared away the next time
+        with contextlib.suppress(OSError):  # leftovers are removed the next time
             self._clean_up()
         return results.ended(self._generations, journal, self._output)
 
     def _save_journal(self, journal: ApplyJournal) -> None:
-        """Keep the journal if the disk lets us: without it, the step that it tells of is done again after a crash."""
+        """Write the journal if possible: without it, the step that it records is repeated after a crash."""
         try:
             self._journals.write(journal)
         except OSError as error:
@@ -182,7 +184,7 @@ class Application:
         return results.unchanged(self._generations, record.name)
 
     def _failed(self, error: ConsumerError) -> Result:
-        """Say what an error means by what is active now."""
+        """Return the result of an error, which depends on the active generation."""
         self._keep_output(error)
         journal = self._journal
         if journal is not None and self._generations.current == journal.next:

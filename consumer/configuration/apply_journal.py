@@ -1,4 +1,4 @@
-"""What is known of the latest application of a configuration, kept so that a crash in its midst can be settled."""
+"""The journal of the latest application of a configuration, from which it is resumed after a crash."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ __all__ = [
 
 
 class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
-    """What one command does to which generations.
+    """A command's application: from generation `previous` to `next`.
 
-    `incarnation` is the service's with `previous`, and None for one that did not run. `reason` says why `next` is
-    rolled back, with which `code`; `note` what else the user must know. `done`: this is how it ended.
+    `incarnation` is the service's with `previous`, None if it did not run. `reason` and `code` are why `next` is rolled
+    back; `note` is further information for the user. `done`: the application has ended.
     """
 
     command_id: str
@@ -34,7 +34,7 @@ class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalFile:
-    """Keeps one journal; each replaces the one before."""
+    """The file of the journal; each write replaces the previous one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,11 +44,13 @@ class JournalFile:
         write_durably(self._path, msgspec.json.encode(journal))
 
     def read(self, command_id: str) -> ApplyJournal | None:
-        """Return this command's journal, if it began one; raises CentralizedConfigurationError for a damaged one."""
+        """Return this command's journal, or None; raises CentralizedConfigurationError if the file is damaged."""
         try:
             journal = msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
-            raise CentralizedConfigurationError(f"The journal {self._path} cannot be read: {error}.") from error
+            raise CentralizedConfigurationError(
+                f"The journal {self._path} cannot be read: {error}.", code="journal_damaged"
+            ) from error
         return journal if journal.command_id == command_id else None

@@ -1,4 +1,4 @@
-"""How far two directories of files lie apart."""
+"""The difference between two directories of files."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = [
 
 
 def difference(before: Path | None, after: Path) -> DiffSize:
-    """Count what changed from one directory to another; None stands for an empty one."""
+    """Count the changes from one directory to another; None is an empty directory."""
     old, new = hashes_of(before) if before else {}, hashes_of(after)
     changed = {name for name in old.keys() & new.keys() if old[name] != new[name]}
     added = removed = 0

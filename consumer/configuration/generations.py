@@ -1,8 +1,8 @@
-"""Generations of a configuration on disk. Each is whole and durable before it is named, and never changed after that.
+"""Generations of a configuration on disk. Each is complete and durable before it gets its name, and never changes.
 
-current -> generations/000002-9f86d081884c     what the service reads: one symbolic link, swapped in one step
+current -> generations/000002-9f86d081884c     what the service reads: one symbolic link, swapped atomically
 generations/000002-9f86d081884c/               the files
-generations/000002-9f86d081884c.json           what is known of them
+generations/000002-9f86d081884c.json           their record
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _COPY_BYTES = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a generation. `sha256` is of the content as delivered, `files` holds each file's own."""
+    """The record of a generation. `sha256` is that of the content as delivered, `files` has that of each file."""
 
     name: str
     sha256: str
@@ -42,7 +42,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     files: Mapping[str, str]
 
     def in_short(self) -> Generation:
-        """Return what results say of it."""
+        """Return the generation as results show it."""
         return Generation(self.name, self.sha256, len(self.files), self.group)
 
 
@@ -55,26 +55,26 @@ class Generations:
         self.link = root / "current"
 
     def make_directories(self) -> None:
-        """Make the directories that are missing; one that the operator has made keeps its owner and mode."""
+        """Create missing directories; one that the operator has made keeps its owner and mode."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._home.mkdir(mode=0o755, exist_ok=True)
         self._home.chmod(0o755)
         sync_directory(self._root)
 
     def directory(self, name: str) -> Path:
-        """Return where a generation's files are."""
+        """Return the directory of a generation's files."""
         return self._home / name
 
     @property
     def current(self) -> str | None:
-        """The name of the active generation."""
+        """The name of the active generation, or None."""
         try:
             return Path(os.readlink(self.link)).name
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def record(self, name: str | None) -> Record | None:
-        """Return what is known of a generation, if it is there whole."""
+        """Return the record of a generation, or None if it is incomplete or missing."""
         if name is None or not self.directory(name).is_dir():
             return None
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
@@ -82,23 +82,23 @@ class Generations:
         return None
 
     def next_name(self, sha256: str) -> str:
-        """Return a name that was not given yet: one number higher than any that is there."""
+        """Return an unused name: its number is one higher than the highest."""
         number = max(map(_number, self._names()), default=0) + 1
         return f"{number:0{_NUMBER_DIGITS}}-{sha256[:_HASH_DIGITS]}"
 
     def add(self, staged: Path, record: Record) -> None:
-        """Make a staged directory, on the same file system, a generation: durable as a whole, not active yet."""
+        """Turn a staged directory, on the same file system, into a generation: durable, but not active yet."""
         sync_tree(staged)
         self.keep_record(record)
         staged.rename(self.directory(record.name))
         sync_directory(self._home)
 
     def keep_record(self, record: Record) -> None:
-        """Write what is known of a generation."""
+        """Write the record of a generation durably."""
         write_durably(self._record_path(record.name), msgspec.json.encode(record))
 
     def activate(self, name: str | None) -> None:
-        """Make a generation the active one, in one step; None: no generation is active any more."""
+        """Activate a generation atomically; None: no generation is active afterwards."""
         if name is not None:
             link_durably(self.link, f"{self._home.name}/{name}")
         else:
@@ -106,7 +106,7 @@ class Generations:
             sync_directory(self._root)
 
     def prune(self, keep: int) -> None:
-        """Remove what never became active, and all but the `keep` generations before the active one."""
+        """Delete generations that never became active, and all but the `keep` before the active one."""
         active = self.current
         earlier = [name for name in self._names() if active is not None and _number(name) < _number(active)]
         kept = {active, *earlier[-keep:]}
@@ -114,12 +114,12 @@ class Generations:
             if name not in kept:
                 remove_tree(self.directory(name))
                 self._record_path(name).unlink(missing_ok=True)
-        for part in self._home.glob(".*.part"):  # what a crash cut short
+        for part in self._home.glob(".*.part"):  # left by a crash
             part.unlink()
         sync_directory(self._home)
 
     def altered(self, record: Record) -> tuple[str, ...]:
-        """Return which files are not as they were applied: changed, missing or new."""
+        """Return the files that differ from those applied: changed, missing or new."""
         found = hashes_of(self.directory(record.name))
         names = found.keys() | record.files.keys()
         return tuple(sorted(name for name in names if found.get(name) != record.files.get(name)))
@@ -128,7 +128,7 @@ class Generations:
         return self._home / f"{name}.json"
 
     def _names(self) -> list[str]:
-        """Return the names in use, of whole generations and of what is left of others, by their number."""
+        """Return the names in use, also of incomplete generations, sorted by number."""
         with contextlib.suppress(FileNotFoundError):
             found = {entry.name.removesuffix(".json") for entry in self._home.iterdir()}
             return sorted((name for name in found if _number(name)), key=_number)
@@ -141,7 +141,7 @@ def _number(name: str) -> int:
 
 
 def hashes_of(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path within it."""
+    """Return the SHA-256 of each file below a directory, by relative path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): hash_of_file(path) for path in files}
 

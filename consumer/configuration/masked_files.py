@@ -1,4 +1,4 @@
-"""The active generation as it may be shown: what is known of it, and its files with secrets masked."""
+"""The active generation as it may be shown: its record, and its files with secrets masked."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _MAX_SHOWN = 128 << 10  # the result must fit into one message
 
 
 def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, ...]:
-    """Return the first files of a generation as they are now; those that are gone are left out. Raises OSError."""
+    """Return the first files of a generation in their current state, without missing ones. Raises OSError."""
     shown: list[AppliedFile] = []
     room = _MAX_SHOWN
     for name in sorted(record.files)[:MAX_FILES]:
@@ -39,5 +39,5 @@ def _text(path: Path) -> str | None:
         return None
     try:
         return mask_text(path.name, path.read_text(encoding="utf-8"))
-    except ValueError:  # not text, or not what its name says
+    except ValueError:  # not text, or not in the format of its suffix
         return None

@@ -1,4 +1,4 @@
-"""All that comes before the swap: content is fetched, put in place, judged, and made a generation, not active yet."""
+"""The steps before the swap: fetch the content, stage it, check it, and make it a generation that is not active yet."""
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
@@ -20,7 +20,7 @@ __all__ = [
 def active_if_unchanged(
     wanted: ApplyCentralizedConfiguration, config: AgentConfig, generations: Generations
 ) -> Record | None:
-    """Return the active generation if it is what is wanted already and nobody has altered it since."""
+    """Return the active generation if it has the wanted content and was not altered since; otherwise None."""
     record = generations.record(generations.current)
     if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, config)):
         return None
@@ -35,7 +35,7 @@ def prepare(
     generations: Generations,
     run: RunProgram,
 ) -> ApplyJournal:
-    """Return the journal of a generation that is whole, judged and durable; raises ConsumerError and OSError."""
+    """Make a checked and durable generation and return its journal; raises ConsumerError and OSError."""
     file = _file(wanted, config)
     with Staging(config.configuration_root) as staging:
         downloader = context.downloader()
@@ -59,14 +59,14 @@ def prepare(
         )
         journal = _first_journal(record, context, generations, staging)
         generations.add(staging.files, record)
-        _refuse_if_over(context)  # to make it durable may have taken long; the next prune removes it
+        _refuse_if_over(context)  # fsync may have taken long; the next prune deletes the generation
         return journal
 
 
 def _first_journal(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
     previous = generations.current
     if previous is not None and not generations.directory(previous).is_dir():
-        previous = None  # somebody moved the link: there is nothing to go back to
+        previous = None  # the link was changed by hand: there is no generation to roll back to
     return ApplyJournal(
         command_id=record.command_id,
         previous=previous,

@@ -1,4 +1,4 @@
-"""Brings the content of a command into a directory beside the generations: one file, or those of an archive."""
+"""Stages a command's content in a directory beside the generations: one file, or those of an archive."""
 
 import hashlib
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 def sha256_of(wanted: ApplyCentralizedConfiguration) -> str:
-    """Return the SHA-256 of the content as delivered; an artifact's is believed here and checked by the download."""
+    """Return the SHA-256 of the content as delivered; an artifact's is verified later, by its download."""
     if wanted.artifact is not None:
         return wanted.artifact.sha256
     return hashlib.sha256(_content(wanted)).hexdigest()
@@ -32,18 +32,20 @@ def _content(wanted: ApplyCentralizedConfiguration) -> bytes:
     try:
         return wanted.content.encode()
     except UnicodeEncodeError as error:
-        raise CentralizedConfigurationError(f"The content is not text that UTF-8 can carry: {error.reason}.") from error
+        raise CentralizedConfigurationError(
+            f"The content cannot be encoded as UTF-8: {error.reason}.", code="invalid_text"
+        ) from error
 
 
 class Staging:
-    """The directory in which a generation is prepared, in a `with` block. What is in it after a crash means nothing."""
+    """The directory in which a generation is prepared, in a `with` block. Its content after a crash is discarded."""
 
     def __init__(self, root: Path) -> None:
         self._place = root / "staging"
         self.files = self._place / "files"
 
     def clear(self) -> None:
-        """Remove what an earlier attempt left."""
+        """Delete what an earlier attempt left."""
         remove_tree(self._place)
 
     def __enter__(self) -> Self:
@@ -57,7 +59,7 @@ class Staging:
         self.clear()
 
     def receive(self, wanted: ApplyCentralizedConfiguration, downloader: Downloader) -> Path:
-        """Return the file with the content, of the right size and hash; raises ConsumerError and OSError."""
+        """Return the file with the content, its size and hash verified; raises ConsumerError and OSError."""
         received = self._place / "content"
         if wanted.artifact is not None:
             downloader.fetch(wanted.artifact, received)
@@ -66,10 +68,10 @@ class Staging:
         return received
 
     def arrange(self, wanted: ApplyCentralizedConfiguration, received: Path, file: str) -> None:
-        """Put the files in place: those of the archive, or the one under the name `file`."""
+        """Move the files into place: those of the archive, or the single one under the name `file`."""
         if wanted.artifact is not None and _holds_several(wanted.artifact.url, received):
             if not unpack(received, self.files):
-                raise CentralizedConfigurationError("The archive holds no file.")
+                raise CentralizedConfigurationError("The archive contains no file.", code="empty_archive")
             received.unlink()
         else:
             received.chmod(0o644)

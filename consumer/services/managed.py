@@ -1,4 +1,4 @@
-"""The agent's side of a managed service: what the agent's loop, its status and its end have to do with it."""
+"""A managed service as the agent uses it: in its loop, in its status, and when it exits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ManagedService:
-    """A service, and how the agent keeps it: `tasks` run beside the commands, `shut_down` ends it with the agent.
+    """A service and its upkeep: `tasks` run beside the commands, `shut_down` stops it when the agent exits.
 
-    `cheap_state` is there only where looking at the service costs so little that each status can show it: asking
-    systemd or the embedding program may take long.
+    `cheap_state` is set only if reading the state is cheap enough for every status: systemd or the embedding program
+    may take long to answer.
     """
 
     service: Service
@@ -32,7 +32,7 @@ class ManagedService:
 
 
 def managed_service(config: AgentConfig, clock: Clock) -> ManagedService:
-    """Return the service that the configuration names."""
+    """Return the configured service."""
     wanted = config.service
     if wanted.kind == "child":
         child = ChildService(

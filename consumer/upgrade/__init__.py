@@ -1,1 +1,1 @@
-"""Upgrading the agent: the installation on its disk, the trial of a new release, and who watches it."""
+"""Upgrades of the agent: its installation on disk, the trial of a new release, and the watcher."""

@@ -1,4 +1,4 @@
-"""The first installation of an agent, from a package; later ones come by upgrade-agent."""
+"""The first installation of an agent from a package; later releases are installed by upgrade-agent."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,10 @@ def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
     """
     installation = Installation(root)
     if installation.current is not None:
-        raise UpgradeError(f"{root} holds version {installation.current} already; send the command upgrade-agent.")
+        raise UpgradeError(
+            f"{root} holds version {installation.current} already; send the command upgrade-agent.",
+            code="already_installed",
+        )
     manifest = open_package(package, keys)
     try:
         installation.make()

@@ -1,11 +1,11 @@
-"""Where an agent that can upgrade itself is installed, and how it is moved from one release to another.
+"""The installation of an agent that can upgrade itself, and the switch from one release to another.
 
-ROOT/acm-agent            the launcher, which everything starts
+ROOT/acm-agent            the launcher, through which every release is started
 ROOT/releases/VERSION/    one directory for each release; its program is bin/acm-agent
 ROOT/current              link to the release to run
-ROOT/watcher              link to the release that watches a new one; it is there only during a trial
+ROOT/watcher              link to the release that watches a new one; exists only during a trial
 ROOT/trial.json           the record of the last upgrade
-ROOT/*.lock, package.part held by a watcher and by an upgrade; a download under way
+ROOT/*.lock, package.part locks of a watcher and of an upgrade; a download in progress
 """
 
 import contextlib
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Installation:
-    """The directory of one agent's releases. Raises OSError where the disk fails."""
+    """The directory of one agent's releases. All methods raise OSError when the disk fails."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class Installation:
         self._record = root / "trial.json"
 
     def make(self) -> None:
-        """Make the directories and the launcher."""
+        """Create the directories and the launcher."""
         self._releases.mkdir(mode=0o755, parents=True, exist_ok=True)
         launcher = files("consumer.upgrade").joinpath("launcher.sh").read_bytes()
         write_durably(self.launcher, launcher, mode=0o755)
@@ -58,7 +58,7 @@ class Installation:
             raise UpgradeError(f"{self.root} cannot be used: {error.strerror}: {error.filename}.") from error
 
     def release(self, version: str) -> Path:
-        """Return the directory of a release, there or not."""
+        """Return the directory of a release, which need not exist."""
         return self._releases / version
 
     def program(self, version: str) -> Path:
@@ -67,45 +67,45 @@ class Installation:
 
     @property
     def current(self) -> str | None:
-        """The version to run, or None before the first is there."""
+        """The version to run, or None before the first installation."""
         with contextlib.suppress(OSError):
             return self._current.readlink().name
         return None
 
     def running(self) -> str | None:
-        """Return the version whose code this process runs; None when that is not one of these releases."""
+        """Return the version whose code this process runs, or None if it is not one of these releases."""
         releases, code = self._releases.resolve(), Path(consumer.__file__).resolve()
         name = code.relative_to(releases).parts[0] if code.is_relative_to(releases) else ""
         return name if _is_version(name) else None
 
     def switch_to(self, version: str) -> None:
-        """Make a release the one to run, in one step."""
+        """Make a release the current one, atomically."""
         link_durably(self._current, f"{self._releases.name}/{version}")
 
     def trial(self) -> UpgradeTrial | None:
-        """Return the record of the last upgrade."""
+        """Return the record of the last upgrade, or None."""
         try:
             return UpgradeTrial.decode(self._record.read_bytes())
         except FileNotFoundError:
             return None
 
     def keep(self, trial: UpgradeTrial) -> UpgradeTrial:
-        """Make the record durable, and return it."""
+        """Write the record durably and return it."""
         write_durably(self._record, trial.encode(), mode=0o644)
         return trial
 
     @property
     def on_trial(self) -> bool:
-        """Whether a new release is on trial, and the one that watches it is there."""
+        """Whether a new release is on trial and its watcher exists."""
         return (self._watcher / PROGRAM).is_file()
 
     def begin_trial(self, trial: UpgradeTrial) -> None:
-        """Record the trial; from now on the launcher starts the old release as the watcher of the new one."""
+        """Record the trial; afterwards, the launcher starts the old release as the watcher of the new one."""
         self.keep(trial)
         link_durably(self._watcher, f"{self._releases.name}/{trial.old}")
 
     def end_trial(self) -> None:
-        """From now on the launcher starts the current release again."""
+        """Remove the watcher; afterwards, the launcher starts the current release again."""
         self._watcher.unlink(missing_ok=True)
         sync_directory(self.root)
 
@@ -134,7 +134,7 @@ class Installation:
             os.close(handle)
 
     def prune(self, keep: int, needed: Set[str]) -> None:
-        """Remove the oldest releases until `keep` are left, but never one that is needed."""
+        """Delete the oldest releases until `keep` are left, but none that is needed."""
         there = {path.name for path in self._releases.iterdir() if _is_version(path.name)}
         spare = sorted(there - needed, key=parse_version, reverse=True)
         for name in spare[max(0, keep - len(there & needed)) :]:
@@ -150,5 +150,5 @@ def _is_version(name: str) -> bool:
 
 
 def trial_is_pending(config: AgentConfig) -> bool:
-    """Say whether a new release of this agent is on trial: then nothing else may replace its process."""
+    """Return whether a new release of this agent is on trial: then nothing else may replace its process."""
     return config.upgrade.root is not None and Installation(Path(config.upgrade.root)).on_trial

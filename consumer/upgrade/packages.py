@@ -1,4 +1,4 @@
-"""Opening a package on the agent: nothing of it is believed before the signature, nothing unpacked stays unchecked."""
+"""Opens a package on the agent: its signature is verified first, and every unpacked file is checked."""
 
 import shutil
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_BLOCK_BYTES = 4096  # what a small file takes on the disk
+_BLOCK_BYTES = 4096  # the space that a small file takes on the disk
 _SPARE_BYTES = 4 << 20
 
 
@@ -46,21 +46,28 @@ def open_package(package: Path, keys: Iterable[str]) -> Manifest:
 
 
 def check_fits(manifest: Manifest, name: str, root: Path) -> None:
-    """Raise UpgradeError when a package is of another product, for another platform, or has too little space."""
+    """Raise UpgradeError for a package of another product or platform, or if there is too little space for it."""
     if manifest.name != name:
-        raise UpgradeError(f"The package is of {manifest.name}; this agent takes those of {name} (upgrade.name).")
+        raise UpgradeError(
+            f"The package is of {manifest.name}; this agent accepts those of {name} (upgrade.name).",
+            code="wrong_product",
+        )
     if manifest.platform not in (ANY_PLATFORM, this_platform()):
-        raise UpgradeError(f"The package is for {manifest.platform}; this machine is {this_platform()}.")
+        raise UpgradeError(
+            f"The package is for {manifest.platform}; this machine is {this_platform()}.", code="wrong_platform"
+        )
     needed = sum(file.size + _BLOCK_BYTES for file in manifest.files.values()) + _SPARE_BYTES
     free = free_bytes(root)
     if needed > free:
-        raise UpgradeError(f"There is too little space in {root}: the release needs {needed} bytes, {free} are free.")
+        raise UpgradeError(
+            f"There is too little space in {root}: the release needs {needed} bytes, {free} are free.", code="disk_full"
+        )
 
 
 def unpack_package(package: Path, manifest: Manifest, release: Path) -> None:
-    """Make the release of a package's files, durably and whole or not at all; raises UpgradeError, ArchiveError.
+    """Unpack a package's files into a release, durably and atomically; raises UpgradeError, ArchiveError, OSError.
 
-    A release of the same name that is there already is replaced.
+    An existing release of the same name is replaced.
     """
     part = release.with_name(f".{release.name}.part")
     remove_tree(part)

@@ -1,4 +1,4 @@
-"""The record of the last upgrade, `trial.json`: one release writes it, another reads it, so its members stay."""
+"""The record of the last upgrade, `trial.json`: written by one release and read by another, so its members stay."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,7 +15,7 @@ __all__ = [
 
 
 class TrialState(StrEnum):
-    """Where the trial stands. Only `on_trial` can still change."""
+    """The state of a trial. Only `on_trial` can still change."""
 
     ON_TRIAL = "on_trial"
     PROVED = "proved"
@@ -24,9 +24,9 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class UpgradeTrial:
-    """A new release that must prove itself: by `command_id`, from version `old` to `new`, within `watch_s` seconds.
+    """The trial of a new release by `command_id`: from version `old` to `new`, which has `watch_s` seconds.
 
-    `starts` counts how often the new release was started; `reason` says why it failed, to go on after a colon.
+    `starts` counts the starts of the new release; `reason` is why it failed, as the part of a sentence after a colon.
     """
 
     command_id: str
@@ -43,7 +43,9 @@ class UpgradeTrial:
         try:
             return msgspec.json.decode(content, type=cls)
         except msgspec.DecodeError as error:
-            raise UpgradeError(f"The record of the last upgrade cannot be read: {error}.") from error
+            raise UpgradeError(
+                f"The record of the last upgrade cannot be read: {error}.", code="trial_damaged"
+            ) from error
 
     def encode(self) -> bytes:
         """Return the record as JSON."""
@@ -54,9 +56,9 @@ class UpgradeTrial:
         return replace(self, starts=self.starts + 1)
 
     def proved(self) -> Self:
-        """Return the record of a new release that has proved itself."""
+        """Return the record of a trial that succeeded."""
         return replace(self, state=TrialState.PROVED)
 
     def failed(self, reason: str) -> Self:
-        """Return the record of a new release that has not."""
+        """Return the record of a trial that failed."""
         return replace(self, state=TrialState.FAILED, reason=reason)

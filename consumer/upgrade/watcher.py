@@ -1,8 +1,8 @@
 """The watcher: the old release's code in the agent's process, with the new release on trial as its child.
 
 The child holds the lock of the state directory and does the agent's work. It dies with its watcher (prctl(2),
-PR_SET_PDEATHSIG), so that two agents never live at once. It ends by itself when it has proved itself or failed; the
-watcher then starts what is to stay by the launcher, in its own process id.
+PR_SET_PDEATHSIG), so that two agents never run at once. It ends by itself when its trial has succeeded or failed; the
+watcher then executes the launcher, which starts the release that stays, under the same process id.
 """
 
 import ctypes
@@ -31,8 +31,8 @@ __all__ = [
 
 
 _WATCHED = "ACM_WATCHED"
-_STARTUP_S = 5.0  # beside the watch period, which the new release itself counts from when it runs
-_GRACE_S = 30.0  # an agent ends its service and its connection in this time
+_STARTUP_S = 5.0  # added to the watch period, which the new release counts from its own start
+_GRACE_S = 30.0  # for an agent to end its service and its connection
 _RESTART_PAUSE_S = 0.5
 _MAX_STARTS = 3
 _PR_SET_PDEATHSIG = 1
@@ -44,10 +44,10 @@ _log = structlog.get_logger(__name__)
 def is_watched(
     config: AgentConfig, arguments: Sequence[str], secrets: Mapping[str, str] = MappingProxyType({})
 ) -> bool:
-    """Say whether this process is a release on trial: where another would replace its process, it ends.
+    """Return whether this process is a release on trial, which ends where another agent would replace its process.
 
-    Any other process, while a release is on trial, becomes the launcher, and so its watcher, which gets `secrets`:
-    variables that were taken out of the environment. Raises UpgradeError.
+    If a release is on trial and this process is not it, execute the launcher, and so the watcher. `secrets` are
+    variables that were taken out of the environment, for the watcher. Raises UpgradeError.
     """
     watched = os.environ.pop(_WATCHED, None) is not None
     if config.upgrade.root is not None and not watched and trial_is_pending(config):
@@ -64,9 +64,9 @@ def _run_launcher(installation: Installation, arguments: Sequence[str], secrets:
 
 
 def watch(root: Path, arguments: Sequence[str]) -> None:
-    """Try the new release out and run what is to stay; returns only when told to end (TERM or INT).
+    """Try the new release and run the release that stays; returns only after TERM or INT.
 
-    `arguments` are those that the agent was started with. Raises UpgradeError.
+    `arguments` are the command line of the agent. Raises UpgradeError.
     """
     installation = Installation(root)
     try:
@@ -75,11 +75,11 @@ def watch(root: Path, arguments: Sequence[str]) -> None:
                 signals.restore()
                 _run_launcher(installation, arguments, {})
     except OSError as error:
-        raise UpgradeError(f"The upgrade in {root} cannot go on: {error.strerror}: {error.filename}.") from error
+        raise UpgradeError(f"The upgrade in {root} cannot continue: {error.strerror}: {error.filename}.") from error
 
 
 class _Signals:
-    """Blocks the signals of interest, which are then waited for and not lost."""
+    """Blocks the signals of interest, so that they can be waited for and none is lost."""
 
     def __enter__(self) -> "_Signals":
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -94,14 +94,14 @@ class _Signals:
 
     @staticmethod
     def wait(until: float) -> signal.Signals | None:
-        """Return the next signal, or None when the time is over."""
+        """Return the next signal, or None at `until` (monotonic seconds)."""
         caught = signal.sigtimedwait(_SIGNALS, max(0.0, until - monotonic()))
         return signal.Signals(caught.si_signo) if caught else None
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a child ended, in words; `overdue`: its time was over; `stopped`: the watcher was told to end."""
+    """How a child ended, in words; `overdue`: it was ended at its deadline; `stopped`: the watcher got TERM or INT."""
 
     words: str
     overdue: bool = False
@@ -115,7 +115,7 @@ class _Watcher:
         self._signals = signals
 
     def decide(self) -> bool:
-        """End the trial and make current what is to stay; False when told to end before that."""
+        """Run the trial to its end and make the release that stays current; False if stopped by a signal."""
         trial = self._installation.trial()
         if trial is None:
             raise UpgradeError(f"The record of the trial in {self._installation.root} is missing.")
@@ -124,13 +124,13 @@ class _Watcher:
             trial = self._try_out(trial)
         if trial.state is TrialState.ON_TRIAL:
             return False
-        _log.info("upgrade_settled", old=trial.old, new=trial.new, state=str(trial.state), reason=trial.reason)
+        _log.info("upgrade_decided", old=trial.old, new=trial.new, state=str(trial.state), reason=trial.reason)
         self._installation.switch_to(trial.new if trial.state is TrialState.PROVED else trial.old)
         self._installation.end_trial()
         return True
 
     def _try_out(self, trial: UpgradeTrial) -> UpgradeTrial:
-        """Run the new release until it has proved itself or failed; still on trial: the watcher was told to end."""
+        """Run the new release until its trial has ended; still on trial: the watcher was stopped by a signal."""
         ended, deadline = None, monotonic() + trial.watch_s + _STARTUP_S
         while trial.state is TrialState.ON_TRIAL:
             if ended is not None and ended.overdue:
@@ -153,7 +153,9 @@ class _Watcher:
         try:
             return self._installation.keep(failed)
         except OSError:
-            remove_tree(self._installation.release(trial.new))  # a full disk must not keep the old one from coming back
+            remove_tree(
+                self._installation.release(trial.new)
+            )  # the old release must come back even if the disk is full
             return self._installation.keep(failed)
 
     def _run(self, program: Path, deadline: float) -> _Ended:
@@ -176,7 +178,7 @@ class _Watcher:
 
 
 def _die_with_parent(prepare: Callable[[], None]) -> Callable[[], None]:
-    """Return what the child does before it runs its program."""
+    """Return the function that the child calls before it executes its program."""
     prctl, watcher = ctypes.CDLL(None).prctl, os.getpid()
 
     def in_child() -> None:

@@ -64,9 +64,9 @@ def keys(done: subprocess.CompletedProcess[str]) -> list[str]:
         ("0.0.0.0", "such an address is never d"),
         ("224.0.0.1", "such an address is never d"),
         ("fe80::1%eth0", "such an address is never d"),
-        ("10.0.0.0/8", "is no IP address"),
-        ("1.2.3.4; reboot", "is no IP address"),
-        (None, "is no IP address"),
+        ("10.0.0.0/8", "is not an IP address"),
+        ("1.2.3.4; reboot", "is not an IP address"),
+        (None, "is not an IP address"),
     ],
 )
 def test_an_address_that_must_not_be_blocked_is_refused(
@@ -144,8 +144,8 @@ def test_an_account_that_was_locked_before_stays_locked(accounts: Script, tmp_pa
     ("dstuser", "said"),
     [
         ("root", "is that of root"),
-        ("no-such-user", "is no account here"),
-        (7, "is no account here"),
+        ("no-such-user", "is not an account here"),
+        (7, "is not an account here"),
         (None, "no account"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_release_that_is_there_is_replaced_only_by_a_whole_one(package: Path, 
         ({"platform": "linux-vax"}, f"The package is for linux-vax; this machine is {this_platform()}."),
         (
             {"name": "other"},
-            "The package is of other; this agent takes those of agent-command-manager",
+            "The package is of other; this agent accepts those of agent-command-manager",
         ),
     ],
 )

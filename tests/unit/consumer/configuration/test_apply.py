@@ -236,7 +236,7 @@ def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) 
         ({"content": '{"a": }', "file": "a.json"}, r"a\.json is not valid JSON: .*line 1"),
         ({"content": "[" * 100_000, "file": "a.json"}, r"a\.json is not valid JSON: it is nested too deeply"),
         ({"content": "#" * (4 << 20) + "##"}, r"sensor\.toml has more than 4194304 bytes"),
-        ({"content": "a = '\ud800'"}, "not text that UTF-8 can carry"),
+        ({"content": "a = '\ud800'"}, "cannot be encoded as UTF-8"),
         ({"content": "refuse = true"}, r"The check check rejects the files: it ended with exit status 1\."),
         (
             {"artifact": {"url": "file:///nowhere", "sha256": sha256("x"), "size": 1}},
@@ -458,7 +458,7 @@ def test_a_single_file_by_reference_takes_the_name_that_is_given(site: Site, tmp
     [
         ({"../../../outside": "x"}, "must stay inside"),
         ({"/outside": "x"}, "must stay inside"),
-        ({}, "The archive holds no file"),
+        ({}, "The archive contains no file"),
         ({"sensor.toml": "interval ="}, "sensor.toml is not valid TOML"),
         ({"deep/er/x.json": "{"}, "deep/er/x.json is not valid JSON"),
     ],
