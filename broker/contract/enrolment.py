@@ -73,6 +73,6 @@ class EnrollResponse:
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """Answer with a status of 400 or more: one sentence that a user can act on."""
+    """Body of a response with a status of 400 or more: one sentence that a user can act on (RFC 9457: `detail`)."""
 
     message: str

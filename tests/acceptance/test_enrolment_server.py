@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BROKER = "mqtts://mqtt.example.org"
 
 
-class Place:
+class EnrolmentSite:
     """Where one authority, one ledger and perhaps one enrolment server are."""
 
     def __init__(self, directory: Path) -> None:
@@ -37,9 +37,9 @@ class Place:
         self.url = f"https://127.0.0.1:{free_port()}"
         self.program: Program | None = None
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "broker", *words],
+            [sys.executable, "-m", "broker", *arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment},
             capture_output=True,
@@ -47,8 +47,8 @@ class Place:
             timeout=60,
         )
 
-    def acm(self, *words: str) -> Any:
-        done = self.run(*words, "--json")
+    def acm(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -68,11 +68,11 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
-    yield place
-    if place.program is not None:
-        place.program.stop()
+def site(tmp_path: Path) -> Iterator[EnrolmentSite]:
+    site = EnrolmentSite(tmp_path)
+    yield site
+    if site.program is not None:
+        site.program.stop()
 
 
 def pinned(url: str, token: EnrolmentToken) -> httpx.Client:
@@ -91,15 +91,15 @@ def _trusting_anyone() -> ssl.SSLContext:
     return context
 
 
-def test_an_agents_way_from_token_to_revocation(place: Place) -> None:
-    place.acm("ca", "init")
-    place.acm("ca", "server-certificate", "localhost", "127.0.0.1")
-    program = place.serve()
-    token = EnrolmentToken.parse(place.run("token", "create", "web-01", "--ttl", "10m").stdout)
+def test_life_of_an_enrolment_from_token_to_revocation(site: EnrolmentSite) -> None:
+    site.acm("ca", "init")
+    site.acm("ca", "server-certificate", "localhost", "127.0.0.1")
+    program = site.serve()
+    token = EnrolmentToken.parse(site.run("token", "create", "web-01", "--ttl", "10m").stdout)
     agent, new_key = EnrollingAgent("web-01"), Ed25519PrivateKey.generate()
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(place.url + CA_PATH)
-    with pinned(place.url, token) as client:
+        httpx.get(site.url + CA_PATH)
+    with pinned(site.url, token) as client:
         enrolled = client.post(ENROLL_PATH, json=asdict(agent.enroll(token.text))).json()
         assert (enrolled["agent"], enrolled["broker"]) == ("web-01", BROKER)
         assert client.post(ENROLL_PATH, json=asdict(agent.enroll(token.text))).json() == enrolled
@@ -107,41 +107,41 @@ def test_an_agents_way_from_token_to_revocation(place: Place) -> None:
         renewal = asdict(agent.renew(enrolled["certificate"], new_key))
         renewed = client.post(RENEW_PATH, json=renewal).json()
         assert renewed["enrolment_id"] == enrolled["enrolment_id"]
-        (listed,) = place.acm("enrolment", "list", "--agent", "web-01")
+        (listed,) = site.acm("enrolment", "list", "--agent", "web-01")
         assert (listed["id"], listed["revoked_at"]) == (enrolled["enrolment_id"], None)
-        assert place.acm("enrolment", "revoke", "web-01", "--reason", "key-compromise")[0]["reason"] == "key-compromise"
+        assert site.acm("enrolment", "revoke", "web-01", "--reason", "key-compromise")[0]["reason"] == "key-compromise"
         assert client.post(RENEW_PATH, json=renewal).status_code == 403
     given = [x509.load_pem_x509_certificate(it["certificate"].encode()) for it in (enrolled, renewed)]
-    listed_serials, serials = set(place.revoked()), {certificate.serial_number for certificate in given}
+    listed_serials, serials = set(site.revoked()), {certificate.serial_number for certificate in given}
     assert serials <= listed_serials
     assert len(listed_serials - serials) <= 1, "more than the canary of a round that ends sessions"
-    assert [row["state"] for row in place.acm("token", "list")] == ["used"]
+    assert [row["state"] for row in site.acm("token", "list")] == ["used"]
     assert token.secret not in program.log.read_text()
     program.process.send_signal(signal.SIGTERM)
     assert program.process.wait(20) == 0
     assert "enrolment_server_stopped" in program.log.read_text()
 
 
-def test_acm_agent_enrols_with_it_once_a_token(place: Place) -> None:
-    place.acm("ca", "init")
-    place.acm("ca", "server-certificate", "127.0.0.1")
-    place.serve()
-    token = place.acm("token", "create", "web-01")["token"]
-    done = [enroll(place, token, "web-01", "state"), enroll(place, token, "web-01", "state")]
+def test_acm_agent_enrolls_once_with_each_token(site: EnrolmentSite) -> None:
+    site.acm("ca", "init")
+    site.acm("ca", "server-certificate", "127.0.0.1")
+    site.serve()
+    token = site.acm("token", "create", "web-01")["token"]
+    done = [enroll(site, token, "web-01", "state"), enroll(site, token, "web-01", "state")]
     assert [once.returncode for once in done] == [0, 0], done
     enrolled, again = (json.loads(once.stdout) for once in done)
     assert (enrolled["broker"], enrolled["enrolment_id"]) == (BROKER, again["enrolment_id"])
-    assert [row["id"] for row in place.acm("enrolment", "list", "--agent", "web-01")] == [enrolled["enrolment_id"]]
-    other_key = enroll(place, token, "web-01", "elsewhere")
-    assert_one_sentence(other_key, 1, "another key")
-    stranger = enroll(place, place.acm("token", "create", "web-02")["token"], "web-01", "elsewhere")
-    assert_one_sentence(stranger, 1, "The token is not for 'web-01'")
+    assert [row["id"] for row in site.acm("enrolment", "list", "--agent", "web-01")] == [enrolled["enrolment_id"]]
+    other_key = enroll(site, token, "web-01", "elsewhere")
+    assert_fails(other_key, 1, enrolled["enrolment_id"])
+    stranger = enroll(site, site.acm("token", "create", "web-02")["token"], "web-01", "elsewhere")
+    assert_fails(stranger, 1, "'web-01'")
 
 
-def enroll(place: Place, token: str, agent: str, state: str) -> subprocess.CompletedProcess[str]:
-    words = ["--server", place.url, "--token", "-", "--agent", agent, "--state", str(place.directory / state)]
+def enroll(site: EnrolmentSite, token: str, agent: str, state: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["--server", site.url, "--token", "-", "--agent", agent, "--state", str(site.directory / state)]
     return subprocess.run(
-        [sys.executable, "-m", "consumer", "enroll", *words, "--json"],
+        [sys.executable, "-m", "consumer", "enroll", *arguments, "--json"],
         cwd=ROOT,
         input=token + "\n",
         capture_output=True,
@@ -150,30 +150,31 @@ def enroll(place: Place, token: str, agent: str, state: str) -> subprocess.Compl
     )
 
 
-def test_a_running_server_lists_what_was_revoked_elsewhere(place: Place) -> None:
-    place.acm("ca", "init")
-    place.acm("ca", "server-certificate", "127.0.0.1")
-    place.serve()
-    token = EnrolmentToken.parse(place.acm("token", "create", "web-01")["token"])
-    with pinned(place.url, token) as client:
+def test_running_server_lists_revocations_made_elsewhere(site: EnrolmentSite) -> None:
+    site.acm("ca", "init")
+    site.acm("ca", "server-certificate", "127.0.0.1")
+    site.serve()
+    token = EnrolmentToken.parse(site.acm("token", "create", "web-01")["token"])
+    with pinned(site.url, token) as client:
         client.post(ENROLL_PATH, json=asdict(EnrollingAgent("web-01").enroll(token.text))).raise_for_status()
-    place.acm("enrolment", "revoke", "web-01", "--crl", str(place.directory / "another.pem"))
-    wait_for(place.revoked, "the server to write the list")
+    site.acm("enrolment", "revoke", "web-01", "--crl", str(site.directory / "another.pem"))
+    wait_for(site.revoked, "the server to write the list")
 
 
-def test_what_goes_wrong_is_one_sentence_with_a_code(place: Place) -> None:
-    assert_one_sentence(place.run("token", "create", "web-01"), 1, "make one with `acm ca init")
-    assert_one_sentence(place.run("enroll-server"), 3, "--broker or enroll_broker")
-    place.acm("ca", "init")
-    for words, code, said in (
-        (["ca", "init"], 1, "is not empty"),
-        (["token", "create", "acm-server"], 2, "the server's own name"),
-        (["enroll-server", "--broker", "mqtt://c"], 1, "`acm ca server-certificate` makes such a pair"),
+def test_failures_have_a_message_and_an_exit_code(site: EnrolmentSite) -> None:
+    assert_fails(site.run("token", "create", "web-01"), 1, "acm ca init")
+    assert_fails(site.run("enroll-server"), 3, "enroll_broker")
+    site.acm("ca", "init")
+    for arguments, code, named in (
+        (["ca", "init"], 1, str(site.directory / "ca")),
+        (["token", "create", "acm-server"], 2, "acm-server"),
+        (["enroll-server", "--broker", "mqtt://c"], 1, "acm ca server-certificate"),
     ):
-        assert_one_sentence(place.run(*words), code, said)
+        assert_fails(site.run(*arguments), code, named)
 
 
-def assert_one_sentence(done: subprocess.CompletedProcess[str], code: int, said: str) -> None:
+def assert_fails(done: subprocess.CompletedProcess[str], code: int, named: str) -> None:
+    """Check the exit code, and that stderr names a cause or a remedy."""
     assert (done.returncode, done.stdout) == (code, ""), (done.stdout, done.stderr)
-    assert said in " ".join(done.stderr.split())
+    assert named in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

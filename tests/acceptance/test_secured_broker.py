@@ -64,7 +64,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
         program.stop()
 
 
-def test_the_way_from_an_authority_to_a_revoked_agent(installation: Installation) -> None:
+def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Installation) -> None:
     installation.run("broker", "ca", "init")
     installation.run("broker", "broker", "config", "--out", "broker", "--port", str(free_port()))
     broker = installation.start("broker", "broker", "broker", "run", "--dir", "broker")
@@ -93,7 +93,7 @@ def test_the_way_from_an_authority_to_a_revoked_agent(installation: Installation
     assert load_config(installation.settings, {}, {}).broker.startswith("mqtts://localhost:")
 
 
-def test_the_files_are_written_once_and_renewed_after_that(installation: Installation) -> None:
+def test_configuration_is_written_once_and_certificates_are_renewed(installation: Installation) -> None:
     installation.run("broker", "ca", "init")
     assert "Kept: " not in installation.run("broker", "broker", "config", "--out", "broker")
     again = installation.run("broker", "broker", "config", "--out", "broker")

@@ -159,20 +159,20 @@ def check_access(matrix: Matrix, client: Client, server: Client, name: str, me: 
 
 
 @pytest.mark.parametrize("agent", ["a", "b"])
-def test_an_agent_has_its_own_topics_alone(matrix: Matrix, agent: str) -> None:
+def test_agent_has_access_to_its_own_topics_only(matrix: Matrix, agent: str) -> None:
     with matrix.client("acm-server") as server, matrix.client(agent) as client:
         server.subscribe("acm/#")  # else an allowed message is answered with 0x10, no matching subscribers
         check_access(matrix, client, server, agent, agent)
 
 
-def test_the_server_has_all_topics_of_agents(matrix: Matrix) -> None:
+def test_server_has_access_to_all_topics_of_agents(matrix: Matrix) -> None:
     with matrix.client("acm-server") as server, matrix.client("a") as a, matrix.client("b") as b:
         a.subscribe("acm/#")
         b.subscribe("acm/#")
         check_access(matrix, server, server, "server", "a")
 
 
-def test_an_agent_cannot_take_the_client_id_of_another(matrix: Matrix) -> None:
+def test_agent_cannot_use_the_client_id_of_another(matrix: Matrix) -> None:
     with matrix.client("acm-server") as server, matrix.client("a") as a:
         with matrix.client("b", client_id="a") as b:
             assert (a.connack.get(timeout=20), b.connack.get(timeout=20)) == (0, 0)
@@ -183,7 +183,7 @@ def test_an_agent_cannot_take_the_client_id_of_another(matrix: Matrix) -> None:
         assert not a.ended
 
 
-def test_a_last_will_on_a_topic_of_another_is_dropped(matrix: Matrix) -> None:
+def test_last_will_on_a_topic_of_another_agent_is_dropped(matrix: Matrix) -> None:
     with matrix.client("acm-server") as server:
         server.subscribe("acm/#")
         for will in ("acm/b/status", "acm/a/status"):
@@ -195,7 +195,7 @@ def test_a_last_will_on_a_topic_of_another_is_dropped(matrix: Matrix) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_who_is_not_let_in_is_told_by_an_alert(matrix: Matrix, version: ssl.TLSVersion) -> None:
+def test_rejected_client_gets_a_tls_alert(matrix: Matrix, version: ssl.TLSVersion) -> None:
     for files, row in ((matrix.revoked, 3), (None, 4), (matrix.stranger, 5)):
         alert = matrix.alert(files, version)
         words = alert.split("_ALERT_")[1].lower().replace("_", " ")

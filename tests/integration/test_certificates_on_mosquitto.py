@@ -122,13 +122,13 @@ def mosquitto(tmp_path: Path) -> Iterator[SecuredMosquitto]:
     broker.stop()
 
 
-def test_a_certificate_is_needed_and_its_name_is_the_username(mosquitto: SecuredMosquitto) -> None:
+def test_certificate_is_required_and_its_name_is_the_user_name(mosquitto: SecuredMosquitto) -> None:
     assert mosquitto.takes("web-01")
     assert not mosquitto.takes(None)
     assert "u'web-01'" in mosquitto.log()
 
 
-def test_a_revoked_certificate_is_refused_after_hup(mosquitto: SecuredMosquitto) -> None:
+def test_revoked_certificate_is_refused_after_sighup(mosquitto: SecuredMosquitto) -> None:
     with mosquitto.connect("web-01") as before:
         mosquitto.revoke("web-01")
         mosquitto.hang_up()
@@ -138,7 +138,7 @@ def test_a_revoked_certificate_is_refused_after_hup(mosquitto: SecuredMosquitto)
         assert before.recv(2) == PINGRESP  # what docs/operations.md says of connections that stand
 
 
-def test_a_revoked_certificate_is_refused_after_a_restart(mosquitto: SecuredMosquitto) -> None:
+def test_revoked_certificate_is_refused_after_a_restart(mosquitto: SecuredMosquitto) -> None:
     mosquitto.revoke("web-01")
     mosquitto.stop()
     mosquitto.start()

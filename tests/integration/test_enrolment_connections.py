@@ -1,4 +1,4 @@
-"""The enrolment server's connections: they are few, and a peer that says nothing does not hold one for ever."""
+"""The limits of the enrolment server's connections: their number, and the lifetime of each."""
 
 import contextlib
 import socket
@@ -64,11 +64,11 @@ def connected(port: int, tmp_path: Path) -> Iterator[ssl.SSLSocket]:
         yield secured
 
 
-@pytest.mark.parametrize("words", [b"", b"POST /v1/enrol HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
-def test_a_connection_that_comes_to_nothing_is_ended(port: int, tmp_path: Path, words: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/enrol HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
+def test_incomplete_request_is_closed_after_the_lifetime(port: int, tmp_path: Path, sent: bytes) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     with connected(port, tmp_path) as secured:
-        secured.sendall(words)
+        secured.sendall(sent)
         try:
             answer = secured.recv(1000)
         except ConnectionError:
@@ -83,7 +83,7 @@ def status_of_a_request(port: int, tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("port", [HttpsLimits(max_connections=2)], indirect=True)
-def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
+def test_connections_above_the_limit_get_503(port: int, tmp_path: Path) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
     with connected(port, tmp_path):
@@ -91,14 +91,14 @@ def test_too_many_at_once_are_turned_away(port: int, tmp_path: Path) -> None:
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer when there is room again")
 
 
-def test_a_server_that_carries_out_no_revocations_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_ends_when_the_revocation_task_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RevocationFile, "refresh", lambda file: 1 / 0)
     server = server_at(f"127.0.0.1:{free_port()}", tmp_path, revocation_interval_s=0.01)
     with raises_code(EnrolmentServerError, "revocations_stopped"):
         server.run()
 
 
-def test_a_server_on_all_addresses_of_ipv6_has_those_of_ipv4_too(tmp_path: Path) -> None:
+def test_server_on_the_ipv6_wildcard_accepts_ipv4(tmp_path: Path) -> None:
     port = free_port()
     server = server_at(f"[::]:{port}", tmp_path)
     thread = threading.Thread(target=server.run)

@@ -34,7 +34,7 @@ def secured(site: SecuredSite) -> Iterator[SecuredMosquitto]:
 
 # paho leaves the socket of a failed handshake to the collector, which warns.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_server_uses_its_own_certificate(site: SecuredSite, secured: SecuredMosquitto) -> None:
+def test_server_connects_with_its_own_certificate(site: SecuredSite, secured: SecuredMosquitto) -> None:
     config = load_config(site.files.settings, {}, {})
     with open_ledger(config.ledger) as ledger:
         ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin(name="test", module="test")))
@@ -77,7 +77,7 @@ def by_password(port: int, name: str, password: str, client_id: str | None = Non
     return MqttConnection(url, client_id or name, subscriptions=["acm/+/command"])
 
 
-def test_a_password_is_as_good_as_a_certificate_until_it_is_taken_away(
+def test_password_works_in_place_of_a_certificate_until_it_is_removed(
     site: SecuredSite, passwords: tuple[SecuredMosquitto, int]
 ) -> None:
     mosquitto, port = passwords

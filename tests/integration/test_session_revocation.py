@@ -27,8 +27,8 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-class Place:
-    """A running broker, its enrolments, and the evictor on a clock that the test turns."""
+class BrokerSetup:
+    """A running broker, its enrolments, and the revoker on a clock that the test turns."""
 
     def __init__(self, site: SecuredSite, mosquitto: SecuredMosquitto, clock: TurnedClock) -> None:
         self.site = site
@@ -36,7 +36,7 @@ class Place:
         self.clock = clock
         self.backend = EnrolmentBackend(site.authority, site.config.ledger, utc_now)
         self.list = RevocationFile(site.files.revocation_list, site.authority, self.backend.enrolments, now=utc_now)
-        self.evictor = SessionRevoker(
+        self.revoker = SessionRevoker(
             site.authority,
             self.backend.sessions,
             self.list,
@@ -78,8 +78,8 @@ class Place:
         return False
 
     def step(self) -> None:
-        """Let the evictor do what is due, and its longest wait go by."""
-        self.evictor.step()
+        """Let the revoker work, then turn the clock past its longest wait."""
+        self.revoker.step()
         self.clock.turn(301)
 
     def let_it_reload(self, revoked: TlsFiles) -> None:
@@ -88,89 +88,89 @@ class Place:
         wait_for(lambda: self.refuses("witness", revoked), "the broker to reload")
 
     def let_sessions_end(self) -> None:
-        """Let the broker reload, and the evictor work until it is done: the broker reloads when it gets to it."""
+        """Let the broker reload, and the revoker work until it is done: the broker reloads when it gets to it."""
         assert self.mosquitto.reload_when_changed()
         wait_for(lambda: self.step() or not self.backend.sessions.to_end(), "the sessions to end", 10)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def setup(tmp_path: Path) -> Iterator[BrokerSetup]:
     site = SecuredSite(tmp_path)
     with SecuredMosquitto(site.directory) as mosquitto:
-        place = Place(site, mosquitto, TurnedClock())
-        with place.backend.database:
-            yield place
+        setup = BrokerSetup(site, mosquitto, TurnedClock())
+        with setup.backend.database:
+            yield setup
 
 
-def test_the_session_of_a_revoked_agent_ends_for_good(place: Place) -> None:
-    files, witness = place.enroll("web-01"), place.enroll("witness")
+def test_session_of_a_revoked_agent_ends_for_good(setup: BrokerSetup) -> None:
+    files, witness = setup.enroll("web-01"), setup.enroll("witness")
     with (
-        MqttConnection(place.site.url, "acm-server", tls=place.site.server, subscriptions=["acm/+/status"]) as server,
-        place.connection("web-01", files) as revoked,
-        place.connection("web-02", place.enroll("web-02")) as other,
+        MqttConnection(setup.site.url, "acm-server", tls=setup.site.server, subscriptions=["acm/+/status"]) as server,
+        setup.connection("web-01", files) as revoked,
+        setup.connection("web-02", setup.enroll("web-02")) as other,
     ):
         assert server.wait_connected(10)
         assert revoked.wait_connected(10)
         assert other.wait_connected(10)
-        place.revoke("witness")
-        place.revoke("web-01")
-        place.step()
-        place.let_it_reload(witness)
+        setup.revoke("witness")
+        setup.revoke("web-01")
+        setup.step()
+        setup.let_it_reload(witness)
         assert revoked.connected
-        place.step()
-        assert place.backend.sessions.to_end() == []
+        setup.step()
+        assert setup.backend.sessions.to_end() == []
         assert [delivery.payload for delivery in server.drain(10)] == [b"offline"]
         wait_for(lambda: not revoked.connected, "the agent to notice")
-        assert place.refuses("web-01", files)
+        assert setup.refuses("web-01", files)
         assert (other.connections, other.connected) == (1, True)
 
 
-def test_no_session_is_called_ended_before_the_broker_refuses_the_certificate(place: Place) -> None:
-    files = place.enroll("web-01")
-    with place.connection("web-01", files) as revoked:
+def test_session_end_is_recorded_only_after_the_broker_loaded_the_crl(setup: BrokerSetup) -> None:
+    files = setup.enroll("web-01")
+    with setup.connection("web-01", files) as revoked:
         assert revoked.wait_connected(10)
-        place.revoke("web-01")
-        place.step()
-        place.step()  # the broker was not told to reload
+        setup.revoke("web-01")
+        setup.step()
+        setup.step()  # the broker did not reload
         assert (revoked.connections, revoked.connected) == (1, True)
-        assert len(place.backend.sessions.to_end()) == 1
-        place.let_sessions_end()
+        assert len(setup.backend.sessions.to_end()) == 1
+        setup.let_sessions_end()
         wait_for(lambda: not revoked.connected, "the agent to notice")
-        assert place.refuses("web-01", files)
+        assert setup.refuses("web-01", files)
 
 
-def test_what_waits_for_a_revoked_agent_is_dropped(place: Place) -> None:
-    files = place.enroll("web-01")
-    with MqttConnection(place.site.url, "acm-server", tls=place.site.server, subscriptions=["acm/+/ack"]) as server:
-        with place.connection("web-01", files) as revoked:
+def test_messages_queued_for_a_revoked_agent_are_dropped(setup: BrokerSetup) -> None:
+    files = setup.enroll("web-01")
+    with MqttConnection(setup.site.url, "acm-server", tls=setup.site.server, subscriptions=["acm/+/ack"]) as server:
+        with setup.connection("web-01", files) as revoked:
             assert revoked.wait_connected(10)
         assert server.wait_connected(10)
         server.publish("acm/web-01/command", b"kept for the agent")
         wait_for(lambda: server.backlog == 0, "the broker to have it")
-        place.revoke("web-01")
-        place.step()
-        place.let_sessions_end()
-        with place.connection("web-01", place.enroll("web-01"), topic="ack") as anew:
-            assert anew.wait_connected(10)
+        setup.revoke("web-01")
+        setup.step()
+        setup.let_sessions_end()
+        with setup.connection("web-01", setup.enroll("web-01"), topic="ack") as again:
+            assert again.wait_connected(10)
             server.publish("acm/web-01/ack", b"first")
-            assert [delivery.payload for delivery in anew.drain(10)] == [b"first"]
+            assert [delivery.payload for delivery in again.drain(10)] == [b"first"]
 
 
-def test_an_agent_that_enrolled_anew_comes_back(place: Place) -> None:
-    place.enroll("web-01")
-    place.revoke("web-01")
-    with place.connection("web-01", place.enroll("web-01")) as anew:
-        assert anew.wait_connected(10)
-        place.step()
-        place.let_sessions_end()
-        wait_for(lambda: anew.connections > 1 and anew.connected, "the agent to come back")
+def test_agent_that_enrolled_again_reconnects(setup: BrokerSetup) -> None:
+    setup.enroll("web-01")
+    setup.revoke("web-01")
+    with setup.connection("web-01", setup.enroll("web-01")) as again:
+        assert again.wait_connected(10)
+        setup.step()
+        setup.let_sessions_end()
+        wait_for(lambda: again.connections > 1 and again.connected, "the agent to come back")
 
 
-def test_a_broker_of_another_authority_is_not_believed(place: Place, tmp_path: Path) -> None:
+def test_broker_of_another_authority_is_not_trusted(setup: BrokerSetup, tmp_path: Path) -> None:
     stranger = SecuredSite(tmp_path / "other")
     key = Ed25519PrivateKey.generate()
     certificate = stranger.authority.issue("web-01", key.public_key(), timedelta(days=1))
-    address = parse_url(place.site.url)
+    address = parse_url(setup.site.url)
     with raises_code(TakeoverError, "tls_handshake_failed") as caught:
         take_over(address, stranger.authority.certificate, certificate, key, "web-01")
     assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value)

@@ -58,7 +58,7 @@ def test_a_certificate_of_another_authority_is_kept_out(
 
 
 @leaves_sockets
-def test_a_broker_of_another_authority_is_not_believed(
+def test_broker_of_another_authority_is_not_trusted(
     authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     tls = identity(authority, tmp_path / "agent")

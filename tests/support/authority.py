@@ -1,4 +1,4 @@
-"""A small certificate authority, and a Mosquitto that takes the holders of its certificates."""
+"""A small certificate authority, and a Mosquitto that accepts its certificates."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ _SIGNS = x509.KeyUsage(False, False, False, False, False, True, True, False, Fal
 
 
 class TestAuthority:
-    """Signs whatever it is asked to."""
+    """Signs any certificate."""
 
     __test__ = False
 
@@ -63,7 +63,7 @@ class TestAuthority:
         return builder.sign(self._key, None).public_bytes(Encoding.PEM).decode()
 
     def _with_key_identifiers(self, builder: x509.CertificateBuilder, public_key: object) -> x509.CertificateBuilder:
-        """Add what Python 3.13 demands of every certificate (RFC 5280 section 4.2.1.1)."""
+        """Add the extensions that Python 3.13 requires of every certificate (RFC 5280 section 4.2.1.1)."""
         own = x509.SubjectKeyIdentifier.from_public_key(public_key)  # type: ignore[arg-type]
         issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return builder.add_extension(own, critical=False).add_extension(issuers, critical=False)
@@ -78,7 +78,7 @@ class TestAuthority:
 
 
 class TlsBroker:
-    """Mosquitto with a TLS listener for agents, who need a certificate, and a plain one for the server."""
+    """Mosquitto with a TLS listener for agents, which requires certificates, and a plain one for the server."""
 
     def __init__(self, authority: TestAuthority, directory: Path) -> None:
         authority.write_identity(directory, "broker", host="127.0.0.1")

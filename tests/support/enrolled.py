@@ -22,7 +22,7 @@ def now() -> datetime:
 
 @dataclass
 class Registrar:
-    """An authority in `directory`, with signing keys in `signing` below it; it records in the ledger at `ledger`."""
+    """An authority in `directory` with signing keys in `signing` there; enrolls agents in the ledger at `ledger`."""
 
     directory: Path
     ledger: str
@@ -61,10 +61,10 @@ class Registrar:
 
 
 def signed(keys: tuple[SigningKey, ...], scope: Scope, frame: bytes, channel: Channel = Channel.COMMAND) -> bytes:
-    """Return a frame as a server with these keys says it."""
+    """Return a frame signed by a server with these keys."""
     return seal(payload_type(channel), write_body(scope, frame), keys)
 
 
 def enrolled_by(*enrolments: str) -> Callable[[Sequence[str]], Mapping[str, Recipient]]:
-    """Return what looks agents up for a Signer: each has these enrolments."""
+    """Return recipients for a Signer: each agent has these enrolments."""
     return lambda agents: dict.fromkeys(agents, Recipient(enrolments, enrolments_exist=True))

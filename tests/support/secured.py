@@ -53,13 +53,13 @@ class SecuredSite:
         return TlsFiles(self.server.ca, stem.with_suffix(".crt"), stem.with_suffix(".key"))
 
     def revoke(self, *revoked: TlsFiles) -> None:
-        """Write a list that names these certificates alone."""
+        """Write a revocation list with these certificates only."""
         serials = [x509.load_pem_x509_certificate(files.certificate.read_bytes()).serial_number for files in revoked]
         entries = [RevokedCertificate(serial, datetime.now(UTC), RevocationReason.UNSPECIFIED) for serial in serials]
         self.authority.write_revocation_list(lambda: entries, self.files.revocation_list)
 
     def running(self, broker_kind: Callable[[], object]) -> AbstractContextManager[object]:
-        """Run the broker for the block, where `broker_kind` (the fixture) says: in a container or as a child."""
+        """Run the broker for the block, in a container or as a child process, as `broker_kind` (the fixture) is."""
         return self._container() if broker_kind is ContainerBroker else SecuredMosquitto(self.directory)
 
     @contextmanager

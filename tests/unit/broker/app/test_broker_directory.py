@@ -25,7 +25,7 @@ from tests.support.errors import raises_code
 KEYS = ("broker.pem", "enroll.key", "server.key")
 
 
-class Bench:
+class DirectorySetup:
     def __init__(self, directory: Path) -> None:
         create_authority(directory / "ca", "test", datetime.now(UTC))
         self.authority = CertificateAuthority(directory / "ca", now=lambda: datetime.now(UTC))
@@ -48,12 +48,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def setup(tmp_path: Path) -> DirectorySetup:
+    return DirectorySetup(tmp_path)
 
 
-def test_the_settings_are_complete_absolute_and_hold_no_default(bench: Bench) -> None:
-    settings = bench.write("mqtt.example.org", "192.0.2.7").settings
+def test_settings_are_complete_and_absolute_without_defaults(setup: DirectorySetup) -> None:
+    settings = setup.write("mqtt.example.org", "192.0.2.7").settings
     config = load_config(settings, {}, {})
     assert (config.broker, config.enroll_broker) == ("mqtts://mqtt.example.org:8883",) * 2
     assert config.enroll_listen == "0.0.0.0:8443"
@@ -61,35 +61,37 @@ def test_the_settings_are_complete_absolute_and_hold_no_default(bench: Bench) ->
     files = [config.broker_tls.ca, config.broker_tls.certificate, config.broker_tls.key, config.ca]
     files += [config.enroll_certificate or "", config.enroll_key or ""]
     assert all(Path(file).is_absolute() and Path(file).exists() for file in files)
-    assert config.ledger == bench.config.ledger
+    assert config.ledger == setup.config.ledger
     assert not tomllib.loads(settings.read_text()).keys() & {"client_id", "topic_prefix", "log_level"}
 
 
-def test_without_a_host_it_is_for_this_machine_alone(bench: Bench) -> None:
-    config = load_config(bench.write(port=9000).settings, {}, {})
+def test_broker_without_a_host_is_for_this_machine_only(setup: DirectorySetup) -> None:
+    config = load_config(setup.write(port=9000).settings, {}, {})
     assert (config.broker, config.enroll_listen) == ("mqtts://localhost:9000", None)
-    assert "\nlistener 9000 127.0.0.1\n" in (bench.out / "mosquitto.conf").read_text()
-    assert bench.hosts("broker") == ["localhost", "127.0.0.1", "::1"]
+    assert "\nlistener 9000 127.0.0.1\n" in (setup.out / "mosquitto.conf").read_text()
+    assert setup.hosts("broker") == ["localhost", "127.0.0.1", "::1"]
 
 
-def test_a_relative_ledger_is_made_absolute(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_ledger_path_is_made_absolute(
+    setup: DirectorySetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_config(bench.write(ledger="sqlite:///x.db").settings, {}, {}).ledger == f"sqlite:///{tmp_path}/x.db"
+    assert load_config(setup.write(ledger="sqlite:///x.db").settings, {}, {}).ledger == f"sqlite:///{tmp_path}/x.db"
 
 
-def test_another_ledgers_url_is_kept_with_its_password(bench: Bench) -> None:
+def test_ledger_url_with_a_password_is_kept(setup: DirectorySetup) -> None:
     url = "postgresql+psycopg://acm:secret@db/acm"
-    settings = bench.write(ledger=url).settings
+    settings = setup.write(ledger=url).settings
     assert load_config(settings, {}, {}).ledger == url
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
 
 
-def test_what_else_the_configuration_says_goes_into_the_settings(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_settings_of_the_configuration_are_kept(
+    setup: DirectorySetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"certificate_lifetime": "7d", "enroll_listen": "127.0.0.1:9443", "log_level": "debug"}
-    config = load_config(bench.write("mqtt.example.org", signing_keys="keys", crl="/x", **given).settings, {}, {})
+    config = load_config(setup.write("mqtt.example.org", signing_keys="keys", crl="/x", **given).settings, {}, {})
     assert {name: getattr(config, name) for name in given} == given
     assert (config.signing_keys, config.crl) == (f"{tmp_path}/keys", "/x")
 
@@ -103,76 +105,76 @@ def test_what_else_the_configuration_says_goes_into_the_settings(
         (["localhost", "::1"], None, "8883 127.0.0.1"),
     ],
 )
-def test_an_address_of_ipv6_is_listened_on(bench: Bench, hosts: list[str], listens: str | None, mosquitto: str) -> None:
-    config = load_config(bench.write(*hosts).settings, {}, {})
+def test_ipv6_host_is_listened_on(setup: DirectorySetup, hosts: list[str], listens: str | None, mosquitto: str) -> None:
+    config = load_config(setup.write(*hosts).settings, {}, {})
     assert config.enroll_listen == listens
-    assert f"\nlistener {mosquitto}\n" in (bench.out / "mosquitto.conf").read_text()
+    assert f"\nlistener {mosquitto}\n" in (setup.out / "mosquitto.conf").read_text()
 
 
-def test_names_of_the_configuration_are_in_its_rules(bench: Bench) -> None:
-    config = load_config(bench.write(client_id="main", topic_prefix="fleet/one").settings, {}, {})
-    rules = (bench.out / "acl").read_text()
+def test_configured_names_are_in_the_acl(setup: DirectorySetup) -> None:
+    config = load_config(setup.write(client_id="main", topic_prefix="fleet/one").settings, {}, {})
+    rules = (setup.out / "acl").read_text()
     assert "user main\ntopic readwrite fleet/one/#\n" in rules
     assert "pattern read fleet/one/%u/command\n" in rules
     assert (config.client_id, config.topic_prefix) == ("main", "fleet/one")
-    assert bench.certificate("server").subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "main"
+    assert setup.certificate("server").subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "main"
 
 
-def test_keys_are_read_by_their_owner_alone(bench: Bench) -> None:
-    bench.write()
-    assert {stat.S_IMODE((bench.out / key).stat().st_mode) for key in KEYS} == {0o600}
+def test_key_files_are_readable_by_their_owner_only(setup: DirectorySetup) -> None:
+    setup.write()
+    assert {stat.S_IMODE((setup.out / key).stat().st_mode) for key in KEYS} == {0o600}
 
 
-def test_the_brokers_key_and_certificate_are_replaced_at_once(bench: Bench) -> None:
-    bench.write()
-    text = (bench.out / "mosquitto.conf").read_text()
-    assert f"\ncertfile {bench.out}/broker.pem\nkeyfile {bench.out}/broker.pem\n" in text
-    ssl.create_default_context().load_cert_chain(bench.out / "broker.pem")
+def test_broker_key_and_certificate_are_replaced_together(setup: DirectorySetup) -> None:
+    setup.write()
+    text = (setup.out / "mosquitto.conf").read_text()
+    assert f"\ncertfile {setup.out}/broker.pem\nkeyfile {setup.out}/broker.pem\n" in text
+    ssl.create_default_context().load_cert_chain(setup.out / "broker.pem")
 
 
-def test_a_file_stays_with_its_owner(bench: Bench) -> None:
+def test_rewritten_file_keeps_its_owner(setup: DirectorySetup) -> None:
     assert os.geteuid() == 0, "run this test as root: it gives a file away"
-    bench.write()
-    before = (bench.out / "broker.pem").stat().st_ino
-    shutil.chown(bench.out / "broker.pem", 65534, 65533)
-    bench.write()
-    found = (bench.out / "broker.pem").stat()
+    setup.write()
+    before = (setup.out / "broker.pem").stat().st_ino
+    shutil.chown(setup.out / "broker.pem", 65534, 65533)
+    setup.write()
+    found = (setup.out / "broker.pem").stat()
     assert found.st_ino != before
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o600)
 
 
-def test_written_again_it_goes_by_its_own_settings(bench: Bench, tmp_path: Path) -> None:
-    own = bench.write(client_id="main", crl=f"{tmp_path}/crl.pem").settings
-    settings = settings_for(bench.out, None, {"ca": None, "ledger": bench.config.ledger})
-    assert (settings.ca, settings.ledger, settings.client_id) == (bench.config.ca, bench.config.ledger, "main")
-    assert BrokerDirectory(bench.out, settings, [], 8883).revocation_list == tmp_path / "crl.pem"
-    assert settings_for(bench.out, own, {}) == settings
+def test_rewrite_uses_the_settings_of_the_directory(setup: DirectorySetup, tmp_path: Path) -> None:
+    own = setup.write(client_id="main", crl=f"{tmp_path}/crl.pem").settings
+    settings = settings_for(setup.out, None, {"ca": None, "ledger": setup.config.ledger})
+    assert (settings.ca, settings.ledger, settings.client_id) == (setup.config.ca, setup.config.ledger, "main")
+    assert BrokerDirectory(setup.out, settings, [], 8883).revocation_list == tmp_path / "crl.pem"
+    assert settings_for(setup.out, own, {}) == settings
 
 
 @pytest.mark.parametrize("flags", [{"ledger": "sqlite:///other.db"}, {"ca": "other"}, {"client_id": "x"}])
-def test_settings_that_contradict_those_of_the_directory_are_refused(bench: Bench, flags: dict[str, str]) -> None:
-    bench.write()
+def test_settings_that_contradict_the_directory_are_refused(setup: DirectorySetup, flags: dict[str, str]) -> None:
+    setup.write()
     with raises_code(BrokerDirectoryError, "contradicting_settings") as caught:
-        settings_for(bench.out, None, flags)
+        settings_for(setup.out, None, flags)
     assert f"`{next(iter(flags))}`" in str(caught.value)
 
 
-def test_another_configuration_that_names_no_ledger_is_refused(bench: Bench, tmp_path: Path) -> None:
-    bench.write()
-    (tmp_path / "other.toml").write_text(f'ca = "{bench.config.ca}"\n')
+def test_configuration_with_another_ledger_is_refused(setup: DirectorySetup, tmp_path: Path) -> None:
+    setup.write()
+    (tmp_path / "other.toml").write_text(f'ca = "{setup.config.ca}"\n')
     with raises_code(BrokerDirectoryError, "contradicting_settings") as caught:
-        settings_for(bench.out, tmp_path / "other.toml", {})
+        settings_for(setup.out, tmp_path / "other.toml", {})
     assert "`ledger`" in str(caught.value)
 
 
-def test_a_new_directory_has_a_list_of_its_own(bench: Bench, tmp_path: Path) -> None:
+def test_new_directory_has_its_own_crl(setup: DirectorySetup, tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('crl = "/x/crl.pem"\nlog_level = "debug"\n')
-    settings = settings_for(bench.out, tmp_path / "base.toml", {})
+    settings = settings_for(setup.out, tmp_path / "base.toml", {})
     assert (settings.crl, settings.log_level) == (None, "debug")
 
 
-def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
-    backend = EnrolmentBackend(bench.authority, bench.config.ledger, utc_now)
+def test_name_of_an_agent_is_refused_for_the_server(setup: DirectorySetup) -> None:
+    backend = EnrolmentBackend(setup.authority, setup.config.ledger, utc_now)
     with backend.database:
         backend.enroll("web-01")
         refuse_agents_name("acm-server", backend.enrolments)
@@ -180,49 +182,49 @@ def test_the_server_does_not_get_the_name_of_an_agent(bench: Bench) -> None:
             refuse_agents_name("web-01", backend.enrolments)
 
 
-def test_written_again_it_makes_new_keys_and_keeps_what_may_be_edited(bench: Bench) -> None:
-    bench.write("mqtt.example.org", port=9000)
-    keys = [(bench.out / key).read_bytes() for key in KEYS]
-    (bench.out / "mosquitto.conf").write_text("# mine\n")
-    (bench.out / "acl").unlink()
-    bench.write("mqtt.example.org")
-    assert all((bench.out / key).read_bytes() != before for key, before in zip(KEYS, keys, strict=True))
-    assert (bench.out / "mosquitto.conf").read_text() == "# mine\n"
-    assert [path.name for path in bench.written.made] == ["acl"]
-    assert [path.name for path in bench.written.kept] == ["mosquitto.conf", "server.toml"]
+def test_rewrite_makes_new_keys_and_keeps_edited_files(setup: DirectorySetup) -> None:
+    setup.write("mqtt.example.org", port=9000)
+    keys = [(setup.out / key).read_bytes() for key in KEYS]
+    (setup.out / "mosquitto.conf").write_text("# mine\n")
+    (setup.out / "acl").unlink()
+    setup.write("mqtt.example.org")
+    assert all((setup.out / key).read_bytes() != before for key, before in zip(KEYS, keys, strict=True))
+    assert (setup.out / "mosquitto.conf").read_text() == "# mine\n"
+    assert [path.name for path in setup.written.made] == ["acl"]
+    assert [path.name for path in setup.written.kept] == ["mosquitto.conf", "server.toml"]
 
 
-def test_written_again_it_remembers_its_hosts(bench: Bench) -> None:
-    bench.write("127.0.0.1", "mqtt.example.org", "2001:db8::1")
-    hosts = bench.hosts("broker")
-    bench.write()
-    assert bench.hosts("broker") == bench.hosts("enroll") == hosts
-    bench.write("other.example.org")
-    assert bench.hosts("broker") == ["other.example.org", "localhost", "127.0.0.1", "::1"]
+def test_rewrite_keeps_the_hosts(setup: DirectorySetup) -> None:
+    setup.write("127.0.0.1", "mqtt.example.org", "2001:db8::1")
+    hosts = setup.hosts("broker")
+    setup.write()
+    assert setup.hosts("broker") == setup.hosts("enroll") == hosts
+    setup.write("other.example.org")
+    assert setup.hosts("broker") == ["other.example.org", "localhost", "127.0.0.1", "::1"]
 
 
-def test_the_account_holds_for_a_year_and_is_no_agents(bench: Bench) -> None:
-    bench.write()
-    account = bench.certificate("server")
+def test_server_account_is_valid_for_a_year_and_not_an_agent(setup: DirectorySetup) -> None:
+    setup.write()
+    account = setup.certificate("server")
     lifetime = account.not_valid_after_utc - datetime.now(UTC)
     assert timedelta(days=364) < lifetime <= timedelta(days=365)
-    assert bench.hosts("server") == ["urn:acm:server:acm-server"]
+    assert setup.hosts("server") == ["urn:acm:server:acm-server"]
 
 
-def test_what_cannot_be_written_is_one_sentence(bench: Bench, tmp_path: Path) -> None:
+def test_unusable_host_or_directory_is_refused(setup: DirectorySetup, tmp_path: Path) -> None:
     with raises_code(CertificateError, "not_a_host"):
-        bench.write("not a host")
+        setup.write("not a host")
     (tmp_path / "file").write_text("")
-    bench.out = tmp_path / "file"
+    setup.out = tmp_path / "file"
     with raises_code(BrokerDirectoryError, "unreadable_certificate") as caught:
-        bench.write()
-    assert str(bench.out) in str(caught.value)
-    bench.out = tmp_path / "new\nline"
+        setup.write()
+    assert str(setup.out) in str(caught.value)
+    setup.out = tmp_path / "new\nline"
     with raises_code(BrokerDirectoryError, "unprintable_path"):
-        bench.write()
+        setup.write()
 
 
-def test_the_broker_demands_certificates_and_bounds_its_queues() -> None:
+def test_broker_requires_certificates_and_limits_its_queues() -> None:
     text = render_secured_configuration(Path("/x"), "8883")
     for line in (
         "tls_version tlsv1.2",
@@ -247,7 +249,7 @@ def test_the_broker_demands_certificates_and_bounds_its_queues() -> None:
         ("port 1883\n", "no_listener"),
     ],
 )
-def test_a_directory_without_a_configuration_is_not_run(tmp_path: Path, text: str | None, code: str) -> None:
+def test_directory_without_a_usable_configuration_is_not_run(tmp_path: Path, text: str | None, code: str) -> None:
     if text is not None:
         (tmp_path / "mosquitto.conf").write_text(text)
     with raises_code(MosquittoError, code) as caught:
@@ -262,6 +264,6 @@ def test_a_directory_without_a_configuration_is_not_run(tmp_path: Path, text: st
         ({"broker_ca": "a", "broker_certificate": "b", "broker_key": "c"}, "broker_tls_without_mqtts"),
     ],
 )
-def test_the_files_of_a_connection_go_together(settings: dict[str, str], code: str) -> None:
+def test_incomplete_or_unused_tls_files_are_refused(settings: dict[str, str], code: str) -> None:
     with raises_code(ConfigurationError, code):
         load_config(None, settings, {})

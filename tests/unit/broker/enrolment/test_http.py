@@ -29,8 +29,8 @@ from tests.support.enrolling import MONTH, EnrollingAgent, EnrolmentBackend, req
 from tests.support.fakes.clock import TurnedClock
 
 
-class Talk:
-    """An agent that talks to the application."""
+class ServerSetup:
+    """The application, its parts, and an agent."""
 
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
         create_signing_keys(directory / "signing", clock.now())
@@ -78,63 +78,63 @@ class Talk:
 
 
 @pytest.fixture
-def talk(tmp_path: Path, clock: TurnedClock) -> Iterator[Talk]:
-    talk = Talk(tmp_path, clock)
-    yield talk
-    talk.backend.database.close()
+def setup(tmp_path: Path, clock: TurnedClock) -> Iterator[ServerSetup]:
+    setup = ServerSetup(tmp_path, clock)
+    yield setup
+    setup.backend.database.close()
 
 
-def test_the_authority_is_told_to_anybody(talk: Talk) -> None:
-    assert talk.call("GET", CA_PATH) == (200, {"certificate": talk.authority.certificate})
+def test_authority_certificate_is_public(setup: ServerSetup) -> None:
+    assert setup.call("GET", CA_PATH) == (200, {"certificate": setup.authority.certificate})
 
 
-def test_an_agent_gets_all_that_it_needs(talk: Talk) -> None:
-    enrolled = talk.enroll()
+def test_enrolment_has_all_that_an_agent_needs(setup: ServerSetup) -> None:
+    enrolled = setup.enroll()
     certificate = x509.load_pem_x509_certificate(enrolled.certificate.encode())
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(enrolled.ca.encode()))
-    assert certificate.public_key() == talk.agent.key.public_key()
+    assert certificate.public_key() == setup.agent.key.public_key()
     assert (enrolled.agent, enrolled.broker, enrolled.topic_prefix) == ("web-01", "mqtts://broker", "acm")
-    assert enrolled.signing_keys == talk.keys.public
-    assert enrolled.not_after == certificate.not_valid_after_utc == talk.clock.now() + MONTH
+    assert enrolled.signing_keys == setup.keys.public
+    assert enrolled.not_after == certificate.not_valid_after_utc == setup.clock.now() + MONTH
 
 
-def test_a_valid_certificate_is_exchanged_for_one_with_a_new_key(talk: Talk) -> None:
-    enrolled, new_key = talk.enroll(), Ed25519PrivateKey.generate()
-    talk.clock.turn(20 * 86400)
-    status, body = talk.post(RENEW_PATH, talk.agent.renew(enrolled.certificate, new_key))
+def test_valid_certificate_is_renewed_with_a_new_key(setup: ServerSetup) -> None:
+    enrolled, new_key = setup.enroll(), Ed25519PrivateKey.generate()
+    setup.clock.turn(20 * 86400)
+    status, body = setup.post(RENEW_PATH, setup.agent.renew(enrolled.certificate, new_key))
     renewed = msgspec.convert(body, EnrollResponse)
     assert (status, renewed.enrolment_id) == (200, enrolled.enrolment_id)
     assert x509.load_pem_x509_certificate(renewed.certificate.encode()).public_key() == new_key.public_key()
-    assert renewed.not_after == talk.clock.now() + MONTH
+    assert renewed.not_after == setup.clock.now() + MONTH
 
 
-def test_what_the_list_names_is_not_renewed_though_the_ledger_has_forgotten(talk: Talk, tmp_path: Path) -> None:
-    enrolled = talk.enroll()
-    renewal = talk.agent.renew(enrolled.certificate, Ed25519PrivateKey.generate())
-    assert talk.post(RENEW_PATH, renewal)[0] == 200
+def test_listed_certificate_is_not_renewed_without_a_record_in_the_ledger(setup: ServerSetup, tmp_path: Path) -> None:
+    enrolled = setup.enroll()
+    renewal = setup.agent.renew(enrolled.certificate, Ed25519PrivateKey.generate())
+    assert setup.post(RENEW_PATH, renewal)[0] == 200
     serial = x509.load_pem_x509_certificate(enrolled.certificate.encode()).serial_number
-    entry = RevokedCertificate(serial, talk.clock.now(), RevocationReason.KEY_COMPROMISE)
-    talk.authority.write_revocation_list(lambda: [entry], tmp_path / "crl.pem")
-    assert talk.refusal(RENEW_PATH, renewal) == (403, "certificate_revoked")
+    entry = RevokedCertificate(serial, setup.clock.now(), RevocationReason.KEY_COMPROMISE)
+    setup.authority.write_revocation_list(lambda: [entry], tmp_path / "crl.pem")
+    assert setup.refusal(RENEW_PATH, renewal) == (403, "certificate_revoked")
 
 
-def test_no_agent_gets_the_servers_name(talk: Talk, clock: TurnedClock) -> None:
+def test_no_agent_gets_the_name_of_the_server(setup: ServerSetup, clock: TurnedClock) -> None:
     agent = EnrollingAgent("acm-server")
-    token = talk.backend.token("acm-server").text
-    assert talk.refusal(ENROLL_PATH, agent.enroll(token)) == (400, "name_of_the_server")
-    assert talk.enrolments.enrolments() == []
-    certificate = talk.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
+    token = setup.backend.token("acm-server").text
+    assert setup.refusal(ENROLL_PATH, agent.enroll(token)) == (400, "name_of_the_server")
+    assert setup.enrolments.enrolments() == []
+    certificate = setup.authority.issue("acm-server", agent.key.public_key(), MONTH).public_bytes(Encoding.PEM).decode()
     renewal = agent.renew(certificate, Ed25519PrivateKey.generate())
-    assert talk.refusal(RENEW_PATH, renewal) == (400, "name_of_the_server")
+    assert setup.refusal(RENEW_PATH, renewal) == (400, "name_of_the_server")
 
 
-def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None:
+def test_extensions_requested_in_a_csr_are_ignored(setup: ServerSetup) -> None:
     names = x509.SubjectAlternativeName([x509.DNSName("broker.example.org")])
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "web-01")])
     builder = x509.CertificateSigningRequestBuilder(subject).add_extension(names, critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    csr = builder.sign(talk.agent.key, None).public_bytes(Encoding.PEM).decode()
-    _, body = talk.post(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), csr=csr))
+    csr = builder.sign(setup.agent.key, None).public_bytes(Encoding.PEM).decode()
+    _, body = setup.post(ENROLL_PATH, replace(setup.agent.enroll(setup.token()), csr=csr))
     issued = x509.load_pem_x509_certificate(body["certificate"].encode()).extensions
     assert not issued.get_extension_for_class(x509.BasicConstraints).value.ca
     granted = issued.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -152,42 +152,42 @@ def test_what_a_request_wants_beside_its_name_is_not_granted(talk: Talk) -> None
         ({"token": f"acm1.{'s' * 43}.{'0' * 64}"}, 403, "token_of_another_authority"),
     ],
 )
-def test_a_refused_enrolment_is_one_sentence(talk: Talk, change: dict[str, str], status: int, code: str) -> None:
-    assert talk.refusal(ENROLL_PATH, replace(talk.agent.enroll(talk.token()), **change)) == (status, code)
-    assert talk.enrolments.enrolments() == []
+def test_bad_enrolment_request_is_refused(setup: ServerSetup, change: dict[str, str], status: int, code: str) -> None:
+    assert setup.refusal(ENROLL_PATH, replace(setup.agent.enroll(setup.token()), **change)) == (status, code)
+    assert setup.enrolments.enrolments() == []
 
 
-def test_a_token_is_used_by_one_key_only(talk: Talk) -> None:
-    token = talk.token()
-    first = talk.post(ENROLL_PATH, talk.agent.enroll(token))
-    assert talk.post(ENROLL_PATH, talk.agent.enroll(token)) == first
-    assert talk.refusal(ENROLL_PATH, EnrollingAgent("web-01").enroll(token)) == (409, "token_used")
+def test_second_key_for_a_token_is_a_conflict(setup: ServerSetup) -> None:
+    token = setup.token()
+    first = setup.post(ENROLL_PATH, setup.agent.enroll(token))
+    assert setup.post(ENROLL_PATH, setup.agent.enroll(token)) == first
+    assert setup.refusal(ENROLL_PATH, EnrollingAgent("web-01").enroll(token)) == (409, "token_used")
 
 
-def test_a_renewal_needs_a_certificate_and_its_key(talk: Talk) -> None:
-    enrolled, attacker = talk.enroll(), EnrollingAgent("web-01")
-    asked = talk.agent.renew(enrolled.certificate, talk.agent.key)
+def test_renewal_without_a_valid_certificate_and_its_key_is_refused(setup: ServerSetup) -> None:
+    enrolled, attacker = setup.enroll(), EnrollingAgent("web-01")
+    asked = setup.agent.renew(enrolled.certificate, setup.agent.key)
     refusals = [
         (403, "bad_signature", attacker.renew(enrolled.certificate, attacker.key)),
         (403, "foreign_certificate", replace(asked, certificate="x")),
-        (400, "csr_wrong_subject", sign(talk.agent, replace(asked, csr=request(talk.agent.key, "web-02")))),
-        (403, "enrolment_not_recorded", attacker.renew(unrecorded_certificate(talk, attacker), attacker.key)),
+        (400, "csr_wrong_subject", sign(setup.agent, replace(asked, csr=request(setup.agent.key, "web-02")))),
+        (403, "enrolment_not_recorded", attacker.renew(unrecorded_certificate(setup, attacker), attacker.key)),
     ]
     for status, code, refused in refusals:
-        assert talk.refusal(RENEW_PATH, refused) == (status, code)
-    talk.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
-    assert talk.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
-    talk.clock.turn(31 * 86400)
-    assert talk.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
+        assert setup.refusal(RENEW_PATH, refused) == (status, code)
+    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
+    setup.clock.turn(31 * 86400)
+    assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
 
 
 def sign(agent: EnrollingAgent, asked: Any) -> Any:
     return replace(asked, signature=base64.b64encode(agent.key.sign(asked.csr.encode())).decode())
 
 
-def unrecorded_certificate(talk: Talk, holder: EnrollingAgent) -> str:
+def unrecorded_certificate(setup: ServerSetup, holder: EnrollingAgent) -> str:
     """A certificate of the authority that is in no enrolment, as after the loss of a ledger."""
-    certificate = talk.authority.issue("web-01", holder.key.public_key(), MONTH)
+    certificate = setup.authority.issue("web-01", holder.key.public_key(), MONTH)
     return certificate.public_bytes(Encoding.PEM).decode()
 
 
@@ -205,29 +205,29 @@ def unrecorded_certificate(talk: Talk, holder: EnrollingAgent) -> str:
         ('{"token": "\\ud800", "agent": "web-01", "csr": "\\ud800"}', "malformed_body", ""),
     ],
 )
-def test_a_body_that_is_no_request_is_refused(talk: Talk, body: str | bytes, code: str, named: str) -> None:
-    assert talk.refusal(ENROLL_PATH, body) == (400, code)
-    assert named in talk.post(ENROLL_PATH, body)[1]["message"]
+def test_malformed_body_is_refused(setup: ServerSetup, body: str | bytes, code: str, named: str) -> None:
+    assert setup.refusal(ENROLL_PATH, body) == (400, code)
+    assert named in setup.post(ENROLL_PATH, body)[1]["message"]
 
 
-def test_body_over_32768_bytes_is_refused(talk: Talk) -> None:
-    assert talk.refusal(ENROLL_PATH, " " * 32768) == (400, "malformed_body")
-    status, body = talk.post(ENROLL_PATH, " " * 32769)
+def test_body_over_32768_bytes_is_refused(setup: ServerSetup) -> None:
+    assert setup.refusal(ENROLL_PATH, " " * 32768) == (400, "malformed_body")
+    status, body = setup.post(ENROLL_PATH, " " * 32769)
     assert (status, list(body)) == (413, ["message"])
 
 
-def test_there_is_nothing_else(talk: Talk) -> None:
+def test_unknown_route_is_refused_with_the_known_ones(setup: ServerSetup) -> None:
     for method, path, status in (("GET", "/", 404), ("GET", ENROLL_PATH, 405), ("POST", CA_PATH, 405)):
-        answer = talk.call(method, path)
+        answer = setup.call(method, path)
         assert (answer[0], "POST /v1/enrol" in answer[1]["message"]) == (status, True)
 
 
-def test_a_ledger_that_fails_is_told_without_its_details(talk: Talk, tmp_path: Path) -> None:
-    asked = talk.agent.enroll(talk.token())
-    talk.backend.database.close()
+def test_ledger_failure_is_reported_without_details(setup: ServerSetup, tmp_path: Path) -> None:
+    asked = setup.agent.enroll(setup.token())
+    setup.backend.database.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
-    assert talk.refusal(ENROLL_PATH, asked) == (503, LedgerError.code)
-    assert "database" not in talk.post(ENROLL_PATH, asked)[1]["message"]
+    assert setup.refusal(ENROLL_PATH, asked) == (503, LedgerError.code)
+    assert "database" not in setup.post(ENROLL_PATH, asked)[1]["message"]
 
 
 class FaultyService(EnrolmentService):
@@ -237,15 +237,15 @@ class FaultyService(EnrolmentService):
         raise RuntimeError("/var/lib/secret")
 
 
-def test_a_fault_of_the_servers_own_is_told_without_its_details(talk: Talk) -> None:
-    talk.app = enrolment_app(
+def test_server_fault_is_reported_without_details(setup: ServerSetup) -> None:
+    setup.app = enrolment_app(
         FaultyService(
-            talk.authority,
-            talk.keys,
-            talk.enrolments,
+            setup.authority,
+            setup.keys,
+            setup.enrolments,
             EnrolmentPolicy("mqtt://broker", "acm", MONTH, "acm-server"),
             bool,
         )
     )
-    status, body = talk.post(ENROLL_PATH, talk.agent.enroll(talk.token()))
+    status, body = setup.post(ENROLL_PATH, setup.agent.enroll(setup.token()))
     assert (status, body) == (500, {"message": "The enrolment server failed; its log has the reason."})

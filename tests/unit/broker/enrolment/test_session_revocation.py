@@ -1,4 +1,4 @@
-"""When the evictor ends sessions, and whose: by a broker that loads its list when the test says so."""
+"""When sessions of revoked agents are ended, with a broker that loads its list when the test wants it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +50,7 @@ class Broker:
         return [name for name in self.ended if name != CANARY]
 
 
-class Place:
+class RevocationSetup:
     """A broker, its enrolments, and any number of enrolment servers."""
 
     def __init__(self, directory: Path, clock: TurnedClock) -> None:
@@ -61,7 +61,7 @@ class Place:
         self.authority, self.enrolments = self.backend.authority, self.backend.enrolments
         self.enroll = self.backend.enroll
 
-    def evictor(self) -> SessionRevoker:
+    def revoker(self) -> SessionRevoker:
         file = RevocationFile(self.path, self.authority, self.enrolments, now=self.clock.now)
         return SessionRevoker(
             self.authority,
@@ -83,77 +83,77 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, clock: TurnedClock) -> Iterator[Place]:
-    place = Place(tmp_path, clock)
-    with place.backend.database:
-        yield place
+def setup(tmp_path: Path, clock: TurnedClock) -> Iterator[RevocationSetup]:
+    setup = RevocationSetup(tmp_path, clock)
+    with setup.backend.database:
+        yield setup
 
 
-def test_no_agent_can_have_the_canarys_name() -> None:
+def test_canary_name_is_not_a_valid_agent_name() -> None:
     with pytest.raises(InvalidName):
         check_agent_name(CANARY)
 
 
-def test_a_list_that_is_never_loaded_ends_nobodys_session(place: Place) -> None:
-    place.revoke("web-01")
-    place.enroll("web-01")
-    evictor = place.evictor()
+def test_no_session_is_ended_before_the_broker_loads_the_crl(setup: RevocationSetup) -> None:
+    setup.revoke("web-01")
+    setup.enroll("web-01")
+    revoker = setup.revoker()
     for _ in range(2 * DAY_S // 300):
-        evictor.step()
-        place.clock.turn(300)
-    assert place.broker.agents_ended == []
-    assert len(place.broker.ended) > 100
-    place.broker.load()
-    evictor.step()
-    assert (place.broker.agents_ended, place.waiting()) == (["web-01"], [])
+        revoker.step()
+        setup.clock.turn(300)
+    assert setup.broker.agents_ended == []
+    assert len(setup.broker.ended) > 100
+    setup.broker.load()
+    revoker.step()
+    assert (setup.broker.agents_ended, setup.waiting()) == (["web-01"], [])
 
 
-def test_two_servers_at_once_come_to_an_end(place: Place) -> None:
-    place.revoke("web-01", "web-02")
-    first, second = place.evictor(), place.evictor()
-    for evictor in (first, second, first, second):
-        evictor.step()
-        place.clock.turn(301)
-    place.broker.load()
+def test_two_servers_end_each_session_once(setup: RevocationSetup) -> None:
+    setup.revoke("web-01", "web-02")
+    first, second = setup.revoker(), setup.revoker()
+    for revoker in (first, second, first, second):
+        revoker.step()
+        setup.clock.turn(301)
+    setup.broker.load()
     first.step()
     second.step()
-    assert place.waiting() == []
-    assert sorted(place.broker.agents_ended) == ["web-01", "web-02"]
+    assert setup.waiting() == []
+    assert sorted(setup.broker.agents_ended) == ["web-01", "web-02"]
 
 
-def test_one_session_that_cannot_be_ended_holds_up_no_other_and_repeats_none(place: Place) -> None:
-    place.revoke("web-01", "web-02", "web-03")
-    place.broker.stuck.add("web-02")
-    evictor = place.evictor()
-    evictor.step()
-    place.broker.load()
+def test_session_that_cannot_be_ended_delays_and_repeats_no_other(setup: RevocationSetup) -> None:
+    setup.revoke("web-01", "web-02", "web-03")
+    setup.broker.stuck.add("web-02")
+    revoker = setup.revoker()
+    revoker.step()
+    setup.broker.load()
     for _ in range(5):
-        evictor.step()
-        place.clock.turn(301)
-    assert place.waiting() == ["web-02"]
-    assert sorted(place.broker.agents_ended) == ["web-01", "web-03"]
-    place.broker.stuck.clear()
-    evictor.step()
-    assert place.waiting() == []
+        revoker.step()
+        setup.clock.turn(301)
+    assert setup.waiting() == ["web-02"]
+    assert sorted(setup.broker.agents_ended) == ["web-01", "web-03"]
+    setup.broker.stuck.clear()
+    revoker.step()
+    assert setup.waiting() == []
 
 
-def test_it_can_fail_for_ever(place: Place) -> None:
-    place.revoke("web-01")
-    place.broker.stuck.add(CANARY)
-    evictor = place.evictor()
+def test_endless_failures_are_retried_without_overflow(setup: RevocationSetup) -> None:
+    setup.revoke("web-01")
+    setup.broker.stuck.add(CANARY)
+    revoker = setup.revoker()
     for _ in range(1100):  # two to that power is more than a float can hold
-        evictor.step()
-        place.clock.turn(301)
-    assert place.waiting() == ["web-01"]
+        revoker.step()
+        setup.clock.turn(301)
+    assert setup.waiting() == ["web-01"]
 
 
-def test_a_list_that_somebody_has_replaced_gets_the_canary_again(place: Place) -> None:
-    place.revoke("web-01")
-    evictor = place.evictor()
-    evictor.step()
-    place.path.unlink()
-    evictor.step()
-    place.broker.load()
-    place.clock.turn(301)
-    evictor.step()
-    assert place.waiting() == []
+def test_canary_is_added_again_to_a_replaced_crl(setup: RevocationSetup) -> None:
+    setup.revoke("web-01")
+    revoker = setup.revoker()
+    revoker.step()
+    setup.path.unlink()
+    revoker.step()
+    setup.broker.load()
+    setup.clock.turn(301)
+    revoker.step()
+    assert setup.waiting() == []

@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_only_the_owner_reads_what_is_secret(directory: Path) -> None:
+def test_secret_files_are_readable_by_their_owner_only(directory: Path) -> None:
     modes = {path.name: mode(path) for path in directory.iterdir()}
     secret, public = 0o600, 0o644
     assert mode(directory) == 0o700
@@ -38,13 +38,13 @@ def test_only_the_owner_reads_what_is_secret(directory: Path) -> None:
     }
 
 
-def test_a_wide_directory_is_made_narrow(tmp_path: Path, clock: TurnedClock) -> None:
+def test_directory_mode_is_restricted(tmp_path: Path, clock: TurnedClock) -> None:
     tmp_path.chmod(0o755)
     create_authority(tmp_path, "test", clock.now())
     assert mode(tmp_path) == 0o700
 
 
-def test_an_authority_is_never_overwritten(directory: Path, clock: TurnedClock) -> None:
+def test_authority_is_never_overwritten(directory: Path, clock: TurnedClock) -> None:
     before = (directory / "ca.key").read_bytes()
     with raises_code(AuthorityError, "directory_not_empty"):
         create_authority(directory, "test", clock.now())
@@ -52,13 +52,13 @@ def test_an_authority_is_never_overwritten(directory: Path, clock: TurnedClock) 
 
 
 @pytest.mark.parametrize("name", ["", "n" * 65])
-def test_a_bad_name_leaves_nothing_behind(tmp_path: Path, clock: TurnedClock, name: str) -> None:
+def test_bad_name_leaves_no_directory(tmp_path: Path, clock: TurnedClock, name: str) -> None:
     with raises_code(CertificateError, "bad_authority_name"):
         create_authority(tmp_path / "ca", name, clock.now())
     assert not (tmp_path / "ca").exists()
 
 
-def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None:
+def test_authority_is_read_back(directory: Path, clock: TurnedClock) -> None:
     authority = CertificateAuthority(directory, now=clock.now)
     certificate = x509.load_pem_x509_certificate(authority.certificate.encode())
     assert authority.fingerprint == fingerprint_of(certificate.public_bytes(Encoding.DER))
@@ -73,7 +73,7 @@ def test_the_authority_is_read_back(directory: Path, clock: TurnedClock) -> None
         ("ca.key", None, "unusable_authority_file"),
     ],
 )
-def test_a_damaged_authority_is_one_sentence(
+def test_damaged_authority_is_rejected(
     directory: Path, clock: TurnedClock, name: str, content: bytes | None, code: str
 ) -> None:
     path = directory / name
@@ -83,14 +83,14 @@ def test_a_damaged_authority_is_one_sentence(
     assert str(directory) in str(caught.value)
 
 
-def test_the_key_of_another_authority_is_noticed(directory: Path, clock: TurnedClock) -> None:
+def test_key_of_another_authority_is_rejected(directory: Path, clock: TurnedClock) -> None:
     create_authority(directory / "other", "other", clock.now())
     os.replace(directory / "other" / "ca.key", directory / "ca.key")
     with raises_code(AuthorityError, "wrong_authority_key"):
         CertificateAuthority(directory, now=clock.now)
 
 
-def test_a_servers_key_is_secret_and_replaced_with_its_certificate(
+def test_server_key_is_secret_and_replaced_with_its_certificate(
     directory: Path, clock: TurnedClock, tmp_path: Path
 ) -> None:
     authority = CertificateAuthority(directory, now=clock.now)
@@ -102,7 +102,7 @@ def test_a_servers_key_is_secret_and_replaced_with_its_certificate(
     assert x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()) == certificate
 
 
-def test_each_list_has_a_greater_number(directory: Path, clock: TurnedClock) -> None:
+def test_each_crl_has_a_greater_number(directory: Path, clock: TurnedClock) -> None:
     authority = CertificateAuthority(directory, now=clock.now)
     first = x509.load_pem_x509_crl(crl_path(directory).read_bytes())
     clock.turn(1)

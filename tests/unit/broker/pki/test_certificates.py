@@ -41,7 +41,7 @@ def extension(certificate: Any, kind: type) -> Any:
     return certificate.extensions.get_extension_for_class(kind)
 
 
-def test_the_authority_signs_end_entities_and_revocation_lists_only() -> None:
+def test_authority_certificate_may_sign_end_entities_and_crls_only() -> None:
     certificate = ISSUER.certificate
     constraints = extension(certificate, x509.BasicConstraints)
     usage = extension(certificate, x509.KeyUsage)
@@ -51,7 +51,7 @@ def test_the_authority_signs_end_entities_and_revocation_lists_only() -> None:
     assert certificate.not_valid_after_utc == NOW + timedelta(days=3650)
 
 
-def test_an_agents_certificate_is_for_tls_clients_and_for_no_host() -> None:
+def test_agent_certificate_is_for_tls_clients_and_no_host() -> None:
     certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 30 * DAY)
     constraints, usage = extension(certificate, x509.BasicConstraints), extension(certificate, x509.KeyUsage)
     assert (constraints.critical, constraints.value.ca) == (True, False)
@@ -73,7 +73,7 @@ def test_serial_numbers_are_random() -> None:
     assert second.serial_number.bit_length() > 100
 
 
-def test_a_servers_certificate_names_hosts_and_addresses() -> None:
+def test_server_certificate_has_hosts_and_addresses() -> None:
     hosts = ["MQTT.example.org", "192.0.2.7", "2001:db8::1"]
     certificate = server_certificate(ISSUER, hosts, AGENT.key.public_key(), NOW, DAY)
     assert list(extension(certificate, x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
@@ -83,18 +83,18 @@ def test_a_servers_certificate_names_hosts_and_addresses() -> None:
 
 
 @pytest.mark.parametrize("host", ["", "a b", "*.example.org", "-a.example.org", "mqtt://host", "a" * 64])
-def test_what_is_no_host_gets_no_certificate(host: str) -> None:
+def test_no_certificate_is_issued_for_a_bad_host(host: str) -> None:
     with raises_code(CertificateError, "not_a_host"):
         server_certificate(ISSUER, [host], AGENT.key.public_key(), NOW, DAY)
 
 
-def test_nothing_outlives_the_authority() -> None:
+def test_no_certificate_outlives_the_authority() -> None:
     end = ISSUER.certificate.not_valid_after_utc
     assert client_certificate(ISSUER, "a", AGENT.key.public_key(), end - DAY, 30 * DAY).not_valid_after_utc == end
     with raises_code(CertificateError, "authority_expired"):
         client_certificate(ISSUER, "a", AGENT.key.public_key(), end, DAY)
 
 
-def test_an_agents_certificate_lives_for_a_year_at_most() -> None:
+def test_agent_certificate_is_limited_to_a_year() -> None:
     with raises_code(CertificateError, "lifetime_too_long"):
         client_certificate(ISSUER, "a", AGENT.key.public_key(), NOW, 367 * DAY)

@@ -28,7 +28,7 @@ def extension(certificate: Any, kind: type) -> Any:
     return certificate.extensions.get_extension_for_class(kind)
 
 
-def test_the_revocation_list_says_which_when_and_why() -> None:
+def test_crl_has_serials_dates_and_reasons() -> None:
     revoked = [
         RevokedCertificate(5, NOW, RevocationReason.KEY_COMPROMISE),
         RevokedCertificate(6, NOW, RevocationReason.UNSPECIFIED),

@@ -37,7 +37,7 @@ def pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(Encoding.PEM).decode()
 
 
-def test_a_request_proves_a_key() -> None:
+def test_csr_proves_possession_of_its_key() -> None:
     assert read_request(request(AGENT.key, "web-01"), "web-01") == AGENT.key.public_key()
 
 
@@ -60,12 +60,12 @@ def with_a_wrong_signature() -> str:
         (with_a_wrong_signature, "csr_bad_signature"),
     ],
 )
-def test_a_bad_request_is_refused(make: Callable[[], str], code: str) -> None:
+def test_bad_csr_is_rejected(make: Callable[[], str], code: str) -> None:
     with raises_code(CertificateError, code):
         read_request(make(), "web-01")
 
 
-def test_a_certificate_of_ours_says_who_sends_it() -> None:
+def test_certificate_and_signature_authenticate_the_agent() -> None:
     certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     identity = read_identity(pem(certificate), ISSUER, NOW)
     assert (identity.agent, identity.serial) == ("web-01", certificate.serial_number)
@@ -85,13 +85,13 @@ def test_a_certificate_of_ours_says_who_sends_it() -> None:
 
 
 @pytest.mark.parametrize("moment", [NOW - timedelta(minutes=6), NOW + DAY])
-def test_a_certificate_shows_nobody_outside_its_time(moment: datetime) -> None:
+def test_certificate_outside_its_validity_is_rejected(moment: datetime) -> None:
     certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     with raises_code(IdentityError, "certificate_not_valid_now"):
         read_identity(pem(certificate), ISSUER, moment)
 
 
-def test_the_certificate_of_another_authority_of_the_same_name_shows_nobody() -> None:
+def test_certificate_of_another_authority_of_the_same_name_is_rejected() -> None:
     foreign = client_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
     for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
         with raises_code(IdentityError, "foreign_certificate"):

@@ -1,4 +1,4 @@
-"""The directory of signing keys: what a change leaves behind, also one that is cut short, and who is told of it."""
+"""The directory of signing keys: changes, interrupted changes, and their distribution."""
 
 import fcntl
 import os
@@ -45,7 +45,7 @@ def signing(keys: SigningKeys) -> list[str]:
     return [key.public.id for key in keys.signing]
 
 
-def test_a_rotation_adds_a_key_that_signs_beside_the_others(
+def test_rotation_adds_a_key_that_signs_beside_the_others(
     directory: Path, keys: SigningKeys, clock: TurnedClock
 ) -> None:
     (old,), version = keys.entries, keys.version
@@ -58,7 +58,7 @@ def test_a_rotation_adds_a_key_that_signs_beside_the_others(
     assert not keys.announced
 
 
-def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+def test_revoked_key_is_deleted_and_no_longer_signs(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
     (old,) = keys.entries
     new = keys.rotate(clock.now())
     before = keys.version
@@ -72,7 +72,7 @@ def test_a_revoked_key_is_gone_and_signs_no_more(directory: Path, keys: SigningK
     assert (again.state, keys.version) == (KeyState.REVOKED, version)
 
 
-def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedClock) -> None:
+def test_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedClock) -> None:
     (only,) = keys.entries
     with raises_code(SigningKeyError, "last_signing_key"):
         keys.revoke(only.id, clock.now())
@@ -81,7 +81,7 @@ def test_the_last_active_key_cannot_be_revoked(keys: SigningKeys, clock: TurnedC
     assert signing(keys) == [only.id]
 
 
-def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
+def test_number_of_active_keys_is_limited(keys: SigningKeys, clock: TurnedClock) -> None:
     for _ in range(MAX_KEYS - 1):
         keys.rotate(clock.now())
     with raises_code(SigningKeyError, "too_many_signing_keys"):
@@ -89,7 +89,9 @@ def test_active_keys_are_bounded(keys: SigningKeys, clock: TurnedClock) -> None:
     assert len(keys.signing) == MAX_KEYS
 
 
-def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: TurnedClock, tmp_path: Path) -> None:
+def test_directory_created_again_continues_with_later_versions(
+    directory: Path, clock: TurnedClock, tmp_path: Path
+) -> None:
     store = SigningKeyStore(directory)
     for _ in range(3):
         store.rotate(clock.now())
@@ -98,7 +100,7 @@ def test_a_directory_made_anew_comes_to_later_versions(directory: Path, clock: T
     assert SigningKeyStore(tmp_path / "another").version > store.version
 
 
-def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
+def test_check_gets_the_list_version_that_replaces_a_key(keys: SigningKeys, clock: TurnedClock) -> None:
     (first,) = keys.entries
     second, third = keys.rotate(clock.now()), keys.rotate(clock.now())
     needed: list[int] = []
@@ -107,7 +109,7 @@ def test_which_list_an_agent_must_know_to_do_without_a_key(keys: SigningKeys, cl
     assert needed == [first.since, second.since]
 
 
-def test_two_revocations_at_once_do_not_count_on_each_others_key(
+def test_concurrent_revocations_do_not_rely_on_each_others_key(
     directory: Path, keys: SigningKeys, clock: TurnedClock
 ) -> None:
     """The agents know a and b. Each is dispensable while the other is there, so the second one must look again."""
@@ -126,7 +128,7 @@ def test_two_revocations_at_once_do_not_count_on_each_others_key(
     assert needed == [b.since, c.since]
 
 
-def test_a_change_gets_ahead_of_what_agents_know(keys: SigningKeys, clock: TurnedClock) -> None:
+def test_change_gets_a_version_above_that_of_all_agents(keys: SigningKeys, clock: TurnedClock) -> None:
     (first,), ahead = keys.entries, keys.version + 1_000_000
     second = keys.rotate(clock.now(), above=ahead)
     assert keys.version == second.since == ahead + 1
@@ -134,7 +136,7 @@ def test_a_change_gets_ahead_of_what_agents_know(keys: SigningKeys, clock: Turne
     assert keys.version == ahead + 8
 
 
-def test_what_root_writes_belongs_to_the_owner_of_the_directory(directory: Path, clock: TurnedClock) -> None:
+def test_files_written_by_root_belong_to_the_owner_of_the_directory(directory: Path, clock: TurnedClock) -> None:
     for path in (directory, *directory.iterdir()):
         os.chown(path, 65534, 65534)
     new = SigningKeyStore(directory).rotate(clock.now())
@@ -144,7 +146,7 @@ def test_what_root_writes_belongs_to_the_owner_of_the_directory(directory: Path,
     assert set(owners.values()) == {(65534, 65534)}
 
 
-def test_a_key_that_cannot_be_read_says_whose_it_must_be(directory: Path) -> None:
+def test_unreadable_key_is_reported_with_the_chown_command(directory: Path) -> None:
     (key,) = directory.glob("*.key")
     key.unlink()
     key.mkdir(mode=0o700)
@@ -262,7 +264,7 @@ def test_change_waits_for_the_end_of_another(directory: Path, clock: TurnedClock
     assert store.version == second.since + 2
 
 
-def test_a_lost_private_key_can_still_be_rotated_away(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
+def test_lost_private_key_can_be_replaced_and_revoked(directory: Path, keys: SigningKeys, clock: TurnedClock) -> None:
     (lost,) = keys.entries
     (directory / f"{lost.id}.key").unlink()
     with raises_code(SigningKeyError, "missing_signing_key") as caught:
@@ -297,7 +299,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet.ledger.database.close()
 
 
-def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
+def test_list_is_sent_to_agents_that_have_not_confirmed_it(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-02", 6)
     fleet.says("stranger", 5)
@@ -313,13 +315,13 @@ def test_those_are_told_that_have_not_confirmed_the_list(fleet: Fleet) -> None:
     assert distribute(fleet.ledger, rollout, UpdateSigningKeys(0, ("key",)), Origin("me", "test")) is None
 
 
-def test_a_last_will_does_not_take_back_what_an_agent_has_confirmed(fleet: Fleet) -> None:
+def test_last_will_does_not_undo_a_confirmation(fleet: Fleet) -> None:
     fleet.says("web-01", 7)
     fleet.says("web-01", 3, online=False)
     assert fleet.rollout(7).versions["web-01"] == 7
 
 
-def test_the_newest_list_that_any_agent_tells_of_is_known_but_for_what_no_agent_would_take(fleet: Fleet) -> None:
+def test_newest_reported_version_ignores_implausible_ones(fleet: Fleet) -> None:
     day = int((NOW + timedelta(days=1)).timestamp() * 1000)
     fleet.says("web-01", day)
     fleet.says("web-02", 9)
@@ -329,12 +331,12 @@ def test_the_newest_list_that_any_agent_tells_of_is_known_but_for_what_no_agent_
     assert fleet.rollout(7).newest_reported == day - 1
 
 
-def test_a_list_that_is_not_ours_confirms_nothing(fleet: Fleet) -> None:
+def test_version_of_a_foreign_list_confirms_nothing(fleet: Fleet) -> None:
     fleet.says("web-01", 2**53 - 1)
     assert fleet.rollout(7).behind(7) == ["web-01", "web-02", "web-03"]
 
 
-def test_keys_that_others_could_read_or_change_are_refused(directory: Path) -> None:
+def test_exposed_key_files_are_refused(directory: Path) -> None:
     (key,) = directory.glob("*.key")
     key.chmod(0o604)
     with raises_code(ExposedFileError, "readable_by_others"):

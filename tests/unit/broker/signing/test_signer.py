@@ -1,4 +1,4 @@
-"""What the server signs, for whom, and with which keys."""
+"""What the server signs, for which enrolments, and with which keys."""
 
 import json
 import stat
@@ -79,7 +79,7 @@ def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
     return read_body(signed_by(KEY, frame, channel))
 
 
-def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: TurnedClock, signer: Signer) -> None:
+def test_commands_cancels_and_acks_are_signed_for_the_enrolments(clock: TurnedClock, signer: Signer) -> None:
     ledger, wire = Ledger(open_database("sqlite://"), now=clock.now), RememberingWire()
     server = Server(ledger, wire, Topics(), signer)
     sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
@@ -109,10 +109,10 @@ def test_commands_cancels_and_acks_are_signed_for_the_agents_enrolments(clock: T
         "refuses it",
         "refuses it and is not alone",
         "unknown among enrolled ones",
-        "nobody is enrolled",
+        "no agent is enrolled",
     ],
 )
-def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_that(
+def test_unenrolled_agent_gets_unsigned_frames_only_if_it_accepts_them(
     signer: Signer, fleet: Fleet, recipient: Recipient, code: str | None
 ) -> None:
     fleet.agents["web-02"] = recipient
@@ -121,9 +121,7 @@ def test_an_agent_without_an_enrolment_is_spoken_to_unsigned_only_if_it_takes_th
     assert {agent: hold.code for agent, hold in held.items()} == ({"web-02": code} if code else {})
 
 
-def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
-    clock: TurnedClock, fleet: Fleet
-) -> None:
+def test_enrolled_agent_never_gets_unsigned_frames_even_without_keys(clock: TurnedClock, fleet: Fleet) -> None:
     fleet.agents["web-01"] = Recipient(("e1",), accepts_unsigned=True)
     keys: list[SigningKey] = []
     signer = Signer("s", lambda: keys, fleet, now=clock.now, monotonic=clock.monotonic)
@@ -134,7 +132,7 @@ def test_an_enrolled_agent_is_never_spoken_to_unsigned_though_there_are_no_keys(
     assert read_envelope(signer.sign("web-01", Channel.ACK, b"[]") or b"")
 
 
-def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
+def test_enrolments_are_cached_briefly_and_missing_ones_not_at_all(
     clock: TurnedClock, fleet: Fleet, signer: Signer
 ) -> None:
     assert list(signer.held(["web-02"])) == ["web-02"]
@@ -146,7 +144,7 @@ def test_an_enrolment_is_looked_up_again_soon_and_a_missing_one_at_once(
     assert listed(signer, "web-02") == ("e3", "e1")
 
 
-def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
+def test_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
     agents = [f"web-{number}" for number in range(50)]
     fleet.agents |= dict.fromkeys(agents, Recipient(("e1",)))
     for _ in range(3):
@@ -156,7 +154,7 @@ def test_the_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signe
     assert fleet.look_ups == 1
 
 
-def test_the_enrolment_that_an_agent_names_is_listed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
+def test_reported_enrolment_is_addressed_however_many_are_newer(fleet: Fleet, signer: Signer) -> None:
     newer = tuple(f"e{number}" for number in range(20, 1, -1))
     fleet.agents |= {
         "web-02": Recipient((*newer, "e1"), enrolment_id="e1"),
@@ -170,13 +168,13 @@ def listed(signer: Signer, agent: str) -> tuple[str, ...]:
     return opened(signer.sign(agent, Channel.ACK, b"[]") or b"", Channel.ACK)[0].enrolments
 
 
-def test_the_largest_signed_frame_is_a_frame(clock: TurnedClock) -> None:
+def test_largest_signed_frame_fits_a_frame(clock: TurnedClock) -> None:
     keys = tuple(SigningKey(Ed25519PrivateKey.generate()) for _ in range(MAX_SIGNATURES))
     scope = Scope("s" * 128, "a" * 63, tuple("e" * 36 for _ in range(MAX_ENROLMENTS)), clock.now())
     assert len(signed(keys, scope, b'"' + b"x" * (MAX_SIGNED_FRAME_BYTES - 2) + b'"')) <= MAX_FRAME_BYTES
 
 
-def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path: Path) -> None:
+def test_expired_enrolment_is_addressed_and_revoked_one_is_not(tmp_path: Path) -> None:
     """The broker keeps out who has no valid certificate; to go on unsigned would lose the commands that wait."""
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
@@ -197,7 +195,7 @@ def test_a_revoked_enrolment_is_not_signed_for_and_one_that_is_over_is(tmp_path:
     database.close()
 
 
-def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -> None:
+def test_signing_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -> None:
     create_signing_keys(tmp_path / "signing", clock.now())
     keys = SigningKeys(tmp_path / "signing")
     (entry,) = keys.entries
@@ -207,7 +205,7 @@ def test_the_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedClock) -
     assert [key.public.pem for key in keys.signing] == [entry.public] == list(keys.public)
 
 
-def test_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
+def test_signing_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
     create_signing_keys(tmp_path / "signing", clock.now())
     with raises_code(SigningKeyError, "directory_not_empty"):
         create_signing_keys(tmp_path / "signing", clock.now())
@@ -233,7 +231,7 @@ def test_damaged_or_missing_key_files_are_rejected(
     assert str(path.parent if code == "no_signing_keys" else path) in str(caught.value)
 
 
-def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> None:
+def test_key_file_of_another_directory_is_rejected(tmp_path: Path, clock: TurnedClock) -> None:
     for name in ("one", "two"):
         create_signing_keys(tmp_path / name, clock.now())
     one, two = (next((tmp_path / name).glob("*.key")) for name in ("one", "two"))
@@ -242,7 +240,7 @@ def test_the_key_of_another_is_noticed(tmp_path: Path, clock: TurnedClock) -> No
         SigningKeys(tmp_path / "one")
 
 
-def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path) -> None:
+def test_server_without_its_keys_does_not_start_if_agents_are_enrolled(tmp_path: Path) -> None:
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     flags = {"ledger": registrar.ledger, "ca": str(tmp_path / "another")}
@@ -250,7 +248,7 @@ def test_a_server_that_has_lost_its_keys_does_not_start_unsigned(tmp_path: Path)
         ServerProcess(load_config(None, flags, {}))
 
 
-def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) -> None:
+def test_keys_created_while_the_server_runs_are_used(tmp_path: Path) -> None:
     config = load_config(None, {"ledger": f"sqlite:///{tmp_path}/ledger.db", "ca": str(tmp_path / "ca")}, {})
     with open_enrolments(config) as enrolments:
         signer = signer_of(config, enrolments)
@@ -261,7 +259,7 @@ def test_keys_that_come_while_the_server_runs_are_signed_with(tmp_path: Path) ->
         assert read_envelope(signer.sign("web-01", Channel.COMMAND, b"[]") or b"")
 
 
-def test_keys_that_cannot_be_looked_at_are_one_sentence() -> None:
+def test_inaccessible_key_directory_is_reported() -> None:
     with raises_code(SigningKeyError, "inaccessible_signing_keys") as caught:
         SigningKeySource(Path("/" + "x" * 1000))()
     assert "File name too long" in str(caught.value)
