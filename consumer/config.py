@@ -88,6 +88,7 @@ def _boolean(variable: str, text: str) -> bool:
     return words[text.lower()]
 
 
+# design.md: "Configuration is a list of sources"
 def merge_sources(sources: Iterable[Source]) -> AgentConfig:
     """Merge the sources, the later over the earlier, and check the result; raises ConfigurationError."""
     sources = list(sources)

@@ -80,8 +80,8 @@ def _read_token_file(path: str) -> str:
         raise EnrolmentError(f"The token in {path} cannot be read: {error}.", code="token_unreadable") from error
 
 
-@app.command(epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
-def enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
+@app.command("enrolment", epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
+def show_enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
     """Show the agent's current enrolment; works while it runs."""
     from consumer.enrolment.store import EnrolmentDirectory
     from consumer.store.state_directory import refuse_exposed

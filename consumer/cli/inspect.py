@@ -73,7 +73,7 @@ def _print_journal_end(end: dict[str, Any]) -> None:
 
 
 @app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")
-def active_responses(state: StateDirectory, as_json: JsonOption = False) -> None:
+def show_active_responses(state: StateDirectory, as_json: JsonOption = False) -> None:
     """Show the effects of active responses that will be reversed; works while the agent runs."""
     from consumer.active_response.records import read_pending
     from consumer.active_response.responses import DIRECTORY

@@ -16,8 +16,10 @@ __all__ = ["app"]
 app = typer.Typer()
 
 
-@app.command(epilog="Example: acm-agent install agent-1.4.2-linux-x86_64.tar.gz --root /opt/acm --public-key RWQ...")
-def install(
+@app.command(
+    "install", epilog="Example: acm-agent install agent-1.4.2-linux-x86_64.tar.gz --root /opt/acm --public-key RWQ..."
+)
+def install_agent(
     package: Annotated[Path, typer.Argument(metavar="FILE", help="Package that `acm package build` made.")],
     root: Annotated[Path, typer.Option("--root", help="Directory for the agent's releases, used by this agent alone.")],
     public_key: Annotated[
@@ -25,20 +27,20 @@ def install(
     ],
 ) -> None:
     """Install an agent that can upgrade itself."""
-    from consumer.upgrade.install import install as install_package
+    from consumer.upgrade.install import install
 
-    installed = install_package(package, root.absolute(), public_key)
+    installed = install(package, root.absolute(), public_key)
     typer.echo(f"Version {installed.version} is installed; start it with {root.absolute()}/acm-agent run.")
     typer.echo(f"Its configuration needs:\n\n[upgrade]\nroot = {json.dumps(str(root.absolute()))}")
     typer.echo(f"public_keys = {json.dumps(public_key)}")
 
 
 @app.command("self-test", epilog="Example: acm-agent self-test")
-def self_test() -> None:
+def check_release() -> None:
     """Check that this release works on this machine. Run by an upgrade before it switches."""
-    from consumer.self_test import self_test as test_release
+    from consumer.self_test import self_test
 
-    types = test_release()
+    types = self_test()
     typer.echo(f"Version {version('agent-command-manager')} works here; it supports {', '.join(types)}.")
 
 

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 
+# design.md: "One kind of key"
 def new_key() -> Ed25519PrivateKey:
     """Return a new private key."""
     return Ed25519PrivateKey.generate()

@@ -79,6 +79,7 @@ class Relocation:
         """Whether a change at the same broker is decided: its commands wait for the next process."""
         return self._decided is not None and self._is_home(self._decided)
 
+    # design.md: "A moving agent ends the old server's other commands as `rejected`"
     @property
     def refusal(self) -> Refusal | None:
         """Why commands must not begin any more: the agent leaves the server that sent them."""
@@ -89,6 +90,7 @@ class Relocation:
             "agent_leaves", f"The agent leaves this server for the one at {grant.broker}; send the command there."
         )
 
+    # design.md: "The trial of an enrolment takes the old connection down"
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
         """Carry one result over the enrolment while the agent's own connection is down, then reconnect.
 

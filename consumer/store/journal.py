@@ -100,6 +100,7 @@ def _text(row: bytes) -> str:
     return row.decode(errors="replace")
 
 
+# design.md: "The audit journal is written by the store"
 class Journal:
     """The journal's end, and the changes noted until the next `flush`.
 

@@ -39,6 +39,7 @@ COMMAND, RESULT, DELETED, CANCEL = "c/", "r/", "d/", "x/"
 SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head", "m/check"
 
 
+# design.md: "A command's row is written once; its result is a second row."
 @dataclass(frozen=True)
 class CommandRow:
     """The row of a command, written once; earlier versions did not write `signed_by`."""
