@@ -146,7 +146,7 @@ def test_an_account_that_was_locked_before_stays_locked(accounts: Script, tmp_pa
         ("root", "is that of root"),
         ("no-such-user", "is not an account here"),
         (7, "is not an account here"),
-        (None, "no account"),
+        (None, "is not an account"),
     ],
 )
 def test_disable_account_refuses_root_and_whom_it_does_not_know(accounts: Script, dstuser: Any, said: str) -> None:
