@@ -30,6 +30,8 @@ _decode = msgspec.json.Decoder(JournalEntry).decode
 class AuditError(BrokerError):
     """An agent's audit journal cannot be read."""
 
+    code = "audit_error"
+
 
 def request_audit(
     ledger: Ledger, agent: str, origin: Origin, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None

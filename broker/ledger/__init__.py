@@ -1,1 +1,1 @@
-"""Every command, its state and its result, in one database."""
+"""The ledger: every command, its state and its result, in one database."""

@@ -1,4 +1,4 @@
-"""The files that agents fetch over MQTT, kept in chunks beside the commands that refer to them."""
+"""Blobs: files that agents fetch over MQTT, stored in chunks in the database of the commands that refer to them."""
 
 import hashlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ __all__ = [
 
 
 MAX_BLOB_BYTES = 1 << 28
-_COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer: the server must not wait for a whole file
+_COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer, and the server must not wait for a whole file
 _ROWS_A_DELETION = 64
 _ABANDONED_AFTER = timedelta(days=1)
 
@@ -39,7 +39,7 @@ class BlobError(BrokerError):
 
 @dataclass(frozen=True)
 class BlobRow:
-    """One blob: its artifact, the name of the file that it was made from, and when that was."""
+    """One blob: its artifact, the name of its source file, and when it was added (UTC)."""
 
     artifact: Artifact
     file_name: str
@@ -47,10 +47,10 @@ class BlobRow:
 
 
 class BlobStore:
-    """The blobs in the ledger's database, each named by its SHA-256 and kept once.
+    """The blobs in the ledger's database, each named by its SHA-256 and stored once.
 
-    All methods raise LedgerError when the database fails. None holds a transaction for longer than a few chunks take.
-    """
+    All methods raise LedgerError when the database fails. No transaction lasts longer than a few chunks take.
+    """  # design.md: "Files go over MQTT when the agent asks for them, piece by piece."
 
     def __init__(
         self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
@@ -59,7 +59,7 @@ class BlobStore:
         self._now = now
 
     def put(self, path: Path) -> Artifact:
-        """Keep a file of at most MAX_BLOB_BYTES and return it as an artifact; raises BlobError."""
+        """Store a file of at most MAX_BLOB_BYTES, and return it as an artifact. Raises BlobError."""
         try:
             if not path.is_file():
                 raise BlobError(f"{path} is not a file; name one to store.", code="not_a_file")
@@ -75,14 +75,14 @@ class BlobStore:
             raise BlobError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
 
     def rows(self) -> list[BlobRow]:
-        """Return every blob, the newest first."""
+        """Return all blobs, newest first."""
         query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
         with self._transaction() as connection:
             blobs = read_all(connection, query, BlobRecord)
         return [BlobRow(_artifact(it), it.file_name, datetime.fromtimestamp(it.added_at, UTC)) for it in blobs]
 
     def remove(self, name: str) -> None:
-        """Take away the blob with this SHA-256; raises BlobError when it is not there or a command still needs it."""
+        """Remove the blob with this SHA-256. Raises BlobError if it does not exist or is in use."""
         with self._transaction() as connection:
             blob = _by_name(connection, name)
             if blob is None:
@@ -105,9 +105,9 @@ class BlobStore:
         self._delete_chunks(blob.id)
 
     def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
-        """Return the first part of what the agent asks for, or why it gets nothing.
+        """Return the first chunk of the requested part, or the reason why the agent gets nothing.
 
-        An agent gets what a command to it refers to, until that is completed.
+        An agent gets the blobs that its open commands refer to, and no others.
         """
         with self._transaction() as connection:
             if connection.execute(_open_commands(request.name, agent).limit(1)).one_or_none() is None:
@@ -141,7 +141,7 @@ class BlobStore:
         return self._show(blob_id, digest.hexdigest(), size)
 
     def _show(self, blob_id: str, name: str, size: int) -> Artifact:
-        """Let a blob be seen, unless another process has stored the same content meanwhile."""
+        """Make a stored blob visible, unless another process stored the same content in the meantime."""
         with self._transaction() as connection:
             twin = _by_name(connection, name)
             if twin is None:
@@ -151,7 +151,7 @@ class BlobStore:
         return Artifact(blob_url(name), name, size)
 
     def _drop_abandoned(self) -> None:
-        """Delete what a killed process has half stored or half taken away."""
+        """Delete blobs that a killed process left half stored or half removed."""
         before = (self._now() - _ABANDONED_AFTER).timestamp()
         abandoned = sa.select(BLOBS.c.id).where(BLOBS.c.sha256.is_(None), BLOBS.c.added_at < before)
         with self._transaction() as connection:
@@ -182,7 +182,7 @@ def _artifact(blob: BlobRecord) -> Artifact:
 
 
 def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
-    """Select the commands that are not completed and have the blob's URL, as a whole text, in their JSON."""
+    """Select the open commands whose JSON contains the blob's URL as a whole string."""
     not_completed = [state for state in CommandState if state is not CommandState.COMPLETED]
     query = sa.select(COMMANDS.c.id, COMMANDS.c.agent).where(COMMANDS.c.state.in_(not_completed))
     query = query.where(COMMANDS.c.body.contains(f'"{blob_url(name)}"', autoescape=True))

@@ -23,10 +23,12 @@ __all__ = [
 class UnknownCommand(LedgerError):
     """The ledger has no command with this id."""
 
+    code = "unknown_command"
+
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One command as the ledger knows it; `result` is the agent's final feedback once it is completed."""
+    """One command in the ledger; `result` is the agent's final feedback once it is completed. Times are UTC."""
 
     command: Command
     agent: str

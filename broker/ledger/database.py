@@ -1,6 +1,6 @@
-"""One database by URL, in any that SQLAlchemy speaks: its tables, and transactions that fail with one sentence.
+"""A database by its URL, of any kind that SQLAlchemy supports: its tables, and its transactions.
 
-SQLite is the default; it commits with synchronous FULL in WAL mode, so that a commit survives a power loss.
+SQLite is the default. It runs in WAL mode with synchronous FULL, so that a commit survives a power loss.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.errors import LedgerError
-from broker.ledger.migrations import bring_up_to_date
+from broker.ledger.migrations import migrate
 from broker.system.permissions import refuse_changeable
 
 __all__ = [
@@ -38,24 +38,28 @@ class Database:
         try:
             self._engine = sa.create_engine(url)
         except (ArgumentError, NoSuchModuleError) as error:
-            raise LedgerError(f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.") from None
+            raise LedgerError(
+                f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.", code="bad_ledger_url"
+            ) from None
         except ImportError as error:
-            raise LedgerError(f"The ledger's URL needs a driver: {error}; install that beside acm.") from None
+            raise LedgerError(
+                f"The ledger's URL needs a driver: {error}; install it beside acm.", code="driver_missing"
+            ) from None
         except ValueError:  # its text may quote the password
-            raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.") from None
+            raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.", code="bad_ledger_url") from None
         if self._engine.dialect.name == "sqlite":
             _make_private(self._engine.url.database or "")
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin)
         try:
             with self.transaction() as connection:
-                bring_up_to_date(connection, metadata)
+                migrate(connection, metadata)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Close all connections."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -68,39 +72,39 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Commit what the block does, or nothing of it; raises LedgerError when the database fails."""
-        with _in_one_sentence(), self._engine.begin() as connection:
+        """Run the block in one transaction, committed or rolled back. Raises LedgerError if the database fails."""
+        with _as_ledger_error(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Let the block read one state of the database, without waiting for who writes; raises LedgerError."""
-        with _in_one_sentence(), self._engine.connect() as connection:
+        """Read from a snapshot; does not block on writers. Raises LedgerError if the database fails."""
+        with _as_ledger_error(), self._engine.connect() as connection:
             connection.execution_options(**{_READS: True})
             with connection.begin():
                 yield connection
 
 
 @contextmanager
-def _in_one_sentence() -> Iterator[None]:
+def _as_ledger_error() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.") from error
+        raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.", code="database_failed") from error
 
 
 def _make_private(database: str) -> None:
-    """Make the file of a SQLite database for its owner alone; raises ExposedFileError if others could write to it.
+    """Create the file of a SQLite database for its owner only; raises ExposedFileError if others could write to it.
 
-    Whoever could write to it commands the agents, so that is refused; reading is just taken away. What SQLite makes
-    beside the file gets its mode.
+    A user who could write to it could command the agents, so that is refused; read permission is just removed. The
+    files that SQLite creates beside it get the same mode.
     """
     if database in ("", ":memory:") or database.startswith("file:"):
         return
     path = Path(database)
-    with contextlib.suppress(OSError):  # SQLite itself says best why a file cannot be opened
-        if not path.exists():  # never opened once it is there: to close it would end SQLite's locks on it
+    with contextlib.suppress(OSError):  # SQLite reports best why a file cannot be opened
+        if not path.exists():  # an existing file is never opened here: closing it would release SQLite's locks
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         refuse_changeable(path, owners=[path.stat().st_uid])
         for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
@@ -109,13 +113,13 @@ def _make_private(database: str) -> None:
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
-    # The driver's own BEGIN comes too late: _begin says when a transaction starts.
+    # The driver's own BEGIN comes too late: _begin starts each transaction.
     connection.isolation_level = None
     for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: sa.Connection) -> None:
-    # Who will write takes the lock at once: one that has read before could not wait for it any more.
+    # A transaction that will write takes the lock first: once it has read, SQLite would not let it wait for the lock.
     reads = connection.get_execution_options().get(_READS, False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Putting commands at the end of agents' queues: drafted and judged first, then numbered and written."""
+"""Adds commands to agents' queues: a draft is validated, then numbered and written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 
-MAX_COMMAND_BYTES = MAX_SIGNED_FRAME_BYTES - 128  # in bytes; a sequence adds less than that on the wire
+MAX_COMMAND_BYTES = MAX_SIGNED_FRAME_BYTES - 128  # a sequence number adds less than 128 bytes
 
 
 @dataclass(frozen=True)
 class CommandRequest:
-    """A command that somebody wants sent, before it has an id, an agent and a sequence number.
+    """A command to send, before it has an id, an agent and a sequence number.
 
     It expires `expires_in_s` seconds after it is added (None: never); `timeout_s` is how long it may run (None: the
     agent's default).
@@ -43,18 +43,19 @@ class CommandRequest:
 
 
 def draft_command(request: CommandRequest, created_at: datetime) -> tuple[Command, bytes]:
-    """Return a command without a number, and encoded; raises DecodeError if an agent would refuse to read it."""
+    """Return a command without a sequence number, and its encoding. Raises DecodeError if an agent would refuse it."""
     expires_at = None if request.expires_in_s is None else created_at + timedelta(seconds=request.expires_in_s)
     draft = Command(
         new_id(), request.command_type, request.parameters, request.origin, created_at, expires_at, request.timeout_s
     )
     body = encode([draft])
+    # Decoding is the validation: whatever the agent's strict codec refuses never reaches the ledger.
     decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_COMMAND_BYTES)
     return draft, body
 
 
 def enqueue(connection: sa.Connection, agent: str, draft: Command, body: bytes, now: datetime) -> Command:
-    """Within a transaction, write a draft with the agent's next number, and return it so."""
+    """Within a transaction, write a draft with the agent's next sequence number; return it with that number."""
     sequence = next_sequence(connection, agent, now)
     connection.execute(COMMANDS.insert().values(**_new_row(draft, agent, sequence, body)))
     return replace(draft, sequence=sequence)
@@ -63,7 +64,7 @@ def enqueue(connection: sa.Connection, agent: str, draft: Command, body: bytes, 
 def enqueue_for_all(
     connection: sa.Connection, agents: Sequence[str], draft: Command, operation_id: str, now: datetime
 ) -> None:
-    """Within a transaction, write a draft for each agent, under an id and a number of its own."""
+    """Within a transaction, write a draft for each agent, with its own id and sequence number."""
     commands = []
     for agent in get_or_create_all(connection, agents, now):
         own = replace(draft, id=new_id())

@@ -1,4 +1,4 @@
-"""The answer to fetch-config: the configuration of the agent's group, as a command."""
+"""The server's answer to fetch-config: the configuration of the agent's group, as a command."""
 
 from datetime import datetime
 
@@ -17,16 +17,16 @@ __all__ = [
 
 
 def enqueue_group_configuration(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
-    """Within a transaction, send what a result asks for, unless the same is on its way already."""
+    """Within a transaction, enqueue the configuration that a result requests, unless an open command carries it."""
     if not result.data or result.data.get("asks_for") != FetchConfigData().asks_for:
         return
     found = configuration_for(connection, agent)
     if found is None:
         return
     group, artifact = found
-    on_its_way = COMMANDS.select().where(COMMANDS.c.agent == agent, IS_OPEN)
-    on_its_way = on_its_way.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
-    if connection.execute(on_its_way).one_or_none() is None:
+    open_command = COMMANDS.select().where(COMMANDS.c.agent == agent, IS_OPEN)
+    open_command = open_command.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
+    if connection.execute(open_command).one_or_none() is None:
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
         origin = Origin(f"group {group}", SERVER)
         draft, body = draft_command(CommandRequest("apply-centralized-configuration", parameters, origin), now)

@@ -1,4 +1,4 @@
-"""Which agents belong to which groups, and what these are configured with, in the database of the ledger."""
+"""Groups: their members and their configurations, in the ledger's database."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -18,18 +18,18 @@ __all__ = [
 
 
 def check_group_name(name: str) -> str:
-    """Return `name` unchanged; raise InvalidName if it is no group name."""
+    """Return `name` unchanged; raise InvalidName if it is not a group name."""
     return check_name(name, "a group name")
 
 
 class GroupStore:
-    """The groups. Every method is one transaction; all raise LedgerError when the database fails."""
+    """The groups. Every method is one transaction, and raises LedgerError if that fails."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
         self._transaction = transaction
 
     def all(self) -> dict[str, list[str]]:
-        """Return the members of every group, both in the order of their names."""
+        """Return the members of every group; groups and members sorted by name."""
         query = sa.select(GROUP_MEMBERS.c.group, GROUP_MEMBERS.c.agent)
         groups: dict[str, list[str]] = {}
         with self._transaction() as connection:
@@ -38,26 +38,26 @@ class GroupStore:
         return groups
 
     def members(self, group: str) -> list[str]:
-        """Return the agents of a group by name; none for a group that nobody is in."""
+        """Return the agents in a group, sorted by name; empty if it has none."""
         query = sa.select(GROUP_MEMBERS.c.agent).where(GROUP_MEMBERS.c.group == group)
         with self._transaction() as connection:
             return list(connection.scalars(query.order_by(GROUP_MEMBERS.c.agent)))
 
     def add(self, group: str, agents: Iterable[str]) -> None:
-        """Add agents to a group, which begins with its first member; raises InvalidName for a bad group name."""
+        """Add agents to a group, which exists from its first member on. Raises InvalidName for a bad group name."""
         check_group_name(group)
         with self._transaction() as connection:
             for agent in agents:
                 _join(connection, group, agent)
 
     def remove(self, group: str, agents: Iterable[str]) -> None:
-        """Take agents out of a group; one that is not in it is no error."""
+        """Remove agents from a group; those that are not in it are ignored."""
         with self._transaction() as connection:
-            gone = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
-            connection.execute(gone.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
+            members = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
+            connection.execute(members.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
 
     def configure(self, group: str, artifact: Artifact) -> None:
-        """Make a stored blob the configuration of a group; raises InvalidName for a bad group name."""
+        """Make a stored blob the configuration of a group. Raises InvalidName for a bad group name."""
         values = {"group": check_group_name(group), "sha256": artifact.sha256, "size": artifact.size}
         with self._transaction() as connection:
             connection.execute(GROUP_CONFIGURATIONS.delete().where(GROUP_CONFIGURATIONS.c.group == group))
@@ -65,7 +65,7 @@ class GroupStore:
 
 
 def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
-    """Within a transaction, return the first of the agent's groups that has a configuration, and that."""
+    """Within a transaction, return the agent's first group that has a configuration, and that configuration."""
     table = GROUP_CONFIGURATIONS.c
     query = sa.select(table.group, table.sha256, table.size).join(GROUP_MEMBERS, GROUP_MEMBERS.c.group == table.group)
     row = connection.execute(query.where(GROUP_MEMBERS.c.agent == agent).order_by(table.group).limit(1)).one_or_none()
@@ -76,7 +76,7 @@ def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artif
 
 
 def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:
-    """Within a transaction, make the agent a member of these groups and of no others; bad names are left out."""
+    """Within a transaction, make the agent a member of exactly these groups; invalid names are skipped."""
     connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
     for group in set(groups):
         if AGENT_NAME.fullmatch(group):

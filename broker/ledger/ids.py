@@ -1,4 +1,4 @@
-"""Identifiers of commands: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers of commands: UUIDs of version 7, which sort by creation time."""
 
 import secrets
 import time

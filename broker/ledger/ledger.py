@@ -1,4 +1,4 @@
-"""The server's memory: every command ever sent, its state and its result."""
+"""The ledger: every command ever sent, its state and its result."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,16 +32,15 @@ __all__ = [
 
 _log = structlog.get_logger("acm.server")
 _AGENTS_AT_ONCE = 1000
-_GIVEN_UP = "The command was given up by the user: nothing was heard of its end, and it may have run, or may yet run."
+_ABANDONED = "Abandoned by the user before a result arrived; the command may have run, or may still run."
 
 
 class Ledger:
-    """The commands, results and agents in one database, which whoever opened it closes. Several processes may use it.
+    """The commands, results and agents in one database. Its opener closes it. Several processes may use the same one.
 
-    The files that commands refer to are in `blobs`; `groups`, `operations` and `audits` are kept beside them.
-    What a method does is committed when it returns, all or nothing unless it says otherwise. All raise LedgerError when
-    the database fails.
-    """
+    `blobs` has the files that commands refer to; `groups`, `operations` and `audits` share the database. Each method is
+    one commit, unless documented otherwise, and raises LedgerError if the database fails.
+    """  # design.md: "The ledger's transactions begin and end in `Ledger`."
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -52,12 +51,12 @@ class Ledger:
         self.operations = OperationStore(self._transaction)
         self.audits = AuditStore(self._transaction, now)
 
-    # -- what the user asks for
+    # -- requests of users
 
     def add_command(self, agent: str, request: CommandRequest) -> Command:
-        """Append a command with the agent's next sequence number; it is sent by the server's next step.
+        """Append a command with the agent's next sequence number; the server's next step sends it.
 
-        Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse to read.
+        Raises InvalidName for a bad agent name, DecodeError for parameters that the agent would refuse.
         """
         check_agent_name(agent)
         draft, body = draft_command(request, self._now())
@@ -65,48 +64,49 @@ class Ledger:
             return enqueue(connection, agent, draft, body, self._now())
 
     def add_operation(self, agents: Iterable[str], target: str, request: CommandRequest) -> Operation:
-        """Append one command for each agent, under one operation id; `target` says in words whom it is for.
+        """Append one command for each agent, under one operation id; `target` describes the agents for people.
 
-        All or nothing up to 1,000 agents. More are written in transactions of so many, between which a server can
-        work; a LedgerError then says how far it came. Raises as `add_command` does, and then nothing is written.
+        All or nothing up to 1,000 agents. More are written in transactions of 1,000, so that a server can work in
+        between; a LedgerError then states how many were written. Raises as `add_command` does, before anything is
+        written.
         """
         names = list(dict.fromkeys(check_agent_name(agent) for agent in agents))
         draft, _ = draft_command(request, self._now())
         operation = Operation(new_id(), request.command_type, target, len(names), draft.created_at)
         for first in range(0, len(names), _AGENTS_AT_ONCE):
-            with _telling_how_far(operation, first), self._transaction() as connection:
+            with _counting_written(operation, first), self._transaction() as connection:
                 if first == 0:
                     insert_operation(connection, operation)
-                some = names[first : first + _AGENTS_AT_ONCE]
-                enqueue_for_all(connection, some, draft, operation.id, self._now())
+                batch = names[first : first + _AGENTS_AT_ONCE]
+                enqueue_for_all(connection, batch, draft, operation.id, self._now())
         return operation
 
     def request_cancel(self, command_id: str) -> LedgerRow:
-        """Ask the agent to cancel the command; nothing changes when it is completed. Raises UnknownCommand."""
+        """Request that the agent cancels the command; no effect once it is completed. Raises UnknownCommand."""
         with self._transaction() as connection:
-            wanted = COMMANDS.update().where(COMMANDS.c.id == command_id, IS_OPEN)
-            connection.execute(wanted.values(cancel=Cancel.TO_SEND))
+            update = COMMANDS.update().where(COMMANDS.c.id == command_id, IS_OPEN)
+            connection.execute(update.values(cancel=Cancel.TO_SEND))
             return find_command(connection, command_id)
 
     def cancel_operation(self, operation_id: str) -> int:
-        """Ask for every open command of an operation to be cancelled; return how many. Raises UnknownOperation."""
+        """Request cancellation of every open command of an operation; return how many. Raises UnknownOperation."""
         self.operations.get(operation_id)
-        wanted = COMMANDS.update().where(COMMANDS.c.operation_id == operation_id, IS_OPEN)
+        update = COMMANDS.update().where(COMMANDS.c.operation_id == operation_id, IS_OPEN)
         with self._transaction() as connection:
-            return connection.execute(wanted.values(cancel=Cancel.TO_SEND)).rowcount
+            return connection.execute(update.values(cancel=Cancel.TO_SEND)).rowcount
 
     def abandon(self, command_id: str) -> LedgerRow:
-        """Complete an open command as interrupted, without a word of its agent. Raises UnknownCommand."""
+        """Complete an open command as interrupted without asking its agent. Raises UnknownCommand."""
         with self._transaction() as connection:
-            complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+            complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _ABANDONED, self._now())
             return find_command(connection, command_id)
 
     def abandon_operation(self, operation_id: str) -> int:
-        """Do so for every open command of an operation; return how many. Raises UnknownOperation."""
+        """Complete every open command of an operation as interrupted; return how many. Raises UnknownOperation."""
         self.operations.get(operation_id)
         with self._transaction() as connection:
-            ours = [COMMANDS.c.operation_id == operation_id]
-            return complete_all(connection, ours, ErrorCode.INTERRUPTED, _GIVEN_UP, self._now())
+            conditions = [COMMANDS.c.operation_id == operation_id]
+            return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
 
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
@@ -120,27 +120,27 @@ class Ledger:
         operation_id: str | None = None,
         limit: int | None = 1000,
     ) -> list[LedgerRow]:
-        """Return the newest commands, newest first; all of them where `limit` is None."""
+        """Return the newest commands, newest first; all of them if `limit` is None."""
         with self.database.reading() as connection:
             return newest_commands(connection, agent, state, operation_id, limit)
 
     def agents(self) -> list[AgentRow]:
-        """Return every agent that was enrolled, spoke or was sent a command, by name."""
+        """Return every agent that was enrolled, sent a status or was sent a command, sorted by name."""
         with self.database.reading() as connection:
             return all_agents(connection)
 
     def agent_names(self) -> list[str]:
-        """Return the names of the agents that were enrolled, spoke or were sent a command, in order."""
+        """Return the names of these agents, sorted."""
         with self.database.reading() as connection:
             return names_of_agents(connection)
 
     def last_error_of(self, agent: str) -> str | None:
-        """Return what the agent's last status says went wrong, if anything."""
+        """Return the last error in the agent's last status, or None."""
         with self.database.reading() as connection:
-            said = last_status(connection, agent)
-        return said.last_error if said else None
+            status = last_status(connection, agent)
+        return status.last_error if status else None
 
-    # -- what the server sends
+    # -- the outbox
 
     def due_agents(self) -> list[str]:
         """Return the names of the agents that must be sent commands or cancels now, in order."""
@@ -171,7 +171,7 @@ class Ledger:
         with self._transaction() as connection:
             requeue_all(connection)
 
-    # -- what the agents say
+    # -- messages of agents
 
     def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
         """Record feedback of one agent in one commit; return the acks, which may be sent from then on.
@@ -194,12 +194,13 @@ class Ledger:
 
 
 @contextmanager
-def _telling_how_far(operation: Operation, written: int) -> Iterator[None]:
+def _counting_written(operation: Operation, written: int) -> Iterator[None]:
     try:
         yield
     except LedgerError as error:
         if not written:
             raise
         raise LedgerError(
-            f"{error} {written} of {operation.size} commands were written before, as operation {operation.id}."
+            f"{error} {written} of {operation.size} commands were written before, as operation {operation.id}.",
+            code="partly_written",
         ) from error

@@ -1,4 +1,4 @@
-"""Brings the tables of an older ledger up to date: one step a version, within the transaction that opens it."""
+"""Migrates the tables of an older ledger: one step per version, in the transaction that opens the database."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from broker.errors import LedgerError
 
 __all__ = [
     "SCHEMA_VERSION",
-    "bring_up_to_date",
+    "migrate",
 ]
 
 
@@ -18,8 +18,8 @@ _METADATA = sa.MetaData()
 _VERSION = sa.Table("schema_version", _METADATA, sa.Column("version", sa.Integer, nullable=False))
 
 
-def bring_up_to_date(connection: sa.Connection, metadata: sa.MetaData) -> None:
-    """Make the tables that are missing, and change those of an older version; raises LedgerError for a newer one."""
+def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
+    """Create missing tables, and migrate those of an older version. Raises LedgerError if the ledger is newer."""
     is_new = not sa.inspect(connection).has_table("commands")
     _METADATA.create_all(connection)
     version = connection.scalar(sa.select(_VERSION.c.version))
@@ -27,7 +27,10 @@ def bring_up_to_date(connection: sa.Connection, metadata: sa.MetaData) -> None:
         version = SCHEMA_VERSION if is_new else 0
         connection.execute(_VERSION.insert().values(version=version))
     if version > SCHEMA_VERSION:
-        raise LedgerError(f"The ledger has schema {version}, and this acm knows {SCHEMA_VERSION}: install a newer acm.")
+        raise LedgerError(
+            f"The ledger has schema {version}, and this acm knows {SCHEMA_VERSION}: install a newer acm.",
+            code="newer_schema",
+        )
     for step in _STEPS[version:]:
         step(connection)
     if version < SCHEMA_VERSION:
@@ -40,19 +43,19 @@ def _add_operations(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE commands ADD COLUMN outcome VARCHAR(8)"))
     connection.execute(sa.text("CREATE INDEX commands_of_operation ON commands (operation_id)"))
     connection.execute(sa.text("CREATE INDEX IF NOT EXISTS commands_of_agent ON commands (agent, state)"))
-    _tell_outcomes(connection)
+    _fill_outcomes(connection)
 
 
-def _tell_outcomes(connection: sa.Connection) -> None:
-    """Fill the new column from the results, some at a time: there may be more of them than memory holds."""
-    some = sa.text("SELECT id, result FROM commands WHERE result IS NOT NULL AND id > :last ORDER BY id LIMIT 1000")
-    tell = sa.text("UPDATE commands SET outcome = :outcome WHERE id = :id")
+def _fill_outcomes(connection: sa.Connection) -> None:
+    """Fill the new column from the results, in batches: there may be more of them than fit in memory."""
+    batch = sa.text("SELECT id, result FROM commands WHERE result IS NOT NULL AND id > :last ORDER BY id LIMIT 1000")
+    fill = sa.text("UPDATE commands SET outcome = :outcome WHERE id = :id")
     last = ""
-    while rows := connection.execute(some, {"last": last}).all():
+    while rows := connection.execute(batch, {"last": last}).all():
         outcomes = [
             {"id": row.id, "outcome": msgspec.json.decode(row.result).get("outcome", Outcome.ERROR)} for row in rows
         ]
-        connection.execute(tell, outcomes)
+        connection.execute(fill, outcomes)
         last = rows[-1].id
 
 

@@ -1,4 +1,4 @@
-"""One command sent to many agents: what it was, and how far its commands are."""
+"""Operations: one command sent to many agents, and the progress of its commands."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,10 +26,12 @@ __all__ = [
 class UnknownOperation(LedgerError):
     """The ledger has no operation with this id."""
 
+    code = "unknown_operation"
+
 
 @dataclass(frozen=True)
 class Operation:
-    """What was sent: its command type, whom it was for in the user's words, and to how many agents it was to go."""
+    """One operation: its command type, its target as the user wrote it, and the number of agents."""
 
     id: str
     command_type: str
@@ -40,9 +42,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Progress:
-    """How many of an operation's commands are in each state; the completed ones are parted by their outcome.
+    """How many of an operation's commands are in each state; completed ones are counted by outcome.
 
-    `unwritten` commands are missing in the ledger: whoever sent the operation was ended before all were written.
+    `unwritten` commands are not in the ledger: the sender was stopped before it had written all.
     """
 
     open: dict[CommandState, int] = field(default_factory=dict)
@@ -52,16 +54,16 @@ class Progress:
 
     @property
     def completed(self) -> int:
-        """How many have their result."""
+        """How many commands have a result."""
         return self.succeeded + self.failed
 
     @property
     def done(self) -> bool:
-        """Whether each command that was written has its result."""
+        """Whether every written command has a result."""
         return not self.open
 
     def counts(self) -> dict[str, int]:
-        """Return the counts by state in words, in the order of a command's way; states with none are left out."""
+        """Return the counts by name, in the order of a command's life; zeros are left out."""
         counts = {str(state): self.open.get(state, 0) for state in CommandState}
         counts |= {"success": self.succeeded, "error": self.failed, "unwritten": self.unwritten}
         return {name: count for name, count in counts.items() if count}
@@ -72,7 +74,7 @@ class Progress:
 
 
 class OperationStore:
-    """The operations. Every method is one transaction; all raise LedgerError when the database fails."""
+    """The operations. Every method is one transaction, and raises LedgerError if that fails."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
         self._transaction = transaction
@@ -97,7 +99,8 @@ class OperationStore:
             rows = connection.execute(query.group_by(state, outcome))
             counts = Counter({(state, outcome): count for state, outcome, count in rows})
             if counts.pop((CommandState.COMPLETED, None), 0):
-                counts.update((CommandState.COMPLETED, said) for said in _untold_outcomes(connection, operation_id))
+                missing = _outcomes_in_results(connection, operation_id)
+                counts.update((CommandState.COMPLETED, outcome) for outcome in missing)
         return Progress(
             open={CommandState(where): n for (where, _), n in counts.items() if where != CommandState.COMPLETED},
             succeeded=counts[CommandState.COMPLETED, Outcome.SUCCESS],
@@ -107,7 +110,7 @@ class OperationStore:
 
 
 def insert_operation(connection: sa.Connection, operation: Operation) -> None:
-    """Within a transaction, write down an operation, without its commands."""
+    """Within a transaction, write an operation without its commands."""
     values = {
         "id": operation.id,
         "type": operation.command_type,
@@ -118,8 +121,8 @@ def insert_operation(connection: sa.Connection, operation: Operation) -> None:
     connection.execute(OPERATIONS.insert().values(**values))
 
 
-def _untold_outcomes(connection: sa.Connection, operation_id: str) -> list[str]:
-    """Return the outcomes that a server of an earlier version, still at work, wrote into the results alone."""
+def _outcomes_in_results(connection: sa.Connection, operation_id: str) -> list[str]:
+    """Return the outcomes that a running server of an earlier version has written to the results only."""
     done = (COMMANDS.c.operation_id == operation_id, COMMANDS.c.result.is_not(None), COMMANDS.c.outcome.is_(None))
     return [
         msgspec.json.decode(result).get("outcome", Outcome.ERROR)

@@ -1,4 +1,4 @@
-"""The numbers of an agent's commands: contiguous from 1 in an epoch, and an epoch for as long as both sides agree.
+"""Sequence numbers of an agent's commands: contiguous from 1 within an epoch.
 
 A new epoch begins where the agent has lost its store or gone back to an earlier one, and where it has seen numbers
 that this ledger, restored from a backup, has not given yet.
@@ -23,22 +23,22 @@ __all__ = [
 ]
 
 
-_LOST = "The agent lost its command store; the command may have run or not. Look, then send a new one."
+_LOST = "The agent lost its command store; the command may have run or not. Check, then send a new one."
 _NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
 
 
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
-    """Take the agent's next number."""
+    """Return the agent's next sequence number, and count it as used."""
     row = get_or_create(connection, agent, now)
     update_agent(connection, agent, next_number=row.next_number + 1)
     return SequenceNumber(row.epoch, row.next_number)
 
 
 def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
-    """Make what the agent misses due, from the number that it expects."""
+    """Make the commands due that the agent misses, from the number that it expects."""
     row = get_or_create(connection, agent, now)
-    known = row.store_generation in (None, gap.store_generation)
-    if not known or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
+    is_same_store = row.store_generation in (None, gap.store_generation)
+    if not is_same_store or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
         return  # the status that announces the new store begins a new epoch
     ours = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
     asked = sa.select(COMMANDS.c.state).where(*ours, COMMANDS.c.number == gap.expected)
@@ -51,40 +51,40 @@ def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: d
 
 
 def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) -> None:
-    """Settle what an agent may have held in a store that it has lost, and begin a new epoch."""
+    """Complete the commands that the agent may have held in a store that it lost, and begin a new epoch."""
     row, agent, generation = get_or_create(connection, status.agent, now), status.agent, status.store_generation
     closed = status.closed_epoch or 0
     if row.store_generation not in (None, generation) or closed >= row.epoch:
-        # Nobody can know what became of what the agent may have received before.
+        # What became of the commands that the agent may have received cannot be known.
         complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
         _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
     update_agent(connection, agent, store_generation=generation)
 
 
 def detect_restored_ledger(connection: sa.Connection, status: Status, now: datetime) -> None:
-    """Begin a new epoch when the agent has seen numbers that this ledger, restored from a backup, has not."""
+    """Begin a new epoch if the agent has seen numbers that this ledger, restored from a backup, has not used."""
     row = get_or_create(connection, status.agent, now)
     if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
         _begin_epoch(connection, status.agent, now, above=max(row.epoch, status.epoch))
 
 
 def begin_epoch_after_conflict(connection: sa.Connection, agent: str, refusal: Feedback, now: datetime) -> None:
-    """Begin a new epoch when the agent has seen the number of an open command as that of another.
+    """Begin a new epoch if the agent has seen the number of an open command on another command.
 
-    It does so before its status tells of it, as when the ledger was restored from a backup a moment ago.
+    The refusal may arrive before the status that shows it, such as right after the ledger was restored from a backup.
     """
     row = get_or_create(connection, agent, now)
-    present = refusal.sequence is None or refusal.sequence.epoch == row.epoch
-    if refusal.code is ErrorCode.SUPERSEDED and present:
+    is_current = refusal.sequence is None or refusal.sequence.epoch == row.epoch
+    if refusal.code is ErrorCode.SUPERSEDED and is_current:
         _begin_epoch(connection, agent, now, above=row.epoch)
 
 
 def _begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> None:
-    """Number the open commands anew from 1, in their order, and make them due. The epoch is the time, or later."""
+    """Renumber the open commands from 1, in their order, and make them due. The epoch is the current time, or later."""
     epoch = max(int(now.timestamp() * 1000), above + 1)
-    waiting = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == agent, IS_OPEN)
-    ids = connection.scalars(waiting.order_by(COMMANDS.c.epoch, COMMANDS.c.number)).all()
+    open_ids = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == agent, IS_OPEN)
+    ids = connection.scalars(open_ids.order_by(COMMANDS.c.epoch, COMMANDS.c.number)).all()
     for number, command_id in enumerate(ids, start=1):
-        moved = COMMANDS.update().where(COMMANDS.c.id == command_id)
-        connection.execute(moved.values(epoch=epoch, number=number, to_send=True))
+        renumbered = COMMANDS.update().where(COMMANDS.c.id == command_id)
+        connection.execute(renumbered.values(epoch=epoch, number=number, to_send=True))
     update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)

@@ -1,4 +1,4 @@
-"""The tables of the ledger."""
+"""The tables of the ledger. Times are in seconds since 1970 (UTC)."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 
-# In place of an incarnation and of a digest: the server itself completed the command (broker.ledger.completion).
+# Instead of an incarnation and a digest: the server completed the command itself (broker.ledger.completion).
 SERVER = "server"
 
 
 class CommandState(StrEnum):
-    """Where a command stands, as the server knows it. Only `completed` is final."""
+    """A command's state, as the server knows it. Only `completed` is final."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -41,7 +41,7 @@ class CommandState(StrEnum):
 
 
 class Cancel(StrEnum):
-    """Whether the user wants a command cancelled, and whether the agent was told."""
+    """Whether the user requested cancellation, and whether that was sent to the agent."""
 
     NO = "no"
     TO_SEND = "to_send"
@@ -66,12 +66,12 @@ AGENTS = sa.Table(
 
 
 def new_agent(name: str, now: datetime) -> dict[str, Any]:
-    """Return the row in AGENTS of one that has not spoken yet. Its first epoch is the time, so none is used twice."""
+    """Return the row of an agent that has sent no status yet. Its first epoch is the time, so none is used twice."""
     return {"name": name, "epoch": int(now.timestamp() * 1000), "next_number": 1, "online": False, "attempts": 0}
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Return the time that a column holds, in seconds since 1970, if it holds one."""
+    """Return the time in a column, or None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
@@ -98,8 +98,8 @@ COMMANDS = sa.Table(
     sa.Index("commands_of_agent", "agent", "state"),
     sa.Index("commands_of_operation", "operation_id"),
 )
-IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # no result is there yet
-# A command sent to many agents at once; `target` says to whom in the user's words, `size` to how many.
+IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # it has no result yet
+# A command sent to many agents at once: `target` as the user wrote it, `size` agents.
 OPERATIONS = sa.Table(
     "operations",
     METADATA,
@@ -115,7 +115,7 @@ GROUP_MEMBERS = sa.Table(
     sa.Column("group", sa.String(64), primary_key=True),
     sa.Column("agent", sa.String(64), primary_key=True, index=True),
 )
-# The file that apply-centralized-configuration takes for the members of a group; it is a blob.
+# The blob that apply-centralized-configuration applies on the members of a group.
 GROUP_CONFIGURATIONS = sa.Table(
     "group_configurations",
     METADATA,
@@ -123,7 +123,7 @@ GROUP_CONFIGURATIONS = sa.Table(
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
 )
-# Results that answer no open command of ours: kept apart, never in place of a result that was there first.
+# Unmatched results: they answer no open command, and never replace a result that arrived first.
 STRAY_RESULTS = sa.Table(
     "stray_results",
     METADATA,
@@ -133,8 +133,8 @@ STRAY_RESULTS = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
-# Where each agent's audit journal ended when it last agreed with the ledger; differences up to the accepted entry are
-# known and were accepted by the user.
+# Where each agent's audit journal ended when it was last verified; the user accepted differences up to the accepted
+# entry.
 AUDITS = sa.Table(
     "audits",
     METADATA,
@@ -145,7 +145,7 @@ AUDITS = sa.Table(
     sa.Column("accepted_number", sa.BigInteger),
     sa.Column("accepted_hash", sa.String(64)),
 )
-# Files that agents fetch over MQTT. While one is being stored, or taken away, it has no sha256 and nobody sees it.
+# Files that agents fetch over MQTT. While one is being stored or removed, it has no sha256 and is not visible.
 BLOBS = sa.Table(
     "blobs",
     METADATA,

@@ -1,4 +1,4 @@
-"""Results that answer no open command of ours: kept apart, the newest of each agent, for people who look into it."""
+"""Unmatched results: they answer no open command. The newest of each agent are stored for operators to inspect."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,24 @@ from broker.contract.messages import Feedback
 from broker.ledger.tables import STRAY_RESULTS
 
 __all__ = [
-    "KEPT",
+    "MAX_PER_AGENT",
     "store_unmatched",
 ]
 
 
-KEPT = 100  # of each agent: it can invent ids for ever
+MAX_PER_AGENT = 100  # an agent can invent ids without end
 
 
 def store_unmatched(
     connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float
 ) -> list[Feedback]:
-    """Within a transaction, keep what has not come before and return that; the oldest make room.
+    """Within a transaction, store the results that are new, return those, and delete the oldest beyond the limit.
 
     `received_at` in seconds since 1970.
     """
     if not results:
         return []
-    newest = {(result.command_id, result.digest): result for result in results[-KEPT:]}
+    newest = {(result.command_id, result.digest): result for result in results[-MAX_PER_AGENT:]}
     ours = STRAY_RESULTS.c.agent == agent
     ids = [command_id for command_id, _ in newest]
     query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(
@@ -36,7 +36,7 @@ def store_unmatched(
         newest.pop((command_id, digest), None)
     if newest:
         connection.execute(STRAY_RESULTS.insert(), [_row(agent, result, received_at) for result in newest.values()])
-        _make_room(connection, agent)
+        _delete_oldest(connection, agent)
     return list(newest.values())
 
 
@@ -50,10 +50,10 @@ def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:
     }
 
 
-def _make_room(connection: sa.Connection, agent: str) -> None:
+def _delete_oldest(connection: sa.Connection, agent: str) -> None:
     table = STRAY_RESULTS.c
     order = (table.received_at.desc(), table.command_id, table.digest)
-    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(KEPT)
-    for command_id, digest in connection.execute(old.limit(2 * KEPT)).all():
+    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(MAX_PER_AGENT)
+    for command_id, digest in connection.execute(old.limit(2 * MAX_PER_AGENT)).all():
         key = (table.agent == agent, table.command_id == command_id, table.digest == digest)
         connection.execute(STRAY_RESULTS.delete().where(*key))

@@ -1,1 +1,1 @@
-"""The server's side of the wire."""
+"""The server: it sends the ledger's commands over MQTT and records what agents send."""

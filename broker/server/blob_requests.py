@@ -1,4 +1,4 @@
-"""Which agent gets the next part of which blob."""
+"""Requests for blobs: which agent gets the next chunk."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ __all__ = [
 
 
 class BlobRequests:
-    """The agents that wait for parts of blobs, in turn; a newer request of an agent takes the place of its older one.
+    """Serves the agents that wait for chunks in turn; a newer request of an agent replaces its older one.
 
-    Forgets a request when it has answered it, or the ledger has failed: agents ask again for what does not come.
+    A request is dropped once it is answered, or when the ledger fails: agents repeat requests that go unanswered.
     """
 
     def __init__(self, blobs: BlobStore) -> None:
@@ -22,15 +22,15 @@ class BlobRequests:
 
     @property
     def waiting(self) -> bool:
-        """Whether any agent waits."""
+        """Whether any agent is waiting."""
         return bool(self._waiting)
 
     def put(self, agent: str, request: BlobRequest) -> None:
-        """Let the agent wait for its turn."""
+        """Add the agent's request."""
         self._waiting[agent] = request
 
     def next_chunk(self) -> tuple[str, BlobChunk]:
-        """Return the agent whose turn it is and one chunk for it; the rest of its request waits behind the others."""
+        """Return the next agent and one chunk for it; the rest of its request goes to the end of the queue."""
         agent = next(iter(self._waiting))
         request = self._waiting.pop(agent)
         chunk = self._blobs.chunk(agent, request)

@@ -1,9 +1,9 @@
-"""What agents have said and the server has not taken in yet: a short queue for each agent, taken from in turn.
+"""Fair queueing of received messages: a short queue for each agent, processed in turn.
 
-All agents speak through one connection, so what one of them says must neither fill it nor be worked off before the
-others have had their turn. An agent alone gets all of the server; one that says more than the server can take in is
-not listened to for a moment, so that the server's time goes into emptying the connection for the others.
-"""
+All agents share one connection, so messages of one agent must neither fill it nor be processed before the others had
+their turn. An agent alone gets the whole server. One that sends more than the server can process is ignored for a
+moment, so that the server's time goes into emptying the connection for the others.
+"""  # design.md: "Agents are taken in turn, without a rate."
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -25,7 +25,7 @@ _log = structlog.get_logger("acm.server")
 _MAX_FRAMES = 400  # of one agent; the connection holds 1000 that are not acknowledged
 _MAX_BYTES = 8 << 20
 _IGNORED_S = 2.0
-_STATUS_PAUSE_S = 0.2  # agents of ours leave as much between two
+_STATUS_PAUSE_S = 0.2  # our agents leave as much time between two
 _SLICE_FRAMES = 64
 _SLICE_BYTES = 1 << 16
 _BATCH_FRAMES = 256
@@ -35,19 +35,19 @@ _MAX_AGENTS = 10_000
 
 
 class Inbox(Protocol):
-    """What the intake needs of an MQTT connection."""
+    """What the inbox needs of an MQTT connection."""
 
     def drain(self, timeout_s: float) -> list[Delivery]:
-        """Wait for a message, then take what is there."""
+        """Wait for a message, then return all that have arrived."""
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """Send the PUBACKs."""
 
 
 class _Queue:
-    """What one agent has said, in order. Times are in monotonic seconds.
+    """One agent's messages, in order. Times are in monotonic seconds.
 
-    Only its newest status waits, always finds room, and is not taken before its time.
+    Only its newest status is queued. It always finds room, and is not processed before its time.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class _Queue:
         return len(self._waiting)
 
     def is_fresh(self, now: float) -> bool:
-        """Whether a new queue would do as well."""
+        """Whether the queue is in the state of a new one."""
         return not self._waiting and now >= max(self._status_due, self._ignored_until)
 
     def has_work(self, now: float) -> bool:
@@ -70,7 +70,7 @@ class _Queue:
         return len(self._waiting) > (self._status is not None and now < self._status_due)
 
     def put(self, message: Inbound, now: float) -> list[Inbound]:
-        """Queue a message; return those that are dropped: this one, all others too if it finds no room."""
+        """Queue a message; return the messages that are dropped: this one, and all others if it finds no room."""
         if message.channel is Channel.STATUS:
             older = [] if self._status is None else [self._remove(self._status)]
             self._status = self._add(message)
@@ -113,10 +113,10 @@ class _Queue:
 
 
 class FairInbox:
-    """Takes everything off the connection at once, and hands it on in turns.
+    """Takes all messages off the connection, and returns them in fair batches.
 
-    What finds no room is dropped and acknowledged. Nothing is lost by it: agents send results again until they are
-    acked, the server sends commands again, and an agent's newest status always finds room.
+    Messages that find no room are dropped and acknowledged. Nothing is lost: agents resend results until they are
+    acked, the server resends commands, and an agent's newest status always finds room.
     """
 
     def __init__(self, inbox: Inbox, topics: Topics, monotonic: Callable[[], float]) -> None:
@@ -130,12 +130,12 @@ class FairInbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything can be taken in now."""
+        """Whether any message can be processed now."""
         now = self._monotonic()
         return bool(self._batch) or any(queue.has_work(now) for queue in self._rotation.values())
 
     def fetch(self, timeout_s: float) -> None:
-        """Queue what has arrived, all of it, waiting at most `timeout_s` for the first."""
+        """Queue all messages that have arrived, waiting at most `timeout_s` seconds for the first."""
         for _ in range(_DRAINS):
             arrived = self._inbox.drain(timeout_s)
             if not arrived:
@@ -184,7 +184,7 @@ class FairInbox:
         del self._rotation[agent]
         taken = queue.take(now)
         if len(queue):
-            self._rotation[agent] = queue  # behind the others
+            self._rotation[agent] = queue  # at the end
         return taken
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:

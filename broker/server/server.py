@@ -1,4 +1,4 @@
-"""The server's side of the wire: sends what the ledger holds, keeps what the agents say, and acks it."""
+"""The server: sends the ledger's commands, records what agents send, and acknowledges results."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ _log = structlog.get_logger("acm.server")
 _SEND_AT_ONCE = 500
 _CHUNKS_A_STEP = 8
 _MAX_BACKLOG = 8
-_LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents read none above LARGEST_NUMBER
+_LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none above MAX_NUMBER
 _T = TypeVar("_T")
 
 
@@ -47,12 +47,12 @@ class Wire(Protocol):
 
 
 class Server:
-    """Commands a fleet. Owns no thread: `receive` takes messages in, `step` sends what is due.
+    """Commands a fleet. Owns no thread: `receive` processes messages, `step` sends what is due.
 
-    Safe against loss on the way in both directions: commands are sent again until the agent has accepted them,
-    and a result is committed to the ledger before its ack is sent. A `signer` signs commands, cancels and acks, and
-    says for which agents they must be held: those commands stay as they are until the agent can be spoken to.
-    All methods raise LedgerError when the ledger fails, and SigningKeyError when the keys cannot be read.
+    Safe against message loss in both directions: commands are resent until the agent has accepted them, and a result is
+    committed to the ledger before its ack is sent. A `signer` signs commands, cancels and acks, and decides for which
+    agents they must be held: those stay in the ledger until the agent would accept them. All methods raise LedgerError
+    when the ledger fails, and SigningKeyError when the keys cannot be read.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Server:
         return [topics.of_all(channel) for channel in (Channel.FEEDBACK, Channel.STATUS, Channel.BLOB_REQUEST)]
 
     def send_command(self, agent: str, request: CommandRequest) -> Command:
-        """Commit a command to the ledger; the next step sends it. Raises InvalidName and DecodeError for bad input."""
+        """Commit a command to the ledger; the next `step` sends it. Raises InvalidName, DecodeError."""
         return self._ledger.add_command(agent, request)
 
     def connected(self) -> None:
-        """Send again what was not accepted: the broker may have lost what an earlier connection handed over."""
+        """Make due what was not accepted: the broker may have lost what an earlier connection published."""
         self._ledger.requeue_all()
 
     def receive(self, messages: Iterable[Inbound]) -> None:
@@ -97,15 +97,15 @@ class Server:
             self._receive_group(agent, channel, list(group))
 
     def step(self) -> None:
-        """Send what is due: cancels first, for they must not wait behind commands, and parts of blobs last."""
+        """Send what is due: cancels first, so that they do not wait for commands, and chunks of blobs last."""
         self._ledger.requeue_overdue()
         agents = self._not_held(self._ledger.due_agents())[:_SEND_AT_ONCE]
         if agents:
             claimed = self._ledger.claim_due(_SEND_AT_ONCE, agents)
             for agent, ids in _by_agent(claimed.cancels):
-                self._say(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
+                self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
-                self._say(agent, Channel.COMMAND, commands)
+                self._publish(agent, Channel.COMMAND, commands)
         self._answer_blob_requests()
 
     def _receive_group(self, agent: str, channel: Channel, messages: Sequence[Inbound]) -> None:
@@ -126,7 +126,7 @@ class Server:
                 _log.exception("message_failed", topic=messages[0].delivery.topic[:200], dropped=True)
 
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
-        """Return the agents that can be spoken to; tell of each other one once."""
+        """Return the agents that would accept messages; log each hold once."""
         held = self._signer.held(agents) if self._signer else {}
         for agent, hold in held.items():
             if self._held.get(agent) != hold:
@@ -144,7 +144,7 @@ class Server:
             if status.agent != agent:
                 self._warn("status_of_another_agent", agent, claimed=status.agent)
             elif max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
-                self._warn("status_refused", agent, reason="Its epoch leaves too few later ones.")
+                self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
             else:
                 self._ledger.record_status(status)
                 self._on_status(status)
@@ -162,7 +162,7 @@ class Server:
             if held:  # the acks are dropped; the agent sends the results again until it gets them
                 self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
             else:
-                self._say(agent, Channel.ACK, acks)
+                self._publish(agent, Channel.ACK, acks)
 
     def _receive_blob_requests(self, agent: str, messages: Sequence[Inbound]) -> None:
         for message in messages:
@@ -175,7 +175,7 @@ class Server:
                 self._warn("blob_request_refused", agent, reason=str(error))
 
     def _answer_blob_requests(self) -> None:
-        """Send a few chunks, and none while many messages wait: on a slow line commands would wait behind them."""
+        """Send a few chunks, and none while many messages wait: on a slow line they would delay commands."""
         for _ in range(_CHUNKS_A_STEP):
             if not self._blob_requests.waiting or self._wire.backlog >= _MAX_BACKLOG:
                 return
@@ -190,12 +190,12 @@ class Server:
         if suppressed is not None:
             _log.warning(event, agent=agent, **facts, suppressed=suppressed)
 
-    def _say(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
-        """Publish what an agent obeys, as the signer says it; what it holds back is sent again."""
+    def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
+        """Publish messages to an agent, signed if there is a signer. What it holds back is resent later."""
         for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
-            said = self._signer.sign(agent, channel, frame) if self._signer else frame
-            if said is not None:
-                self._wire.publish(self._topics.of(agent, channel), said)
+            payload = self._signer.sign(agent, channel, frame) if self._signer else frame
+            if payload is not None:
+                self._wire.publish(self._topics.of(agent, channel), payload)
 
 
 def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:

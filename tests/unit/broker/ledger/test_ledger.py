@@ -19,6 +19,7 @@ from broker.ledger.commands import UnknownCommand
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.unmatched_results import unmatched_results
 
@@ -268,7 +269,7 @@ def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_ap
     row = ledger.abandon(gone.id)
     assert row.result is not None
     assert (row.state, row.result["code"], row.cancel_requested) == (CommandState.COMPLETED, "interrupted", False)
-    assert "given up by the user" in row.result["message"]
+    assert "by the user" in row.result["message"]
     assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
     assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
     assert [stray["command_id"] for stray in unmatched_results(ledger)] == [gone.id]
@@ -374,11 +375,17 @@ def test_what_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger)
 
 
 def test_errors_are_one_sentence(ledger: Ledger, clock: TurnedClock, tmp_path: Path) -> None:
-    with pytest.raises(UnknownCommand, match="nothing"):
+    with pytest.raises(UnknownCommand) as unknown:
         ledger.get("nothing")
+    assert "'nothing'" in str(unknown.value)
     with pytest.raises(UnknownCommand):
         ledger.request_cancel("nothing")
-    for url in ("no url", "nodatabase://x", f"sqlite:///{tmp_path}/missing/ledger.db"):
-        with pytest.raises(LedgerError) as refused:
+    codes = {
+        "no url": "bad_ledger_url",
+        "nodatabase://x": "bad_ledger_url",
+        f"sqlite:///{tmp_path}/missing/ledger.db": "database_failed",
+    }
+    for url, code in codes.items():
+        with raises_code(LedgerError, code) as refused:
             open_database(url)
         assert "\n" not in str(refused.value)
