@@ -1,4 +1,4 @@
-"""The command types that this installation knows: the built-in ones, and those of packages installed beside it."""
+"""The command types of this installation: the built-in ones, and those of installed packages (entry points)."""
 
 import contextlib
 from dataclasses import is_dataclass
@@ -21,12 +21,12 @@ COMMAND_TYPES_GROUP = "agent_command_manager.command_types"
 
 
 def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
-    """Return the command types by name, and one sentence for each entry point that could not be used."""
+    """Return the command types by name, and a sentence for each entry point that could not be loaded."""
     types, warnings = dict(COMMAND_TYPES), []
     for entry in sorted(entry_points(group=COMMAND_TYPES_GROUP), key=lambda entry: entry.name):
         try:
             if entry.name in types:
-                raise TypeError("there is a type of this name")
+                raise TypeError("a type of this name exists already")
             types[entry.name] = _load(entry)
         except (Exception, SystemExit) as error:  # what a foreign package may raise is unknown
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -36,7 +36,7 @@ def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
 
 @lru_cache(maxsize=256)
 def parameters_of(command_type: str) -> type | None:
-    """Return the dataclass of a type's parameters, or None for a type that is not known here or cannot be loaded."""
+    """Return the dataclass of a type's parameters, or None if the type is unknown here or cannot be loaded."""
     for entry in entry_points(group=COMMAND_TYPES_GROUP, name=command_type):
         with contextlib.suppress(Exception, SystemExit):  # what a foreign package may raise is unknown
             return _load(entry).parameters
@@ -54,7 +54,7 @@ def _schema_of(shape: type) -> JsonObject:
 def _load(entry: EntryPoint) -> CommandType:
     kind = entry.load()
     if not isinstance(kind, CommandType):
-        raise TypeError("it is no CommandType")
+        raise TypeError("it is not a CommandType")
     for shape in (kind.parameters, kind.data):
         if not is_dataclass(shape):
             raise TypeError("its parameters and its data must be dataclasses")

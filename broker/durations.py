@@ -1,4 +1,4 @@
-"""Durations as users write them."""
+"""Parses durations in the form that users write."""
 
 import re
 
@@ -21,7 +21,7 @@ def has_duration_form(text: str) -> bool:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that `90`, `90s`, `1.5m`, `2h` or `7d` means; raise InvalidArgument."""
+    """Return a duration like `90`, `90s`, `1.5m`, `2h` or `7d` in seconds; raises InvalidArgument."""
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if not 0 < seconds <= _MAX_S:

@@ -1,4 +1,4 @@
-"""The base of every error of both packages, and the root of the errors of `broker`."""
+"""The base class of all errors of both packages, and the root of the errors of `broker`."""
 
 __all__ = ["BrokerError", "CodedError", "ExposedFileError", "InvalidArgument", "LedgerError"]
 
@@ -25,7 +25,7 @@ class BrokerError(CodedError):
 
 
 class InvalidArgument(BrokerError):
-    """An argument of the command line cannot be understood."""
+    """An argument of the command line is invalid."""
 
     code = "invalid_argument"
 
@@ -37,6 +37,6 @@ class ExposedFileError(BrokerError):
 
 
 class LedgerError(BrokerError):
-    """The ledger cannot be used or cannot do what was asked."""
+    """The ledger cannot be used, or cannot do what was requested."""
 
     code = "ledger_error"

@@ -1,4 +1,4 @@
-"""A file that a command refers to instead of carrying it: where it is, and how to know that it is the right one."""
+"""References to files: where a file is, and how to verify it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +17,7 @@ __all__ = [
 class Artifact:
     """A file at an `https:`, `file:` or `blob:` URL, with its SHA-256 and its size in bytes.
 
-    `blob:` and the SHA-256 name a file that the server holds and the agent fetches over MQTT.
+    `blob:` with the SHA-256 is a file that the server stores and the agent fetches over MQTT.
     """
 
     url: str

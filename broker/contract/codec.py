@@ -99,7 +99,7 @@ def to_json(message: Message | PendingReversal) -> JsonObject:
 def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
     """Yield frames of these messages of one kind, in order, each within the channel's limits and `max_bytes`.
 
-    A single message that is too long is yielded all the same.
+    A single message that is too long is still yielded.
     """
     if messages:
         encoded = [encode([message]) for message in messages]

@@ -1,4 +1,4 @@
-"""What both commands about a centralized configuration say of it."""
+"""Types of the two commands about centralized configurations."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Generation:
-    """One centralized configuration on the agent's disk. `sha256` is of the content as it was delivered."""
+    """One centralized configuration on the agent's disk. `sha256` is the digest of the content as delivered."""
 
     name: str
     sha256: str
@@ -20,7 +20,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class DiffSize:
-    """How far two generations lie apart. Lines are compared by file, and a line that only moved does not count."""
+    """The size of the difference between two generations. Lines are compared per file; a moved line does not count."""
 
     files_added: int
     files_changed: int

@@ -1,7 +1,7 @@
-"""What an agent and an enrolment server say to each other over HTTPS, as JSON.
+"""The messages of enrolment over HTTPS, in JSON; cf. EST (RFC 7030): `cacerts`, `simpleenroll`, `simplereenroll`.
 
-The agent makes its key itself and sends a certificate signing request (PKCS#10, RFC 2986). Certificates, requests and
-keys are PEM texts (RFC 7468).
+The agent generates its own key and sends a certificate signing request (PKCS #10, RFC 2986). Certificates, requests
+and keys are in PEM (RFC 7468).
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ RENEW_PATH = "/v1/renew"
 
 @dataclass(frozen=True)
 class AuthorityResponse:
-    """Answer to GET /v1/ca: the certificate of the authority, to be compared with the fingerprint in the token."""
+    """Response to GET /v1/ca: the authority's certificate, to be compared with the fingerprint in the token."""
 
     certificate: str
 
 
 @dataclass(frozen=True)
 class EnrollRequest:
-    """POST /v1/enrol: exchange a one-time token for a certificate in the agent's name."""
+    """Body of POST /v1/enrol: exchange a one-time token for a certificate in the agent's name."""
 
     token: str
     agent: str
@@ -42,9 +42,9 @@ class EnrollRequest:
 
 @dataclass(frozen=True)
 class RenewRequest:
-    """POST /v1/renew: a new certificate for the holder of a valid one.
+    """Body of POST /v1/renew: exchange a valid certificate for a new one.
 
-    `signature` is base64 of the Ed25519 signature, by the key of `certificate`, of the bytes of `csr`.
+    `signature` is the Ed25519 signature over the bytes of `csr` by the key of `certificate`, in base64.
     """
 
     certificate: str
@@ -54,10 +54,9 @@ class RenewRequest:
 
 @dataclass(frozen=True)
 class EnrollResponse:
-    """Answer to both: all that an agent needs.
+    """Response to both: what an agent needs to connect.
 
-    `signing_keys` are the public keys that commands are signed with; a list of a later `signing_keys_version` replaces
-    them.
+    `signing_keys` are the public keys that verify commands; a list with a later `signing_keys_version` replaces them.
     """
 
     agent: str

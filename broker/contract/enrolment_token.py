@@ -1,6 +1,6 @@
 """Enrolment tokens: `acm1.<secret>.<fingerprint>`.
 
-The secret pays for one enrolment; the fingerprint lets an agent know the right authority on first contact.
+The secret is valid for one enrolment; by the fingerprint an agent authenticates the authority on first contact.
 """
 
 import hashlib
@@ -21,7 +21,9 @@ _TOKEN = re.compile(r"acm1\.([A-Za-z0-9_-]{22,86})\.([0-9a-f]{64})")
 
 
 class InvalidToken(BrokerError):
-    """A text that is no enrolment token. The error's text never holds any of it."""
+    """A text that is not an enrolment token. The error never quotes it."""
+
+    code = "invalid_token"
 
 
 def fingerprint_of(der: bytes) -> str:
@@ -31,25 +33,25 @@ def fingerprint_of(der: bytes) -> str:
 
 @dataclass(frozen=True)
 class EnrolmentToken:
-    """A token taken apart: the secret (base64url, 128 random bits or more) and the authority's fingerprint."""
+    """A token: the secret (base64url, at least 128 random bits) and the authority's fingerprint."""
 
     secret: str = field(repr=False)
     fingerprint: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a token, white space around it aside; raise InvalidToken."""
+        """Return the token in a text, ignoring white space around it; raises InvalidToken."""
         match = _TOKEN.fullmatch(text.strip())
         if match is None:
-            raise InvalidToken("This is no enrolment token: copy the whole line that `acm token create` printed.")
+            raise InvalidToken("This is not an enrolment token: copy the whole line that `acm token create` printed.")
         return cls(match[1], match[2])
 
     @property
     def text(self) -> str:
-        """The token as it is handed out. Whoever reads it can enroll."""
+        """The token as text: a secret, since it allows to enroll."""
         return f"acm1.{self.secret}.{self.fingerprint}"
 
     @property
     def secret_hash(self) -> str:
-        """What may be stored: the SHA-256 of the secret. A secret of this entropy needs neither salt nor stretching."""
+        """The SHA-256 of the secret, which may be stored. At this entropy it needs neither salt nor key stretching."""
         return hashlib.sha256(self.secret.encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""The older JSON forms of a command, called A to F, turned into a Command.
+"""Reads commands in the JSON forms of other systems, A to F.
 
-A to E carry the verb in `command`, F (Wazuh 5) in `action`. What they lack is filled in, and the notes say so.
+A to E have the verb in `command`, F (Wazuh 5) has it in `action`. Missing members are filled in and named in the notes.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -91,7 +91,7 @@ class _FormF(msgspec.Struct):
 
 @dataclass
 class _Notes:
-    """Collects what was filled in or ignored while one message is read."""
+    """Collects the notes on one message: which members were filled in or ignored."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -107,15 +107,15 @@ class _Notes:
 
 
 def is_foreign_form(item: JsonObject) -> bool:
-    """Say whether a JSON object is a command in one of the forms A to F rather than in our own."""
+    """Return whether a JSON object is a command in one of the forms A to F, not in ours."""
     shaped = isinstance(item.get("command"), str | dict) or isinstance(item.get("action"), dict)
     return shaped or ("type" not in item and ("command" in item or "action" in item))
 
 
 def read_foreign_form(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) -> Command:
-    """Return the command that a seed form asks for, with the JSON as it came in `original`.
+    """Return the command in a foreign form; `original` is its JSON as received.
 
-    A verb that no command type owns is kept as it is. Raises msgspec.ValidationError for a wrong type.
+    An unknown verb becomes the command type unchanged. Raises msgspec.ValidationError for a member of a wrong type.
     """
     if isinstance(item.get("command"), str | dict) or "action" not in item:
         return _read_a_to_e(item, received_at, new_id)
@@ -123,7 +123,7 @@ def read_foreign_form(item: JsonObject, received_at: datetime, new_id: Callable[
 
 
 def unknown_field_notes(item: JsonObject, known: Iterable[str], prefix: str = "") -> list[str]:
-    """Return one note for each field of `item` outside `known`, but no more than a message should carry."""
+    """Return a note for each unknown field of `item`, for at most 16; one more note counts the rest."""
     unknown = sorted(item.keys() - set(known))
     named = unknown[:_MAX_UNKNOWN_FIELDS_NAMED]
     notes = [f"unknown field {(prefix + name)[:80]!r} was ignored" for name in named]
@@ -176,7 +176,7 @@ def _read_f(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) 
 
 
 def _command_type(verb: str | _Verb) -> str:
-    """Take whichever of name and type is a known verb, else the name, else the type."""
+    """Return the command type: of `name` and `type` the first that is a known verb, else the first present."""
     words = [verb] if isinstance(verb, str) else [word for word in (verb.name, verb.type) if word is not None]
     if not words:
         raise msgspec.ValidationError("Expected a verb in `name` or `type` - at `$.command`")

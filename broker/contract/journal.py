@@ -1,8 +1,8 @@
-"""The agent's audit journal: its entries, the chain of hashes that binds them, and what can be wrong with a copy of it.
+"""The agent's audit journal: its entries, the hash chain over them, and the verification of a copy.
 
-An entry tells what one commit of the agent's store changed; it is one line of JSON. The hash at an entry is SHA-256 of
-the hash before it (32 bytes) and the line's bytes; the hash before the first entry is 32 zero bytes. Lines are kept and
-sent as they were written, so that nobody has to write them anew to check them.
+An entry is one line of JSON, and records what one commit of the agent's store changed. The hash of an entry is the
+SHA-256 of the previous hash (32 bytes) and the line's bytes; the hash before the first entry is 32 zero bytes. Lines
+are stored and sent as written, so a verifier need not reproduce their encoding.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 
-# A journal drops its oldest pages only as long as it keeps entries of so many bytes: of some 5,000 commands that came
-# one by one. So a journal that keeps less, and does not reach back to its first entry, has lost some.
+# A journal drops its oldest pages, but keeps at least so many bytes of entries: those of some 5,000 commands received
+# one by one. So a journal that has fewer, and does not begin with its first entry, has lost entries.
 MIN_KEPT_BYTES = 4 << 20
 JOURNAL_START = JournalMark(0, "0" * 64)
 
 
 class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A store began its journal, or found it damaged: `message` then says how. `held` commands were there already."""
+    """A store began a journal; `message` is set if it found a damaged one. It had `held` commands then."""
 
     store_generation: str
     held: int = 0
@@ -49,7 +49,7 @@ class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command was stored. `sha256` is what `command_sha256` returns."""
+    """A command was stored; `sha256` is its `command_sha256`."""
 
     id: str
     type: str
@@ -58,7 +58,7 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command got its result."""
+    """The result of a command was stored."""
 
     id: str
     digest: str | None = None
@@ -67,7 +67,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one commit changed: `begun` (and `resumed`, after a crash) are ids of commands that `incarnation` runs."""
+    """The changes of one commit. `incarnation` began the commands `begun`, and `resumed` others after a crash (ids)."""
 
     number: int
     at: datetime
@@ -82,7 +82,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 @dataclass(frozen=True)
 class JournalPage:
-    """Entries in order, as they were written, from number `first` on; `before` is the hash before them."""
+    """Consecutive entries as written, from number `first` on; `before` is the hash before them."""
 
     first: Annotated[int, msgspec.Meta(ge=1)]
     before: Sha256
@@ -96,17 +96,17 @@ class JournalPage:
 
 @dataclass(frozen=True)
 class ChainFault:
-    """Where a copy of a journal is not one chain, and why, in words that end a sentence."""
+    """The entry at which a copy of a journal is not one chain, and why, as the end of a sentence."""
 
     number: int
     reason: str
 
 
 def command_sha256(command: Command) -> str:
-    """Return the SHA-256 of a command, the same for the server that sent it and for the agent that stored it.
+    """Return the SHA-256 of a command, the same on the server that sent it and the agent that stored it.
 
-    It is of the command as JSON in UTF-8, without `sequence`, which a server may change, and without `original` and
-    `notes`; members in the order of their names, at each depth, and no spaces.
+    It covers the command as JSON in UTF-8 with sorted members, at each level, and without spaces. `sequence`, which a
+    server may change, `original` and `notes` are left out. design.md: "A command's hash excludes its number"
     """
     members = wire_members(command)
     for name in ("sequence", "original", "notes"):
@@ -115,12 +115,12 @@ def command_sha256(command: Command) -> str:
 
 
 def hash_after(before: bytes, line: bytes) -> bytes:
-    """Return the hash (32 bytes) at the entry `line` that follows the hash `before`."""
+    """Return the hash (32 bytes) of the entry `line` after the hash `before`."""
     return hashlib.sha256(before + line).digest()
 
 
 def entry_hashes(page: JournalPage) -> list[str]:
-    """Return the hash at each entry of a page, as its lines and the hash before them give it."""
+    """Return the hash of each entry of a page, computed from its lines and the hash before them."""
     reached, found = bytes.fromhex(page.before), []
     for line in page.entries:
         reached = hash_after(reached, line.encode())
@@ -129,25 +129,25 @@ def entry_hashes(page: JournalPage) -> list[str]:
 
 
 def chain_faults(anchor: JournalMark, head: JournalMark, pages: Sequence[JournalPage]) -> Iterator[ChainFault]:
-    """Yield where these pages are not one chain from the anchor, the mark before the first entry kept, to the head."""
+    """Yield each place where the pages are not one chain from the anchor (before the first kept entry) to the head."""
     reached = anchor
     for page in pages:
         if page.first != reached.number + 1:
-            reason = f"after number {reached.number} the journal goes on with number {page.first}"
+            reason = f"number {reached.number} is followed by number {page.first}"
             yield ChainFault(min(page.first, reached.number + 1), reason)
         elif page.before != reached.hash:
             yield _altered(reached.number)
         if page.entries:
             reached = JournalMark(page.last, entry_hashes(page)[-1])
     if reached.number != head.number:
-        reason = f"the journal ends with number {reached.number}, and its head is number {head.number}"
+        reason = f"the journal ends with number {reached.number}, but its head is number {head.number}"
         yield ChainFault(min(reached.number, head.number) + 1, reason)
     elif reached.hash != head.hash:
         yield _altered(reached.number)
 
 
 def hashes_by_number(anchor: JournalMark, pages: Sequence[JournalPage]) -> Mapping[int, str]:
-    """Return the hash at each number, as each page by itself gives it."""
+    """Return the hash of each number, computed for each page from the hash before it."""
     found = {anchor.number: anchor.hash}
     for page in pages:
         found.update(enumerate(entry_hashes(page), page.first))
@@ -155,5 +155,5 @@ def hashes_by_number(anchor: JournalMark, pages: Sequence[JournalPage]) -> Mappi
 
 
 def _altered(number: int) -> ChainFault:
-    words = f"the entries up to number {number} do not give the hash that follows them: one of them was altered"
-    return ChainFault(number, words)
+    reason = f"the entries up to number {number} do not match the hash after them: one of them was changed"
+    return ChainFault(number, reason)

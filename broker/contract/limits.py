@@ -1,6 +1,6 @@
-"""How much a message may be, on each channel: the one table that the codec enforces on the way in.
+"""The limits of frames and messages on each channel: one table, which the codec enforces on what it decodes.
 
-What we send ourselves keeps to it: `truncated` cuts texts and lists that were not made to fit.
+What we send is within the limits: `truncated` cuts texts and lists. design.md: "One table of limits"
 """
 
 from collections.abc import Mapping
@@ -48,16 +48,16 @@ MAX_SIGNED_FRAME_BYTES = 190_000
 MAX_DEPTH = 32
 MAX_ID_LENGTH = 128
 MAX_REVERSALS = 50  # in one status
-MAX_NUMBER = 2**53 - 1  # what every JSON reader holds exactly (RFC 8259 section 6)
-MAX_TIMEOUT_S = 7 * 86400.0  # selectors and threads take no wait of some weeks
-ECHO_DEPTH = 2  # what a feedback and its frame add to the command that it echoes
+MAX_NUMBER = 2**53 - 1  # exact in every JSON parser (RFC 8259 section 6)
+MAX_TIMEOUT_S = 7 * 86400.0  # selectors and threads refuse timeouts of some weeks
+ECHO_DEPTH = 2  # levels that a feedback and its frame add around the echoed command
 _CUT = "…"
 _M = TypeVar("_M", Feedback, Output, Status, PendingReversal)
 
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """The most that a frame may have: bytes, messages in an array, and levels of objects and arrays."""
+    """Maxima of a frame: bytes, messages in an array, and levels of objects and arrays."""
 
     frame_bytes: int
     messages: int
@@ -66,7 +66,7 @@ class FrameLimits:
 
 @dataclass(frozen=True)
 class ListLimits:
-    """The most that a list of texts, or of an object's keys, may have: items, and characters in each."""
+    """Maxima of a list of texts, or of an object's keys: items, and characters in each."""
 
     items: int
     characters: int
@@ -94,7 +94,7 @@ CHANNEL_OF: Mapping[type, Channel] = MappingProxyType(
         BlobChunk: Channel.BLOB_CHUNK,
     }
 )
-# Members that are 1 to MAX_ID_LENGTH printable characters, where they are there.
+# Members of 1 to MAX_ID_LENGTH printable characters, if present.
 NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
     {
         Command: ("id", "type"),
@@ -105,7 +105,7 @@ NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
         PendingReversal: ("script", "command_id"),
     }
 )
-# The most characters of the members that are other texts.
+# The maximum number of characters of other texts.
 TEXTS: Mapping[type, Mapping[str, int]] = MappingProxyType(
     {
         Origin: {"name": 256, "module": 256},
@@ -115,7 +115,7 @@ TEXTS: Mapping[type, Mapping[str, int]] = MappingProxyType(
         BlobChunk: {"error": 1024},
     }
 )
-# Lists of texts; an object counts by its keys.
+# Lists of texts; of an object, its keys.
 LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
     {
         Command: {"parameters": ListLimits(256, 256), "notes": ListLimits(100, 1024)},
@@ -131,7 +131,7 @@ LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
 
 
 def truncated(message: _M) -> _M:
-    """Return the message with its texts and lists of texts cut to what the codec takes; the same one if they fit."""
+    """Return the message with its texts and lists of texts cut to their limits; the same message if they fit."""
     changes: dict[str, Any] = {}
     for name, longest in TEXTS.get(type(message), {}).items():
         text = getattr(message, name)

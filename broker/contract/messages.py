@@ -1,9 +1,10 @@
 """The messages on the wire, as frozen dataclasses.
 
-Times are aware datetimes in UTC (RFC 3339 on the wire), durations are seconds, sizes are bytes.
-Absent optional members are left out of the JSON. Here dataclasses-json declares how each member is written, and its
-`to_dict` is there for tools. The codec does the decoding, for that library coerces in silence, and the encoding on
-the way of a command, for it takes 50 times as long.
+Times are aware datetimes in UTC (RFC 3339 on the wire), durations are seconds, sizes are bytes. Optional members that
+are None are left out of the JSON.
+
+dataclasses-json declares here how each member is written. The codec decodes and encodes by msgspec: dataclasses-json
+coerces types silently and takes 50 times as long. A test holds both to the same output.
 """
 
 from base64 import b64encode
@@ -40,7 +41,7 @@ __all__ = [
 
 
 JsonObject = dict[str, Any]
-MAX_BLOB_CHUNK_BYTES = 1 << 17  # in base64 it fits well into a frame
+MAX_BLOB_CHUNK_BYTES = 1 << 17  # before base64
 MAX_BLOB_REQUEST_BYTES = 1 << 20
 
 
@@ -70,7 +71,7 @@ def _tuple_if_any() -> Any:
 
 @dataclass(frozen=True)
 class Origin(DataClassJsonMixin):
-    """Who asked for the command: a node or user, and the module that spoke for it."""
+    """The source of a command: a node or user, and the module that sent it."""
 
     name: str
     module: str
@@ -78,7 +79,7 @@ class Origin(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class SequenceNumber(DataClassJsonMixin):
-    """A command's place in its agent's one contiguous run of numbers, which starts at 1 in each epoch."""
+    """A command's number for its agent: contiguous, and starting at 1 in each epoch."""
 
     epoch: int
     number: int
@@ -86,10 +87,11 @@ class SequenceNumber(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Command(DataClassJsonMixin):
-    """One thing that one agent must do.
+    """A command for one agent.
 
-    `original` keeps the JSON of a seed form as it came, so that feedback can echo it; `notes` says which fields were
-    filled in or not understood. `id` is a UUIDv7 when our server made it, else any string of at most 128 characters.
+    `id` is a UUIDv7 if our server assigned it, else any text of at most 128 characters; it is the idempotency key.
+    `original` is the JSON of a foreign form as received, so that feedback can echo it; `notes` names the fields that
+    were filled in or ignored.
     """
 
     id: str
@@ -106,7 +108,7 @@ class Command(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Output(DataClassJsonMixin):
-    """What a command's program printed: text, capped in bytes; `truncated` says that there was more."""
+    """Output of a command's program, cut to a maximum size; `truncated` is true if there was more."""
 
     stdout: str = ""
     stderr: str = ""
@@ -115,11 +117,11 @@ class Output(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Feedback(DataClassJsonMixin):
-    """What the agent says of one command (or, as a gap, of the sequence).
+    """An agent's report on one command or, for a gap, on the sequence.
 
-    `command` echoes the command as the agent received it, with its `status`. A result has status "completed", an
-    outcome, and a digest that the ack must repeat; the digest is an opaque token to the server. `accepts_unsigned` is
-    true, or absent: an agent that obeys unsigned commands shows it in all that it says.
+    `command` echoes the command as received, with its `status`. A result has the status "completed", an outcome, and a
+    digest that the ack must repeat; to the server the digest is opaque. `accepts_unsigned` is true or absent: an agent
+    that accepts unsigned commands reports it in every feedback.
     """
 
     kind: FeedbackKind
@@ -156,7 +158,7 @@ class RefusedMessage:
 
 @dataclass(frozen=True)
 class Ack(DataClassJsonMixin):
-    """The server's word that it has committed the result with this digest."""
+    """The server's confirmation that it has committed the result with this digest."""
 
     command_id: str
     digest: str
@@ -164,7 +166,7 @@ class Ack(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Control(DataClassJsonMixin):
-    """A request about a command that must not wait behind the queue."""
+    """A request about a command that takes effect at once, without waiting in the queue."""
 
     action: ControlAction
     command_id: str
@@ -172,9 +174,9 @@ class Control(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class PendingReversal(DataClassJsonMixin):
-    """An active response that will be taken back: its script, the keys that the script named, and when.
+    """An active response that will be reversed: its script, the keys that the script reported, and when.
 
-    `state` is `waiting`, or `failed` when the script did not take it back and is not tried again for now.
+    `state` is `waiting`, or `failed` if the script failed to reverse it and is not retried for now.
     """
 
     script: str
@@ -186,7 +188,7 @@ class PendingReversal(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class JournalMark(DataClassJsonMixin):
-    """A place in an agent's audit journal: an entry's number, and the hash of all entries up to it."""
+    """A position in an agent's audit journal: the number of an entry, and the hash over all entries up to it."""
 
     number: Annotated[int, msgspec.Meta(ge=0)]
     hash: Sha256
@@ -194,15 +196,13 @@ class JournalMark(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Status(DataClassJsonMixin):
-    """The agent's retained word about itself; the last will replaces it by one with `online` false.
+    """The agent's retained status; its last will replaces it with one whose `online` is false.
 
-    `closed_epoch` is the last epoch of a store that was lost: what is numbered in it, or before, is ignored. `groups`
-    are those that the agent was told to be in; absent when it was never told.
-    `clock_behind_s`, in whole minutes, is there when the machine's clock is more than a minute behind the server's.
-    `signing_keys_version` is that of the list of signing keys that an enrolled agent goes by, `enrolment_id` names the
-    enrolment that it lives by.
-    `pending_reversals` holds the first 50 of `pending_reversal_count`, with long keys cut short. `audit_head` is where
-    the agent's journal ends.
+    `closed_epoch` is the last epoch of a lost store: commands of that epoch, or an earlier one, are ignored. `groups`
+    are the groups set by `set-group`; absent if it never ran. `clock_behind_s`, rounded to whole minutes, is present if
+    the machine's clock is more than a minute behind the server's. `signing_keys_version` is the version of the list of
+    signing keys that an enrolled agent trusts, `enrolment_id` its current enrolment. `pending_reversals` has the first
+    50 of `pending_reversal_count`, with long keys truncated. `audit_head` is the end of the agent's audit journal.
     """
 
     agent: str
@@ -233,7 +233,7 @@ class Status(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class BlobRequest(DataClassJsonMixin):
-    """An agent's wish for `length` bytes, from `offset` on, of the blob with the SHA-256 `name`."""
+    """An agent's request for `length` bytes, from `offset` on, of the blob with the SHA-256 `name`."""
 
     name: Sha256
     offset: Annotated[int, msgspec.Meta(ge=0)]
@@ -242,9 +242,9 @@ class BlobRequest(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class BlobChunk(DataClassJsonMixin):
-    """A part of a blob of `size` bytes: `data`, in base64, begins at `offset`.
+    """A part of a blob of `size` bytes: `data`, in base64 on the wire, begins at `offset`.
 
-    Where there is nothing to be had, `error` is one sentence and `size` and `data` are absent.
+    If the blob cannot be served, `error` is one sentence, and `size` and `data` are absent.
     """
 
     name: Sha256
@@ -255,7 +255,7 @@ class BlobChunk(DataClassJsonMixin):
 
 
 def wire_members(message: DataClassJsonMixin) -> JsonObject:
-    """Return the members of a message that go on the wire, their values not yet written as JSON."""
+    """Return the members of a message that go on the wire; their values are not yet JSON."""
     members = {name: value for name, value in vars(message).items() if value is not None}
     if not members.get("notes", True):
         del members["notes"]

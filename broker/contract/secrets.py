@@ -1,4 +1,4 @@
-"""What is secret in a command and in a text, and how it is kept out of what is shown."""
+"""Finds secrets in commands and texts, and masks them."""
 
 import re
 from functools import cache
@@ -19,8 +19,8 @@ __all__ = [
 
 MASK = "********"
 SECRET = msgspec.Meta(extra_json_schema={"writeOnly": True})
-"""Marks a parameter whose value is never shown: `token: Annotated[str, SECRET]`."""
-URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]*@(?:[^/@\s]*@)*")  # readers of URLs go by the last @
+"""Marks a parameter whose value is always masked: `token: Annotated[str, SECRET]`."""
+URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]*@(?:[^/@\s]*@)*")  # URL parsers split at the last @
 _KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
 _SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)
 _ASSIGNMENT = re.compile(rf"((?:{_KEY_WORDS})[\w.-]*[\"']?\s*[:=]\s*)\S.*", re.IGNORECASE)
@@ -29,13 +29,13 @@ _ENROLMENT_TOKEN = re.compile(r"acm1\.[A-Za-z0-9_-]{22,}")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a name says that a secret stands behind it, as `db_password` does."""
+    """Return whether a name suggests that its value is secret, as `db_password` does."""
     return _SECRET_KEY.search(name) is not None
 
 
 @cache
 def secret_names(shape: type) -> frozenset[str]:
-    """Return the names of the parameters of a dataclass that are marked as SECRET."""
+    """Return the names of the members of a dataclass that are marked SECRET."""
     _, definitions = msgspec.json.schema_components([shape])
     members = definitions[shape.__name__]["properties"]
     return frozenset(name for name, schema in members.items() if _is_marked(schema))
@@ -46,14 +46,14 @@ def _is_marked(schema: Any) -> bool:
 
 
 def mask_shapes(text: str) -> str:
-    """Return a text without what has the shape of a secret: a password in a URL, a key in PEM, `password = ...`."""
+    """Return the text with secrets masked by their form: passwords in URLs, PEM keys, tokens, `password = …`."""
     without_keys = _PEM_KEY.sub(rf"\1 {MASK} \2", text)
     without_tokens = _ENROLMENT_TOKEN.sub(f"acm1.{MASK}", without_keys)
     return _ASSIGNMENT.sub(rf"\1{MASK}", URL_PASSWORD.sub(rf"\1{MASK}@", without_tokens))
 
 
 def masked_values(value: Any, secrets: set[str]) -> Any:
-    """Return a JSON value with each text that is one of the secrets masked."""
+    """Return the JSON value with each text masked that equals one of the secrets."""
     if isinstance(value, dict):
         return {key: masked_values(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):

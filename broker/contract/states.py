@@ -1,4 +1,4 @@
-"""The words of the protocol: states, outcomes, kinds of feedback and error codes."""
+"""The enumerations of the protocol: states, outcomes, kinds of feedback, error codes and control actions."""
 
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ __all__ = [
 
 
 class State(StrEnum):
-    """Where a command stands on its agent; a deleted command has no state."""
+    """The state of a command on its agent; a deleted command has none."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 class FeedbackKind(StrEnum):
-    """What a feedback message tells the server."""
+    """The kind of a feedback message."""
 
     ACCEPTED = "accepted"
     PROGRESS = "progress"
@@ -59,6 +59,6 @@ class ErrorCode(StrEnum):
 
 
 class ControlAction(StrEnum):
-    """What a control message asks for; control messages do not wait behind the queue."""
+    """What a control message requests."""
 
     CANCEL = "cancel"

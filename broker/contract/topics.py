@@ -26,6 +26,8 @@ class InvalidName(BrokerError):
 
     code = "invalid_name"
 
+    code = "invalid_name"
+
 
 class Channel(StrEnum):
     """The last level of a topic.
@@ -43,12 +45,12 @@ class Channel(StrEnum):
 
 
 def check_agent_name(name: str) -> str:
-    """Return `name` unchanged; raise InvalidName if it is no agent name."""
+    """Return `name` unchanged; raises InvalidName if it is not an agent name."""
     return check_name(name, "an agent name")
 
 
 def check_name(name: str, kind: str) -> str:
-    """Return `name` unchanged; raise InvalidName, which says that it is not `kind`, if no agent could have it."""
+    """Return `name` unchanged; raises InvalidName, as "is not `kind`", unless it has the form of an agent name."""
     if not AGENT_NAME.fullmatch(name):
         raise InvalidName(
             f"{name[:80]!r} is not {kind}: use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit."
@@ -58,7 +60,7 @@ def check_name(name: str, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Topics:
-    """Builds and takes apart the topics below one prefix (`acm` unless configured)."""
+    """Builds and parses the topics below one prefix (default: `acm`)."""
 
     prefix: str = "acm"
 

@@ -1,4 +1,4 @@
-"""A broker's URL, and the TLS files of a connection to it."""
+"""URLs of MQTT brokers, and the TLS files of a connection."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class MqttError(BrokerError):
-    """The MQTT connection cannot be made or used as asked."""
+    """An MQTT connection cannot be configured as requested."""
+
+    code = "mqtt_error"
 
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """A broker's URL taken apart."""
+    """The parts of a broker's URL."""
 
     host: str
     port: int
@@ -34,7 +36,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files for one `mqtts` connection: who is trusted, and what this client shows of itself."""
+    """PEM files of an `mqtts` connection: the trusted authorities, and the client's certificate and key."""
 
     ca: Path
     certificate: Path
@@ -42,7 +44,7 @@ class TlsFiles:
 
 
 def parse_url(url: str) -> BrokerAddress:
-    """Take apart `mqtt://user:password@host:port` (or mqtts); raise MqttError, never with the password."""
+    """Parse `mqtt://user:password@host:port` (or mqtts). Raises MqttError, whose text never has the password."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -51,10 +53,14 @@ def parse_url(url: str) -> BrokerAddress:
             raise ValueError("it has spaces")
     except ValueError:  # its text may quote the password
         raise MqttError(
-            "The broker's URL cannot be read: write mqtt://HOST:PORT, and special characters of a password as %XX."
+            "The broker's URL cannot be parsed: write mqtt://HOST:PORT, and special characters of a password as %XX.",
+            code="invalid_url",
         ) from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path not in ("", "/") or port == 0:
-        raise MqttError("The broker's URL must look like mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT.")
+        raise MqttError(
+            "The broker's URL must have the form mqtt://HOST:PORT or mqtt://USER:PASSWORD@HOST:PORT.",
+            code="invalid_url",
+        )
     return BrokerAddress(
         host=parts.hostname,
         port=port or _DEFAULT_PORTS[parts.scheme],

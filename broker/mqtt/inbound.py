@@ -1,4 +1,4 @@
-"""A received message whose topic was taken apart: the form in which both sides pass messages on."""
+"""A received message with its topic parsed, as both sides hand messages on."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ __all__ = ["Inbound", "addressed"]
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message on one agent's channel. `delivery` is the MQTT message to acknowledge once it is dealt with."""
+    """A message on one agent's channel. `delivery` is the MQTT message to acknowledge once it was handled."""
 
     agent: str
     channel: Channel
@@ -18,12 +18,12 @@ class Inbound:
 
     @property
     def payload(self) -> bytes:
-        """The message's bytes, as they came."""
+        """The payload as received."""
         return self.delivery.payload
 
     @property
     def retained(self) -> bool:
-        """True if the broker kept the message from before the subscription (MQTT 5 section 3.3.1.3)."""
+        """True for a retained message of the broker (MQTT 5 section 3.3.1.3)."""
         return self.delivery.retained
 
 

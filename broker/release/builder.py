@@ -1,4 +1,4 @@
-"""Makes the package of a directory, and checks one as an agent would. The same directory gives the same bytes."""
+"""Builds the package of a directory, and verifies one as an agent would. The same directory gives the same bytes."""
 
 import gzip
 import io
@@ -40,29 +40,31 @@ __all__ = [
 ]
 
 
-_LEFT_OUT = "__pycache__"  # Python makes it anew, and its content differs each time
+_LEFT_OUT = "__pycache__"  # Python writes it again, with content that differs each time
 
 
 class SigningFailed(PackageError):
     """The minisign tool is missing or did not sign."""
 
+    code = "signing_failed"
+
 
 @dataclass(frozen=True)
 class VerifiedPackage:
-    """A package whose signature and files are right."""
+    """A package whose signature and files were verified."""
 
     manifest: Manifest
     signature: Signature
     file: PackagedFile
-    """The package itself, as a command must name it."""
+    """The package itself: the size and the SHA-256 for a command."""
 
 
 def make_manifest(
     directory: Path, name: str, version: str | None, platform: str, self_test: Sequence[str] = SELF_TEST
 ) -> Manifest:
-    """Describe every file below a directory; raises PackageError when they cannot be a package.
+    """Return the manifest of all files below a directory; raises PackageError if they cannot be a package.
 
-    Without a version it is the one of the Python distribution of this name that lies in the directory.
+    `version` defaults to that of the Python distribution of this name in the directory.
     """
     files = {str(path.relative_to(directory)): _describe(path) for path in _plain_files(directory)}
     version = version or _version_in(directory, name)
@@ -73,17 +75,24 @@ def _version_in(directory: Path, name: str) -> str:
     prefix, suffix = f"{name.replace('-', '_')}-", ".dist-info"
     found = [path.name for path in directory.rglob(f"{prefix}*{suffix}")]
     if len(found) != 1:
-        raise PackageError(f"{directory} holds {len(found)} distributions of {name}; say its --version.")
+        raise PackageError(
+            f"{directory} has {len(found)} distributions of {name}; give --version.", code="no_distribution"
+        )
     return found[0].removeprefix(prefix).removesuffix(suffix)
 
 
 def _plain_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise PackageError(f"{directory} is not a directory; name the one that holds bin/acm-agent.")
+        raise PackageError(
+            f"{directory} is not a directory; give the one that contains bin/acm-agent.", code="no_directory"
+        )
     found = [path for path in sorted(directory.rglob("*")) if _LEFT_OUT not in path.relative_to(directory).parts]
     for path in found:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise PackageError(f"{path} is no plain file; a package holds plain files only, no links and no devices.")
+            raise PackageError(
+                f"{path} is not a plain file; a package has plain files only, no links and no devices.",
+                code="not_a_plain_file",
+            )
     return [path for path in found if path.is_file()]
 
 
@@ -93,9 +102,9 @@ def _describe(path: Path) -> PackagedFile:
 
 
 def sign_manifest(manifest: bytes, secret_key: Path | None) -> str:
-    """Have minisign sign the manifest, which asks for the key's password itself; return the signature file's text.
+    """Sign the manifest with the minisign tool, and return the text of the signature file.
 
-    Without a key it takes its own default one. Raises SigningFailed.
+    The tool prompts for the key's password. None means its default key. Raises SigningFailed.
     """
     with tempfile.TemporaryDirectory(prefix="acm-package-") as directory:
         path, signature = Path(directory, MANIFEST), Path(directory, SIGNATURE)
@@ -106,15 +115,15 @@ def sign_manifest(manifest: bytes, secret_key: Path | None) -> str:
             done = subprocess.run(argv, stdout=sys.stderr, check=False)
         except OSError as error:
             raise SigningFailed(
-                f"minisign cannot be run ({error.strerror}); install it, or give --signature."
+                f"minisign cannot be run ({error.strerror}); install it, or give --signature.", code="minisign_missing"
             ) from error
         if done.returncode or not signature.exists():
-            raise SigningFailed("minisign did not sign the package; what it says stands above.")
+            raise SigningFailed("minisign did not sign the package; its output is above.", code="not_signed")
         return signature.read_text(encoding="utf-8")
 
 
 def write_package(directory: Path, manifest: Manifest, signature: str, output: Path) -> None:
-    """Write the package, replacing the output only once it is whole. Raises PackageError."""
+    """Write the package, replacing the output only once it is complete. Raises PackageError."""
     part = output.with_name(f".{output.name}.part")
     try:
         with _file_errors_named(output), part.open("wb") as target:
@@ -144,7 +153,7 @@ def _member(name: str, size: int, *, executable: bool = False) -> tarfile.TarInf
 
 
 def verify_package(path: Path, keys: Sequence[PublicKey]) -> VerifiedPackage:
-    """Check a package's signature and every file in it; raises PackageError or SignatureError with one sentence."""
+    """Verify a package's signature and each of its files; raises PackageError or MinisignError."""
     with opened_package(path) as archive:
         head = read_head(archive)
         signature = verify_signature(head.manifest, head.signature, keys)
@@ -158,7 +167,10 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, PackagedFile]]:
     for member in islice(archive, 2, None):
         prefix, _, path = member.name.partition("/")
         if prefix != FILES or not member.isreg() or path in names:
-            raise PackageError(f"The member {member.name[:200]!r} is no plain file of {FILES}/, or comes twice.")
+            raise PackageError(
+                f"The member {member.name[:200]!r} is not a plain file below {FILES}/, or is a duplicate.",
+                code="unexpected_member",
+            )
         names.add(path)
         source = archive.extractfile(member)
         assert source is not None
@@ -170,4 +182,4 @@ def _file_errors_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PackageError(f"{error.filename or path}: {error.strerror}.") from error
+        raise PackageError(f"{error.filename or path}: {error.strerror}.", code="unreadable") from error

@@ -1,7 +1,8 @@
-"""The package that an agent upgrades itself with: a gzipped tar archive of a signed manifest and the files it names.
+"""The format of upgrade packages: a gzipped tar archive with a signed manifest and the files that it lists.
 
-Its members, in this order: `manifest.json`, `manifest.json.minisig`, and each file below `files/`, plain files only.
-The signature is minisign's, of the manifest's bytes; the manifest holds the SHA-256 of every file.
+Members, in this order: `manifest.json`, `manifest.json.minisig`, and each file below `files/`, plain files only. The
+signature is minisign's, over the manifest's bytes; the manifest has the SHA-256 of each file.
+design.md: "Packages are signed by minisign"
 """
 
 import hashlib
@@ -49,11 +50,13 @@ FILES = "files"
 PROGRAM = "bin/acm-agent"
 SELF_TEST = (PROGRAM, "self-test")
 ANY_PLATFORM = "any"
-MAX_HEAD_BYTES = {MANIFEST: 16 << 20, SIGNATURE: 1 << 14}  # the most that each may have
+MAX_HEAD_BYTES = {MANIFEST: 16 << 20, SIGNATURE: 1 << 14}  # of each member before the files
 
 
 class PackageError(BrokerError):
-    """A package is not one, is damaged, or holds something else than its manifest says."""
+    """A file is not a package, is damaged, or its files are not those of its manifest."""
+
+    code = "package_error"
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,9 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a package is and holds. `platform` is such as linux-x86_64, or `any`; `files` by their path.
+    """The manifest of a package. `platform` is one like `linux-x86_64`, or `any`; `files` are by path.
 
-    `self_test` is the program of the package, and its arguments, that says whether this release works on a machine.
+    `self_test` is the program in the package, with its arguments, that checks whether the release works on a machine.
     """
 
     format: Literal[1]
@@ -81,41 +84,45 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """How many bytes its files have in all."""
+        """The total size of its files in bytes."""
         return sum(file.size for file in self.files.values())
 
 
 @dataclass(frozen=True)
 class PackageHead:
-    """The first two members of a package, not yet believed."""
+    """The first two members of a package, not yet verified."""
 
     manifest: bytes
     signature: str
 
 
 def this_platform() -> str:
-    """Return the platform of this machine, as a manifest names it."""
+    """Return the platform of this machine as in a manifest, for example `linux-x86_64`."""
     return f"{platform.system()}-{platform.machine()}".lower()
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """Return the bytes to be signed; the same for the same manifest."""
+    """Return the bytes to be signed; deterministic."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Read a manifest and check that it can be used; raises PackageError."""
+    """Return the manifest, checked; raises PackageError."""
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
         parse_version(manifest.version)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidVersion) as error:
-        raise PackageError(f"The package's manifest is wrong: {str(error).rstrip('.')}.") from error
+        raise PackageError(
+            f"The package's manifest is invalid: {str(error).rstrip('.')}.", code="invalid_manifest"
+        ) from error
     for path in manifest.files:
         if not _is_safe(path):
-            raise PackageError(f"The package's manifest names {path[:200]!r}, which does not stay inside the package.")
+            raise PackageError(
+                f"The package's manifest lists {path[:200]!r}, which is outside the package.", code="unsafe_path"
+            )
     for program in (PROGRAM, manifest.self_test[0]):
         if program not in manifest.files or not manifest.files[program].executable:
-            raise PackageError(f"The package has no program {program}; it must be there and be executable.")
+            raise PackageError(f"The package has no executable program {program}.", code="program_missing")
     return manifest
 
 
@@ -126,20 +133,20 @@ def _is_safe(path: str) -> bool:
 
 @contextmanager
 def opened_package(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a package, nothing of which is believed yet; raises PackageError, also for what it turns out to be later."""
+    """Open a package, not yet verified. Raises PackageError, also for damage found while the block reads it."""
     with _damage_named(path.name), tarfile.open(path, "r:gz", tarinfo=BoundedHeader) as archive:
         yield archive
 
 
 def read_head(archive: tarfile.TarFile) -> PackageHead:
-    """Read the first two members; raises PackageError, and what tarfile raises for a damaged archive."""
+    """Return the first two members; raises PackageError, and the errors of tarfile for a damaged archive."""
     return PackageHead(_first(archive, MANIFEST), _first(archive, SIGNATURE).decode("utf-8", errors="replace"))
 
 
 def _first(archive: tarfile.TarFile, name: str) -> bytes:
     member = archive.next()
     if member is None or member.name != name or not member.isreg() or member.size > MAX_HEAD_BYTES[name]:
-        raise PackageError(f"This is no package: {name} is not where it belongs.")
+        raise PackageError(f"This is not a package: {name} is missing or in the wrong place.", code="not_a_package")
     source = archive.extractfile(member)
     assert source is not None
     with source:
@@ -147,7 +154,7 @@ def _first(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def describe_file(source: IO[bytes], *, executable: bool) -> PackagedFile:
-    """Read a file to its end and say what it is."""
+    """Read a file to its end; return its SHA-256 and size."""
     digest, size = hashlib.sha256(), 0
     while block := source.read(1 << 18):
         digest.update(block)
@@ -156,24 +163,25 @@ def describe_file(source: IO[bytes], *, executable: bool) -> PackagedFile:
 
 
 def check_contents(manifest: Manifest, found: Mapping[str, PackagedFile]) -> None:
-    """Raise PackageError unless the files found, by their path, are those of the manifest, all of them and no other."""
+    """Raise PackageError unless the files found, by path, are exactly those of the manifest."""
     for path in sorted(manifest.files.keys() | found.keys()):
         if path not in found:
-            raise PackageError(f"The file {path} of the manifest is not in the package.")
+            raise PackageError(f"The file {path} of the manifest is not in the package.", code="file_missing")
         if path not in manifest.files:
-            raise PackageError(f"The package holds {path}, which its manifest does not name.")
+            raise PackageError(f"The package has {path}, which its manifest does not list.", code="file_unlisted")
         if found[path] != manifest.files[path]:
             raise PackageError(
-                f"The file {path} of the package is not the one of its manifest; its SHA-256 is {found[path].sha256}."
+                f"The file {path} of the package differs from its manifest; its SHA-256 is {found[path].sha256}.",
+                code="file_differs",
             )
 
 
 @contextmanager
 def _damage_named(name: str) -> Iterator[None]:
-    """Turn what is raised for a damaged archive into a PackageError."""
+    """Turn the errors of a damaged archive into PackageError."""
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
-        raise PackageError(f"{name} is no package that can be read: {error}.") from error
+        raise PackageError(f"{name} is not a readable package: {error}.", code="not_a_package") from error
     except OSError as error:
-        raise PackageError(f"{name} cannot be read: {error.strerror or error}.") from error
+        raise PackageError(f"{name} cannot be read: {error.strerror or error}.", code="unreadable") from error

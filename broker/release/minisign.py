@@ -1,9 +1,9 @@
-"""Signatures of minisign (https://jedisct1.github.io/minisign/), checked here and made by its own tool.
+"""Verifies signatures of minisign (https://jedisct1.github.io/minisign/); its own tool makes them.
 
-A public key is base64 of the letters `Ed`, a key id of 8 bytes and the Ed25519 key. A signature file has four lines: an
-untrusted comment, base64 of the algorithm, the key id and the signature, a trusted comment, and base64 of a second
-signature over the first and the trusted comment. The algorithm `ED` signs the BLAKE2b-512 of the message, the legacy
-`Ed` the message itself.
+A public key is the letters `Ed`, a key id of 8 bytes and the Ed25519 key, in base64. A signature file has four lines:
+an untrusted comment; the algorithm, the key id and the signature, in base64; a trusted comment; and a second signature,
+over the first one and the trusted comment, in base64. The algorithm `ED` signs the BLAKE2b-512 of the message, the
+legacy `Ed` the message itself.
 """
 
 import base64
@@ -33,7 +33,9 @@ _TRUSTED = "trusted comment: "
 
 
 class MinisignError(BrokerError):
-    """A key or a signature is malformed, or the signature is by none of the keys, or of something else."""
+    """A key or a signature is malformed, or the signature is not valid for the message and the keys."""
+
+    code = "minisign_error"
 
 
 def _key_id(raw: bytes) -> str:
@@ -46,30 +48,30 @@ def _decoded(text: str, length: int, what: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != length:
-        raise MinisignError(f"{text[:80]!r} is not {what} of minisign.")
+        raise MinisignError(f"{text[:80]!r} is not {what} of minisign.", code="malformed")
     return raw
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """Who may sign; `id` is the key's id as minisign prints it."""
+    """A public key; `id` is the key's id as minisign prints it."""
 
     id: str
     key: bytes
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a key, `RW…`, or the whole text of a .pub file; raises SignatureError."""
+        """Parse a key, `RW…`, or the text of a .pub file; raises MinisignError."""
         lines = text.strip().splitlines() or [""]
         raw = _decoded(lines[-1], _KEY_BYTES, "a public key")
         if raw[:2] != _LEGACY:
-            raise MinisignError(f"{lines[-1][:80]!r} is not a public key of minisign.")
+            raise MinisignError(f"{lines[-1][:80]!r} is not a public key of minisign.", code="malformed")
         return cls(_key_id(raw[2:10]), raw[10:])
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a .minisig file says; nothing of it is to be believed before `verify_signature`."""
+    """The content of a .minisig file, not yet verified."""
 
     key_id: str
     prehashed: bool
@@ -79,32 +81,36 @@ class Signature:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a .minisig file; raises SignatureError."""
+        """Parse the text of a .minisig file; raises MinisignError."""
         lines = text.splitlines()
         if len(lines) != 4 or not lines[2].startswith(_TRUSTED):
-            raise MinisignError("This is not a signature file of minisign, which has four lines.")
+            raise MinisignError("This is not a signature file of minisign, which has four lines.", code="malformed")
         raw = _decoded(lines[1], _SIGNATURE_BYTES, "a signature")
         if raw[:2] not in (_LEGACY, _PREHASHED):
-            raise MinisignError(f"{lines[1][:80]!r} is not a signature of minisign.")
+            raise MinisignError(f"{lines[1][:80]!r} is not a signature of minisign.", code="malformed")
         comment = lines[2].removeprefix(_TRUSTED)
         return cls(_key_id(raw[2:10]), raw[:2] == _PREHASHED, raw[10:], comment, _decoded(lines[3], 64, "a signature"))
 
 
 def verify_signature(message: bytes, signature_text: str, keys: Iterable[PublicKey]) -> Signature:
-    """Return the signature when one of the keys has made it, of this message and of its trusted comment.
+    """Return the signature if one of the keys has signed this message and the trusted comment.
 
-    Raises SignatureError with one sentence.
+    Raises MinisignError: malformed (`malformed`), by another key (`unknown_key`), or not valid (`bad_signature`).
     """
     signature = Signature.parse(signature_text)
     candidates = [key for key in keys if key.id == signature.key_id]
     if not candidates:
-        raise MinisignError(f"The signature is by the key {signature.key_id}, which is none of the keys given.")
+        raise MinisignError(
+            f"The signature is by the key {signature.key_id}, which is not one of the trusted keys.", code="unknown_key"
+        )
     signed = hashlib.blake2b(message).digest() if signature.prehashed else message
     commented = signature.signature + signature.trusted_comment.encode()
     for key in candidates:
         if _is_by(key, signature.signature, signed) and _is_by(key, signature.global_signature, commented):
             return signature
-    raise MinisignError(f"The signature is not one by the key {signature.key_id} of what it stands beside.")
+    raise MinisignError(
+        f"The signature by the key {signature.key_id} is not valid for this file and comment.", code="bad_signature"
+    )
 
 
 def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:

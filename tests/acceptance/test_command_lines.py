@@ -92,7 +92,7 @@ def test_parameters_that_are_valid_json_are_sent_as_json(run: Run, tmp_path: Pat
         (["commands", "--ledger", "nonsense"], 1, "The ledger's URL cannot be used"),
         (["commands", "--ledger", "postgresql+psycopg2://db/acm"], 1, "'psycopg2'; install that beside acm"),
         (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "The ledger failed"),
-        (["server", "--broker", "http://x"], 3, "must look like mqtt://HOST:PORT"),
+        (["server", "--broker", "http://x"], 3, "must have the form mqtt://HOST:PORT"),
         (["broker", "run", "--port", "99999"], 2, "65535"),
     ],
 )

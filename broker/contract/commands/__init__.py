@@ -1,4 +1,4 @@
-"""The command types: one module each, with a typed dataclass of parameters and one of data, and the table of them."""
+"""The built-in command types: a module each, with the dataclasses of its parameters and of its result's data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -41,8 +41,8 @@ __all__ = [
 class CommandType:
     """The dataclasses of a command's parameters and of its result's data.
 
-    `signed_only`: no agent takes it unsigned, not even one that accepts unsigned commands. `on_arrival`: it takes
-    effect when it arrives, so no cancel and no expiry after that changes anything; its result says what it did.
+    `signed_only`: it is rejected unsigned, even by an agent that accepts unsigned commands. `on_arrival`: it takes
+    effect when it arrives, so it cannot be cancelled or expire afterwards; its result reports what it did.
     """
 
     parameters: type
@@ -69,7 +69,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }
 )
-# What the seed's forms put around every command's parameters, whatever its type.
+# Members that foreign forms add to the parameters of every command type.
 _FOREIGN_WRAPPER = frozenset({"data", "error", "extra_args", "status"})
 
 
@@ -78,12 +78,14 @@ class InvalidParameters(BrokerError):
 
     code = "invalid_parameters"
 
+    code = "invalid_parameters"
+
 
 def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, foreign_form: bool = False) -> Any:
-    """Return the parameters as the dataclass `shape`; types are not coerced.
+    """Return the parameters as an instance of the dataclass `shape`; types are not coerced.
 
-    `foreign_form` says that the command came in a form of the seed, whose wrapper keys are then ignored.
-    Raises InvalidParameters for a type outside the table, or a parameter unknown, missing or of a wrong type.
+    `foreign_form`: ignore the members that foreign forms add. Raises InvalidParameters for a parameter that is unknown
+    (code `unknown_parameter`), missing (`missing_parameter`) or invalid (`invalid_parameter`).
     """
     known, required = _members(shape)
     ignored = _FOREIGN_WRAPPER if foreign_form else frozenset()
@@ -93,14 +95,15 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
     try:
         return msgspec.convert(given, shape, strict=True)
     except msgspec.ValidationError as error:
-        raise InvalidParameters(f"The parameters of {command_type} are wrong: {error}.") from error
+        raise InvalidParameters(
+            f"The parameters of {command_type} are invalid: {error}.", code="invalid_parameter"
+        ) from error
 
 
 def mask_secret_parameters(command: Command, document: Any, shape: type | None = None) -> Any:
-    """Return the JSON `document`, which tells of this command, with the command's secret parameters masked.
+    """Return the JSON `document` with each text masked that is the value of a secret parameter of this command.
 
-    Secret is what its type marks as SECRET and what has a telling name. `shape` is the dataclass of the parameters, for
-    a type outside the table.
+    See `is_secret`. `shape` is the dataclass of the parameters, for a type that is not built in.
     """
     secrets = {
         value
@@ -111,7 +114,7 @@ def mask_secret_parameters(command: Command, document: Any, shape: type | None =
 
 
 def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:
-    """Whether a parameter of this name is secret in a command of this type."""
+    """Return whether a parameter is secret: its type marks it SECRET, or its name suggests it."""
     kind = COMMAND_TYPES.get(command_type)
     known = shape or (kind.parameters if kind else None)
     return is_secret_name(name) or (known is not None and name in secret_names(known))
@@ -120,12 +123,17 @@ def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:
 def _refuse_unknown(command_type: str, unknown: list[str], known: tuple[str, ...]) -> None:
     if unknown:
         takes = _listing(known) if known else "no parameters"
-        raise InvalidParameters(f"{command_type} has no parameter {unknown[0][:80]!r}; it takes {takes}.")
+        raise InvalidParameters(
+            f"{command_type} has no parameter {unknown[0][:80]!r}; it takes {takes}.", code="unknown_parameter"
+        )
 
 
 def _refuse_missing(command_type: str, missing: list[str], known: tuple[str, ...]) -> None:
     if missing:
-        raise InvalidParameters(f"{command_type} needs the parameter {missing[0]!r}; it takes {_listing(known)}.")
+        raise InvalidParameters(
+            f"{command_type} requires the parameter {missing[0]!r}; it takes {_listing(known)}.",
+            code="missing_parameter",
+        )
 
 
 @cache

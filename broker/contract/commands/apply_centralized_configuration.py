@@ -15,9 +15,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ApplyCentralizedConfiguration:
-    """Make a configuration the active one: `content` as it stands here, or an `artifact`, a file or a tar archive.
+    """Activate a configuration: `content`, the text of one file, or `artifact`, a file or a tar archive.
 
-    `file` names the single file (the agent has a default); `group` is a label that is kept with the generation.
+    `file` is the name of a single file (default: the agent's `configuration.file`); `group` is stored with the
+    generation as a label.
     """
 
     content: str | None = None
@@ -32,10 +33,10 @@ class ApplyCentralizedConfiguration:
 
 @dataclass(frozen=True)
 class ApplyCentralizedConfigurationData:
-    """What was done, and what is active now. `active` is absent where no centralized configuration is.
+    """What was done, and the generation that is `active` now; absent if there is none.
 
-    `previous` names the generation that was active before, `diff` is between it and the new one, `reason` says why the
-    new one was rolled back or not applied at all.
+    `previous` is the name of the generation that was active before, `diff` the difference to the new one, `reason` why
+    the new one was rolled back or not applied.
     """
 
     action: Literal["applied", "unchanged", "rolled_back", "not_applied"]

@@ -15,7 +15,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EnrollAgent:
-    """Enroll with the server at this https URL, the present one or a new one, by a one-time token of its authority."""
+    """Enroll with the server at this https URL, the current or a new one, using a one-time token of its authority."""
 
     server: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
     token: Annotated[str, msgspec.Meta(min_length=1, max_length=512), SECRET]
@@ -23,7 +23,7 @@ class EnrollAgent:
 
 @dataclass(frozen=True)
 class EnrollAgentData:
-    """The new enrolment, and how far it has come: the agent goes on by it, or it was given up."""
+    """The new enrolment: `carried`, the agent uses it now, or `rolled_back`, it uses the old one."""
 
     enrolment_id: str
     server: str

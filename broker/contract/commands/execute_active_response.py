@@ -20,9 +20,9 @@ _Timeout = Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)]
 
 @dataclass(frozen=True)
 class ExecuteActiveResponse:
-    """Run the script of this name in the agent's allow-list on an alert; take its effect back `timeout_s` later.
+    """Run an allow-listed script on an alert, and reverse its effect after `timeout_s`.
 
-    A `timeout_s` of 0 leaves the effect for good; without one the time in the allow-list holds.
+    `timeout_s` of 0: never reverse it; None: the timeout of the allow-list.
     """
 
     script: _Name
@@ -33,12 +33,12 @@ class ExecuteActiveResponse:
 
 @dataclass(frozen=True)
 class ExecuteActiveResponseData:
-    """What became of the script. `exit_status` is negative when a signal ended it.
+    """The outcome of the script. `exit_status` is negative if a signal ended it.
 
-    `active`: it did its work, which is taken back at `reverses_at`. `renewed`: it was active for these keys already,
-    and its time begins anew. `done`: it did its work, and nothing will be taken back. `not_added`: it did not end well
-    and was never told to continue. `uncertain`: it was told to continue and did not end well; what it may have done is
-    taken back at `reverses_at`, if that is there. `offence` counts how often these keys were met.
+    `active`: it succeeded and is reversed at `reverses_at`. `renewed`: it was active for these keys already, and its
+    timeout starts again. `done`: it succeeded and is not reversed. `not_added`: it failed before it was sent
+    `continue`. `uncertain`: it failed after that; its possible effect is reversed at `reverses_at`, if set. `offence`
+    is how often these keys were reported so far.
     """
 
     script: str

@@ -11,11 +11,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """Ask the server for the configuration of the agent's group; takes no parameters."""
+    """Request the configuration of the agent's group from the server; no parameters."""
 
 
 @dataclass(frozen=True)
 class FetchConfigData:
-    """What the result asks of the server, which sends it as a command of its own."""
+    """What the result requests from the server, which sends it as another command."""
 
     asks_for: Literal["group-configuration"] = "group-configuration"

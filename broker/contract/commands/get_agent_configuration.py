@@ -14,9 +14,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GetAgentConfiguration:
-    """Report the configuration in force: one `section` of it, or all of it.
+    """Report the agent's configuration: one `section`, or all of it.
 
-    `effective` adds where each value came from. The section `centralized` is the applied centralized configuration.
+    `effective` adds the source of each value. The section `centralized` is the active centralized configuration.
     """
 
     section: str | None = None
@@ -27,8 +27,8 @@ class GetAgentConfiguration:
 class AppliedFile:
     """One file of the applied configuration; `size` in bytes.
 
-    `content` is its text with secrets masked: TOML, YAML and JSON are shown as JSON, other text as it is. It is absent
-    where the file is too large, or not text.
+    `content` is its text with secrets masked: TOML, YAML and JSON as JSON, other text unchanged. It is absent if the
+    file is too large, or not text.
     """
 
     path: str
@@ -39,10 +39,10 @@ class AppliedFile:
 
 @dataclass(frozen=True)
 class GetAgentConfigurationData:
-    """The configuration with its secrets masked, and the SHA-256 of just that as JSON with sorted keys.
+    """The configuration with secrets masked, and the SHA-256 of it as JSON with sorted keys.
 
-    `sources` gives the source of each value by its dotted name. `applied` is the active centralized configuration, and
-    `altered` names those of its files that are not as they were applied. `files` shows its files; both at most 100.
+    `sources` is the source of each value, by its dotted name. `applied` is the active centralized configuration,
+    `altered` the paths of its files that were changed since, `files` its files; at most 100 of each.
     """
 
     configuration: JsonObject

@@ -16,17 +16,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GetAuditJournal:
-    """Return the audit journal from the page on that holds the entry with number `first`."""
+    """Return the audit journal, beginning with the page that has the entry with number `first`."""
 
     first: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 @dataclass(frozen=True)
 class GetAuditJournalData:
-    """Pages of the journal in order: as many as fit into 128 KiB, none if the journal ends before `first`.
+    """Consecutive pages of the journal: as many as fit into 128 KiB, none if the journal ends before `first`.
 
-    `anchor` is the mark before the first entry that is kept, `head` the one at the last entry. Ask again from the
-    number after the last one in `pages` until that reaches `head`.
+    `anchor` is the mark before the first kept entry, `head` that of the last entry. Repeat with the number after the
+    last one in `pages` until `head` is reached.
     """
 
     anchor: JournalMark

@@ -13,17 +13,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RestartAgent:
-    """Replace the running incarnation of the managed program by a new one, after `delay_s` seconds."""
+    """Replace the running incarnation of the managed program with a new one, after `delay_s` seconds."""
 
     delay_s: DelayS = 0.0
 
 
 @dataclass(frozen=True)
 class RestartAgentData:
-    """What ran before and what runs now. `started_by` is there only where the agent's own process was replaced.
+    """The incarnations before and after. `started_by` is present only if the agent's own process was replaced.
 
-    `killed` and `stop_grace_s` say how a managed service's old incarnation ended: by TERM, or killed after so many
-    seconds; they are absent where that is not known.
+    `killed`: the old incarnation of a managed service did not end on TERM within `stop_grace_s` seconds, and was
+    killed. Both are absent if that is unknown.
     """
 
     service: str

@@ -18,13 +18,13 @@ _Groups = Annotated[tuple[GroupName, ...], msgspec.Meta(max_length=64)]
 
 @dataclass(frozen=True)
 class SetGroup:
-    """Make the agent a member of these groups and of no others; the server hears of it by the agent's status."""
+    """Set the groups that the agent is a member of; the server learns of them from the agent's status."""
 
     groups: _Groups
 
 
 @dataclass(frozen=True)
 class SetGroupData:
-    """The groups that the agent is in."""
+    """The groups that the agent is a member of after it."""
 
     groups: tuple[str, ...]

@@ -12,14 +12,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StartAgent:
-    """Start the managed program if it does not run, after `delay_s` seconds."""
+    """Start the managed program if it is not running, after `delay_s` seconds."""
 
     delay_s: DelayS = 0.0
 
 
 @dataclass(frozen=True)
 class StartAgentData:
-    """What kind of service was started, and its incarnation."""
+    """The kind of service that was started, and its incarnation."""
 
     service: str
     incarnation: str | None

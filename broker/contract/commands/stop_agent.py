@@ -19,9 +19,9 @@ class StopAgent:
 
 @dataclass(frozen=True)
 class StopAgentData:
-    """What kind of service was stopped, and how: by TERM, or killed after `stop_grace_s` seconds.
+    """The kind of service that was stopped. `killed`: it did not end on TERM within `stop_grace_s` seconds.
 
-    The latter two are absent where nothing ran, or it is not known.
+    Both are absent if nothing was running, or if that is unknown.
     """
 
     service: str

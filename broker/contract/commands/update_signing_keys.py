@@ -18,7 +18,7 @@ __all__ = [
 UPDATE_SIGNING_KEYS = "update-signing-keys"
 MAX_KEYS = 4
 MAX_CLOCK_LEAD = timedelta(days=1)
-"""How far a version, as a time, may lie beyond when it was signed: an agent that takes it never goes back."""
+"""How far a version, as a time, may be after the time of its signature: an agent never accepts an earlier one again."""
 _Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 _Key = Annotated[str, msgspec.Meta(max_length=1024)]
 _Keys = Annotated[tuple[_Key, ...], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]
@@ -26,10 +26,10 @@ _Keys = Annotated[tuple[_Key, ...], msgspec.Meta(min_length=1, max_length=MAX_KE
 
 @dataclass(frozen=True)
 class UpdateSigningKeys:
-    """Trust these public keys of the server (Ed25519, in PEM) and no others; taken from signed commands alone.
+    """Trust exactly these public keys of the server (Ed25519, in PEM); accepted only in a signed command.
 
-    `version` is that of the server's list of keys, the time of its last change in milliseconds since 1970: one that is
-    not newer than what the agent knows changes nothing.
+    `version` is that of the server's list of keys, the time of its last change in milliseconds since 1970. One that is
+    not newer than the agent's changes nothing.
     """
 
     version: _Version
@@ -38,7 +38,7 @@ class UpdateSigningKeys:
 
 @dataclass(frozen=True)
 class UpdateSigningKeysData:
-    """The version of the list that the agent goes by now, and the ids of the keys that it trusts."""
+    """The version of the list that the agent uses now, and the ids of the keys that it trusts."""
 
     version: int
     keys: tuple[str, ...]

@@ -13,10 +13,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class UpgradeAgent:
-    """Replace the agent by the version in the package.
-
-    An older version than the one that runs is refused unless `allow_downgrade`.
-    """
+    """Replace the agent with the version in the package; an older one is refused unless `allow_downgrade`."""
 
     package: Artifact
     allow_downgrade: bool = False
@@ -24,9 +21,9 @@ class UpgradeAgent:
 
 @dataclass(frozen=True)
 class UpgradeAgentData:
-    """What was done. `running` is the version that runs now, `package` the package's, `previous` the one before.
+    """What was done. `running` is the version that runs now, `package` that of the package, `previous` the one before.
 
-    `reason` says why the new version was rolled back.
+    `reason` is why the new version was rolled back.
     """
 
     action: Literal["upgraded", "unchanged", "rolled_back"]

@@ -14,6 +14,7 @@ from broker.contract.commands.get_agent_configuration import GetAgentConfigurati
 from broker.contract.commands.restart_agent import RestartAgent
 from broker.contract.foreign_forms import ALIASES
 from broker.contract.messages import Command, Origin
+from tests.support.errors import raises_code
 
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -100,28 +101,29 @@ def test_the_json_is_kept_as_it_came() -> None:
 @pytest.mark.parametrize(
     ("members", "path"),
     [
-        ({"command": True}, r"\$\.command"),
-        ({"action": "restart"}, r"\$\.action"),
-        ({"command": {}}, r"\$\.command"),
-        ({"command": {"name": True}}, r"\$\.command\.name"),
-        ({"command": ""}, r"\$\.type"),
-        ({"command": "x" * 129}, r"\$\.type"),
-        ({"command": "restart", "id": 5}, r"\$\.id"),
-        ({"command": "restart", "id": ""}, r"\$\.id"),
-        ({"command": "restart", "parameters": "x"}, r"\$\.parameters"),
-        ({"command": "restart", "origin": {"serverName": False}}, r"\$\.origin\.serverName"),
-        ({"command": "restart", "created_at": "2026-03-01T10:00:00"}, r"\$\.created_at"),
-        ({"command": "restart", "timeout_s": False}, r"\$\.timeout_s"),
-        ({"action": {}}, r"name"),
-        ({"action": {"name": 1}}, r"\$\.action\.name"),
-        ({"action": {"name": "restart", "args": []}}, r"\$\.action\.args"),
-        ({"action": {"name": "restart"}, "user": 0}, r"\$\.user"),
-        ({"action": {"name": "restart"}, "document_id": "\u0007"}, r"\$\.id"),
+        ({"command": True}, "$.command"),
+        ({"action": "restart"}, "$.action"),
+        ({"command": {}}, "$.command"),
+        ({"command": {"name": True}}, "$.command.name"),
+        ({"command": ""}, "$.type"),
+        ({"command": "x" * 129}, "$.type"),
+        ({"command": "restart", "id": 5}, "$.id"),
+        ({"command": "restart", "id": ""}, "$.id"),
+        ({"command": "restart", "parameters": "x"}, "$.parameters"),
+        ({"command": "restart", "origin": {"serverName": False}}, "$.origin.serverName"),
+        ({"command": "restart", "created_at": "2026-03-01T10:00:00"}, "$.created_at"),
+        ({"command": "restart", "timeout_s": False}, "$.timeout_s"),
+        ({"action": {}}, "$.action"),
+        ({"action": {"name": 1}}, "$.action.name"),
+        ({"action": {"name": "restart", "args": []}}, "$.action.args"),
+        ({"action": {"name": "restart"}, "user": 0}, "$.user"),
+        ({"action": {"name": "restart"}, "document_id": "\u0007"}, "$.id"),
     ],
 )
 def test_wrong_types_are_refused_with_their_path(members: dict[str, Any], path: str) -> None:
-    with pytest.raises(DecodeError, match=path):
+    with pytest.raises(DecodeError) as caught:
         decode(**members)
+    assert caught.value.path == path
 
 
 def parse(command_type: str, parameters: dict[str, Any], *, foreign_form: bool = False) -> Any:
@@ -140,23 +142,26 @@ def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> 
     frame = Path(__file__).parents[3] / "contract" / "frames" / f"command-{command_type}.json"
     parameters = json.loads(frame.read_bytes())["parameters"]
     assert parse(command_type, parameters | wrapped, foreign_form=True) == parse(command_type, parameters)
-    with pytest.raises(InvalidParameters, match="has no parameter 'data'"):
+    with raises_code(InvalidParameters, "unknown_parameter"):
         parse(command_type, parameters | wrapped)
 
 
 @pytest.mark.parametrize(
-    ("command_type", "parameters", "says"),
+    ("command_type", "parameters", "code", "names"),
     [
-        ("restart-agent", {"force": True}, "restart-agent has no parameter 'force'; it takes delay_s."),
-        ("get-agent-configuration", {"part": "x"}, "it takes effective, section."),
-        ("execute-active-response", {"data": "x", "extra_args": []}, "needs the parameter 'script'; it takes alert, "),
-        ("execute-active-response", {"script": "x", "timeout_s": -1}, r"at `\$\.timeout_s`"),
-        ("get-agent-configuration", {"section": 1}, r"(?i)expected `str \| null`, got `int` - at `\$\.section`"),
+        ("restart-agent", {"force": True}, "unknown_parameter", ["'force'", "it takes delay_s."]),
+        ("get-agent-configuration", {"part": "x"}, "unknown_parameter", ["'part'", "it takes effective, section."]),
+        ("execute-active-response", {"data": "x", "extra_args": []}, "missing_parameter", ["'script'", "alert, "]),
+        ("execute-active-response", {"script": "x", "timeout_s": -1}, "invalid_parameter", ["$.timeout_s"]),
+        ("get-agent-configuration", {"section": 1}, "invalid_parameter", ["$.section", "got `int`"]),
     ],
 )
-def test_wrong_parameters_are_refused_in_one_sentence(command_type: str, parameters: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidParameters, match=says):
+def test_wrong_parameters_are_refused_with_their_names(
+    command_type: str, parameters: dict[str, Any], code: str, names: list[str]
+) -> None:
+    with raises_code(InvalidParameters, code) as caught:
         parse(command_type, parameters, foreign_form=True)
+    assert [name for name in names if name not in str(caught.value)] == []
 
 
 @dataclass(frozen=True)
@@ -165,5 +170,6 @@ class Nothing:
 
 
 def test_a_type_without_parameters_says_so() -> None:
-    with pytest.raises(InvalidParameters, match=r"x has no parameter 'force'; it takes no parameters\."):
+    with raises_code(InvalidParameters, "unknown_parameter") as caught:
         parse_parameters("x", Nothing, {"force": True})
+    assert "it takes no parameters" in str(caught.value)

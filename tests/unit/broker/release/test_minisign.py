@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.release.minisign import MinisignError, PublicKey, verify_signature
+from tests.support.errors import raises_code
 
 MESSAGE = b"a manifest\n"
 
@@ -38,9 +39,9 @@ def test_what_minisign_signs_is_right(tmp_path: Path, flags: list[str]) -> None:
 def test_another_message_or_another_comment_is_wrong(tmp_path: Path, flags: list[str]) -> None:
     key = make_key(tmp_path / "ours")
     text = sign(tmp_path / "ours", *flags)
-    with pytest.raises(MinisignError, match=f"not one by the key {key.id} of what it stands beside"):
+    with raises_code(MinisignError, "bad_signature"):
         verify_signature(MESSAGE + b"more", text, [key])
-    with pytest.raises(MinisignError, match="not one by the key"):
+    with raises_code(MinisignError, "bad_signature"):
         verify_signature(MESSAGE, text.replace("today", "tomorrow"), [key])
 
 
@@ -49,25 +50,26 @@ def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
     lines = sign(tmp_path / "ours").splitlines()
     raw = base64.b64decode(lines[1])
     lines[1] = base64.b64encode(b"Ed" + raw[2:]).decode()
-    with pytest.raises(MinisignError, match="not one by the key"):
+    with raises_code(MinisignError, "bad_signature"):
         verify_signature(MESSAGE, "\n".join(lines), [key])
 
 
 def test_a_signature_by_another_key_names_that_key(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
-    with pytest.raises(MinisignError, match=f"by the key {ours.id}, which is none of the keys given"):
+    with raises_code(MinisignError, "unknown_key") as caught:
         verify_signature(MESSAGE, sign(tmp_path / "ours"), [other])
+    assert ours.id in str(caught.value)
 
 
 def test_a_key_with_the_id_of_ours_is_not_ours(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
-    with pytest.raises(MinisignError, match="not one by the key"):
+    with raises_code(MinisignError, "bad_signature"):
         verify_signature(MESSAGE, sign(tmp_path / "ours"), [PublicKey(ours.id, other.key)])
 
 
 @pytest.mark.parametrize("text", ["", "x", "RWQ", "A" * 56, "RUQ" + "A" * 53])
 def test_what_is_no_key_is_refused(text: str) -> None:
-    with pytest.raises(MinisignError, match="is not a public key of minisign"):
+    with raises_code(MinisignError, "malformed"):
         PublicKey.parse(text)
 
 
@@ -76,15 +78,15 @@ def raw(algorithm: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("", "has four lines"),
-        ("a\nb\nc\nd\n", "has four lines"),
-        ("a\nRUQ\ntrusted comment: c\nd\n", "'RUQ' is not a signature of minisign"),
-        (f"a\n{raw(b'XX')}\ntrusted comment: c\nd\n", "is not a signature of minisign"),
-        (f"a\n{raw(b'ED')}\ntrusted comment: c\nd\n", "'d' is not a signature of minisign"),
+        "",
+        "a\nb\nc\nd\n",
+        "a\nRUQ\ntrusted comment: c\nd\n",
+        f"a\n{raw(b'XX')}\ntrusted comment: c\nd\n",
+        f"a\n{raw(b'ED')}\ntrusted comment: c\nd\n",
     ],
 )
-def test_what_is_no_signature_is_refused(text: str, says: str) -> None:
-    with pytest.raises(MinisignError, match=says):
+def test_malformed_signature_is_refused(text: str) -> None:
+    with raises_code(MinisignError, "malformed"):
         verify_signature(MESSAGE, text, [])

@@ -146,10 +146,10 @@ def header(**members: Any) -> bytes:
 @pytest.mark.parametrize(
     ("beginning", "said"),
     [
-        (header(type=tarfile.GNUTYPE_LONGNAME, size=1 << 30), "claims 1073741824 bytes"),
-        (header(type=tarfile.XHDTYPE, size=1 << 20), "claims 1048576 bytes"),
-        (header(type=tarfile.XGLTYPE, size=1 << 20), "claims 1048576 bytes"),
-        (header(size=-512), "claims -512 bytes"),
+        (header(type=tarfile.GNUTYPE_LONGNAME, size=1 << 30), "size of 1073741824 bytes"),
+        (header(type=tarfile.XHDTYPE, size=1 << 20), "size of 1048576 bytes"),
+        (header(type=tarfile.XGLTYPE, size=1 << 20), "size of 1048576 bytes"),
+        (header(size=-512), "size of -512 bytes"),
         (header(type=tarfile.XHDTYPE, size=0) * 3000, "is not a readable archive"),
     ],
     ids=["long name", "extended", "global", "backwards", "a chain"],
