@@ -11,7 +11,7 @@ from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker, buil
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 
-# However slow the machine is.
+# Tests must pass on slow machines.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 

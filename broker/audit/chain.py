@@ -52,7 +52,7 @@ def check_marks(
     """Report where the journal does not hold the hashes that it had before.
 
     The hash chain alone proves nothing about an agent that may rewrite its journal.
-    """  # design.md: "The server remembers where a journal was good."
+    """  # design.md: "The server remembers where a journal was valid."
     hashes = hashes_by_number(journal.anchor, journal.pages)
     begins = entries[0].at if entries and entries[0].number == 1 and entries[0].opened else None
     start = f"; it begins at {begins:%Y-%m-%d %H:%M:%S} UTC" if begins else ""

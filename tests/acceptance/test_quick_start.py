@@ -1,4 +1,4 @@
-"""The README's quick start, line by line as it stands there; only its directory and its ports are others."""
+"""The README's quick start, line by line; only its directory and its ports differ."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.brokers import free_port
 from tests.support.waiting import wait_for
 
 _DONE = "acm-test-line-done"
-# What each program that is left running says once the next line can rely on it.
+# The log line of each background program that the next line depends on.
 _UP = {
     "broker.log": "Mosquitto listens at",
     "server.log": "mqtt_connected",
@@ -26,7 +26,7 @@ _UP = {
 
 
 def quick_start() -> list[str]:
-    """The lines of the shell blocks, without those that install what the tests have already."""
+    """Return the lines of the shell blocks, without those of the installation."""
     text = (ROOT / "README.md").read_text()
     section = re.search(r"^## Quick start$(.*?)^### ", text, re.MULTILINE | re.DOTALL)
     assert section is not None
@@ -36,7 +36,7 @@ def quick_start() -> list[str]:
 
 
 class Shell:
-    """A shell that is typed into; what it was told to run in the background ends with it."""
+    """An interactive shell; its background processes end with it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -56,7 +56,7 @@ class Shell:
         )
 
     def type(self, line: str) -> str:
-        """Type a line of the README, see that it succeeds, and return what it printed."""
+        """Run a line of the README, assert that it succeeds, and return its output."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"set -o pipefail; {self._here(line)}\necho {_DONE} $?\n")
@@ -77,11 +77,13 @@ class Shell:
         started = re.search(r">/srv/acm/(\S+) 2>&1 &$", line)
         if started is not None:
             log = self.directory / started[1]
-            wait_for(lambda: log.exists() and _UP[log.name] in log.read_text(), f"{log.name} to say that it is up")
+            wait_for(
+                lambda: log.exists() and _UP[log.name] in log.read_text(), f"{log.name} to contain {_UP[log.name]!r}"
+            )
 
     def end(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # its own session: all that it has started
+            os.killpg(self.process.pid, signal.SIGKILL)  # its own session, with all processes that it started
         self.process.communicate(timeout=20)
 
 

@@ -1,6 +1,6 @@
-"""Fuzzes every target, or those named, each in a process of its own; says what it did, and keeps what it found.
+"""Fuzzes every target, or those named, each in a process of its own, and stores findings.
 
-Guided by coverage where atheris is installed (`make fuzz` installs it), else by chance. A finding is a file in
+Guided by coverage if atheris is installed (`make fuzz` installs it), else with random input. A finding is a file in
 tests/fuzz/findings, which the tests run from then on.
 """
 
@@ -16,9 +16,9 @@ from tests.fuzz.targets import TARGETS
 
 FINDINGS = Path(__file__).parent / "findings"
 _WORK = Path("build") / "fuzz"
-_LONGEST_INPUT = 1 << 16
-_MOST_MEGABYTES = 1024
-_LONGEST_RUN_S = 20
+_MAX_INPUT_BYTES = 1 << 16
+_MAX_MEGABYTES = 1024
+_MAX_RUN_S = 20
 
 
 def _argv(name: str, seconds: int) -> list[str]:
@@ -31,15 +31,15 @@ def _argv(name: str, seconds: int) -> list[str]:
         (corpus / hashlib.sha256(seed).hexdigest()).write_bytes(seed)
     options = {
         "max_total_time": seconds,
-        "max_len": _LONGEST_INPUT,
-        "rss_limit_mb": _MOST_MEGABYTES,
-        "timeout": _LONGEST_RUN_S,
+        "max_len": _MAX_INPUT_BYTES,
+        "rss_limit_mb": _MAX_MEGABYTES,
+        "timeout": _MAX_RUN_S,
         "artifact_prefix": f"{found}/",
         "print_final_stats": 1,
         "verbosity": 0,
     }
-    words = [f"-{option}={value}" for option, value in options.items()]
-    return [sys.executable, "-m", "tests.fuzz.by_coverage", name, *words, str(corpus)]
+    flags = [f"-{option}={value}" for option, value in options.items()]
+    return [sys.executable, "-m", "tests.fuzz.by_coverage", name, *flags, str(corpus)]
 
 
 def _fuzz(name: str, seconds: int) -> bool:
@@ -47,9 +47,9 @@ def _fuzz(name: str, seconds: int) -> bool:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         done = subprocess.run(_argv(name, seconds), stdout=output, stderr=output)
-    said = log.read_text(encoding="utf-8", errors="replace")
-    runs = re.findall(r"number_of_executed_units: (\d+)", said) or ["no"]
-    verdict = "good" if done.returncode == 0 else f"FOUND SOMETHING: see {log} and {FINDINGS / name}"
+    output_text = log.read_text(encoding="utf-8", errors="replace")
+    runs = re.findall(r"number_of_executed_units: (\d+)", output_text) or ["no"]
+    verdict = "no finding" if done.returncode == 0 else f"FINDING: see {log} and {FINDINGS / name}"
     print(f"{name:18} {runs[-1]:>9} executions  {verdict}", flush=True)
     return done.returncode == 0
 

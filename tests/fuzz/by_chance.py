@@ -14,12 +14,12 @@ _MAX_BYTES = 2 << 30
 
 
 def main(name: str, seconds: int, findings: Path) -> None:
-    """Go on until the time is over; what a target raises is kept in a file and ends it."""
+    """Run until the time is over; an input that makes the target raise is stored in a file and ends the run."""
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
-    chance, corpus, end, count = Random(), TARGETS[name].seeds(), monotonic() + seconds, 0
+    random, corpus, end, count = Random(), TARGETS[name].seeds(), monotonic() + seconds, 0
     try:
         while monotonic() < end:
-            data = mutated(chance, corpus)
+            data = mutated(random, corpus)
             count += 1
             try:
                 TARGETS[name].run(data)

@@ -1,4 +1,4 @@
-"""Changes to good input, the same ones for the same random source: what the fuzzer does where atheris is not there."""
+"""Mutations of valid input, reproducible for the same random source; used if atheris is not installed."""
 
 from collections.abc import Sequence
 from random import Random
@@ -6,7 +6,7 @@ from random import Random
 __all__ = ["mutated"]
 
 _MAX_BYTES = 1 << 16
-_WORDS = (
+_TOKENS = (
     *(
         b"{",
         b"}",
@@ -31,7 +31,7 @@ _WORDS = (
 
 
 def mutated(source: Random, corpus: Sequence[bytes]) -> bytes:
-    """Return one of the corpus with one to five changes."""
+    """Return one input of the corpus with one to five changes."""
     data = source.choice(corpus)
     for _ in range(source.randint(1, 5)):
         data = source.choice(_CHANGES)(source, data, corpus)[:_MAX_BYTES]
@@ -76,7 +76,7 @@ def _splice(source: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
 
 def _insert(source: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
     first, end = _span(source, data)
-    return data[:first] + source.choice(_WORDS) + data[source.choice((first, end)) :]
+    return data[:first] + source.choice(_TOKENS) + data[source.choice((first, end)) :]
 
 
 _CHANGES = (_flip, _set, _cut_out, _cut_off, _repeat, _splice, _insert, _insert)

@@ -1,4 +1,4 @@
-"""Good input to begin from: the golden frames, and small archives and packages made here."""
+"""Valid input to start from: the golden frames, and small archives and packages made here."""
 
 import base64
 import gzip
@@ -40,7 +40,7 @@ DEEP = b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
 
 
 class FuzzedTrust:
-    """Trusts the one key here."""
+    """Trusts only the key of this module."""
 
     enrolment_id = "e1"
     good_until = NoTrust.good_until
@@ -51,29 +51,31 @@ SIGNED = (b'[{"action":"cancel","command_id":"a"}]', b'{"command_id":"a","digest
 
 
 def envelopes() -> list[bytes]:
-    """Return what the server has signed for web-01, what another has, and what is too deep to be read."""
+    """Return envelopes signed by the server for web-01, one signed by another key, and ones nested too deeply."""
     scope = Scope("acm-server", "web-01", ("e1",), datetime(2026, 1, 1, tzinfo=UTC))
     deep = write_body(scope, b"[" * 5000 + b"]" * 5000)
     stranger = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     channels = (Channel.CONTROL, Channel.ACK, Channel.COMMAND)
-    said = [(payload_type(channel), write_body(scope, frame)) for channel, frame in zip(channels, SIGNED, strict=True)]
-    good = [seal(kind, body, [SigningKey(_KEY)]) for kind, body in said]
-    return [*good, seal(*said[0], [stranger]), seal(payload_type(Channel.COMMAND), deep, [stranger]), DEEP]
+    signed = [
+        (payload_type(channel), write_body(scope, frame)) for channel, frame in zip(channels, SIGNED, strict=True)
+    ]
+    good = [seal(kind, body, [SigningKey(_KEY)]) for kind, body in signed]
+    return [*good, seal(*signed[0], [stranger]), seal(payload_type(Channel.COMMAND), deep, [stranger]), DEEP]
 
 
 def enrolment_answers() -> list[bytes]:
-    """Return an answer that grants what was asked for, one that refuses, and one that is deep."""
+    """Return a response that grants the request, one that refuses it, and one nested too deeply."""
     answer = (Path(__file__).parent / "enrolment-answer.json").read_bytes()
     return [answer, b'{"message": "The token is unknown."}', DEEP]
 
 
 def frames(prefix: str) -> list[bytes]:
-    """Return the golden frames whose names begin so."""
+    """Return the golden frames whose names have this prefix."""
     return [path.read_bytes() for path in sorted(_FRAMES.glob(f"{prefix}*.json"))]
 
 
 def signature(message: bytes) -> bytes:
-    """Return what minisign writes for a message."""
+    """Return the signature that minisign writes for a message."""
     signed = _KEY.sign(hashlib.blake2b(message).digest())
     comment = "a comment"
     lines = [
@@ -93,8 +95,8 @@ def manifest(content: bytes = b"#!/bin/sh\n") -> bytes:
 
 def packages() -> list[bytes]:
     """Return a signed package, zipped."""
-    said = manifest()
-    content = {MANIFEST: said, SIGNATURE: signature(said), f"{FILES}/bin/acm-agent": b"#!/bin/sh\n"}
+    document = manifest()
+    content = {MANIFEST: document, SIGNATURE: signature(document), f"{FILES}/bin/acm-agent": b"#!/bin/sh\n"}
     return [gzip.compress(_tar(content), 1, mtime=0)]
 
 

@@ -1,6 +1,6 @@
-"""What is fuzzed. A target takes any bytes and returns: what it raises, or asserts in vain, is a finding.
+"""The fuzz targets. A target accepts any bytes and returns; an exception or a failed assertion is a finding.
 
-To add one, write a function that takes bytes, lets the one declared error pass, and put `@target(seeds)` above it.
+To add one, write a function that takes bytes, suppresses the one declared error, and is decorated by `@target(seeds)`.
 """
 
 import asyncio
@@ -82,12 +82,12 @@ from tests.support.makers import inbound, inbound_on
 __all__ = ["TARGETS", "Target"]
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-_PART = b"\x00"  # parts the messages of an input for an intake; it stands in no JSON
+_PART = b"\x00"  # separates the messages of one input; it does not occur in JSON
 
 
 @dataclass(frozen=True)
 class Target:
-    """A function to be fuzzed, the input to begin from, and how many inputs a short run tries."""
+    """A function to fuzz, its seeds, and how many inputs a short run tries."""
 
     name: str
     run: Callable[[bytes], None]
@@ -124,7 +124,7 @@ def _commands(frame: bytes, max_bytes: int | None = None) -> list[Command]:
 
 
 def _round_trip(data: bytes, decode: Callable[[bytes], Sequence[Message]]) -> None:
-    """What is read, and written again, is read as the same, unless it has outgrown the frame by being written."""
+    """A decoded frame is decoded as the same after encoding, unless it exceeds the frame limit then."""
     with contextlib.suppress(DecodeError):
         messages = decode(data)
         frame = encode(messages)
@@ -177,7 +177,7 @@ def blob_chunks(data: bytes) -> None:
 def seed_forms(data: bytes) -> None:
     try:
         item = json.loads(data)
-        json.dumps(item, ensure_ascii=False).encode()  # the codec lets no lone surrogate through
+        json.dumps(item, ensure_ascii=False).encode()  # the codec refuses lone surrogates
     except (ValueError, RecursionError):
         return
     if isinstance(item, dict) and is_foreign_form(item):
@@ -185,11 +185,11 @@ def seed_forms(data: bytes) -> None:
             assert read_foreign_form(item, NOW, lambda: "new-id").original == item
 
 
-# -- both intakes
+# -- received messages of both sides
 
 
 class _Wire:
-    """Takes what is published, and keeps it."""
+    """Records published messages."""
 
     def __init__(self) -> None:
         self.backlog = 0
@@ -207,7 +207,7 @@ def _intake_seeds() -> list[bytes]:
 
 
 class _FilledLedger:
-    """One ledger with two commands of an agent, which are all that is in it after each `begin_anew`."""
+    """One ledger with two commands of an agent; `reset` restores that state."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(open_database("sqlite://"), now=lambda: NOW)
@@ -218,7 +218,7 @@ class _FilledLedger:
             found = [(table, connection.execute(table.select()).mappings().all()) for table in METADATA.sorted_tables]
         self._rows = [(table, [dict(row) for row in rows]) for table, rows in found]
 
-    def begin_anew(self) -> Ledger:
+    def reset(self) -> Ledger:
         with self.ledger._transaction() as connection:
             for table, _ in reversed(self._rows):
                 connection.execute(table.delete())
@@ -234,7 +234,7 @@ _filled_ledger = cache(_FilledLedger)
 @target(_intake_seeds, tries=80)
 def server_intake(data: bytes) -> None:
     channels = {b"f": "feedback", b"s": "status", b"b": "blob-request"}
-    ledger, wire = _filled_ledger().begin_anew(), _Wire()
+    ledger, wire = _filled_ledger().reset(), _Wire()
     server = Server(ledger, wire, Topics(), monotonic=TurnedClock().monotonic)
     server.step()
     for part in data.split(_PART):
@@ -242,11 +242,11 @@ def server_intake(data: bytes) -> None:
         server.receive([inbound_on(topic, part[1:])])
     server.connected()
     server.step()
-    _check_what_the_server_said(wire)
-    _check_what_is_shown(ledger)
+    _check_sent_messages(wire)
+    _check_shown_text(ledger)
 
 
-def _check_what_the_server_said(wire: _Wire) -> None:
+def _check_sent_messages(wire: _Wire) -> None:
     decoders: dict[str, Callable[[bytes], Any]] = {
         "command": _commands,
         "control": decode_controls,
@@ -257,7 +257,7 @@ def _check_what_the_server_said(wire: _Wire) -> None:
         decoders[topic.rpartition("/")[2]](payload)
 
 
-def _check_what_is_shown(ledger: Ledger) -> None:
+def _check_shown_text(ledger: Ledger) -> None:
     agents = [row for row in ledger.agents() if row.status]
     completed = [row for row in ledger.commands() if row.result]
     if agents or completed:
@@ -283,11 +283,11 @@ def agent_intake(data: bytes) -> None:
 
 @target(seeds.envelopes, tries=200)
 def envelopes(data: bytes) -> None:
-    """What an enrolled agent hears, be it signed, forged or neither, on each channel that must be signed."""
+    """Messages to an enrolled agent, signed, forged or malformed, on each channel that must be signed."""
     for channel in (Channel.COMMAND, Channel.CONTROL, Channel.ACK):
         with contextlib.suppress(EnvelopeError, DecodeError):
             opened = _verifier(TurnedClock(), accept_unsigned=False).open(channel, data)
-            assert opened.refusal is not None or opened.frame in seeds.SIGNED, "a changed frame was believed"
+            assert opened.refusal is not None or opened.frame in seeds.SIGNED, "a changed frame was accepted"
             _commands(opened.frame)
 
 
@@ -353,7 +353,7 @@ def minisign(data: bytes) -> None:
         verify_signature(b"message", seeds.signature(b"message").decode(), [PublicKey.parse(text)])
 
 
-# -- other dialogues
+# -- other parsers
 
 
 def _keys_line(*keys: str) -> bytes:
@@ -375,7 +375,7 @@ def tokens(data: bytes) -> None:
 
 
 class _EnrolmentServer:
-    """The HTTP application over an authority and a ledger of its own."""
+    """The HTTP application with its own authority and ledger."""
 
     def __init__(self) -> None:
         directory = _new_directory()
@@ -398,19 +398,19 @@ class _EnrolmentServer:
         self.granted = service.enroll(self.enroll)
         self.renew = self.agent.renew(self.granted.certificate, self.agent.key)
 
-    def ask(self, path: str, body: bytes) -> int:
-        """Return the status of the answer; raises what the application raises."""
-        said: list[Any] = []
+    def request(self, path: str, body: bytes) -> int:
+        """Return the status of the response. Raises what the application raises."""
+        sent: list[Any] = []
         scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "client": None}
 
         async def receive() -> Any:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Any) -> None:
-            said.append(message)
+            sent.append(message)
 
         asyncio.run(self._app(scope, receive, send))
-        return int(said[0]["status"])
+        return int(sent[0]["status"])
 
 
 @cache
@@ -429,7 +429,7 @@ def _bodies() -> list[bytes]:
 
 
 def _of_another_version(pem: str) -> str:
-    """Return a certificate or a request with a version that there is not; it stands in its first integer."""
+    """Return a certificate or a request with an unknown version, which is its first integer."""
     first, *lines, last = pem.strip().splitlines()
     head, integer, rest = base64.b64decode("".join(lines)).partition(b"\x02\x01")
     return "\n".join([first, base64.b64encode(head + integer + b"\x12" + rest[1:]).decode(), last, ""])
@@ -438,11 +438,11 @@ def _of_another_version(pem: str) -> str:
 @target(_bodies, tries=60)
 def enrolment_bodies(data: bytes) -> None:
     for path in (ENROLL_PATH, RENEW_PATH):
-        assert _enrolment_server().ask(path, data) in (200, 400, 403, 409, 413)
+        assert _enrolment_server().request(path, data) in (200, 400, 403, 409, 413)
 
 
-class _Unhurried:
-    """What the client of an enrolment server needs beside the answer."""
+class _Enrolling:
+    """A client of an enrolment server, and its key."""
 
     client = EnrolmentClient("https://server", TurnedClock(), 1e9, threading.Event())
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -451,8 +451,8 @@ class _Unhurried:
 @target(seeds.enrolment_answers, tries=600)
 def enrolment_answers(data: bytes) -> None:
     with contextlib.suppress(EnrolmentError):
-        answer = _Unhurried.client._decode(200, data, EnrollResponse)
-        request = CertificateRequest("https://server", "web-01", _Unhurried.key, "hash")
+        answer = _Enrolling.client._decode(200, data, EnrollResponse)
+        request = CertificateRequest("https://server", "web-01", _Enrolling.key, "hash")
         validate_response(answer, request, TurnedClock().now())
     with contextlib.suppress(EnrolmentError):
-        _Unhurried.client._decode(403, data, ErrorResponse)
+        _Enrolling.client._decode(403, data, ErrorResponse)

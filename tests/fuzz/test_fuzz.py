@@ -1,4 +1,4 @@
-"""The short run of the fuzzer, the same one every time, and what the long ones have found."""
+"""A short deterministic run of the fuzzer, and the findings of long runs."""
 
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ FINDINGS = sorted(path for path in (Path(__file__).parent / "findings").glob("*/
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_hostile_bytes_give_nothing_but_the_declared_error(name: str) -> None:
+def test_hostile_bytes_raise_only_the_declared_error(name: str) -> None:
     chance, target = Random(name), TARGETS[name]
     corpus = target.seeds()
     for data in (b"", *corpus):
@@ -26,5 +26,5 @@ def test_hostile_bytes_give_nothing_but_the_declared_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda path: f"{path.parent.name}/{path.name[:20]}")
-def test_what_was_found_once_stays_mended(path: Path) -> None:
+def test_past_finding_stays_fixed(path: Path) -> None:
     TARGETS[path.parent.name].run(path.read_bytes())

@@ -1,8 +1,8 @@
-"""Takes one control out at a time, in a copy of the tree, and expects the tests that are named for it to fail.
+"""Removes one control at a time in a copy of the tree, and expects the tests that are named for it to fail.
 
     python -m tests.security.mutate [--only NAME] [--jobs N]
 
-Exit status: 0 when every mutation was caught, 1 when one was not, 2 when the list does not fit the tree.
+Exit status: 0 if every mutation was caught, 1 if one was not, 2 if the list does not fit the tree.
 """
 
 import argparse
@@ -25,18 +25,18 @@ from rich.table import Column, Table
 
 from tests.security.mutation_list import ListError, Mutation, load_mutations, mutated, problems_of
 
-__all__ = ["Outcome", "Tree", "Verdict", "check_unmutated", "main", "try_out"]
+__all__ = ["Outcome", "Tree", "Verdict", "check_unmutated", "main", "try_mutation"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = ROOT / "tests" / "security" / "mutations"
-_TEST_S = 60.0
-_HANG_S = 10.0
-_RUNS = 4  # a run takes at most so many times what a test may take; one that hangs can outlive its own time
+_TEST_TIMEOUT_S = 60.0
+_HANG_TIMEOUT_S = 10.0
+_RUN_FACTOR = 4  # limit of a pytest run, in timeouts of its test; a hanging test can exceed its own timeout
 _NO_TEST_FAILED, _TESTS_FAILED = 0, 1
-# What a mutant that is no program fails with, whatever the test looks at.
-_SENSELESS = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
-# Prints where the packages come from, here and in a child process; the child's child is not asked.
-_WHENCE = """
+# Errors of a mutant that is not a valid program, whatever the test checks.
+_INVALID_PROGRAM = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError")
+# Prints where the packages are imported from, in this process and in a child process.
+_PRINT_ORIGINS = """
 import importlib, subprocess, sys
 for name in sys.argv[2:]:
     print(importlib.import_module(name).__file__)
@@ -47,7 +47,7 @@ if sys.argv[1] == "parent":
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of pytest said: its exit status (None: it did not end), and the first words of each failure."""
+    """Result of a pytest run: exit status (None: it did not end), the message of each failure, and the output."""
 
     status: int | None
     failures: tuple[str, ...]
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutation: `missed` are the tests that passed all the same, of those that had to fail."""
+    """Result of a mutation: `missed` are the tests that passed although they had to fail."""
 
     mutation: Mutation
     missed: tuple[str, ...]
@@ -73,14 +73,14 @@ class Verdict:
 
 
 class Tree:
-    """A copy of a project's files in `directory`, in which tests run and import that copy, in their children also."""
+    """A copy of a project's files in `directory`; tests in it, and their child processes, import that copy."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @classmethod
     def copied(cls, root: Path, directory: Path) -> "Tree":
-        """Copy what git tracks or would track."""
+        """Copy the files that git tracks or would track."""
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout
         for name in filter(None, listed.split("\0")):
@@ -91,15 +91,17 @@ class Tree:
 
     def prove_imports(self, packages: Sequence[str]) -> None:
         """Raise ListError unless these packages are imported from the copy, in a process and in its child."""
-        argv = [sys.executable, "-c", _WHENCE, "parent", *packages]
-        said = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
-        places = [Path(line) for line in said.stdout.splitlines()]
+        argv = [sys.executable, "-c", _PRINT_ORIGINS, "parent", *packages]
+        done = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
+        places = [Path(line) for line in done.stdout.splitlines()]
         if len(places) != 2 * len(packages) or any(self.directory not in place.parents for place in places):
-            raise ListError(f"Not the copy in {self.directory} is what tests import: {said.stdout}{said.stderr}")
+            raise ListError(
+                f"Tests do not import the copy in {self.directory}: {done.stdout}{done.stderr}", code="not_the_copy"
+            )
 
     @contextlib.contextmanager
     def with_mutation(self, mutation: Mutation) -> Iterator["Tree"]:
-        """Give a further copy, with the control taken out."""
+        """Yield another copy, without the control."""
         changed = mutated(mutation, self.directory)
         with _open_directory("acm-mutant-") as place:
             mutant = place / "tree"
@@ -114,17 +116,17 @@ class Tree:
         """Raise ListError unless the module in this file can be imported."""
         module = ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
         argv = [sys.executable, "-c", f"import {module}"]
-        said = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
-        if said.returncode:
-            raise ListError(f"{file} cannot be imported any more, which shows nothing:\n{_tail(said.stderr)}")
+        done = subprocess.run(argv, cwd="/", env=self._environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ListError(f"The mutated {file} cannot be imported:\n{_tail(done.stderr)}", code="not_importable")
 
-    def test(self, test: str, test_s: float = _TEST_S) -> Outcome:
-        """Run this test by itself, for at most so many seconds."""
+    def test(self, test: str, test_s: float = _TEST_TIMEOUT_S) -> Outcome:
+        """Run this test alone, for at most `test_s` seconds."""
         with tempfile.TemporaryDirectory(prefix="acm-outcome-") as name:
             report = Path(name) / "outcome.xml"
             argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--timeout={test_s:g}"]
             argv += [f"--junitxml={report}", "--exitfirst", test]
-            status, output = _run(argv, self.directory, self._environment(), _RUNS * test_s)
+            status, output = _run(argv, self.directory, self._environment(), _RUN_FACTOR * test_s)
             return Outcome(status, _failures(report) if report.exists() else (), output)
 
     def _environment(self) -> Mapping[str, str]:
@@ -135,7 +137,7 @@ class Tree:
 
 @contextlib.contextmanager
 def _open_directory(prefix: str) -> Iterator[Path]:
-    """Give a directory that all users may read, for some tests start programs as another one."""
+    """Yield a directory that all users can read, since some tests start programs as another user."""
     with tempfile.TemporaryDirectory(prefix=prefix) as name:
         Path(name).chmod(0o755)
         yield Path(name).resolve()
@@ -154,7 +156,7 @@ def _run(
             status = None
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(run.pid, signal.SIGKILL)  # what a mutant has left running, too
+                os.killpg(run.pid, signal.SIGKILL)  # and the processes that a mutant left running
             run.wait()
         output.seek(0)
         return status, output.read()
@@ -164,8 +166,8 @@ def _failures(report: Path) -> tuple[str, ...]:
     return tuple(failure.get("message") or "" for failure in ElementTree.parse(report).iter("failure"))
 
 
-def try_out(mutation: Mutation, base: Tree) -> Verdict:
-    """Take the control out and run each test; raises ListError when one cannot be run."""
+def try_mutation(mutation: Mutation, base: Tree) -> Verdict:
+    """Remove the control and run each test. Raises ListError if one cannot be run."""
     with base.with_mutation(mutation) as mutant:
         if mutation.file.endswith(".py"):
             mutant.prove_import_of(mutation.file)
@@ -174,22 +176,25 @@ def try_out(mutation: Mutation, base: Tree) -> Verdict:
 
 
 def _is_caught_by(test: str, mutation: Mutation, mutant: Tree) -> bool:
-    outcome = mutant.test(test, _time_of(mutation))
+    outcome = mutant.test(test, _timeout_of(mutation))
     if outcome.hung:
         return mutation.hangs
     if outcome.status not in (_NO_TEST_FAILED, _TESTS_FAILED):
         raise ListError(
-            f"The test {test} of the mutation {mutation.name!r} could not be run, so it shows nothing; "
-            f"pytest ended with {outcome.status}:\n{_tail(outcome.output)}"
+            f"The test {test} of the mutation {mutation.name!r} could not be run; "
+            f"pytest ended with {outcome.status}:\n{_tail(outcome.output)}",
+            code="test_not_run",
         )
-    senseless = next((failure for failure in outcome.failures if failure.startswith(_SENSELESS)), None)
-    if senseless is not None:
-        raise ListError(f"The mutation {mutation.name!r} makes no program that {test} could judge: {senseless}")
+    invalid = next((failure for failure in outcome.failures if failure.startswith(_INVALID_PROGRAM)), None)
+    if invalid is not None:
+        raise ListError(
+            f"The mutation {mutation.name!r} is not a valid program in {test}: {invalid}", code="invalid_program"
+        )
     return bool(outcome.failures)
 
 
-def _time_of(mutation: Mutation) -> float:
-    return _HANG_S if mutation.hangs else _TEST_S
+def _timeout_of(mutation: Mutation) -> float:
+    return _HANG_TIMEOUT_S if mutation.hangs else _TEST_TIMEOUT_S
 
 
 def _tail(output: str) -> str:
@@ -197,17 +202,17 @@ def _tail(output: str) -> str:
 
 
 def check_unmutated(mutations: Sequence[Mutation], base: Tree, jobs: int) -> None:
-    """Raise ListError unless each test passes as it is run for its mutation: by itself, in the same time."""
-    runs = sorted({(test, _time_of(mutation)) for mutation in mutations for test in mutation.tests})
+    """Raise ListError unless each test passes without a mutation, run alone and with the same timeout."""
+    runs = sorted({(test, _timeout_of(mutation)) for mutation in mutations for test in mutation.tests})
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = list(pool.map(lambda run: base.test(*run), runs))
     problems = [
-        f"{test} does not pass without any mutation, so it shows nothing:\n{_tail(outcome.output)}"
+        f"{test} does not pass without a mutation:\n{_tail(outcome.output)}"
         for (test, _), outcome in zip(runs, outcomes, strict=True)
         if outcome.status != _NO_TEST_FAILED
     ]
     if problems:
-        raise ListError("\n".join(problems))
+        raise ListError("\n".join(problems), code="test_fails_unmutated")
 
 
 def _show(verdicts: Sequence[Verdict], seconds: float) -> None:
@@ -223,9 +228,9 @@ def _show(verdicts: Sequence[Verdict], seconds: float) -> None:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mutate", description="Take out one control at a time; tests must notice.")
-    parser.add_argument("--only", action="append", metavar="NAME", help="try out the mutation of this name alone")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many to try out at once")
+    parser = argparse.ArgumentParser(prog="mutate", description="Remove one control at a time; tests must fail.")
+    parser.add_argument("--only", action="append", metavar="NAME", help="try only the mutation with this name")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="number of parallel runs")
     return parser.parse_args(argv)
 
 
@@ -243,7 +248,7 @@ def _chosen(names: Sequence[str] | None) -> list[Mutation]:
 
 def _try_all(mutations: Sequence[Mutation], base: Tree, jobs: int) -> list[Verdict]:
     def one(mutation: Mutation) -> Verdict:
-        verdict = try_out(mutation, base)
+        verdict = try_mutation(mutation, base)
         print("caught    " if verdict.caught else "NOT CAUGHT", mutation.name, flush=True)
         return verdict
 

@@ -1,4 +1,4 @@
-"""Random faults in random order; shrunk by hypothesis to the shortest story that breaks an invariant."""
+"""Random faults in random order; hypothesis shrinks them to the shortest sequence that breaks an invariant."""
 
 import shutil
 import tempfile
@@ -90,13 +90,13 @@ def lose_in_memory(store: CommandStore) -> CommandStore:
 
 @settings(max_examples=250, derandomize=True)
 @given(STORIES)
-def test_every_command_reaches_one_true_result_whatever_fails(story: list[Act]) -> None:
+def test_every_command_reaches_one_true_result_despite_faults(story: list[Act]) -> None:
     live(World(MemoryCommandStore(), lose_in_memory), story)
 
 
 @settings(max_examples=40, derandomize=True)
 @given(STORIES)
-def test_the_same_on_disk(story: list[Act]) -> None:
+def test_every_command_reaches_one_true_result_on_disk(story: list[Act]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory) / "state"
 

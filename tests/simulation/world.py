@@ -1,4 +1,4 @@
-"""Server, broker and agent in one thread on a turned clock, with every fault that the invariants must outlast."""
+"""Server, broker and agent in one thread on a simulated clock, with every fault that the invariants must survive."""
 
 import itertools
 import sqlite3
@@ -49,11 +49,11 @@ ORIGIN = Origin("simulation", "test")
 
 
 class Killed(BaseException):
-    """kill -9 in the midst of a handler."""
+    """kill -9 while a handler runs."""
 
 
-class HandTurnedLane:
-    """Runs the handlers when the test says so."""
+class ManualSpawn:
+    """Runs a handler when the test calls `run`."""
 
     def __init__(self) -> None:
         self._work: Callable[[], None] | None = None
@@ -86,7 +86,7 @@ class _LateClock:
 
 @dataclass
 class _Keys:
-    """The keys that the agent trusts; keeps the updates that it is given."""
+    """The keys that the agent trusts; records updates of them."""
 
     keys: tuple[VerifyingKey, ...] = ()
     enrolment_id: str = "e1"
@@ -100,9 +100,9 @@ class _Keys:
 
 
 class World:
-    """One server that signs, one agent that takes nothing else. What an action cannot do now, it leaves undone.
+    """One server that signs, and one agent that accepts only signed frames. An impossible action has no effect.
 
-    The agent's clock is `agent_behind` the server's. `ledger`, `key` and `enrolment_id` are those of an earlier world.
+    The agent's clock is `agent_behind` the server's. `ledger`, `key` and `enrolment_id` continue an earlier world.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class World:
         self.start_agent()
 
     def change_keys(self, key: SigningKey | None = None) -> None:
-        """Let the server sign with another key, and the agent trust that one alone."""
+        """Make the server sign with another key, and the agent trust only that one."""
         self._key = key or SigningKey(Ed25519PrivateKey.generate())
         self._trust.keys = (self._key.public,)
 
-    # -- what runs
+    # -- processes
 
     def connect_server(self) -> None:
         self._server_connection = self.broker.connect("server", Server.subscriptions(TOPICS))
@@ -171,7 +171,7 @@ class World:
             config, self.store, self.agent_clock, incarnation=incarnation, supported_types=("again", "once")
         )
         self._will = (TOPICS.of(AGENT, Channel.STATUS), encode([status.current(None, online=False)]))
-        self._lane = HandTurnedLane()
+        self._spawn = ManualSpawn()
         connection = self._new_connection()
         self._comms = AgentCommsClient(connection, AGENT, TOPICS, self.clock.monotonic)
         around = AgentDependencies(
@@ -182,7 +182,7 @@ class World:
             NoDeparture(),
             Readiness(connection.readiness_problem),
         )
-        runtime = HandlerRuntime(NoService(), self._lane)
+        runtime = HandlerRuntime(NoService(), self._spawn)
         self.core = AgentCore(config, around, runtime, status, handlers, incarnation=incarnation)
         self.core.recover()
         self.core.connected()
@@ -200,7 +200,7 @@ class World:
             self._handlers_left -= 1
         return Result("Done.")
 
-    # -- what the rules do
+    # -- actions and faults
 
     def send(self, command_type: str, expires_in_s: float | None = None, parameters: JsonObject | None = None) -> None:
         sent = self.server.send_command(
@@ -226,14 +226,14 @@ class World:
         self.core.step(self._comms.receive(0.0))
 
     def run_handlers(self) -> None:
-        self._lane.run()
+        self._spawn.run()
 
     def kill_agent(self) -> None:
         self._connection.cut()
         self.start_agent()
 
     def lose_store(self) -> None:
-        """The agent dies, and its store is lost; the rest of the state directory is not. See `restore_ledger`."""
+        """Kill the agent and lose its store, but not the rest of the state directory. See `restore_ledger`."""
         if self.was_restored:
             return
         self.store_was_lost = True
@@ -241,10 +241,10 @@ class World:
         self.kill_agent()
 
     def kill_agent_in_handler(self, after: int) -> None:
-        """Kill it when `after` handlers have run, if it gets that far."""
+        """Kill the agent in the handler after `after` others, if it gets that far."""
         self._handlers_left = after
         try:
-            self._lane.run()
+            self._spawn.run()
         except Killed:
             self.kill_agent()
         finally:
@@ -257,13 +257,15 @@ class World:
         self.broker.repeat_one({"agent": AGENT, "server": "server"}[of], place)
 
     def replay(self, place: int) -> None:
-        """Say again what was once said to the agent: whoever can listen to the broker can do that."""
-        said = [(topic, payload) for topic, payload in self.broker.heard if not topic.endswith(("feedback", "status"))]
-        if said:
-            self.broker.publish(*said[place % len(said)])
+        """Publish an earlier message to the agent again, as any subscriber of the broker could."""
+        earlier = [
+            (topic, payload) for topic, payload in self.broker.heard if not topic.endswith(("feedback", "status"))
+        ]
+        if earlier:
+            self.broker.publish(*earlier[place % len(earlier)])
 
     def forge(self, channel: Channel, frame: bytes) -> None:
-        """Say what no server has said."""
+        """Publish a frame that the server has not sent."""
         self.broker.publish(TOPICS.of(AGENT, channel), frame)
 
     def forge_command(self) -> None:
@@ -292,9 +294,9 @@ class World:
             self._backup = raw.serialize()
 
     def restore_ledger(self) -> None:
-        """The server comes back with the ledger of the last backup, and has forgotten what was sent since.
+        """Restart the server with the ledger of the last backup, without the commands sent since.
 
-        Not where the agent has lost its store as well: then nobody knows what has run.
+        Not if the agent has lost its store as well: then no record shows what has run.
         """
         if self._backup is None or self.store_was_lost:
             return
@@ -313,10 +315,10 @@ class World:
         with closing(self.ledger.database._engine.raw_connection()) as raw:
             yield raw.driver_connection
 
-    # -- what must hold in the end
+    # -- final checks
 
     def settle(self) -> None:
-        """Let everything run without faults, not even a new connection, until nothing is open."""
+        """Run everything without faults or new connections until no command is open."""
         for _ in range(60):
             for _ in range(3):
                 self.step_server()
@@ -332,7 +334,7 @@ class World:
         return [row for row in self.ledger.commands() if row.state is not CommandState.COMPLETED]
 
     def check(self) -> None:
-        """Assert the invariants that the design names."""
+        """Assert the invariants of docs/design.md."""
         rows = {row.command.id: row for row in self.ledger.commands()}
         effects = Counter(self.effects)
         assert rows.keys() == {command.id for command in self.sent}
@@ -347,22 +349,22 @@ class World:
             if row.command.type == "once":
                 assert ran <= 1, "a command that is not safe to repeat ran twice"
             if code is None:
-                assert ran >= 1, "success was said of a command that never ran"
+                assert ran >= 1, "success was reported for a command that never ran"
             if code in ("expired", "cancelled"):
-                assert ran == 0, f"{code} was said of a command that ran"
+                assert ran == 0, f"{code} was reported for a command that ran"
         first_runs = [name for name in dict.fromkeys(self.effects) if name not in self.forgotten]
         in_order = [command.id for command in self.sent if command.id in effects]
-        # The agent may hold a forgotten command under the number of a later one, and takes the one behind it first.
+        # The agent may hold a forgotten command with the number of a later one, and then runs the next one first.
         assert self.was_restored or first_runs == in_order, "the commands did not run in their order"
-        if not self.was_restored:  # the journal knows what the ledger has forgotten
+        if not self.was_restored:  # the journal has commands that the ledger does not know
             self._check_journal()
 
     def _check_journal(self) -> None:
-        """Assert that the agent's journal agrees with the ledger, as `acm audit verify` would find."""
+        """Assert that the agent's journal agrees with the ledger, as `acm audit verify` does."""
         journal = journal_of_any(self.store, self._state)
         names = [name for entry in entries_of(journal) for name in entry.get("begun", ())]
         if not names:
-            return  # the command that asks is in every journal that is verified
+            return  # a verified journal always contains the command that requests it
         audits = self.ledger.audits
         known, said = audits.look_up(command.id for command in self.sent), audits.accepted_commands(AGENT, 1000)
         side = LedgerSide(

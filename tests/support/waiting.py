@@ -1,4 +1,4 @@
-"""Waiting for what a test expects: polled, and with a bound."""
+"""Polling for a condition, with a timeout."""
 
 import time
 from collections.abc import Callable
@@ -12,6 +12,6 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
+            pytest.fail(f"timed out after {timeout_s:g} s waiting for {what}; last value: {value!r}")
         time.sleep(0.02)
     return value

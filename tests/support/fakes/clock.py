@@ -1,10 +1,10 @@
-"""A clock that the test turns."""
+"""A clock that the test sets."""
 
 from datetime import UTC, datetime, timedelta
 
 
 class TurnedClock:
-    """Starts at 2026-01-01 00:00 UTC and moves when told to."""
+    """Starts at 2026-01-01 00:00 UTC and moves only by `turn`."""
 
     def __init__(self) -> None:
         self._seconds = 1000.0
