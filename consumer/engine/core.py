@@ -14,7 +14,7 @@ from consumer.comms.client import AgentCommsClient
 from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor, Spawn
 from consumer.engine.feedback import FeedbackFactory
-from consumer.engine.inbox import Inbox, SignedAck
+from consumer.engine.inbox import AgentInbox, SignedAck
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
@@ -95,7 +95,7 @@ class AgentCore:
         self._blobs = BlobReader(parts.comms.request_blob, clock)
         verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
         refusals = Refusals(status.problems, clock.monotonic)
-        self._inbox = Inbox(verifier, refusals)
+        self._inbox = AgentInbox(verifier, refusals)
         self._executor = self._build_executor(config, runtime, handlers, incarnation)
         feedback = FeedbackFactory(
             config.agent,

@@ -18,7 +18,7 @@ from consumer.trust.refusal import Refusal
 from consumer.trust.verification import Verifier
 
 __all__ = [
-    "Inbox",
+    "AgentInbox",
     "SignedAck",
 ]
 
@@ -34,7 +34,7 @@ class SignedAck:
     signed_at: datetime | None
 
 
-class Inbox:
+class AgentInbox:
     """Holds commands, acks and controls until they are committed. A bad message is refused alone."""
 
     def __init__(self, verifier: Verifier, refusals: Refusals) -> None:

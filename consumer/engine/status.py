@@ -14,7 +14,7 @@ from consumer.settings import AgentConfig
 from consumer.store.groups import Groups
 
 __all__ = [
-    "Reversals",
+    "PendingReversals",
     "StatusBuilder",
     "boot_id",
 ]
@@ -24,7 +24,7 @@ _MIN_INTERVAL_S = 0.2
 _MAX_INTERVAL_S = 300.0  # a server that missed the last one shows this agent as offline until the next
 
 
-class Reversals(Protocol):
+class PendingReversals(Protocol):
     """The active responses that are to be reversed, as far as the status shows them."""
 
     def pending(self) -> tuple[PendingReversal, ...]:
@@ -55,7 +55,7 @@ class StatusBuilder:
         incarnation: str,
         supported_types: tuple[str, ...],
         service_state: Callable[[], ServiceState] | None = None,
-        reversals: Reversals | None = None,
+        reversals: PendingReversals | None = None,
     ) -> None:
         self.problems = Problems()
         self.clock_behind_s: int | None = None

@@ -37,11 +37,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return install
 
 
-def test_nothing_installed_brings_nothing() -> None:
+def test_no_plug_ins_are_found_if_none_are_installed() -> None:
     assert load_plug_ins() == NO_PLUG_INS
 
 
-def test_what_installed_packages_bring_is_in_the_table(install: Install) -> None:
+def test_handlers_of_installed_packages_are_loaded(install: Install) -> None:
     install("one", "rotate-logs", HANDLER.format(name="rotate-logs", replaces=False))
     install("two", "restart-agent", HANDLER.format(name="restart-agent", replaces=True))
     plug_ins = load_plug_ins()
@@ -69,7 +69,7 @@ def test_what_installed_packages_bring_is_in_the_table(install: Install) -> None
         ),
     ],
 )
-def test_a_broken_one_is_named_and_the_others_are_used(install: Install, entry: str, source: str, said: str) -> None:
+def test_broken_plug_in_is_named_and_the_others_are_used(install: Install, entry: str, source: str, said: str) -> None:
     install("broken", entry, source)
     install("whole", "rotate-logs", HANDLER.format(name="rotate-logs", replaces=False))
     plug_ins = load_plug_ins()
@@ -79,7 +79,7 @@ def test_a_broken_one_is_named_and_the_others_are_used(install: Install, entry: 
     assert said in plug_ins.problem
 
 
-def test_two_packages_with_one_type_leave_one(install: Install) -> None:
+def test_one_of_two_packages_with_the_same_type_is_used(install: Install) -> None:
     for package in ("one", "two"):
         install(package, "rotate-logs", HANDLER.format(name="rotate-logs", replaces=False))
     plug_ins = load_plug_ins()
@@ -96,7 +96,7 @@ def act(*_: Any) -> Result:
     return Result("Done.")
 
 
-def test_a_handler_is_replaced_only_by_one_that_says_so() -> None:
+def test_handler_is_replaced_only_by_one_with_replaces() -> None:
     mine = Handler("act", Interruption.RERUN, Nothing, act)
     other = replace(mine, interruption=Interruption.REPORT, replaces=True)
     assert added_handlers([mine, other])["act"] is other
@@ -113,7 +113,7 @@ def test_a_handler_is_replaced_only_by_one_that_says_so() -> None:
         ({"probe": act}, "probe_mismatch"),
     ],
 )
-def test_a_handler_whose_parts_do_not_fit_is_refused(members: dict[str, Any], code: str) -> None:
+def test_handler_whose_parts_do_not_fit_is_refused(members: dict[str, Any], code: str) -> None:
     mine = Handler("act", Interruption.RERUN, Nothing, act)
     with raises_code(HandlerTableError, code):
         replace(mine, **members)

@@ -51,19 +51,19 @@ def chunk(offset: int, data: bytes, name: str = NAME) -> BlobChunk:
     return BlobChunk(name, offset, len(CONTENT), data)
 
 
-def test_a_blob_is_read_whole_asking_for_more_and_more(wire: Wire) -> None:
+def test_blob_is_read_with_growing_requests(wire: Wire) -> None:
     assert wire.read() == CONTENT
     lengths = [request.length // CHUNK for request in wire.requests]
     assert lengths == [1, 2, 4, 8, 7]
     assert [request.offset for request in wire.requests] == [CHUNK * sum(lengths[:n]) for n in range(5)]
 
 
-def test_reading_begins_at_the_offset(wire: Wire) -> None:
+def test_blob_is_read_from_an_offset(wire: Wire) -> None:
     assert wire.read(2_999_000) == CONTENT[2_999_000:]
     assert wire.requests == [BlobRequest(NAME, 2_999_000, 1000)]
 
 
-def test_lost_repeated_and_swapped_chunks_are_asked_for_again(wire: Wire) -> None:
+def test_lost_repeated_and_swapped_chunks_are_requested_again(wire: Wire) -> None:
     luck = random.Random(7)
     late: list[BlobChunk] = []
 
@@ -77,7 +77,7 @@ def test_lost_repeated_and_swapped_chunks_are_asked_for_again(wire: Wire) -> Non
     assert wire.read() == CONTENT
 
 
-def test_a_silent_server_is_asked_again_after_growing_waits(wire: Wire) -> None:
+def test_unanswered_request_is_repeated_with_backoff(wire: Wire) -> None:
     wire.deliver = lambda chunk: None
     reading = wire.reader.read(NAME, 0, len(CONTENT))
     asked_at = []
@@ -93,7 +93,7 @@ def test_a_silent_server_is_asked_again_after_growing_waits(wire: Wire) -> None:
     assert all(request == BlobRequest(NAME, 0, CHUNK) for request in wire.requests)
 
 
-def test_a_new_connection_asks_again_at_once(wire: Wire) -> None:
+def test_request_is_repeated_at_once_on_a_new_connection(wire: Wire) -> None:
     wire.deliver = lambda chunk: None
     reading = wire.reader.read(NAME, 0, len(CONTENT))
     assert [next(reading), next(reading)] == [b"", b""]
@@ -103,7 +103,7 @@ def test_a_new_connection_asks_again_at_once(wire: Wire) -> None:
     assert len(wire.requests) == 2
 
 
-def test_what_is_on_its_way_on_a_slow_line_is_not_asked_for_again(wire: Wire) -> None:
+def test_data_on_its_way_on_a_slow_line_is_not_requested_again(wire: Wire) -> None:
     line: list[BlobChunk] = []
     wire.deliver = line.append
     got = b""
@@ -116,7 +116,7 @@ def test_what_is_on_its_way_on_a_slow_line_is_not_asked_for_again(wire: Wire) ->
     assert sum(request.length for request in wire.requests) < 1.3 * len(CONTENT)
 
 
-def test_a_refusal_ends_the_reading_and_one_of_another_time_does_not(wire: Wire) -> None:
+def test_refusal_ends_the_reading_and_a_stale_one_does_not(wire: Wire) -> None:
     def refuse(offset: int) -> None:
         wire.reader.receive(BlobChunk(NAME, offset, error="There is none."))
 
@@ -128,13 +128,13 @@ def test_a_refusal_ends_the_reading_and_one_of_another_time_does_not(wire: Wire)
         next(reading)
 
 
-def test_a_blob_of_another_size_is_refused(wire: Wire) -> None:
+def test_blob_of_another_size_is_refused(wire: Wire) -> None:
     wire.deliver = lambda chunk: wire.reader.receive(BlobChunk(NAME, 0, 5, b"hello"))
     with raises_code(DownloadError, "wrong_size"):
         wire.read()
 
 
-def test_foreign_and_surplus_chunks_are_not_kept(wire: Wire) -> None:
+def test_chunks_of_other_blobs_and_surplus_chunks_are_dropped(wire: Wire) -> None:
     wire.deliver = lambda answer: wire.reader.receive(chunk(0, b"foreign", "b" * 64))
     reading = wire.reader.read(NAME, 0, len(CONTENT))
     assert next(reading) == b""

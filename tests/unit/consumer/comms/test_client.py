@@ -10,7 +10,7 @@ from tests.support.fakes.wire import FakeBroker
 FOREIGN = ("acm/web-02/command", "acm/web-01/feedback", "acm/web-01/nose", "other/web-01/command")
 
 
-def test_only_this_agents_channels_are_passed_on_and_the_rest_is_acknowledged_with_one_warning() -> None:
+def test_message_on_another_topic_is_acknowledged_and_warned_about_once() -> None:
     broker = FakeBroker()
     connection = broker.connect("web-01", [*FOREIGN, "acm/web-01/command"])
     client = AgentCommsClient(connection, "web-01", Topics(), TurnedClock().monotonic)

@@ -33,7 +33,7 @@ class Nothing:
     """No parameters."""
 
 
-class Bench:
+class ManagerHarness:
     """A manager whose handlers run when the test says so; `ran` are the commands that had an effect."""
 
     def __init__(
@@ -104,107 +104,107 @@ class Bench:
         return {said.command_id: said.code for said in self.due() if said.kind is FeedbackKind.RESULT}
 
 
-def test_processing_is_committed_before_the_handler_starts_and_the_result_before_it_is_sent() -> None:
-    bench = Bench()
-    bench.add("a", "report")
-    bench.turn()
-    assert (bench.states(), bench.ran) == ({"a": State.PROCESSING}, [])
-    assert [said.kind for said in bench.due()] == [FeedbackKind.PROGRESS]
-    bench.run()
-    assert bench.due() == []
-    bench.turn()
-    assert bench.states() == {"a": State.DONE}
-    (result,) = bench.due()
+def test_each_state_is_committed_before_its_effect() -> None:
+    harness = ManagerHarness()
+    harness.add("a", "report")
+    harness.turn()
+    assert (harness.states(), harness.ran) == ({"a": State.PROCESSING}, [])
+    assert [said.kind for said in harness.due()] == [FeedbackKind.PROGRESS]
+    harness.run()
+    assert harness.due() == []
+    harness.turn()
+    assert harness.states() == {"a": State.DONE}
+    (result,) = harness.due()
     assert (result.kind, result.started_at is not None) == (FeedbackKind.RESULT, True)
     assert result.digest is not None
-    bench.turn([Ack("a", result.digest)])
-    assert bench.states() == {}
-    assert bench.store.find_tombstone("a") is not None
+    harness.turn([Ack("a", result.digest)])
+    assert harness.states() == {}
+    assert harness.store.find_tombstone("a") is not None
 
 
-def test_what_is_not_safe_to_repeat_is_begun_alone_and_the_rest_together() -> None:
-    bench = Bench()
+def test_commands_safe_to_repeat_begin_as_a_group_and_others_alone() -> None:
+    harness = ManagerHarness()
     for name, command_type in [("a", "report"), ("b", "rerun"), ("c", "rerun"), ("d", "report")]:
-        bench.add(name, command_type)
+        harness.add(name, command_type)
     begun = []
     for _ in range(3):
-        bench.turn()
-        begun.append([name for name, state in bench.states().items() if state is State.PROCESSING])
-        bench.run()
+        harness.turn()
+        begun.append([name for name, state in harness.states().items() if state is State.PROCESSING])
+        harness.run()
     assert begun == [["a"], ["b", "c"], ["d"]]
-    assert bench.ran == ["a", "b", "c", "d"]
+    assert harness.ran == ["a", "b", "c", "d"]
 
 
-def test_the_unfit_get_their_results_without_running() -> None:
-    bench = Bench()
-    bench.add("late", "report", expires_at=bench.clock.now() - timedelta(seconds=1))
-    bench.add("strange", "make-coffee")
-    bench.add("unwanted", "report")
-    bench.turn(cancel=["unwanted"])
-    assert bench.results() == {
+def test_commands_that_must_not_begin_get_results_without_running() -> None:
+    harness = ManagerHarness()
+    harness.add("late", "report", expires_at=harness.clock.now() - timedelta(seconds=1))
+    harness.add("strange", "make-coffee")
+    harness.add("unwanted", "report")
+    harness.turn(cancel=["unwanted"])
+    assert harness.results() == {
         "late": ErrorCode.EXPIRED,
         "strange": ErrorCode.UNSUPPORTED,
         "unwanted": ErrorCode.CANCELLED,
     }
-    assert bench.ran == []
+    assert harness.ran == []
 
 
-def test_what_nobody_vouches_for_any_more_is_rejected_but_for_an_update_of_the_keys() -> None:
-    bench = Bench()
+def test_pending_command_with_revoked_signer_is_rejected() -> None:
+    harness = ManagerHarness()
     for number, (name, kind) in enumerate([("a", "report"), ("u", UPDATE_SIGNING_KEYS)], 1):
-        bench.store.store_command(command(name, number, kind), bench.clock.now(), ("old",))
-    bench.turn()
-    assert bench.results() == {"a": ErrorCode.REJECTED, "u": ErrorCode.UNSUPPORTED}
-    assert bench.ran == []
+        harness.store.store_command(command(name, number, kind), harness.clock.now(), ("old",))
+    harness.turn()
+    assert harness.results() == {"a": ErrorCode.REJECTED, "u": ErrorCode.UNSUPPORTED}
+    assert harness.ran == []
 
 
-def test_a_cancel_that_comes_before_its_command_is_remembered() -> None:
-    bench = Bench()
-    bench.turn(cancel=["a"])
-    bench.add("a", "report")
-    bench.turn()
-    assert bench.results() == {"a": ErrorCode.CANCELLED}
+def test_cancel_that_arrives_before_its_command_is_remembered() -> None:
+    harness = ManagerHarness()
+    harness.turn(cancel=["a"])
+    harness.add("a", "report")
+    harness.turn()
+    assert harness.results() == {"a": ErrorCode.CANCELLED}
 
 
-def test_a_cancel_of_a_done_command_is_answered_with_its_result() -> None:
-    bench = Bench()
-    bench.add("a", "report")
-    bench.turn()
-    bench.run()
-    bench.turn()
-    assert bench.results() == {"a": None}
-    bench.turn(cancel=["a"])
-    assert bench.results() == {"a": None}
+def test_cancel_of_a_done_command_sends_its_result_again() -> None:
+    harness = ManagerHarness()
+    harness.add("a", "report")
+    harness.turn()
+    harness.run()
+    harness.turn()
+    assert harness.results() == {"a": None}
+    harness.turn(cancel=["a"])
+    assert harness.results() == {"a": None}
 
 
-def test_a_failed_commit_loses_nothing() -> None:
-    bench = Bench()
-    bench.add("a", "report")
-    bench.turn()
-    bench.run()
+def test_failed_commit_loses_nothing() -> None:
+    harness = ManagerHarness()
+    harness.add("a", "report")
+    harness.turn()
+    harness.run()
 
     def decide_and_fail() -> None:
-        with bench.store.transaction():
-            bench.manager.decide([], [])
+        with harness.store.transaction():
+            harness.manager.decide([], [])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         decide_and_fail()
-    assert (bench.states(), bench.results()) == ({"a": State.PROCESSING}, {})
-    bench.turn()
-    assert (bench.states(), bench.results()) == ({"a": State.DONE}, {"a": None})
+    assert (harness.states(), harness.results()) == ({"a": State.PROCESSING}, {})
+    harness.turn()
+    assert (harness.states(), harness.results()) == ({"a": State.DONE}, {"a": None})
 
 
 @pytest.mark.parametrize(
     ("command_type", "code", "runs"),
     [("report", ErrorCode.INTERRUPTED, []), ("rerun", None, ["a"]), ("probe", None, []), ("gone", "interrupted", [])],
 )
-def test_a_crash_in_the_midst_is_settled_by_the_handlers_rule(command_type: str, code: Any, runs: list[str]) -> None:
-    before = Bench()
+def test_interrupted_command_is_recovered_by_its_handlers_rule(command_type: str, code: Any, runs: list[str]) -> None:
+    before = ManagerHarness()
     before.add("a", command_type)
     (stored,) = before.store.get_next_commands(1)
     before.store.mark_processing(stored, before.clock.now(), "i1")
-    after = Bench(before.store, "i2")
+    after = ManagerHarness(before.store, "i2")
     after.manager.recover()
     after.run()
     after.turn()
@@ -212,28 +212,28 @@ def test_a_crash_in_the_midst_is_settled_by_the_handlers_rule(command_type: str,
     assert after.results() == {"a": code}
 
 
-def test_recovery_takes_up_the_results_that_wait() -> None:
-    before = Bench()
+def test_recovery_queues_unacknowledged_results() -> None:
+    before = ManagerHarness()
     before.add("a", "report")
     before.turn()
     before.run()
     before.turn()
-    after = Bench(before.store, "i2")
+    after = ManagerHarness(before.store, "i2")
     after.manager.recover()
     assert after.results() == {"a": None}
 
 
-def test_nothing_begins_while_the_process_is_to_be_replaced() -> None:
-    bench = Bench()
-    bench.add("a", "renew")
-    bench.add("b", "report")
-    bench.turn()
-    bench.run()
-    bench.turn()
-    assert bench.manager.replacement == Replacement("a")
-    bench.turn()
-    assert bench.states() == {"a": State.PROCESSING, "b": State.PENDING}
-    after = Bench(bench.store, "i2")
+def test_no_command_begins_while_the_process_is_to_be_replaced() -> None:
+    harness = ManagerHarness()
+    harness.add("a", "renew")
+    harness.add("b", "report")
+    harness.turn()
+    harness.run()
+    harness.turn()
+    assert harness.manager.replacement == Replacement("a")
+    harness.turn()
+    assert harness.states() == {"a": State.PROCESSING, "b": State.PENDING}
+    after = ManagerHarness(harness.store, "i2")
     after.manager.recover()
     for _ in range(2):
         after.run()
@@ -241,12 +241,12 @@ def test_nothing_begins_while_the_process_is_to_be_replaced() -> None:
     assert after.results() == {"a": None, "b": None}
 
 
-def test_a_second_run_after_a_crash_is_in_the_journal() -> None:
-    before = Bench()
+def test_second_run_after_a_crash_is_in_the_journal() -> None:
+    before = ManagerHarness()
     before.add("a", "rerun")
     before.add("b", "report")
     before.turn()
-    after = Bench(before.store, incarnation="i2")
+    after = ManagerHarness(before.store, incarnation="i2")
     after.manager.recover()
     (entry,) = [entry for entry in entries_of(journal_of(after.store)) if "resumed" in entry]
     assert (entry["resumed"], entry["incarnation"]) == (["a"], "i2")

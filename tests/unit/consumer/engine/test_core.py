@@ -18,7 +18,7 @@ class FullStore(MemoryCommandStore):
         raise StoreFull("The disk is full.")
 
 
-def test_housekeeping_on_a_full_disk_ends_nothing() -> None:
+def test_housekeeping_on_a_full_disk_does_not_stop_the_agent() -> None:
     world = World(FullStore(), lambda store: store)
     world.send("again")
     world.settle()
@@ -28,7 +28,7 @@ def test_housekeeping_on_a_full_disk_ends_nothing() -> None:
     world.ledger.database.close()
 
 
-def test_a_slow_clock_does_not_run_what_has_expired_and_is_reported() -> None:
+def test_agent_with_a_slow_clock_expires_commands_and_reports_its_clock() -> None:
     world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     world.send("once", expires_in_s=60)
     world.clock.turn(61)
@@ -42,7 +42,7 @@ def test_a_slow_clock_does_not_run_what_has_expired_and_is_reported() -> None:
     world.ledger.database.close()
 
 
-def test_a_slow_clock_does_not_stop_what_is_good() -> None:
+def test_agent_with_a_slow_clock_runs_unexpired_commands() -> None:
     world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     world.send("once", expires_in_s=60)
     world.settle()
@@ -56,7 +56,7 @@ def codes(world: World) -> list[object]:
     return [(rows[sent.id].result or {}).get("code") for sent in world.sent]
 
 
-def test_a_slow_clock_does_not_run_after_a_reboot_what_has_expired() -> None:
+def test_agent_with_a_slow_clock_expires_commands_after_a_reboot() -> None:
     world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     for _ in range(2):
         world.send("once", expires_in_s=60)
@@ -73,7 +73,7 @@ def test_a_slow_clock_does_not_run_after_a_reboot_what_has_expired() -> None:
     world.ledger.database.close()
 
 
-def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() -> None:
+def test_time_sample_is_saved_while_commands_are_pending() -> None:
     """A machine without a clock of its own begins where it was, however long it had run since it heard the server."""
     world = World(MemoryCommandStore(), lambda store: store)
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_the_time_that_was_heard_is_kept_while_commands_wait_for_their_turn() ->
     world.ledger.database.close()
 
 
-def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> None:
+def test_wrong_server_clock_costs_one_command_and_no_restart() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.server_is_ahead = timedelta(days=30_000)
     world.send("again", expires_in_s=3600)
@@ -103,7 +103,7 @@ def test_a_server_whose_clock_was_wrong_costs_one_command_and_no_restart() -> No
     world.ledger.database.close()
 
 
-def test_a_slow_clock_does_not_take_up_keys_by_a_command_that_has_expired() -> None:
+def test_agent_with_a_slow_clock_ignores_keys_of_an_expired_command() -> None:
     world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     said: JsonObject = msgspec.to_builtins(UpdateSigningKeys(6, (world._trust.keys[0].pem,)))
     world.send(UPDATE_SIGNING_KEYS, expires_in_s=60, parameters=said)
@@ -113,7 +113,7 @@ def test_a_slow_clock_does_not_take_up_keys_by_a_command_that_has_expired() -> N
     world.ledger.database.close()
 
 
-def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() -> None:
+def test_command_with_revoked_signer_is_rejected_and_the_audit_agrees() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     for _ in range(2):
         world.send("once")
@@ -126,7 +126,7 @@ def test_what_nobody_vouches_for_any_more_does_not_begin_and_the_audit_agrees() 
     world.ledger.database.close()
 
 
-def test_a_full_disk_is_told_until_there_is_room() -> None:
+def test_full_disk_is_in_the_status_until_there_is_room() -> None:
     store = MemoryCommandStore()
     world = World(store, lambda store: store)
     world.settle()
@@ -143,7 +143,7 @@ def test_a_full_disk_is_told_until_there_is_room() -> None:
     world.ledger.database.close()
 
 
-def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() -> None:
+def test_refusal_is_shown_ten_minutes_and_until_the_next_good_message() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.settle()
     world.forge_command()
@@ -161,7 +161,7 @@ def test_a_refusal_is_shown_for_ten_minutes_and_then_until_a_message_is_taken() 
     world.ledger.database.close()
 
 
-def test_an_ack_that_nobody_signed_deletes_nothing() -> None:
+def test_unsigned_ack_deletes_nothing() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.send("once")
     world.step_server()

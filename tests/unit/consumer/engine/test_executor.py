@@ -16,7 +16,6 @@ from consumer.errors import ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
-from consumer.system.clock import SystemClock
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command
 
@@ -73,7 +72,7 @@ def run_one(execute: Execute, **members: Any) -> Result:
     return end.result
 
 
-def test_a_batch_runs_in_order_one_at_a_time() -> None:
+def test_batch_runs_in_order_one_at_a_time() -> None:
     order: list[str] = []
     runs = executor(lambda command, *_: order.append(command.id) or Result("Done."))  # type: ignore[func-returns-value]
     runs.execute([stored(name) for name in "abc"])
@@ -82,7 +81,7 @@ def test_a_batch_runs_in_order_one_at_a_time() -> None:
     assert not runs.busy
 
 
-def test_parameters_are_typed() -> None:
+def test_handler_gets_typed_parameters() -> None:
     assert run_one(lambda _, parameters, __: Result(repr(parameters)), parameters={"seconds": 2}).message == (
         "Parameters(seconds=2.0)"
     )
@@ -90,7 +89,7 @@ def test_parameters_are_typed() -> None:
     assert (refused.code, "minutes" in refused.message) == (ErrorCode.INVALID, True)
 
 
-def test_a_handler_that_breaks_is_an_error_and_stops_nothing() -> None:
+def test_handler_that_raises_gives_an_error_and_the_next_command_runs() -> None:
     def breaks(*_: Any) -> Result:
         raise KeyError("x")
 
@@ -98,7 +97,7 @@ def test_a_handler_that_breaks_is_an_error_and_stops_nothing() -> None:
     assert (broken.code, "KeyError: 'x'" in broken.message) == (ErrorCode.FAILED, True)
 
 
-def test_an_error_of_ours_is_its_sentence() -> None:
+def test_consumer_error_becomes_the_results_message() -> None:
     def fails(*_: Any) -> Result:
         raise ServiceError("The service could not be started.")
 
@@ -106,7 +105,7 @@ def test_an_error_of_ours_is_its_sentence() -> None:
     assert (failed.code, failed.message) == (ErrorCode.FAILED, "The service could not be started.")
 
 
-def test_an_error_after_the_deadline_is_a_timeout() -> None:
+def test_error_after_the_deadline_is_a_timeout() -> None:
     clock = TurnedClock()
 
     def too_slow(_: Command, __: Any, context: Context) -> Result:
@@ -118,7 +117,7 @@ def test_an_error_after_the_deadline_is_a_timeout() -> None:
     assert endings(runs.take_finished()) == [("a", ErrorCode.TIMED_OUT), ("b", ErrorCode.FAILED)]
 
 
-def test_each_commands_expiry_is_checked_when_its_own_turn_comes() -> None:
+def test_expiry_is_checked_when_each_command_starts() -> None:
     clock = TurnedClock()
     runs = executor(lambda *_: clock.turn(60.0) or Result("Done."), clock=clock)  # type: ignore[func-returns-value]
     soon = clock.now() + timedelta(seconds=30)
@@ -126,7 +125,7 @@ def test_each_commands_expiry_is_checked_when_its_own_turn_comes() -> None:
     assert endings(runs.take_finished()) == [("a", None), ("b", ErrorCode.EXPIRED)]
 
 
-def test_a_waiting_command_of_the_batch_is_cancelled_without_running() -> None:
+def test_waiting_command_of_a_batch_is_cancelled_without_running() -> None:
     ran: list[str] = []
 
     def cancel_the_next(command: Command, *_: Any) -> Result:
@@ -142,7 +141,7 @@ def test_a_waiting_command_of_the_batch_is_cancelled_without_running() -> None:
 
 
 @pytest.mark.parametrize("unfit", ["cancelled", "expired"])
-def test_what_an_earlier_process_began_is_never_said_to_have_not_begun(unfit: str) -> None:
+def test_command_begun_by_an_earlier_process_is_interrupted(unfit: str) -> None:
     clock = TurnedClock()
     work: list[Callable[[], None]] = []
     runs = executor(done, lane=work.append, clock=clock)
@@ -156,7 +155,7 @@ def test_what_an_earlier_process_began_is_never_said_to_have_not_begun(unfit: st
     assert (end.result.code, unfit in end.result.message) == (ErrorCode.INTERRUPTED, True)
 
 
-def test_a_running_command_is_told_that_it_is_cancelled() -> None:
+def test_running_command_sees_its_cancel() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     def waits(_: Command, __: Any, context: Context) -> Result:
@@ -164,7 +163,7 @@ def test_a_running_command_is_told_that_it_is_cancelled() -> None:
         assert context.cancelled.wait(20)
         return Result("Stopped half-way.", code=ErrorCode.CANCELLED)
 
-    runs = executor(waits, lane=in_thread, clock=SystemClock(), ended=ended)
+    runs = executor(waits, lane=in_thread, clock=TurnedClock(), ended=ended)
     runs.execute([stored("a")])
     assert begun.wait(20)
     assert runs.running == "a"
@@ -173,7 +172,7 @@ def test_a_running_command_is_told_that_it_is_cancelled() -> None:
     assert endings(runs.take_finished()) == [("a", ErrorCode.CANCELLED)]
 
 
-def test_a_handler_that_hangs_is_cut_off_and_blocks_nothing() -> None:
+def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
     clock, release = TurnedClock(), threading.Event()
     begun: dict[str, threading.Event] = {"a": threading.Event(), "b": threading.Event()}
     ended = threading.Event()
@@ -200,7 +199,7 @@ def test_a_handler_that_hangs_is_cut_off_and_blocks_nothing() -> None:
     assert endings(runs.take_finished()) == [("b", None)]
 
 
-def test_a_wish_for_a_new_process_is_handed_on() -> None:
+def test_request_for_a_new_process_is_returned() -> None:
     runs = executor(lambda *_: AgentRestart())
     runs.execute([stored("a")])
     (end,) = runs.take_finished()

@@ -23,14 +23,14 @@ def nested(depth: int) -> dict[str, object]:
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
-def test_a_result_echoes_the_command_and_says_the_outcome() -> None:
+def test_result_echoes_the_command_and_has_the_outcome() -> None:
     said = REPORTS.result(command("a"), Result("Done.", {"x": 1}), NOW).feedback
     assert (said.status, said.outcome, said.code, said.data) == ("completed", Outcome.SUCCESS, None, {"x": 1})
     assert said.command is not None
     assert (said.command["id"], said.command["status"]) == ("a", "processing")
 
 
-def test_the_digest_tells_results_apart() -> None:
+def test_digest_differs_between_results() -> None:
     one, other = (REPORTS.result(command("a"), Result(text), NOW).feedback.digest for text in ("Done.", "Undone."))
     assert one != other
     assert one == REPORTS.result(command("a"), Result("Done."), NOW).feedback.digest
@@ -53,7 +53,7 @@ def test_digest_is_the_hash_of_the_encoded_result_without_its_last_member() -> N
         (200_000, 300_000, 300_000, ["command", "output", "data"]),
     ],
 )
-def test_a_result_too_long_for_a_frame_sheds_parts_and_says_so(
+def test_result_too_long_for_a_frame_drops_parts_and_notes_them(
     echoed: int, output: int, data: int, left_out: list[str]
 ) -> None:
     long = replace(command("a"), parameters={"text": "x" * echoed})
@@ -65,7 +65,7 @@ def test_a_result_too_long_for_a_frame_sheds_parts_and_says_so(
     assert [note.split()[0] for note in said.notes] == left_out
 
 
-def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
+def test_result_with_long_texts_is_cut_to_what_the_server_accepts() -> None:
     said = REPORTS.result(command("a"), Result("x" * 5000, output=Output("o" * 70_000, "e")), NOW).feedback
     assert said.message == "x" * 4095 + "…"
     assert said.output == Output("o" * 65_535 + "…", "e", truncated=True)
@@ -73,7 +73,7 @@ def test_a_result_with_long_texts_is_cut_and_the_server_takes_it() -> None:
 
 
 @pytest.mark.parametrize("data", [{"k" * 1025: 1}, {str(key): 0 for key in range(1025)}, nested(40)])
-def test_data_that_the_server_would_refuse_is_left_out(data: dict[str, object]) -> None:
+def test_data_that_the_server_would_refuse_is_dropped(data: dict[str, object]) -> None:
     said = REPORTS.result(command("a"), Result("Done.", data), NOW).feedback
     assert (said.data, said.notes[-1].split()[0]) == (None, "data")
     assert decode_feedbacks(encode([said])) == [said]

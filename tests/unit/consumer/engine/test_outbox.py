@@ -28,7 +28,7 @@ def ids(due: list[Feedback]) -> list[str | None]:
     return [item.command_id for item in due]
 
 
-def test_a_result_is_due_at_once_and_again_after_growing_waits(
+def test_result_is_due_at_once_and_again_with_backoff(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add_result(complete(store, "a"))
@@ -39,7 +39,7 @@ def test_a_result_is_due_at_once_and_again_after_growing_waits(
     assert sendings == [0, 2, 6, 14]
 
 
-def test_a_result_sent_again_is_the_one_that_the_store_holds(
+def test_resent_result_is_read_from_the_store(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add_result(complete(store, "a"))
@@ -48,7 +48,7 @@ def test_a_result_sent_again_is_the_one_that_the_store_holds(
     assert decoded(outbox.take_due()) == [result("a")]
 
 
-def test_after_a_reconnect_everything_is_due(
+def test_every_result_is_due_after_a_reconnect(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     for name in "ab":
@@ -58,7 +58,7 @@ def test_after_a_reconnect_everything_is_due(
     assert ids(decoded(outbox.take_due())) == ["a", "b"]
 
 
-def test_only_the_ack_with_the_digest_ends_it(
+def test_only_an_ack_with_the_digest_confirms_a_result(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add_result(complete(store, "a"))
@@ -70,9 +70,7 @@ def test_only_the_ack_with_the_digest_ends_it(
     assert outbox.next_due() is None
 
 
-def test_what_the_store_holds_from_an_earlier_run_is_taken_up(
-    store: MemoryCommandStore, outbox: FeedbackOutbox
-) -> None:
+def test_results_of_an_earlier_process_are_queued(store: MemoryCommandStore, outbox: FeedbackOutbox) -> None:
     complete(store, "a")
     store.store_command(command("b"), NOW)
     outbox.load()
@@ -84,7 +82,7 @@ def news(name: str, kind: FeedbackKind = FeedbackKind.ACCEPTED) -> EncodedFeedba
     return EncodedFeedback(said, encode([said]))
 
 
-def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -> None:
+def test_notice_is_held_back_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -> None:
     outbox.add_notices([news("a")])
     assert outbox.take_due() == []
     assert outbox.next_due() == pytest.approx(clock.monotonic() + 0.03)
@@ -93,7 +91,7 @@ def test_news_is_held_for_a_moment(clock: TurnedClock, outbox: FeedbackOutbox) -
     assert outbox.take_due() == []
 
 
-def test_news_that_a_result_overtakes_is_not_sent(
+def test_notice_is_dropped_if_the_result_comes_first(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add_notices([news("a"), news("a", FeedbackKind.PROGRESS), news("b")])
@@ -102,7 +100,7 @@ def test_news_that_a_result_overtakes_is_not_sent(
     assert outbox.take_due() == [news("b").encoded, stored_result("a").encoded]
 
 
-def test_an_answer_to_a_repeated_command_is_sent_though_its_result_waits(
+def test_repeated_command_is_answered_while_its_result_waits(
     store: MemoryCommandStore, clock: TurnedClock, outbox: FeedbackOutbox
 ) -> None:
     outbox.add_result(complete(store, "a"))

@@ -25,7 +25,7 @@ class Nothing:
     """No parameters."""
 
 
-def test_an_agent_lacks_a_connection_then_a_commit_then_nothing(clock: TurnedClock, store: MemoryCommandStore) -> None:
+def test_agent_is_ready_once_it_has_connected_and_committed(clock: TurnedClock, store: MemoryCommandStore) -> None:
     said: list[str | None] = []
 
     def ask(command: Command, parameters: Nothing, context: Context) -> Result:

@@ -61,13 +61,13 @@ def test_commands_in_sequence_are_stored_and_accepted(store: MemoryCommandStore)
     assert store.last_sequence == SequenceNumber(7, 3)
 
 
-def test_a_number_too_high_is_not_stored_and_names_the_one_expected(store: MemoryCommandStore) -> None:
+def test_command_after_a_gap_is_not_stored_and_the_expected_number_is_sent(store: MemoryCommandStore) -> None:
     (gap,) = receive(store, message("c", 3))
     assert (gap.kind, gap.expected, gap.sequence) == (FeedbackKind.GAP, 1, SequenceNumber(7, 3))
     assert ids(store) == []
 
 
-def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
+def test_new_epoch_begins_at_number_one(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1), message("b", 2))
     (gap,) = receive(store, message("d", 2, epoch=8))
     assert gap.expected == 1
@@ -75,7 +75,7 @@ def test_a_later_epoch_begins_at_one(store: MemoryCommandStore) -> None:
     assert store.last_sequence == SequenceNumber(8, 1)
 
 
-def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: MemoryCommandStore) -> None:
+def test_command_of_an_ended_epoch_is_ignored(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
     refusals = KeptRefusals()
     assert receiver(store, refusals).receive([delivery(message("x", 2, epoch=6))]) == []
@@ -85,21 +85,21 @@ def test_a_command_of_an_ended_epoch_is_ignored_for_it_may_come_again(store: Mem
     assert known.command_id == "a"
 
 
-def test_after_the_loss_of_a_store_its_epoch_has_ended() -> None:
+def test_epoch_of_a_lost_store_has_ended() -> None:
     store = MemoryCommandStore(closed_epoch=7)
     assert receive(store, message("a", 1), message("b", 2)) == []
     receive(store, message("b", 1, epoch=8))
     assert ids(store) == ["b"]
 
 
-def test_a_number_of_the_past_never_runs(store: MemoryCommandStore) -> None:
+def test_command_with_a_used_number_never_runs(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
     (refusal,) = receive(store, message("x", 1))
     assert (refusal.kind, refusal.code) == (FeedbackKind.RESULT, ErrorCode.SUPERSEDED)
     assert ids(store) == ["a"]
 
 
-def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: MemoryCommandStore) -> None:
+def test_repeated_command_is_answered_with_its_state_or_result(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1))
     stored = store.mark_processing(next(store.get_next_commands(1)), NOW, "i1")
     (running,) = receive(store, message("a", 1))
@@ -111,20 +111,20 @@ def test_a_known_command_is_answered_with_its_state_then_with_its_result(store: 
     assert ids(store) == []
 
 
-def test_a_known_command_under_a_new_number_uses_it_up(store: MemoryCommandStore) -> None:
+def test_renumbered_command_uses_up_its_new_number(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1), message("b", 2))
     receive(store, message("b", 1, epoch=8), message("c", 2, epoch=8))
     assert ids(store) == ["a", "b", "c"]
     assert store.last_sequence == SequenceNumber(8, 2)
 
 
-def test_a_known_command_never_takes_the_sequence_back_or_over_a_gap(store: MemoryCommandStore) -> None:
+def test_repeated_command_never_moves_the_sequence_back_or_over_a_gap(store: MemoryCommandStore) -> None:
     receive(store, message("a", 1), message("b", 2), message("c", 3))
     receive(store, message("a", 1), message("b", 7), message("a", 2, epoch=8))
     assert store.last_sequence == SequenceNumber(7, 3)
 
 
-def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommandStore) -> None:
+def test_unsigned_command_needs_accept_unsigned(store: MemoryCommandStore) -> None:
     (refusal,) = receive(store, message("a"), accept_unsigned=False)
     assert (refusal.code, ids(store)) == (ErrorCode.REJECTED, [])
     assert "--accept-unsigned" in refusal.message
@@ -132,7 +132,7 @@ def test_without_a_sequence_it_depends_on_the_configuration(store: MemoryCommand
     assert ids(store) == ["a"]
 
 
-def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: MemoryCommandStore) -> None:
+def test_redelivery_without_an_id_is_recognized_and_a_repeat_is_not(store: MemoryCommandStore) -> None:
     form = {"origin": {"name": "n", "module": "m"}, "command": "restart-agent", "parameters": {}, "status": "pending"}
     takes = receiver(store)
     takes.receive([delivery(form, mid=5)])
@@ -143,7 +143,7 @@ def test_a_redelivery_without_an_id_is_known_again_and_a_repeat_is_not(store: Me
     assert len(ids(store)) == 3
 
 
-def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
+def test_bad_message_is_refused_without_the_others(store: MemoryCommandStore) -> None:
     bad = [delivery(b"\xff"), delivery({"id": 1}), delivery(b"x" * 300_000)]
     refusals = KeptRefusals()
     receiver(store, refusals).receive([delivery(message("a", 1)), *bad, delivery(message("b", 2))])
@@ -152,7 +152,7 @@ def test_bad_messages_are_refused_alone(store: MemoryCommandStore) -> None:
     assert "300000" in refusals.refused[2].message
 
 
-def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandStore) -> None:
+def test_flood_of_bad_messages_is_logged_once(store: MemoryCommandStore) -> None:
     refusals = KeptRefusals()
     with capture_logs() as logs:
         receiver(store, refusals).receive([delivery(b"\xff")] * 500)
@@ -160,14 +160,14 @@ def test_a_flood_of_bad_messages_is_no_flood_of_log_lines(store: MemoryCommandSt
     assert len(refusals.refused) == 500
 
 
-def test_retained_commands_are_refused(store: MemoryCommandStore) -> None:
+def test_retained_command_is_refused(store: MemoryCommandStore) -> None:
     refusals = KeptRefusals()
     receiver(store, refusals).receive([delivery(message("a", 1), retained=True)])
     assert ids(store) == []
     assert [it.code for it in refusals.refused] == ["retained"]
 
 
-def test_a_full_disk_leaves_nothing_of_the_batch(store: MemoryCommandStore) -> None:
+def test_full_disk_stores_nothing_of_a_batch(store: MemoryCommandStore) -> None:
     store.full = True
     with pytest.raises(StoreFull):
         receive(store, message("a", 1), message("b", 2))

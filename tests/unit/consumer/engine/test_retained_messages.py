@@ -7,7 +7,7 @@ from tests.support.fakes.memory_store import MemoryCommandStore
 
 
 @pytest.mark.parametrize("channel", ["control", "ack", "blob-chunk"])
-def test_a_retained_message_is_refused_and_said_so(channel: str) -> None:
+def test_retained_message_is_refused_and_the_status_names_its_topic(channel: str) -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.broker.publish(f"acm/web-01/{channel}", b"{}", retain=True)
     world.lose_connection_of_agent()

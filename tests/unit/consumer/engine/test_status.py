@@ -11,7 +11,6 @@ from broker.contract.topics import Channel
 from consumer.engine.problems import Problem
 from consumer.engine.status import StatusBuilder
 from consumer.settings import AgentConfig
-from consumer.system.clock import SystemClock
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW, command
@@ -23,14 +22,14 @@ def builder(clock: TurnedClock, store: MemoryCommandStore) -> StatusBuilder:
     return StatusBuilder(config, store, clock, incarnation="i1", supported_types=("x",))
 
 
-def test_it_says_what_the_store_holds(builder: StatusBuilder, store: MemoryCommandStore) -> None:
+def test_status_shows_the_stores_content(builder: StatusBuilder, store: MemoryCommandStore) -> None:
     store.store_command(command("a", 4), NOW)
     status = builder.current("a")
     assert (status.epoch, status.last_sequence, status.queue_depth, status.running_command) == (7, 4, 1, "a")
     assert (status.online, status.store_generation) == (True, store.store_generation)
 
 
-def test_a_change_is_published_but_not_at_every_moment(
+def test_change_is_published_at_a_limited_rate(
     builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     first = builder.take_due(None)
@@ -44,7 +43,7 @@ def test_a_change_is_published_but_not_at_every_moment(
     assert changed.queue_depth == 1
 
 
-def test_that_the_journal_has_grown_waits_for_the_next_change(
+def test_longer_journal_is_published_with_the_next_change(
     builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     store.store_command(command("a"), NOW)
@@ -60,7 +59,7 @@ def test_that_the_journal_has_grown_waits_for_the_next_change(
     assert later.audit_head == store.audit_head != first.audit_head
 
 
-def test_without_a_change_it_is_published_every_five_minutes(builder: StatusBuilder, clock: TurnedClock) -> None:
+def test_unchanged_status_is_published_every_five_minutes(builder: StatusBuilder, clock: TurnedClock) -> None:
     builder.take_due(None)
     published_at = clock.monotonic()
     clock.turn(299.0)
@@ -70,7 +69,7 @@ def test_without_a_change_it_is_published_every_five_minutes(builder: StatusBuil
     assert builder.take_due(None) is not None
 
 
-def test_a_change_that_came_too_soon_is_looked_for_again(
+def test_change_within_the_rate_limit_is_published_later(
     builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     assert builder.next_due() == 0.0
@@ -83,19 +82,27 @@ def test_a_change_that_came_too_soon_is_looked_for_again(
     assert builder.take_due(None) is not None
 
 
-def test_it_is_published_on_a_clock_that_never_stands_still(store: MemoryCommandStore) -> None:
+class RunningClock(TurnedClock):
+    """Each look at it takes a moment."""
+
+    def monotonic(self) -> float:
+        self.turn(0.001)
+        return super().monotonic()
+
+
+def test_status_is_published_on_a_running_clock(store: MemoryCommandStore) -> None:
     config = AgentConfig(agent="web-01", broker="mqtt://127.0.0.1", state="unused")
-    builder = StatusBuilder(config, store, SystemClock(), incarnation="i1", supported_types=("x",))
+    builder = StatusBuilder(config, store, RunningClock(), incarnation="i1", supported_types=("x",))
     assert builder.take_due(None) is not None
 
 
-def test_after_a_new_connection_it_is_published_at_once(builder: StatusBuilder) -> None:
+def test_status_is_published_at_once_on_a_new_connection(builder: StatusBuilder) -> None:
     builder.take_due(None)
     builder.publish_again()
     assert builder.take_due(None) is not None
 
 
-def test_each_problem_is_told_until_it_has_ended(builder: StatusBuilder) -> None:
+def test_each_problem_is_shown_until_it_has_ended(builder: StatusBuilder) -> None:
     builder.problems.report(Problem.MESSAGE, "A message was refused.")
     builder.problems.report(Problem.PLUG_IN, "A plug-in is not used.")
     builder.problems.report(Problem.MESSAGE, "Another one was refused.")
@@ -106,7 +113,7 @@ def test_each_problem_is_told_until_it_has_ended(builder: StatusBuilder) -> None
     assert builder.current(None).last_error is None
 
 
-def test_whatever_an_agent_has_to_say_its_status_is_taken(builder: StatusBuilder) -> None:
+def test_largest_status_is_cut_to_what_the_server_accepts(builder: StatusBuilder) -> None:
     builder.problems.report(Problem.PLUG_IN, "e" * 10_000)
     reversal = PendingReversal("block", tuple("\N{SNOWMAN}" * 120 for _ in range(8)), "c1", "waiting", NOW)
     full = replace(

@@ -34,7 +34,7 @@ from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW, command
-from tests.unit.consumer.engine.test_command_manager import Bench
+from tests.unit.consumer.engine.test_command_manager import ManagerHarness
 
 TOKEN = f"acm1.{'s' * 22}.{'0' * 64}"
 GRANT = Grant(
@@ -248,13 +248,13 @@ def test_manager_begins_no_command_of_a_server_that_the_agent_leaves(
 ) -> None:
     relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
     relocation.leave_for(decided(enrolments, add))
-    bench = Bench(departure=relocation)
-    bench.store.store_command(command("b", 2, "rerun"), clock.now())
-    bench.manager.carry_out(bench.manager.decide([], []))
-    stored = bench.store.find("b")
+    harness = ManagerHarness(departure=relocation)
+    harness.store.store_command(command("b", 2, "rerun"), clock.now())
+    harness.manager.carry_out(harness.manager.decide([], []))
+    stored = harness.store.find("b")
     assert stored is not None
     assert (stored.result.feedback.code if stored.result else None) == result
-    assert not bench.ran
+    assert not harness.ran
 
 
 class Trial:

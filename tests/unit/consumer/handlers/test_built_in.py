@@ -96,16 +96,16 @@ def test_each_command_type_has_one_handler_with_its_parameters() -> None:
     assert all((it.probe is not None) == (it.interruption is Interruption.PROBE) for it in table.values())
 
 
-def test_two_handlers_for_one_type_are_refused() -> None:
+def test_second_handler_for_a_built_in_type_is_refused() -> None:
     with raises_code(HandlerTableError, "duplicate_type"):
         added_handlers([handlers()["restart-agent"]])
 
 
-def test_a_restart_without_a_service_asks_for_a_new_process() -> None:
+def test_restart_without_a_service_asks_for_a_new_process() -> None:
     assert execute("restart-agent", {}, context()) == AgentRestart()
 
 
-def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: CallbackService, tmp_path: Path) -> None:
+def test_service_restart_is_proved_by_a_new_incarnation(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     done = execute("restart-agent", {}, context(service, tmp_path))
     assert isinstance(done, Result)
@@ -115,7 +115,7 @@ def test_a_restart_of_the_service_proves_itself_by_its_incarnations(service: Cal
     )
 
 
-def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
+def test_restart_without_a_new_incarnation_fails(tmp_path: Path) -> None:
     stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", DesiredState(tmp_path / "stopped"))
     done = execute("restart-agent", {}, context(stuck, tmp_path))
     assert isinstance(done, Result)
@@ -123,7 +123,7 @@ def test_a_restart_that_changes_nothing_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("restarted_by", "by"), [("a", "command"), ("other", "outside"), (None, "outside")])
-def test_the_next_process_is_the_proof_and_says_what_started_it(
+def test_new_process_proves_the_restart_and_reports_its_cause(
     restarted_by: str | None, by: Literal["command", "outside"]
 ) -> None:
     done = probe(context(), restarted_by)
@@ -149,13 +149,13 @@ def die_in_restart(service: CallbackService, state: Path) -> None:
         execute("restart-agent", {}, context(dying, state))
 
 
-def test_a_death_before_the_service_was_restarted_is_said(service: CallbackService, tmp_path: Path) -> None:
+def test_death_before_the_service_restart_is_interrupted(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     done = probe(context(service, tmp_path))
     assert (done.code, done.data) == (ErrorCode.INTERRUPTED, None)
 
 
-def test_after_a_death_in_the_restart_the_incarnations_decide(service: CallbackService, tmp_path: Path) -> None:
+def test_death_during_the_service_restart_is_decided_by_incarnations(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     die_in_restart(service, tmp_path)
     same = probe(context(service, tmp_path))
@@ -165,7 +165,7 @@ def test_after_a_death_in_the_restart_the_incarnations_decide(service: CallbackS
     assert (new.code, new.data) == (None, RestartAgentData("callbacks", "s1", "s2"))
 
 
-def test_after_a_death_in_the_restart_the_service_is_waited_for(service: CallbackService, tmp_path: Path) -> None:
+def test_probe_waits_for_a_service_restart_under_way(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     die_in_restart(service, tmp_path)
     service.stop(0.0)
@@ -179,7 +179,7 @@ def test_after_a_death_in_the_restart_the_service_is_waited_for(service: Callbac
     assert [answer.code for answer in answers] == [None]
 
 
-def test_without_room_for_the_mark_the_service_is_left_alone(service: CallbackService) -> None:
+def test_service_is_not_restarted_if_the_mark_cannot_be_written(service: CallbackService) -> None:
     first = service.start(0.0)
     with raises_code(ServiceError, "mark_not_written") as caught:
         execute("restart-agent", {}, context(service))
@@ -205,7 +205,7 @@ class StubbornService:
 
 
 @pytest.mark.parametrize("verb", ["restart-agent", "stop-agent"])
-def test_that_a_service_was_killed_is_said(verb: str, tmp_path: Path) -> None:
+def test_result_shows_that_the_service_was_killed(verb: str, tmp_path: Path) -> None:
     done = execute(verb, {}, context(StubbornService(), tmp_path))
     assert isinstance(done, Result)
     assert done.code is None
@@ -214,7 +214,7 @@ def test_that_a_service_was_killed_is_said(verb: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ACTS)
-def test_a_delay_is_waited_for(verb: str, service: CallbackService, tmp_path: Path) -> None:
+def test_delay_is_waited_out(verb: str, service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     done = execute(verb, {"delay_s": 0.01}, context(service, tmp_path))
     assert isinstance(done, Result)
@@ -222,7 +222,7 @@ def test_a_delay_is_waited_for(verb: str, service: CallbackService, tmp_path: Pa
 
 
 @pytest.mark.parametrize("verb", ACTS)
-def test_a_cancel_ends_the_delay_and_nothing_is_done(verb: str, service: CallbackService, tmp_path: Path) -> None:
+def test_cancel_during_the_delay_does_nothing(verb: str, service: CallbackService, tmp_path: Path) -> None:
     first = service.start(0.0)
     cancelled = threading.Event()
     cancelled.set()
@@ -233,7 +233,7 @@ def test_a_cancel_ends_the_delay_and_nothing_is_done(verb: str, service: Callbac
 
 
 @pytest.mark.parametrize("verb", ACTS)
-def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: CallbackService, tmp_path: Path) -> None:
+def test_delay_as_long_as_the_timeout_is_refused(verb: str, service: CallbackService, tmp_path: Path) -> None:
     clock = TurnedClock()
     around = context(service, tmp_path, clock=clock, deadline=clock.monotonic() + 60)
     done = execute(verb, {"delay_s": 60}, around)
@@ -243,7 +243,7 @@ def test_a_delay_as_long_as_the_commands_time_is_refused(verb: str, service: Cal
 
 
 @pytest.mark.parametrize("verb", ["restart-agent", "start-agent", "stop-agent"])
-def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: CallbackService, tmp_path: Path) -> None:
+def test_no_restart_while_an_upgrade_is_on_trial(verb: str, service: CallbackService, tmp_path: Path) -> None:
     program = tmp_path / "releases" / "1.0.0" / "bin" / "acm-agent"
     program.parent.mkdir(parents=True)
     program.touch()
@@ -258,7 +258,7 @@ def test_nothing_is_restarted_while_an_upgrade_is_watched(verb: str, service: Ca
 
 
 @pytest.mark.parametrize("delay_s", [-1, 86401, "5", None])
-def test_delays_that_are_none(delay_s: Any) -> None:
+def test_invalid_delay_is_refused(delay_s: Any) -> None:
     with pytest.raises(InvalidParameters, match="delay_s"):
         execute("start-agent", {"delay_s": delay_s}, context())
 
@@ -273,7 +273,7 @@ def test_stop_and_start(service: CallbackService) -> None:
 
 
 @pytest.mark.parametrize(("verb", "incarnation"), [("stop-agent", "s1"), ("start-agent", None)])
-def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnation: str | None) -> None:
+def test_stop_or_start_without_effect_fails(tmp_path: Path, verb: str, incarnation: str | None) -> None:
     stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, DesiredState(tmp_path / "stopped"))
     done = execute(verb, {}, context(stuck))
     assert isinstance(done, Result)
@@ -281,12 +281,12 @@ def test_what_did_not_happen_is_no_success(tmp_path: Path, verb: str, incarnatio
 
 
 @pytest.mark.parametrize("verb", ["stop-agent", "start-agent"])
-def test_without_a_service_there_is_nothing_to_stop_or_start(verb: str) -> None:
+def test_stop_and_start_without_a_service_fail(verb: str) -> None:
     with pytest.raises(ServiceError):
         execute(verb, {}, context())
 
 
-def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
+def test_configuration_is_shown_with_masked_secrets_and_its_hash() -> None:
     done = execute("get-agent-configuration", {}, context())
     assert isinstance(done, Result)
     assert done.data.configuration["broker"] == "mqtt://me:********@127.0.0.1:1883"
@@ -295,7 +295,7 @@ def test_the_configuration_is_shown_with_secrets_masked_and_its_hash() -> None:
     assert done.data.sha256 == hashlib.sha256(canonical).hexdigest()
 
 
-def test_each_value_says_where_it_comes_from() -> None:
+def test_each_configuration_value_names_its_source() -> None:
     origins = {"broker": "environment ACM_BROKER", "service.kind": "file /etc/agent.toml"}
     done = execute("get-agent-configuration", {"effective": True}, context(), origins=origins)
     assert isinstance(done, Result)
@@ -311,7 +311,7 @@ def test_each_value_says_where_it_comes_from() -> None:
     }
 
 
-def test_one_section_of_the_configuration() -> None:
+def test_single_section_of_the_configuration_is_shown() -> None:
     done = execute("get-agent-configuration", {"section": "agent"}, context())
     assert isinstance(done, Result)
     assert done.data.configuration == {"agent": "web-01"}
@@ -320,7 +320,7 @@ def test_one_section_of_the_configuration() -> None:
     assert (unknown.code, "agent, broker" in unknown.message) == (ErrorCode.INVALID, True)
 
 
-def test_an_agent_remembers_its_groups(tmp_path: Path) -> None:
+def test_groups_are_kept(tmp_path: Path) -> None:
     around = context(state=tmp_path)
     assert Groups(tmp_path).current is None
     done = execute("set-group", {"groups": ["web", "edge", "web"]}, around)
@@ -331,12 +331,12 @@ def test_an_agent_remembers_its_groups(tmp_path: Path) -> None:
     assert Groups(tmp_path).current == ()
 
 
-def test_a_group_that_cannot_be_one_is_refused() -> None:
+def test_invalid_group_name_is_refused() -> None:
     with pytest.raises(InvalidParameters, match="groups"):
         execute("set-group", {"groups": ["../x"]}, context())
 
 
-def test_groups_are_seen_as_soon_as_they_are_set_and_an_unreadable_file_is_none(tmp_path: Path) -> None:
+def test_groups_are_visible_at_once_and_none_if_unreadable(tmp_path: Path) -> None:
     shown = Groups(tmp_path)
     assert shown.current is None
     Groups(tmp_path).set(("web",))
@@ -345,7 +345,7 @@ def test_groups_are_seen_as_soon_as_they_are_set_and_an_unreadable_file_is_none(
     assert shown.current is None
 
 
-def test_the_groups_configuration_is_asked_for_by_the_result() -> None:
+def test_fetch_config_result_requests_the_groups_configuration() -> None:
     done = execute("fetch-config", {}, context())
     assert isinstance(done, Result)
     assert (done.code, done.data) == (None, FetchConfigData("group-configuration"))

@@ -44,7 +44,7 @@ def rotate(log: Path, keep: int = 7, hour: int = 0, context: Context = CONTEXT) 
     return result.data
 
 
-def test_the_log_is_set_aside_and_a_new_one_begun(log: Path) -> None:
+def test_log_is_rotated(log: Path) -> None:
     data = rotate(log)
     target = log.with_name("sensor.log.20260102T000000Z-07398f")
     assert data == RotateLogsData(str(target), len("first\n"), ())
@@ -53,14 +53,14 @@ def test_the_log_is_set_aside_and_a_new_one_begun(log: Path) -> None:
     assert sorted(os.listdir(log.parent)) == ["sensor.log", target.name]
 
 
-def test_a_second_run_of_the_same_command_changes_nothing(log: Path) -> None:
+def test_second_run_of_the_same_rotation_changes_nothing(log: Path) -> None:
     first = rotate(log)
     log.write_text("second\n")
     assert rotate(log) == first
     assert log.read_text() == "second\n"
 
 
-def test_a_run_that_was_cut_short_is_finished_by_the_next(log: Path) -> None:
+def test_interrupted_rotation_is_finished_by_the_next_run(log: Path) -> None:
     with pytest.raises(Died, match=r"rotate-logs\.linked"):
         rotate(log, context=replace(CONTEXT, observer=DiesAt()))
     assert log.read_text() == "first\n"
@@ -70,7 +70,7 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(log: Path) -> None:
     assert log.read_text() == ""
 
 
-def test_the_oldest_go_and_nothing_else(log: Path) -> None:
+def test_only_the_oldest_rotated_logs_are_deleted(log: Path) -> None:
     beside = log.with_name("sensor.log.mine")
     beside.touch()
     rotated = []
@@ -82,13 +82,13 @@ def test_the_oldest_go_and_nothing_else(log: Path) -> None:
     assert sorted(map(str, log.parent.iterdir())) == sorted(filter(None, [str(log), str(beside), *rotated[1:]]))
 
 
-def test_an_empty_log_is_left_alone(log: Path) -> None:
+def test_empty_log_is_not_rotated(log: Path) -> None:
     log.write_text("")
     assert rotate(log) == RotateLogsData(None, None, ())
     assert os.listdir(log.parent) == [log.name]
 
 
-def test_what_is_no_regular_file_is_refused(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotation_of_a_path_that_is_not_a_file_is_refused(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = log.with_name("link.log")
     link.symlink_to(log)
     monkeypatch.chdir(log.parent)

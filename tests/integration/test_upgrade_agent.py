@@ -133,30 +133,30 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
     return Agent(tmp_path / "root", monkeypatch).runs("1.0.0")
 
 
-def test_without_an_installation_it_says_what_to_do(agent: Agent) -> None:
+def test_upgrade_without_an_installation_is_refused(agent: Agent) -> None:
     bare = upgrade_agent.handler(UpgradeConfig(), agent.readiness_problem)
     with raises_code(UpgradeError, "not_installed"):
         bare.execute(command("a"), PARAMETERS, agent.context())
 
 
-def test_a_process_from_elsewhere_says_what_to_start(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upgrade_outside_the_installation_is_refused(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with raises_code(UpgradeError, "not_started_from_root") as caught:
         agent.handler().execute(command("a"), PARAMETERS, agent.context())
     assert str(agent.installation.launcher) in str(caught.value)
 
 
-def test_a_release_whose_directory_is_no_version_is_none_of_ours(agent: Agent) -> None:
+def test_directory_without_a_version_is_not_a_release(agent: Agent) -> None:
     assert agent.runs("nightly").installation.running() is None
 
 
-def test_a_program_that_cannot_take_over_is_named() -> None:
+def test_replacement_that_cannot_be_run_is_named() -> None:
     with raises_code(ConsumerError, "program_not_run") as caught:
         replace_process(Replacement("a", "/nowhere/acm-agent"))
     assert str(caught.value).startswith("/nowhere/acm-agent ")
 
 
-def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
+def test_upgrade_while_another_is_on_trial_is_refused(agent: Agent) -> None:
     assert not trial_is_pending(config(upgrade=agent.settings()))
     agent.on_trial()
     assert trial_is_pending(config(upgrade=agent.settings()))
@@ -168,7 +168,7 @@ def test_while_a_version_is_on_trial_no_other_is_taken(agent: Agent) -> None:
 STEPS = ["downloaded", "unpacked", "tested", "recorded", "switched"]
 
 
-def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
+def test_good_package_is_put_on_trial(agent: Agent) -> None:
     done = agent.execute(agent.package("exit 0"))
     assert done == AgentRestart(str(agent.installation.launcher))
     assert agent.steps.names == STEPS
@@ -177,7 +177,7 @@ def test_a_good_package_is_put_on_trial(agent: Agent) -> None:
     assert not (agent.installation.root / "package.part").exists()
 
 
-def test_an_older_version_is_refused_unless_it_is_allowed(agent: Agent) -> None:
+def test_downgrade_is_refused_unless_allowed(agent: Agent) -> None:
     parameters = agent.package("exit 0")
     agent.runs("1.3.0")
     with raises_code(UpgradeError, "downgrade") as caught:
@@ -189,7 +189,7 @@ def test_an_older_version_is_refused_unless_it_is_allowed(agent: Agent) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("why", ["cancelled", "timed_out"])
-def test_a_cancel_or_the_end_of_its_time_before_the_trial_changes_nothing(agent: Agent, step: str, why: str) -> None:
+def test_cancel_or_timeout_before_the_trial_changes_nothing(agent: Agent, step: str, why: str) -> None:
     agent.installation.switch_to("1.0.0")
     parameters = agent.package("exit 0")
     agent.steps.at = (step, agent.cancelled.set if why == "cancelled" else lambda: agent.clock.turn(61.0))
@@ -199,7 +199,7 @@ def test_a_cancel_or_the_end_of_its_time_before_the_trial_changes_nothing(agent:
     assert not (agent.installation.root / "package.part").exists()
 
 
-def test_a_self_test_that_hangs_is_ended(agent: Agent) -> None:
+def test_hung_self_test_is_ended(agent: Agent) -> None:
     agent.clock = SystemClock()
     done = agent.execute(agent.package("echo I wait; exec sleep 600"))
     assert isinstance(done, Result)
@@ -208,7 +208,7 @@ def test_a_self_test_that_hangs_is_ended(agent: Agent) -> None:
     assert not agent.installation.release("1.2.0").exists()
 
 
-def test_a_disk_that_fails_is_named(agent: Agent) -> None:
+def test_disk_failure_during_an_upgrade_names_the_file(agent: Agent) -> None:
     parameters = agent.package("exit 0")
     (agent.installation.root / ".trial.json.part").mkdir()
     with raises_code(UpgradeError, "disk_failed") as caught:
@@ -217,7 +217,7 @@ def test_a_disk_that_fails_is_named(agent: Agent) -> None:
     assert not agent.installation.on_trial
 
 
-def test_after_a_crash_before_the_trial_the_upgrade_begins_anew(agent: Agent) -> None:
+def test_upgrade_starts_over_after_a_crash_before_the_trial(agent: Agent) -> None:
     with raises_code(DownloadError, "not_a_file"):
         agent.probe()
     agent.settled(command_id="another", state=TrialState.PROVED)
@@ -225,19 +225,19 @@ def test_after_a_crash_before_the_trial_the_upgrade_begins_anew(agent: Agent) ->
         agent.probe()
 
 
-def test_a_record_without_its_link_changed_nothing(agent: Agent) -> None:
+def test_upgrade_starts_over_if_only_the_trial_was_recorded(agent: Agent) -> None:
     agent.settled()
     with pytest.raises(DownloadError):
         agent.probe()
 
 
-def test_an_upgrade_that_expired_before_its_trial_does_not_begin_anew(agent: Agent) -> None:
+def test_upgrade_that_expired_before_its_trial_is_interrupted(agent: Agent) -> None:
     done = agent.probe(expires_at=agent.clock.now() - timedelta(seconds=1))
     assert isinstance(done, Result)
     assert (done.code, done.data) == (ErrorCode.INTERRUPTED, None)
 
 
-def test_the_new_version_proves_itself_and_leaves_the_rest_to_its_watcher(agent: Agent) -> None:
+def test_new_version_proves_itself_and_the_watcher_ends_the_trial(agent: Agent) -> None:
     agent.on_trial()
     lacks = iter(["there is no connection to the broker", "it has stored nothing", None])
     agent.readiness_problem = lambda: next(lacks)
@@ -246,7 +246,7 @@ def test_the_new_version_proves_itself_and_leaves_the_rest_to_its_watcher(agent:
 
 
 @pytest.mark.parametrize("deadline", [60.0, 10.0])
-def test_a_new_version_that_lacks_something_says_what(agent: Agent, deadline: float) -> None:
+def test_new_version_that_is_not_ready_fails_with_the_reason(agent: Agent, deadline: float) -> None:
     agent.on_trial(watch_s=20.0)
     agent.deadline = deadline
     began = agent.clock.monotonic()
@@ -263,7 +263,7 @@ def test_a_new_version_that_lacks_something_says_what(agent: Agent, deadline: fl
     assert agent.clock.monotonic() - began == min(20.0, deadline)
 
 
-def test_a_cancel_ends_the_trial(agent: Agent) -> None:
+def test_cancel_fails_the_trial(agent: Agent) -> None:
     agent.on_trial()
     agent.readiness_problem = lambda: "it has stored nothing"
     agent.cancelled.set()
@@ -271,14 +271,14 @@ def test_a_cancel_ends_the_trial(agent: Agent) -> None:
     assert agent.state() is TrialState.FAILED
 
 
-def test_what_cannot_be_recorded_is_not_proved(agent: Agent) -> None:
+def test_proof_that_cannot_be_recorded_does_not_count(agent: Agent) -> None:
     agent.on_trial()
     (agent.installation.root / ".trial.json.part").mkdir()
     assert agent.runs("1.1.0").probe() == AgentRestart()
     assert agent.state() is TrialState.ON_TRIAL
 
 
-def test_the_process_that_stays_says_what_became_of_it(agent: Agent) -> None:
+def test_process_that_stays_reports_the_outcome(agent: Agent) -> None:
     agent.settled(state=TrialState.PROVED)
     done = agent.runs("1.1.0").probe()
     assert isinstance(done, Result)
@@ -297,9 +297,7 @@ def test_the_process_that_stays_says_what_became_of_it(agent: Agent) -> None:
     ("state", "running", "became"),
     [(TrialState.PROVED, "1.0.0", "proved itself"), (TrialState.FAILED, "1.1.0", r"failed \(it was blue\)")],
 )
-def test_a_version_that_something_else_has_started_is_no_success(
-    agent: Agent, state: TrialState, running: str, became: str
-) -> None:
+def test_version_started_by_something_else_fails(agent: Agent, state: TrialState, running: str, became: str) -> None:
     agent.settled(state=state, reason="it was blue")
     done = agent.runs(running).probe()
     assert isinstance(done, Result)
@@ -309,7 +307,7 @@ def test_a_version_that_something_else_has_started_is_no_success(
     )
 
 
-def test_without_the_old_release_the_new_one_settles_the_trial_itself(agent: Agent) -> None:
+def test_new_release_ends_the_trial_if_the_old_one_is_gone(agent: Agent) -> None:
     agent.on_trial()
     agent.installation.program("1.0.0").unlink()
     done = agent.runs("1.1.0").probe()
@@ -318,7 +316,7 @@ def test_without_the_old_release_the_new_one_settles_the_trial_itself(agent: Age
     assert not (agent.installation.root / "watcher").is_symlink()
 
 
-def test_old_releases_go_but_not_those_of_the_upgrade(agent: Agent) -> None:
+def test_old_releases_are_pruned_except_those_of_the_upgrade(agent: Agent) -> None:
     for version in ("0.8.0", "0.10.0", "notes"):
         agent.installation.release(version).mkdir()
     agent.settled(state=TrialState.PROVED)
@@ -330,7 +328,7 @@ def test_old_releases_go_but_not_those_of_the_upgrade(agent: Agent) -> None:
     assert {path.name for path in agent.installation.release("").iterdir()} == {"0.10.0", "1.0.0", "1.1.0", "notes"}
 
 
-def test_an_upgrade_waits_for_no_other_that_still_goes_on(agent: Agent) -> None:
+def test_upgrade_is_refused_while_another_runs(agent: Agent) -> None:
     agent.runs("1.0.0")
     with agent.installation.upgraded_once(), raises_code(UpgradeError, "upgrade_running"):
         agent.execute(PARAMETERS)
