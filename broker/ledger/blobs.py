@@ -50,7 +50,7 @@ class BlobStore:
     """The blobs in the ledger's database, each named by its SHA-256 and stored once.
 
     All methods raise LedgerError when the database fails. No transaction lasts longer than a few chunks take.
-    """  # design.md: "Files go over MQTT when the agent asks for them, piece by piece."
+    """  # design.md: "Files go over MQTT when the agent requests them, piece by piece."
 
     def __init__(
         self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]

@@ -3,7 +3,7 @@
 All agents share one connection, so messages of one agent must neither fill it nor be processed before the others had
 their turn. An agent alone gets the whole server. One that sends more than the server can process is ignored for a
 moment, so that the server's time goes into emptying the connection for the others.
-"""  # design.md: "Agents are taken in turn, without a rate."
+"""  # design.md: "Agents are served in turn, without a rate limit."
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
