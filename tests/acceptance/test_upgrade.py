@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_refused_with_its_own_sentence(site: Site, machine:
         "The package is refused: The file lib/consumer/agent.py of the package is not the one of its manifest; "
     )
     right = machine.pack(release, "2.0.0").rename(site.directory / "r")
-    says[machine.send(right, sha256="0" * 64)] = f"The file at file://{right} is another than the one that was meant: "
+    says[machine.send(right, sha256="0" * 64)] = f"The file at file://{right} differs from the one in the command: "
     files = make_manifest(release, NAME, "2.0.0", "any").files
     huge = Manifest(1, NAME, "2.0.0", "any", {**files, "lib/huge": PackagedFile("0" * 64, 1 << 60, False)})
     (site.directory / "m").write_bytes(render_manifest(huge))
