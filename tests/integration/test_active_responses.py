@@ -112,7 +112,7 @@ def impatient(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("script", ["python", "shell"])
-def test_a_script_adds_and_takes_back_after_the_timeout(machine: Machine, script: str) -> None:
+def test_effect_is_added_and_reversed_after_the_timeout(machine: Machine, script: str) -> None:
     done = machine.send(script)
     assert (done.code, done.data.state, done.data.keys, done.data.exit_status) == (None, "active", ("5763",), 0)
     assert "is active for 5763 until 2026-01-01 00:17:40 UTC" in done.message
@@ -229,7 +229,7 @@ def test_a_renewal_counts_as_an_offence(tmp_path: Path, clock: TurnedClock) -> N
         ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is not a check_keys message."),
     ],
 )
-def test_a_script_that_goes_wrong_before_it_may_act_leaves_nothing_pending(
+def test_failure_before_continue_leaves_nothing_pending(
     impatient: Machine, script: str, code: ErrorCode, said: str
 ) -> None:
     done = impatient.send(script)
@@ -246,7 +246,7 @@ def test_exit_status_and_stderr_are_in_the_result(machine: Machine) -> None:
     assert done.output.stderr == "no firewall here\n"
 
 
-def test_a_script_that_ignores_term_is_killed(impatient: Machine) -> None:
+def test_script_that_ignores_term_is_killed(impatient: Machine) -> None:
     done = impatient.send("ignores-term")
     assert (done.code, done.data.exit_status) == (ErrorCode.TIMED_OUT, -9)
 
@@ -258,20 +258,20 @@ def test_a_cancelled_script_is_ended(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("script", "code"), [("fails-later", ErrorCode.FAILED), ("floods-later", ErrorCode.TIMED_OUT)])
-def test_what_went_wrong_after_it_might_act_is_taken_back(impatient: Machine, script: str, code: ErrorCode) -> None:
+def test_failure_after_continue_schedules_a_reversal(impatient: Machine, script: str, code: ErrorCode) -> None:
     done = impatient.send(script)
     assert (done.code, done.data.state) == (code, "uncertain")
     assert "its possible effect is reversed at" in done.message
     assert impatient.pending == [(script, ("k",), "waiting")]
 
 
-def test_an_uncertain_effect_does_not_stand_in_the_way_of_the_next_try(machine: Machine) -> None:
+def test_uncertain_effect_does_not_prevent_the_next_attempt(machine: Machine) -> None:
     machine.send("fails-later")
     again = machine.send("fails-later")
     assert (again.data.state, again.data.offence) == ("uncertain", 1)
 
 
-def test_an_overdue_reversal_runs_at_the_next_start_once(machine: Machine) -> None:
+def test_overdue_reversal_runs_once_at_the_next_start(machine: Machine) -> None:
     machine.send("python")
     machine.clock.turn(1000)  # type: ignore[attr-defined] - the agent is dead meanwhile
     machine.restart()
@@ -281,7 +281,7 @@ def test_an_overdue_reversal_runs_at_the_next_start_once(machine: Machine) -> No
     assert machine.journal == ["add 5763", "delete 5763"]
 
 
-def test_after_a_reboot_the_effect_is_made_again_and_still_taken_back(machine: Machine) -> None:
+def test_effect_is_repeated_after_a_reboot_and_still_reversed(machine: Machine) -> None:
     machine.send("python")
     machine.restart(boot_id="boot-2")
     assert machine.pending == [("python", ("5763",), "waiting")]
@@ -290,7 +290,7 @@ def test_after_a_reboot_the_effect_is_made_again_and_still_taken_back(machine: M
     assert machine.journal == ["add 5763", "add 5763", "delete 5763"]
 
 
-def test_a_reversal_that_fails_is_tried_again_then_reported_and_tried_at_the_next_start(machine: Machine) -> None:
+def test_failed_reversal_is_retried_reported_and_retried_at_start(machine: Machine) -> None:
     machine.send("delete-fails")
     machine.turn(60)
     for wait_s in (5, 30, 180, 900):
@@ -311,7 +311,7 @@ def test_a_reversal_that_fails_is_tried_again_then_reported_and_tried_at_the_nex
     assert machine.responses.failure is None
 
 
-def test_a_reversal_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_hanging_reversal_is_ended(tmp_path: Path) -> None:
     machine = Machine(tmp_path, SystemClock())
     assert machine.send("python", timeout_s=0.01).code is None
     install(machine.bin, "python", BAD["silent"])
@@ -325,7 +325,7 @@ def test_a_reversal_that_hangs_is_ended(tmp_path: Path) -> None:
     assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was ended.")
 
 
-def test_a_script_that_is_gone_when_its_time_comes_is_a_failed_reversal(machine: Machine) -> None:
+def test_reversal_with_a_missing_script_fails(machine: Machine) -> None:
     machine.send("python")
     (machine.bin / "python").unlink()
     machine.turn(60)
@@ -334,7 +334,7 @@ def test_a_script_that_is_gone_when_its_time_comes_is_a_failed_reversal(machine:
     assert "cannot be used" in (entry.reversal.failure or "")
 
 
-def test_the_soonest_reversal_says_when_the_agent_must_look(machine: Machine) -> None:
+def test_next_due_is_the_soonest_reversal(machine: Machine) -> None:
     assert machine.responses.reversals.next_due() is None
     machine.send("python", "a", timeout_s=30)
     machine.send("python", "b", timeout_s=20)
@@ -342,7 +342,7 @@ def test_the_soonest_reversal_says_when_the_agent_must_look(machine: Machine) ->
     assert [it.keys for it in machine.responses.pending()] == [("b",), ("a",)]
 
 
-def test_the_status_shows_fifty_and_cuts_long_keys(machine: Machine) -> None:
+def test_status_shows_fifty_reversals_with_truncated_keys(machine: Machine) -> None:
     keep: Callable[[ResponseRecord], ResponseRecord] = machine.responses._records.save
     machine.send("python", "x" * 500)
     (entry,) = read_pending(machine.state)
@@ -359,7 +359,7 @@ def _reversal(entry: ResponseRecord) -> Any:
     return entry.reversal
 
 
-def test_a_damaged_record_is_set_aside_and_told_of(machine: Machine) -> None:
+def test_damaged_record_is_renamed_and_reported(machine: Machine) -> None:
     machine.send("python")
     (record,) = machine.state.glob("*.json")
     record.write_text("{")
@@ -369,7 +369,7 @@ def test_a_damaged_record_is_set_aside_and_told_of(machine: Machine) -> None:
     assert record.stem in (machine.responses.failure or "")
 
 
-def test_a_record_that_cannot_be_written_keeps_the_script_from_acting(machine: Machine) -> None:
+def test_script_does_not_act_if_its_record_cannot_be_written(machine: Machine) -> None:
     (
         machine.state / f".{ResponseRecord('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part"
     ).mkdir()
@@ -378,7 +378,7 @@ def test_a_record_that_cannot_be_written_keeps_the_script_from_acting(machine: M
     assert machine.journal == []
 
 
-def test_after_a_crash_the_probe_tells_what_was_recorded(machine: Machine) -> None:
+def test_probe_after_a_crash_returns_what_was_recorded(machine: Machine) -> None:
     machine.sent = 1
     before = machine.probe()
     assert (before.code, before.data.state) == (ErrorCode.INTERRUPTED, "not_added")
@@ -394,6 +394,6 @@ def test_after_a_crash_the_probe_tells_what_was_recorded(machine: Machine) -> No
     assert (uncertain.code, uncertain.data.state) == (ErrorCode.INTERRUPTED, "uncertain")
 
 
-def test_a_script_not_in_the_list_is_refused_with_those_that_are(machine: Machine) -> None:
+def test_unlisted_script_is_refused_with_the_listed_names(machine: Machine) -> None:
     with pytest.raises(ActiveResponseError, match="'rm' is not in this agent's allow-list; it has: delete-fails, "):
         machine.send("rm")

@@ -56,7 +56,7 @@ def test_lines_as_wazuh_writes_them(load: Load) -> None:
         ("other - block - 0", "allow-list:2: the name 'other' is listed twice"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_place(load: Load, line: str, said: str) -> None:
+def test_invalid_allow_list_line_is_refused_with_its_number(load: Load, line: str, said: str) -> None:
     with pytest.raises(ActiveResponseError, match=r"^[^\n]*$") as caught:
         load(f"other - block - 5\n{line}\n")
     assert said in str(caught.value)
@@ -111,7 +111,7 @@ def test_unusable_executable_is_refused(load: Load, tmp_path: Path, fault: str) 
 
 
 @pytest.mark.parametrize("fault", EXPOSED)
-def test_an_executable_that_others_could_change_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
+def test_script_writable_by_others_is_refused(load: Load, tmp_path: Path, fault: str) -> None:
     allowed = load("block - block - 0")
     expose, place = EXPOSED[fault]
     expose(tmp_path)
@@ -125,7 +125,7 @@ def test_a_link_inside_the_directory_is_followed(load: Load, tmp_path: Path) -> 
     assert load("alias - alias - 0").find("alias") == Allowed("alias", 0)
 
 
-def test_a_list_that_others_could_change_or_that_is_not_there_is_refused(load: Load, tmp_path: Path) -> None:
+def test_exposed_or_missing_allow_list_is_refused(load: Load, tmp_path: Path) -> None:
     load("block - block - 0")
     config = ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list"))
     os.chmod(tmp_path / "allow-list", 0o666)

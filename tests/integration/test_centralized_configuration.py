@@ -144,7 +144,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_configuration_becomes_active_and_the_service_runs_with_it(site: Site) -> None:
+def test_applied_configuration_is_active_and_used_by_the_service(site: Site) -> None:
     done = site.apply(content=BETTER, group="web")
     data = done.data
     assert isinstance(data, ApplyCentralizedConfigurationData)
@@ -165,7 +165,7 @@ def test_a_configuration_becomes_active_and_the_service_runs_with_it(site: Site)
     assert site.leftovers() == set()
 
 
-def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
+def test_hanging_check_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
     site = make_site(check=("/bin/sleep", "600"))
     done = site.apply(content=GOOD, context=site.context(deadline=monotonic() + 0.3))
     assert (done.code, done.data.action) == (ErrorCode.TIMED_OUT, "not_applied")
@@ -185,7 +185,7 @@ def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., S
         (DEADLY, r"The service died after the reload\."),
     ],
 )
-def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, content: str, said: str) -> None:
+def test_unhealthy_configuration_is_rolled_back(site: Site, content: str, said: str) -> None:
     done = site.apply(content=content)
     first = f"000001-{sha256(GOOD)[:12]}"
     assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "rolled_back", first)
@@ -205,9 +205,7 @@ def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, cont
         ({"health_check": ("/nowhere/health",)}, "/nowhere/health could not be started"),
     ],
 )
-def test_a_reload_that_fails_is_rolled_back(
-    make_site: Callable[..., Site], settings: dict[str, Any], said: str
-) -> None:
+def test_failed_reload_is_rolled_back(make_site: Callable[..., Site], settings: dict[str, Any], said: str) -> None:
     site = make_site(**settings)
     site.start_service()
     done = site.apply(content=GOOD)
@@ -215,7 +213,7 @@ def test_a_reload_that_fails_is_rolled_back(
     assert said in done.message
 
 
-def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_service_is_reloaded_by_command_and_by_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     site = make_site(reload="command", reload_command=("/bin/cp", "{file}", str(seen)), health_check=(), grace_s=0.3)
     site.start_service()
@@ -231,7 +229,7 @@ def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], 
     wait_for(lambda: site.loads()[-1] == "start interval = 2", "the service to have read it")
 
 
-def test_an_agent_that_is_stopped_judges_nothing_and_the_next_one_goes_on(site: Site) -> None:
+def test_stopped_agent_leaves_the_decision_to_the_next_one(site: Site) -> None:
     stopping = threading.Event()
     site.steps.at["reloaded"] = lambda: (stopping.set(), site.service.stop(monotonic() + 5))
     site.apply(content=BETTER, context=site.context(stopping=stopping))
@@ -248,7 +246,7 @@ def killed() -> None:
 
 
 @pytest.mark.parametrize(("content", "step"), [(BETTER, "reloaded"), (DEADLY, "rolled_back")])
-def test_a_crash_at_any_step_leaves_the_old_or_the_new_one_whole(site: Site, content: str, step: str) -> None:
+def test_crash_at_any_step_leaves_a_complete_generation(site: Site, content: str, step: str) -> None:
     site.steps.at[step] = killed
     old, new, good = {"sensor.toml": GOOD}, {"sensor.toml": content}, content == BETTER
     with pytest.raises(Killed):

@@ -33,7 +33,7 @@ def limits_in(shown: str) -> dict[str, tuple[str, str]]:
     return {name: tuple(line.removeprefix(name).split()[:2]) for name, line in rows.items()}  # type: ignore[misc]
 
 
-def test_each_limit_is_there_from_the_first_instruction_on_soft_and_hard() -> None:
+def test_program_starts_with_each_limit_soft_and_hard() -> None:
     confinement = Confinement(memory_bytes=1 << 28, file_bytes=1 << 20, open_files=40, processes=4000)
     assert limits_in(run(["/bin/cat", "/proc/self/limits"], confinement).output.stdout) == {
         "Max data size": (str(1 << 28), str(1 << 28)),
@@ -44,14 +44,14 @@ def test_each_limit_is_there_from_the_first_instruction_on_soft_and_hard() -> No
     }
 
 
-def test_a_limit_of_the_agents_own_that_is_lower_stays() -> None:
+def test_lower_limit_of_the_agent_is_kept() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     shown = run(["/bin/cat", "/proc/self/limits"], Confinement(open_files=hard + 1)).output.stdout
     assert limits_in(shown)["Max open files"] == (str(hard), str(hard))
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
-def test_what_a_program_takes_beyond_its_limits_is_refused(tmp_path: Path) -> None:
+def test_program_cannot_exceed_its_limits(tmp_path: Path) -> None:
     confinement = Confinement(memory_bytes=1 << 27, file_bytes=4096)
     greedy = run(python("x = bytearray(1 << 28)"), confinement)
     assert (greedy.good, "MemoryError" in greedy.output.stderr) == (False, True)
@@ -60,7 +60,7 @@ def test_what_a_program_takes_beyond_its_limits_is_refused(tmp_path: Path) -> No
     assert (tmp_path / "big").stat().st_size == 4096
 
 
-def test_a_child_has_no_descriptor_but_the_three() -> None:
+def test_program_has_only_the_standard_descriptors() -> None:
     with open(os.devnull) as ours:
         os.set_inheritable(ours.fileno(), True)
         shown = run(["/bin/ls", "/proc/self/fd"]).output.stdout.split()
@@ -86,7 +86,7 @@ def test_signals_that_python_ignores_are_not_ignored_by_a_child() -> None:
     assert not ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1))
 
 
-def test_a_run_that_outlives_the_agent_has_the_limits_too(tmp_path: Path) -> None:
+def test_detached_run_has_the_limits(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\ncat /proc/self/limits >&2\nls /proc/self/fd >&2\n")
     script.chmod(0o755)
@@ -119,7 +119,7 @@ def test_the_limit_on_processes_holds_for_a_user_without_rights() -> None:
     assert run(forking, Confinement(user="nobody"), Path("/")).good
 
 
-def test_what_that_user_may_not_run_is_said(tmp_path: Path) -> None:
+def test_program_that_the_user_may_not_run_is_an_error(tmp_path: Path) -> None:
     needs_root()
     (tmp_path / "script").write_text("#!/bin/sh\n")
     (tmp_path / "script").chmod(0o700)
@@ -135,7 +135,7 @@ def test_what_that_user_may_not_run_is_said(tmp_path: Path) -> None:
         (Confinement(user="root"), "root"),
     ],
 )
-def test_a_confinement_that_cannot_be_kept_is_one_sentence(confinement: Confinement, named: str) -> None:
+def test_impossible_confinement_is_an_error(confinement: Confinement, named: str) -> None:
     with raises_code(ConfigurationError, "invalid_programs") as caught:
         confinement.check()
     assert named in str(caught.value)

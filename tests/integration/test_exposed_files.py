@@ -39,14 +39,14 @@ def acm_agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_state_directory_that_others_could_read_is_closed_to_them(state: Path) -> None:
+def test_state_directory_readable_by_others_is_made_private(state: Path) -> None:
     state.chmod(0o755)
     open_store(state, now=lambda: NOW).close()
     assert state.stat().st_mode & 0o7777 == 0o700
 
 
 @pytest.mark.parametrize("place", ["state", "above"])
-def test_a_state_directory_that_others_could_write_is_refused_and_left_as_it_is(state: Path, place: str) -> None:
+def test_state_directory_writable_by_others_is_refused_unchanged(state: Path, place: str) -> None:
     exposed = state if place == "state" else state.parent
     exposed.chmod(0o777)
     with raises_code(ExposedFileError, "writable_by_others"):
@@ -61,7 +61,7 @@ ENROLL = ("enroll", "--agent", "web-01", "--server", "https://127.0.0.1:1")
 @pytest.mark.parametrize(
     "words", [RUN, ENROLL, ("queue",), ("audit",), ("enrolment",), ("active-responses",)], ids=lambda it: it[0]
 )
-def test_every_command_refuses_it_with_the_code_of_a_configuration(state: Path, words: tuple[str, ...]) -> None:
+def test_every_command_refuses_an_exposed_state_directory(state: Path, words: tuple[str, ...]) -> None:
     state.chmod(0o770)
     done = acm_agent(*words, "--state", str(state))
     assert done.returncode == ExitCode.CONFIGURATION, done.stderr
@@ -69,7 +69,7 @@ def test_every_command_refuses_it_with_the_code_of_a_configuration(state: Path, 
     assert done.stderr.count("\n") == 1
 
 
-def test_root_may_look_into_the_state_directory_of_an_agent_and_not_run_it(state: Path) -> None:
+def test_root_may_read_the_state_of_an_agent_but_not_run_it(state: Path) -> None:
     os.chown(state, 65534, 65534)
     assert acm_agent("queue", "--state", str(state), "--json").stdout.strip() == "[]"
     done = acm_agent(*RUN, "--state", str(state))
@@ -77,7 +77,7 @@ def test_root_may_look_into_the_state_directory_of_an_agent_and_not_run_it(state
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o602])
-def test_a_key_that_others_could_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+def test_key_exposed_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     key = tmp_path / "key.pem"
     write_durably(key, private_key_to_pem(new_key()))
     assert key.stat().st_mode & 0o777 == 0o600
@@ -118,7 +118,7 @@ def write(tmp_path: Path) -> Callable[[str, int], Path]:
         ("broker = 'mqtts://me:hush@broker'", 0o644, "readable_by_others"),
     ],
 )
-def test_a_configuration_that_others_could_write_or_read_a_password_in(
+def test_exposed_configuration_file_is_refused(
     write: Callable[[str, int], Path], text: str, mode: int, code: str | None
 ) -> None:
     path = write(text, mode)
@@ -133,7 +133,7 @@ def test_a_configuration_that_others_could_write_or_read_a_password_in(
         assert "hush" not in str(caught.value)
 
 
-def test_a_root_of_releases_that_others_could_write_is_refused(tmp_path: Path) -> None:
+def test_installation_writable_by_others_is_refused(tmp_path: Path) -> None:
     installation = Installation(tmp_path / "root")
     installation.make()
     installation.refuse_exposed()
@@ -150,7 +150,7 @@ def test_a_root_of_releases_that_others_could_write_is_refused(tmp_path: Path) -
         exposed.chmod(before)
 
 
-def test_a_ledger_is_made_for_its_owner_alone_and_closed_to_readers(tmp_path: Path) -> None:
+def test_ledger_is_private_to_its_owner(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         database = open_database(f"sqlite:///{tmp_path}/ledger.db")
@@ -166,7 +166,7 @@ def test_a_ledger_is_made_for_its_owner_alone_and_closed_to_readers(tmp_path: Pa
 
 
 @pytest.mark.parametrize("exposed", ["ledger.db", "."])
-def test_a_ledger_that_others_could_write_is_refused(tmp_path: Path, exposed: str) -> None:
+def test_ledger_writable_by_others_is_refused(tmp_path: Path, exposed: str) -> None:
     open_database(f"sqlite:///{tmp_path}/ledger.db").close()
     (tmp_path / exposed).chmod(0o777)
     with raises_code(ExposedFileError, "writable_by_others"):
@@ -181,9 +181,7 @@ def test_a_ledger_that_others_could_write_is_refused(tmp_path: Path, exposed: st
         ("x/y.key", 0o644, "readable_by_others"),
     ],
 )
-def test_an_authority_whose_directory_or_keys_are_open_is_refused(
-    tmp_path: Path, exposed: str, mode: int, code: str
-) -> None:
+def test_exposed_authority_is_refused(tmp_path: Path, exposed: str, mode: int, code: str) -> None:
     directory = tmp_path / "ca"
     create_authority(directory, "test", NOW)
     (directory / "x").mkdir()

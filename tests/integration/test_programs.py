@@ -70,7 +70,7 @@ def pid_in(path: Path) -> int:
     return int(wait_for(lambda: path.exists() and path.read_text().strip(), f"{path.name} to name a process"))
 
 
-def test_a_good_end_with_both_outputs() -> None:
+def test_successful_program_returns_both_outputs() -> None:
     ended = run_program(sh("echo out; echo err >&2"), bounds())
     assert (ended.good, ended.exit_status, ended.overdue) == (True, 0, False)
     assert (ended.output.stdout, ended.output.stderr, ended.output.truncated) == ("out\n", "err\n", False)
@@ -80,7 +80,7 @@ def test_a_good_end_with_both_outputs() -> None:
     ("script", "status", "words"),
     [("exit 3", 3, "ended with exit status 3"), ("kill -SEGV $$", -signal.SIGSEGV, "was ended by SIGSEGV")],
 )
-def test_a_bad_end_is_named(script: str, status: int, words: str) -> None:
+def test_unsuccessful_end_is_described(script: str, status: int, words: str) -> None:
     ended = run_program(sh(script), bounds())
     assert (ended.exit_status, ended.in_words(), ended.good) == (status, words, False)
 
@@ -89,7 +89,7 @@ def test_a_signal_without_a_name_is_a_number() -> None:
     assert exit_in_words(-40) == "was ended by signal 40"
 
 
-def test_a_program_that_is_not_there_and_one_that_cannot_be_named() -> None:
+def test_missing_program_or_invalid_name_is_an_error() -> None:
     with pytest.raises(ProgramError, match="/nowhere/script could not be started: No such file or directory"):
         run_program(["/nowhere/script"], bounds())
     with pytest.raises(ProgramError, match="could not be started: embedded null byte"):
@@ -98,7 +98,7 @@ def test_a_program_that_is_not_there_and_one_that_cannot_be_named() -> None:
         run_program(["/bin/true"], bounds(), cwd=Path("/nowhere"))
 
 
-def test_a_file_that_may_not_be_run(tmp_path: Path) -> None:
+def test_file_that_is_not_executable_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "script"
     path.write_text("#!/bin/sh\n")
     with pytest.raises(ProgramError, match="could not be started: Permission denied"):
@@ -117,39 +117,39 @@ def test_a_deadline_that_is_over_ends_it_at_once() -> None:
     assert run_program(["/bin/sleep", "600"], bounds(-1.0)).overdue
 
 
-def test_a_cancel_ends_it(tmp_path: Path) -> None:
+def test_cancel_ends_the_program(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     ended = run_program(sh(f"touch {ready}; exec sleep 600"), bounds(cancelled=cancelled_when(ready)))
     assert (ended.overdue, ended.exit_status) == (True, -signal.SIGTERM)
 
 
-def test_one_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_program_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = IGNORES_TERM + f"open({str(ready)!r}, 'w').close(); time.sleep(600)"
     ended = run_program(python(script), bounds(grace_s=0.2, cancelled=cancelled_when(ready)))
     assert (ended.overdue, ended.exit_status) == (True, -signal.SIGKILL)
 
 
-def test_one_that_says_goodbye_on_term_is_heard(tmp_path: Path) -> None:
+def test_output_on_term_is_kept(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"trap 'echo goodbye; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"
     ended = run_program(sh(script), bounds(grace_s=20.0, cancelled=cancelled_when(ready)))
     assert (ended.overdue, ended.good, ended.output.stdout) == (True, False, "goodbye\n")
 
 
-def test_a_flood_on_both_outputs_is_capped_and_does_not_block() -> None:
+def test_large_outputs_are_truncated_and_do_not_block() -> None:
     flood = "head -c 3000000 /dev/zero | tr '\\0' x"
     ended = run_program(sh(f"{flood} & {flood} >&2; wait"), bounds())
     assert (ended.good, ended.output.truncated) == (True, True)
     assert (len(ended.output.stdout), len(ended.output.stderr)) == (OUTPUT_BYTES, OUTPUT_BYTES)
 
 
-def test_a_flood_without_end_is_ended_at_the_deadline() -> None:
+def test_endless_output_is_ended_at_the_deadline() -> None:
     ended = run_program(["/bin/cat", "/dev/zero"], bounds(0.3))
     assert (ended.overdue, ended.output.truncated) == (True, True)
 
 
-def test_a_flood_in_the_grace_does_not_keep_a_program_from_ending(tmp_path: Path) -> None:
+def test_output_during_the_grace_does_not_block_the_end(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = (
         "import os, signal\n"
@@ -160,7 +160,7 @@ def test_a_flood_in_the_grace_does_not_keep_a_program_from_ending(tmp_path: Path
     assert (ended.overdue, ended.exit_status) == (True, 5)
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
+def test_invalid_utf8_in_output_is_replaced() -> None:
     assert run_program(["/usr/bin/printf", r"a\377b"], bounds()).output.stdout == "a\ufffdb"
 
 
@@ -182,7 +182,7 @@ def test_a_big_stdin_is_echoed_while_it_is_written() -> None:
     assert (ended.good, len(ended.output.stdout), ended.output.truncated) == (True, OUTPUT_BYTES, True)
 
 
-def test_a_child_in_the_background_that_holds_stdout_open_is_not_waited_for(tmp_path: Path) -> None:
+def test_background_process_with_stdout_open_is_not_waited_for(tmp_path: Path) -> None:
     worker = tmp_path / "worker"
     ended = run_program(sh(f"sleep 600 & echo $! > {worker}; echo done"), bounds(60.0))
     pid = pid_in(worker)
@@ -190,14 +190,14 @@ def test_a_child_in_the_background_that_holds_stdout_open_is_not_waited_for(tmp_
     os.kill(pid, signal.SIGKILL)
 
 
-def test_what_was_said_last_is_not_lost() -> None:
+def test_last_output_is_not_lost() -> None:
     size = OUTPUT_BYTES - 1
     for _ in range(20):
         ended = run_program(sh(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo why >&2; exit 1"), bounds())
         assert (len(ended.output.stdout), ended.output.stderr, ended.output.truncated) == (size + 1, "why\n", False)
 
 
-def test_a_block_that_is_left_ends_the_group(tmp_path: Path) -> None:
+def test_leaving_the_block_ends_the_group(tmp_path: Path) -> None:
     worker = tmp_path / "worker"
     script = f"trap '' TERM; sleep 600 & echo $! > {worker}; echo ready; wait"
     with Program(sh(script), bounds(grace_s=0.1)) as program:
@@ -206,12 +206,12 @@ def test_a_block_that_is_left_ends_the_group(tmp_path: Path) -> None:
     wait_for(lambda: not lives(pid_in(worker)), "the child to be gone")
 
 
-def test_a_block_that_is_left_after_the_end_ends_nothing_more() -> None:
+def test_leaving_the_block_after_the_end_ends_nothing_else() -> None:
     with Program(sh("echo one"), bounds()) as program:
         assert program.wait().good
 
 
-def test_a_dialogue_by_lines() -> None:
+def test_program_is_talked_to_line_by_line() -> None:
     with Program(sh("read a; echo got $a; read b; echo and $b; exit 4"), bounds()) as program:
         program.send(b"first\n")
         assert program.read_line() == b"got first"
@@ -223,7 +223,7 @@ def test_a_dialogue_by_lines() -> None:
         assert program.wait().exit_status == 4
 
 
-def test_lines_that_came_together_are_read_one_by_one_and_the_rest_is_output() -> None:
+def test_lines_of_one_write_are_read_one_by_one() -> None:
     with Program(sh("printf 'one\\ntwo\\nrest'"), bounds()) as program:
         assert program.read_line() == b"one"
         assert program.read_line() == b"two"
@@ -231,7 +231,7 @@ def test_lines_that_came_together_are_read_one_by_one_and_the_rest_is_output() -
         assert program.wait().output.stdout == "rest"
 
 
-def test_a_last_line_is_read_though_the_program_has_ended() -> None:
+def test_last_line_of_an_ended_program_is_read() -> None:
     for _ in range(20):
         with Program(["/bin/echo", "answer"], bounds()) as program:
             wait_for(lambda: not lives(program.pid), "the program to end")
@@ -247,12 +247,12 @@ def test_a_closed_stdin_is_seen() -> None:
         program.send(b"more\n")
 
 
-def test_a_line_without_end_is_an_error() -> None:
+def test_endless_line_is_an_error() -> None:
     with Program(["/bin/cat", "/dev/zero"], bounds()) as program, pytest.raises(ProgramError, match="cat printed more"):
         program.read_line()
 
 
-def test_a_program_that_never_answers_is_ended_at_the_deadline() -> None:
+def test_silent_program_is_ended_at_the_deadline() -> None:
     with Program(["/bin/sleep", "600"], bounds(0.2)) as program:
         assert program.read_line() is None
         ended = program.wait()
@@ -267,11 +267,11 @@ def test_nothing_of_the_agents_environment_is_passed_on(monkeypatch: pytest.Monk
     assert "hush" not in shown + run_program(["/usr/bin/env"], bounds()).output.stdout
 
 
-def test_the_place_where_it_runs(tmp_path: Path) -> None:
+def test_script_runs_in_the_layout_of_wazuh(tmp_path: Path) -> None:
     assert run_program(["/bin/pwd"], bounds(), cwd=tmp_path).output.stdout.strip() == str(tmp_path.resolve())
 
 
-def test_what_a_program_says_while_it_is_ended_is_no_answer(tmp_path: Path) -> None:
+def test_output_while_being_ended_is_not_an_answer(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"trap 'echo late; exit' TERM; : > {ready}; while :; do sleep 0.05; done"
     with Program(sh(script), bounds(cancelled=cancelled_when(ready))) as program:

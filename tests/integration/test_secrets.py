@@ -41,7 +41,7 @@ class OpenDoor:
     door: str = "front"
 
 
-def test_what_is_marked_is_secret_and_nothing_else() -> None:
+def test_only_marked_parameters_are_secret() -> None:
     assert secret_names(OpenDoor) == {"code", "spare"}
     assert {name: secret_names(kind.parameters) for name, kind in COMMAND_TYPES.items()} == {
         name: {"token"} if name == "enroll-agent" else set() for name in COMMAND_TYPES
@@ -99,7 +99,7 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
     assert "s" * 43 not in str(row)
 
 
-def test_what_is_not_secret_stays_as_it_was(ledger: Ledger) -> None:
+def test_other_values_are_unchanged(ledger: Ledger) -> None:
     command = ledger.add_command("web-01", CommandRequest("set-group", {"groups": ["web"]}, ORIGIN))
     ledger.record_feedback("web-01", [result_of(command, to_json(command))])
     assert ledger.get(command.id).command == command
@@ -175,7 +175,7 @@ def test_a_secret_on_a_command_line_is_refused(words: tuple[str, ...], said: str
 
 
 @pytest.mark.parametrize("way", ["stdin", "file", "environment"])
-def test_a_token_is_taken_from_where_nobody_sees_it(way: str, tmp_path: Path) -> None:
+def test_token_is_read_from_where_no_other_user_sees_it(way: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN + "\n")
     where = {"stdin": ["--token", "-"], "file": ["--token", f"@{tmp_path}/token"], "environment": []}[way]
     words = ["--server", "https://127.0.0.1:1", "--agent", "a", "--state", str(tmp_path / "state"), *where]
@@ -185,7 +185,7 @@ def test_a_token_is_taken_from_where_nobody_sees_it(way: str, tmp_path: Path) ->
     assert TOKEN not in done.stderr
 
 
-def test_a_crash_shows_no_values() -> None:
+def test_traceback_of_a_crash_shows_no_values() -> None:
     crashing = "def crash():\n    code = 'hu' + 'sh'\n    raise RuntimeError(len(code))\n"
     for module in ("broker", "consumer"):
         script = f"import sys; from {module}.cli.main import app, main\n{crashing}app.command('crash')(crash)\n"

@@ -53,9 +53,7 @@ def test_a_restart_gives_a_new_incarnation(child_service: Make) -> None:
     assert first.incarnation != second.incarnation
 
 
-def test_the_service_is_not_told_what_is_for_the_agent_alone(
-    child_service: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_service_does_not_get_the_agents_variables(child_service: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACM_BROKER", "mqtts://me:hush@broker")
     monkeypatch.setenv("GIVEN", "to the service")
     state = child_service(SLEEP).start(monotonic() + 10)
@@ -77,7 +75,7 @@ def test_a_dead_child_is_started_again_but_not_one_that_was_stopped(child_servic
     assert service._current is kept
 
 
-def test_the_wish_to_be_stopped_outlives_the_agent(child_service: Make) -> None:
+def test_desired_state_outlives_the_agent(child_service: Make) -> None:
     service = child_service(SLEEP)
     service.start(monotonic() + 10)
     assert not service.stop(monotonic() + 10).running
@@ -87,7 +85,7 @@ def test_the_wish_to_be_stopped_outlives_the_agent(child_service: Make) -> None:
     assert next_agents.start(monotonic() + 10).running
 
 
-def test_looking_and_supervising_never_wait_for_a_stop_under_way(child_service: Make, tmp_path: Path) -> None:
+def test_state_and_step_never_wait_for_a_stop_in_progress(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=600.0)
     service.start(monotonic() + 10)
@@ -105,7 +103,7 @@ def test_looking_and_supervising_never_wait_for_a_stop_under_way(child_service: 
     assert not stopping.is_alive()
 
 
-def test_a_child_that_ignores_term_is_killed_at_the_deadline(child_service: Make, tmp_path: Path) -> None:
+def test_child_that_ignores_term_is_killed_at_the_deadline(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=600.0)
     service.start(monotonic() + 10)
@@ -120,7 +118,7 @@ def test_a_child_that_ignores_term_is_killed_at_the_deadline(child_service: Make
     assert service._current.child.returncode == -signal.SIGKILL
 
 
-def test_a_restart_says_that_the_old_child_was_killed_after_its_grace(child_service: Make, tmp_path: Path) -> None:
+def test_restart_reports_that_the_old_child_was_killed(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     service = child_service([sys.executable, "-c", STUBBORN, str(ready)], grace_s=0.3)
     first = service.start(monotonic() + 10)
@@ -131,14 +129,14 @@ def test_a_restart_says_that_the_old_child_was_killed_after_its_grace(child_serv
     assert second.incarnation != first.incarnation
 
 
-def test_a_child_that_obeys_was_not_killed_and_what_did_not_run_was_not_stopped(child_service: Make) -> None:
+def test_stop_reports_whether_the_child_was_killed(child_service: Make) -> None:
     service = child_service(SLEEP)
     service.start(monotonic() + 10)
     assert service.stop(monotonic() + 10).stop == Stop(killed=False, grace_s=5.0)
     assert service.stop(monotonic() + 10).stop is None
 
 
-def test_a_child_that_ends_at_once_was_not_started(child_service: Make) -> None:
+def test_child_that_ends_at_once_is_an_error(child_service: Make) -> None:
     service = child_service(["/bin/sh", "-c", "exit 3"])
     with pytest.raises(ServiceError, match="was started, but ended with exit status 3 at once"):
         service.start(monotonic() + 10)
@@ -147,7 +145,7 @@ def test_a_child_that_ends_at_once_was_not_started(child_service: Make) -> None:
     assert service._current is not broken
 
 
-def test_what_a_stopped_child_leaves_behind_in_its_group_is_killed(child_service: Make, tmp_path: Path) -> None:
+def test_leftovers_in_the_group_of_a_stopped_child_are_killed(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     worker = f'{sys.executable} -c "{STUBBORN}" {ready} & echo $! > {tmp_path}/worker; wait'
     service = child_service(["/bin/sh", "-c", worker])
@@ -158,7 +156,7 @@ def test_what_a_stopped_child_leaves_behind_in_its_group_is_killed(child_service
     wait_for(lambda: not _start_time(int(worker_pid)), "the worker to be gone")
 
 
-def test_a_child_that_outlived_its_agent_is_ended_before_a_new_one_starts(child_service: Make, tmp_path: Path) -> None:
+def test_orphaned_child_is_ended_before_a_new_one_starts(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     argv = [sys.executable, "-c", STUBBORN, str(ready)]
     killed_agents = child_service(argv)
@@ -173,7 +171,7 @@ def test_a_child_that_outlived_its_agent_is_ended_before_a_new_one_starts(child_
     assert orphan.detail != service.state().detail
 
 
-def test_a_program_that_is_not_there_is_one_clear_error(child_service: Make) -> None:
+def test_missing_service_program_is_an_error(child_service: Make) -> None:
     service = child_service(["/nowhere/sensor"])
     with pytest.raises(ServiceError, match="could not be started: No such file or directory: /nowhere/sensor"):
         service.start(monotonic() + 10)
@@ -199,7 +197,7 @@ def test_callbacks_start_and_stop_the_embedding_program(tmp_path: Path) -> None:
     assert not wish.stopped
 
 
-def test_a_stop_ends_what_outlived_an_agent_by_its_deadline(child_service: Make, tmp_path: Path) -> None:
+def test_stop_ends_an_orphan_by_its_deadline(child_service: Make, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     killed_agents = child_service([sys.executable, "-c", STUBBORN, str(ready)])
     killed_agents.start(monotonic() + 10)
@@ -237,14 +235,14 @@ def test_a_systemd_unit_is_driven_by_systemctl(systemd: SystemdService, tmp_path
     assert "start -- sensor.service" in (tmp_path / "log").read_text().splitlines()
 
 
-def test_a_systemctl_that_refuses_or_hangs_is_one_clear_error(systemd: SystemdService) -> None:
+def test_failed_or_hanging_systemctl_is_an_error(systemd: SystemdService) -> None:
     with pytest.raises(ServiceError, match=r"disable sensor\.service ended with exit status 4: Access denied"):
         systemd.stop(monotonic() + 10)
     with pytest.raises(ServiceError, match=r"restart sensor\.service did not end in time"):
         systemd.restart(monotonic() + 0.5)
 
 
-def test_a_machine_without_systemctl_is_one_clear_error() -> None:
+def test_missing_systemctl_is_an_error() -> None:
     service = SystemdService("sensor.service", SystemClock(), settle_s=0.1, via=["/nowhere/sudo"])
     with pytest.raises(ServiceError, match="/nowhere/sudo could not be started: No such file or directory"):
         service.state()
@@ -264,18 +262,18 @@ def test_unit_names(name: str) -> None:
         *("../a.service", "a.service\n", "\u00e4.service", "a" * 248 + ".service"),
     ],
 )
-def test_what_is_no_unit_name(name: str) -> None:
+def test_invalid_unit_names_are_refused(name: str) -> None:
     assert not is_unit_name(name)
 
 
-def test_a_start_that_the_commands_time_cuts_short_is_no_success(child_service: Make) -> None:
+def test_start_cut_short_by_the_deadline_is_a_failure(child_service: Make) -> None:
     service = child_service(SLEEP)
     service.start(monotonic() + 10)
     with pytest.raises(ServiceError, match="the time was over before it had run for settle_s"):
         service.restart(monotonic() + 0.05)
 
 
-def test_a_child_is_known_though_no_trace_of_it_can_be_written(child_service: Make, tmp_path: Path) -> None:
+def test_child_is_managed_without_a_writable_pid_file(child_service: Make, tmp_path: Path) -> None:
     (tmp_path / "service.pid").mkdir()
     service = child_service(SLEEP)
     service.step()

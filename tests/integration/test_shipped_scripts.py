@@ -80,7 +80,7 @@ def test_an_address_that_must_not_be_blocked_is_refused(
     assert not (tmp_path / "hosts.deny").exists()
 
 
-def test_host_deny_adds_its_lines_and_takes_only_them_away(script: Callable[..., Script], tmp_path: Path) -> None:
+def test_host_deny_adds_and_removes_only_its_own_lines(script: Callable[..., Script], tmp_path: Path) -> None:
     file = tmp_path / "hosts.deny"
     theirs = "# ours since 1999\nALL: 203.0.113.7\nsshd: .example.org"
     file.write_text(theirs)
@@ -103,7 +103,7 @@ def test_host_deny_adds_its_lines_and_takes_only_them_away(script: Callable[...,
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_host_deny_does_nothing_when_told_to_abort(script: Callable[..., Script], tmp_path: Path) -> None:
+def test_host_deny_does_nothing_on_abort(script: Callable[..., Script], tmp_path: Path) -> None:
     host_deny = script("host-deny", HOSTS_DENY=str(tmp_path / "hosts.deny"))
     assert keys(host_deny("add", {"srcip": "203.0.113.7"}, answer="abort")) == ["203.0.113.7"]
     assert not (tmp_path / "hosts.deny").exists()
@@ -149,7 +149,7 @@ def test_an_account_that_was_locked_before_stays_locked(accounts: Script, tmp_pa
         (None, "is not an account"),
     ],
 )
-def test_disable_account_refuses_root_and_whom_it_does_not_know(accounts: Script, dstuser: Any, said: str) -> None:
+def test_disable_account_refuses_root_and_unknown_accounts(accounts: Script, dstuser: Any, said: str) -> None:
     done = accounts("add", {"dstuser": dstuser})
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr

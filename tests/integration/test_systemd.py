@@ -99,7 +99,7 @@ def test_a_restart_gives_a_new_invocation(unit: Unit) -> None:
     assert second.stop == Stop(killed=False, grace_s=90.0)
 
 
-def test_a_unit_that_ignores_term_is_said_to_be_killed(unit: Unit) -> None:
+def test_unit_that_ignores_term_is_reported_as_killed(unit: Unit) -> None:
     stubborn = unit("stubborn.service")
     stubborn.start(soon())
     assert stubborn.restart(soon()).stop == Stop(killed=True, grace_s=1.0)
@@ -107,17 +107,17 @@ def test_a_unit_that_ignores_term_is_said_to_be_killed(unit: Unit) -> None:
     assert (stopped.running, stopped.stop) == (False, Stop(killed=True, grace_s=1.0))
 
 
-def test_a_unit_that_dies_at_once_was_not_started_and_its_last_lines_are_said(unit: Unit) -> None:
+def test_unit_that_dies_at_once_is_an_error_with_its_last_lines(unit: Unit) -> None:
     with pytest.raises(ServiceError, match=r"does not stay active: .*exit status 3\. Its last lines: no sensor found"):
         unit("short-lived.service").start(soon())
 
 
-def test_a_unit_that_systemd_tries_again_and_again_was_not_started(unit: Unit) -> None:
+def test_unit_in_a_restart_loop_was_not_started(unit: Unit) -> None:
     with pytest.raises(ServiceError, match=r"it is activating \(auto-restart\), result exit-code"):
         unit("tried-again.service").start(monotonic() + 4)
 
 
-def test_a_stop_that_outlasts_the_deadline_is_not_waited_for(machine: str, unit: Unit) -> None:
+def test_stop_of_a_unit_ends_at_the_deadline(machine: str, unit: Unit) -> None:
     slow = unit("slow-to-stop.service")
     slow.start(soon())
     with pytest.raises(ServiceError, match=r"systemctl stop slow-to-stop\.service did not end in time; systemd may"):
@@ -127,7 +127,7 @@ def test_a_stop_that_outlasts_the_deadline_is_not_waited_for(machine: str, unit:
 
 
 @pytest.mark.parametrize("act", ["start", "stop", "restart"])
-def test_a_unit_that_does_not_exist_is_one_clear_error(unit: Unit, act: str) -> None:
+def test_missing_unit_is_an_error(unit: Unit, act: str) -> None:
     nowhere = unit("nowhere.service")
     with pytest.raises(ServiceError, match=r"has no unit nowhere\.service; check service\.unit"):
         getattr(nowhere, act)(soon())
@@ -188,7 +188,7 @@ def exposure(machine: str, unit: str) -> float:
 
 
 @pytest.mark.parametrize("unit", ["acm-agent", "acm-server", "acm-enroll-server"])
-def test_a_unit_is_well_formed_and_as_strict_as_the_document_says(installed: str, unit: str) -> None:
+def test_unit_is_well_formed_and_as_strict_as_documented(installed: str, unit: str) -> None:
     assert sh(installed, f"systemd-analyze verify /etc/systemd/system/{unit}.service 2>&1") == ""
     (said,) = re.findall(rf"`{unit}\.service` \| ([0-9.]+) \|", DOCUMENT.read_text())
     assert exposure(installed, unit) <= float(said) + WITHOUT_PROTECT_PROC
@@ -232,7 +232,7 @@ print(run_program(["/bin/grep", "open files", "/proc/self/limits"], Bounds(Syste
 """
 
 
-def test_a_configuration_that_is_wrong_is_not_tried_again(installed: str) -> None:
+def test_service_does_not_retry_a_wrong_configuration(installed: str) -> None:
     configure(installed, AGENT + "\nnonsense = 1")
     systemctl(installed, "start", "acm-agent.service")
     wait_for(lambda: shown(installed, "acm-agent.service", "ActiveState") == {"ActiveState": "failed"}, "its failure")

@@ -86,7 +86,7 @@ def test_without_a_trial_the_launcher_runs_the_current_release(house: House) -> 
     assert house.said() == ["old run --fast"]
 
 
-def test_a_release_that_has_proved_itself_goes_on_in_the_watchers_place(house: House) -> None:
+def test_proved_release_replaces_the_watcher(house: House) -> None:
     house.try_out(PROVED)
     agent = house.start()
     assert agent.wait(20) == 0
@@ -94,7 +94,7 @@ def test_a_release_that_has_proved_itself_goes_on_in_the_watchers_place(house: H
     assert house.settled() == (TrialState.PROVED, "1.1.0", False)
 
 
-def test_a_release_that_ends_each_time_is_rolled_back(house: House) -> None:
+def test_crashing_release_is_rolled_back(house: House) -> None:
     house.try_out("kill -SEGV $$")
     house.start().wait(20)
     assert house.said()[3:] == ["old run --fast"]
@@ -104,7 +104,7 @@ def test_a_release_that_ends_each_time_is_rolled_back(house: House) -> None:
     assert trial.reason == "it was started 3 times and did not prove itself; the last time it was ended by SIGSEGV"
 
 
-def test_a_release_that_hangs_is_ended_and_rolled_back(house: House) -> None:
+def test_hanging_release_is_ended_and_rolled_back(house: House) -> None:
     house.try_out("exec sleep 600", watch_s=0.1)
     house.start().wait(20)
     assert house.said()[1:] == ["old run --fast"]
@@ -113,7 +113,7 @@ def test_a_release_that_hangs_is_ended_and_rolled_back(house: House) -> None:
     assert trial.reason == "it did not prove itself within 0.1 s, and it was ended by SIGTERM"
 
 
-def test_a_release_that_cannot_be_started_is_rolled_back(house: House) -> None:
+def test_unstartable_release_is_rolled_back(house: House) -> None:
     house.try_out("exit 1")
     house.installation.program("1.1.0").unlink()
     house.start().wait(20)
@@ -122,7 +122,7 @@ def test_a_release_that_cannot_be_started_is_rolled_back(house: House) -> None:
 
 
 @pytest.mark.parametrize(("state", "goes_on"), [(TrialState.PROVED, "new"), (TrialState.FAILED, "old")])
-def test_what_was_decided_before_a_kill_is_carried_out_after_it(house: House, state: TrialState, goes_on: str) -> None:
+def test_decision_before_a_kill_is_carried_out_afterwards(house: House, state: TrialState, goes_on: str) -> None:
     house.try_out("exit 1")
     trial = UpgradeTrial("c", "1.0.0", "1.1.0", 30.0, state)
     house.installation.keep(trial)
@@ -140,9 +140,7 @@ def ended(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_release_on_trial_ends_with_its_watcher_and_the_trial_goes_on_later(
-    house: House, number: signal.Signals, tmp_path: Path
-) -> None:
+def test_trial_continues_after_its_watcher_was_killed(house: House, number: signal.Signals, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     house.try_out(f"while [ ! -e {gate} ]; do sleep 0.05; done; {PROVED}")
     watcher = house.start()

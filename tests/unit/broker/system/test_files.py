@@ -35,7 +35,7 @@ def test_a_file_is_made_and_replaced_with_its_mode_whatever_the_umask(tmp_path: 
     assert os.listdir(tmp_path) == ["wish"]
 
 
-def test_a_reader_sees_the_old_or_the_new_and_never_a_part(tmp_path: Path) -> None:
+def test_reader_sees_the_old_or_the_new_content(tmp_path: Path) -> None:
     path = tmp_path / "state"
     contents = {letter * 200_000 for letter in (b"a", b"b")}
     write_durably(path, b"a" * 200_000)
@@ -56,7 +56,7 @@ def test_a_reader_sees_the_old_or_the_new_and_never_a_part(tmp_path: Path) -> No
     assert seen <= contents
 
 
-def test_what_an_interrupted_write_left_does_not_matter(tmp_path: Path) -> None:
+def test_part_left_by_an_interrupted_write_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.with_name(".state.part").write_bytes(b"x" * 100)
     write_durably(path, b"new")
@@ -74,7 +74,7 @@ def test_a_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["state", "victim"]
 
 
-def test_a_link_with_the_files_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
+def test_link_in_place_of_the_file_is_replaced_not_followed(tmp_path: Path) -> None:
     victim, path = tmp_path / "victim", tmp_path / "state"
     victim.write_bytes(b"precious")
     path.symlink_to(victim)
@@ -82,7 +82,7 @@ def test_a_link_with_the_files_name_is_replaced_and_not_followed(tmp_path: Path)
     assert (victim.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"precious", b"new", False)
 
 
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.mkdir()
     with pytest.raises(OSError, match="directory"):
@@ -129,7 +129,7 @@ def test_a_link_is_made_and_moved_in_one_step(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["current", "one", "two"]
 
 
-def test_a_link_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:
+def test_link_does_not_replace_a_directory(tmp_path: Path) -> None:
     (tmp_path / "current").mkdir()
     with pytest.raises(IsADirectoryError):
         link_durably(tmp_path / "current", "one")
@@ -146,13 +146,13 @@ def test_a_tree_with_links_and_a_fifo_is_synced(tmp_path: Path) -> None:
     assert (tmp_path / "below" / "deep" / "file").read_bytes() == b"x"
 
 
-def test_a_tree_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_tree_is_an_error(tmp_path: Path) -> None:
     for sync in (sync_tree, sync_directory):
         with pytest.raises(FileNotFoundError):
             sync(tmp_path / "nowhere")
 
 
-def test_a_tree_is_removed_and_what_its_links_point_to_is_not(tmp_path: Path) -> None:
+def test_tree_is_removed_without_the_targets_of_its_links(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").touch()
@@ -165,7 +165,7 @@ def test_a_tree_is_removed_and_what_its_links_point_to_is_not(tmp_path: Path) ->
     assert os.listdir(kept) == ["file"]
 
 
-def test_what_only_looks_like_a_tree_is_not_removed(tmp_path: Path) -> None:
+def test_link_to_a_directory_is_not_removed(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     link = tmp_path / "link"
@@ -175,7 +175,7 @@ def test_what_only_looks_like_a_tree_is_not_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["kept", "link"]
 
 
-def test_the_room_is_that_of_the_file_system(tmp_path: Path) -> None:
+def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
     room = os.statvfs(tmp_path)
     assert 0 < free_bytes(tmp_path) <= room.f_blocks * room.f_frsize
     with pytest.raises(FileNotFoundError):

@@ -189,7 +189,7 @@ def artifact(path: Path) -> dict[str, Any]:
     return {"url": path.as_uri(), "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
-def test_a_configuration_becomes_active_and_the_service_runs_with_it(site: Site) -> None:
+def test_applied_configuration_is_active_and_used_by_the_service(site: Site) -> None:
     done = site.apply(content=BETTER, group="web")
     data = done.data
     assert isinstance(data, ApplyCentralizedConfigurationData)
@@ -244,7 +244,7 @@ def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) 
         ),
     ],
 )
-def test_what_is_not_valid_changes_nothing(site: Site, parameters: dict[str, Any], said: str) -> None:
+def test_invalid_content_changes_nothing(site: Site, parameters: dict[str, Any], said: str) -> None:
     loads, active = site.loads(), f"000001-{sha256(GOOD)[:12]}"
     done = site.apply(**parameters)
     assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "not_applied", active)
@@ -253,13 +253,13 @@ def test_what_is_not_valid_changes_nothing(site: Site, parameters: dict[str, Any
     assert (site.active(), site.loads(), site.leftovers()) == ({"sensor.toml": GOOD}, loads, set())
 
 
-def test_what_the_check_says_is_in_the_output(site: Site) -> None:
+def test_output_of_the_check_is_in_the_result(site: Site) -> None:
     done = site.apply(content="refuse = true")
     assert done.output is not None
     assert done.output.stdout == "1:refuse = true\n"
 
 
-def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
+def test_hanging_check_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
     site = make_site(check=("hangs",))
     site.programs["hangs"] = lambda argv: (site.clock.turn(0.3), program_ended(-15, overdue=True))[1]
     done = site.apply(content=GOOD, context=site.context(deadline=site.clock.monotonic() + 0.3))
@@ -280,7 +280,7 @@ def test_a_check_that_hangs_is_ended_with_the_command(make_site: Callable[..., S
         (DEADLY, r"The service died after the reload\."),
     ],
 )
-def test_what_the_service_does_not_run_well_with_is_rolled_back(site: Site, content: str, said: str) -> None:
+def test_unhealthy_configuration_is_rolled_back(site: Site, content: str, said: str) -> None:
     done = site.apply(content=content)
     first = f"000001-{sha256(GOOD)[:12]}"
     assert (done.code, done.data.action, done.data.active.name) == (ErrorCode.FAILED, "rolled_back", first)
@@ -304,7 +304,7 @@ def test_a_first_configuration_that_fails_leaves_none(make_site: Callable[..., S
     assert site.service.state().running
 
 
-def test_a_rollback_that_does_not_help_is_not_called_good(make_site: Callable[..., Site]) -> None:
+def test_rollback_to_an_unhealthy_generation_is_reported(make_site: Callable[..., Site]) -> None:
     site = make_site(health_check=(), grace_s=0.3)
     site.start_service()
     assert site.apply("first", content=GOOD).code is None
@@ -322,7 +322,7 @@ def test_a_rollback_that_does_not_help_is_not_called_good(make_site: Callable[..
     assert done.output.stderr == "ill\n"
 
 
-def test_a_rollback_that_is_not_possible_is_told_as_it_is(make_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_impossible_rollback_is_reported(make_site: Callable[..., Site], tmp_path: Path) -> None:
     in_the_way = tmp_path / "state" / "configuration" / ".current.part"
 
     def breaks_the_disk(argv: Sequence[str]) -> Ended:
@@ -352,9 +352,7 @@ def test_a_rollback_that_is_not_possible_is_told_as_it_is(make_site: Callable[..
         ({"health_check": ("/nowhere/health",)}, "/nowhere/health could not be started"),
     ],
 )
-def test_a_reload_that_fails_is_rolled_back(
-    make_site: Callable[..., Site], settings: dict[str, Any], said: str
-) -> None:
+def test_failed_reload_is_rolled_back(make_site: Callable[..., Site], settings: dict[str, Any], said: str) -> None:
     site = make_site(**settings)
     site.programs["fails"] = lambda argv: program_ended(5)
     site.start_service()
@@ -363,7 +361,7 @@ def test_a_reload_that_fails_is_rolled_back(
     assert said in done.message
 
 
-def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_service_is_reloaded_by_command_and_by_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     site = make_site(reload="command", reload_command=("copy", "{file}", str(seen)), health_check=(), grace_s=0.3)
     site.programs["copy"] = lambda argv: (shutil.copyfile(argv[1], argv[2]), program_ended(0))[1]
@@ -380,7 +378,7 @@ def test_a_reload_by_a_command_and_by_a_restart(make_site: Callable[..., Site], 
     assert site.loads()[-1] == "start interval = 2"
 
 
-def test_a_service_that_is_stopped_stays_so(site: Site) -> None:
+def test_stopped_service_stays_stopped(site: Site) -> None:
     site.service.stop(site.clock.monotonic() + 10)
     done = site.apply(content=DEADLY)
     assert (done.code, done.data.action) == (None, "applied")
@@ -407,7 +405,7 @@ def test_a_cancel_after_the_swap_rolls_back(site: Site) -> None:
     assert site.readings.used == GOOD
 
 
-def test_a_watch_that_the_commands_time_cuts_short_is_no_success(make_site: Callable[..., Site]) -> None:
+def test_health_watch_cut_short_by_the_deadline_is_a_failure(make_site: Callable[..., Site]) -> None:
     site = make_site(grace_s=30.0)
     site.start_service()
     done = site.apply(content=BETTER, context=site.context(deadline=site.clock.monotonic() + 4))
@@ -415,7 +413,7 @@ def test_a_watch_that_the_commands_time_cuts_short_is_no_success(make_site: Call
     assert "watched for the whole grace period" in done.data.reason
 
 
-def test_an_agent_that_is_stopped_judges_nothing_and_the_next_one_goes_on(site: Site) -> None:
+def test_stopped_agent_leaves_the_decision_to_the_next_one(site: Site) -> None:
     stopping = threading.Event()
     site.steps.at["reloaded"] = lambda: (stopping.set(), site.service.stop(site.clock.monotonic() + 5))
     site.apply(content=BETTER, context=site.context(stopping=stopping))
@@ -427,7 +425,7 @@ def test_an_agent_that_is_stopped_judges_nothing_and_the_next_one_goes_on(site: 
     assert site.active() == {"sensor.toml": BETTER}
 
 
-def test_a_cancel_before_the_swap_leaves_the_old(site: Site) -> None:
+def test_cancel_before_the_swap_keeps_the_old_generation(site: Site) -> None:
     cancelled = threading.Event()
     site.steps.at["validated"] = cancelled.set
     done = site.apply(content=BETTER, context=site.context(cancelled=cancelled))
@@ -445,7 +443,7 @@ def test_an_archive_of_several_files(site: Site, tmp_path: Path) -> None:
     assert site.active() == files
 
 
-def test_a_single_file_by_reference_takes_the_name_that_is_given(site: Site, tmp_path: Path) -> None:
+def test_downloaded_file_gets_the_given_name(site: Site, tmp_path: Path) -> None:
     (tmp_path / "delivered").write_text('{"a": 1}')
     site.settings["health_check"] = ()
     site.start_agent()
@@ -517,7 +515,7 @@ def test_two_applications_in_one_directory_are_refused(site: Site) -> None:
     assert "Another configuration is being applied" in done.message
 
 
-def test_what_is_applied_can_be_seen_without_its_secrets(site: Site, tmp_path: Path) -> None:
+def test_applied_files_are_shown_with_secrets_masked(site: Site, tmp_path: Path) -> None:
     large = "x = 1\n" * 20_000
     files = {"sensor.toml": f"{GOOD}token = 'hush'\n", "large.conf": large, "conf.d/a.yaml": "a: {password: hush}\n"}
     applied = site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).data.active
@@ -537,12 +535,12 @@ def test_what_is_applied_can_be_seen_without_its_secrets(site: Site, tmp_path: P
     assert site.show().data.altered == ("new", "sensor.toml")
 
 
-def test_before_the_first_one_there_is_nothing_to_be_seen(make_site: Callable[..., Site]) -> None:
+def test_nothing_is_shown_before_the_first_configuration(make_site: Callable[..., Site]) -> None:
     shown = make_site().show(section="centralized")
     assert (shown.code, shown.data.applied, shown.message) == (None, None, "No centralized configuration is active.")
 
 
-def test_a_link_that_somebody_moved_is_not_called_a_generation(site: Site) -> None:
+def test_link_changed_by_hand_is_not_a_generation(site: Site) -> None:
     (site.root / "current").unlink()
     (site.root / "current").symlink_to("/nowhere")
     shown = site.show(section="centralized")
@@ -551,7 +549,7 @@ def test_a_link_that_somebody_moved_is_not_called_a_generation(site: Site) -> No
     assert site.active() == {"sensor.toml": BETTER}
 
 
-def test_much_text_is_left_out_so_that_the_result_fits(site: Site, tmp_path: Path) -> None:
+def test_large_files_are_left_out_so_that_the_result_fits(site: Site, tmp_path: Path) -> None:
     files = {"sensor.toml": GOOD, **{f"{number:03}.conf": "\x01" * 20_000 for number in range(110)}}
     assert site.apply(artifact=archive(tmp_path / "a.tar.gz", files)).code is None
     data = site.show(section="centralized").data
@@ -568,7 +566,7 @@ def killed() -> None:
     ("content", "step"),
     [*((BETTER, step) for step in STEPS), *((DEADLY, step) for step in (*STEPS[:-1], "rolled_back"))],
 )
-def test_a_crash_at_any_step_leaves_the_old_or_the_new_one_whole(site: Site, content: str, step: str) -> None:
+def test_crash_at_any_step_leaves_a_complete_generation(site: Site, content: str, step: str) -> None:
     site.steps.at[step] = killed
     old, new, good = {"sensor.toml": GOOD}, {"sensor.toml": content}, content == BETTER
     with pytest.raises(Killed):
@@ -617,7 +615,7 @@ def test_a_crash_between_the_record_and_the_swap_leaves_the_old_one(
     assert site.apply("after", content=BETTER).data.active.name.startswith("000002-")
 
 
-def test_what_was_settled_before_the_crash_is_said_again(site: Site) -> None:
+def test_result_decided_before_a_crash_is_repeated(site: Site) -> None:
     first = site.apply(content=DEAF)
     loads = site.loads()
     again = site.probe()
@@ -627,7 +625,7 @@ def test_what_was_settled_before_the_crash_is_said_again(site: Site) -> None:
     assert (other.code, other.data.action) == (ErrorCode.INTERRUPTED, "not_applied")
 
 
-def test_a_damaged_journal_is_not_believed(site: Site) -> None:
+def test_damaged_journal_is_an_error(site: Site) -> None:
     (site.root / "journal.json").write_text("{")
     done = site.probe()
     assert done.code is ErrorCode.FAILED

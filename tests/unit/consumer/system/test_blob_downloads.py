@@ -45,7 +45,7 @@ def parts(state: Path) -> list[Path]:
     return list((state / "downloads").iterdir())
 
 
-def test_a_download_goes_on_where_the_last_one_ended(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+def test_download_continues_where_the_last_one_ended(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     blobs = MemoryBlobs(clock, CONTENT, until=40_000)
     with raises_code(DownloadError, "timed_out"):
         downloader(blobs, tmp_path, deadline_s=30.0).fetch(ARTIFACT, to)
@@ -58,7 +58,7 @@ def test_a_download_goes_on_where_the_last_one_ended(clock: TurnedClock, tmp_pat
     assert parts(tmp_path) == []
 
 
-def test_a_damaged_part_is_fetched_anew(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+def test_damaged_part_is_downloaded_again(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     blobs = MemoryBlobs(clock, CONTENT)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / f"{SHA256}.part").write_bytes(bytes(70_000))
@@ -73,7 +73,7 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(clock: TurnedClock, tm
     assert (to.exists(), parts(tmp_path)) == (False, [])
 
 
-def test_a_url_that_names_another_file_is_refused(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+def test_blob_url_with_another_hash_is_refused(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     with raises_code(DownloadError, "wrong_blob_name"):
         downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(Artifact(blob_url("0" * 64), SHA256, 5), to)
 
@@ -90,7 +90,7 @@ def test_a_cancelled_download_ends(clock: TurnedClock, tmp_path: Path, to: Path)
         fetching.fetch(ARTIFACT, to)
 
 
-def test_a_place_that_cannot_be_written_is_said_in_a_sentence(clock: TurnedClock, tmp_path: Path) -> None:
+def test_unwritable_target_of_a_blob_is_an_error(clock: TurnedClock, tmp_path: Path) -> None:
     with raises_code(DownloadError, "not_written"):
         downloader(MemoryBlobs(clock, CONTENT), tmp_path).fetch(ARTIFACT, tmp_path / "nowhere" / "copy")
 
@@ -103,7 +103,7 @@ def test_a_file_moves_to_another_file_system(clock: TurnedClock, tmp_path: Path)
     assert parts(tmp_path) == []
 
 
-def test_few_parts_are_kept_and_none_for_long(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
+def test_at_most_four_partial_files_are_kept_for_a_week(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
     (tmp_path / "downloads").mkdir()
     for age in range(9):
         part = tmp_path / "downloads" / f"{age}.part"

@@ -89,7 +89,7 @@ def cut_short(request: BaseHTTPRequestHandler) -> None:
         (lambda request: request.wfile.write(b"not HTTP\r\n\r\n"), "http_failed"),
     ],
 )
-def test_what_a_server_says_wrongly_is_not_believed(
+def test_wrong_response_of_the_server_is_refused(
     server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any, code: str
 ) -> None:
     server.answers["/wrong"] = answer
@@ -98,7 +98,7 @@ def test_what_a_server_says_wrongly_is_not_believed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_nobody_vouches_for_is_refused(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
+def test_server_with_an_untrusted_certificate_is_refused(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
     url = server.serve("/good", CONTENT)
     with pytest.raises(DownloadError, match="certificate verify failed"):
         fetch(artifact(url), ca_file=None)
@@ -147,9 +147,7 @@ def drips_headers(server: HttpsServer) -> Any:
 @pytest.mark.parametrize(
     "answer", [stalls_before_its_answer, stalls_within_its_answer, drips, drips_headers], ids=lambda made: made.__name__
 )
-def test_a_slow_server_is_cut_off_at_the_deadline(
-    server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any
-) -> None:
+def test_slow_download_ends_at_the_deadline(server: HttpsServer, fetch: Fetch, tmp_path: Path, answer: Any) -> None:
     server.answers["/slow"] = answer(server)
     with raises_code(DownloadError, "timed_out"):
         fetch(artifact(server.url("/slow")), within_s=0.5)
@@ -185,7 +183,7 @@ def test_a_cancel_ends_a_download_that_waits(server: HttpsServer, fetch: Fetch, 
         ("file://elsewhere/etc/passwd", {"not_a_file"}),
     ],
 )
-def test_urls_that_lead_nowhere(fetch: Fetch, url: str, codes: set[str]) -> None:
+def test_unusable_url_is_refused_with_a_code(fetch: Fetch, url: str, codes: set[str]) -> None:
     with pytest.raises(DownloadError) as caught:
         fetch(artifact(url))
     assert caught.value.code in codes
@@ -198,7 +196,7 @@ def test_secrets_in_a_url_are_not_repeated(fetch: Fetch) -> None:
     assert "https://127.0.0.1:1/x" in str(caught.value)
 
 
-def test_too_much_is_refused_before_it_is_asked_for(server: HttpsServer, fetch: Fetch) -> None:
+def test_too_large_file_is_refused_before_the_request(server: HttpsServer, fetch: Fetch) -> None:
     url = server.serve("/large", CONTENT)
     with pytest.raises(DownloadError, match=r"accepts at most 1000 \(download\.max_bytes\)"):
         fetch(artifact(url), max_bytes=1000)
@@ -213,7 +211,7 @@ def test_a_pipe_is_not_read(fetch: Fetch, tmp_path: Path) -> None:
         fetch(artifact((tmp_path / "pipe").as_uri()))
 
 
-def test_a_place_that_cannot_be_written_is_named(server: HttpsServer, tmp_path: Path) -> None:
+def test_unwritable_target_is_an_error(server: HttpsServer, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.write_bytes(CONTENT)
     download = Downloader(DownloadConfig(), SystemClock(), monotonic() + 20, threading.Event())

@@ -74,7 +74,7 @@ def test_other_text_stays_as_it_is() -> None:
         ("a.toml", "a = ", "Invalid value"),
     ],
 )
-def test_what_cannot_be_shown_is_an_error_not_a_burden(name: str, text: str, said: str) -> None:
+def test_text_too_large_to_show_is_an_error(name: str, text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         mask_text(name, text)
 
@@ -83,6 +83,6 @@ def test_shown_text_can_be_written_as_utf_8() -> None:
     assert mask_text("a.json", '{"a": "\\ud800ü"}').encode() == '{\n  "a": "?ü"\n}'.encode()
 
 
-def test_only_names_that_say_so_are_parsed() -> None:
+def test_only_files_with_a_known_suffix_are_parsed() -> None:
     assert parse_document("a.conf", "a = [") is None
     assert parse_document("A.JSON", "1") == [1]
