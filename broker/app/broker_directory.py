@@ -52,7 +52,7 @@ def settings_for(directory: Path, config: Path | None, flags: Mapping[str, str |
     """Return the configuration of the directory: its server.toml if it has one, else `config` and `flags`.
 
     With another authority or ledger the revocation list would lose entries, so flags, environment or `config` that
-    contradict server.toml are refused. Raises BrokerDirectoryError, ConfigurationError and LedgerError.
+    contradict server.toml are refused. Raises BrokerDirectoryError, ServerConfigurationError and LedgerError.
     """
     own = directory / _SETTINGS
     if not own.exists():

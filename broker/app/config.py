@@ -14,19 +14,19 @@ from broker.system.settings_file import SettingsReader, given_flags
 
 __all__ = [
     "SECRET_VARIABLES",
-    "ConfigurationError",
     "ServerConfig",
+    "ServerConfigurationError",
     "load_config",
 ]
 
 
-class ConfigurationError(BrokerError):
+class ServerConfigurationError(BrokerError):
     """The configuration has a value that cannot be used."""
 
     code = "configuration_error"
 
 
-_READER = SettingsReader(urls=("broker", "ledger"), error=ConfigurationError)
+_READER = SettingsReader(urls=("broker", "ledger"), error=ServerConfigurationError)
 SECRET_VARIABLES = _READER.secret_variables
 
 
@@ -69,7 +69,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> ServerConfig:
-    """Merge the sources and check the result; raises ConfigurationError, and ExposedFileError for the file."""
+    """Merge the sources and check the result; raises ServerConfigurationError, and ExposedFileError for the file."""
     given = given_flags(flags)
     _READER.refuse_passwords(given)
     from_file = {} if path is None else _READER.read_file(path)
@@ -82,7 +82,7 @@ def load_config(
         if config.enroll_broker is not None:
             parse_url(config.enroll_broker)
     except (InvalidName, MqttError) as error:
-        raise ConfigurationError(str(error), code=error.code) from error
+        raise ServerConfigurationError(str(error), code=error.code) from error
     return config
 
 
@@ -90,11 +90,11 @@ def _check_broker(config: ServerConfig) -> None:
     given = [config.broker_ca, config.broker_certificate, config.broker_key]
     uses_tls = parse_url(config.broker).tls
     if any(given) and not all(given):
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             "Set all of broker_ca, broker_certificate and broker_key, or none of them.", code="incomplete_broker_tls"
         )
     if any(given) and not uses_tls:
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             "broker_ca, broker_certificate and broker_key need a broker URL that begins with mqtts://.",
             code="broker_tls_without_mqtts",
         )

@@ -7,7 +7,7 @@ from time import monotonic
 
 import structlog
 
-from broker.app.config import ConfigurationError, ServerConfig
+from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.factories import open_database, utc_now
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, crl_path
@@ -62,12 +62,12 @@ def open_revocation_file(
 def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
     """Return the signer of this configuration.
 
-    Raises SigningKeyError, ExposedFileError, and ConfigurationError if agents are enrolled but there are no keys.
+    Raises SigningKeyError, ExposedFileError, and ServerConfigurationError if agents are enrolled but there are no keys.
     """
     keys = SigningKeySource(signing_keys_path(config))
     if not keys():
         if enrolments.any_agents():
-            raise ConfigurationError(
+            raise ServerConfigurationError(
                 f"There are no signing keys in {keys.path}, but enrolled agents accept only signed messages: set "
                 "signing_keys to the directory of the keys, or restore it from a backup.",
                 code="lost_signing_keys",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from broker.app.config import ConfigurationError, ServerConfig
+from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
 from broker.app.factories import open_database, utc_now
 from broker.durations import parse_duration
@@ -45,8 +45,8 @@ class EnrolmentServerError(BrokerError):
 class EnrolmentServer:
     """Serves until stopped.
 
-    Raises ConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError and HttpsServerError when
-    it is created.
+    Creating it raises ServerConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError and
+    HttpsServerError.
     """
 
     def __init__(
@@ -115,19 +115,19 @@ def _server_pair(config: ServerConfig) -> tuple[Path, Path]:
 
 def _policy(config: ServerConfig) -> EnrolmentPolicy:
     if config.enroll_broker is None:
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             "Set enroll_broker (or --broker) to the broker's URL as agents reach it.", code="missing_enroll_broker"
         )
     if parse_url(config.enroll_broker).password is not None:
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             "enroll_broker must not contain a password: it is sent to every agent.", code="password_in_enroll_broker"
         )
     try:
         lifetime = timedelta(seconds=parse_duration(config.certificate_lifetime))
     except InvalidArgument as error:
-        raise ConfigurationError(f"certificate_lifetime: {error}", code="bad_certificate_lifetime") from error
+        raise ServerConfigurationError(f"certificate_lifetime: {error}", code="bad_certificate_lifetime") from error
     if lifetime > MAX_LIFETIME:
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             f"certificate_lifetime: at most {MAX_LIFETIME.days}d.", code="certificate_lifetime_too_long"
         )
     return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
@@ -140,7 +140,7 @@ def _address(listen: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, None
     if not host or port is None:
-        raise ConfigurationError(
+        raise ServerConfigurationError(
             f"enroll_listen: {listen[:80]!r} is not HOST:PORT, as in 0.0.0.0:8443 or [::]:8443.",
             code="bad_listen_address",
         )

@@ -32,7 +32,7 @@ class ServerProcess:
     """Runs a Server until stopped. Messages are signed as soon as there are signing keys.
 
     Raises LedgerError if the ledger cannot be opened, MqttError for a bad URL, SigningKeyError if the keys cannot be
-    read, ConfigurationError if there are no keys but enrolled agents, and ExposedFileError.
+    read, ServerConfigurationError if there are no keys but enrolled agents, and ExposedFileError.
     """
 
     def __init__(self, config: ServerConfig) -> None:

@@ -43,8 +43,8 @@ __all__ = [
 class Session:
     """One call of acm. The parts that its configuration names are opened at first use, and closed at the end.
 
-    Every property may raise ConfigurationError. The factories are imported when they are called, so that a command
-    loads only the libraries that it uses.
+    Every property may raise ServerConfigurationError. The factories are imported when they are called, so that a
+    command loads only the libraries that it uses.
     """
 
     def __init__(self, config_file: Path | None, overrides: Mapping[str, str | None], *, as_json: bool) -> None:

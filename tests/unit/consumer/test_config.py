@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.app.config import ConfigurationError as ServerConfigurationError
+from broker.app.config import ServerConfigurationError
 from broker.app.config import load_config as load_server_config
 from broker.mqtt.address import parse_url
 from consumer.config import Source, merge_sources, origins, read_sources

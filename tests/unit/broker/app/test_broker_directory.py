@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
-from broker.app.config import ConfigurationError, ServerConfig, load_config
+from broker.app.config import ServerConfig, ServerConfigurationError, load_config
 from broker.app.factories import utc_now
 from broker.mosquitto.configuration import render_secured_configuration
 from broker.mosquitto.process import MosquittoError, SecuredMosquitto
@@ -265,5 +265,5 @@ def test_directory_without_a_usable_configuration_is_not_run(tmp_path: Path, tex
     ],
 )
 def test_incomplete_or_unused_tls_files_are_refused(settings: dict[str, str], code: str) -> None:
-    with raises_code(ConfigurationError, code):
+    with raises_code(ServerConfigurationError, code):
         load_config(None, settings, {})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.app.config import ConfigurationError, load_config
+from broker.app.config import ServerConfigurationError, load_config
 from broker.app.enrolment_server import EnrolmentServer
 from tests.support.errors import raises_code
 
@@ -25,5 +25,5 @@ from tests.support.errors import raises_code
 )
 def test_bad_setting_of_the_enrolment_server_is_refused(tmp_path: Path, settings: dict[str, Any], code: str) -> None:
     flags = {"enroll_broker": "mqtt://mqtt", "ca": str(tmp_path), **settings} if settings else {}
-    with raises_code(ConfigurationError, code):
+    with raises_code(ServerConfigurationError, code):
         EnrolmentServer(load_config(None, flags, {}))

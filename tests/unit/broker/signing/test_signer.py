@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.app.config import ConfigurationError, load_config
+from broker.app.config import ServerConfigurationError, load_config
 from broker.app.credentials import open_enrolments, signer_of
 from broker.app.factories import open_database
 from broker.app.server import ServerProcess
@@ -244,7 +244,7 @@ def test_server_without_its_keys_does_not_start_if_agents_are_enrolled(tmp_path:
     registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
     registrar.enroll("web-01", tmp_path / "state", "mqtt://127.0.0.1")
     flags = {"ledger": registrar.ledger, "ca": str(tmp_path / "another")}
-    with raises_code(ConfigurationError, "lost_signing_keys"):
+    with raises_code(ServerConfigurationError, "lost_signing_keys"):
         ServerProcess(load_config(None, flags, {}))
 
 
