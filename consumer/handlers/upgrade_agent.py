@@ -186,7 +186,7 @@ def _probe(
             with contextlib.suppress(OSError):  # what is not recorded is not proved: the watcher sees to it
                 trial = _prove(trial, upgrade, readiness_problem)
             if upgrade.installation.on_trial:
-                return AgentRestart()  # the watcher goes on
+                return AgentRestart()  # the watcher continues
         return _result(trial, upgrade)
 
 

@@ -25,7 +25,7 @@ def check_epoch(sequence: SequenceNumber, known_epoch: int, signed_at: datetime)
     """Return why an epoch is refused, or None.
 
     Beyond a year after the time of signing, only small steps from the known epoch are accepted: a server whose clock
-    was set back can go on, and so can one that must pass an attacker's epochs.
+    was set back can continue, and so can one that must exceed an attacker's epochs.
     """
     if sequence.epoch <= max(_milliseconds(signed_at) + _MAX_EPOCH_LEAD_MS, known_epoch + _MAX_EPOCH_STEP):
         return None
