@@ -44,6 +44,7 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 
 
+# design.md: "An agent that would reject every command refuses to start."
 def _check_trust(config: AgentConfig, trust: Trust) -> None:
     """Raise ConfigurationError if the agent would reject every command."""
     if not trust.keys and not config.accept_unsigned:

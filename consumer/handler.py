@@ -33,7 +33,7 @@ __all__ = [
 P = TypeVar("P")
 
 
-class Interruption(StrEnum):
+class Interruption(StrEnum):  # design.md: "The handler declares its interruption"
     """What happens if the agent dies while the handler runs: run it again, report `interrupted`, or ask its probe."""
 
     RERUN = "rerun"

@@ -30,6 +30,7 @@ class PlugIns:
 NO_PLUG_INS = PlugIns()
 
 
+# design.md: "A broken plug-in is skipped, not fatal"
 def load_plug_ins() -> PlugIns:
     """Import every `Handler` that an entry point of HANDLERS_GROUP names; the entry point's name is the command type.
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_GROUP = 256
+_GROUP = 256  # design.md: "Commands that are safe to repeat begin in groups"
 TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
 _INTERRUPTED = Result(
     "The agent died while the command ran; it may have had part of its effect and was not run again.",

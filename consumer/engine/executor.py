@@ -134,6 +134,7 @@ class Executor:
             self.execute(run.waiting)
         return finished
 
+    # design.md: "A hung handler is cut off"
     def _abandon(self, run: _Run) -> Finished:
         stored, run.current, run.abandoned = run.current, None, True
         assert stored is not None

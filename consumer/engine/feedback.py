@@ -59,6 +59,7 @@ def _cut(result: Feedback) -> Feedback:
     return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
 
 
+# design.md: "A result is encoded once."
 def _sealed(result: Feedback) -> EncodedFeedback:
     """Return the result with its digest as the last member: the bytes before it are those that were hashed."""
     fitting, encoded = _that_fits(_cut(result))

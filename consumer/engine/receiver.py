@@ -117,6 +117,7 @@ class CommandReceiver:
         answer = check(command, opened)
         if answer is not None:
             return answer
+        # design.md: "The signers of a command are stored with it"
         self._store.store_command(command, self._clock.now(), opened.signed_by)
         return self._feedback.accepted(command)
 

@@ -24,31 +24,28 @@ __all__ = [
 _POLL_INTERVAL_S = 0.2
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """Remembers which command was about to restart the service, and what ran then, for the day when the agent dies."""
-
-    path: Path
-
-    def write(self, command_id: str, incarnation: str | None) -> None:
-        try:
-            write_durably(self.path, json.dumps([command_id, incarnation]).encode())
-        except OSError as error:
-            raise ServiceError(
-                f"The service was not restarted: {self.path}: {error.strerror}.", code="mark_not_written"
-            ) from error
-
-    def read(self, command_id: str) -> tuple[bool, str | None]:
-        """Return whether this command had begun to restart the service, and what ran before."""
-        try:
-            marked_id, incarnation = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
-            return False, None
-        return marked_id == command_id, incarnation
+# The mark names the command that was about to restart the service, and the incarnation that ran then.
+# design.md: "Success means observed."
+def _mark_path(context: Context) -> Path:
+    return context.state / "service-restart"
 
 
-def _mark(context: Context) -> _Mark:
-    return _Mark(context.state / "service-restart")
+def _write_mark(path: Path, command_id: str, incarnation: str | None) -> None:
+    try:
+        write_durably(path, json.dumps([command_id, incarnation]).encode())
+    except OSError as error:
+        raise ServiceError(
+            f"The service was not restarted: {path}: {error.strerror}.", code="mark_not_written"
+        ) from error
+
+
+def _read_mark(path: Path, command_id: str) -> tuple[bool, str | None]:
+    """Return whether this command had begun to restart the service, and the incarnation that ran before."""
+    try:
+        marked_id, incarnation = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False, None
+    return marked_id == command_id, incarnation
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def _execute(
     before = context.service.state()
     if before.kind == "none":
         return AgentRestart()
-    _mark(context).write(command.id, before.incarnation)
+    _write_mark(_mark_path(context), command.id, before.incarnation)
     context.observer.reached("restart-agent.begun")
     return _result(before, context.service.restart(context.deadline))
 
@@ -118,7 +115,7 @@ def _probe_agent(process: AgentProcess, stored: StoredCommand) -> Result:
 
 
 def _probe_service(settle_s: float, stored: StoredCommand, context: Context) -> Result:
-    begun, previous = _mark(context).read(stored.command.id)
+    begun, previous = _read_mark(_mark_path(context), stored.command.id)
     if not begun:
         return Result("The agent died before this command restarted the service.", code=ErrorCode.INTERRUPTED)
     state = _await_settled(settle_s, context)
