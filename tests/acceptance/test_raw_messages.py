@@ -1,4 +1,4 @@
-"""What any MQTT client may put on the command topic: the seed's forms, garbage, duplicates, retained messages."""
+"""What any MQTT client may put on the command topic: foreign forms, garbage, duplicates, retained messages."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import Site
 from tests.support.waiting import wait_for
 
-FORMS = sorted((Path(__file__).parents[1] / "contract" / "frames").glob("seed-?.json"))
+FORMS = sorted((Path(__file__).parents[1] / "contract" / "frames").glob("foreign-?.json"))
 
 
 class Listener:

@@ -1,4 +1,4 @@
-"""Our envelopes and those of securesystemslib, the DSSE implementation of TUF and in-toto, are good for each other."""
+"""Interoperation with securesystemslib, the DSSE implementation of TUF and in-toto, in both directions."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ def url_safe(text: str) -> str:
     return text.replace("+", "-").replace("/", "_")
 
 
-def test_they_verify_what_we_seal() -> None:
+def test_securesystemslib_verifies_our_envelopes() -> None:
     envelope = Envelope.from_dict(json.loads(seal(KIND, PAYLOAD, [OURS, OTHER])))
     accepted = envelope.verify([theirs(OURS), theirs(OTHER)], threshold=2)
     assert set(accepted) == {OURS.public.id, OTHER.public.id}
@@ -57,7 +57,7 @@ def test_they_verify_what_we_seal() -> None:
         envelope.verify([theirs(OURS)], threshold=1)
 
 
-def test_we_open_what_they_sign() -> None:
+def test_envelopes_of_securesystemslib_are_verified() -> None:
     envelope = signed_by_them(OTHER, OURS)
     assert payload_of(envelope, [OURS.public]) == PAYLOAD
     stranger = SigningKey(Ed25519PrivateKey.generate())
@@ -83,7 +83,7 @@ def test_base64_of_either_alphabet_is_taken() -> None:
     assert payload_of(other, [OURS.public]) == PAYLOAD
 
 
-def test_what_is_signed_is_the_specifications_test_vector() -> None:
+def test_signed_bytes_are_those_of_the_specifications_test_vector() -> None:
     """https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md, "Test Vectors"."""
     kind, body = "http://example.com/HelloWorld", b"hello world"
     said = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"

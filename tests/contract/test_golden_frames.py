@@ -1,4 +1,4 @@
-"""The golden frames: what stands in these files is what both sides have agreed on."""
+"""The golden frames: these files are what both sides have agreed on."""
 
 import json
 from datetime import UTC, datetime
@@ -27,12 +27,12 @@ from scripts import schema
 ROOT = Path(__file__).parents[2]
 FRAMES = Path(__file__).parent / "frames"
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
-OUR_FRAMES = sorted(path.name for path in FRAMES.glob("*.json") if not path.name.startswith("seed-"))
+OUR_FRAMES = sorted(path.name for path in FRAMES.glob("*.json") if not path.name.startswith("foreign-"))
 
 ID = "id was missing and was filled in"
 CREATED_AT = "created_at was missing and was filled in"
 WRAPPED = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
-SEED_FORMS = {
+FOREIGN_FORMS = {
     "a": ("upgrade_update_status", {}, Origin("node01", "upgrade_module"), (ID, CREATED_AT)),
     "b": (
         "001",
@@ -76,12 +76,12 @@ def decode(name: str) -> list[Message]:
 
 
 @pytest.mark.parametrize("name", OUR_FRAMES)
-def test_our_frames_are_read_and_written_without_loss(name: str) -> None:
+def test_golden_frame_is_decoded_and_encoded_without_loss(name: str) -> None:
     frame = json.loads((FRAMES / name).read_bytes())
     assert json.loads(encode(decode(name))) == frame
 
 
-def test_a_result_is_read_into_typed_members() -> None:
+def test_result_is_decoded_into_typed_members() -> None:
     (result,) = decode("feedback-result-error.json")
     assert isinstance(result, Feedback)
     assert (result.kind, result.outcome, result.code) == (
@@ -92,7 +92,7 @@ def test_a_result_is_read_into_typed_members() -> None:
 
 
 @pytest.mark.parametrize("name", OUR_FRAMES)
-def test_the_wire_carries_what_the_dataclasses_declare(name: str) -> None:
+def test_codec_and_dataclasses_json_give_the_same_json(name: str) -> None:
     for message in decode(name):
         assert json.loads(encode([message])) == to_json(message) == json.loads(message.to_json())
 
@@ -115,10 +115,10 @@ def test_each_command_type_has_a_frame_with_valid_parameters(command_type: str) 
     assert isinstance(parse_parameters(command_type, shape, command.parameters), shape)
 
 
-@pytest.mark.parametrize("form", SEED_FORMS)
-def test_seed_forms_are_read_and_say_what_was_filled_in(form: str) -> None:
-    frame = (FRAMES / f"seed-{form}.json").read_bytes()
-    command_type, parameters, origin, notes = SEED_FORMS[form]
+@pytest.mark.parametrize("form", FOREIGN_FORMS)
+def test_foreign_forms_are_decoded_with_notes_on_filled_in_members(form: str) -> None:
+    frame = (FRAMES / f"foreign-{form}.json").read_bytes()
+    command_type, parameters, origin, notes = FOREIGN_FORMS[form]
     assert commands(frame) == [
         Command(
             id="doc-1" if form == "f" else "new-id",
@@ -132,23 +132,23 @@ def test_seed_forms_are_read_and_say_what_was_filled_in(form: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("form", SEED_FORMS)
-def test_a_command_from_a_seed_form_survives_the_store(form: str) -> None:
-    first = commands((FRAMES / f"seed-{form}.json").read_bytes())
+@pytest.mark.parametrize("form", FOREIGN_FORMS)
+def test_command_in_a_foreign_form_survives_the_store(form: str) -> None:
+    first = commands((FRAMES / f"foreign-{form}.json").read_bytes())
     assert commands(encode(first)) == first
 
 
-def test_the_schema_file_is_up_to_date() -> None:
+def test_schema_file_is_up_to_date() -> None:
     assert (ROOT / "docs" / "schema.json").read_text(encoding="utf-8") == render()
 
 
-def test_the_schema_is_written_to_the_path_given(tmp_path: Path) -> None:
+def test_schema_is_written_to_the_given_path(tmp_path: Path) -> None:
     assert schema.main([str(tmp_path / "schema.json")]) == 0
     assert (tmp_path / "schema.json").read_text(encoding="utf-8") == render()
     assert schema.main([]) == 2
 
 
-def test_the_schema_names_every_message_and_every_types_parameters() -> None:
+def test_schema_has_every_message_and_every_types_parameters() -> None:
     definitions = json_schema()["$defs"]
     assert {"Command", "Control", "Ack", "Feedback", "Status", "BlobRequest", "BlobChunk"} <= definitions.keys()
     shapes = [shape for kind in COMMAND_TYPES.values() for shape in (kind.parameters, kind.data)]

@@ -1,4 +1,4 @@
-"""The examples in docs/protocol.md are frames that the codec takes."""
+"""The examples and limits in docs/protocol.md are those of the codec."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def decoder(example: dict[str, Any]) -> Callable[[bytes], Any]:
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_an_example_is_a_frame(text: str) -> None:
+def test_example_in_the_protocol_document_is_a_valid_frame(text: str) -> None:
     assert decoder(json.loads(text))(text.encode())
 
 
@@ -53,13 +53,13 @@ def test_each_kind_of_message_has_an_example() -> None:
     assert {"accepted", "progress", "gap", "result"} <= set(kinds)
 
 
-def test_the_table_of_frames_is_that_of_the_codec() -> None:
+def test_documented_limits_of_frames_are_those_of_the_codec() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \| (\d+) \|$", DOCUMENT, re.MULTILINE)
     said = {name: FrameLimits(*map(int, numbers)) for name, *numbers in rows}
     assert said == {str(channel): limits for channel, limits in LIMITS.items()}
 
 
-def test_the_limits_of_texts_and_lists_are_those_of_the_codec() -> None:
+def test_documented_limits_of_texts_and_lists_are_those_of_the_codec() -> None:
     table = DOCUMENT.partition("| message | texts |")[2].partition("\n\n")[0]
     for texts in TEXTS.values():
         for name, most in texts.items():

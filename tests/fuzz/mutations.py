@@ -1,4 +1,4 @@
-"""Mutations of valid input, reproducible for the same random source; used if atheris is not installed."""
+"""Mutations of valid input, deterministic for a random source: what the fuzzer does without atheris."""
 
 from collections.abc import Sequence
 from random import Random

@@ -106,7 +106,7 @@ def test_messages_arrive_in_order(connect: Connect) -> None:
     assert {(d.topic, d.retained, d.duplicate, d.connection) for d in got} == {(TOPIC, False, False, 1)}
 
 
-def test_drain_takes_at_most_its_limit(connect: Connect) -> None:
+def test_drain_returns_at_most_its_limit(connect: Connect) -> None:
     agent, server = connect("web-01", TOPIC), connect("server")
     for n in range(5):
         server.publish(TOPIC, b"%d" % n)
@@ -133,7 +133,7 @@ def test_wake_ends_a_wait_early(connect: Connect) -> None:
     waiting.join()
 
 
-def test_unacknowledged_messages_come_again_and_acknowledged_ones_do_not(broker: TestBroker, connect: Connect) -> None:
+def test_only_unacknowledged_messages_are_redelivered(broker: TestBroker, connect: Connect) -> None:
     server = connect("server")
     with MqttConnection(broker.url, "web-01", subscriptions=[TOPIC]) as first:
         assert first.wait_connected(WAIT_S)
@@ -144,14 +144,14 @@ def test_unacknowledged_messages_come_again_and_acknowledged_ones_do_not(broker:
     assert [(int(d.payload), d.duplicate) for d in again] == [(1, True), (2, True)]
 
 
-def test_messages_wait_for_an_agent_that_is_away(broker: TestBroker, connect: Connect) -> None:
+def test_messages_are_kept_for_an_offline_client(broker: TestBroker, connect: Connect) -> None:
     with MqttConnection(broker.url, "web-01", subscriptions=[TOPIC]) as agent:
         assert agent.wait_connected(WAIT_S)
     connect("server").publish(TOPIC, b"7")
     assert numbers(receive(connect("web-01", TOPIC), 1)) == [7]
 
 
-def test_an_acknowledgement_of_an_earlier_connection_is_dropped(broker: TestBroker, connect: Connect) -> None:
+def test_ack_for_an_earlier_connection_is_dropped(broker: TestBroker, connect: Connect) -> None:
     agent, server = connect("web-01", TOPIC), connect("server")
     server.publish(TOPIC, b"1")
     old = receive(agent, 1)
@@ -166,7 +166,7 @@ def test_an_acknowledgement_of_an_earlier_connection_is_dropped(broker: TestBrok
     assert numbers(receive(connect("web-01", TOPIC), 1)) == [2]
 
 
-def test_both_sides_return_after_the_broker_was_killed(broker: TestBroker, connect: Connect) -> None:
+def test_clients_reconnect_after_the_broker_was_killed(broker: TestBroker, connect: Connect) -> None:
     agent, server = connect("web-01", TOPIC), connect("server")
     broker.kill()
     _wait_until(lambda: not server.connected)
@@ -180,7 +180,7 @@ def test_both_sides_return_after_the_broker_was_killed(broker: TestBroker, conne
     assert numbers(receive(agent, 1)) == [1]
 
 
-def test_any_bytes_pass_and_an_over_long_message_is_refused_before_it_is_sent(connect: Connect) -> None:
+def test_any_payload_is_sent_unless_it_is_too_long(connect: Connect) -> None:
     agent, server = connect("web-01", TOPIC), connect("server")
     payloads = [b"\x00\xff\xfe{", b"", bytes(262144), b"last"]
     assert server.publish(TOPIC, bytes(MAX_PACKET_BYTES)) is False
@@ -189,7 +189,7 @@ def test_any_bytes_pass_and_an_over_long_message_is_refused_before_it_is_sent(co
     assert server.connections == 1
 
 
-def test_the_will_says_so_when_a_client_vanishes(broker: TestBroker, connect: Connect) -> None:
+def test_last_will_is_published_when_a_client_vanishes(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
     relay = Relay(broker.port)
     with MqttConnection(relay.url, "web-01", will=("acm/web-01/status", b"offline")) as agent:
@@ -199,7 +199,7 @@ def test_the_will_says_so_when_a_client_vanishes(broker: TestBroker, connect: Co
     assert [(d.payload, d.retained) for d in receive(connect("late", "acm/+/status"), 1)] == [(b"offline", True)]
 
 
-def test_a_clean_stop_sends_what_was_published_and_no_will(broker: TestBroker, connect: Connect) -> None:
+def test_stop_sends_published_messages_and_no_last_will(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
     with MqttConnection(broker.url, "web-01", will=("acm/web-01/status", b"died")) as agent:
         assert agent.wait_connected(WAIT_S)
@@ -208,14 +208,14 @@ def test_a_clean_stop_sends_what_was_published_and_no_will(broker: TestBroker, c
     assert [d.payload for d in receive(server, 2)] == [b"stopped", b"end"]
 
 
-def test_a_stop_can_leave_the_will_to_the_broker(broker: TestBroker, connect: Connect) -> None:
+def test_stop_can_request_the_last_will(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
     agent = connect("web-01", will=("acm/web-01/status", b"away"))
     agent.stop(last_will=True)
     assert [d.payload for d in receive(server, 1)] == [b"away"]
 
 
-def test_the_hook_runs_on_each_connect(broker: TestBroker, connect: Connect) -> None:
+def test_on_connect_runs_on_each_connect(broker: TestBroker, connect: Connect) -> None:
     agents: list[MqttConnection] = []
 
     def publish_status() -> None:
@@ -229,7 +229,7 @@ def test_the_hook_runs_on_each_connect(broker: TestBroker, connect: Connect) -> 
         assert numbers(receive(server, 1)) == [2]
 
 
-def test_a_hook_that_fails_does_not_end_the_connection(connect: Connect) -> None:
+def test_failing_on_connect_does_not_end_the_connection(connect: Connect) -> None:
     def fail() -> None:
         raise ValueError("the hook failed")
 
@@ -242,7 +242,7 @@ def test_a_hook_that_fails_does_not_end_the_connection(connect: Connect) -> None
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-def test_a_dead_network_thread_is_started_again(broker: TestBroker) -> None:
+def test_dead_network_thread_is_restarted(broker: TestBroker) -> None:
     def die_once() -> None:
         if agent.connections == 1:
             raise SystemExit
@@ -268,7 +268,7 @@ def test_stop_is_bounded_when_the_broker_hangs() -> None:
             stopping.join()
 
 
-def test_a_connection_is_proved_by_an_answer_and_not_for_the_next_one(broker: TestBroker, connect: Connect) -> None:
+def test_connection_is_ready_only_after_its_own_puback(broker: TestBroker, connect: Connect) -> None:
     connection = connect("web-01", TOPIC)
     assert connection.readiness_problem() == "the broker has acknowledged nothing that was published"
     connection.publish("acm/web-01/status", b"x")
@@ -281,14 +281,14 @@ def test_a_connection_is_proved_by_an_answer_and_not_for_the_next_one(broker: Te
     assert connection.readiness_problem() == "the broker has acknowledged nothing that was published"
 
 
-def test_an_absent_broker_is_named() -> None:
+def test_unreachable_broker_is_named_in_last_error() -> None:
     with MqttConnection("mqtt://127.0.0.1:1", "web-01") as nobody:
         assert nobody.wait_connected(0.3) is False
         _wait_until(lambda: nobody.last_error is not None)
         assert nobody.last_error == "No connection to 127.0.0.1:1: Connection refused."
 
 
-def test_url_with_all_its_parts() -> None:
+def test_url_with_all_parts_is_parsed() -> None:
     address = parse_url("mqtts://web-01:p%40ss@broker.example:18883")
     assert (address.host, address.port, address.tls) == ("broker.example", 18883, True)
     assert (address.username, address.password) == ("web-01", "p@ss")
@@ -310,7 +310,7 @@ def test_url_with_all_its_parts() -> None:
         "mqtt://a..b",
     ],
 )
-def test_a_bad_url_is_refused_in_one_sentence_without_its_password(url: str) -> None:
+def test_invalid_url_is_refused_without_quoting_its_password(url: str) -> None:
     with raises_code(MqttError, "invalid_url") as refused:
         parse_url(url)
     assert "secret" not in str(refused.value)

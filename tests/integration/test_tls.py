@@ -9,6 +9,7 @@ import pytest
 from broker.mqtt.address import MqttError, TlsFiles
 from broker.mqtt.connection import MqttConnection
 from tests.support.authority import TestAuthority, TlsBroker
+from tests.support.errors import raises_code
 from tests.support.waiting import wait_for
 
 # paho leaves the socket of a failed handshake to the collector, which warns.
@@ -31,7 +32,7 @@ def identity(authority: TestAuthority, directory: Path, name: str = "web-01") ->
     return TlsFiles(directory / "ca.pem", directory / "certificate.pem", directory / "key.pem")
 
 
-def test_a_certificate_of_the_authority_is_let_in(
+def test_client_certificate_of_the_authority_is_accepted(
     authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     tls = identity(authority, tmp_path / "agent")
@@ -46,7 +47,7 @@ def test_a_certificate_of_the_authority_is_let_in(
 
 
 @leaves_sockets
-def test_a_certificate_of_another_authority_is_kept_out(
+def test_client_certificate_of_another_authority_is_rejected(
     authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     stranger = identity(TestAuthority(), tmp_path / "agent")
@@ -74,7 +75,7 @@ def test_broker_of_another_authority_is_not_trusted(
 
 
 @leaves_sockets
-def test_the_brokers_name_is_checked(authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path) -> None:
+def test_host_name_of_the_broker_is_verified(authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path) -> None:
     url = f"mqtts://localhost:{tls_broker.tls_port}"
     with MqttConnection(url, "web-01", tls=identity(authority, tmp_path / "agent")) as agent:
         wait_for(lambda: "ostname mismatch" in (agent.last_error or ""), "the refusal")
@@ -82,7 +83,7 @@ def test_the_brokers_name_is_checked(authority: TestAuthority, tls_broker: TlsBr
 
 
 @leaves_sockets
-def test_the_next_connection_uses_the_new_certificate(
+def test_next_connection_uses_the_new_certificate(
     authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path
 ) -> None:
     stranger = identity(TestAuthority(), tmp_path / "stranger")
@@ -94,7 +95,7 @@ def test_the_next_connection_uses_the_new_certificate(
     gc.collect()
 
 
-def test_a_stopped_connection_can_be_started_again(tls_broker: TlsBroker) -> None:
+def test_stopped_connection_can_be_started_again(tls_broker: TlsBroker) -> None:
     with (
         MqttConnection(tls_broker.url, "server") as server,
         MqttConnection(tls_broker.url, "web-01", subscriptions=["t"]) as agent,
@@ -112,7 +113,7 @@ def test_a_stopped_connection_can_be_started_again(tls_broker: TlsBroker) -> Non
             agent.start()
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_unusable_tls_files_are_refused(tmp_path: Path) -> None:
     nothing = TlsFiles(tmp_path / "ca.pem", tmp_path / "certificate.pem", tmp_path / "key.pem")
-    with pytest.raises(MqttError, match="cannot be used"):
+    with raises_code(MqttError, "tls_files_unusable"):
         MqttConnection("mqtts://127.0.0.1", "web-01", tls=nothing)

@@ -123,7 +123,7 @@ NEAR_MISS = st.recursive(
 
 
 @given(st.lists(COMMAND, max_size=3))
-def test_commands_come_back_as_they_were_sent(commands: list[Command]) -> None:
+def test_decoded_commands_equal_the_encoded_ones(commands: list[Command]) -> None:
     assert decode(encode(commands)) == commands
 
 
@@ -135,7 +135,7 @@ def test_any_bytes_give_a_value_or_a_decode_error(decoder: Callable[[bytes], Any
 
 
 @given(MEMBER, NEAR_MISS)
-def test_a_command_with_any_member_changed_gives_a_value_or_a_decode_error(name: str, value: Any) -> None:
+def test_command_with_any_changed_member_gives_a_value_or_a_decode_error(name: str, value: Any) -> None:
     with contextlib.suppress(DecodeError):
         decode(frame(**{name: value}))
 
@@ -198,37 +198,37 @@ def test_refusal_names_the_message_in_a_batch() -> None:
         decode(json.dumps([body(), body(id=7)]).encode())
 
 
-def test_a_refusal_stays_short() -> None:
+def test_error_sentence_is_bounded() -> None:
     with pytest.raises(DecodeError) as refusal:
         decode_controls(json.dumps({"action": "x" * 10_000, "command_id": "c1"}).encode())
     assert len(str(refusal.value)) < 400
 
 
-def test_the_size_is_checked_before_anything_is_parsed() -> None:
+def test_size_is_checked_before_parsing() -> None:
     largest = frame().ljust(MAX_FRAME_BYTES)
     assert len(decode(largest)) == 1
     with refused("frame_too_large"):
         decode(b"{" + b" " * MAX_FRAME_BYTES)
 
 
-def test_a_store_can_read_back_what_outgrew_its_frame() -> None:
+def test_store_can_read_commands_longer_than_a_frame() -> None:
     commands = decode(json.dumps({"command": "restart", "parameters": {"data": "x" * 200_000}}).encode())
     stored = encode(commands)
     assert len(stored) > MAX_FRAME_BYTES
     assert decode(stored, max_bytes=None) == commands
 
 
-def test_depth_is_capped() -> None:
+def test_depth_of_a_command_is_limited() -> None:
     assert decode(frame(parameters={"p": nested(MAX_DEPTH - 2)}))
     with refused("too_deep"):
         decode(frame(parameters={"p": nested(MAX_DEPTH - 1)}))
 
 
-def test_many_shallow_values_are_not_deep() -> None:
+def test_many_shallow_values_do_not_count_as_depth() -> None:
     assert decode(frame(parameters={"p": [[] for _ in range(MAX_DEPTH * 2)]}))
 
 
-def test_the_deepest_command_can_be_stored_and_echoed(feedback: Callable[..., Feedback]) -> None:
+def test_deepest_command_can_be_stored_and_echoed(feedback: Callable[..., Feedback]) -> None:
     seed = {"command": "restart", "parameters": {"p": nested(MAX_DEPTH - 4)}}
     (command,) = decode(json.dumps(seed).encode())
     assert decode(encode([command])) == [command]
@@ -265,7 +265,7 @@ def test_invalid_feedback_is_refused(
         decode_feedbacks(json.dumps(to_json(feedback()) | changes).encode())
 
 
-def test_times_are_normalised_to_utc() -> None:
+def test_times_are_converted_to_utc() -> None:
     (command,) = decode(frame(created_at="2026-03-01T14:00:00+02:00"))
     assert command.created_at == datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
     assert command.created_at.tzinfo is UTC
@@ -276,7 +276,7 @@ def test_unknown_fields_of_a_command_are_ignored_and_named() -> None:
     assert command.notes == ("first", "unknown field 'x' was ignored", "unknown field 'zebra' was ignored")
 
 
-def test_no_more_unknown_fields_are_named_than_a_message_should_carry() -> None:
+def test_at_most_16_unknown_fields_are_named() -> None:
     (command,) = decode(frame(**{f"x{number:03}": 0 for number in range(100)}))
     assert len(command.notes) == 17
     assert command.notes[-1] == "84 more unknown fields were ignored"
@@ -289,12 +289,12 @@ def test_unknown_fields_of_controls_and_acks_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("decoder", [decode_controls, decode_acks])
-def test_command_ids_are_checked_wherever_they_stand(decoder: Callable[[bytes], Any]) -> None:
+def test_command_ids_of_controls_and_acks_are_checked(decoder: Callable[[bytes], Any]) -> None:
     with refused("invalid_name", "$.command_id"):
         decoder(b'{"action":"cancel","digest":"d","command_id":"a\\u0007"}')
 
 
-def test_a_status_counts_from_nought_and_stands_alone() -> None:
+def test_status_has_no_negative_counts_and_is_not_in_an_array() -> None:
     status = {"agent": "a", "online": True, "version": "1", "incarnation": "i", "boot_id": "b", "store_generation": "g"}
     assert decode_status(json.dumps(status).encode()).queue_depth == 0
     with refused("out_of_range", "$.queue_depth"):
@@ -314,12 +314,12 @@ def test_a_status_counts_from_nought_and_stands_alone() -> None:
         '"offset": 0, "data": "AAAA"',
     ],
 )
-def test_a_chunk_of_a_blob_has_an_error_or_data_within_its_size(members: str) -> None:
+def test_blob_chunk_without_error_and_without_fitting_data_is_refused(members: str) -> None:
     with pytest.raises(DecodeError):
         decode_blob_chunks(f'{{"name": "{"a" * 64}", {members}}}'.encode())
 
 
-def test_the_largest_chunk_of_a_blob_fits_into_a_frame() -> None:
+def test_largest_blob_chunk_fits_into_a_frame() -> None:
     chunk = BlobChunk("a" * 64, 2**40, 2**41, b"\xff" * MAX_BLOB_CHUNK_BYTES)
     frame = encode([chunk])
     assert len(frame) <= MAX_FRAME_BYTES
@@ -327,7 +327,7 @@ def test_the_largest_chunk_of_a_blob_fits_into_a_frame() -> None:
 
 
 @pytest.mark.parametrize(("name", "offset", "length"), [("a" * 63, 0, 1), ("a" * 64, -1, 1), ("a" * 64, 0, 1 << 21)])
-def test_a_request_for_a_blob_keeps_to_its_bounds(name: str, offset: int, length: int) -> None:
+def test_blob_request_out_of_bounds_is_refused(name: str, offset: int, length: int) -> None:
     with pytest.raises(DecodeError):
         decode_blob_requests(encode([BlobRequest(name, offset, length)]))
 
@@ -362,7 +362,7 @@ TOO_MUCH: list[tuple[Callable[[bytes], Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("decoder", "base", "name"), TOO_MUCH)
 @pytest.mark.parametrize("bad", ["", "x" * 129, "a\u001b[31m", "a\u202eb"])
-def test_a_name_is_short_and_printable_in_every_message(
+def test_names_are_short_and_printable_in_every_message(
     decoder: Callable[[bytes], Any], base: dict[str, Any], name: str, bad: str
 ) -> None:
     decoder(as_bytes(base))
@@ -383,7 +383,7 @@ TEXT_PATH = {Origin: "$.origin", Output: "$.output"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, texts in TEXTS.items() for name in texts])
-def test_a_text_has_a_longest_length(kind: type, name: str) -> None:
+def test_text_longer_than_its_limit_is_refused(kind: type, name: str) -> None:
     decoder, with_text = TEXT_AT[kind]
     decoder(as_bytes(with_text(name, "x" * TEXTS[kind][name])))
     with refused("text_too_long", TEXT_PATH.get(kind, "$") + f".{name}"):
@@ -399,7 +399,7 @@ LIST_AT = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, lists in LISTS.items() for name in lists])
-def test_a_list_has_a_most_of_items_and_of_characters_in_each(kind: type, name: str) -> None:
+def test_list_with_too_many_items_or_characters_is_refused(kind: type, name: str) -> None:
     decoder, with_list = LIST_AT[kind]
     most = LISTS[kind][name]
     is_object = name in ("parameters", "data", "service")
@@ -428,7 +428,7 @@ FRAME_OF: dict[Channel, tuple[Callable[[bytes], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("channel", Channel)
-def test_each_channel_has_a_longest_frame_and_a_most_of_messages_and_depth(channel: Channel) -> None:
+def test_frame_beyond_the_limits_of_its_channel_is_refused(channel: Channel) -> None:
     decoder, message = FRAME_OF[channel]
     most = LIMITS[channel]
     decoder(as_bytes(message).ljust(most.frame_bytes))
@@ -443,21 +443,21 @@ def test_each_channel_has_a_longest_frame_and_a_most_of_messages_and_depth(chann
             decoder(as_bytes([message] * (most.messages + 1)).replace(b" ", b""))
 
 
-def test_a_status_names_at_most_fifty_reversals() -> None:
+def test_status_with_more_than_50_reversals_is_refused() -> None:
     assert len(decode_status(as_bytes(STATUS | {"pending_reversals": [REVERSAL] * 50})).pending_reversals) == 50
     with refused("too_many_items", "$.pending_reversals"):
         decode_status(as_bytes(STATUS | {"pending_reversals": [REVERSAL] * 51}))
 
 
 @pytest.mark.parametrize("name", ["epoch", "closed_epoch", "last_sequence", "queue_depth", "results_waiting"])
-def test_a_number_that_a_ledger_could_not_count_on_from_is_refused(name: str) -> None:
+def test_count_beyond_2_to_the_53_is_refused(name: str) -> None:
     decode_status(as_bytes(STATUS | {name: 2**53 - 1}))
     for number in (2**53, 2**63 - 1, -1):
         with refused("out_of_range", f"$.{name}"):
             decode_status(as_bytes(STATUS | {name: number}))
 
 
-def test_our_frames_keep_to_the_most_messages_of_their_channel() -> None:
+def test_frames_have_at_most_the_messages_of_their_channel() -> None:
     acks = [Ack(f"c{number}", "d" * 64) for number in range(1201)]
     batches = [decode_acks(frame) for frame in frames(acks)]
     assert [ack for batch in batches for ack in batch] == acks

@@ -1,4 +1,4 @@
-"""Enrolment tokens as they are written and read."""
+"""Parsing of enrolment tokens."""
 
 import pytest
 
@@ -8,11 +8,11 @@ SECRET = "kJ4c0vQm2wTn7sYb-_aZpA"
 TOKEN = EnrolmentToken(SECRET, fingerprint_of(b"certificate"))
 
 
-def test_a_token_is_read_as_it_was_written() -> None:
+def test_token_text_is_parsed_back() -> None:
     assert EnrolmentToken.parse(f" {TOKEN.text}\n") == TOKEN
 
 
-def test_a_token_shown_in_a_log_does_not_hold_its_secret() -> None:
+def test_token_repr_and_hash_do_not_contain_the_secret() -> None:
     assert SECRET not in repr(TOKEN)
     assert SECRET not in TOKEN.secret_hash
 
@@ -30,7 +30,7 @@ def test_a_token_shown_in_a_log_does_not_hold_its_secret() -> None:
         TOKEN.text.replace("acm1.k", "acm1.\N{KELVIN SIGN}"),
     ],
 )
-def test_what_is_no_token_is_refused_without_being_repeated(text: str) -> None:
+def test_invalid_token_is_refused_without_quoting_it(text: str) -> None:
     with pytest.raises(InvalidToken) as caught:
         EnrolmentToken.parse(text)
     assert SECRET[1:] not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The older forms of a command, and the parameters of each command type."""
+"""Foreign forms of a command, and the parameters of each command type."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def decode(**members: Any) -> Command:
 
 
 @pytest.mark.parametrize(("alias", "command_type"), ALIASES.items())
-def test_aliases_are_read_wherever_the_verb_stands(alias: str, command_type: str) -> None:
+def test_aliases_are_read_in_every_foreign_form(alias: str, command_type: str) -> None:
     assert decode(command=alias).type == command_type
     assert decode(command={"name": alias, "type": "command"}).type == command_type
     assert decode(command={"name": "command1", "type": alias}).type == command_type
@@ -43,11 +43,11 @@ def test_aliases_are_read_wherever_the_verb_stands(alias: str, command_type: str
         ({"name": "x", "type": "upgrade-agent"}, "upgrade-agent"),
     ],
 )
-def test_the_name_is_the_verb_unless_only_the_type_is_one(verb: dict[str, str], command_type: str) -> None:
+def test_name_is_the_verb_unless_only_the_type_is_known(verb: dict[str, str], command_type: str) -> None:
     assert decode(command=verb).type == command_type
 
 
-def test_everything_that_is_missing_is_filled_in_and_named() -> None:
+def test_missing_members_are_filled_in_and_named() -> None:
     command = decode(command="restart")
     assert (command.id, command.parameters, command.created_at) == ("new-id", {}, RECEIVED_AT)
     assert command.origin == Origin("unknown", "unknown")
@@ -56,13 +56,13 @@ def test_everything_that_is_missing_is_filled_in_and_named() -> None:
     )
 
 
-def test_half_an_origin_is_completed() -> None:
+def test_incomplete_origin_is_completed() -> None:
     command = decode(command="restart", origin={"serverName": "node01"})
     assert command.origin == Origin("node01", "unknown")
     assert "origin.module was missing and was filled in" in command.notes
 
 
-def test_what_is_present_is_kept() -> None:
+def test_present_members_are_kept() -> None:
     command = decode(
         id="c1",
         command="restart",
@@ -78,7 +78,7 @@ def test_what_is_present_is_kept() -> None:
     assert command.expires_at == datetime(2026, 3, 1, 11, tzinfo=UTC)
 
 
-def test_form_f_without_an_id_gets_one() -> None:
+def test_form_f_without_an_id_gets_a_new_one() -> None:
     command = decode(action={"name": "restart", "args": {"force": True}}, user="u", source="s")
     assert (command.id, command.parameters, command.origin) == ("new-id", {"force": True}, Origin("u", "s"))
     assert "id was missing and was filled in" in command.notes
@@ -94,7 +94,7 @@ def test_unknown_fields_are_ignored_and_named_at_each_level() -> None:
     }
 
 
-def test_the_json_is_kept_as_it_came() -> None:
+def test_original_is_the_json_as_received() -> None:
     assert decode(command="restart", extra=[1, None]).original == {"command": "restart", "extra": [1, None]}
 
 
@@ -137,7 +137,7 @@ def test_parameters_become_the_dataclass_of_their_type() -> None:
 
 
 @pytest.mark.parametrize("command_type", sorted(COMMAND_TYPES.keys() - {"execute-active-response"}))
-def test_the_wrapper_keys_are_ignored_in_a_seed_form_only(command_type: str) -> None:
+def test_wrapper_keys_are_ignored_only_in_a_foreign_form(command_type: str) -> None:
     wrapped = {"data": "restart agent", "error": 0, "extra_args": [], "status": ""}
     frame = Path(__file__).parents[3] / "contract" / "frames" / f"command-{command_type}.json"
     parameters = json.loads(frame.read_bytes())["parameters"]
@@ -169,7 +169,7 @@ class Nothing:
     pass
 
 
-def test_a_type_without_parameters_says_so() -> None:
+def test_type_without_parameters_refuses_any() -> None:
     with raises_code(InvalidParameters, "unknown_parameter") as caught:
         parse_parameters("x", Nothing, {"force": True})
     assert "it takes no parameters" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Building a package, and reading it as `acm package verify` and an agent do."""
+"""Building packages, and reading them as `acm package verify` and an agent do."""
 
 import gzip
 import io
@@ -54,7 +54,7 @@ def key_text(tmp_path: Path) -> str:
 
 
 def read(package: Path, tmp_path: Path) -> Path:
-    """Take the package as an agent does; return the release."""
+    """Unpack the package as an agent does; return the release."""
     (tmp_path / "releases").mkdir()
     release = tmp_path / "releases" / "1.4.2"
     unpack_package(package, open_package(package, [key_text(tmp_path)]), release)
@@ -71,7 +71,7 @@ def change(package: Path, how: Callable[[list[Member]], None]) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
-def test_a_package_holds_the_files_and_says_what_it_is(package: Path, key: PublicKey, tmp_path: Path) -> None:
+def test_package_has_the_files_and_the_manifest_of_its_release(package: Path, key: PublicKey, tmp_path: Path) -> None:
     verified = verify_package(package, [key])
     assert (verified.manifest.version, sorted(verified.manifest.files)) == ("1.4.2", ["bin/acm-agent", "lib/a.py"])
     assert (verified.signature.key_id, verified.file.size) == (key.id, package.stat().st_size)
@@ -84,7 +84,7 @@ def test_a_package_holds_the_files_and_says_what_it_is(package: Path, key: Publi
     assert [path.name for path in (tmp_path / "releases").iterdir()] == ["1.4.2"]
 
 
-def test_the_same_directory_makes_the_same_bytes(release: Path, tmp_path: Path) -> None:
+def test_same_directory_gives_the_same_package(release: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     write_package(release, manifest_of(release), "s", first)
     (release / "lib" / "a.py").touch()
@@ -92,7 +92,7 @@ def test_the_same_directory_makes_the_same_bytes(release: Path, tmp_path: Path) 
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_version_is_the_one_of_the_distribution_in_the_directory(release: Path) -> None:
+def test_version_defaults_to_that_of_the_distribution(release: Path) -> None:
     metadata = release / "lib" / "agent_command_manager-2.0rc1.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Name: agent-command-manager\n")
@@ -101,7 +101,7 @@ def test_the_version_is_the_one_of_the_distribution_in_the_directory(release: Pa
         make_manifest(release, "other", None, "any")
 
 
-def test_a_release_of_links_or_without_its_program_is_no_package(release: Path) -> None:
+def test_release_with_links_or_without_program_is_refused(release: Path) -> None:
     (release / "lib" / "b.py").symlink_to("a.py")
     with raises_code(PackageError, "not_a_plain_file") as caught:
         manifest_of(release)
@@ -113,7 +113,7 @@ def test_a_release_of_links_or_without_its_program_is_no_package(release: Path) 
     assert "bin/acm-agent" in str(caught.value)
 
 
-def test_what_minisign_does_not_sign_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_of_the_minisign_tool_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with raises_code(SigningFailed, "not_signed"):
         sign_manifest(b"x", tmp_path / "no-such-key")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -196,7 +196,7 @@ def test_changed_package_is_refused_by_server_and_agent(
 @pytest.mark.parametrize(
     "content", [b"", b"no archive", gzip.compress(b"no archive either")], ids=["empty", "text", "gzip"]
 )
-def test_what_is_no_archive_is_no_package(key: PublicKey, tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_an_archive_is_refused(key: PublicKey, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "package.tar.gz"
     path.write_bytes(content)
     with pytest.raises(PackageError) as caught:
@@ -206,7 +206,7 @@ def test_what_is_no_archive_is_no_package(key: PublicKey, tmp_path: Path, conten
         open_package(path, [key_text(tmp_path)])
 
 
-def test_a_package_cut_short_is_damaged(package: Path, key: PublicKey, tmp_path: Path) -> None:
+def test_truncated_package_is_refused(package: Path, key: PublicKey, tmp_path: Path) -> None:
     package.write_bytes(package.read_bytes()[:-40])
     with raises_code(PackageError, "not_a_package"):
         verify_package(package, [key])
@@ -214,7 +214,7 @@ def test_a_package_cut_short_is_damaged(package: Path, key: PublicKey, tmp_path:
         read(package, tmp_path)
 
 
-def test_a_release_that_is_there_is_replaced_only_by_a_whole_one(package: Path, tmp_path: Path) -> None:
+def test_existing_release_is_replaced_only_by_a_complete_one(package: Path, tmp_path: Path) -> None:
     release = read(package, tmp_path)
     (release / "left-over").touch()
     manifest = open_package(package, [key_text(tmp_path)])
@@ -236,7 +236,7 @@ def test_a_release_that_is_there_is_replaced_only_by_a_whole_one(package: Path, 
         ),
     ],
 )
-def test_what_does_not_fit_this_machine_is_refused(
+def test_package_for_another_machine_or_product_is_refused(
     release: Path, tmp_path: Path, members: dict[str, str], says: str
 ) -> None:
     manifest = manifest_of(release)
@@ -264,7 +264,7 @@ def test_invalid_manifest_is_refused(release: Path, old: bytes, new: bytes, code
         parse_manifest(content.replace(old, new, 1))
 
 
-def test_a_header_that_would_fill_the_memory_is_refused_before_the_signature_is_looked_at(tmp_path: Path) -> None:
+def test_oversized_header_is_refused_before_the_signature_is_verified(tmp_path: Path) -> None:
     header = tarfile.TarInfo("bomb")
     header.type, header.size = tarfile.XHDTYPE, 4 << 30
     package = tmp_path / "package.tar.gz"

@@ -1,4 +1,4 @@
-"""Signatures that the minisign tool itself has made, and what becomes of them when something is changed."""
+"""Verification of signatures made by the minisign tool itself, unchanged and changed."""
 
 import base64
 import subprocess
@@ -27,7 +27,7 @@ def sign(path: Path, *flags: str) -> str:
 
 
 @pytest.mark.parametrize("flags", [[], ["-l"]], ids=["prehashed", "legacy"])
-def test_what_minisign_signs_is_right(tmp_path: Path, flags: list[str]) -> None:
+def test_signature_made_by_minisign_is_verified(tmp_path: Path, flags: list[str]) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
     signature = verify_signature(MESSAGE, sign(tmp_path / "ours", *flags), [other, ours])
     assert (signature.key_id, signature.prehashed) == (ours.id, not flags)
@@ -36,7 +36,7 @@ def test_what_minisign_signs_is_right(tmp_path: Path, flags: list[str]) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["-l"]], ids=["prehashed", "legacy"])
-def test_another_message_or_another_comment_is_wrong(tmp_path: Path, flags: list[str]) -> None:
+def test_signature_of_another_message_or_comment_is_refused(tmp_path: Path, flags: list[str]) -> None:
     key = make_key(tmp_path / "ours")
     text = sign(tmp_path / "ours", *flags)
     with raises_code(MinisignError, "bad_signature"):
@@ -45,7 +45,7 @@ def test_another_message_or_another_comment_is_wrong(tmp_path: Path, flags: list
         verify_signature(MESSAGE, text.replace("today", "tomorrow"), [key])
 
 
-def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
+def test_signature_with_changed_algorithm_is_refused(tmp_path: Path) -> None:
     key = make_key(tmp_path / "ours")
     lines = sign(tmp_path / "ours").splitlines()
     raw = base64.b64decode(lines[1])
@@ -54,21 +54,21 @@ def test_the_algorithm_cannot_be_changed(tmp_path: Path) -> None:
         verify_signature(MESSAGE, "\n".join(lines), [key])
 
 
-def test_a_signature_by_another_key_names_that_key(tmp_path: Path) -> None:
+def test_signature_by_an_unknown_key_is_refused_with_its_id(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
     with raises_code(MinisignError, "unknown_key") as caught:
         verify_signature(MESSAGE, sign(tmp_path / "ours"), [other])
     assert ours.id in str(caught.value)
 
 
-def test_a_key_with_the_id_of_ours_is_not_ours(tmp_path: Path) -> None:
+def test_signature_by_another_key_with_our_id_is_refused(tmp_path: Path) -> None:
     ours, other = make_key(tmp_path / "ours"), make_key(tmp_path / "other")
     with raises_code(MinisignError, "bad_signature"):
         verify_signature(MESSAGE, sign(tmp_path / "ours"), [PublicKey(ours.id, other.key)])
 
 
 @pytest.mark.parametrize("text", ["", "x", "RWQ", "A" * 56, "RUQ" + "A" * 53])
-def test_what_is_no_key_is_refused(text: str) -> None:
+def test_malformed_public_key_is_refused(text: str) -> None:
     with raises_code(MinisignError, "malformed"):
         PublicKey.parse(text)
 
