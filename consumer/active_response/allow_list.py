@@ -50,14 +50,16 @@ class AllowList:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ActiveResponseError(f"The allow-list {path} cannot be read: {reason}.") from error
+            raise ActiveResponseError(
+                f"The allow-list {path} cannot be read: {reason}.", code="allow_list_unreadable"
+            ) from error
         scripts: dict[str, Allowed] = {}
         for number, line in enumerate(lines, start=1):
             if line.strip() and not line.startswith("#"):
                 name, allowed = _parse(line, f"{path}:{number}")
                 if name in scripts:
                     raise ActiveResponseError(
-                        f"{path}:{number}: the name {name!r} is listed twice; keep one.", code="duplicate_name"
+                        f"{path}:{number}: {name!r} is listed twice; keep one.", code="duplicate_name"
                     )
                 scripts[name] = allowed
         return cls(directory, scripts)
@@ -67,7 +69,9 @@ class AllowList:
         allowed = self.scripts.get(name)
         if allowed is None:
             names = ", ".join(sorted(self.scripts)) or "none"
-            raise ActiveResponseError(f"The script {name!r} is not in this agent's allow-list; it has: {names}.")
+            raise ActiveResponseError(
+                f"The script {name!r} is not in this agent's allow-list; it has: {names}.", code="script_not_allowed"
+            )
         check_executable(self.directory, allowed.executable)
         return allowed
 
@@ -81,29 +85,36 @@ def check_executable(directory: Path, executable: str) -> None:
         inside = directory.resolve(strict=True)
         path = (inside / executable).resolve(strict=True)
         if inside not in path.parents:
-            raise ActiveResponseError(f"The script {executable!r} is a link that leaves {directory}.")
+            raise ActiveResponseError(
+                f"The script {executable!r} is a link that leaves {directory}.", code="script_outside"
+            )
         refuse_changeable(path)
         mode = path.stat().st_mode
     except OSError as error:
         raise ActiveResponseError(
-            f"The script {executable!r} cannot be used: {error.strerror}: {directory}."
+            f"The script {executable!r} cannot be used: {error.strerror}: {directory}.", code="script_unusable"
         ) from error
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
-        raise ActiveResponseError(f"The script {path} is not an executable file.")
+        raise ActiveResponseError(f"The script {path} is not an executable file.", code="script_not_executable")
 
 
 def _parse(line: str, where: str) -> tuple[str, Allowed]:
     parts = [part.strip() for part in line.split(" - ")]
     if len(parts) != 3:
         raise ActiveResponseError(
-            f"{where}: write `name - executable - timeout`, as in `firewall-drop - firewall-drop - 600`."
+            f"{where}: write `name - executable - timeout`, as in `firewall-drop - firewall-drop - 600`.",
+            code="malformed_line",
         )
     name, executable, timeout = parts
     for word in (name, executable):
         if not _PLAIN_NAME.fullmatch(word) or ".." in word:
             raise ActiveResponseError(
-                f"{where}: {word[:80]!r} is not a plain name; write letters, digits, '.', '_', '-', but no '/' or '..'."
+                f"{where}: {word[:80]!r} is not a plain name; use letters, digits, '.', '_', '-', without '/' or '..'.",
+                code="invalid_name",
             )
     if not (timeout.isascii() and timeout.isdigit() and int(timeout[:12]) <= _MAX_TIMEOUT_S):
-        raise ActiveResponseError(f"{where}: {timeout[:80]!r} is not a timeout; write whole seconds, 0 for no timeout.")
+        raise ActiveResponseError(
+            f"{where}: {timeout[:80]!r} is not a timeout; write whole seconds, 0 for no timeout.",
+            code="invalid_timeout",
+        )
     return name, Allowed(executable, int(timeout))

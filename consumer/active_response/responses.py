@@ -138,6 +138,7 @@ class ActiveResponses:
             keys = read_keys(answer)
         except (ProgramError, ActiveResponseError) as error:
             return Attempt(program.end(), complaint=str(error))
+        # design.md: "An active response is recorded with its reversal before its script is allowed to continue."
         record, decision = self._decide(request, allowed, keys)
         self._observer.reached(f"{_STEP}recorded")
         program.send(write_line(message, decision))

@@ -157,6 +157,7 @@ class Reversals:
             name = uuid.uuid4().hex
             record = self._records.save(replace(record, reversal=replace(reversal, run=name)))
             self._observer.reached(f"{_STEP}recorded")
+            # design.md: "A reversal runs below a small shell, detached from the agent"
             run = Run(self._runs / name, self._clock, self._runner.confinement)
             line = write_line(reversal.message, "delete")
             run.begin(self._runner.path_of(record.executable), line, self._runner.home)

@@ -38,6 +38,7 @@ class ScriptRunner:
         self._config = config
         self.confinement = confinement
         self._clock = clock
+        # design.md: "Scripts run one at a time"
         self._lock = threading.Lock()
         self.home = directory / "home"
         self.pid_file = PidFile(directory / "script.pid")

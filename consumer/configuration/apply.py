@@ -65,6 +65,7 @@ class Application:
                     self._command, wanted, self._context, self._config, self._generations, self._effects.run
                 )
                 self._journals.write(self._journal)
+                # design.md: "A centralized configuration is a generation"
                 self._generations.activate(self._journal.next)
                 self._reached("swapped")
                 return self._reload_and_watch(self._journal)

@@ -91,6 +91,7 @@ class Reloader:
         begun = self.bounds.clock.monotonic()
         within = replace(self.bounds, deadline=min(begun + self.settings.grace_s, self.bounds.deadline))
         problem = self._health_problem(within)
+        # design.md: "A managed service is watched for the whole grace period"
         while problem is not None or reloaded.running:
             left = within.deadline - self.bounds.clock.monotonic()
             if left <= 0:

@@ -133,7 +133,7 @@ class Program:
             self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ProgramError(f"{argv[0]} could not be started: {reason}.") from error
+            raise ProgramError(f"{argv[0]} could not be started: {reason}.", code="not_started") from error
         self._unsent = bytearray()
         self._stdin_ends = False
         self._selector = selectors.DefaultSelector()

@@ -102,6 +102,7 @@ class Installation:
     def begin_trial(self, trial: UpgradeTrial) -> None:
         """Record the trial; afterwards, the launcher starts the old release as the watcher of the new one."""
         self.keep(trial)
+        # design.md: "A link, not a record, marks a trial"
         link_durably(self._watcher, f"{self._releases.name}/{trial.old}")
 
     def end_trial(self) -> None:

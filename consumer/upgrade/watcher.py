@@ -120,6 +120,7 @@ class _Watcher:
         if trial is None:
             raise UpgradeError(f"The record of the trial in {self._installation.root} is missing.")
         if trial.state is TrialState.ON_TRIAL:
+            # design.md: "An upgrade is a trial, supervised by the old release."
             self._installation.switch_to(trial.new)
             trial = self._try_out(trial)
         if trial.state is TrialState.ON_TRIAL:
