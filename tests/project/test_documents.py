@@ -15,6 +15,7 @@ from scripts.words import text_files
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [name for name in text_files() if name.endswith(".md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+MAX_COLUMNS = 120
 DECISION = re.compile(r'# design\.md: "([^"]+)"')
 
 
@@ -120,3 +121,9 @@ def test_paths_and_tests_in_documents_exist(name: str) -> None:
     assert [
         test for test, suffix in TESTS.findall(text) if (test + suffix not in files if suffix else test not in tests)
     ] == []
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "docs/errors.md"])
+def test_prose_is_wrapped_at_120_columns(name: str) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", (ROOT / name).read_text(encoding="utf-8"))
+    assert [line for line in text.splitlines() if len(line) > MAX_COLUMNS and not line.startswith("|")] == []
