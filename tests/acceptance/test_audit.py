@@ -1,4 +1,4 @@
-"""acm audit with real processes: an honest agent agrees, also after kill -9; what is changed on its disk is named."""
+"""acm audit with real processes: an honest agent agrees, also after kill -9; a change on its disk is found."""
 
 import sqlite3
 import subprocess
@@ -13,7 +13,7 @@ SLOW = "tests.acceptance.slow_agent"
 
 
 def alter(state: Path, old: str, new: str) -> None:
-    """Change a text wherever it stands in the journal, as somebody with a database tool would."""
+    """Replace a text everywhere in the journal, as a user with a database tool could."""
     connection = sqlite3.connect(state / "commands" / "cache.db")
     with connection:
         sql = "UPDATE Cache SET value = CAST(replace(value, ?, ?) AS BLOB) WHERE key = 'm/head' OR key LIKE 'j/%'"
@@ -30,7 +30,7 @@ def verify(site: Site, code: int) -> Any:
     return site.acm("audit", "verify", "web-01", check=code)
 
 
-def test_an_audit_agrees_until_somebody_changes_the_journal(site: Site) -> None:
+def test_audit_agrees_until_the_journal_is_changed(site: Site) -> None:
     notes = site.directory / "notes"
     agent = site.start_agent("web-01", module=SLOW)
     site.wait_online("web-01")
@@ -55,7 +55,7 @@ def test_an_audit_agrees_until_somebody_changes_the_journal(site: Site) -> None:
     assert (said.returncode, "was altered" in said.stderr) == (4, True)
 
     site.start_agent("web-01", module=SLOW)
-    wait_for(lambda: "audit journal" in (site.wait_online("web-01").get("last_error") or ""), "the agent to say so")
+    wait_for(lambda: "audit journal" in (site.wait_online("web-01").get("last_error") or ""), "the agent to report it")
     differs = verify(site, 7)["differences"][0]
     assert (differs["code"], differs["number"], differs["command_id"]) == ("other_result", 3, first)
     assert [shown in differs["message"] for shown in ("0" * 64, digest)] == [True, True]
@@ -64,5 +64,5 @@ def test_an_audit_agrees_until_somebody_changes_the_journal(site: Site) -> None:
     assert verify(site, 0)["agrees"]
 
 
-def test_an_audit_of_an_agent_that_is_not_there(site: Site) -> None:
+def test_audit_of_an_unknown_agent_is_an_error(site: Site) -> None:
     site.acm("audit", "verify", "web-09", check=6)

@@ -69,7 +69,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Fetching:
-    """An agent that has fetched half of a file and holds there until told to go on."""
+    """An agent that has fetched half of a file and waits there until the test continues it."""
 
     def __init__(self, site: Site, file: Path) -> None:
         self.site = site
@@ -102,7 +102,7 @@ def acm_blob(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_a_file_comes_whole_and_only_to_whom_a_command_refers_it(site: Site, tap: Tap, file: Path) -> None:
+def test_file_arrives_whole_and_only_at_the_agent_of_the_command(site: Site, tap: Tap, file: Path) -> None:
     fetching = Fetching(site, file)
     (blob,) = site.acm("blob", "list")
     assert (blob["size"], blob["file_name"]) == (SIZE, file.name)
@@ -119,7 +119,7 @@ def test_a_file_comes_whole_and_only_to_whom_a_command_refers_it(site: Site, tap
     assert site.acm("blob", "list") == []
 
 
-def test_an_agent_killed_half_way_goes_on_where_it_was(site: Site, tap: Tap, file: Path) -> None:
+def test_agent_killed_during_a_download_resumes_it(site: Site, tap: Tap, file: Path) -> None:
     fetching = Fetching(site, file)
     fetching.agent.kill()
     tap.listen()
@@ -135,7 +135,7 @@ def test_an_agent_killed_half_way_goes_on_where_it_was(site: Site, tap: Tap, fil
     assert min(request.offset for request in tap.requests) == have
 
 
-def test_the_server_is_killed_half_way(site: Site, file: Path) -> None:
+def test_download_survives_a_killed_server(site: Site, file: Path) -> None:
     fetching = Fetching(site, file)
     assert site.server is not None
     site.server.kill()
@@ -145,14 +145,14 @@ def test_the_server_is_killed_half_way(site: Site, file: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["restart", "lose_data"])
-def test_the_broker_is_lost_half_way(site: Site, broker: Any, file: Path, fault: str) -> None:
+def test_download_survives_a_lost_broker(site: Site, broker: Any, file: Path, fault: str) -> None:
     fetching = Fetching(site, file)
     getattr(broker, fault)()
     fetching.go_on()
     assert fetching.is_whole()
 
 
-def test_a_command_refers_to_what_was_stored_and_fails_without_it(site: Site, file: Path) -> None:
+def test_command_with_an_unknown_blob_fails(site: Site, file: Path) -> None:
     artifacts = [acm_blob(site, "put", str(file)).stdout for _ in range(2)]
     assert artifacts[0] == artifacts[1]
     assert len(site.acm("blob", "list")) == 1

@@ -33,14 +33,14 @@ def flood(site: Site) -> Iterator[MqttConnection]:
             thread.join()
 
 
-def test_an_agent_gets_its_commands_and_is_heard_while_another_floods_the_server(site: Site) -> None:
+def test_agent_is_served_while_another_floods_the_server(site: Site) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     assert site.server is not None
     log = site.server.log
     with flood(site):
-        wait_for(lambda: "agent_floods" in log.read_text(), "the server to say who floods it")
+        wait_for(lambda: "agent_floods" in log.read_text(), "the server to log which agent floods it")
         for _ in range(2):
             assert site.result(site.send("web-01", "get-agent-configuration"))["outcome"] == "success"
-    assert log.read_text().count("agent_floods") <= 2, "it is told once a minute"
+    assert log.read_text().count("agent_floods") <= 2, "it is logged once a minute"
     assert "agent=flood" in log.read_text()

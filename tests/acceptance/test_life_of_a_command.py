@@ -12,7 +12,7 @@ from tests.acceptance.conftest import Site
 from tests.support.waiting import wait_for
 
 
-def test_a_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
+def test_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
     site.start_agent("web-01")
     before = site.wait_online("web-01")["incarnation"]
     result = site.acm("send", "web-01", "restart-agent", "--wait", "30")["result"]
@@ -23,7 +23,7 @@ def test_a_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
     wait_for(lambda: site.queue("web-01") == [], "the queue to be empty")
 
 
-def test_an_unsupported_verb_ends_in_an_error_that_names_the_supported_ones(site: Site) -> None:
+def test_unsupported_type_ends_in_an_error_that_lists_the_supported_ones(site: Site) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     result = site.acm("send", "web-01", "make-coffee", "--wait", "30", check=4)["result"]
@@ -31,7 +31,7 @@ def test_an_unsupported_verb_ends_in_an_error_that_names_the_supported_ones(site
     assert "restart-agent" in result["message"]
 
 
-def test_a_result_waits_on_the_agent_while_the_server_is_down(site: Site) -> None:
+def test_result_waits_on_the_agent_while_the_server_is_down(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -75,7 +75,7 @@ def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) 
     assert notes.read_text().splitlines() == [first, second]
 
 
-def test_cancel_of_a_queued_and_of_a_running_command(site: Site) -> None:
+def test_queued_and_running_commands_are_cancelled(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -89,7 +89,7 @@ def test_cancel_of_a_queued_and_of_a_running_command(site: Site) -> None:
     assert notes.read_text().splitlines() == [running]
 
 
-def test_a_command_that_outlives_its_deadline_is_timed_out(site: Site) -> None:
+def test_command_that_exceeds_its_deadline_is_timed_out(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -98,7 +98,7 @@ def test_a_command_that_outlives_its_deadline_is_timed_out(site: Site) -> None:
     assert notes.read_text().splitlines() == [slow]
 
 
-def test_a_command_whose_turn_comes_too_late_is_expired(site: Site) -> None:
+def test_command_that_cannot_begin_in_time_expires(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -112,7 +112,7 @@ def test_a_command_whose_turn_comes_too_late_is_expired(site: Site) -> None:
 
 
 @pytest.mark.parametrize("fault", ["restart", "kill", "lose_data"])
-def test_broker_lost_and_back(site: Site, broker: Any, fault: str) -> None:
+def test_agents_and_server_recover_from_a_lost_broker(site: Site, broker: Any, fault: str) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"
@@ -129,7 +129,7 @@ def test_broker_lost_and_back(site: Site, broker: Any, fault: str) -> None:
     assert notes.read_text().splitlines() == [first, second]
 
 
-def test_a_thousand_commands_run_in_order(site: Site) -> None:
+def test_thousand_commands_run_in_order(site: Site) -> None:
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     site.wait_online("web-01")
     notes = site.directory / "notes"

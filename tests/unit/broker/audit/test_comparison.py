@@ -91,7 +91,7 @@ def codes(verdict: Verdict) -> list[str]:
     return [difference.code for difference in verdict.differences]
 
 
-def test_an_honest_journal_agrees(pair: Pair, commands: list[Command]) -> None:
+def test_honest_journal_agrees_with_the_ledger(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
     verdict = compared(pair, commands, journal, status_head=journal.head)
     assert (verdict.differences, verdict.notes) == ((), ())
@@ -145,7 +145,7 @@ def never_there(entries: Entries) -> None:
         (lambda entries: entry_with(entries, "accepted").pop("at"), "unreadable_entry", ""),
     ],
 )
-def test_each_change_by_a_forger_is_named_though_all_hashes_fit(
+def test_forged_entry_is_found_though_all_hashes_fit(
     pair: Pair, commands: list[Command], change: Callable[[Entries], Any], code: str, detail: str
 ) -> None:
     verdict = compared(pair, commands, forged(journal_of(pair.store), change))
@@ -153,7 +153,7 @@ def test_each_change_by_a_forger_is_named_though_all_hashes_fit(
     assert detail in first(verdict)
 
 
-def test_a_result_that_the_ledger_never_committed_must_not_be_deleted(pair: Pair, commands: list[Command]) -> None:
+def test_deletion_of_a_result_that_the_ledger_lacks_is_a_difference(pair: Pair, commands: list[Command]) -> None:
     def delete(entries: Entries) -> None:
         said = {"id": commands[2].id, "digest": "r", "outcome": "success"}
         entries.append({**entries[-1], "begun": [], "accepted": [], "reported": [said], "deleted": [commands[2].id]})
@@ -161,7 +161,7 @@ def test_a_result_that_the_ledger_never_committed_must_not_be_deleted(pair: Pair
     assert codes(compared(pair, commands, forged(journal_of(pair.store), delete))) == ["deleted_uncommitted"]
 
 
-def test_a_command_may_run_again_only_after_a_crash(pair: Pair, commands: list[Command]) -> None:
+def test_command_may_run_again_only_after_a_restart(pair: Pair, commands: list[Command]) -> None:
     stored = pair.store.find(commands[2].id)
     assert stored is not None
     pair.store.mark_resumed(stored, "i2")
@@ -170,12 +170,12 @@ def test_a_command_may_run_again_only_after_a_crash(pair: Pair, commands: list[C
     assert codes(compared(pair, commands, journal_of(pair.store))) == ["resumed_without_restart"]
 
 
-def test_a_journal_without_the_command_that_asked_is_an_old_copy(pair: Pair, commands: list[Command]) -> None:
+def test_journal_without_the_requesting_command_is_a_difference(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
     assert codes(compare(journal, pair.side(pair.send().id))) == ["request_missing"]
 
 
-def test_an_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -> None:
+def test_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
     (page,) = journal.pages
     line = page.entries[2].replace('"begun"', '"began"')
@@ -184,7 +184,7 @@ def test_an_altered_line_breaks_the_chain(pair: Pair, commands: list[Command]) -
 
 
 @pytest.mark.parametrize("spoil", ["order", "gap", "end", "page"])
-def test_lines_that_are_moved_or_gone_break_the_chain(pair: Pair, commands: list[Command], spoil: str) -> None:
+def test_moved_or_missing_lines_break_the_chain(pair: Pair, commands: list[Command], spoil: str) -> None:
     journal = journal_of(pair.store)
     (page,) = journal.pages
     lines = list(page.entries)
@@ -198,7 +198,7 @@ def test_lines_that_are_moved_or_gone_break_the_chain(pair: Pair, commands: list
     assert "broken_chain" in codes(compared(pair, commands, replace(journal, pages=tuple(pages))))
 
 
-def test_a_journal_written_anew_is_not_the_one_that_was_good(pair: Pair, commands: list[Command]) -> None:
+def test_rewritten_journal_differs_from_the_verified_one(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
     pair.ledger.audits.mark_verified(AGENT, journal.head)
     later = forged(journal, lambda entries: entry_with(entries, "accepted").update(at="2020-01-01T00:00:00Z"))
@@ -206,15 +206,13 @@ def test_a_journal_written_anew_is_not_the_one_that_was_good(pair: Pair, command
     assert compared(pair, commands, journal).differences == ()
 
 
-def test_a_journal_that_was_cut_at_its_end_does_not_reach_what_the_status_told(
-    pair: Pair, commands: list[Command]
-) -> None:
+def test_shortened_journal_does_not_reach_the_head_in_the_status(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
     told = JournalMark(journal.head.number + 1, "1" * 64)
     assert codes(compared(pair, commands, journal, status_head=told)) == ["shortened"]
 
 
-def test_the_old_may_be_dropped_but_not_by_a_journal_that_has_room(pair: Pair, commands: list[Command]) -> None:
+def test_old_entries_may_be_dropped_only_by_a_full_journal(pair: Pair, commands: list[Command]) -> None:
     entries = entries_of(journal_of(pair.store))[4:]
     cut = chained(entries, JournalMark(4, "a" * 64))
     assert "dropped_too_soon" in codes(compared(pair, commands, cut))
@@ -226,7 +224,7 @@ def test_the_old_may_be_dropped_but_not_by_a_journal_that_has_room(pair: Pair, c
     assert "reaches back to number 2" in note
 
 
-def test_unsigned_commands_are_a_difference_only_where_they_are_refused(pair: Pair, commands: list[Command]) -> None:
+def test_unsigned_command_is_a_difference_unless_the_agent_accepts_them(pair: Pair, commands: list[Command]) -> None:
     pair.store.store_command(replace(commands[0], id="past", sequence=None), pair.now())
     journal = journal_of(pair.store)
     assert codes(compared(pair, commands, journal)) == ["unknown_command"]
@@ -234,20 +232,20 @@ def test_unsigned_commands_are_a_difference_only_where_they_are_refused(pair: Pa
     assert (verdict.differences, len(verdict.notes)) == ((), 1)
 
 
-def test_a_command_of_another_agent_is_a_difference(pair: Pair, commands: list[Command]) -> None:
+def test_command_of_another_agent_is_a_difference(pair: Pair, commands: list[Command]) -> None:
     pair.store.store_command(pair.send("web-02"), pair.now())
     verdict = compared(pair, commands, journal_of(pair.store))
     assert (codes(verdict)[0], "web-02" in first(verdict)) == ("other_agent", True)
 
 
-def test_a_command_that_the_ledger_has_numbered_anew_is_no_difference(pair: Pair, commands: list[Command]) -> None:
+def test_renumbered_command_is_not_a_difference(pair: Pair, commands: list[Command]) -> None:
     known = dict(pair.side("").known)
     old = known[commands[2].id]
     known[commands[2].id] = replace(old, sequence=replace(old.sequence, epoch=old.sequence.epoch + 1, number=1))
     assert compared(pair, commands, journal_of(pair.store), known=known).differences == ()
 
 
-def test_what_the_user_accepted_is_not_named_again(pair: Pair, commands: list[Command]) -> None:
+def test_accepted_differences_are_not_reported_again(pair: Pair, commands: list[Command]) -> None:
     pair.store.store_command(replace(commands[0], id="past", sequence=None), pair.now())
     journal = journal_of(pair.store)
     pair.ledger.audits.accept(AGENT, journal.head)
@@ -259,14 +257,14 @@ def test_what_the_user_accepted_is_not_named_again(pair: Pair, commands: list[Co
     assert "command past" in first(compared(pair, commands, other))
 
 
-def test_a_sentence_is_bounded_and_cannot_control_a_terminal(pair: Pair, commands: list[Command]) -> None:
+def test_message_of_a_difference_is_bounded_and_printable(pair: Pair, commands: list[Command]) -> None:
     bad = forged(journal_of(pair.store), changed("reported", digest="\x1b[2J" + "x" * 100_000))
     said = first(compared(pair, commands, bad))
     assert said.isprintable()
     assert len(said) < 1100
 
 
-def test_server_and_agent_compute_the_same_hash(pair: Pair, commands: list[Command]) -> None:
+def test_server_and_agent_compute_the_same_command_hash(pair: Pair, commands: list[Command]) -> None:
     known = pair.ledger.audits.look_up([commands[0].id])[commands[0].id]
     assert known.sha256 == command_sha256(commands[0])
     assert known.sha256 != command_sha256(replace(commands[0], parameters={"groups": ["a"]}))

@@ -68,7 +68,7 @@ def ask(ledger: Ledger, wait_s: float = 20.0) -> GetAuditJournalData:
     return request_audit(ledger, "web-01", ORIGIN, wait_s)[0]
 
 
-def test_a_long_journal_comes_in_several_answers(
+def test_long_journal_is_read_in_several_answers(
     ledger: AnsweringLedger, store: DiskCommandStore, tmp_path: Path
 ) -> None:
     for number in range(1, 40):
@@ -91,7 +91,7 @@ def test_a_long_journal_comes_in_several_answers(
     assert (side.status_head, side.accepts_unsigned, len(side.known)) == (JournalMark(1, "a" * 64), False, 1)
 
 
-def test_an_answer_fits_into_a_message(store: DiskCommandStore, tmp_path: Path) -> None:
+def test_journal_answer_fits_into_one_message(store: DiskCommandStore, tmp_path: Path) -> None:
     name = '"' * 120  # what grows most when it is written as JSON in JSON
     with store.transaction():
         for number in range(1000):
@@ -115,7 +115,7 @@ def test_answer_that_is_not_a_journal_is_refused(ledger: AnsweringLedger, data: 
         ask(ledger)
 
 
-def test_an_agent_that_goes_on_for_ever_is_left(ledger: AnsweringLedger) -> None:
+def test_endless_journal_is_refused(ledger: AnsweringLedger) -> None:
     asked: list[int] = []
 
     def one_more(sent: Command) -> Result:
@@ -131,13 +131,13 @@ def test_an_agent_that_goes_on_for_ever_is_left(ledger: AnsweringLedger) -> None
     assert len(asked) <= 201
 
 
-def test_an_agent_that_has_no_more_ends_it(ledger: AnsweringLedger) -> None:
+def test_answer_without_pages_ends_the_reading(ledger: AnsweringLedger) -> None:
     mark = {"number": 9, "hash": "0" * 64}
     ledger.answers = lambda sent: Result("Here.", {"anchor": {**mark, "number": 0}, "head": mark, "pages": []})
     assert ask(ledger).pages == ()
 
 
-def test_an_agent_that_does_not_answer_is_waited_for_no_longer_than_said(ledger: AnsweringLedger) -> None:
+def test_silent_agent_is_waited_for_no_longer_than_the_wait_time(ledger: AnsweringLedger) -> None:
     ledger.answers = lambda sent: None
     with pytest.raises(WaitTimeout):
         ask(ledger, 0.01)

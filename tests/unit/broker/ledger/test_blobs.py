@@ -57,13 +57,13 @@ def chunk_rows(ledger: Ledger) -> int:
 
 
 @pytest.mark.parametrize("length", [1 << 20, 100_000])
-def test_a_file_is_read_back_in_chunks_of_any_length(ledger: Ledger, path: Path, length: int) -> None:
+def test_file_is_read_back_in_chunks_of_any_length(ledger: Ledger, path: Path, length: int) -> None:
     blob = ledger.blobs.put(path)
     refer(ledger, blob)
     assert read(ledger, blob, length) == CONTENT
 
 
-def test_the_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
+def test_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
     blob = ledger.blobs.put(path)
     rows = chunk_rows(ledger)
     assert ledger.blobs.put(path.rename(path.with_name("another"))) == blob
@@ -71,7 +71,7 @@ def test_the_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
     assert [(row.artifact, row.file_name) for row in ledger.blobs.rows()] == [(blob, "agent.tar.gz")]
 
 
-def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
+def test_file_being_stored_is_invisible_and_blocks_no_writer(
     ledger: Ledger, path: Path, tmp_path: Path, clock: TurnedClock
 ) -> None:
     server = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
@@ -90,7 +90,7 @@ def test_a_file_that_is_being_stored_is_not_seen_and_holds_up_nobody(
     assert seen == [0] * (len(seen) - 1) + [1]
 
 
-def test_what_a_killed_process_has_half_stored_is_dropped_a_day_later(
+def test_half_stored_blob_of_a_killed_process_is_deleted_a_day_later(
     ledger: Ledger, path: Path, clock: TurnedClock
 ) -> None:
     class Killed(BaseException):
@@ -113,7 +113,7 @@ def test_what_a_killed_process_has_half_stored_is_dropped_a_day_later(
     assert (empty.size, chunk_rows(ledger)) == (0, 0)
 
 
-def test_an_agent_gets_what_a_command_to_it_refers_to_until_that_is_completed(ledger: Ledger, path: Path) -> None:
+def test_agent_gets_the_blobs_of_its_open_commands_only(ledger: Ledger, path: Path) -> None:
     blob = ledger.blobs.put(path)
     wanted = BlobRequest(blob.sha256, 0, 10)
     ledger.add_command("web-01", CommandRequest("restart-agent", {"text": f"not {blob.url} itself"}, ORIGIN))
@@ -125,7 +125,7 @@ def test_an_agent_gets_what_a_command_to_it_refers_to_until_that_is_completed(le
     assert ledger.blobs.chunk("web-01", wanted).data is None
 
 
-def test_a_blob_that_is_not_there_and_an_offset_behind_its_end_are_refused(ledger: Ledger, path: Path) -> None:
+def test_unknown_blob_and_offset_after_its_end_are_refused(ledger: Ledger, path: Path) -> None:
     blob = ledger.blobs.put(path)
     gone = Artifact(blob_url("0" * 64), "0" * 64, 1)
     refer(ledger, blob)
@@ -135,7 +135,7 @@ def test_a_blob_that_is_not_there_and_an_offset_behind_its_end_are_refused(ledge
     assert f"ends at {blob.size}" in (behind.error or "")
 
 
-def test_a_blob_is_taken_away_when_no_command_needs_it(ledger: Ledger, path: Path) -> None:
+def test_blob_is_removed_once_no_open_command_needs_it(ledger: Ledger, path: Path) -> None:
     blob = ledger.blobs.put(path)
     command_id = refer(ledger, blob)
     with raises_code(BlobError, "in_use") as refused:
@@ -148,7 +148,7 @@ def test_a_blob_is_taken_away_when_no_command_needs_it(ledger: Ledger, path: Pat
         ledger.blobs.remove(blob.sha256)
 
 
-def test_what_is_no_file_or_too_large_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+def test_directory_and_too_large_file_are_refused(ledger: Ledger, tmp_path: Path) -> None:
     with raises_code(BlobError, "not_a_file"):
         ledger.blobs.put(tmp_path)
     large = tmp_path / "large"

@@ -70,7 +70,7 @@ def numbers(ledger: Ledger, *commands: Command) -> list[tuple[int, int]]:
     return [(sequence.epoch, sequence.number) for sequence in found if sequence]
 
 
-def test_numbers_are_contiguous_for_each_agent(ledger: Ledger) -> None:
+def test_sequence_numbers_are_contiguous_for_each_agent(ledger: Ledger) -> None:
     sent = [add(ledger), add(ledger, "web-02"), add(ledger), add(ledger, "web-02")]
     assert [command.sequence.number for command in sent if command.sequence] == [1, 1, 2, 2]
     first, third = sent[0].sequence, sent[2].sequence
@@ -79,14 +79,14 @@ def test_numbers_are_contiguous_for_each_agent(ledger: Ledger) -> None:
     assert first.epoch == third.epoch
 
 
-def test_commands_are_taken_in_sequence_once(ledger: Ledger) -> None:
+def test_commands_are_claimed_once_and_in_sequence(ledger: Ledger) -> None:
     sent = [add(ledger).id for _ in range(5)]
     assert take(ledger) == sent
     assert take(ledger) == []
     assert {row.state for row in ledger.commands()} == {CommandState.SENT}
 
 
-def test_what_an_online_agent_does_not_accept_is_sent_again(ledger: Ledger, clock: TurnedClock) -> None:
+def test_command_that_an_online_agent_does_not_accept_is_resent(ledger: Ledger, clock: TurnedClock) -> None:
     ledger.record_status(status())
     command = add(ledger)
     take(ledger)
@@ -101,7 +101,7 @@ def test_what_an_online_agent_does_not_accept_is_sent_again(ledger: Ledger, cloc
     assert take(ledger) == []
 
 
-def test_an_offline_agent_gets_it_when_it_is_back(ledger: Ledger, clock: TurnedClock) -> None:
+def test_offline_agent_gets_its_commands_when_it_is_back(ledger: Ledger, clock: TurnedClock) -> None:
     ledger.record_status(status(online=False))
     command = add(ledger)
     take(ledger)
@@ -112,7 +112,7 @@ def test_an_offline_agent_gets_it_when_it_is_back(ledger: Ledger, clock: TurnedC
     assert take(ledger) == [command.id]
 
 
-def test_a_new_incarnation_and_a_new_connection_make_due_at_once(ledger: Ledger) -> None:
+def test_new_incarnation_and_new_connection_requeue_immediately(ledger: Ledger) -> None:
     ledger.record_status(status())
     command = add(ledger)
     take(ledger)
@@ -124,7 +124,7 @@ def test_a_new_incarnation_and_a_new_connection_make_due_at_once(ledger: Ledger)
     assert take(ledger) == [command.id]
 
 
-def test_states_only_go_forward(ledger: Ledger) -> None:
+def test_command_states_only_go_forward(ledger: Ledger) -> None:
     command = add(ledger)
     seen = [ledger.get(command.id).state]
     take(ledger)
@@ -136,7 +136,7 @@ def test_states_only_go_forward(ledger: Ledger) -> None:
     assert [str(state) for state in seen] == ["queued", "accepted", "running", "running", "completed"]
 
 
-def test_a_result_is_kept_acked_and_never_replaced(ledger: Ledger) -> None:
+def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
     command = add(ledger)
     first, other = result(command), result(command, "d2")
     acks = ledger.record_feedback("web-01", [first, first, other])
@@ -151,7 +151,7 @@ def test_a_result_is_kept_acked_and_never_replaced(ledger: Ledger) -> None:
     assert [stray["digest"] for stray in unmatched_results(ledger)] == ["d2"]
 
 
-def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: Ledger) -> None:
+def test_result_of_unknown_command_or_other_agent_is_unmatched(ledger: Ledger) -> None:
     command = add(ledger, "web-02")
     stranger = replace(command, id="never-sent")
     assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)])) == 3
@@ -159,7 +159,7 @@ def test_a_result_of_an_unknown_command_or_another_agent_is_kept_apart(ledger: L
     assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id, "never-sent"]
 
 
-def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, clock: TurnedClock) -> None:
+def test_unmatched_results_of_an_agent_are_bounded(ledger: Ledger, clock: TurnedClock) -> None:
     honest = add(ledger)
     ledger.record_feedback("web-02", [replace(result(honest), command_id="from-web-02")])
     for round_ in range(5):
@@ -172,7 +172,7 @@ def test_an_agent_that_invents_results_for_ever_fills_no_disk(ledger: Ledger, cl
     assert ledger.get(honest.id).state is CommandState.COMPLETED
 
 
-def test_a_gap_is_closed_from_the_number_asked_for(ledger: Ledger) -> None:
+def test_gap_is_resent_from_the_expected_number(ledger: Ledger) -> None:
     sent = [add(ledger) for _ in range(4)]
     take(ledger)
     accept(ledger, sent[0])
@@ -181,7 +181,7 @@ def test_a_gap_is_closed_from_the_number_asked_for(ledger: Ledger) -> None:
     assert take(ledger) == [command.id for command in sent[1:]]
 
 
-def test_an_agent_that_went_back_in_time_gets_a_new_epoch(ledger: Ledger) -> None:
+def test_agent_restored_from_a_snapshot_gets_a_new_epoch(ledger: Ledger) -> None:
     old, new = add(ledger), add(ledger)
     take(ledger)
     ledger.record_feedback("web-01", [result(old)])
@@ -192,7 +192,7 @@ def test_an_agent_that_went_back_in_time_gets_a_new_epoch(ledger: Ledger) -> Non
     assert take(ledger) == [new.id]
 
 
-def test_a_lost_store_interrupts_what_it_may_have_held_and_renumbers_the_rest(ledger: Ledger) -> None:
+def test_lost_store_interrupts_sent_commands_and_renumbers_the_rest(ledger: Ledger) -> None:
     ledger.record_status(status("g1"))
     done, lost = add(ledger), add(ledger)
     take(ledger)
@@ -209,7 +209,7 @@ def test_a_lost_store_interrupts_what_it_may_have_held_and_renumbers_the_rest(le
     assert take(ledger) == [command.id for command in waiting]
 
 
-def test_a_lost_store_is_noticed_though_the_server_never_heard_of_it(ledger: Ledger) -> None:
+def test_lost_store_is_detected_even_without_an_earlier_status(ledger: Ledger) -> None:
     sent = add(ledger)
     take(ledger)
     queued = add(ledger)
@@ -223,7 +223,7 @@ def test_a_lost_store_is_noticed_though_the_server_never_heard_of_it(ledger: Led
     assert numbers(ledger, queued) == [(later, 1)]
 
 
-def test_a_gap_of_a_store_not_announced_yet_changes_nothing(ledger: Ledger) -> None:
+def test_gap_from_a_store_without_a_status_yet_changes_nothing(ledger: Ledger) -> None:
     ledger.record_status(status("g1"))
     command = add(ledger)
     take(ledger)
@@ -232,7 +232,7 @@ def test_a_gap_of_a_store_not_announced_yet_changes_nothing(ledger: Ledger) -> N
     assert take(ledger) == []
 
 
-def test_a_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> None:
+def test_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> None:
     command = add(ledger)
     ((epoch, _),) = numbers(ledger, command)
     ledger.record_status(status(epoch=epoch, last_sequence=1))
@@ -246,7 +246,7 @@ def superseded(command: Command) -> Feedback:
     return replace(result(command, "d9"), outcome=Outcome.ERROR, code=ErrorCode.SUPERSEDED, sequence=command.sequence)
 
 
-def test_a_number_that_the_agent_has_seen_is_given_anew_and_is_no_result(ledger: Ledger) -> None:
+def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None:
     """The ledger was restored from a backup, and sends before the agent's status has come."""
     sent = [add(ledger), add(ledger)]
     before = numbers(ledger, *sent)[0][0]
@@ -261,7 +261,7 @@ def test_a_number_that_the_agent_has_seen_is_given_anew_and_is_no_result(ledger:
     assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
 
 
-def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_apart(ledger: Ledger) -> None:
+def test_abandoned_command_is_interrupted_and_a_late_result_is_unmatched(ledger: Ledger) -> None:
     ledger.record_status(status())
     gone, other = add(ledger, token="secret-token"), add(ledger)
     take(ledger)
@@ -280,7 +280,7 @@ def test_a_command_is_given_up_without_its_agent_and_what_comes_later_is_kept_ap
         ledger.abandon("nothing")
 
 
-def test_a_command_that_no_signed_frame_holds_is_completed_and_holds_up_nothing(
+def test_command_too_long_to_sign_is_completed_and_delays_no_other(
     ledger: Ledger, url: str, clock: TurnedClock
 ) -> None:
     old, behind = add(ledger), add(ledger)
@@ -297,7 +297,7 @@ def test_a_command_that_no_signed_frame_holds_is_completed_and_holds_up_nothing(
     assert (row.state, row.result["code"]) == (CommandState.COMPLETED, "invalid")
 
 
-def test_a_last_will_does_not_forget_which_enrolment_the_agent_lives_by(ledger: Ledger) -> None:
+def test_last_will_keeps_the_enrolment_of_the_status_before(ledger: Ledger) -> None:
     ledger.record_status(status(enrolment_id="e1"))
     ledger.record_status(status(online=False))
     (row,) = ledger.agents()
@@ -305,7 +305,7 @@ def test_a_last_will_does_not_forget_which_enrolment_the_agent_lives_by(ledger: 
     assert (row.status.online, row.status.enrolment_id) == (False, "e1")
 
 
-def test_who_reads_does_not_wait_for_who_writes(ledger: Ledger, url: str) -> None:
+def test_reader_is_not_blocked_by_a_writer(ledger: Ledger, url: str) -> None:
     command = add(ledger)
     writing = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")
@@ -313,7 +313,7 @@ def test_who_reads_does_not_wait_for_who_writes(ledger: Ledger, url: str) -> Non
     writing.close()
 
 
-def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
+def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
     ledger.record_status(status())
     command = add(ledger)
     assert ledger.request_cancel(command.id).cancel_requested
@@ -327,7 +327,7 @@ def test_a_cancel_is_sent_until_the_command_is_completed(ledger: Ledger, clock: 
     assert ledger.claim_due(9).cancels == []
 
 
-def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: str, clock: TurnedClock) -> None:
+def test_ledger_survives_a_restart_and_is_shared_by_two_processes(ledger: Ledger, url: str, clock: TurnedClock) -> None:
     command = add(ledger, section="service")
     other = Ledger(open_database(url), now=clock.now)
     second = add(other)
@@ -337,7 +337,7 @@ def test_all_survives_a_new_process_and_two_may_share_it(ledger: Ledger, url: st
     other.database.close()
 
 
-def test_agents_are_listed_with_their_last_status(ledger: Ledger, clock: TurnedClock) -> None:
+def test_agents_are_listed_with_their_last_status_and_open_commands(ledger: Ledger, clock: TurnedClock) -> None:
     add(ledger, "web-02")
     ledger.record_status(status(queue_depth=2))
     rows = ledger.agents()
@@ -346,7 +346,7 @@ def test_agents_are_listed_with_their_last_status(ledger: Ledger, clock: TurnedC
     assert (rows[0].seen_at, rows[1].status) == (clock.now(), None)
 
 
-def test_a_last_will_does_not_set_the_end_of_the_journal_back(ledger: Ledger) -> None:
+def test_last_will_does_not_move_the_journal_head_back(ledger: Ledger) -> None:
     old, new = JournalMark(3, "a" * 64), JournalMark(9, "b" * 64)
     ledger.record_status(status(audit_head=new))
     ledger.record_status(status(online=False, audit_head=old))
@@ -357,7 +357,7 @@ def test_a_last_will_does_not_set_the_end_of_the_journal_back(ledger: Ledger) ->
     assert ledger.agents()[0].status == status(audit_head=old)
 
 
-def test_where_a_journal_was_good_is_remembered_for_each_agent(ledger: Ledger, clock: TurnedClock) -> None:
+def test_verified_journal_head_is_stored_for_each_agent(ledger: Ledger, clock: TurnedClock) -> None:
     assert ledger.audits.verified("web-01") is None
     ledger.audits.accept("web-01", JournalMark(3, "a" * 64))
     clock.turn(5.0)
@@ -366,7 +366,7 @@ def test_where_a_journal_was_good_is_remembered_for_each_agent(ledger: Ledger, c
     assert (ledger.audits.verified("web-01"), ledger.audits.verified("web-02")) == (verified, None)
 
 
-def test_what_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger) -> None:
+def test_command_that_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger) -> None:
     with pytest.raises(DecodeError):
         add(ledger, text="x" * MAX_FRAME_BYTES)
     with pytest.raises(InvalidName):
@@ -374,7 +374,7 @@ def test_what_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger)
     assert ledger.commands() == []
 
 
-def test_errors_are_one_sentence(ledger: Ledger, clock: TurnedClock, tmp_path: Path) -> None:
+def test_unusable_ledger_and_unknown_command_are_errors(ledger: Ledger, clock: TurnedClock, tmp_path: Path) -> None:
     with pytest.raises(UnknownCommand) as unknown:
         ledger.get("nothing")
     assert "'nothing'" in str(unknown.value)

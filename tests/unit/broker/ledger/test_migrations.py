@@ -50,7 +50,7 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
+def test_older_ledger_is_migrated_with_its_commands(database: Path) -> None:
     for _ in range(2):
         ledger = Ledger(open_database(f"sqlite:///{database}"), now=TurnedClock().now)
         assert {row.command.id for row in ledger.commands()} >= {"a", "b"}
@@ -67,14 +67,14 @@ def test_an_older_ledger_goes_on_with_what_it_held(database: Path) -> None:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(SCHEMA_VERSION,)]
 
 
-def test_an_older_ledger_may_have_the_index_of_its_agents_already(database: Path) -> None:
+def test_migration_accepts_an_existing_index_of_agents(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE INDEX commands_of_agent ON commands (agent, state)")
         connection.commit()
     open_database(f"sqlite:///{database}").close()
 
 
-def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
+def test_ledger_of_a_later_version_is_refused(database: Path) -> None:
     open_database(f"sqlite:///{database}").close()
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("UPDATE schema_version SET version = 99")
@@ -84,7 +84,7 @@ def test_a_ledger_of_a_later_version_is_refused(database: Path) -> None:
     assert "schema 99" in str(refused.value)
 
 
-def test_a_step_that_fails_leaves_the_ledger_as_it_was(database: Path) -> None:
+def test_failed_migration_step_leaves_the_ledger_unchanged(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("ALTER TABLE commands ADD COLUMN outcome TEXT")
     with raises_code(LedgerError, "database_failed") as failed:
@@ -93,7 +93,7 @@ def test_a_step_that_fails_leaves_the_ledger_as_it_was(database: Path) -> None:
     assert "operation_id" not in shape_of(database)["commands"][0]
 
 
-def test_an_older_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:
+def test_migrated_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.db"
     for path in (database, new):
         open_database(f"sqlite:///{path}").close()

@@ -38,7 +38,7 @@ def ledger(clock: TurnedClock) -> Iterator[Ledger]:
     ledger.database.close()
 
 
-def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger: Ledger) -> None:
+def test_operation_gives_each_agent_a_command_with_its_next_number(ledger: Ledger) -> None:
     operation = ledger.add_operation(["web-01", "db-01"], "two", CommandRequest("restart-agent", {}, ME, timeout_s=5.0))
     rows = ledger.commands(operation_id=operation.id)
     assert {(row.agent, row.command.sequence and row.command.sequence.number) for row in rows} == {
@@ -51,14 +51,14 @@ def test_an_operation_gives_each_agent_a_command_with_its_own_next_number(ledger
     assert ledger.operations.newest(9) == [operation]
 
 
-def test_more_agents_than_one_transaction_takes(ledger: Ledger) -> None:
+def test_operation_for_more_agents_than_one_transaction_is_complete(ledger: Ledger) -> None:
     agents = [f"edge-{number:04d}" for number in range(2500)]
     operation = ledger.add_operation(agents, "edge-*", CommandRequest("restart-agent", {}, ME))
     assert {row.agent for row in ledger.commands(operation_id=operation.id, limit=None)} == set(agents)
     assert ledger.operations.progress(operation.id) == Progress({CommandState.QUEUED: 2500})
 
 
-def test_an_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
+def test_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
     operation = ledger.add_operation(["web-01", "db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     assert (operation.size, len(ledger.commands(operation_id=operation.id))) == (2, 2)
     after = ledger.add_command("web-01", CommandRequest("stop-agent", {}, ME))
@@ -66,7 +66,7 @@ def test_an_agent_named_twice_gets_one_command(ledger: Ledger) -> None:
     assert after.sequence.number == 3
 
 
-def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Ledger) -> None:
+def test_invalid_operation_writes_nothing(ledger: Ledger) -> None:
     with pytest.raises(DecodeError):
         ledger.add_operation(["web-01"], "web-01", CommandRequest("x" * 200, {}, ME))
     with pytest.raises(InvalidName):
@@ -75,7 +75,7 @@ def test_nothing_is_written_of_an_operation_that_no_agent_could_read(ledger: Led
     assert len(ledger.commands()) == 3
 
 
-def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
+def test_progress_counts_commands_by_state_and_outcome(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     by_agent = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
     ledger.record_feedback("db-01", [result(by_agent["db-01"])])
@@ -87,7 +87,7 @@ def test_progress_counts_by_state_and_outcome(ledger: Ledger) -> None:
     assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
 
 
-def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: TurnedClock, tmp_path: Path) -> None:
+def test_progress_counts_results_written_by_an_earlier_version(clock: TurnedClock, tmp_path: Path) -> None:
     ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     operation = ledger.add_operation(["web-01", "web-02"], "two", CommandRequest("restart-agent", {}, ME))
     for row in ledger.commands(operation_id=operation.id):
@@ -100,7 +100,7 @@ def test_what_a_server_of_an_earlier_version_completed_is_counted_truly(clock: T
     ledger.database.close()
 
 
-def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_path: Path) -> None:
+def test_partly_written_operation_states_how_many_were_written(clock: TurnedClock, tmp_path: Path) -> None:
     ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         connection.execute(
@@ -120,7 +120,7 @@ def test_an_operation_cut_short_says_how_far_it_came(clock: TurnedClock, tmp_pat
     ledger.database.close()
 
 
-def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
+def test_cancelling_an_operation_cancels_its_open_commands(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
     ledger.record_feedback("db-01", [result(done.command.id)])
@@ -129,7 +129,7 @@ def test_cancelling_an_operation_cancels_what_is_open(ledger: Ledger) -> None:
     assert cancelled == ["web-01"]
 
 
-def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
+def test_abandoning_an_operation_completes_its_open_commands(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
     ledger.record_feedback("db-01", [result(done.command.id)])
@@ -139,7 +139,7 @@ def test_giving_an_operation_up_ends_what_is_open(ledger: Ledger) -> None:
     assert ours.isdisjoint(command.id for _, command in ledger.claim_due(9).commands)
 
 
-def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
+def test_cancels_are_claimed_in_bounded_numbers(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     ledger.cancel_operation(operation.id)
     taken = [ledger.claim_due(2).cancels for _ in range(3)]
@@ -148,14 +148,14 @@ def test_cancels_are_taken_in_bounded_numbers(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("call", ["get", "progress"])
-def test_an_unknown_operation_is_named(ledger: Ledger, call: str) -> None:
+def test_unknown_operation_is_an_error(ledger: Ledger, call: str) -> None:
     with raises_code(UnknownOperation, "unknown_operation"):
         getattr(ledger.operations, call)("nothing")
     with pytest.raises(UnknownOperation):
         ledger.cancel_operation("nothing")
 
 
-def test_groups(ledger: Ledger) -> None:
+def test_groups_are_listed_with_their_members(ledger: Ledger) -> None:
     ledger.groups.add("edge", ["web-02", "web-01", "web-01"])
     ledger.groups.add("all", ["web-01"])
     assert ledger.groups.all() == {"all": ["web-01"], "edge": ["web-01", "web-02"]}
@@ -166,7 +166,7 @@ def test_groups(ledger: Ledger) -> None:
         ledger.groups.add("Edge", ["web-01"])
 
 
-def test_what_an_agent_says_of_its_groups_replaces_the_servers_list_once(ledger: Ledger) -> None:
+def test_groups_in_a_status_replace_the_servers_list_once(ledger: Ledger) -> None:
     said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
     ledger.groups.add("old", ["web-01"])
     ledger.record_status(replace(said, groups=None))
@@ -180,7 +180,7 @@ def test_what_an_agent_says_of_its_groups_replaces_the_servers_list_once(ledger:
     assert ledger.groups.all() == {}
 
 
-def test_a_last_will_changes_no_groups(ledger: Ledger) -> None:
+def test_last_will_changes_no_groups(ledger: Ledger) -> None:
     said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
     ledger.record_status(said)
     ledger.groups.add("extra", ["web-01"])
@@ -206,7 +206,7 @@ def sent_configurations(ledger: Ledger) -> list[tuple[str, JsonObject]]:
     return [(row.agent, row.command.parameters) for row in rows if row.command.type.startswith("apply")]
 
 
-def test_who_asks_is_sent_the_configuration_of_its_group_once(ledger: Ledger, configuration: Artifact) -> None:
+def test_fetch_config_sends_the_configuration_of_the_group_once(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.add("edge", ["web-01"])
     ledger.groups.configure("edge", configuration)
     for _ in range(2):
@@ -217,7 +217,7 @@ def test_who_asks_is_sent_the_configuration_of_its_group_once(ledger: Ledger, co
     assert len(sent_configurations(ledger)) == 1, "the one on its way answers both"
 
 
-def test_what_was_applied_can_be_asked_for_again(ledger: Ledger, configuration: Artifact) -> None:
+def test_applied_configuration_can_be_fetched_again(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.add("edge", ["web-01"])
     ledger.groups.configure("edge", configuration)
     ledger.record_feedback("web-01", [asking("raw-1")])
@@ -227,14 +227,14 @@ def test_what_was_applied_can_be_asked_for_again(ledger: Ledger, configuration: 
     assert len(sent_configurations(ledger)) == 2
 
 
-def test_an_agent_without_a_configured_group_is_sent_nothing(ledger: Ledger, configuration: Artifact) -> None:
+def test_fetch_config_without_a_configured_group_sends_nothing(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.configure("edge", configuration)
     ledger.groups.add("other", ["web-01"])
     ledger.record_feedback("web-01", [asking("raw-1")])
     assert sent_configurations(ledger) == []
 
 
-def test_the_configuration_of_a_group_is_not_taken_away(ledger: Ledger, configuration: Artifact) -> None:
+def test_blob_that_is_a_group_configuration_is_not_removed(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.configure("edge", configuration)
     with raises_code(BlobError, "in_use"):
         ledger.blobs.remove(configuration.sha256)

@@ -1,4 +1,4 @@
-"""One agent that floods the server holds up nobody but itself."""
+"""Fair queueing: an agent that floods the server delays only itself."""
 
 from collections.abc import Iterable, Iterator
 
@@ -101,7 +101,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_flood_from_one_agent_holds_up_that_agent_alone(
+def test_flood_from_one_agent_delays_only_that_agent(
     kind: str, inbox: NarrowInbox, fair: FairInbox, ledger: Ledger, clock: TurnedClock
 ) -> None:
     server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
@@ -122,7 +122,7 @@ def test_a_flood_from_one_agent_holds_up_that_agent_alone(
     assert inbox.acked == 9_901
 
 
-def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, fair: FairInbox) -> None:
+def test_agents_are_served_in_turn_and_each_in_its_order(inbox: NarrowInbox, fair: FairInbox) -> None:
     for number in range(150):
         inbox.arrive("acm/a/feedback", b"a%d" % number)
     inbox.arrive("acm/b/feedback", b"b0")
@@ -133,13 +133,13 @@ def test_agents_are_taken_in_turn_and_each_in_its_order(inbox: NarrowInbox, fair
     assert len(taken) == 152
 
 
-def test_one_agent_alone_gets_all_of_the_server(inbox: NarrowInbox, fair: FairInbox) -> None:
+def test_single_agent_gets_the_whole_batch(inbox: NarrowInbox, fair: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 1000, times=190)
     fair.fetch(0.0)
     assert len(fair.next_batch()) == 190
 
 
-def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, fair: FairInbox) -> None:
+def test_batch_is_bounded_and_repeated_until_it_is_acknowledged(inbox: NarrowInbox, fair: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 200_000, times=30)
     fair.fetch(0.0)
     assert [len(fair.next_batch()) for _ in range(2)] == [2, 2]
@@ -148,7 +148,7 @@ def test_a_turn_is_bounded_and_the_same_until_it_is_settled(inbox: NarrowInbox, 
 
 
 @pytest.mark.parametrize(("size", "room"), [(1, 400), (1_000_000, 8)])
-def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
+def test_agent_that_overflows_its_queue_is_ignored_for_a_moment(
     size: int, room: int, inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/feedback", b"x" * size, times=room)
@@ -167,7 +167,7 @@ def test_an_agent_that_finds_no_room_is_not_listened_to_for_a_moment(
     assert inbox.acked == room + 4
 
 
-def test_only_the_newest_status_waits_and_it_is_never_dropped(
+def test_only_the_newest_status_is_queued_and_it_is_never_dropped(
     inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
 ) -> None:
     inbox.arrive("acm/a/status", b"first")
@@ -182,7 +182,7 @@ def test_only_the_newest_status_waits_and_it_is_never_dropped(
     assert inbox.acked == 453
 
 
-def test_a_flood_is_logged_once_an_agent_and_minute(inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock) -> None:
+def test_flood_is_logged_once_per_agent_and_minute(inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock) -> None:
     with capture_logs() as logs:
         inbox.arrive("acm/a/feedback", b"x", times=500)
         inbox.arrive("acm/b/feedback", b"x", times=401)

@@ -1,4 +1,4 @@
-"""Who is told of the signing keys again, and how often, by a server that hears statuses."""
+"""Which agents are sent the signing keys again after a status, and how often."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,10 +25,10 @@ from tests.unit.broker.server.test_server import RememberingWire
 STATUS = Status("web-01", True, "1", "i1", "b1", "g1", supported_types=(UPDATE_SIGNING_KEYS,))
 
 
-class Office:
-    """A server with an enrolled agent, web-01, that knows the first list, and a second list of which it was not told.
+class DistributingServer:
+    """A server with an enrolled agent, web-01, that has the first list of keys, and a second list that it was not sent.
 
-    Enrolments go by the machine's clock, commands by one that the test turns.
+    Enrolments use the machine's clock, commands one that the test turns.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -46,55 +46,61 @@ class Office:
         distribution = KeyDistribution(self.ledger, self.enrolments, keys, self.clock.now)
         self.server = Server(self.ledger, RememberingWire(), Topics(), on_status=distribution.on_status)
 
-    def hears(self, status: Status) -> None:
+    def receive(self, status: Status) -> None:
         topic = f"acm/{status.agent}/status"
         self.server.receive([inbound_on(topic, encode_status(status))])
 
-    def told(self) -> list[int]:
-        """The versions of all commands so far, the newest first."""
+    def sent_versions(self) -> list[int]:
+        """The versions in all commands so far, newest first."""
         return [row.command.parameters["version"] for row in self.ledger.commands()]
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    office = Office(tmp_path)
-    yield office
-    office.ledger.database.close()
+def distributing(tmp_path: Path) -> Iterator[DistributingServer]:
+    distributing = DistributingServer(tmp_path)
+    yield distributing
+    distributing.ledger.database.close()
 
 
-def test_an_agent_that_is_behind_is_told_once(office: Office, tmp_path: Path) -> None:
-    behind = replace(STATUS, signing_keys_version=office.first)
-    office.hears(behind)
-    (row,) = office.ledger.commands()
-    assert row.command.parameters == {"version": office.keys.version, "keys": list(office.keys.public)}
-    office.clock.turn(3600)
-    office.hears(behind)
-    office.start(tmp_path / "ca" / "signing")
-    office.hears(behind)
-    assert office.told() == [office.keys.version], "it is open still, and a server that starts anew sees that"
+def test_agent_with_an_older_list_is_sent_the_new_one_once(distributing: DistributingServer, tmp_path: Path) -> None:
+    behind = replace(STATUS, signing_keys_version=distributing.first)
+    distributing.receive(behind)
+    (row,) = distributing.ledger.commands()
+    assert row.command.parameters == {"version": distributing.keys.version, "keys": list(distributing.keys.public)}
+    distributing.clock.turn(3600)
+    distributing.receive(behind)
+    distributing.start(tmp_path / "ca" / "signing")
+    distributing.receive(behind)
+    assert distributing.sent_versions() == [distributing.keys.version], (
+        "it is still open, and a restarted server sees that"
+    )
 
 
-def test_an_agent_that_lost_what_told_it_is_told_again_after_a_while(office: Office, tmp_path: Path) -> None:
-    behind = replace(STATUS, signing_keys_version=office.first)
-    office.hears(behind)
-    office.server.step()
+def test_agent_that_lost_the_list_is_sent_it_again_after_ten_minutes(
+    distributing: DistributingServer, tmp_path: Path
+) -> None:
+    behind = replace(STATUS, signing_keys_version=distributing.first)
+    distributing.receive(behind)
+    distributing.server.step()
     for generation in ("g2", "g3"):
-        office.start(tmp_path / "ca" / "signing")
-        office.hears(replace(behind, incarnation="i2", store_generation=generation))
-    (row,) = office.ledger.commands()
-    assert row.state is CommandState.COMPLETED, "interrupted, and an agent that says so at each moment fills no ledger"
-    office.clock.turn(600)
-    office.hears(replace(behind, store_generation="g3"))
-    assert office.told() == [office.keys.version] * 2
+        distributing.start(tmp_path / "ca" / "signing")
+        distributing.receive(replace(behind, incarnation="i2", store_generation=generation))
+    (row,) = distributing.ledger.commands()
+    assert row.state is CommandState.COMPLETED, (
+        "interrupted, and an agent that reports it all the time does not fill the ledger"
+    )
+    distributing.clock.turn(600)
+    distributing.receive(replace(behind, store_generation="g3"))
+    assert distributing.sent_versions() == [distributing.keys.version] * 2
 
 
-def test_a_further_list_is_told_at_once(office: Office) -> None:
-    behind = replace(STATUS, signing_keys_version=office.first)
-    office.hears(behind)
-    before = office.keys.version
-    office.keys.rotate(now())
-    office.hears(behind)
-    assert office.told() == [office.keys.version, before]
+def test_newer_list_is_sent_immediately(distributing: DistributingServer) -> None:
+    behind = replace(STATUS, signing_keys_version=distributing.first)
+    distributing.receive(behind)
+    before = distributing.keys.version
+    distributing.keys.rotate(now())
+    distributing.receive(behind)
+    assert distributing.sent_versions() == [distributing.keys.version, before]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +114,12 @@ def test_a_further_list_is_told_at_once(office: Office) -> None:
     ],
     ids=["another list", "no list", "a last will", "an agent that knows no such command", "not enrolled"],
 )
-def test_nobody_else_is_told(office: Office, status: Status) -> None:
-    office.hears(status)
-    assert office.told() == []
+def test_list_is_not_sent_to_other_agents(distributing: DistributingServer, status: Status) -> None:
+    distributing.receive(status)
+    assert distributing.sent_versions() == []
 
 
-def test_a_server_without_keys_tells_nobody(office: Office, tmp_path: Path) -> None:
-    office.start(tmp_path / "nowhere")
-    office.hears(replace(STATUS, signing_keys_version=1))
-    assert office.told() == []
+def test_server_without_keys_sends_no_list(distributing: DistributingServer, tmp_path: Path) -> None:
+    distributing.start(tmp_path / "nowhere")
+    distributing.receive(replace(STATUS, signing_keys_version=1))
+    assert distributing.sent_versions() == []

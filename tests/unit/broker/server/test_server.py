@@ -74,7 +74,7 @@ def send(server: Server, agent: str = "web-01", size: int = 0) -> Command:
     return server.send_command(agent, CommandRequest("restart-agent", {"text": "x" * size}, Origin("me", "test")))
 
 
-def say(server: Server, topic: str, payload: bytes) -> None:
+def receive(server: Server, topic: str, payload: bytes) -> None:
     server.receive([inbound_on(topic, payload)])
 
 
@@ -82,7 +82,7 @@ def commands(frame: bytes) -> list[str]:
     return [command.id for command in decode_commands(frame, received_at=NOW, new_id=lambda: "new")]
 
 
-def test_several_commands_travel_in_one_frame_in_order(server: Server, wire: RememberingWire) -> None:
+def test_several_commands_are_sent_in_one_frame_in_order(server: Server, wire: RememberingWire) -> None:
     sent = [send(server).id for _ in range(3)]
     send(server, "web-02")
     server.step()
@@ -92,7 +92,7 @@ def test_several_commands_travel_in_one_frame_in_order(server: Server, wire: Rem
     assert len(wire.sent) == 2
 
 
-def test_frames_keep_to_the_size_cap(server: Server, wire: RememberingWire) -> None:
+def test_frames_do_not_exceed_the_maximum_size(server: Server, wire: RememberingWire) -> None:
     sent = [send(server, size=100_000).id for _ in range(5)]
     server.step()
     frames = wire.on("command")
@@ -100,17 +100,19 @@ def test_frames_keep_to_the_size_cap(server: Server, wire: RememberingWire) -> N
     assert [name for frame in frames for name in commands(frame)] == sent
 
 
-def test_a_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+def test_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
     command = send(server)
     server.step()
     said = result(command.id)
-    say(server, "acm/web-01/feedback", encode([said]))
+    receive(server, "acm/web-01/feedback", encode([said]))
     (frame,) = wire.on("ack")
     assert [(ack.command_id, ack.digest) for ack in decode_acks(frame)] == [(command.id, said.digest)]
     assert ledger.get(command.id).state is CommandState.COMPLETED
 
 
-def test_garbage_between_two_good_messages_stops_nothing(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+def test_malformed_messages_between_good_ones_are_skipped(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
     first, second = send(server), send(server)
     server.step()
     topic = "acm/web-01/feedback"
@@ -118,25 +120,27 @@ def test_garbage_between_two_good_messages_stops_nothing(server: Server, ledger:
     frames = [good[0], b"\xff{", b'{"kind": "result"}', good[1]]
     server.receive([inbound_on(topic, frame) for frame in frames])
     assert [ledger.get(command.id).state for command in (first, second)] == [CommandState.COMPLETED] * 2
-    say(server, "acm/web-01/status", b"{}")
+    receive(server, "acm/web-01/status", b"{}")
     with capture_logs() as logs:
-        say(server, "acm/web-01/ack", b"[]")
+        receive(server, "acm/web-01/ack", b"[]")
     assert [(log["event"], log["topic"]) for log in logs] == [("unknown_topic", "acm/web-01/ack")]
 
 
-def test_the_topic_and_not_the_message_says_whose_it_is(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+def test_sender_is_taken_from_the_topic_and_not_from_the_message(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
     command = send(server)
     server.step()
-    say(server, "acm/web-02/feedback", encode([result(command.id)]))
+    receive(server, "acm/web-02/feedback", encode([result(command.id)]))
     assert ledger.get(command.id).result is None
     assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id]
     assert len(wire.on("web-02/ack")) == 1
     status = Status("web-01", True, "1", "i", "b", "g")
-    say(server, "acm/web-02/status", encode([status]))
+    receive(server, "acm/web-02/status", encode([status]))
     assert [row.status for row in ledger.agents() if row.name == "web-01"] == [None]
 
 
-def test_cancels_do_not_wait_behind_commands(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
+def test_cancels_are_sent_before_commands(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
     command = send(server)
     ledger.request_cancel(command.id)
     server.step()
@@ -144,22 +148,22 @@ def test_cancels_do_not_wait_behind_commands(server: Server, ledger: Ledger, wir
     assert [control.command_id for control in decode_controls(wire.on("control")[0])] == [command.id]
 
 
-def test_a_gap_and_a_new_connection_send_again(server: Server, wire: RememberingWire) -> None:
+def test_gap_and_new_connection_resend_commands(server: Server, wire: RememberingWire) -> None:
     first, second = send(server), send(server)
     server.step()
     wire.on("command")
     gap = Feedback(FeedbackKind.GAP, "web-01", "g", "i", "pending", "Gap.", sequence=second.sequence, expected=1)
-    say(server, "acm/web-01/feedback", encode([gap]))
+    receive(server, "acm/web-01/feedback", encode([gap]))
     server.step()
     assert commands(wire.on("command")[0]) == [first.id, second.id]
     accepted = replace(gap, kind=FeedbackKind.ACCEPTED, command_id=first.id, expected=None)
-    say(server, "acm/web-01/feedback", encode([accepted]))
+    receive(server, "acm/web-01/feedback", encode([accepted]))
     server.connected()
     server.step()
     assert commands(wire.on("command")[0]) == [second.id]
 
 
-def test_agents_get_chunks_in_turn_behind_commands_and_none_while_many_messages_wait(
+def test_chunks_are_sent_in_turn_after_commands_and_not_during_a_backlog(
     server: Server, ledger: Ledger, wire: RememberingWire, tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
@@ -169,7 +173,7 @@ def test_agents_get_chunks_in_turn_behind_commands_and_none_while_many_messages_
         server.send_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test")))
         for offset in (0, 1000):  # the newer takes the place of the older
             wanted = BlobRequest(blob.sha256, offset, MAX_BLOB_REQUEST_BYTES)
-            say(server, f"acm/{agent}/blob-request", encode([wanted]))
+            receive(server, f"acm/{agent}/blob-request", encode([wanted]))
     wire.backlog = 100
     server.step()
     assert [topic.split("/")[2] for topic, _ in wire.sent] == ["command", "command"]
@@ -186,14 +190,14 @@ def test_agents_get_chunks_in_turn_behind_commands_and_none_while_many_messages_
         assert b"".join(chunk.data or b"" for chunk in chunks) == path.read_bytes()[1000:]
 
 
-def test_bad_and_retained_requests_for_blobs_are_refused(server: Server, wire: RememberingWire) -> None:
+def test_malformed_and_retained_blob_requests_are_refused(server: Server, wire: RememberingWire) -> None:
     good = encode([BlobRequest("0" * 64, 0, 1)])
     topic = "acm/web-01/blob-request"
-    say(server, topic, b'{"name": "../../etc/passwd", "offset": 0, "length": 1}')
+    receive(server, topic, b'{"name": "../../etc/passwd", "offset": 0, "length": 1}')
     server.receive([inbound_on(topic, good, retained=True)])
     server.step()
     assert wire.sent == []
-    say(server, topic, good)
+    receive(server, topic, good)
     server.step()
     assert [chunk.data for chunk in decode_blob_chunks(wire.on("blob-chunk")[0])] == [None]
 
@@ -215,7 +219,7 @@ def begun() -> Iterator[list[str]]:
 def test_idle_step_begins_no_write_transaction(
     server: Server, ledger: Ledger, wire: RememberingWire, begun: list[str]
 ) -> None:
-    say(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+    receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
     command = send(server)
     server.step()
     begun.clear()
@@ -227,11 +231,11 @@ def test_idle_step_begins_no_write_transaction(
     assert (begun.count("BEGIN IMMEDIATE"), len(wire.on("control"))) == (1, 1)
 
 
-# -- agents that nothing may be said to
+# -- agents that are held
 
 
 class Recipients:
-    """How agents stand, as a test says: those that are not named are strangers among enrolled ones."""
+    """The recipients that a test sets; any other agent is not enrolled, while others are."""
 
     def __init__(self) -> None:
         self.of: dict[str, Recipient] = {"web-01": Recipient(("e1",))}
@@ -252,7 +256,7 @@ def signing(ledger: Ledger, wire: RememberingWire, recipients: Recipients) -> Se
     return Server(ledger, wire, TOPICS, signer)
 
 
-def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
+def test_commands_are_held_until_the_agent_is_enrolled(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
     held, other = send(signing, "db-01"), send(signing)
@@ -269,7 +273,7 @@ def test_what_an_agent_would_refuse_waits_until_it_is_enrolled(
     assert all(read_envelope(payload) for _, payload in wire.sent)
 
 
-def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
+def test_many_held_agents_do_not_delay_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
     ledger.add_operation(
         [f"db-{number}" for number in range(600)], "all", CommandRequest("restart-agent", {}, Origin("me", "test"))
     )
@@ -278,29 +282,29 @@ def test_many_that_are_held_do_not_hold_up_the_others(signing: Server, ledger: L
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
 
 
-def test_an_ack_that_would_be_refused_is_not_sent_but_the_result_is_kept(
+def test_ack_to_a_held_agent_is_dropped_and_its_result_is_stored(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
     command = ledger.add_command("db-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     said = encode([replace(result(command.id), agent="db-01")])
-    say(signing, "acm/db-01/feedback", said)
+    receive(signing, "acm/db-01/feedback", said)
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
     recipients.of["db-01"] = Recipient(("e2",))
-    say(signing, "acm/db-01/feedback", said)
+    receive(signing, "acm/db-01/feedback", said)
     assert read_envelope(wire.on("db-01/ack")[0])
 
 
-# -- what nobody foresaw
+# -- unexpected failures
 
 
-def test_a_delivery_that_fails_unforeseen_is_dropped_alone_and_told_once(
+def test_message_that_fails_unexpectedly_is_dropped_alone_and_logged_once(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
 
     def record(status: Status) -> None:
         if status.version == "evil":
-            raise ValueError("Nobody foresaw this.")
+            raise ValueError("Unexpected.")
         taken.append(status.version)
 
     monkeypatch.setattr(ledger, "record_status", record)
@@ -314,7 +318,7 @@ def test_a_delivery_that_fails_unforeseen_is_dropped_alone_and_told_once(
     assert [(log["event"], log["exc_info"]) for log in logs] == [("message_failed", True)]
 
 
-def test_a_ledger_that_fails_keeps_the_delivery_for_later(
+def test_message_is_not_processed_while_the_ledger_fails(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(status: Status) -> None:
@@ -322,12 +326,12 @@ def test_a_ledger_that_fails_keeps_the_delivery_for_later(
 
     monkeypatch.setattr(ledger, "record_status", fail)
     with pytest.raises(LedgerError):
-        say(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+        receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
 
 
 @pytest.mark.parametrize("member", ["epoch", "closed_epoch", "last_sequence"])
 @pytest.mark.parametrize("number", [2**63 - 1, 2**63 - 2, 2**53])
-def test_a_status_whose_numbers_no_ledger_could_hold_is_refused(
+def test_status_with_numbers_beyond_the_limit_is_refused(
     server: Server, ledger: Ledger, wire: RememberingWire, member: str, number: int
 ) -> None:
     said = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
@@ -339,11 +343,11 @@ def test_a_status_whose_numbers_no_ledger_could_hold_is_refused(
 
 
 @pytest.mark.parametrize("epoch", [2**53 - 1, 2**53 - 2**40])
-def test_no_status_uses_up_the_epochs(server: Server, wire: RememberingWire, epoch: int) -> None:
+def test_status_cannot_use_up_the_epochs(server: Server, wire: RememberingWire, epoch: int) -> None:
     """A retained one of a taken-over broker would leave the ledger without a number that the agent reads."""
     sent = send(server)
     status = Status("web-01", True, "1", "i", "b", "g", epoch=epoch, closed_epoch=epoch, last_sequence=2**53 - 1)
     for generation in ("g", "h", "g"):
-        say(server, "acm/web-01/status", encode([replace(status, store_generation=generation)]))
+        receive(server, "acm/web-01/status", encode([replace(status, store_generation=generation)]))
     server.step()
     assert commands(wire.on("command")[0]) == [sent.id]
