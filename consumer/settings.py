@@ -15,7 +15,6 @@ from broker.contract.fields import FileName
 from broker.contract.secrets import MASK, URL_PASSWORD
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt.address import MqttError, parse_url
-from broker.release.minisign import MinisignError, PublicKey
 from consumer.errors import ConfigurationError
 
 __all__ = [
@@ -301,6 +300,8 @@ def _check_upgrade(upgrade: UpgradeConfig) -> None:
         )
     if upgrade.root is not None and not Path(upgrade.root).is_absolute():
         raise ConfigurationError(f"upgrade.root is {upgrade.root!r}; write an absolute path.", code="invalid_upgrade")
+    from broker.release.minisign import MinisignError, PublicKey  # loads cryptography, which a plug-in does not need
+
     for key in upgrade.public_keys:
         try:
             PublicKey.parse(key)

@@ -34,7 +34,7 @@ class Nothing:
 
 
 class ManagerHarness:
-    """A manager whose handlers run when the test says so; `ran` are the commands that had an effect."""
+    """A manager whose handlers run when the test calls `run`; `ran` are the commands that had an effect."""
 
     def __init__(
         self,

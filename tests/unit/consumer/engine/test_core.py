@@ -74,7 +74,7 @@ def test_agent_with_a_slow_clock_expires_commands_after_a_reboot() -> None:
 
 
 def test_time_sample_is_saved_while_commands_are_pending() -> None:
-    """A machine without a clock of its own begins where it was, however long it had run since it heard the server."""
+    """A machine without a clock of its own starts again at the saved time."""
     world = World(MemoryCommandStore(), lambda store: store)
     for _ in range(2):
         world.send("once", expires_in_s=7200)

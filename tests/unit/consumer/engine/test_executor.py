@@ -1,4 +1,4 @@
-"""Commands on the lane: deadlines, cancels, expiry, and handlers that break or hang."""
+"""Commands on the worker: deadlines, cancels, expiry, and handlers that raise or hang."""
 
 import threading
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def in_thread(work: Callable[[], None]) -> None:
 def executor(
     execute: Execute,
     *,
-    lane: Callable[[Callable[[], None]], None] = lambda work: work(),
+    spawn: Callable[[Callable[[], None]], None] = lambda work: work(),
     clock: Clock | None = None,
     ended: threading.Event | None = None,
 ) -> Executor:
@@ -43,7 +43,7 @@ def executor(
     return Executor(
         {"act": handler},
         Context(clock, NoService(), Path("/nowhere")),
-        lane,
+        spawn,
         incarnation="i1",
         default_timeout_s=10.0,
         grace_s=5.0,
@@ -144,7 +144,7 @@ def test_waiting_command_of_a_batch_is_cancelled_without_running() -> None:
 def test_command_begun_by_an_earlier_process_is_interrupted(unfit: str) -> None:
     clock = TurnedClock()
     work: list[Callable[[], None]] = []
-    runs = executor(done, lane=work.append, clock=clock)
+    runs = executor(done, spawn=work.append, clock=clock)
     again = replace(stored("a", expires_at=clock.now() + timedelta(seconds=9)), begun_by="i0")
     runs.execute([again])
     clock.turn(1.0 if unfit == "cancelled" else 10.0)
@@ -163,7 +163,7 @@ def test_running_command_sees_its_cancel() -> None:
         assert context.cancelled.wait(20)
         return Result("Stopped half-way.", code=ErrorCode.CANCELLED)
 
-    runs = executor(waits, lane=in_thread, clock=TurnedClock(), ended=ended)
+    runs = executor(waits, spawn=in_thread, clock=TurnedClock(), ended=ended)
     runs.execute([stored("a")])
     assert begun.wait(20)
     assert runs.running == "a"
@@ -183,7 +183,7 @@ def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
             release.wait(20)
         return Result("Done.")
 
-    runs = executor(hangs, lane=in_thread, clock=clock, ended=ended)
+    runs = executor(hangs, spawn=in_thread, clock=clock, ended=ended)
     runs.execute([stored("a"), stored("b")])
     assert begun["a"].wait(20)
     assert runs.take_finished() == []

@@ -135,7 +135,7 @@ class Died(BaseException):
 
 
 class DyingService(CallbackService):
-    """The agent dies in the midst of a restart of this service."""
+    """The agent dies while it restarts this service."""
 
     def restart(self, deadline: float) -> ServiceState:
         raise Died
