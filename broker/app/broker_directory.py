@@ -20,8 +20,8 @@ from broker.system.files import write_durably
 __all__ = [
     "BrokerDirectory",
     "BrokerDirectoryError",
-    "Written",
-    "refuse_agents_name",
+    "WrittenFiles",
+    "refuse_name_of_agent",
     "settings_for",
 ]
 
@@ -40,7 +40,7 @@ class BrokerDirectoryError(BrokerError):
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFiles:
     """The expiry of the certificates, and the configuration files that were created or kept."""
 
     until: datetime
@@ -69,7 +69,7 @@ def settings_for(directory: Path, config: Path | None, flags: Mapping[str, str |
     return existing
 
 
-def refuse_agents_name(client_id: str, enrolments: EnrolmentStore) -> None:
+def refuse_name_of_agent(client_id: str, enrolments: EnrolmentStore) -> None:
     """Raise BrokerDirectoryError if an agent has the name that gets all rights at the broker; raises LedgerError."""
     if enrolments.enrolments(client_id):
         raise BrokerDirectoryError(
@@ -105,7 +105,7 @@ class BrokerDirectory:
         """The revocation list. The broker reads it, and does not start without it."""
         return Path(self._config.crl) if self._config.crl else self._directory / "crl.pem"
 
-    def write(self, authority: CertificateAuthority) -> Written:
+    def write(self, authority: CertificateAuthority) -> WrittenFiles:
         """Write new certificates and keys, and the configuration files that do not exist; no revocation list.
 
         Raises AuthorityError, CertificateError, InvalidName and LedgerError, too.
@@ -122,7 +122,7 @@ class BrokerDirectory:
             raise BrokerDirectoryError(
                 f"{self._directory} cannot be written: {error.strerror}.", code="unwritable_directory"
             ) from error
-        return Written(until, tuple(path for path, _, _ in texts if path not in kept), kept)
+        return WrittenFiles(until, tuple(path for path, _, _ in texts if path not in kept), kept)
 
     def _texts(self) -> Iterator[tuple[Path, str, int]]:
         listen = f"{self._port} {self._local_address}" if self._is_local else f"{self._port}"

@@ -66,7 +66,7 @@ def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:
     """
     keys = SigningKeySource(signing_keys_path(config))
     if not keys():
-        if enrolments.any_agents():
+        if enrolments.has_any():
             raise ServerConfigurationError(
                 f"There are no signing keys in {keys.path}, but enrolled agents accept only signed messages: set "
                 "signing_keys to the directory of the keys, or restore it from a backup.",

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from broker.app.broker_directory import BrokerDirectory, Written, refuse_agents_name, settings_for
+from broker.app.broker_directory import BrokerDirectory, WrittenFiles, refuse_name_of_agent, settings_for
 from broker.app.credentials import open_authority, open_enrolments, open_revocation_file
 from broker.cli.output import iso, minute, say
 from broker.cli.session import CA, LEDGER, Session, with_session
@@ -51,7 +51,7 @@ def configure(
     authority = open_authority(settings)
     directory = BrokerDirectory(out, settings, hosts or [], port)
     with open_enrolments(settings) as enrolments:
-        refuse_agents_name(settings.client_id, enrolments)
+        refuse_name_of_agent(settings.client_id, enrolments)
         written = directory.write(authority)
         listing = msgspec.structs.replace(settings, crl=str(directory.revocation_list))
         open_revocation_file(listing, authority, enrolments).write()
@@ -111,7 +111,7 @@ def _run_secured(directory: Path) -> None:
             raise MosquittoError("Mosquitto ended unexpectedly; its log is above.")
 
 
-def _sentences(directory: BrokerDirectory, written: Written) -> str:
+def _sentences(directory: BrokerDirectory, written: WrittenFiles) -> str:
     place = directory.settings.parent
     lines = [f"The certificates in {place} are valid until {minute(written.until)} UTC."]
     if written.kept:

@@ -30,7 +30,7 @@ class HttpsServerError(BrokerError):
 
 @dataclass(frozen=True)
 class HttpsLimits:
-    """How many connections may be open at once, and for how long each may be, in seconds, whatever the client does."""
+    """The number of open connections, and the lifetime of each in seconds, whatever the client does."""
 
     max_connections: int = 256
     connection_lifetime_s: float = 30.0

@@ -1,4 +1,4 @@
-"""Reads recipients: what the enrolments and the last statuses in the ledger say of the agents that get messages."""
+"""Reads recipients of messages from the enrolments and the last statuses in the ledger."""
 
 from collections.abc import Iterable, Sequence
 

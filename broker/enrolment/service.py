@@ -14,7 +14,7 @@ from broker.contract.topics import InvalidName, check_agent_name
 from broker.enrolment.store import EnrolmentRevoked, EnrolmentStore, IssuedCertificate
 from broker.enrolment.tokens import TokenRefused
 from broker.pki.authority import CertificateAuthority
-from broker.pki.verification import check_possession, read_request
+from broker.pki.verification import check_possession, verify_csr
 from broker.signing.key_store import SigningKeyStore
 
 __all__ = [
@@ -73,7 +73,7 @@ class EnrolmentService:
                 code="token_of_another_authority",
             )
         self._refuse_server_name(agent)
-        key = read_request(request.csr, agent)
+        key = verify_csr(request.csr, agent)
         issue = partial(self._authority.issue, agent, key, self._policy.lifetime)
         return self._response(self._enrolments.enroll(agent, token, key, issue))
 
@@ -89,7 +89,7 @@ class EnrolmentService:
             raise EnrolmentRevoked(
                 "The certificate is on the revocation list: enroll again with a new token.", code="certificate_revoked"
             )
-        key = read_request(request.csr, identity.agent)
+        key = verify_csr(request.csr, identity.agent)
         issue = partial(self._authority.issue, identity.agent, key, self._policy.lifetime)
         return self._response(self._enrolments.renew(identity.serial, key, issue))
 

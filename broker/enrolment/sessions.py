@@ -30,7 +30,7 @@ class RevokedSessions:
             )
 
     def record_end(self, enrolment_id: str) -> None:
-        """Record that the agent has no session left that this revoked enrolment gave it."""
+        """Record that no session of the agent with this revoked enrolment is left."""
         values = {"enrolment_id": enrolment_id, "ended_at": self._now().timestamp()}
         with self._transaction() as connection:
             connection.execute(ENROLMENTS_ENDED.delete().where(ENROLMENTS_ENDED.c.enrolment_id == enrolment_id))

@@ -109,12 +109,12 @@ class EnrolmentStore:
         with self.database.reading() as connection:
             return recipients_of(connection, agents)
 
-    def good_agents(self) -> list[str]:
+    def enrolled_agents(self) -> list[str]:
         """Return the names of the agents with an enrolment that is neither revoked nor expired, in order."""
         now = self._now()
         return sorted({row.agent for row in self.enrolments() if row.revoked_at is None and row.not_after > now})
 
-    def any_agents(self) -> bool:
+    def has_any(self) -> bool:
         """Return whether any agent was ever enrolled here."""
         with self._transaction() as connection:
             return connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None

@@ -21,7 +21,7 @@ from broker.pki.certificates import (
     server_certificate,
 )
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
-from broker.pki.verification import Identity, read_identity
+from broker.pki.verification import Identity, verify_certificate
 from broker.system.files import write_durably
 from broker.system.lock import locked
 from broker.system.permissions import refuse_changeable, refuse_readable
@@ -118,7 +118,7 @@ class CertificateAuthority:
 
     def identify(self, certificate: str) -> Identity:
         """Return the identity in a certificate (PEM) of this authority that is valid now; raises IdentityError."""
-        return read_identity(certificate, self._issuer, self._now())
+        return verify_certificate(certificate, self._issuer, self._now())
 
     def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
         """Write a new key and certificate of a TLS server to `out`/`name`.key and .crt, replacing earlier ones.

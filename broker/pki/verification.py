@@ -16,8 +16,8 @@ __all__ = [
     "Identity",
     "IdentityError",
     "check_possession",
-    "read_identity",
-    "read_request",
+    "verify_certificate",
+    "verify_csr",
 ]
 
 
@@ -36,7 +36,7 @@ class Identity:
     key: Ed25519PublicKey
 
 
-def read_request(pem: str, agent: str) -> Ed25519PublicKey:
+def verify_csr(pem: str, agent: str) -> Ed25519PublicKey:
     """Return the public key in a certificate signing request (PKCS#10, RFC 2986, in PEM); the rest is not used.
 
     Raises CertificateError unless the request is signed with that key (Ed25519) and its subject is this agent.
@@ -60,7 +60,7 @@ def read_request(pem: str, agent: str) -> Ed25519PublicKey:
     return key
 
 
-def read_identity(certificate: str, issuer: Issuer, now: datetime) -> Identity:
+def verify_certificate(certificate: str, issuer: Issuer, now: datetime) -> Identity:
     """Return the identity in a certificate (PEM); raises IdentityError unless it is of this issuer and valid now.
 
     Does not check that it was not revoked, nor that the sender has its key.

@@ -115,7 +115,7 @@ def rollout_of(ledger: Ledger, enrolments: EnrolmentStore, newest: int, now: dat
     """
     limit = int((now + MAX_CLOCK_LEAD).timestamp() * 1000)
     reported = {row.name: row.status.signing_keys_version or 0 for row in ledger.agents() if row.status is not None}
-    known = {name: reported.get(name, 0) for name in enrolments.good_agents()}
+    known = {name: reported.get(name, 0) for name in enrolments.enrolled_agents()}
     newest_reported = max((version for version in known.values() if version < limit), default=0)
     return RolloutProgress(
         {name: version if version <= newest else 0 for name, version in known.items()}, newest_reported

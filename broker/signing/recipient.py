@@ -9,7 +9,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recipient:
-    """An agent, seen by the server that sends to it.
+    """An agent as the recipient of messages of this server.
 
     `enrolments` are the ids of its enrolments that are not revoked, newest first; expired ones are included.
     `accepts_unsigned` and `enrolment_id` come from the agent's last status and are None if that does not have them.

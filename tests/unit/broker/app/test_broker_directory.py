@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_agents_name, settings_for
+from broker.app.broker_directory import BrokerDirectory, BrokerDirectoryError, refuse_name_of_agent, settings_for
 from broker.app.config import ServerConfig, ServerConfigurationError, load_config
 from broker.app.factories import utc_now
 from broker.mosquitto.configuration import render_secured_configuration
@@ -177,9 +177,9 @@ def test_name_of_an_agent_is_refused_for_the_server(setup: DirectorySetup) -> No
     backend = EnrolmentBackend(setup.authority, setup.config.ledger, utc_now)
     with backend.database:
         backend.enroll("web-01")
-        refuse_agents_name("acm-server", backend.enrolments)
+        refuse_name_of_agent("acm-server", backend.enrolments)
         with raises_code(BrokerDirectoryError, "client_id_of_an_agent"):
-            refuse_agents_name("web-01", backend.enrolments)
+            refuse_name_of_agent("web-01", backend.enrolments)
 
 
 def test_rewrite_makes_new_keys_and_keeps_edited_files(setup: DirectorySetup) -> None:

@@ -21,7 +21,6 @@ from broker.contract.enrolment_token import InvalidToken
 from broker.contract.topics import InvalidName
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
-from broker.errors import LedgerError
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.key_store import SigningKeys, create_signing_keys
@@ -226,7 +225,7 @@ def test_ledger_failure_is_reported_without_details(setup: ServerSetup, tmp_path
     asked = setup.agent.enroll(setup.token())
     setup.backend.database.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
-    assert setup.refusal(ENROLL_PATH, asked) == (503, LedgerError.code)
+    assert setup.refusal(ENROLL_PATH, asked) == (503, "database_failed")
     assert "database" not in setup.post(ENROLL_PATH, asked)[1]["message"]
 
 

@@ -16,7 +16,7 @@ from broker.pki.certificates import (
     authority_certificate,
     client_certificate,
 )
-from broker.pki.verification import IdentityError, check_possession, read_identity, read_request
+from broker.pki.verification import IdentityError, check_possession, verify_certificate, verify_csr
 from tests.support.enrolling import EnrollingAgent, request
 from tests.support.errors import raises_code
 
@@ -38,7 +38,7 @@ def pem(certificate: x509.Certificate) -> str:
 
 
 def test_csr_proves_possession_of_its_key() -> None:
-    assert read_request(request(AGENT.key, "web-01"), "web-01") == AGENT.key.public_key()
+    assert verify_csr(request(AGENT.key, "web-01"), "web-01") == AGENT.key.public_key()
 
 
 def with_a_wrong_signature() -> str:
@@ -62,12 +62,12 @@ def with_a_wrong_signature() -> str:
 )
 def test_bad_csr_is_rejected(make: Callable[[], str], code: str) -> None:
     with raises_code(CertificateError, code):
-        read_request(make(), "web-01")
+        verify_csr(make(), "web-01")
 
 
 def test_certificate_and_signature_authenticate_the_agent() -> None:
     certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
-    identity = read_identity(pem(certificate), ISSUER, NOW)
+    identity = verify_certificate(pem(certificate), ISSUER, NOW)
     assert (identity.agent, identity.serial) == ("web-01", certificate.serial_number)
     asked = AGENT.renew(pem(certificate), AGENT.key)
     check_possession(identity, asked.csr, asked.signature)
@@ -88,11 +88,11 @@ def test_certificate_and_signature_authenticate_the_agent() -> None:
 def test_certificate_outside_its_validity_is_rejected(moment: datetime) -> None:
     certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     with raises_code(IdentityError, "certificate_not_valid_now"):
-        read_identity(pem(certificate), ISSUER, moment)
+        verify_certificate(pem(certificate), ISSUER, moment)
 
 
 def test_certificate_of_another_authority_of_the_same_name_is_rejected() -> None:
     foreign = client_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
     for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
         with raises_code(IdentityError, "foreign_certificate"):
-            read_identity(text, ISSUER, NOW)
+            verify_certificate(text, ISSUER, NOW)
