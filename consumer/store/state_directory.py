@@ -82,20 +82,16 @@ class Ballast:
 
 
 class _EpochFile:
-    """A file with the latest epoch. `epoch` is None if the file is missing or `damaged`."""
+    """A file with the latest epoch. `epoch` is None if the file is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.damaged = False
         self.epoch = self._read()
 
     def _read(self) -> int | None:
         try:
             return int(self._path.read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError):
-            self.damaged = True
             return None
 
     def keep(self, epoch: int) -> None:
