@@ -11,19 +11,18 @@ from broker.contract.commands import COMMAND_TYPES, CommandType
 from broker.contract.messages import JsonObject
 
 __all__ = [
-    "COMMAND_TYPES_GROUP",
     "known_command_types",
     "parameters_of",
 ]
 
 
-COMMAND_TYPES_GROUP = "agent_command_manager.command_types"
+_ENTRY_POINT_GROUP = "agent_command_manager.command_types"
 
 
 def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
     """Return the command types by name, and a sentence for each entry point that could not be loaded."""
     types, warnings = dict(COMMAND_TYPES), []
-    for entry in sorted(entry_points(group=COMMAND_TYPES_GROUP), key=lambda entry: entry.name):
+    for entry in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             if entry.name in types:
                 raise TypeError("a type of this name exists already")
@@ -37,7 +36,7 @@ def known_command_types() -> tuple[dict[str, CommandType], list[str]]:
 @lru_cache(maxsize=256)
 def parameters_of(command_type: str) -> type | None:
     """Return the dataclass of a type's parameters, or None if the type is unknown here or cannot be loaded."""
-    for entry in entry_points(group=COMMAND_TYPES_GROUP, name=command_type):
+    for entry in entry_points(group=_ENTRY_POINT_GROUP, name=command_type):
         with contextlib.suppress(Exception, SystemExit):  # what a foreign package may raise is unknown
             return _load(entry).parameters
     kind = COMMAND_TYPES.get(command_type)

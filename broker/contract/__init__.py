@@ -1,1 +1,1 @@
-"""Pure: the messages, words and codec that both sides speak. No I/O, no clock."""
+"""The protocol that both sides share: messages, codec, limits, command types. Pure: no I/O, no clock."""

@@ -312,10 +312,10 @@ def _check_name(value: str, where: str, name: str) -> None:
         )
 
 
-def _text_check(most: int) -> _Check:
+def _text_check(limit: int) -> _Check:
     def check(value: str, where: str, name: str) -> None:
-        if len(value) > most:
-            raise _text_too_long(len(value), most, f"{where}.{name}")
+        if len(value) > limit:
+            raise _text_too_long(len(value), limit, f"{where}.{name}")
 
     return check
 
@@ -332,15 +332,15 @@ def _list_check(limits: ListLimits) -> _Check:
     return check
 
 
-def _text_too_long(length: int, most: int, path: str) -> DecodeError:
+def _text_too_long(length: int, limit: int, path: str) -> DecodeError:
     return DecodeError(
-        f"The text at `{path}` has {length} characters; at most {most} are allowed.", code="text_too_long", path=path
+        f"The text at `{path}` has {length} characters; at most {limit} are allowed.", code="text_too_long", path=path
     )
 
 
-def _too_many_items(count: int, most: int, path: str) -> DecodeError:
+def _too_many_items(count: int, limit: int, path: str) -> DecodeError:
     return DecodeError(
-        f"There are {count} items at `{path}`; at most {most} are allowed.", code="too_many_items", path=path
+        f"There are {count} items at `{path}`; at most {limit} are allowed.", code="too_many_items", path=path
     )
 
 
@@ -368,8 +368,8 @@ def _check_number(least: int, number: int | None, path: str) -> None:
 
 def _checks(kind: type) -> tuple[tuple[str, _Check], ...]:
     names = dict.fromkeys(NAMES.get(kind, ()), _check_name)
-    texts = {name: _text_check(most) for name, most in TEXTS.get(kind, {}).items()}
-    lists = {name: _list_check(most) for name, most in LISTS.get(kind, {}).items()}
+    texts = {name: _text_check(limit) for name, limit in TEXTS.get(kind, {}).items()}
+    lists = {name: _list_check(limit) for name, limit in LISTS.get(kind, {}).items()}
     return tuple({**names, **texts, **lists}.items())
 
 

@@ -23,7 +23,6 @@ from broker.errors import BrokerError
 __all__ = [
     "MAX_ENROLMENTS",
     "MAX_SIGNATURES",
-    "Envelope",
     "Scope",
     "SignatureError",
     "SigningKey",

@@ -17,14 +17,13 @@ from broker.text import counted
 
 __all__ = [
     "ALIASES",
-    "UNKNOWN_ORIGIN",
     "is_foreign_form",
     "read_foreign_form",
     "unknown_field_notes",
 ]
 
 
-UNKNOWN_ORIGIN = "unknown"
+_UNKNOWN_ORIGIN = "unknown"
 _T = TypeVar("_T")
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -177,23 +176,23 @@ def _read_f(item: JsonObject, received_at: datetime, new_id: Callable[[], str]) 
 
 def _command_type(verb: str | _Verb) -> str:
     """Return the command type: of `name` and `type` the first that is a known verb, else the first present."""
-    words = [verb] if isinstance(verb, str) else [word for word in (verb.name, verb.type) if word is not None]
-    if not words:
+    verbs = [verb] if isinstance(verb, str) else [found for found in (verb.name, verb.type) if found is not None]
+    if not verbs:
         raise msgspec.ValidationError("Expected a verb in `name` or `type` - at `$.command`")
-    word = next((word for word in words if word in _VERBS), words[0])
-    return ALIASES.get(word, word)
+    chosen = next((found for found in verbs if found in _VERBS), verbs[0])
+    return ALIASES.get(chosen, chosen)
 
 
 def _origin(origin: _Origin | None, notes: _Notes) -> Origin:
     if origin is None:
-        return notes.fill("origin", None, lambda: Origin(name=UNKNOWN_ORIGIN, module=UNKNOWN_ORIGIN))
+        return notes.fill("origin", None, lambda: Origin(name=_UNKNOWN_ORIGIN, module=_UNKNOWN_ORIGIN))
     name = origin.serverName if origin.name is None else origin.name
     module = origin.moduleName if origin.module is None else origin.module
     return Origin(name=notes.fill("origin.name", name, _unknown), module=notes.fill("origin.module", module, _unknown))
 
 
 def _unknown() -> str:
-    return UNKNOWN_ORIGIN
+    return _UNKNOWN_ORIGIN
 
 
 def _with_notes(command: Command, notes: _Notes) -> Command:

@@ -21,7 +21,6 @@ __all__ = [
     "JOURNAL_START",
     "MIN_KEPT_BYTES",
     "Accepted",
-    "ChainFault",
     "JournalEntry",
     "JournalPage",
     "Opened",

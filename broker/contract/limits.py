@@ -133,20 +133,20 @@ LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
 def truncated(message: _M) -> _M:
     """Return the message with its texts and lists of texts cut to their limits; the same message if they fit."""
     changes: dict[str, Any] = {}
-    for name, longest in TEXTS.get(type(message), {}).items():
+    for name, limit in TEXTS.get(type(message), {}).items():
         text = getattr(message, name)
-        if text is not None and len(text) > longest:
-            changes[name] = _cut(text, longest)
-    for name, most in LISTS.get(type(message), {}).items():
+        if text is not None and len(text) > limit:
+            changes[name] = _cut(text, limit)
+    for name, limits in LISTS.get(type(message), {}).items():
         texts = getattr(message, name)
-        if isinstance(texts, tuple) and not _fits(texts, most):
-            changes[name] = tuple(_cut(text, most.characters) for text in texts[: most.items])
+        if isinstance(texts, tuple) and not _fits(texts, limits):
+            changes[name] = tuple(_cut(text, limits.characters) for text in texts[: limits.items])
     return replace(message, **changes) if changes else message
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - len(_CUT)] + _CUT
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
-def _fits(texts: tuple[str, ...], most: ListLimits) -> bool:
-    return len(texts) <= most.items and max(map(len, texts), default=0) <= most.characters
+def _fits(texts: tuple[str, ...], limits: ListLimits) -> bool:
+    return len(texts) <= limits.items and max(map(len, texts), default=0) <= limits.characters

@@ -96,15 +96,15 @@ def _limits() -> Iterator[tuple[str, str, JsonObject]]:
     for kind, names in NAMES.items():
         yield from ((kind.__name__, name, _NAME) for name in names)
     for kind, texts in TEXTS.items():
-        yield from ((kind.__name__, name, {"maxLength": most}) for name, most in texts.items())
+        yield from ((kind.__name__, name, {"maxLength": limit}) for name, limit in texts.items())
     for kind, lists in LISTS.items():
-        yield from ((kind.__name__, name, _of_list(most)) for name, most in lists.items())
+        yield from ((kind.__name__, name, _of_list(limits)) for name, limits in lists.items())
 
 
-def _of_list(most: ListLimits) -> JsonObject:
+def _of_list(limits: ListLimits) -> JsonObject:
     """Return the limits of an array of texts or of an object's keys; keywords for the other type have no effect."""
-    texts = {"maxLength": most.characters}
-    return {"maxItems": most.items, "maxProperties": most.items, "propertyNames": texts, "items": texts}
+    texts = {"maxLength": limits.characters}
+    return {"maxItems": limits.items, "maxProperties": limits.items, "propertyNames": texts, "items": texts}
 
 
 def _reference(kind: type) -> JsonObject:
@@ -112,8 +112,8 @@ def _reference(kind: type) -> JsonObject:
 
 
 def _frame(kind: type) -> JsonObject:
-    most = LIMITS[CHANNEL_OF[kind]].messages
-    return {"oneOf": [_reference(kind), {"type": "array", "items": _reference(kind), "maxItems": most}]}
+    limit = LIMITS[CHANNEL_OF[kind]].messages
+    return {"oneOf": [_reference(kind), {"type": "array", "items": _reference(kind), "maxItems": limit}]}
 
 
 def _parameters_of(command_type: str, shape: type) -> JsonObject:

@@ -1,1 +1,1 @@
-"""One MQTT 5 connection."""
+"""The MQTT 5 connection of both sides."""

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import structlog
 
 __all__ = [
-    "NetworkLoop",
     "ensure_running",
     "stop_within",
 ]

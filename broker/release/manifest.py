@@ -32,7 +32,6 @@ __all__ = [
     "SIGNATURE",
     "Manifest",
     "PackageError",
-    "PackageHead",
     "PackagedFile",
     "check_contents",
     "describe_file",
