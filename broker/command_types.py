@@ -13,6 +13,7 @@ from broker.contract.messages import JsonObject
 __all__ = [
     "known_command_types",
     "parameters_of",
+    "schema_of",
 ]
 
 
@@ -43,7 +44,7 @@ def parameters_of(command_type: str) -> type | None:
     return kind.parameters if kind else None
 
 
-def _schema_of(shape: type) -> JsonObject:
+def schema_of(shape: type) -> JsonObject:
     """Return the JSON Schema of one dataclass."""
     _, definitions = msgspec.json.schema_components([shape])
     schema: JsonObject = definitions[shape.__name__]
@@ -57,5 +58,5 @@ def _load(entry: EntryPoint) -> CommandType:
     for shape in (kind.parameters, kind.data):
         if not is_dataclass(shape):
             raise TypeError("its parameters and its data must be dataclasses")
-        _schema_of(shape)
+        schema_of(shape)
     return kind

@@ -17,7 +17,6 @@ from broker.text import counted
 __all__ = [
     "RELOAD_HINT",
     "AgentFilter",
-    "CrlNotWritten",
     "ReasonOption",
     "TargetArgument",
     "app",

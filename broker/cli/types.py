@@ -13,13 +13,13 @@ from rich.text import Text
 
 from broker.cli.options import JsonOption
 from broker.cli.output import say, show
-from broker.command_types import _schema_of, known_command_types
+from broker.command_types import known_command_types, schema_of
 from broker.contract.commands import CommandType
 from broker.contract.messages import JsonObject
 
 __all__ = [
     "app",
-    "members_in_words",
+    "describe_members",
     "summary_of",
     "type_json",
 ]
@@ -40,15 +40,15 @@ def types(as_json: JsonOption = False) -> None:
 
 def _view(name: str, kind: CommandType) -> Group:
     table = Table(box=None, padding=(0, 2), show_header=False)
-    for member, words, default in members_in_words(kind.parameters):
-        table.add_row(Text("parameter", "dim"), Text(member, "bold"), Text(words), Text(default, "dim"))
-    for member, words, _ in members_in_words(kind.data):
-        table.add_row(Text("data", "dim"), Text(member, "bold"), Text(words))
+    for member, kind_text, default in describe_members(kind.parameters):
+        table.add_row(Text("parameter", "dim"), Text(member, "bold"), Text(kind_text), Text(default, "dim"))
+    for member, kind_text, _ in describe_members(kind.data):
+        table.add_row(Text("data", "dim"), Text(member, "bold"), Text(kind_text))
     return Group(Rule(Text(name, "bold"), align="left"), Text(summary_of(kind)), table, Text(""))
 
 
 def summary_of(kind: CommandType) -> str:
-    """Return the first sentence about a type, from its parameters' docstring."""
+    """Return the first paragraph of the docstring of a type's parameters, on one line."""
     text = inspect.cleandoc(kind.parameters.__doc__ or "")
     return text.split("\n\n")[0].replace("\n", " ")
 
@@ -66,11 +66,11 @@ def type_json(name: str, kind: CommandType) -> JsonObject:
     }
 
 
-def members_in_words(shape: type) -> Iterator[tuple[str, str, str]]:
-    """Yield name, type and default of each member of a dataclass; the default of a required one is 'required'."""
-    schema = _schema_of(shape)
+def describe_members(shape: type) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, type and default (or `required`) of each member of a dataclass."""
+    schema = schema_of(shape)
     for member in fields(shape):
-        yield member.name, _words(schema["properties"][member.name]), _default(schema, member.name)
+        yield member.name, _type_text(schema["properties"][member.name]), _default(schema, member.name)
 
 
 def _default(schema: JsonObject, name: str) -> str:
@@ -80,13 +80,13 @@ def _default(schema: JsonObject, name: str) -> str:
     return "" if default is None else msgspec.json.encode(default).decode()
 
 
-def _words(schema: JsonObject) -> str:
+def _type_text(schema: JsonObject) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     if "anyOf" in schema:
-        return " or ".join(_words(part) for part in schema["anyOf"] if part.get("type") != "null")
+        return " or ".join(_type_text(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "enum" in schema:
-        return " | ".join(str(word) for word in schema["enum"])
+        return " | ".join(str(value) for value in schema["enum"])
     if schema.get("type") == "array":
-        return f"list of {_words(schema.get('items', {}))}"
+        return f"list of {_type_text(schema.get('items', {}))}"
     return {"string": "text", "object": "JSON object", None: "any"}.get(schema.get("type"), str(schema.get("type")))

@@ -1,6 +1,6 @@
 """An agent with a command type that fetches an artifact, as a program that embeds the library would register it.
 
-With `hold_at`, it makes the file `holding` when so many bytes have come, and goes on when the file `go_on` is there.
+With `hold_at`, it creates the file `holding` after that many bytes, and continues once the file `go_on` exists.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """An agent with two command types of its own, as a program that embeds the library would register them.
 
-note-once is not safe to repeat: it appends a line to a file, says so, and waits until told to end.
+note-once is not safe to repeat: it appends a line to a file, reports that, and waits until it is stopped.
 """
 
 import sys

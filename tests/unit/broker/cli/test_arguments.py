@@ -1,4 +1,4 @@
-"""What users write on acm's command line."""
+"""Arguments on acm's command line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Counts in words, and in what acm shows."""
+"""Counts in the tables and messages of acm."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from broker.ledger.ledger import Ledger
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Return a ledger with one of each."""
+    """Return the URL of a ledger with one thing of each kind."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
     ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))

@@ -1,4 +1,4 @@
-"""Nothing that an agent, a file or a message says controls the terminal of who reads it, or is read as markup."""
+"""Text from an agent, a file or a message neither controls the reader's terminal nor is read as markup."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ LINK = "[link=evil.example]LINK"
 CONTROLS = "\x1b]0;title\x07\x1b[31m\x9b5m\r\x08\x7f"
 UNSEEN = "\u202etxt.exe\u2066\u200b\u200d\ufeff\u2028\u2029\xad\U000e0041"
 EVIL = f"{CONTROLS}{MARKUP}{LINK}:skull:{UNSEEN}"
-TOLD_BY_AGENTS = {
+SHOW_AGENT_TEXT = {
     "agents": ["agents"],
     "audit accept": ["audit", "accept", "web-01"],
     "audit verify": ["audit", "verify", "web-01"],
@@ -54,11 +54,13 @@ TOLD_BY_AGENTS = {
     "show": ["show", "{command}"],
     "token list": ["token", "list"],
 }
-# These print what their user has just given them, or made with them, and nothing that an agent has said.
-OWN_WORDS = """broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
-enrolment revoke|
-ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|blob put|blob rm|group add|
-group remove|group configure|operation cancel|package build|package manifest|package verify"""
+# These print arguments and results of their own, and no text from an agent.
+SHOW_NO_AGENT_TEXT = """
+broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
+enrolment revoke|ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|
+blob put|blob rm|group add|group remove|group configure|operation cancel|package build|package manifest|
+package verify
+"""
 
 
 def harmful(text: str) -> set[str]:
@@ -80,7 +82,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def ids(url: str, tmp_path: Path) -> dict[str, str]:
-    """Fill a ledger with what a hostile agent has said; the codec would have refused some of it."""
+    """Fill a ledger with text from a hostile agent; the codec would refuse some of it."""
     now = datetime.now(UTC)
     ledger = Ledger(open_database(url), now=lambda: now)
     reversal = PendingReversal(EVIL, (EVIL, EVIL), EVIL, "waiting", now)
@@ -130,7 +132,7 @@ def run(url: str) -> Callable[..., str]:
 
 @pytest.fixture
 def answering(url: str, ids: dict[str, str]) -> Iterator[None]:
-    """web-01 answers each get-audit-journal by a journal of evil words."""
+    """Let web-01 answer each get-audit-journal with a hostile journal."""
     stopped = threading.Event()
     entry = {"number": 1, "at": "2026-01-01T00:00:00Z", "opened": {"store_generation": EVIL, "message": EVIL}}
     evil = {"id": EVIL, "type": EVIL, "sha256": "0" * 64}
@@ -152,16 +154,16 @@ def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
 
 
 def test_every_command_of_acm_is_covered_here() -> None:
-    own_words = {words.strip() for words in OWN_WORDS.split("|")}
-    assert {words for words, _ in commands_of(app)} == TOLD_BY_AGENTS.keys() | own_words
+    others = {words.strip() for words in SHOW_NO_AGENT_TEXT.split("|")}
+    assert {words for words, _ in commands_of(app)} == SHOW_AGENT_TEXT.keys() | others
 
 
-@pytest.mark.parametrize("name", TOLD_BY_AGENTS)
+@pytest.mark.parametrize("name", SHOW_AGENT_TEXT)
 @pytest.mark.usefixtures("answering")
 def test_text_from_an_agent_neither_controls_the_terminal_nor_is_markup(
     name: str, run: Callable[..., str], ids: dict[str, str]
 ) -> None:
-    words = [word.format(**ids) for word in TOLD_BY_AGENTS[name]]
+    words = [word.format(**ids) for word in SHOW_AGENT_TEXT[name]]
     shown = run(words)
     assert_harmless(shown)
     if name in ("agents", "active-responses", "audit accept", "audit verify", "show", "operation show"):

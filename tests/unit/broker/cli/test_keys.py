@@ -28,9 +28,9 @@ class Fleet:
         self.ledger = Ledger(open_database(self.registrar.ledger), now=now)
         for agent in ("web-01", "web-02", "web-03"):
             self.registrar.enroll(agent, directory / agent, "mqtt://127.0.0.1")
-            self.says(agent, self.keys.version)
+            self.report(agent, self.keys.version)
 
-    def says(self, agent: str, version: int) -> None:
+    def report(self, agent: str, version: int) -> None:
         self.ledger.record_status(Status(agent, True, "1", "i1", "b1", "g1", signing_keys_version=version))
 
     def acm_keys(self, *words: str) -> str:
@@ -43,7 +43,7 @@ class Fleet:
     def acm_keys_json(self, *words: str) -> Any:
         return json.loads(self.acm_keys(*words, "--json"))
 
-    def told(self) -> list[tuple[str, int]]:
+    def distributed(self) -> list[tuple[str, int]]:
         """Return the agent of each command so far, and the version of the key list in it."""
         rows = self.ledger.commands()
         return sorted((row.agent, row.command.parameters["version"]) for row in rows)
@@ -62,7 +62,7 @@ AGENTS = ("web-01", "web-02", "web-03")
 def test_rotation_distributes_the_list_to_all_enrolled_agents_at_once(fleet: Fleet) -> None:
     done = fleet.acm_keys_json("rotate")
     assert [key.public.id for key in fleet.keys.signing][1:] == [done["id"]]
-    assert fleet.told() == [(agent, done["version"]) for agent in AGENTS]
+    assert fleet.distributed() == [(agent, done["version"]) for agent in AGENTS]
     assert fleet.ledger.operations.get(done["operation"]).size == done["agents"] == 3
     assert fleet.keys.announced
 
@@ -78,7 +78,7 @@ def test_agent_enrolled_during_a_change_gets_the_new_list(
 
     monkeypatch.setattr(SigningKeyStore, "rotate", late)
     done = fleet.acm_keys_json("rotate")
-    assert ("web-04", done["version"]) in fleet.told()
+    assert ("web-04", done["version"]) in fleet.distributed()
 
 
 @pytest.mark.parametrize("change", ["rotate", "revoke"])
@@ -86,7 +86,7 @@ def test_changed_list_is_newer_than_that_of_any_agent(fleet: Fleet, change: str)
     """As after a clock that was ahead when the list was changed, or with an attacker's list on an agent."""
     second = fleet.acm_keys_json("rotate")["id"]
     ahead = int((now() + timedelta(hours=20)).timestamp() * 1000)
-    fleet.says("web-02", ahead)
+    fleet.report("web-02", ahead)
     words = ["rotate"] if change == "rotate" else ["revoke", second, "--leave-agents-behind"]
     changed = fleet.acm_keys_json(*words)
     assert changed["version"] == ahead + 1
@@ -94,7 +94,7 @@ def test_changed_list_is_newer_than_that_of_any_agent(fleet: Fleet, change: str)
 
 def test_list_of_keys_shows_which_agents_have_confirmed_it(fleet: Fleet) -> None:
     new = fleet.acm_keys_json("rotate")
-    fleet.says("web-02", new["version"])
+    fleet.report("web-02", new["version"])
     listed = fleet.acm_keys_json("list")
     assert (listed["confirmed"], listed["agents"], listed["not_confirmed"]) == (1, 3, ["web-01", "web-03"])
     assert [key["id"] for key in listed["keys"]] == [entry.id for entry in fleet.keys.entries]
@@ -107,17 +107,17 @@ def test_list_of_keys_shows_which_agents_have_confirmed_it(fleet: Fleet) -> None
 def test_key_is_revoked_only_when_every_agent_has_another(fleet: Fleet) -> None:
     (old,) = fleet.keys.entries
     new = fleet.acm_keys_json("rotate")
-    fleet.says("web-02", new["version"])
+    fleet.report("web-02", new["version"])
     with raises_code(AgentsLeftBehind, "agents_left_behind") as caught:
         fleet.acm_keys("revoke", old.id)
     assert ": web-01, web-03." in str(caught.value)
     assert "--leave-agents-behind" in str(caught.value)
     assert fleet.keys.entry(old.id).state is KeyState.ACTIVE
-    fleet.says("web-01", new["version"])
-    fleet.says("web-03", new["version"])
+    fleet.report("web-01", new["version"])
+    fleet.report("web-03", new["version"])
     revoked = fleet.acm_keys_json("revoke", old.id)
     assert [key.public.id for key in fleet.keys.signing] == [new["id"]]
-    assert [said for said in fleet.told() if said[1] == revoked["version"]] == [
+    assert [sent for sent in fleet.distributed() if sent[1] == revoked["version"]] == [
         (agent, revoked["version"]) for agent in AGENTS
     ]
 
@@ -144,7 +144,7 @@ def test_interrupted_distribution_is_completed_by_the_next_change(fleet: Fleet, 
     assert "run `acm keys rotate`" in fleet.acm_keys("list")
     fleet.acm_keys(*(word.format(old=old.id) for word in repeat))
     assert fleet.keys.update == before, "no further change"
-    assert fleet.told() == [(agent, before.version) for agent in AGENTS]
+    assert fleet.distributed() == [(agent, before.version) for agent in AGENTS]
     assert "`acm keys rotate`" not in fleet.acm_keys("list")
 
 

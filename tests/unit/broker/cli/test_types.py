@@ -1,11 +1,11 @@
-"""The command types that acm knows, of its own and of packages beside it."""
+"""The command types of acm, built in and from installed packages."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from broker.cli.types import members_in_words, summary_of, type_json
+from broker.cli.types import describe_members, summary_of, type_json
 from broker.command_types import known_command_types
 from broker.contract.commands import COMMAND_TYPES
 
@@ -73,11 +73,11 @@ def test_every_type_has_a_summary_and_described_members(name: str) -> None:
     shown = type_json(name, kind)
     assert summary_of(kind).endswith((".", ":"))
     assert set(shown["parameters"].get("properties", {})) == {
-        member for member, _, _ in members_in_words(kind.parameters)
+        member for member, _, _ in describe_members(kind.parameters)
     }
-    assert all(words for _, words, _ in members_in_words(kind.data))
+    assert all(words for _, words, _ in describe_members(kind.data))
 
 
 def test_members_are_described_for_people() -> None:
-    words = {name: (kind, default) for name, kind, default in members_in_words(COMMAND_TYPES["set-group"].parameters)}
+    words = {name: (kind, default) for name, kind, default in describe_members(COMMAND_TYPES["set-group"].parameters)}
     assert words == {"groups": ("list of text", "required")}
