@@ -10,7 +10,6 @@ from broker.contract.messages import SequenceNumber
 from broker.ledger.tables import CommandState
 
 __all__ = [
-    "CommandLife",
     "Replay",
     "order",
     "replay",

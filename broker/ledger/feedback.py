@@ -18,7 +18,6 @@ from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
-    "Recorded",
     "record_feedback",
 ]
 

@@ -1,7 +1,7 @@
 """Sequence numbers of an agent's commands: contiguous from 1 within an epoch.
 
-A new epoch begins where the agent has lost its store or gone back to an earlier one, and where it has seen numbers
-that this ledger, restored from a backup, has not given yet.
+A new epoch begins when the agent has lost its store or was restored to an earlier one, and when it has seen numbers
+that this ledger, restored from a backup, has not used yet.
 """
 
 from datetime import datetime

@@ -9,12 +9,11 @@ from broker.contract.messages import Feedback
 from broker.ledger.tables import STRAY_RESULTS
 
 __all__ = [
-    "MAX_PER_AGENT",
     "store_unmatched",
 ]
 
 
-MAX_PER_AGENT = 100  # an agent can invent ids without end
+_MAX_PER_AGENT = 100  # an agent can invent ids without end
 
 
 def store_unmatched(
@@ -26,7 +25,7 @@ def store_unmatched(
     """
     if not results:
         return []
-    newest = {(result.command_id, result.digest): result for result in results[-MAX_PER_AGENT:]}
+    newest = {(result.command_id, result.digest): result for result in results[-_MAX_PER_AGENT:]}
     ours = STRAY_RESULTS.c.agent == agent
     ids = [command_id for command_id, _ in newest]
     query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(
@@ -53,7 +52,7 @@ def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:
 def _delete_oldest(connection: sa.Connection, agent: str) -> None:
     table = STRAY_RESULTS.c
     order = (table.received_at.desc(), table.command_id, table.digest)
-    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(MAX_PER_AGENT)
-    for command_id, digest in connection.execute(old.limit(2 * MAX_PER_AGENT)).all():
+    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(_MAX_PER_AGENT)
+    for command_id, digest in connection.execute(old.limit(2 * _MAX_PER_AGENT)).all():
         key = (table.agent == agent, table.command_id == command_id, table.digest == digest)
         connection.execute(STRAY_RESULTS.delete().where(*key))

@@ -12,7 +12,6 @@ from broker.ledger.operations import Operation, Progress
 from broker.ledger.tables import CommandState
 
 __all__ = [
-    "CommandFailed",
     "WaitTimeout",
     "require_operation_success",
     "require_success",

@@ -17,7 +17,6 @@ from broker.system.log_throttle import LogThrottle
 
 __all__ = [
     "FairInbox",
-    "Inbox",
 ]
 
 

@@ -23,7 +23,6 @@ from broker.system.log_throttle import LogThrottle
 
 __all__ = [
     "Server",
-    "Wire",
 ]
 
 
