@@ -26,17 +26,18 @@ class Registrar:
 
     directory: Path
     ledger: str
+    clock: Callable[[], datetime] = now
 
     def __post_init__(self) -> None:
-        create_authority(self.directory, "test", now())
-        create_signing_keys(self.directory / "signing", now())
-        self.authority = CertificateAuthority(self.directory, now=now)
+        create_authority(self.directory, "test", self.clock())
+        create_signing_keys(self.directory / "signing", self.clock())
+        self.authority = CertificateAuthority(self.directory, now=self.clock)
         self.keys = SigningKeys(self.directory / "signing")
 
     def enroll(self, agent: str, state: Path, broker: str) -> str:
         """Enroll the agent of a state directory at a broker; return the enrolment's id."""
         key = Ed25519PrivateKey.generate()
-        backend = EnrolmentBackend(self.authority, self.ledger, now)
+        backend = EnrolmentBackend(self.authority, self.ledger, self.clock)
         with backend.database:
             token = backend.token(agent)
             issued = backend.enroll(agent, key, token)
@@ -47,7 +48,7 @@ class Registrar:
             broker=broker,
             topic_prefix="acm",
             signing_keys=self.keys.public,
-            granted_at=now(),
+            granted_at=self.clock(),
             not_after=issued.not_after,
             token=token.secret_hash,
             signing_keys_version=self.keys.version,

@@ -20,7 +20,7 @@ from broker.server.key_distribution import RolloutProgress, distribute, rollout_
 from broker.signing.key_directory import KeyDirectory
 from broker.signing.key_list import KeyEntry, KeyList, KeyState, SigningKeyError
 from broker.signing.key_store import SigningKeys, SigningKeyStore, create_signing_keys
-from tests.support.enrolled import Registrar, now
+from tests.support.enrolled import Registrar
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW
@@ -279,9 +279,9 @@ class Fleet:
     """A ledger, its enrolments, and agents that are enrolled in it."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
-        self.ledger = Ledger(open_database(self.registrar.ledger), now=now)
-        self.enrolments = EnrolmentStore(self.ledger.database, now=now)
+        self.registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db", lambda: NOW)
+        self.ledger = Ledger(open_database(self.registrar.ledger), now=self.registrar.clock)
+        self.enrolments = EnrolmentStore(self.ledger.database, now=self.registrar.clock)
         for agent in ("web-01", "web-02", "web-03"):
             self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
 

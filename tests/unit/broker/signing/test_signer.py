@@ -175,23 +175,24 @@ def test_largest_signed_frame_fits_a_frame(clock: TurnedClock) -> None:
 
 
 def test_expired_enrolment_is_addressed_and_revoked_one_is_not(tmp_path: Path) -> None:
-    """The broker keeps out who has no valid certificate; to go on unsigned would lose the commands that wait."""
-    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db")
-    first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
-    second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
+    """The broker rejects expired certificates; sending unsigned frames instead would lose the queued commands."""
     clock = TurnedClock()
+    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db", clock.now)
+    first = registrar.enroll("web-01", tmp_path / "one", "mqtt://127.0.0.1")
+    clock.turn(1)
+    second = registrar.enroll("web-01", tmp_path / "two", "mqtt://127.0.0.1")
     database = open_database(registrar.ledger)
-    book, ledger = EnrolmentStore(database, now=clock.now), Ledger(database, now=clock.now)
-    assert book.recipients(["web-01", "web-02"]) == {
+    enrolments, ledger = EnrolmentStore(database, now=clock.now), Ledger(database, now=clock.now)
+    assert enrolments.recipients(["web-01", "web-02"]) == {
         "web-01": Recipient((second, first), enrolments_exist=True),
         "web-02": Recipient(enrolments_exist=True),
     }
-    book.revoke(second, RevocationReason.UNSPECIFIED)
+    enrolments.revoke(second, RevocationReason.UNSPECIFIED)
     clock.turn(400 * 86400)
     ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
-    assert book.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
-    book.revoke(first, RevocationReason.UNSPECIFIED)
-    assert book.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)
+    assert enrolments.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
+    enrolments.revoke(first, RevocationReason.UNSPECIFIED)
+    assert enrolments.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)
     database.close()
 
 
