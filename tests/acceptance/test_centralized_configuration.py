@@ -26,7 +26,7 @@ class Managed:
         self.said = site.directory / "said"
         self.root = site.state("web-01") / "configuration"
         self.config = site.directory / "agent.toml"
-        service = ["/bin/sh", str(ROOT / "tests" / "reloading_service.sh"), str(self.file), str(self.said)]
+        service = ["/bin/sh", str(ROOT / "tests" / "support" / "reloading_service.sh"), str(self.file), str(self.said)]
         self.config.write_text(
             f"[download]\n{''.join(f'{name} = {json.dumps(value)}' for name, value in download.items())}\n"
             f'[service]\nkind = "child"\nargv = {json.dumps(service)}\n'
@@ -144,7 +144,7 @@ def test_an_archive_over_https(site: Site, tmp_path: Path) -> None:
         wanted = {"url": url, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         wrong = managed.apply(artifact=wanted | {"sha256": "0" * 64})
         assert (wrong["code"], wrong["data"]["action"]) == ("failed", "not_applied")
-        assert "another than the one that was meant" in wrong["message"]
+        assert "differs from the one in the command" in wrong["message"]
         result = managed.apply(artifact=wanted)
         assert (result["outcome"], result["data"]["active"]["files"]) == ("success", 2)
         assert result["data"]["active"]["sha256"] == wanted["sha256"]

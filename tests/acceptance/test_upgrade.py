@@ -151,7 +151,7 @@ def test_a_new_version_that_does_not_prove_itself_is_rolled_back(site: Site, mac
     broken = machine.release("1.3.0")
     write_program(broken, "#!/bin/sh\necho no such library >&2\nexit 1\n")
     result = machine.result(machine.send(machine.pack(broken, "1.3.0")))
-    assert result["message"] == "The self-test of version 1.3.0 ended with exit status 1; version 1.0.0 goes on."
+    assert result["message"] == "The self-test of version 1.3.0 ended with exit status 1; version 1.0.0 stays."
     assert (result["output"]["stderr"], "1.3.0" in machine.releases()) == ("no such library\n", False)
     assert (agent.process.poll(), machine.status("1.0.0").incarnation) == (None, result["incarnation"])
 
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused_with_its_own_sentence(site: Site, machine:
     spoiled = machine.pack(release, "2.0.0")
     spoil(spoiled)
     says[machine.send(spoiled.rename(site.directory / "h"))] = (
-        "The package is refused: The file lib/consumer/agent.py of the package is not the one of its manifest; "
+        "The package is refused: The file lib/consumer/agent.py of the package differs from its manifest; "
     )
     right = machine.pack(release, "2.0.0").rename(site.directory / "r")
     says[machine.send(right, sha256="0" * 64)] = f"The file at file://{right} differs from the one in the command: "
