@@ -1,4 +1,4 @@
-"""Real processes: the server, agents and the broker, each started by the test and ended by its id."""
+"""Real processes: the server, agents and the broker, each started by the test and stopped by its process id."""
 
 import json
 import os
@@ -42,12 +42,12 @@ class Program:
             )
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send KILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self) -> int:
-        """TERM, and KILL when that is not enough."""
+        """Send TERM, then KILL if it does not end."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -59,7 +59,7 @@ class Program:
 
 
 class Site:
-    """A server, its ledger and agents on one broker. Agents take what is unsigned, unless the site signs."""
+    """A server, its ledger and agents on one broker. Agents accept unsigned commands, unless the site signs."""
 
     def __init__(self, broker_url: str, directory: Path) -> None:
         self.broker_url = broker_url
@@ -70,7 +70,7 @@ class Site:
         self.registrar: Registrar | None = None
 
     def opened_ledger(self) -> AbstractContextManager[Ledger]:
-        """Open the ledger itself for a block, for acm takes half a second to start."""
+        """Open the ledger for a block, because acm takes half a second to start."""
         return open_ledger(self.ledger)
 
     def _start(self, name: str, argv: list[str], **environment: str) -> Program:
@@ -89,7 +89,7 @@ class Site:
         return self.sign().enroll(agent, self.state(agent), self.broker_url)
 
     def sign(self) -> Registrar:
-        """Let the servers that are started from now on sign."""
+        """Make servers that are started later sign."""
         self.registrar = self.registrar or Registrar(self.directory / "ca", self.ledger)
         return self.registrar
 
@@ -124,7 +124,7 @@ class Site:
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def acm_text(self, *arguments: str) -> str:
-        """Run acm as a person does, on a screen of 160 columns, and return what it prints."""
+        """Run acm without --json on a terminal of 160 columns, and return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "broker", *arguments],
             cwd=ROOT,
@@ -140,13 +140,13 @@ class Site:
         return str(self.acm("send", agent, command_type, *arguments)["id"])
 
     def enqueue(self, agent: str, command_type: str, parameters: JsonObject, timeout_s: float | None = None) -> str:
-        """Do what `acm send` does, without its start."""
+        """Add a command as `acm send` does, without starting a process."""
         with self.opened_ledger() as ledger:
             origin = Origin("test", "acceptance")
             return ledger.add_command(agent, CommandRequest(command_type, parameters, origin, timeout_s=timeout_s)).id
 
     def show(self, command_id: str) -> Any:
-        """Return what `acm show` prints."""
+        """Return the JSON of `acm show`."""
         with self.opened_ledger() as ledger:
             return command_json(ledger.get(command_id))
 
@@ -160,11 +160,11 @@ class Site:
         return shown["result"]
 
     def queue(self, agent: str) -> list[str]:
-        """Return the states of what the agent holds, in order, as `acm-agent queue` reads them."""
+        """Return the states of the agent's commands, in order, as `acm-agent queue` reads them."""
         return [stored.state for stored in read_queue(self.state(agent))]
 
     def wait_online(self, agent: str) -> Any:
-        """Wait for the agent, and return what `acm agents` prints of it."""
+        """Wait for the agent, and return its JSON of `acm agents`."""
 
         def online() -> Any:
             with self.opened_ledger() as ledger:

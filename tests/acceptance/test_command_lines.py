@@ -1,4 +1,4 @@
-"""acm and acm-agent as their users meet them: what they print, and their exit codes."""
+"""acm and acm-agent as their users run them: output and exit codes."""
 
 import json
 import os

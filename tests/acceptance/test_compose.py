@@ -24,7 +24,7 @@ def compose_program() -> list[str]:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    pytest.fail("Docker answers but Compose is not there: scripts/docker.sh installs it on Debian")
+    pytest.fail("Docker runs but Compose is missing: scripts/docker.sh installs it on Debian")
 
 
 class Project:

@@ -1,4 +1,4 @@
-"""One command's way through real processes, whatever dies on the way."""
+"""One command's way through real processes, also if they die."""
 
 from datetime import UTC, datetime
 from pathlib import Path

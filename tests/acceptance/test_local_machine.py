@@ -1,4 +1,4 @@
-"""What another user, or a child, sees of a running agent: real processes, looked at in /proc."""
+"""What another user or a child process can read of a running agent, by /proc."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def environ(pid: int, by: list[str] | None = None) -> "subprocess.CompletedProce
 
 @dataclass(frozen=True)
 class Lonely:
-    """An agent of a user without rights, with a password and a service, and no broker."""
+    """An agent of an unprivileged user, with a password and a service, and no broker."""
 
     program: Program
     service_trace: Path

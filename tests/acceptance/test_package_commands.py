@@ -1,4 +1,4 @@
-"""acm package and acm-agent install, as those who make and install releases meet them."""
+"""acm package and acm-agent install, as their users run them."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory with a release, a pair of keys, and the key that minisign takes by itself."""
+    """A directory with a release, a pair of keys, and the default key of minisign."""
     write_program(tmp_path / "release", '#!/bin/sh\necho "$0 $*"\n')
     make_key(tmp_path / "minisign")
     (tmp_path / ".minisign").mkdir()

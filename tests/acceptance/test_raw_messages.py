@@ -1,4 +1,4 @@
-"""What any MQTT client may put on the command topic: foreign forms, garbage, duplicates, retained messages."""
+"""Messages that any MQTT client may publish as commands: foreign forms, garbage, duplicates, retained messages."""
 
 import json
 import subprocess

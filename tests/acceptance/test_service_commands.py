@@ -1,4 +1,4 @@
-"""restart-agent, start-agent and stop-agent on a child process, whatever dies on the way."""
+"""restart-agent, start-agent and stop-agent on a child process, also if the agent dies."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ STUBBORN = (
 
 @pytest.fixture
 def managing(site: Site, tmp_path: Path) -> tuple[str, ...]:
-    """The arguments of an agent whose service ignores TERM, and makes the file `ready` when it does."""
+    """The arguments of an agent whose service ignores TERM, and creates the file `ready` once it does."""
     argv = json.dumps([sys.executable, "-c", STUBBORN, str(tmp_path / "ready")])
     path = tmp_path / "agent.toml"
     path.write_text(f'[service]\nkind = "child"\nargv = {argv}\nstop_grace_s = 0.5\nsettle_s = 0.2\n')
