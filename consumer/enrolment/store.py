@@ -94,7 +94,7 @@ class Enrolment:
 
 
 class AttemptState(StrEnum):
-    """How far a command has come on the way to another enrolment; the last two are the ends."""
+    """The state of an attempt; `committed` and `rolled_back` are final."""
 
     STAGED = "staged"
     TRIAL = "trial"

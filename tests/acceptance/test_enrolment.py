@@ -156,19 +156,19 @@ def test_agent_re_enrolls_with_the_same_server(secure: SecureSite, tmp_path: Pat
     secure.run_agent(state)
     secure.site.wait_online("web-01")
     sent = ask_to_enroll(secure.site, secure, secure.enrolment.new_token())
-    behind_it = send(secure.site, "get-agent-configuration", section="broker")
+    later = send(secure.site, "get-agent-configuration", section="broker")
     assert secure.site.result(sent)["outcome"] == "success"
-    assert secure.site.result(behind_it)["outcome"] == "success"
-    wait_for(lambda: not before.exists(), "the old enrolment to be given up")
+    assert secure.site.result(later)["outcome"] == "success"
+    wait_for(lambda: not before.exists(), "the old enrolment to be removed")
     assert works(secure.site)
 
 
 def test_pending_command_during_a_move_is_rejected_and_not_run(site: Site, secure: SecureSite) -> None:
     sent = ask_to_enroll(site, secure, secure.enrolment.new_token())
-    behind_it = send(site, "restart-agent")
+    later = send(site, "restart-agent")
     site.start_agent("web-01")
     assert site.result(sent)["outcome"] == "success"
-    refused = site.result(behind_it)
+    refused = site.result(later)
     assert refused["code"] == "rejected"
     assert secure.broker.tls_url in refused["message"]
 

@@ -1,4 +1,4 @@
-"""What every command store promises; run against the one on disk and its twin in memory."""
+"""What every command store guarantees; runs against the store on disk and its twin in memory."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -24,7 +24,7 @@ Journal = Callable[[], Entries]
 
 @pytest.fixture(params=["disk", "memory"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
-    """Gives the store as the next process finds it."""
+    """Open the store as the next process finds it."""
     in_memory = MemoryCommandStore()
     opened: list[DiskCommandStore] = []
 
@@ -43,7 +43,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
 
 @pytest.fixture
 def journal(reopen: Reopen, tmp_path: Path) -> Journal:
-    """Gives the entries of the journal, which must be one chain and end where the store says."""
+    """Return the journal's entries; checks that they are one chain that ends at the store's `audit_head`."""
 
     def entries() -> Entries:
         store = reopen()
@@ -225,7 +225,7 @@ def test_check_leaves_nothing_visible(reopen: Reopen) -> None:
     assert [stored.command.id for stored in reopen().all_commands()] == ["a"]
 
 
-def told(entries: Entries) -> list[tuple[str, list[str]]]:
+def events_of(entries: Entries) -> list[tuple[str, list[str]]]:
     events = ("accepted", "begun", "resumed", "reported", "deleted")
     return [
         (event, [item if isinstance(item, str) else item["id"] for item in entry[event]])
@@ -244,7 +244,7 @@ def test_journal_records_each_change_once(reopen: Reopen, journal: Journal) -> N
     entries = journal()
     assert [entry["number"] for entry in entries] == [1, 2, 3, 4, 5, 6]
     assert entries[0]["opened"] == {"store_generation": store.store_generation}
-    assert told(entries) == [(event, ["a"]) for event in ("accepted", "begun", "resumed", "reported", "deleted")]
+    assert events_of(entries) == [(event, ["a"]) for event in ("accepted", "begun", "resumed", "reported", "deleted")]
     assert entries[1]["accepted"] == [
         {
             "id": "a",
@@ -265,7 +265,7 @@ def test_changes_of_one_commit_are_one_journal_entry(reopen: Reopen, journal: Jo
         for stored in store.get_next_commands(2):
             store.mark_processing(stored, NOW, "i1")
     (entry,) = journal()[1:]
-    assert told([entry]) == [("accepted", ["a", "b"]), ("begun", ["a", "b"])]
+    assert events_of([entry]) == [("accepted", ["a", "b"]), ("begun", ["a", "b"])]
 
 
 def test_journal_entry_always_fits_a_message(reopen: Reopen, journal: Journal) -> None:
@@ -290,7 +290,7 @@ def test_rolled_back_change_is_not_in_the_journal(reopen: Reopen, journal: Journ
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         store_and_fail()
     store.store_command(command("c"), NOW)
-    assert told(journal()) == [("accepted", ["a"]), ("accepted", ["c"])]
+    assert events_of(journal()) == [("accepted", ["a"]), ("accepted", ["c"])]
 
 
 def test_only_a_command_in_processing_resumes(reopen: Reopen) -> None:

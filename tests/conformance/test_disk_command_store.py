@@ -329,7 +329,7 @@ def edit(state: Path, *statements: str) -> None:
 
 @pytest.fixture
 def paged(state: Path) -> Path:
-    """A state directory whose journal has three pages, and some entries beside them."""
+    """A state directory whose journal has three pages, and some entries in the head row."""
     store = open_store(state, now=lambda: NOW)
     for number in range(1, 80):
         store.store_command(command(f"command-{number:03d}", number), NOW)
@@ -496,5 +496,5 @@ def test_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Path
     in_a_namespace = ("unshare", "--user", "--map-root-user", "--mount")
     done = run(FILLER, str(tmp_path), prefix=in_a_namespace)
     assert done.returncode == 0, done.stderr
-    said = "The disk is full: no command is accepted until there is room again."
-    assert done.stdout.splitlines() == [said, said, "deleted True"]
+    full = "The disk is full: no command is accepted until there is room again."
+    assert done.stdout.splitlines() == [full, full, "deleted True"]

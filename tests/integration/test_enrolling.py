@@ -75,7 +75,7 @@ def enroll(enrolments: EnrolmentDirectory, server: EnrolmentServer, token: str, 
 
 @contextmanager
 def acking_server(url: str, digest: str | None = None) -> Iterator[list[str | None]]:
-    """Acknowledge every result by its digest, or by another, and keep the ids of their commands."""
+    """Acknowledge every result with its digest, or with `digest`; yield the ids of their commands."""
     seen: list[str | None] = []
     ended = threading.Event()
     with MqttConnection(url, "server", subscriptions=["acm/+/feedback"]) as connection:
@@ -187,7 +187,7 @@ def test_wrong_url_or_token_is_refused_without_showing_the_token(
 
 
 class OwnConnection:
-    """The agent's own connection, as the trial takes it down and up."""
+    """The agent's own connection; records how the trial stops and starts it."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -314,7 +314,7 @@ def test_manual_enrolment_replaces_another_only_if_it_works(
 
 
 class LaterClock(SystemClock):
-    """The machine's clocks, `later` seconds on."""
+    """The machine's clocks, `later` seconds ahead."""
 
     later = 0.0
 

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 
 
 class EnrolmentServer:
-    """Grants what a token of it pays for, once for each key. `change` may spoil an answer before it is sent."""
+    """Grants a certificate for each token, always for the same key. `change` may alter a response before it is sent."""
 
     def __init__(self, authority: TestAuthority, broker: str) -> None:
         self.authority = authority

@@ -1,4 +1,4 @@
-"""The command store's twin in memory: the same promises, but for the disk. It outlives the agents that use it."""
+"""The command store's twin in memory: the same guarantees, without a disk. It outlives the agents that use it."""
 
 import copy
 import uuid
@@ -198,4 +198,4 @@ class MemoryCommandStore:
         return len(self.with_results())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no files."""
