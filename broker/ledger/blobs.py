@@ -161,15 +161,15 @@ class BlobStore:
 
     def _delete_chunks(self, blob_id: str) -> None:
         """Delete a hidden blob, a few chunks at a time."""
-        ours = BLOB_CHUNKS.c.blob == blob_id
-        some = sa.select(BLOB_CHUNKS.c.start).where(ours).limit(_ROWS_A_DELETION)
+        is_blob = BLOB_CHUNKS.c.blob == blob_id
+        batch = sa.select(BLOB_CHUNKS.c.start).where(is_blob).limit(_ROWS_A_DELETION)
         while True:
             with self._transaction() as connection:
-                starts = connection.scalars(some).all()
+                starts = connection.scalars(batch).all()
                 if not starts:
                     connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
                     return
-                connection.execute(BLOB_CHUNKS.delete().where(ours, BLOB_CHUNKS.c.start.in_(starts)))
+                connection.execute(BLOB_CHUNKS.delete().where(is_blob, BLOB_CHUNKS.c.start.in_(starts)))
 
 
 def _by_name(connection: sa.Connection, name: str) -> BlobRecord | None:

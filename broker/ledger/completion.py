@@ -86,11 +86,11 @@ def complete_all(
 
 def mask_completed(connection: sa.Connection, command_id: str) -> None:
     """Mask the secrets in a completed command and its result: nothing needs them any more."""
-    ours = COMMANDS.c.id == command_id
-    body, stored = connection.execute(sa.select(COMMANDS.c.body, COMMANDS.c.result).where(ours)).one()
+    is_command = COMMANDS.c.id == command_id
+    body, stored = connection.execute(sa.select(COMMANDS.c.body, COMMANDS.c.result).where(is_command)).one()
     command, result = msgspec.json.decode(body, type=Command), msgspec.json.decode(stored)
     shape = parameters_of(command.type)
     kept = replace(command, parameters=mask_secret_parameters(command, command.parameters, shape))
     masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secret_parameters(command, result, shape))}
-    update = COMMANDS.update().where(ours)
+    update = COMMANDS.update().where(is_command)
     connection.execute(update.values({name: content.decode() for name, content in masked.items()}))

@@ -88,8 +88,8 @@ def _refuses_message(result: Feedback) -> bool:
 
 
 def _record_state(connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
-    ours = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
-    advanced = ours.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
+    of_agent = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
+    advanced = of_agent.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
     if connection.execute(advanced).rowcount:
         update_agent(connection, agent, attempts=0)
 

@@ -40,14 +40,14 @@ def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: d
     is_same_store = row.store_generation in (None, gap.store_generation)
     if not is_same_store or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
         return  # the status that announces the new store begins a new epoch
-    ours = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
-    asked = sa.select(COMMANDS.c.state).where(*ours, COMMANDS.c.number == gap.expected)
-    if connection.scalar(asked) == CommandState.COMPLETED:
+    of_epoch = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
+    state = sa.select(COMMANDS.c.state).where(*of_epoch, COMMANDS.c.number == gap.expected)
+    if connection.scalar(state) == CommandState.COMPLETED:
         # The agent went back, as after a restored snapshot: this number can never be sent again.
         _begin_epoch(connection, agent, now, above=row.epoch)
     else:
-        from_there = COMMANDS.update().where(*ours, COMMANDS.c.number >= gap.expected, IS_OPEN)
-        connection.execute(from_there.values(to_send=True))
+        missing = COMMANDS.update().where(*of_epoch, COMMANDS.c.number >= gap.expected, IS_OPEN)
+        connection.execute(missing.values(to_send=True))
 
 
 def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) -> None:

@@ -26,10 +26,10 @@ def store_unmatched(
     if not results:
         return []
     newest = {(result.command_id, result.digest): result for result in results[-_MAX_PER_AGENT:]}
-    ours = STRAY_RESULTS.c.agent == agent
+    of_agent = STRAY_RESULTS.c.agent == agent
     ids = [command_id for command_id, _ in newest]
     query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(
-        ours, STRAY_RESULTS.c.command_id.in_(ids)
+        of_agent, STRAY_RESULTS.c.command_id.in_(ids)
     )
     for command_id, digest in connection.execute(query):
         newest.pop((command_id, digest), None)

@@ -43,19 +43,26 @@ class Pair:
     def end(self, command: Command, digest: str) -> None:
         stored = self.store.find(command.id)
         assert stored is not None
-        said = replace(result(command.id), digest=digest)
-        self.store.mark_completed(stored, encoded(said))
+        reported = replace(result(command.id), digest=digest)
+        self.store.mark_completed(stored, encoded(reported))
         self.ledger.claim_due(9)
-        self.ledger.record_feedback(AGENT, [said])
+        self.ledger.record_feedback(AGENT, [reported])
         self.store.delete_completed_commands([command.id], self.now() + timedelta(days=8))
 
-    def side(self, asked_by: str, **members: Any) -> LedgerSide:
+    def side(self, requested_by: str, **members: Any) -> LedgerSide:
         audits = self.ledger.audits
         names = [row.command.id for row in self.ledger.commands()]
-        known, said = audits.look_up(names), audits.accepted_commands(AGENT, 100)
+        known, accepted = audits.look_up(names), audits.accepted_commands(AGENT, 100)
         return replace(
             LedgerSide(
-                AGENT, known, audits.unmatched_results(AGENT), said, None, audits.verified(AGENT), False, asked_by
+                AGENT,
+                known,
+                audits.unmatched_results(AGENT),
+                accepted,
+                None,
+                audits.verified(AGENT),
+                False,
+                requested_by,
             ),
             **members,
         )
@@ -155,8 +162,10 @@ def test_forged_entry_is_found_though_all_hashes_fit(
 
 def test_deletion_of_a_result_that_the_ledger_lacks_is_a_difference(pair: Pair, commands: list[Command]) -> None:
     def delete(entries: Entries) -> None:
-        said = {"id": commands[2].id, "digest": "r", "outcome": "success"}
-        entries.append({**entries[-1], "begun": [], "accepted": [], "reported": [said], "deleted": [commands[2].id]})
+        reported = {"id": commands[2].id, "digest": "r", "outcome": "success"}
+        entries.append(
+            {**entries[-1], "begun": [], "accepted": [], "reported": [reported], "deleted": [commands[2].id]}
+        )
 
     assert codes(compared(pair, commands, forged(journal_of(pair.store), delete))) == ["deleted_uncommitted"]
 
@@ -208,8 +217,8 @@ def test_rewritten_journal_differs_from_the_verified_one(pair: Pair, commands: l
 
 def test_shortened_journal_does_not_reach_the_head_in_the_status(pair: Pair, commands: list[Command]) -> None:
     journal = journal_of(pair.store)
-    told = JournalMark(journal.head.number + 1, "1" * 64)
-    assert codes(compared(pair, commands, journal, status_head=told)) == ["shortened"]
+    status_head = JournalMark(journal.head.number + 1, "1" * 64)
+    assert codes(compared(pair, commands, journal, status_head=status_head)) == ["shortened"]
 
 
 def test_old_entries_may_be_dropped_only_by_a_full_journal(pair: Pair, commands: list[Command]) -> None:
@@ -259,9 +268,9 @@ def test_accepted_differences_are_not_reported_again(pair: Pair, commands: list[
 
 def test_message_of_a_difference_is_bounded_and_printable(pair: Pair, commands: list[Command]) -> None:
     bad = forged(journal_of(pair.store), changed("reported", digest="\x1b[2J" + "x" * 100_000))
-    said = first(compared(pair, commands, bad))
-    assert said.isprintable()
-    assert len(said) < 1100
+    message = first(compared(pair, commands, bad))
+    assert message.isprintable()
+    assert len(message) < 1100
 
 
 def test_server_and_agent_compute_the_same_command_hash(pair: Pair, commands: list[Command]) -> None:

@@ -42,10 +42,10 @@ class AnsweringLedger(Ledger):
 
     def add_command(self, agent: str, request: CommandRequest) -> Command:
         added = super().add_command(agent, request)
-        said = self.answers(added)
-        if said is not None:
+        outcome = self.answers(added)
+        if outcome is not None:
             self.claim_due(9)
-            self.record_feedback("web-01", [REPORTS.result(added, said, NOW).feedback])
+            self.record_feedback("web-01", [REPORTS.result(added, outcome, NOW).feedback])
         return added
 
 

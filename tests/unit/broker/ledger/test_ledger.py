@@ -47,8 +47,8 @@ def take(ledger: Ledger) -> list[str]:
 
 
 def feedback(kind: FeedbackKind, command: Command | None = None, **members: Any) -> Feedback:
-    said = Feedback(kind, "web-01", "g1", "i1", "pending", "So it is.", **members)
-    return replace(said, command_id=command.id) if command else said
+    reported = Feedback(kind, "web-01", "g1", "i1", "pending", "So it is.", **members)
+    return replace(reported, command_id=command.id) if command else reported
 
 
 def result(command: Command, digest: str = "d1") -> Feedback:
@@ -61,8 +61,8 @@ def accept(ledger: Ledger, command: Command) -> None:
 
 
 def status(generation: str = "g1", *, online: bool = True, **members: Any) -> Status:
-    said = Status("web-01", online, "1", "i1", "b1", generation)
-    return replace(said, **members)
+    reported = Status("web-01", online, "1", "i1", "b1", generation)
+    return replace(reported, **members)
 
 
 def numbers(ledger: Ledger, *commands: Command) -> list[tuple[int, int]]:
@@ -148,7 +148,7 @@ def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
     kept = ledger.get(command.id).result
     assert kept
     assert kept["digest"] == "d1"
-    assert [stray["digest"] for stray in unmatched_results(ledger)] == ["d2"]
+    assert [unmatched["digest"] for unmatched in unmatched_results(ledger)] == ["d2"]
 
 
 def test_result_of_unknown_command_or_other_agent_is_unmatched(ledger: Ledger) -> None:
@@ -156,7 +156,7 @@ def test_result_of_unknown_command_or_other_agent_is_unmatched(ledger: Ledger) -
     stranger = replace(command, id="never-sent")
     assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)])) == 3
     assert ledger.get(command.id).state is CommandState.QUEUED
-    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id, "never-sent"]
+    assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [command.id, "never-sent"]
 
 
 def test_unmatched_results_of_an_agent_are_bounded(ledger: Ledger, clock: TurnedClock) -> None:
@@ -166,7 +166,7 @@ def test_unmatched_results_of_an_agent_are_bounded(ledger: Ledger, clock: Turned
         invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
         clock.turn(1.0)
         assert len(ledger.record_feedback("web-01", invented)) == 150
-    kept = [stray["command_id"] for stray in unmatched_results(ledger)]
+    kept = [unmatched["command_id"] for unmatched in unmatched_results(ledger)]
     assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
     ledger.record_feedback("web-01", [result(honest)])
     assert ledger.get(honest.id).state is CommandState.COMPLETED
@@ -256,7 +256,7 @@ def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None
     assert (epoch > before, epoch == same, first, second) == (True, True, 1, 2)
     assert take(ledger) == [command.id for command in sent]
     ledger.record_feedback("web-01", [superseded(sent[0])])
-    assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "what was said of the old epoch begins no other"
+    assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "a refusal from the old epoch begins no new one"
     ledger.record_feedback("web-01", [result(sent[0]), superseded(sent[0])])
     assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
 
@@ -272,7 +272,7 @@ def test_abandoned_command_is_interrupted_and_a_late_result_is_unmatched(ledger:
     assert "by the user" in row.result["message"]
     assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
     assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
-    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [gone.id]
+    assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [gone.id]
     gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)
     ledger.record_feedback("web-01", [gap])
     assert numbers(ledger, other)[0][1] == 1, "its number is not waited for"

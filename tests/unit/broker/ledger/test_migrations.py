@@ -41,8 +41,8 @@ def database(tmp_path: Path) -> Path:
     rows = [("a", 1, "completed", encode([result("a")]).decode()), ("b", 2, "queued", None)]
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(FIRST_TABLES)
-        for name, number, state, said in rows:
-            values = (name, number, encode([command(name)]).decode(), state, said)
+        for name, number, state, stored in rows:
+            values = (name, number, encode([command(name)]).decode(), state, stored)
             connection.execute(
                 "INSERT INTO commands VALUES (?, 'web-01', 7, ?, ?, ?, 1, 'no', 0, NULL, NULL, ?)", values
             )

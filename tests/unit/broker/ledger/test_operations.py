@@ -167,26 +167,26 @@ def test_groups_are_listed_with_their_members(ledger: Ledger) -> None:
 
 
 def test_groups_in_a_status_replace_the_servers_list_once(ledger: Ledger) -> None:
-    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
+    status = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
     ledger.groups.add("old", ["web-01"])
-    ledger.record_status(replace(said, groups=None))
+    ledger.record_status(replace(status, groups=None))
     assert ledger.groups.all() == {"old": ["web-01"]}
-    ledger.record_status(said)
+    ledger.record_status(status)
     assert ledger.groups.all() == {"edge": ["web-01"]}
     ledger.groups.add("new", ["web-01"])
-    ledger.record_status(said)
+    ledger.record_status(status)
     assert ledger.groups.all() == {"edge": ["web-01"], "new": ["web-01"]}
-    ledger.record_status(replace(said, groups=()))
+    ledger.record_status(replace(status, groups=()))
     assert ledger.groups.all() == {}
 
 
 def test_last_will_changes_no_groups(ledger: Ledger) -> None:
-    said = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
-    ledger.record_status(said)
+    status = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
+    ledger.record_status(status)
     ledger.groups.add("extra", ["web-01"])
     for will in (("a",), None):
-        ledger.record_status(replace(said, online=False, groups=will))
-        ledger.record_status(said)
+        ledger.record_status(replace(status, online=False, groups=will))
+        ledger.record_status(status)
     assert ledger.groups.all() == {"b": ["web-01"], "extra": ["web-01"]}
 
 

@@ -103,10 +103,10 @@ def test_frames_do_not_exceed_the_maximum_size(server: Server, wire: Remembering
 def test_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
     command = send(server)
     server.step()
-    said = result(command.id)
-    receive(server, "acm/web-01/feedback", encode([said]))
+    reported = result(command.id)
+    receive(server, "acm/web-01/feedback", encode([reported]))
     (frame,) = wire.on("ack")
-    assert [(ack.command_id, ack.digest) for ack in decode_acks(frame)] == [(command.id, said.digest)]
+    assert [(ack.command_id, ack.digest) for ack in decode_acks(frame)] == [(command.id, reported.digest)]
     assert ledger.get(command.id).state is CommandState.COMPLETED
 
 
@@ -133,7 +133,7 @@ def test_sender_is_taken_from_the_topic_and_not_from_the_message(
     server.step()
     receive(server, "acm/web-02/feedback", encode([result(command.id)]))
     assert ledger.get(command.id).result is None
-    assert [stray["command_id"] for stray in unmatched_results(ledger)] == [command.id]
+    assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [command.id]
     assert len(wire.on("web-02/ack")) == 1
     status = Status("web-01", True, "1", "i", "b", "g")
     receive(server, "acm/web-02/status", encode([status]))
@@ -286,11 +286,11 @@ def test_ack_to_a_held_agent_is_dropped_and_its_result_is_stored(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
     command = ledger.add_command("db-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
-    said = encode([replace(result(command.id), agent="db-01")])
-    receive(signing, "acm/db-01/feedback", said)
+    reported = encode([replace(result(command.id), agent="db-01")])
+    receive(signing, "acm/db-01/feedback", reported)
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.COMPLETED)
     recipients.of["db-01"] = Recipient(("e2",))
-    receive(signing, "acm/db-01/feedback", said)
+    receive(signing, "acm/db-01/feedback", reported)
     assert read_envelope(wire.on("db-01/ack")[0])
 
 
@@ -334,8 +334,8 @@ def test_message_is_not_processed_while_the_ledger_fails(
 def test_status_with_numbers_beyond_the_limit_is_refused(
     server: Server, ledger: Ledger, wire: RememberingWire, member: str, number: int
 ) -> None:
-    said = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
-    server.receive([inbound_on("acm/evil/status", json.dumps(said).encode(), retained=True)])
+    reported = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
+    server.receive([inbound_on("acm/evil/status", json.dumps(reported).encode(), retained=True)])
     assert ledger.agents() == []
     sent = send(server, "evil")
     server.step()
