@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.comms.blob_reader import BlobReader
 from consumer.comms.client import AgentCommsClient
@@ -203,20 +202,20 @@ class AgentCore:
     def _commit_and_act(self) -> None:
         store, comms, clock = self._parts.store, self._parts.comms, self._parts.clock
         has_room = clock.monotonic() >= self._full_until
-        commands = self._inbox.held(Channel.COMMAND) if has_room else []  # else they wait for room on the disk
+        commands = self._inbox.commands() if has_room else []  # else they wait for room on the disk
         try:
             with store.transaction():
                 feedback = self._receiver.receive(commands)
                 acks, controls = self._inbox.acks(), self._inbox.controls()
                 self._correct_clock(acks)
                 decisions = self._manager.decide([signed.ack for signed in acks], controls)
-                self._save_time_sample(busy=bool(self._inbox.held() or store.pending_count()))
+                self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         except StoreFull as error:
             self._status.problems.report(Problem.STORE_FULL, str(error))
             self._full_until = clock.monotonic() + _FULL_RETRY_S
             return
         committed = self._inbox.committed(commands=has_room)
-        if not self._inbox.held():
+        if not self._inbox:
             self._status.problems.report(Problem.STORE_FULL, None)
         self._outbox.add_notices(feedback)
         self._manager.carry_out(decisions)

@@ -40,6 +40,7 @@ class AgentInbox:
     def __init__(self, verifier: Verifier, refusals: Refusals) -> None:
         self._verifier = verifier
         self._refusals = refusals
+        self._arrived: list[Inbound] = []
         self._held: dict[Channel, list[Inbound]] = {
             Channel.COMMAND: [],
             Channel.ACK: [],
@@ -51,12 +52,19 @@ class AgentInbox:
         chunks: list[Inbound] = []
         for message in arrived:
             held = self._held.get(message.channel)
-            (chunks if held is None else held).append(message)
+            if held is None:
+                chunks.append(message)
+            else:
+                held.append(message)
+                self._arrived.append(message)
         return chunks
 
-    def held(self, channel: Channel | None = None) -> list[Inbound]:
-        """Return the held messages of this channel, or of all; they are not opened yet."""
-        return [message for it, held in self._held.items() if channel in (None, it) for message in held]
+    def __len__(self) -> int:
+        return len(self._arrived)
+
+    def commands(self) -> list[Inbound]:
+        """Return the held commands, which are not opened yet."""
+        return self._held[Channel.COMMAND]
 
     def acks(self) -> list[SignedAck]:
         """Return the held acks that are authentic."""
@@ -71,11 +79,14 @@ class AgentInbox:
         return [chunk for message in messages for chunk in self._readable(message, decode_blob_chunks)]
 
     def committed(self, *, commands: bool) -> list[Inbound]:
-        """Release and return the messages that were committed, to be acknowledged; commands only if `commands`."""
-        channels = [channel for channel in self._held if commands or channel is not Channel.COMMAND]
-        committed = [message for channel in channels for message in self._held[channel]]
-        for channel in channels:
-            self._held[channel] = []
+        """Release and return the messages that were committed, to be acknowledged; commands only if `commands`.
+
+        They are in order of arrival, as PUBACKs must be (MQTT 5 section 4.6).
+        """
+        kept = [] if commands else self._held[Channel.COMMAND]
+        committed = [message for message in self._arrived if commands or message.channel is not Channel.COMMAND]
+        self._held = {channel: [] for channel in self._held} | {Channel.COMMAND: kept}
+        self._arrived = [*kept]
         return committed
 
     def _opened(self, channel: Channel, decode: Callable[[bytes], list[_T]]) -> list[tuple[_T, datetime | None]]:
