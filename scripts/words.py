@@ -52,7 +52,7 @@ RULES = (
     _rule(r"\banew\b", "'again' or a verb with 're-'"),
     _rule(r"\bnone is meant\b|\bis meant by\b", "'no agent matches'"),
     _rule(r"\bwhoever\b|\bwhom\b", "the role: 'a client that …', 'an attacker who …'"),
-    _rule(r"\bnobody\b(?!['\":`])", "the role: 'no other user', 'no client', 'no agent'"),
+    _rule(r"(?<!-[lu]\s)(?<!user\s)\bnobody\b(?!['\":`-])", "the role: 'no other user', 'no client', 'no agent'"),
     _rule(r"\btold\b|\btells? of\b", "'sent', 'configured', 'reported' or 'notified'"),
     _rule(r"\b(?:say|says|said|saying) so\b", "what it reports, and where"),
     _rule(r"\b(?:is|are|was|were) not there\b", "'does not exist' or 'is missing'"),

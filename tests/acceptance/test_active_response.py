@@ -1,4 +1,4 @@
-"""Active responses through real processes: active, listed, taken back once, whatever dies on the way."""
+"""Active responses through real processes: active, listed, reversed once, whichever process is killed."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_a_slow_reversal_delays_no_command(responder: Responder) -> None:
 
 
 def test_kill_9_at_each_step_of_an_add(responder: Responder) -> None:
-    """Either the script was never told to continue and nothing is pending, or what it may have done is taken back."""
+    """Either the script never received continue and nothing is pending, or its possible effect is reversed."""
     seen = set()
     for step in ("begun", "recorded", "ended", "confirmed"):
         dying = responder.start_crashing(f"execute-active-response.{step}")

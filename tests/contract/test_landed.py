@@ -1,4 +1,4 @@
-"""What earlier versions left on disk is read unchanged, and the work in it goes on; see landed/*/README.md."""
+"""Files of earlier versions are read unchanged, and their work continues; see landed/*/README.md."""
 
 import base64
 import json

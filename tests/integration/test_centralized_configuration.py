@@ -50,7 +50,7 @@ class Steps:
 
 
 class Site:
-    """One agent's directory and service; `agent` anew stands for a new process of the agent."""
+    """One agent's directory and service; calling `agent` again simulates a new process of the agent."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory

@@ -111,14 +111,14 @@ def test_host_deny_does_nothing_on_abort(script: Callable[..., Script], tmp_path
 
 @pytest.fixture
 def accounts(script: Callable[..., Script], tmp_path: Path) -> Script:
-    """disable-account with a passwd that keeps the state of every account in one file and notes what it was told."""
+    """disable-account with a passwd that keeps the state of every account in one file and records its arguments."""
     (tmp_path / "locked").write_text("P")
     install(
         tmp_path / "tools",
         "passwd",
         f"""#!/bin/sh
         [ "$1" = -S ] && echo "$2 $(cat {tmp_path}/locked) 2026-01-01" && exit 0
-        echo "$*" >>{tmp_path}/told
+        echo "$*" >>{tmp_path}/arguments
         [ "$1" = -l ] && echo L >{tmp_path}/locked || echo P >{tmp_path}/locked
         """,
     )
@@ -130,14 +130,14 @@ def test_disable_account_locks_and_unlocks(accounts: Script, tmp_path: Path) -> 
     assert keys(accounts("add", {"dstuser": "nobody"})) == ["nobody"]
     assert accounts("delete", {"dstuser": "nobody"}).returncode == 0
     assert accounts("delete", {"dstuser": "nobody"}).returncode == 0
-    assert (tmp_path / "told").read_text().splitlines() == ["-l nobody", "-l nobody", "-u nobody"]
+    assert (tmp_path / "arguments").read_text().splitlines() == ["-l nobody", "-l nobody", "-u nobody"]
 
 
 def test_an_account_that_was_locked_before_stays_locked(accounts: Script, tmp_path: Path) -> None:
     (tmp_path / "locked").write_text("L")
     assert keys(accounts("add", {"dstuser": "nobody"})) == ["nobody"]
     assert accounts("delete", {"dstuser": "nobody"}).returncode == 0
-    assert not (tmp_path / "told").exists()
+    assert not (tmp_path / "arguments").exists()
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_restart_ends_the_child_for_the_agent_to_start_it_again(script: Callable
 
 
 def test_restart_drives_the_unit_by_systemctl(script: Callable[..., Script], tmp_path: Path) -> None:
-    install(tmp_path / "tools", "systemctl", f'#!/bin/sh\necho "$*" >{tmp_path}/told\n')
+    install(tmp_path / "tools", "systemctl", f'#!/bin/sh\necho "$*" >{tmp_path}/arguments\n')
     path = f"{tmp_path}/tools:{os.environ['PATH']}"
     restart = script("restart", PATH=path, ACM_SERVICE_KIND="systemd", ACM_SERVICE_UNIT="sensor.service")
     assert restart("add", {}).returncode == 0
-    assert (tmp_path / "told").read_text() == "restart sensor.service\n"
+    assert (tmp_path / "arguments").read_text() == "restart sensor.service\n"
 
 
 def test_restart_without_a_service_says_what_to_send(script: Callable[..., Script]) -> None:
