@@ -27,9 +27,9 @@ class Installation:
         self.listen = f"127.0.0.1:{free_port()}"
         self.programs: list[Program] = []
 
-    def run(self, module: str, *words: str, text: str = "") -> str:
+    def run(self, module: str, *arguments: str, text: str = "") -> str:
         done = subprocess.run(
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", module, *arguments],
             cwd=self.directory,
             env=self._environment(),
             input=text,
@@ -40,11 +40,11 @@ class Installation:
         assert done.returncode == 0, (done.stdout, done.stderr)
         return done.stdout
 
-    def acm(self, *words: str) -> Any:
-        return json.loads(self.run("broker", *words, "--config", str(self.settings), "--json"))
+    def acm(self, *arguments: str) -> Any:
+        return json.loads(self.run("broker", *arguments, "--config", str(self.settings), "--json"))
 
-    def start(self, name: str, module: str, *words: str) -> Program:
-        argv = [sys.executable, "-m", module, *words]
+    def start(self, name: str, module: str, *arguments: str) -> Program:
+        argv = [sys.executable, "-m", module, *arguments]
         program = Program(argv, self.directory / f"{name}.log", cwd=self.directory, **self._environment())
         self.programs.append(program)
         return program
@@ -83,7 +83,7 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
 
     installation.acm("enrolment", "revoke", "web-01")
     wait_for(lambda: not installation.agent("web-01")["online"], "the agent to be offline")
-    wait_for(lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""), "the eviction")
+    wait_for(lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""), "the session to be ended")
     wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")
     refused = broker.log.read_text().count("verify failed")
     wait_for(lambda: broker.log.read_text().count("verify failed") > refused, "the agent to be refused")
