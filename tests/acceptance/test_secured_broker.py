@@ -83,7 +83,10 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
 
     installation.acm("enrolment", "revoke", "web-01")
     wait_for(lambda: not installation.agent("web-01")["online"], "the agent to be offline")
-    wait_for(lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""), "the session to be ended")
+    wait_for(
+        lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""),
+        "the session to be ended",
+    )
     wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")
     refused = broker.log.read_text().count("verify failed")
     wait_for(lambda: broker.log.read_text().count("verify failed") > refused, "the agent to be refused")

@@ -78,6 +78,9 @@ class Client:
     def close(self) -> None:
         self.paho.disconnect()
         self.paho.loop_stop()
+        # Ends the cycle of references through the callbacks, so that paho closes its sockets now.
+        for callback in ("on_connect", "on_disconnect", "on_publish", "on_subscribe", "on_unsubscribe", "on_message"):
+            setattr(self.paho, callback, None)
 
     def _answer(self, mid: int | None) -> list[int]:
         answered, codes = self.codes.get(timeout=20)
