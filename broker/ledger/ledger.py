@@ -48,7 +48,7 @@ class Ledger:
         self._transaction = database.transaction
         self.blobs = BlobStore(self._transaction, now)
         self.groups = GroupStore(self._transaction)
-        self.operations = OperationStore(self._transaction)
+        self.operations = OperationStore(database.reading)
         self.audits = AuditStore(self._transaction, now)
 
     # -- requests of users
@@ -130,7 +130,7 @@ class Ledger:
             return all_agents(connection)
 
     def agent_names(self) -> list[str]:
-        """Return the names of these agents, sorted."""
+        """Return the names of all agents that `agents` returns, sorted."""
         with self.database.reading() as connection:
             return names_of_agents(connection)
 

@@ -74,27 +74,27 @@ class Progress:
 
 
 class OperationStore:
-    """The operations. Every method is one transaction, and raises LedgerError if that fails."""
+    """Reads the operations, without blocking on writers. Every method raises LedgerError if the database fails."""
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        self._transaction = transaction
+    def __init__(self, reading: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._reading = reading
 
     def get(self, operation_id: str) -> Operation:
         """Return one operation; raises UnknownOperation."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return _operation(_find(connection, operation_id))
 
     def newest(self, limit: int) -> list[Operation]:
         """Return the newest operations, newest first."""
         query = OPERATIONS.select().order_by(OPERATIONS.c.created_at.desc()).limit(limit)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return [_operation(record) for record in read_all(connection, query, OperationRecord)]
 
     def progress(self, operation_id: str) -> Progress:
         """Count an operation's commands by state; raises UnknownOperation."""
         state, outcome = COMMANDS.c.state, COMMANDS.c.outcome
         query = sa.select(state, outcome, sa.func.count()).where(COMMANDS.c.operation_id == operation_id)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             size = _find(connection, operation_id).size
             rows = connection.execute(query.group_by(state, outcome))
             counts = Counter({(state, outcome): count for state, outcome, count in rows})

@@ -307,9 +307,11 @@ def test_last_will_keeps_the_enrolment_of_the_status_before(ledger: Ledger) -> N
 
 def test_reader_is_not_blocked_by_a_writer(ledger: Ledger, url: str) -> None:
     command = add(ledger)
+    operation = ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     writing = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")
     assert ledger.get(command.id).command == command
+    assert ledger.operations.progress(operation.id).counts() == {"queued": 1}
     writing.close()
 
 
