@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.errors import rendered
+from scripts.errors import DOCUMENT, rendered
 
 SOURCES = {
     "broker/__init__.py": "",
@@ -85,3 +85,7 @@ def test_enumeration_member_without_docstring_is_an_error(root: Path) -> None:
     (root / "broker/cli/exit_codes.py").write_text("class ExitCode(IntEnum):\n    OK = 0\n")
     with pytest.raises(ValueError, match=r"ExitCode\.OK"):
         rendered(root)
+
+
+def test_document_is_current() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == rendered(), "docs/errors.md is not current: run `make errors`"
