@@ -134,7 +134,7 @@ def _round_trip(data: bytes, decode: Callable[[bytes], Sequence[Message]]) -> No
         assert [message for part in frames(messages) for message in decode(part)] == list(messages)
 
 
-@target(lambda: [*seeds.frames("command"), *seeds.frames("seed")])
+@target(lambda: [*seeds.frames("command"), *seeds.frames("foreign")])
 def commands(data: bytes) -> None:
     _round_trip(data, _commands)
 
@@ -173,7 +173,7 @@ def blob_chunks(data: bytes) -> None:
     _round_trip(data, decode_blob_chunks)
 
 
-@target(lambda: seeds.frames("seed"))
+@target(lambda: seeds.frames("foreign"))
 def seed_forms(data: bytes) -> None:
     try:
         item = json.loads(data)
@@ -267,7 +267,7 @@ def _check_shown_text(ledger: Ledger) -> None:
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(console.export_text())
 
 
-@target(lambda: [*seeds.frames("command"), *seeds.frames("seed")], tries=200)
+@target(lambda: [*seeds.frames("command"), *seeds.frames("foreign")], tries=200)
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = FeedbackFactory("web-01", "i1", store.store_generation)
