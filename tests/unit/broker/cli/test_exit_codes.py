@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.app.config import ConfigurationError
+from broker.app.config import ServerConfigurationError
 from broker.cli.audit import AuditDiffers
 from broker.cli.exit_codes import ExitCode, exit_code_of
 from broker.cli.targets import UnknownAgent
@@ -23,7 +23,7 @@ class SpecialArgument(InvalidArgument):
         (InvalidName, ExitCode.USAGE),
         (InvalidParameters, ExitCode.USAGE),
         (SpecialArgument, ExitCode.USAGE),
-        (ConfigurationError, ExitCode.CONFIGURATION),
+        (ServerConfigurationError, ExitCode.CONFIGURATION),
         (ExposedFileError, ExitCode.CONFIGURATION),
         (CommandFailed, ExitCode.COMMAND_ERROR),
         (WaitTimeout, ExitCode.WAIT_TIMEOUT),
