@@ -13,7 +13,6 @@ from broker.text import printable, printable_line
 
 __all__ = [
     "configure_logs",
-    "plain_event",
 ]
 
 
