@@ -90,7 +90,7 @@ def test_parameters_that_are_valid_json_are_sent_as_json(run: Run, tmp_path: Pat
         (["cancel", "nothing"], 1, "No command has the id 'nothing'"),
         (["commands", "--config", "/nowhere.toml"], 3, "/nowhere.toml: cannot be read"),
         (["commands", "--ledger", "nonsense"], 1, "The ledger's URL cannot be used"),
-        (["commands", "--ledger", "postgresql+psycopg2://db/acm"], 1, "'psycopg2'; install that beside acm"),
+        (["commands", "--ledger", "postgresql+psycopg2://db/acm"], 1, "'psycopg2'; install it beside acm"),
         (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "The ledger failed"),
         (["server", "--broker", "http://x"], 3, "must have the form mqtt://HOST:PORT"),
         (["broker", "run", "--port", "99999"], 2, "65535"),
@@ -169,7 +169,7 @@ def test_embedded_broker_serves_until_term_and_leaves_no_process(broker_program:
     wait_for(lambda: f"mqtt://127.0.0.1:{port}" in program.log.read_text(), "the broker to say its address")
     with MqttConnection(f"mqtt://127.0.0.1:{port}", "probe") as connection:
         assert connection.wait_connected(10)
-    assert_one_sentence(run("broker", "run", "--port", str(port)), 1, f"Port {port} on 127.0.0.1 is taken")
+    assert_one_sentence(run("broker", "run", "--port", str(port)), 1, f"Port {port} on 127.0.0.1 is in use")
     program.process.send_signal(signal.SIGTERM)
     assert program.process.wait(20) == 0
     with EmbeddedMosquitto(port):
