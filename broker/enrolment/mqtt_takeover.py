@@ -21,7 +21,7 @@ from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
 
 __all__ = [
-    "TakeOver",
+    "Takeover",
     "TakeoverError",
     "TakeoverRefused",
     "take_over",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 # The parameters of take_over: broker, authority (PEM), certificate and its key, client id.
-TakeOver = Callable[[BrokerAddress, str, x509.Certificate, Ed25519PrivateKey, str], None]
+Takeover = Callable[[BrokerAddress, str, x509.Certificate, Ed25519PrivateKey, str], None]
 _TIMEOUT_S = 5.0
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"
 # MQTT 5, Clean Start, Keep Alive 10 s, no properties: the session ends with the connection (section 3.1.2.11.2).

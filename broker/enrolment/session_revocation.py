@@ -8,7 +8,7 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.enrolment.mqtt_takeover import TakeOver, TakeoverError, TakeoverRefused, take_over
+from broker.enrolment.mqtt_takeover import Takeover, TakeoverError, TakeoverRefused, take_over
 from broker.enrolment.records import EnrolmentRecord
 from broker.enrolment.sessions import RevokedSessions
 from broker.errors import BrokerError
@@ -62,7 +62,7 @@ class SessionRevoker:
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
-        take_over: TakeOver = take_over,
+        take_over: Takeover = take_over,
     ) -> None:
         self._authority = authority
         self._sessions = sessions
