@@ -14,22 +14,22 @@ $(VENV)/.ready: pyproject.toml uv.lock scripts/uv.txt
 	sh scripts/bootstrap.sh $(VENV)
 	touch $@
 
-demo: $(VENV)/.ready ## Show the way of a few commands, with real processes
+demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
 	$(RUN)/python -m scripts.demo
 
 test: $(VENV)/.ready ## Run all tests
 	$(RUN)/python -m pytest -n 2 --dist loadscope
 
-coverage: $(VENV)/.ready ## Run all tests; print which lines none of them reaches
+coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
 	$(RUN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term
 
-mutations: $(VENV)/.ready ## Take each security control out; a test must fail
+mutations: $(VENV)/.ready ## Remove each security control; a test must fail
 	$(RUN)/python -m tests.security.mutate
 
 vulnerabilities: $(VENV)/.ready ## Look the locked packages up in OSV (needs the network)
 	$(RUN)/python -m scripts.vulnerabilities
 
-sbom: $(VENV)/.ready ## Write build/sbom.cdx.json, the bill of what is shipped
+sbom: $(VENV)/.ready ## Write build/sbom.cdx.json, the bill of materials
 	$(RUN)/python -m scripts.sbom
 
 lint: $(VENV)/.ready ## Check style and format
@@ -42,11 +42,11 @@ types: $(VENV)/.ready ## Check the types
 layers: $(VENV)/.ready ## Check the layers
 	$(RUN)/lint-imports
 
-fuzz: $(VENV)/.ready ## Feed hostile bytes to all that reads them, for FUZZ_SECONDS (600) in all
+fuzz: $(VENV)/.ready ## Fuzz the parsers of untrusted input, for FUZZ_SECONDS (600) in total
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group fuzz
 	$(RUN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-bench: $(VENV)/.ready ## Measure against peers in the same run
+bench: $(VENV)/.ready ## Measure against simpler consumers in the same run
 	$(RUN)/python -m benchmarks
 
 install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment
