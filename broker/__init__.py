@@ -10,27 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.app.config import load_config as load_config
+    from broker.app.factories import open_ledger as open_ledger
     from broker.app.server import ServerProcess as ServerProcess
     from broker.contract.artifacts import Artifact as Artifact
     from broker.contract.commands import CommandType as CommandType
     from broker.contract.messages import Command as Command
+    from broker.contract.messages import Origin as Origin
     from broker.contract.secrets import SECRET as SECRET
     from broker.contract.states import ErrorCode as ErrorCode
     from broker.errors import BrokerError as BrokerError
-    from broker.ledger.ledger import Ledger as Ledger
-    from broker.server.server import Server as Server
+    from broker.ledger.enqueue import CommandRequest as CommandRequest
 
 __all__ = [
     "SECRET",
     "Artifact",
     "BrokerError",
     "Command",
+    "CommandRequest",
     "CommandType",
     "ErrorCode",
-    "Ledger",
-    "Server",
+    "Origin",
     "ServerProcess",
     "load_config",
+    "open_ledger",
 ]
 
 # Each name is imported when it is first used, so that a plug-in does not load the MQTT client.
@@ -38,13 +40,14 @@ _HOMES = {
     "Artifact": "broker.contract.artifacts",
     "BrokerError": "broker.errors",
     "Command": "broker.contract.messages",
+    "CommandRequest": "broker.ledger.enqueue",
     "CommandType": "broker.contract.commands",
     "ErrorCode": "broker.contract.states",
-    "Ledger": "broker.ledger.ledger",
+    "Origin": "broker.contract.messages",
     "SECRET": "broker.contract.secrets",
-    "Server": "broker.server.server",
     "ServerProcess": "broker.app.server",
     "load_config": "broker.app.config",
+    "open_ledger": "broker.app.factories",
 }
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from consumer.replacement import replace_process as replace_process
     from consumer.replacement import take_secrets as take_secrets
     from consumer.services import CallbackService as CallbackService
-    from consumer.services import DesiredState as DesiredState
     from consumer.settings import AgentConfig as AgentConfig
     from consumer.system.programs import run_program as run_program
     from consumer.upgrade.watcher import is_watched as is_watched
@@ -37,7 +36,6 @@ __all__ = [
     "CallbackService",
     "ConsumerError",
     "Context",
-    "DesiredState",
     "Handler",
     "Interruption",
     "Result",
@@ -60,7 +58,6 @@ _HOMES = {
     "CallbackService": "consumer.services",
     "ConsumerError": "consumer.errors",
     "Context": "consumer.handler",
-    "DesiredState": "consumer.services",
     "Handler": "consumer.handler",
     "Interruption": "consumer.handler",
     "RESTARTED_BY": "consumer.replacement",

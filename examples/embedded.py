@@ -18,7 +18,6 @@ from consumer import (
     AgentConfig,
     CallbackService,
     Context,
-    DesiredState,
     Handler,
     Interruption,
     Result,
@@ -66,12 +65,13 @@ READ_SENSOR = Handler("read-sensor", Interruption.RERUN, ReadSensor, read_sensor
 
 def make_agent(config: AgentConfig, measuring: Measuring) -> Agent:
     """Return an agent that manages `measuring`, with read-sensor and the handlers of installed plug-ins."""
-    desired = DesiredState(Path(config.state) / "measuring-stopped")
-    if not desired.stopped:
+    stopped_mark = Path(config.state) / "measuring-stopped"
+    service = CallbackService(measuring.start, measuring.stop, measuring.incarnation, stopped_mark)
+    if not service.stopped:
         measuring.start()
     return Agent(
         config,
-        service=CallbackService(measuring.start, measuring.stop, measuring.incarnation, desired),
+        service=service,
         handlers=[READ_SENSOR],
         plug_ins=load_plug_ins(),
         restarted_by=os.environ.pop(RESTARTED_BY, None),

@@ -31,6 +31,8 @@ _RETRY_S = 1.0
 class ServerProcess:
     """Runs a Server until stopped. Messages are signed as soon as there are signing keys.
 
+    `ledger` takes commands and returns their results; use it from any thread until `run` has returned.
+
     Raises LedgerError if the ledger cannot be opened, MqttError for a bad URL, SigningKeyError if the keys cannot be
     read, ServerConfigurationError if there are no keys but enrolled agents, and ExposedFileError.
     """
@@ -48,15 +50,15 @@ class ServerProcess:
             tls=config.broker_tls,
         )
         self._database = open_database(config.ledger)
-        ledger = Ledger(self._database, now=utc_now)
+        self.ledger = Ledger(self._database, now=utc_now)
         enrolments = EnrolmentStore(self._database, now=utc_now)
         try:
             signer = signer_of(config, enrolments)
         except BrokerError:
             self._database.close()
             raise
-        distribution = KeyDistribution(ledger, enrolments, signing_keys_path(config), utc_now)
-        self._server = Server(ledger, self._connection, topics, signer, monotonic, distribution.on_status)
+        distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
+        self._server = Server(self.ledger, self._connection, topics, signer, monotonic, distribution.on_status)
         self._inbox = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:

@@ -2,14 +2,12 @@
 
 from consumer.services.callbacks import CallbackService
 from consumer.services.child import ChildService
-from consumer.services.desired_state import DesiredState
 from consumer.services.none import NoService
 from consumer.services.systemd import SystemdService
 
 __all__ = [
     "CallbackService",
     "ChildService",
-    "DesiredState",
     "NoService",
     "SystemdService",
 ]

@@ -1,6 +1,7 @@
 """The embedding program as the managed service."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from consumer.ports import ServiceState
 from consumer.services.desired_state import DesiredState
@@ -11,19 +12,27 @@ __all__ = [
 
 
 class CallbackService:
-    """The embedding program: the callbacks start and stop it and return its incarnation (None: not running)."""
+    """The embedding program: the callbacks start and stop it and return its incarnation (None: not running).
+
+    The file `stopped_mark`, in a directory that outlives the process, records that the program should stay stopped.
+    """
 
     def __init__(
         self,
         start: Callable[[], None],
         stop: Callable[[], None],
         incarnation: Callable[[], str | None],
-        desired: DesiredState,
+        stopped_mark: Path,
     ) -> None:
         self._start = start
         self._stop = stop
         self._incarnation = incarnation
-        self._desired = desired
+        self._desired = DesiredState(stopped_mark)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last command was to stop the program, also in an earlier process: do not start it then."""
+        return self._desired.stopped
 
     def state(self) -> ServiceState:
         """Return the state that the program reports."""

@@ -11,6 +11,7 @@ import pytest
 
 from broker.contract.commands import CommandType
 from tests.acceptance.conftest import ROOT, Site
+from tests.support.brokers import TestBroker
 from tests.support.waiting import wait_for
 
 EXAMPLE = ROOT / "examples" / "rotate-logs"
@@ -98,3 +99,14 @@ def test_a_program_with_an_agent_inside_is_started_stopped_and_restarted(site: S
     assert (site.state("web-01") / "measuring-stopped").exists()
     assert agent.stop() == 0
     wait_for(lambda: not site.acm("agents")[0]["online"], "the agent's goodbye")
+
+
+def test_program_with_a_server_inside_sends_a_command_and_prints_its_result(broker: TestBroker, tmp_path: Path) -> None:
+    site = Site(broker.url, tmp_path)
+    site.start_agent("web-01")
+    argv = [sys.executable, "-m", "examples.embedded_server", broker.url, site.ledger, "web-01", "restart-agent"]
+    try:
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    finally:
+        site.stop()
+    assert done.stdout.splitlines()[-1].startswith("success: "), (done.stdout, done.stderr)

@@ -14,7 +14,7 @@ import pytest
 
 from consumer.errors import ServiceError
 from consumer.ports import Stop
-from consumer.services import CallbackService, ChildService, DesiredState, NoService, SystemdService
+from consumer.services import CallbackService, ChildService, NoService, SystemdService
 from consumer.settings import is_unit_name
 from consumer.system.clock import SystemClock
 from consumer.system.pidfile import _start_time
@@ -187,14 +187,14 @@ def test_no_service_says_what_to_configure() -> None:
 
 def test_callbacks_start_and_stop_the_embedding_program(tmp_path: Path) -> None:
     runs: list[str] = []
-    wish = DesiredState(tmp_path / "stopped")
-    service = CallbackService(lambda: runs.append(str(len(runs))), runs.clear, lambda: runs[-1] if runs else None, wish)
+    mark = tmp_path / "stopped"
+    service = CallbackService(lambda: runs.append(str(len(runs))), runs.clear, lambda: runs[-1] if runs else None, mark)
     assert service.start(0.0).running
     assert service.start(0.0).incarnation == "0"
     assert not service.stop(0.0).running
-    assert wish.stopped
+    assert service.stopped
     assert service.restart(0.0).running
-    assert not wish.stopped
+    assert not service.stopped
 
 
 def test_stop_ends_an_orphan_by_its_deadline(child_service: Make, tmp_path: Path) -> None:

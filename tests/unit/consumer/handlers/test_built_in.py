@@ -23,7 +23,7 @@ from consumer.handler import AgentRestart, Context, Handler, Interruption, Resul
 from consumer.handlers.built_in import added_handlers, built_in_handlers
 from consumer.handlers.restart_agent import AgentProcess
 from consumer.ports import Service, ServiceState, Stop, StoredCommand
-from consumer.services import CallbackService, DesiredState, NoService
+from consumer.services import CallbackService, NoService
 from consumer.settings import AgentConfig, ServiceConfig, UpgradeConfig
 from consumer.store.groups import Groups
 from tests.support.errors import raises_code
@@ -83,7 +83,7 @@ def service(runs: list[str], tmp_path: Path) -> CallbackService:
         lambda: runs.append(next(starts)),
         runs.clear,
         lambda: runs[-1] if runs else None,
-        DesiredState(tmp_path / "stopped"),
+        tmp_path / "stopped",
     )
 
 
@@ -116,7 +116,7 @@ def test_service_restart_is_proved_by_a_new_incarnation(service: CallbackService
 
 
 def test_restart_without_a_new_incarnation_fails(tmp_path: Path) -> None:
-    stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", DesiredState(tmp_path / "stopped"))
+    stuck = CallbackService(lambda: None, lambda: None, lambda: "s1", tmp_path / "stopped")
     done = execute("restart-agent", {}, context(stuck, tmp_path))
     assert isinstance(done, Result)
     assert (done.code, done.data) == (ErrorCode.FAILED, RestartAgentData("callbacks", "s1", "s1"))
@@ -142,9 +142,7 @@ class DyingService(CallbackService):
 
 
 def die_in_restart(service: CallbackService, state: Path) -> None:
-    dying = DyingService(
-        lambda: None, lambda: None, lambda: service.state().incarnation, DesiredState(state / "stopped")
-    )
+    dying = DyingService(lambda: None, lambda: None, lambda: service.state().incarnation, state / "stopped")
     with pytest.raises(Died):
         execute("restart-agent", {}, context(dying, state))
 
@@ -274,7 +272,7 @@ def test_stop_and_start(service: CallbackService) -> None:
 
 @pytest.mark.parametrize(("verb", "incarnation"), [("stop-agent", "s1"), ("start-agent", None)])
 def test_stop_or_start_without_effect_fails(tmp_path: Path, verb: str, incarnation: str | None) -> None:
-    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, DesiredState(tmp_path / "stopped"))
+    stuck = CallbackService(lambda: None, lambda: None, lambda: incarnation, tmp_path / "stopped")
     done = execute(verb, {}, context(stuck))
     assert isinstance(done, Result)
     assert done.code is ErrorCode.FAILED
