@@ -175,8 +175,8 @@ def _wire_and_exit_codes(root: Path) -> Iterator[str]:
     members = _members(root / "broker" / "contract" / "states.py", "ErrorCode")
     yield _table(("code", "meaning"), [(f"`{value}`", meaning) for value, meaning in members])
     yield "## Exit codes\n"
-    for tool, package in (("acm", "broker"), ("acm-agent", "consumer")):
-        members = _members(root / package / "cli" / "exit_codes.py", "ExitCode")
+    for tool, package, name in (("acm", "broker", "AcmExitCode"), ("acm-agent", "consumer", "AgentExitCode")):
+        members = _members(root / package / "cli" / "exit_codes.py", name)
         yield _table((f"`{tool}`", "meaning"), [(str(value), meaning) for value, meaning in members])
 
 

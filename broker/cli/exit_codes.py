@@ -5,12 +5,12 @@ from enum import IntEnum
 from broker.errors import BrokerError
 
 __all__ = [
-    "ExitCode",
+    "AcmExitCode",
     "exit_code_of",
 ]
 
 
-class ExitCode(IntEnum):
+class AcmExitCode(IntEnum):
     """Exit code of acm."""
 
     OK = 0
@@ -33,19 +33,19 @@ class ExitCode(IntEnum):
 
 # By the codes of the classes: importing these would load the libraries of commands that were not called.
 _EXIT_CODES = {
-    "invalid_argument": ExitCode.USAGE,
-    "invalid_name": ExitCode.USAGE,
-    "invalid_parameters": ExitCode.USAGE,
-    "configuration_error": ExitCode.CONFIGURATION,
-    "exposed_file": ExitCode.CONFIGURATION,
-    "command_failed": ExitCode.COMMAND_ERROR,
-    "wait_timeout": ExitCode.WAIT_TIMEOUT,
-    "unknown_agent": ExitCode.UNKNOWN_AGENT,
-    "audit_differs": ExitCode.AUDIT_DIFFERS,
+    "invalid_argument": AcmExitCode.USAGE,
+    "invalid_name": AcmExitCode.USAGE,
+    "invalid_parameters": AcmExitCode.USAGE,
+    "configuration_error": AcmExitCode.CONFIGURATION,
+    "exposed_file": AcmExitCode.CONFIGURATION,
+    "command_failed": AcmExitCode.COMMAND_ERROR,
+    "wait_timeout": AcmExitCode.WAIT_TIMEOUT,
+    "unknown_agent": AcmExitCode.UNKNOWN_AGENT,
+    "audit_differs": AcmExitCode.AUDIT_DIFFERS,
 }
 
 
-def exit_code_of(error: BrokerError) -> ExitCode:
+def exit_code_of(error: BrokerError) -> AcmExitCode:
     """Return the exit code of an error's class, or of its nearest base class that has one; FAILURE if none has."""
     codes = (vars(cls).get("code") for cls in type(error).__mro__)
-    return next((_EXIT_CODES[code] for code in codes if code in _EXIT_CODES), ExitCode.FAILURE)
+    return next((_EXIT_CODES[code] for code in codes if code in _EXIT_CODES), AcmExitCode.FAILURE)

@@ -18,14 +18,14 @@ __all__ = [
     "literal",
     "minute",
     "print_json",
+    "print_result",
     "say",
     "second",
-    "show",
     "table",
 ]
 
 
-def show(document: Any, view: RenderableType, *, as_json: bool) -> None:
+def print_result(document: Any, view: RenderableType, *, as_json: bool) -> None:
     """Print a thing: `document` as JSON for programs, or `view` for people."""
     if as_json:
         print_json(document)

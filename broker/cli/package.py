@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.options import JsonOption
-from broker.cli.output import show
+from broker.cli.output import print_result
 from broker.contract.messages import JsonObject
 from broker.release.builder import VerifiedPackage, make_manifest, sign_manifest, verify_package, write_package
 from broker.release.manifest import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
@@ -140,4 +140,4 @@ def _verified_json(verified: VerifiedPackage) -> JsonObject:
 
 
 def _show(facts: JsonObject, as_json: bool) -> None:
-    show(facts, "\n".join(f"{name:16}{value}" for name, value in facts.items()), as_json=as_json)
+    print_result(facts, "\n".join(f"{name:16}{value}" for name, value in facts.items()), as_json=as_json)

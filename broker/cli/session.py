@@ -18,7 +18,7 @@ from rich.console import RenderableType
 
 from broker.app.config import ServerConfig, load_config
 from broker.cli.options import JsonOption
-from broker.cli.output import show
+from broker.cli.output import print_result
 from broker.contract.messages import Origin
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Session:
 
     def show(self, document: Any, view: RenderableType) -> None:
         """Print `document` as JSON if --json was given, else `view` for people."""
-        show(document, view, as_json=self.as_json)
+        print_result(document, view, as_json=self.as_json)
 
 
 def _utc_now() -> datetime:

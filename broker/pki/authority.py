@@ -14,11 +14,11 @@ from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, 
 from broker.errors import BrokerError
 from broker.pki.certificates import (
     Issuer,
+    agent_certificate,
     authority_certificate,
     canary_certificate,
-    client_certificate,
+    host_certificate,
     server_account_certificate,
-    server_certificate,
 )
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
 from broker.pki.verification import Identity, verify_certificate
@@ -110,7 +110,7 @@ class CertificateAuthority:
 
     def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
         """Return a new certificate for an agent's key; raises CertificateError."""
-        return client_certificate(self._issuer, agent, key, self._now(), lifetime)
+        return agent_certificate(self._issuer, agent, key, self._now(), lifetime)
 
     def issue_canary(self, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
         """Return a new canary certificate (see `canary_certificate`); raises CertificateError."""
@@ -171,7 +171,7 @@ class CertificateAuthority:
 
     def _server_pair(self, hosts: Iterable[str]) -> tuple[Ed25519PrivateKey, x509.Certificate]:
         key = Ed25519PrivateKey.generate()
-        return key, server_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
+        return key, host_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
 
 
 def _refuse_exposed(directory: Path) -> None:

@@ -20,12 +20,12 @@ __all__ = [
     "MAX_LIFETIME",
     "CertificateError",
     "Issuer",
+    "agent_certificate",
     "authority_certificate",
     "canary_certificate",
-    "client_certificate",
+    "host_certificate",
     "key_fingerprint",
     "server_account_certificate",
-    "server_certificate",
 ]
 
 
@@ -77,7 +77,7 @@ def authority_certificate(name: str, key: Ed25519PrivateKey, now: datetime) -> x
     return builder.sign(key, None)
 
 
-def client_certificate(
+def agent_certificate(
     issuer: Issuer, agent: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
     """Return an agent's certificate. Its subject alternative name (SAN) is a URI, so that it is not valid for a host.
@@ -114,7 +114,7 @@ def server_account_certificate(
     return _issue(issuer, client_id, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
 
-def server_certificate(
+def host_certificate(
     issuer: Issuer, hosts: Iterable[str], public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
     """Return a TLS server's certificate for its host names and IP addresses; raises CertificateError."""

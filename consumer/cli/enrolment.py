@@ -11,7 +11,7 @@ import typer
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
 from consumer.cli.options import AgentOption, ConfigOption, JsonOption, StateDirectory, StateOption
-from consumer.cli.output import print_members, show
+from consumer.cli.output import print_content, print_members
 from consumer.errors import EnrolmentError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def enroll(
     name, directory = load_identity(config, {"agent": agent, "state": state and str(state)})
     clock, secret = SystemClock(), parse_token(_token_text(token))
     enrolment = enroll_by_hand(directory, server, secret, name, clock, clock.monotonic() + _TIMEOUT_S)
-    show(_enrolment_json(enrolment), _print_enrolment, as_json=as_json)
+    print_content(_enrolment_json(enrolment), _print_enrolment, as_json=as_json)
     if not as_json:
         typer.echo(f"Next: acm-agent run --state {directory}")
 
@@ -90,7 +90,7 @@ def show_enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
     current = EnrolmentDirectory(state).current()
     if current is None:
         raise EnrolmentError(f"The agent of {state} is not enrolled; run `acm-agent enroll`.", code="not_enrolled")
-    show(_enrolment_json(current), _print_enrolment, as_json=as_json)
+    print_content(_enrolment_json(current), _print_enrolment, as_json=as_json)
 
 
 def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:

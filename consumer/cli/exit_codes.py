@@ -3,11 +3,11 @@
 from enum import IntEnum
 
 __all__ = [
-    "ExitCode",
+    "AgentExitCode",
 ]
 
 
-class ExitCode(IntEnum):
+class AgentExitCode(IntEnum):
     """Exit code of acm-agent."""
 
     OK = 0

@@ -7,7 +7,7 @@ import typer
 from broker.contract.states import State
 from broker.text import counted
 from consumer.cli.options import JsonOption, StateDirectory
-from consumer.cli.output import print_table, show
+from consumer.cli.output import print_content, print_table
 from consumer.errors import StoreError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def queue(state: StateDirectory, as_json: JsonOption = False) -> None:
     from consumer.store.state_directory import refuse_exposed
 
     refuse_exposed(state, reading=True)
-    show([_queued_json(stored) for stored in read_queue(state)], _print_queue, as_json=as_json)
+    print_content([_queued_json(stored) for stored in read_queue(state)], _print_queue, as_json=as_json)
 
 
 def _queued_json(stored: "StoredCommand") -> dict[str, Any]:
@@ -63,7 +63,7 @@ def audit(state: StateDirectory, as_json: JsonOption = False) -> None:
         "first": journal.anchor.number + 1,
         "fault": fault.reason if fault else None,
     }
-    show(content, _print_journal_end, as_json=as_json)
+    print_content(content, _print_journal_end, as_json=as_json)
     if fault:
         raise StoreError(f"The journal's hash chain is broken: {fault.reason}.", code="journal_broken")
 
@@ -82,7 +82,7 @@ def show_active_responses(state: StateDirectory, as_json: JsonOption = False) ->
     if not state.is_dir():
         raise StoreError(f"The state directory {state} does not exist.", code="state_directory_missing")
     refuse_exposed(state, reading=True)
-    show([_pending_json(entry) for entry in read_pending(state / DIRECTORY)], _print_pending, as_json=as_json)
+    print_content([_pending_json(entry) for entry in read_pending(state / DIRECTORY)], _print_pending, as_json=as_json)
 
 
 def _pending_json(entry: "ResponseRecord") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 from broker.errors import BrokerError, ExposedFileError
 from broker.text import printable
 from consumer.cli import enrolment, inspect, run, upgrade
-from consumer.cli.exit_codes import ExitCode
+from consumer.cli.exit_codes import AgentExitCode
 from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
 
 __all__ = ["app", "main"]
@@ -23,10 +23,10 @@ for commands in (run, inspect, enrolment, upgrade):
     app.add_typer(commands.app)
 
 
-def _code_for(error: ConsumerError | BrokerError) -> ExitCode:
+def _code_for(error: ConsumerError | BrokerError) -> AgentExitCode:
     if isinstance(error, ConfigurationError | ActiveResponseError | ExposedFileError):
-        return ExitCode.CONFIGURATION
-    return ExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else ExitCode.FAILURE
+        return AgentExitCode.CONFIGURATION
+    return AgentExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else AgentExitCode.FAILURE
 
 
 def main() -> None:

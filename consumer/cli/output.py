@@ -8,13 +8,13 @@ import typer
 
 from broker.text import printable, printable_line
 
-__all__ = ["print_members", "print_table", "show"]
+__all__ = ["print_content", "print_members", "print_table"]
 
 
 _T = TypeVar("_T")
 
 
-def show(content: _T, view: Callable[[_T], None], *, as_json: bool) -> None:
+def print_content(content: _T, view: Callable[[_T], None], *, as_json: bool) -> None:
     """Print the content as one JSON document, or let `view` print it for people."""
     if as_json:
         typer.echo(json.dumps(content))

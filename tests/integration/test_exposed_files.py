@@ -15,7 +15,7 @@ from broker.contract.private_keys import private_key_to_pem
 from broker.errors import ExposedFileError
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.system.files import write_durably
-from consumer.cli.exit_codes import ExitCode
+from consumer.cli.exit_codes import AgentExitCode
 from consumer.config import read_sources
 from consumer.enrolment.keys import new_key, read_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
@@ -64,7 +64,7 @@ ENROLL = ("enroll", "--agent", "web-01", "--server", "https://127.0.0.1:1")
 def test_every_command_refuses_an_exposed_state_directory(state: Path, words: tuple[str, ...]) -> None:
     state.chmod(0o770)
     done = acm_agent(*words, "--state", str(state))
-    assert done.returncode == ExitCode.CONFIGURATION, done.stderr
+    assert done.returncode == AgentExitCode.CONFIGURATION, done.stderr
     assert done.stderr.endswith(f"then run `chmod go-w {state}`.\n")
     assert done.stderr.count("\n") == 1
 
@@ -73,7 +73,7 @@ def test_root_may_read_the_state_of_an_agent_but_not_run_it(state: Path) -> None
     os.chown(state, 65534, 65534)
     assert acm_agent("queue", "--state", str(state), "--json").stdout.strip() == "[]"
     done = acm_agent(*RUN, "--state", str(state))
-    assert (done.returncode, "belongs to user nobody" in done.stderr) == (ExitCode.CONFIGURATION, True)
+    assert (done.returncode, "belongs to user nobody" in done.stderr) == (AgentExitCode.CONFIGURATION, True)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o602])

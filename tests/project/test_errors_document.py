@@ -26,13 +26,13 @@ class ErrorCode(StrEnum):
     """It failed."""
 ''',
     "broker/cli/exit_codes.py": '''
-class ExitCode(IntEnum):
+class AcmExitCode(IntEnum):
     OK = 0
     """Success."""
 ''',
     "consumer/__init__.py": "",
     "consumer/cli/exit_codes.py": '''
-class ExitCode(IntEnum):
+class AgentExitCode(IntEnum):
     USAGE = 2
     """Wrong usage."""
 ''',
@@ -82,8 +82,8 @@ def test_document_lists_classes_specific_codes_and_exit_codes(root: Path) -> Non
 
 
 def test_enumeration_member_without_docstring_is_an_error(root: Path) -> None:
-    (root / "broker/cli/exit_codes.py").write_text("class ExitCode(IntEnum):\n    OK = 0\n")
-    with pytest.raises(ValueError, match=r"ExitCode\.OK"):
+    (root / "broker/cli/exit_codes.py").write_text("class AcmExitCode(IntEnum):\n    OK = 0\n")
+    with pytest.raises(ValueError, match=r"AcmExitCode\.OK"):
         rendered(root)
 
 

@@ -1,6 +1,9 @@
 """The folders keep their promises: few modules at a root, no cycle between folders, no import of a layer above."""
 
+import ast
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
@@ -22,6 +25,12 @@ IGNORED = [
     for pair in contract.get("ignore_imports", ())
 ]
 MAX_ROOT_MODULES = 12
+SHARED_NAMES = {
+    "main": "each program's entry point",
+    "handler": "each command type's module makes its handler with it",
+    "load_config": "each program's settings",
+}
+"""What may be defined in several modules: conventions, found by the module's name and not by the function's."""
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +84,21 @@ def test_nothing_inside_imports_from_a_public_root(graph: ImportGraph) -> None:
         for detail in graph.get_import_details(importer=module, imported=root)
     ]
     assert [line for line in lines if line.startswith("from ")] == []
+
+
+def test_no_two_modules_define_the_same_public_name() -> None:
+    homes = defaultdict(set)
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for name in public_names(ast.parse(path.read_text(encoding="utf-8"))):
+                homes[name].add(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in SHARED_NAMES} == {}
+
+
+def public_names(module: ast.Module) -> Iterator[str]:
+    """Yield a module's public classes and functions, without a CLI's commands, which are named as users call them."""
+    for node in module.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            is_command = any(ast.unparse(decorator).startswith("app.command(") for decorator in node.decorator_list)
+            if not (is_command or node.name.startswith("_")):
+                yield node.name

@@ -4,7 +4,7 @@ import pytest
 
 from broker.app.config import ServerConfigurationError
 from broker.cli.audit import AuditDiffers
-from broker.cli.exit_codes import ExitCode, exit_code_of
+from broker.cli.exit_codes import AcmExitCode, exit_code_of
 from broker.cli.targets import UnknownAgent
 from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
@@ -19,21 +19,21 @@ class SpecialArgument(InvalidArgument):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (InvalidArgument, ExitCode.USAGE),
-        (InvalidName, ExitCode.USAGE),
-        (InvalidParameters, ExitCode.USAGE),
-        (SpecialArgument, ExitCode.USAGE),
-        (ServerConfigurationError, ExitCode.CONFIGURATION),
-        (ExposedFileError, ExitCode.CONFIGURATION),
-        (CommandFailed, ExitCode.COMMAND_ERROR),
-        (WaitTimeout, ExitCode.WAIT_TIMEOUT),
-        (UnknownAgent, ExitCode.UNKNOWN_AGENT),
-        (AuditDiffers, ExitCode.AUDIT_DIFFERS),
-        (LedgerError, ExitCode.FAILURE),
+        (InvalidArgument, AcmExitCode.USAGE),
+        (InvalidName, AcmExitCode.USAGE),
+        (InvalidParameters, AcmExitCode.USAGE),
+        (SpecialArgument, AcmExitCode.USAGE),
+        (ServerConfigurationError, AcmExitCode.CONFIGURATION),
+        (ExposedFileError, AcmExitCode.CONFIGURATION),
+        (CommandFailed, AcmExitCode.COMMAND_ERROR),
+        (WaitTimeout, AcmExitCode.WAIT_TIMEOUT),
+        (UnknownAgent, AcmExitCode.UNKNOWN_AGENT),
+        (AuditDiffers, AcmExitCode.AUDIT_DIFFERS),
+        (LedgerError, AcmExitCode.FAILURE),
     ],
 )
 def test_exit_code_is_that_of_the_class_whatever_the_code_of_the_raise(
-    kind: type[BrokerError], expected: ExitCode
+    kind: type[BrokerError], expected: AcmExitCode
 ) -> None:
     assert exit_code_of(kind("x")) is expected
     assert exit_code_of(kind("x", code="more_specific")) is expected

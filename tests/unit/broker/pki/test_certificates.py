@@ -13,9 +13,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.pki.certificates import (
     CertificateError,
     Issuer,
+    agent_certificate,
     authority_certificate,
-    client_certificate,
-    server_certificate,
+    host_certificate,
 )
 from tests.support.enrolling import EnrollingAgent
 from tests.support.errors import raises_code
@@ -52,7 +52,7 @@ def test_authority_certificate_may_sign_end_entities_and_crls_only() -> None:
 
 
 def test_agent_certificate_is_for_tls_clients_and_no_host() -> None:
-    certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 30 * DAY)
+    certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 30 * DAY)
     constraints, usage = extension(certificate, x509.BasicConstraints), extension(certificate, x509.KeyUsage)
     assert (constraints.critical, constraints.value.ca) == (True, False)
     assert (usage.critical, usage.value.digital_signature, usage.value.key_cert_sign) == (True, True, False)
@@ -68,14 +68,14 @@ def test_agent_certificate_is_for_tls_clients_and_no_host() -> None:
 
 
 def test_serial_numbers_are_random() -> None:
-    first, second = (client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY) for _ in range(2))
+    first, second = (agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY) for _ in range(2))
     assert first.serial_number != second.serial_number
     assert second.serial_number.bit_length() > 100
 
 
 def test_server_certificate_has_hosts_and_addresses() -> None:
     hosts = ["MQTT.example.org", "192.0.2.7", "2001:db8::1"]
-    certificate = server_certificate(ISSUER, hosts, AGENT.key.public_key(), NOW, DAY)
+    certificate = host_certificate(ISSUER, hosts, AGENT.key.public_key(), NOW, DAY)
     assert list(extension(certificate, x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
     names = extension(certificate, x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["mqtt.example.org"]
@@ -85,16 +85,16 @@ def test_server_certificate_has_hosts_and_addresses() -> None:
 @pytest.mark.parametrize("host", ["", "a b", "*.example.org", "-a.example.org", "mqtt://host", "a" * 64])
 def test_no_certificate_is_issued_for_a_bad_host(host: str) -> None:
     with raises_code(CertificateError, "not_a_host"):
-        server_certificate(ISSUER, [host], AGENT.key.public_key(), NOW, DAY)
+        host_certificate(ISSUER, [host], AGENT.key.public_key(), NOW, DAY)
 
 
 def test_no_certificate_outlives_the_authority() -> None:
     end = ISSUER.certificate.not_valid_after_utc
-    assert client_certificate(ISSUER, "a", AGENT.key.public_key(), end - DAY, 30 * DAY).not_valid_after_utc == end
+    assert agent_certificate(ISSUER, "a", AGENT.key.public_key(), end - DAY, 30 * DAY).not_valid_after_utc == end
     with raises_code(CertificateError, "authority_expired"):
-        client_certificate(ISSUER, "a", AGENT.key.public_key(), end, DAY)
+        agent_certificate(ISSUER, "a", AGENT.key.public_key(), end, DAY)
 
 
 def test_agent_certificate_is_limited_to_a_year() -> None:
     with raises_code(CertificateError, "lifetime_too_long"):
-        client_certificate(ISSUER, "a", AGENT.key.public_key(), NOW, 367 * DAY)
+        agent_certificate(ISSUER, "a", AGENT.key.public_key(), NOW, 367 * DAY)

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.pki.certificates import (
     CertificateError,
     Issuer,
+    agent_certificate,
     authority_certificate,
-    client_certificate,
 )
 from broker.pki.verification import IdentityError, check_possession, verify_certificate, verify_csr
 from tests.support.enrolling import EnrollingAgent, request
@@ -66,7 +66,7 @@ def test_bad_csr_is_rejected(make: Callable[[], str], code: str) -> None:
 
 
 def test_certificate_and_signature_authenticate_the_agent() -> None:
-    certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
+    certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     identity = verify_certificate(pem(certificate), ISSUER, NOW)
     assert (identity.agent, identity.serial) == ("web-01", certificate.serial_number)
     asked = AGENT.renew(pem(certificate), AGENT.key)
@@ -86,13 +86,13 @@ def test_certificate_and_signature_authenticate_the_agent() -> None:
 
 @pytest.mark.parametrize("moment", [NOW - timedelta(minutes=6), NOW + DAY])
 def test_certificate_outside_its_validity_is_rejected(moment: datetime) -> None:
-    certificate = client_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
+    certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     with raises_code(IdentityError, "certificate_not_valid_now"):
         verify_certificate(pem(certificate), ISSUER, moment)
 
 
 def test_certificate_of_another_authority_of_the_same_name_is_rejected() -> None:
-    foreign = client_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
+    foreign = agent_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
     for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
         with raises_code(IdentityError, "foreign_certificate"):
             verify_certificate(text, ISSUER, NOW)
