@@ -1,4 +1,4 @@
-"""The server's side: turns requests into ordered, durable commands for each agent and keeps their results.
+"""The server: turns requests into ordered, durable commands for each agent and stores their results.
 
 These names are the public API of the server's side, and of what both sides share (`Command`, `CommandType`, `Artifact`,
 `ErrorCode`, `SECRET`); docs/extending.md shows their use and says how they change. Everything below may change in any

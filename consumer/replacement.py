@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from broker.system.process import forbid_dumps, take_out
+from broker.system.process import forbid_dumps, remove_variables
 from consumer.errors import ConsumerError
 from consumer.handler import Replacement
 
@@ -26,7 +26,7 @@ def take_secrets() -> dict[str, str]:
     Return the variables that were set, by name: `is_watched` and `replace_process` take them.
     """
     forbid_dumps()
-    return take_out(_SECRET_VARIABLES)
+    return remove_variables(_SECRET_VARIABLES)
 
 
 def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:

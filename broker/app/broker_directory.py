@@ -80,7 +80,7 @@ def refuse_name_of_agent(client_id: str, enrolments: EnrolmentStore) -> None:
 
 
 class BrokerDirectory:
-    """The directory of one broker at `hosts`; by default those of its certificate, else this machine alone.
+    """The directory of one broker, reached at `hosts` (default: those of its certificate, else only this machine).
 
     All methods raise BrokerDirectoryError.
     """
@@ -106,7 +106,7 @@ class BrokerDirectory:
         return Path(self._config.crl) if self._config.crl else self._directory / "crl.pem"
 
     def write(self, authority: CertificateAuthority) -> WrittenFiles:
-        """Write new certificates and keys, and the configuration files that do not exist; no revocation list.
+        """Write new certificates and keys, and configuration files that do not exist; not the revocation list.
 
         Raises AuthorityError, CertificateError, InvalidName and LedgerError, too.
         """

@@ -24,17 +24,17 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.server")
-_POLL_INTERVAL_S = 0.05  # the delay of commands that another process adds to the ledger
+_POLL_INTERVAL_S = 0.05  # the longest delay of a command that another process adds to the ledger
 _RETRY_S = 1.0
 
 
 class ServerProcess:
-    """Runs a Server until stopped. Messages are signed as soon as there are signing keys.
+    """Runs a Server until stopped. Messages are signed as soon as signing keys exist.
 
     `ledger` takes commands and returns their results; use it from any thread until `run` has returned.
 
     Raises LedgerError if the ledger cannot be opened, MqttError for a bad URL, SigningKeyError if the keys cannot be
-    read, ServerConfigurationError if there are no keys but enrolled agents, and ExposedFileError.
+    read, ServerConfigurationError if agents are enrolled but there are no keys, and ExposedFileError.
     """
 
     def __init__(self, config: ServerConfig) -> None:

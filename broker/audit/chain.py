@@ -1,4 +1,4 @@
-"""The journal by itself, and as it was before: one hash chain, readable entries, and the marks that were seen."""
+"""Checks a journal's hash chain, its entries, and the marks at which the server has seen it before."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,14 +19,14 @@ _decode = msgspec.json.Decoder(JournalEntry).decode
 
 
 def read_chain(journal: GetAuditJournalData, findings: Findings) -> list[JournalEntry]:
-    """Return the readable entries; report where the journal is not one chain, or dropped more than it may."""
+    """Return the readable entries; report where the hash chain is broken, and entries that were dropped too soon."""
     for fault in chain_faults(journal.anchor, journal.head, journal.pages):
-        findings.differ("broken_chain", fault.number, f"the journal is not one chain: {fault.reason}")
+        findings.add_difference("broken_chain", fault.number, f"the journal is not one chain: {fault.reason}")
     size = sum(len(line.encode()) for page in journal.pages for line in page.entries)
     if journal.anchor.number and size < MIN_KEPT_BYTES:
         dropped = f"the journal says that its entries up to {journal.anchor.number} were dropped as too old"
-        reason = f"{dropped}, but keeps only {size} bytes; it would keep {MIN_KEPT_BYTES}"
-        findings.differ("dropped_too_soon", journal.anchor.number + 1, reason)
+        reason = f"{dropped}, but it has only {size} bytes left, and {MIN_KEPT_BYTES} must be kept"
+        findings.add_difference("dropped_too_soon", journal.anchor.number + 1, reason)
     return _entries(journal, findings)
 
 
@@ -37,12 +37,12 @@ def _entries(journal: GetAuditJournalData, findings: Findings) -> list[JournalEn
             try:
                 entry = _decode(line)
             except (msgspec.DecodeError, UnicodeError):
-                findings.differ("unreadable_entry", number, "the entry cannot be read")
+                findings.add_difference("unreadable_entry", number, "the entry cannot be read")
                 continue
             if entry.number == number:
                 entries.append(entry)
             else:
-                findings.differ("wrong_number", number, f"the entry calls itself number {entry.number}")
+                findings.add_difference("wrong_number", number, f"the entry has the number {entry.number}")
     return entries
 
 
@@ -74,9 +74,9 @@ def _check_mark(
     head = journal.head.number
     if mark.number > head:
         reason = f"the journal ends with number {head}, but {seen} with number {mark.number}{start}"
-        findings.differ("shortened", head + 1, reason)
+        findings.add_difference("shortened", head + 1, reason)
     elif mark.number < journal.anchor.number:
-        findings.note(f"The journal no longer reaches back to number {mark.number}, where {seen}.")
+        findings.add_note(f"The journal no longer reaches back to number {mark.number}, where {seen}.")
     elif hashes.get(mark.number, mark.hash) != mark.hash:
         reason = f"the journal was rewritten up to here: {seen} with the hash {mark.hash[:16]}…"
-        findings.differ("rewritten", mark.number, f"{reason}, and now it is {hashes[mark.number][:16]}…{start}")
+        findings.add_difference("rewritten", mark.number, f"{reason}, and now it is {hashes[mark.number][:16]}…{start}")

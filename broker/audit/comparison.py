@@ -35,7 +35,7 @@ class Verdict:
 
 
 def compare(journal: GetAuditJournalData, side: LedgerSide) -> Verdict:
-    """Return where a journal differs from the ledger, from itself, and from what it was."""
+    """Compare a journal with the ledger, with its own hash chain, and with its earlier marks."""
     findings = Findings()
     entries = read_chain(journal, findings)
     replayed = replay(entries, side, findings)
@@ -56,10 +56,10 @@ def compare(journal: GetAuditJournalData, side: LedgerSide) -> Verdict:
 def _add_counts(replayed: Replay, findings: Findings) -> None:
     if replayed.unsigned:
         count = counted(replayed.unsigned, "command was", "commands were")
-        findings.note(f"{count} not sent by this server; the agent accepts unsigned commands.")
+        findings.add_note(f"{count} not sent by this server; the agent accepts unsigned commands.")
     if replayed.completed_by_server:
         count = counted(replayed.completed_by_server, "command")
-        findings.note(f"{count} ran after all, though the ledger had completed them without the agent.")
+        findings.add_note(f"{count} ran although the ledger had completed them without the agent.")
 
 
 def _not_accepted(journal: GetAuditJournalData, side: LedgerSide, findings: Findings) -> list[Difference]:

@@ -1,4 +1,4 @@
-"""What the journal must hold because the server has seen it: accepted commands, results, and the request itself."""
+"""Checks that the journal has all that the server has seen: accepted commands, results, and the request itself."""
 
 from broker.audit.findings import Findings, LedgerSide, describe
 from broker.audit.replay import Replay, order
@@ -20,7 +20,7 @@ def check_completeness(head: JournalMark, side: LedgerSide, replayed: Replay, fi
     """Report each command and result that the journal lacks."""
     if side.requested_by not in replayed.lives:
         reason = "the journal does not hold the command that requested it"
-        findings.differ("request_missing", head.number + 1, reason, side.requested_by)
+        findings.add_difference("request_missing", head.number + 1, reason, side.requested_by)
     for known in side.accepted:
         number = _number_before(known.sequence, replayed, head)
         if known.command_id in replayed.lives:
@@ -28,10 +28,10 @@ def check_completeness(head: JournalMark, side: LedgerSide, replayed: Replay, fi
                 reason = (
                     f"the ledger holds the result {known.digest} of {describe(known.sequence)}; the journal does not"
                 )
-                findings.differ("result_missing", number, reason, known.command_id)
+                findings.add_difference("result_missing", number, reason, known.command_id)
         elif known.code not in _NEVER_STORED and _reaches_back_to(known.sequence, replayed):
             reason = f"the agent accepted {describe(known.sequence)} ({known.state}); the journal does not hold it"
-            findings.differ("command_missing", number, reason, known.command_id)
+            findings.add_difference("command_missing", number, reason, known.command_id)
 
 
 def _lacks_result(known: KnownCommand, replayed: Replay) -> bool:

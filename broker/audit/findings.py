@@ -1,4 +1,4 @@
-"""What a comparison starts from and what it finds: the ledger's side, the differences, and notes."""
+"""The input and output of a comparison: the ledger's side, the differences, and notes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Findings:
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def differ(
+    def add_difference(
         self, code: str, number: int, reason: str, command_id: str | None = None, at: datetime | None = None
     ) -> None:
         """Add a difference at the journal entry `number`; `reason` ends a sentence."""
@@ -66,8 +66,8 @@ class Findings:
         message = printable_line(f"{where}: {reason}.", _MAX_SENTENCE_LENGTH)
         self.differences.append(Difference(number, message, at, command_id, code))
 
-    def note(self, sentence: str) -> None:
-        """Add something worth knowing that is not a difference."""
+    def add_note(self, sentence: str) -> None:
+        """Add a note: information that is not a difference."""
         self.notes.append(printable_line(sentence, _MAX_SENTENCE_LENGTH))
 
 

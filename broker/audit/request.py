@@ -36,7 +36,7 @@ class AuditError(BrokerError):
 def request_audit(
     ledger: Ledger, agent: str, origin: Origin, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> tuple[GetAuditJournalData, LedgerSide]:
-    """Return an agent's journal as it was at the first answer, and the ledger's side of it; `show` the waits.
+    """Fetch an agent's journal as of its first answer, and the ledger's side of it; call `show` while waiting.
 
     What the agent has reported is read before the journal is requested, so the journal must hold it. Raises WaitTimeout
     if the journal is not complete within `wait_s` seconds, CommandFailed, and AuditError.
@@ -94,9 +94,7 @@ class _JournalReader:
             if self._reached >= first.head.number or self._reached == reached:
                 return GetAuditJournalData(first.anchor, first.head, tuple(self._up_to(first.head)))
             answer = self._request(self._reached + 1)
-        raise AuditError(
-            f"The journal of {self._agent} has no end; it was read in {_MAX_ANSWERS} parts.", code="endless"
-        )
+        raise AuditError(f"The journal of {self._agent} did not end within {_MAX_ANSWERS} parts.", code="endless")
 
     @property
     def _reached(self) -> int:

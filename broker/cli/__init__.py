@@ -1,1 +1,1 @@
-"""acm, one module a command group."""
+"""acm: one module for each command group."""

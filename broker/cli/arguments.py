@@ -15,7 +15,7 @@ __all__ = [
 
 
 def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
-    """Return the parameters of KEY=VALUE or KEY=@FILE, over those of the JSON object (or @FILE) `document`.
+    """Return the parameters of KEY=VALUE or KEY=@FILE, which override those of the JSON object (or @FILE) `document`.
 
     A value that is valid JSON is read as JSON, any other as text; the content of a file is always text.
     Raises InvalidArgument.

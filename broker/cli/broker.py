@@ -9,7 +9,7 @@ import typer
 
 from broker.app.broker_directory import BrokerDirectory, WrittenFiles, refuse_name_of_agent, settings_for
 from broker.app.credentials import open_authority, open_enrolments, open_revocation_file
-from broker.cli.output import iso, minute, say
+from broker.cli.output import iso, minute, print_text
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.errors import InvalidArgument
 from broker.mosquitto.process import EmbeddedMosquitto, MosquittoError, SecuredMosquitto
@@ -44,8 +44,8 @@ def configure(
 ) -> None:
     """Write the files of a secured Mosquitto, the server and the enrolment server.
 
-    Run again, it issues new certificates for another year and keeps the configuration files. It then takes authority
-    and ledger from the server.toml in DIR.
+    When run again, it issues new certificates for another year and keeps the configuration files. It then takes
+    authority and ledger from the server.toml in DIR.
     """
     settings = settings_for(out, session.config_file, session.overrides)
     authority = open_authority(settings)
@@ -78,14 +78,14 @@ def run(
         typer.Option("--data", metavar="DIR", help="Without --dir: data directory (default: a temporary one)."),
     ] = None,
 ) -> None:
-    """Run Mosquitto until TERM or INT. Without --dir it is on 127.0.0.1, open to every user of this machine."""
+    """Run Mosquitto until TERM or INT. Without --dir it listens on 127.0.0.1, open to every user of this machine."""
     if directory is None:
         _run_open(port or _DEFAULT_PORT, data)
     elif port is None and data is None:
         _run_secured(directory)
     else:
         raise InvalidArgument(
-            "--port and --data do not go with --dir, whose mosquitto.conf has both: leave them out.",
+            "--port and --data cannot be used with --dir, whose mosquitto.conf sets both: leave them out.",
             code="conflicting_options",
         )
 
@@ -93,7 +93,7 @@ def run(
 def _run_open(port: int, data: Path | None) -> None:
     ended = threading.Event()
     with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
-        say(f"Mosquitto listens at {mosquitto.url}")
+        print_text(f"Mosquitto listens at {mosquitto.url}")
         while mosquitto.running and not ended.wait(_POLL_INTERVAL_S):
             pass
         if not ended.is_set():
@@ -103,10 +103,10 @@ def _run_open(port: int, data: Path | None) -> None:
 def _run_secured(directory: Path) -> None:
     ended = threading.Event()
     with on_signals(ended.set), SecuredMosquitto(directory) as mosquitto:
-        say(f"Mosquitto listens at {mosquitto.address}")
+        print_text(f"Mosquitto listens at {mosquitto.address}")
         while mosquitto.running and not ended.wait(_POLL_INTERVAL_S):
             if mosquitto.reload_when_changed():
-                say("Mosquitto reloaded (SIGHUP).")
+                print_text("Mosquitto reloaded (SIGHUP).")
         if not ended.is_set():
             raise MosquittoError("Mosquitto ended unexpectedly; its log is above.")
 

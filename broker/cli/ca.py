@@ -15,7 +15,7 @@ from broker.cli.enrolment import (
     list_enrolments,
     revoke_enrolments,
 )
-from broker.cli.output import iso, minute, say
+from broker.cli.output import iso, minute, print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority
 from broker.pki.revocation_list import RevocationReason
@@ -115,7 +115,7 @@ def revoke(session: Session, target: TargetArgument, reason: ReasonOption = Revo
 
 
 def _warn_deprecated(name: str) -> None:
-    say(f"acm: `acm ca {name}` is deprecated; use `acm enrolment {name}`.", to_stderr=True)
+    print_text(f"acm: `acm ca {name}` is deprecated; use `acm enrolment {name}`.", to_stderr=True)
 
 
 def _show_pair(session: Session, certificate: Path, key: Path, until: datetime) -> None:

@@ -6,7 +6,7 @@ from broker.app.config import SECRET_VARIABLES
 from broker.app.enrolment_server import EnrolmentServer
 from broker.cli.session import CA, CRL, LEDGER, ConfigOverride, Session, with_session
 from broker.system.logging import configure_logs
-from broker.system.process import forbid_dumps, take_out
+from broker.system.process import forbid_dumps, remove_variables
 from broker.system.signals import on_signals
 
 __all__ = [
@@ -46,7 +46,7 @@ def enroll_server(session: Session) -> None:
     """Run the enrolment server until TERM or INT. It also renews the revocation list every day."""
     configure_logs(session.config.log_level)
     forbid_dumps()
-    take_out(SECRET_VARIABLES)
+    remove_variables(SECRET_VARIABLES)
     server = EnrolmentServer(session.config)
     with on_signals(server.stop):
         server.run()

@@ -52,7 +52,7 @@ def list_(session: Session, agent: AgentFilter = None) -> None:
 @app.command(epilog="Example: acm enrolment revoke web-01 --reason key-compromise --dir /var/lib/acm/ca")
 @with_session(CA_DIR, CRL, LEDGER)
 def revoke(session: Session, target: TargetArgument, reason: ReasonOption = RevocationReason.UNSPECIFIED) -> None:
-    """Revoke an enrolment, or all of an agent with its unused tokens, and write the revocation list."""
+    """Revoke one enrolment, or all enrolments and unused tokens of an agent, and write the revocation list."""
     revoke_enrolments(session, target, reason)
 
 

@@ -1,4 +1,4 @@
-"""The exit codes of acm, and the errors that they stand for. README.md has the table for users."""
+"""The exit codes of acm, and the errors that lead to them. docs/errors.md has the table for users."""
 
 from enum import IntEnum
 
@@ -24,7 +24,7 @@ class AcmExitCode(IntEnum):
     COMMAND_ERROR = 4
     """The command, or one of several, was completed with the outcome error."""
     WAIT_TIMEOUT = 5
-    """Not every result arrived within the time of `--wait`."""
+    """Not every result arrived within the `--wait` time."""
     UNKNOWN_AGENT = 6
     """Unknown agent (`--allow-unknown` sends anyway), or no agent matches."""
     AUDIT_DIFFERS = 7

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from broker.cli.options import AllowUnknownOption
-from broker.cli.output import say, table
+from broker.cli.output import print_text, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known, resolve_target
 from broker.ledger.enqueue import CommandRequest
@@ -31,7 +31,7 @@ def add(session: Session, group: Group, agents: Agents, allow_unknown: AllowUnkn
     if not allow_unknown:
         check_known(session.ledger, agents)
     session.ledger.groups.add(group, agents)
-    say(_members(group, session.ledger.groups.members(group)))
+    print_text(_members(group, session.ledger.groups.members(group)))
 
 
 @app.command(epilog="Example: acm group remove edge web-02")
@@ -39,7 +39,7 @@ def add(session: Session, group: Group, agents: Agents, allow_unknown: AllowUnkn
 def remove(session: Session, group: Group, agents: Agents) -> None:
     """Remove agents from a group."""
     session.ledger.groups.remove(group, agents)
-    say(_members(group, session.ledger.groups.members(group)))
+    print_text(_members(group, session.ledger.groups.members(group)))
 
 
 @app.command("list", epilog="Example: acm group list --json")
@@ -69,7 +69,7 @@ def configure(
     parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
     request = CommandRequest("apply-centralized-configuration", parameters, session.origin)
     operation = ledger.add_operation(target.agents, target.description, request)
-    say(operation.id)
+    print_text(operation.id)
 
 
 @app.command(epilog="Example: acm group show edge")
@@ -80,7 +80,7 @@ def show(session: Session, group: Group) -> None:
     if agents or session.as_json:
         session.show(agents, "\n".join(agents))
     else:
-        say(_members(group, agents), to_stderr=True)
+        print_text(_members(group, agents), to_stderr=True)
 
 
 def _members(group: str, agents: list[str]) -> str:

@@ -36,7 +36,7 @@ KEYS = ConfigOverride(
 
 
 class AgentsLeftBehind(BrokerError):
-    """Agents would reject every command, because they have confirmed no other key than the one to revoke."""
+    """Agents would reject every command, because they have confirmed only the key to revoke."""
 
     code = "agents_left_behind"
 
@@ -67,7 +67,7 @@ def list_keys(session: Session) -> None:
 def rotate(session: Session) -> None:
     """Add a key that signs together with the others from now on, and distribute the new key list.
 
-    No key is revoked. If an earlier change was not distributed, that is done, and no key is added.
+    No key is revoked. If an earlier change was not distributed, it is distributed instead, and no key is added.
     """
     keys = session.signing_keys
     above = _rollout(session).newest_reported
@@ -118,7 +118,7 @@ def _rollout(session: Session) -> RolloutProgress:
 def _distribute(session: Session) -> Operation | None:
     """Send the current list to the agents that have not confirmed it, and record that.
 
-    The rollout is read after the change, because an agent that enrolled in between was granted the old list. After a
+    The rollout is read after the change, because an agent that enrolled in between received the old list. After a
     crash in between, `announced` is false.
     """
     # design.md: "The list of keys is changed first, then distributed."
@@ -130,7 +130,7 @@ def _distribute(session: Session) -> Operation | None:
 
 def _refusal(key_id: str, left: list[str]) -> str:
     return (
-        f"{counted(len(left), 'agent has', 'agents have')} confirmed no other key than {key_id} and would reject all "
+        f"{counted(len(left), 'agent has', 'agents have')} confirmed only the key {key_id} and would reject all "
         f"commands until the certificate is renewed: {_names(left)}. Wait for that, or until another key is "
         "confirmed (`acm keys list`). If the key was stolen, use --leave-agents-behind."
     )

@@ -6,7 +6,7 @@ import typer
 
 from broker.cli.exit_codes import exit_code_of
 from broker.cli.lazy import LazyCommand, lazy_group
-from broker.cli.output import say
+from broker.cli.output import print_text
 from broker.errors import BrokerError
 
 __all__ = [
@@ -47,9 +47,9 @@ def acm() -> None:
 
 
 def main() -> None:
-    """Run acm; an error of ours is one sentence on stderr and an exit code of its own."""
+    """Run acm; print an expected error as one sentence on stderr, and exit with its exit code."""
     try:
         app()
     except BrokerError as error:
-        say(f"acm: {error}", to_stderr=True)
+        print_text(f"acm: {error}", to_stderr=True)
         sys.exit(exit_code_of(error))

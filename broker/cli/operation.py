@@ -8,7 +8,7 @@ from rich.text import Text
 
 from broker.cli.commands import command_json, outcome_text
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
-from broker.cli.output import id_column, iso, say, second, table
+from broker.cli.output import id_column, iso, print_text, second, table
 from broker.cli.progress import progress_bar
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
@@ -55,13 +55,13 @@ def list_operations(session: Session, limit: LimitOption = 100) -> None:
 @app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
 @with_session(LEDGER, json=False)
 def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption = False) -> None:
-    """Request the cancellation of each of its open commands. Their results report the outcome."""
+    """Request the cancellation of all its open commands. Their results report the outcome."""
     if abandon:
         count, done = session.ledger.abandon_operation(operation_id), "abandoned"
-        say(f"{counted(count, 'command')} {done}.")
+        print_text(f"{counted(count, 'command')} {done}.")
     else:
         count = session.ledger.cancel_operation(operation_id)
-        say(f"Cancellation of {counted(count, 'command')} requested.")
+        print_text(f"Cancellation of {counted(count, 'command')} requested.")
 
 
 def progress_of(session: Session, operation: Operation, wait_s: float | None) -> Progress:

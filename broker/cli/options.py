@@ -42,14 +42,14 @@ WaitOption = Annotated[
 
 
 class WaitCommand(TyperCommand):
-    """A command whose `--wait` may stand without a value.
+    """A command whose `--wait` has an optional value.
 
-    Typer rejects click's declaration of it (`is_flag=False, flag_value=…`), and click would take the `x=1` of
-    `--wait x=1` as the value; here only a duration is one.
+    Typer rejects click's declaration of it (`is_flag=False, flag_value=…`), and click would take the `x=1` of `--wait
+    x=1` as the value; here only a duration is taken as the value.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command's arguments; a `--wait` that no duration follows has the default."""
+        """Parse the command's arguments; a `--wait` without a duration gets the default."""
         return super().parse_args(ctx, list(_with_default_wait(args)))
 
 

@@ -19,23 +19,23 @@ __all__ = [
     "minute",
     "print_json",
     "print_result",
-    "say",
+    "print_text",
     "second",
     "table",
 ]
 
 
 def print_result(document: Any, view: RenderableType, *, as_json: bool) -> None:
-    """Print a thing: `document` as JSON for programs, or `view` for people."""
+    """Print `document` as JSON for programs, or `view` for people."""
     if as_json:
         print_json(document)
     elif isinstance(view, str):
-        say(view)
+        print_text(view)
     else:
         Console().print(view)
 
 
-def say(text: str, *, to_stderr: bool = False) -> None:
+def print_text(text: str, *, to_stderr: bool = False) -> None:
     """Print text that may come from others, so that it cannot control the terminal."""
     typer.echo(printable(text), err=to_stderr)
 
@@ -59,7 +59,7 @@ def id_column(name: str = "id", width: int = 36) -> Column:
 
 
 def literal(text: str) -> Text:
-    """Return text from others on one line, such that it neither controls the terminal nor is read as markup."""
+    """Return text from others on one line, so that it neither controls the terminal nor is read as markup."""
     return Text(printable_line(text))
 
 

@@ -9,7 +9,7 @@ from broker.cli.blob import put_files
 from broker.cli.commands import command_json, command_panel
 from broker.cli.operation import operation_json, operation_view, progress_of
 from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
-from broker.cli.output import say
+from broker.cli.output import print_text
 from broker.cli.progress import status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import Target, resolve_target
@@ -106,7 +106,7 @@ def _check_parameters(request: CommandRequest, on_command_line: set[str]) -> Non
     """
     types, warnings = known_command_types()
     for warning in warnings:
-        say(f"acm: {warning}", to_stderr=True)
+        print_text(f"acm: {warning}", to_stderr=True)
     kind = types.get(request.command_type)
     for name in sorted(on_command_line):
         if is_secret(request.command_type, name, kind.parameters if kind else None):
@@ -116,7 +116,7 @@ def _check_parameters(request: CommandRequest, on_command_line: set[str]) -> Non
                 code="secret_on_command_line",
             )
     if kind is None:
-        say(
+        print_text(
             f"acm: Unknown command type {request.command_type!r}, sent anyway: the agent may support it.",
             to_stderr=True,
         )

@@ -6,7 +6,7 @@ from broker.app.config import SECRET_VARIABLES
 from broker.app.server import ServerProcess
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.system.logging import configure_logs
-from broker.system.process import forbid_dumps, take_out
+from broker.system.process import forbid_dumps, remove_variables
 from broker.system.signals import on_signals
 
 __all__ = [
@@ -29,7 +29,7 @@ def server(session: Session) -> None:
     """Run the server until TERM or INT: send the commands in the ledger and store the results."""
     configure_logs(session.config.log_level)
     forbid_dumps()
-    take_out(SECRET_VARIABLES)
+    remove_variables(SECRET_VARIABLES)
     process = ServerProcess(session.config)
     with on_signals(process.stop):
         process.run()

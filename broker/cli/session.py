@@ -1,4 +1,4 @@
-"""The object that a command of acm works with, and the options that it is made from."""
+"""The session of a command of acm, and the options that it is created from."""
 
 import contextlib
 import functools

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from broker.cli.output import id_column, iso, minute, print_json, say, second, table
+from broker.cli.output import id_column, iso, minute, print_json, print_text, second, table
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.messages import JsonObject
@@ -47,10 +47,10 @@ def create(
     if session.as_json:
         print_json({**_json(row), "token": token.text})
         return
-    say(token.text)
-    say(f"Valid once, for {agent}, until {second(row.expires_at)} UTC. It is not shown again.", to_stderr=True)
+    print_text(token.text)
+    print_text(f"Valid once, for {agent}, until {second(row.expires_at)} UTC. It is not shown again.", to_stderr=True)
     arguments = f"--server https://HOST:PORT --token - --agent {agent} --state DIR"
-    say(f"Next, on the agent's machine: acm-agent enroll {arguments}", to_stderr=True)
+    print_text(f"Next, on the agent's machine: acm-agent enroll {arguments}", to_stderr=True)
 
 
 @app.command("list", epilog="Example: acm token list --json")
@@ -66,7 +66,7 @@ def list_tokens(session: Session) -> None:
 def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the token.")]) -> None:
     """Revoke a token that was not used."""
     session.tokens.revoke(token_id)
-    say("The token is revoked.")
+    print_text("The token is revoked.")
 
 
 def _json(row: TokenRecord) -> JsonObject:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli.options import JsonOption
-from broker.cli.output import print_result, say
+from broker.cli.output import print_result, print_text
 from broker.command_types import known_command_types, schema_of
 from broker.contract.commands import CommandType
 from broker.contract.messages import JsonObject
@@ -33,7 +33,7 @@ def types(as_json: JsonOption = False) -> None:
     """List command types with their parameters and result data."""
     known, warnings = known_command_types()
     for warning in warnings:
-        say(f"acm: {warning}", to_stderr=True)
+        print_text(f"acm: {warning}", to_stderr=True)
     view = Group(*(_view(name, kind) for name, kind in known.items()))
     print_result([type_json(name, kind) for name, kind in known.items()], view, as_json=as_json)
 

@@ -107,7 +107,7 @@ def frames(messages: Sequence[Message], max_bytes: int = MAX_FRAME_BYTES) -> Ite
 
 
 def joined_frames(encoded: Sequence[bytes], channel: Channel, max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
-    """Yield frames as `frames` does, of messages that are encoded already, each by itself."""
+    """Like `frames`, for messages that were already encoded one by one."""
     limits = LIMITS[channel]
     size = sum(map(len, encoded)) + len(encoded) + 1  # with the brackets and the commas
     if len(encoded) == 1:

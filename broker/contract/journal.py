@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 
-# A journal drops its oldest pages, but keeps at least so many bytes of entries: those of some 5,000 commands received
-# one by one. So a journal that has fewer, and does not begin with its first entry, has lost entries.
+# A journal drops its oldest pages, but keeps at least this many bytes of entries: those of some 5,000 commands received
+# one by one. So a journal that has fewer, and does not begin with entry number 1, has lost entries.
 MIN_KEPT_BYTES = 4 << 20
 JOURNAL_START = JournalMark(0, "0" * 64)
 

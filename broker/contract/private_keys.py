@@ -1,4 +1,4 @@
-"""Ed25519 private keys as PEM text: PKCS#8 (RFC 5958, RFC 8410), not encrypted. Both packages keep their keys so."""
+"""Ed25519 private keys as PEM text: PKCS#8 (RFC 5958, RFC 8410), not encrypted. Both packages use this form."""
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,7 +14,7 @@ __all__ = [
 
 
 class PrivateKeyError(BrokerError):
-    """The text is not an Ed25519 private key in PEM. The error's text is the reason alone and never holds any of it."""
+    """The text is not an Ed25519 private key in PEM. The error's text is only the reason, and quotes nothing."""
 
     code = "malformed_private_key"
 

@@ -1,7 +1,7 @@
 """JSON from untrusted bytes, read strictly (RFC 8259, with the restrictions of I-JSON, RFC 7493).
 
-Refused: more than so many bytes, what is not UTF-8, a duplicate key, NaN and infinities, integers outside 64 bits, lone
-surrogates, and nesting deeper than so many levels.
+Refused: input longer than a limit, invalid UTF-8, duplicate keys, NaN and infinities, integers outside 64 bits, lone
+surrogates, and nesting deeper than a limit.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The topic scheme: one subtree an agent, `{prefix}/{agent}/{channel}`."""
+"""The topic scheme: one subtree per agent, `{prefix}/{agent}/{channel}`."""
 
 import re
 from dataclasses import dataclass

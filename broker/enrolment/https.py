@@ -30,7 +30,7 @@ class HttpsServerError(BrokerError):
 
 @dataclass(frozen=True)
 class HttpsLimits:
-    """The number of open connections, and the lifetime of each in seconds, whatever the client does."""
+    """The maximum number of open connections, and the maximum lifetime of each in seconds."""
 
     max_connections: int = 256
     connection_lifetime_s: float = 30.0

@@ -1,4 +1,4 @@
-"""The ledger's part in audits of agents: what their journals are compared with, and how far they were verified."""
+"""The ledger's data for audits of agents: what their journals are compared with, and how far they were verified."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -58,7 +58,7 @@ class KnownCommand:
 
 @dataclass(frozen=True)
 class Verified:
-    """Where a journal ended when it was last verified, and when. The user accepted it as it was up to `accepted`."""
+    """Where a journal ended when it was last verified, and when. The user accepted all differences up to `accepted`."""
 
     head: JournalMark
     at: datetime
@@ -70,7 +70,7 @@ class _Error(msgspec.Struct):
 
 
 class AuditStore:
-    """The ledger's part in audits of agents. Every method is one transaction, and raises LedgerError if that fails."""
+    """The ledger's data for audits of agents. Every method is one transaction, and raises LedgerError if that fails."""
 
     def __init__(
         self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
@@ -79,7 +79,7 @@ class AuditStore:
         self._now = now
 
     def accepted_commands(self, agent: str, limit: int) -> list[KnownCommand]:
-        """Return the newest commands that the agent has reported as accepted, or as later; oldest first."""
+        """Return the newest commands that the agent has reported as accepted or in a later state; oldest first."""
         query = sa.select(*_COLUMNS).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_REPORTED_STATES))
         query = query.order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc()).limit(limit)
         with self._transaction() as connection:
@@ -87,7 +87,7 @@ class AuditStore:
         return [known for known in reversed(found) if not known.is_completed_by_server]
 
     def look_up(self, command_ids: Iterable[str]) -> Mapping[str, KnownCommand]:
-        """Return the commands with these ids, of whichever agent, with their SHA-256."""
+        """Return the commands with these ids, of any agent, with their SHA-256."""
         remaining, found = iter(command_ids), {}
         while ids := list(islice(remaining, _IDS_AT_ONCE)):
             query = sa.select(*_COLUMNS, COMMANDS.c.body).where(COMMANDS.c.id.in_(ids))

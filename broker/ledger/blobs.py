@@ -49,7 +49,7 @@ class BlobRow:
 class BlobStore:
     """The blobs in the ledger's database, each named by its SHA-256 and stored once.
 
-    All methods raise LedgerError when the database fails. No transaction lasts longer than a few chunks take.
+    All methods raise LedgerError when the database fails. No transaction reads or writes more than a few chunks.
     """  # design.md: "Files go over MQTT when the agent requests them, piece by piece."
 
     def __init__(
@@ -91,8 +91,7 @@ class BlobStore:
             if user is not None:
                 command_id, agent = user
                 raise BlobError(
-                    f"The blob {name} is needed by the command {command_id} to {agent}, which is not completed; "
-                    "cancel that first.",
+                    f"The blob {name} is needed by the open command {command_id} to {agent}; cancel that first.",
                     code="in_use",
                 )
             group = connection.scalar(_configured_groups(name).limit(1))

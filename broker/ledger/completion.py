@@ -77,7 +77,7 @@ def complete_all(
     message: str,
     now: datetime,
 ) -> int:
-    """Complete all open commands that meet the conditions with this error; return how many."""
+    """Complete, with this error, all open commands that meet the conditions; return how many."""
     records = read_all(connection, COMMANDS.select().where(IS_OPEN, *conditions), CommandRecord)
     for record in records:
         complete_by_server(connection, record, code, message, now)

@@ -1,4 +1,4 @@
-"""A database by its URL, of any kind that SQLAlchemy supports: its tables, and its transactions.
+"""A database that SQLAlchemy supports, opened by its URL: its tables and its transactions.
 
 SQLite is the default. It runs in WAL mode with synchronous FULL, so that a commit survives a power loss.
 """

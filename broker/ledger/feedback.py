@@ -33,7 +33,7 @@ _STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PRO
 
 @dataclass(frozen=True)
 class Recorded:
-    """What may be published once it is committed: the acks. `refused` are results that only refuse a message."""
+    """The acks to publish after the commit. `refused` are results that only refuse a message."""
 
     acks: list[Ack]
     refused: list[Feedback]

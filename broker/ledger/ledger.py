@@ -151,7 +151,7 @@ class Ledger:
         """Claim up to `limit` cancels and up to `limit` commands that must be sent now: mark them as sent, return them.
 
         Only those of the agents `among`, unless that is None; in sequence for each agent. The mark is committed first:
-        a command that may be on its way must never look as if it had not left. A command that is too long for a signed
+        a command that may have been published must never look unsent. A command that is too long for a signed
         frame (added before commands were signed) is completed with an error: all after it would wait forever.
         """
         with self._transaction() as connection:
@@ -185,7 +185,7 @@ class Ledger:
         return recorded.acks
 
     def record_status(self, status: Status) -> None:
-        """Record an agent's status. What it had not accepted becomes due when it restarted or came back online.
+        """Record an agent's status. Commands that it had not accepted become due if it restarted or came back online.
 
         Groups in the status replace the ledger's if they differ from those in the status before.
         """

@@ -93,7 +93,7 @@ def any_overdue(connection: sa.Connection, now: datetime) -> bool:
 
 
 def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
-    """Make due again what an online agent has not answered in time, and give it more time than before."""
+    """Make due again what an online agent has not answered in time, with a longer timeout than before."""
     for name, attempts in connection.execute(_overdue(now)).all():
         again = requeue(connection, name)
         later = now.timestamp() + growing_wait(attempts + 1) if again else None

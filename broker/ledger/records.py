@@ -1,4 +1,4 @@
-"""Rows of the ledger's tables as typed values: one record for a whole row, its fields named as the columns."""
+"""Rows of the ledger's tables as typed values: one record per row, with fields named like the columns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

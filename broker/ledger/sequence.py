@@ -35,7 +35,7 @@ def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> Seque
 
 
 def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
-    """Make the commands due that the agent misses, from the number that it expects."""
+    """Make due the commands that the agent is missing, from the number that it expects."""
     row = get_or_create(connection, agent, now)
     is_same_store = row.store_generation in (None, gap.store_generation)
     if not is_same_store or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
@@ -55,7 +55,7 @@ def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) 
     row, agent, generation = get_or_create(connection, status.agent, now), status.agent, status.store_generation
     closed = status.closed_epoch or 0
     if row.store_generation not in (None, generation) or closed >= row.epoch:
-        # What became of the commands that the agent may have received cannot be known.
+        # Whether the commands that the agent may have received have run is unknown.
         complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
         _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
     update_agent(connection, agent, store_generation=generation)

@@ -20,8 +20,8 @@ __all__ = [
 def record_status(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Within a transaction, store an agent's status and act on it.
 
-    What the agent had not accepted becomes due when it restarted or came back online. Groups in the status replace the
-    ledger's if they differ from those in the status before.
+    Commands that the agent had not accepted become due if it restarted or came back online. Groups in the status
+    replace the ledger's if they differ from those in the status before.
     """
     before = get_or_create(connection, status.agent, now)
     if not status.online:  # a last will was written when the process started, and may be out of date

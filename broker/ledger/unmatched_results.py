@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-_MAX_PER_AGENT = 100  # an agent can invent ids without end
+_MAX_PER_AGENT = 100  # an agent can invent any number of ids
 
 
 def store_unmatched(

@@ -140,7 +140,7 @@ class EmbeddedMosquitto:
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None if it does not run."""
+        """The process id, or None if it is not running."""
         return self._child.pid
 
     @property

@@ -43,7 +43,7 @@ class DeliveryQueue:
         self._items.put(None)
 
     def drain(self, timeout_s: float, limit: int, check: Callable[[], None]) -> list[Delivery]:
-        """Wait for a delivery, then return what is there, at most `limit`; empty after a wake.
+        """Wait for a delivery, then return all that are waiting, at most `limit`; empty after a wake.
 
         `check` is called about once a second while waiting.
         """

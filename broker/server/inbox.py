@@ -1,8 +1,8 @@
 """Fair queueing of received messages: a short queue for each agent, processed in turn.
 
 All agents share one connection, so messages of one agent must neither fill it nor be processed before the others had
-their turn. An agent alone gets the whole server. One that sends more than the server can process is ignored for a
-moment, so that the server's time goes into emptying the connection for the others.
+their turn. A single busy agent gets the server's full capacity. One that sends more than the server can process is
+ignored for a moment, so that the server's time goes into emptying the connection for the others.
 """  # design.md: "Agents are served in turn, without a rate limit."
 
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ _log = structlog.get_logger("acm.server")
 _MAX_FRAMES = 400  # of one agent; the connection holds 1000 that are not acknowledged
 _MAX_BYTES = 8 << 20
 _IGNORED_S = 2.0
-_STATUS_PAUSE_S = 0.2  # our agents leave as much time between two
+_STATUS_PAUSE_S = 0.2  # our agents publish no more often
 _SLICE_FRAMES = 64
 _SLICE_BYTES = 1 << 16
 _BATCH_FRAMES = 256
@@ -33,8 +33,8 @@ _DRAINS = 20
 _MAX_AGENTS = 10_000
 
 
-class Inbox(Protocol):
-    """What the inbox needs of an MQTT connection."""
+class InboxConnection(Protocol):
+    """The part of an MQTT connection that the inbox uses."""
 
     def drain(self, timeout_s: float) -> list[Delivery]:
         """Wait for a message, then return all that have arrived."""
@@ -46,7 +46,8 @@ class Inbox(Protocol):
 class _Queue:
     """One agent's messages, in order. Times are in monotonic seconds.
 
-    Only its newest status is queued. It always finds room, and is not processed before its time.
+    Only its newest status is queued. It is never dropped, and is processed no sooner than `_STATUS_PAUSE_S` after the
+    last.
     """
 
     def __init__(self) -> None:
@@ -118,7 +119,7 @@ class FairInbox:
     acked, the server resends commands, and an agent's newest status always finds room.
     """
 
-    def __init__(self, inbox: Inbox, topics: Topics, monotonic: Callable[[], float]) -> None:
+    def __init__(self, inbox: InboxConnection, topics: Topics, monotonic: Callable[[], float]) -> None:
         self._inbox = inbox
         self._topics = topics
         self._monotonic = monotonic

@@ -1,4 +1,4 @@
-"""Distributes the list of signing keys to the agents, and reports how far that has come."""
+"""Distributes the list of signing keys to the agents, and reports the progress."""
 
 import contextlib
 from collections.abc import Callable, Mapping

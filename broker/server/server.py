@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class Wire(Protocol):
-    """What the server needs of an MQTT connection."""
+    """The part of an MQTT connection that the server uses."""
 
     @property
     def backlog(self) -> int:
@@ -190,7 +190,7 @@ class Server:
             _log.warning(event, agent=agent, **facts, suppressed=suppressed)
 
     def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
-        """Publish messages to an agent, signed if there is a signer. What it holds back is resent later."""
+        """Publish messages to an agent, signed if there is a signer; those that it holds are resent later."""
         for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
             payload = self._signer.sign(agent, channel, frame) if self._signer else frame
             if payload is not None:

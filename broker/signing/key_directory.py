@@ -5,8 +5,8 @@ keys.json        the version of the list, and each key's id, state, public key a
 
 All files belong to the owner of the directory, whichever user creates them: the server runs as the owner and must read
 them. A change is made under a lock on the directory, and takes effect when the list is replaced: a private key is
-written before the list has it, and deleted after the list has it as revoked. What a crash leaves behind is deleted by
-the next change.
+written before the list has it, and deleted after the list has it as revoked. The next change deletes what a crash has
+left.
 """
 
 import os

@@ -23,7 +23,7 @@ class SigningKeyError(BrokerError):
 
 
 class KeyState(StrEnum):
-    """An active key signs and is trusted by agents; a revoked one does and is neither."""
+    """An active key signs and is trusted by agents; a revoked one is neither used nor trusted."""
 
     ACTIVE = "active"
     REVOKED = "revoked"

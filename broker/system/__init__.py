@@ -1,1 +1,1 @@
-"""Files, locks, permissions, settings, logs and the own process, for both programs."""
+"""Files, locks, permissions, settings, logs and the current process, for both programs."""

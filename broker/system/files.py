@@ -19,7 +19,7 @@ __all__ = [
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory: bool = False) -> None:
-    """Replace the file by one with this content and mode, atomically; raises OSError and then leaves nothing behind.
+    """Replace the file by one with this content and mode, atomically; raises OSError, leaving no temporary file.
 
     The new file keeps the owner of the old one where this process is allowed to set it. `as_directory` gives it to the
     owner of its directory instead, for root writing on behalf of another user.

@@ -1,8 +1,8 @@
 """Refusing files that another user of the machine could change, and secrets that one could read.
 
 The rules are those of ssh (StrictModes in sshd_config(5)): a user who can write to a directory above a file can
-replace the file. An exposed file is refused and not repaired: what others could write to may already hold what they
-put there, and a secret that could be read must be replaced.
+replace the file. An exposed file is refused and not repaired: a file that others could write to may have been changed
+already, and a secret that could be read must be replaced.
 """
 
 import grp

@@ -6,7 +6,7 @@ from collections.abc import Iterable, MutableMapping
 
 __all__ = [
     "forbid_dumps",
-    "take_out",
+    "remove_variables",
 ]
 
 
@@ -22,6 +22,6 @@ def forbid_dumps() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def take_out(names: Iterable[str], environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+def remove_variables(names: Iterable[str], environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """Remove these variables from the environment, so that no child inherits them, and return those that were set."""
     return {name: environment.pop(name) for name in names if name in environment}

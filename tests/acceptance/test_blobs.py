@@ -110,7 +110,7 @@ def test_file_arrives_whole_and_only_at_the_agent_of_the_command(site: Site, tap
     assert refused.data is None
     assert refused.error == f"No open command to web-02 refers to the blob {blob['sha256']}."
     assert tap.ask(AGENT, blob["sha256"]).data == file.read_bytes()[1:2]
-    assert "is needed by the command" in acm_blob(site, "rm", blob["url"]).stderr
+    assert "is needed by the open command" in acm_blob(site, "rm", blob["url"]).stderr
     fetching.go_on()
     assert fetching.is_whole()
     assert list((site.state(AGENT) / "downloads").iterdir()) == []

@@ -1,4 +1,4 @@
-"""The built-in command types: a module each, with the dataclasses of its parameters and of its result's data."""
+"""The built-in command types, one module each, with the dataclasses of its parameters and of its result's data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields

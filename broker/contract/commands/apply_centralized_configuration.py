@@ -28,7 +28,7 @@ class ApplyCentralizedConfiguration:
 
     def __post_init__(self) -> None:
         if (self.content is None) == (self.artifact is None):
-            raise ValueError("give either content or artifact, and not both")
+            raise ValueError("give either content or artifact, not both")
 
 
 @dataclass(frozen=True)

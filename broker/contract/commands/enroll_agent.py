@@ -23,7 +23,7 @@ class EnrollAgent:
 
 @dataclass(frozen=True)
 class EnrollAgentData:
-    """The new enrolment: `carried`, the agent uses it now, or `rolled_back`, it uses the old one."""
+    """The new enrolment. `carried`: the agent uses it now; `rolled_back`: the agent uses the old one."""
 
     enrolment_id: str
     server: str

@@ -25,6 +25,6 @@ class SetGroup:
 
 @dataclass(frozen=True)
 class SetGroupData:
-    """The groups that the agent is a member of after it."""
+    """The groups that the agent is a member of after the command."""
 
     groups: tuple[str, ...]

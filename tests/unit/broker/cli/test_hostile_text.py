@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from broker.app.factories import open_database
 from broker.cli.audit import AuditDiffers
 from broker.cli.main import app, main
-from broker.cli.output import say
+from broker.cli.output import print_text
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.enqueue import CommandRequest
@@ -218,5 +218,5 @@ def test_lists_of_acm_agent_are_harmless(tmp_path: Path, run: Callable[..., str]
 
 
 def test_say_prints_plain_text(capsys: pytest.CaptureFixture[Any]) -> None:
-    say(EVIL)
+    print_text(EVIL)
     assert_harmless(capsys.readouterr().out)
