@@ -71,19 +71,10 @@ class SigningKeyStore:
         return self._refresh().keys
 
     @property
-    def public(self) -> tuple[str, ...]:
-        """The public keys in PEM that agents must trust."""
-        return tuple(entry.public for entry in self._refresh().active)
-
-    @property
     def update(self) -> UpdateSigningKeys:
         """The parameters of the command that distributes the list: the keys to trust, and the list's version."""
         keys = self._refresh()
         return UpdateSigningKeys(keys.version, tuple(entry.public for entry in keys.active))
-
-    def entry(self, key_id: str) -> KeyEntry:
-        """Return one key; raises SigningKeyError."""
-        return self._refresh().find(key_id)
 
     def rotate(self, now: datetime, *, above: int = 0) -> KeyEntry:
         """Add a new key, which signs beside the others from now on. At most MAX_KEYS may be active.

@@ -47,7 +47,7 @@ class Registrar:
             server="https://127.0.0.1:1",
             broker=broker,
             topic_prefix="acm",
-            signing_keys=self.keys.public,
+            signing_keys=self.keys.update.keys,
             granted_at=self.clock(),
             not_after=issued.not_after,
             token=token.secret_hash,

@@ -33,6 +33,9 @@ class Fleet:
     def report(self, agent: str, version: int) -> None:
         self.ledger.record_status(Status(agent, True, "1", "i1", "b1", "g1", signing_keys_version=version))
 
+    def state_of(self, key_id: str) -> KeyState:
+        return next(entry.state for entry in self.keys.entries if entry.id == key_id)
+
     def acm_keys(self, *words: str) -> str:
         environment = {"ACM_LEDGER": self.registrar.ledger, "ACM_CA": str(self.registrar.directory), "COLUMNS": "160"}
         done = CliRunner().invoke(app, words, env=environment)
@@ -112,7 +115,7 @@ def test_key_is_revoked_only_when_every_agent_has_another(fleet: Fleet) -> None:
         fleet.acm_keys("revoke", old.id)
     assert ": web-01, web-03." in str(caught.value)
     assert "--leave-agents-behind" in str(caught.value)
-    assert fleet.keys.entry(old.id).state is KeyState.ACTIVE
+    assert fleet.state_of(old.id) is KeyState.ACTIVE
     fleet.report("web-01", new["version"])
     fleet.report("web-03", new["version"])
     revoked = fleet.acm_keys_json("revoke", old.id)
@@ -125,14 +128,14 @@ def test_key_is_revoked_only_when_every_agent_has_another(fleet: Fleet) -> None:
 def test_key_that_no_agent_needs_is_revoked_at_once(fleet: Fleet) -> None:
     new = fleet.acm_keys_json("rotate")["id"]
     fleet.acm_keys("revoke", new)
-    assert fleet.keys.entry(new).state is KeyState.REVOKED
+    assert fleet.state_of(new) is KeyState.REVOKED
 
 
 def test_stolen_key_is_revoked_even_if_agents_are_left_behind(fleet: Fleet) -> None:
     (old,) = fleet.keys.entries
     fleet.acm_keys("rotate")
     assert "sent to 3 agents" in fleet.acm_keys("revoke", old.id, "--leave-agents-behind")
-    assert fleet.keys.entry(old.id).state is KeyState.REVOKED
+    assert fleet.state_of(old.id) is KeyState.REVOKED
 
 
 @pytest.mark.parametrize("repeat", [("rotate",), ("revoke", "{old}")])

@@ -93,7 +93,7 @@ def test_enrolment_has_all_that_an_agent_needs(setup: ServerSetup) -> None:
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(enrolled.ca.encode()))
     assert certificate.public_key() == setup.agent.key.public_key()
     assert (enrolled.agent, enrolled.broker, enrolled.topic_prefix) == ("web-01", "mqtts://broker", "acm")
-    assert enrolled.signing_keys == setup.keys.public
+    assert enrolled.signing_keys == setup.keys.update.keys
     assert enrolled.not_after == certificate.not_valid_after_utc == setup.clock.now() + MONTH
 
 

@@ -66,7 +66,7 @@ def test_agent_with_an_older_list_is_sent_the_new_one_once(distributing: Distrib
     behind = replace(STATUS, signing_keys_version=distributing.first)
     distributing.receive(behind)
     (row,) = distributing.ledger.commands()
-    assert row.command.parameters == {"version": distributing.keys.version, "keys": list(distributing.keys.public)}
+    assert row.command.parameters == {"version": distributing.keys.version, "keys": list(distributing.keys.update.keys)}
     distributing.clock.turn(3600)
     distributing.receive(behind)
     distributing.start(tmp_path / "ca" / "signing")

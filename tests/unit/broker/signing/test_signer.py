@@ -203,7 +203,7 @@ def test_signing_keys_are_secret_and_read_back(tmp_path: Path, clock: TurnedCloc
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "signing").iterdir()}
     assert modes == {"keys.json": 0o644, f"{entry.id}.key": 0o600}
     assert stat.S_IMODE((tmp_path / "signing").stat().st_mode) == 0o700
-    assert [key.public.pem for key in keys.signing] == [entry.public] == list(keys.public)
+    assert [key.public.pem for key in keys.signing] == [entry.public] == list(keys.update.keys)
 
 
 def test_signing_keys_are_never_overwritten(tmp_path: Path, clock: TurnedClock) -> None:
