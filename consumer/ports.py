@@ -137,9 +137,6 @@ class CommandStore(Protocol):
     def with_results(self) -> list[StoredCommand]:
         """Return the done commands, in order."""
 
-    def all_commands(self) -> list[StoredCommand]:
-        """Return every live command in order."""
-
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Move a pending command to processing."""
 
@@ -169,9 +166,6 @@ class CommandStore(Protocol):
 
     def done_count(self) -> int:
         """Return how many results wait for their ack."""
-
-    def close(self) -> None:
-        """Release the files and the lock."""
 
 
 class Blobs(Protocol):

@@ -184,10 +184,6 @@ class DiskCommandStore:
         """Return the done commands, in order."""
         return [self._stored(key) for key in sorted(self._index.completed)]
 
-    def all_commands(self) -> list[StoredCommand]:
-        """Return every live command in order."""
-        return [self._stored(key) for key in sorted(self._index.keys.values())]
-
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Move a pending command to processing."""
         with self.transaction():

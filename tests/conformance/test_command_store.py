@@ -17,6 +17,7 @@ from tests.support.errors import raises_code
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, entries_of, journal_of_any
 from tests.support.makers import NOW, command, stored_result
+from tests.support.stored import all_commands
 
 Reopen = Callable[[], CommandStore]
 Journal = Callable[[], Entries]
@@ -76,7 +77,7 @@ def test_command_goes_through_all_states(reopen: Reopen) -> None:
     store.delete_completed_commands(["a"], NOW + timedelta(days=1))
     assert store.find_tombstone("a") is not None
     store = reopen()
-    assert store.all_commands() == []
+    assert all_commands(store) == []
     tombstone = store.find_tombstone("a")
     assert tombstone is not None
     assert tombstone.result == stored_result("a")
@@ -108,7 +109,7 @@ def test_transaction_that_raises_leaves_nothing(reopen: Reopen) -> None:
         store_and_fail()
     for look in (lambda: store, reopen):
         seen = look()
-        assert [stored.command.id for stored in seen.all_commands()] == ["a"]
+        assert [stored.command.id for stored in all_commands(seen)] == ["a"]
         assert seen.last_sequence == SequenceNumber(7, 1)
 
 
@@ -125,7 +126,7 @@ def test_signers_of_a_command_are_stored(reopen: Reopen) -> None:
     store = reopen()
     stored = store.store_command(command("a"), NOW, ("k1", "k2"))
     store.store_command(command("b"), NOW)
-    assert [each.signed_by for each in reopen().all_commands()] == [("k1", "k2"), ()]
+    assert [each.signed_by for each in all_commands(reopen())] == [("k1", "k2"), ()]
     begun = reopen().mark_processing(stored, NOW, "me")
     assert begun.signed_by == ("k1", "k2")
 
@@ -150,7 +151,7 @@ def test_time_sample_is_stored_with_its_transaction(reopen: Reopen) -> None:
 def test_sequence_advances_without_a_command(reopen: Reopen) -> None:
     reopen().advance_sequence(SequenceNumber(7, 4))
     assert reopen().last_sequence == SequenceNumber(7, 4)
-    assert reopen().all_commands() == []
+    assert all_commands(reopen()) == []
 
 
 def test_only_pending_commands_begin_and_only_live_ones_complete(reopen: Reopen) -> None:
@@ -184,7 +185,7 @@ def test_marks_and_deletions_are_rolled_back_with_their_transaction(reopen: Reop
         change_and_fail()
     for look in (lambda: store, reopen):
         seen = look()
-        states = [(stored.command.id, stored.state) for stored in seen.all_commands()]
+        states = [(stored.command.id, stored.state) for stored in all_commands(seen)]
         assert states == [("a", State.DONE), ("b", State.PENDING), ("c", State.PENDING)]
         assert not seen.is_cancelled("b")
         assert seen.find_tombstone("a") is None
@@ -206,7 +207,7 @@ def test_new_command_does_not_inherit_the_state_of_a_deleted_one(reopen: Reopen)
     store.mark_completed(begun, stored_result("a"))
     store.delete_completed_commands(["a"], NOW)
     reopen().store_command(command("b"), NOW)
-    assert [stored.state for stored in reopen().all_commands()] == [State.PENDING]
+    assert [stored.state for stored in all_commands(reopen())] == [State.PENDING]
 
 
 def test_expired_cancels_are_dropped(reopen: Reopen) -> None:
@@ -222,7 +223,7 @@ def test_check_leaves_nothing_visible(reopen: Reopen) -> None:
     store.check()
     store.store_command(command("a", 1), NOW)
     store.check()
-    assert [stored.command.id for stored in reopen().all_commands()] == ["a"]
+    assert [stored.command.id for stored in all_commands(reopen())] == ["a"]
 
 
 def events_of(entries: Entries) -> list[tuple[str, list[str]]]:

@@ -24,6 +24,7 @@ from consumer.store.state_directory import epoch_name
 from tests.support.errors import raises_code
 from tests.support.journals import entries_of, journal_in
 from tests.support.makers import NOW, command, stored_result
+from tests.support.stored import all_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +58,7 @@ def test_damaged_store_is_set_aside_and_a_new_generation_begins(state: Path, spo
     try:
         assert again.damage is not None
         assert again.store_generation != generation
-        assert again.all_commands() == []
+        assert all_commands(again) == []
         assert (again.last_sequence, again.closed_epoch) == (None, 7)
         assert len(list(state.glob("commands.damaged-*"))) == 1
     finally:
@@ -78,7 +79,7 @@ def test_queue_is_readable_while_the_agent_holds_the_store(store: DiskCommandSto
     a, b, _ = store.get_next_commands(3)
     store.mark_completed(store.mark_processing(a, NOW, "me"), stored_result("a"))
     store.mark_processing(b, NOW, "me")
-    assert read_queue(state) == store.all_commands()
+    assert read_queue(state) == all_commands(store)
     assert [stored.state for stored in read_queue(state)] == [State.DONE, State.PROCESSING, State.PENDING]
 
 
@@ -123,7 +124,7 @@ def test_foreign_rows_are_never_unpickled_and_count_as_damage(state: Path, chang
         assert again.damage is not None
         assert again.damage.code == code
         assert again.store_generation != generation
-        assert again.all_commands() == []
+        assert all_commands(again) == []
         assert len(list(state.glob("commands.damaged-*"))) == 1
     finally:
         again.close()
@@ -134,7 +135,7 @@ def test_closed_store_is_not_reopened_without_the_lock(state: Path) -> None:
     store.store_command(command("a"), NOW)
     store.close()
     with raises_code(StoreError, "store_closed"):
-        store.all_commands()
+        all_commands(store)
     with raises_code(StoreError, "store_closed"):
         store.store_command(command("b"), NOW)
 
@@ -154,7 +155,7 @@ def test_transaction_that_cannot_begin_leaves_the_next_one_atomic(
 
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         store_and_fail()
-    assert store.all_commands() == []
+    assert all_commands(store) == []
 
 
 def test_state_directory_is_private(store: DiskCommandStore, state: Path) -> None:
@@ -250,7 +251,7 @@ def test_rows_of_an_earlier_version_have_no_signers(state: Path) -> None:
         "UPDATE Cache SET value = CAST(replace(value, ',\"signed_by\":[\"k1\"]', '') AS BLOB) WHERE key LIKE 'c/%'",
     )
     again = open_store(state, now=lambda: NOW)
-    assert [stored.signed_by for stored in again.all_commands()] == [None]
+    assert [stored.signed_by for stored in all_commands(again)] == [None]
     again.close()
 
 
@@ -457,6 +458,7 @@ import subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.support.makers import NOW, command, stored_result
+from tests.support.stored import all_commands
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
 from consumer.errors import StoreFull
@@ -477,9 +479,9 @@ try:
     store.check()
 except StoreFull as error:
     print(error)
-assert len(store.all_commands()) == stored
+assert len(all_commands(store)) == stored
 (disk / "filler").write_bytes(b"x" * 100_000)
-for command in store.all_commands():
+for command in all_commands(store):
     begun = store.mark_processing(command, NOW, "me")
     store.mark_completed(begun, stored_result(begun.command.id))
     store.delete_completed_commands([begun.command.id], NOW)
@@ -488,7 +490,7 @@ store.drop_expired(NOW)
 store.close()
 (disk / "filler").unlink()
 store = open_store(disk / "state", now=lambda: NOW)
-print("deleted", store.all_commands() == [])
+print("deleted", all_commands(store) == [])
 """
 
 

@@ -40,6 +40,7 @@ from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.journals import journal_in
+from tests.support.stored import all_commands
 from tests.support.unmatched_results import unmatched_results
 
 LANDED = Path(__file__).parent / "landed"
@@ -144,7 +145,7 @@ def test_store_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
             "result": one.result and to_json(one.result.feedback),
             "signed_by": one.signed_by,
         }
-        for one in store.all_commands()
+        for one in all_commands(store)
     ]
     tombstones = {name: store.find_tombstone(name) for name in expected["tombstones"]}
     assert store.damage is None
@@ -160,7 +161,7 @@ def test_store_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
 
 
 def test_store_of_an_earlier_version_has_commands_in_every_state(landed: Landed) -> None:
-    states = [one.state for one in landed.store.all_commands()]
+    states = [one.state for one in all_commands(landed.store)]
     assert states == [State.DONE] * 2 + [State.PROCESSING] * 2 + [State.PENDING] * 3
     assert [one.command.id for one in landed.store.get_next_commands(9)] == [
         one["command"]["id"] for one in landed.expected["agent"]["commands"] if one["state"] == "pending"
@@ -229,13 +230,13 @@ def test_authority_and_signing_keys_of_an_earlier_version_are_used(landed: Lande
 
 
 def test_group_name_of_an_earlier_version_is_read_and_then_invalid(landed: Landed) -> None:
-    (command,) = (it.command for it in landed.store.all_commands() if it.command.parameters.get("group") == "Edge")
+    (command,) = (it.command for it in all_commands(landed.store) if it.command.parameters.get("group") == "Edge")
     with pytest.raises(InvalidParameters):
         parse_parameters(command.type, COMMAND_TYPES[command.type].parameters, command.parameters)
 
 
 def test_work_of_an_earlier_version_goes_on(landed: Landed) -> None:
-    before = {one.command.id: one for one in landed.store.all_commands()}
+    before = {one.command.id: one for one in all_commands(landed.store)}
     world = landed.world()
     for _ in range(40):
         for action in (world.step_server, world.step_agent, world.run_handlers):
@@ -243,7 +244,7 @@ def test_work_of_an_earlier_version_goes_on(landed: Landed) -> None:
         world.clock.turn(10.0)
     rows = {row.command.id: row for row in landed.ledger.commands(AGENT, limit=None)}
     assert {row.state for row in rows.values()} == {CommandState.COMPLETED}
-    assert landed.store.all_commands() == []
+    assert all_commands(landed.store) == []
     outcomes = {name: ((rows[name].result or {})["outcome"], (rows[name].result or {}).get("code")) for name in before}
     assert [outcomes[name] for name in before] == [
         ("error", "invalid"),  # done before

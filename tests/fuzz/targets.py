@@ -78,6 +78,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals
 from tests.support.makers import inbound, inbound_on
+from tests.support.stored import all_commands
 
 __all__ = ["TARGETS", "Target"]
 
@@ -275,7 +276,7 @@ def agent_intake(data: bytes) -> None:
     said: list[EncodedFeedback] = []
     for mid, part in enumerate(data.split(_PART), start=1):
         said += receiver.receive([inbound(part, mid=mid)])
-    for stored in store.all_commands():
+    for stored in all_commands(store):
         said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
     for frame in joined_frames([item.encoded for item in said], Channel.FEEDBACK):
         decode_feedbacks(frame)

@@ -41,6 +41,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.wire import FakeBroker, FakeConnection
 from tests.support.journals import entries_of, journal_of_any
+from tests.support.stored import all_commands
 from tests.support.unmatched_results import unmatched_results
 
 AGENT = "web-01"
@@ -325,7 +326,7 @@ class World:
                 self.step_agent()
                 self.run_handlers()
                 self.clock.turn(0.1)
-            if not self._open() and not self.store.all_commands():
+            if not self._open() and not all_commands(self.store):
                 return
             self.clock.turn(150.0)
         raise AssertionError(f"these have no result: {[row.command.id for row in self._open()]}")

@@ -131,9 +131,6 @@ class MemoryCommandStore:
     def with_results(self) -> list[StoredCommand]:
         return self._in(State.DONE)
 
-    def all_commands(self) -> list[StoredCommand]:
-        return list(self._contents.live.values())
-
     def _in(self, state: State) -> list[StoredCommand]:
         return [stored for stored in self._contents.live.values() if stored.state is state]
 

@@ -24,6 +24,7 @@ from tests.support.fakes.departure import NoDeparture
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import entries_of, journal_of
 from tests.support.makers import command, decoded
+from tests.support.stored import all_commands
 
 REVOKED = Refusal("signers_revoked", "None of its keys is trusted now.")
 
@@ -94,7 +95,7 @@ class ManagerHarness:
             each()
 
     def states(self) -> dict[str, State]:
-        return {stored.command.id: stored.state for stored in self.store.all_commands()}
+        return {stored.command.id: stored.state for stored in all_commands(self.store)}
 
     def due(self) -> list[Feedback]:
         self.clock.turn(0.1)

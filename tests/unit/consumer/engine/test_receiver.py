@@ -19,6 +19,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals
 from tests.support.makers import NOW, inbound, result, stored_result
+from tests.support.stored import all_commands
 
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
@@ -51,7 +52,7 @@ def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True)
 
 
 def ids(store: MemoryCommandStore) -> list[str]:
-    return [stored.command.id for stored in store.all_commands()]
+    return [stored.command.id for stored in all_commands(store)]
 
 
 def test_commands_in_sequence_are_stored_and_accepted(store: MemoryCommandStore) -> None:

@@ -41,6 +41,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
 from tests.support.makers import NOW, command, inbound, inbound_on
+from tests.support.stored import all_commands
 from tests.support.unmatched_results import unmatched_results
 from tests.unit.broker.server.test_server import RememberingWire
 
@@ -203,7 +204,7 @@ class Agent:
 
     @property
     def stored(self) -> list[str]:
-        return [stored.command.id for stored in self.store.all_commands()]
+        return [stored.command.id for stored in all_commands(self.store)]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
 from tests.support.makers import command, inbound
+from tests.support.stored import all_commands
 
 SERVER, OLD_SERVER, STRANGER = (SigningKey(Ed25519PrivateKey.generate()) for _ in range(3))
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
@@ -56,7 +57,7 @@ def only(receipt: Receipt) -> Feedback:
 
 
 def ids(store: MemoryCommandStore) -> list[str]:
-    return [stored.command.id for stored in store.all_commands()]
+    return [stored.command.id for stored in all_commands(store)]
 
 
 def test_signed_command_is_stored(store: MemoryCommandStore, clock: TurnedClock) -> None:
@@ -71,7 +72,7 @@ def test_one_trusted_signature_is_enough(store: MemoryCommandStore, clock: Turne
 
 def test_every_trusted_signer_is_recorded(store: MemoryCommandStore, clock: TurnedClock) -> None:
     receive(store, clock, signed((STRANGER, SERVER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
-    (stored,) = store.all_commands()
+    (stored,) = all_commands(store)
     assert stored.signed_by == (OLD_SERVER.public.id, SERVER.public.id)
 
 
@@ -79,7 +80,7 @@ def test_key_that_is_only_named_is_not_recorded_as_signer(store: MemoryCommandSt
     envelope = json.loads(signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
     envelope["signatures"][0]["keyid"] = SERVER.public.id
     receive(store, clock, json.dumps(envelope).encode())
-    (stored,) = store.all_commands()
+    (stored,) = all_commands(store)
     assert stored.signed_by == (OLD_SERVER.public.id,)
 
 
