@@ -64,10 +64,6 @@ class _Child:
         self.host, self.port = host, port
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid if self.running and self._process else None
-
-    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -137,11 +133,6 @@ class EmbeddedMosquitto:
     def url(self) -> str:
         """The URL that clients connect to."""
         return f"mqtt://{_LOOPBACK}:{self.port}"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, or None if it is not running."""
-        return self._child.pid
 
     @property
     def running(self) -> bool:
