@@ -1,11 +1,15 @@
-"""Text for people: counts, and text from others made safe to show."""
+"""Text: times and strings in their written forms, counts, and text from others made safe to show."""
 
+import json
 import unicodedata
+from datetime import datetime
 
 __all__ = [
     "counted",
     "printable",
     "printable_line",
+    "rfc3339",
+    "toml_string",
 ]
 
 
@@ -17,6 +21,16 @@ _ELLIPSIS = "…"
 def counted(count: int, one: str, many: str | None = None) -> str:
     """Return the count with its noun, as in `1 agent` and `2 agents`; `many` is the plural if it is not `one` + s."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """Return a time in UTC in the form of RFC 3339, or None."""
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def toml_string(text: str) -> str:
+    """Return printable text as a basic string of TOML, which for such text is a JSON string without `\\u` escapes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,5 @@
 """The directory of a secured broker: Mosquitto's configuration, certificates, and the servers' settings for it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from broker.ledger.url import with_absolute_path
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
 from broker.pki.authority import CertificateAuthority
 from broker.system.files import write_durably
+from broker.text import toml_string
 
 __all__ = [
     "BrokerDirectory",
@@ -129,7 +129,7 @@ class BrokerDirectory:
         yield self._directory / "mosquitto.conf", render_secured_configuration(self._directory, listen), _PUBLIC
         rules = render_access_control_list(self._config.client_id, self._config.topic_prefix)
         yield self._directory / "acl", rules, _PUBLIC
-        settings = "".join(f"{name} = {_toml(value)}\n" for name, value in self._settings().items())
+        settings = "".join(f"{name} = {toml_string(value)}\n" for name, value in self._settings().items())
         yield self.settings, settings, _SECRET  # the ledger's URL may have a password
 
     def _write_certificates(self, authority: CertificateAuthority) -> datetime:
@@ -208,7 +208,3 @@ def _fixed(config: ServerConfig) -> dict[str, str]:
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _toml(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # for printable text, a JSON string is a basic string of TOML

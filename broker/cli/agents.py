@@ -7,13 +7,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from broker.cli.output import iso, second, table
+from broker.cli.output import second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.codec import to_json
 from broker.contract.messages import JsonObject, PendingReversal
 from broker.ledger.agents import AgentRow
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "agent_json",
@@ -51,7 +51,7 @@ def active_responses(
 def agent_json(row: AgentRow) -> JsonObject:
     """Return an agent's last status as JSON, when it was received, and the number of its open commands."""
     status = to_json(row.status) if row.status else {"agent": row.name, "online": False}
-    return {**status, "seen_at": iso(row.seen_at), "open_commands": row.open_commands}
+    return {**status, "seen_at": rfc3339(row.seen_at), "open_commands": row.open_commands}
 
 
 def agents_table(rows: list[AgentRow]) -> Table:

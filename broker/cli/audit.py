@@ -9,14 +9,14 @@ from rich.console import Group, RenderableType
 from broker.audit.comparison import Verdict, compare
 from broker.audit.request import request_audit
 from broker.cli.options import WaitCommand
-from broker.cli.output import iso, literal, second
+from broker.cli.output import literal, second
 from broker.cli.progress import status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import BrokerError
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "AuditDiffers",
@@ -79,13 +79,13 @@ def _json(agent: str, verdict: Verdict) -> JsonObject:
     return {
         "agent": agent,
         "agrees": not verdict.differences,
-        "differences": [{**asdict(difference), "at": iso(difference.at)} for difference in differences],
+        "differences": [{**asdict(difference), "at": rfc3339(difference.at)} for difference in differences],
         "difference_count": len(verdict.differences),
         "notes": list(verdict.notes),
         "entries": verdict.entries,
         "commands": verdict.commands,
-        "since": iso(verdict.since),
-        "until": iso(verdict.until),
+        "since": rfc3339(verdict.since),
+        "until": rfc3339(verdict.until),
         "head": asdict(verdict.head),
     }
 

@@ -8,12 +8,12 @@ import msgspec
 import typer
 from rich.table import Column, Table
 
-from broker.cli.output import id_column, iso, minute, print_json, table
+from broker.cli.output import id_column, minute, print_json, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.errors import InvalidArgument
 from broker.ledger.blobs import BlobRow, BlobStore
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "app",
@@ -61,7 +61,7 @@ def put_files(blobs: BlobStore, pairs: Iterable[str]) -> JsonObject:
 
 
 def _json(row: BlobRow) -> JsonObject:
-    return {**vars(row.artifact), "file_name": row.file_name, "added_at": iso(row.added_at)}
+    return {**vars(row.artifact), "file_name": row.file_name, "added_at": rfc3339(row.added_at)}
 
 
 def _table(rows: list[BlobRow]) -> Table:

@@ -9,11 +9,12 @@ import typer
 
 from broker.app.broker_directory import BrokerDirectory, WrittenFiles, refuse_name_of_agent, settings_for
 from broker.app.credentials import open_authority, open_enrolments, open_revocation_file
-from broker.cli.output import iso, minute, print_text
+from broker.cli.output import minute, print_text
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.errors import InvalidArgument
 from broker.mosquitto.process import EmbeddedMosquitto, MosquittoError, SecuredMosquitto
 from broker.system.signals import on_signals
+from broker.text import rfc3339
 
 __all__ = [
     "app",
@@ -57,7 +58,7 @@ def configure(
         open_revocation_file(listing, authority, enrolments).write()
     document = {
         "settings": str(directory.settings),
-        "not_after": iso(written.until),
+        "not_after": rfc3339(written.until),
         "made": [str(path) for path in written.made],
         "kept": [str(path) for path in written.kept],
     }

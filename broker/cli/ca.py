@@ -15,11 +15,12 @@ from broker.cli.enrolment import (
     list_enrolments,
     revoke_enrolments,
 )
-from broker.cli.output import iso, minute, print_text
+from broker.cli.output import minute, print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority
 from broker.pki.revocation_list import RevocationReason
 from broker.signing.key_store import create_signing_keys
+from broker.text import rfc3339
 
 __all__ = [
     "app",
@@ -93,7 +94,7 @@ def crl(session: Session) -> None:
     file = open_revocation_file(session.config, session.authority, session.enrolments)
     until = file.write()
     session.show(
-        {"crl": str(file.path), "next_update": iso(until)},
+        {"crl": str(file.path), "next_update": rfc3339(until)},
         f"{file.path} is valid until {minute(until)} UTC. {RELOAD_HINT}",
     )
 
@@ -120,6 +121,6 @@ def _warn_deprecated(name: str) -> None:
 
 def _show_pair(session: Session, certificate: Path, key: Path, until: datetime) -> None:
     session.show(
-        {"certificate": str(certificate), "key": str(key), "not_after": iso(until)},
+        {"certificate": str(certificate), "key": str(key), "not_after": rfc3339(until)},
         f"{certificate} and {key} are valid until {minute(until)} UTC.",
     )

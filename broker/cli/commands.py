@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli.options import AbandonOption, LimitOption
-from broker.cli.output import id_column, iso, literal, second, table
+from broker.cli.output import id_column, literal, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.command_types import parameters_of
 from broker.contract.codec import to_json
@@ -19,7 +19,7 @@ from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
 from broker.ledger.commands import LedgerRow
 from broker.ledger.tables import CommandState
-from broker.text import counted, printable
+from broker.text import counted, printable, rfc3339
 
 __all__ = [
     "app",
@@ -82,7 +82,7 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
         "state": str(row.state),
         "cancel_requested": row.cancel_requested,
         "command": to_json(row.command),
-        "completed_at": iso(row.completed_at),
+        "completed_at": rfc3339(row.completed_at),
         "result": row.result,
     }
     if last_error is not None:

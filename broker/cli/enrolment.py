@@ -6,13 +6,13 @@ import typer
 from rich.table import Table
 
 from broker.app.credentials import open_revocation_file
-from broker.cli.output import id_column, iso, minute, table
+from broker.cli.output import id_column, minute, table
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.enrolment.records import EnrolmentRecord
 from broker.errors import BrokerError
 from broker.pki.revocation_list import RevocationReason
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "RELOAD_HINT",
@@ -82,11 +82,11 @@ def _json(row: EnrolmentRecord) -> JsonObject:
     return {
         "id": row.id,
         "agent": row.agent,
-        "enrolled_at": iso(row.enrolled_at),
+        "enrolled_at": rfc3339(row.enrolled_at),
         "serial": row.serial,
         "key": row.key,
-        "not_after": iso(row.not_after),
-        "revoked_at": iso(row.revoked_at),
+        "not_after": rfc3339(row.not_after),
+        "revoked_at": rfc3339(row.revoked_at),
         "reason": row.reason,
     }
 

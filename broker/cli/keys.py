@@ -7,7 +7,7 @@ import typer
 from rich.console import Group, RenderableType
 
 from broker.app.credentials import signing_keys_path
-from broker.cli.output import id_column, iso, literal, minute, table
+from broker.cli.output import id_column, literal, minute, table
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
@@ -15,7 +15,7 @@ from broker.ledger.operations import Operation
 from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
 from broker.signing.key_list import KeyEntry
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "AgentsLeftBehind",
@@ -170,8 +170,8 @@ def _key_json(entry: KeyEntry) -> JsonObject:
     return {
         "id": entry.id,
         "state": entry.state,
-        "created_at": iso(entry.created_at),
-        "revoked_at": iso(entry.revoked_at),
+        "created_at": rfc3339(entry.created_at),
+        "revoked_at": rfc3339(entry.revoked_at),
         "public": entry.public,
     }
 

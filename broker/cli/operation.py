@@ -8,14 +8,14 @@ from rich.text import Text
 
 from broker.cli.commands import command_json, outcome_text
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
-from broker.cli.output import id_column, iso, print_text, second, table
+from broker.cli.output import id_column, print_text, second, table
 from broker.cli.progress import progress_bar
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.ledger.commands import LedgerRow
 from broker.ledger.operations import Operation, Progress
 from broker.ledger.waiting import require_operation_success, wait_for_operation
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "app",
@@ -96,7 +96,7 @@ def _operation_facts(operation: Operation) -> JsonObject:
         "type": operation.command_type,
         "target": operation.target,
         "size": operation.size,
-        "created_at": iso(operation.created_at),
+        "created_at": rfc3339(operation.created_at),
     }
 
 

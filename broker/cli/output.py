@@ -14,7 +14,6 @@ from broker.text import printable, printable_line
 
 __all__ = [
     "id_column",
-    "iso",
     "literal",
     "minute",
     "print_json",
@@ -61,11 +60,6 @@ def id_column(name: str = "id", width: int = 36) -> Column:
 def literal(text: str) -> Text:
     """Return text from others on one line, so that it neither controls the terminal nor is read as markup."""
     return Text(printable_line(text))
-
-
-def iso(moment: datetime | None) -> str | None:
-    """Return a time in UTC in the form of RFC 3339, or None."""
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
 
 
 def minute(moment: datetime | None) -> str:

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from broker.cli.output import id_column, iso, minute, print_json, print_text, second, table
+from broker.cli.output import id_column, minute, print_json, print_text, second, table
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.enrolment.tokens import TokenRecord
 from broker.errors import InvalidArgument
-from broker.text import counted
+from broker.text import counted, rfc3339
 
 __all__ = [
     "app",
@@ -74,9 +74,9 @@ def _json(row: TokenRecord) -> JsonObject:
         "id": row.id,
         "agent": row.agent,
         "state": row.state,
-        "created_at": iso(row.created_at),
-        "expires_at": iso(row.expires_at),
-        "used_at": iso(row.used_at),
+        "created_at": rfc3339(row.created_at),
+        "expires_at": rfc3339(row.expires_at),
+        "used_at": rfc3339(row.used_at),
         "key": row.key,
         "enrolment_id": row.enrolment_id,
     }

@@ -18,6 +18,7 @@ from dataclasses_json import DataClassJsonMixin, config
 
 from broker.contract.fields import Sha256
 from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, Outcome
+from broker.text import rfc3339
 
 __all__ = [
     "MAX_BLOB_CHUNK_BYTES",
@@ -45,12 +46,8 @@ MAX_BLOB_CHUNK_BYTES = 1 << 17  # before base64
 MAX_BLOB_REQUEST_BYTES = 1 << 20
 
 
-def _rfc3339(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
-
-
 def _time() -> Any:
-    return field(metadata=config(encoder=_rfc3339))
+    return field(metadata=config(encoder=rfc3339))
 
 
 def _base64(data: bytes | None) -> str | None:
@@ -62,7 +59,7 @@ def _optional(encoder: Callable[[Any], Any] | None = None) -> Any:
 
 
 def _optional_time() -> Any:
-    return _optional(_rfc3339)
+    return _optional(rfc3339)
 
 
 def _tuple_if_any() -> Any:

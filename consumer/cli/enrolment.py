@@ -10,6 +10,7 @@ import typer
 
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
+from broker.text import rfc3339
 from consumer.cli.options import AgentOption, ConfigOption, JsonOption, StateDirectory, StateOption
 from consumer.cli.output import print_content, print_members
 from consumer.errors import EnrolmentError
@@ -101,8 +102,8 @@ def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
         "server": grant.server,
         "broker": grant.broker,
         "topic_prefix": grant.topic_prefix,
-        "not_after": grant.not_after.isoformat().replace("+00:00", "Z"),
-        "renew_at": grant.renew_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "not_after": rfc3339(grant.not_after),
+        "renew_at": rfc3339(grant.renew_at.replace(microsecond=0)),
     }
 
 

@@ -1,6 +1,5 @@
 """acm-agent install, self-test and watch-upgrade: the releases of an agent that can upgrade itself."""
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
+from broker.text import toml_string
 
 __all__ = ["app"]
 
@@ -31,8 +31,9 @@ def install_agent(
 
     installed = install(package, root.absolute(), public_key)
     typer.echo(f"Version {installed.version} is installed; start it with {root.absolute()}/acm-agent run.")
-    typer.echo(f"Its configuration needs:\n\n[upgrade]\nroot = {json.dumps(str(root.absolute()))}")
-    typer.echo(f"public_keys = {json.dumps(public_key)}")
+    typer.echo(f"Its configuration needs:\n\n[upgrade]\nroot = {toml_string(str(root.absolute()))}")
+    keys = ", ".join(map(toml_string, public_key))
+    typer.echo(f"public_keys = [{keys}]")
 
 
 @app.command("self-test", epilog="Example: acm-agent self-test")

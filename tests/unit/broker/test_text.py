@@ -1,12 +1,14 @@
-"""Counts, and text from others made safe to show."""
+"""Times and strings in their written forms, counts, and text from others made safe to show."""
 
+import tomllib
 import unicodedata
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.text import counted, printable, printable_line
+from broker.text import counted, printable, printable_line, rfc3339, toml_string
 
 UNSAFE = "\x00\x1b\x7f\x9b\u200b\u202e\u2028\u2029\ud800\ue000\U000e0001"
 
@@ -49,3 +51,13 @@ def test_any_text_becomes_printable_and_keeps_its_length(text: str) -> None:
     shown = printable_line(text)
     assert len(shown) == len(text)
     assert all(unicodedata.category(character)[0] != "C" for character in shown)
+
+
+def test_time_is_written_in_the_form_of_rfc_3339() -> None:
+    assert rfc3339(datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC)) == "2026-01-02T03:04:05.000600Z"
+    assert rfc3339(None) is None
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"])))
+def test_printable_text_survives_as_a_string_of_toml(text: str) -> None:
+    assert tomllib.loads(f"text = {toml_string(text)}") == {"text": text}
