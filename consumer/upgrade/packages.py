@@ -42,7 +42,7 @@ def open_package(package: Path, keys: Iterable[str]) -> Manifest:
         verify_signature(head.manifest, head.signature, [PublicKey.parse(key) for key in keys])
         return parse_manifest(head.manifest)
     except (PackageError, MinisignError) as error:
-        raise UpgradeError(f"The package is refused: {error}") from error
+        raise UpgradeError(f"The package is refused: {error}", code="package_refused") from error
 
 
 def check_fits(manifest: Manifest, name: str, root: Path) -> None:
@@ -89,7 +89,7 @@ def _check_files(manifest: Manifest, directory: Path) -> None:
     try:
         check_contents(manifest, {str(path.relative_to(directory)): _describe(path) for path in paths})
     except PackageError as error:
-        raise UpgradeError(f"The package is refused: {error}") from error
+        raise UpgradeError(f"The package is refused: {error}", code="package_refused") from error
 
 
 def _describe(path: Path) -> PackagedFile:

@@ -67,14 +67,14 @@ def test_envelopes_of_securesystemslib_are_verified() -> None:
         payload_of(signed_by_them(OURS, kind="text/plain"), [OURS.public])
 
 
-def test_a_signature_without_a_key_id_is_tried_by_every_key() -> None:
+def test_signature_without_a_key_id_is_tried_with_every_key() -> None:
     envelope = signed_by_them(OURS)
     (named,) = envelope["signatures"]
     unnamed = {**envelope, "signatures": [{"sig": named["sig"]}]}
     assert payload_of(unnamed, [OTHER.public, OURS.public]) == PAYLOAD
 
 
-def test_base64_of_either_alphabet_is_taken() -> None:
+def test_base64_of_either_alphabet_is_accepted() -> None:
     """DSSE's envelope.md: "Either standard or URL-safe encoding is allowed"."""
     standard = signed_by_them(OURS)
     (signature,) = standard["signatures"]

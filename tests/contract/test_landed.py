@@ -235,7 +235,7 @@ def test_group_name_of_an_earlier_version_is_read_and_then_invalid(landed: Lande
         parse_parameters(command.type, COMMAND_TYPES[command.type].parameters, command.parameters)
 
 
-def test_work_of_an_earlier_version_goes_on(landed: Landed) -> None:
+def test_commands_of_an_earlier_version_are_completed(landed: Landed) -> None:
     before = {one.command.id: one for one in all_commands(landed.store)}
     world = landed.world()
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""The documents' links lead somewhere, and comments name decisions that docs/design.md has."""
+"""Links in documents have a target, and comments name decisions that are in docs/design.md."""
 
 import re
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The folders keep their promises: few modules at a root, no cycle between folders, no import of a layer above."""
+"""The rules of the layers: few modules at a root, no cycle between folders, no import of a layer above."""
 
 import ast
 import tomllib
@@ -56,12 +56,12 @@ def folder_imports(graph: ImportGraph, package: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_root_has_at_most_twelve_modules(package: str) -> None:
+def test_root_has_at_most_twelve_modules(package: str) -> None:
     assert len(list((ROOT / package).glob("*.py"))) <= MAX_ROOT_MODULES
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_two_folders_import_each_other_in_a_circle(graph: ImportGraph, package: str) -> None:
+def test_folders_do_not_import_each_other_in_a_cycle(graph: ImportGraph, package: str) -> None:
     imports = folder_imports(graph, package)
     remaining = {name for pair in imports for name in pair}
     while free := {name for name in remaining if not any(a == name and b in remaining for a, b in imports)}:

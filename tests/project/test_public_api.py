@@ -1,4 +1,4 @@
-"""What the documents, the examples and plug-ins import comes from the two package roots alone."""
+"""Documents, examples and plug-ins import only from the two package roots."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ MAX_NAMES = 30
 
 
 def deep_imports(source: str) -> list[str]:
-    """Return what a program imports from below the two roots, or from them without being exported."""
+    """Return the names that a program imports from below the two roots, or that the roots do not export."""
     exported = {root.__name__: set(root.__all__) for root in ROOTS}
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -51,7 +51,7 @@ def test_extending_document_names_public_names_only() -> None:
     assert [name for name in DEEP_NAME.findall(text) if name not in exported] == []
 
 
-def test_a_deep_import_is_seen() -> None:
+def test_deep_import_is_found() -> None:
     assert deep_imports("from consumer.handler import Handler") == ["consumer.handler.Handler"]
     assert deep_imports("from consumer import _HOMES") == ["consumer._HOMES"]
     assert deep_imports("import broker.server") == ["broker.server"]
@@ -59,17 +59,17 @@ def test_a_deep_import_is_seen() -> None:
 
 
 @pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.__name__)
-def test_every_public_name_exists_and_explains_itself(root: ModuleType) -> None:
+def test_every_public_name_exists_and_has_a_docstring(root: ModuleType) -> None:
     for name in root.__all__:
         value = getattr(root, name)
         assert isinstance(value, str | type(root)) or value.__doc__, name
 
 
-def test_the_public_api_stays_small() -> None:
+def test_public_api_has_few_names() -> None:
     assert sum(len(root.__all__) for root in ROOTS) <= MAX_NAMES
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     for root in ROOTS:
         with pytest.raises(AttributeError, match="no_such_name"):
             root.no_such_name  # noqa: B018

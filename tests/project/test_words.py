@@ -34,7 +34,7 @@ def test_python_is_checked_in_strings_and_comments_only() -> None:
         "It enrolls and re-enrolled after the enrolment.",
     ],
 )
-def test_good_english_is_not_refused(text: str) -> None:
+def test_plain_english_has_no_hits(text: str) -> None:
     assert hits_in("x.md", text) == []
 
 

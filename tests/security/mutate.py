@@ -1,4 +1,4 @@
-"""Removes one control at a time in a copy of the tree, and expects the tests that are named for it to fail.
+"""Removes one control at a time in a copy of the tree, and expects the tests named in its entry to fail.
 
     python -m tests.security.mutate [--only NAME] [--jobs N]
 

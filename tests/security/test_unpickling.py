@@ -1,4 +1,4 @@
-"""diskcache unpickles what it reads (CVE-2025-69872); our command store must never let it, whatever is in its file."""
+"""diskcache unpickles what it reads (CVE-2025-69872); our command store never does, whatever its file contains."""
 
 import contextlib
 import pickle
@@ -58,7 +58,7 @@ def spoil(state: Path, change: str, *values: Any) -> None:
 
 
 def use_all_of(state: Path) -> None:
-    """Read and delete all that there is, from inside and from outside."""
+    """Use the whole store: read and delete every row, through the store and through the readers of its file."""
     for read in (lambda: read_queue(state), lambda: live(state)):
         with contextlib.suppress(StoreError):
             read()
@@ -76,20 +76,20 @@ def live(state: Path) -> None:
         store.close()
 
 
-def test_the_payload_works_where_diskcache_is_used_as_it_comes(state: Path, mark: Path) -> None:
+def test_payload_works_against_diskcache_itself(state: Path, mark: Path) -> None:
     spoil(state, "UPDATE Cache SET mode = ?, value = ? WHERE key = 'm/head'", PICKLE, pickle.dumps(Bomb(mark)))
     with Cache(str(state / "commands")) as cache:
         cache.get("m/head")
     assert mark.exists()
 
 
-def test_a_store_as_it_was_made_is_used_to_the_end(state: Path) -> None:
+def test_intact_store_is_usable(state: Path) -> None:
     live(state)
     assert [stored.command.id for stored in read_queue(state)] == ["c"]
 
 
 @pytest.mark.parametrize("key", VALUES)
-def test_a_pickled_value_is_never_unpickled(state: Path, mark: Path, key: str) -> None:
+def test_pickled_value_is_never_unpickled(state: Path, mark: Path, key: str) -> None:
     spoil(state, "UPDATE Cache SET mode = ?, value = ? WHERE key LIKE ?", PICKLE, pickle.dumps(Bomb(mark)), key)
     use_all_of(state)
     assert not mark.exists()
@@ -97,7 +97,7 @@ def test_a_pickled_value_is_never_unpickled(state: Path, mark: Path, key: str) -
 
 @pytest.mark.parametrize("mode", [PICKLE, BINARY])
 @pytest.mark.parametrize("key", VALUES)
-def test_a_file_named_by_a_row_is_neither_read_nor_removed(state: Path, mark: Path, key: str, mode: int) -> None:
+def test_file_named_by_a_row_is_neither_read_nor_removed(state: Path, mark: Path, key: str, mode: int) -> None:
     payload = state / "commands" / "payload.val"
     payload.write_bytes(pickle.dumps(Bomb(mark)))
     change = "UPDATE Cache SET mode = ?, value = NULL, filename = ? WHERE key LIKE ?"
@@ -109,14 +109,14 @@ def test_a_file_named_by_a_row_is_neither_read_nor_removed(state: Path, mark: Pa
 
 @pytest.mark.parametrize("raw", [0, 1])
 @pytest.mark.parametrize("key", VALUES)
-def test_a_pickled_key_is_never_unpickled(state: Path, mark: Path, key: str, raw: int) -> None:
+def test_pickled_key_is_never_unpickled(state: Path, mark: Path, key: str, raw: int) -> None:
     change = "UPDATE Cache SET key = ?, raw = ? WHERE rowid = (SELECT max(rowid) FROM Cache WHERE key LIKE ?)"
     spoil(state, change, pickle.dumps(Bomb(mark)), raw, key)
     use_all_of(state)
     assert not mark.exists()
 
 
-def test_a_file_outside_that_a_row_names_is_not_removed(state: Path, tmp_path: Path) -> None:
+def test_outside_file_named_by_a_row_is_not_removed(state: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.touch()
     spoil(state, "UPDATE Cache SET filename = '../../victim' WHERE key LIKE 'r/%' OR key = 'm/check'")

@@ -1,4 +1,4 @@
-"""What `acm broker config` writes, and what it leaves alone."""
+"""The files that `acm broker config` writes, and those that it keeps."""
 
 import os
 import shutil
@@ -105,7 +105,9 @@ def test_other_settings_of_the_configuration_are_kept(
         (["localhost", "::1"], None, "8883 127.0.0.1"),
     ],
 )
-def test_ipv6_host_is_listened_on(setup: DirectorySetup, hosts: list[str], listens: str | None, mosquitto: str) -> None:
+def test_broker_listens_on_an_ipv6_host(
+    setup: DirectorySetup, hosts: list[str], listens: str | None, mosquitto: str
+) -> None:
     config = load_config(setup.write(*hosts).settings, {}, {})
     assert config.enroll_listen == listens
     assert f"\nlistener {mosquitto}\n" in (setup.out / "mosquitto.conf").read_text()

@@ -1,4 +1,4 @@
-"""What the enrolment server refuses to start with."""
+"""The settings with which the enrolment server refuses to start."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""An agent's audit journal against the ledger: an honest one agrees, and what a forger changes is named."""
+"""An agent's audit journal against the ledger: an honest one agrees, and each forgery is reported."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -77,7 +77,7 @@ def pair(clock: TurnedClock) -> Iterator[Pair]:
 
 @pytest.fixture
 def commands(pair: Pair) -> list[Command]:
-    """Two that are over, and one that runs."""
+    """Two completed commands, and a running one."""
     sent = [pair.send() for _ in range(3)]
     for command, digest in zip(sent[:2], "pq", strict=True):
         pair.accept(command)

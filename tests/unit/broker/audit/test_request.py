@@ -1,4 +1,4 @@
-"""Asking an agent for its journal, page by page, with an agent that answers at once."""
+"""Requests for a journal, page by page, to an agent that answers at once."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +36,7 @@ def answer(state: Path, first: int) -> Result:
 
 
 class AnsweringLedger(Ledger):
-    """Has each command answered as soon as it is there, by what `answers` gives; None leaves it open."""
+    """Completes each added command with the result that `answers` returns; None leaves it open."""
 
     answers: Any = None
 
@@ -92,7 +92,7 @@ def test_long_journal_is_read_in_several_answers(
 
 
 def test_journal_answer_fits_into_one_message(store: DiskCommandStore, tmp_path: Path) -> None:
-    name = '"' * 120  # what grows most when it is written as JSON in JSON
+    name = '"' * 120  # the characters that grow most when JSON is encoded as a JSON string
     with store.transaction():
         for number in range(1000):
             store.store_command(command(f"{name}{number}", command_type=name), NOW)
@@ -137,7 +137,7 @@ def test_answer_without_pages_ends_the_reading(ledger: AnsweringLedger) -> None:
     assert ask(ledger).pages == ()
 
 
-def test_silent_agent_is_waited_for_no_longer_than_the_wait_time(ledger: AnsweringLedger) -> None:
+def test_request_to_a_silent_agent_ends_after_the_wait_time(ledger: AnsweringLedger) -> None:
     ledger.answers = lambda sent: None
     with pytest.raises(WaitTimeout):
         ask(ledger, 0.01)

@@ -32,8 +32,6 @@ class SpecialArgument(InvalidArgument):
         (LedgerError, AcmExitCode.FAILURE),
     ],
 )
-def test_exit_code_is_that_of_the_class_whatever_the_code_of_the_raise(
-    kind: type[BrokerError], expected: AcmExitCode
-) -> None:
+def test_exit_code_depends_on_the_class_not_on_the_code(kind: type[BrokerError], expected: AcmExitCode) -> None:
     assert exit_code_of(kind("x")) is expected
     assert exit_code_of(kind("x", code="more_specific")) is expected

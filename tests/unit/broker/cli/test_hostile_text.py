@@ -217,6 +217,6 @@ def test_lists_of_acm_agent_are_harmless(tmp_path: Path, run: Callable[..., str]
     assert json.loads(run(["queue", "--state", str(tmp_path / "state"), "--json"], agent_cli.app))[0]["type"] == EVIL
 
 
-def test_say_prints_plain_text(capsys: pytest.CaptureFixture[Any]) -> None:
+def test_print_text_keeps_plain_text(capsys: pytest.CaptureFixture[Any]) -> None:
     print_text(EVIL)
     assert_harmless(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""The commands of acm: which there are, and what their modules load."""
+"""The commands of acm: their list, and the libraries that their modules load."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the codec decodes, and what it refuses with a DecodeError."""
+"""Frames that the codec decodes, and frames that it refuses with a DecodeError."""
 
 import contextlib
 import json

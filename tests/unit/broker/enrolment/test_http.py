@@ -1,4 +1,4 @@
-"""The enrolment server's HTTP, from request to answer, without a socket."""
+"""The enrolment server's HTTP API, from request to response, without a socket."""
 
 import asyncio
 import base64
@@ -87,7 +87,7 @@ def test_authority_certificate_is_public(setup: ServerSetup) -> None:
     assert setup.call("GET", CA_PATH) == (200, {"certificate": setup.authority.certificate})
 
 
-def test_enrolment_has_all_that_an_agent_needs(setup: ServerSetup) -> None:
+def test_enrolment_response_is_complete(setup: ServerSetup) -> None:
     enrolled = setup.enroll()
     certificate = x509.load_pem_x509_certificate(enrolled.certificate.encode())
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(enrolled.ca.encode()))

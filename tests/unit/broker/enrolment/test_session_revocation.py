@@ -1,4 +1,4 @@
-"""When sessions of revoked agents are ended, with a broker that loads its list when the test wants it."""
+"""The end of revoked agents' sessions, with a broker that loads its list when the test calls `load`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ DAY_S = 86400
 
 
 class Broker:
-    """Takes any certificate but those on the list that it has loaded; the sessions of `stuck` cannot be ended."""
+    """Accepts any certificate that is not on the list that it has loaded; the sessions of `stuck` cannot be ended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,7 +141,7 @@ def test_endless_failures_are_retried_without_overflow(setup: RevocationSetup) -
     setup.revoke("web-01")
     setup.broker.stuck.add(CANARY)
     revoker = setup.revoker()
-    for _ in range(1100):  # two to that power is more than a float can hold
+    for _ in range(1100):  # two to that power exceeds a float
         revoker.step()
         setup.clock.turn(301)
     assert setup.waiting() == ["web-01"]

@@ -1,4 +1,4 @@
-"""The files beside the ledger, on a real database."""
+"""Blobs, in a real database."""
 
 import os
 import random

@@ -247,7 +247,7 @@ def superseded(command: Command) -> Feedback:
 
 
 def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None:
-    """The ledger was restored from a backup, and sends before the agent's status has come."""
+    """The ledger was restored from a backup, and sends before the agent's status has arrived."""
     sent = [add(ledger), add(ledger)]
     before = numbers(ledger, *sent)[0][0]
     take(ledger)

@@ -1,4 +1,4 @@
-"""A ledger that an older version made."""
+"""A ledger of an older version."""
 
 import sqlite3
 from contextlib import closing
@@ -18,7 +18,7 @@ from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import command, result
 
-# As version 0.1.0 made them, before there was a schema version.
+# The tables of version 0.1.0, which had no schema version.
 FIRST_TABLES = """
 CREATE TABLE agents (name VARCHAR(64) NOT NULL PRIMARY KEY, epoch BIGINT NOT NULL, next_number BIGINT NOT NULL,
     store_generation VARCHAR(128), incarnation VARCHAR(128), online BOOLEAN NOT NULL, status TEXT, seen_at FLOAT,

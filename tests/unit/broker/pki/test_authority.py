@@ -1,4 +1,4 @@
-"""The authority's directory: what is made, who may read it, and the list of what is revoked."""
+"""The authority's directory: its files, their permissions, and the revocation list."""
 
 import os
 import stat

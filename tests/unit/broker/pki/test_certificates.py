@@ -1,4 +1,4 @@
-"""The profiles of what the authority issues, and what it refuses to certify."""
+"""The profiles of the authority's certificates, and the requests that it refuses."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -51,7 +51,7 @@ def test_authority_certificate_may_sign_end_entities_and_crls_only() -> None:
     assert certificate.not_valid_after_utc == NOW + timedelta(days=3650)
 
 
-def test_agent_certificate_is_for_tls_clients_and_no_host() -> None:
+def test_agent_certificate_is_for_tls_clients_not_for_a_host() -> None:
     certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 30 * DAY)
     constraints, usage = extension(certificate, x509.BasicConstraints), extension(certificate, x509.KeyUsage)
     assert (constraints.critical, constraints.value.ca) == (True, False)

@@ -1,4 +1,4 @@
-"""What the authority verifies of requests and certificates."""
+"""Verification of requests and certificates by the authority."""
 
 from collections.abc import Callable
 from dataclasses import replace

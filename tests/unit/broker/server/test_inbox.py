@@ -24,7 +24,7 @@ WINDOW = 1000
 
 
 class NarrowInbox:
-    """Hands out what was published in order, and no more than the receive maximum without acknowledgement."""
+    """Delivers what was published in order, and at most the receive maximum without acknowledgement."""
 
     def __init__(self) -> None:
         self._published: list[Delivery] = []

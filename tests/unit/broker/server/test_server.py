@@ -1,4 +1,4 @@
-"""The server's side of the wire, on a real ledger and a wire that remembers."""
+"""The server, on a real ledger and a wire that records what is published."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -171,7 +171,7 @@ def test_chunks_are_sent_in_turn_after_commands_and_not_during_a_backlog(
     blob = ledger.blobs.put(path)
     for agent in ("web-01", "web-02"):
         server.send_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test")))
-        for offset in (0, 1000):  # the newer takes the place of the older
+        for offset in (0, 1000):  # the newer request replaces the older one
             wanted = BlobRequest(blob.sha256, offset, MAX_BLOB_REQUEST_BYTES)
             receive(server, f"acm/{agent}/blob-request", encode([wanted]))
     wire.backlog = 100
@@ -297,7 +297,7 @@ def test_ack_to_a_held_agent_is_dropped_and_its_result_is_stored(
 # -- unexpected failures
 
 
-def test_message_that_fails_unexpectedly_is_dropped_alone_and_logged_once(
+def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []

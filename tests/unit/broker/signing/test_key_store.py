@@ -112,7 +112,7 @@ def test_check_gets_the_list_version_that_replaces_a_key(keys: SigningKeys, cloc
 def test_concurrent_revocations_do_not_rely_on_each_others_key(
     directory: Path, keys: SigningKeys, clock: TurnedClock
 ) -> None:
-    """The agents know a and b. Each is dispensable while the other is there, so the second one must look again."""
+    """The agents know a and b. Each is dispensable while the other exists, so the second one must check again."""
     a, b, c = keys.entries[0], keys.rotate(clock.now()), keys.rotate(clock.now())
     needed: list[int] = []
 
@@ -160,7 +160,7 @@ class Killed(BaseException):
 
 
 class DyingDirectory(KeyDirectory):
-    """Dies in place of the write after `writes`, or of a removal of keys."""
+    """Dies instead of the write after `writes`, or instead of a removal of keys."""
 
     def __init__(self, path: Path, writes: int) -> None:
         super().__init__(path)
@@ -204,7 +204,7 @@ CHANGES: list[tuple[Change, int]] = [
 
 
 @pytest.mark.parametrize(("change", "writes"), [(change, n) for change, most in CHANGES for n in range(most + 1)])
-def test_interrupted_change_was_made_as_a_whole_or_not_at_all(
+def test_interrupted_change_is_complete_or_has_no_effect(
     directory: Path, clock: TurnedClock, change: Change, writes: int
 ) -> None:
     store = SigningKeyStore(directory)

@@ -1,4 +1,4 @@
-"""What the server signs, for which enrolments, and with which keys."""
+"""The messages that the server signs, the enrolments it signs for, and the keys it signs with."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what hostile names do not reach."""
+"""Files are written completely or not at all, and links and hostile names are not followed."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_is_made_and_replaced_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+def test_file_is_written_with_its_mode_regardless_of_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "wish"
     before = os.umask(0o077)
     try:
@@ -64,7 +64,7 @@ def test_part_left_by_an_interrupted_write_is_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
+def test_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / ".state.part").symlink_to(victim)
@@ -117,7 +117,7 @@ def test_replaced_file_keeps_its_owner(tmp_path: Path) -> None:
     assert (path.read_bytes(), found.st_uid, found.st_gid, mode(path)) == (b"new", 65534, 65534, 0o640)
 
 
-def test_a_link_is_made_and_moved_in_one_step(tmp_path: Path) -> None:
+def test_link_is_created_and_replaced_atomically(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     link = tmp_path / "current"
@@ -136,7 +136,7 @@ def test_link_does_not_replace_a_directory(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["current"]
 
 
-def test_a_tree_with_links_and_a_fifo_is_synced(tmp_path: Path) -> None:
+def test_tree_with_links_and_a_fifo_is_synced(tmp_path: Path) -> None:
     (tmp_path / "below" / "deep").mkdir(parents=True)
     (tmp_path / "below" / "deep" / "file").write_bytes(b"x")
     (tmp_path / "below" / "dangling").symlink_to("/nowhere")

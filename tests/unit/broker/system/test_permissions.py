@@ -88,7 +88,7 @@ def test_file_writable_by_others_is_refused_with_path_mode_and_command(key: Path
 
 
 @pytest.mark.parametrize("up", [(), ("..",), ("..", "..")])
-def test_file_of_another_user_is_refused_unless_that_user_is_an_allowed_owner(key: Path, up: tuple[str, ...]) -> None:
+def test_file_of_another_user_is_refused_unless_the_user_is_allowed(key: Path, up: tuple[str, ...]) -> None:
     place = _give_away(*up)(key)
     sentence = refused(refuse_changeable, key, "owned_by_another_user", place)
     assert "belongs to user nobody, who could change it; it must belong to root: run `chown`" in sentence

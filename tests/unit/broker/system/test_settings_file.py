@@ -1,4 +1,4 @@
-"""What the settings of both programs have in common."""
+"""The settings that both programs read in the same way."""
 
 from pathlib import Path
 
@@ -89,5 +89,5 @@ def test_unknown_setting_is_refused_with_its_source() -> None:
     assert "kept" in str(caught.value)
 
 
-def test_flags_that_are_none_were_not_given() -> None:
+def test_flags_of_none_are_left_out() -> None:
     assert given_flags({"broker": None, "keep": 0, "agent": ""}) == {"keep": 0, "agent": ""}
