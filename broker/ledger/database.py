@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from broker.errors import LedgerError
@@ -21,6 +22,7 @@ from broker.system.permissions import refuse_changeable
 
 __all__ = [
     "Database",
+    "with_absolute_path",
 ]
 
 
@@ -92,6 +94,17 @@ def _as_ledger_error() -> Iterator[None]:
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
         raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.", code="database_failed") from error
+
+
+def with_absolute_path(url: str) -> str:
+    """Return the URL, for a SQLite file with its absolute path. Raises LedgerError, whose text has none of the URL."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # its text may quote the password
+        raise LedgerError("The ledger's URL cannot be parsed; write sqlite:///PATH.", code="bad_ledger_url") from None
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return url
+    return parsed.set(database=str(Path(parsed.database).resolve())).render_as_string(hide_password=False)
 
 
 def _make_private(database: str) -> None:
