@@ -70,7 +70,7 @@ class DiskCommandStore:
         self._epochs = epochs
         self._is_in_transaction = False
         self._load()
-        self.damage = damage or self._journal_damage()
+        self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
 
     def _load(self) -> None:
@@ -84,10 +84,6 @@ class DiskCommandStore:
         first_numbers = [number for number in map(page_number, keys) if number]
         opened = Opened(self.store_generation, len(self._index.keys), _OLDER_STORE)
         self._journal = Journal(self._rows, head.journal, first_numbers, self._now, opened)
-
-    def _journal_damage(self) -> StoreDamage | None:
-        message = self._journal.damage
-        return StoreDamage("journal_altered", message) if message else None
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything inside together; if it raises, disk and memory are as before."""

@@ -28,6 +28,7 @@ from broker.contract.journal import (
 )
 from broker.contract.messages import Command, Feedback, JournalMark
 from consumer.errors import StoreError
+from consumer.store.damage import StoreDamage
 
 __all__ = [
     "Journal",
@@ -105,7 +106,7 @@ class Journal:
     """The journal's end, and the changes noted until the next `flush`.
 
     `first_numbers` are those of the first entries of the pages in `rows`, in order. `opened` begins a new journal.
-    `damage`, if not None, is a sentence: the end was altered from outside. The journal then continues after it, so that
+    `damage` is not None if the end was altered from outside. The journal then continues after it, so that
     the break stays visible. After a rollback, create the journal again.
     """
 
@@ -125,7 +126,7 @@ class Journal:
         self.damage = self._damage()
         if self.damage:
             self._continue_after()
-            self._opened = msgspec.structs.replace(opened, message=self.damage)
+            self._opened = msgspec.structs.replace(opened, message=self.damage.message)
         elif not tail.head.number:
             self._opened = opened
 
@@ -258,12 +259,13 @@ class Journal:
 
     # -- the end as found at the start
 
-    def _damage(self) -> str | None:
+    def _damage(self) -> StoreDamage | None:
         tail, page, before = self.tail, self.tail.page(), self._last_paged()
         ends = JournalMark(page.last, entry_hashes(page)[-1]) if page.entries else before
         if (before, ends) == (JournalMark(page.first - 1, page.before), tail.head):
             return None
-        return f"The end of the audit journal, number {tail.head.number}, was altered from outside the agent."
+        message = f"The end of the audit journal, number {tail.head.number}, was altered from outside the agent."
+        return StoreDamage("journal_altered", message)
 
     def _last_paged(self) -> JournalMark:
         page = self._page_at(self._first_numbers[-1]) if self._first_numbers else None

@@ -9,10 +9,11 @@ from pathlib import Path
 from broker.contract.journal import Opened
 from broker.system.files import sync_directory
 from consumer.errors import StoreError
-from consumer.store.cache import DurableRows
+from consumer.store.cache import DurableRows, is_known_setting
 from consumer.store.command_store import DiskCommandStore
-from consumer.store.damage import StoreDamage, find_damage
+from consumer.store.damage import StoreDamage
 from consumer.store.journal import Journal, JournalTail
+from consumer.store.reader import inspect_store
 from consumer.store.rows import GENERATION, HEAD, SENTINEL, HeadRow, encode
 from consumer.store.state_directory import Ballast, Epochs, make_private, take_lock
 
@@ -49,7 +50,7 @@ def open_store(directory: Path, *, now: Now, enrolment_id: str | None = None) ->
 
 
 def _open_or_begin(store: Path, marker: Path, lock: int, now: Now, epochs: Epochs) -> DiskCommandStore:
-    damage = find_damage(store, expected=marker.exists())
+    damage = _find_damage(store, expected=marker.exists())
     if damage is None:
         try:
             return _open_at(store, lock, None, now, epochs)
@@ -62,6 +63,21 @@ def _open_or_begin(store: Path, marker: Path, lock: int, now: Now, epochs: Epoch
         store.rename(aside)
         damage = StoreDamage(damage.code, f"{damage.message} It was set aside as {aside.name}.")
     return _open_at(store, lock, damage, now, epochs)
+
+
+def _find_damage(store: Path, *, expected: bool) -> StoreDamage | None:
+    """Look at the store in this directory; None if it can be used, or if none is there and none was `expected`."""
+    try:
+        condition = inspect_store(store)
+    except StoreError as error:
+        return StoreDamage("store_unreadable", f"The command store was damaged ({error}); a new one was begun.")
+    if condition is None:
+        vanished = StoreDamage("store_vanished", "The command store had vanished; a new one was begun.")
+        return vanished if expected else None
+    known = all(is_known_setting(key, value) for key, value in condition.settings)
+    if condition.is_sound and condition.has_sentinel and known:
+        return None
+    return StoreDamage("store_corrupt", "The command store was damaged; a new one was begun.")
 
 
 def _open_at(store: Path, lock: int, damage: StoreDamage | None, now: Now, epochs: Epochs) -> DiskCommandStore:
