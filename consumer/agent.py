@@ -34,7 +34,8 @@ from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
-from consumer.trust.verification import NoTrust, Trust
+from consumer.trust.ports import Trust
+from consumer.trust.verification import NoTrust
 
 __all__ = [
     "Agent",

@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class GrantTrust:
-    """The consumer.trust.verification.Trust of a grant. Raises EnrolmentError if a key in it cannot be used."""
+    """The consumer.trust.ports.Trust of a grant. Raises EnrolmentError if a key in it cannot be used."""
 
     def __init__(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id

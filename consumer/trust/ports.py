@@ -1,14 +1,32 @@
-"""What the agent needs of the trusted signing keys."""
+"""What the agent needs of its trust in a server: the keys, the enrolment, and updates of the keys."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
-from consumer.trust.verification import Trust
+from broker.contract.dsse import VerifyingKey
 
 __all__ = [
+    "Trust",
     "TrustedKeys",
 ]
+
+
+class Trust(Protocol):
+    """Which keys may sign, and for which enrolment."""
+
+    @property
+    def enrolment_id(self) -> str | None:
+        """The id of the agent's current enrolment; None if it is not enrolled."""
+
+    @property
+    def good_until(self) -> datetime:
+        """When the enrolment's certificate expires (aware, UTC); no server signs for it later."""
+
+    @property
+    def keys(self) -> Sequence[VerifyingKey]:
+        """The keys that are trusted now."""
 
 
 class TrustedKeys(Trust, Protocol):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import (
@@ -16,34 +15,18 @@ from broker.contract.dsse import (
 )
 from broker.contract.topics import Channel
 from consumer.errors import EnrolmentError
+from consumer.trust.ports import Trust
 from consumer.trust.refusal import Refusal
 from consumer.trust.trusted_clock import TrustedClock
 
 __all__ = [
     "NoTrust",
     "ReceivedFrame",
-    "Trust",
     "Verifier",
 ]
 
 
 _MAX_CLOCK_DIFFERENCE = timedelta(days=1)
-
-
-class Trust(Protocol):
-    """Which keys may sign, and for which enrolment."""
-
-    @property
-    def enrolment_id(self) -> str | None:
-        """The id of the agent's current enrolment; None if it is not enrolled."""
-
-    @property
-    def good_until(self) -> datetime:
-        """When the enrolment's certificate expires (aware, UTC); no server signs for it later."""
-
-    @property
-    def keys(self) -> Sequence[VerifyingKey]:
-        """The keys that are trusted now."""
 
 
 class NoTrust:
