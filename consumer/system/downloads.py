@@ -38,8 +38,6 @@ _NO_ENCODING = {"Accept-Encoding": "identity"}
 class _WrongFile(DownloadError):
     """The received file differs from the artifact."""
 
-    code = "wrong_file"
-
 
 @dataclass(frozen=True)
 class Downloader:
@@ -109,7 +107,9 @@ class Downloader:
             for block in blocks:
                 size += len(block)
                 if size > artifact.size:
-                    raise _WrongFile(f"The file at {url_shown} is longer than {artifact.size} bytes.")
+                    raise _WrongFile(
+                        f"The file at {url_shown} is longer than {artifact.size} bytes.", code="file_too_long"
+                    )
                 digest.update(block)
                 target.write(block)
                 target.flush()
@@ -121,9 +121,12 @@ class Downloader:
         url_shown = _display_url(artifact.url)
         if size < artifact.size:
             self._check_time(url_shown)
-            raise _WrongFile(f"The file at {url_shown} has {size} bytes, not {artifact.size}.")
+            raise _WrongFile(f"The file at {url_shown} has {size} bytes, not {artifact.size}.", code="file_too_short")
         if sha256 != artifact.sha256:
-            raise _WrongFile(f"The file at {url_shown} differs from the one in the command: its SHA-256 is {sha256}.")
+            raise _WrongFile(
+                f"The file at {url_shown} differs from the one in the command: its SHA-256 is {sha256}.",
+                code="wrong_sha256",
+            )
 
     def _blocks(self, artifact: Artifact, offset: int) -> Generator[bytes, None, None]:
         url, url_shown = artifact.url, _display_url(artifact.url)

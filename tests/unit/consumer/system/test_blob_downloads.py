@@ -68,7 +68,7 @@ def test_damaged_part_is_downloaded_again(clock: TurnedClock, tmp_path: Path, to
 
 
 def test_a_file_with_another_hash_is_refused_and_not_kept(clock: TurnedClock, tmp_path: Path, to: Path) -> None:
-    with raises_code(DownloadError, "wrong_file"):
+    with raises_code(DownloadError, "wrong_sha256"):
         downloader(MemoryBlobs(clock, bytes(len(CONTENT))), tmp_path).fetch(ARTIFACT, to)
     assert (to.exists(), parts(tmp_path)) == (False, [])
 

@@ -79,10 +79,10 @@ def cut_short(request: BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (content_of(CONTENT + b"x"), "wrong_file"),
-        (content_of(CONTENT[:-1]), "wrong_file"),
-        (content_of(b"x" + CONTENT[1:]), "wrong_file"),
-        (content_of(gzip.compress(CONTENT), Content_Encoding="gzip"), "wrong_file"),
+        (content_of(CONTENT + b"x"), "file_too_long"),
+        (content_of(CONTENT[:-1]), "file_too_short"),
+        (content_of(b"x" + CONTENT[1:]), "wrong_sha256"),
+        (content_of(gzip.compress(CONTENT), Content_Encoding="gzip"), "file_too_short"),
         (cut_short, "http_failed"),
         (lambda request: request.send_error(503), "http_status"),
         (lambda request: request.send_response_only(204), "http_failed"),
