@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 # Each name is imported when it is first used, so that a plug-in does not load the MQTT client.
-_HOMES = {
+_MODULE_OF = {
     "Agent": "consumer.agent",
     "AgentConfig": "consumer.settings",
     "AgentRestart": "consumer.handler",
@@ -75,9 +75,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

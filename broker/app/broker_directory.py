@@ -27,7 +27,7 @@ __all__ = [
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_EVERYWHERE, _EVERYWHERE_6 = "0.0.0.0", "[::]"  # noqa: S104
+_ANY_IPV4, _ANY_ADDRESS = "0.0.0.0", "[::]"  # noqa: S104
 _SETTINGS = "server.toml"
 _FIXED = ("ca", "ledger", "client_id", "topic_prefix")
 _PUBLIC, _SECRET = 0o644, 0o600
@@ -166,8 +166,8 @@ class BrokerDirectory:
     def _default_listen(self) -> dict[str, str]:
         if self._is_local:
             return {"enroll_listen": "[::1]:8443"} if self._local_address == "::1" else {}
-        everywhere = _EVERYWHERE_6 if any(":" in host for host in self._hosts) else _EVERYWHERE
-        return {"enroll_listen": f"{everywhere}:8443"}
+        address = _ANY_ADDRESS if any(":" in host for host in self._hosts) else _ANY_IPV4
+        return {"enroll_listen": f"{address}:8443"}
 
     @property
     def _local_address(self) -> str:
@@ -190,7 +190,7 @@ class BrokerDirectory:
             ) from error
         hosts = [str(name.value) for name in extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
         given = (hosts[:number] for number in range(len(hosts)))
-        return next((some for some in given if _with_loopback(some) == hosts), hosts)
+        return next((candidate for candidate in given if _with_loopback(candidate) == hosts), hosts)
 
 
 def _with_loopback(hosts: list[str]) -> list[str]:

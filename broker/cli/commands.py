@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_GOOD, _BAD, _OPEN = "green", "red", "yellow"
+_SUCCESS_COLOUR, _ERROR_COLOUR, _OPEN_COLOUR = "green", "red", "yellow"
 app = typer.Typer()
 CommandId = Annotated[str, typer.Argument(metavar="ID", help="Id of the command.")]
 
@@ -136,8 +136,8 @@ def _facts(row: LedgerRow) -> Text:
 
 def _colour(row: LedgerRow) -> str:
     if row.result is None:
-        return _OPEN
-    return _GOOD if row.result.get("outcome") == Outcome.SUCCESS else _BAD
+        return _OPEN_COLOUR
+    return _SUCCESS_COLOUR if row.result.get("outcome") == Outcome.SUCCESS else _ERROR_COLOUR
 
 
 def _text(value: Any) -> str:

@@ -359,10 +359,10 @@ def _check_sequence(sequence: SequenceNumber | None, where: str) -> None:
         _check_number(1, sequence.number, f"{where}.sequence.number")
 
 
-def _check_number(least: int, number: int | None, path: str) -> None:
-    if number is not None and not least <= number <= MAX_NUMBER:
+def _check_number(minimum: int, number: int | None, path: str) -> None:
+    if number is not None and not minimum <= number <= MAX_NUMBER:
         raise DecodeError(
-            f"The number at `{path}` must be at least {least} and at most 2^53 - 1.", code="out_of_range", path=path
+            f"The number at `{path}` must be at least {minimum} and at most 2^53 - 1.", code="out_of_range", path=path
         )
 
 

@@ -31,7 +31,7 @@ __all__ = [
 _MESSAGES = (Command, Control, Ack, Feedback, Status, BlobRequest, BlobChunk)
 _NAME: JsonObject = {"minLength": 1, "maxLength": MAX_ID_LENGTH}
 _COUNT: JsonObject = {"minimum": 0, "maximum": MAX_NUMBER}
-_FROM_1: JsonObject = {"minimum": 1, "maximum": MAX_NUMBER}
+_POSITIVE: JsonObject = {"minimum": 1, "maximum": MAX_NUMBER}
 _TIME: JsonObject = {"format": "date-time"}
 # What the codec checks in addition to the types of the dataclasses and the table of limits.
 _CHECKED: dict[tuple[str, str], JsonObject] = {
@@ -40,9 +40,9 @@ _CHECKED: dict[tuple[str, str], JsonObject] = {
     ("Command", "timeout_s"): {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
     ("Feedback", "started_at"): _TIME,
     ("Feedback", "finished_at"): _TIME,
-    ("Feedback", "expected"): _FROM_1,
+    ("Feedback", "expected"): _POSITIVE,
     ("SequenceNumber", "epoch"): _COUNT,
-    ("SequenceNumber", "number"): _FROM_1,
+    ("SequenceNumber", "number"): _POSITIVE,
     ("Status", "epoch"): _COUNT,
     ("Status", "closed_epoch"): _COUNT,
     ("Status", "last_sequence"): _COUNT,

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-_IDS_AT_ONCE = 500
+_IDS_PER_QUERY = 500
 _REPORTED_STATES = (CommandState.ACCEPTED, CommandState.RUNNING, CommandState.COMPLETED)
 _COLUMNS = (
     COMMANDS.c.id,
@@ -89,7 +89,7 @@ class AuditStore:
     def look_up(self, command_ids: Iterable[str]) -> Mapping[str, KnownCommand]:
         """Return the commands with these ids, of any agent, with their SHA-256."""
         remaining, found = iter(command_ids), {}
-        while ids := list(islice(remaining, _IDS_AT_ONCE)):
+        while ids := list(islice(remaining, _IDS_PER_QUERY)):
             query = sa.select(*_COLUMNS, COMMANDS.c.body).where(COMMANDS.c.id.in_(ids))
             with self._transaction() as connection:
                 for *columns, body in connection.execute(query):

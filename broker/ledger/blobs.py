@@ -27,7 +27,7 @@ __all__ = [
 
 MAX_BLOB_BYTES = 1 << 28
 _COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer, and the server must not wait for a whole file
-_ROWS_A_DELETION = 64
+_CHUNKS_PER_DELETION = 64
 _ABANDONED_AFTER = timedelta(days=1)
 
 
@@ -161,7 +161,7 @@ class BlobStore:
     def _delete_chunks(self, blob_id: str) -> None:
         """Delete a hidden blob, a few chunks at a time."""
         is_blob = BLOB_CHUNKS.c.blob == blob_id
-        batch = sa.select(BLOB_CHUNKS.c.start).where(is_blob).limit(_ROWS_A_DELETION)
+        batch = sa.select(BLOB_CHUNKS.c.start).where(is_blob).limit(_CHUNKS_PER_DELETION)
         while True:
             with self._transaction() as connection:
                 starts = connection.scalars(batch).all()

@@ -22,9 +22,9 @@ __all__ = [
 ]
 
 
-_IDS_AT_ONCE = 500
+_IDS_PER_QUERY = 500
 # A late or repeated acceptance must not set a command back to an earlier state.
-_BEFORE = {
+_EARLIER_STATES = {
     CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
     CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
 }
@@ -73,8 +73,8 @@ def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback])
     """Return the digests of these commands' results by id, None for an open command; without commands of others."""
     digests: dict[str, str | None] = {}
     ids = [result.command_id for result in results]
-    for first in range(0, len(ids), _IDS_AT_ONCE):
-        named = COMMANDS.c.id.in_(ids[first : first + _IDS_AT_ONCE])
+    for first in range(0, len(ids), _IDS_PER_QUERY):
+        named = COMMANDS.c.id.in_(ids[first : first + _IDS_PER_QUERY])
         query = sa.select(COMMANDS.c.id, COMMANDS.c.digest).where(COMMANDS.c.agent == agent, named)
         digests |= {row[0]: row[1] for row in connection.execute(query)}
     return digests
@@ -89,7 +89,7 @@ def _refuses_message(result: Feedback) -> bool:
 
 def _record_state(connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
     of_agent = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
-    advanced = of_agent.where(COMMANDS.c.state.in_(_BEFORE[state])).values(state=state, to_send=False)
+    advanced = of_agent.where(COMMANDS.c.state.in_(_EARLIER_STATES[state])).values(state=state, to_send=False)
     if connection.execute(advanced).rowcount:
         update_agent(connection, agent, attempts=0)
 

@@ -31,7 +31,7 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.server")
-_AGENTS_AT_ONCE = 1000
+_AGENTS_PER_TRANSACTION = 1000
 _ABANDONED = "Abandoned by the user before a result arrived; the command may have run, or may still run."
 
 
@@ -73,11 +73,11 @@ class Ledger:
         names = list(dict.fromkeys(check_agent_name(agent) for agent in agents))
         draft, _ = draft_command(request, self._now())
         operation = Operation(new_id(), request.command_type, target, len(names), draft.created_at)
-        for first in range(0, len(names), _AGENTS_AT_ONCE):
+        for first in range(0, len(names), _AGENTS_PER_TRANSACTION):
             with _counting_written(operation, first), self._transaction() as connection:
                 if first == 0:
                     insert_operation(connection, operation)
-                batch = names[first : first + _AGENTS_AT_ONCE]
+                batch = names[first : first + _AGENTS_PER_TRANSACTION]
                 enqueue_for_all(connection, batch, draft, operation.id, self._now())
         return operation
 

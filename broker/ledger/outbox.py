@@ -117,8 +117,8 @@ def requeue(connection: sa.Connection, agent: str) -> bool:
 
 
 def _overdue(now: datetime) -> sa.Select[Any]:
-    late = (AGENTS.c.resend_at <= now.timestamp(), AGENTS.c.online.is_(True))
-    return sa.select(AGENTS.c.name, AGENTS.c.attempts).where(*late)
+    overdue = (AGENTS.c.resend_at <= now.timestamp(), AGENTS.c.online.is_(True))
+    return sa.select(AGENTS.c.name, AGENTS.c.attempts).where(*overdue)
 
 
 def _of(agents: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:

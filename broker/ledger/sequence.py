@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-_LOST = "The agent lost its command store; the command may have run or not. Check, then send a new one."
-_NEVER_LEFT = COMMANDS.c.state == CommandState.QUEUED
+_STORE_LOST = "The agent lost its command store; the command may have run or not. Check, then send a new one."
+_NEVER_SENT = COMMANDS.c.state == CommandState.QUEUED
 
 
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
@@ -56,7 +56,7 @@ def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) 
     closed = status.closed_epoch or 0
     if row.store_generation not in (None, generation) or closed >= row.epoch:
         # Whether the commands that the agent may have received have run is unknown.
-        complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_LEFT], ErrorCode.INTERRUPTED, _LOST, now)
+        complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_SENT], ErrorCode.INTERRUPTED, _STORE_LOST, now)
         _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
     update_agent(connection, agent, store_generation=generation)
 

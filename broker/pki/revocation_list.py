@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-_LIST_SKEW = timedelta(days=1)  # a broker whose clock is behind rejects every client while thisUpdate is in the future
+_CLOCK_SKEW = timedelta(days=1)  # a broker whose clock is behind rejects every client while thisUpdate is in the future
 
 
 class RevocationReason(StrEnum):
@@ -60,7 +60,7 @@ def revocation_list(
     issuer: Issuer, revoked: Iterable[RevokedCertificate], number: int, now: datetime, lifetime: timedelta
 ) -> bytes:
     """Return a signed revocation list in PEM. `number`, its CRLNumber, must exceed those of all earlier lists."""
-    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _LIST_SKEW, now + lifetime)
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, now - _CLOCK_SKEW, now + lifetime)
     builder = builder.add_extension(issuer.key_identifier, critical=False)
     builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     for entry in revoked:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-_LEFT_OUT = "__pycache__"  # Python writes it again, with content that differs each time
+_EXCLUDED = "__pycache__"  # Python writes it again, with content that differs each time
 
 
 class SigningFailed(PackageError):
@@ -86,7 +86,7 @@ def _plain_files(directory: Path) -> list[Path]:
         raise PackageError(
             f"{directory} is not a directory; give the one that contains bin/acm-agent.", code="no_directory"
         )
-    found = [path for path in sorted(directory.rglob("*")) if _LEFT_OUT not in path.relative_to(directory).parts]
+    found = [path for path in sorted(directory.rglob("*")) if _EXCLUDED not in path.relative_to(directory).parts]
     for path in found:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise PackageError(

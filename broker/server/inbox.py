@@ -29,7 +29,7 @@ _SLICE_FRAMES = 64
 _SLICE_BYTES = 1 << 16
 _BATCH_FRAMES = 256
 _BATCH_BYTES = 1 << 18
-_DRAINS = 20
+_MAX_DRAINS = 20
 _MAX_AGENTS = 10_000
 
 
@@ -86,16 +86,16 @@ class _Queue:
     def take(self, now: float) -> list[Inbound]:
         """Take the next few messages."""
         taken: list[Inbound] = []
-        room = _SLICE_BYTES
+        bytes_left = _SLICE_BYTES
         for place in [*self._waiting][: _SLICE_FRAMES + 1]:
-            if room <= 0 or len(taken) == _SLICE_FRAMES:
+            if bytes_left <= 0 or len(taken) == _SLICE_FRAMES:
                 break
             if place == self._status:
                 if now < self._status_due:
                     continue
                 self._status_due = now + _STATUS_PAUSE_S
             taken.append(self._remove(place))
-            room -= len(taken[-1].payload)
+            bytes_left -= len(taken[-1].payload)
         return taken
 
     def _add(self, message: Inbound) -> int:
@@ -136,7 +136,7 @@ class FairInbox:
 
     def fetch(self, timeout_s: float) -> None:
         """Queue all messages that have arrived, waiting at most `timeout_s` seconds for the first."""
-        for _ in range(_DRAINS):
+        for _ in range(_MAX_DRAINS):
             arrived = self._inbox.drain(timeout_s)
             if not arrived:
                 return
@@ -146,12 +146,12 @@ class FairInbox:
     def next_batch(self) -> list[Inbound]:
         """Return a few messages of each of the next agents; the same batch until it is acknowledged."""
         if not self._batch:
-            now, room, passed = self._monotonic(), _BATCH_BYTES, 0
-            while passed < len(self._rotation) and room > 0 and len(self._batch) < _BATCH_FRAMES:
+            now, bytes_left, passed = self._monotonic(), _BATCH_BYTES, 0
+            while passed < len(self._rotation) and bytes_left > 0 and len(self._batch) < _BATCH_FRAMES:
                 taken = self._next_slice(now)
                 passed = 0 if taken else passed + 1
                 self._batch += taken
-                room -= sum(len(message.payload) for message in taken)
+                bytes_left -= sum(len(message.payload) for message in taken)
         return self._batch
 
     def acknowledge_batch(self) -> None:

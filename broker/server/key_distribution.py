@@ -75,14 +75,14 @@ class KeyDistribution:
         if not self.enrolments.recipients([agent])[agent].enrolments:
             return
         self._checked[agent] = update.version, self.now()
-        if any(self._is_enough(row, update.version) for row in self.ledger.commands(agent)):
+        if any(self._is_open_or_recent(row, update.version) for row in self.ledger.commands(agent)):
             return
         command = self.ledger.add_command(
             agent, CommandRequest(UPDATE_SIGNING_KEYS, msgspec.to_builtins(update), _ORIGIN)
         )
         _log.info("signing_keys_sent", agent=agent, version=update.version, command_id=command.id)
 
-    def _is_enough(self, row: LedgerRow, version: int) -> bool:
+    def _is_open_or_recent(self, row: LedgerRow, version: int) -> bool:
         command = row.command
         if command.type != UPDATE_SIGNING_KEYS or command.parameters.get("version") != version:
             return False

@@ -27,8 +27,8 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.server")
-_SEND_AT_ONCE = 500
-_CHUNKS_A_STEP = 8
+_MAX_PER_STEP = 500
+_CHUNKS_PER_STEP = 8
 _MAX_BACKLOG = 8
 _LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none above MAX_NUMBER
 _T = TypeVar("_T")
@@ -98,9 +98,9 @@ class Server:
     def step(self) -> None:
         """Send what is due: cancels first, so that they do not wait for commands, and chunks of blobs last."""
         self._ledger.requeue_overdue()
-        agents = self._not_held(self._ledger.due_agents())[:_SEND_AT_ONCE]
+        agents = self._not_held(self._ledger.due_agents())[:_MAX_PER_STEP]
         if agents:
-            claimed = self._ledger.claim_due(_SEND_AT_ONCE, agents)
+            claimed = self._ledger.claim_due(_MAX_PER_STEP, agents)
             for agent, ids in _by_agent(claimed.cancels):
                 self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
@@ -175,7 +175,7 @@ class Server:
 
     def _answer_blob_requests(self) -> None:
         """Send a few chunks, and none while many messages wait: on a slow line they would delay commands."""
-        for _ in range(_CHUNKS_A_STEP):
+        for _ in range(_CHUNKS_PER_STEP):
             if not self._blob_requests.waiting or self._wire.backlog >= _MAX_BACKLOG:
                 return
             agent, chunk = self._blob_requests.next_chunk()

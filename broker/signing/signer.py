@@ -67,9 +67,9 @@ class Signer:
         Enrolments are cached for 2 seconds; an agent without one is looked up each time. Raises LedgerError and
         SigningKeyError.
         """
-        wanted = list(agents)
-        self._look_up([agent for agent in wanted if not (self._is_fresh(agent) and self._cache[agent][0].enrolments)])
-        holds = {agent: self._hold(self._cache[agent][0]) for agent in wanted}
+        names = list(agents)
+        self._look_up([agent for agent in names if not (self._is_fresh(agent) and self._cache[agent][0].enrolments)])
+        holds = {agent: self._hold(self._cache[agent][0]) for agent in names}
         return {agent: hold for agent, hold in holds.items() if hold is not None}
 
     def sign(self, agent: str, channel: Channel, frame: bytes) -> bytes | None:

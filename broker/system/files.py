@@ -32,7 +32,7 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory
             _keep_owner(file.fileno(), path)
             os.fchmod(file.fileno(), mode)
             if as_directory:
-                _give(file.fileno(), path.parent.stat())
+                _set_owner(file.fileno(), path.parent.stat())
             os.fsync(file.fileno())
 
 
@@ -93,8 +93,8 @@ def remove_tree(directory: Path) -> None:
 
 def free_bytes(directory: Path) -> int:
     """Return how many bytes an unprivileged program may still write to the file system of `directory`."""
-    room = os.statvfs(directory)
-    return room.f_bavail * room.f_frsize
+    filesystem = os.statvfs(directory)
+    return filesystem.f_bavail * filesystem.f_frsize
 
 
 def _keep_owner(handle: int, path: Path) -> None:
@@ -103,7 +103,7 @@ def _keep_owner(handle: int, path: Path) -> None:
         os.fchown(handle, before.st_uid, before.st_gid)
 
 
-def _give(handle: int, to: os.stat_result) -> None:
+def _set_owner(handle: int, to: os.stat_result) -> None:
     if to.st_uid != os.geteuid():
         os.fchown(handle, to.st_uid, to.st_gid)
 

@@ -34,13 +34,13 @@ def refuse_changeable(path: Path, *, owners: Collection[int] = ()) -> None:
     path.stat()  # raises OSError for a loop of links, which would not be noticed below
     last = path.resolve()
     trusted = {0, os.geteuid(), *owners}
-    for place in _way_to(path.absolute()):
+    for place in _with_parents_and_links(path.absolute()):
         found = place.lstat()
         if found.st_uid not in trusted:
-            rightful = dict.fromkeys((0, os.geteuid()))
+            accepted_owners = dict.fromkeys((0, os.geteuid()))
             raise ExposedFileError(
                 f"{place} belongs to user {_user(found.st_uid)}, who could change it; "
-                f"it must belong to {' or to '.join(map(_user, rightful))}: run `chown`.",
+                f"it must belong to {' or to '.join(map(_user, accepted_owners))}: run `chown`.",
                 code="owned_by_another_user",
             )
         if not stat.S_ISLNK(found.st_mode) and _others_write(found, strictly=place in (path.absolute(), last)):
@@ -67,12 +67,12 @@ def refuse_readable(path: Path, *, owners: Collection[int] = ()) -> None:
     refuse_changeable(path, owners=owners)
 
 
-def _way_to(path: Path) -> Iterator[Path]:
+def _with_parents_and_links(path: Path) -> Iterator[Path]:
     """Yield the path, every directory above it, and the same of what each link on the way points to."""
     for place in (path, *path.parents):
         yield place
         if place.is_symlink():
-            yield from _way_to(place.parent / place.readlink())
+            yield from _with_parents_and_links(place.parent / place.readlink())
 
 
 def _others_write(found: os.stat_result, *, strictly: bool) -> bool:

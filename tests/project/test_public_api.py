@@ -53,7 +53,7 @@ def test_extending_document_names_public_names_only() -> None:
 
 def test_deep_import_is_found() -> None:
     assert deep_imports("from consumer.handler import Handler") == ["consumer.handler.Handler"]
-    assert deep_imports("from consumer import _HOMES") == ["consumer._HOMES"]
+    assert deep_imports("from consumer import _MODULE_OF") == ["consumer._MODULE_OF"]
     assert deep_imports("import broker.server") == ["broker.server"]
     assert deep_imports("from broker import Command") == []
 
