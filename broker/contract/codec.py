@@ -4,7 +4,7 @@ A frame is JSON in UTF-8: one message as an object, several as an array of objec
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -13,21 +13,22 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from broker.contract.foreign_forms import is_foreign_form, read_foreign_form, unknown_field_notes
+from broker.contract.limit_checks import (
+    check_data,
+    check_number,
+    check_sequence,
+    check_timeout,
+    checked,
+    too_many_items,
+)
 from broker.contract.limits import (
     CHANNEL_OF,
     ECHO_DEPTH,
     LIMITS,
-    LISTS,
     MAX_DEPTH,
     MAX_FRAME_BYTES,
-    MAX_ID_LENGTH,
-    MAX_NUMBER,
     MAX_REVERSALS,
-    MAX_TIMEOUT_S,
-    NAMES,
-    TEXTS,
     FrameLimits,
-    ListLimits,
     truncated,
 )
 from broker.contract.messages import (
@@ -38,10 +39,7 @@ from broker.contract.messages import (
     Control,
     Feedback,
     JsonObject,
-    Origin,
-    Output,
     PendingReversal,
-    SequenceNumber,
     Status,
     wire_members,
 )
@@ -71,8 +69,6 @@ __all__ = [
 
 Message = Command | Feedback | Ack | Control | Status | BlobRequest | BlobChunk
 _M = TypeVar("_M", Command, Feedback, Ack, Control, Status, BlobRequest, BlobChunk)
-_Limited = TypeVar("_Limited")
-_Check = Callable[[Any, str, str], None]
 _COUNTS = ("last_sequence", "queue_depth", "results_waiting", "pending_reversal_count", "epoch", "closed_epoch")
 _COMMAND_FIELDS = frozenset(field.name for field in fields(Command))
 _TIMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
@@ -136,7 +132,7 @@ def encode_status(status: Status) -> bytes:
 def data_fits(data: JsonObject) -> bool:
     """Return whether a result may carry this data, apart from its size in bytes."""
     try:
-        _check_data(data, "$", "data")
+        check_data(data)
         check_depth(data, MAX_DEPTH)
     except DecodeError:
         return False
@@ -163,12 +159,12 @@ def decode_commands(
 
 def decode_controls(frame: bytes) -> list[Control]:
     """Return the frame's control messages; raises DecodeError."""
-    return [_checked(_convert(item, Control, where), where) for where, item in _items(frame, LIMITS[Channel.CONTROL])]
+    return [checked(_convert(item, Control, where), where) for where, item in _items(frame, LIMITS[Channel.CONTROL])]
 
 
 def decode_acks(frame: bytes) -> list[Ack]:
     """Return the frame's acks; raises DecodeError."""
-    return [_checked(_convert(item, Ack, where), where) for where, item in _items(frame, LIMITS[Channel.ACK])]
+    return [checked(_convert(item, Ack, where), where) for where, item in _items(frame, LIMITS[Channel.ACK])]
 
 
 def decode_feedbacks(frame: bytes) -> list[Feedback]:
@@ -179,9 +175,9 @@ def decode_feedbacks(frame: bytes) -> list[Feedback]:
 def decode_status(frame: bytes) -> Status:
     """Return the one status that the frame holds; raises DecodeError."""
     limits = LIMITS[Channel.STATUS]
-    status = _checked(_in_utc(_convert(parse(frame, limits.frame_bytes, limits.depth), Status, "$"), "$"), "$")
+    status = checked(_in_utc(_convert(parse(frame, limits.frame_bytes, limits.depth), Status, "$"), "$"), "$")
     for name in _COUNTS:
-        _check_number(0, getattr(status, name), f"$.{name}")
+        check_number(0, getattr(status, name), f"$.{name}")
     return _with_reversals_checked(status)
 
 
@@ -198,11 +194,11 @@ def decode_blob_chunks(frame: bytes) -> list[BlobChunk]:
 def _with_reversals_checked(status: Status) -> Status:
     count = len(status.pending_reversals)
     if count > MAX_REVERSALS:
-        raise _too_many_items(count, MAX_REVERSALS, "$.pending_reversals")
+        raise too_many_items(count, MAX_REVERSALS, "$.pending_reversals")
     pending = []
     for index, reversal in enumerate(status.pending_reversals):
         where = f"$.pending_reversals[{index}]"
-        time = _utc(_checked(reversal, where).reverses_at, f"{where}.reverses_at")
+        time = _utc(checked(reversal, where).reverses_at, f"{where}.reverses_at")
         pending.append(replace(reversal, reverses_at=time))
     return replace(status, pending_reversals=tuple(pending)) if pending else status
 
@@ -212,10 +208,10 @@ def _command(item: Any, where: str, received_at: datetime, new_id: Callable[[], 
         command = _in_utc(_read_foreign_form(item, where, received_at, new_id), where)
     else:
         command = _in_utc(_own_form(item, where), where)
-    _checked(command, where)
-    _checked(command.origin, f"{where}.origin")
-    _check_timeout(command.timeout_s, f"{where}.timeout_s")
-    _check_sequence(command.sequence, where)
+    checked(command, where)
+    checked(command.origin, f"{where}.origin")
+    check_timeout(command.timeout_s, f"{where}.timeout_s")
+    check_sequence(command.sequence, where)
     return command
 
 
@@ -235,19 +231,19 @@ def _read_foreign_form(item: JsonObject, where: str, received_at: datetime, new_
 
 
 def _feedback(item: Any, where: str) -> Feedback:
-    feedback = _checked(_in_utc(_convert(item, Feedback, where), where), where)
+    feedback = checked(_in_utc(_convert(item, Feedback, where), where), where)
     if feedback.output is not None:
-        _checked(feedback.output, f"{where}.output")
-    _check_sequence(feedback.sequence, where)
+        checked(feedback.output, f"{where}.output")
+    check_sequence(feedback.sequence, where)
     if feedback.kind is FeedbackKind.RESULT and feedback.outcome is None:
         raise DecodeError(f"The result at `{where}` has no outcome.", code="no_outcome", path=where)
     if feedback.expected is not None:
-        _check_number(1, feedback.expected, f"{where}.expected")
+        check_number(1, feedback.expected, f"{where}.expected")
     return feedback
 
 
 def _blob_chunk(item: Any, where: str) -> BlobChunk:
-    chunk = _checked(_convert(item, BlobChunk, where), where)
+    chunk = checked(_convert(item, BlobChunk, where), where)
     fits = chunk.data is not None and chunk.size is not None and chunk.offset + len(chunk.data) <= chunk.size
     if not fits and chunk.error is None:
         raise DecodeError(
@@ -256,15 +252,6 @@ def _blob_chunk(item: Any, where: str) -> BlobChunk:
             path=where,
         )
     return chunk
-
-
-def _checked(message: _Limited, where: str) -> _Limited:
-    """Return the message if its names, texts and lists are within their limits; raises DecodeError."""
-    for name, check in _CHECKS[type(message)]:
-        value = getattr(message, name)
-        if value is not None:
-            check(value, where, name)
-    return message
 
 
 def _convert(item: Any, kind: type[_M], where: str) -> _M:
@@ -302,81 +289,6 @@ def _utc(moment: datetime, path: str) -> datetime:
         raise DecodeError(
             f"The time at `{path}` is outside the years 1 to 9999 in UTC.", code="out_of_range", path=path
         ) from error
-
-
-def _check_name(value: str, where: str, name: str) -> None:
-    if not (0 < len(value) <= MAX_ID_LENGTH and value.isprintable()):
-        path = f"{where}.{name}"
-        raise DecodeError(
-            f"The text at `{path}` must be 1 to {MAX_ID_LENGTH} printable characters.", code="invalid_name", path=path
-        )
-
-
-def _text_check(limit: int) -> _Check:
-    def check(value: str, where: str, name: str) -> None:
-        if len(value) > limit:
-            raise _text_too_long(len(value), limit, f"{where}.{name}")
-
-    return check
-
-
-def _list_check(limits: ListLimits) -> _Check:
-    def check(value: Collection[Any], where: str, name: str) -> None:
-        if not value:
-            return
-        if len(value) > limits.items:
-            raise _too_many_items(len(value), limits.items, f"{where}.{name}")
-        if (longest := max(map(len, value))) > limits.characters:
-            raise _text_too_long(longest, limits.characters, f"{where}.{name}")
-
-    return check
-
-
-def _text_too_long(length: int, limit: int, path: str) -> DecodeError:
-    return DecodeError(
-        f"The text at `{path}` has {length} characters; at most {limit} are allowed.", code="text_too_long", path=path
-    )
-
-
-def _too_many_items(count: int, limit: int, path: str) -> DecodeError:
-    return DecodeError(
-        f"There are {count} items at `{path}`; at most {limit} are allowed.", code="too_many_items", path=path
-    )
-
-
-def _check_timeout(timeout_s: float | None, path: str) -> None:
-    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        raise DecodeError(
-            f"The number of seconds at `{path}` must be greater than 0 and at most {MAX_TIMEOUT_S:g}.",
-            code="out_of_range",
-            path=path,
-        )
-
-
-def _check_sequence(sequence: SequenceNumber | None, where: str) -> None:
-    if sequence is not None:
-        _check_number(0, sequence.epoch, f"{where}.sequence.epoch")
-        _check_number(1, sequence.number, f"{where}.sequence.number")
-
-
-def _check_number(minimum: int, number: int | None, path: str) -> None:
-    if number is not None and not minimum <= number <= MAX_NUMBER:
-        raise DecodeError(
-            f"The number at `{path}` must be at least {minimum} and at most 2^53 - 1.", code="out_of_range", path=path
-        )
-
-
-def _checks(kind: type) -> tuple[tuple[str, _Check], ...]:
-    names = dict.fromkeys(NAMES.get(kind, ()), _check_name)
-    texts = {name: _text_check(limit) for name, limit in TEXTS.get(kind, {}).items()}
-    lists = {name: _list_check(limit) for name, limit in LISTS.get(kind, {}).items()}
-    return tuple({**names, **texts, **lists}.items())
-
-
-_CHECKS: Mapping[type, tuple[tuple[str, _Check], ...]] = MappingProxyType(
-    {kind: _checks(kind) for kind in (*CHANNEL_OF, Origin, Output, PendingReversal)}
-)
-_check_data = _list_check(LISTS[Feedback]["data"])
 
 
 def _items(frame: bytes, limits: FrameLimits) -> Iterator[tuple[str, Any]]:
