@@ -21,7 +21,7 @@ _HEAD = """\
 <!-- Written by `make errors`. Do not edit: change the sources and run it again. -->
 
 Every error is an exception with one sentence for the user (its text) and a `code` for programs. The codes are stable;
-the sentences may change. A class has a code of its own, and a raise may give a more specific one.
+the sentences may change. A class has a default code, and a raise may give a more specific one.
 """
 
 

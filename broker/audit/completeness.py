@@ -1,4 +1,4 @@
-"""Checks that the journal has all that the server has seen: accepted commands, results, and the request itself."""
+"""Checks that the journal has everything the server has seen: accepted commands, results, and the request itself."""
 
 from broker.audit.findings import Findings, LedgerSide, describe
 from broker.audit.replay import Replay, order

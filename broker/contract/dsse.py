@@ -80,7 +80,7 @@ class Envelope(msgspec.Struct):
         )
 
     def unverified_payload(self) -> bytes:
-        """Return the payload, verified or not, so that a refusal can name what was refused; raises SignatureError."""
+        """Return the payload, verified or not, so that a refusal can name its messages; raises SignatureError."""
         return _bytes(self.payload, "payload")
 
 

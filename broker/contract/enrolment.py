@@ -54,7 +54,7 @@ class RenewRequest:
 
 @dataclass(frozen=True)
 class EnrollResponse:
-    """Response to both: what an agent needs to connect.
+    """Response to both requests: everything that an agent needs to connect.
 
     `signing_keys` are the public keys that verify commands; a list with a later `signing_keys_version` replaces them.
     """

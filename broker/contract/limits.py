@@ -1,4 +1,4 @@
-"""The limits of frames and messages on each channel: one table, which the codec enforces on what it decodes.
+"""The limits of frames and messages on each channel: one table, which the codec enforces on each frame it decodes.
 
 What we send is within the limits: `truncated` cuts texts and lists. design.md: "One table of limits"
 """

@@ -117,6 +117,6 @@ def _frame(kind: type) -> JsonObject:
 
 
 def _parameters_of(command_type: str, shape: type) -> JsonObject:
-    """Tie a command type to its parameters, except in a foreign form, which has keys of its own around them."""
+    """Tie a command type to its parameters, except in a foreign form, which has additional keys beside them."""
     ours = {"properties": {"type": {"const": command_type}}, "not": {"required": ["original"]}}
     return {"if": ours, "then": {"properties": {"parameters": _reference(shape)}}}

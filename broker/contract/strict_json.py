@@ -95,7 +95,7 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    # 2^63 has 19 digits; int() of thousands of digits is slow, and raises a ValueError of its own.
+    # 2^63 has 19 digits; int() of thousands of digits is slow, and raises a plain ValueError.
     number = int(digits) if len(digits) <= 20 else None
     if number is None or number not in _INTEGERS:
         raise DecodeError("An integer in the frame does not fit in 64 bits.", code="integer_out_of_range")

@@ -133,6 +133,6 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    # A transaction that will write takes the lock first: once it has read, SQLite would not let it wait for the lock.
+    # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.
     reads = connection.get_execution_options().get(_READS, False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

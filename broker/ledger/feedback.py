@@ -1,4 +1,4 @@
-"""What an agent's feedback changes in the ledger: states, results and sequence numbers."""
+"""Records an agent's feedback in the ledger: states, results and sequence numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an agent's status changes in the ledger: its row, its groups, and what is due for it."""
+"""Records an agent's status in the ledger: its row, its groups, and the commands that become due."""
 
 from dataclasses import replace
 from datetime import datetime

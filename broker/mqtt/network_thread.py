@@ -29,7 +29,7 @@ class NetworkLoop(Protocol):
 
 
 def stop_within(loop: NetworkLoop, timeout_s: float) -> None:
-    """End the thread; after the timeout leave it to end by itself, and break its connection."""
+    """End the thread; after the timeout, break its connection and do not wait for it."""
     # loop_stop joins without a bound, and would wait for as long as a broker hangs.
     stopper = threading.Thread(target=loop.loop_stop, name="mqtt-stop", daemon=True)
     stopper.start()

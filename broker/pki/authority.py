@@ -1,4 +1,4 @@
-"""The certificate authority: a directory of mode 0700 with its key, and what it signs."""
+"""The certificate authority: a directory of mode 0700 with its key, and the certificates and lists that it signs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

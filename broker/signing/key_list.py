@@ -1,4 +1,4 @@
-"""The list of signing keys: states, versions, and what a change may do. No I/O."""
+"""The list of signing keys: states, versions, and the rules of its changes. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
