@@ -90,5 +90,5 @@ class ServerProcess:
             if self._connection.connected:
                 self._server.step()
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
-            _log.error("server_cannot_work", code=error.code, reason=str(error))
+            _log.error("server_step_failed", code=error.code, reason=str(error))
             self._retry_at = monotonic() + _RETRY_S

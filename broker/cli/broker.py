@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Run Mosquitto until TERM or INT. Without --dir it listens on 127.0.0.1, open to every user of this machine."""
     if directory is None:
-        _run_open(port or _DEFAULT_PORT, data)
+        _run_unsecured(port or _DEFAULT_PORT, data)
     elif port is None and data is None:
         _run_secured(directory)
     else:
@@ -91,7 +91,7 @@ def run(
         )
 
 
-def _run_open(port: int, data: Path | None) -> None:
+def _run_unsecured(port: int, data: Path | None) -> None:
     ended = threading.Event()
     with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
         print_text(f"Mosquitto listens at {mosquitto.url}")

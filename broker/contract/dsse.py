@@ -71,7 +71,7 @@ class Envelope(msgspec.Struct):
         payload = self.unverified_payload()
         signed = pre_authentication_encoding(kind, payload)
         by = {key.id: [one.sig for one in self.signatures if one.keyid in ("", key.id)] for key in keys}
-        signers = tuple(key.id for key in keys if any(_is_by(key, signature, signed) for signature in by[key.id]))
+        signers = tuple(key.id for key in keys if any(_signs(key, signature, signed) for signature in by[key.id]))
         if signers:
             return payload, signers
         names = ", ".join(signature.keyid[:_ID_DIGITS] or "a key without an id" for signature in self.signatures)
@@ -220,7 +220,7 @@ def _has_payload_type(frame: bytes) -> bool:
         return False
 
 
-def _is_by(key: VerifyingKey, signature: str, signed: bytes) -> bool:
+def _signs(key: VerifyingKey, signature: str, signed: bytes) -> bool:
     try:
         key.public.verify(_bytes(signature, "signature"), signed)
     except (InvalidSignature, SignatureError):

@@ -96,7 +96,7 @@ class EnrolmentStore:
         certificate = sa.select(CERTIFICATES.c.enrolment_id).where(CERTIFICATES.c.serial == f"{serial:x}")
         with self._transaction() as connection:
             enrolment_id = connection.scalar(certificate) or ""
-            agent = _agent_of_valid(connection, enrolment_id)
+            agent = _agent_of_valid_enrolment(connection, enrolment_id)
             return _issue(connection, enrolment_id, agent, key, issue)
 
     def enrolments(self, agent: str | None = None) -> list[EnrolmentRecord]:
@@ -158,7 +158,7 @@ def _issued_before(
             f"The token was already used, by another key. If {token.agent} did not use it, revoke the enrolment with "
             f"`acm enrolment revoke {enrolment_id}`; to enroll this key, create a new token."
         )
-    agent = _agent_of_valid(connection, enrolment_id)
+    agent = _agent_of_valid_enrolment(connection, enrolment_id)
     of_key = sa.select(CERTIFICATES.c.pem, CERTIFICATES.c.not_after)
     of_key = of_key.where(CERTIFICATES.c.enrolment_id == enrolment_id, CERTIFICATES.c.key == token.key)
     row = connection.execute(of_key.order_by(CERTIFICATES.c.not_after.desc()).limit(1)).one()
@@ -171,7 +171,7 @@ def _add_agent(connection: sa.Connection, agent: str, now: datetime) -> None:
         connection.execute(AGENTS.insert().values(**new_agent(agent, now)))
 
 
-def _agent_of_valid(connection: sa.Connection, enrolment_id: str) -> str:
+def _agent_of_valid_enrolment(connection: sa.Connection, enrolment_id: str) -> str:
     """Return the agent of an enrolment, which is locked until the commit; raises EnrolmentRevoked."""
     query = sa.select(ENROLMENTS.c.agent, ENROLMENTS.c.revoked_at).where(ENROLMENTS.c.id == enrolment_id)
     row = connection.execute(query.with_for_update()).one_or_none()

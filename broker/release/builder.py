@@ -97,7 +97,7 @@ def _plain_files(directory: Path) -> list[Path]:
 
 
 def _describe(path: Path) -> PackagedFile:
-    with _file_errors_named(path), path.open("rb") as source:
+    with _file_errors_as_package_errors(path), path.open("rb") as source:
         return describe_file(source, executable=bool(path.stat().st_mode & 0o100))
 
 
@@ -126,7 +126,7 @@ def write_package(directory: Path, manifest: Manifest, signature: str, output: P
     """Write the package, replacing the output only once it is complete. Raises PackageError."""
     part = output.with_name(f".{output.name}.part")
     try:
-        with _file_errors_named(output), part.open("wb") as target:
+        with _file_errors_as_package_errors(output), part.open("wb") as target:
             _write(directory, manifest, signature, target)
         part.replace(output)
     finally:
@@ -178,7 +178,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, PackagedFile]]:
 
 
 @contextmanager
-def _file_errors_named(path: Path) -> Iterator[None]:
+def _file_errors_as_package_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -133,7 +133,7 @@ def _is_safe(path: str) -> bool:
 @contextmanager
 def opened_package(path: Path) -> Iterator[tarfile.TarFile]:
     """Open a package, not yet verified. Raises PackageError, also for damage found while the block reads it."""
-    with _damage_named(path.name), tarfile.open(path, "r:gz", tarinfo=BoundedHeader) as archive:
+    with _damage_as_package_error(path.name), tarfile.open(path, "r:gz", tarinfo=BoundedHeader) as archive:
         yield archive
 
 
@@ -176,7 +176,7 @@ def check_contents(manifest: Manifest, found: Mapping[str, PackagedFile]) -> Non
 
 
 @contextmanager
-def _damage_named(name: str) -> Iterator[None]:
+def _damage_as_package_error(name: str) -> Iterator[None]:
     """Turn the errors of a damaged archive into PackageError."""
     try:
         yield

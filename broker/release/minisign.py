@@ -106,14 +106,14 @@ def verify_signature(message: bytes, signature_text: str, keys: Iterable[PublicK
     signed = hashlib.blake2b(message).digest() if signature.prehashed else message
     commented = signature.signature + signature.trusted_comment.encode()
     for key in candidates:
-        if _is_by(key, signature.signature, signed) and _is_by(key, signature.global_signature, commented):
+        if _signs(key, signature.signature, signed) and _signs(key, signature.global_signature, commented):
             return signature
     raise MinisignError(
         f"The signature by the key {signature.key_id} is not valid for this file and comment.", code="bad_signature"
     )
 
 
-def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+def _signs(key: PublicKey, signature: bytes, signed: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(key.key).verify(signature, signed)
     except InvalidSignature:

@@ -81,10 +81,10 @@ def _others_write(found: os.stat_result, *, strictly: bool) -> bool:
         return bool(others)
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return False
-    return bool(others & stat.S_IWOTH) or not _is_owners_alone(found.st_gid, found.st_uid)
+    return bool(others & stat.S_IWOTH) or not _has_only_the_owner(found.st_gid, found.st_uid)
 
 
-def _is_owners_alone(gid: int, uid: int) -> bool:
+def _has_only_the_owner(gid: int, uid: int) -> bool:
     """Return whether the owner is the only member; many systems give each user such a group, and umask 002."""
     try:
         owner, members = pwd.getpwuid(uid), grp.getgrgid(gid).gr_mem

@@ -404,16 +404,16 @@ def test_list_with_too_many_items_or_characters_is_refused(kind: type, name: str
     most = LISTS[kind][name]
     is_object = name in ("parameters", "data", "service")
 
-    def say(items: list[str]) -> bytes:
+    def frame_with(items: list[str]) -> bytes:
         return as_bytes(with_list(name, dict.fromkeys(items, 1) if is_object else items))
 
-    decoder(say([f"{number}" for number in range(most.items)]))
-    decoder(say(["x" * most.characters]))
+    decoder(frame_with([f"{number}" for number in range(most.items)]))
+    decoder(frame_with(["x" * most.characters]))
     path = f"$.pending_reversals[0].{name}" if kind is PendingReversal else f"$.{name}"
     with refused("too_many_items", path):
-        decoder(say([f"{number}" for number in range(most.items + 1)]))
+        decoder(frame_with([f"{number}" for number in range(most.items + 1)]))
     with refused("text_too_long", path):
-        decoder(say(["x" * (most.characters + 1)]))
+        decoder(frame_with(["x" * (most.characters + 1)]))
 
 
 FRAME_OF: dict[Channel, tuple[Callable[[bytes], Any], dict[str, Any]]] = {

@@ -285,7 +285,7 @@ class Fleet:
         for agent in ("web-01", "web-02", "web-03"):
             self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
 
-    def says(self, agent: str, version: int | None, *, online: bool = True) -> None:
+    def report_version(self, agent: str, version: int | None, *, online: bool = True) -> None:
         self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
 
     def rollout(self, newest: int) -> RolloutProgress:
@@ -300,9 +300,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def test_list_is_sent_to_agents_that_have_not_confirmed_it(fleet: Fleet) -> None:
-    fleet.says("web-01", 7)
-    fleet.says("web-02", 6)
-    fleet.says("stranger", 5)
+    fleet.report_version("web-01", 7)
+    fleet.report_version("web-02", 6)
+    fleet.report_version("stranger", 5)
     rollout = fleet.rollout(7)
     assert rollout.versions == {"web-01": 7, "web-02": 6, "web-03": 0}
     assert rollout.behind(7) == ["web-02", "web-03"]
@@ -316,23 +316,23 @@ def test_list_is_sent_to_agents_that_have_not_confirmed_it(fleet: Fleet) -> None
 
 
 def test_last_will_does_not_undo_a_confirmation(fleet: Fleet) -> None:
-    fleet.says("web-01", 7)
-    fleet.says("web-01", 3, online=False)
+    fleet.report_version("web-01", 7)
+    fleet.report_version("web-01", 3, online=False)
     assert fleet.rollout(7).versions["web-01"] == 7
 
 
 def test_newest_reported_version_ignores_implausible_ones(fleet: Fleet) -> None:
     day = int((NOW + timedelta(days=1)).timestamp() * 1000)
-    fleet.says("web-01", day)
-    fleet.says("web-02", 9)
-    fleet.says("stranger", 10)
+    fleet.report_version("web-01", day)
+    fleet.report_version("web-02", 9)
+    fleet.report_version("stranger", 10)
     assert fleet.rollout(7).newest_reported == 9
-    fleet.says("web-03", day - 1)
+    fleet.report_version("web-03", day - 1)
     assert fleet.rollout(7).newest_reported == day - 1
 
 
 def test_version_of_a_foreign_list_confirms_nothing(fleet: Fleet) -> None:
-    fleet.says("web-01", 2**53 - 1)
+    fleet.report_version("web-01", 2**53 - 1)
     assert fleet.rollout(7).behind(7) == ["web-01", "web-02", "web-03"]
 
 
