@@ -1,11 +1,12 @@
 """The groups that the server assigned to the agent."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from broker.system.files import write_durably
+from broker.system.files import state_of, write_durably
 from consumer.errors import StoreError
 
 __all__ = [
@@ -21,7 +22,7 @@ class Groups:
 
     def __init__(self, state: Path) -> None:
         self._path = state / "groups.json"
-        self._read_version: tuple[int, int] | None = None
+        self._read_version: tuple[int, int, int] | None = None
         self._groups: tuple[str, ...] | None = None
 
     @property
@@ -39,12 +40,10 @@ class Groups:
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written: {error.strerror}.", code="file_unwritable") from error
 
-    def _version(self) -> tuple[int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+    def _version(self) -> tuple[int, int, int] | None:
+        with contextlib.suppress(OSError):
+            return state_of(self._path)
+        return None
 
     def _read(self) -> tuple[str, ...] | None:
         try:
