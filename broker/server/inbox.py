@@ -188,6 +188,4 @@ class FairInbox:
         return taken
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        suppressed = self._throttle.allow(event, agent)
-        if suppressed is not None:
-            _log.warning(event, agent=agent, **facts, suppressed=suppressed)
+        self._throttle.warn(_log, event, agent, agent=agent, **facts)

@@ -185,9 +185,7 @@ class Server:
                 self._wire.publish(self._topics.of(agent, Channel.BLOB_CHUNK), frame)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
-        suppressed = self._throttle.allow(event, agent)
-        if suppressed is not None:
-            _log.warning(event, agent=agent, **facts, suppressed=suppressed)
+        self._throttle.warn(_log, event, agent, agent=agent, **facts)
 
     def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
         """Publish messages to an agent, signed if there is a signer; those that it holds are resent later."""

@@ -1,6 +1,7 @@
 """Rate-limited logging: a flood of bad messages must not become a flood of log lines."""
 
 from collections.abc import Callable
+from typing import Any
 
 __all__ = [
     "LogThrottle",
@@ -20,6 +21,12 @@ class LogThrottle:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._logged: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def warn(self, log: Any, event: str, /, *key: str, **facts: Any) -> None:
+        """Log a warning with these facts if `allow(event, *key)` does, and how many were `suppressed` before it."""
+        suppressed = self.allow(event, *key)
+        if suppressed is not None:
+            log.warning(event, **facts, suppressed=suppressed)
 
     def allow(self, *key: str) -> int | None:
         """Return how many lines of this kind were suppressed since the last one logged; None: suppress this one."""

@@ -84,7 +84,5 @@ class AgentCommsClient:
         self._connection.publish(self._topics.of(self._agent, channel), payload, retain)
 
     def _drop(self, delivery: Delivery) -> None:
-        suppressed = self._throttle.allow("unknown_topic")
-        if suppressed is not None:
-            _log.warning("unknown_topic", topic=delivery.topic[:200], suppressed=suppressed)
+        self._throttle.warn(_log, "unknown_topic", topic=delivery.topic[:200])
         self._connection.acknowledge([delivery])

@@ -27,10 +27,8 @@ class Refusals:
 
     def refuse(self, refusal: Refusal, event: str = "message_refused", *, topic: str = "", **facts: Any) -> None:
         """Log and show why a message was refused. Logged at most once a minute for each event and topic."""
-        suppressed = self._throttle.allow(event, topic)
-        if suppressed is not None:
-            facts |= {"topic": topic} if topic else {}
-            _log.warning(event, **facts, code=refusal.code, reason=refusal.message, suppressed=suppressed)
+        facts |= {"topic": topic} if topic else {}
+        self._throttle.warn(_log, event, topic, **facts, code=refusal.code, reason=refusal.message)
         self._problems.report(Problem.MESSAGE, refusal.message)
         self._shown_until = self._monotonic() + _MIN_SHOWN_S
 

@@ -1,5 +1,8 @@
 """Rate-limited logging on a turned clock."""
 
+import structlog
+from structlog.testing import capture_logs
+
 from broker.system.log_throttle import LogThrottle
 
 
@@ -38,3 +41,15 @@ def test_kind_logged_longest_ago_is_forgotten_beyond_4096_kinds() -> None:
         assert throttle.allow(str(number)) == 0
     assert throttle.allow("1") is None
     assert throttle.allow("0") == 0
+
+
+def test_warning_counts_those_that_were_suppressed_before_it() -> None:
+    clock = Clock()
+    throttle = LogThrottle(clock)
+    with capture_logs() as lines:
+        for _ in range(3):
+            throttle.warn(structlog.get_logger(), "refused", "a", agent="a")
+        clock.now = 60.0
+        throttle.warn(structlog.get_logger(), "refused", "a", agent="a")
+    line = {"event": "refused", "log_level": "warning", "agent": "a"}
+    assert lines == [line | {"suppressed": 0}, line | {"suppressed": 2}]
