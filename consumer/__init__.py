@@ -1,7 +1,7 @@
 """The agent: stores commands durably, runs them in order, and reports exactly one true result for each.
 
-These names are the public API of the agent's side, with `broker` for what both sides share; docs/extending.md shows
-their use and says how they change. Everything below may change in any release.
+These names are the agent's public API; `broker` has those that both sides share. docs/extending.md shows how to use
+them and how they may change. All other names may change in any release.
 """
 
 from importlib import import_module

@@ -75,13 +75,13 @@ class _ThreadPool:
 
 
 class Agent:
-    """One agent of one state directory. `run` returns when `stop` was called or the process must be replaced.
+    """An agent with its state directory. `run` returns when `stop` was called or the process must be replaced.
 
     `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
     `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
     id of the command that replaced the previous process (`RESTARTED_BY` in its environment). Raises StoreError or
-    StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is wrong,
-    HandlerTableError if two handlers claim one type, ConfigurationError if the agent would reject every command.
+    StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is invalid,
+    HandlerTableError if two handlers claim the same type, ConfigurationError if the agent would reject every command.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Agent:
             self._clock,
             self._observer,
             incarnation=self.incarnation,
-            home=(self.config.broker, self.config.topic_prefix),
+            address=(self.config.broker, self.config.topic_prefix),
             accept_unsigned=self.config.accept_unsigned,
         )
 
@@ -207,7 +207,7 @@ class Agent:
             self._status.problems.report(Problem.RENEWAL, error)
 
         def paused() -> bool:
-            return self._relocation.under_way
+            return self._relocation.in_progress
 
         return Renewal(
             self._enrolments, enrolment, self._clock, use=use, report=report, paused=paused, waits=growing_waits

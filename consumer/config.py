@@ -31,7 +31,7 @@ _SECTIONS = frozenset({"service", "download", "active_response", "configuration"
 
 @dataclass(frozen=True)
 class Source:
-    """Values and where they come from: `name` in messages; `names` is more exact for single top-level values."""
+    """Values and their source: `name` is for messages, `names` is more exact for single top-level values."""
 
     name: str
     values: Mapping[str, Any]
@@ -43,9 +43,9 @@ def read_sources(
 ) -> list[Source]:
     """Return the sources, the weakest first; raises ConfigurationError.
 
-    An enrolment in the state directory determines `agent`, `broker` and `topic_prefix` over all other sources;
-    otherwise a move to another server would end at the next start. Raises EnrolmentError if the enrolment is damaged,
-    and ExposedFileError if other users could write to the state directory or the file.
+    An enrolment in the state directory overrides `agent`, `broker` and `topic_prefix` from all other sources; otherwise
+    the next start would undo a move to another server. Raises EnrolmentError if the enrolment is damaged, and
+    ExposedFileError if other users could write to the state directory or the file.
     """
     # design.md: "The enrolment determines the broker, not the configuration"
     given = given_flags(flags)
@@ -151,7 +151,7 @@ def _dotted_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> AgentConfig:
-    """Read and merge the sources and check the result; raises as `read_sources` and `merge_sources` do."""
+    """Read and merge the sources and check the result; raises the errors of both."""
     return merge_sources(read_sources(path, flags, environment))
 
 
@@ -165,7 +165,7 @@ def unused_values(sources: Iterable[Source]) -> list[str]:
 def load_identity(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> tuple[str, Path]:
-    """Return the agent's name and its state directory, which enrolling needs; raises ConfigurationError."""
+    """Return the agent's name and state directory, as needed to enroll; raises ConfigurationError."""
     given = _merged_values(read_sources(path, flags, environment))
     for name in ("agent", "state"):
         if not isinstance(given.get(name), str):

@@ -1,4 +1,4 @@
-"""What a handler is: a function that runs one command, and a rule for a crash while it runs."""
+"""Handlers: a function that runs one type of command, and a rule for a crash while it runs."""
 
 import threading
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def check_expiry(command: Command, now: datetime) -> Result | None:
 
 @dataclass(frozen=True)
 class AgentRestart:
-    """Returned by a handler that needs the agent's process replaced; its `probe` returns the result afterwards.
+    """Returned by a handler to have the agent's process replaced; its `probe` returns the result afterwards.
 
     `program` is the path of the program that replaces it, with the agent's arguments; None restarts the same program.
     """
@@ -73,7 +73,7 @@ class AgentRestart:
 
 @dataclass(frozen=True)
 class Replacement:
-    """The program that is to replace the agent's process (None: the same again), and for which command."""
+    """The program that replaces the agent's process (None: the same one), and the command that requested it."""
 
     command_id: str
     program: str | None = None
@@ -81,12 +81,12 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler may use.
+    """The environment of a running handler.
 
     `deadline` is in seconds of `clock.monotonic()`; a handler must end by then or when `cancelled` is set. Once
-    `stopping` is set the agent ends: whatever a handler returns after that is lost, and the next start decides about
-    its command. `state` is the agent's state directory, of mode 0700 and used by this agent alone: a handler keeps
-    there, under a name of its own, what must outlive the process, and reports each durable step to the `observer`.
+    `stopping` is set, the agent ends: a result returned after that is lost, and the next start decides about the
+    command. `state` is the agent's state directory, of mode 0700 and used by this agent alone: a handler stores data
+    that must outlive the process there, under its own name, and reports each durable step to the `observer`.
     `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
     """
 
@@ -102,7 +102,7 @@ class Context:
     blobs: Blobs | None = None
 
     def downloader(self) -> "Downloader":
-        """Return a downloader of artifacts that keeps to this command's time."""
+        """Return a downloader of artifacts that observes this command's deadline."""
         from consumer.system.downloads import Downloader
         from consumer.system.partial_files import PARTIAL_FILES
 
@@ -110,7 +110,7 @@ class Context:
         return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
 
     def bounds(self) -> Bounds:
-        """Return the bounds of another program: this command's time, and the limits and the user of `[programs]`."""
+        """Return the bounds of another program: this command's deadline, and the limits and user of `[programs]`."""
         return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.confinement)
 
     def failure_code(self) -> ErrorCode:
@@ -127,9 +127,9 @@ Probe = Callable[[StoredCommand, Context], Result | AgentRestart]
 class Handler(Generic[P]):
     """Runs one command type. `parameters` is the dataclass that the command's parameters must fit.
 
-    `probe` is given if and only if the interruption rule is `probe`. It is called after the next start, in turn and
-    with a deadline as `execute` is, so it may wait for what it checks. With `replaces`, this handler replaces the one
-    that has its type. Raises HandlerTableError if the parts do not fit together.
+    `probe` is given if and only if the interruption rule is `probe`. It is called after the next start, in order and
+    with a deadline, like `execute`, so it may wait for the state that it checks. With `replaces`, this handler replaces
+    the one that has its type. Raises HandlerTableError if its parts are inconsistent.
     """
 
     command_type: str

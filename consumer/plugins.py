@@ -34,7 +34,7 @@ NO_PLUG_INS = PlugIns()
 def load_plug_ins() -> PlugIns:
     """Import every `Handler` that an entry point of HANDLERS_GROUP names; the entry point's name is the command type.
 
-    A handler that is broken or claims the type of another is left out and reported: the agent must stay reachable.
+    A handler that is broken or whose type is taken is skipped and reported, so that the agent stays reachable.
     """
     handlers: list[Handler[Any]] = []
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""The ports of the agent: what its parts need of each other and of the machine. Tests have in-memory twins."""
+"""The ports of the agent: the interfaces of its parts and of the machine. Tests have in-memory versions."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -48,10 +48,10 @@ class EncodedFeedback:
 
 @dataclass(frozen=True)
 class StoredCommand:
-    """A command in the store. `key` orders by arrival; `begun_by` is the incarnation of the agent that started it.
+    """A command in the store. `key` sorts by arrival; `begun_by` is the incarnation of the agent that started it.
 
     `signed_by` has the ids of the trusted keys that had signed it on arrival, and is empty if it was unsigned. It is
-    None in rows of an earlier version of the agent, which did not keep it.
+    None in rows of an earlier version of the agent, which did not store it.
     """
 
     key: str
@@ -66,7 +66,7 @@ class StoredCommand:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """The rest of a deleted command: a repeat of it is answered with the result, and never run."""
+    """The remainder of a deleted command: if the command is repeated, the result is sent again and nothing is run."""
 
     result: EncodedFeedback
     expires_at: datetime
@@ -110,14 +110,14 @@ class CommandStore(Protocol):
     def time_sample(self) -> TimeSample | None:
         """The last argument of `save_time_sample`, or None."""
 
-    def save_time_sample(self, heard: TimeSample) -> None:
-        """Keep the newest signed time of the server."""
+    def save_time_sample(self, sample: TimeSample) -> None:
+        """Store the newest signed time of the server."""
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
 
     def advance_sequence(self, sequence: SequenceNumber) -> None:
-        """Move last_sequence on without storing a command."""
+        """Advance last_sequence without storing a command."""
 
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id, or None."""
@@ -141,7 +141,7 @@ class CommandStore(Protocol):
         """Move a pending command to processing."""
 
     def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
-        """Note that a command in processing runs again; raises StoreError for any other."""
+        """Record that a command in processing runs again; raises StoreError for any other."""
 
     def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         """Move a pending or processing command to done, with its final result; raises StoreError for a done one."""
@@ -150,10 +150,10 @@ class CommandStore(Protocol):
         """Delete done commands, leaving a tombstone for each; raises StoreError for one that is not done."""
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
-        """Keep the cancel of a command that has not arrived or not begun."""
+        """Store the cancel of a command that has not arrived or not begun."""
 
     def is_cancelled(self, command_id: str) -> bool:
-        """Return True if the cancel of this id was remembered."""
+        """Return whether a cancel for this id is stored."""
 
     def drop_expired(self, now: datetime) -> int:
         """Delete expired tombstones and cancels; return how many."""
@@ -172,7 +172,7 @@ class Blobs(Protocol):
     """The files that the server holds for this agent, read over MQTT by the threads that run handlers."""
 
     def read(self, name: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        """Yield the bytes from `offset` on of the blob with this SHA-256 and size, in order, in blocks.
+        """Yield the bytes of the blob with this SHA-256 and size, starting at `offset`, in blocks.
 
         Never times out: an empty block means that nothing has arrived for a moment, so that the reader can check its
         deadline. Raises DownloadError if the server refuses.
@@ -181,7 +181,7 @@ class Blobs(Protocol):
 
 @dataclass(frozen=True)
 class Stop:
-    """How an incarnation was ended: by TERM, or `killed` because it had not ended within `grace_s` seconds."""
+    """How an incarnation was stopped: by TERM, or `killed` because it did not end within `grace_s` seconds."""
 
     killed: bool
     grace_s: float | None = None
@@ -198,7 +198,8 @@ class Stop:
 class ServiceState:
     """The state of the managed service; each start of it has another `incarnation`.
 
-    `stop` is set in the return values of `Service.stop` and `Service.restart` if something ran and its end is known.
+    `stop` is set in the return values of `Service.stop` and `Service.restart` if an incarnation was stopped and it is
+    known how.
     """
 
     kind: str
@@ -209,11 +210,11 @@ class ServiceState:
 
 
 ReadinessProblem = Callable[[], str | None]
-"""Returns what this process has not proved yet (that it connects, stores and is answered), or None; any thread."""
+"""Returns why this process is not ready (connected, storing and answered) yet, or None. Any thread may call it."""
 
 
 class BackgroundTask(Protocol):
-    """Work of the agent beside its commands. Never waits and never raises: it is called from the agent's loop."""
+    """Background work of the agent. Never blocks and never raises, because the agent's loop calls it."""
 
     def step(self) -> None:
         """Do the work that is due now."""
@@ -223,7 +224,7 @@ class BackgroundTask(Protocol):
 
 
 class Service(Protocol):
-    """What the agent manages: a child process, a systemd unit, or the embedding program.
+    """The service that the agent manages: a child process, a systemd unit, or the embedding program.
 
     All methods raise ServiceError. Deadlines are seconds of the monotonic clock.
     """

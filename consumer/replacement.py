@@ -1,4 +1,4 @@
-"""Replacing the agent's process by another program."""
+"""Replaces the agent's process with another program."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ _SECRET_VARIABLES = ("ACM_BROKER",)  # its URL may hold a password
 
 
 def take_secrets() -> dict[str, str]:
-    """Take the agent's secrets out of the environment, where children and /proc show them, and forbid core dumps.
+    """Take the agent's secrets out of the environment, which children and /proc expose, and forbid core dumps.
 
     Return the variables that were set, by name: `is_watched` and `replace_process` take them.
     """
@@ -30,7 +30,7 @@ def take_secrets() -> dict[str, str]:
 
 
 def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Replace this process by another program, or by the same one again, with the same process id (execve(2)).
+    """Replace this process with another program, or the same one, under the same process id (execve(2)).
 
     It gets the arguments of this process, and the command's id in RESTARTED_BY. `secrets` are the variables that
     `take_secrets` took out of the environment. Raises ConsumerError if the program cannot be run.

@@ -20,11 +20,11 @@ def self_test() -> tuple[str, ...]:
     """Return the command types that this release supports; raises StoreError if its store does not work here."""
     ssl.create_default_context()
     with tempfile.TemporaryDirectory(prefix="acm-self-test-") as directory:
-        _keep_and_find(Path(directory))
+        _store_and_find(Path(directory))
     return tuple(sorted(BUILT_IN_TYPES))
 
 
-def _keep_and_find(directory: Path) -> None:
+def _store_and_find(directory: Path) -> None:
     now = datetime.now(UTC)
     command = Command(uuid.uuid4().hex, "self-test", {}, Origin("self-test", "self-test"), now)
     store = open_store(directory, now=lambda: now)
@@ -34,7 +34,8 @@ def _keep_and_find(directory: Path) -> None:
     try:
         if store.find(command.id) is None:
             raise StoreError(
-                "The self-test failed: a command that was stored was not found again.", code="self_test_failed"
+                "The self-test failed: a stored command was missing after the store was reopened.",
+                code="self_test_failed",
             )
     finally:
         store.close()

@@ -52,7 +52,7 @@ class DownloadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which scripts may run. Without `directory` and `allow_list`: those that come with the agent.
+    """Which scripts may run. Without `directory` and `allow_list`, those shipped with the agent.
 
     `repeated_offenders` are minutes: the first replaces the timeout of a key's 2nd offence, the second that of its 3rd,
     and so on; the last applies to all later ones. `script_deadline_s` bounds one run of a script.
@@ -103,8 +103,8 @@ class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     In `check`, `reload_command` and `health_check` the texts `{directory}` and `{file}` stand for the paths of the
     generation and of its single file. `check` validates the files before they become active; `health_check` runs
-    repeatedly afterwards and must succeed within `grace_s` seconds. It also counts as a failure if the managed service
-    ends within them. `keep` older generations stay on the disk. Default of `directory`: below the state directory.
+    repeatedly afterwards and must succeed within `grace_s` seconds. It is also a failure if the managed service ends
+    within that time. `keep` older generations remain on the disk. Default of `directory`: below the state directory.
     """
 
     directory: str | None = None
@@ -213,7 +213,7 @@ class Confinement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Secret(str):
-    """A text that is shown masked: a URL without its password, any other text not at all.
+    """A text that is masked when shown: a URL shows no password, any other text shows nothing.
 
     msgspec encodes it only with an `enc_hook`, so it is never written by accident.
     """

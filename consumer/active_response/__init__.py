@@ -1,1 +1,1 @@
-"""Active responses: scripts that act on an alert and take that back later, in the protocol of Wazuh 4.x."""
+"""Active responses: scripts that act on an alert and are reversed later, with the protocol of Wazuh 4.x."""

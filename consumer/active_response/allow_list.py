@@ -1,4 +1,4 @@
-"""The scripts that may be run: lines `name - executable - timeout` in a file, and checks of the executables."""
+"""The allow-list of scripts: a file of lines `name - executable - timeout`, and checks of the executables."""
 
 import os
 import re
@@ -39,7 +39,7 @@ class AllowList:
 
     @classmethod
     def load(cls, config: ActiveResponseConfig) -> "AllowList":
-        """Read the configured file, or the one shipped.
+        """Read the configured file, or the shipped one.
 
         Raises ActiveResponseError, which names file and line, and ExposedFileError.
         """
@@ -65,12 +65,13 @@ class AllowList:
         return cls(directory, scripts)
 
     def find(self, name: str) -> Allowed:
-        """Return the script of this name, its executable checked; raises as `check_executable` does."""
+        """Return the script of this name, after checking its executable; raises the errors of `check_executable`."""
         allowed = self.scripts.get(name)
         if allowed is None:
             names = ", ".join(sorted(self.scripts)) or "none"
             raise ActiveResponseError(
-                f"The script {name!r} is not in this agent's allow-list; it has: {names}.", code="script_not_allowed"
+                f"The script {name!r} is not in this agent's allow-list; listed are: {names}.",
+                code="script_not_allowed",
             )
         check_executable(self.directory, allowed.executable)
         return allowed
@@ -86,7 +87,7 @@ def check_executable(directory: Path, executable: str) -> None:
         path = (inside / executable).resolve(strict=True)
         if inside not in path.parents:
             raise ActiveResponseError(
-                f"The script {executable!r} is a link that leaves {directory}.", code="script_outside"
+                f"The script {executable!r} is a link to a file outside {directory}.", code="script_outside"
             )
         refuse_changeable(path)
         mode = path.stat().st_mode

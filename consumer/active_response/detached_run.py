@@ -1,4 +1,4 @@
-"""One run of a script that continues when the agent is killed, so that the next agent can find out its outcome.
+"""One run of a script that continues when the agent is killed, so that the next process can determine its outcome.
 
 A small shell holds a lock (flock(2)) while the script runs and leaves the exit status in a file, by rename(2). If there
 is a status, the run has ended; if the lock is held, it is running; otherwise it was never started, or was interrupted.
@@ -25,7 +25,7 @@ __all__ = [
 
 
 _POLL_INTERVAL_S = 0.02
-_KILL_TIMEOUT_S = 10.0  # for the kernel to end what was killed
+_KILL_TIMEOUT_S = 10.0  # for the kernel to end a killed process
 _SHELL_TIMEOUT_S = 0.5
 _STDERR_BYTES = 4096
 # $1 is the run's directory, $2 the script; stdin is the locked file. TERM ends the script, not the shells that
@@ -47,7 +47,7 @@ echo $$ >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended. `exit_status` None: it was interrupted; `overdue`: it was ended at its deadline."""
+    """How a run ended. `exit_status` is None if it was interrupted; `overdue`: it was stopped at its deadline."""
 
     exit_status: int | None
     overdue: bool
@@ -61,7 +61,7 @@ class RunEnd:
 
 @dataclass
 class Run:
-    """One run, kept in a directory of its own; `begin` it once, `wait` for it in this process or a later one."""
+    """One run, recorded in its own directory: `begin` it once, `wait` for it in this process or a later one."""
 
     directory: Path
     clock: Clock
@@ -69,8 +69,8 @@ class Run:
     grace_s: float = 2.0
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
-    def begin(self, script: str, line: bytes, home: Path) -> None:
-        """Start the script, a path relative to its working directory `home`, with one line to read; raises OSError."""
+    def begin(self, script: str, line: bytes, cwd: Path) -> None:
+        """Start the script, a path relative to `cwd`, its working directory, with one line on stdin; raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / "input").write_bytes(line)
         with locked(self._lock) as lock:
@@ -78,7 +78,7 @@ class Run:
                 ["/bin/sh", "-c", _SHELL, "acm-run", str(self.directory), script],
                 self.confinement,
                 environment=clean_environment(),
-                cwd=home,
+                cwd=cwd,
                 stdin=lock,
                 output=subprocess.DEVNULL,
             )
@@ -89,7 +89,7 @@ class Run:
         return not self._is_running() and self._status() is None
 
     def wait(self, deadline: float) -> RunEnd:
-        """Wait for its end; at the deadline (seconds of the clock) TERM goes to its group, and KILL after the grace."""
+        """Wait until it ends; at the deadline (monotonic seconds), send its group TERM, then KILL after the grace."""
         good = self._ends_by(deadline)
         if not good and end_group(self._signal_group, self._ends_within, self.grace_s, and_leftovers=False):
             self._ends_within(_KILL_TIMEOUT_S)
@@ -133,6 +133,6 @@ class Run:
         return ""
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # While the lock is held the shell lives, so its process id, the group's, cannot be another's.
+        # While the lock is held, the shell runs, so its process id, which is also the group's, cannot have been reused.
         with contextlib.suppress(OSError, ValueError):
             signal_group(int((self.directory / "pid").read_text()), number)

@@ -1,4 +1,4 @@
-"""The durable record of active responses: one small JSON file for each executable and the keys that it named."""
+"""The durable record of active responses: one small JSON file for each executable with the keys that it named."""
 
 import contextlib
 import hashlib
@@ -25,14 +25,15 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_KEPT_FOR = timedelta(days=7)  # how long an offence counts, and the result of a reversal can be repeated
+_RETENTION = timedelta(days=7)  # how long an offence counts, and the result of a reversal can be repeated
 
 
 @dataclass(frozen=True)
 class Reversal:
     """How an effect is reversed: the message for the script, and when to try. `run` names an attempt that was started.
 
-    `try_at` None: it failed too often and waits for the agent's next start; `failure` is how the last attempt ended.
+    `try_at` is None if it failed too often: it then waits for the agent's next start. `failure` is how the last attempt
+    ended.
     """
 
     due_at: datetime
@@ -48,7 +49,7 @@ class ResponseRecord:
     """One active response, written before its script receives `continue`.
 
     `command_id` is the last command that began or renewed it, `state` that command's outcome. `confirmed`: the script
-    succeeded, under the boot `boot_id`. Without a `reversal` nothing is to be reversed, or it has been.
+    succeeded, under the boot `boot_id`. Without a `reversal`, there is nothing to reverse, or it has been reversed.
     """
 
     script: str
@@ -70,7 +71,7 @@ class ResponseRecord:
 
     @property
     def next_try(self) -> datetime | None:
-        """When to reverse it, or try again; at once if a run was already started."""
+        """When to reverse it or retry; immediately if a run was already started."""
         if self.reversal is None:
             return None
         return self.changed_at if self.reversal.run else self.reversal.try_at
@@ -105,7 +106,7 @@ class ResponseRecords:
             return next((record for record in self._records.values() if record.command_id == command_id), None)
 
     def pending(self) -> tuple[ResponseRecord, ...]:
-        """Return the records to be reversed, the soonest first; the same object until one changes."""
+        """Return the records with a pending reversal, soonest first; the same object until one changes."""
         with self._lock:
             if self._pending is None:
                 self._pending = _soonest_first(self._records.values())
@@ -123,7 +124,7 @@ class ResponseRecords:
         try:
             write_durably(path, msgspec.json.encode(record))
         except OSError as error:
-            raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
+            raise StoreError(f"{path} cannot be written: {error.strerror}.", code="file_unwritable") from error
         with self._lock:
             self._records[record.name] = record
             self._pending = None
@@ -132,7 +133,7 @@ class ResponseRecords:
     def forget_old(self, now: datetime) -> None:
         """Delete records last changed more than 7 days ago that need no reversal."""
         with self._lock:
-            old = [each for each in self._records.values() if not each.reversal and each.changed_at + _KEPT_FOR < now]
+            old = [each for each in self._records.values() if not each.reversal and each.changed_at + _RETENTION < now]
             for record in old:
                 with contextlib.suppress(OSError):  # deleted at the next start
                     (self._directory / f"{record.name}.json").unlink(missing_ok=True)
@@ -150,7 +151,7 @@ class ResponseRecords:
 
 
 def read_pending(directory: Path) -> tuple[ResponseRecord, ...]:
-    """Return the records to be reversed, from the files of an agent that may be running; raises StoreError."""
+    """Return the records with a pending reversal, read from an agent's files while it may run; raises StoreError."""
     records = []
     try:
         for path in directory.glob("*.json"):

@@ -1,4 +1,4 @@
-"""The active responses of an agent: run one, find out its outcome after a crash, list the pending reversals."""
+"""The active responses of an agent: runs one, determines its outcome after a crash, lists the pending reversals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,14 +34,14 @@ _KEY_SHOWN = 120
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a script's run ended. Without a `record` the script received neither `continue` nor `abort`.
+    """How a script's run ended. Without a `record`, the script received neither `continue` nor `abort`.
 
-    `complaint` is the violation of the protocol for which it was ended.
+    `protocol_error` is the violation of the protocol for which it was stopped.
     """
 
     ended: Ended
     record: ResponseRecord | None = None
-    complaint: str | None = None
+    protocol_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class _Summary:
 
 
 class ActiveResponses:
-    """The active responses of one agent; its `reversals` takes them back. Everything is kept below `directory`.
+    """The active responses of one agent; `reversals` reverses their effects. All files are below `directory`.
 
-    Raises StoreError when the directory cannot be used. `spawn` runs a function beside the agent's loop; `wake`, called
-    from there, wakes that loop.
+    Raises StoreError when the directory cannot be used. `spawn` runs a function on another thread, which calls `wake`
+    to wake the agent's loop.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ActiveResponses:
         self._cached_summary = _Summary()
 
     def run(self, request: Request, bounds: Bounds, environment: Mapping[str, str]) -> Attempt:
-        """Run the requested script, while no other runs.
+        """Run the requested script; no other script runs at the same time.
 
         Raises ActiveResponseError or ExposedFileError if it may not run.
 
@@ -92,14 +92,14 @@ class ActiveResponses:
             self._records.forget_old(self._clock.now())
             allowed = self._runner.prepare().find(request.script)
             within = replace(bounds, deadline=min(bounds.deadline, self._runner.deadline()))
-            path, home = self._runner.path_of(allowed.executable), self._runner.home
-            with Program([path], within, environment=clean_environment(environment), cwd=home) as program:
+            path, cwd = self._runner.path_of(allowed.executable), self._runner.working_directory
+            with Program([path], within, environment=clean_environment(environment), cwd=cwd) as program:
                 self._runner.pid_file.write(program.pid)
                 self._observer.reached(f"{_STEP}begun")
                 return self._run_protocol(program, request, allowed)
 
     def after_crash(self, command_id: str) -> ResponseRecord | None:
-        """Return what the command had recorded when the agent died; ends its script if it still runs."""
+        """Return the record that the command wrote before the agent died; ends its script if it still runs."""
         with self._runner.exclusive():
             return self._records.find_by_command(command_id)
 
@@ -114,14 +114,14 @@ class ActiveResponses:
 
     @property
     def failure(self) -> str | None:
-        """Why not every effect will be reversed in time, in one sentence, or None."""
+        """Why some effects will not be reversed in time, in one sentence, or None."""
         if self._records.damaged:
             names = ", ".join(self._records.damaged)
             return f"Records of active responses were damaged; their effects will not be reversed: {names}."
         return self._summary().failure
 
     def _summary(self) -> "_Summary":
-        """Return the summary for the status, rebuilt only after a change: every turn of the agent reads it."""
+        """Return the summary for the status, rebuilt only after a change: every step of the agent reads it."""
         records = self._records.pending()
         if self._cached_summary.records is not records:
             failure = next((_failure(record) for record in records if reversal_of(record).try_at is None), None)
@@ -137,7 +137,7 @@ class ActiveResponses:
                 return Attempt(program.wait())
             keys = read_keys(answer)
         except (ProgramError, ActiveResponseError) as error:
-            return Attempt(program.end(), complaint=str(error))
+            return Attempt(program.end(), protocol_error=str(error))
         # design.md: "An active response is recorded with its reversal before its script is allowed to continue."
         record, decision = self._decide(request, allowed, keys)
         self._observer.reached(f"{_STEP}recorded")
@@ -152,7 +152,7 @@ class ActiveResponses:
     def _decide(
         self, request: Request, allowed: Allowed, keys: tuple[str, ...]
     ) -> tuple[ResponseRecord, Literal["continue", "abort"]]:
-        """Record what the script will do, or that the time of its earlier effect starts again."""
+        """Record the script's new effect, or restart the timeout of its earlier effect."""
         before, now = self._records.find(allowed.executable, keys), self._clock.now()
         is_active = before is not None and self._is_active(before)
         offence = before.offence + before.confirmed if before else 1
@@ -177,7 +177,7 @@ class ActiveResponses:
         return self._records.save(record), "abort" if is_active else "continue"
 
     def _is_active(self, record: ResponseRecord) -> bool:
-        """Return whether its effect certainly exists: not after a reboot, nor when the script failed to reverse it."""
+        """Return whether its effect certainly exists: it may not after a reboot or a failed reversal."""
         reversal = record.reversal
         certain = record.confirmed and record.boot_id == self._boot_id
         return reversal is not None and reversal.failure is None and certain

@@ -29,21 +29,21 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _WAITS_S = (5.0, 30.0, 180.0, 900.0)  # after the first, second … failure; then not again until the agent's next start
-_YIELD_S = 0.01  # lets a waiting command run its script in between
+_YIELD_S = 0.01  # lets a waiting command run its script between two reversals
 _RETRY_AFTER_S = 5.0  # after an error of the agent, such as a full disk
 _STEP = "execute-active-response.reversal-"
 
 
 def reversal_of(record: ResponseRecord) -> Reversal:
-    """Return the reversal of an entry that has one."""
+    """Return the reversal of a record that has one."""
     assert record.reversal is not None
     return record.reversal
 
 
 class Reversals:
-    """Runs the reversals that are due, in a thread of their own. A BackgroundTask of the agent.
+    """Runs the reversals that are due, on a separate thread. A BackgroundTask of the agent.
 
-    A run that was started is not started again, by this process or a later one, unless it was killed or lost power.
+    This process and later ones start a run only once, unless it is killed or the machine loses power.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reversals:
         self._not_before = 0.0
 
     def recover(self) -> None:
-        """Schedule the reversals that had failed too often again, and delete runs that are no longer needed."""
+        """Reschedule the reversals that had failed too often, and delete runs that are no longer needed."""
         for record in self._records.pending():
             reversal = reversal_of(record)
             if reversal.try_at is None:
@@ -80,7 +80,7 @@ class Reversals:
                 _remove_run(directory)
 
     def step(self) -> None:
-        """Start reversing what is due, unless that is already running; never waits."""
+        """Start the reversals that are due, unless some are running already; never blocks."""
         if not self._working and self._clock.monotonic() >= self._not_before and self._is_due():
             self._working = True
             self._spawn(self._work)
@@ -160,7 +160,7 @@ class Reversals:
             # design.md: "A reversal runs below a small shell, detached from the agent"
             run = Run(self._runs / name, self._clock, self._runner.confinement)
             line = write_line(reversal.message, "delete")
-            run.begin(self._runner.path_of(record.executable), line, self._runner.home)
+            run.begin(self._runner.path_of(record.executable), line, self._runner.working_directory)
             self._observer.reached(f"{_STEP}begun")
         return record, run.wait(self._runner.deadline())
 
@@ -179,7 +179,7 @@ def _remove_run(run: Path) -> None:
 
 def _in_words(end: RunEnd) -> str:
     if end.overdue:
-        return "The script did not end in time and was ended."
+        return "The script did not end in time and was stopped."
     if end.exit_status is None:
         return "The script was interrupted."
     stderr = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""

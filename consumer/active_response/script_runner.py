@@ -1,4 +1,4 @@
-"""Runs scripts one at a time, in a working directory laid out as Wazuh's scripts expect it."""
+"""Runs scripts one at a time, in a working directory laid out as Wazuh's scripts expect."""
 
 import contextlib
 import os
@@ -28,10 +28,10 @@ _BIN = Path("active-response/bin")
 
 
 class ScriptRunner:
-    """The one place where scripts run; hold `exclusive` while running one.
+    """Runs the agent's scripts; hold `exclusive` while one runs.
 
-    Below `home`, the working directory, `active-response/bin` is a link to the directory of the scripts, and `logs` is
-    a directory for their log files.
+    Below `working_directory`, `active-response/bin` is a link to the directory of the scripts, and `logs` is a
+    directory for their log files.
     """
 
     def __init__(self, config: ActiveResponseConfig, directory: Path, clock: Clock, confinement: Confinement) -> None:
@@ -40,15 +40,15 @@ class ScriptRunner:
         self._clock = clock
         # design.md: "Scripts run one at a time"
         self._lock = threading.Lock()
-        self.home = directory / "home"
+        self.working_directory = directory / "home"
         self.pid_file = PidFile(directory / "script.pid")
         self._orphan = OrphanedGroup(self.pid_file, clock, Bounds.grace_s, event="script_outlived_agent")
 
     @contextlib.contextmanager
     def exclusive(self, bounds: Bounds | None = None) -> Iterator[None]:
-        """Hold the right to run a script; first ends one that outlived a killed agent.
+        """Hold the lock for running a script; first ends a script that outlived a killed agent.
 
-        Raises ActiveResponseError if another script still runs at the end of the bounds.
+        Raises ActiveResponseError if another script still runs when the bounds are reached.
         """
         while not self._lock.acquire(timeout=_POLL_INTERVAL_S):
             if bounds and (bounds.cancelled.is_set() or self._clock.monotonic() >= bounds.deadline):
@@ -62,16 +62,16 @@ class ScriptRunner:
             self._lock.release()
 
     def prepare(self) -> AllowList:
-        """Return the current allow-list, with `home` laid out for its directory; raises as `AllowList.load` does."""
+        """Return the allow-list after laying out `working_directory` for it; raises the errors of `AllowList.load`."""
         allow_list = AllowList.load(self._config)
-        link, target = self.home / _BIN, str(allow_list.directory.absolute())
+        link, target = self.working_directory / _BIN, str(allow_list.directory.absolute())
         try:
-            for place in (link.parent, self.home / "logs"):
+            for place in (link.parent, self.working_directory / "logs"):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not link.is_symlink() or os.readlink(link) != target:
                 link_durably(link, target)
         except OSError as error:
-            raise ActiveResponseError(f"{self.home} cannot be used: {error.strerror}.") from error
+            raise ActiveResponseError(f"{self.working_directory} cannot be used: {error.strerror}.") from error
         return allow_list
 
     def deadline(self) -> float:
@@ -80,5 +80,5 @@ class ScriptRunner:
 
     @staticmethod
     def path_of(executable: str) -> str:
-        """Return the path of a script, relative to `home`."""
+        """Return the path of a script, relative to `working_directory`."""
         return str(_BIN / executable)

@@ -1,7 +1,7 @@
 """The protocol of Wazuh 4.x between agent and script: one JSON object a line, on the script's stdin and stdout.
 
 The agent writes `add`; a script that keeps keys answers `check_keys` and receives `continue` or `abort`; a script
-without keys just ends. Later the agent runs the script again with `delete`.
+without keys just ends. Later, the agent runs the script again with `delete`.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 @dataclass(frozen=True)
 class Request:
-    """A command's request to a script. `timeout_s` None: the timeout of the allow-list; 0: the effect is permanent."""
+    """A command's request to a script. `timeout_s` is None for the allow-list's timeout, 0 for a permanent effect."""
 
     command_id: str
     script: str
     alert: JsonObject
     extra_args: tuple[str, ...]
     timeout_s: float | None
-    asked_by: str
+    requested_by: str
 
     def message(self, executable: str) -> JsonObject:
         """Return the message for the script, without its `command`."""
@@ -41,7 +41,7 @@ class Request:
             "alert": self.alert,
             "program": f"active-response/bin/{executable}",
         }
-        return {"version": 1, "origin": {"name": self.asked_by, "module": "wazuh-execd"}, "parameters": parameters}
+        return {"version": 1, "origin": {"name": self.requested_by, "module": "wazuh-execd"}, "parameters": parameters}
 
 
 class _Parameters(msgspec.Struct):

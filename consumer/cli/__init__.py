@@ -1,1 +1,1 @@
-"""acm-agent."""
+"""The commands of The commands of acm-agent."""

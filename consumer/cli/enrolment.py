@@ -1,4 +1,4 @@
-"""acm-agent enroll and enrolment: get a certificate from an enrolment server, and show what the agent has."""
+"""acm-agent enroll and enrolment: get a certificate from an enrolment server, and show the agent's enrolment."""
 
 import getpass
 import os

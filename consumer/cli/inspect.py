@@ -1,4 +1,4 @@
-"""acm-agent queue, audit and active-responses: what a state directory holds, also while the agent runs."""
+"""acm-agent queue, audit and active-responses: show the content of a state directory, even while the agent runs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-# The ledger's names, as `acm` shows them; store and wire have others.
+# The ledger's names, as `acm` shows them; store and wire use others.
 _SHOWN_STATES = {State.PENDING: "accepted", State.PROCESSING: "running", State.DONE: "completed"}
 app = typer.Typer()
 

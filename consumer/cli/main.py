@@ -1,4 +1,4 @@
-"""acm-agent: runs the agent and shows its queue."""
+"""acm-agent, the command line of the agent."""
 
 import sys
 
@@ -30,7 +30,7 @@ def _code_for(error: ConsumerError | BrokerError) -> AgentExitCode:
 
 
 def main() -> None:
-    """Run acm-agent; each of our errors becomes one sentence on stderr and a named exit code."""
+    """Run acm-agent; print each of our errors as one sentence on stderr, and exit with its code."""
     try:
         app()
     except (ConsumerError, BrokerError) as error:

@@ -1,4 +1,4 @@
-"""What acm-agent prints: JSON for programs, text that cannot control the terminal for people."""
+"""Output of acm-agent: JSON for programs, and for people text that cannot control the terminal."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ def print_content(content: _T, view: Callable[[_T], None], *, as_json: bool) -> 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """Print a table whose cells are printed literally: neither markup nor control sequences."""
+    """Print a table whose cells are printed literally, without markup or control sequences."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""acm-agent run and check-config. What is heavy to import is imported where it is used: --help needs none of it."""
+"""acm-agent run and check-config. Heavy modules are imported where they are used, so that --help is fast."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ __all__ = ["app"]
 
 _log = structlog.get_logger(__name__)
 UnsignedOption = Annotated[
-    bool | None, typer.Option("--accept-unsigned", help="Also run commands that any MQTT client sent.")
+    bool | None, typer.Option("--accept-unsigned", help="Also run unsigned commands, which any MQTT client can send.")
 ]
 app = typer.Typer()
 

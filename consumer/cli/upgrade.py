@@ -20,7 +20,7 @@ app = typer.Typer()
     "install", epilog="Example: acm-agent install agent-1.4.2-linux-x86_64.tar.gz --root /opt/acm --public-key RWQ..."
 )
 def install_agent(
-    package: Annotated[Path, typer.Argument(metavar="FILE", help="Package that `acm package build` made.")],
+    package: Annotated[Path, typer.Argument(metavar="FILE", help="Package built by `acm package build`.")],
     root: Annotated[Path, typer.Option("--root", help="Directory for the agent's releases, used by this agent alone.")],
     public_key: Annotated[
         list[str], typer.Option("--public-key", metavar="KEY", help="minisign public key, RW...; may be repeated.")
@@ -38,7 +38,7 @@ def install_agent(
 
 @app.command("self-test", epilog="Example: acm-agent self-test")
 def check_release() -> None:
-    """Check that this release works on this machine. Run by an upgrade before it switches."""
+    """Check that this release works on this machine. An upgrade runs this before it switches."""
     from consumer.self_test import self_test
 
     types = self_test()

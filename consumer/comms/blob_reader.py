@@ -14,17 +14,17 @@ __all__ = [
 
 
 _MAX_WAIT_S = 30.0
-_MAX_PATIENCE_S = 60.0
+_MAX_ADAPTIVE_WAIT_S = 60.0
 _POLL_INTERVAL_S = 0.2
 _MAX_WAITING = 16  # twice the chunks of one request; chunks beyond that are dropped and requested again
 _Inbox = queue.Queue[BlobChunk | None]  # None: a new connection, so request again
 
 
 class _Progress:
-    """What one reader has received, what it has requested, and when it requests again.
+    """The progress of one reader: data received, data requested, and when to request again.
 
-    On a fast line it requests more and more at once; on a slow one it waits twice as long as the last chunk took, so
-    that it does not request data that is on its way.
+    On a fast connection, its requests grow; on a slow one, it waits twice as long as the last chunk took, so that it
+    does not request data that is already on its way.
     """
 
     def __init__(self, name: str, offset: int, size: int) -> None:
@@ -34,18 +34,18 @@ class _Progress:
         self._requested_to = offset
         self._length = MAX_BLOB_CHUNK_BYTES // 2
         self._received_at = 0.0
-        self._patience = 0.0
+        self._adaptive_wait_s = 0.0
         self._due = float("-inf")
         self._waits = growing_waits(_MAX_WAIT_S)
 
     def due_request(self, now: float) -> BlobRequest | None:
-        """Return the request that is due: for the next piece, or again for one that is overdue; None if none is."""
+        """Return the request that is due, for the next piece or for an overdue one; None if none is due."""
         overdue = self.next < self._requested_to
         if overdue and now < self._due:
             return None
         if not overdue:
             self._received_at = now
-        self._due = now + max(next(self._waits), self._patience)
+        self._due = now + max(next(self._waits), self._adaptive_wait_s)
         self._length = MAX_BLOB_CHUNK_BYTES if overdue else min(2 * self._length, MAX_BLOB_REQUEST_BYTES)
         self._requested_to = min(self.next + self._length, self._size)
         return BlobRequest(self._name, self.next, self._requested_to - self.next)
@@ -53,13 +53,13 @@ class _Progress:
     def take(self, chunk: BlobChunk, now: float) -> bytes:
         """Return the bytes of the chunk if it is the next one, else none.
 
-        Raises DownloadError if the server refuses, or if its file has another size.
+        Raises DownloadError if the server refuses, or if its file has a different size.
         """
         self._measure(now)
         if chunk.offset != self.next:
             return b""
         if chunk.data is None:
-            raise DownloadError(f"The server does not send the file: {chunk.error}", code="blob_refused")
+            raise DownloadError(f"The server refused to send the file: {chunk.error}", code="blob_refused")
         if chunk.size != self._size:
             raise DownloadError(f"The file on the server has {chunk.size} bytes, not {self._size}.", code="wrong_size")
         self.next += len(chunk.data)
@@ -72,15 +72,15 @@ class _Progress:
 
     def _measure(self, now: float) -> None:
         took, self._received_at = now - self._received_at, now
-        self._patience = min(2 * took, _MAX_PATIENCE_S)
+        self._adaptive_wait_s = min(2 * took, _MAX_ADAPTIVE_WAIT_S)
         self._waits = growing_waits(_MAX_WAIT_S)
-        self._due = now + max(next(self._waits), self._patience)
+        self._due = now + max(next(self._waits), self._adaptive_wait_s)
 
 
 class BlobReader:
     """Reads blobs for handlers, each in its own thread. The agent's loop calls `receive` and `connected`.
 
-    Holds at most two requests' worth of chunks for each reader.
+    Buffers at most the chunks of two requests for each reader.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class BlobReader:
                 inbox.put(chunk)
 
     def connected(self) -> None:
-        """Request again at once what an earlier connection may have lost."""
+        """Immediately repeat the requests that an earlier connection may have lost."""
         for inbox in list(self._inboxes):
             inbox.put(None)
 

@@ -1,4 +1,4 @@
-"""The agent's side of the wire: its subscriptions, the messages that it takes over, and those that it sends."""
+"""The agent's side of the wire: its subscriptions, and the messages that it receives and sends."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -64,7 +64,7 @@ class AgentCommsClient:
         return messages
 
     def acknowledge(self, messages: Sequence[Inbound]) -> None:
-        """Send the PUBACKs: these messages need not come again."""
+        """Send the PUBACKs, so that these messages are not delivered again."""
         self._connection.acknowledge([message.delivery for message in messages])
 
     def send_feedback(self, encoded: Sequence[bytes]) -> None:

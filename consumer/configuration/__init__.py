@@ -1,1 +1,1 @@
-"""Centralized configuration: generations on disk, one of which is active, and how another is activated."""
+"""Centralized configuration: generations on disk, of which one is active, and how to activate another."""

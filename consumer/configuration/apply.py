@@ -1,7 +1,7 @@
 """Applies a centralized configuration, step by step; after a crash at any step, the old or the new one is complete.
 
-Before the swap of the link the old generation is active, after it the new one. An application that crashed before the
-swap is discarded; after the swap, the reload and the health watch are repeated, and they decide.
+Before the swap of the link the old generation is active, after it the new one. An update that crashed before the swap
+is discarded; after the swap, the reload and the health watch are repeated, and their outcome decides.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from consumer.settings import AgentConfig
 from consumer.system.programs import Bounds
 
 __all__ = [
-    "Application",
+    "ConfigurationUpdate",
 ]
 
 
@@ -40,8 +40,9 @@ _STOP_GRACE_S = 0.5  # systemd stops the agent and its service together, and the
 _STOPPED = "The service does not run; it reads the configuration when it starts."
 
 
-class Application:
-    """One command's application. Call `apply`, or `resume` after a crash; both return the command's result."""
+class ConfigurationUpdate:
+    """One command's update of the configuration. Call `apply`, or `resume` after a crash; both return the command's
+    result."""
 
     def __init__(self, command: Command, context: Context, config: AgentConfig, effects: Effects | None = None) -> None:
         self._command = command
@@ -73,7 +74,7 @@ class Application:
             return self._failed(error)
 
     def resume(self) -> Result:
-        """Complete an application that was interrupted by a crash."""
+        """Complete an update that was interrupted by a crash."""
         try:
             with self._exclusive():
                 self._journal = journal = self._journals.read(self._command.id)
@@ -121,14 +122,14 @@ class Application:
                 note = _RELOADED if self._config.configuration.reload != "none" else ""
         except (ConsumerError, OSError) as error:
             self._keep_output(error)
-            self._leave_to_next_agent()
+            self._raise_if_stopping()
             code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
             return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
         self._reached("checked")
         return self._complete(replace(journal, note=note))
 
-    def _leave_to_next_agent(self) -> None:
-        """Raise if the agent is being stopped: its service may be too, so the next agent resumes from the journal."""
+    def _raise_if_stopping(self) -> None:
+        """Raise if the agent is being stopped: its service may be too, so the next process resumes the update."""
         if self._effects.wait(self._context.stopping, _STOP_GRACE_S):
             raise CentralizedConfigurationError(
                 "The agent was stopped before the service had proved healthy.", code="agent_stopped"
@@ -157,7 +158,7 @@ class Application:
 
     def _complete(self, journal: ApplyJournal) -> Result:
         self._save_journal(replace(journal, done=True))
-        with contextlib.suppress(OSError):  # leftovers are removed the next time
+        with contextlib.suppress(OSError):  # the next update removes leftovers
             self._clean_up()
         return results.ended(self._generations, journal, self._output)
 
@@ -181,11 +182,11 @@ class Application:
 
     def _unchanged(self, wanted: ApplyCentralizedConfiguration, record: Record) -> Result:
         if wanted.group not in (None, record.group):
-            self._generations.keep_record(replace(record, group=wanted.group))
+            self._generations.write_record(replace(record, group=wanted.group))
         return results.unchanged(self._generations, record.name)
 
     def _failed(self, error: ConsumerError) -> Result:
-        """Return the result of an error, which depends on the active generation."""
+        """Return the result for an error; it depends on the active generation."""
         self._keep_output(error)
         journal = self._journal
         if journal is not None and self._generations.current == journal.next:

@@ -1,4 +1,4 @@
-"""The journal of the latest application of a configuration, from which it is resumed after a crash."""
+"""The journal of the latest configuration update, from which it is resumed after a crash."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ __all__ = [
 
 
 class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
-    """A command's application: from generation `previous` to `next`.
+    """A command's update from generation `previous` to `next`.
 
-    `incarnation` is the service's with `previous`, None if it did not run. `reason` and `code` are why `next` is rolled
-    back; `note` is further information for the user. `done`: the application has ended.
+    `incarnation` is the service's with `previous`, None if it did not run. `reason` and `code` say why `next` is rolled
+    back; `note` is further information for the user. `done`: the update has ended.
     """
 
     command_id: str

@@ -1,4 +1,4 @@
-"""What an application of a configuration does outside its own directory, as one value that unit tests replace."""
+"""The effects of a configuration update outside its own directory, in one value that unit tests replace."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Effects:
-    """Runs programs, sends signals to processes, and waits for events (at most so many seconds)."""
+    """Runs programs, sends signals to processes, and waits for events (at most the given seconds)."""
 
     run: Callable[[Sequence[str], Bounds], Ended] = run_program
     send_signal: Callable[[int, int], None] = os.kill

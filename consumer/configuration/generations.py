@@ -1,8 +1,7 @@
 """Generations of a configuration on disk. Each is complete and durable before it gets its name, and never changes.
 
-current -> generations/000002-9f86d081884c     what the service reads: one symbolic link, swapped atomically
-generations/000002-9f86d081884c/               the files
-generations/000002-9f86d081884c.json           their record
+current -> generations/000002-9f86d081884c read by the service: one symbolic link, swapped atomically
+generations/000002-9f86d081884c/ the files generations/000002-9f86d081884c.json their record
 """
 
 import contextlib
@@ -31,7 +30,7 @@ _COPY_BYTES = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of a generation. `sha256` is that of the content as delivered, `files` has that of each file."""
+    """The record of a generation. `sha256` is the hash of the delivered content, `files` has the hash of each file."""
 
     name: str
     sha256: str
@@ -41,8 +40,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     command_id: str
     files: Mapping[str, str]
 
-    def in_short(self) -> Generation:
-        """Return the generation as results show it."""
+    def summary(self) -> Generation:
+        """Return the generation as shown in results."""
         return Generation(self.name, self.sha256, len(self.files), self.group)
 
 
@@ -51,19 +50,19 @@ class Generations:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._home = root / "generations"
+        self._base = root / "generations"
         self.link = root / "current"
 
     def make_directories(self) -> None:
-        """Create missing directories; one that the operator has made keeps its owner and mode."""
+        """Create missing directories; a root that the operator has created keeps its owner and mode."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._home.mkdir(mode=0o755, exist_ok=True)
-        self._home.chmod(0o755)
+        self._base.mkdir(mode=0o755, exist_ok=True)
+        self._base.chmod(0o755)
         sync_directory(self._root)
 
     def directory(self, name: str) -> Path:
         """Return the directory of a generation's files."""
-        return self._home / name
+        return self._base / name
 
     @property
     def current(self) -> str | None:
@@ -89,24 +88,24 @@ class Generations:
     def add(self, staged: Path, record: Record) -> None:
         """Turn a staged directory, on the same file system, into a generation: durable, but not active yet."""
         sync_tree(staged)
-        self.keep_record(record)
+        self.write_record(record)
         staged.rename(self.directory(record.name))
-        sync_directory(self._home)
+        sync_directory(self._base)
 
-    def keep_record(self, record: Record) -> None:
+    def write_record(self, record: Record) -> None:
         """Write the record of a generation durably."""
         write_durably(self._record_path(record.name), msgspec.json.encode(record))
 
     def activate(self, name: str | None) -> None:
         """Activate a generation atomically; None: no generation is active afterwards."""
         if name is not None:
-            link_durably(self.link, f"{self._home.name}/{name}")
+            link_durably(self.link, f"{self._base.name}/{name}")
         else:
             self.link.unlink(missing_ok=True)
             sync_directory(self._root)
 
     def prune(self, keep: int) -> None:
-        """Delete generations that never became active, and all but the `keep` before the active one."""
+        """Delete generations that never became active, and all older ones but the last `keep` before the active one."""
         active = self.current
         earlier = [name for name in self._names() if active is not None and _number(name) < _number(active)]
         kept = {active, *earlier[-keep:]}
@@ -114,9 +113,9 @@ class Generations:
             if name not in kept:
                 remove_tree(self.directory(name))
                 self._record_path(name).unlink(missing_ok=True)
-        for part in self._home.glob(".*.part"):  # left by a crash
+        for part in self._base.glob(".*.part"):  # left by a crash
             part.unlink()
-        sync_directory(self._home)
+        sync_directory(self._base)
 
     def altered(self, record: Record) -> tuple[str, ...]:
         """Return the files that differ from those applied: changed, missing or new."""
@@ -125,12 +124,12 @@ class Generations:
         return tuple(sorted(name for name in names if found.get(name) != record.files.get(name)))
 
     def _record_path(self, name: str) -> Path:
-        return self._home / f"{name}.json"
+        return self._base / f"{name}.json"
 
     def _names(self) -> list[str]:
-        """Return the names in use, also of incomplete generations, sorted by number."""
+        """Return the names in use, including those of incomplete generations, sorted by number."""
         with contextlib.suppress(FileNotFoundError):
-            found = {entry.name.removesuffix(".json") for entry in self._home.iterdir()}
+            found = {entry.name.removesuffix(".json") for entry in self._base.iterdir()}
             return sorted((name for name in found if _number(name)), key=_number)
         return []
 

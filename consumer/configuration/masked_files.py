@@ -1,4 +1,4 @@
-"""The active generation as it may be shown: its record, and its files with secrets masked."""
+"""The files of the active generation as shown to users, with secrets masked."""
 
 from pathlib import Path
 

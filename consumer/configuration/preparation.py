@@ -20,7 +20,7 @@ __all__ = [
 def active_if_unchanged(
     wanted: ApplyCentralizedConfiguration, config: AgentConfig, generations: Generations
 ) -> Record | None:
-    """Return the active generation if it has the wanted content and was not altered since; otherwise None."""
+    """Return the active generation if it has the wanted content and has not been altered; otherwise None."""
     record = generations.record(generations.current)
     if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, config)):
         return None
@@ -46,7 +46,7 @@ def prepare(
         hashes = hashes_of(staging.files)
         validate(staging.files, file, config.configuration.check, context.bounds(), run)
         context.observer.reached(f"{command.type}.validated")
-        _refuse_if_over(context)
+        _check_time(context)
         sha256 = sha256_of(wanted)
         record = Record(
             name=generations.next_name(sha256),
@@ -59,7 +59,7 @@ def prepare(
         )
         journal = _first_journal(record, context, generations, staging)
         generations.add(staging.files, record)
-        _refuse_if_over(context)  # fsync may have taken long; the next prune deletes the generation
+        _check_time(context)  # fsync may have taken long; the next prune deletes the generation
         return journal
 
 
@@ -80,10 +80,10 @@ def _file(wanted: ApplyCentralizedConfiguration, config: AgentConfig) -> str:
     return wanted.file or config.configuration.file
 
 
-def _refuse_if_over(context: Context) -> None:
+def _check_time(context: Context) -> None:
     if context.cancelled.is_set():
         raise CentralizedConfigurationError("The command was cancelled.", code="cancelled")
     if context.clock.monotonic() >= context.deadline:
         raise CentralizedConfigurationError(
-            "The command's time was over before the configuration became active.", code="timed_out"
+            "The command timed out before the configuration became active.", code="timed_out"
         )

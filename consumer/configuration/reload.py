@@ -32,8 +32,9 @@ class Reloader:
     def reload(self, incarnation: str | None) -> ServiceState:
         """Make the service read the active generation, and return its state after that; raises ConsumerError.
 
-        `incarnation` is the one that ran with another generation. A service that did not run, and does not run, is left
-        alone. If another incarnation runs by now, or none, it is restarted: which generation it read is unknown.
+        `incarnation` is the one that ran with another generation. A service that did not run and still does not is left
+        stopped. If another incarnation runs, or none does any more, the service is restarted, because it is unknown
+        which generation it read.
         """
         before = self.service.state()
         if before.kind == "none" or (before.running and before.incarnation == incarnation):
@@ -83,7 +84,7 @@ class Reloader:
             )
 
     def watch(self, reloaded: ServiceState) -> None:
-        """Return when the service has proved healthy; raises ConsumerError when it has not.
+        """Return once the service has proved healthy; raises ConsumerError if it does not.
 
         A managed service is watched for the whole grace period; without one, the first successful health check is
         enough.
@@ -100,18 +101,18 @@ class Reloader:
                 raise CentralizedConfigurationError(
                     "The command was cancelled before the service had proved healthy.", code="cancelled"
                 )
-            self._refuse_death(reloaded)
+            self._check_alive(reloaded)
             problem = problem and self._health_problem(within, problem)
         if problem is not None:
             raise problem
         if reloaded.running and within.deadline < begun + self.settings.grace_s:
             raise CentralizedConfigurationError(
-                "The command's time was over before the service had been watched for the whole grace period; "
+                "The command timed out before the service had been watched for the whole grace period; "
                 "give it a longer timeout.",
                 code="watch_cut_short",
             )
 
-    def _refuse_death(self, reloaded: ServiceState) -> None:
+    def _check_alive(self, reloaded: ServiceState) -> None:
         now = self.service.state()
         if reloaded.running and (not now.running or now.incarnation != reloaded.incarnation):
             raise CentralizedConfigurationError("The service died after the reload.", code="service_died")
@@ -119,7 +120,7 @@ class Reloader:
     def _health_problem(self, within: Bounds, before: CheckFailed | None = None) -> CheckFailed | None:
         """Run the health check once and return why it failed, or None; `before` is the failure of the previous check.
 
-        A check that the end of the grace period cuts off says less than the previous one, which is returned instead.
+        If the end of the grace period cuts a check off, the previous failure is returned: it explains more.
         """
         argv = self.settings.health_check
         if not argv:

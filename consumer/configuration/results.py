@@ -1,4 +1,4 @@
-"""Results of an application. Each names the generation that is active, as the disk says."""
+"""Results of a configuration update. Each names the generation that is active on the disk."""
 
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ def not_applied(generations: Generations, reason: str, code: ErrorCode, output: 
 
 
 def ended(generations: Generations, journal: ApplyJournal, output: Output | None) -> Result:
-    """Return the result of an application that is done: the new generation is active, or the previous one again."""
+    """Return the result of a completed update: the new generation is active, or the previous one again."""
     facts: dict[str, Any] = {"previous": journal.previous, "diff": journal.diff}
     if journal.reason is None:
         message = f"The configuration is active as generation {journal.next}. {journal.note}".strip()
@@ -53,4 +53,4 @@ def _data(
     generations: Generations, action: Literal["applied", "unchanged", "rolled_back", "not_applied"], **facts: Any
 ) -> ApplyCentralizedConfigurationData:
     record = generations.record(generations.current)
-    return ApplyCentralizedConfigurationData(action, record.in_short() if record else None, **facts)
+    return ApplyCentralizedConfigurationData(action, record.summary() if record else None, **facts)

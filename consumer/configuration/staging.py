@@ -1,4 +1,4 @@
-"""Stages a command's content in a directory beside the generations: one file, or those of an archive."""
+"""Stages a command's content in a directory next to the generations: one file, or the files of an archive."""
 
 import hashlib
 from pathlib import Path, PurePosixPath
@@ -38,19 +38,19 @@ def _content(wanted: ApplyCentralizedConfiguration) -> bytes:
 
 
 class Staging:
-    """The directory in which a generation is prepared, in a `with` block. Its content after a crash is discarded."""
+    """The directory in which a generation is prepared, in a `with` block. After a crash, its content is discarded."""
 
     def __init__(self, root: Path) -> None:
-        self._place = root / "staging"
-        self.files = self._place / "files"
+        self._directory = root / "staging"
+        self.files = self._directory / "files"
 
     def clear(self) -> None:
-        """Delete what an earlier attempt left."""
-        remove_tree(self._place)
+        """Delete the files of an earlier attempt."""
+        remove_tree(self._directory)
 
     def __enter__(self) -> Self:
         self.clear()
-        self._place.mkdir(mode=0o700)
+        self._directory.mkdir(mode=0o700)
         self.files.mkdir()
         self.files.chmod(0o755)
         return self
@@ -60,7 +60,7 @@ class Staging:
 
     def receive(self, wanted: ApplyCentralizedConfiguration, downloader: Downloader) -> Path:
         """Return the file with the content, its size and hash verified; raises ConsumerError and OSError."""
-        received = self._place / "content"
+        received = self._directory / "content"
         if wanted.artifact is not None:
             downloader.fetch(wanted.artifact, received)
         else:
@@ -68,8 +68,8 @@ class Staging:
         return received
 
     def arrange(self, wanted: ApplyCentralizedConfiguration, received: Path, file: str) -> None:
-        """Move the files into place: those of the archive, or the single one under the name `file`."""
-        if wanted.artifact is not None and _holds_several(wanted.artifact.url, received):
+        """Move the files into place: those of the archive, or the single file under the name `file`."""
+        if wanted.artifact is not None and _is_packed(wanted.artifact.url, received):
             if not unpack(received, self.files):
                 raise CentralizedConfigurationError("The archive contains no file.", code="empty_archive")
             received.unlink()
@@ -78,6 +78,6 @@ class Staging:
             received.rename(self.files / file)
 
 
-def _holds_several(url: str, received: Path) -> bool:
-    named_so = PurePosixPath(urlsplit(url).path).name.lower().endswith(_ARCHIVE_SUFFIXES)
-    return named_so or is_archive(received)
+def _is_packed(url: str, received: Path) -> bool:
+    has_suffix = PurePosixPath(urlsplit(url).path).name.lower().endswith(_ARCHIVE_SUFFIXES)
+    return has_suffix or is_archive(received)

@@ -1,4 +1,4 @@
-"""Checks files before they become the configuration: their syntax, then the service's own check."""
+"""Validates files before they become the configuration: their syntax, then the service's own check."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def _check_syntax(name: str, path: Path) -> None:
         )
     try:
         parse_document(name, path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of which UnicodeDecodeError and every parser's error are subclasses
+    except ValueError as error:  # base class of UnicodeDecodeError and of every parser's error
         kind = DOCUMENT_SUFFIXES[path.suffix.lower()]
         raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.", code="invalid_syntax") from error
 

@@ -36,7 +36,7 @@ _INTERRUPTED = Result(
 
 @dataclass(frozen=True)
 class Decisions:
-    """What one turn does once it is committed: answers to send, results to send until acked, commands to begin."""
+    """What one step does once it is committed: answers to send, results to send until acked, commands to begin."""
 
     answers: list[EncodedFeedback]
     results: list[StoredCommand]
@@ -46,7 +46,7 @@ class Decisions:
 
 
 class Departure(Protocol):
-    """A change to another enrolment, as far as commands must wait for it or must not begin any more."""
+    """A change to another enrolment: whether commands must wait for it, or must be refused because of it."""
 
     @property
     def holds(self) -> bool:
@@ -54,14 +54,14 @@ class Departure(Protocol):
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why commands that have not begun must not begin any more; None if they may."""
+        """Why commands that have not begun must be refused; None if they may begin."""
 
 
 class CommandManager:
-    """Changes stored commands; nothing else does. Owns no thread: `decide` and `carry_out` do what can be done now.
+    """The only class that changes stored commands. Owns no thread: `decide` and `carry_out` do the work that is due.
 
-    Once `replacement` is set, a command has asked for another process, and no command begins.
-    `check_signers` returns why a command with this `signed_by` must not begin any more, or None.
+    Once `replacement` is set, a command has requested a new process, and no command begins. `check_signers` returns why
+    a command with this `signed_by` must not begin any more, or None.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class CommandManager:
         self.replacement: Replacement | None = None
 
     def recover(self) -> None:
-        """Complete or resume what an earlier process left in processing, by each handler's rule; call once, first."""
+        """Complete or resume the commands that an earlier process left in processing; call it once, first."""
         again: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.in_processing():
@@ -124,7 +124,7 @@ class CommandManager:
         return Decisions(answers, results, acknowledged, batch, wanted)
 
     def carry_out(self, decisions: Decisions) -> None:
-        """Start what was committed as processing, and queue the feedback."""
+        """Start the commands committed as processing, and queue the feedback."""
         self._ended.clear()
         self.replacement = self.replacement or decisions.replacement
         if decisions.batch:
@@ -176,7 +176,7 @@ class CommandManager:
         return self._store.mark_completed(stored, feedback)
 
     def _cancel(self, command_id: str) -> list[EncodedFeedback]:
-        """Cancel a running command, or remember that a queued or not yet arrived one is cancelled.
+        """Cancel a running command, or store the cancel of one that is queued or has not arrived.
 
         Returns the result of a command that is done, so that it is sent again.
         """

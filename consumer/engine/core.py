@@ -44,7 +44,7 @@ _FULL_RETRY_S = 2.0
 
 @dataclass(frozen=True)
 class AgentDependencies:
-    """What the core works with. It steps the `tasks`, and sets `readiness.has_stored`."""
+    """The parts that the core uses. It steps the `tasks`, and sets `readiness.has_stored`."""
 
     store: CommandStore
     comms: AgentCommsClient
@@ -57,7 +57,7 @@ class AgentDependencies:
 
 @dataclass(frozen=True)
 class HandlerRuntime:
-    """Where handlers run: `spawn` runs one beside the core, `wake` is called from there when it has ended."""
+    """Where handlers run: `spawn` runs one on another thread, which calls `wake` when it has ended."""
 
     service: Service
     spawn: Spawn
@@ -67,11 +67,11 @@ class HandlerRuntime:
 
 
 class AgentCore:
-    """One incarnation of an agent. Call `recover` once, then `step` with what arrived, again after `wait_s` seconds.
+    """One incarnation of an agent. Call `recover` once, then `step` at least every `wait_s()` seconds.
 
-    Each step is one commit: what has arrived, what has ended and what begins next; only then is anything
-    acknowledged, sent or begun. `step` raises StoreError when the store fails: nothing is lost, but the process must
-    be started again.
+    Each step is one commit: of messages received, commands that ended and commands that begin next. Nothing is
+    acknowledged, sent or begun before the commit. `step` raises StoreError when the store fails: nothing is lost, but
+    the process must restart.
     """
 
     # design.md: "A turn is one commit"
@@ -140,21 +140,21 @@ class AgentCore:
 
     @property
     def replacement(self) -> Replacement | None:
-        """What a command wants this process replaced by; no command begins any more."""
+        """The replacement of this process that a command requested, or None; once set, no command begins."""
         return self._manager.replacement
 
     def recover(self) -> None:
-        """Complete or resume what an earlier process left in processing."""
+        """Complete or resume the commands that an earlier process left in processing."""
         self._manager.recover()
 
     def connected(self) -> None:
-        """Publish the status and send every result again: what an earlier connection took may be lost."""
+        """Publish the status and send every result again: an earlier connection may have lost them."""
         self._status.publish_again()
         self._outbox.requeue_all()
         self._blobs.connected()
 
     def wait_s(self) -> float:
-        """Return how many seconds the next step can wait when nothing arrives before."""
+        """Return how many seconds the next step can wait if nothing arrives earlier."""
         dues = (
             self._outbox.next_due(),
             self._executor.next_deadline(),
@@ -165,20 +165,20 @@ class AgentCore:
         return max(0.0, min([_IDLE_WAIT_S, *(due - now for due in dues if due is not None)]))
 
     def step(self, arrived: Sequence[Inbound]) -> None:
-        """Receive what arrived and do what can be done now."""
+        """Receive these messages and do the work that is due."""
         parts = self._parts
-        self._hand_over(self._inbox.put(arrived))
+        self._pass_on_chunks(self._inbox.put(arrived))
         for task in parts.tasks:
             task.step()
         self._commit_and_act()
         if not parts.readiness.has_stored:
-            self._prove_store()
+            self._check_store()
         status = self._status.take_due(self._executor.running)
         if status is not None:
             parts.comms.publish_status(status)
         if parts.clock.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = parts.clock.monotonic() + _HOUSEKEEPING_INTERVAL_S
-            with contextlib.suppress(StoreFull):  # in an hour there may be room
+            with contextlib.suppress(StoreFull):  # retried in an hour
                 parts.store.drop_expired(parts.clock.now())
             drop_stale_files(self._partial_files, parts.clock.now())
 
@@ -186,13 +186,13 @@ class AgentCore:
         """Publish that the agent is offline."""
         self._parts.comms.publish_status(self._status.current(self._executor.running, online=False))
 
-    def _hand_over(self, chunks: Sequence[Inbound]) -> None:
+    def _pass_on_chunks(self, chunks: Sequence[Inbound]) -> None:
         """Give chunks of blobs to their readers; they need no commit."""
         for chunk in self._inbox.chunks(chunks):
             self._blobs.receive(chunk)
         self._parts.comms.acknowledge(chunks)
 
-    def _prove_store(self) -> None:
+    def _check_store(self) -> None:
         try:
             self._parts.store.check()
             self._parts.readiness.has_stored = True
@@ -202,7 +202,7 @@ class AgentCore:
     def _commit_and_act(self) -> None:
         store, comms, clock = self._parts.store, self._parts.comms, self._parts.clock
         has_room = clock.monotonic() >= self._full_until
-        commands = self._inbox.commands() if has_room else []  # else they wait for room on the disk
+        commands = self._inbox.commands() if has_room else []  # until there is space on the disk, they wait
         try:
             with store.transaction():
                 feedback = self._receiver.receive(commands)
@@ -230,7 +230,7 @@ class AgentCore:
 
     def _correct_clock(self, acks: Sequence[SignedAck]) -> None:
         if self._server_clock.behind_s is None:
-            return  # as nearly always: then no ack can correct anything, and each would cost two reads of the store
+            return  # the usual case: acks can correct nothing, and each would cost two reads of the store
         for signed in acks:
             stored = self._parts.store.find(signed.ack.command_id)
             result = stored.result.feedback if stored and stored.result else None

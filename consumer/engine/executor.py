@@ -32,7 +32,7 @@ Spawn = Callable[[Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended, and how; `AgentRestart` asks for a new process before there is a result."""
+    """A command that ended, and its result; `AgentRestart` requests a new process before there is a result."""
 
     stored: StoredCommand
     result: Result | AgentRestart
@@ -58,7 +58,7 @@ def _not_run_again(reason: Result) -> Result:
 
 @dataclass
 class _Run:
-    """One batch on a worker thread, shared with it under `lock`. `abandoned` makes a hung thread's result void."""
+    """One batch on a worker thread, shared with it under `lock`. If `abandoned`, its thread's result is ignored."""
 
     waiting: deque[StoredCommand]
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,7 +71,7 @@ class _Run:
 
 
 class Executor:
-    """Executes what the manager has marked as processing. The worker calls `on_finished` to wake the agent."""
+    """Executes the commands marked as processing. The worker calls `on_finished` to wake the agent."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Executor:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch runs or has results that were not fetched."""
+        """Whether a batch is running or has results that are not fetched yet."""
         return self._run is not None
 
     @property
@@ -118,7 +118,7 @@ class Executor:
         self._spawn(lambda: self._work(run))
 
     def take_finished(self) -> list[Finished]:
-        """Return the commands that have ended since the last call; abandons one that outlives deadline and grace."""
+        """Return the commands that have ended since the last call; abandons one that exceeds deadline and grace."""
         run = self._run
         if run is None:
             return []
@@ -140,7 +140,7 @@ class Executor:
         assert stored is not None
         _log.error("handler_abandoned", command_id=stored.command.id, type=stored.command.type)
         message = (
-            f"The handler did not end within its {self._timeout(stored.command):g} s nor when it was cancelled; "
+            f"The handler did not end within {self._timeout(stored.command):g} s, nor when it was cancelled; "
             "it was abandoned and may still have an effect."
         )
         return Finished(stored, Result(message, code=ErrorCode.TIMED_OUT), self._clock.now())

@@ -32,7 +32,7 @@ def _json_object(data: Any) -> JsonObject | None:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _that_fits(result: Feedback) -> tuple[Feedback, bytes]:
+def _fitted(result: Feedback) -> tuple[Feedback, bytes]:
     """Drop the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
     if result.data is not None and not data_fits(result.data):
         result = _without("data", result)
@@ -53,7 +53,7 @@ def _without(part: str, result: Feedback) -> Feedback:
 
 
 def _cut(result: Feedback) -> Feedback:
-    """Return the result with message and output cut to the lengths that the server accepts."""
+    """Return the result with message and output truncated to the lengths that the server accepts."""
     cut, output = truncated(result), result.output
     shown = truncated(output) if output is not None else None
     return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
@@ -62,7 +62,7 @@ def _cut(result: Feedback) -> Feedback:
 # design.md: "A result is encoded once."
 def _sealed(result: Feedback) -> EncodedFeedback:
     """Return the result with its digest as the last member: the bytes before it are those that were hashed."""
-    fitting, encoded = _that_fits(_cut(result))
+    fitting, encoded = _fitted(_cut(result))
     digest = hashlib.sha256(encoded).hexdigest()
     return EncodedFeedback(replace(fitting, digest=digest), encoded[:-1] + f',"digest":"{digest}"}}'.encode())
 
@@ -78,7 +78,7 @@ class FeedbackFactory:
     incarnation: str
     store_generation: str
     shapes: Mapping[str, type] = field(default_factory=dict)
-    """The dataclasses of parameters by command type, for types that the contract does not have."""
+    """The dataclasses of parameters by command type, for types that are not in the contract."""
     accepts_unsigned: bool | None = None
 
     def _echo(self, command: Command, state: State) -> JsonObject:
@@ -103,7 +103,7 @@ class FeedbackFactory:
         )
 
     def accepted(self, command: Command, state: State = State.PENDING) -> EncodedFeedback:
-        """Return that the command is stored; send it only after the commit."""
+        """Return the notice that the command is stored; send it only after the commit."""
         return self._encoded(
             FeedbackKind.ACCEPTED,
             str(state),
@@ -114,13 +114,13 @@ class FeedbackFactory:
         )
 
     def progress(self, command: Command) -> EncodedFeedback:
-        """Return that the command runs."""
+        """Return the notice that the command is running."""
         return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
-    def gap(self, asked: SequenceNumber, expected: int) -> EncodedFeedback:
-        """Return that numbers before `asked` are missing; `expected` is the next one of that epoch."""
-        message = f"Sequence number {asked.number} arrived, but {expected} must come first; send again from there."
-        return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=asked, expected=expected)
+    def gap(self, sequence: SequenceNumber, expected: int) -> EncodedFeedback:
+        """Return the notice that numbers before `sequence` are missing; `expected` is the next one of that epoch."""
+        message = f"Sequence number {sequence.number} arrived, but {expected} must come first; send again from there."
+        return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=sequence, expected=expected)
 
     def result(
         self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
@@ -145,5 +145,5 @@ class FeedbackFactory:
         )
 
     def state_of(self, stored: StoredCommand) -> EncodedFeedback:
-        """Return the answer to a repeated command: its result if it has one, else that it is stored."""
+        """Return the answer to a repeated command: its result if it has one, otherwise the notice that it is stored."""
         return stored.result or self.accepted(stored.command, stored.state)

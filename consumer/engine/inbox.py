@@ -35,7 +35,7 @@ class SignedAck:
 
 
 class AgentInbox:
-    """Holds commands, acks and controls until they are committed. A bad message is refused alone."""
+    """Holds commands, acks and controls until they are committed. An invalid message is refused by itself."""
 
     def __init__(self, verifier: Verifier, refusals: Refusals) -> None:
         self._verifier = verifier
@@ -48,7 +48,7 @@ class AgentInbox:
         }
 
     def put(self, arrived: Sequence[Inbound]) -> list[Inbound]:
-        """Hold what needs a commit, and return the rest: the chunks of blobs."""
+        """Hold the messages that need a commit, and return the others: chunks of blobs."""
         chunks: list[Inbound] = []
         for message in arrived:
             held = self._held.get(message.channel)
@@ -63,7 +63,7 @@ class AgentInbox:
         return len(self._arrived)
 
     def commands(self) -> list[Inbound]:
-        """Return the held commands, which are not opened yet."""
+        """Return the held commands, still unopened."""
         return self._held[Channel.COMMAND]
 
     def acks(self) -> list[SignedAck]:

@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 
-_HOLD_S = 0.03
+_NOTICE_DELAY_S = 0.03
 
 
 @dataclass
@@ -28,7 +28,7 @@ class _Waiting:
 class FeedbackOutbox:
     """The results that wait for their ack, and when each is due. Sends nothing itself.
 
-    Other feedback (notices) is held back for a moment: most commands end within it, and the result makes it obsolete.
+    Other feedback (notices) is delayed briefly: most commands end within that time, and the result makes it obsolete.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FeedbackOutbox:
     def add_notices(self, notices: Iterable[EncodedFeedback]) -> None:
         """Queue feedback that is sent once, or not at all if a result replaces it first."""
         if not self._notices:
-            self._notices_due = self._clock.monotonic() + _HOLD_S
+            self._notices_due = self._clock.monotonic() + _NOTICE_DELAY_S
         self._notices |= {(item.feedback.command_id, item.feedback.kind): item.encoded for item in notices}
 
     def requeue_all(self) -> None:
@@ -97,7 +97,7 @@ class FeedbackOutbox:
         return encoded
 
     def next_due(self) -> float | None:
-        """Return when (monotonic seconds) something is due next."""
+        """Return when (monotonic seconds) the next feedback is due."""
         dues = (item.due for item in self._waiting.values())
         return min(chain(dues, [self._notices_due] if self._notices else []), default=None)
 

@@ -1,4 +1,4 @@
-"""The agent's current problems: one sentence for each kind, shown in the status until it has ended."""
+"""The agent's current problems: one sentence for each kind, shown in the status until it ends."""
 
 from collections.abc import Mapping
 from enum import Enum, auto

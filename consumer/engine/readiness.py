@@ -1,4 +1,4 @@
-"""Whether this process has done an agent's work; an upgrade is kept only once it has."""
+"""Whether this process works as an agent; an upgrade is kept only once it does."""
 
 from consumer.ports import ReadinessProblem
 
@@ -13,5 +13,5 @@ class Readiness:
         self._connection_problem = connection_problem
 
     def problem(self) -> str | None:
-        """Return what is not proved yet, as the end of a sentence after a colon, or None."""
+        """Return why this process is not ready, as the part of a sentence after a colon, or None."""
         return self._connection_problem() or (None if self.has_stored else "it has stored nothing")

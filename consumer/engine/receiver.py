@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CommandReceiver:
-    """Decides about each arriving command. A bad message is refused alone and never blocks the one after it."""
+    """Decides whether to store each received command. An invalid message is refused and never blocks the next one."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class CommandReceiver:
         self._refusals = refusals
 
     def receive(self, messages: Sequence[Inbound]) -> list[EncodedFeedback]:
-        """Store what must be stored, all or nothing, and return the feedback to send once that is committed.
+        """Store the accepted commands, all or none, and return the feedback to send after the commit.
 
         Raises StoreFull or StoreError; then nothing was stored, and no message may be acknowledged.
         """
@@ -107,10 +107,10 @@ class CommandReceiver:
             return known
         if refusal is not None:
             return self._reject(command, refusal)
-        return self._admit_in_turn(command, opened)
+        return self._admit_new(command, opened)
 
-    def _admit_in_turn(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        if self._is_of_ended_epoch(command):
+    def _admit_new(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+        if self._has_ended_epoch(command):
             self._ignore(command)
             return None
         check = self._check_sequence if command.sequence else self._check_unnumbered
@@ -125,14 +125,17 @@ class CommandReceiver:
         kind = COMMAND_TYPES.get(command.type)
         if opened.signed or kind is None or not kind.signed_only:
             return None
-        return Refusal("unsigned", f"{command.type} is accepted only from a server that signs it, whatever else is.")
+        return Refusal(
+            "unsigned",
+            f"{command.type} is accepted only if a server signed it, even if the agent accepts unsigned commands.",
+        )
 
     # design.md: "Keys are applied when they arrive, not when their command's turn comes."
     def _update_keys(self, command: Command, signed_at: datetime) -> Refusal | None:
-        """Trust the keys of an update before anything after it is opened; its handler reports the result later.
+        """Trust the keys of an update before any later message is opened; its handler reports the result later.
 
-        Later messages may be signed by the new keys alone. And an attacker with a stolen key can use up numbers and
-        ids, end epochs and cancel: none of that may hold up the list that revokes it, so only the list's version
+        Later messages may be signed by the new keys alone. An attacker with a stolen key can use up numbers and ids,
+        end epochs and cancel commands; none of that may delay the list that revokes the key, so only the list's version
         decides whether it is new. Returns why the command must be refused, or None.
         """
         if command.type != UPDATE_SIGNING_KEYS or check_expiry(command, max(self._clock.now(), signed_at)):
@@ -147,16 +150,16 @@ class CommandReceiver:
             _log.warning("signing_keys_not_updated", command_id=command.id, reason=str(error))
             return None
 
-    def _is_of_ended_epoch(self, command: Command) -> bool:
-        """Such a command is not answered: if it is still open, the server sends it again under a new number."""
+    def _has_ended_epoch(self, command: Command) -> bool:
+        """Return whether the command's epoch has ended. If so, it is not answered: the server renumbers an open one."""
         last = self._store.last_sequence
         ended = max(self._store.closed_epoch, last.epoch - 1 if last else 0)
         return command.sequence is not None and command.sequence.epoch <= ended
 
-    def _check_epoch(self, asked: SequenceNumber, opened: ReceivedFrame) -> Refusal | None:
+    def _check_epoch(self, sequence: SequenceNumber, opened: ReceivedFrame) -> Refusal | None:
         last = self._store.last_sequence
         known = max(self._store.closed_epoch, last.epoch if last else 0)
-        return check_epoch(asked, known, opened.signed_at) if opened.signed_at is not None else None
+        return check_epoch(sequence, known, opened.signed_at) if opened.signed_at is not None else None
 
     def _answer_if_known(self, command: Command) -> EncodedFeedback | None:
         stored = self._store.find(command.id)
@@ -182,19 +185,20 @@ class CommandReceiver:
         return self._reject(command, Refusal("unnumbered", "The command is signed but has no sequence number."))
 
     def _check_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        asked, last = command.sequence, self._store.last_sequence
-        assert asked is not None
-        refusal = self._check_epoch(asked, opened)
+        sequence, last = command.sequence, self._store.last_sequence
+        assert sequence is not None
+        refusal = self._check_epoch(sequence, opened)
         if refusal is not None:
             return self._reject(command, refusal, RefusedMessage())
-        expected = last.number + 1 if last and asked.epoch == last.epoch else 1
-        if asked.number < expected:
+        expected = last.number + 1 if last and sequence.epoch == last.epoch else 1
+        if sequence.number < expected:
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,
-                f"Sequence number {asked.epoch}/{asked.number} was already used on this agent. {self._advice(command)}",
+                f"Sequence number {sequence.epoch}/{sequence.number} was already used on this agent. "
+                f"{self._advice(command)}",
             )
-        return self._feedback.gap(asked, expected) if asked.number > expected else None
+        return self._feedback.gap(sequence, expected) if sequence.number > expected else None
 
     def _advice(self, command: Command) -> str:
         if command.type == UPDATE_SIGNING_KEYS:

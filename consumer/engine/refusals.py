@@ -13,7 +13,7 @@ __all__ = ["Refusals"]
 
 
 _log = structlog.get_logger(__name__)
-_MIN_SHOWN_S = 600.0  # an operator looks at the status only now and then, and acks arrive all the time
+_MIN_SHOWN_S = 600.0  # operators look at the status only occasionally, and acks arrive all the time
 
 
 class Refusals:
@@ -33,6 +33,6 @@ class Refusals:
         self._shown_until = self._monotonic() + _MIN_SHOWN_S
 
     def accepted(self) -> None:
-        """Note that a message was accepted; this ends the display of a refusal that was shown long enough."""
+        """Note that a message was accepted; a refusal that was shown long enough is then removed from the status."""
         if self._monotonic() >= self._shown_until:
             self._problems.report(Problem.MESSAGE, None)

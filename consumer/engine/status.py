@@ -21,18 +21,18 @@ __all__ = [
 
 
 _MIN_INTERVAL_S = 0.2
-_MAX_INTERVAL_S = 300.0  # a server that missed the last one shows this agent as offline until the next
+_MAX_INTERVAL_S = 300.0  # a server that missed a status shows this agent as offline until the next one
 
 
 class PendingReversals(Protocol):
-    """The active responses that are to be reversed, as far as the status shows them."""
+    """The pending reversals of active responses, as shown in the status."""
 
     def pending(self) -> tuple[PendingReversal, ...]:
-        """Return the next reversals, as many as a status may hold."""
+        """Return the next reversals, at most as many as fit into a status."""
 
     @property
     def pending_count(self) -> int:
-        """How many reversals there are in all."""
+        """How many reversals are pending in total."""
 
     @property
     def failure(self) -> str | None:
@@ -42,8 +42,8 @@ class PendingReversals(Protocol):
 class StatusBuilder:
     """Builds the agent's status, and decides when it is due.
 
-    The attributes are set by the engine: `problems`, by how many seconds the machine's clock is behind the server's,
-    the version of the trusted signing keys and the id of the enrolment. `service_state` is called for each status.
+    The engine sets its attributes: `problems`, the seconds by which the machine's clock is behind the server's, the
+    version of the trusted signing keys, and the enrolment's id. `service_state` is called for each status.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class StatusBuilder:
         self._published = None
 
     def take_due(self, running: str | None) -> Status | None:
-        """Return the status if it has changed and was not published a moment ago, or was published long ago.
+        """Return the status if it has changed, or if the last one is too old; None within the minimum interval.
 
-        A longer journal alone is not a change: each command makes it grow, and the next status includes it.
+        A longer journal alone is not a change, because each command makes it grow; the next status includes it.
         """
         now = self._clock.monotonic()
         if self._published is not None and now < self._published_at + _MIN_INTERVAL_S:
@@ -126,7 +126,7 @@ class StatusBuilder:
         return replace(status, updated_at=self._clock.now())
 
     def next_due(self) -> float:
-        """Return when (monotonic seconds) the status must be checked or published, if nothing happens before."""
+        """Return when (monotonic seconds) the status must be checked or published, if nothing happens earlier."""
         if self._published is None:
             return 0.0
         return self._published_at + (_MAX_INTERVAL_S if self._checked else _MIN_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Speaks with an enrolment server over HTTPS: bounded in time and size, and nothing it sends is trusted unchecked.
+"""The client of an enrolment server over HTTPS: bounded in time and size; every response is validated.
 
 On first contact the authority's certificate is fetched without trust and compared with the fingerprint in the token;
 every other request uses TLS that trusts this authority alone and checks the server's name.
@@ -44,7 +44,7 @@ _MAX_REASON_LENGTH = 300
 
 
 class EnrolmentClient:
-    """Speaks with the server at one https URL. `deadline` is in seconds of the clock's `monotonic()`.
+    """A client of the server at one https URL. `deadline` is in seconds of the clock's `monotonic()`.
 
     All methods raise EnrolmentError: the server cannot be reached, is not the one that the token names, refuses, or
     sends a response that cannot be used.
@@ -58,19 +58,19 @@ class EnrolmentClient:
         self._cancelled = cancelled
 
     def enroll(self, token: EnrolmentToken, agent: str, key: Ed25519PrivateKey) -> CertifiedGrant:
-        """Exchange the token for a certificate of this key in the agent's name."""
+        """Exchange the token for a certificate for this key in the agent's name."""
         authority = self._authority(token.fingerprint)
         request = EnrollRequest(token.text, agent, signing_request(agent, key))
         response = self._request("POST", ENROLL_PATH, _trusting(authority), EnrollResponse, request)
         if fingerprint_of_pem(response.ca) != token.fingerprint:
             raise EnrolmentError(
-                f"{self._name} sent the certificate of another authority than the token's.", code="wrong_authority"
+                f"{self._name} sent the certificate of a different authority than the token's.", code="wrong_authority"
             )
         requested = CertificateRequest(self.server, agent, key, token.secret_hash)
         return validate_response(response, requested, self.clock.now())
 
     def renew(self, enrolment: Enrolment, key: Ed25519PrivateKey) -> CertifiedGrant:
-        """Return a certificate of this new key, for the holder of the enrolment's certificate and key."""
+        """Return a certificate for this new key; the enrolment's current key signs the request."""
         agent = enrolment.grant.agent
         csr = signing_request(agent, key)
         try:
@@ -90,7 +90,7 @@ class EnrolmentClient:
         certificate = self._request("GET", CA_PATH, untrusting, AuthorityResponse).certificate
         if fingerprint_of_pem(certificate) != fingerprint:
             raise EnrolmentError(
-                f"{self._name} is not the one that the token was made for: its authority has another fingerprint.",
+                f"{self._name} is not the server that the token is for: its authority has a different fingerprint.",
                 code="wrong_authority",
             )
         return certificate

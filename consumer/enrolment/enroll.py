@@ -1,4 +1,4 @@
-"""From a token to an enrolment on the disk, in steps that can be repeated after a crash at any of them."""
+"""Turns a token into an enrolment on the disk, in steps that can be repeated after a crash."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def parse_token(text: str) -> EnrolmentToken:
-    """Return the token; raises EnrolmentError, whose text holds nothing of it."""
+    """Return the token; raises EnrolmentError, whose message does not contain it."""
     try:
         return EnrolmentToken.parse(text)
     except InvalidToken as error:
@@ -53,9 +53,9 @@ def obtain(
 def enroll_by_hand(
     state: Path, server: str, token: EnrolmentToken, agent: str, clock: Clock, deadline: float
 ) -> Enrolment:
-    """Enroll the agent of a state directory and return its enrolment; does nothing if it has that already.
+    """Enroll the agent of a state directory and return its enrolment; does nothing if it already has this one.
 
-    If it has another, the new one must carry a result first. Raises EnrolmentError, or StoreError if the directory
+    If it has another, the new one must first carry a result. Raises EnrolmentError, or StoreError if the directory
     cannot be used or an agent is using it.
     """
     enrolments, client = EnrolmentDirectory(state), EnrolmentClient(server, clock, deadline, threading.Event())

@@ -1,4 +1,4 @@
-"""Validates the response of an enrolment server: it must be for our name and key, in date, and from its authority."""
+"""Validates the response of an enrolment server: it must be for our name and key, unexpired, and from its authority."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ _NOT_A_CERTIFICATE = "The enrolment server's response is not a PEM certificate."
 
 @dataclass(frozen=True)
 class CertificateRequest:
-    """What was requested of which enrolment server. `token` is the hash of the token's secret."""
+    """A request for a certificate to one enrolment server. `token` is the hash of the token's secret."""
 
     server: str
     agent: str
@@ -74,7 +74,7 @@ def fingerprint_of_pem(certificate: str) -> str:
 
 
 def _subject(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
-    """Return the common names and the key; the library parses both only now, and may raise."""
+    """Return the common names and the key, which the library parses only now; raises EnrolmentError."""
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return [name.value for name in names], certificate.public_key()

@@ -1,4 +1,4 @@
-"""The agent's keys: Ed25519 (RFC 8410), made here, stored with mode 0600, never sent anywhere."""
+"""The agent's keys: Ed25519 (RFC 8410), generated here, stored with mode 0600, and never sent."""
 
 import base64
 from pathlib import Path
@@ -29,7 +29,7 @@ def new_key() -> Ed25519PrivateKey:
 def read_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key in PEM.
 
-    Raises EnrolmentError if it is not one, ExposedFileError if others could read it, FileNotFoundError and OSError.
+    Raises EnrolmentError if the file is not a private key, ExposedFileError if others could read it, and OSError.
     """
     refuse_readable(path)
     try:
@@ -41,7 +41,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
 
 
 def signing_request(agent: str, key: Ed25519PrivateKey) -> str:
-    """Return a certificate signing request (PKCS#10, RFC 2986) in PEM, made out to the agent's name."""
+    """Return a certificate signing request (PKCS#10, RFC 2986) in PEM, for the agent's name."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, agent)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, None)
     return request.public_bytes(Encoding.PEM).decode()

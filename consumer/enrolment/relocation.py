@@ -1,4 +1,4 @@
-"""The change from one enrolment to another; at every moment the agent can be reached over one of them."""
+"""The switch from one enrolment to another; the agent can be reached over one of them at any time."""
 
 import threading
 from dataclasses import replace
@@ -19,7 +19,7 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_GRACE_S = 60.0  # for an old server to acknowledge the last results
+_GRACE_S = 60.0  # for the old server to acknowledge the last results
 _RETRY_S = 10.0
 
 
@@ -34,7 +34,7 @@ class _Connection(Protocol):
 
 
 class Relocation:
-    """Moves an agent whose present broker and topic prefix are `home`; a consumer.ports.BackgroundTask.
+    """Moves an agent from `address`, its current broker and topic prefix; a consumer.ports.BackgroundTask.
 
     `moved_by` is the id of the command that made another enrolment current: the process must then be replaced.
     """
@@ -48,7 +48,7 @@ class Relocation:
         observer: Observer,
         *,
         incarnation: str,
-        home: tuple[str, str],
+        address: tuple[str, str],
         accept_unsigned: bool,
     ) -> None:
         self.moved_by: str | None = None
@@ -58,7 +58,7 @@ class Relocation:
         self._clock = clock
         self._observer = observer
         self._incarnation = incarnation
-        self._home = home
+        self._address = address
         self._accept_unsigned = accept_unsigned
         self._retry_at = 0.0
         self._lock = threading.Lock()
@@ -70,24 +70,25 @@ class Relocation:
             self._decide(found)
 
     @property
-    def under_way(self) -> bool:
-        """Whether a trial runs or a move is decided: the current enrolment must not change meanwhile."""
+    def in_progress(self) -> bool:
+        """Whether a trial runs or a switch is scheduled: until it ends, the current enrolment must not change."""
         return self._in_trial or self._decided is not None
 
     @property
     def holds(self) -> bool:
-        """Whether a change at the same broker is decided: its commands wait for the next process."""
-        return self._decided is not None and self._is_home(self._decided)
+        """Whether a switch at the same broker is scheduled: its commands wait for the next process."""
+        return self._decided is not None and self._is_same_broker(self._decided)
 
     # design.md: "A moving agent ends the old server's other commands as `rejected`"
     @property
     def refusal(self) -> Refusal | None:
-        """Why commands must not begin any more: the agent leaves the server that sent them."""
-        if self._decided is None or self._is_home(self._decided):
+        """Why commands must be refused: the agent is moving away from the server that sent them."""
+        if self._decided is None or self._is_same_broker(self._decided):
             return None
         grant = self._decided.grant
         return Refusal(
-            "agent_leaves", f"The agent leaves this server for the one at {grant.broker}; send the command there."
+            "agent_leaves",
+            f"The agent is moving from this server to the one at {grant.broker}; send the command there.",
         )
 
     # design.md: "The trial of an enrolment takes the old connection down"
@@ -114,17 +115,17 @@ class Relocation:
         with self._lock:
             self._closed = True
 
-    def leave_for(self, attempt: EnrolmentAttempt) -> None:
-        """Decide, durably, to switch to this attempt's enrolment once its command's result is delivered.
+    def schedule_switch(self, attempt: EnrolmentAttempt) -> None:
+        """Schedule, durably, the switch to this attempt's enrolment once its command's result is delivered.
 
-        Raises EnrolmentError if that could not be made durable; then nothing was decided.
+        Raises EnrolmentError if that cannot be stored durably; then no switch is scheduled.
         """
         carried = replace(attempt, state=AttemptState.CARRIED)
         self._enrolments.record(carried)
         self._decide(carried)
 
     def step(self) -> None:
-        """Make the decided enrolment current once the old server has the last results, or the wait for it timed out."""
+        """Make the new enrolment current once the old server has the last results, or the wait for that timed out."""
         attempt, now = self._decided, self._clock.monotonic()
         if attempt is None or self.moved_by is not None or now < self._retry_at or not self._may_leave(attempt, now):
             return
@@ -144,14 +145,14 @@ class Relocation:
             _log.warning("old_enrolment_not_removed", reason=str(error))
 
     def next_due(self) -> float | None:
-        """Return None: it waits for an ack, and each turn checks for that."""
+        """Return None: it waits for an ack, and every step checks for one."""
 
     def _decide(self, attempt: EnrolmentAttempt) -> None:
         self._leave_by = self._clock.monotonic() + _GRACE_S
         self._decided = attempt
 
-    def _is_home(self, attempt: EnrolmentAttempt) -> bool:
-        return (attempt.grant.broker, attempt.grant.topic_prefix) == self._home
+    def _is_same_broker(self, attempt: EnrolmentAttempt) -> bool:
+        return (attempt.grant.broker, attempt.grant.topic_prefix) == self._address
 
     def _may_leave(self, attempt: EnrolmentAttempt, now: float) -> bool:
         stored = self._store.find(attempt.command_id)
@@ -159,6 +160,6 @@ class Relocation:
             return False
         if now >= self._leave_by:
             return True
-        if self._is_home(attempt):
+        if self._is_same_broker(attempt):
             return stored is None
         return self._store.pending_count() + self._store.done_count() == 0

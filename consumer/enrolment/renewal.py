@@ -1,4 +1,4 @@
-"""Renews the certificate after two thirds of its lifetime, beside the agent's loop."""
+"""Renews the certificate after two thirds of its lifetime, in the background."""
 
 import queue
 import threading
@@ -25,12 +25,12 @@ _Response = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
 
 
 class Renewal:
-    """A consumer.ports.BackgroundTask. Requests the certificate on a thread of its own; `step` handles the response.
+    """A consumer.ports.BackgroundTask. Requests the certificate on a separate thread; `step` handles the response.
 
     `use` receives each enrolment with a new certificate; `report` why a renewal failed, in one sentence, and None once
-    one has succeeded. A failed renewal is retried without end, after growing waits. While `paused`, as during an
-    `enroll-agent`, nothing is requested and no response handled. A renewal never changes the broker's address: only an
-    enrolment that was tried out may do that.
+    one has succeeded. A failed renewal is retried indefinitely, with growing waits. While `paused`, as during an
+    `enroll-agent`, nothing is requested and no response handled. A renewal never changes the broker's address: only the
+    trial of a new enrolment can do that.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Renewal:
             threading.Thread(target=self._request, name="acm-renewal", daemon=True).start()
 
     def next_due(self) -> float | None:
-        """Return None: a renewal is not urgent, and the loop turns every second."""
+        """Return None: a renewal is not urgent, and the loop runs every second."""
 
     def _request(self) -> None:
         deadline = self._clock.monotonic() + _TIMEOUT_S

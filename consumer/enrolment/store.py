@@ -1,12 +1,9 @@
 """The enrolments on the agent's disk, which of them is current, and the last attempt to change it.
 
-enrolment/
-    keys/<hash of a token>.pem   a key that has no certificate yet
-    enrolments/<name>/           key.pem, certificate.pem, ca.pem, enrolment.json; named by the certificate
-    current -> enrolments/<name>
-    attempt.json                 the last attempt by a command, and its state
-    signing-keys.json            the last list of signing keys that a command brought
-    epoch-<hash of an id>        the latest epoch seen under the enrolment with this id
+enrolment/ keys/<hash of a token>.pem a key that has no certificate yet enrolments/<name>/ key.pem, certificate.pem,
+ca.pem, enrolment.json; named after the certificate current -> enrolments/<name> attempt.json the last attempt by a
+command, and its state signing-keys.json the last list of signing keys from a command epoch-<hash of an id> the latest
+epoch seen under the enrolment with this id
 """
 
 from dataclasses import dataclass
@@ -42,7 +39,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Grant:
-    """What an enrolment server has granted, as stored in enrolment.json. Nothing in it is secret.
+    """A grant of an enrolment server, as stored in enrolment.json. Nothing in it is secret.
 
     `token` is the hash of the token's secret, by which a repeated token is recognized.
     """
@@ -68,7 +65,7 @@ class Grant:
 class CertifiedGrant:
     """A validated response of an enrolment server: the grant, and the certificates in PEM.
 
-    `name` is that of its directory, from the certificate's fingerprint.
+    `name` is its directory's, derived from the certificate's fingerprint.
     """
 
     grant: Grant
@@ -116,7 +113,7 @@ class EnrolmentAttempt:
 
 @dataclass(frozen=True)
 class StoredSigningKeys:
-    """A list of signing keys, in PEM, that a command brought; it is valid for one enrolment."""
+    """A list of signing keys, in PEM, from a command; it is valid for one enrolment."""
 
     enrolment_id: str
     version: int
@@ -158,7 +155,7 @@ class EnrolmentDirectory:
         return next((one for one in same if one.grant.not_after > now), None)
 
     def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
-        """Store an enrolment beside the others, not current yet; one with this certificate stays unchanged."""
+        """Store an enrolment without making it current; an existing one with this certificate stays unchanged."""
         final, part = self._all / granted.name, self._all / f".{granted.name}.part"
         if final.exists():
             return self._at(final)
@@ -189,7 +186,7 @@ class EnrolmentDirectory:
             write_durably(path, b"0")
 
     def make_current(self, name: str) -> None:
-        """Make this the current enrolment, from the agent's next start on."""
+        """Make this the current enrolment as of the agent's next start."""
         self._at(self._all / name)
         try:
             link_durably(self._link, f"enrolments/{name}")
@@ -224,11 +221,11 @@ class EnrolmentDirectory:
         self._write("attempt.json", attempt)
 
     def stored_signing_keys(self) -> StoredSigningKeys | None:
-        """Return the last signing keys that a command brought, or None."""
+        """Return the last signing keys from a command, or None."""
         return self._read("signing-keys.json", StoredSigningKeys, "remove it and enroll again")
 
     def store_signing_keys(self, keys: StoredSigningKeys) -> None:
-        """Store the signing keys that a command brought durably."""
+        """Store the signing keys from a command durably."""
         self._write("signing-keys.json", keys)
 
     def _read(self, name: str, kind: type[_T], advice: str) -> _T | None:

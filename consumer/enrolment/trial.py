@@ -31,7 +31,7 @@ _DISCONNECT_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class EnrolmentTrial:
-    """Carries one result over an enrolment; the agent must have no other connection of its name at that broker.
+    """Carries one result over an enrolment; the agent must have no other connection under its name to that broker.
 
     The result belongs to no command, so every server stores it as unmatched and acks it. The ack must be signed with
     the enrolment's keys, unless the agent accepts unsigned messages.
@@ -44,7 +44,7 @@ class EnrolmentTrial:
     accept_unsigned: bool
 
     def run(self, deadline: float, cancelled: threading.Event) -> None:
-        """Return once the result was acknowledged; raises EnrolmentError if it was not in time."""
+        """Return once the result is acknowledged; raises EnrolmentError if that does not happen in time."""
         grant = self.enrolment.grant
         topics = Topics(grant.topic_prefix)
         ack_topic = topics.of(grant.agent, Channel.ACK)

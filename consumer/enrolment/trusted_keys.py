@@ -24,7 +24,7 @@ class GrantTrust:
 
     def __init__(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
-        self.good_until = grant.not_after
+        self.valid_until = grant.not_after
         self.keys: Sequence[VerifyingKey] = _granted(grant)
 
 
@@ -50,7 +50,7 @@ class EnrolmentTrust:
         return tuple(key.id for key in self.keys)
 
     def update(self, keys: UpdateSigningKeys) -> None:
-        """Trust these keys from now on, durably; see consumer.trust.ports.TrustedKeys."""
+        """Trust these keys, durably; see consumer.trust.ports.TrustedKeys."""
         usable = _read(keys.keys)
         with self._lock:
             if keys.version <= self.version:
@@ -60,15 +60,15 @@ class EnrolmentTrust:
         _log.info("signing_keys_updated", version=keys.version, keys=",".join(self.key_ids))
 
     def renewed(self, grant: Grant) -> None:
-        """Use the keys of a renewal, which is stored already, unless the present ones are newer."""
+        """Use the keys of a renewal, which is stored already, unless the current ones are newer."""
         with self._lock:
             if grant.enrolment_id != self.enrolment_id or grant.signing_keys_version > self.version:
                 self._use_grant(grant)
-            self.good_until = grant.not_after
+            self.valid_until = grant.not_after
 
     def _use_grant(self, grant: Grant) -> None:
         self.enrolment_id = grant.enrolment_id
-        self.good_until = grant.not_after
+        self.valid_until = grant.not_after
         self._use(grant.signing_keys_version, _granted(grant))
 
     def _use(self, version: int, keys: Sequence[VerifyingKey]) -> None:

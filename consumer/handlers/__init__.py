@@ -1,1 +1,1 @@
-"""The built-in handlers, one a command type."""
+"""The built-in handlers, one for each command type."""

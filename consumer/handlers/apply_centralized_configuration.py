@@ -2,7 +2,7 @@
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
-from consumer.configuration.apply import Application
+from consumer.configuration.apply import ConfigurationUpdate
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.ports import StoredCommand
 from consumer.settings import AgentConfig
@@ -16,9 +16,9 @@ def handler(config: AgentConfig) -> Handler[ApplyCentralizedConfiguration]:
     """Return the handler for an agent with this configuration."""
 
     def execute(command: Command, parameters: ApplyCentralizedConfiguration, context: Context) -> Result:
-        return Application(command, context, config).apply(parameters)
+        return ConfigurationUpdate(command, context, config).apply(parameters)
 
     def probe(stored: StoredCommand, context: Context) -> Result:
-        return Application(stored.command, context, config).resume()
+        return ConfigurationUpdate(stored.command, context, config).resume()
 
     return Handler("apply-centralized-configuration", Interruption.PROBE, ApplyCentralizedConfiguration, execute, probe)

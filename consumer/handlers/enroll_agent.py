@@ -24,7 +24,7 @@ __all__ = [
 
 
 class EnrolmentSwitch(Protocol):
-    """Switches the agent to another enrolment: first on trial, then for good."""
+    """Switches the agent to another enrolment: first on trial, then permanently."""
 
     def try_out(self, enrolment: Enrolment, deadline: float, cancelled: threading.Event) -> None:
         """Carry one result over the new enrolment while the agent's own connection is down, then reconnect.
@@ -32,10 +32,10 @@ class EnrolmentSwitch(Protocol):
         Raises EnrolmentError if no server has acknowledged the result by the deadline, or if cancelled.
         """
 
-    def leave_for(self, attempt: EnrolmentAttempt) -> None:
-        """Decide, durably, to switch to this attempt's enrolment once its command's result is delivered.
+    def schedule_switch(self, attempt: EnrolmentAttempt) -> None:
+        """Schedule, durably, the switch to this attempt's enrolment once its command's result is delivered.
 
-        Raises EnrolmentError if that could not be made durable; then nothing was decided.
+        Raises EnrolmentError if that cannot be stored durably; then no switch is scheduled.
         """
 
 
@@ -82,7 +82,7 @@ def _try_out(relocation: EnrolmentSwitch, enrolment: Enrolment, attempt: Enrolme
     relocation.try_out(enrolment, context.deadline, context.cancelled)
     if context.clock.monotonic() >= context.deadline:
         raise EnrolmentError("The new enrolment carried a result too late.", code="timed_out")
-    relocation.leave_for(attempt)
+    relocation.schedule_switch(attempt)
     context.observer.reached("enroll-agent.carried")
 
 
@@ -110,7 +110,7 @@ def _data(attempt: EnrolmentAttempt, state: Literal["carried", "rolled_back"]) -
 
 
 def _probe(agent: str, relocation: EnrolmentSwitch, stored: StoredCommand, context: Context) -> Result:
-    """Report a decision that was made; resume an attempt that was not decided, with the same key and enrolment."""
+    """Report the outcome of a decided attempt; resume an undecided one with the same key and enrolment."""
     attempt = EnrolmentDirectory(context.state).attempt()
     if attempt is not None and attempt.command_id == stored.command.id:
         if attempt.state in (AttemptState.CARRIED, AttemptState.COMMITTED):

@@ -25,7 +25,7 @@ _MAX_KEYS_LENGTH = 200
 
 
 def handler(responses: ActiveResponses, service: ServiceConfig) -> Handler[ExecuteActiveResponse]:
-    """Return the handler that runs scripts by `responses` and passes the managed service's identity to them."""
+    """Return the handler that runs scripts with `responses` and passes the managed service's identity to them."""
     return Handler(
         "execute-active-response",
         Interruption.PROBE,
@@ -65,7 +65,7 @@ def _service(service: ServiceConfig, context: Context) -> dict[str, str]:
 
 
 def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) -> Result:
-    """Only an effect that was recorded before the script received `continue` can be reversed."""
+    """Return the result from the record; without one, the script had not received `continue`."""
     entry = responses.after_crash(stored.command.id)
     if entry is None:
         script = str(stored.command.parameters.get("script", ""))
@@ -82,7 +82,7 @@ def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) 
 
 def _result(script: str, attempt: Attempt, context: Context) -> Result:
     ended, entry = attempt.ended, attempt.record
-    good = ended.good and attempt.complaint is None
+    good = ended.good and attempt.protocol_error is None
     if entry is None:
         data = ExecuteActiveResponseData(script, "done" if good else "not_added")
     else:
@@ -111,8 +111,8 @@ def _success(script: str, entry: ResponseRecord | None) -> str:
 
 
 def _error(script: str, attempt: Attempt) -> str:
-    if attempt.complaint is not None:
-        return f"{script} was stopped before it received `continue`: {attempt.complaint}"
+    if attempt.protocol_error is not None:
+        return f"{script} was stopped before it received `continue`: {attempt.protocol_error}"
     how = attempt.ended.in_words()
     if attempt.record is None:
         return f"{script} {how} before it received `continue`; nothing will be reversed."
@@ -138,7 +138,7 @@ def _time(moment: datetime) -> str:
 
 
 def _code(attempt: Attempt, context: Context) -> ErrorCode | None:
-    if attempt.complaint is not None:
+    if attempt.protocol_error is not None:
         return ErrorCode.FAILED
     if attempt.ended.overdue:
         return ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.TIMED_OUT

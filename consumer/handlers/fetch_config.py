@@ -11,7 +11,7 @@ __all__ = [
 
 def _execute(command: Command, parameters: FetchConfig, context: Context) -> Result:
     return Result(
-        "The configuration of the agent's group was requested; the server sends it as a command of its own.",
+        "The configuration of the agent's group was requested; the server sends it as a separate command.",
         FetchConfigData(),
     )
 

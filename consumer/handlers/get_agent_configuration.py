@@ -76,7 +76,7 @@ def _with(
 ) -> GetAgentConfigurationData:
     if record is None:
         return data
-    return replace(data, applied=record.in_short(), altered=generations.altered(record)[:MAX_FILES])
+    return replace(data, applied=record.summary(), altered=generations.altered(record)[:MAX_FILES])
 
 
 def _centralized(generations: Generations, record: Record | None) -> Result:
@@ -93,7 +93,7 @@ def _centralized(generations: Generations, record: Record | None) -> Result:
 def _sources(
     shown: Mapping[str, Any], defaults: Mapping[str, Any], origins: Mapping[str, str], prefix: str = ""
 ) -> dict[str, str]:
-    """Return the source of each value by its dotted name; `program` is one that embeds the agent."""
+    """Return the source of each value by its dotted name; `program` stands for a program that embeds the agent."""
     sources: dict[str, str] = {}
     for name, value in shown.items():
         dotted, default = f"{prefix}{name}", defaults.get(name)

@@ -1,4 +1,4 @@
-"""Preconditions of commands that start or stop something: the delay is over, and no upgrade is on trial."""
+"""Preconditions of commands that start or stop a service: the delay has passed, and no upgrade is on trial."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ __all__ = [
 
 
 def wait_until_allowed(delay_s: float, context: Context, upgrade_on_trial: Callable[[], bool]) -> Result | None:
-    """Wait out the delay and return None; if the command must not act, return its result. Delays are in seconds."""
+    """Wait for the delay and return None; return a result instead if the command must not run."""
     left = context.deadline - context.clock.monotonic()
     if delay_s and delay_s >= left:
         message = (
@@ -22,6 +22,7 @@ def wait_until_allowed(delay_s: float, context: Context, upgrade_on_trial: Calla
         return Result("The command was cancelled during its delay; nothing was done.", code=ErrorCode.CANCELLED)
     if upgrade_on_trial():
         return Result(
-            "A new version of the agent is on trial; send the command again once that has ended.", code=ErrorCode.FAILED
+            "A new version of the agent is on trial; send the command again once the trial has ended.",
+            code=ErrorCode.FAILED,
         )
     return None

@@ -50,7 +50,7 @@ def _read_mark(path: Path, command_id: str) -> tuple[bool, str | None]:
 
 @dataclass(frozen=True)
 class AgentProcess:
-    """This process of the agent. `restarted_by` is the id of the command that it replaced an earlier one for."""
+    """This process of the agent. `restarted_by` is the id of the command that requested it, or None."""
 
     incarnation: str
     restarted_by: str | None
@@ -59,7 +59,7 @@ class AgentProcess:
 def handler(process: AgentProcess, settle_s: float, upgrade_on_trial: Callable[[], bool]) -> Handler[RestartAgent]:
     """Return the handler; it refuses while `upgrade_on_trial()` is true.
 
-    `settle_s` is for how many seconds a restarted service must stay up.
+    A restarted service must stay up for `settle_s` seconds.
     """
     return Handler(
         "restart-agent",
@@ -106,7 +106,7 @@ def _probe(process: AgentProcess, settle_s: float, stored: StoredCommand, contex
 
 
 def _probe_agent(process: AgentProcess, stored: StoredCommand) -> Result:
-    """The store's lock allows one process at a time: that this one runs proves that the old one has ended."""
+    """The store's lock allows one process at a time: since this one runs, the old one has ended."""
     by_command = process.restarted_by == stored.command.id
     data = RestartAgentData("none", stored.begun_by, process.incarnation, "command" if by_command else "outside")
     if by_command:
@@ -127,13 +127,13 @@ def _probe_service(settle_s: float, stored: StoredCommand, context: Context) -> 
 
 
 def _await_settled(settle_s: float, context: Context) -> ServiceState:
-    """Return the state once a restart that is under way has ended: by systemd, or by the agent that restarts a child.
+    """Return the state once a restart in progress has ended: by systemd, or by the agent for a child process.
 
     A service that runs must still run `settle_s` seconds later.
     """
     while True:
         state = context.service.state()
-        hurried = context.cancelled.wait(settle_s if state.running else _POLL_INTERVAL_S)
+        interrupted = context.cancelled.wait(settle_s if state.running else _POLL_INTERVAL_S)
         now = context.service.state()
-        if hurried or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
+        if interrupted or (now.running and now == state) or context.clock.monotonic() >= context.deadline:
             return now

@@ -1,4 +1,4 @@
-"""set-group: set the groups that the agent is in; its status reports them to the server."""
+"""set-group: set the agent's groups, which its status reports to the server."""
 
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.messages import Command

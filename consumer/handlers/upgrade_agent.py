@@ -1,7 +1,7 @@
-"""upgrade-agent: a new release replaces the agent, and stays only if it has proved itself.
+"""upgrade-agent: a new release replaces the agent, and is kept only if it proves itself.
 
-A crash before the trial is recorded has changed nothing, and the upgrade starts over. From then on the record holds the
-outcome, and the process that stays reports it.
+If the agent crashes before the trial is recorded, nothing has changed, and the upgrade starts over. After that, the
+record has the outcome, and the release that is kept reports it.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _POLL_INTERVAL_S = 0.1
 
 
 def handler(config: UpgradeConfig, readiness_problem: ReadinessProblem) -> Handler[UpgradeAgent]:
-    """Return the handler. `readiness_problem` returns what this process has not proved yet, or None."""
+    """Return the handler. `readiness_problem` returns why this process is not ready yet, or None."""
     return Handler(
         _TYPE,
         Interruption.PROBE,
@@ -63,7 +63,7 @@ class _Upgrade:
         root = config.root
         if root is None:
             raise UpgradeError(
-                "This agent cannot upgrade itself: install it by `acm-agent install` and set upgrade.root.",
+                "This agent cannot upgrade itself: install it with `acm-agent install` and set upgrade.root.",
                 code="not_installed",
             )
         installation = Installation(Path(root))
@@ -72,20 +72,20 @@ class _Upgrade:
         if running is None:
             raise UpgradeError(
                 f"This agent cannot upgrade itself: it does not run from {root} (upgrade.root); "
-                f"start it by {installation.launcher}.",
+                f"start it with {installation.launcher}.",
                 code="not_started_from_root",
             )
         return cls(installation, running, context, config)
 
     def run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
-        with self.installation.upgraded_once():
+        with self.installation.upgrade_lock():
             return self._run(command, parameters)
 
     def _run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
         config, installation = self.config, self.installation
         if installation.on_trial:
             raise UpgradeError(
-                "Another version is on trial; send the command again once that has ended.", code="on_trial"
+                "Another version is on trial; send the command again once the trial has ended.", code="on_trial"
             )
         with self._download(parameters) as package:
             manifest = open_package(package, config.public_keys)
@@ -113,7 +113,7 @@ class _Upgrade:
             )
         if self.context.clock.monotonic() >= self.context.deadline:
             raise UpgradeError(
-                "The command's time was over before the new version was tried; nothing has changed.", code="timed_out"
+                "The command timed out before the new version was tried; nothing has changed.", code="timed_out"
             )
 
     @contextlib.contextmanager
@@ -136,21 +136,21 @@ class _Upgrade:
         return wanted == running
 
     def _test(self, manifest: Manifest) -> Result | None:
-        """Return the result of a release that fails its own test; None if it passes."""
+        """Return the result of a release that fails its self-test; None if it passes."""
         context, release = self.context, self.installation.release(manifest.version)
         deadline = min(context.deadline, context.clock.monotonic() + self.config.self_test_s)
         program, *arguments = manifest.self_test
         bounds = replace(context.bounds().as_agent(), deadline=deadline)
         ended = run_program([str(release / program), *arguments], bounds, cwd=release)
-        return None if ended.good else self._not_passed(manifest, ended)
+        return None if ended.good else self._failed_self_test(manifest, ended)
 
-    def _not_passed(self, manifest: Manifest, ended: Ended) -> Result:
+    def _failed_self_test(self, manifest: Manifest, ended: Ended) -> Result:
         self._check_time()
         message = f"The self-test of version {manifest.version} {ended.in_words()}; version {self.running} stays."
         return Result(message, code=ErrorCode.FAILED, output=ended.output)
 
     def _begin_trial(self, trial: UpgradeTrial) -> AgentRestart:
-        """Switch to the new release. From here on the trial decides the result, unless the command's time is over."""
+        """Switch to the new release. The trial then decides the result, unless the command has timed out."""
         installation = self.installation
         installation.begin_trial(trial)
         self.context.observer.reached(f"{_TYPE}.recorded")
@@ -183,7 +183,7 @@ def _probe(
         if trial.state is TrialState.ON_TRIAL:
             if upgrade.running != trial.new:
                 return _start_over(stored.command, upgrade)
-            with contextlib.suppress(OSError):  # what is not recorded is not proved: the watcher sees to it
+            with contextlib.suppress(OSError):  # without a record, nothing is proved, and the watcher decides
                 trial = _prove(trial, upgrade, readiness_problem)
             if upgrade.installation.on_trial:
                 return AgentRestart()  # the watcher continues
@@ -201,7 +201,7 @@ def _start_over(command: Command, upgrade: _Upgrade) -> Result | AgentRestart:
 
 
 def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessProblem) -> UpgradeTrial:
-    """Wait, as the new version, until this process is ready or its time is over; record which."""
+    """In the new version, wait until this process is ready or its time is up, and record the outcome."""
     context, keep = upgrade.context, upgrade.installation.keep
     context.observer.reached(f"{_TYPE}.started")
     until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
@@ -216,7 +216,7 @@ def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessP
 
 
 def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
-    _tidy(trial, upgrade)
+    _prune_releases(trial, upgrade)
     running = upgrade.running
     if trial.state is TrialState.PROVED and running == trial.new:
         data = UpgradeAgentData("upgraded", running, trial.new, trial.old)
@@ -230,7 +230,7 @@ def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
     return Result(message, code=ErrorCode.FAILED)
 
 
-def _tidy(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
+def _prune_releases(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
     """Remove old releases; a failure does not change the result."""
     try:
         upgrade.installation.end_trial()

@@ -31,7 +31,7 @@ class CallbackService:
 
     @property
     def stopped(self) -> bool:
-        """Whether the last command was to stop the program, also in an earlier process: do not start it then."""
+        """Whether the last command, even in an earlier process, stopped the program: then do not start it."""
         return self._desired.stopped
 
     def state(self) -> ServiceState:

@@ -37,9 +37,9 @@ class _Incarnation:
 
 
 class ChildService:
-    """A child process in a process group of its own, restarted when it dies, with growing waits.
+    """A child process in its own process group, restarted when it dies, with growing waits.
 
-    `step` must be called from time to time; it starts the child when it should run. Thread-safe.
+    `step` must be called regularly; it starts the child when it should run. Thread-safe.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ChildService:
         return ServiceState("child", True, current.name, {"pid": current.child.pid})
 
     def step(self) -> None:
-        """Start the child when it should run and its wait is over; do nothing during a start or stop."""
+        """Start the child if it should run and its wait has passed; do nothing during a start or stop."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -103,7 +103,9 @@ class ChildService:
                 self._argv, start_new_session=True, stdin=subprocess.DEVNULL, env=environment_of_service()
             )
         except OSError as error:
-            raise ServiceError(f"The service could not be started: {error.strerror}: {self._argv[0]}.") from error
+            raise ServiceError(
+                f"The service could not be started: {error.strerror}: {self._argv[0]}.", code="not_started"
+            ) from error
         self._current = _Incarnation(child, uuid.uuid4().hex)
         try:
             self._pid_file.write(child.pid)
@@ -139,11 +141,12 @@ class ChildService:
             )
         if seconds < self._settle_s:
             raise ServiceError(
-                "The service was started, but the time was over before it had run for settle_s.", code="timed_out"
+                "The service was started, but the deadline passed before it had run for settle_s seconds.",
+                code="timed_out",
             )
 
     def stop(self, deadline: float) -> ServiceState:
-        """Stop the child as `shut_down` does, and record that it should stay stopped."""
+        """Stop the child, like `shut_down`, and record that it should stay stopped."""
         with self._lock:
             self._desired.set_stopped(True)
             stop = self.shut_down(deadline)
@@ -152,8 +155,8 @@ class ChildService:
     def shut_down(self, deadline: float = float("inf")) -> Stop | None:
         """Stop the child without recording it, for the agent's own exit; return None if it did not run.
 
-        Sends TERM to its group, and KILL after the grace, at the latest at `deadline`. What it leaves in its group is
-        killed.
+        Sends TERM to its group, and KILL after the grace period, at `deadline` at the latest. Processes that it leaves
+        in its group are killed.
         """
         with self._lock:
             self._end_orphan(deadline)
@@ -165,7 +168,7 @@ class ChildService:
             return stop
 
     def restart(self, deadline: float) -> ServiceState:
-        """Replace the child with a new one; raises ServiceError as `start` does."""
+        """Replace the child with a new one; raises ServiceError, like `start`."""
         with self._lock:
             stop = self.shut_down(deadline - self._settle_s)
             return replace(self.start(deadline), stop=stop)

@@ -19,7 +19,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ManagedService:
-    """A service and its upkeep: `tasks` run beside the commands, `shut_down` stops it when the agent exits.
+    """A service with its background `tasks`; `shut_down` stops it when the agent exits.
 
     `cheap_state` is set only if reading the state is cheap enough for every status: systemd or the embedding program
     may take long to answer.

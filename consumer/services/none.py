@@ -1,4 +1,4 @@
-"""An agent that manages nothing but its own process."""
+"""An agent that manages no service."""
 
 from consumer.errors import ServiceError
 from consumer.ports import ServiceState
@@ -17,7 +17,9 @@ class NoService:
 
     def start(self, deadline: float) -> ServiceState:
         """Raise ServiceError: there is nothing to start."""
-        raise ServiceError("This agent manages no service; configure [service] to use start-agent and stop-agent.")
+        raise ServiceError(
+            "This agent manages no service; configure [service] to use start-agent and stop-agent.", code="no_service"
+        )
 
     stop = start
     restart = start

@@ -51,7 +51,7 @@ class SystemdService:
 
     def state(self) -> ServiceState:
         """Return the state that systemd reports."""
-        return self._state_in(self._show(self._soon(_SHOW_TIMEOUT_S)))
+        return self._state_in(self._show(self._deadline_in(_SHOW_TIMEOUT_S)))
 
     def start(self, deadline: float) -> ServiceState:
         """Start the unit, and enable it if it was disabled."""
@@ -93,14 +93,16 @@ class SystemdService:
         return shown
 
     def _bring_up(self, verb: str, deadline: float) -> dict[str, str]:
-        """Start or restart the unit; an error includes the last lines that it printed."""
+        """Start or restart the unit; an error includes the last lines of the unit's output."""
         try:
             self._systemctl(verb, deadline)
             return self._wait_until_stable(deadline)
         except ServiceError as error:
-            incarnation = self._show(self._soon(_SHOW_TIMEOUT_S))["InvocationID"]
+            incarnation = self._show(self._deadline_in(_SHOW_TIMEOUT_S))["InvocationID"]
             printed = " | ".join(self._journal("--output=cat", "--lines=3", f"_SYSTEMD_INVOCATION_ID={incarnation}"))
-            raise ServiceError(f"{error} Its last lines: {printed[:300]}" if printed else str(error)) from error
+            raise ServiceError(
+                f"{error} Its last lines: {printed[:300]}" if printed else str(error), code=error.code
+            ) from error
 
     def _wait_until_stable(self, deadline: float) -> dict[str, str]:
         """Wait until one incarnation has been active for `settle_s` seconds, or until the deadline."""
@@ -109,13 +111,15 @@ class SystemdService:
             shown, now = self._show(deadline + _SHOW_TIMEOUT_S), self._clock.monotonic()
             active = shown["InvocationID"] if shown["ActiveState"] == "active" else ""
             if shown["ActiveState"] in {"failed", "inactive"} or (now >= deadline and not active):
-                raise ServiceError(_why_not_up(self._unit, shown))
+                raise ServiceError(_why_not_up(self._unit, shown), code="not_active")
             if active != incarnation:
                 incarnation, since = active, now
             elif active and now >= since + self._settle_s:
                 return shown
             if now >= deadline:
-                raise ServiceError(f"{self._unit} was started, but the time was over before it had run for settle_s.")
+                raise ServiceError(
+                    f"{self._unit} was started, but the deadline passed before it had run for settle_s seconds."
+                )
             self._pause.wait(_POLL_INTERVAL_S)
 
     def _stop_between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Stop | None:
@@ -137,7 +141,9 @@ class SystemdService:
     def _journal(self, *arguments: str) -> list[str]:
         """Return lines of the journal; none if it cannot be read, because they only explain an error."""
         try:
-            ended = self._run(["journalctl", "--quiet", "--no-pager", *arguments], self._soon(_JOURNAL_TIMEOUT_S))
+            ended = self._run(
+                ["journalctl", "--quiet", "--no-pager", *arguments], self._deadline_in(_JOURNAL_TIMEOUT_S)
+            )
         except ServiceError:
             return []
         return ended.output.stdout.splitlines() if ended.good else []
@@ -150,7 +156,7 @@ class SystemdService:
             )
         if not ended.good:
             printed = " ".join(ended.output.stderr.split())[:500]
-            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}")
+            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}", code="systemctl_failed")
         return ended.output.stdout
 
     def _run(self, argv: Sequence[str], deadline: float) -> Ended:
@@ -158,9 +164,9 @@ class SystemdService:
         try:
             return run_program([*self._via, *argv], Bounds(self._clock, deadline), environment=environment)
         except ProgramError as error:
-            raise ServiceError(f"The unit {self._unit} cannot be managed: {error}") from error
+            raise ServiceError(f"The unit {self._unit} cannot be managed: {error}", code="systemctl_not_run") from error
 
-    def _soon(self, seconds: float) -> float:
+    def _deadline_in(self, seconds: float) -> float:
         return self._clock.monotonic() + seconds
 
 

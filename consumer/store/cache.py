@@ -29,13 +29,13 @@ _SETTINGS = {
     "timeout": 5,
 }
 _FOREIGN_ROW = "The command store holds a row that the agent did not write; it was refused."
-DISK_FULL = "The disk is full: no command is accepted until there is room again."
+DISK_FULL = "The disk is full: no command is accepted until there is space again."
 
 
 class _BytesDisk(Disk):  # type: ignore[misc]
     """Stores bytes under text keys and refuses everything else, so nothing read from the disk is ever unpickled.
 
-    diskcache unpickles keys and values, and removes the files that rows name; no row of ours names one.
+    diskcache unpickles keys and values, and removes the files that rows name; our rows never name one.
     """
 
     def get(self, key: Any, raw: bool) -> str:
@@ -78,9 +78,9 @@ class DurableRows:
         del self._opened()[key]
 
     def add(self, key: str, value: bytes) -> None:
-        """Write a new row; raises StoreError if there is one with this key."""
+        """Write a new row; raises StoreError if the key exists."""
         if not self._opened().add(key, value):
-            raise StoreError(f"The key {key} is taken.", code="key_taken")
+            raise StoreError(f"The key {key} already exists.", code="key_taken")
 
     def discard(self, key: str) -> None:
         """Delete the row, if it exists."""
@@ -116,14 +116,14 @@ class DurableRows:
         self._is_open = False
 
     def _opened(self) -> Cache:
-        # diskcache would reopen the files by itself, although another process may hold them by now.
+        # diskcache would silently reopen the files, although another process may have locked them.
         if not self._is_open:
             raise StoreError("The command store is closed.", code="store_closed")
         return self._cache
 
 
 def is_known_setting(key: str, value: Any) -> bool:
-    """Whether diskcache may find this setting in the file: it uses all of them as pragmas or arguments, unchecked."""
+    """Whether diskcache may find this setting in the file: it uses them all as pragmas or arguments, unchecked."""
     if key in _SETTINGS or key in METADATA:
         return True
     return key in DEFAULT_SETTINGS and isinstance(value, int)

@@ -1,9 +1,9 @@
 """The command store on the disk: durable rows, in order of arrival, one writer.
 
 A command has a row, written once; its result has another, which outlives it as its tombstone. One more row, the head,
-says which commands are in processing. So a turn costs few writes, however many commands change their state in it.
+lists the commands in processing. So a commit needs few writes, however many commands change their state in it.
 
-Every change of a command's state is noted in the journal, whose pages are rows of the same commit.
+Every change of a command's state is recorded in the journal, whose pages are rows of the same commit.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ _JOINED = contextlib.nullcontext()
 class DiskCommandStore:
     """The CommandStore of consumer.ports on the disk; consumer.store.opening opens it.
 
-    `damage` says what was wrong with the store that was found, or is None.
+    `damage` describes the damage to the store that was found; None if there was none.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DiskCommandStore:
             return StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
 
     def advance_sequence(self, sequence: SequenceNumber) -> None:
-        """Move last_sequence on without storing a command."""
+        """Advance last_sequence without storing a command."""
         with self.transaction():
             self.last_sequence = sequence
             self._head_changed = True
@@ -191,7 +191,7 @@ class DiskCommandStore:
             return assemble(stored.key, stored, begun, None)
 
     def mark_resumed(self, stored: StoredCommand, incarnation: str) -> None:
-        """Note that a command found in processing runs again."""
+        """Record that a command found in processing runs again."""
         if stored.key not in self._index.processing:
             raise StoreError(f"The command {stored.command.id} is not in processing.", code="not_in_processing")
         with self.transaction():
@@ -224,7 +224,7 @@ class DiskCommandStore:
             deleted = DeletedRow(list(command_ids), tombstones_expire_at)
             key = self._index.next_deleted_key()
             self._rows[key] = encode(deleted)
-            self._index.bury(key, deleted)
+            self._index.add_tombstones(key, deleted)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Store a cancel of a command that has not arrived or not begun."""
@@ -245,7 +245,7 @@ class DiskCommandStore:
         with self.transaction():
             for key in expired:
                 self._rows.discard(key)
-                for command_id in index.unbury(key):
+                for command_id in index.remove_tombstones(key):
                     self._rows.discard(RESULT + command_id)
                     dropped += 1
             for command_id in cancels:
@@ -254,7 +254,7 @@ class DiskCommandStore:
         return dropped
 
     def check(self) -> None:
-        """Commit a row without meaning, to show that a command could be stored; raises StoreFull and StoreError."""
+        """Commit a meaningless row, to prove that commands can be stored; raises StoreFull and StoreError."""
         with self.transaction():
             if self._full:
                 raise StoreFull(DISK_FULL)

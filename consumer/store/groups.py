@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Groups:
-    """The groups, in a file that several instances may share, from any thread."""
+    """The groups, in a file that several instances on any thread may share."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / "groups.json"
@@ -27,7 +27,7 @@ class Groups:
 
     @property
     def current(self) -> tuple[str, ...] | None:
-        """The groups; None if none were ever assigned to the agent: then only its server knows them."""
+        """The groups; None if the agent was never assigned any: then only its server knows them."""
         version = self._version()
         if version != self._read_version:
             self._read_version, self._groups = version, self._read() if version else None

@@ -1,4 +1,4 @@
-"""The index of a command store: which commands, tombstones and cancels its rows hold, in memory."""
+"""The index of a command store: its commands, tombstones and cancels, in memory."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -21,7 +21,7 @@ __all__ = ["CommandIndex"]
 
 
 class CommandIndex:
-    """The state of each command, by its row's key. After a rollback, build it again from the rows.
+    """The state of each command, by its row's key. After a rollback, rebuild it from the rows.
 
     `pending` and `completed` map keys to command ids, `processing` maps keys to entries of the head row, `keys` maps
     ids to keys. `tombstones` and `cancels` hold their expiry by id, `deleted` the rows of tombstones by key.
@@ -41,7 +41,7 @@ class CommandIndex:
             if key.startswith(COMMAND):
                 self._load_command(key, rows.read(key, decode_command_row).command.id, head, results)
             elif key.startswith(DELETED):
-                self.bury(key, rows.read(key, decode_deleted_row))
+                self.add_tombstones(key, rows.read(key, decode_deleted_row))
             elif key.startswith(CANCEL):
                 self.cancels[key[2:]] = rows.read(key, decode_time)
 
@@ -86,12 +86,12 @@ class CommandIndex:
         last = next(reversed(self.deleted), f"{DELETED}{0:016d}")
         return f"{DELETED}{int(last[2:]) + 1:016d}"
 
-    def bury(self, key: str, deleted: DeletedRow) -> None:
+    def add_tombstones(self, key: str, deleted: DeletedRow) -> None:
         """Add the tombstones of commands that were deleted together."""
         self.deleted[key] = deleted
         self.tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))
 
-    def unbury(self, key: str) -> list[str]:
+    def remove_tombstones(self, key: str) -> list[str]:
         """Remove the tombstones of one row; return the ids of their commands."""
         command_ids = self.deleted.pop(key).command_ids
         for command_id in command_ids:

@@ -1,7 +1,7 @@
 """Writes the audit journal of a command store, within the store's own commits.
 
 The newest entries are part of the store's head row, which a commit writes anyway. When they fill a page, the page
-becomes a row of its own, written once and deleted when it is among the oldest.
+becomes a row of its own, written once, and deleted once it is among the oldest.
 """
 
 import re
@@ -43,7 +43,7 @@ __all__ = [
 # pages there are. A commit with many more entries fills pages of the second size.
 _PAGE_BYTES = 1 << 12
 _FULL_PAGE_BYTES = 1 << 15
-# An id and a type may take half a KiB each: an entry of this many commands always fits into a message.
+# An id and a type may take half a KiB each; an entry for this many commands always fits into a message.
 _MAX_PER_ENTRY = 64
 _PREFIX = "j/"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -81,18 +81,18 @@ class JournalTail:
 
 
 def page_key(first: int) -> str:
-    """Return the key of the page whose first entry has this number; keys sort as the numbers do."""
+    """Return the key of the page whose first entry has this number; keys sort like the numbers."""
     return f"{_PREFIX}{first:016d}"
 
 
 def page_number(key: str) -> int | None:
-    """Return the number of the first entry of the page with this key; None if the key is not of a page."""
+    """Return the number of the first entry of the page with this key; None if it is not the key of a page."""
     digits = key.removeprefix(_PREFIX)
     return int(digits) if digits != key and digits.isdecimal() else None
 
 
 def read_page(first: int, row: bytes) -> JournalPage:
-    """Return the page in a row. Foreign content gives entries that do not fit the hash chain."""
+    """Return the page in a row. Foreign content becomes entries that break the hash chain."""
     before, *lines = _text(row).split("\n")
     return JournalPage(first, before if _HASH.fullmatch(before) else JOURNAL_START.hash, tuple(lines))
 
@@ -103,7 +103,7 @@ def _text(row: bytes) -> str:
 
 # design.md: "The audit journal is written by the store"
 class Journal:
-    """The journal's end, and the changes noted until the next `flush`.
+    """The journal's end, and the changes recorded until the next `flush`.
 
     `first_numbers` are those of the first entries of the pages in `rows`, in order. `opened` begins a new journal.
     `damage` is not None if the end was altered from outside. The journal then continues after it, so that
@@ -131,32 +131,32 @@ class Journal:
             self._opened = opened
 
     def accepted(self, command: Command) -> None:
-        """Note that a command was stored."""
+        """Record that a command was stored."""
         self._make_room()
         self._accepted.append(Accepted(command.id, command.type, command_sha256(command), command.sequence))
 
     def begun(self, command_id: str, incarnation: str) -> None:
-        """Note that this incarnation of the agent begins a command."""
+        """Record that this incarnation of the agent begins a command."""
         self._set_incarnation(incarnation)
         self._begun.append(command_id)
 
     def resumed(self, command_id: str, incarnation: str) -> None:
-        """Note that this incarnation runs a command again that an earlier one began."""
+        """Record that this incarnation reruns a command that an earlier one began."""
         self._set_incarnation(incarnation)
         self._resumed.append(command_id)
 
     def reported(self, command_id: str, result: Feedback) -> None:
-        """Note a command's result."""
+        """Record a command's result."""
         self._make_room()
         self._reported.append(Reported(command_id, result.digest, result.outcome, result.code))
 
     def deleted(self, command_id: str) -> None:
-        """Note that a command was deleted."""
+        """Record that a command was deleted."""
         self._make_room()
         self._deleted.append(command_id)
 
     def flush(self) -> bool:
-        """Write the noted changes and delete the oldest pages; return whether there were changes.
+        """Write the recorded changes and delete the oldest pages; return whether there were changes.
 
         Call it before a commit; the head row must then hold `tail`.
         """

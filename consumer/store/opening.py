@@ -1,4 +1,4 @@
-"""Opens the command store of a state directory, and begins a new one where it is missing or damaged."""
+"""Opens the command store of a state directory, and creates a new one if it is missing or damaged."""
 
 import os
 import uuid
@@ -24,7 +24,7 @@ Now = Callable[[], datetime]
 
 
 def open_store(directory: Path, *, now: Now, enrolment_id: str | None = None) -> DiskCommandStore:
-    """Open or create the store; a damaged one is set aside and a new store_generation begun.
+    """Open or create the store; a damaged one is set aside and a new store_generation created.
 
     `enrolment_id` is that of the agent's current enrolment. Raises StateDirectoryInUse if another process holds the
     directory, ExposedFileError if other users could write to it, StoreError if it cannot be used, or if the store was
@@ -55,7 +55,7 @@ def _open_or_begin(store: Path, marker: Path, lock: int, now: Now, epochs: Epoch
         try:
             return _open_at(store, lock, None, now, epochs)
         except StoreError as error:
-            damage = StoreDamage(error.code, f"The command store was damaged; a new one was begun. {error}")
+            damage = StoreDamage(error.code, f"The command store was damaged; a new one was created. {error}")
     epochs.refuse_unknown()
     # design.md: "A damaged store is set aside, never deleted"
     if store.exists():

@@ -1,6 +1,6 @@
-"""Reads the database of a command store from outside, also while an agent writes it.
+"""Reads the database of a command store from outside, even while an agent writes it.
 
-Nothing else knows the tables that diskcache makes.
+No other module knows diskcache's tables.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _MAX_PAGE_NUMBER = 10**16 - 1
 
 @dataclass(frozen=True)
 class JournalCopy:
-    """Pages of a journal in order, and its ends as its store knows them, all read at one moment."""
+    """Pages of a journal in order, and the ends that its store has recorded, all from one snapshot."""
 
     anchor: JournalMark
     head: JournalMark
@@ -48,7 +48,7 @@ class JournalCopy:
 
 @dataclass(frozen=True)
 class StoreCondition:
-    """What can be seen of a store before diskcache opens it."""
+    """The condition of a store, inspected before diskcache opens it."""
 
     is_sound: bool
     has_sentinel: bool
@@ -68,9 +68,9 @@ def _queued(rows: "_Snapshot", key: str) -> StoredCommand:
 
 
 def read_journal(state: Path, first: int = 1, max_bytes: int | None = None) -> JournalCopy:
-    """Return the journal below a state directory, from the page that holds number `first` on.
+    """Return the journal below a state directory, starting with the page that holds number `first`.
 
-    The pages are as many as have together at most `max_bytes` as JSON in JSON, but at least one, if there is one.
+    Returns as many pages as fit into `max_bytes`, counted as JSON strings in JSON, but at least one if there is one.
     Raises StoreError if it cannot be read.
     """
     with _snapshot(state, "audit journal") as rows:
@@ -91,7 +91,7 @@ def _up_to(max_bytes: int | None, pages: Iterable[JournalPage]) -> Iterator[Jour
 
 
 def inspect_store(store: Path) -> StoreCondition | None:
-    """Inspect the store in this directory, which no process may be using; None if there is none.
+    """Inspect the store in this directory, which no process may be using; None if it does not exist.
 
     Raises StoreError, with SQLite's message alone, if it cannot be read.
     """
@@ -137,7 +137,7 @@ class _Snapshot:
         return [key for (key,) in self._connection.execute(query, (COMMAND + "*",))]
 
     def pages(self, first: int) -> Iterator[JournalPage]:
-        """Yield the pages from the one that holds number `first` on."""
+        """Yield the pages, starting with the one that holds number `first`."""
         last_before = "SELECT max(key) FROM Cache WHERE key >= ? AND key <= ?"
         (start,) = self._connection.execute(last_before, (page_key(0), page_key(first))).fetchone()
         pages = "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND mode = ? ORDER BY key"

@@ -87,7 +87,7 @@ _decode_feedback = msgspec.json.Decoder(Feedback).decode
 def decode_result(row: bytes) -> EncodedFeedback:
     """Return the result in a row, which has the form that is sent; earlier versions wrote absent members as null."""
     feedback = _decode_feedback(row)
-    is_wire_form = row.endswith(b'"}')  # the digest is its last member; it was an array of notes
+    is_wire_form = row.endswith(b'"}')  # the digest is its last member; it used to be an array of notes
     return EncodedFeedback(feedback, row if is_wire_form else encode(wire_members(feedback)))
 
 

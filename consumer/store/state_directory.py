@@ -53,7 +53,7 @@ class Ballast:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_there = path.exists()
+        self._exists = path.exists()
 
     def trim(self) -> bool:
         """Delete or recreate the file, depending on the free space; return whether there is space for commands.
@@ -61,14 +61,14 @@ class Ballast:
         Raises StoreError if the free space cannot be determined.
         """
         # design.md: "A full disk stops new commands, not the reporting of old ones"
-        has_room = self._room() > (2 if self._is_there else 3) * _BALLAST_BYTES
-        if not has_room and self._is_there:
+        has_room = self._room() > (2 if self._exists else 3) * _BALLAST_BYTES
+        if not has_room and self._exists:
             self._path.unlink(missing_ok=True)
-            self._is_there = False
-        elif has_room and not self._is_there:
+            self._exists = False
+        elif has_room and not self._exists:
             with contextlib.suppress(OSError), self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
-                self._is_there = True
+                self._exists = True
         return has_room
 
     def _room(self) -> int:
@@ -123,7 +123,7 @@ class Epochs:
         return max((file.epoch for file in self._files if file.epoch is not None), default=0)
 
     def refuse_unknown(self) -> None:
-        """Raise StoreError if the agent is enrolled and no file says which epochs its lost store had seen."""
+        """Raise StoreError if the agent is enrolled and no file shows which epochs its lost store had seen."""
         if self._enrolled is not None and all(file.epoch is None for file in self._files):
             raise StoreError(
                 f"The command store in {self._state} was lost with all records of its epochs, "

@@ -1,1 +1,1 @@
-"""The machine under the agent: programs, files, downloads."""
+"""Access to the machine: programs, files, downloads."""

@@ -57,7 +57,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
         for number, member in enumerate(opened, start=1):
             if number > limits.members:
                 raise ArchiveError(
-                    f"{archive.name} holds more than {limits.members} members; that is too many.",
+                    f"{archive.name} has more than {limits.members} members, the limit.",
                     code="too_many_members",
                 )
             parts = _parts(member.name)
@@ -69,7 +69,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
             left -= max(member.size, 0)
             if left < 0:
                 raise ArchiveError(
-                    f"{archive.name} unpacks to more than {limits.bytes} bytes; that is too much.", code="too_large"
+                    f"{archive.name} unpacks to more than {limits.bytes} bytes, the limit.", code="too_large"
                 )
             _make_directories(into, parts[:-1])
             _copy(opened, member, into.joinpath(*parts))
@@ -79,7 +79,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
 
 
 def _read_to_the_end(opened: tarfile.TarFile, most: int) -> None:
-    """Read on so that gzip verifies its checksum, which is at the end."""
+    """Read the rest, because gzip verifies its checksum at the end."""
     assert opened.fileobj is not None
     while block := opened.fileobj.read(_COPY_BYTES):
         most -= len(block)
@@ -115,7 +115,7 @@ def _make_directories(into: Path, parts: Sequence[str]) -> None:
             if place.is_dir():
                 continue
             raise ArchiveError(
-                f"{'/'.join(parts)!r} is a file and a directory in the archive.", code="file_and_directory"
+                f"{'/'.join(parts)!r} is both a file and a directory in the archive.", code="file_and_directory"
             ) from error
         place.chmod(0o755)
 
@@ -128,7 +128,9 @@ def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
             while block := source.read(_COPY_BYTES):
                 target.write(block)
     except (FileExistsError, IsADirectoryError) as error:
-        raise ArchiveError(f"The member {member.name[:200]!r} is there twice.", code="duplicate_member") from error
+        raise ArchiveError(
+            f"The member {member.name[:200]!r} appears twice in the archive.", code="duplicate_member"
+        ) from error
     path.chmod(0o755 if member.mode & _EXECUTABLE else 0o644)
 
 

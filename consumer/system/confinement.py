@@ -1,10 +1,10 @@
-"""Starts the child processes of handlers under kernel limits, and perhaps as another user.
+"""Starts the child processes of handlers under kernel limits, optionally as another user.
 
-Limits must be set before the program starts. A function between fork and exec (`preexec_fn`) can deadlock in a
-process with threads; limits set on the child from here (prlimit(2)) come too late; limits of our own process during the
-start would apply to all threads. So a child starts as `launch.py`, which takes about 10 ms: it sets its own limits,
-becomes the user, and then executes the program under the same process id. It reports failures on a pipe that
-execve(2) closes.
+Limits must be set before the program starts. A function between fork and exec (`preexec_fn`) can deadlock in a process
+with threads; limits set on the child from here (prlimit(2)) come too late; limits of our own process during the start
+would apply to all threads. So a child starts as `launch.py`, which takes about 10 ms: it sets its own limits, switches
+to the user, and then executes the program under the same process id. It reports failures on a pipe that execve(2)
+closes.
 """
 
 import grp
@@ -25,7 +25,7 @@ __all__ = [
 
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
-_LAUNCH_TIMEOUT_S = 10.0  # for a busy machine; after that, the launch is taken for successful
+_LAUNCH_TIMEOUT_S = 10.0  # for a busy machine; after that, the launch is assumed to have succeeded
 _ERRNO_BYTES = 16
 
 

@@ -29,7 +29,7 @@ __all__ = [
 
 
 _BLOCK_BYTES = 1 << 18
-_READ_TIMEOUT_S = 15.0  # a server that sends nothing for so long has failed
+_READ_TIMEOUT_S = 15.0  # a server that sends nothing for this long has failed
 _SPARE_BYTES = 4 << 20
 _POLL_INTERVAL_S = 0.1  # how soon a cancel or the deadline is noticed
 _NO_ENCODING = {"Accept-Encoding": "identity"}
@@ -76,7 +76,7 @@ class Downloader:
             raise
 
     def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
-        """Continue from the received part, or from the start if that proves damaged; then move the file into place."""
+        """Continue from the received part, or restart if that is damaged; then move the file into place."""
         offset = min(part.stat().st_size, artifact.size) if part.exists() else 0
         try:
             self._complete(artifact, part, offset)
@@ -94,7 +94,7 @@ class Downloader:
             part.unlink()
 
     def _complete(self, artifact: Artifact, to: Path, offset: int = 0) -> None:
-        """Write what follows the first `offset` bytes of the file `to`, and verify the whole file."""
+        """Append to the first `offset` bytes of the file `to`, and verify the whole file."""
         if artifact.size - offset + _SPARE_BYTES > free_bytes(to.parent):
             raise DownloadError(
                 f"There is too little space in {to.parent} for the file's {artifact.size} bytes.", code="disk_full"
@@ -140,7 +140,7 @@ class Downloader:
                 case "blob" if self.blobs is not None:
                     if url != blob_url(artifact.sha256):
                         raise DownloadError(
-                            f"{url_shown} names another file than the SHA-256 {artifact.sha256}.",
+                            f"{url_shown} does not name the file with the SHA-256 {artifact.sha256}.",
                             code="wrong_blob_name",
                         )
                     yield from self.blobs.read(artifact.sha256, offset, artifact.size)
@@ -199,7 +199,7 @@ class Downloader:
 
 
 class _Watchdog:
-    """Closes a download's connections when it must end, so that a slow or silent server cannot hold it up."""
+    """Closes a download's connections when it must end, so that a slow or silent server cannot delay it."""
 
     def __init__(self, download: Downloader) -> None:
         self._download = download

@@ -1,4 +1,4 @@
-"""Executes another program after it has set limits and dropped privileges.
+"""Sets limits, drops privileges, and executes another program.
 
     python -I -S launch.py ERRORS LIMITS USER PROGRAM ARGUMENT...
 
@@ -21,7 +21,7 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def main(errors: str, limits: str, user: str, *argv: str) -> None:
-    """Set the limits, become the user, and execute the program; returns only if that fails."""
+    """Set the limits, switch to the user, and execute the program; returns only if that fails."""
     handle = int(errors)
     os.set_inheritable(handle, False)
     environment = _given_environment()

@@ -33,7 +33,7 @@ _FLAG = re.compile(r"--?[\w-]+")
 
 
 def mask_values(value: Any) -> Any:
-    """Return `value` as JSON types, with secrets masked; every value below the key of a secret is one.
+    """Return `value` as JSON types, with secrets masked; every value below a secret's key is secret.
 
     Raises ValueError for a value that is too large or contains itself.
     """

@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 PARTIAL_FILES = "downloads"
 """The name of their directory in the agent's state directory."""
 _MAX_FILES = 4
-_KEPT_FOR = timedelta(days=7)
+_RETENTION = timedelta(days=7)
 
 
 def partial_file(directory: Path, sha256: str) -> Path:
@@ -33,7 +33,7 @@ def drop_stale_files(directory: Path, now: datetime) -> None:
     """Delete the files to which nothing was added for a week."""
     try:
         for path in _oldest_first(directory):
-            if path.stat().st_mtime < (now - _KEPT_FOR).timestamp():
+            if path.stat().st_mtime < (now - _RETENTION).timestamp():
                 path.unlink()
     except OSError as error:
         _log.warning("stale_files_not_dropped", directory=str(directory), reason=str(error))

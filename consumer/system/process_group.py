@@ -1,4 +1,4 @@
-"""Ending a process with its whole group: TERM first, and KILL after a grace period."""
+"""Ends a process with its whole group: TERM first, then KILL after a grace period."""
 
 import contextlib
 import os
@@ -37,8 +37,8 @@ def end_group(
 ) -> bool:
     """Send TERM to a group, and KILL after `grace_s` seconds; return whether its leader had to be killed.
 
-    `send` signals the group. `ends_within` waits at most so many seconds and returns whether the leader has ended. If
-    it has, KILL ends what it left in its group, if `and_leftovers`.
+    `send` signals the group. `ends_within` waits at most the given seconds and returns whether the leader has ended. If
+    it has, KILL ends the processes that it left in its group, if `and_leftovers`.
     """
     send(signal.SIGTERM)
     has_ended = ends_within(grace_s)
@@ -70,7 +70,7 @@ class OrphanedGroup:
             self._pid, self._kill_at = pid, now + self._grace_s
             signal_group(pid, signal.SIGTERM)
         elif self._pid is not None and (pid is None or now >= min(self._kill_at, deadline)):
-            signal_group(self._pid, signal.SIGKILL)  # also what it left in its group
+            signal_group(self._pid, signal.SIGKILL)  # also the processes that it left in its group
             self._pid = None if pid is None else self._pid
         return pid is None
 

@@ -57,8 +57,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended. `exit_status` is negative for a signal; `overdue`: it was ended at its deadline or when it
-    was cancelled."""
+    """How a program ended. `exit_status` is negative for a signal; `overdue`: stopped at its deadline or cancelled."""
 
     exit_status: int
     output: Output
@@ -72,7 +71,7 @@ class Ended:
     def in_words(self) -> str:
         """Return how it ended, as the rest of a sentence after the program's name: 'ended with exit status 3'."""
         if self.overdue:
-            return "did not end in time and was ended"
+            return "did not end in time and was stopped"
         return exit_in_words(self.exit_status)
 
 
@@ -85,17 +84,17 @@ def exit_in_words(exit_status: int) -> str:
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the few of our variables that a program needs, and `more`; the agent's own are not passed on."""
+    """Return the few environment variables that a program needs, and `more`, but none of the agent's own."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(more or {})
 
 
 def environment_of_service() -> dict[str, str]:
-    """Return our environment without the agent's own variables (ACM_*), for the managed service."""
+    """Return the environment without the agent's own variables (ACM_*), for the managed service."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
 
 
 class _Stream:
-    """One output of the program: its beginning is kept, the rest is read and discarded."""
+    """An output stream of the program: its beginning is kept, the rest is read and discarded."""
 
     def __init__(self) -> None:
         self.kept = bytearray()
@@ -162,14 +161,15 @@ class Program:
             self._close_stdin()
 
     def read_line(self) -> bytes | None:
-        """Return the next line of its stdout, without the line feed; None if the program ends, or is ended, before one.
+        """Return the next line of its stdout, without the line feed; None if the program ends, or is stopped, before
+        one.
 
         Raises ProgramError if it prints more than OUTPUT_BYTES without a line feed.
         """
         kept = self._stdout.kept
         self._pump(lambda: b"\n" in kept or self._stdout.truncated)
         line, found, rest = bytes(kept).partition(b"\n")
-        if not found or self._overdue:  # output printed while it is being ended is not answered
+        if not found or self._overdue:  # output printed while it is being stopped is ignored
             if self._stdout.truncated and not self._overdue:
                 raise ProgramError(
                     f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.", code="line_too_long"
@@ -207,7 +207,7 @@ class Program:
         while not until():
             left = self._bounds.deadline - self._bounds.clock.monotonic()
             if self._has_ended():
-                self._read_what_is_there()
+                self._read_available()
                 return
             if left <= 0 or self._bounds.cancelled.is_set():
                 self._overdue = True
@@ -252,7 +252,7 @@ class Program:
         elif block == b"":
             self._selector.unregister(source)
 
-    def _read_what_is_there(self) -> None:
+    def _read_available(self) -> None:
         # Not to the end of the stream: a process that the program left running may hold it open forever.
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
@@ -295,7 +295,7 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Ended:
-    """Run a program until it ends, or is ended; raises ProgramError only if it cannot be started."""
+    """Run a program until it ends or is stopped; raises ProgramError only if it cannot be started."""
     with Program(argv, bounds, environment=environment, cwd=cwd) as program:
         program.send(stdin)
         program.close_stdin()

@@ -1,1 +1,1 @@
-"""Who may command this agent, and what time it is."""
+"""Which server may command this agent, and the trusted time."""

@@ -1,8 +1,8 @@
-"""Bounds on numbers that must not jump so far ahead that no genuine server can follow.
+"""Limits on numbers that must not jump so far ahead that no genuine server can follow.
 
 Epochs and versions of key lists are milliseconds since 1970 by the server's clock, and an agent never accepts a lower
-one again. With a stolen key one could raise them until the agent refuses its own server. Small numbers, as another
-server may count them, are accepted.
+one again. An attacker with a stolen key could raise them until the agent refuses its own server. Small numbers, as
+other servers may use, are accepted.
 """
 
 from datetime import datetime, timedelta

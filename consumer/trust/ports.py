@@ -21,7 +21,7 @@ class Trust(Protocol):
         """The id of the agent's current enrolment; None if it is not enrolled."""
 
     @property
-    def good_until(self) -> datetime:
+    def valid_until(self) -> datetime:
         """When the enrolment's certificate expires (aware, UTC); no server signs for it later."""
 
     @property
@@ -37,14 +37,14 @@ class TrustedKeys(Trust, Protocol):
 
     @property
     def version(self) -> int | None:
-        """The version of the server's list of keys that is trusted; None if none is."""
+        """The version of the trusted list of the server's keys; None if there is none."""
 
     @property
     def key_ids(self) -> Sequence[str]:
         """The ids of the trusted keys."""
 
     def update(self, keys: UpdateSigningKeys) -> None:
-        """Trust these keys and no others, durably and from the next message on; an older list changes nothing.
+        """Trust these keys and no others, durably, as of the next message; an older list changes nothing.
 
         Raises SignatureError if one of them is not a key, EnrolmentError if the disk fails; then nothing has changed.
         """

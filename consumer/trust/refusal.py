@@ -1,4 +1,4 @@
-"""Why the agent does not obey a message or a command."""
+"""The reason for refusing a message or a command."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The agent's best estimate of the time: the machine's clock, but never before what its server has signed."""
+"""The agent's best estimate of the time: the machine's clock, but never before the time that its server has signed."""
 
 from datetime import datetime, timedelta
 
@@ -19,12 +19,12 @@ CLOCK_TOLERANCE_S = 60.0
 class TrustedClock:
     """A consumer.ports.Clock that keeps a slow machine clock from accepting what has expired.
 
-    A signature shows that it was that time at the server, so now is not before that time plus what has passed since by
-    the monotonic clock. A later message with an earlier time does not set the clock back, or a delayed frame could make
-    an expired command valid again; only `observe_reply` can show that the server's own clock was wrong.
+    A signature proves the server's time when it was made, so the current time is at least that time plus the monotonic
+    time since. A later message with an earlier time does not set the clock back, or a delayed frame could make an
+    expired command valid again; only `observe_reply` can show that the server's own clock was wrong.
 
-    `saved` is the sample that an earlier process saved, see `sample_to_save`. What has passed since is taken from the
-    machine's clock, which may be wrong but hardly stands still.
+    `saved` is the sample that an earlier process saved, see `sample_to_save`. The time since then is taken from the
+    machine's clock, which may be wrong but keeps running.
     """
 
     # design.md: "The signed time is a lower bound of the current time."
@@ -53,7 +53,7 @@ class TrustedClock:
         return round(behind / 60) * 60 if behind > CLOCK_TOLERANCE_S else None
 
     def observe(self, signed_at: datetime) -> None:
-        """Note the time, by the server's clock, of a valid signature."""
+        """Record the time, by the server's clock, of a valid signature."""
         server = self._server_now()
         if server is not None and signed_at <= server:
             return
@@ -63,19 +63,20 @@ class TrustedClock:
             _log.warning("clock_is_behind", behind_s=self.behind_s)
 
     def observe_reply(self, sent_at: datetime, signed_at: datetime) -> None:
-        """Note when the server signed its reply to what this agent had sent when its `now` was `sent_at`.
+        """Record when the server signed its reply to a message that this agent sent at `sent_at` by its `now`.
 
-        The reply cannot be older than what it answers. If its time is earlier, the server's clock was wrong before and
-        has been corrected, so its present time counts. No other message can show that: it may have been delayed.
+        The reply cannot be older than the message that it answers. If its time is earlier, the server's clock was wrong
+        before and has been corrected, so its current time counts. No other message can show that: it may have been
+        delayed.
         """
         if self.behind_s is not None and (sent_at - signed_at).total_seconds() > CLOCK_TOLERANCE_S:
             self._observed = signed_at, self._clock.monotonic()
             _log.warning("server_clock_stepped_back", from_time=sent_at.isoformat(), to_time=signed_at.isoformat())
 
     def sample_to_save(self, saved: TimeSample | None, *, busy: bool) -> TimeSample | None:
-        """Return the sample to save for the next process in place of `saved`; None while that is good enough.
+        """Return a sample to save for the next process in place of `saved`; None if `saved` is still accurate.
 
-        It is not once the clocks have drifted by the tolerance, nor, while the agent is `busy`, after a minute.
+        It is not after the clocks have drifted by the tolerance, or, while the agent is `busy`, after a minute.
         """
         server = self._server_now()
         if server is None:

@@ -1,4 +1,4 @@
-"""Verifies what arrives: only what the agent's server has signed for it and its enrolment may command it."""
+"""Verifies received messages: the agent obeys only those that its server signed for it and its enrolment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class NoTrust:
     """The `Trust` and `TrustedKeys` of an agent that is not enrolled."""
 
     enrolment_id = None
-    good_until = datetime.max.replace(tzinfo=UTC)
+    valid_until = datetime.max.replace(tzinfo=UTC)
     keys: Sequence[VerifyingKey] = ()
     version: int | None = None
     key_ids: Sequence[str] = ()
@@ -68,7 +68,7 @@ class ReceivedFrame:
 
 
 class Verifier:
-    """Opens what arrives for one agent. Checks the signature over the raw bytes before it parses any of them."""
+    """Opens received messages for one agent. Checks the signature over the raw bytes before parsing any of them."""
 
     def __init__(self, agent: str, trust: Trust, clock: TrustedClock, *, accept_unsigned: bool) -> None:
         self._agent = agent
@@ -101,14 +101,14 @@ class Verifier:
     def check_signers(self, signed_by: tuple[str, ...] | None) -> Refusal | None:
         """Return why a command that these keys signed when it arrived must not begin now, or None.
 
-        See consumer.ports.StoredCommand. Several keys sign each frame; it is enough that one is still trusted.
+        See consumer.ports.StoredCommand. Several keys sign each frame; one that is still trusted is enough.
         """
         if signed_by is None or any(key.id in signed_by for key in self._trust.keys):
             return None
         if signed_by:
             return Refusal(
                 "signers_revoked",
-                f"It was signed by {', '.join(signed_by)}, and none of these keys is trusted now; send a new command.",
+                f"It was signed by {', '.join(signed_by)}, none of which is trusted any more; send a new command.",
             )
         if self._accept_unsigned:
             return None
@@ -127,7 +127,7 @@ class Verifier:
                 "wrong_enrolment",
                 f"The {channel} was signed for an enrolment of {self._agent!r} that is not its current one.",
             )
-        if scope.not_before - self._trust.good_until > _MAX_CLOCK_DIFFERENCE:
+        if scope.not_before - self._trust.valid_until > _MAX_CLOCK_DIFFERENCE:
             return Refusal(
                 "signed_after_expiry",
                 f"The {channel} was signed at {scope.not_before:%Y-%m-%d %H:%M} UTC, after this agent's certificate "

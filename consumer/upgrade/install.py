@@ -14,14 +14,14 @@ __all__ = [
 
 
 def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
-    """Make an installation in `root` and return what was installed.
+    """Create an installation in `root` and return the manifest of the installed release.
 
     Raises UpgradeError, ArchiveError, ExposedFileError.
     """
     installation = Installation(root)
     if installation.current is not None:
         raise UpgradeError(
-            f"{root} holds version {installation.current} already; send the command upgrade-agent.",
+            f"{root} already holds version {installation.current}; send the command upgrade-agent.",
             code="already_installed",
         )
     manifest = open_package(package, keys)

@@ -49,7 +49,7 @@ class Installation:
         write_durably(self.launcher, launcher, mode=0o755)
 
     def refuse_exposed(self) -> None:
-        """Raise ExposedFileError when another user could change what runs as the agent: launcher or current release."""
+        """Raise ExposedFileError if another user could change the launcher or the current release."""
         try:
             for place in (self.root, self.launcher, self._releases, self._current / PROGRAM):
                 with contextlib.suppress(FileNotFoundError):
@@ -110,16 +110,16 @@ class Installation:
         self._watcher.unlink(missing_ok=True)
         sync_directory(self.root)
 
-    def watched_once(self) -> AbstractContextManager[None]:
-        """Hold the watcher's lock, which ends with this process or when it executes another program.
+    def watcher_lock(self) -> AbstractContextManager[None]:
+        """Hold the watcher's lock, which is released when this process ends or executes another program.
 
         Raises UpgradeError if another process holds it.
         """
         held = f"A new version is on trial in {self.root}, and another process watches it."
         return self._locked("watcher.lock", "already_watched", held)
 
-    def upgraded_once(self) -> AbstractContextManager[None]:
-        """Hold the upgrade's lock; raises UpgradeError if another upgrade runs, perhaps of an interrupted command."""
+    def upgrade_lock(self) -> AbstractContextManager[None]:
+        """Hold the upgrade's lock; raises UpgradeError if another one runs, possibly of an interrupted command."""
         held = f"Another upgrade in {self.root} has not ended yet; send the command again later."
         return self._locked("upgrade.lock", "upgrade_running", held)
 
@@ -135,7 +135,7 @@ class Installation:
             os.close(handle)
 
     def prune(self, keep: int, needed: Set[str]) -> None:
-        """Delete the oldest releases until `keep` are left, but none that is needed."""
+        """Delete the oldest releases until `keep` are left, but no needed one."""
         there = {path.name for path in self._releases.iterdir() if _is_version(path.name)}
         spare = sorted(there - needed, key=parse_version, reverse=True)
         for name in spare[max(0, keep - len(there & needed)) :]:
@@ -151,5 +151,5 @@ def _is_version(name: str) -> bool:
 
 
 def trial_is_pending(config: AgentConfig) -> bool:
-    """Return whether a new release of this agent is on trial: then nothing else may replace its process."""
+    """Return whether a new release of this agent is on trial; if so, nothing else may replace its process."""
     return config.upgrade.root is not None and Installation(Path(config.upgrade.root)).on_trial

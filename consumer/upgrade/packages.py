@@ -49,7 +49,7 @@ def check_fits(manifest: Manifest, name: str, root: Path) -> None:
     """Raise UpgradeError for a package of another product or platform, or if there is too little space for it."""
     if manifest.name != name:
         raise UpgradeError(
-            f"The package is of {manifest.name}; this agent accepts those of {name} (upgrade.name).",
+            f"The package is for the product {manifest.name}; this agent accepts only {name} (upgrade.name).",
             code="wrong_product",
         )
     if manifest.platform not in (ANY_PLATFORM, this_platform()):

@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 def is_watched(
     config: AgentConfig, arguments: Sequence[str], secrets: Mapping[str, str] = MappingProxyType({})
 ) -> bool:
-    """Return whether this process is a release on trial, which ends where another agent would replace its process.
+    """Return whether this process is a release on trial, which exits where another agent would replace its process.
 
     If a release is on trial and this process is not it, execute the launcher, and so the watcher. `secrets` are
     variables that were taken out of the environment, for the watcher. Raises UpgradeError.
@@ -70,7 +70,7 @@ def watch(root: Path, arguments: Sequence[str]) -> None:
     """
     installation = Installation(root)
     try:
-        with installation.watched_once(), _Signals() as signals:
+        with installation.watcher_lock(), _Signals() as signals:
             if _Watcher(installation, arguments, signals).decide():
                 signals.restore()
                 _run_launcher(installation, arguments, {})
@@ -79,7 +79,7 @@ def watch(root: Path, arguments: Sequence[str]) -> None:
 
 
 class _Signals:
-    """Blocks the signals of interest, so that they can be waited for and none is lost."""
+    """Blocks the handled signals, so that they can be waited for and none is lost."""
 
     def __enter__(self) -> "_Signals":
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -101,7 +101,7 @@ class _Signals:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a child ended, in words; `overdue`: it was ended at its deadline; `stopped`: the watcher got TERM or INT."""
+    """How a child ended, in words; `overdue`: stopped at its deadline; `stopped`: the watcher received TERM or INT."""
 
     words: str
     overdue: bool = False
@@ -131,7 +131,7 @@ class _Watcher:
         return True
 
     def _try_out(self, trial: UpgradeTrial) -> UpgradeTrial:
-        """Run the new release until its trial has ended; still on trial: the watcher was stopped by a signal."""
+        """Run the new release until its trial ends; the trial has not ended if a signal stopped the watcher."""
         ended, deadline = None, monotonic() + trial.watch_s + _STARTUP_S
         while trial.state is TrialState.ON_TRIAL:
             if ended is not None and ended.overdue:

@@ -93,7 +93,7 @@ def test_install_creates_the_release_and_prints_its_configuration(place: Path) -
     said = subprocess.run([place / "root" / "acm-agent", "run", "--fast"], capture_output=True, text=True, check=True)
     assert said.stdout == f"{place}/root/releases/1.4.2/bin/acm-agent run --fast\n"
     again = run(place, "consumer", *words)
-    assert (again.returncode, "root holds version 1.4.2 already; send the command upgrade-agent" in again.stderr) == (
+    assert (again.returncode, "root already holds version 1.4.2; send the command upgrade-agent" in again.stderr) == (
         1,
         True,
     )

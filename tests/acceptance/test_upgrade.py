@@ -173,7 +173,9 @@ def test_what_does_not_fit_is_refused_with_its_own_sentence(site: Site, machine:
     platform = machine.pack(release, "2.0.0", platform="linux-vax")
     says = {machine.send(platform.rename(site.directory / "p")): "The package is for linux-vax; this machine is "}
     product = machine.pack(release, "2.0.0", name="other")
-    says[machine.send(product.rename(site.directory / "o"))] = "The package is of other; this agent accepts those of "
+    says[machine.send(product.rename(site.directory / "o"))] = (
+        "The package is for the product other; this agent accepts only "
+    )
     stranger = machine.pack(release, "2.0.0", key="stranger")
     says[machine.send(stranger.rename(site.directory / "s"))] = "The package is refused: The signature is by the key "
     spoiled = machine.pack(release, "2.0.0")

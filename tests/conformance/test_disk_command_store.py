@@ -498,5 +498,5 @@ def test_full_disk_refuses_commands_but_not_results_and_deletions(tmp_path: Path
     in_a_namespace = ("unshare", "--user", "--map-root-user", "--mount")
     done = run(FILLER, str(tmp_path), prefix=in_a_namespace)
     assert done.returncode == 0, done.stderr
-    full = "The disk is full: no command is accepted until there is room again."
+    full = "The disk is full: no command is accepted until there is space again."
     assert done.stdout.splitlines() == [full, full, "deleted True"]

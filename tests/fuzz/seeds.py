@@ -43,7 +43,7 @@ class FuzzedTrust:
     """Trusts only the key of this module."""
 
     enrolment_id = "e1"
-    good_until = NoTrust.good_until
+    valid_until = NoTrust.valid_until
     keys = (SigningKey(_KEY).public,)
 
 

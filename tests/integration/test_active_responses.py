@@ -25,6 +25,7 @@ from consumer.services import NoService
 from consumer.settings import ActiveResponseConfig, ServiceConfig
 from consumer.system.clock import SystemClock
 from tests.support.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, install
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command
 from tests.support.waiting import wait_for
@@ -224,7 +225,7 @@ def test_a_renewal_counts_as_an_offence(tmp_path: Path, clock: TurnedClock) -> N
         ("garbage", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
         ("garbage-and-ends", ErrorCode.FAILED, "it answered 'hello there', which is not a check_keys message."),
         ("no-keys", ErrorCode.FAILED, "which is not a check_keys message."),
-        ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was ended before it received `continue`"),
+        ("silent", ErrorCode.TIMED_OUT, "silent did not end in time and was stopped before it received `continue`"),
         ("floods", ErrorCode.FAILED, "printed more than 65536 bytes without ending a line"),
         ("floods-lines", ErrorCode.FAILED, "it answered 'y', which is not a check_keys message."),
     ],
@@ -322,7 +323,7 @@ def test_hanging_reversal_is_ended(tmp_path: Path) -> None:
     reversals.step()
     (entry,) = read_pending(machine.state)
     assert entry.reversal is not None
-    assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was ended.")
+    assert (entry.reversal.attempts, entry.reversal.failure) == (1, "The script did not end in time and was stopped.")
 
 
 def test_reversal_with_a_missing_script_fails(machine: Machine) -> None:
@@ -373,7 +374,7 @@ def test_script_does_not_act_if_its_record_cannot_be_written(machine: Machine) -
     (
         machine.state / f".{ResponseRecord('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part"
     ).mkdir()
-    with pytest.raises(StoreError, match="cannot be written"):
+    with raises_code(StoreError, "file_unwritable"):
         machine.send("python")
     assert machine.journal == []
 
@@ -395,5 +396,7 @@ def test_probe_after_a_crash_returns_what_was_recorded(machine: Machine) -> None
 
 
 def test_unlisted_script_is_refused_with_the_listed_names(machine: Machine) -> None:
-    with pytest.raises(ActiveResponseError, match="'rm' is not in this agent's allow-list; it has: delete-fails, "):
+    with raises_code(ActiveResponseError, "script_not_allowed") as caught:
         machine.send("rm")
+    assert "'rm'" in str(caught.value)
+    assert ": delete-fails, " in str(caught.value)

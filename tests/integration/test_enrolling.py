@@ -207,7 +207,7 @@ def relocation_of(enrolments: EnrolmentDirectory, own: OwnConnection, *, accept_
         CLOCK,
         LogObserver(),
         incarnation="i1",
-        home=("mqtt://old", "acm"),
+        address=("mqtt://old", "acm"),
         accept_unsigned=accept_unsigned,
     )
 

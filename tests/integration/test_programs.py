@@ -113,7 +113,7 @@ def test_the_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     worker = tmp_path / "worker"
     ended = run_program(sh(f"sleep 600 & echo $! > {worker}; echo began; wait"), bounds(0.4))
     assert (ended.overdue, ended.good, ended.output.stdout) == (True, False, "began\n")
-    assert ended.in_words() == "did not end in time and was ended"
+    assert ended.in_words() == "did not end in time and was stopped"
     wait_for(lambda: not lives(pid_in(worker)), "the worker to be gone")
 
 

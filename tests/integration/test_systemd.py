@@ -17,6 +17,7 @@ from consumer.ports import Stop
 from consumer.services import SystemdService
 from consumer.system.clock import SystemClock
 from tests.support.brokers import docker, docker_answers, image_lock
+from tests.support.errors import raises_code
 from tests.support.waiting import wait_for
 
 IMAGE = "acm-machine:test"
@@ -108,20 +109,23 @@ def test_unit_that_ignores_term_is_reported_as_killed(unit: Unit) -> None:
 
 
 def test_unit_that_dies_at_once_is_an_error_with_its_last_lines(unit: Unit) -> None:
-    with pytest.raises(ServiceError, match=r"does not stay active: .*exit status 3\. Its last lines: no sensor found"):
+    with raises_code(ServiceError, "not_active") as caught:
         unit("short-lived.service").start(soon())
+    assert "exit status 3. Its last lines: no sensor found" in str(caught.value)
 
 
 def test_unit_in_a_restart_loop_was_not_started(unit: Unit) -> None:
-    with pytest.raises(ServiceError, match=r"it is activating \(auto-restart\), result exit-code"):
+    with raises_code(ServiceError, "not_active") as caught:
         unit("tried-again.service").start(monotonic() + 4)
+    assert "activating (auto-restart), result exit-code" in str(caught.value)
 
 
 def test_stop_of_a_unit_ends_at_the_deadline(machine: str, unit: Unit) -> None:
     slow = unit("slow-to-stop.service")
     slow.start(soon())
-    with pytest.raises(ServiceError, match=r"systemctl stop slow-to-stop\.service did not end in time; systemd may"):
+    with raises_code(ServiceError, "timed_out") as caught:
         slow.stop(monotonic() + 2)
+    assert "systemctl stop slow-to-stop.service" in str(caught.value)
     assert not slow.state().running
     systemctl(machine, "kill", "--signal=KILL", "slow-to-stop.service")
 
@@ -129,9 +133,10 @@ def test_stop_of_a_unit_ends_at_the_deadline(machine: str, unit: Unit) -> None:
 @pytest.mark.parametrize("act", ["start", "stop", "restart"])
 def test_missing_unit_is_an_error(unit: Unit, act: str) -> None:
     nowhere = unit("nowhere.service")
-    with pytest.raises(ServiceError, match=r"has no unit nowhere\.service; check service\.unit"):
+    with raises_code(ServiceError, "unknown_unit") as caught:
         getattr(nowhere, act)(soon())
-    with pytest.raises(ServiceError, match=r"has no unit nowhere\.service"):
+    assert "nowhere.service; check service.unit" in str(caught.value)
+    with raises_code(ServiceError, "unknown_unit"):
         nowhere.state()
 
 

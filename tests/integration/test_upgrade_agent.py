@@ -330,5 +330,5 @@ def test_old_releases_are_pruned_except_those_of_the_upgrade(agent: Agent) -> No
 
 def test_upgrade_is_refused_while_another_runs(agent: Agent) -> None:
     agent.runs("1.0.0")
-    with agent.installation.upgraded_once(), raises_code(UpgradeError, "upgrade_running"):
+    with agent.installation.upgrade_lock(), raises_code(UpgradeError, "upgrade_running"):
         agent.execute(PARAMETERS)

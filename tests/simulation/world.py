@@ -91,7 +91,7 @@ class _Keys:
 
     keys: tuple[VerifyingKey, ...] = ()
     enrolment_id: str = "e1"
-    good_until = NoTrust.good_until
+    valid_until = NoTrust.valid_until
     version: int | None = None
     key_ids: tuple[str, ...] = ()
     updates: list[UpdateSigningKeys] = field(default_factory=list)

@@ -27,7 +27,7 @@ from broker.contract.configurations import DiffSize
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode
 from broker.system.lock import locked
-from consumer.configuration.apply import Application
+from consumer.configuration.apply import ConfigurationUpdate
 from consumer.configuration.effects import Effects
 from consumer.errors import ProgramError
 from consumer.handler import Context, Result
@@ -108,9 +108,9 @@ class Site:
         known = {"deadline": self.clock.monotonic() + 30, "observer": self.steps, **members}
         return Context(self.clock, self.service, self.state, **known)
 
-    def application(self, name: str, context: Context) -> Application:
+    def application(self, name: str, context: Context) -> ConfigurationUpdate:
         effects = Effects(self._run, self.fake.send_signal, self._wait)
-        return Application(command(name, command_type=TYPE), context, self.config, effects)
+        return ConfigurationUpdate(command(name, command_type=TYPE), context, self.config, effects)
 
     def apply(self, name: str = "c", context: Context | None = None, **parameters: Any) -> Result:
         wanted = parse_parameters(TYPE, ApplyCentralizedConfiguration, parameters)

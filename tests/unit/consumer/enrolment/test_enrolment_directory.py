@@ -154,7 +154,7 @@ def relocation_of(
     enrolments: EnrolmentDirectory, store: MemoryCommandStore, clock: TurnedClock, home: str = "mqtt://old"
 ) -> Relocation:
     parts = (enrolments, store, Unconnected(), clock, LogObserver())
-    return Relocation(*parts, incarnation="i1", home=(home, "acm"), accept_unsigned=True)
+    return Relocation(*parts, incarnation="i1", address=(home, "acm"), accept_unsigned=True)
 
 
 def decided(enrolments: EnrolmentDirectory, add: Add) -> EnrolmentAttempt:
@@ -168,12 +168,12 @@ def test_no_renewal_during_a_move(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
-    assert not relocation.under_way
-    relocation.leave_for(attempt)
-    assert relocation.under_way
+    assert not relocation.in_progress
+    relocation.schedule_switch(attempt)
+    assert relocation.in_progress
     relocation.step()
     assert relocation.moved_by == "a"
-    assert relocation.under_way
+    assert relocation.in_progress
 
 
 def test_agent_leaves_once_the_old_server_has_all_results(
@@ -181,7 +181,7 @@ def test_agent_leaves_once_the_old_server_has_all_results(
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
     asked, other = (store.store_command(one, clock.now()) for one in (ASKED, command("b", 2)))
-    relocation.leave_for(attempt)
+    relocation.schedule_switch(attempt)
     running = store.mark_processing(asked, clock.now(), "i1")
     relocation.step()
     reports = FeedbackFactory("web-01", "i1", "g1")
@@ -204,7 +204,7 @@ def test_agent_waits_a_minute_for_the_old_servers_acks(
 ) -> None:
     attempt = decided(enrolments, add)
     stored = store.mark_processing(store.store_command(ASKED, clock.now()), clock.now(), "i1")
-    relocation_of(enrolments, store, clock).leave_for(attempt)
+    relocation_of(enrolments, store, clock).schedule_switch(attempt)
     relocation = relocation_of(enrolments, store, clock)  # after kill -9
     clock.turn(61)
     relocation.step()
@@ -218,7 +218,7 @@ def test_failed_switch_of_enrolment_is_retried(
     enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
     attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
-    relocation.leave_for(replace(attempt, name="later"))
+    relocation.schedule_switch(replace(attempt, name="later"))
     relocation.step()
     assert relocation.moved_by is None
     add("later")
@@ -236,7 +236,7 @@ def test_commands_after_a_move_are_refused_or_wait_at_the_same_broker(
     away, home = relocation_of(enrolments, store, clock), relocation_of(enrolments, store, clock, "mqtts://new")
     assert (away.refusal, away.holds, home.holds) == (None, False, False)
     for relocation in (away, home):
-        relocation.leave_for(attempt)
+        relocation.schedule_switch(attempt)
     assert away.refusal is not None
     assert (away.refusal.code, "mqtts://new" in away.refusal.message) == ("agent_leaves", True)
     assert (away.holds, home.holds, home.refusal) == (False, True, None)
@@ -247,7 +247,7 @@ def test_manager_begins_no_command_of_a_server_that_the_agent_leaves(
     enrolments: EnrolmentDirectory, add: Add, clock: TurnedClock, home: str, result: ErrorCode | None
 ) -> None:
     relocation = relocation_of(enrolments, MemoryCommandStore(), clock, home)
-    relocation.leave_for(decided(enrolments, add))
+    relocation.schedule_switch(decided(enrolments, add))
     harness = ManagerHarness(departure=relocation)
     harness.store.store_command(command("b", 2, "rerun"), clock.now())
     harness.manager.carry_out(harness.manager.decide([], []))
@@ -271,7 +271,7 @@ class Trial:
         if self.error:
             raise EnrolmentError(self.error)
 
-    def leave_for(self, attempt: EnrolmentAttempt) -> None:
+    def schedule_switch(self, attempt: EnrolmentAttempt) -> None:
         self.left_for.append(attempt)
 
 

@@ -61,11 +61,13 @@ def test_a_redirect_is_followed_to_https_and_not_to_http(server: HttpsServer, fe
     server.answers["/moved"] = redirect_to(server.serve("/good", CONTENT))
     assert fetch(artifact(server.url("/moved"))).read_bytes() == CONTENT
     server.answers["/downgraded"] = redirect_to("http://127.0.0.1:9/good")
-    with pytest.raises(DownloadError, match="redirects to http:, which is not encrypted"):
+    with raises_code(DownloadError, "http_failed") as caught:
         fetch(artifact(server.url("/downgraded")))
+    assert "redirects to http:, which is not encrypted" in str(caught.value)
     server.answers["/round"] = redirect_to(server.url("/round"))
-    with pytest.raises(DownloadError, match="redirects"):
+    with raises_code(DownloadError, "http_failed") as caught:
         fetch(artifact(server.url("/round")))
+    assert "redirects" in str(caught.value)
 
 
 def cut_short(request: BaseHTTPRequestHandler) -> None:
@@ -100,13 +102,16 @@ def test_wrong_response_of_the_server_is_refused(
 
 def test_server_with_an_untrusted_certificate_is_refused(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:
     url = server.serve("/good", CONTENT)
-    with pytest.raises(DownloadError, match="certificate verify failed"):
+    with raises_code(DownloadError, "http_failed") as caught:
         fetch(artifact(url), ca_file=None)
-    with pytest.raises(DownloadError, match=r"download\.ca_file\) cannot be used: No such file"):
+    assert "certificate verify failed" in str(caught.value)
+    with raises_code(DownloadError, "ca_file_unusable") as caught:
         fetch(artifact(url), ca_file=str(tmp_path / "nowhere"))
+    assert "No such file" in str(caught.value)
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(DownloadError, match=r"ca\.pem \(download\.ca_file\) cannot be used"):
+    with raises_code(DownloadError, "ca_file_unusable") as caught:
         fetch(artifact(url), ca_file=str(tmp_path / "ca.pem"))
+    assert "ca.pem (download.ca_file)" in str(caught.value)
 
 
 def stalls_before_its_answer(server: HttpsServer) -> Any:
@@ -198,8 +203,9 @@ def test_secrets_in_a_url_are_not_repeated(fetch: Fetch) -> None:
 
 def test_too_large_file_is_refused_before_the_request(server: HttpsServer, fetch: Fetch) -> None:
     url = server.serve("/large", CONTENT)
-    with pytest.raises(DownloadError, match=r"accepts at most 1000 \(download\.max_bytes\)"):
+    with raises_code(DownloadError, "too_large") as caught:
         fetch(artifact(url), max_bytes=1000)
+    assert "1000 (download.max_bytes)" in str(caught.value)
     with raises_code(DownloadError, "disk_full"):
         fetch(artifact(url, size=1 << 60), max_bytes=1 << 61)
     assert "/large" not in server.requests

@@ -33,7 +33,7 @@ DEEP = base64.b64encode(b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}").deco
 
 class EnrolledTrust:
     enrolment_id = "e1"
-    good_until = NoTrust.good_until
+    valid_until = NoTrust.valid_until
     keys = (OLD_SERVER.public, SERVER.public)
 
 
@@ -169,7 +169,7 @@ def test_wrongly_signed_command_is_rejected_and_uses_no_number(
 
 def test_signature_after_the_certificates_expiry_is_refused(clock: TurnedClock) -> None:
     trust = EnrolledTrust()
-    trust.good_until = clock.now()
+    trust.valid_until = clock.now()
     opened = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=False)
     late = replace(scope(clock), not_before=clock.now() + timedelta(days=1, seconds=1))
     refusal = opened.open(Channel.COMMAND, signed((SERVER,), late, plain(clock))).refusal
