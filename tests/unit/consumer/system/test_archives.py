@@ -199,3 +199,11 @@ def test_a_full_disk_is_an_error_for_the_user(make: MakeArchive, tmp_path: Path)
     nowhere = tmp_path / "nowhere"
     with raises_code(ArchiveError, "not_unpacked"):
         unpack(make(member("a")), nowhere)
+
+
+def test_data_hidden_after_the_end_of_an_archive_is_bounded(make: MakeArchive, into: Path) -> None:
+    archive = make(member("good"))
+    with archive.open("ab") as file:
+        file.write(bytes(1 << 16))
+    with raises_code(ArchiveError, "too_much_after_end"):
+        unpack(archive, into, Limits(bytes=1 << 15))

@@ -11,15 +11,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
+from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.receiver import CommandReceiver
+from consumer.errors import EnrolmentError
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.enrolled import signed
+from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
@@ -223,3 +226,8 @@ def test_slow_machine_clock_is_corrected_by_the_server(store: MemoryCommandStore
     assert time.behind_s is None
     opened.open(Channel.ACK, signed((SERVER,), later, b"[]", Channel.ACK))
     assert (time.behind_s, time.now() - clock.now()) == (86400, timedelta(days=1))
+
+
+def test_agent_that_is_not_enrolled_takes_no_signing_keys() -> None:
+    with raises_code(EnrolmentError, "not_enrolled"):
+        NoTrust().update(UpdateSigningKeys(1, ("key",)))
