@@ -100,7 +100,7 @@ def with_absolute_path(url: str) -> str:
     """Return the URL, for a SQLite file with its absolute path. Raises LedgerError, whose text has none of the URL."""
     try:
         parsed = make_url(url)
-    except ArgumentError:  # its text may quote the password
+    except (ArgumentError, ValueError):  # its text may quote the password
         raise LedgerError("The ledger's URL cannot be parsed; write sqlite:///PATH.", code="bad_ledger_url") from None
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return url

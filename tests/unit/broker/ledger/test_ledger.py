@@ -1,7 +1,7 @@
 """The ledger on a real SQLite file."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from broker.contract.topics import InvalidName
 from broker.errors import LedgerError
 from broker.ledger.audits import Verified
 from broker.ledger.commands import UnknownCommand
+from broker.ledger.database import with_absolute_path
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
@@ -391,3 +392,24 @@ def test_unusable_ledger_and_unknown_command_are_errors(ledger: Ledger, clock: T
         with raises_code(LedgerError, code) as refused:
             open_database(url)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@db:port/acm", "me:hunter2@db"])
+@pytest.mark.parametrize("use", [open_database, with_absolute_path])
+def test_unreadable_url_is_refused_without_its_password(use: Callable[[str], object], url: str) -> None:
+    with raises_code(LedgerError, "bad_ledger_url") as refused:
+        use(url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_acceptance_of_no_command_is_passed_over(ledger: Ledger) -> None:
+    command = add(ledger)
+    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED), feedback(FeedbackKind.ACCEPTED, command)])
+    assert ledger.get(command.id).state is CommandState.ACCEPTED
+
+
+@pytest.mark.parametrize("echo", [{"type": 1, "parameters": {}}, {"type": "restart-agent", "parameters": []}])
+def test_result_with_an_unreadable_echo_completes_its_command(ledger: Ledger, echo: dict[str, Any]) -> None:
+    command = add(ledger)
+    ledger.record_feedback("web-01", [replace(result(command), command=echo)])
+    assert ledger.get(command.id).state is CommandState.COMPLETED
