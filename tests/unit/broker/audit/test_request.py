@@ -141,3 +141,17 @@ def test_request_to_a_silent_agent_ends_after_the_wait_time(ledger: AnsweringLed
     ledger.answers = lambda sent: None
     with pytest.raises(WaitTimeout):
         ask(ledger, 0.01)
+
+
+def page(first: int, *entries: str) -> dict[str, Any]:
+    return {"first": first, "before": "0" * 64, "entries": list(entries)}
+
+
+def test_page_that_has_grown_replaces_its_shorter_form(ledger: AnsweringLedger) -> None:
+    """The second answer begins with the page of the first, which was written to meanwhile, and has an older one."""
+    mark = {"number": 3, "hash": "0" * 64}
+    answers = iter([[page(1, "a"), page(2, "b")], [page(1, "a"), page(2, "b", "c")]])
+    ledger.answers = lambda sent: Result(
+        "Here.", {"anchor": {**mark, "number": 0}, "head": mark, "pages": next(answers)}
+    )
+    assert [it.entries for it in ask(ledger).pages] == [("a",), ("b", "c")]

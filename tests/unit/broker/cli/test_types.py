@@ -1,12 +1,15 @@
 """The command types of acm, built in and from installed packages."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from broker.cli.main import app
 from broker.cli.types import describe_members, summary_of, type_json
-from broker.command_types import known_command_types
+from broker.command_types import known_command_types, parameters_of
 from broker.contract.commands import COMMAND_TYPES
 
 BrokenPackage = Callable[..., None]
@@ -81,3 +84,27 @@ def test_every_type_has_a_summary_and_described_members(name: str) -> None:
 def test_members_are_described_for_people() -> None:
     words = {name: (kind, default) for name, kind, default in describe_members(COMMAND_TYPES["set-group"].parameters)}
     assert words == {"groups": ("list of text", "required")}
+
+
+def test_parameters_of_an_installed_type_are_known_and_those_of_a_broken_one_are_not(
+    package: BrokenPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters_of.cache_clear()
+    package("rotate_logs.contract:COMMAND_TYPE")
+    found = parameters_of("rotate-logs")
+    assert found is not None
+    assert found.__name__ == "RotateLogs"
+    parameters_of.cache_clear()
+    (tmp_path / "plug_in-1.0.dist-info" / "entry_points.txt").write_text(
+        "[agent_command_manager.command_types]\nrotate-logs = nowhere:KIND\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parameters_of("rotate-logs") is None
+    parameters_of.cache_clear()
+
+
+def test_broken_package_is_reported_on_stderr_beside_the_list(package: BrokenPackage) -> None:
+    package("nowhere:KIND")
+    shown = CliRunner().invoke(app, ["types", "--json"])
+    assert "stop-agent" in {kind["type"] for kind in json.loads(shown.stdout)}
+    assert shown.stderr.startswith("acm: The command type 'rotate-logs' (nowhere:KIND) cannot be loaded")

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,27 @@ def test_directory_and_too_large_file_are_refused(ledger: Ledger, tmp_path: Path
     with raises_code(BlobError, "too_large"):
         ledger.blobs.put(large)
     assert chunk_rows(ledger) == 0
+
+
+def test_file_that_cannot_be_examined_is_refused(ledger: Ledger) -> None:
+    with raises_code(BlobError, "unreadable"):
+        ledger.blobs.put(Path("/" + "x" * 1000))
+
+
+def test_file_that_another_process_stores_meanwhile_is_stored_once(
+    ledger: Ledger, path: Path, clock: TurnedClock
+) -> None:
+    first: list[Artifact] = []
+
+    def now() -> datetime:
+        if not first:
+            first.append(ledger.blobs.put(path))
+        return clock.now()
+
+    second = BlobStore(ledger.database.transaction, now).put(path)
+    assert ([second], [row.artifact for row in ledger.blobs.rows()]) == (first, first)
+    refer(ledger, second)
+    assert read(ledger, second, 1 << 20) == CONTENT
+    with ledger.database.transaction() as connection:
+        owners = connection.scalars(sa.select(BLOB_CHUNKS.c.blob).distinct()).all()
+    assert len(owners) == 1

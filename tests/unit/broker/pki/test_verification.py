@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -96,3 +97,10 @@ def test_certificate_of_another_authority_of_the_same_name_is_rejected() -> None
     for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
         with raises_code(IdentityError, "foreign_certificate"):
             verify_certificate(text, ISSUER, NOW)
+
+
+def test_certificate_for_a_key_of_another_kind_is_rejected() -> None:
+    key: Any = ec.generate_private_key(ec.SECP256R1()).public_key()
+    certificate = agent_certificate(ISSUER, "web-01", key, NOW, DAY)
+    with raises_code(IdentityError, "certificate_key_not_ed25519"):
+        verify_certificate(pem(certificate), ISSUER, NOW)

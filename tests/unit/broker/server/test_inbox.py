@@ -206,3 +206,16 @@ def test_message_on_an_unknown_topic_is_acknowledged_and_logged(
         fair.fetch(0.0)
     assert (inbox.acked, fair.waiting, fair.next_batch()) == (3, False, [])
     assert [(entry["event"], entry["topic"]) for entry in logs] == [("unknown_topic", topic)]
+
+
+def test_agents_without_messages_are_forgotten_when_there_are_many(
+    inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
+) -> None:
+    """The queue of a new agent is the only one that is left, and works."""
+    for number in range(10_000):
+        inbox.arrive(f"acm/a{number}/feedback", b"x")
+    assert len(everything(fair)) == 10_000
+    clock.turn(60.0)
+    inbox.arrive("acm/new/feedback", b"y")
+    assert [message.agent for message in everything(fair)] == ["new"]
+    assert fair._queues.keys() == {"new"}

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -345,3 +346,37 @@ def test_exposed_key_files_are_refused(directory: Path) -> None:
     (directory / "keys.json").chmod(0o666)
     with raises_code(ExposedFileError, "writable_by_others"):
         SigningKeyStore(directory)
+
+
+def test_list_that_is_missing_is_reported_as_no_keys(tmp_path: Path) -> None:
+    with raises_code(SigningKeyError, "no_signing_keys"):
+        KeyDirectory(tmp_path).read_list()
+
+
+def test_list_that_cannot_be_read_is_reported_with_its_path(tmp_path: Path, directory: Path) -> None:
+    (directory / "keys.json").unlink()
+    (directory / "keys.json").mkdir(mode=0o755)
+    below_a_file = tmp_path / "file"
+    below_a_file.touch()
+    for path, use in ((directory, KeyDirectory.read_list), (below_a_file, KeyDirectory.state)):
+        with raises_code(SigningKeyError, "unreadable_signing_keys") as caught:
+            use(KeyDirectory(path))
+        assert str(caught.value).startswith(f"{path / 'keys.json'} ")
+
+
+def test_change_below_a_directory_that_is_gone_is_refused(tmp_path: Path, clock: TurnedClock) -> None:
+    path = tmp_path / "above" / "signing"
+    path.parent.mkdir()
+    create_signing_keys(path, clock.now())
+    store = SigningKeyStore(path)
+    shutil.rmtree(path.parent)
+    with raises_code(SigningKeyError, "unusable_signing_keys"):
+        store.rotate(clock.now())
+
+
+def test_only_the_current_list_is_marked_as_announced(directory: Path, clock: TurnedClock) -> None:
+    store = SigningKeyStore(directory)
+    older = store.version
+    store.rotate(clock.now())
+    store.mark_announced(older)
+    assert not SigningKeyStore(directory).announced

@@ -11,6 +11,7 @@ from broker.system.permissions import refuse_changeable, refuse_readable
 from tests.support.errors import raises_code
 
 NOBODY = 65534
+NO_ACCOUNT = 3_999_999_999
 
 
 def refused(refuse: Callable[[Path], None], path: Path, code: str, place: Path | None = None) -> str:
@@ -130,3 +131,15 @@ def test_missing_file_raises_file_not_found(key: Path) -> None:
     for refuse in (refuse_changeable, refuse_readable):
         with pytest.raises(FileNotFoundError):
             refuse(key.with_name("gone"))
+
+
+def test_user_without_an_account_is_named_by_its_number(key: Path) -> None:
+    os.chown(key, NO_ACCOUNT, -1)
+    sentence = refused(refuse_changeable, key, "owned_by_another_user")
+    assert f"belongs to user {NO_ACCOUNT}, who" in sentence
+
+
+def test_directory_writable_by_a_group_that_has_no_entry_is_refused(key: Path) -> None:
+    key.parent.chmod(0o775)
+    os.chown(key.parent, -1, NO_ACCOUNT)
+    refused(refuse_changeable, key, "writable_by_others", key.parent)

@@ -1,0 +1,72 @@
+"""Commands of acm that change the ledger: operations, groups and blobs."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.app.factories import open_database
+from broker.cli.broker import run
+from broker.cli.main import app
+from broker.cli.targets import UnknownAgent
+from broker.contract.messages import Origin
+from broker.errors import InvalidArgument
+from broker.ledger.enqueue import CommandRequest
+from broker.ledger.ledger import Ledger
+from broker.ledger.tables import CommandState
+from tests.support.errors import raises_code
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger(open_database(url), now=lambda: datetime.now(UTC))
+    yield opened
+    opened.database.close()
+
+
+def acm(url: str, *words: str) -> Any:
+    return CliRunner().invoke(app, words, env={"ACM_LEDGER": url}, catch_exceptions=False)
+
+
+def test_abandoned_operation_has_no_open_command(url: str, ledger: Ledger) -> None:
+    request = CommandRequest("restart-agent", {}, Origin("me", "test"))
+    operation = ledger.add_operation(["web-01", "web-02"], "two", request)
+    assert acm(url, "operation", "cancel", operation.id, "--abandon").output == "2 commands abandoned.\n"
+    assert {row.state for row in ledger.commands()} == {CommandState.COMPLETED}
+
+
+def test_unknown_agent_joins_a_group_only_with_the_option(url: str, ledger: Ledger) -> None:
+    with raises_code(UnknownAgent, "unknown_agent"):
+        acm(url, "group", "add", "edge", "web-01")
+    assert ledger.groups.members("edge") == []
+    assert acm(url, "group", "add", "edge", "web-01", "--allow-unknown").output == "Members of edge: web-01.\n"
+    assert ledger.groups.members("edge") == ["web-01"]
+
+
+def test_group_without_members_is_shown_on_stderr_only(url: str) -> None:
+    shown = acm(url, "group", "show", "edge")
+    assert (shown.stdout, shown.stderr) == ("", "Group edge has no members.\n")
+
+
+@pytest.mark.parametrize("prefix", ["", "blob:"])
+def test_blob_is_removed_by_its_digest_with_or_without_the_prefix(
+    url: str, ledger: Ledger, tmp_path: Path, prefix: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    blob = ledger.blobs.put(tmp_path / "file")
+    acm(url, "blob", "rm", f"{prefix}{blob.sha256}")
+    assert ledger.blobs.rows() == []
+
+
+@pytest.mark.parametrize("options", [{"port": 1883}, {"data": Path("/nowhere")}])
+def test_broker_of_a_directory_takes_neither_port_nor_data(tmp_path: Path, options: dict[str, Any]) -> None:
+    with raises_code(InvalidArgument, "conflicting_options"):
+        run(tmp_path, **options)

@@ -1,0 +1,26 @@
+"""Keys and bodies of another kind than the contract's."""
+
+from datetime import UTC, datetime
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from broker.contract.dsse import Scope, SignatureError, read_body, read_public_key, write_body
+from tests.support.errors import raises_code
+
+
+def test_public_key_of_another_kind_is_refused() -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    for text in (pem, "no key"):
+        with raises_code(SignatureError, "invalid_key"):
+            read_public_key(text)
+
+
+@pytest.mark.parametrize("moment", ["2026-03-01T12:00:00", "9001-01-01T00:00:00Z"])
+def test_body_without_a_time_zone_or_of_a_far_year_is_refused(moment: str) -> None:
+    body = write_body(Scope("i", "web-01", ("e1",), datetime(2026, 3, 1, 12, tzinfo=UTC)), b"[]")
+    assert read_body(body)[1] == b"[]"
+    with raises_code(SignatureError, "malformed"):
+        read_body(body.replace(b"2026-03-01T12:00:00Z", moment.encode()))
