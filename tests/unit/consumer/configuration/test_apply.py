@@ -432,6 +432,12 @@ def test_cancel_before_the_swap_keeps_the_old_generation(site: Site) -> None:
     assert (done.code, done.data.action, site.active()) == (ErrorCode.CANCELLED, "not_applied", {"sensor.toml": GOOD})
 
 
+def test_deadline_before_the_swap_keeps_the_old_generation(site: Site) -> None:
+    site.steps.at["validated"] = lambda: site.clock.turn(30)
+    done = site.apply(content=BETTER)
+    assert (done.code, done.data.action, site.active()) == (ErrorCode.TIMED_OUT, "not_applied", {"sensor.toml": GOOD})
+
+
 def test_an_archive_of_several_files(site: Site, tmp_path: Path) -> None:
     files = {"sensor.toml": BETTER, "conf.d/a.yaml": "a: 1\n", "conf.d/b.json": "{}"}
     done = site.apply(artifact=archive(tmp_path / "two.tar.gz", files))

@@ -143,6 +143,19 @@ def test_full_disk_is_in_the_status_until_there_is_room() -> None:
     world.ledger.database.close()
 
 
+def test_agent_started_on_a_full_disk_is_ready_once_there_is_room() -> None:
+    store = MemoryCommandStore()
+    store.full = True
+    world = World(store, lambda store: store)
+    readiness = world.core._parts.readiness
+    world.step_agent()
+    assert (readiness.has_stored, world.core._status.current(None).last_error) == (False, "The disk is full.")
+    store.full = False
+    world.step_agent()
+    assert readiness.has_stored
+    world.ledger.database.close()
+
+
 def test_refusal_is_shown_ten_minutes_and_until_the_next_good_message() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.settle()

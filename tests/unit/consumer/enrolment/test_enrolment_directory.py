@@ -1,6 +1,7 @@
 """The enrolments on the disk, the change from one to another, and crashes during it."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command
@@ -212,6 +214,35 @@ def test_agent_waits_a_minute_for_the_old_servers_acks(
     store.mark_completed(stored, FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), clock.now()))
     relocation.step()
     assert relocation.moved_by == "a"
+
+
+def test_move_at_the_same_broker_waits_only_for_the_result_of_its_command(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock, "mqtts://new")
+    stored = store.mark_processing(store.store_command(ASKED, clock.now()), clock.now(), "i1")
+    store.store_command(command("b", 2), clock.now())
+    relocation.schedule_switch(attempt)
+    store.mark_completed(stored, FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), clock.now()))
+    relocation.step()
+    assert relocation.moved_by is None
+    store.delete_completed_commands(["a"], clock.now())
+    relocation.step()
+    assert relocation.moved_by == "a"
+
+
+def test_agent_moves_although_the_old_enrolment_cannot_be_removed(
+    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock, tmp_path: Path
+) -> None:
+    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
+    old = tmp_path / "enrolment" / "enrolments" / "old"
+    shutil.rmtree(old)
+    old.write_bytes(b"")
+    relocation.schedule_switch(attempt)
+    with capture_logs() as logs:
+        relocation.step()
+    assert relocation.moved_by == "a"
+    assert logs[-1]["event"] == "old_enrolment_not_removed"
 
 
 def test_failed_switch_of_enrolment_is_retried(

@@ -1,6 +1,8 @@
 """What becomes of an enrolment when its files cannot be read or written."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from consumer.enrolment.store import (
     EnrolmentDirectory,
     StoredSigningKeys,
 )
+from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError, StoreError
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
@@ -84,3 +87,11 @@ def test_state_directory_that_is_a_file_is_not_enrolled(tmp_path: Path) -> None:
     token, clock = EnrolmentToken("s" * 22, "0" * 64), TurnedClock()
     with raises_code(StoreError, "state_directory_unusable"):
         enroll_by_hand(state, "https://127.0.0.1:1", token, "web-01", clock, clock.monotonic())
+
+
+def test_enrolment_whose_broker_has_no_valid_url_is_not_tried(tmp_path: Path) -> None:
+    clock = TurnedClock()
+    enrolment = Enrolment(tmp_path, replace(GRANT, broker="http://127.0.0.1"))
+    trial = EnrolmentTrial(enrolment, "g1", "i1", clock, accept_unsigned=True)
+    with raises_code(EnrolmentError, "invalid_broker"):
+        trial.run(clock.monotonic() + 10, threading.Event())
