@@ -14,6 +14,7 @@ from broker.release.builder import SigningFailed, make_manifest, sign_manifest, 
 from broker.release.manifest import Manifest, PackageError, parse_manifest, render_manifest, this_platform
 from broker.release.minisign import PublicKey
 from consumer.errors import ArchiveError, ConsumerError, UpgradeError
+from consumer.upgrade.install import install
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from tests.support.errors import raises_code
 from tests.unit.broker.release.test_minisign import make_key
@@ -212,6 +213,14 @@ def test_truncated_package_is_refused(package: Path, key: PublicKey, tmp_path: P
         verify_package(package, [key])
     with pytest.raises(ConsumerError):
         read(package, tmp_path)
+
+
+def test_package_is_not_installed_in_a_file(package: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.write_bytes(b"")
+    with raises_code(UpgradeError, "upgrade_error"):
+        install(package, root, [key_text(tmp_path)])
+    assert root.read_bytes() == b""
 
 
 def test_existing_release_is_replaced_only_by_a_complete_one(package: Path, tmp_path: Path) -> None:
