@@ -268,3 +268,10 @@ def test_directory_without_a_usable_configuration_is_not_run(tmp_path: Path, tex
 def test_incomplete_or_unused_tls_files_are_refused(settings: dict[str, str], code: str) -> None:
     with raises_code(ServerConfigurationError, code):
         load_config(None, settings, {})
+
+
+def test_directory_below_a_file_cannot_be_written(setup: DirectorySetup, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    setup.out = tmp_path / "file" / "broker"
+    with raises_code(BrokerDirectoryError, "unwritable_directory"):
+        setup.write("mqtt.example.org")

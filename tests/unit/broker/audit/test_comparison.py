@@ -126,6 +126,11 @@ def repeated(event: str, **members: Any) -> Callable[[Entries], None]:
     return change
 
 
+def resumed_after_its_result(entries: Entries) -> None:
+    completed = entry_with(entries, "reported")["reported"][0]["id"]
+    entries.append({**entries[-1], "begun": [], "resumed": [completed]})
+
+
 def never_there(entries: Entries) -> None:
     gone = entry_with(entries, "accepted")["accepted"][0]["id"]
     entries[:] = [entry for entry in entries if gone not in str(entry)]
@@ -142,6 +147,7 @@ def never_there(entries: Entries) -> None:
         (repeated("accepted"), "accepted_twice", ""),
         (repeated("begun"), "begun_twice", "had begun already"),
         (repeated("reported"), "second_result", ""),
+        (resumed_after_its_result, "resumed_idle", "it was not running"),
         (repeated("deleted"), "deleted_twice", ""),
         (without("reported"), "deleted_without_result", ""),
         (without("accepted"), "never_accepted", ""),

@@ -108,3 +108,11 @@ def test_broken_package_is_reported_on_stderr_beside_the_list(package: BrokenPac
     shown = CliRunner().invoke(app, ["types", "--json"])
     assert "stop-agent" in {kind["type"] for kind in json.loads(shown.stdout)}
     assert shown.stderr.startswith("acm: The command type 'rotate-logs' (nowhere:KIND) cannot be loaded")
+
+
+def test_broken_package_does_not_prevent_that_a_command_is_sent(package: BrokenPackage, tmp_path: Path) -> None:
+    package("nowhere:KIND")
+    words = ["send", "web-01", "restart-agent", "--allow-unknown", "--ledger", f"sqlite:///{tmp_path}/ledger.db"]
+    sent = CliRunner().invoke(app, words)
+    assert sent.exit_code == 0
+    assert sent.stderr.startswith("acm: The command type 'rotate-logs' (nowhere:KIND) cannot be loaded")

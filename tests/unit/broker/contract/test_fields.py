@@ -15,9 +15,11 @@ from msgspec.inspect import StrType, type_info
 import broker.contract
 import broker.release.manifest
 import consumer.settings
+from broker.contract.commands import InvalidParameters, parse_parameters
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.commands.set_group import SetGroup
 from broker.contract.topics import InvalidName, check_agent_name
+from tests.support.errors import raises_code
 
 EXAMPLES = ("a", "0" * 64)
 
@@ -87,3 +89,11 @@ def test_group_name_is_valid_in_each_place_that_takes_one_or_in_none(name: str) 
     else:
         assert msgspec.convert({"groups": [name]}, SetGroup).groups == (name,)
         assert msgspec.convert({"content": "", "group": name}, ApplyCentralizedConfiguration).group == name
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"content": "x", "artifact": {"url": "blob:" + "0" * 64, "sha256": "0" * 64, "size": 1}}]
+)
+def test_configuration_has_either_content_or_an_artifact(given: dict[str, Any]) -> None:
+    with raises_code(InvalidParameters, "invalid_parameter"):
+        parse_parameters("apply-centralized-configuration", ApplyCentralizedConfiguration, given)
