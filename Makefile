@@ -2,6 +2,8 @@
 VENV ?= .venv
 PREFIX ?= /opt/acm
 RUN = $(VENV)/bin
+# In the order of the folders, the slow acceptance tests run first, and both workers end at about the same time.
+PYTEST = $(RUN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
@@ -18,10 +20,10 @@ demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
 	$(RUN)/python -m scripts.demo
 
 test: $(VENV)/.ready ## Run all tests
-	$(RUN)/python -m pytest -n 2 --dist loadscope
+	$(PYTEST)
 
 coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
-	$(RUN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 mutations: $(VENV)/.ready ## Remove each security control; a test must fail
 	$(RUN)/python -m tests.security.mutate
