@@ -2,8 +2,9 @@
 VENV ?= .venv
 PREFIX ?= /opt/acm
 RUN = $(VENV)/bin
-# In the order of the folders, the slow acceptance tests run first, and both workers end at about the same time.
-PYTEST = $(RUN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+# Tests that start programs wait most of the time, so two cores have room for three workers. In the order of the
+# folders, these slow tests run first, and the workers end at about the same time.
+PYTEST = $(RUN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
