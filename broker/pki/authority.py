@@ -23,7 +23,7 @@ from broker.pki.certificates import (
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
 from broker.pki.verification import Identity, verify_certificate
 from broker.system.files import write_durably
-from broker.system.lock import locked
+from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
 
 __all__ = [
@@ -153,7 +153,7 @@ class CertificateAuthority:
 
         `revoked` is called under a lock: the later of two writers sees everything that the earlier one saw.
         """
-        with _file_errors(path), locked(self._directory, wait=True):
+        with _file_errors(path), locked_directory(self._directory):
             now = self._now()
             # design.md: "Revocation is of an enrolment"
             content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)

@@ -20,7 +20,7 @@ from broker.contract.dsse import SigningKey
 from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
 from broker.signing.key_list import KeyEntry, KeyList, SigningKeyError
 from broker.system.files import state_of, write_durably
-from broker.system.lock import locked
+from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
 
 __all__ = [
@@ -107,7 +107,7 @@ class KeyDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock for a change; an OSError in the block becomes a SigningKeyError."""
-        with self.file_errors(), locked(self.path, wait=True) as handle:
+        with self.file_errors(), locked_directory(self.path) as handle:
             yield
             os.fsync(handle)  # keys that were deleted stay deleted after a power loss
 

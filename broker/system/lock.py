@@ -10,29 +10,36 @@ __all__ = [
     "acquire_lock",
     "is_locked",
     "locked",
+    "locked_directory",
 ]
 
 
-def acquire_lock(path: Path, *, wait: bool = False) -> int:
-    """Return a descriptor that holds the lock on a directory, or on a file that is created if missing (mode 0600).
+def acquire_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock on a file, which is created if missing (mode 0600).
 
     The lock is held until the last copy of the descriptor is closed: a child that inherits it keeps it after this
-    process has ended. Raises BlockingIOError if another process holds the lock, unless `wait`; raises OSError.
+    process has ended. Raises BlockingIOError if another process holds the lock; raises OSError.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
+    return _flocked(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[int]:
-    """Hold the lock while the block runs; yields the descriptor and raises as `acquire_lock` does."""
-    handle = acquire_lock(path, wait=wait)
+def locked(path: Path) -> Iterator[int]:
+    """Hold the lock on a file while the block runs; yields the descriptor and raises as `acquire_lock` does."""
+    handle = acquire_lock(path)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked_directory(path: Path) -> Iterator[int]:
+    """Wait for the lock on an existing directory, and hold it while the block runs; yields the descriptor.
+
+    Raises OSError, FileNotFoundError for a missing directory.
+    """
+    handle = _flocked(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
     try:
         yield handle
     finally:
@@ -52,3 +59,13 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def _flocked(handle: int, operation: int) -> int:
+    """Lock the descriptor and return it; close it on failure."""
+    try:
+        fcntl.flock(handle, operation)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle

@@ -1,12 +1,13 @@
 """Locks between processes: one holder, released with the last descriptor."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from broker.system.lock import acquire_lock, is_locked, locked
+from broker.system.lock import acquire_lock, is_locked, locked, locked_directory
 
 
 def test_lock_has_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -35,8 +36,16 @@ def test_copy_of_the_descriptor_keeps_the_lock(tmp_path: Path) -> None:
 
 
 def test_directory_can_be_locked(tmp_path: Path) -> None:
-    with locked(tmp_path, wait=True), pytest.raises(BlockingIOError):
-        acquire_lock(tmp_path)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    with locked_directory(tmp_path), pytest.raises(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(handle)
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_directory_is_not_locked_and_not_created(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), locked_directory(tmp_path / "keys"):
+        pass
     assert os.listdir(tmp_path) == []
 
 
