@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,23 +73,26 @@ class Session:
     @cached_property
     def ledger(self) -> "Ledger":
         """The ledger; raises LedgerError."""
+        from broker.app.factories import utc_now
         from broker.ledger.ledger import Ledger
 
-        return Ledger(self.database, now=_utc_now)
+        return Ledger(self.database, now=utc_now)
 
     @cached_property
     def enrolments(self) -> "EnrolmentStore":
         """The enrolments in the ledger's database; raises LedgerError."""
+        from broker.app.factories import utc_now
         from broker.enrolment.store import EnrolmentStore
 
-        return EnrolmentStore(self.database, now=_utc_now)
+        return EnrolmentStore(self.database, now=utc_now)
 
     @cached_property
     def tokens(self) -> "TokenStore":
         """The enrolment tokens in the ledger's database; raises LedgerError."""
+        from broker.app.factories import utc_now
         from broker.enrolment.tokens import TokenStore
 
-        return TokenStore(self.database, now=_utc_now)
+        return TokenStore(self.database, now=utc_now)
 
     @cached_property
     def authority(self) -> "CertificateAuthority":
@@ -118,10 +120,6 @@ class Session:
     def show(self, document: Any, view: RenderableType) -> None:
         """Print `document` as JSON if --json was given, else `view` for people."""
         print_result(document, view, as_json=self.as_json)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

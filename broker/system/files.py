@@ -67,11 +67,7 @@ def state_of(path: Path) -> tuple[int, int, int] | None:
 
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable (fsync). Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(directory, os.O_DIRECTORY)
 
 
 def sync_tree(directory: Path) -> None:
@@ -80,7 +76,7 @@ def sync_tree(directory: Path) -> None:
         for name in files:
             path = Path(place, name)
             if stat.S_ISREG(path.lstat().st_mode):
-                _sync_file(path)
+                _sync(path, os.O_NOFOLLOW)
         sync_directory(Path(place))
 
 
@@ -112,8 +108,8 @@ def _fail(error: OSError) -> None:
     raise error
 
 
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(handle)
     finally:

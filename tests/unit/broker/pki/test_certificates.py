@@ -1,44 +1,23 @@
 """The profiles of the authority's certificates, and the requests that it refuses."""
 
 import ipaddress
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.pki.certificates import (
     CertificateError,
-    Issuer,
     agent_certificate,
-    authority_certificate,
     host_certificate,
 )
+from tests.support.certificates import DAY, NOW, extension, new_issuer
 from tests.support.enrolling import EnrollingAgent
 from tests.support.errors import raises_code
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-def new_issuer() -> Issuer:
-    key = Ed25519PrivateKey.generate()
-    return Issuer(authority_certificate("the authority", key, NOW), key)
-
-
 ISSUER = new_issuer()
 AGENT = EnrollingAgent("web-01")
-
-
-def pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode()
-
-
-def extension(certificate: Any, kind: type) -> Any:
-    return certificate.extensions.get_extension_for_class(kind)
 
 
 def test_authority_certificate_may_sign_end_entities_and_crls_only() -> None:

@@ -1,31 +1,11 @@
 """The content of revocation lists."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.pki.certificates import (
-    Issuer,
-    authority_certificate,
-)
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate, revocation_list
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-def new_issuer() -> Issuer:
-    key = Ed25519PrivateKey.generate()
-    return Issuer(authority_certificate("the authority", key, NOW), key)
-
+from tests.support.certificates import DAY, NOW, extension, new_issuer
 
 ISSUER = new_issuer()
-
-
-def extension(certificate: Any, kind: type) -> Any:
-    return certificate.extensions.get_extension_for_class(kind)
 
 
 def test_crl_has_serials_dates_and_reasons() -> None:

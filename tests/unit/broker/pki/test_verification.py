@@ -2,40 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.pki.certificates import (
     CertificateError,
-    Issuer,
     agent_certificate,
-    authority_certificate,
 )
 from broker.pki.verification import IdentityError, check_possession, verify_certificate, verify_csr
+from tests.support.certificates import DAY, NOW, new_issuer, pem
 from tests.support.enrolling import EnrollingAgent, request
 from tests.support.errors import raises_code
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-def new_issuer() -> Issuer:
-    key = Ed25519PrivateKey.generate()
-    return Issuer(authority_certificate("the authority", key, NOW), key)
-
-
 ISSUER = new_issuer()
 AGENT = EnrollingAgent("web-01")
-
-
-def pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def test_csr_proves_possession_of_its_key() -> None:

@@ -9,6 +9,7 @@ from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, Up
 from broker.contract.messages import Ack, JsonObject
 from broker.contract.topics import Channel
 from consumer.errors import StoreFull
+from consumer.ports import EncodedFeedback, StoredCommand
 from tests.simulation.world import World
 from tests.support.fakes.memory_store import MemoryCommandStore
 
@@ -174,7 +175,7 @@ def test_refusal_is_shown_ten_minutes_and_until_the_next_good_message() -> None:
     world.ledger.database.close()
 
 
-def test_unsigned_ack_deletes_nothing() -> None:
+def world_with_an_unacked_result() -> tuple[World, StoredCommand, EncodedFeedback]:
     world = World(MemoryCommandStore(), lambda store: store)
     world.send("once")
     world.step_server()
@@ -183,7 +184,12 @@ def test_unsigned_ack_deletes_nothing() -> None:
         world.run_handlers()
     (done,) = world.store.with_results()
     assert done.result is not None
-    world.forge(Channel.ACK, encode([Ack(done.command.id, done.result.feedback.digest or "")]))
+    return world, done, done.result
+
+
+def test_unsigned_ack_deletes_nothing() -> None:
+    world, done, result = world_with_an_unacked_result()
+    world.forge(Channel.ACK, encode([Ack(done.command.id, result.feedback.digest or "")]))
     world.step_agent()
     assert world.store.done_count() == 1
     world.settle()
@@ -192,14 +198,7 @@ def test_unsigned_ack_deletes_nothing() -> None:
 
 
 def test_result_is_sent_in_the_bytes_that_were_stored() -> None:
-    world = World(MemoryCommandStore(), lambda store: store)
-    world.send("once")
-    world.step_server()
-    for _ in range(3):
-        world.step_agent()
-        world.run_handlers()
-    (stored,) = world.store.with_results()
-    assert stored.result is not None
+    world, _, result = world_with_an_unacked_result()
     sent = [payload for topic, payload in world.broker.heard if topic.endswith("feedback")]
-    assert stored.result.encoded in sent
+    assert result.encoded in sent
     world.ledger.database.close()
