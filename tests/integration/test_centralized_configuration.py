@@ -1,6 +1,5 @@
 """apply-centralized-configuration with a real service, real programs and the real clock (logic: see tests/unit)."""
 
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -23,30 +22,23 @@ from consumer.ports import Service, StoredCommand
 from consumer.services.managed import managed_service
 from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
 from consumer.system.clock import SystemClock
+from tests.support.configuration_steps import (
+    BETTER,
+    DEADLY,
+    DEAF,
+    GOOD,
+    STEPS,
+    TYPE,
+    Killed,
+    Steps,
+    active_files,
+    leftovers,
+    sha256,
+)
 from tests.support.makers import NOW, command
 from tests.support.waiting import wait_for
 
-TYPE = "apply-centralized-configuration"
 SERVICE = str(Path(__file__).parents[1] / "support" / "reloading_service.sh")
-STEPS = ("downloaded", "staged", "validated", "swapped", "reloaded", "checked")
-GOOD, BETTER, DEAF, DEADLY = "interval = 1\n", "interval = 2\n", "interval = 3 # deaf\n", "interval = 4 # die\n"
-
-
-class Killed(BaseException):
-    """kill -9 at a step."""
-
-
-class Steps:
-    """Keeps the steps reached, and does at one of them what the test wants."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.at: dict[str, Callable[[], object]] = {}
-
-    def reached(self, step: str) -> None:
-        name = step.removeprefix(f"{TYPE}.")
-        self.names.append(name)
-        self.at.get(name, lambda: None)()
 
 
 class Site:
@@ -107,14 +99,13 @@ class Site:
         return done
 
     def active(self) -> dict[str, str]:
-        current = self.root / "current"
-        return {p.relative_to(current).as_posix(): p.read_text() for p in current.rglob("*") if p.is_file()}
+        return active_files(self.root)
 
     def loads(self) -> list[str]:
         return Path(f"{self.said}.log").read_text().splitlines()
 
     def leftovers(self) -> set[str]:
-        return {path.name for path in self.root.iterdir()} - {"current", "generations", "journal.json", "lock"}
+        return leftovers(self.root)
 
 
 @pytest.fixture
@@ -138,10 +129,6 @@ def site(make_site: Callable[..., Site]) -> Site:
     site.start_service()
     site.steps.names.clear()
     return site
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_applied_configuration_is_active_and_used_by_the_service(site: Site) -> None:

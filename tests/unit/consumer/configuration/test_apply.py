@@ -36,30 +36,22 @@ from consumer.ports import Service
 from consumer.services.none import NoService
 from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
 from consumer.system.programs import Bounds, Ended
+from tests.support.configuration_steps import (
+    BETTER,
+    DEADLY,
+    DEAF,
+    GOOD,
+    STEPS,
+    TYPE,
+    Killed,
+    Steps,
+    active_files,
+    leftovers,
+    sha256,
+)
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.reloading_service import FakeReloadingService, Readings
 from tests.support.makers import command
-
-TYPE = "apply-centralized-configuration"
-STEPS = ("downloaded", "staged", "validated", "swapped", "reloaded", "checked")
-GOOD, BETTER, DEAF, DEADLY = "interval = 1\n", "interval = 2\n", "interval = 3 # deaf\n", "interval = 4 # die\n"
-
-
-class Killed(BaseException):
-    """kill -9 at a step."""
-
-
-class Steps:
-    """Keeps the steps reached, and does at one of them what the test wants."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.at: dict[str, Callable[[], object]] = {}
-
-    def reached(self, step: str) -> None:
-        name = step.removeprefix(f"{TYPE}.")
-        self.names.append(name)
-        self.at.get(name, lambda: None)()
 
 
 def program_ended(exit_status: int, stdout: str = "", stderr: str = "", *, overdue: bool = False) -> Ended:
@@ -127,14 +119,13 @@ class Site:
         return done
 
     def active(self) -> dict[str, str]:
-        current = self.root / "current"
-        return {p.relative_to(current).as_posix(): p.read_text() for p in current.rglob("*") if p.is_file()}
+        return active_files(self.root)
 
     def loads(self) -> list[str]:
         return list(self.readings.loads)
 
     def leftovers(self) -> set[str]:
-        return {path.name for path in self.root.iterdir()} - {"current", "generations", "journal.json", "lock"}
+        return leftovers(self.root)
 
     def _run(self, argv: Sequence[str], bounds: Bounds) -> Ended:
         if argv[0] not in self.programs:
@@ -169,10 +160,6 @@ def site(make_site: Callable[..., Site]) -> Site:
     site.start_service()
     site.steps.names.clear()
     return site
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def archive(path: Path, files: dict[str, str]) -> dict[str, Any]:
