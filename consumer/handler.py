@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from broker.contract.limits import MAX_FRAME_BYTES
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from consumer.errors import HandlerTableError
@@ -88,6 +89,7 @@ class Context:
     command. `state` is the agent's state directory, of mode 0700 and used by this agent alone: a handler stores data
     that must outlive the process there, under its own name, and reports each durable step to the `observer`.
     `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
+    `max_result_bytes` returns how long a result may be now; of a longer one, parts are left out.
     """
 
     clock: Clock
@@ -100,6 +102,7 @@ class Context:
     download: DownloadConfig = field(default_factory=DownloadConfig)
     confinement: Confinement = field(default_factory=Confinement)
     blobs: Blobs | None = None
+    max_result_bytes: Callable[[], int] = lambda: MAX_FRAME_BYTES
 
     def downloader(self) -> "Downloader":
         """Return a downloader of artifacts that observes this command's deadline."""

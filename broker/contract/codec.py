@@ -116,12 +116,12 @@ def joined_frames(encoded: Sequence[bytes], channel: Channel, max_bytes: int = M
         yield from joined_frames(encoded[half:], channel, max_bytes)
 
 
-def encode_status(status: Status) -> bytes:
+def encode_status(status: Status, max_bytes: int = LIMITS[Channel.STATUS].frame_bytes) -> bytes:
     """Return the frame of a status, cut to the channel's limits: first long texts, then the ends of long lists."""
     shown = truncated(status)
     frame = encode([shown])
     for name in ("pending_reversals", "supported_types", "groups"):
-        while len(frame) > LIMITS[Channel.STATUS].frame_bytes and getattr(shown, name):
+        while len(frame) > max_bytes and getattr(shown, name):
             items = getattr(shown, name)
             shorter: dict[str, Any] = {name: items[: len(items) // 2]}
             shown = replace(shown, **shorter)

@@ -51,7 +51,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED = "unsupported"
     """The agent has no handler for the type; the message names those that it has."""
     INVALID = "invalid"
-    """The parameters are not valid for the type."""
+    """The parameters are not valid for the type, or the command is too long to be sent."""
     INTERRUPTED = "interrupted"
     """The agent died while it ran; it may have had part of its effect and was not run again."""
     SUPERSEDED = "superseded"

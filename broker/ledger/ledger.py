@@ -101,6 +101,11 @@ class Ledger:
             complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _ABANDONED, self._now())
             return find_command(connection, command_id)
 
+    def fail(self, command_id: str, code: ErrorCode, reason: str) -> None:
+        """Complete a command that cannot be sent with this error; no effect if it has a result."""
+        with self._transaction() as connection:
+            complete_all(connection, [COMMANDS.c.id == command_id], code, reason, self._now())
+
     def abandon_operation(self, operation_id: str) -> int:
         """Complete every open command of an operation as interrupted; return how many. Raises UnknownOperation."""
         self.operations.get(operation_id)

@@ -17,20 +17,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker.mqtt.address import TlsFiles, parse_url
+from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits
 from broker.mqtt.delivery import Delivery, DeliveryQueue
 from broker.mqtt.network_thread import ensure_running, stop_within
 from broker.mqtt.tls import client_context, load_files
 
 __all__ = [
-    "MAX_PACKET_BYTES",
     "MqttConnection",
 ]
 
 
-MAX_PACKET_BYTES = 262144 + 4096
-_KEEPALIVE_S = 30
 _RECEIVE_MAXIMUM = 1000
-_MAX_IN_FLIGHT = 20  # the Receive Maximum that Mosquitto grants by default (MQTT 5 section 3.3.4)
 _MAX_OUTGOING = 10_000
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _log = structlog.get_logger("acm.mqtt")
@@ -65,6 +62,7 @@ class MqttConnection:
         self.last_error: str | None = None
         self.tls = tls
         self._address = parse_url(url)
+        self._limits = BrokerLimits()
         self._context = client_context(tls) if self._address.tls else None
         self._subscriptions = [(topic, SubscribeOptions(qos=1)) for topic in subscriptions]
         self._on_connect = on_connect
@@ -151,17 +149,31 @@ class MqttConnection:
                 if self._connected and delivery.mid and delivery.connection == self.connections:
                     self._client.ack(delivery.mid, 1)
 
+    @property
+    def max_packet_bytes(self) -> int:
+        """The length of the longest packet that the broker takes; it may change with each connection."""
+        return self._limits.packet_bytes
+
+    def max_payload_bytes(self, topic: str) -> int:
+        """Return the length of the longest payload that can be published on this topic.
+
+        A longer one would end the connection (MQTT 5 section 3.2.2.3.6).
+        """
+        return self._limits.payload_bytes(topic)
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Queue a message for sending at QoS 1, without blocking.
 
         False if it was dropped (no connection, too long, queue full): resend it. True does not mean delivered.
         """
-        if len(payload) + len(topic) > MAX_PACKET_BYTES - 64:
-            _log.error("mqtt_message_too_long", topic=topic, bytes=len(payload))
+        limits = self._limits
+        if len(payload) > limits.payload_bytes(topic):
+            _log.error("mqtt_message_too_long", topic=topic, bytes=len(payload), limit=limits.payload_bytes(topic))
             return False
         if not self._connected:
             return False
-        return self._client.publish(topic, payload, qos=1, retain=retain).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
+        return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _make_client(
         self, client_id: str, will: tuple[str, bytes] | None, clean_start: bool, session_expiry_s: int
@@ -169,7 +181,6 @@ class MqttConnection:
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
         client.suppress_exceptions = True
         client.reconnect_delay_set(1, 30)
-        client.max_inflight_messages_set(_MAX_IN_FLIGHT)
         client.max_queued_messages_set(_MAX_OUTGOING)
         if self._address.username is not None:
             client.username_pw_set(self._address.username, self._address.password)
@@ -188,7 +199,7 @@ class MqttConnection:
         client.connect_async(
             self._address.host,
             self._address.port,
-            keepalive=_KEEPALIVE_S,
+            keepalive=KEEPALIVE_S,
             clean_start=clean_start,
             properties=_connect_properties(session_expiry_s),
         )
@@ -221,6 +232,9 @@ class MqttConnection:
             self.last_error = str(reason)
             _log.warning("mqtt_connection_refused", reason=self.last_error)
             return
+        self._limits = BrokerLimits.from_connack(properties)
+        client._max_inflight_messages = self._limits.in_flight  # paho's own setters refuse a connected client
+        client._keepalive = self._limits.keepalive_s
         with self._lock:
             self.connections += 1
             self._connected = True

@@ -29,11 +29,11 @@ class BlobRequests:
         """Add the agent's request."""
         self._waiting[agent] = request
 
-    def next_chunk(self) -> tuple[str, BlobChunk]:
-        """Return the next agent and one chunk for it; the rest of its request goes to the end of the queue."""
+    def next_chunk(self, max_bytes: int) -> tuple[str, BlobChunk]:
+        """Return the next agent and one chunk of at most `max_bytes` for it; the rest of its request comes later."""
         agent = next(iter(self._waiting))
         request = self._waiting.pop(agent)
-        chunk = self._blobs.chunk(agent, request)
+        chunk = self._blobs.chunk(agent, replace(request, length=min(request.length, max_bytes)))
         rest = _rest(request, chunk)
         if rest is not None:
             self._waiting[agent] = rest

@@ -8,10 +8,18 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from broker.contract.codec import DecodeError, Message, decode_blob_requests, decode_feedbacks, decode_status, frames
+from broker.contract.codec import (
+    DecodeError,
+    Message,
+    decode_blob_requests,
+    decode_feedbacks,
+    decode_status,
+    encode,
+    frames,
+)
 from broker.contract.limits import MAX_NUMBER, MAX_SIGNED_FRAME_BYTES
-from broker.contract.messages import Command, Control, Status
-from broker.contract.states import ControlAction
+from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Command, Control, Status
+from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
 from broker.errors import BrokerError
 from broker.ledger.enqueue import CommandRequest
@@ -30,6 +38,8 @@ _log = structlog.get_logger("acm.server")
 _MAX_PER_STEP = 500
 _CHUNKS_PER_STEP = 8
 _MAX_BACKLOG = 8
+_BESIDE_CHUNK_BYTES = 512  # the other members of a chunk, and a longer agent name
+_BESIDE_FRAME_BYTES = 4096  # the scope and the signatures of a signed frame
 _LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none above MAX_NUMBER
 _T = TypeVar("_T")
 
@@ -40,6 +50,13 @@ class Wire(Protocol):
     @property
     def backlog(self) -> int:
         """How many messages the broker has not confirmed yet."""
+
+    @property
+    def max_packet_bytes(self) -> int:
+        """The length of the longest MQTT packet that the broker takes."""
+
+    def max_payload_bytes(self, topic: str) -> int:
+        """Return the length of the longest payload that fits into such a packet on this topic."""
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
@@ -178,7 +195,7 @@ class Server:
         for _ in range(_CHUNKS_PER_STEP):
             if not self._blob_requests.waiting or self._wire.backlog >= _MAX_BACKLOG:
                 return
-            agent, chunk = self._blob_requests.next_chunk()
+            agent, chunk = self._blob_requests.next_chunk(self._chunk_bytes())
             if chunk.error is not None:
                 self._warn("blob_refused", agent, reason=chunk.error)
             for frame in frames([chunk]):
@@ -187,12 +204,37 @@ class Server:
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         self._throttle.warn(_log, event, agent, agent=agent, **facts)
 
+    def _chunk_bytes(self) -> int:
+        """Return how many bytes of a blob fit into one message at this broker: in base64, beside its names."""
+        room = self._wire.max_payload_bytes(self._topics.of_all(Channel.BLOB_CHUNK))
+        return max(1, min(MAX_BLOB_CHUNK_BYTES, (room - _BESIDE_CHUNK_BYTES) * 3 // 4))
+
     def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
-        """Publish messages to an agent, signed if there is a signer; those that it holds are resent later."""
-        for frame in frames(messages, MAX_SIGNED_FRAME_BYTES):
+        """Publish messages to an agent, signed if there is a signer; those that it holds are resent later.
+
+        A command that is too long for the broker is completed with an error: sent, it would end the connection.
+        """
+        topic = self._topics.of(agent, channel)
+        room = self._wire.max_payload_bytes(topic)
+        # Base64 makes a signed frame longer by a third; only a single message can still be too long then.
+        for frame in frames(messages, max(1, min(MAX_SIGNED_FRAME_BYTES, room * 3 // 4 - _BESIDE_FRAME_BYTES))):
             payload = self._signer.sign(agent, channel, frame) if self._signer else frame
-            if payload is not None:
-                self._wire.publish(self._topics.of(agent, channel), payload)
+            if payload is not None and len(payload) > room:
+                self._give_up(agent, next(it for it in messages if encode([it]) == frame), len(payload))
+            elif payload is not None:
+                self._wire.publish(topic, payload)
+
+    def _give_up(self, agent: str, message: Message, size: int) -> None:
+        limit = self._wire.max_packet_bytes
+        if not isinstance(message, Command):
+            self._warn("message_too_long", agent, bytes=str(size), limit=str(limit))
+            return
+        reason = (
+            f"The command was not sent: it makes a message of {size} bytes, and the broker takes packets of at most "
+            f"{limit} bytes. Send a file with --file, or raise the broker's limit (Mosquitto: max_packet_size)."
+        )
+        self._ledger.fail(message.id, ErrorCode.INVALID, reason)
+        _log.error("command_too_long", agent=agent, command=message.id, bytes=size, limit=limit)
 
 
 def _by_agent(pairs: list[tuple[str, _T]]) -> Iterator[tuple[str, list[_T]]]:

@@ -16,7 +16,8 @@ __all__ = [
 _MAX_WAIT_S = 30.0
 _MAX_ADAPTIVE_WAIT_S = 60.0
 _POLL_INTERVAL_S = 0.2
-_MAX_WAITING = 16  # twice the chunks of one request; chunks beyond that are dropped and requested again
+_CHUNKS_PER_REQUEST = 8
+_MAX_WAITING = 2 * _CHUNKS_PER_REQUEST  # chunks beyond that are dropped and requested again
 _Inbox = queue.Queue[BlobChunk | None]  # None: a new connection, so request again
 
 
@@ -33,6 +34,7 @@ class _Progress:
         self._size = size
         self._requested_to = offset
         self._length = MAX_BLOB_CHUNK_BYTES // 2
+        self._longest_chunk = 0
         self._received_at = 0.0
         self._adaptive_wait_s = 0.0
         self._due = float("-inf")
@@ -46,7 +48,7 @@ class _Progress:
         if not overdue:
             self._received_at = now
         self._due = now + max(next(self._waits), self._adaptive_wait_s)
-        self._length = MAX_BLOB_CHUNK_BYTES if overdue else min(2 * self._length, MAX_BLOB_REQUEST_BYTES)
+        self._length = MAX_BLOB_CHUNK_BYTES if overdue else min(2 * self._length, self._longest_request)
         self._requested_to = min(self.next + self._length, self._size)
         return BlobRequest(self._name, self.next, self._requested_to - self.next)
 
@@ -63,12 +65,19 @@ class _Progress:
         if chunk.size != self._size:
             raise DownloadError(f"The file on the server has {chunk.size} bytes, not {self._size}.", code="wrong_size")
         self.next += len(chunk.data)
+        self._longest_chunk = max(self._longest_chunk, len(chunk.data))
         return chunk.data
 
     def retry_now(self) -> None:
         """Make the outstanding request due at once."""
         self._waits = growing_waits(_MAX_WAIT_S)
         self._due = float("-inf")
+
+    @property
+    def _longest_request(self) -> int:
+        """How much to request at once: fewer bytes where the broker's limit makes the chunks shorter."""
+        chunk_bytes = self._longest_chunk or MAX_BLOB_CHUNK_BYTES
+        return min(MAX_BLOB_REQUEST_BYTES, _CHUNKS_PER_REQUEST * chunk_bytes)
 
     def _measure(self, now: float) -> None:
         took, self._received_at = now - self._received_at, now

@@ -6,6 +6,7 @@ from typing import Protocol
 import structlog
 
 from broker.contract.codec import encode, encode_status, joined_frames
+from broker.contract.limits import LIMITS
 from broker.contract.messages import BlobRequest, Status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
@@ -33,6 +34,9 @@ class Connection(Protocol):
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; return False if the message was dropped."""
+
+    def max_payload_bytes(self, topic: str) -> int:
+        """Return the length of the longest payload that the broker takes on this topic."""
 
 
 class AgentCommsClient:
@@ -67,14 +71,25 @@ class AgentCommsClient:
         """Send the PUBACKs, so that these messages are not delivered again."""
         self._connection.acknowledge([message.delivery for message in messages])
 
+    def max_frame_bytes(self, channel: Channel) -> int:
+        """Return the length of the longest frame that may be sent on this channel now, from any thread.
+
+        The broker can lower it at each connect, so what was short enough to be stored can be too long to be sent.
+        """
+        room = self._connection.max_payload_bytes(self._topics.of(self._agent, channel))
+        return min(LIMITS[channel].frame_bytes, room)
+
     def send_feedback(self, encoded: Sequence[bytes]) -> None:
-        """Publish feedback, one JSON object each, in as few frames as fit; never blocks, may be lost."""
-        for frame in joined_frames(encoded, Channel.FEEDBACK):
+        """Publish feedback, one JSON object each, in as few frames as fit; never blocks, may be lost.
+
+        Feedback that is longer than `max_frame_bytes` is dropped.
+        """
+        for frame in joined_frames(encoded, Channel.FEEDBACK, self.max_frame_bytes(Channel.FEEDBACK)):
             self._publish(Channel.FEEDBACK, frame)
 
     def publish_status(self, status: Status) -> None:
-        """Publish the retained status; may be lost."""
-        self._publish(Channel.STATUS, encode_status(status), retain=True)
+        """Publish the retained status, cut to what the broker takes; may be lost."""
+        self._publish(Channel.STATUS, encode_status(status, self.max_frame_bytes(Channel.STATUS)), retain=True)
 
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob, from any thread; may be lost."""

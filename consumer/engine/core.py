@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.comms.blob_reader import BlobReader
 from consumer.comms.client import AgentCommsClient
@@ -127,6 +128,7 @@ class AgentCore:
             download=config.download,
             confinement=config.programs,
             blobs=self._blobs,
+            max_result_bytes=lambda: self._parts.comms.max_frame_bytes(Channel.FEEDBACK),
         )
         return Executor(
             handlers,

@@ -11,10 +11,12 @@ __all__ = [
 
 
 _MAX_BYTES = 1 << 17
+_BESIDE_BYTES = 8192  # of a result: the command, the times, and the hashes beside the entries
 
 
 def _execute(command: Command, parameters: GetAuditJournal, context: Context) -> Result:
-    copy = read_journal(context.state, parameters.first, _MAX_BYTES)
+    room = context.max_result_bytes() - _BESIDE_BYTES
+    copy = read_journal(context.state, parameters.first, min(_MAX_BYTES, room))
     data = GetAuditJournalData(copy.anchor, copy.head, copy.pages)
     if not copy.pages:
         return Result(f"The journal ends with number {copy.head.number}.", data)

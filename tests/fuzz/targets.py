@@ -55,6 +55,7 @@ from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
+from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
 from broker.release.minisign import MinisignError, PublicKey, verify_signature
@@ -194,7 +195,11 @@ class _Wire:
 
     def __init__(self) -> None:
         self.backlog = 0
+        self.max_packet_bytes = MAX_PACKET_BYTES
         self.sent: list[tuple[str, bytes]] = []
+
+    def max_payload_bytes(self, topic: str) -> int:
+        return self.max_packet_bytes - 64
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))

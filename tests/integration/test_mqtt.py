@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from broker.mqtt.address import MqttError, parse_url
-from broker.mqtt.connection import MAX_PACKET_BYTES, MqttConnection
+from broker.mqtt.broker_limits import MAX_PACKET_BYTES
+from broker.mqtt.connection import MqttConnection
 from broker.mqtt.delivery import Delivery
 from tests.support.brokers import TestBroker
 from tests.support.errors import raises_code

@@ -14,9 +14,18 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from broker.mosquitto.process import EmbeddedMosquitto
+from broker.mosquitto.process import EmbeddedMosquitto, find_mosquitto
 
-__all__ = ["ContainerBroker", "LocalBroker", "TestBroker", "build_image", "docker_answers", "free_port", "image_lock"]
+__all__ = [
+    "ContainerBroker",
+    "LocalBroker",
+    "TestBroker",
+    "build_image",
+    "docker_answers",
+    "free_port",
+    "image_lock",
+    "tuned_mosquitto",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "acm-mosquitto:test"
@@ -106,6 +115,23 @@ class ContainerBroker:
     def _run(self) -> None:
         docker("run", "--detach", "--name", self._name, "--publish", f"127.0.0.1:{self.port}:1883", IMAGE)
         wait_for_connack(self.port)
+
+
+@contextmanager
+def tuned_mosquitto(directory: Path, *settings: str) -> Iterator[str]:
+    """Run a local Mosquitto with these lines in its configuration, open to every local client; yield its URL."""
+    port = free_port()
+    own = ("user root",) if os.geteuid() == 0 else ()
+    configuration = directory / f"mosquitto-{port}.conf"
+    configuration.write_text("\n".join((f"listener {port} 127.0.0.1", "allow_anonymous true", *own, *settings, "")))
+    with configuration.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen([find_mosquitto(), "-c", str(configuration)], stdout=log, stderr=log)
+    try:
+        wait_for_connack(port)
+        yield f"mqtt://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def docker(*arguments: str, timeout_s: float = 60) -> str:

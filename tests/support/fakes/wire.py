@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.mqtt.delivery import Delivery
 
 
@@ -74,6 +75,7 @@ class FakeConnection:
         self._will = will
         self.connected = True
         self.backlog = 0
+        self.max_packet_bytes = MAX_PACKET_BYTES
 
     def drain(self, timeout_s: float = 0.0) -> list[Delivery]:
         if not self.connected:
@@ -86,6 +88,9 @@ class FakeConnection:
         if self.connected:
             for delivery in deliveries:
                 self._session.unacknowledged.pop(delivery.mid, None)
+
+    def max_payload_bytes(self, topic: str) -> int:
+        return self.max_packet_bytes - 64
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         if self.connected:

@@ -12,6 +12,7 @@ from broker.contract.topics import Topics
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
+from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound
 from broker.server.inbox import FairInbox
@@ -33,6 +34,7 @@ class NarrowInbox:
         self.acked = 0
         self.sent: list[tuple[str, bytes]] = []
         self.backlog = 0
+        self.max_packet_bytes = MAX_PACKET_BYTES
 
     def arrive(self, topic: str, payload: bytes, times: int = 1) -> None:
         for _ in range(times):
@@ -51,6 +53,9 @@ class NarrowInbox:
         assert mids <= self._open, "acknowledged what was not open"
         self._open -= mids
         self.acked += len(mids)
+
+    def max_payload_bytes(self, topic: str) -> int:
+        return self.max_packet_bytes - 64
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))

@@ -28,6 +28,7 @@ from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
+from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.server.server import Server
 from broker.signing.recipient import Recipient
 from broker.signing.signer import Signer
@@ -42,6 +43,10 @@ class RememberingWire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.backlog = 0
+        self.max_packet_bytes = MAX_PACKET_BYTES
+
+    def max_payload_bytes(self, topic: str) -> int:
+        return self.max_packet_bytes - 64
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))

@@ -1,0 +1,75 @@
+"""What a broker grants to this client: the properties of its CONNACK (MQTT 5 section 3.2.2.3)."""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "KEEPALIVE_S",
+    "MAX_PACKET_BYTES",
+    "BrokerLimits",
+]
+
+
+MAX_PACKET_BYTES = 262144 + 4096  # a frame, with its topic and properties
+KEEPALIVE_S = 30
+_MAX_IN_FLIGHT = 20  # what Mosquitto grants by default; a CONNACK without Receive Maximum means 65535
+_PUBLISH_BYTES = 10  # fixed header, length of the topic, packet id, length of the properties (MQTT 5 section 3.3)
+
+
+@dataclass(frozen=True)
+class BrokerLimits:
+    """The limits of one broker; the defaults are those of this client, before any CONNACK.
+
+    `packet_bytes` is the longest packet that may be sent, `in_flight` how many messages may be unacknowledged,
+    `keepalive_s` the interval of pings, and `session_expiry_s` how long the session outlives the connection (None: as
+    requested). `client_id` is the id that the broker assigned, or None.
+    """
+
+    packet_bytes: int = MAX_PACKET_BYTES
+    in_flight: int = _MAX_IN_FLIGHT
+    max_qos: int = 1
+    retain: bool = True
+    wildcards: bool = True
+    session_expiry_s: int | None = None
+    keepalive_s: int = KEEPALIVE_S
+    client_id: str | None = None
+
+    @classmethod
+    def from_connack(cls, properties: object) -> "BrokerLimits":
+        """Return what these properties grant; each is an attribute with its name in the standard, if it was sent."""
+        granted = vars(properties) if properties is not None else {}
+        keepalive_s = granted.get("ServerKeepAlive") or KEEPALIVE_S  # 0: the broker never times out; we still ping
+        return cls(
+            packet_bytes=min(MAX_PACKET_BYTES, granted.get("MaximumPacketSize", MAX_PACKET_BYTES)),
+            in_flight=min(_MAX_IN_FLIGHT, granted.get("ReceiveMaximum", _MAX_IN_FLIGHT)),
+            max_qos=min(1, granted.get("MaximumQoS", 1)),
+            retain=bool(granted.get("RetainAvailable", 1)),
+            wildcards=bool(granted.get("WildcardSubscriptionAvailable", 1)),
+            session_expiry_s=granted.get("SessionExpiryInterval"),
+            keepalive_s=min(KEEPALIVE_S, keepalive_s),
+            client_id=granted.get("AssignedClientIdentifier"),
+        )
+
+    def payload_bytes(self, topic: str) -> int:
+        """Return the length of the longest payload that can be published on this topic."""
+        return self.packet_bytes - _PUBLISH_BYTES - len(topic.encode())
+
+    def shortcomings(self, requested_session_s: int) -> tuple[str, ...]:
+        """Return what this client needs and the broker does not offer, one sentence each."""
+        found = []
+        if self.max_qos < 1:
+            found.append("The broker offers QoS 0 only: lost messages are noticed late, by their resending.")
+        if not self.retain:
+            found.append("The broker keeps no retained messages: a status is known only after its next publication.")
+        if not self.wildcards:
+            found.append("The broker offers no wildcard subscriptions, which a server needs to receive anything.")
+        if self.packet_bytes < MAX_PACKET_BYTES:
+            found.append(
+                f"The broker takes packets of at most {self.packet_bytes} bytes, not {MAX_PACKET_BYTES}: longer "
+                "commands are not sent, and longer results are cut."
+            )
+        if self.session_expiry_s is not None and self.session_expiry_s < requested_session_s:
+            found.append(
+                f"The broker keeps the session of an absent client for {self.session_expiry_s} s, not for "
+                f"{requested_session_s} s: what is queued longer is sent again."
+            )
+        return tuple(found)
