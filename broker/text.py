@@ -6,6 +6,7 @@ from datetime import datetime
 
 __all__ = [
     "counted",
+    "encodable",
     "printable",
     "printable_line",
     "rfc3339",
@@ -31,6 +32,11 @@ def rfc3339(moment: datetime | None) -> str | None:
 def toml_string(text: str) -> str:
     """Return printable text as a basic string of TOML, which for such text is a JSON string without `\\u` escapes."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def encodable(text: str) -> str:
+    """Return the text with lone surrogates, as in names of files that are not UTF-8, written as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:

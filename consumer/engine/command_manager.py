@@ -117,7 +117,7 @@ class CommandManager:
             if isinstance(end.result, AgentRestart):
                 wanted = Replacement(end.stored.command.id, end.result.program)
             else:
-                results.append(self._complete(end.stored, end.result, end.finished_at))
+                results.append(self._store.mark_completed(end.stored, end.result))
         stays = wanted is None and self.replacement is None and not self._departure.holds
         idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
@@ -171,9 +171,8 @@ class CommandManager:
             )
         return None
 
-    def _complete(self, stored: StoredCommand, result: Result, at: datetime | None = None) -> StoredCommand:
-        feedback = self._feedback.result(stored.command, result, at or self._clock.now(), stored.started_at)
-        return self._store.mark_completed(stored, feedback)
+    def _complete(self, stored: StoredCommand, result: Result) -> StoredCommand:
+        return self._store.mark_completed(stored, self._feedback.result_of(stored, result, self._clock.now()))
 
     def _cancel(self, command_id: str) -> list[EncodedFeedback]:
         """Cancel a running command, or store the cancel of one that is queued or has not arrived.

@@ -96,7 +96,6 @@ class AgentCore:
         verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
         refusals = Refusals(status.problems, clock.monotonic)
         self._inbox = AgentInbox(verifier, refusals)
-        self._executor = self._build_executor(config, runtime, handlers, incarnation)
         feedback = FeedbackFactory(
             config.agent,
             incarnation,
@@ -104,6 +103,7 @@ class AgentCore:
             {name: handler.parameters for name, handler in handlers.items()},
             accepts_unsigned=config.accept_unsigned or None,
         )
+        self._executor = self._build_executor(config, runtime, handlers, feedback)
         self._receiver = CommandReceiver(store, feedback, self._server_clock, verifier, parts.trust, refusals)
         self._outbox = FeedbackOutbox(store, clock)
         self._manager = CommandManager(
@@ -117,7 +117,11 @@ class AgentCore:
         )
 
     def _build_executor(
-        self, config: AgentConfig, runtime: HandlerRuntime, handlers: Mapping[str, Handler[Any]], incarnation: str
+        self,
+        config: AgentConfig,
+        runtime: HandlerRuntime,
+        handlers: Mapping[str, Handler[Any]],
+        feedback: FeedbackFactory,
     ) -> Executor:
         context = Context(
             self._server_clock,
@@ -134,9 +138,10 @@ class AgentCore:
             handlers,
             context,
             runtime.spawn,
-            incarnation=incarnation,
+            incarnation=feedback.incarnation,
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
+            report=feedback.result_of,
             on_finished=runtime.wake,
         )
 

@@ -15,7 +15,7 @@ from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
 from consumer.errors import ConsumerError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, check_expiry
-from consumer.ports import Clock, StoredCommand
+from consumer.ports import Clock, EncodedFeedback, StoredCommand
 
 __all__ = [
     "Executor",
@@ -28,6 +28,7 @@ __all__ = [
 _log = structlog.get_logger(__name__)
 _WAKE_AFTER_S = 0.01
 Spawn = Callable[[Callable[[], None]], None]
+Report = Callable[[StoredCommand, Any, datetime], EncodedFeedback]
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Finished:
     """A command that ended, and its result; `AgentRestart` requests a new process before there is a result."""
 
     stored: StoredCommand
-    result: Result | AgentRestart
-    finished_at: datetime
+    result: EncodedFeedback | AgentRestart
 
 
 def check_startable(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
@@ -71,7 +71,10 @@ class _Run:
 
 
 class Executor:
-    """Executes the commands marked as processing. The worker calls `on_finished` to wake the agent."""
+    """Executes the commands marked as processing. The worker calls `on_finished` to wake the agent.
+
+    `report` makes the feedback of what a handler returned, whatever that is; it is called by the worker.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Executor:
         incarnation: str,
         default_timeout_s: float,
         grace_s: float,
+        report: Report,
         on_finished: Callable[[], None],
     ) -> None:
         self.handlers = handlers
@@ -91,6 +95,7 @@ class Executor:
         self._incarnation = incarnation
         self._default_timeout_s = default_timeout_s
         self._grace_s = grace_s
+        self._report = report
         self._on_finished = on_finished
         self._run: _Run | None = None
 
@@ -143,7 +148,11 @@ class Executor:
             f"The handler did not end within {self._timeout(stored.command):g} s, nor when it was cancelled; "
             "it was abandoned and may still have an effect."
         )
-        return Finished(stored, Result(message, code=ErrorCode.TIMED_OUT), self._clock.now())
+        return self._ended(stored, Result(message, code=ErrorCode.TIMED_OUT))
+
+    def _ended(self, stored: StoredCommand, result: Any) -> Finished:
+        wants_process = isinstance(result, AgentRestart) and isinstance(result.program, str | None)
+        return Finished(stored, result if wants_process else self._report(stored, result, self._clock.now()))
 
     def cancel(self, command_id: str) -> bool:
         """Cancel a command of the batch; return False if the batch does not have it."""
@@ -171,12 +180,12 @@ class Executor:
         last_wake = self._clock.monotonic()
         while (begun := self._begin(run)) is not None:
             stored, context = begun
-            result = self._result_of(stored, context, stored.command.id in run.cancelled_ids)
+            ended = self._ended(stored, self._result_of(stored, context, stored.command.id in run.cancelled_ids))
             with run.lock:
                 if run.abandoned:
                     return
                 run.current = None
-                run.finished.append(Finished(stored, result, self._clock.now()))
+                run.finished.append(ended)
             if self._clock.monotonic() - last_wake > _WAKE_AFTER_S:
                 last_wake = self._clock.monotonic()
                 self._on_finished()
@@ -191,7 +200,7 @@ class Executor:
             run.cancelled = threading.Event()
             return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
 
-    def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Result | AgentRestart:
+    def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Any:
         command, handler = stored.command, self.handlers[stored.command.type]
         began_before = stored.begun_by != self._incarnation
         try:
@@ -208,6 +217,13 @@ class Executor:
             return Result(str(error), code=ErrorCode.INVALID)
         except (ConsumerError, ExposedFileError) as error:
             return Result(str(error), code=context.failure_code())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.exception("handler_failed", command_id=command.id, type=command.type)
-            return Result(f"The handler raised {type(error).__name__}: {error}", code=ErrorCode.FAILED)
+            return Result(f"The handler raised {type(error).__name__}{_described(error)}", code=ErrorCode.FAILED)
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f": {error}"
+    except Exception:  # a handler's own exception class may fail to describe itself
+        return "."

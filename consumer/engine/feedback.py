@@ -1,18 +1,18 @@
 """Makes the agent's feedback: fills in the sender, and computes the digest of each result."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-import msgspec
+import structlog
 
-from broker.contract.codec import MAX_FRAME_BYTES, data_fits, encode, to_json
+from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secret_parameters
-from broker.contract.limits import truncated
-from broker.contract.messages import Command, Feedback, JsonObject, SequenceNumber
-from broker.contract.states import FeedbackKind, Outcome, State
+from broker.contract.messages import Command, Feedback, JsonObject, Output, SequenceNumber
+from broker.contract.states import ErrorCode, FeedbackKind, Outcome, State
+from broker.text import encodable
+from consumer.engine.sealing import UnreportableResult, json_data, sealed
 from consumer.handler import Result
 from consumer.ports import EncodedFeedback, StoredCommand
 
@@ -21,50 +21,7 @@ __all__ = [
 ]
 
 
-_MAX_RESULT_BYTES = MAX_FRAME_BYTES - 128  # the digest is added afterwards
-
-
-def _json_object(data: Any) -> JsonObject | None:
-    """Return a handler's data as the JSON object on the wire; members that are None are left out."""
-    if not is_dataclass(data) or isinstance(data, type):
-        return cast(JsonObject | None, data)
-    members: JsonObject = msgspec.to_builtins(data)
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _fitted(result: Feedback) -> tuple[Feedback, bytes]:
-    """Drop the echo, then the output, then the data, until a frame can carry the result; return it encoded too."""
-    if result.data is not None and not data_fits(result.data):
-        result = _without("data", result)
-    encoded = encode([result])
-    for part in ("command", "output", "data"):
-        if len(encoded) <= _MAX_RESULT_BYTES:
-            break
-        if getattr(result, part) is not None:
-            result = _without(part, result)
-            encoded = encode([result])
-    return result, encoded
-
-
-def _without(part: str, result: Feedback) -> Feedback:
-    note = f"{part} was left out: the result would not fit into one message"
-    left_out: dict[str, Any] = {part: None}
-    return replace(result, **left_out, notes=(*result.notes, note))
-
-
-def _cut(result: Feedback) -> Feedback:
-    """Return the result with message and output truncated to the lengths that the server accepts."""
-    cut, output = truncated(result), result.output
-    shown = truncated(output) if output is not None else None
-    return cut if output is shown or shown is None else replace(cut, output=replace(shown, truncated=True))
-
-
-# design.md: "A result is encoded once."
-def _sealed(result: Feedback) -> EncodedFeedback:
-    """Return the result with its digest as the last member: the bytes before it are those that were hashed."""
-    fitting, encoded = _fitted(_cut(result))
-    digest = hashlib.sha256(encoded).hexdigest()
-    return EncodedFeedback(replace(fitting, digest=digest), encoded[:-1] + f',"digest":"{digest}"}}'.encode())
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,27 +80,59 @@ class FeedbackFactory:
         return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=sequence, expected=expected)
 
     def result(
-        self, command: Command, result: Result, finished_at: datetime, started_at: datetime | None = None
+        self, command: Command, result: Any, finished_at: datetime, started_at: datetime | None = None
     ) -> EncodedFeedback:
-        """Return the command's one final result, with its digest, from what a handler returned."""
-        return _sealed(
-            self._feedback(
-                FeedbackKind.RESULT,
-                "completed",
-                result.message,
-                command_id=command.id,
-                command=self._echo(command, State.PROCESSING),
-                sequence=command.sequence,
-                outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
-                code=result.code,
-                data=_json_object(result.data),
-                output=result.output,
-                started_at=started_at,
-                finished_at=finished_at,
-                notes=command.notes,
-            )
+        """Return the command's one final result, with its digest, from what a handler returned. Never raises.
+
+        A value that is not a Result, or cannot be expressed on the wire, becomes a result with the code `failed`.
+        """
+        try:
+            return sealed(self._result(command, result, finished_at, started_at))
+        except Exception as error:
+            why = encodable(str(error)) if isinstance(error, UnreportableResult) else type(error).__name__
+            _log.error("result_unreportable", command_id=command.id, type=command.type, reason=why)
+            failed = Result(f"The command ended, but its result cannot be reported: {why}.", code=ErrorCode.FAILED)
+            return sealed(replace(self._result(command, failed, finished_at, started_at, echoes=False), notes=()))
+
+    def _result(
+        self, command: Command, result: Any, finished_at: datetime, started_at: datetime | None, *, echoes: bool = True
+    ) -> Feedback:
+        if not isinstance(result, Result):
+            raise UnreportableResult(f"the handler returned {type(result).__name__} instead of a Result")
+        return self._feedback(
+            FeedbackKind.RESULT,
+            "completed",
+            _text(result.message),
+            command_id=command.id,
+            command=self._echo(command, State.PROCESSING) if echoes else None,
+            sequence=command.sequence,
+            outcome=Outcome.ERROR if result.code else Outcome.SUCCESS,
+            code=result.code,
+            data=json_data(result),
+            output=_output(result.output),
+            started_at=started_at,
+            finished_at=finished_at,
+            notes=command.notes,
         )
+
+    def result_of(self, stored: StoredCommand, result: Any, finished_at: datetime) -> EncodedFeedback:
+        """As `result`, of a stored command."""
+        return self.result(stored.command, result, finished_at, stored.started_at)
 
     def state_of(self, stored: StoredCommand) -> EncodedFeedback:
         """Return the answer to a repeated command: its result if it has one, otherwise the notice that it is stored."""
         return stored.result or self.accepted(stored.command, stored.state)
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise UnreportableResult(f"a text in it is of the type {type(text).__name__}")
+    return encodable(text)
+
+
+def _output(output: Any) -> Output | None:
+    if output is None:
+        return None
+    if not isinstance(output, Output):
+        raise UnreportableResult(f"its output is of the type {type(output).__name__}")
+    return replace(output, stdout=_text(output.stdout), stderr=_text(output.stderr))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from enum import Enum, auto
 
+from broker.text import encodable
+
 __all__ = [
     "Problem",
     "Problems",
@@ -31,7 +33,7 @@ class Problems:
         if sentence is None:
             self._current.pop(problem, None)
         else:
-            self._current[problem] = sentence
+            self._current[problem] = encodable(sentence)
 
     def text(self, also: Mapping[Problem, str | None]) -> str | None:
         """Return all problems, these and those in `also`, as one text, or None."""

@@ -55,6 +55,7 @@ class ManagerHarness:
                 Handler("renew", Interruption.PROBE, Nothing, lambda *_: AgentRestart(), lambda *_: Result("New.")),
             ]
         )
+        reports = FeedbackFactory("web-01", incarnation, "g1")
         self.executor = Executor(
             self.handlers,
             Context(self.clock, NoService(), Path("/nowhere")),
@@ -62,10 +63,10 @@ class ManagerHarness:
             incarnation=incarnation,
             default_timeout_s=10.0,
             grace_s=1.0,
+            report=reports.result_of,
             on_finished=lambda: None,
         )
         self.outbox = FeedbackOutbox(self.store, self.clock)
-        reports = FeedbackFactory("web-01", incarnation, "g1")
         self.manager = CommandManager(
             self.store,
             self.executor,

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from broker.contract.messages import Command
+from broker.contract.messages import Command, Feedback
 from broker.contract.states import ErrorCode, State
 from consumer.engine.executor import Executor, Finished
+from consumer.engine.feedback import FeedbackFactory
 from consumer.errors import ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
-from consumer.ports import Clock, StoredCommand
+from consumer.ports import Clock, EncodedFeedback, StoredCommand
 from consumer.services import NoService
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command
@@ -47,6 +48,7 @@ def executor(
         incarnation="i1",
         default_timeout_s=10.0,
         grace_s=5.0,
+        report=FeedbackFactory("web-01", "i1", "g1").result_of,
         on_finished=(ended or threading.Event()).set,
     )
 
@@ -61,15 +63,19 @@ def done(*_: Any) -> Result:
 
 
 def endings(finished: list[Finished]) -> list[tuple[str, ErrorCode | None]]:
-    return [(end.stored.command.id, end.result.code) for end in finished if isinstance(end.result, Result)]
+    return [(end.stored.command.id, reported(end).code) for end in finished]
 
 
-def run_one(execute: Execute, **members: Any) -> Result:
+def reported(end: Finished) -> Feedback:
+    assert isinstance(end.result, EncodedFeedback)
+    return end.result.feedback
+
+
+def run_one(execute: Execute, **members: Any) -> Feedback:
     runs = executor(execute)
     runs.execute([stored("a", **members)])
     (end,) = runs.take_finished()
-    assert isinstance(end.result, Result)
-    return end.result
+    return reported(end)
 
 
 def test_batch_runs_in_order_one_at_a_time() -> None:
@@ -95,6 +101,33 @@ def test_handler_that_raises_gives_an_error_and_the_next_command_runs() -> None:
 
     broken = run_one(breaks)
     assert (broken.code, "KeyError: 'x'" in broken.message) == (ErrorCode.FAILED, True)
+
+
+class Indescribable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("raised", "described"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (Indescribable(), "Indescribable."),
+        (FileNotFoundError(2, "No such file", "log-\udcff.gz"), "log-\\udcff.gz"),
+        (ValueError("log-\udcff.gz"), "log-\\udcff.gz"),
+    ],
+)
+def test_whatever_a_handler_raises_is_its_commands_error(raised: BaseException, described: str) -> None:
+    def breaks(*_: Any) -> Result:
+        raise raised
+
+    broken = run_one(breaks)
+    assert (broken.code, described in broken.message) == (ErrorCode.FAILED, True)
+
+
+def test_handler_that_returns_nothing_has_failed() -> None:
+    broken = run_one(lambda *_: None)  # type: ignore[arg-type,return-value]
+    assert (broken.code, "NoneType" in broken.message) == (ErrorCode.FAILED, True)
 
 
 def test_consumer_error_becomes_the_results_message() -> None:
@@ -151,8 +184,7 @@ def test_command_begun_by_an_earlier_process_is_interrupted(unfit: str) -> None:
     assert unfit == "expired" or runs.cancel("a")
     work[0]()
     (end,) = runs.take_finished()
-    assert isinstance(end.result, Result)
-    assert (end.result.code, unfit in end.result.message) == (ErrorCode.INTERRUPTED, True)
+    assert (reported(end).code, unfit in reported(end).message) == (ErrorCode.INTERRUPTED, True)
 
 
 def test_running_command_sees_its_cancel() -> None:
@@ -190,9 +222,8 @@ def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
     assert runs.next_deadline() == pytest.approx(clock.monotonic() + 15.0)
     clock.turn(15.1)
     (cut,) = runs.take_finished()
-    assert isinstance(cut.result, Result)
-    assert (cut.stored.command.id, cut.result.code) == ("a", ErrorCode.TIMED_OUT)
-    assert "may still have an effect" in cut.result.message
+    assert (cut.stored.command.id, reported(cut).code) == ("a", ErrorCode.TIMED_OUT)
+    assert "may still have an effect" in reported(cut).message
     assert begun["b"].wait(20)
     assert ended.wait(20)
     release.set()
