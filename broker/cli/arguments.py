@@ -1,11 +1,13 @@
 """Parameters as users write them on acm's command line, turned into values."""
 
-import json
+import codecs
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from broker.contract.limits import MAX_DEPTH, MAX_FRAME_BYTES
 from broker.contract.messages import JsonObject
+from broker.contract.strict_json import DecodeError, parse
 from broker.errors import InvalidArgument
 
 __all__ = [
@@ -20,13 +22,16 @@ def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
     A value that is valid JSON is read as JSON, any other as text; the content of a file is always text.
     Raises InvalidArgument.
     """
-    parameters = _read_document(document) if document is not None else {}
+    given: JsonObject = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        _utf8("A parameter's name", key)
         if not (key and equals):
             raise InvalidArgument(f"{pair[:80]!r} is not KEY=VALUE.", code="not_key_value")
-        parameters[key] = _read_text(key, value[1:]) if value.startswith("@") else _json_or_text(value)
-    return parameters
+        if key in given:
+            raise InvalidArgument(f"{key[:80]} is given twice; keep one.", code="given_twice")
+        given[key] = _read_text(key, value[1:]) if value.startswith("@") else _json_or_text(key, value)
+    return {**(_read_document(document) if document is not None else {}), **given}
 
 
 def keys_on_command_line(pairs: Iterable[str], document: str | None) -> set[str]:
@@ -38,13 +43,13 @@ def keys_on_command_line(pairs: Iterable[str], document: str | None) -> set[str]
 
 def _read_document(document: str) -> JsonObject:
     try:
-        text = Path(document[1:]).read_text(encoding="utf-8") if document.startswith("@") else document
-        value = json.loads(text)
+        data = Path(document[1:]).read_bytes() if document.startswith("@") else _utf8("--parameters", document)
+        value = parse(data.removeprefix(codecs.BOM_UTF8), MAX_FRAME_BYTES, MAX_DEPTH)
     except OSError as error:
         message = f"--parameters: cannot read {document[1:]}: {error.strerror}."
         raise InvalidArgument(message, code="unreadable_file") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"--parameters is not JSON: {error}.", code="not_json") from error
+    except DecodeError as error:
+        raise InvalidArgument(f"--parameters: {error}", code=error.code) from error
     if not isinstance(value, dict):
         raise InvalidArgument(
             '--parameters must be a JSON object, such as {"section": "service"}.', code="not_a_json_object"
@@ -61,8 +66,18 @@ def _read_text(key: str, path: str) -> str:
         raise InvalidArgument(f"{key}: {path} is not UTF-8 text.", code="not_utf8") from error
 
 
-def _json_or_text(value: str) -> Any:
+def _utf8(what: str, argument: str) -> bytes:
+    """Return the argument's bytes. Python keeps bytes that are not UTF-8 as lone surrogates (PEP 383)."""
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+        return argument.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{what} is not UTF-8 text.", code="not_utf8") from error
+
+
+def _json_or_text(key: str, value: str) -> Any:
+    try:
+        return parse(_utf8(key, value), MAX_FRAME_BYTES, MAX_DEPTH)
+    except DecodeError as error:
+        if error.code == "not_json":
+            return value
+        raise InvalidArgument(f"{key[:80]}: {error} For a text, write {key[:80]}='\"…\"'.", code=error.code) from error

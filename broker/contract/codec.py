@@ -219,7 +219,10 @@ def _own_form(item: Any, where: str) -> Command:
     command = _convert(item, Command, where)
     if item.keys() <= _COMMAND_FIELDS:
         return command
-    return replace(command, notes=(*command.notes, *unknown_field_notes(item, _COMMAND_FIELDS)))
+    try:
+        return replace(command, notes=(*command.notes, *unknown_field_notes(item, _COMMAND_FIELDS)))
+    except msgspec.ValidationError as error:
+        _refuse("command", error, where)
 
 
 def _read_foreign_form(item: JsonObject, where: str, received_at: datetime, new_id: Callable[[], str]) -> Command:

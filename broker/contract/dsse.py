@@ -6,10 +6,11 @@ payload and its type; a payload is parsed only after its signature was verified.
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -17,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from broker.contract.codec import MAX_FRAME_BYTES
+from broker.contract.limits import MAX_DEPTH
+from broker.contract.strict_json import DecodeError, parse
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
 
@@ -64,13 +67,18 @@ class Envelope(msgspec.Struct):
     def verify(self, kind: str, keys: Sequence["VerifyingKey"]) -> tuple[bytes, tuple[str, ...]]:
         """Return the payload, and the ids of those of the keys that have signed it as this payload type.
 
-        Raises SignatureError if none of them has. Key ids in the envelope are hints and prove nothing.
+        Raises SignatureError if none of them has. Key ids in the envelope are hints and prove nothing: a signature
+        that names one of the keys is tried with that key, any other with all of them.
         """
         if self.payloadType != kind:
             raise SignatureError(f"The payload type is {self.payloadType[:80]!r}, not {kind!r}.", code="wrong_type")
         payload = self.unverified_payload()
         signed = pre_authentication_encoding(kind, payload)
-        by = {key.id: [one.sig for one in self.signatures if one.keyid in ("", key.id)] for key in keys}
+        known = {key.id for key in keys}
+        by = {
+            key.id: [one.sig for one in self.signatures if one.keyid == key.id or one.keyid not in known]
+            for key in keys
+        }
         signers = tuple(key.id for key in keys if any(_signs(key, signature, signed) for signature in by[key.id]))
         if signers:
             return payload, signers
@@ -96,6 +104,9 @@ class _Body(msgspec.Struct):
     messages: msgspec.Raw
 
 
+_T = TypeVar("_T")
+_UNREADABLE = (msgspec.DecodeError, DecodeError, OverflowError, UnicodeDecodeError, RecursionError)
+_BODY_DEPTH = MAX_DEPTH + 1  # a frame of commands in an object
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_marked = msgspec.json.Decoder(_Marked).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -177,12 +188,15 @@ def write_body(scope: Scope, frame: bytes) -> bytes:
 def read_body(payload: bytes) -> tuple[Scope, bytes]:
     """Return the scope and the frame of messages, not yet decoded, in a payload; raises SignatureError."""
     try:
-        body = _decode_body(payload)
+        body = _strictly(_decode_body, payload)
         moment = body.not_before.astimezone(UTC) if body.not_before.tzinfo else None
-    except (msgspec.DecodeError, OverflowError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise SignatureError(f"The signed body cannot be read: {str(error)[:300]}.", code="malformed") from error
     if moment is None or moment.year > _MAX_YEAR:
         message = f"`not_before` in the signed body must have a time zone and be before the year {_MAX_YEAR + 1}."
+        raise SignatureError(message, code="malformed")
+    if (count := len(body.enrolments)) > MAX_ENROLMENTS:
+        message = f"The signed body names {count} enrolments; at most {MAX_ENROLMENTS} are allowed."
         raise SignatureError(message, code="malformed")
     return Scope(body.issuer, body.audience, body.enrolments, moment), bytes(body.messages)
 
@@ -202,8 +216,8 @@ def read_envelope(frame: bytes) -> Envelope | None:
     envelope, reason = None, f"it has {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed"
     if len(frame) <= MAX_FRAME_BYTES:
         try:
-            envelope = _decode_envelope(frame)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            envelope = _strictly(_decode_envelope, frame)
+        except _UNREADABLE as error:
             reason = str(error)[:300]
     if envelope is None and _has_payload_type(frame):
         raise SignatureError(f"The envelope cannot be read: {reason}.", code="malformed")
@@ -216,8 +230,20 @@ def read_envelope(frame: bytes) -> Envelope | None:
 def _has_payload_type(frame: bytes) -> bool:
     try:
         return _decode_marked(frame).payloadType is not None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return False
+
+
+def _strictly(decode: Callable[[bytes], _T], data: bytes) -> _T:
+    """Decode by the rules for frames: the decoder alone would accept a key that occurs twice, and keep the last.
+
+    What our own encoder would have written the same way has none, so only other encodings are parsed a second time.
+    The messages in a body are parsed strictly later, when they are decoded.
+    """
+    value = decode(data)
+    if msgspec.json.encode(value) != data:
+        parse(data, MAX_FRAME_BYTES, _BODY_DEPTH)
+    return value
 
 
 def _signs(key: VerifyingKey, signature: str, signed: bytes) -> bool:

@@ -42,6 +42,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 _VERBS = frozenset(COMMAND_TYPES) | frozenset(ALIASES) | frozenset(ALIASES.values())
 _MAX_UNKNOWN_FIELDS_NAMED = 16
+_PARAMETER_NAMES = frozenset({"parameters", "params", "arguments", "args"})
 
 
 class _Verb(msgspec.Struct):
@@ -122,8 +123,14 @@ def read_foreign_form(item: JsonObject, received_at: datetime, new_id: Callable[
 
 
 def unknown_field_notes(item: JsonObject, known: Iterable[str], prefix: str = "") -> list[str]:
-    """Return a note for each unknown field of `item`, for at most 16; one more note counts the rest."""
+    """Return a note for each unknown field of `item`, for at most 16; one more note counts the rest.
+
+    Raises msgspec.ValidationError if one of them has parameters: without them the command would do something else.
+    """
     unknown = sorted(item.keys() - set(known))
+    for name in unknown:
+        if name in _PARAMETER_NAMES and item[name]:
+            raise msgspec.ValidationError(f"Parameters are not expected in this place - at `$.{prefix}{name}`")
     named = unknown[:_MAX_UNKNOWN_FIELDS_NAMED]
     notes = [f"unknown field {(prefix + name)[:80]!r} was ignored" for name in named]
     if len(unknown) > len(named):

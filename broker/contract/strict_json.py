@@ -45,7 +45,7 @@ def parse(data: bytes, max_bytes: int, max_depth: int) -> Any:
         raise _too_deep(max_depth) from error
     except ValueError as error:
         reason = str(error)[:MAX_REASON_LENGTH]
-        raise DecodeError(f"The frame is not JSON in UTF-8: {reason}.", code="not_json") from error
+        raise DecodeError(f"This is not JSON in UTF-8: {reason}.", code="not_json") from error
     if text.count("{") + text.count("[") > max_depth:
         check_depth(value, max_depth)
     return value
@@ -66,31 +66,31 @@ def _containers(value: Any) -> list[Any]:
 
 
 def _too_deep(max_depth: int) -> DecodeError:
-    return DecodeError(f"The frame nests objects and arrays more than {max_depth} levels deep.", code="too_deep")
+    return DecodeError(f"Objects and arrays nest more than {max_depth} levels deep.", code="too_deep")
 
 
 def _refuse_lone_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DecodeError("A text in the frame has a lone surrogate.", code="lone_surrogate") from error
+        raise DecodeError("A text has a lone surrogate.", code="lone_surrogate") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        raise DecodeError("An object in the frame has the same key twice.", code="duplicate_key")
+        raise DecodeError("An object has the same key twice.", code="duplicate_key")
     return unique
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise DecodeError(f"The frame has {word}, which is not a JSON number.", code="not_finite")
+    raise DecodeError(f"{word} is not a JSON number.", code="not_finite")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise DecodeError("A number in the frame is too large for a float.", code="not_finite")
+        raise DecodeError("A number is too large for a float.", code="not_finite")
     return number
 
 
@@ -98,7 +98,7 @@ def _integer(digits: str) -> int:
     # 2^63 has 19 digits; int() of thousands of digits is slow, and raises a plain ValueError.
     number = int(digits) if len(digits) <= 20 else None
     if number is None or number not in _INTEGERS:
-        raise DecodeError("An integer in the frame does not fit in 64 bits.", code="integer_out_of_range")
+        raise DecodeError("An integer does not fit in 64 bits.", code="integer_out_of_range")
     return number
 
 

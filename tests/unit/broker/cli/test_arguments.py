@@ -43,11 +43,38 @@ def test_content_of_a_file_is_text_and_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "document"), [(["a"], None), (["=a"], None), ([], "[1]"), ([], "{"), ([], "@/nowhere"), ([], "[" * 99999)]
+    ("pairs", "document"),
+    [(["a"], None), (["=a"], None), (["\udce9=1"], None), ([], "[1]"), ([], "{"), ([], "@/nowhere"), ([], "[" * 99999)],
 )
 def test_malformed_parameters_are_rejected(pairs: list[str], document: str | None) -> None:
     with pytest.raises(InvalidArgument):
         read_parameters(pairs, document)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("NaN", "not_finite"),
+        ("-Infinity", "not_finite"),
+        ("1e400", "not_finite"),
+        ('{"x":[NaN]}', "not_finite"),
+        ("9" * 20, "integer_out_of_range"),
+        ("9" * 5000, "integer_out_of_range"),
+        ('{"x":1,"x":2}', "duplicate_key"),
+        (r'"\ud800"', "lone_surrogate"),
+        ("caf\udce9", "not_utf8"),
+    ],
+)
+def test_value_that_no_agent_would_accept_is_refused(value: str, code: str) -> None:
+    with raises_code(InvalidArgument, code):
+        read_parameters([f"x={value}"], None)
+    with raises_code(InvalidArgument, code):
+        read_parameters([], f'{{"x":{value}}}')
+
+
+def test_key_that_is_given_twice_is_refused() -> None:
+    with raises_code(InvalidArgument, "given_twice"):
+        read_parameters(["delay_s=1", "delay_s=2"], None)
 
 
 @pytest.mark.parametrize(

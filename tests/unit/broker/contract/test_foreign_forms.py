@@ -118,6 +118,10 @@ def test_original_is_the_json_as_received() -> None:
         ({"action": {"name": "restart", "args": []}}, "$.action.args"),
         ({"action": {"name": "restart"}, "user": 0}, "$.user"),
         ({"action": {"name": "restart"}, "document_id": "\u0007"}, "$.id"),
+        ({"command": {"name": "restart-agent", "parameters": {"delay_s": 9}}}, "$.command.parameters"),
+        ({"command": "restart-agent", "args": {"delay_s": 9}}, "$.args"),
+        ({"action": {"name": "restart", "params": {"delay_s": 9}}}, "$.action.params"),
+        ({"action": {"name": "restart"}, "parameters": {"delay_s": 9}}, "$.parameters"),
     ],
 )
 def test_wrong_types_are_refused_with_their_path(members: dict[str, Any], path: str) -> None:

@@ -79,6 +79,17 @@ def test_every_trusted_signer_is_recorded(store: MemoryCommandStore, clock: Turn
     assert stored.signed_by == (OLD_SERVER.public.id, SERVER.public.id)
 
 
+@pytest.mark.parametrize("keyid", ["", "unknown"])
+def test_key_id_that_names_no_trusted_key_is_only_a_hint(
+    store: MemoryCommandStore, clock: TurnedClock, keyid: str
+) -> None:
+    envelope = json.loads(signed((SERVER,), scope(clock), encode([command("a", 1)])))
+    envelope["signatures"][0]["keyid"] = keyid
+    receive(store, clock, json.dumps(envelope).encode())
+    (stored,) = all_commands(store)
+    assert stored.signed_by == (SERVER.public.id,)
+
+
 def test_key_that_is_only_named_is_not_recorded_as_signer(store: MemoryCommandStore, clock: TurnedClock) -> None:
     envelope = json.loads(signed((STRANGER, OLD_SERVER), scope(clock), encode([command("a", 1)])))
     envelope["signatures"][0]["keyid"] = SERVER.public.id
