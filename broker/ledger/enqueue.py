@@ -1,5 +1,6 @@
 """Adds commands to agents' queues: a draft is validated, then numbered and written."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from broker.contract.codec import decode_commands, encode
 from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
+from broker.contract.strict_json import DecodeError
 from broker.ledger.agents import get_or_create_all
 from broker.ledger.ids import new_id
 from broker.ledger.sequence import next_sequence
@@ -48,7 +50,11 @@ def draft_command(request: CommandRequest, created_at: datetime) -> tuple[Comman
     draft = Command(
         new_id(), request.command_type, request.parameters, request.origin, created_at, expires_at, request.timeout_s
     )
-    body = encode([draft])
+    try:
+        json.dumps(request.parameters, allow_nan=False)  # the encoder would write NaN as null
+        body = encode([draft])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DecodeError(f"The command cannot be written as JSON: {error}.", code="not_json") from error
     # Decoding is the validation: whatever the agent's strict codec refuses never reaches the ledger.
     decode_commands(body, received_at=created_at, new_id=new_id, max_bytes=MAX_COMMAND_BYTES)
     return draft, body

@@ -369,6 +369,13 @@ def test_verified_journal_head_is_stored_for_each_agent(ledger: Ledger, clock: T
     assert (ledger.audits.verified("web-01"), ledger.audits.verified("web-02")) == (verified, None)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, Path("x"), "caf\udce9", 2**64])
+def test_parameter_that_json_does_not_have_is_refused(ledger: Ledger, value: object) -> None:
+    with raises_code(DecodeError, "integer_out_of_range" if isinstance(value, int) else "not_json"):
+        add(ledger, x=value)
+    assert ledger.commands() == []
+
+
 def test_command_that_no_agent_could_read_is_refused_before_it_is_stored(ledger: Ledger) -> None:
     with pytest.raises(DecodeError):
         add(ledger, text="x" * MAX_FRAME_BYTES)
