@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from broker.system.console import print_view
 from broker.text import printable, printable_line
 
 __all__ = [
@@ -31,7 +32,7 @@ def print_result(document: Any, view: RenderableType, *, as_json: bool) -> None:
     elif isinstance(view, str):
         print_text(view)
     else:
-        Console().print(view)
+        print_view(view)
 
 
 def print_text(text: str, *, to_stderr: bool = False) -> None:

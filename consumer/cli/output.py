@@ -24,14 +24,15 @@ def print_content(content: _T, view: Callable[[_T], None], *, as_json: bool) -> 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
     """Print a table whose cells are printed literally, without markup or control sequences."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from broker.system.console import print_view
 
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(Text(printable_line(cell or "")) for cell in row))
-    Console().print(table)
+    print_view(table)
 
 
 def print_members(title: str, members: dict[str, Any]) -> None:
