@@ -19,6 +19,7 @@ __all__ = [
 
 _SHIPPED = Path(__file__).with_name("scripts")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_SEPARATOR = re.compile(r"\s-\s")
 _MAX_TIMEOUT_S = 10 * 365 * 86400
 
 
@@ -47,7 +48,7 @@ class AllowList:
         path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
         try:
             refuse_changeable(path)
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ActiveResponseError(
@@ -57,11 +58,9 @@ class AllowList:
         for number, line in enumerate(lines, start=1):
             if line.strip() and not line.startswith("#"):
                 name, allowed = _parse(line, f"{path}:{number}")
-                if name in scripts:
-                    raise ActiveResponseError(
-                        f"{path}:{number}: {name!r} is listed twice; keep one.", code="duplicate_name"
-                    )
-                scripts[name] = allowed
+                # Wazuh's manager lists some names twice, once for each platform: the script that is here counts.
+                if name not in scripts or _is_there(directory, allowed) > _is_there(directory, scripts[name]):
+                    scripts[name] = allowed
         return cls(directory, scripts)
 
     def find(self, name: str) -> Allowed:
@@ -99,8 +98,12 @@ def check_executable(directory: Path, executable: str) -> None:
         raise ActiveResponseError(f"The script {path} is not an executable file.", code="script_not_executable")
 
 
+def _is_there(directory: Path, allowed: Allowed) -> bool:
+    return (directory / allowed.executable).is_file()
+
+
 def _parse(line: str, where: str) -> tuple[str, Allowed]:
-    parts = [part.strip() for part in line.split(" - ")]
+    parts = [part.strip() for part in _SEPARATOR.split(line)]
     if len(parts) != 3:
         raise ActiveResponseError(
             f"{where}: write `name - executable - timeout`, as in `firewall-drop - firewall-drop - 600`.",

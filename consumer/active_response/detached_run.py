@@ -26,7 +26,7 @@ __all__ = [
 
 _POLL_INTERVAL_S = 0.02
 _KILL_TIMEOUT_S = 10.0  # for the kernel to end a killed process
-_SHELL_TIMEOUT_S = 0.5
+_SHELL_POLLS = 25
 _STDERR_BYTES = 4096
 # $1 is the run's directory, $2 the script; stdin is the locked file. TERM ends the script, not the shells that
 # report on it. Output beyond the first bytes is read and discarded.
@@ -43,6 +43,13 @@ echo $$ >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
     cat >/dev/null
 )
 """
+
+
+_left_running: list[subprocess.Popen[bytes]] = []  # shells that read what a daemon of their script still prints
+
+
+def _reap() -> None:
+    _left_running[:] = [shell for shell in _left_running if shell.poll() is None]
 
 
 @dataclass(frozen=True)
@@ -109,11 +116,14 @@ class Run:
 
     def _wait_for_shell(self) -> None:
         """Wait for stderr, which is complete a moment after the status, unless the script left something running."""
-        pause, end = threading.Event(), self.clock.monotonic() + _SHELL_TIMEOUT_S
-        while self._is_running() and self.clock.monotonic() < end:
+        pause = threading.Event()
+        for _ in range(_SHELL_POLLS):
+            if not self._is_running():
+                break
             pause.wait(_POLL_INTERVAL_S)
         if self._child is not None:
-            self._child.poll()  # reaps it
+            _left_running.append(self._child)
+        _reap()
 
     @property
     def _lock(self) -> Path:

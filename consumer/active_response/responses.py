@@ -12,11 +12,10 @@ from consumer.active_response.records import ResponseRecord, ResponseRecords, Re
 from consumer.active_response.reversals import Reversals, reversal_of
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import Request, read_keys, write_line
-from consumer.errors import ActiveResponseError, ProgramError
 from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
-from consumer.system.programs import Bounds, Ended, Program, clean_environment
+from consumer.system.programs import OUTPUT_BYTES, Bounds, Ended, Program, clean_environment
 
 __all__ = [
     "DIRECTORY",
@@ -34,14 +33,10 @@ _KEY_SHOWN = 120
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a script's run ended. Without a `record`, the script received neither `continue` nor `abort`.
-
-    `protocol_error` is the violation of the protocol for which it was stopped.
-    """
+    """How a script's run ended. Without a `record`, the script received neither `continue` nor `abort`."""
 
     ended: Ended
     record: ResponseRecord | None = None
-    protocol_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,18 +126,19 @@ class ActiveResponses:
     def _run_protocol(self, program: Program, request: Request, allowed: Allowed) -> Attempt:
         message = request.message(allowed.executable)
         program.send(write_line(message, "add"))
-        try:
-            answer = program.read_line()
-            if answer is None:
-                return Attempt(program.wait())
-            keys = read_keys(answer)
-        except (ProgramError, ActiveResponseError) as error:
-            return Attempt(program.end(), protocol_error=str(error))
+        answer = program.read_line()
+        if answer is None:
+            program.close_stdin()
+            return Attempt(program.wait())
+        keys = read_keys(answer)
         # design.md: "An active response is recorded with its reversal before its script is allowed to continue."
-        record, decision = self._decide(request, allowed, keys)
+        record, decision = self._decide(request, allowed, (allowed.executable,) if keys is None else keys)
         self._observer.reached(f"{_STEP}recorded")
         program.send(write_line(message, decision))
+        program.close_stdin()
         ended = program.wait()
+        if keys is None:
+            ended = _with_first_line(ended, answer)
         self._observer.reached(f"{_STEP}ended")
         if ended.good and not record.confirmed:
             record = self._records.save(replace(record, confirmed=True))
@@ -181,6 +177,12 @@ class ActiveResponses:
         reversal = record.reversal
         certain = record.confirmed and record.boot_id == self._boot_id
         return reversal is not None and reversal.failure is None and certain
+
+
+def _with_first_line(ended: Ended, line: bytes) -> Ended:
+    """Return it with the line that was read as the script's answer, and is none, in the output."""
+    stdout = f"{line.decode(errors='replace')}\n{ended.output.stdout}"[:OUTPUT_BYTES]
+    return replace(ended, output=replace(ended.output, stdout=stdout))
 
 
 def _failure(record: ResponseRecord) -> str:

@@ -20,6 +20,7 @@ from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
 from consumer.observer import Observer
 from consumer.ports import Clock
+from consumer.system.interpreter import interpreter_problem
 
 __all__ = [
     "Reversals",
@@ -31,6 +32,7 @@ _log = structlog.get_logger(__name__)
 _WAITS_S = (5.0, 30.0, 180.0, 900.0)  # after the first, second … failure; then not again until the agent's next start
 _YIELD_S = 0.01  # lets a waiting command run its script between two reversals
 _RETRY_AFTER_S = 5.0  # after an error of the agent, such as a full disk
+_NOT_FOUND = 127
 _STEP = "execute-active-response.reversal-"
 
 
@@ -130,7 +132,7 @@ class Reversals:
     def _reverse(self, record: ResponseRecord) -> None:
         try:
             record, end = self._run(record)
-            failure = None if end.good else _in_words(end)
+            failure = None if end.good else self._in_words(end, record)
         except StoreError:
             raise
         except (ConsumerError, ExposedFileError, OSError) as error:
@@ -164,6 +166,19 @@ class Reversals:
             self._observer.reached(f"{_STEP}begun")
         return record, run.wait(self._runner.deadline())
 
+    def _in_words(self, end: RunEnd, record: ResponseRecord) -> str:
+        if end.overdue:
+            return "The script did not end in time and was stopped."
+        if end.exit_status is None:
+            return "The script was interrupted."
+        if end.exit_status == _NOT_FOUND:  # by the shell, which does not say that it is the interpreter
+            path = self._runner.path_of(record.executable)
+            problem = interpreter_problem(path, self._runner.working_directory)
+            if problem is not None:
+                return f"The script could not be started: {problem}."
+        stderr = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""
+        return f"The script ended with exit status {end.exit_status}{stderr}."
+
     def _after_failure(self, reversal: Reversal, failure: str) -> Reversal:
         attempts = reversal.attempts + 1
         try_at = None
@@ -175,12 +190,3 @@ class Reversals:
 def _remove_run(run: Path) -> None:
     with contextlib.suppress(OSError):  # retried at the next start
         remove_tree(run)
-
-
-def _in_words(end: RunEnd) -> str:
-    if end.overdue:
-        return "The script did not end in time and was stopped."
-    if end.exit_status is None:
-        return "The script was interrupted."
-    stderr = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""
-    return f"The script ended with exit status {end.exit_status}{stderr}."

@@ -1,16 +1,17 @@
 """The protocol of Wazuh 4.x between agent and script: one JSON object a line, on the script's stdin and stdout.
 
 The agent writes `add`; a script that keeps keys answers `check_keys` and receives `continue` or `abort`; a script
-without keys just ends. Later, the agent runs the script again with `delete`.
+without keys just ends. Later, the agent runs the script again with `delete`. What Wazuh's execd tolerates is tolerated:
+a script that prints anything else first receives `continue`, and the name of its executable is its key.
 """
 
+import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from broker.contract.messages import JsonObject
-from consumer.errors import ActiveResponseError
 
 __all__ = [
     "Request",
@@ -19,8 +20,8 @@ __all__ = [
 ]
 
 
-_MAX_SHOWN = 80
-_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+_MAX_KEYS = 16
+_MAX_KEY_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Request:
 
 
 class _Parameters(msgspec.Struct):
-    keys: Annotated[list[_Key], msgspec.Meta(max_length=16)]
+    keys: list[str]
 
 
 class _CheckKeys(msgspec.Struct):
@@ -59,15 +60,17 @@ def write_line(message: JsonObject, command: Literal["add", "continue", "abort",
     return msgspec.json.encode({**ordered, "parameters": message["parameters"]}) + b"\n"
 
 
-def read_keys(line: bytes) -> tuple[str, ...]:
-    """Return the keys that a script names in its `check_keys`; raises ActiveResponseError for any other line."""
+def read_keys(line: bytes) -> tuple[str, ...] | None:
+    """Return the keys that a script names in its `check_keys`; None for any other line.
+
+    Control characters are escaped; more than 16 keys, or keys of more than 1024 characters, become one: their hash.
+    """
     try:
-        keys = msgspec.json.decode(line, type=_CheckKeys).parameters.keys
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        shown = line[:_MAX_SHOWN].decode(errors="replace")
-        raise ActiveResponseError(
-            f"it answered {shown!r}, which is not a check_keys message.", code="not_check_keys"
-        ) from error
-    if not all(key.isprintable() for key in keys):
-        raise ActiveResponseError("it named a key with unprintable characters.", code="unprintable_key")
-    return tuple(keys)
+        named = msgspec.json.decode(line, type=_CheckKeys).parameters.keys
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    keys = tuple(key if key.isprintable() else key.encode("unicode_escape").decode() for key in named if key)
+    if len(keys) > _MAX_KEYS or max(map(len, keys), default=0) > _MAX_KEY_LENGTH:
+        digest = hashlib.sha256(msgspec.json.encode(keys)).hexdigest()
+        return (f"{len(keys)} keys with the SHA-256 {digest}",)
+    return keys

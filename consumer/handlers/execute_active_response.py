@@ -82,7 +82,7 @@ def _probe(responses: ActiveResponses, stored: StoredCommand, context: Context) 
 
 def _result(script: str, attempt: Attempt, context: Context) -> Result:
     ended, entry = attempt.ended, attempt.record
-    good = ended.good and attempt.protocol_error is None
+    good = ended.good
     if entry is None:
         data = ExecuteActiveResponseData(script, "done" if good else "not_added")
     else:
@@ -111,11 +111,11 @@ def _success(script: str, entry: ResponseRecord | None) -> str:
 
 
 def _error(script: str, attempt: Attempt) -> str:
-    if attempt.protocol_error is not None:
-        return f"{script} was stopped before it received `continue`: {attempt.protocol_error}"
     how = attempt.ended.in_words()
     if attempt.record is None:
-        return f"{script} {how} before it received `continue`; nothing will be reversed."
+        waits = " It has printed no line: a script must not read its input to the end before it answers."
+        hint = waits if attempt.ended.overdue else ""
+        return f"{script} {how} before it received `continue`; nothing will be reversed.{hint}"
     answer = "abort" if attempt.record.confirmed else "continue"
     return f"{script} received `{answer}` and {how}; {_reversal_text(attempt.record)}."
 
@@ -138,8 +138,6 @@ def _time(moment: datetime) -> str:
 
 
 def _code(attempt: Attempt, context: Context) -> ErrorCode | None:
-    if attempt.protocol_error is not None:
-        return ErrorCode.FAILED
     if attempt.ended.overdue:
         return ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.TIMED_OUT
     return None if attempt.ended.good else ErrorCode.FAILED

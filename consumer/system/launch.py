@@ -7,6 +7,7 @@ pairs for setrlimit(2), separated by commas, USER is UID:GID:GROUP,GROUP... or e
 none of our modules, so that it takes only about 10 ms.
 """
 
+import errno
 import os
 import resource
 import signal
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 
+_SHELL = "/bin/sh"
+_FIRST_LINE_BYTES = 256
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -33,9 +36,33 @@ def main(errors: str, limits: str, user: str, *argv: str) -> None:
             _become(*user.split(":"))
         for ignored in _IGNORED_BY_PYTHON:
             signal.signal(ignored, signal.SIG_DFL)
-        os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+        _execute(argv, environment)
     except OSError as error:
         os.write(handle, str(error.errno).encode())
+
+
+def _execute(argv: tuple[str, ...], environment: dict[bytes, bytes]) -> None:
+    """Execute the program as execvp(3) does: found on the PATH, and by /bin/sh if it is a script without `#!`."""
+    try:
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        path = _script_without_interpreter(argv[0], environment) if error.errno == errno.ENOEXEC else None
+        if path is None:
+            raise
+        os.execve(_SHELL, [_SHELL, path, *argv[1:]], environment)  # noqa: S606 - as execvp(3) does
+
+
+def _script_without_interpreter(name: str, environment: dict[bytes, bytes]) -> str | None:
+    """Return the path of a file that the kernel cannot execute, unless it is a program for another machine."""
+    search = environment.get(b"PATH", os.fsencode(os.defpath)).split(b":")
+    directories = [""] if "/" in name else map(os.fsdecode, search)
+    paths = (os.path.join(directory, name) for directory in directories)
+    path = next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        first_line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
+    return None if b"\0" in first_line else path
 
 
 def _given_environment() -> dict[bytes, bytes]:

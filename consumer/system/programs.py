@@ -17,6 +17,7 @@ from consumer.errors import ProgramError
 from consumer.ports import Clock
 from consumer.settings import Confinement
 from consumer.system.confinement import launch
+from consumer.system.interpreter import why_not_started
 from consumer.system.process_group import end_group, signal_group
 
 __all__ = [
@@ -99,6 +100,7 @@ class _Stream:
     def __init__(self) -> None:
         self.kept = bytearray()
         self.truncated = False
+        self.closed = False
 
     def add(self, block: bytes) -> None:
         room = OUTPUT_BYTES - len(self.kept)
@@ -123,7 +125,6 @@ class Program:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        self._name = Path(argv[0]).name
         self._bounds = bounds
         self._overdue = False
         self._stdout, self._stderr = _Stream(), _Stream()
@@ -131,8 +132,9 @@ class Program:
             given = clean_environment() if environment is None else environment
             self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ProgramError(f"{argv[0]} could not be started: {reason}.", code="not_started") from error
+            raise ProgramError(
+                f"{argv[0]} could not be started: {why_not_started(argv[0], error, cwd)}.", code="not_started"
+            ) from error
         self._unsent = bytearray()
         self._stdin_ends = False
         self._selector = selectors.DefaultSelector()
@@ -161,19 +163,15 @@ class Program:
             self._close_stdin()
 
     def read_line(self) -> bytes | None:
-        """Return the next line of its stdout, without the line feed; None if the program ends, or is stopped, before
-        one.
+        """Return the next line of its stdout, without the line feed; None if it ends, is stopped, or closes its stdout
+        before it has printed any of it.
 
-        Raises ProgramError if it prints more than OUTPUT_BYTES without a line feed.
+        A line without a line feed is what it has printed when it ends or closes its stdout, or OUTPUT_BYTES of it.
         """
         kept = self._stdout.kept
-        self._pump(lambda: b"\n" in kept or self._stdout.truncated)
+        self._pump(lambda: b"\n" in kept or self._stdout.truncated or self._stdout.closed)
         line, found, rest = bytes(kept).partition(b"\n")
-        if not found or self._overdue:  # output printed while it is being stopped is ignored
-            if self._stdout.truncated and not self._overdue:
-                raise ProgramError(
-                    f"{self._name} printed more than {OUTPUT_BYTES} bytes without ending a line.", code="line_too_long"
-                )
+        if self._overdue or not (line or found):  # output printed while it is being stopped is ignored
             return None
         kept[:] = rest
         return line
@@ -250,6 +248,7 @@ class Program:
         if block:
             key.data.add(block)
         elif block == b"":
+            key.data.closed = True
             self._selector.unregister(source)
 
     def _read_available(self) -> None:

@@ -36,6 +36,17 @@ def test_lines_as_wazuh_writes_them(load: Load) -> None:
     assert allowed.find("block0") == Allowed("block", 0)
 
 
+def test_list_as_the_manager_of_wazuh_writes_it_is_read(load: Load) -> None:
+    allowed = load(
+        "\ufeffrestart0 - restart.cmd - 0\r\nrestart0 - block - 0\r\n"
+        "block0\t-\tblock - 5\r\nblock0 - restart.cmd - 6\r\nblock0 - block - 7\r\n"
+    )
+    assert allowed.find("restart0") == Allowed("block", 0)
+    assert allowed.find("block0") == Allowed("block", 5)
+    with raises_code(ActiveResponseError, "script_unusable"):
+        load("gone - restart.cmd - 0\ngone - restart.sh - 0\nblock - block - 0\n").find("gone")
+
+
 @pytest.mark.parametrize(
     ("line", "code", "named"),
     [
@@ -53,7 +64,6 @@ def test_lines_as_wazuh_writes_them(load: Load) -> None:
         ("block - block - -1", "invalid_timeout", "'-1'"),
         ("block - block - 1.5", "invalid_timeout", "'1.5'"),
         ("block - block - 99999999999999", "invalid_timeout", "'99999999999999'"),
-        ("other - block - 0", "duplicate_name", "'other'"),
     ],
 )
 def test_invalid_allow_list_line_is_refused_with_its_number(load: Load, line: str, code: str, named: str) -> None:

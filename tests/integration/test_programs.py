@@ -13,6 +13,7 @@ import pytest
 from consumer.errors import ProgramError
 from consumer.system.clock import SystemClock
 from consumer.system.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
+from tests.support.active_response_scripts import install
 from tests.support.errors import raises_code
 from tests.support.waiting import wait_for
 
@@ -231,8 +232,8 @@ def test_lines_of_one_write_are_read_one_by_one() -> None:
     with Program(sh("printf 'one\\ntwo\\nrest'"), bounds()) as program:
         assert program.read_line() == b"one"
         assert program.read_line() == b"two"
+        assert program.read_line() == b"rest"
         assert program.read_line() is None
-        assert program.wait().output.stdout == "rest"
 
 
 def test_last_line_of_an_ended_program_is_read() -> None:
@@ -251,9 +252,47 @@ def test_a_closed_stdin_is_seen() -> None:
         program.send(b"more\n")
 
 
-def test_endless_line_is_an_error() -> None:
-    with Program(["/bin/cat", "/dev/zero"], bounds()) as program, raises_code(ProgramError, "line_too_long"):
-        program.read_line()
+def test_endless_line_is_cut() -> None:
+    with Program(["/bin/cat", "/dev/zero"], bounds()) as program:
+        assert program.read_line() == bytes(OUTPUT_BYTES)
+
+
+@pytest.mark.parametrize(("script", "line"), [("printf half", b"half"), ("exec >&-; read a", None)])
+def test_stdout_that_ends_without_a_line_feed_ends_the_line(script: str, line: bytes | None) -> None:
+    with Program(sh(script), bounds()) as program:
+        assert program.read_line() == line
+        program.close_stdin()
+        assert not program.wait().overdue
+
+
+def test_script_without_an_interpreter_is_run_by_the_shell(tmp_path: Path) -> None:
+    script = install(tmp_path / "bin", "plain", 'echo "$0 $1"\n')
+    assert run_program([str(script), "one"], bounds()).output.stdout == f"{script} one\n"
+    found = run_program(["plain", "two"], bounds(), environment={"PATH": f"/nowhere:{script.parent}"})
+    assert found.output.stdout == f"{script} two\n"
+    assert run_program([str(install(tmp_path / "bin", "empty", ""))], bounds()).good
+
+
+def test_program_for_another_machine_is_not_run_by_the_shell(tmp_path: Path) -> None:
+    script = install(tmp_path / "bin", "foreign", "\x7fELF\0\0\necho hello\n")
+    with raises_code(ProgramError, "not_started") as caught:
+        run_program([str(script)], bounds())
+    assert "Exec format error" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first_line", "said"),
+    [
+        ("#!/bin/sh\r\n", r"the interpreter '/bin/sh\r': save it with Unix line ends, without `\r`."),
+        ("#! /usr/bin/nothere -x\n", "could not be started: its interpreter '/usr/bin/nothere' does not exist."),
+        ("#!/usr/bin/nothere\r\n", r"its interpreter '/usr/bin/nothere\r' does not exist."),
+    ],
+)
+def test_missing_interpreter_of_a_script_is_named(tmp_path: Path, first_line: str, said: str) -> None:
+    script = install(tmp_path / "bin", "script", first_line)
+    with raises_code(ProgramError, "not_started") as caught:
+        run_program([f"bin/{script.name}"], bounds(), cwd=tmp_path)
+    assert said in str(caught.value)
 
 
 def test_silent_program_is_ended_at_the_deadline() -> None:

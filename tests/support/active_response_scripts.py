@@ -7,7 +7,7 @@ examples of Wazuh's documentation do.
 import os
 from pathlib import Path
 
-__all__ = ["BAD", "PYTHON", "SHELL", "STATELESS", "install"]
+__all__ = ["BAD", "PYTHON", "SHELL", "STATELESS", "TOLERATED", "install"]
 
 PYTHON = """#!/usr/bin/env python3
 import json
@@ -87,16 +87,28 @@ _ON_DELETE = """case "$REQUEST" in *'"command":"delete"'*) %s;; esac\n"""
 BAD = {
     "exits-3": _READ + "echo 'no firewall here' >&2; exit 3\n",
     "fails-later": _READ + _ON_DELETE % "exit 0" + _ASK + "exit 3\n",
-    "garbage": _READ + "echo 'hello there'; sleep 600\n",
-    "garbage-and-ends": _READ + "echo 'hello there'\n",
-    "no-keys": _READ + """echo '{"command":"check_keys","parameters":{}}'; sleep 600\n""",
     "silent": _READ + "sleep 600\n",
+    "reads-all": "#!/bin/sh\nREQUEST=$(cat)\n",
     "ignores-term": _READ + "trap '' TERM; while :; do sleep 1; done\n",
     "floods": _READ + "exec cat /dev/zero\n",
     "floods-lines": _READ + "exec yes\n",
     "floods-later": _READ + _ASK + "exec yes\n",
     "delete-fails": _READ + _ON_DELETE % "echo tried >>journal; echo 'still there' >&2; exit 4" + _ASK,
 }
+
+_NOTE = """case "$REQUEST" in *'"command":"add"'*) echo add;; *) echo delete;; esac >>journal\n"""
+TOLERATED = {
+    "greets": _READ + "echo 'got an alert'\nread -r ANSWER\necho \"$ANSWER\" >answer\n" + _NOTE,
+    "greets-and-ends": _READ + "echo 'got an alert'\n" + _NOTE,
+    "greets-without-line-feed": _READ + "printf 'got an alert'\n" + _NOTE,
+    "echoes": _READ + 'echo "$REQUEST"\nread -r ANSWER\n' + _NOTE,
+    "other-json": _READ + """echo '{"command":"check_keys","parameters":{}}'\nread -r ANSWER\n""" + _NOTE,
+    "reads-the-rest": _READ + _ASK.replace("read -r ANSWER", "ANSWER=$(cat)") + _NOTE,
+    "reads-the-rest-silently": _READ + "exec >&-\nANSWER=$(cat)\n" + _NOTE,
+    "plain": _READ.removeprefix("#!/bin/sh\n") + _ASK + _NOTE,
+    "leaves-a-daemon": _READ + _ASK + "sleep 600 &\necho $! >>daemons\n" + _NOTE,
+}
+"""Scripts that Wazuh's execd runs to their end, though they break the protocol or the rules of daemons."""
 
 
 def install(directory: Path, name: str, text: str) -> Path:

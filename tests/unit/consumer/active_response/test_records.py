@@ -1,5 +1,6 @@
 """The records of active responses, and the places in which they and the scripts' files are kept."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -38,10 +39,17 @@ def test_damaged_record_is_an_error_of_the_list_of_reversals(tmp_path: Path) -> 
         read_pending(tmp_path)
 
 
-def test_key_with_an_unprintable_character_is_refused() -> None:
+def test_unprintable_characters_of_a_key_are_escaped() -> None:
     line = rb'{"version": 1, "command": "check_keys", "parameters": {"keys": ["a\u001b[2J"]}}'
-    with raises_code(ActiveResponseError, "unprintable_key"):
-        read_keys(line)
+    assert read_keys(line) == (r"a\x1b[2J",)
+
+
+@pytest.mark.parametrize("keys", [["k"] * 17, ["x" * 1025]])
+def test_too_many_or_too_long_keys_become_their_hash(keys: list[str]) -> None:
+    line = json.dumps({"command": "check_keys", "parameters": {"keys": keys}}).encode()
+    found = read_keys(line)
+    assert found is not None
+    assert found[0].startswith(f"{len(keys)} keys with the SHA-256 ")
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
