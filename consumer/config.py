@@ -51,6 +51,8 @@ def read_sources(
     given = given_flags(flags)
     _READER.refuse_passwords(given)
     from_file = [] if path is None else [Source(f"file {path}", _READER.read_file(path))]
+    for source in from_file:
+        _READER.refuse_unknown(source.values, AgentConfig, str(path))
     configured = [*from_file, _from_environment(environment), Source("flag", given)]
     return [*configured, *_from_enrolment(_merged_values(configured))]
 

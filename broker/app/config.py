@@ -73,6 +73,7 @@ def load_config(
     given = given_flags(flags)
     _READER.refuse_passwords(given)
     from_file = {} if path is None else _READER.read_file(path)
+    _READER.refuse_unknown(from_file, ServerConfig, str(path))
     from_environment = _READER.from_environment(ServerConfig.__struct_fields__, environment)
     source = str(path or "environment and flags")
     config = _READER.convert({**from_file, **from_environment, **given}, ServerConfig, source)

@@ -27,7 +27,11 @@ def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
         key, equals, value = pair.partition("=")
         _utf8("A parameter's name", key)
         if not (key and equals):
-            raise InvalidArgument(f"{pair[:80]!r} is not KEY=VALUE.", code="not_key_value")
+            raise InvalidArgument(
+                f"{pair[:80]!r} is not KEY=VALUE. Write acm send AGENT TYPE [KEY=VALUE]...: several agents are "
+                "separated by commas, and --all and --group take the place of AGENT.",
+                code="not_key_value",
+            )
         if key in given:
             raise InvalidArgument(f"{key[:80]} is given twice; keep one.", code="given_twice")
         given[key] = _read_text(key, value[1:]) if value.startswith("@") else _json_or_text(key, value)

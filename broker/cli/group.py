@@ -1,5 +1,8 @@
 """acm group: groups of agents."""
 
+import json
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ from broker.cli.options import AllowUnknownOption
 from broker.cli.output import print_text, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known, resolve_target
+from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
 from broker.text import counted
@@ -64,6 +68,7 @@ def configure(
     """
     ledger = session.ledger
     target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
+    _check_syntax(file)
     artifact = ledger.blobs.put(file)
     ledger.groups.configure(group, artifact)
     parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
@@ -81,6 +86,22 @@ def show(session: Session, group: Group) -> None:
         session.show(agents, "\n".join(agents))
     else:
         print_text(_members(group, agents), to_stderr=True)
+
+
+def _check_syntax(file: Path) -> None:
+    """Raise InvalidArgument for a file that every agent would refuse. Only the agents read YAML and archives."""
+    parse: Callable[[str], object] | None = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix)
+    if parse is None:
+        return
+    try:
+        parse(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InvalidArgument(f"{file} cannot be read: {error.strerror}.", code="unreadable_file") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(
+            f"{file} is not valid {file.suffix[1:].upper()}: {error}. The group keeps its configuration.",
+            code="invalid_configuration",
+        ) from error
 
 
 def _members(group: str, agents: list[str]) -> str:

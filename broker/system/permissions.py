@@ -44,6 +44,12 @@ def refuse_changeable(path: Path, *, owners: Collection[int] = ()) -> None:
                 code="owned_by_another_user",
             )
         if not stat.S_ISLNK(found.st_mode) and _others_write(found, strictly=place in (path.absolute(), last)):
+            if _is_shared(found):  # such as /tmp: other programs need its mode
+                raise ExposedFileError(
+                    f"{place} is a directory that every user of the machine shares (mode {_mode(found)}): "
+                    "use a directory of its own.",
+                    code="shared_directory",
+                )
             raise ExposedFileError(
                 f"{place} can be written by others than its owner (mode {_mode(found)}): check that it was not "
                 f"changed, then run `chmod go-w {place}`.",
@@ -79,9 +85,13 @@ def _others_write(found: os.stat_result, *, strictly: bool) -> bool:
     others = found.st_mode & _OTHERS_WRITE
     if strictly or not others:
         return bool(others)
-    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+    if _is_shared(found):
         return False
     return bool(others & stat.S_IWOTH) or not _has_only_the_owner(found.st_gid, found.st_uid)
+
+
+def _is_shared(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX)
 
 
 def _has_only_the_owner(gid: int, uid: int) -> bool:

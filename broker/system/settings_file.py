@@ -1,10 +1,11 @@
 """Settings of a program from a TOML file, environment variables and flags: what both programs have in common."""
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
@@ -59,10 +60,26 @@ class SettingsReader:
             raise self.error(f"{path}: not valid TOML: {error}.", code="settings_not_toml") from error
         return values
 
+    def refuse_unknown(self, values: Mapping[str, Any], kind: type[msgspec.Struct], source: str) -> None:
+        """Raise `error` for the first key that the settings do not have, in the whole tree of values."""
+        names = kind.__struct_fields__
+        for name, value in values.items():
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(names)}."
+                raise self.error(f"{source}: unknown key {name[:80]!r}; {hint}", code="unknown_setting")
+            inner = get_type_hints(kind)[name]
+            if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                self.refuse_unknown(value, inner, f"{source}, [{name}]")
+
     def from_environment(self, names: Iterable[str], environment: Mapping[str, str]) -> dict[str, Any]:
-        """Return the settings of these names that the environment has."""
+        """Return the settings of these names that the environment has; raises `error` for an empty one."""
         variables = {name: self.variable(name) for name in names}
-        return {name: environment[key] for name, key in variables.items() if key in environment}
+        found = {name: environment[key] for name, key in variables.items() if key in environment}
+        for name, value in found.items():
+            if not value:
+                raise self.error(f"{variables[name]} is empty: set a value, or unset it.", code="empty_setting")
+        return found
 
     def refuse_passwords(self, flags: Mapping[str, Any]) -> None:
         """Raise `error` for a flag with a password in its URL: every user of the machine can see command lines."""

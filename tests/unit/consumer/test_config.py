@@ -85,7 +85,9 @@ def test_environment_can_set_accept_unsigned(word: str) -> None:
 @pytest.mark.parametrize(
     ("file", "flags", "environment", "code", "named"),
     [
-        ("agnt = 1", FLAGS, {}, "settings_invalid", "agnt"),
+        ("agnt = 1", {}, {}, "unknown_setting", "config.toml: unknown key 'agnt'; did you mean 'agent'?"),
+        ('[service]\nknd = "child"', FLAGS, {}, "unknown_setting", "config.toml, [service]: unknown key 'knd'"),
+        ("", FLAGS, {"ACM_STATE": ""}, "empty_setting", "ACM_STATE"),
         ("agent = [", FLAGS, {}, "settings_not_toml", "config.toml"),
         ("", {}, {}, "state_missing", "`state`"),
         ("", {"state": "s"}, {}, "agent_missing", "`agent`"),
@@ -143,7 +145,8 @@ def test_invalid_agent_configuration_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     ("file", "environment", "said"),
     [
-        ("brokr = 1", {}, "brokr"),
+        ("brokr = 1", {}, "unknown key 'brokr'; did you mean 'broker'?"),
+        ("", {"ACM_LEDGER": ""}, "ACM_LEDGER is empty"),
         ("broker = 1", {}, "Expected `str`"),
         ("broker = [", {}, "not valid TOML"),
         ("", {"ACM_LOG_LEVEL": "loud"}, "loud"),

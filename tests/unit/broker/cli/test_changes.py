@@ -56,6 +56,17 @@ def test_group_without_members_is_shown_on_stderr_only(url: str) -> None:
     assert (shown.stdout, shown.stderr) == ("", "Group edge has no members.\n")
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.toml", "= 1"), ("a.json", "{"), ("a.toml", "\udcff")])
+def test_broken_file_does_not_become_the_configuration_of_a_group(
+    url: str, ledger: Ledger, tmp_path: Path, name: str, content: str
+) -> None:
+    ledger.groups.add("edge", ["web-01"])
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with raises_code(InvalidArgument, "invalid_configuration"):
+        acm(url, "group", "configure", "edge", str(tmp_path / name))
+    assert (ledger.blobs.rows(), ledger.commands()) == ([], [])
+
+
 @pytest.mark.parametrize("prefix", ["", "blob:"])
 def test_blob_is_removed_by_its_digest_with_or_without_the_prefix(
     url: str, ledger: Ledger, tmp_path: Path, prefix: str
