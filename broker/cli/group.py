@@ -66,9 +66,9 @@ def configure(
 
     To send it to one agent again, use acm send AGENT fetch-config.
     """
+    _check_syntax(file)
     ledger = session.ledger
     target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
-    _check_syntax(file)
     artifact = ledger.blobs.put(file)
     ledger.groups.configure(group, artifact)
     parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}

@@ -60,7 +60,6 @@ def test_group_without_members_is_shown_on_stderr_only(url: str) -> None:
 def test_broken_file_does_not_become_the_configuration_of_a_group(
     url: str, ledger: Ledger, tmp_path: Path, name: str, content: str
 ) -> None:
-    ledger.groups.add("edge", ["web-01"])
     (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     with raises_code(InvalidArgument, "invalid_configuration"):
         acm(url, "group", "configure", "edge", str(tmp_path / name))
