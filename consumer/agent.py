@@ -35,6 +35,7 @@ from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import SystemClock
 from consumer.trust.ports import Trust
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
 
 __all__ = [
@@ -109,6 +110,7 @@ class Agent:
             now=self._clock.now,
             enrolment_id=None if self._enrolment is None else self._enrolment.grant.enrolment_id,
         )
+        self._trusted_clock = TrustedClock(self._clock, self._store.time_sample)
         self._service = ManagedService(service) if service else managed_service(config, self._clock)
         self._responses = self._build_responses()
         self._status = self._build_status(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
@@ -175,7 +177,14 @@ class Agent:
     ) -> AgentCore:
         readiness = Readiness(self._connection.readiness_problem)
         parts = AgentDependencies(
-            self._store, self._comms, self._clock, self._trust, self._relocation, readiness, self._background_tasks()
+            self._store,
+            self._comms,
+            self._clock,
+            self._trusted_clock,
+            self._trust,
+            self._relocation,
+            readiness,
+            self._background_tasks(),
         )
         runtime = HandlerRuntime(
             self._service.service, self._spawn, self._connection.wake, self._stopping, self._observer
@@ -210,7 +219,7 @@ class Agent:
             return self._relocation.in_progress
 
         return Renewal(
-            self._enrolments, enrolment, self._clock, use=use, report=report, paused=paused, waits=growing_waits
+            self._enrolments, enrolment, self._trusted_clock, use=use, report=report, paused=paused, waits=growing_waits
         )
 
     @property

@@ -50,6 +50,7 @@ class AgentDependencies:
     store: CommandStore
     comms: AgentCommsClient
     clock: Clock
+    trusted_clock: TrustedClock
     trust: TrustedKeys
     departure: Departure
     readiness: Readiness
@@ -91,7 +92,7 @@ class AgentCore:
         self._parts, self._status = parts, status
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._full_until = self._housekeeping_at = 0.0
-        self._server_clock = TrustedClock(clock, store.time_sample)
+        self._server_clock = parts.trusted_clock
         self._blobs = BlobReader(parts.comms.request_blob, clock)
         verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
         refusals = Refusals(status.problems, clock.monotonic)

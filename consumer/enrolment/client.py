@@ -26,11 +26,17 @@ from broker.contract.enrolment import (
 )
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.text import printable_line
-from consumer.enrolment.grant_validation import CertificateRequest, fingerprint_of_pem, validate_response
+from consumer.enrolment.grant_validation import (
+    CertificateRequest,
+    fingerprint_of_pem,
+    first_certificate,
+    validate_response,
+)
 from consumer.enrolment.keys import read_key, sign_text, signing_request
 from consumer.enrolment.store import CertifiedGrant, Enrolment
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
+from consumer.system.https import https_client
 
 __all__ = [
     "EnrolmentClient",
@@ -76,7 +82,7 @@ class EnrolmentClient:
         try:
             certificate, trust = enrolment.tls.certificate.read_text(), _trusting(enrolment.tls.ca.read_text())
             request = RenewRequest(certificate, csr, sign_text(read_key(enrolment.tls.key), csr))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: not a text, or no certificate in it
             raise EnrolmentError(
                 f"The enrolment in {enrolment.directory} cannot be used: {error}.", code="enrolment_unusable"
             ) from error
@@ -93,7 +99,7 @@ class EnrolmentClient:
                 f"{self._name} is not the server that the token is for: its authority has a different fingerprint.",
                 code="wrong_authority",
             )
-        return certificate
+        return first_certificate(certificate)  # the fingerprint is of this one alone
 
     def _request(self, method: str, path: str, trust: ssl.SSLContext, kind: type[_T], document: Any = None) -> _T:
         body = asdict(document) if document is not None else None
@@ -101,7 +107,7 @@ class EnrolmentClient:
         uncompressed = {"Accept-Encoding": "identity"}
         try:
             with (
-                httpx.Client(verify=trust, timeout=timeout) as client,
+                https_client(trust, timeout) as client,
                 client.stream(method, self.server + path, json=body, headers=uncompressed) as response,
             ):
                 content = self._read(response)

@@ -1,7 +1,7 @@
 """Validates the response of an enrolment server: it must be for our name and key, unexpired, and from its authority."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,10 +20,12 @@ from consumer.errors import EnrolmentError
 __all__ = [
     "CertificateRequest",
     "fingerprint_of_pem",
+    "first_certificate",
     "validate_response",
 ]
 
 
+_ISSUERS_CLOCK_SKEW = timedelta(minutes=5)
 _NOT_A_CERTIFICATE = "The enrolment server's response is not a PEM certificate."
 
 
@@ -59,7 +61,7 @@ def validate_response(response: EnrollResponse, request: CertificateRequest, now
         response.broker,
         response.topic_prefix,
         response.signing_keys,
-        now,
+        _issued_at(certificate),
         certificate.not_valid_after_utc,
         request.token,
         response.signing_keys_version,
@@ -73,6 +75,11 @@ def fingerprint_of_pem(certificate: str) -> str:
     return fingerprint_of(_read(certificate).public_bytes(Encoding.DER))
 
 
+def first_certificate(text: str) -> str:
+    """Return the first certificate of a text in PEM, without all that follows it; raises EnrolmentError."""
+    return _read(text).public_bytes(Encoding.PEM).decode()
+
+
 def _subject(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
     """Return the common names and the key, which the library parses only now; raises EnrolmentError."""
     try:
@@ -80,6 +87,12 @@ def _subject(certificate: x509.Certificate) -> tuple[list[str | bytes], object]:
         return [name.value for name in names], certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise EnrolmentError(_NOT_A_CERTIFICATE, code="not_a_certificate") from error
+
+
+def _issued_at(certificate: x509.Certificate) -> datetime:
+    """Return when it was issued, by the server's clock, which sets `not_before` a little earlier; ours may be wrong."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin + _ISSUERS_CLOCK_SKEW if end - begin > _ISSUERS_CLOCK_SKEW else begin
 
 
 def _check_issuer(certificate: x509.Certificate, ca: x509.Certificate) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.errors import ExposedFileError
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import CertifiedGrant, Enrolment, EnrolmentDirectory
@@ -78,6 +79,8 @@ class Renewal:
             self._responses.put((client.renew(self._enrolment, key), key))
         except EnrolmentError as error:
             self._responses.put(error)
+        except ExposedFileError as error:
+            self._responses.put(EnrolmentError(str(error), code=error.code))
         except Exception as error:
             _log.exception("renewal_raised")
             self._responses.put(
@@ -94,7 +97,7 @@ class Renewal:
             if isinstance(response, EnrolmentError):
                 raise response
             self._use_grant(*response)
-        except EnrolmentError as error:
+        except (EnrolmentError, ExposedFileError) as error:
             end = self._enrolment.grant.not_after
             _log.warning("renewal_failed", reason=str(error))
             self._report(f"The certificate, which expires at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
@@ -103,6 +106,7 @@ class Renewal:
         before = self._enrolment
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)
+        now.tls  # noqa: B018 - raises before the old one is left
         self._enrolments.make_current(now.directory.name)
         self._enrolment = now
         self._waits = self._new_waits()

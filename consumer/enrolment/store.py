@@ -131,7 +131,7 @@ class EnrolmentDirectory:
     def current(self) -> Enrolment | None:
         """Return the agent's current enrolment; None if it is not enrolled."""
         try:
-            return self._at(self._link.resolve()) if self._link.is_symlink() else None
+            return self._at(self._all / self._link.readlink().name) if self._link.is_symlink() else None
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -150,15 +150,19 @@ class EnrolmentDirectory:
 
     def granted_for(self, token: str, server: str, now: datetime) -> Enrolment | None:
         """Return the unexpired enrolment that this server granted for this token (its hash), or None."""
-        found = (self._at(path) for path in self._all.glob("[!.]*"))
+        try:
+            names = [entry.name for entry in self._all.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        found = (self._at(self._all / name) for name in names)
         same = (one for one in found if (one.grant.token, one.grant.server) == (token, server))
         return next((one for one in same if one.grant.not_after > now), None)
 
     def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
         """Store an enrolment without making it current; an existing one with this certificate stays unchanged."""
         final, part = self._all / granted.name, self._all / f".{granted.name}.part"
-        if final.exists():
-            return self._at(final)
         files = {
             "key.pem": private_key_to_pem(key),
             "certificate.pem": granted.certificate.encode(),
@@ -166,6 +170,8 @@ class EnrolmentDirectory:
             "enrolment.json": msgspec.json.format(msgspec.json.encode(granted.grant)),
         }
         try:
+            if final.exists():
+                return self._at(final)
             self._make(self._all)
             remove_tree(part)
             part.mkdir(mode=0o700)
@@ -234,7 +240,9 @@ class EnrolmentDirectory:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise self._unusable(error) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(f"{path} cannot be read: {error}; {advice}.", code="enrolment_unreadable") from error
 
     def _write(self, name: str, content: EnrolmentAttempt | StoredSigningKeys) -> None:
@@ -247,11 +255,13 @@ class EnrolmentDirectory:
     def _at(self, directory: Path) -> Enrolment:
         try:
             grant = msgspec.json.decode((directory / "enrolment.json").read_bytes(), type=Grant)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EnrolmentError(
                 f"The enrolment in {directory} cannot be read: {error}; remove {self._root} and enroll again.",
                 code="enrolment_unreadable",
             ) from error
+        except OSError as error:  # of the machine, not of the enrolment, which must be kept
+            raise self._unusable(error) from error
         return Enrolment(directory, grant)
 
     def _make(self, directory: Path) -> None:

@@ -21,6 +21,7 @@ from broker.system.files import free_bytes
 from consumer.errors import DownloadError
 from consumer.ports import Blobs, Clock
 from consumer.settings import DownloadConfig
+from consumer.system.https import https_client
 from consumer.system.partial_files import partial_file
 
 __all__ = [
@@ -173,9 +174,7 @@ class Downloader:
     def _client(self) -> httpx.Client:
         left = max(0.1, min(_READ_TIMEOUT_S, self.deadline - self.clock.monotonic()))
         hooks = {"request": [_refuse_plain_http]}
-        return httpx.Client(
-            verify=self._trust(), timeout=left, follow_redirects=True, max_redirects=5, event_hooks=hooks
-        )
+        return https_client(self._trust(), left, follow_redirects=True, max_redirects=5, event_hooks=hooks)
 
     def _trust(self) -> ssl.SSLContext:
         try:

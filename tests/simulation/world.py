@@ -35,6 +35,7 @@ from consumer.handlers.built_in import added_handlers
 from consumer.ports import CommandStore
 from consumer.services import NoService
 from consumer.settings import AgentConfig
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
 from tests.support.enrolled import enrolled_by
 from tests.support.fakes.clock import TurnedClock
@@ -179,6 +180,7 @@ class World:
             self.store,
             self._comms,
             self.agent_clock,
+            TrustedClock(self.agent_clock, self.store.time_sample),
             self._trust,
             NoDeparture(),
             Readiness(connection.readiness_problem),

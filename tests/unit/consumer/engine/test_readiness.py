@@ -12,6 +12,7 @@ from consumer.engine.readiness import Readiness
 from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.services import NoService
+from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
@@ -41,7 +42,7 @@ def test_agent_is_ready_once_it_has_connected_and_committed(clock: TurnedClock, 
 
     readiness = Readiness(connection.readiness_problem)
     comms = AgentCommsClient(connection, "web-01", topics, clock.monotonic)
-    parts = AgentDependencies(store, comms, clock, NoTrust(), NoDeparture(), readiness)
+    parts = AgentDependencies(store, comms, clock, TrustedClock(clock), NoTrust(), NoDeparture(), readiness)
     handler = Handler("ask", Interruption.RERUN, Nothing, ask)
     runtime = HandlerRuntime(NoService(), run)
     core = AgentCore(settings, parts, runtime, status, {"ask": handler}, incarnation="i1")

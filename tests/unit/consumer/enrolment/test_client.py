@@ -1,5 +1,6 @@
 """Requests to an enrolment server that stalls, fails, or is never asked."""
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -13,6 +14,7 @@ from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import Enrolment
 from consumer.errors import EnrolmentError
+from tests.support.authority import TestAuthority
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.https_server import Answer, HttpsServer, content_of
@@ -62,6 +64,25 @@ def test_broken_server_may_be_asked_again_later(server: HttpsServer) -> None:
 
 
 def test_nothing_is_renewed_without_the_certificate(tmp_path: Path) -> None:
+    clock = TurnedClock()
+    client = EnrolmentClient("https://127.0.0.1:1", clock, clock.monotonic() + TIME_S, threading.Event())
+    with raises_code(EnrolmentError, "enrolment_unusable"):
+        client.renew(Enrolment(tmp_path, GRANT), new_key())
+
+
+def test_authority_that_came_along_with_the_right_one_is_not_trusted(server: HttpsServer) -> None:
+    right, clock = TestAuthority(), TurnedClock()
+    both = json.dumps({"certificate": right.pem + server.ca_file.read_text()}).encode()
+    server.answers[CA_PATH] = content_of(both)
+    client = EnrolmentClient(server.url(""), clock, clock.monotonic() + TIME_S, threading.Event())
+    with raises_code(EnrolmentError, "unreachable"):  # it is this server's own certificate: the token is not sent
+        client.enroll(EnrolmentToken("s" * 22, right.fingerprint), "web-01", new_key())
+
+
+def test_nothing_is_renewed_with_a_certificate_that_is_no_text(tmp_path: Path) -> None:
+    TestAuthority().write_identity(tmp_path, "web-01")
+    (tmp_path / "key.pem").chmod(0o600)
+    (tmp_path / "certificate.pem").write_bytes(b"\xff")
     clock = TurnedClock()
     client = EnrolmentClient("https://127.0.0.1:1", clock, clock.monotonic() + TIME_S, threading.Event())
     with raises_code(EnrolmentError, "enrolment_unusable"):

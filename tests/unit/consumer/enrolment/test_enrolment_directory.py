@@ -373,3 +373,28 @@ def test_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     assert mask_secret_parameters(other, original) == shown, "a token is one by its name, too"
     plain: Command = replace(ASKED, type="restart-agent", parameters={"server": "https://acm"})
     assert mask_secret_parameters(plain, original) is original
+
+
+def test_current_enrolment_of_a_relative_directory_is_recognized(
+    add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EnrolmentDirectory(tmp_path).make_current(add("one").directory.name)
+    monkeypatch.chdir(tmp_path.parent)
+    enrolments = EnrolmentDirectory(Path(tmp_path.name))
+    assert enrolments.current() == enrolments.granted_for(GRANT.token, GRANT.server, NOW)
+
+
+def test_link_that_leads_to_itself_is_an_error_in_one_sentence(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
+    (tmp_path / "enrolment").mkdir()
+    (tmp_path / "enrolment" / "current").symlink_to("current")
+    with raises_code(EnrolmentError, "enrolment_unreadable"):
+        enrolments.current()
+
+
+def test_fault_of_the_machine_is_no_reason_to_remove_an_enrolment(add: Add, enrolments: EnrolmentDirectory) -> None:
+    one = add("one")
+    enrolments.make_current("one")
+    (one.directory / "enrolment.json").unlink()
+    (one.directory / "enrolment.json").symlink_to("/proc/self/mem")  # reading it is an I/O error
+    with raises_code(EnrolmentError, "directory_unusable"):
+        enrolments.current()
