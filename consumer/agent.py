@@ -65,14 +65,17 @@ class _ThreadPool:
         self._idle = threading.Semaphore(0)
 
     def __call__(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
-        if not self._idle.acquire(blocking=False):
-            threading.Thread(target=self._run, name="acm-executor", daemon=True).start()
+        """Run it; raises RuntimeError if the system has no thread for it now."""
+        if self._idle.acquire(blocking=False):
+            self._work.put(work)
+        else:
+            threading.Thread(target=self._run, args=(work,), name="acm-executor", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         while True:
-            self._work.get()()
+            work()
             self._idle.release()
+            work = self._work.get()
 
 
 class Agent:
@@ -187,7 +190,12 @@ class Agent:
             self._background_tasks(),
         )
         runtime = HandlerRuntime(
-            self._service.service, self._spawn, self._connection.wake, self._stopping, self._observer
+            self._service.service,
+            self._spawn,
+            self._connection.wake,
+            renews_process=self.config.service.kind != "child",  # which would be restarted with the agent
+            stopping=self._stopping,
+            observer=self._observer,
         )
         built_in = built_in_handlers(
             self.config,

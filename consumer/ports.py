@@ -100,6 +100,10 @@ class CommandStore(Protocol):
     """The latest epoch of a store that was lost; commands of this epoch or an earlier one may already have run."""
 
     @property
+    def has_room(self) -> bool:
+        """Whether there was room for another command at the last transaction; else `store_command` raises StoreFull."""
+
+    @property
     def audit_head(self) -> JournalMark | None:
         """The end of the journal; None before its first entry."""
 

@@ -1,18 +1,18 @@
 """The states of each command: pending, processing, done, deleted; one command at a time, in order of arrival."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
 
-from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Control
 from broker.contract.states import ErrorCode
-from consumer.engine.executor import Executor, Finished, check_startable
+from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
+from consumer.engine.start_check import StartCheck, not_run_again
 from consumer.handler import AgentRestart, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, EncodedFeedback, StoredCommand
 from consumer.trust.refusal import Refusal
@@ -60,8 +60,8 @@ class Departure(Protocol):
 class CommandManager:
     """The only class that changes stored commands. Owns no thread: `decide` and `carry_out` do the work that is due.
 
-    Once `replacement` is set, a command has requested a new process, and no command begins. `check_signers` returns why
-    a command with this `signed_by` must not begin any more, or None.
+    Once `replacement` is set, a command has requested a new process, or a handler that was cut off makes one necessary,
+    and no command begins. The latter only if `renews_process`.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class CommandManager:
         clock: Clock,
         departure: Departure,
         *,
-        check_signers: Callable[[tuple[str, ...] | None], Refusal | None],
+        start_check: StartCheck,
+        renews_process: bool = False,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -81,7 +82,8 @@ class CommandManager:
         self._feedback = feedback
         self._clock = clock
         self._departure = departure
-        self._check_signers = check_signers
+        self._start_check = start_check
+        self._renews_process = renews_process
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -92,8 +94,11 @@ class CommandManager:
             for stored in self._store.in_processing():
                 _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
                 handler = self._executor.handlers.get(stored.command.type)
+                unfit = self._check(stored)
                 if handler is None or handler.interruption is Interruption.REPORT:
                     self._complete(stored, _INTERRUPTED)
+                elif unfit is not None and handler.interruption is Interruption.RERUN:
+                    self._complete(stored, not_run_again(unfit))
                 else:
                     self._store.mark_resumed(stored, self._feedback.incarnation)
                     again.append(stored)
@@ -121,6 +126,8 @@ class CommandManager:
         stays = wanted is None and self.replacement is None and not self._departure.holds
         idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
+        if idle and not batch and self._renews_process and not self._store.pending_count():
+            wanted = self._renewal()
         return Decisions(answers, results, acknowledged, batch, wanted)
 
     def carry_out(self, decisions: Decisions) -> None:
@@ -135,11 +142,20 @@ class CommandManager:
             self._outbox.add_result(stored)
         self._outbox.add_notices(decisions.answers)
 
+    # design.md: "A hung handler is cut off"
+    def _renewal(self) -> Replacement | None:
+        """Return a replacement by the same program if a handler that was cut off still runs."""
+        command_id = self._executor.cut_off
+        if command_id is None:
+            return None
+        _log.warning("process_renewed", command_id=command_id, reason="its handler was cut off and still runs")
+        return Replacement(command_id)
+
     def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
         batch: list[StoredCommand] = []
         now = self._clock.now()
         for stored in self._store.get_next_commands(_GROUP):
-            failed = self._check(stored, now)
+            failed = self._check(stored)
             if failed is not None:
                 results.append(self._complete(stored, failed))
                 continue
@@ -151,18 +167,13 @@ class CommandManager:
                 break
         return batch
 
-    def _check(self, stored: StoredCommand, now: datetime) -> Result | None:
+    def _check(self, stored: StoredCommand) -> Result | None:
         command = stored.command
         if self._departure.refusal is not None:
             return Result(self._departure.refusal.message, code=ErrorCode.REJECTED)
-        cancelled = self._store.is_cancelled(command.id)
-        failed = check_startable(command, now, was_cancelled=cancelled)
+        failed = self._start_check.unfit(stored, was_cancelled=self._store.is_cancelled(command.id))
         if failed is not None:
             return failed
-        # An update of the keys was applied on arrival, and may have replaced the very keys that signed it.
-        refusal = None if command.type == UPDATE_SIGNING_KEYS else self._check_signers(stored.signed_by)
-        if refusal is not None:
-            return Result(refusal.message, code=ErrorCode.REJECTED)
         if command.type not in self._executor.handlers:
             names = ", ".join(sorted(self._executor.handlers))
             return Result(
@@ -175,7 +186,7 @@ class CommandManager:
         return self._store.mark_completed(stored, self._feedback.result_of(stored, result, self._clock.now()))
 
     def _cancel(self, command_id: str) -> list[EncodedFeedback]:
-        """Cancel a running command, or store the cancel of one that is queued or has not arrived.
+        """Cancel a running command, and store the cancel: for one that waits or has not arrived, or for a next process.
 
         Returns the result of a command that is done, so that it is sent again.
         """
@@ -184,6 +195,6 @@ class CommandManager:
         result = (stored and stored.result) or (tombstone and tombstone.result)
         if result:
             return [result]
-        if not self._executor.cancel(command_id):
-            self._store.remember_cancel(command_id, self._clock.now() + TOMBSTONE_LIFE)
+        self._store.remember_cancel(command_id, self._clock.now() + TOMBSTONE_LIFE)
+        self._executor.cancel(command_id)
         return []

@@ -14,18 +14,22 @@ from consumer.comms.client import AgentCommsClient
 from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor, Spawn
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.inbox import AgentInbox, SignedAck
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
 from consumer.engine.receiver import CommandReceiver
 from consumer.engine.refusals import Refusals
+from consumer.engine.sealing import shortened
+from consumer.engine.start_check import StartCheck
 from consumer.engine.status import StatusBuilder
 from consumer.errors import StoreFull
 from consumer.handler import Context, Handler, Replacement
 from consumer.observer import LogObserver, Observer
 from consumer.ports import BackgroundTask, Clock, CommandStore, Service
 from consumer.settings import AgentConfig
+from consumer.store.damage import DISK_FULL
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.trust.ports import TrustedKeys
 from consumer.trust.trusted_clock import TrustedClock
@@ -39,8 +43,8 @@ __all__ = [
 
 
 _IDLE_WAIT_S = 1.0
+_CUT_OFF = "The handler of the command {} was cut off after its deadline and still runs, beside later commands."
 _HOUSEKEEPING_INTERVAL_S = 3600.0
-_FULL_RETRY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,15 @@ class AgentDependencies:
 
 @dataclass(frozen=True)
 class HandlerRuntime:
-    """Where handlers run: `spawn` runs one on another thread, which calls `wake` when it has ended."""
+    """Where handlers run: `spawn` runs one on another thread, which calls `wake` when it has ended.
+
+    `renews_process`: the core requests a new process when no command waits and a handler that was cut off still runs.
+    """
 
     service: Service
     spawn: Spawn
     wake: Callable[[], None] = lambda: None
+    renews_process: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = field(default_factory=LogObserver)
 
@@ -91,7 +99,7 @@ class AgentCore:
         store, clock = parts.store, parts.clock
         self._parts, self._status = parts, status
         self._partial_files = Path(config.state) / PARTIAL_FILES
-        self._full_until = self._housekeeping_at = 0.0
+        self._housekeeping_at = 0.0
         self._server_clock = parts.trusted_clock
         self._blobs = BlobReader(parts.comms.request_blob, clock)
         verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
@@ -104,8 +112,12 @@ class AgentCore:
             {name: handler.parameters for name, handler in handlers.items()},
             accepts_unsigned=config.accept_unsigned or None,
         )
-        self._executor = self._build_executor(config, runtime, handlers, feedback)
-        self._receiver = CommandReceiver(store, feedback, self._server_clock, verifier, parts.trust, refusals)
+        start_check = StartCheck(self._server_clock, verifier.check_signers)
+        self._executor = self._build_executor(config, runtime, handlers, feedback, start_check)
+        self._gaps = Gaps(store, feedback, clock)
+        self._receiver = CommandReceiver(
+            store, feedback, self._server_clock, verifier, parts.trust, refusals, self._gaps
+        )
         self._outbox = FeedbackOutbox(store, clock)
         self._manager = CommandManager(
             store,
@@ -114,7 +126,8 @@ class AgentCore:
             feedback,
             self._server_clock,
             parts.departure,
-            check_signers=verifier.check_signers,
+            start_check=start_check,
+            renews_process=runtime.renews_process,
         )
 
     def _build_executor(
@@ -123,6 +136,7 @@ class AgentCore:
         runtime: HandlerRuntime,
         handlers: Mapping[str, Handler[Any]],
         feedback: FeedbackFactory,
+        start_check: StartCheck,
     ) -> Executor:
         context = Context(
             self._server_clock,
@@ -143,6 +157,7 @@ class AgentCore:
             default_timeout_s=config.default_timeout_s,
             grace_s=config.kill_grace_s,
             report=feedback.result_of,
+            start_check=start_check,
             on_finished=runtime.wake,
         )
 
@@ -157,6 +172,7 @@ class AgentCore:
 
     def connected(self) -> None:
         """Publish the status and send every result again: an earlier connection may have lost them."""
+        self._inbox.take()  # the broker delivers it again, and takes no PUBACK of an earlier connection
         self._status.publish_again()
         self._outbox.requeue_all()
         self._blobs.connected()
@@ -165,6 +181,7 @@ class AgentCore:
         """Return how many seconds the next step can wait if nothing arrives earlier."""
         dues = (
             self._outbox.next_due(),
+            self._gaps.next_due(),
             self._executor.next_deadline(),
             self._status.next_due(),
             *(task.next_due() for task in self._parts.tasks),
@@ -208,33 +225,39 @@ class AgentCore:
             self._status.problems.report(Problem.STORE_FULL, str(error))
 
     def _commit_and_act(self) -> None:
-        store, comms, clock = self._parts.store, self._parts.comms, self._parts.clock
-        has_room = clock.monotonic() >= self._full_until
-        commands = self._inbox.commands() if has_room else []  # until there is space on the disk, they wait
+        problems = self._status.problems
         try:
-            with store.transaction():
-                feedback = self._receiver.receive(commands)
-                acks, controls = self._inbox.acks(), self._inbox.controls()
-                self._correct_clock(acks)
-                decisions = self._manager.decide([signed.ack for signed in acks], controls)
-                self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
-        except StoreFull as error:
-            self._status.problems.report(Problem.STORE_FULL, str(error))
-            self._full_until = clock.monotonic() + _FULL_RETRY_S
-            return
-        committed = self._inbox.committed(commands=has_room)
-        if not self._inbox:
-            self._status.problems.report(Problem.STORE_FULL, None)
+            self._commit()
+            problems.report(Problem.STORE_FULL, None if self._parts.store.has_room else DISK_FULL)
+        except StoreFull as error:  # nothing was committed; the next step tries again
+            problems.report(Problem.STORE_FULL, str(error))
+        self._send_feedback()
+        self._update_status()
+
+    def _commit(self) -> None:
+        store = self._parts.store
+        with store.transaction():
+            feedback = self._receiver.receive(self._inbox.commands())
+            acks, controls = self._inbox.acks(), self._inbox.controls()
+            self._correct_clock(acks)
+            decisions = self._manager.decide([signed.ack for signed in acks], controls)
+            self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         self._outbox.add_notices(feedback)
         self._manager.carry_out(decisions)
-        comms.acknowledge(committed)
-        comms.send_feedback(self._outbox.take_due())
-        self._update_status()
+        self._parts.comms.acknowledge(self._inbox.take())
+
+    def _send_feedback(self) -> None:
+        comms = self._parts.comms
+        max_bytes = comms.max_frame_bytes(Channel.FEEDBACK)
+        gaps = [gap.encoded for gap in self._gaps.take_due()]
+        comms.send_feedback([shortened(item, max_bytes) for item in (*gaps, *self._outbox.take_due())])
 
     def _update_status(self) -> None:
         self._status.clock_behind_s = self._server_clock.behind_s
         self._status.signing_keys_version = self._parts.trust.version
         self._status.enrolment_id = self._parts.trust.enrolment_id
+        cut_off = self._executor.cut_off
+        self._status.problems.report(Problem.HANDLER, _CUT_OFF.format(cut_off) if cut_off else None)
 
     def _correct_clock(self, acks: Sequence[SignedAck]) -> None:
         if self._server_clock.behind_s is None:

@@ -9,19 +9,20 @@ from typing import Any
 
 import structlog
 
-from broker.contract.commands import COMMAND_TYPES, InvalidParameters, parse_parameters
+from broker.contract.commands import InvalidParameters, parse_parameters
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
+from broker.system.log_throttle import LogThrottle
+from consumer.engine.start_check import StartCheck, not_run_again
 from consumer.errors import ConsumerError
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result, check_expiry
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, EncodedFeedback, StoredCommand
 
 __all__ = [
     "Executor",
     "Finished",
     "Spawn",
-    "check_startable",
 ]
 
 
@@ -39,23 +40,6 @@ class Finished:
     result: EncodedFeedback | AgentRestart
 
 
-def check_startable(command: Command, now: datetime, *, was_cancelled: bool) -> Result | None:
-    """Return the result of a command that must not begin; None if it may, or if it took effect on arrival."""
-    kind = COMMAND_TYPES.get(command.type)
-    if kind is not None and kind.on_arrival:
-        return None
-    if was_cancelled:
-        return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
-    return check_expiry(command, now)
-
-
-def _not_run_again(reason: Result) -> Result:
-    return Result(
-        f"The agent died while the command may have run, and it was not run again: {reason.message}",
-        code=ErrorCode.INTERRUPTED,
-    )
-
-
 @dataclass
 class _Run:
     """One batch on a worker thread, shared with it under `lock`. If `abandoned`, its thread's result is ignored."""
@@ -68,6 +52,7 @@ class _Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
     cancelled_ids: set[str] = field(default_factory=set)
     abandoned: bool = False
+    is_started: bool = False
 
 
 class Executor:
@@ -86,6 +71,7 @@ class Executor:
         default_timeout_s: float,
         grace_s: float,
         report: Report,
+        start_check: StartCheck,
         on_finished: Callable[[], None],
     ) -> None:
         self.handlers = handlers
@@ -96,8 +82,16 @@ class Executor:
         self._default_timeout_s = default_timeout_s
         self._grace_s = grace_s
         self._report = report
+        self._start_check = start_check
         self._on_finished = on_finished
         self._run: _Run | None = None
+        self._hung: dict[int, str] = {}
+        self._throttle = LogThrottle(self._clock.monotonic)
+
+    @property
+    def cut_off(self) -> str | None:
+        """The id of a command whose handler was cut off and still runs, or None."""
+        return next(iter(list(self._hung.values())), None)
 
     @property
     def busy(self) -> bool:
@@ -120,13 +114,22 @@ class Executor:
         """Start a batch of commands that are committed as processing; they run one after the other."""
         assert self._run is None
         self._run = run = _Run(deque(batch))
-        self._spawn(lambda: self._work(run))
+        self._start(run)
+
+    def _start(self, run: _Run) -> None:
+        try:
+            self._spawn(lambda: self._work(run))
+            run.is_started = True
+        except RuntimeError as error:  # no thread can be had now; the next step tries again
+            self._throttle.warn(_log, "no_thread_for_commands", reason=str(error))
 
     def take_finished(self) -> list[Finished]:
         """Return the commands that have ended since the last call; abandons one that exceeds deadline and grace."""
         run = self._run
         if run is None:
             return []
+        if not run.is_started:
+            self._start(run)
         with run.lock:
             finished, run.finished = run.finished, []
             overdue = run.current is not None and self._clock.monotonic() > run.deadline + self._grace_s
@@ -143,6 +146,7 @@ class Executor:
     def _abandon(self, run: _Run) -> Finished:
         stored, run.current, run.abandoned = run.current, None, True
         assert stored is not None
+        self._hung[id(run)] = stored.command.id
         _log.error("handler_abandoned", command_id=stored.command.id, type=stored.command.type)
         message = (
             f"The handler did not end within {self._timeout(stored.command):g} s, nor when it was cancelled; "
@@ -183,6 +187,7 @@ class Executor:
             ended = self._ended(stored, self._result_of(stored, context, stored.command.id in run.cancelled_ids))
             with run.lock:
                 if run.abandoned:
+                    self._hung.pop(id(run), None)
                     return
                 run.current = None
                 run.finished.append(ended)
@@ -206,9 +211,9 @@ class Executor:
         try:
             if began_before and handler.probe is not None:
                 return handler.probe(stored, context)
-            failed = check_startable(command, self._clock.now(), was_cancelled=was_cancelled)
+            failed = self._start_check.unfit(stored, was_cancelled=was_cancelled)
             if failed is not None:
-                return _not_run_again(failed) if began_before else failed
+                return not_run_again(failed) if began_before else failed
             parameters = parse_parameters(
                 command.type, handler.parameters, command.parameters, foreign_form=command.original is not None
             )

@@ -75,8 +75,9 @@ class FeedbackFactory:
         return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
 
     def gap(self, sequence: SequenceNumber, expected: int) -> EncodedFeedback:
-        """Return the notice that numbers before `sequence` are missing; `expected` is the next one of that epoch."""
-        message = f"Sequence number {sequence.number} arrived, but {expected} must come first; send again from there."
+        """Return the notice that `sequence` was not stored; `expected` is the next number of its epoch."""
+        why = "it was not stored" if sequence.number == expected else f"{expected} must come first"
+        message = f"Sequence number {sequence.number} arrived, but {why}; send again from {expected}."
         return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=sequence, expected=expected)
 
     def result(

@@ -35,7 +35,10 @@ class SignedAck:
 
 
 class AgentInbox:
-    """Holds commands, acks and controls until they are committed. An invalid message is refused by itself."""
+    """Holds commands, acks and controls until they are committed. An invalid message is refused by itself.
+
+    What one connection has delivered and this agent has not acknowledged comes again on the next one: it is held once.
+    """
 
     def __init__(self, verifier: Verifier, refusals: Refusals) -> None:
         self._verifier = verifier
@@ -78,16 +81,12 @@ class AgentInbox:
         """Return the chunks in these messages. They need no signature: a signed command names the blob's hash."""
         return [chunk for message in messages for chunk in self._readable(message, decode_blob_chunks)]
 
-    def committed(self, *, commands: bool) -> list[Inbound]:
-        """Release and return the messages that were committed, to be acknowledged; commands only if `commands`.
-
-        They are in order of arrival, as PUBACKs must be (MQTT 5 section 4.6).
-        """
-        kept = [] if commands else self._held[Channel.COMMAND]
-        committed = [message for message in self._arrived if commands or message.channel is not Channel.COMMAND]
-        self._held = {channel: [] for channel in self._held} | {Channel.COMMAND: kept}
-        self._arrived = [*kept]
-        return committed
+    def take(self) -> list[Inbound]:
+        """Release and return all held messages, in order of arrival, as their PUBACKs must be (MQTT 5 section 4.6)."""
+        held = self._arrived
+        self._held = {channel: [] for channel in self._held}
+        self._arrived = []
+        return held
 
     def _opened(self, channel: Channel, decode: Callable[[bytes], list[_T]]) -> list[tuple[_T, datetime | None]]:
         def read(payload: bytes) -> list[tuple[_T, datetime | None]]:

@@ -16,6 +16,7 @@ class Problem(Enum):
 
     STORE_FULL = auto()
     STORE_DAMAGED = auto()
+    HANDLER = auto()
     PLUG_IN = auto()
     REVERSAL = auto()
     RENEWAL = auto()

@@ -16,8 +16,9 @@ from broker.contract.states import ErrorCode
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.refusals import Refusals
-from consumer.errors import EnrolmentError
+from consumer.errors import EnrolmentError, StoreFull
 from consumer.handler import Result, check_expiry
 from consumer.ports import Clock, CommandStore, EncodedFeedback
 from consumer.trust.plausibility import check_epoch, check_version
@@ -44,6 +45,7 @@ class CommandReceiver:
         verifier: Verifier,
         trusted_keys: TrustedKeys,
         refusals: Refusals,
+        gaps: Gaps,
     ) -> None:
         self._store = store
         self._feedback = feedback
@@ -51,11 +53,14 @@ class CommandReceiver:
         self._verifier = verifier
         self._trusted_keys = trusted_keys
         self._refusals = refusals
+        self._gaps = gaps
 
     def receive(self, messages: Sequence[Inbound]) -> list[EncodedFeedback]:
         """Store the accepted commands, all or none, and return the feedback to send after the commit.
 
-        Raises StoreFull or StoreError; then nothing was stored, and no message may be acknowledged.
+        A command that finds no room is dropped: it was not accepted, so its server sends it again; `gaps` asks for it
+        once there is room. Raises StoreFull if there is no room at all, and StoreError; then nothing was stored, and no
+        message may be acknowledged.
         """
         feedback: list[EncodedFeedback] = []
         with self._store.transaction():
@@ -117,9 +122,26 @@ class CommandReceiver:
         answer = check(command, opened)
         if answer is not None:
             return answer
-        # design.md: "The signers of a command are stored with it"
-        self._store.store_command(command, self._clock.now(), opened.signed_by)
+        if command.sequence is not None and command.sequence.number > self._expected(command.sequence.epoch):
+            self._gaps.note(command.sequence)
+            return None
+        try:
+            # design.md: "The signers of a command are stored with it"
+            self._store.store_command(command, self._clock.now(), opened.signed_by)
+        except StoreFull as error:
+            return self._turn_away(command, str(error))
         return self._feedback.accepted(command)
+
+    # design.md: "A full disk stops new commands, not the reporting of old ones"
+    def _turn_away(self, command: Command, reason: str) -> EncodedFeedback | None:
+        if command.sequence is None:  # no server sends it again
+            return self._reject(command, Refusal("store_full", f"{reason} Send the command again then."))
+        self._gaps.note(command.sequence)
+        return None
+
+    def _expected(self, epoch: int) -> int:
+        last = self._store.last_sequence
+        return last.number + 1 if last and epoch == last.epoch else 1
 
     def _check_signed(self, command: Command, opened: ReceivedFrame) -> Refusal | None:
         kind = COMMAND_TYPES.get(command.type)
@@ -185,20 +207,19 @@ class CommandReceiver:
         return self._reject(command, Refusal("unnumbered", "The command is signed but has no sequence number."))
 
     def _check_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
-        sequence, last = command.sequence, self._store.last_sequence
+        sequence = command.sequence
         assert sequence is not None
         refusal = self._check_epoch(sequence, opened)
         if refusal is not None:
             return self._reject(command, refusal, RefusedMessage())
-        expected = last.number + 1 if last and sequence.epoch == last.epoch else 1
-        if sequence.number < expected:
+        if sequence.number < self._expected(sequence.epoch):
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,
                 f"Sequence number {sequence.epoch}/{sequence.number} was already used on this agent. "
                 f"{self._advice(command)}",
             )
-        return self._feedback.gap(sequence, expected) if sequence.number > expected else None
+        return None
 
     def _advice(self, command: Command) -> str:
         if command.type == UPDATE_SIGNING_KEYS:

@@ -17,9 +17,12 @@ __all__ = [
     "UnreportableResult",
     "json_data",
     "sealed",
+    "shortened",
 ]
 
 
+_TOO_LONG = "the result would not fit into one message"
+_BARE_LENGTH = 100
 _MAX_RESULT_BYTES = MAX_FRAME_BYTES - 128  # the digest is added afterwards
 
 
@@ -77,22 +80,39 @@ def sealed(result: Feedback) -> EncodedFeedback:
     return EncodedFeedback(accepted, complete)
 
 
+def shortened(encoded: bytes, max_bytes: int) -> bytes:
+    """Return feedback with parts left out, until it has at most `max_bytes`; the digest stays, it is opaque.
+
+    The broker's limit may be lower than that of a frame, and change after the feedback was encoded.
+    """
+    if len(encoded) <= max_bytes:
+        return encoded
+    (feedback,) = decode_feedbacks(encoded)
+    for part in ("command", "output", "data"):
+        if getattr(feedback, part) is not None:
+            feedback = _without(part, feedback, f"the broker takes at most {max_bytes} bytes")
+            encoded = encode([feedback])
+            if len(encoded) <= max_bytes:
+                return encoded
+    return encode([replace(feedback, message=feedback.message[:_BARE_LENGTH], notes=())])
+
+
 def _fitted(result: Feedback) -> bytes:
     """Drop the echo, then the output, then the data, until a frame can carry the result; return it encoded."""
     if result.data is not None and not data_fits(result.data):
-        result = _without("data", result)
+        result = _without("data", result, _TOO_LONG)
     encoded = encode([result])
     for part in ("command", "output", "data"):
         if len(encoded) <= _MAX_RESULT_BYTES:
             break
         if getattr(result, part) is not None:
-            result = _without(part, result)
+            result = _without(part, result, _TOO_LONG)
             encoded = encode([result])
     return encoded
 
 
-def _without(part: str, result: Feedback) -> Feedback:
-    note = f"{part} was left out: the result would not fit into one message"
+def _without(part: str, result: Feedback, reason: str) -> Feedback:
+    note = f"{part} was left out: {reason}"
     left_out: dict[str, Any] = {part: None}
     return replace(result, **left_out, notes=(*result.notes, note))
 

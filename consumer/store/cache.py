@@ -11,9 +11,10 @@ from diskcache import Cache, Disk
 from diskcache.core import DEFAULT_SETTINGS, METADATA
 
 from consumer.errors import StoreError, StoreFull
+from consumer.store.damage import DISK_FULL
 from consumer.store.rows import RAW
 
-__all__ = ["DISK_FULL", "DurableRows", "is_known_setting"]
+__all__ = ["DurableRows", "is_known_setting"]
 
 
 _T = TypeVar("_T")
@@ -29,7 +30,6 @@ _SETTINGS = {
     "timeout": 5,
 }
 _FOREIGN_ROW = "The command store holds a row that the agent did not write; it was refused."
-DISK_FULL = "The disk is full: no command is accepted until there is space again."
 
 
 class _BytesDisk(Disk):  # type: ignore[misc]

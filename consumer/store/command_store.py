@@ -18,8 +18,8 @@ from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import State
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
-from consumer.store.cache import DISK_FULL, DurableRows
-from consumer.store.damage import StoreDamage
+from consumer.store.cache import DurableRows
+from consumer.store.damage import DISK_FULL, StoreDamage
 from consumer.store.index import CommandIndex
 from consumer.store.journal import Journal, page_number
 from consumer.store.rows import (
@@ -267,6 +267,11 @@ class DiskCommandStore:
     def done_count(self) -> int:
         """Return how many results wait for their acks."""
         return len(self._index.completed)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there was room for another command when the last transaction began."""
+        return not self._full
 
     @property
     def audit_head(self) -> JournalMark | None:

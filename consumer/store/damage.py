@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["StoreDamage"]
+__all__ = ["DISK_FULL", "StoreDamage"]
+
+DISK_FULL = "The disk is full: no command is accepted until there is space again."
 
 
 @dataclass(frozen=True)

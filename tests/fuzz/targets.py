@@ -63,6 +63,7 @@ from broker.server.server import Server
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from consumer.active_response.wazuh_protocol import read_keys
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.grant_validation import CertificateRequest, validate_response
@@ -277,10 +278,13 @@ def _check_shown_text(ledger: Ledger) -> None:
 def agent_intake(data: bytes) -> None:
     store, clock = MemoryCommandStore(), TurnedClock()
     reports = FeedbackFactory("web-01", "i1", store.store_generation)
-    receiver = CommandReceiver(store, reports, clock, _verifier(clock, accept_unsigned=True), NoTrust(), KeptRefusals())
+    verifier, gaps = _verifier(clock, accept_unsigned=True), Gaps(store, reports, clock)
+    receiver = CommandReceiver(store, reports, clock, verifier, NoTrust(), KeptRefusals(), gaps)
     said: list[EncodedFeedback] = []
     for mid, part in enumerate(data.split(_PART), start=1):
         said += receiver.receive([inbound(part, mid=mid)])
+    clock.turn(1.0)
+    said += gaps.take_due()
     for stored in all_commands(store):
         said.append(reports.result(stored.command, Result("Done.", stored.command.parameters), clock.now()))
     for frame in joined_frames([item.encoded for item in said], Channel.FEEDBACK):

@@ -53,6 +53,10 @@ class MemoryCommandStore:
         self._journal = Journal(contents.pages, contents.tail, firsts, self._now, opened)
 
     @property
+    def has_room(self) -> bool:
+        return not self.full
+
+    @property
     def audit_head(self) -> JournalMark | None:
         return self._contents.tail.head if self._contents.tail.head.number else None
 

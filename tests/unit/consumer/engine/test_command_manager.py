@@ -1,5 +1,6 @@
 """The states of a command, its recovery, and cancels, on the store's twin in memory."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
+from consumer.engine.start_check import StartCheck
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.services import NoService
@@ -46,6 +48,7 @@ class ManagerHarness:
         self.store = store or MemoryCommandStore()
         self.clock = TurnedClock()
         self.ran: list[str] = []
+        self.before_effect: Callable[[], object] = lambda: None
         self._work: list[Callable[[], None]] = []
         self.handlers = added_handlers(
             [
@@ -56,6 +59,7 @@ class ManagerHarness:
             ]
         )
         reports = FeedbackFactory("web-01", incarnation, "g1")
+        start_check = StartCheck(self.clock, lambda signed_by: REVOKED if signed_by == ("old",) else None)
         self.executor = Executor(
             self.handlers,
             Context(self.clock, NoService(), Path("/nowhere")),
@@ -64,6 +68,7 @@ class ManagerHarness:
             default_timeout_s=10.0,
             grace_s=1.0,
             report=reports.result_of,
+            start_check=start_check,
             on_finished=lambda: None,
         )
         self.outbox = FeedbackOutbox(self.store, self.clock)
@@ -74,10 +79,12 @@ class ManagerHarness:
             reports,
             self.clock,
             departure or NoDeparture(),
-            check_signers=lambda signed_by: REVOKED if signed_by == ("old",) else None,
+            start_check=start_check,
+            renews_process=True,
         )
 
     def _run(self, command: Command, *_: Any) -> Result:
+        self.before_effect()
         self.ran.append(command.id)
         return Result("Done.")
 
@@ -212,6 +219,59 @@ def test_interrupted_command_is_recovered_by_its_handlers_rule(command_type: str
     after.turn()
     assert after.ran == runs
     assert after.results() == {"a": code}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [("cancelled", "cancelled"), ("expired", "expired"), ("revoked", "None of its keys")],
+)
+def test_interrupted_command_that_must_not_begin_any_more_does_not_run_again(change: str, named: str) -> None:
+    before = ManagerHarness()
+    expires_at = before.clock.now() + timedelta(seconds=60) if change == "expired" else None
+    asked = replace(command("a", command_type="rerun"), expires_at=expires_at)
+    before.store.store_command(asked, before.clock.now(), ("old",) if change == "revoked" else ())
+    (stored,) = before.store.get_next_commands(1)
+    before.store.mark_processing(stored, before.clock.now(), "i1")
+    after = ManagerHarness(before.store, "i2")
+    after.clock.turn(100.0)
+    if change == "cancelled":
+        before.turn(cancel=["a"])
+    after.manager.recover()
+    after.run()
+    (result,) = after.due()
+    assert (result.code, named in result.message, after.ran) == (ErrorCode.INTERRUPTED, True, [])
+
+
+def test_cancel_of_a_running_command_survives_a_crash() -> None:
+    before = ManagerHarness()
+    before.add("a", "rerun")
+    before.turn()
+    before.turn(cancel=["a"])
+    after = ManagerHarness(before.store, "i2")
+    after.manager.recover()
+    after.run()
+    assert (after.results(), after.ran) == ({"a": ErrorCode.INTERRUPTED}, [])
+
+
+def test_process_is_renewed_for_a_handler_that_was_cut_off_once_no_command_waits() -> None:
+    harness = ManagerHarness()
+    for name in "ab":
+        harness.add(name, "report")
+    harness.turn()
+    hung = threading.Thread(target=harness.run, daemon=True)
+    release, entered = threading.Event(), threading.Event()
+    harness.before_effect = lambda: (entered.set(), release.wait(20))
+    hung.start()
+    assert entered.wait(20)
+    harness.clock.turn(20.0)
+    harness.turn()
+    harness.before_effect = lambda: None
+    assert (harness.executor.cut_off, harness.manager.replacement) == ("a", None)
+    harness.run()
+    harness.turn()
+    assert harness.manager.replacement == Replacement("a")
+    assert harness.results() == {"a": ErrorCode.TIMED_OUT, "b": None}
+    release.set()
 
 
 def test_recovery_queues_unacknowledged_results() -> None:

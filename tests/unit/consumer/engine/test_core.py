@@ -1,8 +1,11 @@
 """The agent's turn, where the disk has no room or the clock is wrong."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import msgspec
+import pytest
 
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys
@@ -10,6 +13,7 @@ from broker.contract.messages import Ack, JsonObject
 from broker.contract.topics import Channel
 from consumer.errors import StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand
+from consumer.store.damage import DISK_FULL
 from tests.simulation.world import World
 from tests.support.fakes.memory_store import MemoryCommandStore
 
@@ -114,15 +118,19 @@ def test_agent_with_a_slow_clock_ignores_keys_of_an_expired_command() -> None:
     world.ledger.database.close()
 
 
-def test_command_with_revoked_signer_is_rejected_and_the_audit_agrees() -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_command_with_revoked_signer_is_rejected_and_the_audit_agrees(begun: bool) -> None:
+    """Also one that was marked as processing: it has not begun before its handler does."""
     world = World(MemoryCommandStore(), lambda store: store)
     for _ in range(2):
         world.send("once")
     world.step_server()
     world.step_agent()
+    if begun:
+        world.run_handlers()
     world.change_keys()
     world.settle()
-    assert (codes(world), len(world.effects)) == ([None, "rejected"], 1)
+    assert (codes(world), len(world.effects)) == ([None if begun else "rejected", "rejected"], int(begun))
     world._check_journal()
     world.ledger.database.close()
 
@@ -135,12 +143,75 @@ def test_full_disk_is_in_the_status_until_there_is_room() -> None:
     world.send("again")
     world.step_server()
     world.step_agent()
-    assert world.core._status.current(None).last_error == "The disk is full."
+    assert world.core._status.current(None).last_error == DISK_FULL
     world.step_agent()
-    assert world.core._status.current(None).last_error == "The disk is full."
+    assert world.core._status.current(None).last_error == DISK_FULL
     store.full = False
     world.settle()
     assert (codes(world), world.core._status.current(None).last_error) == ([None], None)
+    world.ledger.database.close()
+
+
+def test_commands_without_room_keep_nothing_else_out_and_come_again_at_once() -> None:
+    """They are acknowledged and dropped: unacknowledged, a thousand of them would be all that the broker delivers."""
+    store = MemoryCommandStore()
+    world = World(store, lambda store: store)
+    world.send("again")
+    world.send("again")
+    world.step_server()
+    world.step_agent()
+    store.full = True
+    for _ in range(3):
+        world.send("once")
+    for _ in range(4):
+        world.step_agent()
+        world.run_handlers()
+        world.step_server()
+        world.clock.turn(0.1)
+    world.cancel(3)
+    world.step_server()
+    world.step_agent()
+    assert world._connection._session.unacknowledged == {}
+    assert (codes(world), store.done_count(), store.is_cancelled(world.sent[3].id)) == (
+        [None] * 2 + [None] * 3,
+        0,
+        True,
+    )
+    store.full = False
+    for _ in range(8):
+        world.step_agent()
+        world.run_handlers()
+        world.step_server()
+        world.clock.turn(0.1)  # less than a second in all, so nothing is sent again by its timeout
+    assert codes(world) == [None, None, None, "cancelled", None]
+    assert len(world.effects) == 4
+    world.ledger.database.close()
+
+
+def test_messages_of_an_earlier_connection_are_not_kept() -> None:
+    class NoRoomAtAll(MemoryCommandStore):
+        fails = False
+
+        @contextmanager
+        def transaction(self) -> Iterator[None]:
+            if self.fails:
+                raise StoreFull(DISK_FULL)
+            with super().transaction():
+                yield
+
+    store = NoRoomAtAll()
+    world = World(store, lambda store: store)
+    store.fails = True
+    for _ in range(5):
+        world.send("again")
+        world.step_server()
+        world.step_agent()
+        world.lose_connection_of_agent()
+    world.step_agent()
+    assert len(world.core._inbox) == 5
+    store.fails = False
+    world.settle()
+    assert codes(world) == [None] * 5
     world.ledger.database.close()
 
 

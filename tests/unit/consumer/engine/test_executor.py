@@ -13,13 +13,17 @@ from broker.contract.messages import Command, Feedback
 from broker.contract.states import ErrorCode, State
 from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.start_check import StartCheck
 from consumer.errors import ServiceError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
 from consumer.ports import Clock, EncodedFeedback, StoredCommand
 from consumer.services import NoService
+from consumer.trust.refusal import Refusal
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command
+from tests.support.waiting import wait_for
 
+REVOKED = Refusal("signers_revoked", "None of its keys is trusted now.")
 Execute = Callable[[Command, Any, Context], Result | AgentRestart]
 
 
@@ -49,6 +53,7 @@ def executor(
         default_timeout_s=10.0,
         grace_s=5.0,
         report=FeedbackFactory("web-01", "i1", "g1").result_of,
+        start_check=StartCheck(clock, lambda signed_by: REVOKED if signed_by == ("old",) else None),
         on_finished=(ended or threading.Event()).set,
     )
 
@@ -226,8 +231,30 @@ def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
     assert "may still have an effect" in reported(cut).message
     assert begun["b"].wait(20)
     assert ended.wait(20)
+    assert runs.cut_off == "a"
     release.set()
     assert endings(runs.take_finished()) == [("b", None)]
+    wait_for(lambda: runs.cut_off is None, "the end of the handler that was cut off")
+
+
+def test_command_of_a_batch_is_rejected_if_its_key_is_revoked_before_its_turn() -> None:
+    runs = executor(done)
+    runs.execute([stored("a"), replace(stored("b"), signed_by=("old",))])
+    assert endings(runs.take_finished()) == [("a", None), ("b", ErrorCode.REJECTED)]
+
+
+def test_batch_for_which_there_is_no_thread_is_started_later() -> None:
+    threads: list[bool] = [False, False, True]
+
+    def spawn(work: Callable[[], None]) -> None:
+        if not threads.pop(0):
+            raise RuntimeError("can't start new thread")
+        work()
+
+    runs = executor(done, spawn=spawn)
+    runs.execute([stored("a")])
+    assert runs.take_finished() == []
+    assert (endings(runs.take_finished()), runs.busy) == ([("a", None)], False)
 
 
 def test_request_for_a_new_process_is_returned() -> None:

@@ -9,6 +9,7 @@ from broker.contract.codec import MAX_FRAME_BYTES, decode_feedbacks, encode
 from broker.contract.messages import Output
 from broker.contract.states import ErrorCode, Outcome
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.sealing import shortened
 from consumer.handler import Result
 from tests.support.makers import NOW, command
 
@@ -82,3 +83,13 @@ def test_data_that_the_server_would_refuse_is_dropped(data: dict[str, object]) -
 def test_an_error_has_a_code() -> None:
     said = REPORTS.result(command("a"), Result("It broke.", code=ErrorCode.FAILED), NOW).feedback
     assert (said.outcome, said.code) == (Outcome.ERROR, ErrorCode.FAILED)
+
+
+@pytest.mark.parametrize("max_bytes", [50_000, 3000, 700])
+def test_shortened_result_fits_and_keeps_its_digest(max_bytes: int) -> None:
+    noted = replace(command("a"), notes=("n" * 1000,) * 5, parameters={"text": "p" * 10_000})
+    sealed = REPORTS.result(noted, Result("m" * 4096, {"d": "x" * 60_000}, output=Output("o" * 60_000)), NOW)
+    (said,) = decode_feedbacks(shortened(sealed.encoded, max_bytes))
+    assert len(shortened(sealed.encoded, max_bytes)) <= max_bytes
+    assert (said.digest, said.outcome, said.data) == (sealed.feedback.digest, Outcome.SUCCESS, None)
+    assert shortened(sealed.encoded, len(sealed.encoded)) == sealed.encoded

@@ -3,16 +3,15 @@
 import json
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
 
 from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, State
 from broker.mqtt.inbound import Inbound
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
 from consumer.engine.refusals import Refusals
-from consumer.errors import StoreFull
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.fakes.clock import TurnedClock
@@ -25,10 +24,15 @@ REPORTS = FeedbackFactory("web-01", "i1", "g1")
 
 
 def receiver(
-    store: MemoryCommandStore, refusals: Refusals | None = None, *, accept_unsigned: bool = True
+    store: MemoryCommandStore,
+    refusals: Refusals | None = None,
+    *,
+    accept_unsigned: bool = True,
+    gaps: Gaps | None = None,
 ) -> CommandReceiver:
     verifier = Verifier("web-01", NoTrust(), TrustedClock(TurnedClock()), accept_unsigned=accept_unsigned)
-    return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust(), refusals or KeptRefusals())
+    gaps = gaps or Gaps(store, REPORTS, TurnedClock())
+    return CommandReceiver(store, REPORTS, TurnedClock(), verifier, NoTrust(), refusals or KeptRefusals(), gaps)
 
 
 def message(name: str, number: int | None = None, epoch: int = 7) -> dict[str, Any]:
@@ -47,8 +51,12 @@ def delivery(said: Any, **members: Any) -> Inbound:
 
 
 def receive(store: MemoryCommandStore, *said: Any, accept_unsigned: bool = True) -> list[Feedback]:
-    received = receiver(store, accept_unsigned=accept_unsigned).receive([delivery(item) for item in said])
-    return [item.feedback for item in received]
+    clock = TurnedClock()
+    gaps = Gaps(store, REPORTS, clock)
+    takes = receiver(store, accept_unsigned=accept_unsigned, gaps=gaps)
+    received = takes.receive([delivery(item) for item in said])
+    clock.turn(0.04)
+    return [item.feedback for item in (*gaps.take_due(), *received)]
 
 
 def ids(store: MemoryCommandStore) -> list[str]:
@@ -168,8 +176,26 @@ def test_retained_command_is_refused(store: MemoryCommandStore) -> None:
     assert [it.code for it in refusals.refused] == ["retained"]
 
 
-def test_full_disk_stores_nothing_of_a_batch(store: MemoryCommandStore) -> None:
+def test_gap_names_the_number_that_is_expected_when_it_is_sent(store: MemoryCommandStore) -> None:
+    """The expected number may arrive after a later one, in the same turn."""
+    gap, accepted = receive(store, message("b", 2), message("a", 1))
+    assert (accepted.command_id, gap.sequence, gap.expected) == ("a", SequenceNumber(7, 2), 2)
+    (accepted,) = receive(store, message("d", 4), message("b", 2), message("c", 3), message("d", 4))[-1:]
+    assert (accepted.command_id, store.last_sequence) == ("d", SequenceNumber(7, 4))
+    assert [item.kind for item in receive(store, message("f", 6), message("e", 5), message("f", 6))] == ["accepted"] * 2
+
+
+def test_command_without_room_is_dropped_and_requested_once_there_is_room(store: MemoryCommandStore) -> None:
+    clock = TurnedClock()
+    gaps = Gaps(store, REPORTS, clock)
+    takes = receiver(store, gaps=gaps)
     store.full = True
-    with pytest.raises(StoreFull):
-        receive(store, message("a", 1), message("b", 2))
+    said = takes.receive([delivery(message("a", 1)), delivery(message("b", 2)), delivery(message("u"))])
+    assert [(it.feedback.command_id, it.feedback.code) for it in said] == [("u", ErrorCode.REJECTED)]
     assert (ids(store), store.last_sequence) == ([], None)
+    clock.turn(1.0)
+    assert (gaps.next_due(), gaps.take_due()) == (None, [])
+    store.full = False
+    (gap,) = gaps.take_due()
+    assert (gap.feedback.sequence, gap.feedback.expected) == (SequenceNumber(7, 2), 1)
+    assert (gaps.next_due(), gaps.take_due()) == (None, [])

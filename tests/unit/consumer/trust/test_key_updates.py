@@ -15,7 +15,7 @@ from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.dsse import Scope, SigningKey
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, Status
-from broker.contract.states import ErrorCode, FeedbackKind
+from broker.contract.states import ErrorCode, FeedbackKind, State
 from broker.contract.topics import Topics
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -23,16 +23,19 @@ from broker.ledger.tables import CommandState
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from broker.signing.signer import Signer
-from consumer.engine.executor import check_startable
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
+from consumer.engine.start_check import StartCheck
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import CertifiedGrant, Enrolment, EnrolmentDirectory, Grant
 from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.errors import EnrolmentError
 from consumer.handler import Context, Result
 from consumer.handlers.update_signing_keys import handler
+from consumer.ports import StoredCommand
 from consumer.services import NoService
+from consumer.trust.refusal import Refusal
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 from tests.support.enrolled import enrolled_by, signed
@@ -195,7 +198,8 @@ class Agent:
         verifier = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=accept_unsigned)
         self._refusals = KeptRefusals()
         feedback = FeedbackFactory("web-01", "i1", "g1")
-        self._receiver = CommandReceiver(self.store, feedback, clock, verifier, trust, self._refusals)
+        gaps = Gaps(self.store, feedback, clock)
+        self._receiver = CommandReceiver(self.store, feedback, clock, verifier, trust, self._refusals, gaps)
 
     def receive(self, *frames: bytes) -> Receipt:
         self._refusals.refused.clear()
@@ -337,7 +341,9 @@ def test_update_expired_by_the_servers_clock_is_not_applied(agent: Agent, trust:
 def test_update_applied_on_arrival_is_never_reported_as_not_begun(trust: EnrolmentTrust, cancelled: bool) -> None:
     said = update("u", 1, says(6, B), expires_at=NOW - timedelta(days=90))
     trust.update(says(6, B))
-    assert check_startable(said, NOW, was_cancelled=cancelled) is None
+    stored = StoredCommand("c/1", said, State.PENDING, NOW)
+    check = StartCheck(TurnedClock(), lambda signed_by: Refusal("signers_revoked", "Revoked."))
+    assert check.unfit(stored, was_cancelled=cancelled) is None
     assert execute(trust, says(6, B), said).data == UpdateSigningKeysData(6, ids(B))
     assert execute(trust, says(7, C), said).code == ErrorCode.EXPIRED, "its arrival changed nothing"
     assert known(trust) == (6, ids(B))

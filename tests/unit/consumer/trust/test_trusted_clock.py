@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from broker.contract.states import ErrorCode
-from consumer.engine.executor import check_startable
-from consumer.ports import TimeSample
+from broker.contract.states import ErrorCode, State
+from consumer.engine.start_check import StartCheck
+from consumer.ports import StoredCommand, TimeSample
 from consumer.trust.trusted_clock import CLOCK_TOLERANCE_S, TrustedClock
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import command
@@ -36,9 +36,10 @@ def test_command_that_expired_by_the_servers_time_is_expired(clock: TurnedClock)
     time = TrustedClock(clock)
     asked = command("a", 1)
     asked = type(asked)(**{**vars(asked), "expires_at": clock.now() + timedelta(hours=1)})
-    assert check_startable(asked, time.now(), was_cancelled=False) is None
+    check, stored = StartCheck(time, lambda signed_by: None), StoredCommand("c/1", asked, State.PENDING, time.now())
+    assert check.unfit(stored, was_cancelled=False) is None
     time.observe(clock.now() + timedelta(hours=2))
-    unfit = check_startable(asked, time.now(), was_cancelled=False)
+    unfit = check.unfit(stored, was_cancelled=False)
     assert unfit is not None
     assert unfit.code == ErrorCode.EXPIRED
 

@@ -17,6 +17,7 @@ from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
 from consumer.engine.feedback import FeedbackFactory
+from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
 from consumer.errors import EnrolmentError
 from consumer.trust.trusted_clock import TrustedClock
@@ -50,7 +51,8 @@ def verifier(clock: TurnedClock, *, accept_unsigned: bool = False) -> Verifier:
 
 def receive(store: MemoryCommandStore, clock: TurnedClock, payload: bytes, **options: Any) -> Receipt:
     refusals = KeptRefusals()
-    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust(), refusals)
+    gaps = Gaps(store, REPORTS, clock)
+    receiver = CommandReceiver(store, REPORTS, clock, verifier(clock, **options), NoTrust(), refusals, gaps)
     return Receipt([item.feedback for item in receiver.receive([inbound(payload)])], refusals.refused)
 
 
