@@ -13,6 +13,7 @@ from broker.contract.codec import encode_status
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
+from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
@@ -132,6 +133,7 @@ class Agent:
             boot_id=boot_id(),
             spawn=self._spawn,
             wake=lambda: self._connection.wake(),
+            protected=ProtectedTargets.of(self.config, self._enrolment.grant.server if self._enrolment else None),
             confinement=self.config.programs.as_agent(),
         )
 

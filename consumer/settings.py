@@ -55,13 +55,16 @@ class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """Which scripts may run. Without `directory` and `allow_list`, those shipped with the agent.
 
     `repeated_offenders` are minutes: the first replaces the timeout of a key's 2nd offence, the second that of its 3rd,
-    and so on; the last applies to all later ones. `script_deadline_s` bounds one run of a script.
+    and so on; the last applies to all later ones. `script_deadline_s` bounds one run of a script. No script may act on
+    `protected_addresses` (addresses, networks, host names) and `protected_accounts`, in addition to the agent's own.
     """
 
     directory: str | None = None
     allow_list: str | None = None
     repeated_offenders: tuple[float, ...] = ()
     script_deadline_s: float = 10.0
+    protected_addresses: tuple[str, ...] = ()
+    protected_accounts: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise ConfigurationError if the values are not valid together."""

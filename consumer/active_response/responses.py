@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from broker.contract.messages import PendingReversal
+from broker.contract.messages import JsonObject, PendingReversal
 from consumer.active_response.allow_list import Allowed
+from consumer.active_response.protected_targets import ProtectedTargetError, ProtectedTargets
 from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
 from consumer.active_response.script_runner import ScriptRunner
@@ -63,12 +64,14 @@ class ActiveResponses:
         boot_id: str,
         spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
+        protected: ProtectedTargets | None = None,
         confinement: Confinement = Confinement(),
     ) -> None:
         self._config = config
         self._clock = clock
         self._observer = observer
         self._boot_id = boot_id
+        self._protected = protected or ProtectedTargets()
         self._records = ResponseRecords(directory)
         self._runner = ScriptRunner(config, directory, clock, confinement)
         self.reversals = Reversals(self._records, self._runner, directory / "runs", clock, observer, spawn, wake)
@@ -78,7 +81,8 @@ class ActiveResponses:
     def run(self, request: Request, bounds: Bounds, environment: Mapping[str, str]) -> Attempt:
         """Run the requested script; no other script runs at the same time.
 
-        Raises ActiveResponseError or ExposedFileError if it may not run.
+        Raises ActiveResponseError or ExposedFileError if it may not run, ProtectedTargetError also after it has started
+        and named a protected key: it then received `abort`.
 
         Its effect is recorded before the script receives `continue`. `environment` is added to the script's own.
         """
@@ -86,6 +90,7 @@ class ActiveResponses:
             self.reversals.finish_begun()
             self._records.forget_old(self._clock.now())
             allowed = self._runner.prepare().find(request.script)
+            self._protected.check_alert(request.alert, allowed.executable)
             within = replace(bounds, deadline=min(bounds.deadline, self._runner.deadline()))
             path, cwd = self._runner.path_of(allowed.executable), self._runner.working_directory
             with Program([path], within, environment=clean_environment(environment), cwd=cwd) as program:
@@ -131,6 +136,8 @@ class ActiveResponses:
             program.close_stdin()
             return Attempt(program.wait())
         keys = read_keys(answer)
+        if keys is not None:
+            self._refuse_protected(keys, program, message)
         # design.md: "An active response is recorded with its reversal before its script is allowed to continue."
         record, decision = self._decide(request, allowed, (allowed.executable,) if keys is None else keys)
         self._observer.reached(f"{_STEP}recorded")
@@ -144,6 +151,15 @@ class ActiveResponses:
             record = self._records.save(replace(record, confirmed=True))
             self._observer.reached(f"{_STEP}confirmed")
         return Attempt(ended, record)
+
+    def _refuse_protected(self, keys: tuple[str, ...], program: Program, message: JsonObject) -> None:
+        try:
+            self._protected.check_keys(keys)
+        except ProtectedTargetError:
+            program.send(write_line(message, "abort"))
+            program.close_stdin()
+            program.wait()
+            raise
 
     def _decide(
         self, request: Request, allowed: Allowed, keys: tuple[str, ...]

@@ -8,6 +8,7 @@ from typing import Literal
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from consumer.active_response.protected_targets import ProtectedTargetError
 from consumer.active_response.records import ResponseRecord
 from consumer.active_response.responses import ActiveResponses, Attempt
 from consumer.active_response.wazuh_protocol import Request
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 
-State = Literal["active", "renewed", "done", "not_added", "uncertain"]
+State = Literal["active", "renewed", "done", "not_added", "uncertain"]  # of a script that was run
 _MAX_KEYS_LENGTH = 200
 
 
@@ -51,7 +52,11 @@ def _execute(
         command.origin.name,
     )
     bounds = context.bounds().as_agent()
-    return _result(request.script, responses.run(request, bounds, _service(service, context)), context)
+    try:
+        attempt = responses.run(request, bounds, _service(service, context))
+    except ProtectedTargetError as error:
+        return Result(str(error), ExecuteActiveResponseData(request.script, "protected"), ErrorCode.FAILED)
+    return _result(request.script, attempt, context)
 
 
 def _service(service: ServiceConfig, context: Context) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse
 from broker.contract.messages import JsonObject
 from broker.contract.states import ErrorCode, State
+from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.records import ResponseRecord, read_pending
 from consumer.active_response.responses import ActiveResponses
 from consumer.errors import ActiveResponseError, StoreError
@@ -64,6 +65,7 @@ class Machine:
             boot_id=boot_id,
             spawn=lambda work: work(),
             wake=lambda: None,
+            protected=ProtectedTargets({"the broker": "localhost"}, ["198.51.100.0/24"], ["nobody"]),
         )
 
     def context(self) -> Context:
@@ -433,6 +435,23 @@ def test_probe_after_a_crash_returns_what_was_recorded(machine: Machine) -> None
     machine.restart()
     uncertain = machine.probe()
     assert (uncertain.code, uncertain.data.state) == (ErrorCode.INTERRUPTED, "uncertain")
+
+
+def test_script_does_not_start_for_a_protected_address(machine: Machine) -> None:
+    parameters = ExecuteActiveResponse("stateless", {"data": {"srcip": "198.51.100.7"}})
+    done = handler(machine.responses, ServiceConfig()).execute(command("c1"), parameters, machine.context())
+    assert isinstance(done, Result)
+    assert (done.code, done.data.state) == (ErrorCode.FAILED, "protected")
+    assert "'198.51.100.7' is protected by active_response.protected_addresses" in done.message
+    assert machine.journal == []
+
+
+@pytest.mark.parametrize("key", ["198.51.100.7", "::ffff:198.51.100.7", "127.1", "nobody"])
+def test_script_that_names_a_protected_key_is_aborted(machine: Machine, key: str) -> None:
+    done = machine.send("python", key)
+    assert (done.code, done.data.state) == (ErrorCode.FAILED, "protected")
+    assert machine.journal == [f"aborted {key}"]
+    assert machine.pending == []
 
 
 def test_unlisted_script_is_refused_with_the_listed_names(machine: Machine) -> None:

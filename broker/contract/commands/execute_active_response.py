@@ -38,11 +38,11 @@ class ExecuteActiveResponseData:
     `active`: it succeeded and is reversed at `reverses_at`. `renewed`: it was active for these keys already, and its
     timeout starts again. `done`: it succeeded and is not reversed. `not_added`: it failed before it was sent
     `continue`. `uncertain`: it failed after that; its possible effect is reversed at `reverses_at`, if set. `offence`
-    is how often these keys were reported so far.
+    is how often these keys were reported so far. `protected`: its address or account is protected; nothing was done.
     """
 
     script: str
-    state: Literal["active", "renewed", "done", "not_added", "uncertain"]
+    state: Literal["active", "renewed", "done", "not_added", "uncertain", "protected"]
     keys: tuple[str, ...] = ()
     exit_status: int | None = None
     reverses_at: datetime | None = None

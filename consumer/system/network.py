@@ -1,0 +1,90 @@
+"""The addresses that this machine cannot do without: its own, those of its gateways, and those of its resolvers."""
+
+import contextlib
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+__all__ = [
+    "Address",
+    "gateways",
+    "own_addresses",
+    "resolve",
+    "resolvers",
+]
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_RTF_GATEWAY = 0x2
+# systemd-resolved writes its own stub into the first, and the servers that it asks into the second.
+_RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+_LOCAL_IPV4 = re.compile(r"\|-- (\S+)\n[^|+]*/32 host LOCAL")
+
+
+def own_addresses() -> set[Address]:
+    """Return the addresses of all interfaces of this network namespace (proc(5)); none if /proc is not readable."""
+    found: set[Address] = {ipaddress.IPv4Address(text) for text in _LOCAL_IPV4.findall(_text("/proc/net/fib_trie"))}
+    return found | {_ipv6(fields[0]) for fields in _fields("/proc/net/if_inet6")}
+
+
+def gateways() -> set[Address]:
+    """Return the next hops of all routes: a default route may be in several parts, as that of a VPN is."""
+    found: set[Address] = set()
+    for fields in _fields("/proc/net/route"):  # in the machine's byte order
+        if int(fields[3], 16) & _RTF_GATEWAY:
+            found.add(ipaddress.IPv4Address(socket.ntohl(int(fields[2], 16))))
+    for fields in _fields("/proc/net/ipv6_route"):
+        if int(fields[8], 16) & _RTF_GATEWAY:
+            found.add(_ipv6(fields[4]))
+    return found
+
+
+def resolvers(files: Iterable[Path] = _RESOLVER_FILES) -> set[Address]:
+    """Return the name servers of resolv.conf(5)."""
+    found = set()
+    for path in files:
+        for line in _text(str(path)).splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] == "nameserver":
+                with contextlib.suppress(ValueError):
+                    found.add(ipaddress.ip_address(words[1].partition("%")[0]))
+    return found
+
+
+def resolve(host: str, timeout_s: float, *, numeric: bool = False) -> set[Address]:
+    """Return the addresses of a host name or of any form of address that inet_aton(3) reads; none if there are none.
+
+    A resolver that does not answer within `timeout_s` seconds counts as none; with `numeric`, none is asked.
+    """
+    flags = socket.AI_NUMERICHOST if numeric else 0
+    found: set[Address] = set()
+
+    def look_up() -> None:
+        with contextlib.suppress(OSError, UnicodeError, ValueError):
+            for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags):
+                found.add(ipaddress.ip_address(str(address[0]).partition("%")[0]))
+
+    thread = threading.Thread(target=look_up, name="acm-resolve", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return set(found)
+
+
+def _ipv6(digits: str) -> ipaddress.IPv6Address:
+    return ipaddress.IPv6Address(int(digits, 16))
+
+
+def _fields(path: str) -> Iterator[list[str]]:
+    for line in _text(path).splitlines():
+        fields = line.split()
+        if fields and fields[0] != "Iface":
+            yield fields
+
+
+def _text(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    return ""

@@ -1,0 +1,137 @@
+"""What no active response may act on, in each form in which an alert can name it."""
+
+import os
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.active_response.protected_targets import ProtectedTargetError, ProtectedTargets
+from consumer.settings import ActiveResponseConfig, AgentConfig, Secret
+from consumer.system.network import Address, resolvers
+from tests.support.errors import raises_code
+
+ROUTES = """
+ip link set lo up
+ip link add here type veth peer name there
+ip address add 192.0.2.9/24 dev here
+ip address add 2001:db8::9/64 dev here nodad
+ip link set here up
+ip link set there up
+ip route add default via 192.0.2.1
+ip -6 route add default via 2001:db8::1
+"""
+SHOW = "from consumer.system.network import *; print(*sorted(map(str, gateways() | own_addresses())))"
+
+
+def protects(alert: dict[str, Any], executable: str = "any") -> str | None:
+    config = AgentConfig(
+        agent="web-01",
+        broker=Secret("mqtts://user:hush@192.0.2.10:8883"),
+        state="state",
+        active_response=ActiveResponseConfig(
+            protected_addresses=("198.51.100.0/24", "2001:db8:5::/48", "localhost"), protected_accounts=("daemon",)
+        ),
+    )
+    targets = ProtectedTargets.of(config, "https://[2001:db8::20]:8443")
+    try:
+        targets.check_alert(alert, executable)
+    except ProtectedTargetError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("srcip", "what"),
+    [
+        ("192.0.2.10", "the address of the broker"),
+        ("::ffff:192.0.2.10", "the address of the broker"),
+        ("::ffff:c000:20a", "the address of the broker"),
+        ("192.0.2.0/24", "the address of the broker"),
+        ("192.0.2.9/255.255.255.0", "the address of the broker"),
+        ("0xc0.0.2.10", "the address of the broker"),
+        ("3221225994", "the address of the broker"),
+        ("203.0.113.7,192.0.2.10", "the address of the broker"),
+        ("2001:db8::20", "the address of the enrolment server"),
+        ("2001:DB8:0:0::20%eth0", "the address of the enrolment server"),
+        ("127.0.0.53", "an address of this machine"),
+        ("127.0.0.2/31", "an address of this machine"),
+        ("127.1", "protected by active_response.protected_addresses"),
+        ("localhost", "protected by active_response.protected_addresses"),
+        ("0.0.0.0/0", "the address of the broker"),
+        ("::/0", "the address of the enrolment server"),
+        ("198.51.100.255", "protected by active_response.protected_addresses"),
+        ("::ffff:198.51.100.0/120", "protected by active_response.protected_addresses"),
+        ("2001:db8:5:1::1", "protected by active_response.protected_addresses"),
+    ],
+)
+def test_protected_address_is_refused(srcip: str, what: str) -> None:
+    assert what in (protects({"data": {"srcip": srcip}}) or "")
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        {"srcip": "192.0.2.10"},
+        {"data": {"src_ip": "192.0.2.10"}},
+        {"data": {"srcip": ["203.0.113.7", "192.0.2.10"]}},
+        {"data": {"win": {"eventdata": {"ipAddress": "192.0.2.10"}}}},
+    ],
+)
+def test_source_address_is_found_wherever_the_alert_has_it(alert: dict[str, Any]) -> None:
+    assert "the address of the broker" in (protects(alert) or "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"srcip": "203.0.113.7"},
+        {"srcip": "203.0.113.7", "dstip": "192.0.2.10", "dstuser": "root"},
+        {"srcip": "::ffff:203.0.113.7"},
+        {"srcip": "203.0.113.0/24"},
+        {"srcip": None},
+        {"srcip": {"deep": 1}},
+        {"srcip": "no.such.host.invalid"},
+        {"dstuser": "no-such-user"},
+        {},
+    ],
+)
+def test_other_alerts_are_allowed(data: dict[str, Any]) -> None:
+    assert protects({"data": data}) is None
+
+
+@pytest.mark.parametrize("user", ["root", "daemon", "0", 0])
+def test_protected_account_is_refused(user: str | int) -> None:
+    said = f"The account '{user}' is protected from active responses"
+    assert said in (protects({"data": {"dstuser": user}}) or "")
+    assert said in (protects({"data": {"dstuser": user, "srcip": "203.0.113.7"}}, "disable-account") or "")
+
+
+def test_names_are_resolved_at_each_decision_and_the_last_answer_is_remembered() -> None:
+    names: dict[str, set[Address]] = {}
+    targets = ProtectedTargets({"the broker": "mqtt.example.org"}, look_up=lambda name: names.get(name, set()))
+    targets.check_keys(["203.0.113.9"])
+    names["mqtt.example.org"] = {ip_address("203.0.113.9")}
+    with raises_code(ProtectedTargetError, "protected_target"):
+        targets.check_keys(["203.0.113.9"])
+    names.clear()
+    with raises_code(ProtectedTargetError, "protected_target"):
+        targets.check_keys(["203.0.113.9"])
+
+
+def test_addresses_and_gateways_of_a_machine_are_found() -> None:
+    new = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net"]
+    script = f'set -e\n{ROUTES}\nexec "$0" -c "$1"'
+    done = subprocess.run([*new, "sh", "-c", script, sys.executable, SHOW], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [each for each in done.stdout.split() if not each.startswith("fe80:")]
+    assert found == sorted(["127.0.0.1", "::1", "192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"])
+
+
+def test_resolvers_are_those_of_resolv_conf(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("# nameserver 192.0.2.1\nsearch example.org\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\n")
+    assert sorted(map(str, resolvers([path, tmp_path / "missing"]))) == ["192.0.2.53", "fe80::1"]
