@@ -12,12 +12,13 @@ from broker.contract.messages import Ack, Feedback, JsonObject, RefusedMessage
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import completion, mask_completed
-from broker.ledger.group_configuration import enqueue_group_configuration
-from broker.ledger.sequence import begin_epoch_after_conflict, resend_from_gap
+from broker.ledger.group_configuration import answer_fetch_config
+from broker.ledger.sequence import begin_epoch_after_conflict, is_conflict, resend_from_gap
 from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
+    "Recorded",
     "record_feedback",
 ]
 
@@ -40,28 +41,27 @@ class Recorded:
 
 
 def record_feedback(connection: sa.Connection, agent: str, feedbacks: Sequence[Feedback], now: datetime) -> Recorded:
-    """Within a transaction, record feedback of one agent, in order.
+    """Within a transaction, record feedback of one agent that arrived together.
 
     A command stays open if only its message or its number was refused: the agent may accept it when it is sent again
-    with other signatures, or another number.
+    with other signatures, or another number. However many gaps and conflicts the agent reports, its commands are made
+    due once, and begin at most one new epoch.
     """
+    row = get_or_create(connection, agent, now)
     results = [it for it in feedbacks if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
-    unmatched: list[Feedback] = []
-    get_or_create(connection, agent, now)
     digests = _digests(connection, agent, results)
     refused = [it for it in results if _refuses_message(it) and digests.get(it.command_id or "", "") is None]
     refused_keys = {_key(it) for it in refused}
-    for feedback in feedbacks:
-        if feedback.kind is FeedbackKind.RESULT and _key(feedback) in refused_keys:
-            begin_epoch_after_conflict(connection, agent, feedback, now)
-        elif feedback.kind is FeedbackKind.RESULT:
-            unmatched += _record_result(connection, agent, feedback, digests, now)
-        elif feedback.kind is FeedbackKind.GAP:
-            resend_from_gap(connection, agent, feedback, now)
-        elif feedback.command_id is not None:
-            _record_state(connection, agent, feedback.command_id, _STATE_BY_KIND[feedback.kind])
-    for result in store_unmatched(connection, agent, unmatched, now.timestamp()):
-        enqueue_group_configuration(connection, agent, result, now)
+    # Before the states: what the same messages accept or complete is not missing any more.
+    resend_from_gap(connection, row, (it for it in feedbacks if it.kind is FeedbackKind.GAP), now)
+    _record_states(connection, agent, feedbacks)
+    unmatched: list[Feedback] = []
+    for result in results:
+        if _key(result) not in refused_keys:
+            unmatched += _record_result(connection, agent, result, digests, now)
+    store_unmatched(connection, agent, unmatched, now.timestamp())
+    if any(is_conflict(row, it) and digests.get(it.command_id or "") is None for it in refused):
+        begin_epoch_after_conflict(connection, row, now)
     return Recorded([Ack(*_key(it)) for it in results if _key(it) not in refused_keys], refused)
 
 
@@ -87,10 +87,16 @@ def _refuses_message(result: Feedback) -> bool:
     return message or result.code is ErrorCode.SUPERSEDED
 
 
-def _record_state(connection: sa.Connection, agent: str, command_id: str, state: CommandState) -> None:
-    of_agent = COMMANDS.update().where(COMMANDS.c.id == command_id, COMMANDS.c.agent == agent)
-    advanced = of_agent.where(COMMANDS.c.state.in_(_EARLIER_STATES[state])).values(state=state, to_send=False)
-    if connection.execute(advanced).rowcount:
+def _record_states(connection: sa.Connection, agent: str, feedbacks: Sequence[Feedback]) -> None:
+    """Advance the commands that the agent has accepted or begun."""
+    advanced = 0
+    for kind, state in _STATE_BY_KIND.items():
+        ids = list(dict.fromkeys(it.command_id for it in feedbacks if it.kind is kind and it.command_id))
+        for first in range(0, len(ids), _IDS_PER_QUERY):
+            of_agent = (COMMANDS.c.agent == agent, COMMANDS.c.id.in_(ids[first : first + _IDS_PER_QUERY]))
+            update = COMMANDS.update().where(*of_agent, COMMANDS.c.state.in_(_EARLIER_STATES[state]))
+            advanced += connection.execute(update.values(state=state, to_send=False)).rowcount
+    if advanced:
         update_agent(connection, agent, attempts=0)
 
 
@@ -109,7 +115,7 @@ def _record_result(
     digests[name] = digest
     if _may_name_a_secret(result.command):
         mask_completed(connection, name)
-    enqueue_group_configuration(connection, agent, result, now)
+    answer_fetch_config(connection, agent, result, now)
     return []
 
 

@@ -5,28 +5,41 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from broker.contract.commands.fetch_config import FetchConfigData
-from broker.contract.messages import Feedback, Origin
+from broker.contract.commands.fetch_config import FETCH_CONFIG, FetchConfigData
+from broker.contract.messages import Command, Feedback, Origin
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue
 from broker.ledger.groups import configuration_for
 from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER
 
 __all__ = [
-    "enqueue_group_configuration",
+    "answer_fetch_config",
 ]
 
 
-def enqueue_group_configuration(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
-    """Within a transaction, enqueue the configuration that a result requests, unless an open command carries it."""
+_ANSWER_EVERY_S = 60.0
+
+
+def answer_fetch_config(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
+    """Within a transaction, enqueue the configuration that the result of a fetch-config requests.
+
+    Call it for the result that completes its command, so that an agent gets no more answers than it was sent such
+    commands. The same file is not sent again while a command with it is open, nor within a minute of an answer.
+    """
     if not result.data or result.data.get("asks_for") != FetchConfigData().asks_for:
+        return
+    body = connection.scalar(sa.select(COMMANDS.c.body).where(COMMANDS.c.id == result.command_id))
+    if body is None or msgspec.json.decode(body, type=Command).type != FETCH_CONFIG:
         return
     found = configuration_for(connection, agent)
     if found is None:
         return
     group, artifact = found
-    open_command = COMMANDS.select().where(COMMANDS.c.agent == agent, IS_OPEN)
-    open_command = open_command.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
-    if connection.execute(open_command).one_or_none() is None:
+    answered_since = now.timestamp() - _ANSWER_EVERY_S
+    is_answer = COMMANDS.c.body.contains(f'"module":"{SERVER}"', autoescape=True)
+    recent = sa.and_(COMMANDS.c.created_at.between(answered_since, now.timestamp()), is_answer)
+    sent = COMMANDS.select().where(COMMANDS.c.agent == agent, sa.or_(IS_OPEN, recent))
+    sent = sent.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
+    if connection.execute(sent).one_or_none() is None:
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
         origin = Origin(f"group {group}", SERVER)
         draft, body = draft_command(CommandRequest("apply-centralized-configuration", parameters, origin), now)

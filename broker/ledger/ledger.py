@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from broker.contract.messages import Ack, Command, Feedback, Status
+from broker.contract.messages import Command, Feedback, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
@@ -17,7 +17,7 @@ from broker.ledger.commands import LedgerRow, find_command, newest_commands
 from broker.ledger.completion import complete_all
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
-from broker.ledger.feedback import record_feedback
+from broker.ledger.feedback import Recorded, record_feedback
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
@@ -155,9 +155,10 @@ class Ledger:
     def claim_due(self, limit: int, among: Sequence[str] | None = None) -> Claimed:
         """Claim up to `limit` cancels and up to `limit` commands that must be sent now: mark them as sent, return them.
 
-        Only those of the agents `among`, unless that is None; in sequence for each agent. The mark is committed first:
-        a command that may have been published must never look unsent. A command that is too long for a signed
-        frame (added before commands were signed) is completed with an error: all after it would wait forever.
+        Only those of the agents `among`, unless that is None; each gets a share, the first ones first, in sequence for
+        each agent. The mark is committed first: a command that may have been published must never look unsent. A
+        command that is too long for a signed frame (added before commands were signed) is completed with an error: all
+        after it would wait forever.
         """
         with self._transaction() as connection:
             return claim_due(connection, limit, among, self._now())
@@ -172,30 +173,28 @@ class Ledger:
             requeue_overdue(connection, now)
 
     def requeue_all(self) -> None:
-        """Make everything that was not accepted due now, as after a new connection to the broker."""
+        """Make due now what was not accepted, except by agents that are offline; for a new connection to the broker."""
         with self._transaction() as connection:
             requeue_all(connection)
 
     # -- messages of agents
 
-    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> list[Ack]:
+    def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> Recorded:
         """Record feedback of one agent in one commit; return the acks, which may be sent from then on.
 
         A command stays open, and its result is not acked, when only its message or its number was refused.
         """
         with self._transaction() as connection:
-            recorded = record_feedback(connection, agent, list(feedbacks), self._now())
-        for feedback in recorded.refused:
-            _log.warning("message_refused_by_agent", agent=agent, command_id=feedback.command_id, code=feedback.code)
-        return recorded.acks
+            return record_feedback(connection, agent, list(feedbacks), self._now())
 
-    def record_status(self, status: Status) -> None:
-        """Record an agent's status. Commands that it had not accepted become due if it restarted or came back online.
+    def record_status(self, *statuses: Status) -> None:
+        """Record statuses of agents in one commit, in order. What an agent had not accepted becomes due if it is back.
 
-        Groups in the status replace the ledger's if they differ from those in the status before.
+        Groups in a status replace the ledger's if they differ from those in the status before.
         """
         with self._transaction() as connection:
-            record_status(connection, status, self._now())
+            for status in statuses:
+                record_status(connection, status, self._now())
 
 
 @contextmanager

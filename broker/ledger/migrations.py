@@ -59,5 +59,10 @@ def _fill_outcomes(connection: sa.Connection) -> None:
         last = rows[-1].id
 
 
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations,)
+def _index_cancels_by_agent(connection: sa.Connection) -> None:
+    connection.execute(sa.text("DROP INDEX IF EXISTS commands_cancel"))
+    connection.execute(sa.text("CREATE INDEX commands_to_cancel ON commands (cancel, agent)"))
+
+
+_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations, _index_cancels_by_agent)
 SCHEMA_VERSION = len(_STEPS)

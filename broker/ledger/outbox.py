@@ -3,7 +3,7 @@
 A claim marks its rows as sent before anything is published, and `resend_at` is the end of the visibility timeout.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,12 +12,13 @@ import sqlalchemy as sa
 
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from broker.ledger.agents import get_or_create_all, update_agent
+from broker.ledger.agents import get_or_create_all
 from broker.ledger.completion import command_of, complete_by_server
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
-from broker.ledger.records import CommandRecord, read_all
+from broker.ledger.records import CommandRecord
+from broker.ledger.shares import share_out
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, Cancel, CommandState
-from broker.system.retry import growing_wait
+from broker.system.retry import LONGEST_WAIT_S, growing_wait
 
 __all__ = [
     "Claimed",
@@ -31,6 +32,12 @@ __all__ = [
 
 
 _TOO_LONG = "The command is too long to be signed and was not sent; send a shorter one, or a file with --file."
+_MAX_CLAIMED_CHARACTERS = 4 << 20
+_ROWS_PER_FETCH = 20
+_AGENTS_PER_REQUEUE = 500
+_NOT_OFFLINE = sa.select(AGENTS.c.name).where(sa.or_(AGENTS.c.online.is_(True), AGENTS.c.status.is_(None)))
+_COMMANDS_DUE = COMMANDS.c.to_send.is_(True)
+_CANCELS_DUE = COMMANDS.c.cancel == Cancel.TO_SEND
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,17 @@ class Claimed:
 
 def due_agents(connection: sa.Connection) -> list[str]:
     """Return the names of the agents that have commands or cancels due, in order."""
-    commands = sa.select(COMMANDS.c.agent).where(COMMANDS.c.to_send.is_(True))
-    cancels = sa.select(COMMANDS.c.agent).where(COMMANDS.c.cancel == Cancel.TO_SEND)
+    commands = sa.select(COMMANDS.c.agent).where(_COMMANDS_DUE)
+    cancels = sa.select(COMMANDS.c.agent).where(_CANCELS_DUE)
     return sorted(connection.scalars(commands.union(cancels)))
 
 
 def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime) -> Claimed:
     """Claim at most `limit` cancels and as many commands that are due, of these agents only unless `among` is None.
 
-    Commands are in sequence for each agent. One that is too long for a signed frame (added before commands were signed)
-    is completed with an error: all commands after it would wait forever.
+    Each agent gets a share of both, the first ones of `among` first. Commands are in sequence for each agent, and have
+    some 4 MiB at most together. One that is too long for a signed frame (added before commands were signed) is
+    completed with an error: all commands after it would wait forever.
     """
     cancels = _claim_cancels(connection, limit, among)
     commands = _claim_commands(connection, limit, among, now)
@@ -65,9 +73,7 @@ def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None
 def _claim_commands(
     connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime
 ) -> list[CommandRecord]:
-    due = COMMANDS.select().where(COMMANDS.c.to_send.is_(True), *_of(among))
-    due = due.order_by(COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number).limit(limit)
-    found = read_all(connection, due, CommandRecord)
+    found = _read_within(_due_commands(connection, limit, among), _MAX_CLAIMED_CHARACTERS)
     claimed = [record for record in found if not _completed_as_too_long(connection, record, now)]
     if claimed:
         ids = COMMANDS.c.id.in_([record.id for record in claimed])
@@ -77,14 +83,47 @@ def _claim_commands(
     return claimed
 
 
+def _due_commands(connection: sa.Connection, limit: int, among: Sequence[str] | None) -> Iterator[CommandRecord]:
+    for agents, most in share_out(_count_due(connection, _COMMANDS_DUE, among), limit):
+        due = COMMANDS.select().where(_COMMANDS_DUE, COMMANDS.c.agent.in_(agents))
+        due = due.order_by(COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number).limit(most)
+        with connection.execute(due, execution_options={"yield_per": _ROWS_PER_FETCH}) as rows:
+            for row in rows.mappings():
+                yield CommandRecord(**row)
+
+
+def _read_within(records: Iterator[CommandRecord], characters: int) -> list[CommandRecord]:
+    """Return the first records, until they have this many characters together."""
+    taken = []
+    for record in records:
+        taken.append(record)
+        characters -= len(record.body)
+        if characters <= 0:
+            break
+    return taken
+
+
 def _claim_cancels(connection: sa.Connection, limit: int, among: Sequence[str] | None) -> list[tuple[str, str]]:
-    due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(COMMANDS.c.cancel == Cancel.TO_SEND, *_of(among))
-    rows = connection.execute(due.order_by(COMMANDS.c.created_at).limit(limit))
-    claimed = [(agent, command_id) for agent, command_id in rows]
+    claimed: list[tuple[str, str]] = []
+    for agents, most in share_out(_count_due(connection, _CANCELS_DUE, among), limit):
+        due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(_CANCELS_DUE, COMMANDS.c.agent.in_(agents))
+        rows = connection.execute(due.order_by(COMMANDS.c.agent, COMMANDS.c.created_at).limit(most))
+        claimed += [(agent, command_id) for agent, command_id in rows]
     if claimed:
         sent = COMMANDS.update().where(COMMANDS.c.id.in_([command_id for _, command_id in claimed]))
         connection.execute(sent.values(cancel=Cancel.SENT))
     return claimed
+
+
+def _count_due(
+    connection: sa.Connection, is_due: sa.ColumnElement[bool], among: Sequence[str] | None
+) -> dict[str, int]:
+    """Return how much is due for each agent that has any, in the order of `among`, else by name."""
+    counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(is_due).group_by(COMMANDS.c.agent)
+    if among is not None:
+        counts = counts.where(COMMANDS.c.agent.in_(among))
+    found = {row[0]: row[1] for row in connection.execute(counts)}
+    return {agent: found[agent] for agent in (sorted(found) if among is None else among) if agent in found}
 
 
 def any_overdue(connection: sa.Connection, now: datetime) -> bool:
@@ -93,36 +132,44 @@ def any_overdue(connection: sa.Connection, now: datetime) -> bool:
 
 
 def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
-    """Make due again what an online agent has not answered in time, with a longer timeout than before."""
-    for name, attempts in connection.execute(_overdue(now)).all():
-        again = requeue(connection, name)
-        later = now.timestamp() + growing_wait(attempts + 1) if again else None
-        update_agent(connection, name, resend_at=later, attempts=attempts + 1 if again else 0)
+    """Make due again what some online agents have not answered in time, with a longer timeout than before."""
+    attempts: dict[str, int] = {row[0]: row[1] for row in connection.execute(_overdue(now).limit(_AGENTS_PER_REQUEUE))}
+    names = list(attempts)
+    requeue(connection, names)
+    due = {*_count_due(connection, _COMMANDS_DUE, names), *_count_due(connection, _CANCELS_DUE, names)}
+    later = [
+        {"agent": name, "resend_at": now.timestamp() + growing_wait(count + 1), "attempts": count + 1}
+        if name in due
+        else {"agent": name, "resend_at": None, "attempts": 0}
+        for name, count in attempts.items()
+    ]
+    if later:
+        connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), later)
 
 
 def requeue_all(connection: sa.Connection) -> None:
-    """Make due again whatever any agent has not answered."""
-    for name in connection.scalars(sa.select(AGENTS.c.name)).all():
-        requeue(connection, name)
-        update_agent(connection, name, attempts=0)
+    """Make due again what agents have not answered, unless they are offline: those get it when they come back."""
+    requeue(connection, _NOT_OFFLINE)
+    connection.execute(AGENTS.update().where(AGENTS.c.attempts > 0).values(attempts=0))
 
 
-def requeue(connection: sa.Connection, agent: str) -> bool:
-    """Make the agent's unaccepted commands and unanswered cancels due; return whether there are any."""
-    unaccepted = COMMANDS.update().where(COMMANDS.c.agent == agent, COMMANDS.c.state == CommandState.SENT)
-    unanswered = COMMANDS.update().where(COMMANDS.c.agent == agent, IS_OPEN, COMMANDS.c.cancel == Cancel.SENT)
-    commands = connection.execute(unaccepted.values(to_send=True)).rowcount
-    cancels = connection.execute(unanswered.values(cancel=Cancel.TO_SEND)).rowcount
-    return commands + cancels > 0
+def requeue(connection: sa.Connection, agents: Sequence[str] | sa.Select[Any]) -> None:
+    """Make these agents' unaccepted commands and unanswered cancels due."""
+    of_agents = COMMANDS.c.agent.in_(agents)
+    unaccepted = COMMANDS.update().where(of_agents, COMMANDS.c.state == CommandState.SENT)
+    connection.execute(unaccepted.where(COMMANDS.c.to_send.is_(False)).values(to_send=True))
+    unanswered = COMMANDS.update().where(of_agents, IS_OPEN, COMMANDS.c.cancel == Cancel.SENT)
+    connection.execute(unanswered.values(cancel=Cancel.TO_SEND))
 
 
 def _overdue(now: datetime) -> sa.Select[Any]:
-    overdue = (AGENTS.c.resend_at <= now.timestamp(), AGENTS.c.online.is_(True))
-    return sa.select(AGENTS.c.name, AGENTS.c.attempts).where(*overdue)
+    """Select (name, attempts) of the online agents whose timeout is over.
 
-
-def _of(agents: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
-    return [] if agents is None else [COMMANDS.c.agent.in_(agents)]
+    A time further ahead than any timeout was written before the clock was set back, and is over as well.
+    """
+    time, resend_at = now.timestamp(), AGENTS.c.resend_at
+    is_over = sa.or_(resend_at <= time, resend_at > time + LONGEST_WAIT_S)
+    return sa.select(AGENTS.c.name, AGENTS.c.attempts).where(is_over, AGENTS.c.online.is_(True))
 
 
 def _completed_as_too_long(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:

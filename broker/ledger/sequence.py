@@ -4,6 +4,7 @@ A new epoch begins when the agent has lost its store or was restored to an earli
 that this ledger, restored from a backup, has not used yet.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,19 +13,31 @@ from broker.contract.messages import Feedback, SequenceNumber, Status
 from broker.contract.states import ErrorCode
 from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import complete_all
-from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
+from broker.ledger.records import AgentRecord
+from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER, CommandState
 
 __all__ = [
     "begin_epoch_after_conflict",
-    "detect_lost_store",
-    "detect_restored_ledger",
+    "follow_store",
+    "is_conflict",
     "next_sequence",
+    "resend_after_rollback",
     "resend_from_gap",
 ]
 
 
 _STORE_LOST = "The agent lost its command store; the command may have run or not. Check, then send a new one."
 _NEVER_SENT = COMMANDS.c.state == CommandState.QUEUED
+_ACCEPTED = (CommandState.ACCEPTED, CommandState.RUNNING)
+# What the agent reported itself: a command that the server completed may never have reached it.
+_REPORTED = sa.or_(
+    COMMANDS.c.state.in_(_ACCEPTED),
+    sa.and_(COMMANDS.c.state == CommandState.COMPLETED, COMMANDS.c.digest != SERVER),
+)
+_AGAIN = {
+    "to_send": True,
+    "state": sa.case((COMMANDS.c.state.in_(_ACCEPTED), CommandState.SENT), else_=COMMANDS.c.state),
+}
 
 
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
@@ -34,57 +47,80 @@ def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> Seque
     return SequenceNumber(row.epoch, row.next_number)
 
 
-def resend_from_gap(connection: sa.Connection, agent: str, gap: Feedback, now: datetime) -> None:
-    """Make due the commands that the agent is missing, from the number that it expects."""
-    row = get_or_create(connection, agent, now)
-    is_same_store = row.store_generation in (None, gap.store_generation)
-    if not is_same_store or gap.sequence is None or gap.expected is None or gap.sequence.epoch != row.epoch:
-        return  # the status that announces the new store begins a new epoch
-    of_epoch = (COMMANDS.c.agent == agent, COMMANDS.c.epoch == row.epoch)
-    state = sa.select(COMMANDS.c.state).where(*of_epoch, COMMANDS.c.number == gap.expected)
-    if connection.scalar(state) == CommandState.COMPLETED:
-        # The agent went back, as after a restored snapshot: this number can never be sent again.
-        _begin_epoch(connection, agent, now, above=row.epoch)
-    else:
-        missing = COMMANDS.update().where(*of_epoch, COMMANDS.c.number >= gap.expected, IS_OPEN)
-        connection.execute(missing.values(to_send=True))
+def resend_from_gap(connection: sa.Connection, row: AgentRecord, gaps: Iterable[Feedback], now: datetime) -> None:
+    """Make due the commands that the agent is missing, by the newest of its gaps; the others are out of date."""
+    valid = [gap for gap in gaps if _is_of(row, gap) and gap.expected is not None]
+    if valid and valid[-1].expected is not None:
+        _resend_from(connection, row, valid[-1].expected, now)
 
 
-def detect_lost_store(connection: sa.Connection, status: Status, now: datetime) -> None:
-    """Complete the commands that the agent may have held in a store that it lost, and begin a new epoch."""
-    row, agent, generation = get_or_create(connection, status.agent, now), status.agent, status.store_generation
-    closed = status.closed_epoch or 0
-    if row.store_generation not in (None, generation) or closed >= row.epoch:
-        # Whether the commands that the agent may have received have run is unknown.
-        complete_all(connection, [COMMANDS.c.agent == agent, ~_NEVER_SENT], ErrorCode.INTERRUPTED, _STORE_LOST, now)
-        _begin_epoch(connection, agent, now, above=max(row.epoch, closed))
-    update_agent(connection, agent, store_generation=generation)
+def follow_store(connection: sa.Connection, row: AgentRecord, status: Status, now: datetime) -> bool:
+    """Begin a new epoch if the agent has lost its store, or has seen numbers that this ledger has not used.
+
+    A lost store completes the commands that it may have held: whether they have run is unknown. Return whether a new
+    epoch began.
+    """
+    closed, seen = status.closed_epoch or 0, status.epoch or 0
+    is_lost = row.store_generation not in (None, status.store_generation) or closed >= row.epoch
+    if is_lost:
+        conditions = [COMMANDS.c.agent == row.name, ~_NEVER_SENT]
+        complete_all(connection, conditions, ErrorCode.INTERRUPTED, _STORE_LOST, now)
+    if is_lost or (seen, status.last_sequence) >= (row.epoch, row.next_number):
+        _begin_epoch(connection, row.name, now, above=max(row.epoch, closed, seen))
+        return True
+    return False
 
 
-def detect_restored_ledger(connection: sa.Connection, status: Status, now: datetime) -> None:
-    """Begin a new epoch if the agent has seen numbers that this ledger, restored from a backup, has not used."""
-    row = get_or_create(connection, status.agent, now)
-    if status.epoch is not None and (status.epoch, status.last_sequence) >= (row.epoch, row.next_number):
-        _begin_epoch(connection, status.agent, now, above=max(row.epoch, status.epoch))
+def resend_after_rollback(connection: sa.Connection, row: AgentRecord, status: Status, now: datetime) -> None:
+    """Make due what the agent has reported as accepted and does not have any more: its store went back in time.
+
+    A restored snapshot and a truncated write-ahead log keep the store's generation, so only its numbers show it.
+    """
+    expected = status.last_sequence + 1 if status.epoch == row.epoch else 1
+    of_epoch = (COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, COMMANDS.c.number >= expected)
+    if connection.scalar(sa.select(COMMANDS.c.id).where(*of_epoch, _REPORTED).limit(1)) is not None:
+        _resend_from(connection, row, expected, now)
 
 
-def begin_epoch_after_conflict(connection: sa.Connection, agent: str, refusal: Feedback, now: datetime) -> None:
-    """Begin a new epoch if the agent has seen the number of an open command on another command.
+def is_conflict(row: AgentRecord, refusal: Feedback) -> bool:
+    """Whether the agent has seen the number of an open command on another command, by its refusal.
 
     The refusal may arrive before the status that shows it, such as right after the ledger was restored from a backup.
     """
-    row = get_or_create(connection, agent, now)
-    is_current = refusal.sequence is None or refusal.sequence.epoch == row.epoch
-    if refusal.code is ErrorCode.SUPERSEDED and is_current:
-        _begin_epoch(connection, agent, now, above=row.epoch)
+    return refusal.code is ErrorCode.SUPERSEDED and _is_of(row, refusal)
+
+
+def begin_epoch_after_conflict(connection: sa.Connection, row: AgentRecord, now: datetime) -> None:
+    """Renumber the agent's open commands: one of their numbers was used on the agent by another command."""
+    _begin_epoch(connection, row.name, now, above=row.epoch)
+
+
+def _is_of(row: AgentRecord, feedback: Feedback) -> bool:
+    """Whether feedback is about the current numbers; the status that announces a new store begins a new epoch."""
+    is_same_store = row.store_generation in (None, feedback.store_generation)
+    return is_same_store and feedback.sequence is not None and feedback.sequence.epoch == row.epoch
+
+
+def _resend_from(connection: sa.Connection, row: AgentRecord, expected: int, now: datetime) -> None:
+    """Make due the open commands from a number on; begin a new epoch if that number can never be sent again.
+
+    What the agent had accepted counts as sent again, so that it is resent until the agent accepts it.
+    """
+    if expected >= row.next_number:
+        return
+    of_epoch = (COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, IS_OPEN)
+    if connection.scalar(sa.select(COMMANDS.c.id).where(*of_epoch, COMMANDS.c.number == expected)) is None:
+        _begin_epoch(connection, row.name, now, above=row.epoch)
+    else:
+        missing = COMMANDS.update().where(*of_epoch, COMMANDS.c.number >= expected, COMMANDS.c.to_send.is_(False))
+        connection.execute(missing.values(_AGAIN))
 
 
 def _begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> None:
     """Renumber the open commands from 1, in their order, and make them due. The epoch is the current time, or later."""
     epoch = max(int(now.timestamp() * 1000), above + 1)
-    open_ids = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == agent, IS_OPEN)
-    ids = connection.scalars(open_ids.order_by(COMMANDS.c.epoch, COMMANDS.c.number)).all()
-    for number, command_id in enumerate(ids, start=1):
-        renumbered = COMMANDS.update().where(COMMANDS.c.id == command_id)
-        connection.execute(renumbered.values(epoch=epoch, number=number, to_send=True))
-    update_agent(connection, agent, epoch=epoch, next_number=len(ids) + 1)
+    place = sa.func.row_number().over(order_by=(COMMANDS.c.epoch, COMMANDS.c.number))
+    order = sa.select(COMMANDS.c.id, place.label("number")).where(COMMANDS.c.agent == agent, IS_OPEN).subquery()
+    renumbered = COMMANDS.update().where(COMMANDS.c.id == order.c.id)
+    count = connection.execute(renumbered.values(epoch=epoch, number=order.c.number, **_AGAIN)).rowcount
+    update_agent(connection, agent, epoch=epoch, next_number=count + 1)

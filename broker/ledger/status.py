@@ -10,7 +10,7 @@ from broker.contract.messages import Status
 from broker.ledger.agents import get_or_create, status_in, update_agent
 from broker.ledger.groups import set_groups
 from broker.ledger.outbox import requeue
-from broker.ledger.sequence import detect_lost_store, detect_restored_ledger
+from broker.ledger.sequence import follow_store, resend_after_rollback
 
 __all__ = [
     "record_status",
@@ -20,28 +20,38 @@ __all__ = [
 def record_status(connection: sa.Connection, status: Status, now: datetime) -> None:
     """Within a transaction, store an agent's status and act on it.
 
-    Commands that the agent had not accepted become due if it restarted or came back online. Groups in the status
-    replace the ledger's if they differ from those in the status before.
+    Commands that the agent had not accepted become due if it restarted or came back online, and commands that it had
+    accepted if its store went back in time. Groups in the status replace the ledger's if they differ from those in the
+    status before.
     """
-    before = get_or_create(connection, status.agent, now)
+    row = get_or_create(connection, status.agent, now)
+    before = status_in(row.status)
     if not status.online:  # a last will was written when the process started, and may be out of date
-        status = _without_outdated(status, status_in(before.status))
-    detect_lost_store(connection, status, now)
-    detect_restored_ledger(connection, status, now)
-    if status.groups is not None and status.groups != _groups_in(before.status):
+        status = _without_outdated(status, before)
+    returned = status.online and not (row.online and row.incarnation == status.incarnation)
+    if not follow_store(connection, row, status, now) and (returned or _went_back(before, status)):
+        resend_after_rollback(connection, row, status, now)
+    if status.groups is not None and status.groups != (before.groups if before else None):
         set_groups(connection, status.agent, status.groups)
-    returned = status.online and not (before.online and before.incarnation == status.incarnation)
     if returned:
-        requeue(connection, status.agent)
+        requeue(connection, [status.agent])
     update_agent(
         connection,
         status.agent,
         online=status.online,
         incarnation=status.incarnation,
+        store_generation=status.store_generation,
         status=encode([status]).decode(),
         seen_at=now.timestamp(),
-        attempts=0 if returned else before.attempts,
+        attempts=0 if returned else row.attempts,
     )
+
+
+def _went_back(before: Status | None, status: Status) -> bool:
+    """Whether an online agent reports an earlier number than before: a resumed snapshot keeps even its incarnation."""
+    if before is None or not status.online:
+        return False
+    return (status.epoch or 0, status.last_sequence) < (before.epoch or 0, before.last_sequence)
 
 
 def _without_outdated(will: Status, before: Status | None) -> Status:
@@ -52,8 +62,3 @@ def _without_outdated(will: Status, before: Status | None) -> Status:
     version = before.signing_keys_version if before else None
     enrolment = before.enrolment_id if before else None
     return replace(will, groups=groups, signing_keys_version=version, enrolment_id=enrolment, audit_head=head)
-
-
-def _groups_in(status: str | None) -> tuple[str, ...] | None:
-    known = status_in(status)
-    return known.groups if known else None

@@ -94,7 +94,7 @@ COMMANDS = sa.Table(
     sa.Column("operation_id", sa.String(36)),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
-    sa.Index("commands_cancel", "cancel"),
+    sa.Index("commands_to_cancel", "cancel", "agent"),
     sa.Index("commands_of_agent", "agent", "state"),
     sa.Index("commands_of_operation", "operation_id"),
 )

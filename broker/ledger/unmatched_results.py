@@ -14,17 +14,16 @@ __all__ = [
 
 
 _MAX_PER_AGENT = 100  # an agent can invent any number of ids
+_MAX_CHARACTERS_PER_AGENT = 4 << 20
 
 
-def store_unmatched(
-    connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float
-) -> list[Feedback]:
-    """Within a transaction, store the results that are new, return those, and delete the oldest beyond the limit.
+def store_unmatched(connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float) -> None:
+    """Within a transaction, store the results that are new, and delete the agent's oldest beyond the limits.
 
     `received_at` in seconds since 1970.
     """
     if not results:
-        return []
+        return
     newest = {(result.command_id, result.digest): result for result in results[-_MAX_PER_AGENT:]}
     of_agent = STRAY_RESULTS.c.agent == agent
     ids = [command_id for command_id, _ in newest]
@@ -36,7 +35,6 @@ def store_unmatched(
     if newest:
         connection.execute(STRAY_RESULTS.insert(), [_row(agent, result, received_at) for result in newest.values()])
         _delete_oldest(connection, agent)
-    return list(newest.values())
 
 
 def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:
@@ -51,8 +49,12 @@ def _row(agent: str, result: Feedback, received_at: float) -> dict[str, object]:
 
 def _delete_oldest(connection: sa.Connection, agent: str) -> None:
     table = STRAY_RESULTS.c
-    order = (table.received_at.desc(), table.command_id, table.digest)
-    old = sa.select(table.command_id, table.digest).where(table.agent == agent).order_by(*order).offset(_MAX_PER_AGENT)
-    for command_id, digest in connection.execute(old.limit(2 * _MAX_PER_AGENT)).all():
+    newest_first = (table.received_at.desc(), table.command_id, table.digest)
+    size = sa.func.sum(sa.func.length(table.body)).over(order_by=newest_first)
+    place = sa.func.row_number().over(order_by=newest_first)
+    kept = sa.select(table.command_id, table.digest, size.label("size"), place.label("place"))
+    ranked = kept.where(table.agent == agent).subquery()
+    too_many = sa.or_(ranked.c.place > _MAX_PER_AGENT, ranked.c.size > _MAX_CHARACTERS_PER_AGENT)
+    for command_id, digest in connection.execute(sa.select(ranked.c.command_id, ranked.c.digest).where(too_many)).all():
         key = (table.agent == agent, table.command_id == command_id, table.digest == digest)
         connection.execute(STRAY_RESULTS.delete().where(*key))

@@ -88,6 +88,13 @@ class MqttConnection:
         """How many published messages the broker has not acknowledged yet."""
         return len(self._client._out_messages)
 
+    @property
+    def backlog_bytes(self) -> int:
+        """How long the payloads of these messages are together."""
+        client = self._client
+        with client._out_message_mutex:
+            return sum(len(message.payload) for message in client._out_messages.values())
+
     def start(self) -> None:
         """Start the network thread; returns at once, connected or not."""
         with self._changing:

@@ -47,7 +47,7 @@ class _Queue:
     """One agent's messages, in order. Times are in monotonic seconds.
 
     Only its newest status is queued. It is never dropped, and is processed no sooner than `_STATUS_PAUSE_S` after the
-    last.
+    last; what was received after it waits behind it, since a status is only true beside what the agent sent before it.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Queue:
 
     def has_work(self, now: float) -> bool:
         """Whether `take` would return anything."""
-        return len(self._waiting) > (self._status is not None and now < self._status_due)
+        return bool(self._waiting) and not (now < self._status_due and next(iter(self._waiting)) == self._status)
 
     def put(self, message: Inbound, now: float) -> list[Inbound]:
         """Queue a message; return the messages that are dropped: this one, and all others if it finds no room."""
@@ -92,7 +92,7 @@ class _Queue:
                 break
             if place == self._status:
                 if now < self._status_due:
-                    continue
+                    break
                 self._status_due = now + _STATUS_PAUSE_S
             taken.append(self._remove(place))
             bytes_left -= len(taken[-1].payload)

@@ -1,6 +1,7 @@
 """The server: sends the ledger's commands, records what agents send, and acknowledges results."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -8,24 +9,16 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from broker.contract.codec import (
-    DecodeError,
-    Message,
-    decode_blob_requests,
-    decode_feedbacks,
-    decode_status,
-    encode,
-    frames,
-)
-from broker.contract.limits import MAX_NUMBER, MAX_SIGNED_FRAME_BYTES
-from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Command, Control, Status
+from broker.contract.codec import Message, encode, frames
+from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
+from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Ack, Command, Control, Status
 from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
-from broker.errors import BrokerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
+from broker.server.receiver import Receiver
 from broker.signing.signer import Hold, Signer
 from broker.system.log_throttle import LogThrottle
 
@@ -40,7 +33,7 @@ _CHUNKS_PER_STEP = 8
 _MAX_BACKLOG = 8
 _BESIDE_CHUNK_BYTES = 512  # the other members of a chunk, and a longer agent name
 _BESIDE_FRAME_BYTES = 4096  # the scope and the signatures of a signed frame
-_LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none above MAX_NUMBER
+_MAX_BACKLOG_BYTES = 16 << 20
 _T = TypeVar("_T")
 
 
@@ -50,6 +43,10 @@ class Wire(Protocol):
     @property
     def backlog(self) -> int:
         """How many messages the broker has not confirmed yet."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How long these messages are together, without their topics."""
 
     @property
     def max_packet_bytes(self) -> int:
@@ -86,13 +83,9 @@ class Server:
         self._signer = signer
         self._blob_requests = BlobRequests(ledger.blobs)
         self._throttle = LogThrottle(monotonic)
-        self._on_status = on_status
-        self._receivers: dict[Channel, Callable[[str, Sequence[Inbound]], None]] = {
-            Channel.FEEDBACK: self._receive_feedback,
-            Channel.STATUS: self._receive_statuses,
-            Channel.BLOB_REQUEST: self._receive_blob_requests,
-        }
+        self._receiver = Receiver(ledger, self._acknowledge, self._blob_requests, self._throttle, on_status)
         self._held: dict[str, Hold] = {}
+        self._last_served = ""
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -104,42 +97,36 @@ class Server:
         return self._ledger.add_command(agent, request)
 
     def connected(self) -> None:
-        """Make due what was not accepted: the broker may have lost what an earlier connection published."""
+        """Make due what agents have not accepted: the broker may have lost what an earlier connection published."""
         self._ledger.requeue_all()
 
     def receive(self, messages: Iterable[Inbound]) -> None:
         """Process messages of agents. When this returns they may be acknowledged; when it raises, not yet."""
-        for (agent, channel), group in groupby(messages, key=lambda message: (message.agent, message.channel)):
-            self._receive_group(agent, channel, list(group))
+        self._receiver.receive(messages)
 
     def step(self) -> None:
-        """Send what is due: cancels first, so that they do not wait for commands, and chunks of blobs last."""
+        """Send what is due: cancels first, so that they do not wait for commands, and chunks of blobs last.
+
+        Nothing while the broker has not confirmed many bytes: they are in memory until then.
+        """  # design.md: "Agents are served in turn, without a rate limit."
+        if self._wire.backlog_bytes >= _MAX_BACKLOG_BYTES:
+            return
         self._ledger.requeue_overdue()
-        agents = self._not_held(self._ledger.due_agents())[:_MAX_PER_STEP]
+        agents = self._in_turn(self._not_held(self._ledger.due_agents()))
         if agents:
             claimed = self._ledger.claim_due(_MAX_PER_STEP, agents)
             for agent, ids in _by_agent(claimed.cancels):
                 self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
                 self._publish(agent, Channel.COMMAND, commands)
+            served = claimed.commands or claimed.cancels
+            self._last_served = served[-1][0] if served else ""
         self._answer_blob_requests()
 
-    def _receive_group(self, agent: str, channel: Channel, messages: Sequence[Inbound]) -> None:
-        """Process messages on one channel of an agent. One that fails unexpectedly is dropped: it would always fail."""
-        receiver = self._receivers.get(channel)
-        if receiver is None:
-            self._warn("unknown_topic", agent, topic=messages[0].delivery.topic[:200])
-            return
-        try:
-            receiver(agent, messages)
-        except BrokerError:
-            raise
-        except Exception as error:
-            if len(messages) > 1:
-                for message in messages:
-                    self._receive_group(agent, channel, [message])
-            elif self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
-                _log.exception("message_failed", topic=messages[0].delivery.topic[:200], dropped=True)
+    def _in_turn(self, agents: Sequence[str]) -> Sequence[str]:
+        """Return the next agents in order of name, after the one that was served last."""
+        first = bisect_right(agents, self._last_served)
+        return [*agents[first:], *agents[:first]][:_MAX_PER_STEP]
 
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the agents that would accept messages; log each hold once."""
@@ -149,46 +136,6 @@ class Server:
                 _log.warning("commands_are_held", agent=agent, code=hold.code, reason=hold.message)
         self._held = held
         return [agent for agent in agents if agent not in held]
-
-    def _receive_statuses(self, agent: str, messages: Sequence[Inbound]) -> None:
-        for message in messages:
-            try:
-                status = decode_status(message.payload)
-            except DecodeError as error:
-                self._warn("status_refused", agent, reason=str(error))
-                continue
-            if status.agent != agent:
-                self._warn("status_of_another_agent", agent, claimed=status.agent)
-            elif max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
-                self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
-            else:
-                self._ledger.record_status(status)
-                self._on_status(status)
-
-    def _receive_feedback(self, agent: str, messages: Sequence[Inbound]) -> None:
-        feedbacks = []
-        for message in messages:
-            try:
-                feedbacks += decode_feedbacks(message.payload)
-            except DecodeError as error:
-                self._warn("feedback_refused", agent, reason=str(error))
-        if feedbacks:
-            acks = self._ledger.record_feedback(agent, feedbacks)
-            held = self._signer.held([agent]) if self._signer and acks else {}
-            if held:  # the acks are dropped; the agent sends the results again until it gets them
-                self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
-            else:
-                self._publish(agent, Channel.ACK, acks)
-
-    def _receive_blob_requests(self, agent: str, messages: Sequence[Inbound]) -> None:
-        for message in messages:
-            try:
-                if message.retained:
-                    raise DecodeError("It was retained; publish without retain.")
-                for request in decode_blob_requests(message.payload):
-                    self._blob_requests.put(agent, request)
-            except DecodeError as error:
-                self._warn("blob_request_refused", agent, reason=str(error))
 
     def _answer_blob_requests(self) -> None:
         """Send a few chunks, and none while many messages wait: on a slow line they would delay commands."""
@@ -208,6 +155,13 @@ class Server:
         """Return how many bytes of a blob fit into one message at this broker: in base64, beside its names."""
         room = self._wire.max_payload_bytes(self._topics.of_all(Channel.BLOB_CHUNK))
         return max(1, min(MAX_BLOB_CHUNK_BYTES, (room - _BESIDE_CHUNK_BYTES) * 3 // 4))
+
+    def _acknowledge(self, agent: str, acks: Sequence[Ack]) -> None:
+        held = self._signer.held([agent]) if self._signer else {}
+        if held:  # the acks are dropped; the agent sends the results again until it gets them
+            self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
+        else:
+            self._publish(agent, Channel.ACK, acks)
 
     def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
         """Publish messages to an agent, signed if there is a signer; those that it holds are resent later.

@@ -1,6 +1,6 @@
 """fetch-config: the result is the request; the server commits it before it acks, so it cannot be lost."""
 
-from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
+from broker.contract.commands.fetch_config import FETCH_CONFIG, FetchConfig, FetchConfigData
 from broker.contract.messages import Command
 from consumer.handler import Context, Handler, Interruption, Result
 
@@ -16,4 +16,4 @@ def _execute(command: Command, parameters: FetchConfig, context: Context) -> Res
     )
 
 
-HANDLER = Handler("fetch-config", Interruption.RERUN, FetchConfig, _execute)
+HANDLER = Handler(FETCH_CONFIG, Interruption.RERUN, FetchConfig, _execute)

@@ -39,7 +39,7 @@ def test_operation_waits_for_an_agent_that_is_offline(site: Site) -> None:
     assert "does not support" in " ".join(view.split())
 
 
-def test_form_f_sets_the_group_and_fetches_its_configuration(site: Site) -> None:
+def test_form_f_sets_the_group_whose_configuration_is_fetched(site: Site) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     wanted = site.directory / "config.json"
@@ -50,7 +50,7 @@ def test_form_f_sets_the_group_and_fetches_its_configuration(site: Site) -> None
     site.acm_text("group", "remove", "edge", "web-01")
     publish(site, {"document_id": "f-1", "action": {"name": "set-group", "args": {"groups": ["edge"]}}})
     wait_for(lambda: site.acm("group", "list") == {"edge": ["web-01"]}, "the agent to tell its group")
-    publish(site, {"document_id": "f-2", "action": {"name": "fetch-config", "args": {}}})
+    site.send("web-01", "fetch-config")
 
     def applied() -> list[Any]:
         rows = site.acm("commands", "--agent", "web-01", "--state", "completed")

@@ -1,5 +1,6 @@
 """One command's way through real processes, also if they die."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,28 @@ def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) 
     site.start_server()
     assert [site.result(command)["outcome"] for command in (first, second)] == ["success", "success"]
     assert notes.read_text().splitlines() == [first, second]
+
+
+def test_agent_whose_store_is_put_back_runs_what_it_had_accepted(site: Site) -> None:
+    """A restored state directory: no later command shows the server what is missing."""
+    agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    site.wait_online("web-01")
+    notes = site.directory / "notes"
+    assert site.result(site.enqueue("web-01", "note-once", {"path": str(notes)}))["outcome"] == "success"
+    agent.stop()
+    copy = site.directory / "copy"
+    shutil.copytree(site.state("web-01"), copy)
+    agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    sent = [site.enqueue("web-01", "note-once", {"path": str(notes), "hold_s": 60}) for _ in range(2)]
+    wait_for(lambda: [site.show(name)["state"] for name in sent] == ["running", "accepted"], "both to be accepted")
+    agent.kill()
+    shutil.rmtree(site.state("web-01"))
+    copy.rename(site.state("web-01"))
+    site.start_agent("web-01", module="tests.acceptance.slow_agent")
+    wait_for(lambda: site.queue("web-01") == ["processing", "pending"], "the agent to have both again")
+    for name in sent:
+        site.acm("cancel", name)
+    assert [site.result(name)["code"] for name in sent] == ["cancelled", "cancelled"]
 
 
 def test_queued_and_running_commands_are_cancelled(site: Site) -> None:

@@ -48,6 +48,12 @@ WORK = st.sampled_from(
 )
 LOSE_COMMAND = both(act("send", "once"), STEP_SERVER, act("lose_one", "agent", 0))
 LOSE_RESULT = both(STEP_AGENT, RUN, STEP_AGENT, act("lose_one", "server", 0))
+ROLL_BACK = both(
+    act("take_snapshot_of_agent"),
+    both(act("send", "once"), STEP_SERVER, STEP_AGENT),
+    both(turn(0.1), STEP_AGENT, STEP_SERVER, act("roll_agent_back")),
+)
+SET_CLOCK_BACK = both(LOSE_COMMAND, act("set_clock_of_ledger_back", 86400.0))
 FAULTS = st.one_of(
     st.sampled_from(
         [
@@ -61,6 +67,9 @@ FAULTS = st.one_of(
             act("forge_command"),
             act("back_up_ledger"),
             act("restore_ledger"),
+            SET_CLOCK_BACK,
+            ROLL_BACK,
+            act("roll_agent_back"),
         ]
     ),
     st.integers(0, 30).map(lambda place: act("replay", place)),

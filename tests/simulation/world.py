@@ -1,5 +1,6 @@
 """Server, broker and agent in one thread on a simulated clock, with every fault that the invariants must survive."""
 
+import copy
 import itertools
 import sqlite3
 from collections import Counter
@@ -40,6 +41,7 @@ from consumer.trust.verification import NoTrust
 from tests.support.enrolled import enrolled_by
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.departure import NoDeparture
+from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.wire import FakeBroker, FakeConnection
 from tests.support.journals import entries_of, journal_of_any
 from tests.support.stored import all_commands
@@ -134,13 +136,18 @@ class World:
         self.store = store
         self._lose = lose
         self._state = state
-        self.ledger = ledger or Ledger(open_database("sqlite://"), now=self.clock.now)
+        self._ledger_is_behind = timedelta()
+        self.ledger = ledger or Ledger(
+            open_database("sqlite://"), now=lambda: self.clock.now() - self._ledger_is_behind
+        )
         self.effects: list[str] = []
         self.sent: list[Command] = []
         self.results: dict[str, object] = {}
         self._incarnations = itertools.count(1)
         self._backup: bytes | None = None
+        self._snapshot: CommandStore | None = None
         self.was_restored = False
+        self.was_rolled_back = False
         self.store_was_lost = False
         self.forgotten: set[str] = set()
         self._handlers_left: int | None = None
@@ -237,10 +244,22 @@ class World:
 
     def lose_store(self) -> None:
         """Kill the agent and lose its store, but not the rest of the state directory. See `restore_ledger`."""
-        if self.was_restored:
+        if self.was_restored or self.was_rolled_back:
             return
         self.store_was_lost = True
         self.store = self._lose(self.store)
+        self.kill_agent()
+
+    def take_snapshot_of_agent(self) -> None:
+        if isinstance(self.store, MemoryCommandStore):
+            self._snapshot = copy.deepcopy(self.store)
+
+    def roll_agent_back(self) -> None:
+        """Kill the agent and put back its store of the last snapshot; commands of the time in between run again."""
+        if self._snapshot is None or self.was_restored or self.store_was_lost:
+            return
+        self.was_rolled_back = True
+        self.store = copy.deepcopy(self._snapshot)
         self.kill_agent()
 
     def kill_agent_in_handler(self, after: int) -> None:
@@ -292,6 +311,9 @@ class World:
         self.lose_connection_of_agent()
         self.lose_connection_of_server()
 
+    def set_clock_of_ledger_back(self, seconds: float) -> None:
+        self._ledger_is_behind += timedelta(seconds=seconds)
+
     def back_up_ledger(self) -> None:
         with self._raw_ledger() as raw:
             self._backup = raw.serialize()
@@ -299,9 +321,9 @@ class World:
     def restore_ledger(self) -> None:
         """Restart the server with the ledger of the last backup, without the commands sent since.
 
-        Not if the agent has lost its store as well: then no record shows what has run.
+        Not if the agent has lost its store as well, or went back: then no record shows what has run.
         """
-        if self._backup is None or self.store_was_lost:
+        if self._backup is None or self.store_was_lost or self.was_rolled_back:
             return
         self._server_connection.cut()
         with self._raw_ledger() as raw:
@@ -341,6 +363,8 @@ class World:
         rows = {row.command.id: row for row in self.ledger.commands()}
         effects = Counter(self.effects)
         assert rows.keys() == {command.id for command in self.sent}
+        if self.was_rolled_back:  # commands run twice then, and in another order; but each has a result
+            return
         settled_by_server = {name for name, row in rows.items() if row.result and row.result["incarnation"] == "server"}
         strays = {stray["command_id"] for stray in unmatched_results(self.ledger)}
         strays -= {"forged"} | self.forgotten

@@ -14,7 +14,7 @@ from broker.contract.commands.apply_centralized_configuration import (
 )
 from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.commands.execute_active_response import ExecuteActiveResponse, ExecuteActiveResponseData
-from broker.contract.commands.fetch_config import FetchConfig, FetchConfigData
+from broker.contract.commands.fetch_config import FETCH_CONFIG, FetchConfig, FetchConfigData
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
 from broker.contract.commands.restart_agent import RestartAgent, RestartAgentData
@@ -58,7 +58,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
             ApplyCentralizedConfiguration, ApplyCentralizedConfigurationData
         ),
         "enroll-agent": CommandType(EnrollAgent, EnrollAgentData),
-        "fetch-config": CommandType(FetchConfig, FetchConfigData),
+        FETCH_CONFIG: CommandType(FetchConfig, FetchConfigData),
         "get-agent-configuration": CommandType(GetAgentConfiguration, GetAgentConfigurationData),
         "get-audit-journal": CommandType(GetAuditJournal, GetAuditJournalData),
         "restart-agent": CommandType(RestartAgent, RestartAgentData),

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "FETCH_CONFIG",
     "FetchConfig",
     "FetchConfigData",
 ]
+
+
+FETCH_CONFIG = "fetch-config"
 
 
 @dataclass(frozen=True)

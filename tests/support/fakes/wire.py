@@ -76,6 +76,7 @@ class FakeConnection:
         self.connected = True
         self.backlog = 0
         self.max_packet_bytes = MAX_PACKET_BYTES
+        self.backlog_bytes = 0
 
     def drain(self, timeout_s: float = 0.0) -> list[Delivery]:
         if not self.connected:

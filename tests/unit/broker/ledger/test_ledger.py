@@ -140,7 +140,7 @@ def test_command_states_only_go_forward(ledger: Ledger) -> None:
 def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
     command = add(ledger)
     first, other = result(command), result(command, "d2")
-    acks = ledger.record_feedback("web-01", [first, first, other])
+    acks = ledger.record_feedback("web-01", [first, first, other]).acks
     assert [(ack.command_id, ack.digest) for ack in acks] == [
         (command.id, "d1"),
         (command.id, "d1"),
@@ -155,7 +155,7 @@ def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
 def test_result_of_unknown_command_or_other_agent_is_unmatched(ledger: Ledger) -> None:
     command = add(ledger, "web-02")
     stranger = replace(command, id="never-sent")
-    assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)])) == 3
+    assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)]).acks) == 3
     assert ledger.get(command.id).state is CommandState.QUEUED
     assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [command.id, "never-sent"]
 
@@ -166,7 +166,7 @@ def test_unmatched_results_of_an_agent_are_bounded(ledger: Ledger, clock: Turned
     for round_ in range(5):
         invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
         clock.turn(1.0)
-        assert len(ledger.record_feedback("web-01", invented)) == 150
+        assert len(ledger.record_feedback("web-01", invented).acks) == 150
     kept = [unmatched["command_id"] for unmatched in unmatched_results(ledger)]
     assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
     ledger.record_feedback("web-01", [result(honest)])
@@ -243,6 +243,81 @@ def test_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> Non
     assert (later > epoch, number) == (True, 1)
 
 
+def test_agent_that_went_back_in_time_gets_again_what_it_had_accepted(ledger: Ledger) -> None:
+    """A snapshot of a machine, or a write-ahead log cut short by a flipped bit: no later command shows it."""
+    sent = [add(ledger) for _ in range(3)]
+    ((epoch, _), *_) = numbers(ledger, *sent)
+    take(ledger)
+    ledger.record_status(status(epoch=epoch, last_sequence=0))
+    for command in sent:
+        accept(ledger, command)
+    ledger.record_feedback("web-01", [feedback(FeedbackKind.PROGRESS, sent[1])])
+    ledger.record_status(status(online=False, epoch=epoch, last_sequence=0))
+    assert take(ledger) == [], "a last will was written before"
+    ledger.record_status(status(incarnation="i2", epoch=epoch, last_sequence=1))
+    assert [ledger.get(command.id).state for command in sent] == ["accepted", "sent", "sent"]
+    assert take(ledger) == [command.id for command in sent[1:]]
+    assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2), (epoch, 3)]
+
+
+def test_resumed_snapshot_with_the_same_incarnation_is_noticed(ledger: Ledger) -> None:
+    sent = [add(ledger), add(ledger)]
+    ((epoch, _), *_) = numbers(ledger, *sent)
+    take(ledger)
+    for command in sent:
+        accept(ledger, command)
+    ledger.record_status(status(epoch=epoch, last_sequence=2))
+    assert take(ledger) == []
+    ledger.record_status(status(epoch=epoch, last_sequence=1))
+    assert take(ledger) == [sent[1].id]
+
+
+def test_agent_that_went_back_before_a_completed_command_gets_a_new_epoch(ledger: Ledger) -> None:
+    done, running = add(ledger), add(ledger)
+    ((epoch, _), _) = numbers(ledger, done, running)
+    take(ledger)
+    ledger.record_feedback("web-01", [result(done), feedback(FeedbackKind.PROGRESS, running)])
+    ledger.record_status(status(last_sequence=0))
+    ((later, number),) = numbers(ledger, running)
+    assert (later > epoch, number) == (True, 1)
+    assert take(ledger) == [running.id]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_is_sent_again_after_a_rollback_is_sent_until_it_is_accepted(
+    ledger: Ledger, clock: TurnedClock, lost: int
+) -> None:
+    sent = add(ledger)
+    take(ledger)
+    accept(ledger, sent)
+    ledger.record_status(status())
+    for _ in range(lost):
+        assert take(ledger) == [sent.id]
+        clock.turn(LONG_AFTER)
+        ledger.requeue_overdue()
+    assert take(ledger) == [sent.id]
+
+
+def test_agent_that_never_accepted_an_abandoned_command_did_not_go_back(ledger: Ledger) -> None:
+    gone = add(ledger)
+    before = numbers(ledger, gone)
+    ledger.abandon(gone.id)
+    ledger.record_status(status())
+    assert numbers(ledger, add(ledger)) == [(before[0][0], 2)]
+
+
+def test_clock_that_is_set_back_does_not_stop_the_resending(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status())
+    command = add(ledger)
+    for _ in range(3):
+        assert take(ledger) == [command.id]
+        clock.turn(-86400.0)
+        ledger.requeue_overdue()
+    clock.turn(LONG_AFTER)
+    ledger.requeue_overdue()
+    assert take(ledger) == [command.id]
+
+
 def superseded(command: Command) -> Feedback:
     return replace(result(command, "d9"), outcome=Outcome.ERROR, code=ErrorCode.SUPERSEDED, sequence=command.sequence)
 
@@ -252,7 +327,7 @@ def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None
     sent = [add(ledger), add(ledger)]
     before = numbers(ledger, *sent)[0][0]
     take(ledger)
-    assert ledger.record_feedback("web-01", [superseded(command) for command in sent]) == []
+    assert ledger.record_feedback("web-01", [superseded(command) for command in sent]).acks == []
     ((epoch, first), (same, second)) = numbers(ledger, *sent)
     assert (epoch > before, epoch == same, first, second) == (True, True, 1, 2)
     assert take(ledger) == [command.id for command in sent]
@@ -260,6 +335,62 @@ def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None
     assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "a refusal from the old epoch begins no new one"
     ledger.record_feedback("web-01", [result(sent[0]), superseded(sent[0])])
     assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
+
+
+def test_conflicts_of_one_frame_begin_one_epoch(ledger: Ledger, clock: TurnedClock) -> None:
+    sent = [add(ledger) for _ in range(5)]
+    clock.turn(1.0)
+    ledger.record_feedback("web-01", [superseded(command) for command in sent * 100])
+    ((epoch, first), *others) = numbers(ledger, *sent)
+    assert (epoch, first) == (int(clock.now().timestamp() * 1000), 1)
+    assert others == [(epoch, number) for number in range(2, 6)]
+
+
+def test_conflict_without_a_number_changes_nothing(ledger: Ledger) -> None:
+    command = add(ledger)
+    before = numbers(ledger, command)
+    assert ledger.record_feedback("web-01", [replace(superseded(command), sequence=None)]).acks == []
+    assert numbers(ledger, command) == before
+
+
+def test_only_the_last_gap_of_a_frame_counts(ledger: Ledger) -> None:
+    sent = [add(ledger) for _ in range(4)]
+    take(ledger)
+    gaps = [feedback(FeedbackKind.GAP, sequence=sent[3].sequence, expected=number) for number in (1, 2, 3)]
+    ledger.record_feedback("web-01", gaps)
+    assert take(ledger) == [command.id for command in sent[2:]]
+
+
+def test_new_connection_requeues_nothing_of_agents_that_are_offline(ledger: Ledger) -> None:
+    for name, online in (("web-01", True), ("web-02", False)):
+        ledger.record_status(replace(status(online=online), agent=name))
+    sent = {name: add(ledger, name) for name in ("web-01", "web-02", "never-seen")}
+    for command in sent.values():
+        ledger.request_cancel(command.id)
+    ledger.claim_due(9)
+    ledger.requeue_all()
+    claimed = ledger.claim_due(9)
+    assert {agent for agent, _ in claimed.commands} == {agent for agent, _ in claimed.cancels}
+    assert [agent for agent, _ in claimed.commands] == ["never-seen", "web-01"]
+    ledger.record_status(replace(status(), agent="web-02"))
+    assert [agent for agent, _ in ledger.claim_due(9).commands] == ["web-02"]
+
+
+def test_claim_is_shared_out_among_the_agents(ledger: Ledger) -> None:
+    for _ in range(200):
+        add(ledger, "deep-01")
+    for name in ("a", "z"):
+        ledger.request_cancel(add(ledger, name).id)
+    claimed = ledger.claim_due(60, ["z", "deep-01", "a"])
+    assert [agent for agent, _ in claimed.commands] == ["z", *["deep-01"] * 20, "a"]
+    assert [agent for agent, _ in claimed.cancels] == ["z", "a"]
+
+
+def test_claim_is_bounded_in_characters(ledger: Ledger) -> None:
+    for number in range(60):
+        add(ledger, f"web-{number:02}", text="x" * 150_000)
+    claimed = [len(ledger.claim_due(100).commands) for _ in range(4)]
+    assert (sum(claimed), max(claimed)) == (60, 28)
 
 
 def test_abandoned_command_is_interrupted_and_a_late_result_is_unmatched(ledger: Ledger) -> None:
@@ -271,7 +402,7 @@ def test_abandoned_command_is_interrupted_and_a_late_result_is_unmatched(ledger:
     assert row.result is not None
     assert (row.state, row.result["code"], row.cancel_requested) == (CommandState.COMPLETED, "interrupted", False)
     assert "by the user" in row.result["message"]
-    assert len(ledger.record_feedback("web-01", [result(gone)])) == 1
+    assert len(ledger.record_feedback("web-01", [result(gone)]).acks) == 1
     assert ledger.get(gone.id) == ledger.abandon(gone.id) == row
     assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [gone.id]
     gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)

@@ -207,31 +207,54 @@ def sent_configurations(ledger: Ledger) -> list[tuple[str, JsonObject]]:
     return [(row.agent, row.command.parameters) for row in rows if row.command.type.startswith("apply")]
 
 
+def fetch(ledger: Ledger, command_type: str = "fetch-config", digest: str = "d") -> None:
+    """Send a command, and complete it with a result that requests the group's configuration."""
+    sent = ledger.add_command("web-01", CommandRequest(command_type, {}, Origin("me", "test")))
+    ledger.record_feedback("web-01", [asking(sent.id, digest=digest)] * 2)
+
+
 def test_fetch_config_sends_the_configuration_of_the_group_once(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.add("edge", ["web-01"])
     ledger.groups.configure("edge", configuration)
-    for _ in range(2):
-        ledger.record_feedback("web-01", [asking("raw-1")])
+    fetch(ledger)
     expected = {"artifact": msgspec.to_builtins(configuration), "group": "edge"}
     assert sent_configurations(ledger) == [("web-01", expected)]
-    ledger.record_feedback("web-01", [asking("raw-2")])
+    fetch(ledger)
     assert len(sent_configurations(ledger)) == 1, "the one on its way answers both"
 
 
-def test_applied_configuration_can_be_fetched_again(ledger: Ledger, configuration: Artifact) -> None:
+def test_applied_configuration_can_be_fetched_again_after_a_minute(
+    ledger: Ledger, configuration: Artifact, clock: TurnedClock
+) -> None:
     ledger.groups.add("edge", ["web-01"])
     ledger.groups.configure("edge", configuration)
-    ledger.record_feedback("web-01", [asking("raw-1")])
+    fetch(ledger)
     (sent,) = [row for row in ledger.commands() if row.command.type.startswith("apply")]
     ledger.record_feedback("web-01", [result(sent.command.id)])
-    ledger.record_feedback("web-01", [asking("raw-2", digest="d2")])
+    fetch(ledger)
+    assert len(sent_configurations(ledger)) == 1
+    clock.turn(61.0)
+    fetch(ledger)
     assert len(sent_configurations(ledger)) == 2
+
+
+def test_only_the_result_of_an_open_fetch_config_is_answered(ledger: Ledger, configuration: Artifact) -> None:
+    """Otherwise an agent could make the server write commands without end, by unrequested results."""
+    ledger.groups.add("edge", ["web-01"])
+    ledger.groups.configure("edge", configuration)
+    ledger.record_feedback("web-01", [asking("invented"), asking("invented", digest="d2")])
+    fetch(ledger, "restart-agent")
+    assert sent_configurations(ledger) == []
+    fetch(ledger)
+    (answer,) = [row.command for row in ledger.commands() if row.command.type.startswith("apply")]
+    ledger.record_feedback("web-01", [asking(answer.id)])
+    assert len(sent_configurations(ledger)) == 1
 
 
 def test_fetch_config_without_a_configured_group_sends_nothing(ledger: Ledger, configuration: Artifact) -> None:
     ledger.groups.configure("edge", configuration)
     ledger.groups.add("other", ["web-01"])
-    ledger.record_feedback("web-01", [asking("raw-1")])
+    fetch(ledger)
     assert sent_configurations(ledger) == []
 
 

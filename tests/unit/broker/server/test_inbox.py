@@ -35,6 +35,7 @@ class NarrowInbox:
         self.sent: list[tuple[str, bytes]] = []
         self.backlog = 0
         self.max_packet_bytes = MAX_PACKET_BYTES
+        self.backlog_bytes = 0
 
     def arrive(self, topic: str, payload: bytes, times: int = 1) -> None:
         for _ in range(times):
@@ -185,6 +186,18 @@ def test_only_the_newest_status_is_queued_and_it_is_never_dropped(
     clock.turn(0.2)
     assert [delivery.payload for delivery in everything(fair)] == [b"last"]
     assert inbox.acked == 453
+
+
+def test_status_is_not_overtaken_by_what_its_agent_sent_after_it(
+    inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock
+) -> None:
+    inbox.arrive("acm/a/status", b"1")
+    assert [message.payload for message in everything(fair)] == [b"1"]
+    for payload in (b"before", b"2", b"after"):
+        inbox.arrive(f"acm/a/{'status' if payload == b'2' else 'feedback'}", payload)
+    assert [message.payload for message in everything(fair)] == [b"before"]
+    clock.turn(0.2)
+    assert [message.payload for message in everything(fair)] == [b"2", b"after"]
 
 
 def test_flood_is_logged_once_per_agent_and_minute(inbox: NarrowInbox, fair: FairInbox, clock: TurnedClock) -> None:

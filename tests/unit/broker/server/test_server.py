@@ -43,6 +43,7 @@ class RememberingWire:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.backlog = 0
+        self.backlog_bytes = 0
         self.max_packet_bytes = MAX_PACKET_BYTES
 
     def max_payload_bytes(self, topic: str) -> int:
@@ -193,6 +194,46 @@ def test_chunks_are_sent_in_turn_after_commands_and_not_during_a_backlog(
         chunks = [chunk for frame in wire.on(f"{agent}/blob-chunk") for chunk in decode_blob_chunks(frame)]
         assert [chunk.offset for chunk in chunks] == [1000, *range(1 << 17, 1 << 20, 1 << 17)]
         assert b"".join(chunk.data or b"" for chunk in chunks) == path.read_bytes()[1000:]
+
+
+def test_agent_with_a_long_queue_that_reports_gaps_delays_no_other(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    ledger.add_operation(["a", "m", "z"], "all", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    for _ in range(600):
+        last = send(server, "b")
+    gap = Feedback(FeedbackKind.GAP, "b", "g", "i", "pending", "Gap.", sequence=last.sequence, expected=1)
+    for _ in range(3):
+        receive(server, "acm/b/feedback", encode([gap]))
+        server.step()
+        assert wire.on("acm/b/command")
+    assert [topic for topic, _ in wire.sent] == ["acm/a/command", "acm/m/command", "acm/z/command"]
+
+
+def test_agents_are_served_in_turn_however_many_there_are(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    names = [f"web-{number:04}" for number in range(1200)]
+    ledger.add_operation(names, "all", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    served = []
+    for _ in range(3):
+        server.step()
+        served += [topic.split("/")[1] for topic, _ in wire.sent]
+        wire.sent.clear()
+        ledger.add_operation(["web-0000"], "one", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    assert served == [*names, "web-0000"]
+
+
+def test_nothing_is_claimed_while_many_bytes_are_unconfirmed(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    command = send(server)
+    wire.backlog_bytes = 16 << 20
+    server.step()
+    assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.QUEUED)
+    wire.backlog_bytes -= 1
+    server.step()
+    assert ledger.get(command.id).state is CommandState.SENT
 
 
 def test_malformed_and_retained_blob_requests_are_refused(server: Server, wire: RememberingWire) -> None:

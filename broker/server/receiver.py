@@ -1,0 +1,152 @@
+"""What agents send: decoded, recorded in the ledger, and acknowledged after the commit."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+import structlog
+
+from broker.contract.codec import DecodeError, decode_blob_requests, decode_feedbacks, decode_status
+from broker.contract.limits import MAX_NUMBER
+from broker.contract.messages import Ack, Feedback, Status
+from broker.contract.topics import Channel
+from broker.errors import BrokerError
+from broker.ledger.ledger import Ledger
+from broker.mqtt.inbound import Inbound
+from broker.server.blob_requests import BlobRequests
+from broker.system.log_throttle import LogThrottle
+
+__all__ = [
+    "Receiver",
+]
+
+
+_log = structlog.get_logger("acm.server")
+_LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none above MAX_NUMBER
+
+
+class Receiver:
+    """Processes messages of agents. `acknowledge` publishes acks to an agent, `on_status` follows a recorded status."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        acknowledge: Callable[[str, Sequence[Ack]], None],
+        blob_requests: BlobRequests,
+        throttle: LogThrottle,
+        on_status: Callable[[Status], None],
+    ) -> None:
+        self._ledger = ledger
+        self._acknowledge = acknowledge
+        self._blob_requests = blob_requests
+        self._throttle = throttle
+        self._on_status = on_status
+        self._receivers: dict[Channel, Callable[[Sequence[Inbound]], None]] = {
+            Channel.FEEDBACK: self._receive_feedback,
+            Channel.STATUS: self._receive_statuses,
+            Channel.BLOB_REQUEST: self._receive_blob_requests,
+        }
+
+    def receive(self, messages: Iterable[Inbound]) -> None:
+        """Process messages; raises LedgerError, and none of them may be acknowledged then.
+
+        Each agent's messages are processed in order, in at most three parts: until its status, that, and the rest. So
+        an agent causes few transactions, however many frames it sends, and all statuses are in one.
+        """
+        before, statuses, after = _parts(messages)
+        for group in (*_by_agent_and_channel(before), statuses, *_by_agent_and_channel(after)):
+            if group:
+                self._receive_group(group)
+
+    def _receive_group(self, messages: Sequence[Inbound]) -> None:
+        """Process messages on one channel. One that fails unexpectedly is dropped: it would always fail."""
+        first = messages[0]
+        receiver = self._receivers.get(first.channel)
+        if receiver is None:
+            self._warn("unknown_topic", first.agent, topic=first.delivery.topic[:200])
+            return
+        try:
+            receiver(messages)
+        except BrokerError:
+            raise
+        except Exception as error:
+            if len(messages) > 1:
+                for message in messages:
+                    self._receive_group([message])
+            elif self._throttle.allow("message_failed", first.agent, first.channel, type(error).__name__) is not None:
+                _log.exception("message_failed", topic=first.delivery.topic[:200], dropped=True)
+
+    def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
+        statuses = [status for message in messages if (status := self._status_in(message)) is not None]
+        if statuses:
+            self._ledger.record_status(*statuses)
+        for status in statuses:
+            self._on_status(status)
+
+    def _status_in(self, message: Inbound) -> Status | None:
+        agent = message.agent
+        try:
+            status = decode_status(message.payload)
+        except DecodeError as error:
+            self._warn("status_refused", agent, reason=str(error))
+            return None
+        if status.agent != agent:
+            self._warn("status_of_another_agent", agent, claimed=status.agent)
+            return None
+        if max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
+            self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
+            return None
+        return status
+
+    def _receive_feedback(self, messages: Sequence[Inbound]) -> None:
+        """Record feedback of one agent."""
+        agent = messages[0].agent
+        feedbacks: list[Feedback] = []
+        for message in messages:
+            try:
+                feedbacks += decode_feedbacks(message.payload)
+            except DecodeError as error:
+                self._warn("feedback_refused", agent, reason=str(error))
+        if feedbacks:
+            recorded = self._ledger.record_feedback(agent, feedbacks)
+            for refused in recorded.refused:
+                facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
+                self._throttle.warn(_log, "message_refused_by_agent", agent, str(refused.code), **facts)
+            if recorded.acks:
+                self._acknowledge(agent, recorded.acks)
+
+    def _receive_blob_requests(self, messages: Sequence[Inbound]) -> None:
+        for message in messages:
+            try:
+                if message.retained:
+                    raise DecodeError("It was retained; publish without retain.")
+                for request in decode_blob_requests(message.payload):
+                    self._blob_requests.put(message.agent, request)
+            except DecodeError as error:
+                self._warn("blob_request_refused", message.agent, reason=str(error))
+
+    def _warn(self, event: str, agent: str, **facts: str) -> None:
+        self._throttle.warn(_log, event, agent, agent=agent, **facts)
+
+
+def _parts(messages: Iterable[Inbound]) -> tuple[list[Inbound], list[Inbound], list[Inbound]]:
+    """Return the messages that came before their agent's status, the statuses, and the others."""
+    before: list[Inbound] = []
+    statuses: list[Inbound] = []
+    after: list[Inbound] = []
+    reported: set[str] = set()
+    for message in messages:
+        if message.channel is Channel.STATUS:
+            statuses.append(message)
+            reported.add(message.agent)
+        else:
+            (after if message.agent in reported else before).append(message)
+    return before, statuses, after
+
+
+def _by_agent_and_channel(messages: list[Inbound]) -> Iterable[list[Inbound]]:
+    ordered = sorted(messages, key=_agent_and_channel)
+    return (list(group) for _, group in groupby(ordered, key=_agent_and_channel))
+
+
+def _agent_and_channel(message: Inbound) -> tuple[str, Channel]:
+    return message.agent, message.channel
