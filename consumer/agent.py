@@ -254,6 +254,7 @@ class Agent:
             _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
             while not self._stopping.is_set() and self._replacement is None:
                 arrived = self._comms.receive(core.wait_s())
+                self._status.problems.report(Problem.CONNECTION, self._connection.problem)
                 if self._connected.is_set():
                     self._connected.clear()
                     core.connected()

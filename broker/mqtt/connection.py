@@ -1,45 +1,39 @@
-"""One MQTT 5 connection with manual acknowledgement: the only module that imports paho."""
+"""One MQTT 5 connection with manual acknowledgement, which reconnects, and tells what is wrong with it."""
 
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import structlog
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
+from broker.mqtt import failures
 from broker.mqtt.address import TlsFiles, parse_url
-from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits
+from broker.mqtt.broker_limits import BrokerLimits
+from broker.mqtt.connection_log import ConnectionLog
 from broker.mqtt.delivery import Delivery, DeliveryQueue
-from broker.mqtt.network_thread import ensure_running, stop_within
-from broker.mqtt.tls import client_context, load_files
+from broker.mqtt.paho_client import ClientSession, Message, PahoClient
+from broker.mqtt.publish_refusals import PublishRefusals
+from broker.mqtt.reconnect_policy import End, ReconnectPolicy
+from broker.mqtt.subscriptions import Subscriptions
+from broker.mqtt.tls import NewContextEachTime
 
 __all__ = [
     "MqttConnection",
 ]
 
 
-_RECEIVE_MAXIMUM = 1000
-_MAX_OUTGOING = 10_000
-_WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
-_log = structlog.get_logger("acm.mqtt")
+_ANSWER_TIMEOUT_S = 15.0  # for the CONNACK
+_TAKEOVER_SHOWN_S = 600.0
 
 
 class MqttConnection:
     """An MQTT 5 client that stays connected, queues what it receives, and publishes at QoS 1 without blocking.
 
-    Reconnects after 1 to 30 seconds and subscribes again each time. Messages that the broker has not acknowledged when
-    a connection ends are dropped: each sender resends. `on_connect` runs in the network thread after each connect;
+    Reconnects after growing, random waits and subscribes again each time. Messages that the broker has not acknowledged
+    when a connection ends are dropped: each sender resends. `on_connect` runs in the network thread after each connect;
     publish the retained status from it. `connections` counts the connections so far; `last_error` is why the last one
-    failed or ended.
+    failed or ended. Call `drain` at least every few seconds: it also repeats what the broker refused, and watches the
+    network thread.
 
     `tls` applies to an mqtts URL only; without it the client trusts the system's certificate authorities and has no
     certificate. The files are read again before each connection. The broker's host name is always verified.
@@ -62,9 +56,12 @@ class MqttConnection:
         self.last_error: str | None = None
         self.tls = tls
         self._address = parse_url(url)
-        self._limits = BrokerLimits()
-        self._context = client_context(tls) if self._address.tls else None
-        self._subscriptions = [(topic, SubscribeOptions(qos=1)) for topic in subscriptions]
+        self._session = ClientSession(client_id, clean_start, session_expiry_s, will)
+        self._context = NewContextEachTime.of(lambda: self.tls) if self._address.tls else None
+        self._subscriptions = Subscriptions(subscriptions, monotonic)
+        self._refusals = PublishRefusals(monotonic)
+        self._policy = ReconnectPolicy(monotonic)
+        self._log = ConnectionLog(self._address.text, monotonic)
         self._on_connect = on_connect
         self._received = DeliveryQueue()
         self._lock = threading.RLock()
@@ -72,10 +69,10 @@ class MqttConnection:
         self._connected = False
         self._started = False
         self._stopped = False
-        self._subscription_refused = False
         self._publish_confirmed = False
+        self._opened_at: float | None = None
+        self._taken_over: tuple[float, str] | None = None
         self._ready = threading.Event()
-        self._new_client = partial(self._make_client, client_id, will, clean_start, session_expiry_s)
         self._client = self._new_client()
 
     @property
@@ -85,8 +82,18 @@ class MqttConnection:
 
     @property
     def backlog(self) -> int:
-        """How many published messages the broker has not acknowledged yet."""
-        return len(self._client._out_messages)
+        """How many published messages the broker has not acknowledged yet, or were not sent at QoS 0."""
+        return self._client.backlog
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with a connection that stands, in whole sentences; None if nothing is."""
+        taken_over = self._taken_over
+        if taken_over is not None and monotonic() > taken_over[0] + _TAKEOVER_SHOWN_S:
+            taken_over = self._taken_over = None
+        shortcomings = self._client.limits.shortcomings(self._session.expiry_s)
+        sentences = (taken_over and taken_over[1], self._subscriptions.problem, self._refusals.problem, *shortcomings)
+        return " ".join(sentence for sentence in sentences if sentence) or None
 
     @property
     def backlog_bytes(self) -> int:
@@ -100,9 +107,10 @@ class MqttConnection:
         with self._changing:
             if self._stopped:
                 self._connected = self._stopped = False
+                self._client.detach()
                 self._client = self._new_client()
             self._started = True
-            self._client.loop_start()
+            self._client.start()
 
     def stop(self, timeout_s: float = 3.0, *, last_will: bool = False) -> None:
         """Send what was published, disconnect, and end the network thread, within the timeout.
@@ -111,8 +119,7 @@ class MqttConnection:
         """
         with self._changing:
             self._started, self._stopped = False, True
-            self._client.disconnect(_WITH_WILL if last_will else None)
-            stop_within(self._client, timeout_s)
+            self._client.stop(timeout_s, last_will=last_will)
         self.wake()
 
     def __enter__(self) -> Self:
@@ -137,13 +144,13 @@ class MqttConnection:
         why = f" ({error.rstrip('.')})" if error else ""
         if not self._ready.is_set():
             return f"there is no connection to the broker{why}"
-        if self._subscription_refused:
+        if self._subscriptions.problem:
             return f"the broker refused a subscription{why}"
         return None if self._publish_confirmed else f"the broker has acknowledged nothing that was published{why}"
 
     def drain(self, timeout_s: float, limit: int = 500) -> list[Delivery]:
         """Wait for a message, then return those received, at most `limit`; empty after a wake."""
-        return self._received.drain(timeout_s, limit, self._watch_thread)
+        return self._received.drain(timeout_s, limit, self._maintain)
 
     def wake(self) -> None:
         """End a wait in `drain` early, from any thread."""
@@ -154,169 +161,132 @@ class MqttConnection:
         with self._lock:
             for delivery in deliveries:
                 if self._connected and delivery.mid and delivery.connection == self.connections:
-                    self._client.ack(delivery.mid, 1)
+                    self._client.acknowledge(delivery.mid)
 
     @property
     def max_packet_bytes(self) -> int:
         """The length of the longest packet that the broker takes; it may change with each connection."""
-        return self._limits.packet_bytes
+        return self._client.limits.packet_bytes
 
     def max_payload_bytes(self, topic: str) -> int:
         """Return the length of the longest payload that can be published on this topic.
 
         A longer one would end the connection (MQTT 5 section 3.2.2.3.6).
         """
-        return self._limits.payload_bytes(topic)
+        return self._client.limits.payload_bytes(topic)
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Queue a message for sending at QoS 1, without blocking.
 
         False if it was dropped (no connection, too long, queue full): resend it. True does not mean delivered.
         """
-        limits = self._limits
-        if len(payload) > limits.payload_bytes(topic):
-            _log.error("mqtt_message_too_long", topic=topic, bytes=len(payload), limit=limits.payload_bytes(topic))
+        room = self.max_payload_bytes(topic)
+        if len(payload) > room:
+            self._refusals.too_long(topic, len(payload), room)
             return False
-        if not self._connected:
-            return False
-        sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
-        return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._connected and self._client.publish(topic, payload, retain=retain)
 
-    def _make_client(
-        self, client_id: str, will: tuple[str, bytes] | None, clean_start: bool, session_expiry_s: int
-    ) -> Client:
-        client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
-        client.suppress_exceptions = True
-        client.reconnect_delay_set(1, 30)
-        client.max_queued_messages_set(_MAX_OUTGOING)
-        if self._address.username is not None:
-            client.username_pw_set(self._address.username, self._address.password)
-        if self._context is not None:
-            client.tls_set_context(self._context)
-        if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
-        client.on_socket_open = self._guard(_set_nodelay)
-        client.on_pre_connect = self._guard(self._before_connect)
-        client.on_connect = self._guard(self._after_connect)
-        client.on_connect_fail = self._guard(self._after_failure)
-        client.on_disconnect = self._guard(self._after_disconnect)
-        client.on_subscribe = self._guard(self._after_subscribe)
-        client.on_publish = self._guard(self._after_publish)
-        client.on_message = self._guard(self._on_message)
-        client.connect_async(
-            self._address.host,
-            self._address.port,
-            keepalive=KEEPALIVE_S,
-            clean_start=clean_start,
-            properties=_connect_properties(session_expiry_s),
-        )
-        return client
+    # -- the events of the network thread (broker.mqtt.paho_client.Events)
 
-    def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
-        # An exception in a callback would end paho's thread silently.
-        def safe(client: Client, *arguments: Any) -> None:
-            if client is not self._client:
-                return  # of a thread that outlived the timeout of `stop`
-            try:
-                callback(client, *arguments)
-            except Exception as error:
-                self.last_error = f"{type(error).__name__}: {error}"
-                _log.exception("mqtt_callback_failed", callback=callback.__name__)
+    def opened(self) -> None:
+        """Begin to wait for the CONNACK."""
+        self._opened_at = monotonic()
 
-        return safe
-
-    def _before_connect(self, client: Client, userdata: object) -> None:
-        # paho would resend all of it at once, exceed the broker's Receive Maximum, and be disconnected (0x93).
-        with client._out_message_mutex:
-            client._out_messages.clear()
-        if self._context is not None and self.tls is not None:
-            load_files(self._context, self.tls)
-
-    def _after_connect(
-        self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
-    ) -> None:
-        if reason.is_failure:
-            self.last_error = str(reason)
-            _log.warning("mqtt_connection_refused", reason=self.last_error)
-            return
-        self._limits = BrokerLimits.from_connack(properties)
-        client._max_inflight_messages = self._limits.in_flight  # paho's own setters refuse a connected client
-        client._keepalive = self._limits.keepalive_s
+    def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
+        """Subscribe, then call `on_connect`, then log."""
+        self._opened_at = None
         with self._lock:
             self.connections += 1
             self._connected = True
             self._publish_confirmed = False
         self.last_error = None
-        _log.info("mqtt_connected", connection=self.connections, session_present=flags.session_present)
-        if self._subscriptions:
-            client.subscribe(self._subscriptions)
+        self._refusals.clear()
+        self._policy.connected()
+        # Nothing that can fail comes before the SUBSCRIBE: without it the connection would look healthy, but be deaf.
+        topics = self._subscriptions.begin(wildcards=limits.wildcards)
+        if topics:
+            self._client.subscribe(topics)
         else:
             self._ready.set()
         if self._on_connect is not None:
             self._on_connect()
+        self._log.connected(self.connections, session_present=session_present)
+        self._log.lacks(limits.shortcomings(self._session.expiry_s))
 
-    def _after_failure(self, client: Client, userdata: object) -> None:
-        # paho calls this in its exception handler, without passing the error.
-        error = sys.exc_info()[1]
-        reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error
-        self.last_error = f"No connection to {self._address.host}:{self._address.port}: {reason}."
+    def not_accepted(self, reason: str) -> None:
+        """Schedule the next attempt."""
+        if self._ended():
+            self.last_error = f"No connection to {self._address.text}: {reason}."
+            self._log.failed(reason, self._wait(End.UNREACHED))
 
-    def _after_disconnect(
-        self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties
-    ) -> None:
-        with self._lock:
-            was_connected, self._connected = self._connected, False
-        self._ready.clear()
-        if not self._started:
+    def lost(self, code: int | None, reason: str) -> None:
+        """Schedule the next connection; wait longer where another client seems to use the same name."""
+        if not self._ended():
             return
-        if was_connected:
-            self.last_error = str(reason)
-            _log.warning("mqtt_connection_lost", reason=self.last_error)
-        elif self.last_error is None:
-            self.last_error = "The broker closed the connection before accepting this client."
+        wait_s = self._wait(End.of(code))
+        another = failures.ANOTHER_CLIENT.format(name=self._session.client_id)
+        if code is None and self._policy.suspects_another_client:
+            reason = f"the connection ends within seconds again and again ({reason}); probably {another}"
+        self.last_error = f"The connection was lost: {reason}."
+        if another in reason:
+            self._taken_over = (monotonic(), self.last_error)
+        self._log.lost(reason, wait_s)
 
-    def _after_subscribe(
-        self, client: Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: Properties
-    ) -> None:
-        answers = zip(self._subscriptions, reasons, strict=False)
-        refused = [f"{topic}: {reason}" for (topic, _), reason in answers if reason.is_failure]
-        self._subscription_refused = bool(refused)
-        if refused:
-            self.last_error = "The broker refused to subscribe " + ", ".join(refused)
-            _log.error("mqtt_subscription_refused", refused=refused)
+    def subscribed(self, failures: Sequence[str | None]) -> None:
+        """Note which subscriptions were refused: they are repeated."""
+        self._subscriptions.answered(failures)
+        self.last_error = self._subscriptions.problem or self.last_error
         self._ready.set()
 
-    def _after_publish(
-        self, client: Client, userdata: object, mid: int, reason: ReasonCode, properties: Properties
-    ) -> None:
-        if reason.is_failure:
-            self.last_error = f"The broker refused a message: {reason}"
-            _log.warning("mqtt_publish_refused", reason=str(reason))
-        else:
+    def published(self, topic: str, failure: str | None) -> None:
+        """Note whether a message was refused."""
+        if failure is None:
             self._publish_confirmed = True
+            self._refusals.confirmed(topic)
+        else:
+            self.last_error = f"The broker refused a message on {topic}: {failure}."
+            self._refusals.refused(topic, failure)
 
-    def _on_message(self, client: Client, userdata: object, message: MQTTMessage) -> None:
+    def received(self, message: Message) -> None:
+        """Queue a message."""
         mid = message.mid if message.qos else 0
         payload = bytes(message.payload)
         self._received.put(Delivery(message.topic, payload, message.retain, message.dup, mid, self.connections))
 
-    def _watch_thread(self) -> None:
+    def failed(self, error: Exception) -> None:
+        """Note an error of `on_connect`, or of this class."""
+        self.last_error = f"{type(error).__name__}: {error}"
+
+    def _ended(self) -> bool:
+        """Note that no connection stands; return whether it is to be made again."""
+        with self._lock:
+            self._connected = False
+        self._opened_at = None
+        self._ready.clear()
+        return self._started
+
+    def _wait(self, end: End) -> float:
+        wait_s = self._policy.wait_after(end)
+        self._client.reconnect_in(wait_s)
+        return wait_s
+
+    def _new_client(self) -> PahoClient:
+        return PahoClient(self._address, self._session, self._context, self)
+
+    def _maintain(self) -> None:
         if not self._changing.acquire(blocking=False):
             return  # it is being started or stopped
         try:
             if self._started:
-                ensure_running(self._client)
+                self._client.ensure_running()
+                self._end_silent_attempt()
+                if self._connected and (topics := self._subscriptions.take_due()):
+                    self._client.subscribe(topics)
         finally:
             self._changing.release()
 
-
-def _connect_properties(session_expiry_s: int) -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = session_expiry_s
-    properties.ReceiveMaximum = _RECEIVE_MAXIMUM
-    properties.MaximumPacketSize = MAX_PACKET_BYTES
-    return properties
-
-
-def _set_nodelay(client: Client, userdata: object, opened: socket.socket) -> None:
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _end_silent_attempt(self) -> None:
+        opened_at = self._opened_at
+        if opened_at is not None and monotonic() > opened_at + _ANSWER_TIMEOUT_S:
+            self._opened_at = None
+            self._client.give_up(failures.NO_ANSWER)

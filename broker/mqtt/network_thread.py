@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import structlog
 
 __all__ = [
+    "break_connection",
     "ensure_running",
     "stop_within",
 ]
@@ -36,17 +37,18 @@ def stop_within(loop: NetworkLoop, timeout_s: float) -> None:
     stopper.join(timeout_s)
     if stopper.is_alive():
         _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
-        _break_connection(loop)
+        break_connection(loop)
 
 
 def ensure_running(loop: NetworkLoop) -> None:
     """Restart the thread if it has died, with a new connection."""
     if loop.loop_start() == 0:
         _log.error("mqtt_network_thread_restarted")
-        _break_connection(loop)
+        break_connection(loop)
 
 
-def _break_connection(loop: NetworkLoop) -> None:
+def break_connection(loop: NetworkLoop) -> None:
+    """Shut the open socket down, if there is one; the thread notices it."""
     open_socket = loop.socket()
     if isinstance(open_socket, socket.socket):
         try:

@@ -17,6 +17,7 @@ class Problem(Enum):
     STORE_FULL = auto()
     STORE_DAMAGED = auto()
     HANDLER = auto()
+    CONNECTION = auto()
     PLUG_IN = auto()
     REVERSAL = auto()
     RENEWAL = auto()

@@ -238,7 +238,7 @@ def test_unsigned_ack_does_not_pass_the_trial(
 @pytest.mark.parametrize(
     ("wrong", "code", "named"),
     [
-        ("port", "connection_failed", "Connection refused"),
+        ("port", "connection_failed", "connection refused"),
         ("authority", "connection_failed", "certificate"),
         ("server", "unacknowledged", ""),
     ],

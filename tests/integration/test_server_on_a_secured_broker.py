@@ -92,10 +92,10 @@ def test_password_works_in_place_of_a_certificate_until_it_is_removed(
             server.publish(f"acm/{name}/command", name.encode())
         assert [delivery.payload for delivery in agent.drain(10)] == [b"web-02"]
         assert [delivery.payload for delivery in other.drain(10)] == [b"web-03"]
-        wait_for(lambda: "Not authorized" in (stranger.last_error or ""), "the refusal")
+        wait_for(lambda: "not authorized" in (stranger.last_error or ""), "the refusal")
         assert (agent.connections, stranger.connections) == (1, 0)
 
         subprocess.run(("mosquitto_passwd", "-D", str(site.directory / "passwords"), "web-02"), check=True)
         assert mosquitto.reload_when_changed()
-        wait_for(lambda: "Not authorized" in (agent.last_error or ""), "the session to end, and not come back")
+        wait_for(lambda: "not authorized" in (agent.last_error or ""), "the session to end, and not come back")
         assert other.connected

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,14 +48,17 @@ class TestAuthority:
     def fingerprint(self) -> str:
         return fingerprint_of(self.certificate.public_bytes(Encoding.DER))
 
-    def issue(self, name: str, public_key: object, *, host: str | None = None, life_s: float = 3600) -> str:
+    def issue(
+        self, name: str, public_key: object, *, host: str | None = None, begins_s: float = -3600, life_s: float = 3600
+    ) -> str:
+        """Return a certificate that is valid from `begins_s` to `life_s` seconds from now, for this address."""
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
             self._name,
             _name(name),
             public_key,  # type: ignore[arg-type]
             x509.random_serial_number(),
-            now - timedelta(hours=1),
+            now + timedelta(seconds=begins_s),
             now + timedelta(seconds=life_s),
         )
         builder = self._with_key_identifiers(builder, public_key)
@@ -68,12 +72,12 @@ class TestAuthority:
         issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return builder.add_extension(own, critical=False).add_extension(issuers, critical=False)
 
-    def write_identity(self, directory: Path, name: str, *, host: str | None = None) -> None:
-        """Write ca.pem, certificate.pem and key.pem."""
+    def write_identity(self, directory: Path, name: str, **options: Any) -> None:
+        """Write ca.pem, certificate.pem and key.pem; `options` are those of `issue`."""
         key = Ed25519PrivateKey.generate()
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ca.pem").write_text(self.pem)
-        (directory / "certificate.pem").write_text(self.issue(name, key.public_key(), host=host))
+        (directory / "certificate.pem").write_text(self.issue(name, key.public_key(), **options))
         (directory / "key.pem").write_bytes(private_key_to_pem(key))
 
 

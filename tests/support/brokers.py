@@ -118,9 +118,9 @@ class ContainerBroker:
 
 
 @contextmanager
-def tuned_mosquitto(directory: Path, *settings: str) -> Iterator[str]:
+def tuned_mosquitto(directory: Path, *settings: str, port: int | None = None) -> Iterator[str]:
     """Run a local Mosquitto with these lines in its configuration, open to every local client; yield its URL."""
-    port = free_port()
+    port = port or free_port()
     own = ("user root",) if os.geteuid() == 0 else ()
     configuration = directory / f"mosquitto-{port}.conf"
     configuration.write_text("\n".join((f"listener {port} 127.0.0.1", "allow_anonymous true", *own, *settings, "")))

@@ -27,6 +27,16 @@ class Packet:
         at = 2 + struct.unpack("!H", self.body[:2])[0] if self.kind == PUBLISH else 0
         return int(struct.unpack("!H", self.body[at : at + 2])[0])
 
+    @property
+    def topic(self) -> str:
+        """The topic of a PUBLISH."""
+        return self.body[2 : 2 + struct.unpack("!H", self.body[:2])[0]].decode()
+
+    @property
+    def payload(self) -> bytes:
+        """The payload of a PUBLISH without properties."""
+        return self.body[2 + len(self.topic) + (2 if self.flags & 0b110 else 0) + 1 :]
+
 
 @dataclass
 class ScriptedBroker:
@@ -52,6 +62,11 @@ class ScriptedBroker:
     def of(self, kind: int) -> list[Packet]:
         """Return the packets of one type, in order."""
         return [packet for packet in self.got if packet.kind == kind]
+
+    def drop(self) -> None:
+        """Close the connection without a word."""
+        assert self.client is not None
+        self.client.shutdown(socket.SHUT_RDWR)
 
     def acknowledge_all(self) -> None:
         """Send the PUBACKs of all that has arrived."""

@@ -1,0 +1,279 @@
+"""paho's MQTT 5 client behind a small interface: the only module that imports paho, and knows its private parts."""
+
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from broker.mqtt import failures
+from broker.mqtt.address import BrokerAddress
+from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits
+from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
+from broker.mqtt.paho_errors import PahoErrors
+
+__all__ = ["ClientSession", "Events", "Message", "PahoClient"]
+
+
+_RECEIVE_MAXIMUM = 1000
+_MAX_OUTGOING = 10_000
+_WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
+_RETAIN_NOT_SUPPORTED, _QOS_NOT_SUPPORTED = 0x9A, 0x9B
+_log = structlog.get_logger("acm.mqtt")
+Message = MQTTMessage
+
+
+@dataclass(frozen=True)
+class ClientSession:
+    """What the client requests when it connects."""
+
+    client_id: str
+    clean_start: bool
+    expiry_s: int
+    will: tuple[str, bytes] | None
+
+
+class Events(Protocol):
+    """What happens on the connection, called in the network thread. Reasons are texts for people."""
+
+    def opened(self) -> None:
+        """A connection to the broker's port is open; the CONNECT follows."""
+
+    def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
+        """The broker has accepted this client."""
+
+    def not_accepted(self, reason: str) -> None:
+        """An attempt to connect has failed."""
+
+    def lost(self, code: int | None, reason: str) -> None:
+        """An accepted connection has ended; `code` is that of the broker's DISCONNECT, or None."""
+
+    def subscribed(self, failures: Sequence[str | None]) -> None:
+        """The broker has answered the SUBSCRIBE: why each topic was refused, or None."""
+
+    def published(self, topic: str, failure: str | None) -> None:
+        """The broker has answered a message."""
+
+    def received(self, message: Message) -> None:
+        """A message has arrived."""
+
+    def failed(self, error: Exception) -> None:
+        """One of these methods has raised this error."""
+
+
+class _Client(Client):
+    """paho's client, with a wait before it connects again that ends at once when it is stopped."""
+
+    pause: Callable[[], object]
+
+    def _reconnect_wait(self) -> None:
+        self.pause()
+
+
+class PahoClient:
+    """One paho client with its network thread; it reconnects by itself, after the wait that `reconnect_in` sets."""
+
+    def __init__(
+        self, address: BrokerAddress, session: ClientSession, context: ssl.SSLContext | None, events: Events
+    ) -> None:
+        self._session = session
+        self._events = events
+        self._errors = PahoErrors(self._packet)
+        self._tls = context is not None
+        self._stopping = threading.Event()
+        self._wait_s = 1.0
+        self._refusal: str | None = None
+        self._accepted = False
+        self._detached = False
+        self.limits = BrokerLimits()
+        self._client = self._make(address, context)
+
+    @property
+    def backlog(self) -> int:
+        """How many published messages the broker has not acknowledged yet, or were not sent at QoS 0."""
+        unsent = 0 if self.limits.max_qos else len(self._client._out_packet)
+        return len(self._client._out_messages) + unsent
+
+    def start(self) -> None:
+        """Start the network thread."""
+        self._client.loop_start()
+
+    def stop(self, timeout_s: float, *, last_will: bool) -> None:
+        """Send what was published, disconnect, and end the network thread, within the timeout."""
+        self._client.disconnect(_WITH_WILL if last_will else None)
+        self._stopping.set()
+        stop_within(self._client, timeout_s)
+
+    def detach(self) -> None:
+        """Report nothing any more: the network thread may have outlived the timeout of `stop`."""
+        self._detached = True
+
+    def ensure_running(self) -> None:
+        """Restart the network thread if it has died."""
+        ensure_running(self._client)
+
+    def give_up(self, reason: str) -> None:
+        """End the present connection, or the present attempt, for this reason."""
+        self._errors.note(TimeoutError(reason))
+        break_connection(self._client)
+
+    def reconnect_in(self, wait_s: float) -> None:
+        """Set the wait before the next attempt."""
+        self._wait_s = wait_s
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Send a SUBSCRIBE for these topic filters."""
+        self._client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
+
+    def acknowledge(self, mid: int) -> None:
+        """Send a PUBACK."""
+        self._client.ack(mid, 1)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+        """Queue a message, at the highest QoS up to 1 that the broker offers; return False if the queue is full."""
+        limits = self.limits
+        if limits.max_qos == 0 and self.backlog >= _MAX_OUTGOING:
+            return False  # paho bounds only its queue for QoS 1
+        sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
+        return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> Client:
+        client = _Client(
+            CallbackAPIVersion.VERSION2, self._session.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
+        )
+        client.pause = lambda: self._stopping.wait(self._wait_s)
+        client.suppress_exceptions = True
+        client.enable_logger(self._errors)  # type: ignore[arg-type]
+        client.max_queued_messages_set(_MAX_OUTGOING)
+        if address.username is not None:
+            client.username_pw_set(address.username, address.password)
+        if context is not None:
+            client.tls_set_context(context)
+        self._set_will(client)
+        client.on_socket_open = self._guard(self._on_socket_open)
+        client.on_pre_connect = self._guard(self._on_pre_connect)
+        client.on_connect = self._guard(self._on_connect)
+        client.on_connect_fail = self._guard(self._on_connect_fail)
+        client.on_disconnect = self._guard(self._on_disconnect)
+        client.on_subscribe = self._guard(self._on_subscribe)
+        client.on_publish = self._guard(self._on_publish)
+        client.on_message = self._guard(lambda client, _, message: self._events.received(message))
+        client.connect_async(
+            address.host,
+            address.port,
+            keepalive=KEEPALIVE_S,
+            clean_start=self._session.clean_start,
+            properties=_connect_properties(self._session.expiry_s),
+        )
+        return client
+
+    def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
+        # An exception in a callback would end paho's thread silently.
+        def safe(client: Client, *arguments: Any) -> None:
+            if self._detached:
+                return
+            try:
+                callback(client, *arguments)
+            except Exception as error:
+                self._events.failed(error)
+                _log.exception("mqtt_callback_failed", callback=callback.__name__)
+
+        return safe
+
+    def _on_pre_connect(self, client: Client, userdata: object) -> None:
+        # paho would resend all of it at once, exceed the broker's Receive Maximum, and be disconnected (0x93).
+        with client._out_message_mutex:
+            client._out_messages.clear()
+        client._keepalive = KEEPALIVE_S
+        self._errors.clear()
+        self._refusal, self._accepted = None, False
+
+    def _on_socket_open(self, client: Client, userdata: object, opened: socket.socket) -> None:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._events.opened()
+
+    def _on_connect(
+        self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
+    ) -> None:
+        if reason.is_failure:
+            self._refusal = failures.connack_reason(reason.value, reason.getName(), properties)
+            self._lower_will(client, reason.value)
+            return
+        self._accepted = True
+        self._obey(client, BrokerLimits.from_connack(properties))
+        self._events.accepted(self.limits, session_present=flags.session_present)
+
+    def _obey(self, client: Client, limits: BrokerLimits) -> None:
+        self.limits = limits
+        client._max_inflight_messages = limits.in_flight  # paho's own setters refuse a connected client
+        client._keepalive = limits.keepalive_s
+        if limits.client_id is not None and not self._session.client_id:
+            client._client_id = limits.client_id.encode()
+        self._set_will(client)
+
+    def _lower_will(self, client: Client, code: int) -> None:
+        """Connect with a last will that the broker takes next time, if it refused this one."""
+        if code == _QOS_NOT_SUPPORTED:
+            self.limits = replace(self.limits, max_qos=0)
+        elif code == _RETAIN_NOT_SUPPORTED:
+            self.limits = replace(self.limits, retain=False)
+        self._set_will(client)
+
+    def _set_will(self, client: Client) -> None:
+        if self._session.will is not None:
+            client.will_set(*self._session.will, qos=self.limits.max_qos, retain=self.limits.retain)
+
+    def _on_connect_fail(self, client: Client, userdata: object) -> None:
+        # paho calls this in its exception handler, without passing the error.
+        self._events.not_accepted(failures.connect_error(sys.exc_info()[1], tls=self._tls))
+
+    def _on_disconnect(
+        self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties
+    ) -> None:
+        accepted, self._accepted = self._accepted, False
+        code = reason.value if flags.is_disconnect_packet_from_server else None
+        error = self._errors.last
+        if accepted:
+            name = self._session.client_id
+            self._events.lost(code, failures.lost_reason(code, reason.getName(), error, name))
+        else:
+            strange = self._errors.malformed or self._packet()
+            self._events.not_accepted(self._refusal or failures.early_end(error, strange, tls=self._tls))
+
+    def _packet(self) -> bytes:
+        """Return what has arrived of a packet and was not handled yet, without its length; empty if nothing has."""
+        packet = self._client._in_packet
+        return bytes([packet["command"], *packet["packet"]]) if packet["command"] else b""
+
+    def _on_subscribe(
+        self, client: Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: Properties
+    ) -> None:
+        self._events.subscribed([_failure(reason) for reason in reasons])
+
+    def _on_publish(
+        self, client: Client, userdata: object, mid: int, reason: ReasonCode, properties: Properties
+    ) -> None:
+        message = client._out_messages.get(mid)
+        self._events.published(message.topic if message is not None else "", _failure(reason))
+
+
+def _failure(reason: ReasonCode) -> str | None:
+    return failures.reason_text(reason.value, reason.getName()) if reason.is_failure else None
+
+
+def _connect_properties(session_expiry_s: int) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = session_expiry_s
+    properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
+    return properties
