@@ -98,9 +98,7 @@ class MqttConnection:
     @property
     def backlog_bytes(self) -> int:
         """How long the payloads of these messages are together."""
-        client = self._client
-        with client._out_message_mutex:
-            return sum(len(message.payload) for message in client._out_messages.values())
+        return self._client.backlog_bytes
 
     def start(self) -> None:
         """Start the network thread; returns at once, connected or not."""

@@ -104,6 +104,12 @@ class PahoClient:
         unsent = 0 if self.limits.max_qos else len(self._client._out_packet)
         return len(self._client._out_messages) + unsent
 
+    @property
+    def backlog_bytes(self) -> int:
+        """How long the payloads of the messages are together that the broker has not acknowledged yet."""
+        with self._client._out_message_mutex:
+            return sum(len(message.payload) for message in self._client._out_messages.values())
+
     def start(self) -> None:
         """Start the network thread."""
         self._client.loop_start()
