@@ -1,4 +1,4 @@
-"""Finds secrets in commands and texts, and masks them."""
+"""Finds secrets in commands by their names, and masks them."""
 
 import re
 from functools import cache
@@ -11,7 +11,6 @@ __all__ = [
     "SECRET",
     "URL_PASSWORD",
     "is_secret_name",
-    "mask_shapes",
     "masked_values",
     "secret_names",
 ]
@@ -20,17 +19,18 @@ __all__ = [
 MASK = "********"
 SECRET = msgspec.Meta(extra_json_schema={"writeOnly": True})
 """Marks a parameter whose value is always masked: `token: Annotated[str, SECRET]`."""
-URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]*@(?:[^/@\s]*@)*")  # URL parsers split at the last @
-_KEY_WORDS = r"pass(?:word|wd|phrase)?|secret|token|credential|api[_-]?key|private"
-_SECRET_KEY = re.compile(_KEY_WORDS, re.IGNORECASE)
-_ASSIGNMENT = re.compile(rf"((?:{_KEY_WORDS})[\w.-]*[\"']?\s*[:=]\s*)\S.*", re.IGNORECASE)
-_PEM_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", re.DOTALL)
-_ENROLMENT_TOKEN = re.compile(r"acm1\.[A-Za-z0-9_-]{22,}")
+URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]{0,2000}@(?:[^/@\s]*@)*")  # URL parsers split at the last @
+_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SECRET_NAME = re.compile(
+    r"password|passwd|passphrase|passcode|secret|token|credential|private|authorization"
+    r"|(?<!by)(?<!com)(?<!sur)(?<!tres)pass(?![a-z])|pwd?(?![a-z])|psk(?![a-z])"
+    r"|(?:api|access|account|auth|encryption|license|shared|signing|storage|wpa)[_-]?key(?![a-z])"
+)
 
 
 def is_secret_name(name: str) -> bool:
     """Return whether a name suggests that its value is secret, as `db_password` does."""
-    return _SECRET_KEY.search(name) is not None
+    return _SECRET_NAME.search(_WORD_BEGINS.sub("_", name).lower()) is not None
 
 
 @cache
@@ -43,13 +43,6 @@ def secret_names(shape: type) -> frozenset[str]:
 
 def _is_marked(schema: Any) -> bool:
     return schema.get("writeOnly") is True or any(_is_marked(part) for part in schema.get("anyOf", ()))
-
-
-def mask_shapes(text: str) -> str:
-    """Return the text with secrets masked by their form: passwords in URLs, PEM keys, tokens, `password = …`."""
-    without_keys = _PEM_KEY.sub(rf"\1 {MASK} \2", text)
-    without_tokens = _ENROLMENT_TOKEN.sub(f"acm1.{MASK}", without_keys)
-    return _ASSIGNMENT.sub(rf"\1{MASK}", URL_PASSWORD.sub(rf"\1{MASK}@", without_tokens))
 
 
 def masked_values(value: Any, secrets: set[str]) -> Any:

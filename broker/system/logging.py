@@ -8,7 +8,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from broker.contract.secrets import MASK, is_secret_name, mask_shapes
+from broker.contract.secret_shapes import mask_shapes
+from broker.contract.secrets import MASK, is_secret_name
 from broker.text import printable, printable_line
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from broker.contract.secrets import MASK, is_secret_name, mask_shapes
+from broker.contract.secret_shapes import is_assigned_secret, is_ordinary, mask_shapes
+from broker.contract.secrets import MASK, is_secret_name
 
 try:
     from yaml import CSafeLoader as _YamlLoader
@@ -30,6 +31,8 @@ __all__ = [
 DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 _MAX_VALUES = 20_000  # aliases in a short YAML text can expand to millions of values
 _FLAG = re.compile(r"--?[\w-]+")
+_SHORT_FLAG = "-p"
+_PORTS = re.compile(r"[\d.:/-]*\d+(?:/\w+)?")
 
 
 def mask_values(value: Any) -> Any:
@@ -47,8 +50,11 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
     if next(counted) > _MAX_VALUES:
         raise ValueError("it has too many values to be shown")
     if isinstance(value, Mapping):
-        return {str(name): _masked(item, f"{key}.{name}", counted) for name, item in value.items()}
-    if is_secret_name(key) and value not in (None, "", False):
+        named = _named_by_another_member(value)
+        return {
+            str(name): _masked(item, f"{key}.{named.get(str(name), name)}", counted) for name, item in value.items()
+        }
+    if is_assigned_secret(key) and not (value is None or isinstance(value, bool) or _is_shown(value)):
         return MASK
     if isinstance(value, list | tuple | set):
         return _masked_items(value, counted)
@@ -59,14 +65,34 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
     return value if isinstance(value, int | float | None) else str(value)
 
 
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, str) and (not value or is_ordinary(value))
+
+
+def _named_by_another_member(pair: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the names that the members of a pair such as {"name": "DB_PASSWORD", "value": "…"} stand for."""
+    members = {str(name).lower(): (str(name), value) for name, value in pair.items()}
+    label = next((members[word] for word in ("name", "key") if word in members and "value" in members), None)
+    if label is None or not isinstance(label[1], str):
+        return {}
+    return {members["value"][0]: label[1], label[0]: "name"}
+
+
 def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
     """Mask the items of a list, and the value after a flag for a secret, as in `--token hush`."""
     shown: list[Any] = []
     follows_flag = False
     for item in items:
-        shown.append(MASK if follows_flag else _masked(item, "", counted))
-        follows_flag = isinstance(item, str) and _FLAG.fullmatch(item) is not None and is_secret_name(item)
+        shown.append(MASK if follows_flag and not _is_port(item) else _masked(item, "", counted))
+        follows_flag = isinstance(item, str) and (
+            item == _SHORT_FLAG or (_FLAG.fullmatch(item) is not None and is_secret_name(item))
+        )
     return shown
+
+
+def _is_port(item: Any) -> bool:
+    """Return whether the value of `-p` is a port or a mapping of ports: other programs take a password there."""
+    return isinstance(item, int) or (isinstance(item, str) and _PORTS.fullmatch(item) is not None)
 
 
 def mask_text(name: str, text: str) -> str:

@@ -18,7 +18,8 @@ from broker.app.factories import open_ledger
 from broker.contract.codec import to_json
 from broker.contract.commands import COMMAND_TYPES, is_secret, mask_secret_parameters
 from broker.contract.messages import Command, Feedback, JsonObject, Origin
-from broker.contract.secrets import MASK, SECRET, mask_shapes, secret_names
+from broker.contract.secret_shapes import mask_shapes
+from broker.contract.secrets import MASK, SECRET, secret_names
 from broker.contract.states import FeedbackKind, Outcome
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger

@@ -46,6 +46,36 @@ PEM = "-----BEGIN PRIVATE KEY-----\nhush\nhush\n-----END PRIVATE KEY-----\n"
         ("a.json", '{"user": "me", "p\\u0061ssword": "hush", "key": ' + json.dumps(PEM) + "}"),
         ("a.conf", f"user = me\nexport DB_PASSWORD='hush'\nApi-Key: hush\nurl = x://me:hush@h\n{PEM}"),
         ("a.ini", '[x]\nuser = me\n"token" : hush hush\n'),
+        ("ossec.conf", "<auth>me<password>hush</password>\n<key>hush</key></auth>\n"),
+        ("a.xml", "<user>me</user><db:Password\n>\nhush\nhush</db:Password ><token><![CDATA[hush<]]></token>"),
+        ("a.xml", "<me/><credential key='hush'/>\n<credential key=\"hush\"><id>hush</id></credential>"),
+        ("a.xml", '<me password="hush"/><me\n psk="hush"\n/><secret>hush'),
+        ("a.xml", "<me/><property><name>fs.secret.key</name>\n <value>hush</value></property>"),
+        ("a.plist", "<string>me</string><key>password</key>\n<string>hush</string>"),
+        ("a.xml", '<me/><add key="DbPassword" value="hush"/><property name="apiKey" value="hush"/>'),
+        ("a.ini", "[me]\naccess_key=hush\npsk=hush\nMYSQL_PWD = hush\nSMTP_AUTH=hush\n"),
+        ("a.conf", "me\npassword hush\n  requirepass hush\nmaster_auth: hush\nmasterauth=hush\nbindpw hush  # why\n"),
+        ("a.conf", 'user me;\npassword "hush hush";\npsk="hush"\nset secret hush\nrootPw \'hush\'\n'),
+        (
+            "a.conf",
+            "me\nAuthorization: Basic hush\nproxy-authorization = hush\ncurl -H 'Authorization: Bearer hush' x\n",
+        ),
+        ("a.conf", "rocommunity hush me\nsnmp-server community hush RO\ncommunity = hush\n"),
+        (".netrc", "machine me login me password hush\n"),
+        ("a.sh", "run me --password hush --token=hush\nrun --api-key 'hush hush' me\n"),
+        ("a.conf", "me\ncurl -H 'X: Bearer hushhushhushhush1'\n'password' => 'hush',\npassword := hush\n"),
+        (
+            "a.conf",
+            '{"user": "me", "env": [{"name": "DB_PASSWORD", "value": "hush"}]}\n- name: PGPASSWORD\n  value: hush\n',
+        ),
+        ("a.yaml", "user: me\npwd: hush\nAuthorization: Bearer hush\naccesskey: hush\nkey: hush\npsk: hush\n"),
+        ("a.yaml", "user: me\nenv:\n- name: DB_PASSWORD\n  value: hush\n- {key: apiKey, value: hush}\n"),
+        (
+            "a.yaml",
+            "user: me\nargs: [MYSQL_PWD=hush, -p, hush, '--password', hush, '-H', 'Authorization: Basic hush']\n",
+        ),
+        ("a.toml", 'user = "me"\nargv = ["-p", "hush"]\ncommunity = "hush"\ndbPass = "hush"\nauth = "hush"\n'),
+        ("a.json", '{"user": "me", "x": {"name": "password", "value": ["hush"]}, "Password": 12, "wpa_key": "hush"}'),
     ],
 )
 def test_files_are_shown_without_their_secrets(name: str, text: str) -> None:
@@ -55,9 +85,25 @@ def test_files_are_shown_without_their_secrets(name: str, text: str) -> None:
     assert MASK in shown
 
 
-def test_other_text_stays_as_it_is() -> None:
-    text = "# tokens are explained elsewhere\ninterval = 5\n"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# tokens are explained elsewhere\ninterval = 5\n",
+        "primary_key = id\nkeyboard = de\nmonkey: banana\npublic_key = RWabc\nkeys: 3\nkey_file = /etc/x.pem\n",
+        "passive = yes\nbypass = 10.0.0.0/8\ncompass: north\ncommunity_edition = 1\nauthor = Jane\nauthority: x\n",
+        "PasswordAuthentication yes\npassword_required = true\nauth: basic\nauth_type = ldap\n",
+        "The password was changed.\nA token has expired: 5 minutes ago\nssh -p 2222 host\nBasic authentication\n",
+        "<rule id='5'><name>x</name><value>1</value></rule>\n<keyboard>de</keyboard><password/>\n",
+        "name: MODE\nvalue: fast\n",
+    ],
+)
+def test_other_text_stays_as_it_is(text: str) -> None:
     assert mask_text("a.conf", text) == text
+
+
+def test_other_values_stay_as_they_are() -> None:
+    value = {"argv": ["ssh", "-p", "22", "-p", "8080:80/tcp"], "password_required": True, "auth": "none"}
+    assert mask_values(value) == value
 
 
 @pytest.mark.parametrize(
