@@ -106,9 +106,12 @@ class PahoClient:
 
     @property
     def backlog_bytes(self) -> int:
-        """How long the payloads of the messages are together that the broker has not acknowledged yet."""
-        with self._client._out_message_mutex:
-            return sum(len(message.payload) for message in self._client._out_messages.values())
+        """How long the payloads of these messages are together, in bytes."""
+        client = self._client
+        with client._out_message_mutex:
+            acknowledged_later = sum(len(message.payload) for message in client._out_messages.values())
+        unsent = () if self.limits.max_qos else tuple(client._out_packet)
+        return acknowledged_later + sum(len(packet["packet"]) for packet in unsent)
 
     def start(self) -> None:
         """Start the network thread."""
