@@ -38,7 +38,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     `ca` is the authority's directory, `signing_keys` the directory of the signing keys (default: `signing` in `ca`),
     `crl` the file of the revocation list (default: `crl.pem` in `ca`).
     The enrolment server listens on `enroll_listen` (default: 127.0.0.1:8443), gives agents `enroll_broker` as the
-    broker's URL, and issues certificates with a lifetime of `certificate_lifetime`.
+    broker's URL, and issues certificates with a lifetime of `certificate_lifetime`. An
+    expired one can be renewed for `renewal_grace`; `0` is none.
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -56,6 +57,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     enroll_certificate: str | None = None
     enroll_key: str | None = None
     certificate_lifetime: str = "30d"
+    renewal_grace: str = "90d"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -130,7 +130,17 @@ def _policy(config: ServerConfig) -> EnrolmentPolicy:
         raise ServerConfigurationError(
             f"certificate_lifetime: at most {MAX_LIFETIME.days}d.", code="certificate_lifetime_too_long"
         )
-    return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id)
+    grace = _grace(config.renewal_grace)
+    return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id, grace)
+
+
+def _grace(text: str) -> timedelta:
+    try:
+        return timedelta() if text == "0" else timedelta(seconds=parse_duration(text))
+    except InvalidArgument as error:
+        raise ServerConfigurationError(
+            f"renewal_grace: {error} `0` allows no renewal after the expiry.", code="bad_renewal_grace"
+        ) from error
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -29,7 +29,7 @@ from broker.contract.enrolment import (
     RenewRequest,
 )
 from broker.enrolment.service import EnrolmentService
-from broker.enrolment.store import EnrolmentRevoked
+from broker.enrolment.store import EnrolmentRevoked, RenewedTooOften
 from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
 from broker.pki.verification import IdentityError
@@ -58,6 +58,7 @@ _STATUS: Mapping[type[BrokerError], HTTPStatus] = MappingProxyType(
         TokenUsed: HTTPStatus.CONFLICT,
         EnrolmentRevoked: HTTPStatus.FORBIDDEN,
         IdentityError: HTTPStatus.FORBIDDEN,
+        RenewedTooOften: HTTPStatus.TOO_MANY_REQUESTS,
         LedgerError: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )

@@ -4,14 +4,19 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.enrolment.admission import AdmittingSocket, connections_within_limits
 from broker.errors import BrokerError
+from broker.system.log_throttle import LogThrottle
 from broker.system.permissions import refuse_readable
 
 __all__ = [
@@ -30,14 +35,22 @@ class HttpsServerError(BrokerError):
 
 @dataclass(frozen=True)
 class HttpsLimits:
-    """The maximum number of open connections, and the maximum lifetime of each in seconds."""
+    """The maximum number of connections, in all and of each address, and the maximum times of each in seconds.
 
-    max_connections: int = 256
+    `max_requests` of them may have a complete handshake; what comes above that gets the status 503.
+    """
+
+    max_connections: int = 320
+    max_connections_of_address: int = 64
+    max_requests: int = 256
+    handshake_timeout_s: float = 8.0
     connection_lifetime_s: float = 30.0
     shutdown_timeout_s: int = 5
 
 
 DEFAULT_LIMITS = HttpsLimits()
+_log = structlog.get_logger("acm.enrolment")
+_throttle = LogThrottle(time.monotonic)
 
 
 class HttpsServer:
@@ -47,6 +60,7 @@ class HttpsServer:
         self, app: Any, address: tuple[str, int], certificate: Path, key: Path, limits: HttpsLimits = DEFAULT_LIMITS
     ) -> None:
         self._address = address
+        self._limits = limits
         self._server = uvicorn.Server(_config(app, certificate, key, limits))
 
     def listen(self) -> socket.socket:
@@ -62,7 +76,13 @@ class HttpsServer:
 
     def serve(self, listener: socket.socket) -> None:
         """Serve until `stop` is called."""
-        self._server.run(sockets=[listener])
+        limits = self._limits
+        most = connections_within_limits(limits.max_connections)
+        most_of_address = max(1, min(limits.max_connections_of_address, most // 4))
+        admitting = AdmittingSocket(listener, most, most_of_address, _log_shortage)
+        loops = partial(_Loop, limits.handshake_timeout_s)
+        with admitting, asyncio.Runner(loop_factory=loops) as runner:
+            runner.run(self._server.serve(sockets=[admitting]))
 
     def stop(self) -> None:
         """End `serve` soon; may be called from a signal handler or another thread."""
@@ -83,7 +103,7 @@ def _config(app: Any, certificate: Path, key: Path, limits: HttpsLimits) -> uvic
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=limits.max_connections,
+        limit_concurrency=limits.max_requests,
         timeout_graceful_shutdown=limits.shutdown_timeout_s,
         ssl_certfile=certificate,
         ssl_keyfile=str(key),
@@ -97,6 +117,29 @@ def _config(app: Any, certificate: Path, key: Path, limits: HttpsLimits) -> uvic
             code="unusable_server_certificate",
         ) from error
     return config
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop whose servers do not wait long for a handshake, and whose errors are in our log."""
+
+    def __init__(self, handshake_timeout_s: float) -> None:
+        super().__init__()
+        self._handshake_timeout_s = handshake_timeout_s
+        self.set_exception_handler(_log_error)
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:
+        """Create a server; uvicorn has no option for the timeout."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = self._handshake_timeout_s
+        return await super().create_server(*arguments, **options)
+
+
+def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _log.error("connection_failed", reason=context["message"], exc_info=context.get("exception"))
+
+
+def _log_shortage(error: OSError) -> None:
+    _throttle.warn(_log, "connection_not_accepted", reason=error.strerror)
 
 
 def _connections_of(lifetime_s: float) -> type[H11Protocol]:

@@ -27,13 +27,15 @@ __all__ = [
 class EnrolmentPolicy:
     """What every enrolment gets: the broker's URL, the topic prefix, the lifetime of certificates.
 
-    `client_id` is the server's own name at the broker, which no agent may have.
+    A certificate can be renewed for `grace` after its expiry, see docs/security.md. `client_id` is the server's own
+    name at the broker, which no agent may have.
     """
 
     broker: str
     topic_prefix: str
     lifetime: timedelta
     client_id: str
+    grace: timedelta = timedelta()
 
 
 class EnrolmentService:
@@ -78,11 +80,12 @@ class EnrolmentService:
         return self._response(self._enrolments.enroll(agent, token, key, issue))
 
     def renew(self, request: RenewRequest) -> EnrollResponse:
-        """Exchange a valid certificate, whose key has signed the request, for a new one with the same name.
+        """Exchange a certificate, whose key has signed the request, for a new one with the same name.
 
-        Raises IdentityError, InvalidName, CertificateError, EnrolmentRevoked, LedgerError, AuthorityError.
+        It must be valid, or have expired within the policy's grace. Raises IdentityError, InvalidName,
+        CertificateError, EnrolmentRevoked, RenewedTooOften, LedgerError, AuthorityError.
         """
-        identity = self._authority.identify(request.certificate)
+        identity = self._authority.identify(request.certificate, self._policy.grace)
         check_possession(identity, request.csr, request.signature)
         self._refuse_server_name(identity.agent)
         if self._is_listed(identity.serial):

@@ -18,13 +18,13 @@ class RevokedSessions:
     """The sessions of revoked enrolments. Every method is one transaction; all raise LedgerError."""
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
-        self._transaction = database.transaction
+        self._transaction, self._reading = database.transaction, database.reading
         self._now = now
 
     def to_end(self) -> list[EnrolmentRecord]:
         """Return the revoked enrolments without a recorded end of the agent's session, newest first."""
         ended = sa.select(ENROLMENTS_ENDED.c.enrolment_id)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return enrolments_where(
                 connection, sa.and_(ENROLMENTS.c.revoked_at.is_not(None), ENROLMENTS.c.id.not_in(ended))
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from cryptography import x509
@@ -27,17 +27,26 @@ __all__ = [
     "EnrolmentStore",
     "IssueCertificate",
     "IssuedCertificate",
+    "RenewedTooOften",
     "UnknownEnrolment",
 ]
 
 
 IssueCertificate = Callable[[], x509.Certificate]
+_MAX_YOUNG_CERTIFICATES = 4  # of one enrolment: an agent may lose some responses before it has stored one
+_KEPT_AFTER_EXPIRY = timedelta(days=8)  # RFC 5280 section 3.3: revoked, it stays on one more list
 
 
 class EnrolmentRevoked(BrokerError):
     """The enrolment was revoked, or is not recorded here."""
 
     code = "enrolment_revoked"
+
+
+class RenewedTooOften(BrokerError):
+    """The enrolment has several certificates that are younger than a third of their lifetime."""
+
+    code = "renewed_too_often"
 
 
 class UnknownEnrolment(BrokerError):
@@ -75,9 +84,11 @@ class EnrolmentStore:
         The ledger knows the agent from then on. The same token and key get the same certificate again. Raises
         TokenRefused, TokenUsed and EnrolmentRevoked.
         """
+        with self.database.reading() as connection:  # a stranger's token takes no lock
+            usable_token(connection, agent, token, self._now())
         with self._transaction() as connection:
             now = self._now()
-            found = usable_token(connection, agent, token, now)
+            found = usable_token(connection, agent, token, now, lock=True)
             if found.enrolment_id is not None:
                 return _issued_before(connection, found, found.enrolment_id, key)
             enrolment_id = new_id()
@@ -91,17 +102,25 @@ class EnrolmentStore:
     def renew(self, serial: int, key: Ed25519PublicKey, issue: IssueCertificate) -> IssuedCertificate:
         """Record what `issue` returns as a further certificate of the enrolment that the certificate `serial` is of.
 
-        The older certificate stays valid, because the response may be lost. Raises EnrolmentRevoked.
+        The older certificate stays valid, because the response may be lost. Certificates that expired long ago are
+        forgotten, so that the number of an enrolment's is bounded. Raises EnrolmentRevoked and RenewedTooOften.
         """
         certificate = sa.select(CERTIFICATES.c.enrolment_id).where(CERTIFICATES.c.serial == f"{serial:x}")
+        with self.database.reading() as connection:
+            _refuse_too_many(connection, connection.scalar(certificate) or "", self._now())
         with self._transaction() as connection:
+            now = self._now()
             enrolment_id = connection.scalar(certificate) or ""
             agent = _agent_of_valid_enrolment(connection, enrolment_id)
+            _refuse_too_many(connection, enrolment_id, now)
+            expired = CERTIFICATES.c.not_after < (now - _KEPT_AFTER_EXPIRY).timestamp()
+            of_enrolment = sa.and_(CERTIFICATES.c.enrolment_id == enrolment_id, CERTIFICATES.c.serial != f"{serial:x}")
+            connection.execute(CERTIFICATES.delete().where(of_enrolment, expired))
             return _issue(connection, enrolment_id, agent, key, issue)
 
     def enrolments(self, agent: str | None = None) -> list[EnrolmentRecord]:
         """Return all enrolments, or those of one agent, newest first."""
-        with self._transaction() as connection:
+        with self.database.reading() as connection:
             return enrolments_where(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
 
     def recipients(self, agents: Iterable[str]) -> dict[str, Recipient]:
@@ -116,7 +135,7 @@ class EnrolmentStore:
 
     def has_any(self) -> bool:
         """Return whether any agent was ever enrolled here."""
-        with self._transaction() as connection:
+        with self.database.reading() as connection:
             return connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
 
     def revoke(self, target: str, reason: RevocationReason) -> list[EnrolmentRecord]:
@@ -143,7 +162,7 @@ class EnrolmentStore:
         columns = (CERTIFICATES.c.serial, ENROLMENTS.c.revoked_at, ENROLMENTS.c.reason)
         query = sa.select(*columns).select_from(CERTIFICATES.join(ENROLMENTS))
         query = query.where(ENROLMENTS.c.revoked_at.is_not(None), CERTIFICATES.c.not_after >= not_after.timestamp())
-        with self._transaction() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(query.order_by(ENROLMENTS.c.revoked_at, CERTIFICATES.c.serial)).all()
         return [
             RevokedCertificate(int(row.serial, 16), utc(row.revoked_at), RevocationReason(row.reason)) for row in rows
@@ -182,6 +201,17 @@ def _agent_of_valid_enrolment(connection: sa.Connection, enrolment_id: str) -> s
     if row.revoked_at is not None:
         raise EnrolmentRevoked("The enrolment was revoked: enroll again with a new token.")
     return str(row.agent)
+
+
+def _refuse_too_many(connection: sa.Connection, enrolment_id: str, now: datetime) -> None:
+    """Raise RenewedTooOften while the enrolment has as many young certificates as it may."""
+    third = (CERTIFICATES.c.not_after - CERTIFICATES.c.not_before) / 3
+    young = sa.and_(CERTIFICATES.c.enrolment_id == enrolment_id, CERTIFICATES.c.not_before + third > now.timestamp())
+    count = connection.scalar(sa.select(sa.func.count()).select_from(CERTIFICATES).where(young)) or 0
+    if count >= _MAX_YOUNG_CERTIFICATES:
+        raise RenewedTooOften(
+            f"The enrolment has {count} certificates that are younger than a third of their lifetime: use the newest."
+        )
 
 
 def _issue(

@@ -78,7 +78,7 @@ class TokenStore:
     """
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
-        self._transaction = database.transaction
+        self._transaction, self._reading = database.transaction, database.reading
         self._now = now
 
     def add(self, agent: str, token: EnrolmentToken, ttl: timedelta) -> TokenRecord:
@@ -97,7 +97,7 @@ class TokenStore:
 
     def all(self) -> list[TokenRecord]:
         """Return every token, newest first."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(TOKENS.select().order_by(TOKENS.c.created_at.desc())).all()
         now = self._now()
         return [_record(row, now) for row in rows]
@@ -113,10 +113,15 @@ class TokenStore:
                 )
 
 
-def usable_token(connection: sa.Connection, agent: str, token: EnrolmentToken, now: datetime) -> TokenRecord:
-    """Within a transaction, return the agent's token, locked until the commit; it may be used. Raises TokenRefused."""
-    query = TOKENS.select().where(TOKENS.c.secret_hash == token.secret_hash).with_for_update()
-    row = connection.execute(query).one_or_none()
+def usable_token(
+    connection: sa.Connection, agent: str, token: EnrolmentToken, now: datetime, *, lock: bool = False
+) -> TokenRecord:
+    """Within a transaction, return the agent's token, which may be used; with `lock`, locked until the commit.
+
+    Raises TokenRefused.
+    """
+    query = TOKENS.select().where(TOKENS.c.secret_hash == token.secret_hash)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise TokenRefused("The token is unknown here: create one with `acm token create`.", code="unknown_token")
     found = _record(row, now)

@@ -116,9 +116,12 @@ class CertificateAuthority:
         """Return a new canary certificate (see `canary_certificate`); raises CertificateError."""
         return canary_certificate(self._issuer, key, self._now(), lifetime)
 
-    def identify(self, certificate: str) -> Identity:
-        """Return the identity in a certificate (PEM) of this authority that is valid now; raises IdentityError."""
-        return verify_certificate(certificate, self._issuer, self._now())
+    def identify(self, certificate: str, grace: timedelta = timedelta()) -> Identity:
+        """Return the identity in a certificate (PEM) of this authority; raises IdentityError.
+
+        It must be valid now, or have expired within `grace`.
+        """
+        return verify_certificate(certificate, self._issuer, self._now(), grace)
 
     def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
         """Write a new key and certificate of a TLS server to `out`/`name`.key and .crt, replacing earlier ones.

@@ -2,7 +2,7 @@
 
 import base64
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -60,10 +60,11 @@ def verify_csr(pem: str, agent: str) -> Ed25519PublicKey:
     return key
 
 
-def verify_certificate(certificate: str, issuer: Issuer, now: datetime) -> Identity:
+def verify_certificate(certificate: str, issuer: Issuer, now: datetime, grace: timedelta) -> Identity:
     """Return the identity in a certificate (PEM); raises IdentityError unless it is of this issuer and valid now.
 
-    Does not check that it was not revoked, nor that the sender has its key.
+    One that expired within `grace` is accepted, too. Does not check that it was not revoked, nor that the sender has
+    its key.
     """
     try:
         read = x509.load_pem_x509_certificate(certificate.encode())
@@ -73,7 +74,7 @@ def verify_certificate(certificate: str, issuer: Issuer, now: datetime) -> Ident
         raise IdentityError(
             "`certificate` is not a certificate of this authority in PEM.", code="foreign_certificate"
         ) from error
-    if not read.not_valid_before_utc <= now < read.not_valid_after_utc:
+    if not read.not_valid_before_utc <= now < read.not_valid_after_utc + grace:
         raise IdentityError(
             "The certificate has expired or is not valid yet: enroll the agent again with a new token.",
             code="certificate_not_valid_now",

@@ -76,13 +76,36 @@ def test_incomplete_request_is_closed_after_the_lifetime(port: int, tmp_path: Pa
         assert answer == b""
 
 
+@pytest.mark.parametrize("port", [HttpsLimits(handshake_timeout_s=0.3)], indirect=True)
+def test_connection_without_a_handshake_is_closed_soon(port: int) -> None:
+    wait_for(lambda: listens(port), "the server to listen")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as idle:
+        assert idle.recv(1) == b""
+
+
+@pytest.mark.parametrize("port", [HttpsLimits(max_connections=8)], indirect=True)
+def test_address_with_too_many_connections_is_refused_until_one_has_ended(port: int, tmp_path: Path) -> None:
+    wait_for(lambda: listens(port), "the server to listen")
+    wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
+    with connected(port, tmp_path), connected(port, tmp_path), pytest.raises((ConnectionError, ssl.SSLError)):
+        status_of_a_request(port, tmp_path)  # a quarter of all connections is for one address
+    wait_for(lambda: answers(port, tmp_path), "an answer when there is room again")
+
+
+def answers(port: int, tmp_path: Path) -> bool:
+    try:
+        return status_of_a_request(port, tmp_path) == b"200"
+    except OSError:
+        return False
+
+
 def status_of_a_request(port: int, tmp_path: Path) -> bytes:
     with connected(port, tmp_path) as secured:
         secured.sendall(b"GET /v1/ca HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         return secured.recv(1000).split(b" ")[1]
 
 
-@pytest.mark.parametrize("port", [HttpsLimits(max_connections=2)], indirect=True)
+@pytest.mark.parametrize("port", [HttpsLimits(max_requests=2)], indirect=True)
 def test_connections_above_the_limit_get_503(port: int, tmp_path: Path) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")

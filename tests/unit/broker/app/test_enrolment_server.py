@@ -21,6 +21,7 @@ from tests.support.makers import NOW
         ({"enroll_broker": "http://mqtt"}, "invalid_url"),
         ({"enroll_broker": "mqtt://a:b@mqtt"}, "password_in_enroll_broker"),
         ({"certificate_lifetime": "soon"}, "bad_certificate_lifetime"),
+        ({"renewal_grace": "long"}, "bad_renewal_grace"),
         ({"certificate_lifetime": "400d"}, "certificate_lifetime_too_long"),
         ({"enroll_listen": "8443"}, "bad_listen_address"),
         ({"enroll_listen": "localhost"}, "bad_listen_address"),

@@ -19,6 +19,7 @@ from broker.enrolment.store import (
     EnrolmentRevoked,
     EnrolmentStore,
     IssuedCertificate,
+    RenewedTooOften,
     UnknownEnrolment,
 )
 from broker.enrolment.tokens import TokenRefused, TokenState, TokenUsed, UnknownToken
@@ -313,3 +314,35 @@ def test_crl_from_the_future_is_rewritten(setup: StoreSetup) -> None:
     assert not setup.file.refresh()
     crl = x509.load_pem_x509_crl(setup.file.path.read_bytes())
     assert crl.last_update_utc == setup.clock.now() - timedelta(days=1)
+
+
+def test_enrolment_has_few_certificates_however_often_it_is_renewed(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
+    newest = setup.enroll(setup.token(), key)
+    for _ in range(3):  # an agent that lost its responses
+        newest = setup.renew(newest, key)
+    for _ in range(100):
+        with raises_code(RenewedTooOften, "renewed_too_often"):
+            setup.renew(newest, key)
+    assert certificates_of(setup) == 4
+    for _ in range(20):
+        setup.clock.turn(20 * 86400)
+        newest = setup.renew(newest, key)
+    assert certificates_of(setup) <= 4
+    setup.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
+    setup.file.write()
+    assert serial(newest) in setup.revoked()
+
+
+def certificates_of(setup: StoreSetup) -> int:
+    with setup.enrolments.database.reading() as connection:
+        return connection.scalar(sa.text("SELECT count(*) FROM certificates")) or 0
+
+
+def test_unknown_token_is_refused_while_another_process_writes(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
+    unknown = EnrolmentToken("x" * 43, setup.authority.fingerprint)
+    with (
+        open_database(setup.url) as other,
+        other.transaction(),  # holds the only lock for writers
+        raises_code(TokenRefused, "unknown_token"),
+    ):
+        setup.enroll(unknown, key)

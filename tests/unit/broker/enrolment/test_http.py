@@ -41,7 +41,7 @@ class ServerSetup:
             self.authority,
             self.keys,
             self.enrolments,
-            EnrolmentPolicy("mqtts://broker", "acm", MONTH, "acm-server"),
+            EnrolmentPolicy("mqtts://broker", "acm", MONTH, "acm-server", grace=3 * MONTH),
             RevocationFile(directory / "crl.pem", self.authority, self.enrolments, now=clock.now).names,
         )
         self.app = enrolment_app(self.service)
@@ -105,6 +105,28 @@ def test_valid_certificate_is_renewed_with_a_new_key(setup: ServerSetup) -> None
     assert (status, renewed.enrolment_id) == (200, enrolled.enrolment_id)
     assert x509.load_pem_x509_certificate(renewed.certificate.encode()).public_key() == new_key.public_key()
     assert renewed.not_after == setup.clock.now() + MONTH
+
+
+def test_expired_certificate_is_renewed_within_the_grace_unless_it_was_revoked(setup: ServerSetup) -> None:
+    enrolled, new_key = setup.enroll(), Ed25519PrivateKey.generate()
+    setup.clock.turn(4 * MONTH.total_seconds() - 1)
+    asked = setup.agent.renew(enrolled.certificate, new_key)
+    status, body = setup.post(RENEW_PATH, asked)
+    assert (status, body["enrolment_id"]) == (200, enrolled.enrolment_id)
+    assert setup.refusal(RENEW_PATH, EnrollingAgent("web-01").renew(enrolled.certificate, new_key)) == (
+        403,
+        "bad_signature",
+    )
+    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
+    setup.clock.turn(1)
+    assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
+
+
+def test_too_many_renewals_are_refused_with_429(setup: ServerSetup) -> None:
+    asked = setup.agent.renew(setup.enroll().certificate, Ed25519PrivateKey.generate())
+    statuses = [setup.post(RENEW_PATH, asked)[0] for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
 
 
 def test_listed_certificate_is_not_renewed_without_a_record_in_the_ledger(setup: ServerSetup, tmp_path: Path) -> None:
@@ -176,7 +198,7 @@ def test_renewal_without_a_valid_certificate_and_its_key_is_refused(setup: Serve
         assert setup.refusal(RENEW_PATH, refused) == (status, code)
     setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
     assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
-    setup.clock.turn(31 * 86400)
+    setup.clock.turn(121 * 86400)
     assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
 
 

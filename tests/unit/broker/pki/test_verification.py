@@ -51,7 +51,7 @@ def test_bad_csr_is_rejected(make: Callable[[], str], code: str) -> None:
 
 def test_certificate_and_signature_authenticate_the_agent() -> None:
     certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
-    identity = verify_certificate(pem(certificate), ISSUER, NOW)
+    identity = verify_certificate(pem(certificate), ISSUER, NOW, timedelta())
     assert (identity.agent, identity.serial) == ("web-01", certificate.serial_number)
     asked = AGENT.renew(pem(certificate), AGENT.key)
     check_possession(identity, asked.csr, asked.signature)
@@ -72,18 +72,18 @@ def test_certificate_and_signature_authenticate_the_agent() -> None:
 def test_certificate_outside_its_validity_is_rejected(moment: datetime) -> None:
     certificate = agent_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, DAY)
     with raises_code(IdentityError, "certificate_not_valid_now"):
-        verify_certificate(pem(certificate), ISSUER, moment)
+        verify_certificate(pem(certificate), ISSUER, moment, timedelta())
 
 
 def test_certificate_of_another_authority_of_the_same_name_is_rejected() -> None:
     foreign = agent_certificate(new_issuer(), "web-01", AGENT.key.public_key(), NOW, DAY)
     for text in (pem(foreign), "", "\ud800", request(AGENT.key, "web-01")):
         with raises_code(IdentityError, "foreign_certificate"):
-            verify_certificate(text, ISSUER, NOW)
+            verify_certificate(text, ISSUER, NOW, timedelta())
 
 
 def test_certificate_for_a_key_of_another_kind_is_rejected() -> None:
     key: Any = ec.generate_private_key(ec.SECP256R1()).public_key()
     certificate = agent_certificate(ISSUER, "web-01", key, NOW, DAY)
     with raises_code(IdentityError, "certificate_key_not_ed25519"):
-        verify_certificate(pem(certificate), ISSUER, NOW)
+        verify_certificate(pem(certificate), ISSUER, NOW, timedelta())
