@@ -56,12 +56,15 @@ class AgentCommsClient:
     def receive(self, timeout_s: float) -> list[Inbound]:
         """Return the messages for this agent that have arrived, waiting at most `timeout_s` seconds for the first.
 
-        The caller acknowledges them. A message on another topic is dropped and acknowledged here.
+        The caller acknowledges them. A message on another topic is dropped and acknowledged here, as is an empty one:
+        publishing it removes a retained message from the broker (MQTT 5 section 3.3.1.3).
         """
         messages = []
         for delivery in self._connection.drain(timeout_s):
             message = addressed(delivery, self._topics)
-            if message is not None and message.agent == self._agent and message.channel in _RECEIVED:
+            if not delivery.payload:
+                self._connection.acknowledge([delivery])
+            elif message is not None and message.agent == self._agent and message.channel in _RECEIVED:
                 messages.append(message)
             else:
                 self._drop(delivery)

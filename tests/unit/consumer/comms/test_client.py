@@ -23,3 +23,14 @@ def test_message_on_another_topic_is_acknowledged_and_warned_about_once() -> Non
     assert list(connection._session.unacknowledged.values()) == [received[0].delivery]
     client.acknowledge(received)
     assert connection._session.unacknowledged == {}
+
+
+def test_empty_message_is_acknowledged_and_is_no_fault() -> None:
+    """It is how an operator removes a retained message."""
+    broker = FakeBroker()
+    connection = broker.connect("web-01", ["acm/web-01/command"])
+    client = AgentCommsClient(connection, "web-01", Topics(), TurnedClock().monotonic)
+    broker.publish("acm/web-01/command", b"")
+    with capture_logs() as logs:
+        assert client.receive(0.0) == []
+    assert (logs, connection._session.unacknowledged) == ([], {})
