@@ -6,9 +6,11 @@ release.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing's, whose import alone takes as long as the start of the interpreter
 if TYPE_CHECKING:
+    from typing import Any
+
     from broker.app.config import load_config as load_config
     from broker.app.factories import open_ledger as open_ledger
     from broker.app.server import ServerProcess as ServerProcess
@@ -51,7 +53,7 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)

@@ -5,9 +5,11 @@ them and how they may change. All other names may change in any release.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing's, whose import alone takes as long as the start of the interpreter
 if TYPE_CHECKING:
+    from typing import Any
+
     from consumer.agent import Agent as Agent
     from consumer.cli.main import main as main
     from consumer.config import load_config as load_config
@@ -74,7 +76,7 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)

@@ -1,5 +1,25 @@
-"""`python -m consumer` is acm-agent."""
+"""acm-agent, also as `python -m consumer`."""
 
-from consumer.cli.main import main
+import signal
 
-main()
+from broker.system.early_signals import await_signals_early
+from consumer.cli import SERVICES
+
+__all__ = [
+    "main",
+]
+
+
+def main() -> None:
+    """Run acm-agent. The modules that take long are loaded when signals can end the process."""
+    await_signals_early(SERVICES)
+    from consumer.cli.main import main as run
+
+    try:
+        run()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
+
+
+if __name__ == "__main__":
+    main()

@@ -4,15 +4,18 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from broker.contract.codec import encode_status
+from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
+from broker.system.service_manager import ServiceManager
 from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
@@ -84,9 +87,10 @@ class Agent:
 
     `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
     `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
-    id of the command that replaced the previous process (`RESTARTED_BY` in its environment). Raises StoreError or
-    StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is invalid,
-    HandlerTableError if two handlers claim the same type, ConfigurationError if the agent would reject every command.
+    id of the command that replaced the previous process (`RESTARTED_BY` in its environment). `service_manager` is
+    notified of each turn. Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if
+    the broker's URL is invalid, HandlerTableError if two handlers claim the same type, ConfigurationError if the agent
+    would reject every command.
     """
 
     def __init__(
@@ -99,11 +103,13 @@ class Agent:
         observer: Observer | None = None,
         origins: Mapping[str, str] | None = None,
         restarted_by: str | None = None,
+        service_manager: ServiceManager | None = None,
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
         self._clock, self._spawn, self._observer = SystemClock(), _ThreadPool(), observer or LogObserver()
-        self._stopping, self._connected = threading.Event(), threading.Event()
+        self._stopping, self._connected, self._reloading = threading.Event(), threading.Event(), threading.Event()
+        self._service_manager = service_manager
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         self._enrolment = self._enrolments.current()
@@ -242,6 +248,11 @@ class Agent:
         self._stopping.set()
         self._connection.wake()
 
+    def reload(self) -> None:
+        """Read the certificate again and connect again, soon. May be called from any thread or a signal handler."""
+        self._reloading.set()
+        self._connection.wake()
+
     def run(self) -> Replacement | None:
         """Work until stopped. Returns the replacement that a command asked for, or None after `stop`.
 
@@ -251,8 +262,12 @@ class Agent:
         try:
             core.recover()
             self._connection.start()
-            _log.info("agent_started", agent=self.config.agent, incarnation=self.incarnation)
+            _log.info("agent_started", **self._description())
             while not self._stopping.is_set() and self._replacement is None:
+                self._tell_service_manager()
+                if self._reloading.is_set():
+                    self._reloading.clear()
+                    self._connection.reconnect()
                 arrived = self._comms.receive(core.wait_s())
                 self._status.problems.report(Problem.CONNECTION, self._connection.problem)
                 if self._connected.is_set():
@@ -268,7 +283,24 @@ class Agent:
         moved_by = self._relocation.moved_by
         return self._core.replacement or (Replacement(moved_by) if moved_by is not None else None)
 
+    def _description(self) -> dict[str, str]:
+        return {
+            "agent": self.config.agent,
+            "incarnation": self.incarnation,
+            "version": version("agent-command-manager"),
+            "broker": mask_shapes(self.config.broker),
+            "state": self.config.state,
+        }
+
+    def _tell_service_manager(self) -> None:
+        if self._service_manager is not None:
+            connected = self._connection.connected
+            status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
+            self._service_manager.turn(ready=connected, status=status)
+
     def _shut_down(self) -> None:
+        if self._service_manager is not None and self._replacement is None:
+            self._service_manager.stopping()
         self._relocation.close()
         self._core.publish_offline()
         self._connection.stop()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from broker.system.process import forbid_dumps, remove_variables
+from broker.system.service_manager import VARIABLES
 from consumer.errors import ConsumerError
 from consumer.handler import Replacement
 
@@ -23,10 +24,11 @@ _SECRET_VARIABLES = ("ACM_BROKER",)  # its URL may hold a password
 def take_secrets() -> dict[str, str]:
     """Take the agent's secrets out of the environment, which children and /proc expose, and forbid core dumps.
 
-    Return the variables that were set, by name: `is_watched` and `replace_process` take them.
+    So that no child can speak to systemd in the agent's name, the variables of sd_notify(3) are taken as well. Return
+    those that were set, by name: `is_watched` and `replace_process` take them.
     """
     forbid_dumps()
-    return remove_variables(_SECRET_VARIABLES)
+    return remove_variables((*_SECRET_VARIABLES, *VARIABLES))
 
 
 def replace_process(replacement: Replacement, secrets: Mapping[str, str] = MappingProxyType({})) -> None:

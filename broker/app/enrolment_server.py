@@ -1,6 +1,11 @@
 """The composition root of `acm enroll-server`: authority, ledger, HTTPS, and the task that applies revocations."""
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -10,6 +15,7 @@ import structlog
 from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
 from broker.app.factories import open_database, utc_now
+from broker.contract.secret_shapes import mask_shapes
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.https import DEFAULT_LIMITS, HttpsLimits, HttpsServer
@@ -24,6 +30,7 @@ from broker.mqtt.address import parse_url
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
 from broker.pki.revocation_file import RevocationFile
+from broker.system.service_manager import ServiceManager
 
 __all__ = [
     "EnrolmentServer",
@@ -33,6 +40,7 @@ __all__ = [
 
 _LISTEN = "127.0.0.1:8443"
 _REVOCATION_INTERVAL_S = 2.0
+_WATCH_INTERVAL_S = 1.0
 _log = structlog.get_logger("acm.enrolment")
 
 
@@ -55,11 +63,15 @@ class EnrolmentServer:
         *,
         limits: HttpsLimits = DEFAULT_LIMITS,
         revocation_interval_s: float = _REVOCATION_INTERVAL_S,
+        service_manager: ServiceManager | None = None,
     ) -> None:
+        self._service_manager = service_manager
+        self._reloading = threading.Event()
         policy = _policy(config)
         self._listen = config.enroll_listen or _LISTEN
         address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
+        self._description = {"version": version("agent-command-manager"), "ledger": mask_shapes(config.ledger)}
         self._database = open_database(config.ledger)
         try:
             enrolments = EnrolmentStore(self._database, now=utc_now)
@@ -69,7 +81,7 @@ class EnrolmentServer:
                 self._revocations, sessions, on_failure=self.stop, poll_interval_s=revocation_interval_s
             )
             service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names)
-            app = enrolment_app(service, self._revocation_task.running)
+            app = enrolment_app(service, self._background)
             self._https = HttpsServer(app, address, *_server_pair(config), limits)
         except BaseException:
             self._database.close()
@@ -79,6 +91,29 @@ class EnrolmentServer:
         """End `run` soon; may be called from a signal handler or another thread."""
         self._https.stop()
 
+    def reload(self) -> None:
+        """Read the certificate again soon; may be called from a signal handler or another thread."""
+        self._reloading.set()
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        async with self._revocation_task.running():
+            watching = asyncio.create_task(self._watch())
+            try:
+                yield
+            finally:
+                watching.cancel()
+
+    async def _watch(self) -> None:
+        """Show that the event loop turns, and reload what was asked for."""
+        while True:
+            if self._reloading.is_set():
+                self._reloading.clear()
+                self._https.reload()
+            if self._service_manager is not None:
+                self._service_manager.turn(ready=True, status=f"Serves enrolments at {self._listen}.")
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
     def run(self) -> None:
         """Write the revocation list, then listen and serve until stopped.
 
@@ -87,12 +122,14 @@ class EnrolmentServer:
         try:
             self._revocations.write()
             with self._https.listen() as listener:
-                _log.info("enrolment_server_started", listen=self._listen)
+                _log.info("enrolment_server_started", listen=self._listen, **self._description)
                 self._https.serve(listener)
                 _log.info("enrolment_server_stopped")
             if self._revocation_task.failed:
                 raise EnrolmentServerError("Revocations are no longer applied; the log has the reason.")
         finally:
+            if self._service_manager is not None:
+                self._service_manager.stopping()
             self._database.close()
 
 

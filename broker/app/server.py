@@ -1,6 +1,7 @@
 """The composition root of `acm server`: one loop over one connection and one ledger."""
 
 import threading
+from importlib.metadata import version
 from time import monotonic
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from broker.app.config import ServerConfig
 from broker.app.credentials import signer_of, signing_keys_path
 from broker.app.factories import open_database, utc_now
+from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
@@ -17,6 +19,7 @@ from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
 from broker.signing.key_list import SigningKeyError
+from broker.system.service_manager import ServiceManager
 
 __all__ = [
     "ServerProcess",
@@ -37,10 +40,11 @@ class ServerProcess:
     read, ServerConfigurationError if agents are enrolled but there are no keys, and ExposedFileError.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, service_manager: ServiceManager | None = None) -> None:
         topics = Topics(config.topic_prefix)
         self._connected = threading.Event()
         self._stopping = threading.Event()
+        self._reloading = threading.Event()
         self._retry_at = 0.0
         self._connection = MqttConnection(
             config.broker,
@@ -49,6 +53,13 @@ class ServerProcess:
             on_connect=self._connected.set,
             tls=config.broker_tls,
         )
+        self._service_manager = service_manager
+        self._description = {
+            "version": version("agent-command-manager"),
+            "broker": mask_shapes(config.broker),
+            "client_id": config.client_id,
+            "ledger": mask_shapes(config.ledger),
+        }
         self._database = open_database(config.ledger)
         self.ledger = Ledger(self._database, now=utc_now)
         enrolments = EnrolmentStore(self._database, now=utc_now)
@@ -66,19 +77,36 @@ class ServerProcess:
         self._stopping.set()
         self._connection.wake()
 
+    def reload(self) -> None:
+        """Read the certificate and connect again soon; may be called from a signal handler or another thread."""
+        self._reloading.set()
+        self._connection.wake()
+
     def run(self) -> None:
         """Work until stopped. An error of the ledger is retried; messages are acknowledged after their commit only."""
-        _log.info("server_started")
+        _log.info("server_started", **self._description)
         try:
             with self._connection:
                 while not self._stopping.is_set():
+                    if self._reloading.is_set():
+                        self._reloading.clear()
+                        self._connection.reconnect()
+                    self._tell_service_manager()
                     ready = monotonic() >= self._retry_at
                     self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_INTERVAL_S)
                     if ready:
                         self._work()
         finally:
+            if self._service_manager is not None:
+                self._service_manager.stopping()
             self._database.close()
             _log.info("server_stopped")
+
+    def _tell_service_manager(self) -> None:
+        if self._service_manager is not None:
+            connected = self._connection.connected
+            status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
+            self._service_manager.turn(ready=connected and monotonic() >= self._retry_at, status=status)
 
     def _work(self) -> None:
         try:

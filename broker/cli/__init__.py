@@ -1,1 +1,9 @@
-"""acm: one module for each command group."""
+"""acm: one module per command group."""
+
+__all__ = [
+    "SERVICES",
+]
+
+
+SERVICES = ("server", "enroll-server", "broker run")
+"""The commands that run until a signal ends them."""

@@ -1,7 +1,9 @@
 """acm broker: Mosquitto as a child process, and the files of a secured one."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import msgspec
@@ -13,7 +15,8 @@ from broker.cli.output import minute, print_text
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.errors import InvalidArgument
 from broker.mosquitto.process import EmbeddedMosquitto, MosquittoError, SecuredMosquitto
-from broker.system.signals import on_signals
+from broker.system.service_manager import ServiceManager
+from broker.system.signals import Signals, on_signals
 from broker.text import rfc3339
 
 __all__ = [
@@ -92,24 +95,34 @@ def run(
 
 
 def _run_unsecured(port: int, data: Path | None) -> None:
-    ended = threading.Event()
-    with on_signals(ended.set), EmbeddedMosquitto(port, data) as mosquitto:
-        print_text(f"Mosquitto listens at {mosquitto.url}")
-        while mosquitto.running and not ended.wait(_POLL_INTERVAL_S):
-            pass
-        if not ended.is_set():
-            raise MosquittoError(f"Mosquitto ended unexpectedly; its log is {mosquitto.log_path}.")
+    with on_signals() as signals, EmbeddedMosquitto(port, data, ends_with_parent=True) as mosquitto:
+        print_text(f"Mosquitto listens at {mosquitto.url}", to_stderr=True)
+        _supervise(mosquitto, signals, lambda: False, where=f"its log is {mosquitto.log_path}")
 
 
 def _run_secured(directory: Path) -> None:
-    ended = threading.Event()
-    with on_signals(ended.set), SecuredMosquitto(directory) as mosquitto:
-        print_text(f"Mosquitto listens at {mosquitto.address}")
-        while mosquitto.running and not ended.wait(_POLL_INTERVAL_S):
-            if mosquitto.reload_when_changed():
-                print_text("Mosquitto reloaded (SIGHUP).")
-        if not ended.is_set():
-            raise MosquittoError("Mosquitto ended unexpectedly; its log is above.")
+    with on_signals() as signals, SecuredMosquitto(directory, ends_with_parent=True) as mosquitto:
+        print_text(f"Mosquitto listens at {mosquitto.address}", to_stderr=True)
+        _supervise(mosquitto, signals, mosquitto.reload_when_changed, where="its log is above")
+
+
+def _supervise(
+    mosquitto: EmbeddedMosquitto | SecuredMosquitto, signals: Signals, reloaded: Callable[[], bool], *, where: str
+) -> None:
+    ended, reloading = threading.Event(), threading.Event()
+    signals.deliver(ended.set, reloading.set)
+    manager = ServiceManager(monotonic)
+    while mosquitto.running and not ended.wait(_POLL_INTERVAL_S):
+        manager.turn(ready=True, status="Mosquitto runs.")
+        requested = reloading.is_set()
+        reloading.clear()
+        if requested:
+            mosquitto.reload()
+        if requested or reloaded():
+            print_text("Mosquitto reloaded (SIGHUP).", to_stderr=True)
+    manager.stopping()
+    if not ended.is_set():
+        raise MosquittoError(f"Mosquitto ended unexpectedly; {where}.")
 
 
 def _sentences(directory: BrokerDirectory, written: WrittenFiles) -> str:

@@ -1,5 +1,7 @@
 """acm enroll-server: the HTTPS server that agents enroll at."""
 
+from time import monotonic
+
 import typer
 
 from broker.app.config import SECRET_VARIABLES
@@ -7,6 +9,7 @@ from broker.app.enrolment_server import EnrolmentServer
 from broker.cli.session import CA, CRL, LEDGER, ConfigOverride, Session, with_session
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps, remove_variables
+from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
 
 __all__ = [
@@ -43,10 +46,14 @@ LIFETIME = ConfigOverride(
 )
 @with_session(CA, LISTEN, BROKER, CERTIFICATE, KEY, LIFETIME, CRL, LEDGER, json=False)
 def enroll_server(session: Session) -> None:
-    """Run the enrolment server until TERM or INT. It also renews the revocation list every day."""
-    configure_logs(session.config.log_level)
-    forbid_dumps()
-    remove_variables(SECRET_VARIABLES)
-    server = EnrolmentServer(session.config)
-    with on_signals(server.stop):
+    """Run the enrolment server until TERM or INT. It also renews the revocation list every day.
+
+    HUP makes it read its certificate again.
+    """
+    with on_signals() as signals:
+        configure_logs(session.config.log_level)
+        forbid_dumps()
+        remove_variables(SECRET_VARIABLES)
+        server = EnrolmentServer(session.config, service_manager=ServiceManager(monotonic))
+        signals.deliver(server.stop, server.reload)
         server.run()

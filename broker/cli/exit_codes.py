@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from broker.errors import BrokerError
+from broker.errors import CodedError
 
 __all__ = [
     "AcmExitCode",
@@ -29,6 +29,12 @@ class AcmExitCode(IntEnum):
     """Unknown agent (`--allow-unknown` sends anyway), or no agent matches."""
     AUDIT_DIFFERS = 7
     """An agent's audit journal and the ledger differ."""
+    OUTPUT_FAILED = 8
+    """The output cannot be written (full disk, closed pipe); what the command does may be done."""
+    INTERRUPTED = 130
+    """Interrupted by Ctrl-C (INT); what was sent is still processed."""
+    TERMINATED = 143
+    """Ended by TERM, as after an interruption; `acm server`, `enroll-server` and `broker run` end with 0 instead."""
 
 
 # By the codes of the classes: importing these would load the libraries of commands that were not called.
@@ -45,7 +51,7 @@ _EXIT_CODES = {
 }
 
 
-def exit_code_of(error: BrokerError) -> AcmExitCode:
+def exit_code_of(error: CodedError) -> AcmExitCode:
     """Return the exit code of an error's class, or of its nearest base class that has one; FAILURE if none has."""
     codes = (vars(cls).get("code") for cls in type(error).__mro__)
     return next((_EXIT_CODES[code] for code in codes if code in _EXIT_CODES), AcmExitCode.FAILURE)

@@ -1,19 +1,16 @@
 """acm: sends commands to agents, shows their outcome, and runs the servers."""
 
-import sys
-
 import typer
 
+from broker.cli import SERVICES
 from broker.cli.exit_codes import exit_code_of
 from broker.cli.lazy import LazyCommand, lazy_group
-from broker.cli.output import print_text
-from broker.errors import BrokerError
+from broker.system.entry import run_command_line
 
 __all__ = [
     "app",
     "main",
 ]
-
 
 _COMMANDS = lazy_group(
     LazyCommand("send", "broker.cli.send", "Add a command for one or more agents to the ledger."),
@@ -48,8 +45,4 @@ def acm() -> None:
 
 def main() -> None:
     """Run acm; print an expected error as one sentence on stderr, and exit with its exit code."""
-    try:
-        app()
-    except BrokerError as error:
-        print_text(f"acm: {error}", to_stderr=True)
-        sys.exit(exit_code_of(error))
+    run_command_line("acm", app, exit_code_of, services=SERVICES)

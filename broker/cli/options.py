@@ -19,7 +19,7 @@ __all__ = [
 
 _DEFAULT_WAIT = "60s"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Show at most this many, the newest.")]
 AllowUnknownOption = Annotated[
     bool, typer.Option("--allow-unknown", help="Accept agents that are not in the ledger yet.")
 ]

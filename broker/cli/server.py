@@ -1,5 +1,7 @@
 """acm server: the process between the ledger and the agents."""
 
+from time import monotonic
+
 import typer
 
 from broker.app.config import SECRET_VARIABLES
@@ -7,6 +9,7 @@ from broker.app.server import ServerProcess
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps, remove_variables
+from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
 
 __all__ = [
@@ -26,10 +29,14 @@ BROKER = ConfigOverride(
 @app.command(epilog="Example: acm server --broker mqtt://127.0.0.1:1883 --ledger sqlite:////var/lib/acm/ledger.db")
 @with_session(BROKER, LEDGER, json=False)
 def server(session: Session) -> None:
-    """Run the server until TERM or INT: send the commands in the ledger and store the results."""
-    configure_logs(session.config.log_level)
-    forbid_dumps()
-    remove_variables(SECRET_VARIABLES)
-    process = ServerProcess(session.config)
-    with on_signals(process.stop):
+    """Run the server until TERM or INT: send the commands in the ledger and store the results.
+
+    HUP makes it read its certificate again and connect again.
+    """
+    with on_signals() as signals:
+        configure_logs(session.config.log_level)
+        forbid_dumps()
+        remove_variables(SECRET_VARIABLES)
+        process = ServerProcess(session.config, ServiceManager(monotonic))
+        signals.deliver(process.stop, process.reload)
         process.run()

@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger("acm.enrolment")
+
+
 class HttpsServerError(BrokerError):
     """The HTTPS server cannot use its certificate or its address."""
 
@@ -49,7 +52,6 @@ class HttpsLimits:
 
 
 DEFAULT_LIMITS = HttpsLimits()
-_log = structlog.get_logger("acm.enrolment")
 _throttle = LogThrottle(time.monotonic)
 
 
@@ -61,7 +63,9 @@ class HttpsServer:
     ) -> None:
         self._address = address
         self._limits = limits
-        self._server = uvicorn.Server(_config(app, certificate, key, limits))
+        self._pair = certificate, key
+        self._config = _config(app, certificate, key, limits)
+        self._server = uvicorn.Server(self._config)
 
     def listen(self) -> socket.socket:
         """Return the listening socket; on `::` it accepts IPv4, too. Raises HttpsServerError."""
@@ -87,6 +91,18 @@ class HttpsServer:
     def stop(self) -> None:
         """End `serve` soon; may be called from a signal handler or another thread."""
         self._server.should_exit = True
+
+    def reload(self) -> None:
+        """Read certificate and key again, for the connections from now on; may be called from a signal handler."""
+        certificate, key = self._pair
+        try:
+            refuse_readable(key, owners=[key.stat().st_uid])
+            if self._config.ssl is not None:
+                self._config.ssl.load_cert_chain(certificate, key)
+        except (BrokerError, OSError, ssl.SSLError) as error:
+            _log.error("certificate_not_reloaded", path=str(certificate), reason=str(error))
+        else:
+            _log.info("certificate_reloaded", path=str(certificate))
 
 
 def _config(app: Any, certificate: Path, key: Path, limits: HttpsLimits) -> uvicorn.Config:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO, Self
 from broker.errors import BrokerError
 from broker.mosquitto.configuration import render_loopback_configuration
 from broker.system.files import state_of, write_durably
+from broker.system.service_manager import VARIABLES
 
 __all__ = [
     "EmbeddedMosquitto",
@@ -31,6 +33,7 @@ _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
+_LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
 _RELOADED = ("crl.pem", "broker.pem", "acl", "passwords")
 
 
@@ -58,8 +61,9 @@ def find_mosquitto() -> str:
 class _Child:
     """One mosquitto process, which can be started and stopped repeatedly."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._program = find_mosquitto()
+    def __init__(self, host: str, port: int, *, ends_with_parent: bool) -> None:
+        program = find_mosquitto()
+        self._command = [*_LAUNCHER, str(os.getpid()), program] if ends_with_parent else [program]
         self._process: subprocess.Popen[bytes] | None = None
         self.host, self.port = host, port
 
@@ -74,9 +78,13 @@ class _Child:
                 f"Port {self.port} on {self.host} is in use by another program: choose another port.",
                 code="port_in_use",
             )
-        argv = [self._program, "-c", str(configuration)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        argv = [*self._command, "-c", str(configuration)]
+        ours = {name for name in os.environ if name.startswith("ACM_")} | set(VARIABLES)
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        # SIGPIPE stays ignored, as Python ignores it: the end of its log's reader would end Mosquitto.
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, restore_signals=False
+        )
         deadline = time.monotonic() + timeout_s
         while self.running and time.monotonic() < deadline:
             if self._listens():
@@ -117,14 +125,20 @@ class EmbeddedMosquitto:
     """Runs one Mosquitto on 127.0.0.1, for the `with` block or from start() to stop(). Raises MosquittoError.
 
     The default of `port` is a free port, that of `data_dir` a temporary directory, which close() deletes. A restart
-    on the same object keeps both.
+    on the same object keeps both. `ends_with_parent` lets it end when the thread that started it does, however that
+    ends, so that no Mosquitto without a supervisor blocks the port.
     """
 
     def __init__(
-        self, port: int | None = None, data_dir: Path | None = None, *, start_timeout_s: float = _START_TIMEOUT_S
+        self,
+        port: int | None = None,
+        data_dir: Path | None = None,
+        *,
+        start_timeout_s: float = _START_TIMEOUT_S,
+        ends_with_parent: bool = False,
     ) -> None:
         self.port = port or _free_port()
-        self._child = _Child(_LOOPBACK, self.port)
+        self._child = _Child(_LOOPBACK, self.port, ends_with_parent=ends_with_parent)
         self._temporary = None if data_dir else tempfile.TemporaryDirectory(prefix="acm-mosquitto-")
         self._data = (data_dir or Path(self._temporary.name if self._temporary else "")).resolve()
         self._start_timeout_s = start_timeout_s
@@ -166,6 +180,10 @@ class EmbeddedMosquitto:
         """Stop it with SIGTERM, so that it saves its data, and after `timeout_s` seconds with SIGKILL."""
         self._child.stop(timeout_s)
 
+    def reload(self) -> None:
+        """Send SIGHUP: it reads its configuration again."""
+        self._child.reload()
+
     def kill(self) -> None:
         """End it with SIGKILL: unsaved data is lost."""
         self._child.kill()
@@ -193,16 +211,17 @@ class EmbeddedMosquitto:
 class SecuredMosquitto:
     """Runs Mosquitto in a directory that `acm broker config` wrote, for the `with` block. Raises MosquittoError.
 
-    Its log goes to this process's stderr. Call `reload_when_changed` often.
+    Its log goes to this process's stderr. `ends_with_parent` is that of EmbeddedMosquitto. Call `reload_when_changed`
+    often.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, ends_with_parent: bool = False) -> None:
         self._directory = directory.resolve()
         self._text = self._read_configuration()
         listener = _LISTENER.search(self._text)
         if listener is None:
             raise MosquittoError(f"{self._directory}/mosquitto.conf has no line `listener PORT`.", code="no_listener")
-        self._child = _Child(listener[2] or _LOOPBACK, int(listener[1]))
+        self._child = _Child(listener[2] or _LOOPBACK, int(listener[1]), ends_with_parent=ends_with_parent)
         self._loaded = self._state()
 
     @property
@@ -215,13 +234,16 @@ class SecuredMosquitto:
         """Whether the process runs."""
         return self._child.running
 
+    def reload(self) -> None:
+        """Send SIGHUP: it reads its lists and its certificate again."""
+        self._loaded = self._state()
+        self._child.reload()
+
     def reload_when_changed(self) -> bool:
         """Send SIGHUP if a file that Mosquitto reloads has changed; return whether one had."""
-        state = self._state()
-        changed = state != self._loaded
+        changed = self._state() != self._loaded
         if changed:
-            self._loaded = state
-            self._child.reload()
+            self.reload()
         return changed
 
     def __enter__(self) -> Self:

@@ -6,8 +6,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from broker.mqtt import failures
-from broker.mqtt.address import TlsFiles, parse_url
+from broker.mqtt.address import MqttError, TlsFiles, parse_url
 from broker.mqtt.broker_limits import BrokerLimits
 from broker.mqtt.connection_log import ConnectionLog
 from broker.mqtt.delivery import Delivery, DeliveryQueue
@@ -15,13 +17,14 @@ from broker.mqtt.paho_client import ClientSession, Message, PahoClient
 from broker.mqtt.publish_refusals import PublishRefusals
 from broker.mqtt.reconnect_policy import End, ReconnectPolicy
 from broker.mqtt.subscriptions import Subscriptions
-from broker.mqtt.tls import NewContextEachTime
+from broker.mqtt.tls import NewContextEachTime, client_context
 
 __all__ = [
     "MqttConnection",
 ]
 
 
+_log = structlog.get_logger("acm.mqtt")
 _ANSWER_TIMEOUT_S = 15.0  # for the CONNACK
 _TAKEOVER_SHOWN_S = 600.0
 
@@ -119,6 +122,17 @@ class MqttConnection:
             self._started, self._stopped = False, True
             self._client.stop(timeout_s, last_will=last_will)
         self.wake()
+
+    def reconnect(self) -> None:
+        """Read the TLS files and connect again; if they cannot be used, log it and keep the connection."""
+        try:
+            if self._context is not None:
+                client_context(self.tls)
+        except MqttError as error:
+            _log.error("certificate_not_reloaded", reason=str(error))
+            return
+        self.stop()
+        self.start()
 
     def __enter__(self) -> Self:
         self.start()

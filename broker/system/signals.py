@@ -1,20 +1,67 @@
-"""Handles TERM and INT."""
+"""The signals of a program that runs until one of them ends it."""
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 __all__ = [
+    "Signals",
     "on_signals",
 ]
 
 
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_IGNORED = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGPOLL,
+    signal.SIGPWR,
+)
+
+
+class Signals:
+    """TERM, INT and QUIT stop the program, HUP lets it reload, and no other signal that it can survive ends it."""
+
+    def __init__(self) -> None:
+        self._stop: Callable[[], None] | None = None
+        self._reload: Callable[[], None] | None = None
+        self._is_stopping = False
+
+    def deliver(self, stop: Callable[[], None], reload: Callable[[], None]) -> None:
+        """Call `stop` or `reload` at each signal from now on. A stop that came before ends the program here."""
+        self._stop, self._reload = stop, reload
+        if self._is_stopping:
+            raise SystemExit(0)
+
+    def on_stop(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal that stops; before `deliver`, it ends whatever the program waits for."""
+        self._is_stopping = True
+        if self._stop is None:
+            raise SystemExit(0)
+        self._stop()
+
+    def on_reload(self, number: int, frame: FrameType | None) -> None:
+        """Handle HUP; before `deliver`, everything is still to be loaded."""
+        if self._reload is not None:
+            self._reload()
+
+
 @contextlib.contextmanager
-def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on TERM and INT while the block runs."""
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+def on_signals() -> Iterator[Signals]:
+    """Handle signals during the block. Enter it first, before anything that may wait, and `deliver` them later.
+
+    A signal that is not needed gets an empty handler: SIG_IGN would be inherited by child processes.
+    """
+    signals = Signals()
+    handlers = dict.fromkeys(_STOP, signals.on_stop) | {signal.SIGHUP: signals.on_reload}
+    ignored = dict.fromkeys(_IGNORED, lambda *_: None)
+    before = {number: signal.signal(number, handler) for number, handler in {**handlers, **ignored}.items()}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,1 +1,9 @@
-"""The commands of The commands of acm-agent."""
+"""The command line of the agent."""
+
+__all__ = [
+    "SERVICES",
+]
+
+
+SERVICES = ("run", "watch-upgrade")
+"""The commands that run until a signal ends them."""

@@ -20,3 +20,9 @@ class AgentExitCode(IntEnum):
     """Wrong configuration, or files that other users can change or read."""
     STATE_DIRECTORY = 4
     """The state directory cannot be used."""
+    OUTPUT_FAILED = 8
+    """The output cannot be written (full disk, closed pipe); what the command does may be done."""
+    INTERRUPTED = 130
+    """Interrupted by Ctrl-C (INT)."""
+    TERMINATED = 143
+    """Ended by TERM; `acm-agent run` ends with 0 instead."""

@@ -1,14 +1,12 @@
 """acm-agent, the command line of the agent."""
 
-import sys
-
 import typer
 
-from broker.errors import BrokerError, ExposedFileError
-from broker.text import printable
-from consumer.cli import enrolment, inspect, run, upgrade
+from broker.errors import CodedError, ExposedFileError
+from broker.system.entry import run_command_line
+from consumer.cli import SERVICES, enrolment, inspect, run, upgrade
 from consumer.cli.exit_codes import AgentExitCode
-from consumer.errors import ActiveResponseError, ConfigurationError, ConsumerError, StoreError
+from consumer.errors import ActiveResponseError, ConfigurationError, StoreError
 
 __all__ = ["app", "main"]
 
@@ -23,7 +21,7 @@ for commands in (run, inspect, enrolment, upgrade):
     app.add_typer(commands.app)
 
 
-def _code_for(error: ConsumerError | BrokerError) -> AgentExitCode:
+def _code_for(error: CodedError) -> AgentExitCode:
     if isinstance(error, ConfigurationError | ActiveResponseError | ExposedFileError):
         return AgentExitCode.CONFIGURATION
     return AgentExitCode.STATE_DIRECTORY if isinstance(error, StoreError) else AgentExitCode.FAILURE
@@ -31,8 +29,4 @@ def _code_for(error: ConsumerError | BrokerError) -> AgentExitCode:
 
 def main() -> None:
     """Run acm-agent; print each of our errors as one sentence on stderr, and exit with its code."""
-    try:
-        app()
-    except (ConsumerError, BrokerError) as error:
-        typer.echo(printable(f"acm-agent: {error}"), err=True)
-        sys.exit(_code_for(error))
+    run_command_line("acm-agent", app, _code_for, services=SERVICES)

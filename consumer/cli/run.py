@@ -3,12 +3,14 @@
 import os
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
 from broker.system.logging import configure_logs
+from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
 from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption
 from consumer.errors import HandlerTableError
@@ -34,7 +36,7 @@ def run(
     state: StateOption = None,
     accept_unsigned: UnsignedOption = None,
 ) -> None:
-    """Run the agent until TERM or INT."""
+    """Run the agent until TERM or INT. HUP makes it read its certificate again and connect again."""
     from consumer.agent import Agent
     from consumer.config import merge_sources, origins, read_sources, unused_values
     from consumer.plugins import load_plug_ins
@@ -47,17 +49,24 @@ def run(
         "state": state and str(state),
         "accept_unsigned": accept_unsigned,
     }
-    sources = read_sources(config, flags)
-    settings = merge_sources(sources)
-    configure_logs(settings.log_level)
-    for name in unused_values(sources):
-        _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
-    _refuse_exposed_release(settings)
-    secrets = take_secrets()
-    watched = is_watched(settings, sys.argv[1:], secrets)
-    restarted_by = os.environ.pop(RESTARTED_BY, None)
-    running = Agent(settings, plug_ins=load_plug_ins(), origins=origins(sources), restarted_by=restarted_by)
-    with on_signals(running.stop):
+    with on_signals() as signals:
+        sources = read_sources(config, flags)
+        settings = merge_sources(sources)
+        configure_logs(settings.log_level)
+        for name in unused_values(sources):
+            _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
+        _refuse_exposed_release(settings)
+        secrets = take_secrets()
+        watched = is_watched(settings, sys.argv[1:], secrets)
+        restarted_by = os.environ.pop(RESTARTED_BY, None)
+        running = Agent(
+            settings,
+            plug_ins=load_plug_ins(),
+            origins=origins(sources),
+            restarted_by=restarted_by,
+            service_manager=ServiceManager(monotonic, {**os.environ, **secrets}),
+        )
+        signals.deliver(running.stop, running.reload)
         replacement = running.run()
     if replacement is not None and not watched and not running.stop_requested:
         replace_process(replacement, secrets)

@@ -1,9 +1,10 @@
 """Rate-limited logging on a turned clock."""
 
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from broker.system.log_throttle import LogThrottle
+from broker.system.log_throttle import LogLimit, LogThrottle
 
 
 class Clock:
@@ -53,3 +54,32 @@ def test_warning_counts_those_that_were_suppressed_before_it() -> None:
         throttle.warn(structlog.get_logger(), "refused", "a", agent="a")
     line = {"event": "refused", "log_level": "warning", "agent": "a"}
     assert lines == [line | {"suppressed": 0}, line | {"suppressed": 2}]
+
+
+def kept(limit: LogLimit, event: str, **facts: str) -> dict[str, object] | None:
+    try:
+        return dict(limit(None, "warning", {"event": event, **facts}))
+    except structlog.DropEvent:
+        return None
+
+
+def test_each_event_is_limited_and_the_first_line_of_the_next_minute_has_the_count() -> None:
+    clock = Clock()
+    limit = LogLimit(clock)
+    assert [kept(limit, "refused", agent="a") is None for _ in range(500)] == [False] * 10 + [True] * 490
+    assert kept(limit, "refused", agent="b") == {"event": "refused", "agent": "b"}
+    clock.now = 60.0
+    assert kept(limit, "refused", agent="a") == {"event": "refused", "agent": "a", "suppressed": 490}
+    assert kept(limit, "refused", agent="a") == {"event": "refused", "agent": "a"}
+
+
+@pytest.mark.parametrize("key", ["agent", "address", "reason"])
+def test_event_is_limited_whatever_its_facts_are(key: str) -> None:
+    limit = LogLimit(Clock())
+    lines = [kept(limit, "refused", **{key: str(number)}) for number in range(10_000)]
+    assert len([line for line in lines if line]) == (10 if key == "reason" else 60)
+
+
+def test_process_is_limited_whatever_its_events_are() -> None:
+    limit = LogLimit(Clock())
+    assert len([line for number in range(10_000) if (line := kept(limit, f"event-{number}"))]) == 600

@@ -1,0 +1,67 @@
+"""Runs a command line: neither a signal nor output that fails ends in a traceback."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from broker.errors import CodedError
+from broker.system.early_signals import INTERRUPTED, TERMINATED, await_signals_early, calls_service
+from broker.system.init import run_as_child_of_init
+from broker.system.standard_streams import OutputError, discard_output, secure_standard_streams
+from broker.text import printable
+
+__all__ = [
+    "OUTPUT_FAILED",
+    "run_command_line",
+]
+
+
+OUTPUT_FAILED = 8
+_USAGE = 2
+
+
+def run_command_line(
+    name: str, run: Callable[[], object], exit_code_of: Callable[[CodedError], int], *, services: tuple[str, ...]
+) -> None:
+    """Run a command line and exit; an expected error is one sentence on stderr, and its exit code."""
+    secure_standard_streams()
+    run_as_child_of_init()
+    try:
+        if calls_service(services):
+            await_signals_early(services)
+        else:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, _raise_exit)
+        code = _code_of(run)
+        sys.stdout.flush()
+    except OutputError as error:
+        discard_output()
+        code = OUTPUT_FAILED
+        if not error.is_unread:
+            _complain(name, str(error))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except UnicodeEncodeError:
+        code = _USAGE
+        _complain(name, "An argument is not text in UTF-8.")
+    except CodedError as error:
+        code = exit_code_of(error)
+        _complain(name, str(error))
+    sys.exit(code)
+
+
+def _raise_exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _code_of(run: Callable[[], object]) -> int:
+    try:
+        run()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+def _complain(name: str, sentence: str) -> None:
+    print(printable(f"{name}: {sentence}"), file=sys.stderr)
