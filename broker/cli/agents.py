@@ -1,6 +1,6 @@
 """acm agents and active-responses: the last status of each agent."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated
 
 import typer
@@ -12,7 +12,8 @@ from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.codec import to_json
 from broker.contract.messages import JsonObject, PendingReversal
-from broker.ledger.agents import AgentRow
+from broker.enrolment.revoked import revoked_agents
+from broker.ledger.agents import AgentRow, AgentState
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -30,7 +31,9 @@ app = typer.Typer()
 def agents(session: Session) -> None:
     """List agents with the last status that each has published."""
     rows = session.ledger.agents()
-    session.show([agent_json(row) for row in rows], agents_table(rows))
+    with session.database.reading() as connection:
+        revoked = revoked_agents(connection)
+    session.show([{**agent_json(row), "revoked": row.name in revoked} for row in rows], agents_table(rows, revoked))
 
 
 @app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
@@ -49,26 +52,36 @@ def active_responses(
 
 
 def agent_json(row: AgentRow) -> JsonObject:
-    """Return an agent's last status as JSON, when it was received, and the number of its open commands."""
-    status = to_json(row.status) if row.status else {"agent": row.name, "online": False}
-    return {**status, "seen_at": rfc3339(row.seen_at), "open_commands": row.open_commands}
+    """Return an agent's state and last status as JSON, when that was received, and the number of its open commands."""
+    status = to_json(row.status) if row.status else {"agent": row.name}
+    return {
+        **status,
+        "online": row.state is AgentState.ONLINE,
+        "state": row.state,
+        "seen_at": rfc3339(row.seen_at),
+        "open_commands": row.open_commands,
+        "name_conflict": row.name_conflict,
+    }
 
 
-def agents_table(rows: list[AgentRow]) -> Table:
-    """Return agents as a table."""
-    columns = ("agent", "online", "version", "queue", "running", "open", "last error")
-    return table(counted(len(rows), "agent"), columns, (_agent_cells(row) for row in rows))
+def agents_table(rows: list[AgentRow], revoked: Collection[str] = ()) -> Table:
+    """Return agents as a table, with those marked that were `revoked`."""
+    columns = ("agent", "state", "last seen (UTC)", "version", "queue", "running", "open", "last error")
+    return table(counted(len(rows), "agent"), columns, (_agent_cells(row, row.name in revoked) for row in rows))
 
 
-def _agent_cells(row: AgentRow) -> Iterator[str | Text]:
+def _agent_cells(row: AgentRow, is_revoked: bool) -> Iterator[str | Text]:
     status = row.status
     yield row.name
-    yield Text("yes", "green") if status and status.online else Text("no", "red")
+    colour = "green" if row.state is AgentState.ONLINE and not is_revoked else "red"
+    yield Text(f"{row.state}, revoked" if is_revoked else row.state, colour)
+    yield second(row.seen_at)
     yield (status.version or "") if status else ""
     yield str(status.queue_depth) if status else ""
     yield (status.running_command or "") if status else ""
     yield str(row.open_commands)
-    yield (status.last_error or "") if status else ""
+    conflict = f"Another client connected as {row.name}. " if row.name_conflict else ""
+    yield conflict + ((status.last_error or "") if status else "")
 
 
 def _pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:

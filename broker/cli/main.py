@@ -25,6 +25,7 @@ _COMMANDS = lazy_group(
     LazyCommand("group", "broker.cli.group", "Manage groups of agents and their configuration.", is_group=True),
     LazyCommand("types", "broker.cli.types", "List command types with their parameters and result data."),
     LazyCommand("blob", "broker.cli.blob", "Manage files that agents fetch over MQTT.", is_group=True),
+    LazyCommand("ledger", "broker.cli.ledger", "Maintain the ledger.", is_group=True),
     LazyCommand("audit", "broker.cli.audit", "Compare agents' audit journals with the ledger.", is_group=True),
     LazyCommand("package", "broker.cli.package", "Build and verify packages for upgrades of agents.", is_group=True),
     LazyCommand("token", "broker.cli.token", "Manage one-time tokens for the enrolment of agents.", is_group=True),

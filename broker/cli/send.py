@@ -140,9 +140,11 @@ def _send_one(session: Session, target: Target, request: CommandRequest, wait_s:
 def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
     ledger = session.ledger
     operation = ledger.add_operation(target.agents, target.description, request)
+    if wait_s is None and not session.as_json:  # the commands may be many, and long
+        print_text(operation.id)
+        return
     progress = progress_of(session, operation, wait_s)
     rows = ledger.commands(operation_id=operation.id, limit=None)
-    view = operation.id if wait_s is None else operation_view(operation, progress, rows)
-    session.show(operation_json(operation, progress, rows), view)
+    session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
     if wait_s is not None:
         require_operation_success(operation, progress, wait_s)

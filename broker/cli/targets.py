@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from broker.contract.topics import check_agent_name
+from broker.enrolment.revoked import revoked_agents
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.groups import check_group_name
 from broker.ledger.ledger import Ledger
@@ -40,17 +41,17 @@ def resolve_target(
 ) -> Target:
     """Return the target that is given in exactly one of the three ways.
 
-    `names` are names or patterns (fnmatch) of agents, separated by commas. Patterns and groups match known agents only;
-    unknown names are refused unless `allow_unknown`. Raises InvalidArgument, InvalidName, and UnknownAgent also if no
-    agent matches.
+    `names` are names or patterns (fnmatch) of agents, separated by commas. Patterns, groups and all match known agents
+    only, without revoked ones; unknown names are refused unless `allow_unknown`. Raises InvalidArgument, InvalidName,
+    and UnknownAgent also if no agent matches.
     """
     if sum([names is not None, group is not None, everyone]) != 1:
         raise InvalidArgument("Give the target in exactly one way: AGENT, --group or --all.", code="ambiguous_target")
     if group is not None:
         members = set(ledger.groups.members(check_group_name(group)))
-        return _not_empty([name for name in ledger.agent_names() if name in members], f"group {group}")
+        return _not_empty([name for name in _not_revoked(ledger) if name in members], f"group {group}")
     if everyone:
-        return _not_empty(ledger.agent_names(), "all agents")
+        return _not_empty(_not_revoked(ledger), "all agents")
     words = [word.strip() for word in (names or "").split(",")]
     if len(words) == 1 and not _is_pattern(words[0]):
         return Target(_known(ledger, words, allow_unknown), words[0], single=True)
@@ -72,9 +73,15 @@ def check_known(ledger: Ledger, agents: list[str], *, can_allow: bool = True) ->
 def _matching(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator[str]:
     for word in words:
         if _is_pattern(word):
-            yield from (name for name in ledger.agent_names() if fnmatchcase(name, word))
+            yield from (name for name in _not_revoked(ledger) if fnmatchcase(name, word))
         else:
             yield from _known(ledger, [word], allow_unknown)
+
+
+def _not_revoked(ledger: Ledger) -> list[str]:
+    with ledger.database.reading() as connection:
+        revoked = revoked_agents(connection)
+    return [name for name in ledger.agent_names() if name not in revoked]
 
 
 def _known(ledger: Ledger, names: list[str], allow_unknown: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, moment, new_agent
 
 __all__ = [
     "AgentRow",
+    "AgentState",
     "all_agents",
     "get_or_create",
     "get_or_create_all",
@@ -24,22 +26,56 @@ __all__ = [
 ]
 
 
+_STATUS_INTERVAL_S = 300.0  # our agents publish theirs at least as often
+_SILENT_AFTER_S = 2 * _STATUS_INTERVAL_S
+_CLOCK_SKEW_S = 60.0  # of a machine that reads the ledger of another
+
+
+class AgentState(StrEnum):
+    """What the last status of an agent shows. `silent`: another one is overdue. `unknown`: it has sent none."""
+
+    ONLINE = "online"
+    SILENT = "silent"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class AgentRow:
-    """One agent: its last status and when that arrived (None before the first), and its number of open commands."""
+    """One agent: its last status and when that arrived (None before the first), and its number of open commands.
+
+    `name_conflict` is whether two clients used its name within the last two status intervals.
+    """
 
     name: str
+    state: AgentState
     status: Status | None
     seen_at: datetime | None
     open_commands: int
+    name_conflict: bool = False
 
 
-def all_agents(connection: sa.Connection) -> list[AgentRow]:
+def all_agents(connection: sa.Connection, now: datetime) -> list[AgentRow]:
     """Return every agent that was enrolled, sent a status or was sent a command, by name."""
     counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(IS_OPEN).group_by(COMMANDS.c.agent)
     waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
     agents = read_all(connection, AGENTS.select().order_by(AGENTS.c.name), AgentRecord)
-    return [AgentRow(it.name, status_in(it.status), moment(it.seen_at), waiting.get(it.name, 0)) for it in agents]
+    return [_agent_row(it, waiting.get(it.name, 0), now.timestamp()) for it in agents]
+
+
+def _agent_row(record: AgentRecord, open_commands: int, now: float) -> AgentRow:
+    if record.status is None:
+        state = AgentState.UNKNOWN
+    elif not record.online:
+        state = AgentState.OFFLINE
+    else:
+        state = AgentState.ONLINE if _is_recent(record.seen_at, now) else AgentState.SILENT
+    conflict = _is_recent(record.name_conflict_at, now)
+    return AgentRow(record.name, state, status_in(record.status), moment(record.seen_at), open_commands, conflict)
+
+
+def _is_recent(seconds: float | None, now: float) -> bool:
+    return seconds is not None and -_CLOCK_SKEW_S <= now - seconds <= _SILENT_AFTER_S
 
 
 def names_of_agents(connection: sa.Connection) -> list[str]:

@@ -1,6 +1,6 @@
 """The ledger: every command ever sent, its state and its result."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from broker.contract.messages import Command, Feedback, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
-from broker.ledger.agents import AgentRow, all_agents, last_status, names_of_agents
+from broker.ledger.agents import AgentRow, all_agents, get_or_create_all, last_status, names_of_agents
 from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
@@ -22,6 +22,7 @@ from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
+from broker.ledger.sequence import begin_epochs
 from broker.ledger.status import record_status
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
 
@@ -32,6 +33,10 @@ __all__ = [
 
 _log = structlog.get_logger("acm.server")
 _AGENTS_PER_TRANSACTION = 1000
+_RESTORED = (
+    "The ledger was restored from a backup in which this command was open; it may have run or not. Check, then send a "
+    "new one."
+)
 _ABANDONED = "Abandoned by the user before a result arrived; the command may have run, or may still run."
 
 
@@ -113,6 +118,16 @@ class Ledger:
             conditions = [COMMANDS.c.operation_id == operation_id]
             return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
 
+    def settle_restored(self) -> int:
+        """Complete every open command as interrupted: the ledger was restored from a backup. Return how many.
+
+        Whether they have run since the backup is unknown. The next commands of each agent have a new epoch, so that
+        none has a number that was used since.
+        """
+        with self._transaction() as connection:
+            begin_epochs(connection, self._now())
+            return complete_all(connection, [], ErrorCode.INTERRUPTED, _RESTORED, self._now())
+
     def get(self, command_id: str) -> LedgerRow:
         """Return one command; raises UnknownCommand."""
         with self.database.reading() as connection:
@@ -132,7 +147,7 @@ class Ledger:
     def agents(self) -> list[AgentRow]:
         """Return every agent that was enrolled, sent a status or was sent a command, sorted by name."""
         with self.database.reading() as connection:
-            return all_agents(connection)
+            return all_agents(connection, self._now())
 
     def agent_names(self) -> list[str]:
         """Return the names of all agents that `agents` returns, sorted."""
@@ -187,14 +202,21 @@ class Ledger:
         with self._transaction() as connection:
             return record_feedback(connection, agent, list(feedbacks), self._now())
 
-    def record_status(self, *statuses: Status) -> None:
+    def record_status(self, *statuses: Status, repeated: Collection[str] = ()) -> list[str]:
         """Record statuses of agents in one commit, in order. What an agent had not accepted becomes due if it is back.
 
-        Groups in a status replace the ledger's if they differ from those in the status before.
+        Groups in a status replace the ledger's if they differ from those in the status before. `repeated` are the
+        agents whose status the broker may have delivered before: it is retained, or a duplicate. Return the agents
+        whose name two clients use.
         """
+        now = self._now()
         with self._transaction() as connection:
-            for status in statuses:
-                record_status(connection, status, self._now())
+            get_or_create_all(connection, [status.agent for status in statuses], now)  # locked in one order
+            return [
+                status.agent
+                for status in statuses
+                if record_status(connection, status, now, is_repeat=status.agent in repeated)
+            ]
 
 
 @contextmanager

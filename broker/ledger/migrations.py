@@ -64,5 +64,10 @@ def _index_cancels_by_agent(connection: sa.Connection) -> None:
     connection.execute(sa.text("CREATE INDEX commands_to_cancel ON commands (cancel, agent)"))
 
 
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations, _index_cancels_by_agent)
+def _remember_incarnations(connection: sa.Connection) -> None:
+    connection.execute(sa.text("ALTER TABLE agents ADD COLUMN past_incarnations TEXT"))
+    connection.execute(sa.text("ALTER TABLE agents ADD COLUMN name_conflict_at FLOAT"))
+
+
+_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations, _index_cancels_by_agent, _remember_incarnations)
 SCHEMA_VERSION = len(_STEPS)

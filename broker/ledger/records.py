@@ -21,7 +21,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """A row of AGENTS. Times are in seconds since 1970 (UTC)."""
+    """A row of AGENTS. Times are in seconds since 1970 (UTC).
+
+    `past_incarnations` is JSON: the last ones before `incarnation`. One that came back was another client of this name,
+    last at `name_conflict_at`.
+    """
 
     name: str
     epoch: int
@@ -33,6 +37,8 @@ class AgentRecord:
     seen_at: float | None
     resend_at: float | None
     attempts: int
+    past_incarnations: str | None
+    name_conflict_at: float | None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from broker.contract.states import ErrorCode
 from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import complete_all
 from broker.ledger.records import AgentRecord
-from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER, CommandState
+from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, CommandState
 
 __all__ = [
     "begin_epoch_after_conflict",
+    "begin_epochs",
     "follow_store",
     "is_conflict",
     "next_sequence",
@@ -93,6 +94,13 @@ def is_conflict(row: AgentRecord, refusal: Feedback) -> bool:
 def begin_epoch_after_conflict(connection: sa.Connection, row: AgentRecord, now: datetime) -> None:
     """Renumber the agent's open commands: one of their numbers was used on the agent by another command."""
     _begin_epoch(connection, row.name, now, above=row.epoch)
+
+
+def begin_epochs(connection: sa.Connection, now: datetime) -> None:
+    """Begin a new epoch for every agent, without any command in it."""
+    time = int(now.timestamp() * 1000)
+    later = sa.case((AGENTS.c.epoch >= time, AGENTS.c.epoch + 1), else_=time)
+    connection.execute(AGENTS.update().values(epoch=later, next_number=1))
 
 
 def _is_of(row: AgentRecord, feedback: Feedback) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 
 from broker.contract.codec import encode
@@ -10,6 +11,7 @@ from broker.contract.messages import Status
 from broker.ledger.agents import get_or_create, status_in, update_agent
 from broker.ledger.groups import set_groups
 from broker.ledger.outbox import requeue
+from broker.ledger.records import AgentRecord
 from broker.ledger.sequence import follow_store, resend_after_rollback
 
 __all__ = [
@@ -17,17 +19,24 @@ __all__ = [
 ]
 
 
-def record_status(connection: sa.Connection, status: Status, now: datetime) -> None:
+_MAX_PAST = 4
+
+
+def record_status(connection: sa.Connection, status: Status, now: datetime, *, is_repeat: bool) -> bool:
     """Within a transaction, store an agent's status and act on it.
 
     Commands that the agent had not accepted become due if it restarted or came back online, and commands that it had
     accepted if its store went back in time. Groups in the status replace the ledger's if they differ from those in the
-    status before.
+    status before. `is_repeat`: the broker may have delivered it before; the one that is stored changes nothing then,
+    and does not show that the agent is alive. Return whether two clients use the agent's name.
     """
     row = get_or_create(connection, status.agent, now)
     before = status_in(row.status)
     if not status.online:  # a last will was written when the process started, and may be out of date
         status = _without_outdated(status, before)
+    text = encode([status]).decode()
+    if is_repeat and text == row.status:
+        return False
     returned = status.online and not (row.online and row.incarnation == status.incarnation)
     if not follow_store(connection, row, status, now) and (returned or _went_back(before, status)):
         resend_after_rollback(connection, row, status, now)
@@ -41,10 +50,29 @@ def record_status(connection: sa.Connection, status: Status, now: datetime) -> N
         online=status.online,
         incarnation=status.incarnation,
         store_generation=status.store_generation,
-        status=encode([status]).decode(),
+        status=text,
         seen_at=now.timestamp(),
         attempts=0 if returned else row.attempts,
     )
+    return _follow_incarnations(connection, row, status, now, is_repeat=is_repeat)
+
+
+def _follow_incarnations(
+    connection: sa.Connection, row: AgentRecord, status: Status, now: datetime, *, is_repeat: bool
+) -> bool:
+    """Whether an earlier incarnation came back after a later one: another client uses the agent's name.
+
+    Not every broker reports that a client takes over the session of another (0x8E, MQTT 5 section 3.14.2.1).
+    """
+    if is_repeat or not status.online or row.incarnation in (None, status.incarnation):
+        return False
+    past: list[str] = msgspec.json.decode(row.past_incarnations or "[]")
+    came_back = status.incarnation in past
+    past = [row.incarnation, *(it for it in past if it not in (row.incarnation, status.incarnation))][:_MAX_PAST]
+    update_agent(connection, row.name, past_incarnations=msgspec.json.encode(past).decode())
+    if came_back:
+        update_agent(connection, row.name, name_conflict_at=now.timestamp())
+    return came_back
 
 
 def _went_back(before: Status | None, status: Status) -> bool:

@@ -62,6 +62,8 @@ AGENTS = sa.Table(
     sa.Column("seen_at", sa.Float),
     sa.Column("resend_at", sa.Float, index=True),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("past_incarnations", sa.Text),
+    sa.Column("name_conflict_at", sa.Float),
 )
 
 

@@ -77,8 +77,11 @@ class Receiver:
 
     def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
         statuses = [status for message in messages if (status := self._status_in(message)) is not None]
-        if statuses:
-            self._ledger.record_status(*statuses)
+        repeated = {message.agent for message in messages if message.retained or message.delivery.duplicate}
+        for agent in self._ledger.record_status(*statuses, repeated=repeated) if statuses else ():
+            self._warn(
+                "agent_name_used_twice", agent, reason=f"Another client connected as {agent}; give each its own name."
+            )
         for status in statuses:
             self._on_status(status)
 

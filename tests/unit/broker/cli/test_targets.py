@@ -8,6 +8,7 @@ from broker.app.factories import open_database
 from broker.cli.targets import Target, UnknownAgent, check_known, resolve_target
 from broker.contract.messages import Origin
 from broker.contract.topics import InvalidName
+from broker.enrolment.tables import ENROLMENTS
 from broker.errors import CodedError, InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -52,6 +53,23 @@ def test_one_name_all_agents_and_a_group_are_resolved(ledger: Ledger) -> None:
     assert everyone == Target(["db-01", "web-01", "web-02"], "all agents")
     assert group == Target(["web-02"], "group edge")
     assert new == Target(["new-01"], "new-01", single=True)
+
+
+def test_revoked_agents_are_reached_by_their_name_only(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-01", "web-02"])
+    with ledger.database.transaction() as connection:
+        for name, agent, revoked_at in (("e1", "web-01", 2.0), ("e2", "web-02", 2.0), ("e3", "web-02", None)):
+            connection.execute(ENROLMENTS.insert().values(id=name, agent=agent, enrolled_at=1.0, revoked_at=revoked_at))
+    targets = [
+        resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False).agents
+        for names, group, everyone in (
+            (None, None, True),
+            ("web-*", None, False),
+            (None, "edge", False),
+            ("web-01", None, False),
+        )
+    ]
+    assert targets == [["db-01", "web-02"], ["web-02"], ["web-02"], ["web-01"]]
 
 
 @pytest.mark.parametrize(

@@ -480,6 +480,61 @@ def test_agents_are_listed_with_their_last_status_and_open_commands(ledger: Ledg
     assert (rows[0].seen_at, rows[1].status) == (clock.now(), None)
 
 
+def test_agent_whose_status_is_overdue_is_silent(ledger: Ledger, clock: TurnedClock) -> None:
+    add(ledger, "never-seen")
+    ledger.record_status(status())
+    states = [[row.state for row in ledger.agents()]]
+    for seconds in (600.0, 1.0, -86_401.0):  # the last one sets the clock back
+        clock.turn(seconds)
+        states.append([row.state for row in ledger.agents()])
+    assert [web for _, web in states] == ["online", "online", "silent", "silent"]
+    assert {never for never, _ in states} == {"unknown"}
+    ledger.record_status(status(online=False))
+    assert ledger.agents()[1].state == "offline"
+
+
+def test_status_that_the_broker_delivers_again_does_not_show_that_the_agent_lives(
+    ledger: Ledger, clock: TurnedClock
+) -> None:
+    ledger.record_status(status())
+    clock.turn(601.0)
+    ledger.record_status(status(), repeated={"web-01"})
+    assert ledger.agents()[0].state == "silent"
+    ledger.record_status(status(queue_depth=1), repeated={"web-01"})
+    assert ledger.agents()[0].state == "online"
+
+
+def test_two_clients_of_one_name_are_noticed(ledger: Ledger, clock: TurnedClock) -> None:
+    """Each takes over the session of the other, and the broker publishes the last will of the one before."""
+    found = []
+    for incarnation in ("a", "b", "c", "a", "b", "d", "d"):
+        found.append(ledger.record_status(status(incarnation=incarnation)))
+        ledger.record_status(status(incarnation=incarnation, online=False))
+    assert found == [[], [], [], ["web-01"], ["web-01"], [], []]
+    assert ledger.agents()[0].name_conflict
+    clock.turn(601.0)
+    assert not ledger.agents()[0].name_conflict
+
+
+def test_old_status_that_the_broker_delivers_again_is_no_second_client(ledger: Ledger) -> None:
+    for incarnation in ("a", "b"):
+        ledger.record_status(status(incarnation=incarnation))
+    assert ledger.record_status(status(incarnation="a"), repeated={"web-01"}) == []
+    assert not ledger.agents()[0].name_conflict
+
+
+def test_restored_ledger_sends_nothing_that_was_open_in_it(ledger: Ledger) -> None:
+    sent, accepted, queued = add(ledger), add(ledger), add(ledger, "web-02")
+    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED, accepted)])
+    before = numbers(ledger, sent)[0][0]
+    assert ledger.settle_restored() == 3
+    codes = [(ledger.get(command.id).result or {})["code"] for command in (sent, accepted, queued)]
+    assert codes == ["interrupted"] * 3
+    assert take(ledger) == []
+    ((epoch, number),) = numbers(ledger, add(ledger))
+    assert (epoch > before, number) == (True, 1)
+
+
 def test_last_will_does_not_move_the_journal_head_back(ledger: Ledger) -> None:
     old, new = JournalMark(3, "a" * 64), JournalMark(9, "b" * 64)
     ledger.record_status(status(audit_head=new))

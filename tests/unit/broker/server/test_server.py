@@ -1,7 +1,7 @@
 """The server, on a real ledger and a wire that records what is published."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -348,10 +348,11 @@ def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
 ) -> None:
     taken: list[str] = []
 
-    def record(status: Status) -> None:
-        if status.version == "evil":
+    def record(*statuses: Status, repeated: Collection[str]) -> list[str]:
+        if any(status.version == "evil" for status in statuses):
             raise ValueError("Unexpected.")
-        taken.append(status.version)
+        taken.extend(status.version for status in statuses)
+        return []
 
     monkeypatch.setattr(ledger, "record_status", record)
     messages = [
@@ -367,7 +368,7 @@ def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
 def test_message_is_not_processed_while_the_ledger_fails(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(status: Status) -> None:
+    def fail(*statuses: Status, repeated: Collection[str]) -> list[str]:
         raise LedgerError("The disk is full.")
 
     monkeypatch.setattr(ledger, "record_status", fail)
