@@ -21,6 +21,7 @@ demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
 	$(RUN)/python -m scripts.demo
 
 test: $(VENV)/.ready ## Run all tests
+	bash scripts/postgresql.sh
 	$(PYTEST)
 
 coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
@@ -52,8 +53,8 @@ fuzz: $(VENV)/.ready ## Fuzz the parsers of untrusted input, for FUZZ_SECONDS (6
 bench: $(VENV)/.ready ## Measure against simpler consumers in the same run
 	$(RUN)/python -m benchmarks
 
-install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment
-	sh scripts/install.sh $(VENV) $(PREFIX)
+install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment; EXTRA=postgresql adds its driver
+	sh scripts/install.sh $(VENV) $(PREFIX) $(EXTRA)
 
 wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 	bash scripts/wheels.sh $(VENV)

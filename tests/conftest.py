@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +11,7 @@ from broker.mosquitto.process import MosquittoNotFound, find_mosquitto
 from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.postgresql import PostgreSQL
 
 # Tests must pass on slow machines.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +43,24 @@ def broker(broker_kind: Callable[[], ContainerBroker | LocalBroker]) -> Iterator
         running.start()
     yield running
     running.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One instance for all tests of a worker; each test takes a database of its own."""
+    running = PostgreSQL()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty ledger; a test that takes it runs on both databases."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/ledger.db"
+    else:
+        with request.getfixturevalue("postgresql").borrowed_database() as url:
+            yield url
 
 
 @pytest.fixture

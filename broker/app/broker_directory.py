@@ -11,7 +11,7 @@ from cryptography import x509
 from broker.app.config import ServerConfig, load_config
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
-from broker.ledger.database import with_absolute_path
+from broker.ledger.location import with_absolute_path
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
 from broker.pki.authority import CertificateAuthority
 from broker.system.files import write_durably

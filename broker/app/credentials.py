@@ -8,7 +8,7 @@ from time import monotonic
 import structlog
 
 from broker.app.config import ServerConfig, ServerConfigurationError
-from broker.app.factories import open_database, utc_now
+from broker.app.factories import open_configured_database, utc_now
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
@@ -47,7 +47,7 @@ def open_signing_key_store(config: ServerConfig) -> SigningKeyStore:
 @contextmanager
 def open_enrolments(config: ServerConfig) -> Iterator[EnrolmentStore]:
     """Open the enrolments in the ledger's database for a block; raises LedgerError."""
-    with open_database(config.ledger) as database:
+    with open_configured_database(config.ledger) as database:
         yield EnrolmentStore(database, now=utc_now)
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
-from broker.app.factories import open_database, utc_now
+from broker.app.factories import open_configured_database, utc_now
 from broker.contract.secret_shapes import mask_shapes
 from broker.durations import parse_duration
 from broker.enrolment.http import enrolment_app
@@ -72,7 +72,7 @@ class EnrolmentServer:
         address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
         self._description = {"version": version("agent-command-manager"), "ledger": mask_shapes(config.ledger)}
-        self._database = open_database(config.ledger)
+        self._database = open_configured_database(config.ledger)
         try:
             enrolments = EnrolmentStore(self._database, now=utc_now)
             self._revocations = open_revocation_file(config, authority, enrolments)

@@ -10,17 +10,34 @@ from datetime import UTC, datetime
 from broker.enrolment.tables import METADATA
 from broker.ledger.database import Database
 from broker.ledger.ledger import Ledger
+from broker.ledger.location import LedgerUrlError, is_in_memory, ledger_url
 
 __all__ = [
+    "open_configured_database",
     "open_database",
     "open_ledger",
     "utc_now",
 ]
 
 
-def open_database(url: str) -> Database:
-    """Open the database of commands and enrolments, and migrate it if it is older; raises LedgerError."""
-    return Database(url, METADATA)
+def open_database(url: str, *, create: bool = True) -> Database:
+    """Open the database of commands and enrolments, and migrate it if it is older; raises LedgerError.
+
+    Without `create`, one that does not exist is LedgerNotFound.
+    """
+    return Database(url, METADATA, create=create)
+
+
+def open_configured_database(url: str, *, create: bool = True) -> Database:
+    """Open the database of a configuration, as `open_database` does. One in memory is LedgerUrlError: it would be lost.
+
+    A program that embeds the ledger may open one in memory.
+    """
+    if is_in_memory(ledger_url(url)):
+        raise LedgerUrlError(
+            f"The ledger {url} would be lost when the program ends: write sqlite:///PATH.", code="ledger_in_memory"
+        )
+    return open_database(url, create=create)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import structlog
 
 from broker.app.config import ServerConfig
 from broker.app.credentials import signer_of, signing_keys_path
-from broker.app.factories import open_database, utc_now
+from broker.app.factories import open_configured_database, utc_now
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.store import EnrolmentStore
@@ -60,7 +60,7 @@ class ServerProcess:
             "client_id": config.client_id,
             "ledger": mask_shapes(config.ledger),
         }
-        self._database = open_database(config.ledger)
+        self._database = open_configured_database(config.ledger)
         self.ledger = Ledger(self._database, now=utc_now)
         enrolments = EnrolmentStore(self._database, now=utc_now)
         try:
@@ -75,6 +75,7 @@ class ServerProcess:
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
         self._stopping.set()
+        self._database.stop_waiting()
         self._connection.wake()
 
     def reload(self) -> None:

@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command(epilog="Example: acm blob put agent-2.0.tar.gz")
-@with_session(LEDGER, json=False)
+@with_session(LEDGER, json=False, creates_ledger=True)
 def put(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="File to store.")]) -> None:
     """Store a file beside the ledger, and print the artifact (JSON) for the parameters of commands."""
     print_json(msgspec.to_builtins(session.ledger.blobs.put(file)))

@@ -88,7 +88,7 @@ def client_certificate(
 
 
 @app.command(epilog="Example: acm ca crl --dir /var/lib/acm/ca --crl /etc/mosquitto/acm/crl.pem")
-@with_session(CA_DIR, CRL, LEDGER)
+@with_session(CA_DIR, CRL, LEDGER, creates_ledger=True)
 def crl(session: Session) -> None:
     """Write the revocation list, valid for seven days. A running enrolment server does so every day."""
     file = open_revocation_file(session.config, session.authority, session.enrolments)

@@ -1,5 +1,6 @@
 """acm commands, show and cancel: the commands in the ledger."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -10,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli.options import AbandonOption, LimitOption
-from broker.cli.output import id_column, literal, second, table
+from broker.cli.output import id_column, literal, newest_of, second, table
 from broker.cli.session import LEDGER, Session, with_session
+from broker.cli.targets import check_known
 from broker.command_types import parameters_of
 from broker.contract.codec import to_json
 from broker.contract.commands import mask_secret_parameters
@@ -49,8 +51,12 @@ def commands(
     limit: LimitOption = 100,
 ) -> None:
     """List commands, newest first."""
-    rows = session.ledger.commands(agent, state, operation, limit)
-    session.show([command_json(row) for row in rows], commands_table(rows))
+    if agent is not None:
+        check_known(session.ledger, [agent], can_allow=False)
+    if operation is not None:
+        session.ledger.operations.get(operation)
+    rows, title = newest_of(session.ledger.commands(agent, state, operation, limit + 1), limit, "command")
+    session.show([command_json(row) for row in rows], commands_table(rows, title))
 
 
 @app.command(epilog="Example: acm show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --json")
@@ -91,11 +97,11 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
     return masked
 
 
-def commands_table(rows: list[LedgerRow]) -> Table:
-    """Return commands as a table."""
+def commands_table(rows: Sequence[LedgerRow], title: str | None = None) -> Table:
+    """Return commands as a table; by default its title is their number."""
     columns = (id_column(), "agent", "type", "created (UTC)", "state", "outcome")
     return table(
-        counted(len(rows), "command"),
+        title or counted(len(rows), "command"),
         columns,
         (
             (row.command.id, row.agent, row.command.type, second(row.command.created_at), row.state, outcome_text(row))

@@ -8,6 +8,7 @@ from rich.table import Table
 from broker.app.credentials import open_revocation_file
 from broker.cli.output import id_column, minute, table
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
+from broker.cli.targets import check_known
 from broker.contract.messages import JsonObject
 from broker.enrolment.records import EnrolmentRecord
 from broker.errors import BrokerError
@@ -59,6 +60,8 @@ def revoke(session: Session, target: TargetArgument, reason: ReasonOption = Revo
 def list_enrolments(session: Session, agent: str | None) -> None:
     """Show the enrolments, of one agent unless None; also for the deprecated `acm ca list`."""
     rows = session.enrolments.enrolments(agent)
+    if agent is not None and not rows:
+        check_known(session.ledger, [agent], can_allow=False)
     session.show([_json(row) for row in rows], _table(rows))
 
 

@@ -44,6 +44,8 @@ _EXIT_CODES = {
     "invalid_parameters": AcmExitCode.USAGE,
     "configuration_error": AcmExitCode.CONFIGURATION,
     "exposed_file": AcmExitCode.CONFIGURATION,
+    "bad_ledger_url": AcmExitCode.CONFIGURATION,
+    "ledger_not_found": AcmExitCode.CONFIGURATION,
     "command_failed": AcmExitCode.COMMAND_ERROR,
     "wait_timeout": AcmExitCode.WAIT_TIMEOUT,
     "unknown_agent": AcmExitCode.UNKNOWN_AGENT,

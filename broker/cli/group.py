@@ -12,7 +12,7 @@ import typer
 from broker.cli.options import AllowUnknownOption
 from broker.cli.output import print_text, table
 from broker.cli.session import LEDGER, Session, with_session
-from broker.cli.targets import check_known, resolve_target
+from broker.cli.targets import UnknownAgent, check_known, resolve_target
 from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
@@ -29,7 +29,7 @@ Agents = Annotated[list[str], typer.Argument(metavar="AGENT...", help="Names of 
 
 
 @app.command(epilog="Example: acm group add edge web-01 web-02")
-@with_session(LEDGER, json=False)
+@with_session(LEDGER, json=False, creates_ledger=True)
 def add(session: Session, group: Group, agents: Agents, allow_unknown: AllowUnknownOption = False) -> None:
     """Add agents to a group."""
     if not allow_unknown:
@@ -82,6 +82,10 @@ def configure(
 def show(session: Session, group: Group) -> None:
     """Print the members of a group, one per line."""
     agents = session.ledger.groups.members(check_group_name(group))
+    if not agents and not session.ledger.groups.is_configured(group):
+        raise UnknownAgent(
+            f"There is no group {group!r}: no agent is in it. `acm group list` shows all groups.", code="unknown_group"
+        )
     if agents or session.as_json:
         session.show(agents, "\n".join(agents))
     else:

@@ -63,7 +63,7 @@ def list_keys(session: Session) -> None:
 
 
 @app.command(epilog="Example: acm keys rotate")
-@with_session(KEYS, LEDGER)
+@with_session(KEYS, LEDGER, creates_ledger=True)
 def rotate(session: Session) -> None:
     """Add a key that signs together with the others from now on, and distribute the new key list.
 
@@ -81,7 +81,7 @@ def rotate(session: Session) -> None:
 
 
 @app.command(epilog="Example: acm keys revoke 3f9c2a7d5b1e8064")
-@with_session(KEYS, LEDGER)
+@with_session(KEYS, LEDGER, creates_ledger=True)
 def revoke(
     session: Session,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")],

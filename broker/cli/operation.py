@@ -1,5 +1,6 @@
 """acm operation: commands that were sent to many agents at once."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ from rich.text import Text
 
 from broker.cli.commands import command_json, outcome_text
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
-from broker.cli.output import id_column, print_text, second, table
+from broker.cli.output import id_column, newest_of, print_text, second, table
 from broker.cli.progress import progress_bar
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
@@ -48,8 +49,8 @@ def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -
 @with_session(LEDGER)
 def list_operations(session: Session, limit: LimitOption = 100) -> None:
     """List operations, newest first."""
-    operations = session.ledger.operations.newest(limit)
-    session.show([_operation_facts(operation) for operation in operations], _operations_table(operations))
+    operations, title = newest_of(session.ledger.operations.newest(limit + 1), limit, "operation")
+    session.show([_operation_facts(operation) for operation in operations], _operations_table(operations, title))
 
 
 @app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
@@ -100,7 +101,7 @@ def _operation_facts(operation: Operation) -> JsonObject:
     }
 
 
-def _operations_table(operations: list[Operation]) -> Table:
+def _operations_table(operations: Sequence[Operation], title: str) -> Table:
     columns = (id_column(), "type", "target", "agents", "created (UTC)")
     cells = ((it.id, it.command_type, it.target, str(it.size), second(it.created_at)) for it in operations)
-    return table(counted(len(operations), "operation"), columns, cells)
+    return table(title, columns, cells)

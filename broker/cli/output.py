@@ -1,9 +1,9 @@
 """Output of acm: JSON for programs; for people, text that cannot control the terminal."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import RenderableType
@@ -11,18 +11,21 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from broker.system.console import print_view
-from broker.text import printable, printable_line
+from broker.text import counted, printable, printable_line
 
 __all__ = [
     "id_column",
     "literal",
     "minute",
+    "newest_of",
     "print_json",
     "print_result",
     "print_text",
     "second",
     "table",
 ]
+
+_T = TypeVar("_T")
 
 
 def print_result(document: Any, view: RenderableType, *, as_json: bool) -> None:
@@ -51,6 +54,12 @@ def table(title: str, columns: Iterable[str | Column], rows: Iterable[Iterable[s
     for row in rows:
         made.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in row))
     return made
+
+
+def newest_of(rows: Sequence[_T], limit: int, singular: str) -> tuple[Sequence[_T], str]:
+    """Return at most `limit` of the rows, and their number for people, which says whether there are more."""
+    more = " shown; there are more, see --limit" if len(rows) > limit else ""
+    return rows[:limit], counted(min(len(rows), limit), singular) + more
 
 
 def id_column(name: str = "id", width: int = 36) -> Column:

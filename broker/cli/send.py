@@ -35,7 +35,7 @@ _EXAMPLES = (
 
 
 @app.command(cls=WaitCommand, epilog=_EXAMPLES)
-@with_session(LEDGER)
+@with_session(LEDGER, creates_ledger=True)
 def send(
     session: Session,
     words: Annotated[

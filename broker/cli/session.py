@@ -46,10 +46,18 @@ class Session:
     command loads only the libraries that it uses.
     """
 
-    def __init__(self, config_file: Path | None, overrides: Mapping[str, str | None], *, as_json: bool) -> None:
+    def __init__(
+        self,
+        config_file: Path | None,
+        overrides: Mapping[str, str | None],
+        *,
+        as_json: bool,
+        creates_ledger: bool = False,
+    ) -> None:
         self.config_file = config_file
         self.overrides = overrides
         self.as_json = as_json
+        self._creates_ledger = creates_ledger
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
@@ -66,9 +74,10 @@ class Session:
     @cached_property
     def database(self) -> "Database":
         """The database of the ledger and the enrolments; raises LedgerError."""
-        from broker.app.factories import open_database
+        from broker.app.factories import open_configured_database
 
-        return self._stack.enter_context(open_database(self.config.ledger))
+        database = open_configured_database(self.config.ledger, create=self._creates_ledger)
+        return self._stack.enter_context(database)
 
     @cached_property
     def ledger(self) -> "Ledger":
@@ -151,8 +160,12 @@ CRL = ConfigOverride(
 )
 
 
-def with_session(*overrides: ConfigOverride, json: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_session(
+    *overrides: ConfigOverride, json: bool = True, creates_ledger: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Pass a command a Session as its first argument, made from --config, the options `overrides`, and --json.
+
+    Only a command that `creates_ledger`, because it has something to store, creates a ledger that does not exist.
 
     This declares the options that commands share once: the decorated function has the command's own parameters and
     these, and typer reads its signature.
@@ -169,7 +182,8 @@ def with_session(*overrides: ConfigOverride, json: bool = True) -> Callable[[Cal
         def call(**values: Any) -> None:
             config_file = values.pop("config")
             flags = {override.key: values.pop(override.key) for override in overrides}
-            with Session(config_file, flags, as_json=values.pop("as_json", False)) as session:
+            as_json = values.pop("as_json", False)
+            with Session(config_file, flags, as_json=as_json, creates_ledger=creates_ledger) as session:
                 command(session, **values)
 
         call.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]

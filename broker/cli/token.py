@@ -27,7 +27,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command(epilog="Example: acm token create web-01 --ttl 1h --ca /var/lib/acm/ca")
-@with_session(CA, LEDGER)
+@with_session(CA, LEDGER, creates_ledger=True)
 def create(
     session: Session,
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.")],

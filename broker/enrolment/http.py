@@ -129,7 +129,7 @@ def _decode(body: bytes, kind: type[_Request]) -> _Request:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BrokerError)
-    status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
+    status = next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), HTTPStatus.BAD_REQUEST)
     message = str(error)
     _log.warning(
         "request_refused",

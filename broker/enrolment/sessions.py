@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from broker.enrolment.records import EnrolmentRecord, enrolments_where
 from broker.enrolment.tables import ENROLMENTS, ENROLMENTS_ENDED
 from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
+from broker.ledger.insert import replace_row
 
 __all__ = [
     "RevokedSessions",
@@ -29,9 +31,9 @@ class RevokedSessions:
                 connection, sa.and_(ENROLMENTS.c.revoked_at.is_not(None), ENROLMENTS.c.id.not_in(ended))
             )
 
+    @retry_conflicts
     def record_end(self, enrolment_id: str) -> None:
         """Record that no session of the agent with this revoked enrolment is left."""
         values = {"enrolment_id": enrolment_id, "ended_at": self._now().timestamp()}
         with self._transaction() as connection:
-            connection.execute(ENROLMENTS_ENDED.delete().where(ENROLMENTS_ENDED.c.enrolment_id == enrolment_id))
-            connection.execute(ENROLMENTS_ENDED.insert().values(**values))
+            replace_row(connection, ENROLMENTS_ENDED, values)

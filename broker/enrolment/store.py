@@ -16,7 +16,9 @@ from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
 from broker.enrolment.tokens import TokenRecord, TokenUsed, mark_used, revoke_unused_tokens, usable_token
 from broker.errors import BrokerError
 from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
+from broker.ledger.insert import insert_missing
 from broker.ledger.tables import AGENTS, new_agent
 from broker.pki.certificates import key_fingerprint
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
@@ -76,6 +78,7 @@ class EnrolmentStore:
         self.database = database
         self._transaction = database.transaction
 
+    @retry_conflicts
     def enroll(
         self, agent: str, token: EnrolmentToken, key: Ed25519PublicKey, issue: IssueCertificate
     ) -> IssuedCertificate:
@@ -99,6 +102,7 @@ class EnrolmentStore:
             # design.md: "A token is used and its certificate recorded in one commit"
             return _issue(connection, enrolment_id, agent, key, issue)
 
+    @retry_conflicts
     def renew(self, serial: int, key: Ed25519PublicKey, issue: IssueCertificate) -> IssuedCertificate:
         """Record what `issue` returns as a further certificate of the enrolment that the certificate `serial` is of.
 
@@ -138,6 +142,7 @@ class EnrolmentStore:
         with self.database.reading() as connection:
             return connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
 
+    @retry_conflicts
     def revoke(self, target: str, reason: RevocationReason) -> list[EnrolmentRecord]:
         """Revoke one enrolment by its id, or all of an agent by its name together with the agent's unused tokens.
 
@@ -186,8 +191,7 @@ def _issued_before(
 
 def _add_agent(connection: sa.Connection, agent: str, now: datetime) -> None:
     """Add the agent to the ledger, so that commands can be sent to it before its first status."""
-    if connection.execute(AGENTS.select().where(AGENTS.c.name == agent)).one_or_none() is None:
-        connection.execute(AGENTS.insert().values(**new_agent(agent, now)))
+    insert_missing(connection, AGENTS, [new_agent(agent, now)])
 
 
 def _agent_of_valid_enrolment(connection: sa.Connection, enrolment_id: str) -> str:

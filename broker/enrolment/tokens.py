@@ -14,6 +14,7 @@ from broker.enrolment.records import utc
 from broker.enrolment.tables import TOKENS
 from broker.errors import BrokerError
 from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
 from broker.ledger.tables import moment
 
@@ -81,6 +82,7 @@ class TokenStore:
         self._transaction, self._reading = database.transaction, database.reading
         self._now = now
 
+    @retry_conflicts
     def add(self, agent: str, token: EnrolmentToken, ttl: timedelta) -> TokenRecord:
         """Let the bearer of this token enroll as `agent`, once, within `ttl`. Raises InvalidName."""
         now = self._now()
@@ -102,6 +104,7 @@ class TokenStore:
         now = self._now()
         return [_record(row, now) for row in rows]
 
+    @retry_conflicts
     def revoke(self, token_id: str) -> None:
         """Revoke an unused token; raises UnknownToken for any other."""
         unused = TOKENS.update().where(TOKENS.c.id == token_id, TOKENS.c.used_at.is_(None))

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.contract.messages import Status
+from broker.ledger.insert import insert_missing
 from broker.ledger.records import AgentRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, moment, new_agent
 
@@ -20,6 +21,7 @@ __all__ = [
     "get_or_create",
     "get_or_create_all",
     "last_status",
+    "lock_agents_of",
     "names_of_agents",
     "status_in",
     "update_agent",
@@ -106,8 +108,18 @@ def get_or_create_all(connection: sa.Connection, agents: Sequence[str], now: dat
     new = sorted(set(agents) - {agent.name for agent in found})
     if not new:
         return found
-    connection.execute(AGENTS.insert(), [new_agent(name, now) for name in new])
+    insert_missing(connection, AGENTS, [new_agent(name, now) for name in new])
     return read_all(connection, query, AgentRecord)
+
+
+def lock_agents_of(connection: sa.Connection, *commands: sa.ColumnElement[bool]) -> None:
+    """Lock the rows of the agents of these commands until the commit, in order of name."""
+    # design.md: "Agents are locked before their commands, in order of name."
+    if connection.dialect.name == "sqlite":
+        return  # a transaction that writes has the only lock
+    names = sa.select(COMMANDS.c.agent).where(*commands)
+    locked = sa.select(AGENTS.c.name).where(AGENTS.c.name.in_(names)).order_by(AGENTS.c.name).with_for_update()
+    connection.execute(locked).all()
 
 
 def update_agent(connection: sa.Connection, agent: str, **values: Any) -> None:

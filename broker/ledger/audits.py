@@ -1,7 +1,6 @@
 """The ledger's data for audits of agents: what their journals are compared with, and how far they were verified."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,6 +12,9 @@ import sqlalchemy as sa
 from broker.contract.journal import command_sha256
 from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode, Outcome
+from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
+from broker.ledger.insert import replace_row
 from broker.ledger.records import AuditRecord, read_one
 from broker.ledger.tables import AUDITS, COMMANDS, SERVER, STRAY_RESULTS, CommandState
 
@@ -72,17 +74,16 @@ class _Error(msgspec.Struct):
 class AuditStore:
     """The ledger's data for audits of agents. Every method is one transaction, and raises LedgerError if that fails."""
 
-    def __init__(
-        self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
-    ) -> None:
-        self._transaction = transaction
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._transaction = database.transaction
+        self._reading = database.reading
         self._now = now
 
     def accepted_commands(self, agent: str, limit: int) -> list[KnownCommand]:
         """Return the newest commands that the agent has reported as accepted or in a later state; oldest first."""
         query = sa.select(*_COLUMNS).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_REPORTED_STATES))
         query = query.order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc()).limit(limit)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             found = [_known(*columns) for columns in connection.execute(query)]
         return [known for known in reversed(found) if not known.is_completed_by_server]
 
@@ -91,7 +92,7 @@ class AuditStore:
         remaining, found = iter(command_ids), {}
         while ids := list(islice(remaining, _IDS_PER_QUERY)):
             query = sa.select(*_COLUMNS, COMMANDS.c.body).where(COMMANDS.c.id.in_(ids))
-            with self._transaction() as connection:
+            with self._reading() as connection:
                 for *columns, body in connection.execute(query):
                     known = _known(*columns)
                     sha256 = command_sha256(msgspec.json.decode(body, type=Command))
@@ -101,12 +102,12 @@ class AuditStore:
     def unmatched_results(self, agent: str) -> frozenset[tuple[str, str]]:
         """Return (command id, digest) of the agent's results that matched no open command."""
         query = sa.select(STRAY_RESULTS.c.command_id, STRAY_RESULTS.c.digest).where(STRAY_RESULTS.c.agent == agent)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return frozenset((command_id, digest) for command_id, digest in connection.execute(query))
 
     def verified(self, agent: str) -> Verified | None:
         """Return how far the agent's journal was verified, or None if it never was."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             audit = read_one(connection, AUDITS.select().where(AUDITS.c.agent == agent), AuditRecord)
         if audit is None:
             return None
@@ -124,11 +125,11 @@ class AuditStore:
         accepted = {"accepted_number": head.number, "accepted_hash": head.hash}
         self._save(agent, {"number": head.number, "hash": head.hash, **accepted})
 
+    @retry_conflicts
     def _save(self, agent: str, values: dict[str, Any]) -> None:
         values["verified_at"] = self._now().timestamp()
         with self._transaction() as connection:
-            if not connection.execute(AUDITS.update().where(AUDITS.c.agent == agent).values(**values)).rowcount:
-                connection.execute(AUDITS.insert().values(agent=agent, **values))
+            replace_row(connection, AUDITS, {"agent": agent, **values})
 
 
 def _known(

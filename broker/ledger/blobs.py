@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,8 @@ import sqlalchemy as sa
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
 from broker.errors import BrokerError
+from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
 from broker.ledger.records import BlobRecord, read_all, read_one
 from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState
@@ -52,10 +53,9 @@ class BlobStore:
     All methods raise LedgerError when the database fails. No transaction reads or writes more than a few chunks.
     """  # design.md: "Files go over MQTT when the agent requests them, piece by piece."
 
-    def __init__(
-        self, transaction: Callable[[], AbstractContextManager[sa.Connection]], now: Callable[[], datetime]
-    ) -> None:
-        self._transaction = transaction
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._transaction = database.transaction
+        self._reading = database.reading
         self._now = now
 
     def put(self, path: Path) -> Artifact:
@@ -77,12 +77,16 @@ class BlobStore:
     def rows(self) -> list[BlobRow]:
         """Return all blobs, newest first."""
         query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
-        with self._transaction() as connection:
+        with self._reading() as connection:
             blobs = read_all(connection, query, BlobRecord)
         return [BlobRow(_artifact(it), it.file_name, datetime.fromtimestamp(it.added_at, UTC)) for it in blobs]
 
     def remove(self, name: str) -> None:
         """Remove the blob with this SHA-256. Raises BlobError if it does not exist or is in use."""
+        self._delete_chunks(self._hide(name))
+
+    @retry_conflicts
+    def _hide(self, name: str) -> str:
         with self._transaction() as connection:
             blob = _by_name(connection, name)
             if blob is None:
@@ -101,14 +105,14 @@ class BlobStore:
                     code="in_use",
                 )
             connection.execute(BLOBS.update().where(BLOBS.c.id == blob.id).values(sha256=None))
-        self._delete_chunks(blob.id)
+        return blob.id
 
     def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
         """Return the first chunk of the requested part, or the reason why the agent gets nothing.
 
         An agent gets the blobs that its open commands refer to, and no others.
         """
-        with self._transaction() as connection:
+        with self._reading() as connection:
             if connection.execute(_open_commands(request.name, agent).limit(1)).one_or_none() is None:
                 return _refusal(request, f"No open command to {agent} refers to the blob {request.name}.")
             blob = _by_name(connection, request.name)
@@ -122,7 +126,7 @@ class BlobStore:
         return BlobChunk(request.name, request.offset, blob.size, data)
 
     def _find(self, name: str) -> Artifact | None:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             blob = _by_name(connection, name)
         return None if blob is None else _artifact(blob)
 
@@ -130,45 +134,57 @@ class BlobStore:
         self._drop_abandoned()
         blob_id, digest, size = new_id(), hashlib.sha256(), 0
         new = {"id": blob_id, "size": 0, "file_name": file_name[:255], "added_at": self._now().timestamp()}
-        with self._transaction() as connection:
-            connection.execute(BLOBS.insert().values(**new))
+        self._insert(BLOBS, [new])
         while block := file.read(_COMMIT_BYTES):
-            with self._transaction() as connection:
-                connection.execute(BLOB_CHUNKS.insert(), _chunk_rows(blob_id, size, block))
+            self._insert(BLOB_CHUNKS, _chunk_rows(blob_id, size, block))
             digest.update(block)
             size += len(block)
         return self._show(blob_id, digest.hexdigest(), size)
 
+    @retry_conflicts
+    def _insert(self, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+        with self._transaction() as connection:
+            connection.execute(table.insert(), rows)
+
     def _show(self, blob_id: str, name: str, size: int) -> Artifact:
         """Make a stored blob visible, unless another process stored the same content in the meantime."""
-        with self._transaction() as connection:
-            twin = _by_name(connection, name)
-            if twin is None:
-                connection.execute(BLOBS.update().where(BLOBS.c.id == blob_id).values(sha256=name, size=size))
-        if twin is not None:
+        if not self._name(blob_id, name, size):
             self._delete_chunks(blob_id)
         return Artifact(blob_url(name), name, size)
+
+    @retry_conflicts
+    def _name(self, blob_id: str, name: str, size: int) -> bool:
+        with self._transaction() as connection:
+            if _by_name(connection, name) is not None:
+                return False
+            connection.execute(BLOBS.update().where(BLOBS.c.id == blob_id).values(sha256=name, size=size))
+        return True
 
     def _drop_abandoned(self) -> None:
         """Delete blobs that a killed process left half stored or half removed."""
         before = (self._now() - _ABANDONED_AFTER).timestamp()
         abandoned = sa.select(BLOBS.c.id).where(BLOBS.c.sha256.is_(None), BLOBS.c.added_at < before)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             ids = connection.scalars(abandoned).all()
         for blob_id in ids:
             self._delete_chunks(blob_id)
 
     def _delete_chunks(self, blob_id: str) -> None:
         """Delete a hidden blob, a few chunks at a time."""
+        while self._delete_some_chunks(blob_id):
+            pass
+
+    @retry_conflicts
+    def _delete_some_chunks(self, blob_id: str) -> bool:
         is_blob = BLOB_CHUNKS.c.blob == blob_id
         batch = sa.select(BLOB_CHUNKS.c.start).where(is_blob).limit(_CHUNKS_PER_DELETION)
-        while True:
-            with self._transaction() as connection:
-                starts = connection.scalars(batch).all()
-                if not starts:
-                    connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
-                    return
+        with self._transaction() as connection:
+            starts = connection.scalars(batch).all()
+            if starts:
                 connection.execute(BLOB_CHUNKS.delete().where(is_blob, BLOB_CHUNKS.c.start.in_(starts)))
+            else:
+                connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
+        return bool(starts)
 
 
 def _by_name(connection: sa.Connection, name: str) -> BlobRecord | None:

@@ -1,61 +1,46 @@
-"""A database that SQLAlchemy supports, opened by its URL: its tables and its transactions.
+"""The ledger's database, in SQLite or PostgreSQL, opened by its URL: its tables and its transactions."""
 
-SQLite is the default. It runs in WAL mode with synchronous FULL, so that a commit survives a power loss.
-"""
-
-import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from broker.errors import LedgerError
-from broker.ledger.migrations import migrate
-from broker.system.permissions import refuse_changeable
+from broker.ledger import postgresql, sqlite
+from broker.ledger.failures import as_ledger_error
+from broker.ledger.location import LedgerNotFound, LedgerUrlError, ledger_url, place_of, sqlite_file
+from broker.ledger.migrations import is_current, is_empty, migrate
 
 __all__ = [
     "Database",
-    "with_absolute_path",
 ]
 
 
-_BUSY_TIMEOUT_S = 10
-_READS = "acm_reads"
+_LAST_WORDS_S = 3.0
 
 
 class Database:
     """The ledger's database, with the tables of `metadata` created or migrated. Several processes may use the same one.
 
     A process opens it once: commands and enrolments share one engine. Use it as a context manager, or call `close`.
+    Without `create`, a ledger that does not exist is LedgerNotFound, and nothing is created.
     """
 
-    def __init__(self, url: str, metadata: sa.MetaData) -> None:
+    def __init__(self, url: str, metadata: sa.MetaData, *, create: bool = True) -> None:
+        self.url = ledger_url(url)
+        self._stopping = Event()
+        self._is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._connections = postgresql.Connections()
+        file = sqlite_file(self.url)
+        if file is not None:
+            if not create and not file.exists():
+                raise _not_found(self.url)
+            sqlite.create_private(file)
+        self._engine = self._new_engine()
         try:
-            self._engine = sa.create_engine(url)
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise LedgerError(
-                f"The ledger's URL cannot be used: {error}; write sqlite:///PATH.", code="bad_ledger_url"
-            ) from None
-        except ImportError as error:
-            raise LedgerError(
-                f"The ledger's URL needs a driver: {error}; install it beside acm.", code="driver_missing"
-            ) from None
-        except ValueError:  # its text may quote the password
-            raise LedgerError("The ledger's URL cannot be read; write sqlite:///PATH.", code="bad_ledger_url") from None
-        if self._engine.dialect.name == "sqlite":
-            _make_private(self._engine.url.database or "")
-            event.listen(self._engine, "connect", _set_up_sqlite)
-            event.listen(self._engine, "begin", _begin)
-        try:
-            with self.transaction() as connection:
-                migrate(connection, metadata)
+            self._bring_up_to_date(metadata, create=create)
         except BaseException:
             self.close()
             raise
@@ -63,6 +48,14 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def stop_waiting(self) -> None:
+        """Let transactions that wait for a lock or an answer end soon, with LedgerError; for the end of the process.
+
+        May be called from a signal handler, while a transaction of the same thread waits.
+        """
+        self._stopping.set()
+        self._connections.hang_up_after(_LAST_WORDS_S)
 
     def __enter__(self) -> Self:
         return self
@@ -74,65 +67,65 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Run the block in one transaction, committed or rolled back. Raises LedgerError if the database fails."""
-        with _as_ledger_error(), self._engine.begin() as connection:
+        """Run the block in one transaction, committed or rolled back. Raises LedgerError if the database fails.
+
+        A conflict with another transaction is TransactionConflict: decorate the caller with `retry_conflicts`.
+        """
+        with as_ledger_error(self.url), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Read from a snapshot; does not block on writers. Raises LedgerError if the database fails."""
-        with _as_ledger_error(), self._engine.connect() as connection:
-            connection.execution_options(**{_READS: True})
-            with connection.begin():
+        with as_ledger_error(self.url), self._connected() as connection:
+            options = {sqlite.READS: True} if self._is_sqlite else postgresql.reading_options()
+            with connection.execution_options(**options).begin():
                 yield connection
 
+    def vacuum(self) -> None:
+        """Return free pages of a SQLite file to the file system; PostgreSQL does it by itself. Raises LedgerError."""
+        if self._is_sqlite:
+            with as_ledger_error(self.url), self._engine.connect() as connection:
+                connection.connection.cursor().execute("VACUUM")
 
-@contextmanager
-def _as_ledger_error() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise LedgerError(f"The ledger failed: {str(cause).splitlines()[0]}.", code="database_failed") from error
+    def _new_engine(self) -> sa.Engine:
+        try:
+            if self._is_sqlite:
+                engine = sa.create_engine(self.url)
+                sqlite.set_up(engine, self._stopping)
+                return engine
+            arguments = postgresql.connect_arguments(self.url)
+            return sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
+        except ImportError:
+            raise LedgerUrlError(
+                "A ledger in PostgreSQL needs its driver: `make install EXTRA=postgresql` installs psycopg.",
+                code="driver_missing",
+            ) from None
 
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            if self._is_sqlite:
+                yield connection
+            else:
+                with self._connections.limited(connection):
+                    yield connection
 
-def with_absolute_path(url: str) -> str:
-    """Return the URL, for a SQLite file with its absolute path. Raises LedgerError, whose text has none of the URL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # its text may quote the password
-        raise LedgerError("The ledger's URL cannot be parsed; write sqlite:///PATH.", code="bad_ledger_url") from None
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        return url
-    return parsed.set(database=str(Path(parsed.database).resolve())).render_as_string(hide_password=False)
-
-
-def _make_private(database: str) -> None:
-    """Create the file of a SQLite database for its owner only; raises ExposedFileError if others could write to it.
-
-    A user who could write to it could command the agents, so that is refused; read permission is just removed. The
-    files that SQLite creates beside it get the same mode.
-    """
-    if database in ("", ":memory:") or database.startswith("file:"):
-        return
-    path = Path(database)
-    with contextlib.suppress(OSError):  # SQLite reports best why a file cannot be opened
-        if not path.exists():  # an existing file is never opened here: closing it would release SQLite's locks
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        refuse_changeable(path, owners=[path.stat().st_uid])
-        for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
-            if file.exists() and file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-def _set_up_sqlite(connection: Any, record: object) -> None:
-    # The driver's own BEGIN comes too late: _begin starts each transaction.
-    connection.isolation_level = None
-    for pragma in (f"busy_timeout={_BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    def _bring_up_to_date(self, metadata: sa.MetaData, *, create: bool) -> None:
+        """Create or migrate the tables; one that is up to date is only read, so that a reader waits for no writer."""
+        with self.reading() as connection:
+            if is_current(connection, metadata):
+                return
+            if not create and is_empty(connection):
+                raise _not_found(self.url)
+        with as_ledger_error(self.url), self._engine.begin() as connection:
+            if not self._is_sqlite:
+                postgresql.lock_migrations(connection)
+            migrate(connection, metadata)
 
 
-def _begin(connection: sa.Connection) -> None:
-    # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.
-    reads = connection.get_execution_options().get(_READS, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+def _not_found(url: sa.URL) -> LedgerNotFound:
+    return LedgerNotFound(
+        f"There is no ledger at {place_of(url)}: name the server's by --ledger, ACM_LEDGER or the configuration file; "
+        "`acm server` creates one."
+    )

@@ -1,12 +1,14 @@
 """Groups: their members and their configurations, in the ledger's database."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.topics import AGENT_NAME, check_name
+from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
+from broker.ledger.insert import insert_missing, replace_row
 from broker.ledger.tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = [
@@ -25,14 +27,15 @@ def check_group_name(name: str) -> str:
 class GroupStore:
     """The groups. Every method is one transaction, and raises LedgerError if that fails."""
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        self._transaction = transaction
+    def __init__(self, database: Database) -> None:
+        self._transaction = database.transaction
+        self._reading = database.reading
 
     def all(self) -> dict[str, list[str]]:
         """Return the members of every group; groups and members sorted by name."""
         query = sa.select(GROUP_MEMBERS.c.group, GROUP_MEMBERS.c.agent)
         groups: dict[str, list[str]] = {}
-        with self._transaction() as connection:
+        with self._reading() as connection:
             for group, agent in connection.execute(query.order_by(GROUP_MEMBERS.c.group, GROUP_MEMBERS.c.agent)):
                 groups.setdefault(group, []).append(agent)
         return groups
@@ -40,28 +43,35 @@ class GroupStore:
     def members(self, group: str) -> list[str]:
         """Return the agents in a group, sorted by name; empty if it has none."""
         query = sa.select(GROUP_MEMBERS.c.agent).where(GROUP_MEMBERS.c.group == group)
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return list(connection.scalars(query.order_by(GROUP_MEMBERS.c.agent)))
 
+    def is_configured(self, group: str) -> bool:
+        """Return whether the group has a configuration, with or without members."""
+        query = sa.select(GROUP_CONFIGURATIONS.c.group).where(GROUP_CONFIGURATIONS.c.group == group)
+        with self._reading() as connection:
+            return connection.scalar(query) is not None
+
+    @retry_conflicts
     def add(self, group: str, agents: Iterable[str]) -> None:
         """Add agents to a group, which exists from its first member on. Raises InvalidName for a bad group name."""
         check_group_name(group)
         with self._transaction() as connection:
-            for agent in agents:
-                _join(connection, group, agent)
+            insert_missing(connection, GROUP_MEMBERS, [{"group": group, "agent": agent} for agent in sorted(agents)])
 
+    @retry_conflicts
     def remove(self, group: str, agents: Iterable[str]) -> None:
         """Remove agents from a group; those that are not in it are ignored."""
         with self._transaction() as connection:
             members = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
             connection.execute(members.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
 
+    @retry_conflicts
     def configure(self, group: str, artifact: Artifact) -> None:
         """Make a stored blob the configuration of a group. Raises InvalidName for a bad group name."""
         values = {"group": check_group_name(group), "sha256": artifact.sha256, "size": artifact.size}
         with self._transaction() as connection:
-            connection.execute(GROUP_CONFIGURATIONS.delete().where(GROUP_CONFIGURATIONS.c.group == group))
-            connection.execute(GROUP_CONFIGURATIONS.insert().values(**values))
+            replace_row(connection, GROUP_CONFIGURATIONS, values)
 
 
 def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:
@@ -78,12 +88,5 @@ def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artif
 def set_groups(connection: sa.Connection, agent: str, groups: Iterable[str]) -> None:
     """Within a transaction, make the agent a member of exactly these groups; invalid names are skipped."""
     connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
-    for group in set(groups):
-        if AGENT_NAME.fullmatch(group):
-            _join(connection, group, agent)
-
-
-def _join(connection: sa.Connection, group: str, agent: str) -> None:
-    key = {"group": group, "agent": agent}
-    if connection.execute(GROUP_MEMBERS.select().filter_by(**key)).one_or_none() is None:
-        connection.execute(GROUP_MEMBERS.insert().values(**key))
+    named = sorted(group for group in set(groups) if AGENT_NAME.fullmatch(group))
+    insert_missing(connection, GROUP_MEMBERS, [{"group": group, "agent": agent} for group in named])

@@ -10,13 +10,14 @@ from broker.contract.messages import Command, Feedback, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
-from broker.ledger.agents import AgentRow, all_agents, get_or_create_all, last_status, names_of_agents
+from broker.ledger.agents import AgentRow, all_agents, get_or_create_all, last_status, lock_agents_of, names_of_agents
 from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
 from broker.ledger.completion import complete_all
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
+from broker.ledger.failures import retry_conflicts
 from broker.ledger.feedback import Recorded, record_feedback
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
@@ -51,13 +52,14 @@ class Ledger:
         self._now = now
         self.database = database
         self._transaction = database.transaction
-        self.blobs = BlobStore(self._transaction, now)
-        self.groups = GroupStore(self._transaction)
+        self.blobs = BlobStore(database, now)
+        self.groups = GroupStore(database)
         self.operations = OperationStore(database.reading)
-        self.audits = AuditStore(self._transaction, now)
+        self.audits = AuditStore(database, now)
 
     # -- requests of users
 
+    @retry_conflicts
     def add_command(self, agent: str, request: CommandRequest) -> Command:
         """Append a command with the agent's next sequence number; the server's next step sends it.
 
@@ -79,45 +81,61 @@ class Ledger:
         draft, _ = draft_command(request, self._now())
         operation = Operation(new_id(), request.command_type, target, len(names), draft.created_at)
         for first in range(0, len(names), _AGENTS_PER_TRANSACTION):
-            with _counting_written(operation, first), self._transaction() as connection:
-                if first == 0:
-                    insert_operation(connection, operation)
-                batch = names[first : first + _AGENTS_PER_TRANSACTION]
-                enqueue_for_all(connection, batch, draft, operation.id, self._now())
+            with _counting_written(operation, first):
+                self._add_batch(operation, draft, names[first : first + _AGENTS_PER_TRANSACTION], is_first=first == 0)
         return operation
 
+    @retry_conflicts
+    def _add_batch(self, operation: Operation, draft: Command, agents: Sequence[str], *, is_first: bool) -> None:
+        with self._transaction() as connection:
+            if is_first:
+                insert_operation(connection, operation)
+            enqueue_for_all(connection, agents, draft, operation.id, self._now())
+
+    @retry_conflicts
     def request_cancel(self, command_id: str) -> LedgerRow:
         """Request that the agent cancels the command; no effect once it is completed. Raises UnknownCommand."""
         with self._transaction() as connection:
+            lock_agents_of(connection, COMMANDS.c.id == command_id)
             update = COMMANDS.update().where(COMMANDS.c.id == command_id, IS_OPEN)
             connection.execute(update.values(cancel=Cancel.TO_SEND))
             return find_command(connection, command_id)
 
+    @retry_conflicts
     def cancel_operation(self, operation_id: str) -> int:
         """Request cancellation of every open command of an operation; return how many. Raises UnknownOperation."""
         self.operations.get(operation_id)
-        update = COMMANDS.update().where(COMMANDS.c.operation_id == operation_id, IS_OPEN)
+        of_operation = (COMMANDS.c.operation_id == operation_id, IS_OPEN)
+        update = COMMANDS.update().where(*of_operation)
         with self._transaction() as connection:
+            lock_agents_of(connection, *of_operation)
             return connection.execute(update.values(cancel=Cancel.TO_SEND)).rowcount
 
+    @retry_conflicts
     def abandon(self, command_id: str) -> LedgerRow:
         """Complete an open command as interrupted without asking its agent. Raises UnknownCommand."""
         with self._transaction() as connection:
+            lock_agents_of(connection, COMMANDS.c.id == command_id)
             complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _ABANDONED, self._now())
             return find_command(connection, command_id)
 
+    @retry_conflicts
     def fail(self, command_id: str, code: ErrorCode, reason: str) -> None:
         """Complete a command that cannot be sent with this error; no effect if it has a result."""
         with self._transaction() as connection:
+            lock_agents_of(connection, COMMANDS.c.id == command_id)
             complete_all(connection, [COMMANDS.c.id == command_id], code, reason, self._now())
 
+    @retry_conflicts
     def abandon_operation(self, operation_id: str) -> int:
         """Complete every open command of an operation as interrupted; return how many. Raises UnknownOperation."""
         self.operations.get(operation_id)
         with self._transaction() as connection:
             conditions = [COMMANDS.c.operation_id == operation_id]
+            lock_agents_of(connection, *conditions, IS_OPEN)
             return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
 
+    @retry_conflicts
     def settle_restored(self) -> int:
         """Complete every open command as interrupted: the ledger was restored from a backup. Return how many.
 
@@ -167,6 +185,7 @@ class Ledger:
         with self.database.reading() as connection:
             return due_agents(connection)
 
+    @retry_conflicts
     def claim_due(self, limit: int, among: Sequence[str] | None = None) -> Claimed:
         """Claim up to `limit` cancels and up to `limit` commands that must be sent now: mark them as sent, return them.
 
@@ -178,6 +197,7 @@ class Ledger:
         with self._transaction() as connection:
             return claim_due(connection, limit, among, self._now())
 
+    @retry_conflicts
     def requeue_overdue(self) -> None:
         """Make due again whatever an online agent has not accepted, or not cancelled, in time."""
         now = self._now()
@@ -187,6 +207,7 @@ class Ledger:
         with self._transaction() as connection:
             requeue_overdue(connection, now)
 
+    @retry_conflicts
     def requeue_all(self) -> None:
         """Make due now what was not accepted, except by agents that are offline; for a new connection to the broker."""
         with self._transaction() as connection:
@@ -194,6 +215,7 @@ class Ledger:
 
     # -- messages of agents
 
+    @retry_conflicts
     def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> Recorded:
         """Record feedback of one agent in one commit; return the acks, which may be sent from then on.
 
@@ -202,6 +224,7 @@ class Ledger:
         with self._transaction() as connection:
             return record_feedback(connection, agent, list(feedbacks), self._now())
 
+    @retry_conflicts
     def record_status(self, *statuses: Status, repeated: Collection[str] = ()) -> list[str]:
         """Record statuses of agents in one commit, in order. What an agent had not accepted becomes due if it is back.
 

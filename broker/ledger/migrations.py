@@ -10,6 +10,8 @@ from broker.errors import LedgerError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "is_current",
+    "is_empty",
     "migrate",
 ]
 
@@ -18,24 +20,45 @@ _METADATA = sa.MetaData()
 _VERSION = sa.Table("schema_version", _METADATA, sa.Column("version", sa.Integer, nullable=False))
 
 
+def is_empty(connection: sa.Connection) -> bool:
+    """Whether the database holds no ledger yet."""
+    return not sa.inspect(connection).has_table("commands")
+
+
+def is_current(connection: sa.Connection, metadata: sa.MetaData) -> bool:
+    """Whether the ledger has all tables, in this version, so that `migrate` would change nothing.
+
+    Raises LedgerError if the ledger is newer.
+    """
+    tables = sa.inspect(connection).get_table_names()
+    if not {_VERSION.name, *metadata.tables}.issubset(tables):
+        return False
+    return _checked(connection.scalar(sa.select(_VERSION.c.version))) == SCHEMA_VERSION
+
+
 def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
     """Create missing tables, and migrate those of an older version. Raises LedgerError if the ledger is newer."""
-    is_new = not sa.inspect(connection).has_table("commands")
+    is_new = is_empty(connection)
     _METADATA.create_all(connection)
     version = connection.scalar(sa.select(_VERSION.c.version))
     if version is None:
         version = SCHEMA_VERSION if is_new else 0
         connection.execute(_VERSION.insert().values(version=version))
-    if version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"The ledger has schema {version}, and this acm knows {SCHEMA_VERSION}: install a newer acm.",
-            code="newer_schema",
-        )
+    _checked(version)
     for step in _STEPS[version:]:
         step(connection)
     if version < SCHEMA_VERSION:
         connection.execute(_VERSION.update().values(version=SCHEMA_VERSION))
     metadata.create_all(connection)
+
+
+def _checked(version: int | None) -> int | None:
+    if version is not None and version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"The ledger has schema {version}, and this acm knows {SCHEMA_VERSION}: install a newer acm.",
+            code="newer_schema",
+        )
+    return version
 
 
 def _add_operations(connection: sa.Connection) -> None:

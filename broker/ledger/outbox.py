@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
-from broker.ledger.agents import get_or_create_all
+from broker.ledger.agents import get_or_create_all, lock_agents_of
 from broker.ledger.completion import command_of, complete_by_server
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
 from broker.ledger.records import CommandRecord
@@ -62,6 +62,8 @@ def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None
     some 4 MiB at most together. One that is too long for a signed frame (added before commands were signed) is
     completed with an error: all commands after it would wait forever.
     """
+    of_agents = () if among is None else (COMMANDS.c.agent.in_(among),)
+    lock_agents_of(connection, sa.or_(_COMMANDS_DUE, _CANCELS_DUE), *of_agents)
     cancels = _claim_cancels(connection, limit, among)
     commands = _claim_commands(connection, limit, among, now)
     agents = {agent for agent, _ in cancels} | {record.agent for record in commands}
@@ -133,7 +135,8 @@ def any_overdue(connection: sa.Connection, now: datetime) -> bool:
 
 def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
     """Make due again what some online agents have not answered in time, with a longer timeout than before."""
-    attempts: dict[str, int] = {row[0]: row[1] for row in connection.execute(_overdue(now).limit(_AGENTS_PER_REQUEUE))}
+    overdue = _overdue(now).order_by(AGENTS.c.name).limit(_AGENTS_PER_REQUEUE).with_for_update()
+    attempts: dict[str, int] = {row[0]: row[1] for row in connection.execute(overdue)}
     names = list(attempts)
     requeue(connection, names)
     due = {*_count_due(connection, _COMMANDS_DUE, names), *_count_due(connection, _CANCELS_DUE, names)}
@@ -149,6 +152,7 @@ def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
 
 def requeue_all(connection: sa.Connection) -> None:
     """Make due again what agents have not answered, unless they are offline: those get it when they come back."""
+    connection.execute(_NOT_OFFLINE.order_by(AGENTS.c.name).with_for_update()).all()
     requeue(connection, _NOT_OFFLINE)
     connection.execute(AGENTS.update().where(AGENTS.c.attempts > 0).values(attempts=0))
 

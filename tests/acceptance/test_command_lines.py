@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from broker.app.factories import open_ledger
+from broker.app.factories import open_database, open_ledger
 from broker.cli.main import app as broker_app
 from broker.contract.messages import Origin, PendingReversal, Status
 from broker.ledger.enqueue import CommandRequest
@@ -64,7 +64,7 @@ def test_send_prints_the_id_and_show_finds_it(run: Run) -> None:
     assert shown["command"]["expires_at"] > shown["command"]["created_at"]
     assert command_id in run("show", command_id).stdout
     assert [row["id"] for row in json.loads(run("commands", "--json", "--state", "queued").stdout)] == [command_id]
-    assert json.loads(run("commands", "--json", "--agent", "web-02").stdout) == []
+    assert run("commands", "--json", "--agent", "web-02").returncode == 6
     assert command_id in run("commands", COLUMNS="80").stdout
     assert json.loads(run("cancel", command_id, "--json").stdout)["cancel_requested"] is True
 
@@ -89,14 +89,21 @@ def test_parameters_that_are_valid_json_are_sent_as_json(run: Run, tmp_path: Pat
         (["show", "nothing"], 1, "'nothing'"),
         (["cancel", "nothing"], 1, "'nothing'"),
         (["commands", "--config", "/nowhere.toml"], 3, "/nowhere.toml"),
-        (["commands", "--ledger", "nonsense"], 1, "sqlite:///PATH"),
-        (["commands", "--ledger", "postgresql+psycopg2://db/acm"], 1, "'psycopg2'"),
-        (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "The ledger failed"),
+        (["commands", "--ledger", "nonsense"], 3, "sqlite:///PATH"),
+        (["commands", "--ledger", "foo"], 3, "sqlite:///PATH"),
+        (["commands", "--ledger", "mysql://db/acm"], 3, "postgresql://USER@HOST/DATABASE"),
+        (["commands", "--ledger", "sqlite:////nowhere/ledger.db"], 3, "There is no ledger at /nowhere/ledger.db"),
+        (["server", "--ledger", "sqlite:////nowhere/ledger.db"], 1, "its directory does not exist"),
+        (["send", "web-01", "restart-agent", "--allow-unknown", "--ledger", "sqlite://"], 3, "would be lost"),
+        (["server", "--ledger", "sqlite:///:memory:"], 3, "would be lost"),
         (["server", "--broker", "http://x"], 3, "must have the form mqtt://HOST:PORT"),
         (["broker", "run", "--port", "99999"], 2, "65535"),
     ],
 )
-def test_error_is_one_sentence_with_an_exit_code(run: Run, words: list[str], code: int, said: str) -> None:
+def test_error_is_one_sentence_with_an_exit_code(
+    run: Run, words: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    open_database(f"sqlite:///{tmp_path}/ledger.db").close()
     assert_one_sentence(run(*words), code, said)
 
 

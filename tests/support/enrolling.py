@@ -62,10 +62,11 @@ class EnrolmentBackend:
         self.sessions = RevokedSessions(self.database, now=now)
 
     @classmethod
-    def create(cls, directory: Path, now: Callable[[], datetime]) -> "EnrolmentBackend":
-        """Make a new authority in `directory`/ca, with the database beside it."""
+    def create(cls, directory: Path, now: Callable[[], datetime], url: str | None = None) -> "EnrolmentBackend":
+        """Make a new authority in `directory`/ca, with the database beside it unless its URL is given."""
         create_authority(directory / "ca", "test", now())
-        return cls(CertificateAuthority(directory / "ca", now=now), f"sqlite:///{directory}/ledger.db", now)
+        url = url or f"sqlite:///{directory}/ledger.db"
+        return cls(CertificateAuthority(directory / "ca", now=now), url, now)
 
     def token(self, agent: str = "web-01", ttl: timedelta = HOUR) -> EnrolmentToken:
         """Return a new token that is recorded."""

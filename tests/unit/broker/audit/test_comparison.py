@@ -69,8 +69,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(clock: TurnedClock) -> Iterator[Pair]:
-    ledger = Ledger(open_database("sqlite://"), now=clock.now)
+def pair(clock: TurnedClock, ledger_url: str) -> Iterator[Pair]:
+    ledger = Ledger(open_database(ledger_url), now=clock.now)
     yield Pair(ledger, MemoryCommandStore(now=clock.now), clock.now)
     ledger.database.close()
 

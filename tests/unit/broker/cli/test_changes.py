@@ -12,6 +12,7 @@ from broker.app.factories import open_database
 from broker.cli.broker import run
 from broker.cli.main import app
 from broker.cli.targets import UnknownAgent
+from broker.contract.artifacts import Artifact
 from broker.contract.messages import Origin
 from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
@@ -51,7 +52,8 @@ def test_unknown_agent_joins_a_group_only_with_the_option(url: str, ledger: Ledg
     assert ledger.groups.members("edge") == ["web-01"]
 
 
-def test_group_without_members_is_shown_on_stderr_only(url: str) -> None:
+def test_group_without_members_is_shown_on_stderr_only(url: str, ledger: Ledger) -> None:
+    ledger.groups.configure("edge", Artifact("blob:x", "x", 1))
     shown = acm(url, "group", "show", "edge")
     assert (shown.stdout, shown.stderr) == ("", "Group edge has no members.\n")
 

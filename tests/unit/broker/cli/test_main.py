@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
+from broker.app.factories import open_database
 from broker.cli.main import app
 
 _HEAVY = ("cryptography", "httpx", "paho", "sqlalchemy", "starlette", "uvicorn")
@@ -29,12 +31,16 @@ def loaded_by(*words: str) -> set[str]:
     [
         (["--help"], set()),
         (["types"], set()),
-        (["show", "x", "--ledger", "sqlite://"], {"sqlalchemy"}),
-        (["agents", "--ledger", "sqlite://"], {"sqlalchemy"}),
-        (["send", "--all", "restart-agent", "--ledger", "sqlite://"], {"sqlalchemy"}),
+        (["show", "x"], {"sqlalchemy"}),
+        (["agents"], {"sqlalchemy"}),
+        (["send", "--all", "restart-agent"], {"sqlalchemy"}),
     ],
 )
-def test_command_loads_only_the_libraries_that_it_uses(words: list[str], libraries: set[str]) -> None:
+def test_command_loads_only_the_libraries_that_it_uses(
+    words: list[str], libraries: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACM_LEDGER", f"sqlite:///{tmp_path}/ledger.db")
+    open_database(f"sqlite:///{tmp_path}/ledger.db").close()
     assert loaded_by(*words) == libraries
 
 

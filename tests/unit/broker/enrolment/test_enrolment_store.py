@@ -35,9 +35,9 @@ from tests.support.fakes.clock import TurnedClock
 class StoreSetup:
     """An authority and its enrolments on a turned clock."""
 
-    def __init__(self, directory: Path, clock: TurnedClock) -> None:
+    def __init__(self, directory: Path, clock: TurnedClock, url: str | None = None) -> None:
         self.clock = clock
-        self.backend = EnrolmentBackend.create(directory, clock.now)
+        self.backend = EnrolmentBackend.create(directory, clock.now, url)
         self.url, self.authority = self.backend.url, self.backend.authority
         self.tokens, self.enrolments = self.backend.tokens, self.backend.enrolments
         self.token, self.renew = self.backend.token, self.backend.renew
@@ -55,7 +55,15 @@ def serial(grant: IssuedCertificate) -> int:
 
 
 @pytest.fixture
-def setup(tmp_path: Path, clock: TurnedClock) -> Iterator[StoreSetup]:
+def setup(tmp_path: Path, clock: TurnedClock, ledger_url: str) -> Iterator[StoreSetup]:
+    setup = StoreSetup(tmp_path, clock, ledger_url)
+    yield setup
+    setup.enrolments.database.close()
+
+
+@pytest.fixture
+def on_file(tmp_path: Path, clock: TurnedClock) -> Iterator[StoreSetup]:
+    """As `setup`, with its database in a file that a test copies."""
     setup = StoreSetup(tmp_path, clock)
     yield setup
     setup.enrolments.database.close()
@@ -268,8 +276,9 @@ def test_crl_of_another_writer_is_rewritten_unless_it_is_complete(setup: StoreSe
 
 
 def test_crl_entries_missing_in_the_database_are_kept(
-    setup: StoreSetup, key: Ed25519PrivateKey, tmp_path: Path
+    on_file: StoreSetup, key: Ed25519PrivateKey, tmp_path: Path
 ) -> None:
+    setup = on_file
     before_enrolment, before_revocation = tmp_path / "1.db", tmp_path / "2.db"
     shutil.copy(tmp_path / "ledger.db", before_enrolment)
     grant = setup.enroll(setup.token(), key)

@@ -247,7 +247,7 @@ def test_ledger_failure_is_reported_without_details(setup: ServerSetup, tmp_path
     asked = setup.agent.enroll(setup.token())
     setup.backend.database.close()
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
-    assert setup.refusal(ENROLL_PATH, asked) == (503, "database_failed")
+    assert setup.refusal(ENROLL_PATH, asked) == (503, "not_a_ledger")
     assert "database" not in setup.post(ENROLL_PATH, asked)[1]["message"]
 
 

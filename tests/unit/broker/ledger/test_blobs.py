@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
 from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
+from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import BLOB_CHUNKS
@@ -26,10 +27,17 @@ ORIGIN = Origin("me", "test")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: TurnedClock) -> Iterator[Ledger]:
-    opened = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
+def ledger(ledger_url: str, clock: TurnedClock) -> Iterator[Ledger]:
+    opened = Ledger(open_database(ledger_url), now=clock.now)
     yield opened
     opened.database.close()
+
+
+class Writing:
+    """A database whose writing transactions are those of a test."""
+
+    def __init__(self, database: Database, transaction: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self.reading, self.transaction = database.reading, transaction
 
 
 @pytest.fixture
@@ -73,9 +81,9 @@ def test_same_content_is_stored_once(ledger: Ledger, path: Path) -> None:
 
 
 def test_file_being_stored_is_invisible_and_blocks_no_writer(
-    ledger: Ledger, path: Path, tmp_path: Path, clock: TurnedClock
+    ledger: Ledger, path: Path, ledger_url: str, clock: TurnedClock
 ) -> None:
-    server = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
+    server = Ledger(open_database(ledger_url), now=clock.now)
     seen: list[int] = []
 
     @contextmanager
@@ -85,7 +93,7 @@ def test_file_being_stored_is_invisible_and_blocks_no_writer(
         server.add_command("web-01", CommandRequest("restart-agent", {}, ORIGIN))
         seen.append(len(server.blobs.rows()))
 
-    BlobStore(transaction, clock.now).put(path)
+    BlobStore(Writing(ledger.database, transaction), clock.now).put(path)
     server.database.close()
     assert len(seen) > 3
     assert seen == [0] * (len(seen) - 1) + [1]
@@ -105,7 +113,7 @@ def test_half_stored_blob_of_a_killed_process_is_deleted_a_day_later(
             raise Killed
 
     with pytest.raises(Killed):
-        BlobStore(transaction, clock.now).put(path)
+        BlobStore(Writing(ledger.database, transaction), clock.now).put(path)
     assert chunk_rows(ledger) > 0
     assert ledger.blobs.rows() == []
     clock.turn(2 * 86400.0)
@@ -175,7 +183,7 @@ def test_file_that_another_process_stores_meanwhile_is_stored_once(
             first.append(ledger.blobs.put(path))
         return clock.now()
 
-    second = BlobStore(ledger.database.transaction, now).put(path)
+    second = BlobStore(ledger.database, now).put(path)
     assert ([second], [row.artifact for row in ledger.blobs.rows()]) == (first, first)
     refer(ledger, second)
     assert read(ledger, second, 1 << 20) == CONTENT

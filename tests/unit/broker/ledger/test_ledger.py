@@ -1,12 +1,12 @@
-"""The ledger on a real SQLite file."""
+"""The ledger, on a real SQLite file and on a real PostgreSQL."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from broker.app.factories import open_database
 from broker.contract.codec import MAX_FRAME_BYTES, DecodeError, to_json
@@ -16,10 +16,10 @@ from broker.contract.topics import InvalidName
 from broker.errors import LedgerError
 from broker.ledger.audits import Verified
 from broker.ledger.commands import UnknownCommand
-from broker.ledger.database import with_absolute_path
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.tables import CommandState
+from broker.ledger.location import with_absolute_path
+from broker.ledger.tables import COMMANDS, CommandState
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.unmatched_results import unmatched_results
@@ -28,13 +28,8 @@ LONG_AFTER = 400.0
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture
-def ledger(url: str, clock: TurnedClock) -> Iterator[Ledger]:
-    opened = Ledger(open_database(url), now=clock.now)
+def ledger(ledger_url: str, clock: TurnedClock) -> Iterator[Ledger]:
+    opened = Ledger(open_database(ledger_url), now=clock.now)
     yield opened
     opened.database.close()
 
@@ -412,17 +407,11 @@ def test_abandoned_command_is_interrupted_and_a_late_result_is_unmatched(ledger:
         ledger.abandon("nothing")
 
 
-def test_command_too_long_to_sign_is_completed_and_delays_no_other(
-    ledger: Ledger, url: str, clock: TurnedClock
-) -> None:
+def test_command_too_long_to_sign_is_completed_and_delays_no_other(ledger: Ledger) -> None:
     old, behind = add(ledger), add(ledger)
-    database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    with database:
-        database.execute(
-            "UPDATE commands SET body = replace(body, '\"parameters\":{}', ?) WHERE id = ?",
-            (f'"parameters":{{"text":"{"x" * 200_000}"}}', old.id),
-        )
-    database.close()
+    text = sa.func.replace(COMMANDS.c.body, '"parameters":{}', f'"parameters":{{"text":"{"x" * 200_000}"}}')
+    with ledger.database.transaction() as connection:
+        connection.execute(COMMANDS.update().where(COMMANDS.c.id == old.id).values(body=text))
     assert take(ledger) == [behind.id]
     row = ledger.get(old.id)
     assert row.result is not None
@@ -435,16 +424,6 @@ def test_last_will_keeps_the_enrolment_of_the_status_before(ledger: Ledger) -> N
     (row,) = ledger.agents()
     assert row.status is not None
     assert (row.status.online, row.status.enrolment_id) == (False, "e1")
-
-
-def test_reader_is_not_blocked_by_a_writer(ledger: Ledger, url: str) -> None:
-    command = add(ledger)
-    operation = ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
-    writing = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-    writing.execute("BEGIN IMMEDIATE")
-    assert ledger.get(command.id).command == command
-    assert ledger.operations.progress(operation.id).counts() == {"queued": 1}
-    writing.close()
 
 
 def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
@@ -461,9 +440,11 @@ def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: 
     assert ledger.claim_due(9).cancels == []
 
 
-def test_ledger_survives_a_restart_and_is_shared_by_two_processes(ledger: Ledger, url: str, clock: TurnedClock) -> None:
+def test_ledger_survives_a_restart_and_is_shared_by_two_processes(
+    ledger: Ledger, ledger_url: str, clock: TurnedClock
+) -> None:
     command = add(ledger, section="service")
-    other = Ledger(open_database(url), now=clock.now)
+    other = Ledger(open_database(ledger_url), now=clock.now)
     second = add(other)
     assert take(ledger) == [command.id, second.id]
     assert other.get(command.id).command == command
@@ -578,8 +559,8 @@ def test_unusable_ledger_and_unknown_command_are_errors(ledger: Ledger, clock: T
         ledger.request_cancel("nothing")
     codes = {
         "no url": "bad_ledger_url",
-        "nodatabase://x": "bad_ledger_url",
-        f"sqlite:///{tmp_path}/missing/ledger.db": "database_failed",
+        "nodatabase://x": "unsupported_database",
+        f"sqlite:///{tmp_path}/missing/ledger.db": "ledger_cannot_be_opened",
     }
     for url, code in codes.items():
         with raises_code(LedgerError, code) as refused:

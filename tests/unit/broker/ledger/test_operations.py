@@ -1,4 +1,4 @@
-"""Operations, groups and targets, on a ledger in memory."""
+"""Operations, groups and targets."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from broker.ledger.blobs import BlobError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Progress, UnknownOperation
-from broker.ledger.tables import CommandState
+from broker.ledger.tables import COMMANDS, CommandState
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import result
@@ -30,8 +30,8 @@ ME = Origin("me", "test")
 
 
 @pytest.fixture
-def ledger(clock: TurnedClock) -> Iterator[Ledger]:
-    ledger = Ledger(open_database("sqlite://"), now=clock.now)
+def ledger(clock: TurnedClock, ledger_url: str) -> Iterator[Ledger]:
+    ledger = Ledger(open_database(ledger_url), now=clock.now)
     for agent in ("db-01", "web-01", "web-02"):
         ledger.add_command(agent, CommandRequest("start-agent", {}, ME))
     yield ledger
@@ -87,17 +87,14 @@ def test_progress_counts_commands_by_state_and_outcome(ledger: Ledger) -> None:
     assert progress.counts() == {"queued": 1, "success": 1, "error": 1}
 
 
-def test_progress_counts_results_written_by_an_earlier_version(clock: TurnedClock, tmp_path: Path) -> None:
-    ledger = Ledger(open_database(f"sqlite:///{tmp_path}/ledger.db"), now=clock.now)
+def test_progress_counts_results_written_by_an_earlier_version(ledger: Ledger) -> None:
     operation = ledger.add_operation(["web-01", "web-02"], "two", CommandRequest("restart-agent", {}, ME))
     for row in ledger.commands(operation_id=operation.id):
         outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
         ledger.record_feedback(row.agent, [replace(result(row.command.id), outcome=outcome)])
-    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        connection.execute("UPDATE commands SET outcome = NULL")
-        connection.commit()
+    with ledger.database.transaction() as connection:
+        connection.execute(COMMANDS.update().values(outcome=None))
     assert ledger.operations.progress(operation.id) == Progress(succeeded=1, failed=1)
-    ledger.database.close()
 
 
 def test_partly_written_operation_states_how_many_were_written(clock: TurnedClock, tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Failures of the ledger's database as sentences: what is wrong, where, and what to do."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from time import sleep
+from typing import ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from broker.errors import LedgerError
+from broker.ledger.location import LedgerUrlError, place_of, sqlite_file
+from broker.system.retry import growing_wait
+
+__all__ = [
+    "TransactionConflict",
+    "as_ledger_error",
+    "held_by_another",
+    "retry_conflicts",
+]
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_ATTEMPTS = 6
+_FIRST_WAIT_S = 0.05
+_LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the rows
+# PostgreSQL's codes (its manual, appendix A): of two transactions that are in each other's way one is rolled back.
+_CONFLICTS = frozenset({"40001", "40P01", "23505"})
+_TIMEOUTS = frozenset({"55P03", "57014"})
+_UNREACHABLE = ("08", "57P", "53300")
+
+
+class TransactionConflict(LedgerError):
+    """Another transaction was in the way again and again; nothing was changed."""
+
+    code = "transaction_conflict"
+
+
+def retry_conflicts(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Decorate a method that is one transaction: it is called again after a conflict, at most six times in about 2 s.
+
+    Whatever the method did before is rolled back with its transaction. A test checks that every method that opens one
+    is decorated.
+    """
+
+    @wraps(method)
+    def call(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        for attempt in range(_ATTEMPTS - 1):
+            try:
+                return method(*arguments, **named)
+            except TransactionConflict:
+                sleep(growing_wait(attempt, first_s=_FIRST_WAIT_S))
+        return method(*arguments, **named)
+
+    return call
+
+
+@contextmanager
+def as_ledger_error(url: sa.URL) -> Iterator[None]:
+    """Raise what the database raises in the block as a LedgerError with one sentence."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        if isinstance(cause, sqlite3.Error):
+            raise _sqlite_failure(cause, url) from error
+        raise _server_failure(error, cause, url) from error
+
+
+def held_by_another(error: BaseException | None) -> bool:
+    """Whether SQLite's lock is held by another connection."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
+    """Tell SQLite's failures apart by its result codes, and by what the file system says of them."""
+    place, file = place_of(url), sqlite_file(url)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if held_by_another(error):
+        return LedgerError(
+            f"The ledger {place} is locked by another process; try again, and find it with `fuser {place}`.",
+            code="ledger_locked",
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return LedgerUrlError(f"{place} is not a ledger, and not a SQLite database.", code="not_a_ledger")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return LedgerError(
+            f"The ledger {place} is damaged ({error}); restore a backup (docs/operations.md).", code="ledger_damaged"
+        )
+    if code in _ABOUT_FILES and file is not None:
+        return _file_failure(file, code, error)
+    return LedgerError(f"The ledger {place} failed: {_first_line(error)}.", code="database_failed")
+
+
+_ABOUT_FILES = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOLFS,
+    }
+)
+
+
+def _file_failure(file: Path, code: int, error: sqlite3.Error) -> LedgerError:
+    if file.is_dir():
+        return LedgerUrlError(f"{file} is a directory; name the ledger's file in it.", code="not_a_ledger")
+    if not file.parent.is_dir():
+        return LedgerError(
+            f"The ledger {file} cannot be opened: its directory does not exist.", code="ledger_cannot_be_opened"
+        )
+    room, read_only = _file_system(file.parent)
+    if code == sqlite3.SQLITE_FULL or (room < _LITTLE_ROOM and code != sqlite3.SQLITE_READONLY):
+        return LedgerError(
+            f"The ledger {file} finds no room: make room in its file system, then try again.", code="ledger_full"
+        )
+    if code == sqlite3.SQLITE_READONLY or read_only:
+        return LedgerError(
+            f"The ledger {file} cannot be written: make the file and its directory writable for this user.",
+            code="ledger_read_only",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return LedgerError(
+            f"The ledger {file} cannot be read or written ({error}): look for errors of its disk with `dmesg`.",
+            code="ledger_io_error",
+        )
+    return LedgerError(
+        f"The ledger {file} cannot be opened ({error}): this user must be able to read and write the file and its "
+        "directory.",
+        code="ledger_cannot_be_opened",
+    )
+
+
+def _file_system(directory: Path) -> tuple[int, bool]:
+    """Return the free bytes of a directory's file system, and whether it is read-only."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return _LITTLE_ROOM, False
+    return found.f_bavail * found.f_frsize, bool(found.f_flag & os.ST_RDONLY)
+
+
+def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -> LedgerError:
+    place, state = place_of(url), getattr(cause, "sqlstate", None)
+    if state in _CONFLICTS:
+        return TransactionConflict(f"The ledger {place} could not be changed: {_first_line(cause)}; try again.")
+    if state in _TIMEOUTS:
+        return LedgerError(
+            f"The ledger {place} did not answer in time ({_first_line(cause)}); pg_stat_activity shows who holds its "
+            "locks.",
+            code="ledger_locked",
+        )
+    if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):
+        return LedgerError(f"The ledger {place} cannot be reached: {_first_line(cause)}.", code="ledger_not_reachable")
+    return LedgerError(f"The ledger {place} failed: {_first_line(cause)}.", code="database_failed")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".:")

@@ -1,0 +1,87 @@
+"""Where the ledger is: its URL, read and checked before anything is opened."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from broker.errors import LedgerError
+
+__all__ = [
+    "LedgerNotFound",
+    "LedgerUrlError",
+    "is_in_memory",
+    "ledger_url",
+    "place_of",
+    "sqlite_file",
+    "with_absolute_path",
+]
+
+
+_ADVICE = "write sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+# `postgres` is what other programs call it. Without a driver, SQLAlchemy would take one that nothing here installs.
+_SCHEMES = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+class LedgerUrlError(LedgerError):
+    """The URL of the ledger is wrong, or names something that cannot hold a ledger."""
+
+    code = "bad_ledger_url"
+
+
+class LedgerNotFound(LedgerError):
+    """There is no ledger at its URL, and the command would not create one."""
+
+    code = "ledger_not_found"
+
+
+def ledger_url(text: str) -> sa.URL:
+    """Read the URL of a ledger. Raises LedgerUrlError, whose text has no password."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # its text may quote the password
+        raise LedgerUrlError(f"The ledger's URL cannot be read: {_ADVICE}.") from None
+    scheme = _SCHEMES.get(url.drivername)
+    if scheme is None:
+        raise LedgerUrlError(
+            f"The ledger cannot be in {url.drivername[:80]!r}: {_ADVICE}.", code="unsupported_database"
+        )
+    if scheme != "sqlite" and not url.database:
+        raise LedgerUrlError(f"The ledger's URL names no database: {_ADVICE}.")
+    return url.set(drivername=scheme)
+
+
+def is_in_memory(url: sa.URL) -> bool:
+    """Whether a SQLite database is lost with the process."""
+    database = url.database or ""
+    named = database.startswith("file:") and (":memory:" in database or url.query.get("mode") == "memory")
+    return url.get_backend_name() == "sqlite" and (database in ("", ":memory:") or named)
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """Return the file of a SQLite database; None in memory, and for another database."""
+    database = url.database or ""
+    if url.get_backend_name() != "sqlite" or is_in_memory(url):
+        return None
+    return Path(database.removeprefix("file:").partition("?")[0])
+
+
+def place_of(url: sa.URL) -> str:
+    """Return where the ledger is, for messages: a path, or a URL without its password."""
+    file = sqlite_file(url)
+    return str(file) if file else url.render_as_string(hide_password=True)
+
+
+def with_absolute_path(text: str) -> str:
+    """Return the URL, for a SQLite file with its absolute path. Raises LedgerUrlError, whose text has no password."""
+    url = ledger_url(text)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return text
+    return url.set(database=str(Path(url.database).resolve())).render_as_string(hide_password=False)

@@ -1,0 +1,104 @@
+"""The ledger in PostgreSQL: bounds on every wait, and connections that are hung up when they do not answer."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock, Timer
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = [
+    "Connections",
+    "connect_arguments",
+    "lock_migrations",
+    "reading_options",
+]
+
+
+_CONNECT_S = 5
+_LOCK_S = 5
+_STATEMENT_S = 30
+_SILENCE_S = 10  # of the network below a connection
+_TRANSACTION_S = 60.0  # longer than any turn; one that lasts longer is of a database that does not answer
+_MIGRATION_S = 3600
+_MIGRATIONS = 0x61636D  # the key of the lock: "acm"
+
+
+def connect_arguments(url: sa.URL) -> dict[str, Any]:
+    """Return the arguments of psycopg's `connect`; what the URL sets itself comes last."""
+    given = url.query.get("options", "")
+    settings = {"lock_timeout": _LOCK_S, "statement_timeout": _STATEMENT_S}
+    options = [f"-c {name}={seconds}s" for name, seconds in settings.items()]
+    return {
+        "connect_timeout": _CONNECT_S,
+        "keepalives_idle": _SILENCE_S,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": _SILENCE_S * 1000,
+        "application_name": "acm",
+        **{key: value for key, value in url.query.items() if key != "options"},
+        "client_encoding": "utf8",
+        "options": " ".join([*options, *([given] if isinstance(given, str) and given else [])]),
+        "prepare_threshold": None,  # a connection may be one of a pool's, with the statements of others
+    }
+
+
+def reading_options() -> Mapping[str, Any]:
+    """Return the options of a transaction that only reads: all its queries see one snapshot."""
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+def lock_migrations(connection: sa.Connection) -> None:
+    """Within a transaction, wait until no other process migrates, and allow as long as a large table needs."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_MIGRATION_S}s'")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_MIGRATION_S}s'")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATIONS})")
+
+
+class Connections:
+    """The connections that are within a transaction: each is hung up when its time is over.
+
+    PostgreSQL's own timeouts need a server that runs. From one that is stopped or unreachable the client
+    would wait for an answer without end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._active: dict[int, Any] = {}
+
+    @contextmanager
+    def limited(self, connection: sa.Connection, limit_s: float = _TRANSACTION_S) -> Iterator[None]:
+        """Hang the connection up unless the block ends within `limit_s` seconds."""
+        raw = connection.connection.dbapi_connection
+        timer = Timer(limit_s, _hang_up, [raw])
+        timer.daemon = True
+        with self._lock:
+            self._active[id(raw)] = raw
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._active.pop(id(raw), None)
+
+    def hang_up_after(self, limit_s: float) -> None:
+        """Hang up, in `limit_s` seconds, whatever is within a transaction then; for the end of the process."""
+        timer = Timer(limit_s, self._hang_up_all)
+        timer.daemon = True
+        timer.start()
+
+    def _hang_up_all(self) -> None:
+        with self._lock:
+            active = list(self._active.values())
+        for raw in active:
+            _hang_up(raw)
+
+
+def _hang_up(raw: Any) -> None:
+    """End the connection below psycopg, whose waiting thread then gets an error."""
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(raw.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)

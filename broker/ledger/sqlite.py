@@ -1,0 +1,87 @@
+"""The ledger in SQLite: a private file in WAL mode with synchronous FULL, so that a commit survives a power loss."""
+
+import contextlib
+import os
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from broker.ledger.failures import held_by_another
+from broker.system.permissions import refuse_changeable
+
+__all__ = [
+    "create_private",
+    "set_up",
+]
+
+
+READS = "acm_reads"
+_PATIENCE_S = 10.0
+# SQLite itself waits no longer than this for a lock, because signals are not handled meanwhile.
+_BUSY_TIMEOUT_MS = 250
+
+
+def create_private(file: Path) -> None:
+    """Create the file of a database for its owner only; raises ExposedFileError if others could write to it.
+
+    A user who could write to it could command the agents, so that is refused; read permission is just removed. The
+    files that SQLite creates beside it get the same mode.
+    """
+    with contextlib.suppress(OSError):  # SQLite reports best why a file cannot be opened
+        if not file.exists():  # an existing file is never opened here: closing it would release SQLite's locks
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not file.is_file():
+            return
+        refuse_changeable(file, owners=[file.stat().st_uid])
+        for path in (file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))):
+            if path.exists() and path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+
+
+def set_up(engine: sa.Engine, stopping: Event) -> None:
+    """Set up each connection of the engine, and begin its transactions; locks are not waited for once `stopping`."""
+
+    def connect(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late: `begin` starts each transaction
+        for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        _wait_for_lock(lambda: connection.execute("PRAGMA journal_mode=WAL"), stopping)
+
+    def begin(connection: sa.Connection) -> None:
+        # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.
+        reads = connection.get_execution_options().get(READS, False)
+        _wait_for_lock(lambda: _begin_reading(connection) if reads else _begin_writing(connection), stopping)
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+    try:
+        connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").all()  # the snapshot begins with it
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+
+
+def _wait_for_lock(take: Any, stopping: Event) -> None:
+    end = monotonic() + _PATIENCE_S
+    while True:
+        try:
+            take()
+        except Exception as error:
+            cause = error.orig if isinstance(error, OperationalError) else error
+            if not held_by_another(cause) or monotonic() >= end or stopping.wait(0.02):
+                raise
+        else:
+            return

@@ -1,0 +1,114 @@
+"""A real PostgreSQL for tests: Debian's, on loopback, with its data in a temporary directory."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support.brokers import free_port
+from tests.support.waiting import wait_for
+
+__all__ = ["PostgreSQL"]
+
+_INSTALLED = Path("/usr/lib/postgresql")
+_HELP = (
+    "These tests need PostgreSQL: `apt-get install postgresql` (scripts/postgresql.sh does it). "
+    "They start an instance of their own and leave the machine's alone."
+)
+_USER = "postgres"  # PostgreSQL refuses to run as root; Debian's package creates this user
+
+
+class PostgreSQL:
+    """One instance, with a database for each test. `is_durable`: commits reach the disk, as in production."""
+
+    def __init__(self, *, is_durable: bool = False) -> None:
+        self._bin = _programs()
+        self._data = Path(tempfile.mkdtemp(prefix="acm-test-postgresql-"))
+        self._unused: list[str] = []
+        self.port = free_port()
+        if os.geteuid() == 0:
+            shutil.chown(self._data, _USER)
+        self._settings = [] if is_durable else ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        init = [self._bin / "initdb", "-D", self._data / "data", "-U", "acm", "-A", "trust", "-E", "UTF8"]
+        done = self._as_user([*init, "--locale=C.UTF-8", "--no-sync"])
+        assert done.wait(60) == 0, (self._data / "log").read_text(errors="replace")[-2000:]
+        self.start()
+
+    def url(self, database: str, *, port: int | None = None) -> str:
+        return f"postgresql+psycopg://acm@127.0.0.1:{port or self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Create an empty database and return its URL."""
+        name = f"t{uuid.uuid4().hex}"
+        with self.connect("postgres") as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        return self.url(name)
+
+    @contextmanager
+    def borrowed_database(self) -> Iterator[str]:
+        """Lend a database without rows, which costs a fifth of a new one; its ledger may exist already."""
+        url = self._unused.pop() if self._unused else self.new_database()
+        yield url
+        with self.connect(url) as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            connection.execute(f"{others} AND pid <> pg_backend_pid()")
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            with connection.transaction():
+                connection.execute("SET LOCAL session_replication_role = replica")  # no order of foreign keys
+                for (table,) in tables:
+                    if table != "schema_version":
+                        connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+        self._unused.append(url)
+
+    def connect(self, database: str) -> psycopg.Connection:
+        """Open a connection that commits each statement; `database` is a name or a URL of `new_database`."""
+        name = database.rpartition("/")[2]
+        return psycopg.connect(host="127.0.0.1", port=self.port, user="acm", dbname=name, autocommit=True)
+
+    def start(self) -> None:
+        settings = [f"-c{setting}" for setting in (*self._settings, "listen_addresses=127.0.0.1", "max_connections=60")]
+        argv = [self._bin / "postgres", "-D", self._data / "data", "-k", self._data, "-p", str(self.port), *settings]
+        self.process = self._as_user(argv)
+        wait_for(self._answers, f"PostgreSQL; its log is {self._data / 'log'}")
+
+    def kill(self) -> None:
+        """End the instance at once, as `pg_ctl stop -m immediate` does."""
+        self.process.send_signal(3)
+        self.process.wait(20)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self._data / "log").read_text(errors="replace")[-2000:]
+        try:
+            self.connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _as_user(self, argv: list[str | Path]) -> "subprocess.Popen[bytes]":
+        """Start a program as an unprivileged user; it ends with the process of the tests."""
+        switch = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.geteuid() == 0 else []
+        with (self._data / "log").open("ab") as log:
+            program = ["setpriv", *switch, "--pdeathsig", "QUIT", *map(str, argv)]
+            return subprocess.Popen(
+                program, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._data, start_new_session=True
+            )
+
+
+def _programs() -> Path:
+    """Return the directory of PostgreSQL's programs, of the newest installed version."""
+    found = sorted(_INSTALLED.glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    if not found:
+        pytest.fail(_HELP)
+    return found[-1].parent
