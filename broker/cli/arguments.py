@@ -9,6 +9,7 @@ from broker.contract.limits import MAX_DEPTH, MAX_FRAME_BYTES
 from broker.contract.messages import JsonObject
 from broker.contract.strict_json import DecodeError, parse
 from broker.errors import InvalidArgument
+from broker.system.text_files import NotText, read_text
 
 __all__ = [
     "keys_on_command_line",
@@ -63,11 +64,11 @@ def _read_document(document: str) -> JsonObject:
 
 def _read_text(key: str, path: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8")  # line ends are kept
+        return read_text(Path(path))
     except OSError as error:
         raise InvalidArgument(f"{key}: cannot read {path}: {error.strerror}.", code="unreadable_file") from error
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{key}: {path} is not UTF-8 text.", code="not_utf8") from error
+    except NotText as error:
+        raise InvalidArgument(f"{key}: {path} cannot be read: {error}.", code="not_utf8") from error
 
 
 def _utf8(what: str, argument: str) -> bytes:

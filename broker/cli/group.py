@@ -16,6 +16,7 @@ from broker.cli.targets import UnknownAgent, check_known, resolve_target
 from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
+from broker.system.text_files import read_text
 from broker.text import counted
 
 __all__ = [
@@ -98,7 +99,7 @@ def _check_syntax(file: Path) -> None:
     if parse is None:
         return
     try:
-        parse(file.read_text(encoding="utf-8-sig"))
+        parse(read_text(file))
     except OSError as error:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror}.", code="unreadable_file") from error
     except (ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from broker.contract.messages import JsonObject
 from broker.release.builder import VerifiedPackage, make_manifest, sign_manifest, verify_package, write_package
 from broker.release.manifest import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
 from broker.release.minisign import MinisignError, PublicKey
+from broker.system.text_files import NotText, read_text
 
 __all__ = [
     "app",
@@ -114,8 +115,8 @@ def _key(text: str) -> PublicKey:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, NotText) as error:
         raise PackageError(f"Cannot read {path}: {error}.", code="unreadable_file") from error
 
 

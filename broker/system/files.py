@@ -82,9 +82,27 @@ def sync_tree(directory: Path) -> None:
 
 def remove_tree(directory: Path) -> None:
     """Remove a directory and everything below it, if it exists. Raises OSError."""
-    if directory.exists():
+    if not directory.exists():
+        return
+    try:
         shutil.rmtree(directory)
-        sync_directory(directory.parent)
+    except RecursionError:  # before Python 3.12 it is recursive
+        _flatten(directory)
+        shutil.rmtree(directory)
+    sync_directory(directory.parent)
+
+
+def _flatten(directory: Path) -> None:
+    """Move the directories of each directory below this one up, into this one."""
+    pending, number = [each for each in directory.iterdir() if _is_directory(each)], 0
+    while pending:
+        for inner in filter(_is_directory, list(pending.pop().iterdir())):
+            number += 1
+            pending.append(inner.rename(directory / f".moved-up-{number}"))
+
+
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode)
 
 
 def free_bytes(directory: Path) -> int:

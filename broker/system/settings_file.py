@@ -12,6 +12,7 @@ import msgspec
 from broker.contract.secrets import URL_PASSWORD
 from broker.errors import CodedError
 from broker.system.permissions import refuse_changeable, refuse_readable
+from broker.system.text_files import NotText, read_text
 
 __all__ = [
     "SettingsReader",
@@ -50,13 +51,13 @@ class SettingsReader:
         no other user can open it.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(read_text(path))
             if path.is_file():
                 has_password = any(self._has_password(values, name) for name in self.urls)
                 (refuse_readable if has_password else refuse_changeable)(path)
         except OSError as error:
             raise self.error(f"{path}: cannot be read: {error.strerror}.", code="settings_unreadable") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, NotText) as error:
             raise self.error(f"{path}: not valid TOML: {error}.", code="settings_not_toml") from error
         return values
 

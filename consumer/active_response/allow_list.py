@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.system.permissions import refuse_changeable
+from broker.system.text_files import NotText, read_text
 from consumer.errors import ActiveResponseError
 from consumer.settings import ActiveResponseConfig
 
@@ -48,9 +49,9 @@ class AllowList:
         path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
         try:
             refuse_changeable(path)
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            lines = read_text(path).splitlines()
+        except (OSError, NotText) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ActiveResponseError(
                 f"The allow-list {path} cannot be read: {reason}.", code="allow_list_unreadable"
             ) from error
@@ -82,6 +83,7 @@ def check_executable(directory: Path, executable: str) -> None:
     Raises ExposedFileError unless only root or the agent's own user can change the file and each directory above it.
     """
     try:
+        (directory / executable).stat()  # raises OSError for a loop of links, where resolve() raises another error
         inside = directory.resolve(strict=True)
         path = (inside / executable).resolve(strict=True)
         if inside not in path.parents:

@@ -10,6 +10,7 @@ import typer
 
 from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
+from broker.system.text_files import NotText, read_text
 from broker.text import rfc3339
 from consumer.cli.options import AgentOption, ConfigOption, JsonOption, StateDirectory, StateOption
 from consumer.cli.output import print_content, print_members
@@ -76,8 +77,8 @@ def _token_text(source: str) -> str:
 
 def _read_token_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(Path(path))
+    except (OSError, NotText) as error:
         raise EnrolmentError(f"The token in {path} cannot be read: {error}.", code="token_unreadable") from error
 
 

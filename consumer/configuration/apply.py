@@ -138,14 +138,17 @@ class ConfigurationUpdate:
     def _roll_back(self, journal: ApplyJournal) -> Result:
         """Reactivate the previous generation, or none, and reload the service."""
         self._save_journal(journal)
-        self._generations.activate(journal.previous)
+        if journal.foreign is not None:
+            self._generations.restore(journal.foreign)
+        else:
+            self._generations.activate(journal.previous)
         self._reached("rolled_back")
         uncancelled = dataclasses.replace(self._context.bounds(), cancelled=threading.Event())
         reloader = self._reloader(journal.previous, uncancelled)
         note = ""
         try:
             state = reloader.reload(journal.incarnation)
-            if journal.previous is not None and (state.running or state.kind == "none"):
+            if (journal.previous or journal.foreign) and (state.running or state.kind == "none"):
                 reloader.watch(state)
         except (ConsumerError, OSError) as error:
             note = f"The service is not healthy with the previous generation either: {error}"

@@ -19,7 +19,8 @@ class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
     """A command's update from generation `previous` to `next`.
 
     `incarnation` is the service's with `previous`, None if it did not run. `reason` and `code` say why `next` is rolled
-    back; `note` is further information for the user. `done`: the update has ended.
+    back; `note` is further information for the user. `done`: the update has ended. `foreign` is where the link led
+    before, if somebody had made it lead to something else than a generation.
     """
 
     command_id: str
@@ -31,6 +32,7 @@ class ApplyJournal(msgspec.Struct, frozen=True, kw_only=True):
     code: ErrorCode | None = None
     note: str = ""
     done: bool = False
+    foreign: str | None = None
 
 
 class JournalFile:

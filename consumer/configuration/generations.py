@@ -5,6 +5,7 @@ generations/000002-9f86d081884c/ the files generations/000002-9f86d081884c.json 
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from broker.contract.configurations import Generation
 from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger(__name__)
 _NUMBER_DIGITS = 6
 _HASH_DIGITS = 12
 _COPY_BYTES = 1 << 20
@@ -66,11 +69,26 @@ class Generations:
 
     @property
     def current(self) -> str | None:
-        """The name of the active generation, or None."""
+        """The name of the active generation, or None; of a link that was changed by hand, the name it leads to."""
+        target = self.target
+        return None if target is None else Path(target).name
+
+    @property
+    def target(self) -> str | None:
+        """What the link `current` leads to; None if there is no such link."""
         try:
-            return Path(os.readlink(self.link)).name
+            return os.readlink(self.link)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # not a link
+                return None
+            raise
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether something else than a link is in the place of `current`."""
+        return self.link.exists() and not self.link.is_symlink()
 
     def record(self, name: str | None) -> Record | None:
         """Return the record of a generation, or None if it is incomplete or missing."""
@@ -104,21 +122,34 @@ class Generations:
             self.link.unlink(missing_ok=True)
             sync_directory(self._root)
 
+    def restore(self, target: str) -> None:
+        """Make the link lead again to something else than a generation."""
+        link_durably(self.link, target)
+
     def prune(self, keep: int) -> None:
         """Delete generations that never became active, and all older ones but the last `keep` before the active one."""
         active = self.current
-        earlier = [name for name in self._names() if active is not None and _number(name) < _number(active)]
+        is_foreign = active is not None and not _number(active)  # changed by hand: any generation may be wanted again
+        earlier = [
+            name for name in self._names() if is_foreign or (active is not None and _number(name) < _number(active))
+        ]
         kept = {active, *earlier[-keep:]}
         for name in self._names():
             if name not in kept:
-                remove_tree(self.directory(name))
-                self._record_path(name).unlink(missing_ok=True)
+                self._remove(name)
         for part in self._base.glob(".*.part"):  # left by a crash
             part.unlink()
         sync_directory(self._base)
 
+    def _remove(self, name: str) -> None:
+        try:
+            remove_tree(self.directory(name))
+            self._record_path(name).unlink(missing_ok=True)
+        except (OSError, RecursionError) as error:  # the others must not stay because of this one
+            _log.warning("generation_not_removed", generation=name, reason=str(error))
+
     def altered(self, record: Record) -> tuple[str, ...]:
-        """Return the files that differ from those applied: changed, missing or new."""
+        """Return the files that differ from those applied: changed, missing, new, or no longer readable."""
         found = hashes_of(self.directory(record.name))
         names = found.keys() | record.files.keys()
         return tuple(sorted(name for name in names if found.get(name) != record.files.get(name)))
@@ -140,9 +171,38 @@ def _number(name: str) -> int:
 
 
 def hashes_of(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by relative path."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): hash_of_file(path) for path in files}
+    """Return the SHA-256 of each file below a directory, by relative path; an empty one for what cannot be read.
+
+    A service may have made private files and deep directories in it: they must not stop the next configuration.
+    """
+    return {path.relative_to(directory).as_posix(): _hash_or_nothing(path) for path in _files_below(directory)}
+
+
+def _files_below(directory: Path) -> list[Path]:
+    files, pending = [], [directory]
+    while pending:
+        place = pending.pop()
+        try:
+            with os.scandir(place) as found:
+                entries = list(found)
+        except OSError:
+            if place == directory:
+                raise
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(path)
+            elif path.is_file():
+                files.append(path)
+    return sorted(files)
+
+
+def _hash_or_nothing(path: Path) -> str:
+    try:
+        return hash_of_file(path)
+    except OSError:
+        return ""
 
 
 def hash_of_file(path: Path) -> str:

@@ -37,6 +37,11 @@ def prepare(
 ) -> ApplyJournal:
     """Make a checked and durable generation and return its journal; raises ConsumerError and OSError."""
     file = _file(wanted, config)
+    if generations.is_blocked:
+        raise CentralizedConfigurationError(
+            f"{generations.link} is not a link, so that no generation can become active: move it away.",
+            code="current_not_a_link",
+        )
     with Staging(config.configuration_root) as staging:
         downloader = context.downloader()
         received = staging.receive(wanted, downloader)
@@ -44,6 +49,8 @@ def prepare(
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
+        if "" in hashes.values():
+            raise CentralizedConfigurationError("The new files cannot be read back.", code="not_staged")
         validate(staging.files, file, config.configuration.check, context.bounds(), run)
         context.observer.reached(f"{command.type}.validated")
         _check_time(context)
@@ -64,15 +71,16 @@ def prepare(
 
 
 def _first_journal(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
-    previous = generations.current
+    previous, foreign = generations.current, None
     if previous is not None and not generations.directory(previous).is_dir():
-        previous = None  # the link was changed by hand: there is no generation to roll back to
+        previous, foreign = None, generations.target  # the link was made by hand; a rollback restores it
     return ApplyJournal(
         command_id=record.command_id,
         previous=previous,
         next=record.name,
         incarnation=context.service.state().incarnation,
         diff=difference(generations.directory(previous) if previous else None, staging.files),
+        foreign=foreign,
     )
 
 

@@ -37,6 +37,8 @@ def ended(generations: Generations, journal: ApplyJournal, output: Output | None
         message = f"The configuration is active as generation {journal.next}. {journal.note}".strip()
         return Result(message, _data(generations, "applied", **facts))
     again = f"Generation {journal.previous} is" if journal.previous else "No centralized configuration is"
+    if journal.foreign is not None:
+        again = f"{journal.foreign}, to which `current` had been changed by hand, is"
     message = f"The configuration was rolled back: {journal.reason} {again} active again. {journal.note}".strip()
     data = _data(generations, "rolled_back", reason=journal.reason, **facts)
     return Result(message, data, journal.code, output)

@@ -1,14 +1,17 @@
 """Stages a command's content in a directory next to the generations: one file, or the files of an archive."""
 
 import hashlib
+import uuid
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import urlsplit
 
+import structlog
+
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.system.files import remove_tree
 from consumer.errors import CentralizedConfigurationError
-from consumer.system.archives import is_archive, unpack
+from consumer.system.archives import is_archive, refuse_other_archives, unpack
 from consumer.system.downloads import Downloader
 
 __all__ = [
@@ -17,6 +20,8 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger(__name__)
+_PREFIX = "staging"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
@@ -38,15 +43,20 @@ def _content(wanted: ApplyCentralizedConfiguration) -> bytes:
 
 
 class Staging:
-    """The directory in which a generation is prepared, in a `with` block. After a crash, its content is discarded."""
+    """A directory in which a generation is prepared, in a `with` block. After a crash, its content is discarded."""
 
     def __init__(self, root: Path) -> None:
-        self._directory = root / "staging"
+        self._root = root
+        self._directory = root / f"{_PREFIX}-{uuid.uuid4().hex[:12]}"
         self.files = self._directory / "files"
 
     def clear(self) -> None:
-        """Delete the files of an earlier attempt."""
-        remove_tree(self._directory)
+        """Delete the files of this attempt and of earlier ones; what cannot be removed is logged and left."""
+        for directory in [*self._root.glob(f"{_PREFIX}-*"), self._root / _PREFIX]:
+            try:
+                remove_tree(directory)
+            except (OSError, RecursionError) as error:
+                _log.warning("staging_not_removed", directory=str(directory), reason=str(error))
 
     def __enter__(self) -> Self:
         self.clear()
@@ -74,10 +84,16 @@ class Staging:
                 raise CentralizedConfigurationError("The archive contains no file.", code="empty_archive")
             received.unlink()
         else:
+            if wanted.artifact is not None:
+                refuse_other_archives(received, file)
             received.chmod(0o644)
             received.rename(self.files / file)
 
 
 def _is_packed(url: str, received: Path) -> bool:
+    if is_archive(received):
+        return True
     has_suffix = PurePosixPath(urlsplit(url).path).name.lower().endswith(_ARCHIVE_SUFFIXES)
-    return has_suffix or is_archive(received)
+    if has_suffix:
+        refuse_other_archives(received, ".gz")  # a damaged one is reported when it is unpacked
+    return has_suffix

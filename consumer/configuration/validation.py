@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.contract.messages import Output
+from broker.system.text_files import read_text
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.masking import DOCUMENT_SUFFIXES, parse_document
 from consumer.system.programs import Bounds, Ended, run_program
@@ -52,8 +53,8 @@ def _check_syntax(name: str, path: Path) -> None:
             code="document_too_large",
         )
     try:
-        parse_document(name, path.read_text(encoding="utf-8"))
-    except ValueError as error:  # base class of UnicodeDecodeError and of every parser's error
+        parse_document(name, read_text(path))
+    except ValueError as error:  # base class of NotText and of every parser's error
         kind = DOCUMENT_SUFFIXES[path.suffix.lower()]
         raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.", code="invalid_syntax") from error
 

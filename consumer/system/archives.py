@@ -14,13 +14,35 @@ from consumer.errors import ArchiveError
 __all__ = [
     "Limits",
     "is_archive",
+    "refuse_other_archives",
     "unpack",
 ]
 
 
 _COPY_BYTES = 1 << 18
-_EXECUTABLE = 0o100
+_KEPT, _OWNER_FILE, _OWNER_DIRECTORY = 0o755, 0o400, 0o700
 _GZIP = b"\x1f\x8b"
+_MAX_DEPTH = 32  # of directories: many programs walk them recursively
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_OTHER_ARCHIVES: tuple[tuple[str, tuple[bytes, ...], tuple[str, ...]], ...] = (
+    ("a zip archive", (b"PK\3\4", b"PK\5\6", b"PK\7\10"), (".zip", ".jar", ".war", ".whl", ".xlsx", ".docx", ".odt")),
+    ("an xz file", (b"\xfd7zXZ\0",), (".xz", ".txz")),
+    (
+        "a bzip2 file",
+        tuple(b"BZh%d" % level for level in range(1, 10)),
+        (".bz2", ".tbz2"),
+    ),
+    ("a zstd file", (b"\x28\xb5\x2f\xfd",), (".zst", ".tzst")),
+    ("a 7z archive", (b"7z\xbc\xaf\x27\x1c",), (".7z",)),
+    ("a rar archive", (b"Rar!\x1a\7",), (".rar",)),
+    ("an lz4 file", (b"\4\x22M\x18",), (".lz4",)),
+    ("an lzip file", (b"LZIP",), (".lz",)),
+    ("a compress file", (b"\x1f\x9d",), (".z",)),
+    ("a cpio archive", (b"070701", b"070702", b"070707"), (".cpio",)),
+    ("an ar archive", (b"!<arch>\n",), (".a", ".deb")),
+    ("an rpm package", (b"\xed\xab\xee\xdb",), (".rpm",)),
+    ("a gzip file that contains no tar archive, or a damaged one", (_GZIP,), (".gz",)),
+)
 
 
 @dataclass(frozen=True)
@@ -38,20 +60,40 @@ def is_archive(path: Path) -> bool:
         file.seek(0)
         try:
             beginning = (gzip.GzipFile(fileobj=file) if zipped else file).read(tarfile.BLOCKSIZE)
-            tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+        except (EOFError, zlib.error, gzip.BadGzipFile):
             return False
+    try:
+        tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
+    except tarfile.TarError:
+        return beginning[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)  # damaged, or cut short
     return True
+
+
+def refuse_other_archives(path: Path, name: str) -> None:
+    """Raise ArchiveError if a file that is not a tar archive is an archive or a compressed file of another kind.
+
+    It may be one if it is to be stored under a `name` with an ending of that kind. Raises OSError.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    for kind, magics, endings in _OTHER_ARCHIVES:
+        if beginning.startswith(magics) and not name.lower().endswith(endings):
+            raise ArchiveError(
+                f"The artifact is {kind}; send a tar or tar.gz archive, or a single file.", code="unsupported_archive"
+            )
 
 
 def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
     """Unpack a .tar or .tar.gz into an existing directory and return the files made, in the archive's order.
 
-    Modes become 0755 for executables and directories, 0644 for the rest; owners and times are not restored. Raises
+    Files and directories have the modes of the archive without set-id bits and writing by others (`& 0755`), so they
+    are never more open than packed; their owner may always read them. Owners and times are not restored. Raises
     ArchiveError, and leaves what was unpacked so far, for a member that is not a regular file or directory, or whose
-    path is absolute, leaves the directory or is a duplicate, and for a damaged archive or one beyond the limits.
+    path is absolute, leaves the directory, is too deep or is a duplicate, and for a damaged archive or one beyond the
+    limits.
     """
     made: list[Path] = []
+    modes: dict[Path, int] = {}  # of directories, set at the end, since files must be made in them
     left = limits.bytes
     with _damage_named(archive), _opened(archive) as opened:
         for number, member in enumerate(opened, start=1):
@@ -63,6 +105,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
             parts = _parts(member.name)
             if member.isdir():
                 _make_directories(into, parts)
+                modes[into.joinpath(*parts)] = member.mode & _KEPT | _OWNER_DIRECTORY
                 continue
             if not member.isreg() or not parts:
                 raise not_a_plain_file(member.name)
@@ -75,6 +118,9 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
             _copy(opened, member, into.joinpath(*parts))
             made.append(into.joinpath(*parts))
         _read_to_the_end(opened, left)
+        for directory, mode in modes.items():
+            if directory != into:
+                directory.chmod(mode)
     return made
 
 
@@ -101,6 +147,10 @@ def _parts(name: str) -> tuple[str, ...]:
     if path.is_absolute() or ".." in path.parts or not name.isprintable() or "\\" in name:
         raise ArchiveError(
             f"The member {name[:200]!r} is refused: paths must stay inside the archive's directory.", code="unsafe_path"
+        )
+    if len(path.parts) > _MAX_DEPTH:
+        raise ArchiveError(
+            f"The member {name[:200]!r} is more than {_MAX_DEPTH} directories deep, the limit.", code="too_deep"
         )
     return path.parts
 
@@ -131,7 +181,7 @@ def _copy(opened: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         raise ArchiveError(
             f"The member {member.name[:200]!r} appears twice in the archive.", code="duplicate_member"
         ) from error
-    path.chmod(0o755 if member.mode & _EXECUTABLE else 0o644)
+    path.chmod(member.mode & _KEPT | _OWNER_FILE)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Installation:
 
     def running(self) -> str | None:
         """Return the version whose code this process runs, or None if it is not one of these releases."""
-        releases, code = self._releases.resolve(), Path(consumer.__file__).resolve()
+        releases, code = (Path(os.path.realpath(place)) for place in (self._releases, consumer.__file__))
         name = code.relative_to(releases).parts[0] if code.is_relative_to(releases) else ""
         return name if _is_version(name) else None
 

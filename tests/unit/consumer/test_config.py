@@ -10,7 +10,7 @@ import pytest
 from broker.app.config import ServerConfigurationError
 from broker.app.config import load_config as load_server_config
 from broker.mqtt.address import parse_url
-from consumer.config import Source, merge_sources, origins, read_sources
+from consumer.config import Source, load_config, merge_sources, origins, read_sources
 from consumer.config import load_config as load_agent_config
 from consumer.errors import ConfigurationError
 from consumer.settings import ServiceConfig
@@ -168,3 +168,17 @@ def test_missing_configuration_file_is_named(tmp_path: Path) -> None:
     assert str(nowhere) in str(caught.value)
     with raises_code(ServerConfigurationError, "settings_unreadable"):
         load_server_config(nowhere, {}, {})
+
+
+def test_file_with_a_byte_order_mark_and_carriage_returns_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(b'\xef\xbb\xbfagent = "web-01"\r\nbroker = "mqtt://broker"\r\nstate = "state"\r\n')
+    assert load_config(path, {}, {}).agent == "web-01"
+
+
+def test_file_in_utf_16_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes('agent = "web-01"'.encode("utf-16"))
+    with raises_code(ConfigurationError, "settings_not_toml") as caught:
+        load_config(path, {}, {})
+    assert "it is UTF-16 text; save it as UTF-8" in str(caught.value)

@@ -1,9 +1,12 @@
 """apply-centralized-configuration on real files, with a service and programs in memory and a turned clock."""
 
+import bz2
+import gzip
 import hashlib
 import io
 import itertools
 import json
+import lzma
 import os
 import re
 import shutil
@@ -540,6 +543,133 @@ def test_link_changed_by_hand_is_not_a_generation(site: Site) -> None:
     assert (shown.code, shown.data, str(site.root / "current") in shown.message) == (ErrorCode.FAILED, None, True)
     assert site.apply(content=BETTER).data.action == "applied"
     assert site.active() == {"sensor.toml": BETTER}
+
+
+def test_rollback_restores_a_link_that_was_changed_by_hand(site: Site, tmp_path: Path) -> None:
+    by_hand = tmp_path / "by-hand"
+    by_hand.mkdir()
+    (by_hand / "sensor.toml").write_text(GOOD)
+    (site.root / "current").unlink()
+    (site.root / "current").symlink_to(by_hand)
+    done = site.apply(content=DEADLY)
+    assert done.data.action == "rolled_back"
+    assert f"{by_hand}, to which `current` had been changed by hand, is active again" in done.message
+    assert os.readlink(site.root / "current") == str(by_hand)
+    assert len(list((site.root / "generations").glob("*.json"))) == 2
+
+
+def test_directory_in_the_place_of_the_link_is_refused_before_anything_is_done(site: Site) -> None:
+    (site.root / "current").unlink()
+    (site.root / "current").mkdir()
+    done = site.apply(content=BETTER)
+    assert (done.code, done.data.action) == (ErrorCode.FAILED, "not_applied")
+    assert f"{site.root / 'current'} is not a link" in done.message
+    assert "downloaded" not in str(site.steps.names)
+
+
+def test_file_of_the_service_that_cannot_be_read_stops_no_configuration(site: Site) -> None:
+    (site.root / "current" / "lock").symlink_to("/proc/self/mem")  # reading it fails with EIO, for root too
+    assert site.show(section="centralized").data.altered == ("lock",)
+    (site.root / "current" / "sensor.toml").unlink()
+    (site.root / "current" / "sensor.toml").symlink_to("/proc/self/mem")
+    assert site.show(section="centralized").data.files == ()
+    assert site.apply(content=GOOD).data.action == "applied"
+    assert site.active() == {"sensor.toml": GOOD}
+
+
+def test_too_deep_archive_is_refused_and_stops_no_later_configuration(site: Site, tmp_path: Path) -> None:
+    done = site.apply(artifact=archive(tmp_path / "deep.tar.gz", {"d/" * 1200 + "x.conf": "x"}))
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert "is more than 32 directories deep" in done.message
+    assert site.apply(content=BETTER).data.action == "applied"
+
+
+def test_deep_directories_that_were_left_are_removed_and_stop_nothing(make_site: Callable[..., Site]) -> None:
+    site = make_site(keep=1, health_check=(), reload="none")
+    assert site.apply("c", content="interval = 0\n").data.action == "applied"
+    for place in (site.root / "current", site.root / "staging-left"):
+        place.mkdir(exist_ok=True)
+        make_deep(place)
+    for number in range(1, 5):
+        assert site.apply(f"c{number}", content=f"interval = {number}\n").data.action == "applied"
+    numbers = {path.name.split("-")[0] for path in (site.root / "generations").iterdir()}
+    assert numbers == {"000004", "000005"}
+    assert site.leftovers() == set()
+    assert not (site.root / "staging-left").exists()
+
+
+def make_deep(directory: Path) -> None:
+    """Make directories that shutil.rmtree cannot remove before Python 3.12, since it is recursive."""
+    handle = os.open(directory, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=handle)
+        inner = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("c.zip", b"PK\3\4" + bytes(100), "a zip archive"),
+        ("c", b"PK\3\4" + bytes(100), "a zip archive"),
+        ("c.tar.gz", b"PK\3\4" + bytes(100), "a zip archive"),
+        ("c", lzma.compress(b"x"), "an xz file"),
+        ("c", bz2.compress(b"x"), "a bzip2 file"),
+        ("c", b"\x28\xb5\x2f\xfd" + bytes(100), "a zstd file"),
+        ("c", b"7z\xbc\xaf\x27\x1c" + bytes(100), "a 7z archive"),
+        ("c", gzip.compress(bytes(5000))[:-9], "a gzip file that contains no tar archive, or a damaged one"),
+        ("c", gzip.compress(gzip.compress(b"x")), "a gzip file that contains no tar archive, or a damaged one"),
+    ],
+)
+def test_archive_of_another_kind_is_refused_by_name(
+    site: Site, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = site.apply(artifact=artifact(tmp_path / name), file="sensor.conf")
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert f"The artifact is {said}; send a tar or tar.gz archive" in done.message
+
+
+def test_archive_of_another_kind_is_stored_under_a_name_of_that_kind(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = make_site(health_check=(), check=(), reload="none")
+    (tmp_path / "geo").write_bytes(gzip.compress(b"x"))
+    assert site.apply(artifact=artifact(tmp_path / "geo"), file="geo.dat.gz").data.action == "applied"
+
+
+@pytest.mark.parametrize("length", [300, 700, 1700])
+def test_tar_archive_that_is_cut_short_is_refused(site: Site, tmp_path: Path, length: int) -> None:
+    with tarfile.open(tmp_path / "c", "w") as target:
+        for name in ("a", "b"):
+            info = tarfile.TarInfo(name)
+            info.size = 600
+            target.addfile(info, io.BytesIO(bytes(600)))
+    (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:length])
+    done = site.apply(artifact=artifact(tmp_path / "c"), file="config")
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+
+
+@pytest.mark.parametrize("name", ["sensor.toml", "sensor.json", "sensor.yaml"])
+def test_byte_order_mark_and_carriage_returns_are_read(make_site: Callable[..., Site], name: str) -> None:
+    site = make_site(health_check=(), check=(), reload="none")
+    text = {
+        "sensor.toml": "a = 1\r\nb = 2\r\n",
+        "sensor.json": '{"a": 1,\r\n"b": 2}',
+        "sensor.yaml": "a: 1\r\nb: 2\r\n",
+    }
+    content = "\ufeff" + text[name]
+    assert site.apply(content=content, file=name).code is None
+    (shown,) = site.show(section="centralized").data.files
+    assert json.loads(shown.content) == {"a": 1, "b": 2}
+
+
+def test_text_in_utf_16_is_refused_by_name(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "delivered").write_bytes(GOOD.encode("utf-16"))
+    done = site.apply(artifact=artifact(tmp_path / "delivered"))
+    assert "sensor.toml is not valid TOML: it is UTF-16 text; save it as UTF-8." in done.message
 
 
 def test_large_files_are_left_out_so_that_the_result_fits(site: Site, tmp_path: Path) -> None:

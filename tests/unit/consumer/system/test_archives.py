@@ -53,22 +53,23 @@ def files_in(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_files_and_directories_are_unpacked_with_plain_modes(
+def test_files_and_directories_are_never_more_open_than_packed(
     make: MakeArchive, into: Path, name: str, form: int
 ) -> None:
     archive = make(
         member("./conf.d", b"", type=tarfile.DIRTYPE, mode=0o700),
         member("conf.d/one.toml", b"a = 1\n", mode=0o4600, uid=12345, uname="nobody"),
         member("deep/er/run.sh", b"#!/bin/sh\n", mode=0o6711),
+        member("odd", b"x", mode=0o076),
         name=name,
         format=form,
     )
     assert is_archive(archive)
     made = unpack(archive, into)
-    assert [path.relative_to(into).as_posix() for path in made] == ["conf.d/one.toml", "deep/er/run.sh"]
-    assert files_in(into) == {"conf.d/one.toml": b"a = 1\n", "deep/er/run.sh": b"#!/bin/sh\n"}
+    assert [path.relative_to(into).as_posix() for path in made] == ["conf.d/one.toml", "deep/er/run.sh", "odd"]
+    assert files_in(into) == {"conf.d/one.toml": b"a = 1\n", "deep/er/run.sh": b"#!/bin/sh\n", "odd": b"x"}
     modes = {path.name: path.stat().st_mode & 0o7777 for path in into.rglob("*")}
-    assert modes == {"conf.d": 0o755, "one.toml": 0o644, "deep": 0o755, "er": 0o755, "run.sh": 0o755}
+    assert modes == {"conf.d": 0o700, "one.toml": 0o600, "deep": 0o755, "er": 0o755, "run.sh": 0o711, "odd": 0o454}
 
 
 def test_long_and_foreign_names_are_kept(make: MakeArchive, into: Path) -> None:
