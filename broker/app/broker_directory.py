@@ -9,6 +9,7 @@ import msgspec
 from cryptography import x509
 
 from broker.app.config import ServerConfig, load_config
+from broker.app.credentials import BROKER_PEM
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
 from broker.ledger.location import with_absolute_path
@@ -136,7 +137,7 @@ class BrokerDirectory:
         hosts = _with_loopback(self._hosts)
         authority.write_client_certificate(self._config.client_id, self._directory, "server")
         authority.write_server_certificate(hosts, self._directory, "enroll")
-        broker = authority.write_server_pem(hosts, self._directory / "broker.pem")
+        broker = authority.write_server_pem(hosts, self._directory / BROKER_PEM)
         write_durably(self._directory / "ca.crt", authority.certificate.encode(), _PUBLIC)
         return broker.not_valid_after_utc
 

@@ -10,28 +10,55 @@ import structlog
 from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.factories import open_configured_database, utc_now
 from broker.enrolment.store import EnrolmentStore
-from broker.pki.authority import CertificateAuthority, crl_path
+from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
+from broker.pki.server_certificates import CertificateFile
 from broker.signing.key_source import SigningKeySource
 from broker.signing.key_store import SigningKeyStore
 from broker.signing.signer import Signer
 
 __all__ = [
+    "BROKER_PEM",
+    "enrolment_server_pair",
     "open_authority",
     "open_enrolments",
     "open_revocation_file",
     "open_signing_key_store",
+    "server_certificate_files",
     "signer_of",
     "signing_keys_path",
 ]
 
 
+BROKER_PEM = "broker.pem"
 _log = structlog.get_logger("acm.server")
 
 
 def open_authority(config: ServerConfig) -> CertificateAuthority:
     """Open the authority in the directory `ca`; raises AuthorityError and ExposedFileError."""
     return CertificateAuthority(Path(config.ca), now=utc_now)
+
+
+def server_certificate_files(config: ServerConfig) -> list[CertificateFile]:
+    """Return the files of the certificates of the broker, the server and the enrolment server that are configured.
+
+    `acm broker config` writes the broker's own beside `broker_ca`.
+    """
+    certificate, key = enrolment_server_pair(config)
+    files = [CertificateFile(certificate, key)]
+    tls = config.broker_tls
+    if tls is not None:
+        files.append(CertificateFile(tls.certificate, tls.key))
+        joint = tls.ca.with_name(BROKER_PEM)
+        files.append(CertificateFile(joint, joint, like=certificate if certificate.parent == joint.parent else None))
+    return files
+
+
+def enrolment_server_pair(config: ServerConfig) -> tuple[Path, Path]:
+    """Return the files of the enrolment server's certificate and key, by default in the authority's directory."""
+    authority = Path(config.ca)
+    certificate = Path(config.enroll_certificate) if config.enroll_certificate else authority / SERVER_CERTIFICATE
+    return certificate, Path(config.enroll_key) if config.enroll_key else authority / SERVER_KEY
 
 
 def signing_keys_path(config: ServerConfig) -> Path:

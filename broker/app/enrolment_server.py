@@ -6,17 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
-from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
 import structlog
 
 from broker.app.config import ServerConfig, ServerConfigurationError
-from broker.app.credentials import open_authority, open_revocation_file, open_signing_key_store
+from broker.app.credentials import (
+    enrolment_server_pair,
+    open_authority,
+    open_revocation_file,
+    open_signing_key_store,
+    server_certificate_files,
+)
 from broker.app.factories import open_configured_database, utc_now
 from broker.contract.secret_shapes import mask_shapes
 from broker.durations import parse_duration
+from broker.enrolment.certificate_upkeep import CertificateUpkeep
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.https import DEFAULT_LIMITS, HttpsLimits, HttpsServer
 from broker.enrolment.revocation_task import RevocationTask
@@ -27,9 +33,10 @@ from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.database import Database
 from broker.mqtt.address import parse_url
-from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority
+from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
 from broker.pki.revocation_file import RevocationFile
+from broker.pki.server_certificates import ServerCertificates
 from broker.system.service_manager import ServiceManager
 
 __all__ = [
@@ -77,12 +84,17 @@ class EnrolmentServer:
             enrolments = EnrolmentStore(self._database, now=utc_now)
             self._revocations = open_revocation_file(config, authority, enrolments)
             sessions = _session_revoker(policy, authority, self._database, self._revocations)
+            certificates = ServerCertificates(server_certificate_files(config), authority, now=utc_now)
             self._revocation_task = RevocationTask(
-                self._revocations, sessions, on_failure=self.stop, poll_interval_s=revocation_interval_s
+                self._revocations,
+                sessions,
+                CertificateUpkeep(certificates, now=utc_now, monotonic=monotonic).step,
+                on_failure=self.stop,
+                poll_interval_s=revocation_interval_s,
             )
             service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names)
             app = enrolment_app(service, self._background)
-            self._https = HttpsServer(app, address, *_server_pair(config), limits)
+            self._https = HttpsServer(app, address, *enrolment_server_pair(config), limits)
         except BaseException:
             self._database.close()
             raise
@@ -142,12 +154,6 @@ def _session_revoker(
         return None
     sessions = RevokedSessions(database, now=utc_now)
     return SessionRevoker(authority, sessions, revocations, address, now=utc_now, monotonic=monotonic)
-
-
-def _server_pair(config: ServerConfig) -> tuple[Path, Path]:
-    authority = Path(config.ca)
-    certificate = Path(config.enroll_certificate) if config.enroll_certificate else authority / SERVER_CERTIFICATE
-    return certificate, Path(config.enroll_key) if config.enroll_key else authority / SERVER_KEY
 
 
 def _policy(config: ServerConfig) -> EnrolmentPolicy:

@@ -7,10 +7,11 @@ from time import monotonic
 import structlog
 
 from broker.app.config import ServerConfig
-from broker.app.credentials import signer_of, signing_keys_path
+from broker.app.credentials import server_certificate_files, signer_of, signing_keys_path
 from broker.app.factories import open_configured_database, utc_now
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
+from broker.enrolment.certificate_upkeep import ExpiryWarnings
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
 from broker.ledger.ledger import Ledger
@@ -70,6 +71,7 @@ class ServerProcess:
             raise
         distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
         self._server = Server(self.ledger, self._connection, topics, signer, monotonic, distribution.on_status)
+        self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
         self._inbox = FairInbox(self._connection, topics, monotonic)
 
     def stop(self) -> None:
@@ -93,6 +95,7 @@ class ServerProcess:
                         self._reloading.clear()
                         self._connection.reconnect()
                     self._tell_service_manager()
+                    self._expiry.step("the enrolment server has not renewed it")
                     ready = monotonic() >= self._retry_at
                     self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_INTERVAL_S)
                     if ready:

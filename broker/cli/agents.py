@@ -1,18 +1,21 @@
 """acm agents and active-responses: the last status of each agent."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from broker.app.factories import utc_now
+from broker.cli.expiry import warn_of_expiry
 from broker.cli.output import second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.codec import to_json
 from broker.contract.messages import JsonObject, PendingReversal
-from broker.enrolment.revoked import revoked_agents
+from broker.enrolment.enrolment_states import EnrolmentState, enrolment_states
 from broker.ledger.agents import AgentRow, AgentState
 from broker.text import counted, rfc3339
 
@@ -29,11 +32,15 @@ app = typer.Typer()
 @app.command(epilog="Example: acm agents --json")
 @with_session(LEDGER)
 def agents(session: Session) -> None:
-    """List agents with the last status that each has published."""
+    """List agents with the last status that each has published, and the state of its enrolment.
+
+    Warns of certificates of the broker and the servers that expire within 30 days.
+    """
     rows = session.ledger.agents()
-    with session.database.reading() as connection:
-        revoked = revoked_agents(connection)
-    session.show([{**agent_json(row), "revoked": row.name in revoked} for row in rows], agents_table(rows, revoked))
+    enrolments = enrolment_states(session.database, utc_now())
+    document = [{**agent_json(row), **_enrolment_json(enrolments.get(row.name))} for row in rows]
+    session.show(document, agents_table(rows, enrolments))
+    warn_of_expiry(session)
 
 
 @app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
@@ -64,17 +71,21 @@ def agent_json(row: AgentRow) -> JsonObject:
     }
 
 
-def agents_table(rows: list[AgentRow], revoked: Collection[str] = ()) -> Table:
-    """Return agents as a table, with those marked that were `revoked`."""
+def _enrolment_json(state: EnrolmentState | None) -> JsonObject:
+    return {"enrolment": state, "revoked": state is EnrolmentState.REVOKED}
+
+
+def agents_table(rows: list[AgentRow], enrolments: Mapping[str, EnrolmentState] = MappingProxyType({})) -> Table:
+    """Return agents as a table, with those marked whose enrolment was revoked or has expired."""
     columns = ("agent", "state", "last seen (UTC)", "version", "queue", "running", "open", "last error")
-    return table(counted(len(rows), "agent"), columns, (_agent_cells(row, row.name in revoked) for row in rows))
+    return table(counted(len(rows), "agent"), columns, (_agent_cells(row, enrolments.get(row.name)) for row in rows))
 
 
-def _agent_cells(row: AgentRow, is_revoked: bool) -> Iterator[str | Text]:
-    status = row.status
+def _agent_cells(row: AgentRow, enrolment: EnrolmentState | None) -> Iterator[str | Text]:
+    status, is_valid = row.status, enrolment in (None, EnrolmentState.VALID)
     yield row.name
-    colour = "green" if row.state is AgentState.ONLINE and not is_revoked else "red"
-    yield Text(f"{row.state}, revoked" if is_revoked else row.state, colour)
+    colour = "green" if row.state is AgentState.ONLINE and is_valid else "red"
+    yield Text(row.state if is_valid else f"{row.state}, {enrolment}", colour)
     yield second(row.seen_at)
     yield (status.version or "") if status else ""
     yield str(status.queue_depth) if status else ""

@@ -14,6 +14,7 @@ from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.enrolment.tokens import TokenRecord
 from broker.errors import InvalidArgument
+from broker.mqtt.address import parse_url
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
 
 _SECRET_BYTES = 32
 _DEFAULT_TTL = "1h"
+_MAX_TTL = timedelta(days=30)
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -42,6 +44,11 @@ def create(
             f"{agent!r} is the client id of the server: an agent needs another name.", code="name_of_server"
         )
     lifetime = timedelta(seconds=parse_duration(ttl))
+    if lifetime > _MAX_TTL:
+        raise InvalidArgument(
+            f"--ttl: a token may be valid for at most {_MAX_TTL.days} days; create one when it is needed.",
+            code="ttl_too_long",
+        )
     token = EnrolmentToken(secrets.token_urlsafe(_SECRET_BYTES), session.authority.fingerprint)
     row = session.tokens.add(agent, token, lifetime)
     if session.as_json:
@@ -49,7 +56,7 @@ def create(
         return
     print_text(token.text)
     print_text(f"Valid once, for {agent}, until {second(row.expires_at)} UTC. It is not shown again.", to_stderr=True)
-    arguments = f"--server https://HOST:PORT --token - --agent {agent} --state DIR"
+    arguments = f"--server {_server(session)} --token - --agent {agent} --state DIR"
     print_text(f"Next, on the agent's machine: acm-agent enroll {arguments}", to_stderr=True)
 
 
@@ -67,6 +74,14 @@ def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID
     """Revoke a token that was not used."""
     session.tokens.revoke(token_id)
     print_text("The token is revoked.")
+
+
+def _server(session: Session) -> str:
+    """Return the URL of the enrolment server as far as the configuration has it."""
+    config = session.config
+    host = parse_url(config.enroll_broker).host if config.enroll_broker else "HOST"
+    _, _, port = (config.enroll_listen or "127.0.0.1:8443").rpartition(":")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def _json(row: TokenRecord) -> JsonObject:

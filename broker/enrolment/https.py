@@ -1,6 +1,7 @@
 """Serves an ASGI application over HTTPS, with limits for hostile clients. The only module that imports uvicorn."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from broker.enrolment.admission import AdmittingSocket, connections_within_limits
 from broker.errors import BrokerError
+from broker.system.files import state_of
 from broker.system.log_throttle import LogThrottle
 from broker.system.permissions import refuse_readable
 
@@ -52,6 +54,7 @@ class HttpsLimits:
 
 
 DEFAULT_LIMITS = HttpsLimits()
+_RELOAD_INTERVAL_S = 1.0
 _throttle = LogThrottle(time.monotonic)
 
 
@@ -62,8 +65,8 @@ class HttpsServer:
         self, app: Any, address: tuple[str, int], certificate: Path, key: Path, limits: HttpsLimits = DEFAULT_LIMITS
     ) -> None:
         self._address = address
-        self._limits = limits
         self._pair = certificate, key
+        self._limits = limits
         self._config = _config(app, certificate, key, limits)
         self._server = uvicorn.Server(self._config)
 
@@ -86,7 +89,29 @@ class HttpsServer:
         admitting = AdmittingSocket(listener, most, most_of_address, _log_shortage)
         loops = partial(_Loop, limits.handshake_timeout_s)
         with admitting, asyncio.Runner(loop_factory=loops) as runner:
-            runner.run(self._server.serve(sockets=[admitting]))
+            runner.run(self._serve(admitting))
+
+    async def _serve(self, listener: socket.socket) -> None:
+        reloading = asyncio.create_task(self._reload_when_changed())
+        try:
+            await self._server.serve(sockets=[listener])
+        finally:
+            reloading.cancel()
+
+    async def _reload_when_changed(self) -> None:
+        """Use a new certificate for new connections, soon after its files were replaced."""
+        loaded = self._state()
+        while True:
+            await asyncio.sleep(_RELOAD_INTERVAL_S)
+            state = self._state()
+            if state != loaded:
+                loaded = state
+                self.reload()
+
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        with contextlib.suppress(OSError):
+            return [state_of(path) for path in self._pair]
+        return []
 
     def stop(self) -> None:
         """End `serve` soon; may be called from a signal handler or another thread."""
@@ -97,6 +122,7 @@ class HttpsServer:
         certificate, key = self._pair
         try:
             refuse_readable(key, owners=[key.stat().st_uid])
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)  # one may be the old one yet
             if self._config.ssl is not None:
                 self._config.ssl.load_cert_chain(certificate, key)
         except (BrokerError, OSError, ssl.SSLError) as error:

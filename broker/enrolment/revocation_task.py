@@ -21,7 +21,7 @@ _log = structlog.get_logger("acm.enrolment")
 
 
 class RevocationTask:
-    """Keeps the revocation list current and ends the sessions of revoked agents.
+    """Keeps the revocation list current and ends the sessions of revoked agents; then does the `upkeep`.
 
     An expected error is logged, and the work is tried again after a minute. Any other one ends the task: `failed` is
     set and `on_failure` is called, because a server without the task would let the revocation list expire.
@@ -31,6 +31,7 @@ class RevocationTask:
         self,
         revocations: RevocationFile,
         sessions: SessionRevoker | None,
+        upkeep: Callable[[], None] = lambda: None,
         *,
         on_failure: Callable[[], None],
         poll_interval_s: float = _POLL_INTERVAL_S,
@@ -38,6 +39,7 @@ class RevocationTask:
         self.failed = False
         self._revocations = revocations
         self._sessions = sessions
+        self._upkeep = upkeep
         self._on_failure = on_failure
         self._poll_interval_s = poll_interval_s
 
@@ -70,6 +72,7 @@ class RevocationTask:
                 _log.info("revocation_list_written", path=str(self._revocations.path))
             if self._sessions is not None:
                 self._sessions.step()
+            self._upkeep()
         except BrokerError as error:
             _log.error("revocation_failed", code=error.code, reason=str(error))
             return False

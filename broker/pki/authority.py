@@ -18,10 +18,11 @@ from broker.pki.certificates import (
     authority_certificate,
     canary_certificate,
     host_certificate,
+    like_certificate,
     server_account_certificate,
 )
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
-from broker.pki.verification import Identity, verify_certificate
+from broker.pki.verification import Identity, is_issued_by, verify_certificate
 from broker.system.files import write_durably
 from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
@@ -129,14 +130,14 @@ class CertificateAuthority:
         Raises AuthorityError and CertificateError.
         """
         key, certificate = self._server_pair(hosts)
-        _write_pair(out / name, key, certificate)
+        _write_named_pair(out / name, key, certificate)
         return certificate
 
     def write_server_pem(self, hosts: Iterable[str], path: Path) -> x509.Certificate:
         """Write a new key and certificate of a TLS server to one file, replacing an earlier one; raises as above."""
         key, certificate = self._server_pair(hosts)
         with _file_errors(path):
-            write_durably(path, private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
+            _write_joint(path, key, certificate)
         return certificate
 
     def write_client_certificate(self, client_id: str, out: Path, name: str) -> x509.Certificate:
@@ -148,8 +149,25 @@ class CertificateAuthority:
         certificate = server_account_certificate(
             self._issuer, client_id, key.public_key(), self._now(), _SERVER_LIFETIME
         )
-        _write_pair(out / name, key, certificate)
+        _write_named_pair(out / name, key, certificate)
         return certificate
+
+    def has_issued(self, certificate: x509.Certificate) -> bool:
+        """Return whether this authority has signed the certificate."""
+        return is_issued_by(certificate, self._issuer)
+
+    def renew_server_certificate(self, certificate: x509.Certificate, path: Path, key_path: Path) -> None:
+        """Write a new key and a certificate like this one, valid for another year, to these files, or to one file.
+
+        Raises AuthorityError and CertificateError.
+        """
+        key = Ed25519PrivateKey.generate()
+        renewed = like_certificate(self._issuer, certificate, key.public_key(), self._now(), _SERVER_LIFETIME)
+        with _file_errors(path):
+            if path == key_path:
+                _write_joint(path, key, renewed)
+            else:
+                _write_pair(key_path, path, key, renewed)
 
     def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
         """Write the list of the entries that `revoked` returns; return its nextUpdate. Raises AuthorityError.
@@ -181,7 +199,7 @@ def _refuse_exposed(directory: Path) -> None:
     """Raise ExposedFileError if others than its owner could write to the directory or read keys in it."""
     owners = [directory.stat().st_uid]
     refuse_changeable(directory, owners=owners)
-    for key in directory.rglob("*.key"):
+    for key in list(directory.rglob("*.key")):
         refuse_readable(key, owners=owners)
 
 
@@ -202,11 +220,19 @@ def _read_issuer(directory: Path) -> Issuer:
     return Issuer(issuer, private_key)
 
 
-def _write_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
-    """Write the key first, so that a process that sees the new certificate finds its key."""
+def _write_named_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
     with _file_errors(stem.parent):
-        write_durably(stem.with_name(f"{stem.name}.key"), private_key_to_pem(key), _SECRET)
-        write_durably(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(Encoding.PEM), _PUBLIC)
+        _write_pair(stem.with_name(f"{stem.name}.key"), stem.with_name(f"{stem.name}.crt"), key, certificate)
+
+
+def _write_pair(key_path: Path, path: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
+    """Write the key first, so that a process that sees the new certificate finds its key."""
+    write_durably(key_path, private_key_to_pem(key), _SECRET)
+    write_durably(path, certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
+def _write_joint(path: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
+    write_durably(path, private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM), _SECRET)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ __all__ = [
     "canary_certificate",
     "host_certificate",
     "key_fingerprint",
+    "like_certificate",
     "server_account_certificate",
 ]
 
@@ -121,6 +122,20 @@ def host_certificate(
     names = [_host(host) for host in hosts]
     common_name = str(names[0].value)[:_MAX_NAME_LENGTH]
     return _issue(issuer, common_name, names, ExtendedKeyUsageOID.SERVER_AUTH, public_key, now, lifetime)
+
+
+def like_certificate(
+    issuer: Issuer, certificate: x509.Certificate, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
+) -> x509.Certificate:
+    """Return a certificate for the same names and purpose as this one, which was issued here before, for another key.
+
+    Raises CertificateError.
+    """
+    extensions = certificate.extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (purpose,) = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return _issue(issuer, str(common_name.value), names, purpose, public_key, now, lifetime)
 
 
 def key_fingerprint(key: Ed25519PublicKey) -> str:

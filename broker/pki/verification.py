@@ -16,6 +16,7 @@ __all__ = [
     "Identity",
     "IdentityError",
     "check_possession",
+    "is_issued_by",
     "verify_certificate",
     "verify_csr",
 ]
@@ -58,6 +59,15 @@ def verify_csr(pem: str, agent: str) -> Ed25519PublicKey:
             f"The subject of `csr` must be the common name {agent!r} and nothing else.", code="csr_wrong_subject"
         )
     return key
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: Issuer) -> bool:
+    """Return whether the issuer has signed this certificate."""
+    try:
+        certificate.verify_directly_issued_by(issuer.certificate)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        return False
+    return True
 
 
 def verify_certificate(certificate: str, issuer: Issuer, now: datetime, grace: timedelta) -> Identity:

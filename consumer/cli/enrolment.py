@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,8 +106,15 @@ def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
         "topic_prefix": grant.topic_prefix,
         "not_after": rfc3339(grant.not_after),
         "renew_at": rfc3339(grant.renew_at.replace(microsecond=0)),
+        "expired": grant.not_after <= datetime.now(UTC),
     }
 
 
 def _print_enrolment(members: dict[str, Any]) -> None:
-    print_members(f"{members['agent']} is enrolled.", members)
+    title = f"{members['agent']} is enrolled."
+    if members["expired"]:
+        title = (
+            f"The certificate of {members['agent']} has expired: while the agent runs, it asks the enrolment server to "
+            "renew it. If that refuses, enroll with a new token."
+        )
+    print_members(title, members)

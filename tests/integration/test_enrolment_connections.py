@@ -114,6 +114,21 @@ def test_connections_above_the_limit_get_503(port: int, tmp_path: Path) -> None:
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer when there is room again")
 
 
+def test_new_certificate_is_used_without_a_restart(port: int, tmp_path: Path) -> None:
+    wait_for(lambda: listens(port), "the server to listen")
+    with connected(port, tmp_path) as secured:
+        before = secured.getpeercert(binary_form=True)
+    CertificateAuthority(tmp_path / "ca", now=lambda: datetime.now(UTC)).write_server_certificate(
+        ["127.0.0.1"], tmp_path / "ca"
+    )
+
+    def presented() -> bytes | None:
+        with connected(port, tmp_path) as secured:
+            return secured.getpeercert(binary_form=True)
+
+    wait_for(lambda: presented() != before, "the new certificate to be presented")
+
+
 def test_server_ends_when_the_revocation_task_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RevocationFile, "refresh", lambda file: 1 / 0)
     server = server_at(f"127.0.0.1:{free_port()}", tmp_path, revocation_interval_s=0.01)

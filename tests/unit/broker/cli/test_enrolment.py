@@ -1,7 +1,7 @@
 """acm enrolment, and the deprecated commands that it replaces."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 
 from broker.cli.enrolment import CrlNotWritten
 from broker.cli.main import app
-from tests.support.enrolled import Registrar
+from broker.errors import InvalidArgument
+from broker.pki.authority import CertificateAuthority
+from consumer.cli.main import app as agent_app
+from tests.support.enrolled import Registrar, now
 from tests.support.errors import raises_code
 
 
@@ -70,3 +73,48 @@ def test_revoked_token_is_listed_as_revoked(registrar: Registrar) -> None:
     assert acm(registrar, "token", "revoke", token["id"]).output == "The token is revoked.\n"
     rows = json.loads(acm(registrar, "token", "list", "--json").stdout)
     assert [row["state"] for row in rows if row["id"] == token["id"]] == ["revoked"]
+
+
+def test_revoked_agent_looks_so_everywhere(registrar: Registrar) -> None:
+    acm(registrar, "enrolment", "revoke", "web-01")
+    agents = {row["agent"]: row["enrolment"] for row in json.loads(acm(registrar, "agents", "--json").stdout)}
+    assert agents == {"web-01": "revoked", "web-02": "valid"}
+    rows = json.loads(acm(registrar, "enrolment", "list", "--json").stdout)
+    assert {row["agent"]: row["state"] for row in rows} == agents
+    assert "was revoked at" in acm(registrar, "enrolment", "revoke", "web-01").stdout
+
+
+def test_expired_enrolment_looks_so_everywhere(tmp_path: Path) -> None:
+    registrar = Registrar(tmp_path / "ca", f"sqlite:///{tmp_path}/ledger.db", lambda: now() - timedelta(days=40))
+    registrar.enroll("web-01", tmp_path / "web-01", "mqtt://127.0.0.1")
+    (agent,) = json.loads(acm(registrar, "agents", "--json").stdout)
+    (enrolment,) = json.loads(acm(registrar, "enrolment", "list", "--json").stdout)
+    assert (agent["enrolment"], enrolment["state"]) == ("expired", "expired")
+    shown = CliRunner().invoke(agent_app, ["enrolment", "--state", str(tmp_path / "web-01")])
+    assert "has expired" in shown.stdout
+
+
+def test_revocation_of_unused_tokens_alone_says_so(registrar: Registrar) -> None:
+    acm(registrar, "token", "create", "web-03")
+    assert "its unused tokens are revoked" in acm(registrar, "enrolment", "revoke", "web-03").stdout
+
+
+def test_expiring_certificate_of_a_server_is_told_of(registrar: Registrar, tmp_path: Path) -> None:
+    old = CertificateAuthority(registrar.directory, now=lambda: now() - timedelta(days=340))
+    old.write_server_certificate(["localhost"], tmp_path, "enroll")
+    config = tmp_path / "server.toml"
+    config.write_text(f'enroll_certificate = "{tmp_path}/enroll.crt"\nenroll_key = "{tmp_path}/enroll.key"\n')
+    for words in (("agents",), ("enrolment", "list")):
+        assert f"{tmp_path}/enroll.crt expires at" in acm(registrar, *words, "--config", str(config)).stderr
+
+
+def test_token_is_not_valid_for_years(registrar: Registrar) -> None:
+    with raises_code(InvalidArgument, "ttl_too_long"):
+        acm(registrar, "token", "create", "web-03", "--ttl", "1000d")
+
+
+def test_token_comes_with_the_address_of_the_enrolment_server(registrar: Registrar, tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('enroll_broker = "mqtts://mqtt.example.org"\nenroll_listen = "0.0.0.0:9443"\n')
+    shown = acm(registrar, "token", "create", "web-03", "--config", str(config)).stderr
+    assert "--server https://mqtt.example.org:9443 " in shown
