@@ -25,10 +25,7 @@ _LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none
 
 
 class Receiver:
-    """Processes messages of agents.
-
-    `acknowledge` publishes acks to an agent; `mark` returns the status to record, and `on_status` follows it.
-    """
+    """Processes messages of agents. `acknowledge` publishes acks to an agent, `on_status` follows a recorded status."""
 
     def __init__(
         self,
@@ -36,14 +33,12 @@ class Receiver:
         acknowledge: Callable[[str, Sequence[Ack]], None],
         blob_requests: BlobRequests,
         throttle: LogThrottle,
-        mark: Callable[[Status], Status],
         on_status: Callable[[Status], None],
     ) -> None:
         self._ledger = ledger
         self._acknowledge = acknowledge
         self._blob_requests = blob_requests
         self._throttle = throttle
-        self._mark = mark
         self._on_status = on_status
         self._receivers: dict[Channel, Callable[[Sequence[Inbound]], None]] = {
             Channel.FEEDBACK: self._receive_feedback,
@@ -103,7 +98,7 @@ class Receiver:
         if max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
             self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
             return None
-        return status if message.retained else self._mark(status)
+        return status
 
     def _receive_feedback(self, messages: Sequence[Inbound]) -> None:
         """Record feedback of one agent."""

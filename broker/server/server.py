@@ -18,7 +18,6 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
-from broker.server.name_conflicts import NameConflicts
 from broker.server.receiver import Receiver
 from broker.signing.signer import Hold, Signer
 from broker.system.log_throttle import LogThrottle
@@ -84,10 +83,7 @@ class Server:
         self._signer = signer
         self._blob_requests = BlobRequests(ledger.blobs)
         self._throttle = LogThrottle(monotonic)
-        conflicts = NameConflicts(monotonic, self._throttle)
-        self._receiver = Receiver(
-            ledger, self._acknowledge, self._blob_requests, self._throttle, conflicts.marked, on_status
-        )
+        self._receiver = Receiver(ledger, self._acknowledge, self._blob_requests, self._throttle, on_status)
         self._held: dict[str, Hold] = {}
         self._last_served = ""
 
