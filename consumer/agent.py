@@ -109,7 +109,7 @@ class Agent:
         self.incarnation = uuid.uuid4().hex
         self._clock, self._spawn, self._observer = SystemClock(), _ThreadPool(), observer or LogObserver()
         self._stopping, self._connected, self._reloading = threading.Event(), threading.Event(), threading.Event()
-        self._service_manager = service_manager
+        self._service_manager, self._restarted_by = service_manager, restarted_by
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         self._enrolment = self._enrolments.current()
@@ -151,6 +151,7 @@ class Agent:
             incarnation=self.incarnation,
             supported_types=types,
             service_state=self._service.cheap_state,
+            service_problem=self._service.problem,
             reversals=self._responses,
         )
         damage = self._store.damage
@@ -260,7 +261,7 @@ class Agent:
         """
         core = self._core
         try:
-            core.recover()
+            core.recover(self._restarted_by)
             self._connection.start()
             _log.info("agent_started", **self._description())
             while not self._stopping.is_set() and self._replacement is None:

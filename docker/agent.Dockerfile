@@ -13,5 +13,8 @@ RUN python3 -m venv /opt/acm \
 ENV PATH=/opt/acm/bin:$PATH ACM_STATE=/var/lib/acm/state
 USER acm
 VOLUME /var/lib/acm
-HEALTHCHECK --interval=5s --timeout=10s --start-period=20s CMD ["acm-agent", "queue", "--json"]
+# Its main loop touches the file while it is connected to the broker.
+ENV ACM_HEALTH_FILE=/tmp/acm-health
+HEALTHCHECK --interval=5s --timeout=10s --start-period=20s \
+    CMD ["sh", "-c", "test -n \"$(find /tmp/acm-health -newermt '30 seconds ago')\""]
 CMD ["acm-agent", "run"]

@@ -16,7 +16,7 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What systemd passes in the environment. No child gets it: it could speak in the name of the program."""
 
 _HEALTH_FILE = "ACM_HEALTH_FILE"
-_LONGEST_START_S = 30.0
+_LONGEST_START_S = 15.0
 _INTERVAL_S = 5.0
 
 
@@ -39,7 +39,7 @@ class ServiceManager:
     def turn(self, *, ready: bool, status: str) -> None:
         """Report that the loop turns (WATCHDOG=1), at most every 5 seconds unless something is new.
 
-        READY=1 is sent when `ready` for the first time, or after 30 seconds: a broker that is away must not keep the
+        READY=1 is sent when `ready` for the first time, or after 15 seconds: a broker that is away must not keep the
         program from starting. The health file is touched while `ready`. `status` is a few words for people.
         """
         now = self._monotonic()

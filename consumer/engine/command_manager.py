@@ -87,12 +87,16 @@ class CommandManager:
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
-    def recover(self) -> None:
-        """Complete or resume the commands that an earlier process left in processing; call it once, first."""
+    def recover(self, restarted_by: str | None = None) -> None:
+        """Complete or resume the commands that an earlier process left in processing; call it once, first.
+
+        `restarted_by` is the id of the one that replaced the process: it is where it wanted to be.
+        """
         again: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.in_processing():
-                _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
+                if stored.command.id != restarted_by:
+                    _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
                 handler = self._executor.handlers.get(stored.command.type)
                 unfit = self._check(stored)
                 if handler is None or handler.interruption is Interruption.REPORT:

@@ -166,9 +166,12 @@ class AgentCore:
         """The replacement of this process that a command requested, or None; once set, no command begins."""
         return self._manager.replacement
 
-    def recover(self) -> None:
-        """Complete or resume the commands that an earlier process left in processing."""
-        self._manager.recover()
+    def recover(self, restarted_by: str | None = None) -> None:
+        """Complete or resume the commands that an earlier process left in processing.
+
+        `restarted_by` is the id of the one that replaced the process, so that it was not interrupted.
+        """
+        self._manager.recover(restarted_by)
 
     def connected(self) -> None:
         """Publish the status and send every result again: an earlier connection may have lost them."""

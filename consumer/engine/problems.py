@@ -18,6 +18,7 @@ class Problem(Enum):
     STORE_DAMAGED = auto()
     HANDLER = auto()
     CONNECTION = auto()
+    SERVICE = auto()
     PLUG_IN = auto()
     REVERSAL = auto()
     RENEWAL = auto()

@@ -43,7 +43,8 @@ class StatusBuilder:
     """Builds the agent's status, and decides when it is due.
 
     The engine sets its attributes: `problems`, the seconds by which the machine's clock is behind the server's, the
-    version of the trusted signing keys, and the enrolment's id. `service_state` is called for each status.
+    version of the trusted signing keys, and the enrolment's id. `service_state` and `service_problem` are called
+    for each status.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StatusBuilder:
         incarnation: str,
         supported_types: tuple[str, ...],
         service_state: Callable[[], ServiceState] | None = None,
+        service_problem: Callable[[], str | None] = lambda: None,
         reversals: PendingReversals | None = None,
     ) -> None:
         self.problems = Problems()
@@ -64,6 +66,7 @@ class StatusBuilder:
         self._config = config
         self._store = store
         self._service_state = service_state
+        self._service_problem = service_problem
         self._clock = clock
         self._groups = Groups(Path(config.state))
         self._incarnation = incarnation
@@ -103,7 +106,12 @@ class StatusBuilder:
             pending_reversals=reversals.pending() if reversals else (),
             pending_reversal_count=reversals.pending_count if reversals else 0,
             audit_head=self._store.audit_head,
-            last_error=self.problems.text({Problem.REVERSAL: reversals.failure if reversals else None}),
+            last_error=self.problems.text(
+                {
+                    Problem.SERVICE: self._service_problem(),
+                    Problem.REVERSAL: reversals.failure if reversals else None,
+                }
+            ),
         )
 
     def publish_again(self) -> None:

@@ -1,12 +1,10 @@
 """A child process of the agent as the managed service."""
 
-import contextlib
-import subprocess
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,8 +12,9 @@ import structlog
 from consumer.errors import ServiceError
 from consumer.ports import Clock, ServiceState, Stop
 from consumer.services.desired_state import DesiredState
+from consumer.services.kept_program import KeptProgram
 from consumer.system.pidfile import PidFile
-from consumer.system.process_group import OrphanedGroup, end_group, signal_group
+from consumer.system.process_group import OrphanedGroup
 from consumer.system.programs import environment_of_service, exit_in_words
 
 __all__ = [
@@ -24,22 +23,24 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
+_KILL_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class _Incarnation:
-    child: subprocess.Popen[bytes]
+    program: KeptProgram
     name: str
 
     @property
     def runs(self) -> bool:
-        return self.child.poll() is None
+        return self.program.exit_status is None
 
 
 class ChildService:
-    """A child process in its own process group, restarted when it dies, with growing waits.
+    """A child process, restarted when it dies, with growing waits; it is stopped with all its descendants.
 
-    `step` must be called regularly; it starts the child when it should run. Thread-safe.
+    `step` must be called regularly; it starts the child when it should run. A child that goes into the background is
+    not started again as long as what it left behind runs: each start would add another one. Thread-safe.
     """
 
     def __init__(
@@ -54,8 +55,14 @@ class ChildService:
     ) -> None:
         self._argv = list(argv)
         self._desired = DesiredState(directory / "service-stopped")
-        self._pid_file = PidFile(directory / "service.pid")
-        self._orphan = OrphanedGroup(self._pid_file, clock, grace_s, event="service_outlived_agent")
+        self._trace = directory / "service.pid"
+        self._orphan = OrphanedGroup(
+            PidFile(directory / "service.pid"),
+            clock,
+            grace_s,
+            event="service_outlived_agent",
+            last_signal=signal.SIGQUIT,  # which the keeper answers by killing all
+        )
         self._clock = clock
         self._new_waits = waits
         self._waits = waits()
@@ -64,13 +71,26 @@ class ChildService:
         self._lock = threading.RLock()
         self._current: _Incarnation | None = None
         self._start_at = 0.0
+        self._failure: str | None = None
+        self._settled_at = 0.0
+        self._reported: KeptProgram | None = None
 
     def state(self) -> ServiceState:
         """Return the state of the child; never waits for a start or stop in progress."""
         current = self._current
         if current is None or not current.runs:
             return ServiceState("child", running=False)
-        return ServiceState("child", True, current.name, {"pid": current.child.pid})
+        return ServiceState("child", True, current.name, {"pid": current.program.pid})
+
+    def problem(self) -> str | None:
+        """Return why the child does not run though it should, in one sentence; None if it runs, or should not.
+
+        It is reported until the next incarnation has run for `settle_s` seconds.
+        """
+        current = self._current
+        if current is not None and current.runs and self._clock.monotonic() >= self._settled_at:
+            self._failure = None
+        return None if self._desired.stopped else self._failure
 
     def step(self) -> None:
         """Start the child if it should run and its wait has passed; do nothing during a start or stop."""
@@ -89,28 +109,33 @@ class ChildService:
             return
         if self._current is None and not self._orphan.step():
             return
-        if self._current is not None:
-            _log.warning("service_died", exit_status=self._current.child.returncode)
+        if self._current is not None and not self._is_cleared(self._current.program):
+            return
         self._start_at = self._clock.monotonic() + next(self._waits)
         try:
             self._spawn()
         except ServiceError as error:
             _log.error("service_not_started", reason=str(error))
 
+    def _is_cleared(self, died: KeptProgram) -> bool:
+        """Return whether nothing is left of a child that died; what it left behind by a failure is ended."""
+        if self._reported is not died:
+            self._reported, self._failure = died, f"The service {_how(died)}."
+            _log.warning("service_died", exit_status=died.exit_status, reason=_how(died))
+        if died.left and died.exit_status != 0:
+            died.kill()
+        return died.is_gone
+
     def _spawn(self) -> None:
         try:
-            child = subprocess.Popen(
-                self._argv, start_new_session=True, stdin=subprocess.DEVNULL, env=environment_of_service()
-            )
+            program = KeptProgram(self._argv, environment_of_service(), self._trace)
         except OSError as error:
-            raise ServiceError(
-                f"The service could not be started: {error.strerror}: {self._argv[0]}.", code="not_started"
-            ) from error
-        self._current = _Incarnation(child, uuid.uuid4().hex)
-        try:
-            self._pid_file.write(child.pid)
-        except OSError as error:  # needed only if the agent is killed
-            _log.warning("pid_file_not_written", reason=str(error))
+            self._failure = f"The service could not be started: {error.strerror}: {self._argv[0]}."
+            raise ServiceError(self._failure, code="not_started") from error
+        if self._current is not None:
+            self._current.program.close()
+        self._settled_at = self._clock.monotonic() + self._settle_s
+        self._current = _Incarnation(program, uuid.uuid4().hex)
 
     def _end_orphan(self, deadline: float) -> None:
         if self._current is None:
@@ -125,7 +150,7 @@ class ChildService:
             self._desired.set_stopped(False)
             self._waits = self._new_waits()
             if not self.state().running:
-                self._end_orphan(deadline)
+                self.shut_down(deadline - self._settle_s)  # what an earlier one has left
                 self._spawn()
                 self._watch_startup(deadline)
             return self.state()
@@ -133,11 +158,10 @@ class ChildService:
     def _watch_startup(self, deadline: float) -> None:
         assert self._current is not None
         seconds = self._at_most(self._settle_s, deadline)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._current.child.wait(seconds)
+        if self._current.program.wait(seconds) is not None:
+            again = "" if self._current.program.left else "; the agent will try again"
             raise ServiceError(
-                f"The service was started, but {exit_in_words(status)} at once; the agent will try again.",
-                code="ended_at_once",
+                f"The service was started, but {_how(self._current.program)} at once{again}.", code="ended_at_once"
             )
         if seconds < self._settle_s:
             raise ServiceError(
@@ -155,21 +179,28 @@ class ChildService:
     def shut_down(self, deadline: float = float("inf")) -> Stop | None:
         """Stop the child without recording it, for the agent's own exit; return None if it did not run.
 
-        Sends TERM to its group, and KILL after the grace period, at `deadline` at the latest. Processes that it leaves
-        in its group are killed.
+        Sends TERM to it and its descendants, and KILL after the grace period, at `deadline` at the latest. What is left
+        when it has ended is killed. Raises ServiceError if something cannot be killed.
         """
         with self._lock:
             self._end_orphan(deadline)
             current = self._current
-            if current is None or not current.runs:
+            if current is None or current.program.is_gone:
                 return None
-            stop = _end(current.child, self._at_most(self._grace_s, deadline))
-            current.child.wait()
-            return stop
+            return _end(current.program, self._at_most(self._grace_s, deadline))
 
     def restart(self, deadline: float) -> ServiceState:
-        """Replace the child with a new one; raises ServiceError, like `start`."""
+        """Replace the child with a new one; raises ServiceError, like `start`.
+
+        A child is not stopped when the time before `deadline` cannot suffice to see the new one run.
+        """
         with self._lock:
+            if deadline - self._clock.monotonic() <= self._settle_s:
+                raise ServiceError(
+                    f"The command's time is not longer than settle_s ({self._settle_s:g} s), so the service was not "
+                    "stopped: give the command a longer timeout.",
+                    code="timed_out",
+                )
             stop = self.shut_down(deadline - self._settle_s)
             return replace(self.start(deadline), stop=stop)
 
@@ -177,14 +208,28 @@ class ChildService:
         return max(0.0, min(seconds, deadline - self._clock.monotonic()))
 
 
-def _end(child: subprocess.Popen[bytes], grace_s: float) -> Stop:
-    killed = end_group(partial(signal_group, child.pid), partial(_ends_within, child), grace_s)
+def _end(program: KeptProgram, grace_s: float) -> Stop | None:
+    had_ended = program.exit_status is not None
+    program.terminate()
+    killed = program.wait(grace_s) is None
+    if had_ended:
+        program.wait_gone(grace_s)
+    program.kill()
+    if not program.wait_gone(_KILL_TIMEOUT_S):
+        raise ServiceError(
+            "The service is not stopped: some of its processes cannot be killed, or run as another user.",
+            code="still_running",
+        )
+    program.wait(_KILL_TIMEOUT_S)
     if killed:
-        _log.warning("service_killed", pid=child.pid, grace_s=grace_s)
+        _log.warning("service_killed", pid=program.pid, grace_s=grace_s)
     return Stop(killed=killed, grace_s=grace_s)
 
 
-def _ends_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(seconds)
-    return child.returncode is not None
+def _how(program: KeptProgram) -> str:
+    """Return how a program ended, as the rest of a sentence, with the usual reason if it goes into the background."""
+    status = program.exit_status
+    ended = exit_in_words(0 if status is None else status)
+    if program.left:
+        return f"{ended} and left processes running: does it go into the background? It must stay in the foreground"
+    return f"{ended}: does it go into the background? It must stay in the foreground" if status == 0 else ended

@@ -20,6 +20,7 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _POLL_INTERVAL_S = 0.05
+_LAST_RESORT_S = 5.0
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
@@ -50,8 +51,20 @@ def end_group(
 class OrphanedGroup:
     """A child that outlived a killed agent: found by its PID file, and ended with its group."""
 
-    def __init__(self, pid_file: PidFile, clock: Clock, grace_s: float, *, event: str) -> None:
-        """`event` is logged when there is such a child; `grace_s` is the time between TERM and KILL."""
+    def __init__(
+        self,
+        pid_file: PidFile,
+        clock: Clock,
+        grace_s: float,
+        *,
+        event: str,
+        last_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """`event` is logged when there is such a child; `grace_s` is the time between TERM and `last_signal`.
+
+        A `last_signal` other than KILL is followed by KILL if the child does not end within seconds.
+        """
+        self._last_signal = last_signal
         self._pid_file = pid_file
         self._clock = clock
         self._grace_s = grace_s
@@ -62,7 +75,7 @@ class OrphanedGroup:
     def step(self, deadline: float = float("inf")) -> bool:
         """Send the signal that is due, without waiting, and return whether the child is gone.
 
-        KILL is due after the grace, or at `deadline` (monotonic seconds) if that is sooner.
+        The last one is due after the grace, or at `deadline` (monotonic seconds) if that is sooner.
         """
         pid, now = self._pid_file.find(), self._clock.monotonic()
         if self._pid is None and pid is not None:
@@ -70,7 +83,9 @@ class OrphanedGroup:
             self._pid, self._kill_at = pid, now + self._grace_s
             signal_group(pid, signal.SIGTERM)
         elif self._pid is not None and (pid is None or now >= min(self._kill_at, deadline)):
-            signal_group(self._pid, signal.SIGKILL)  # also the processes that it left in its group
+            is_late = pid is None or now >= min(self._kill_at, deadline) + _LAST_RESORT_S
+            # also the processes that it left in its group
+            signal_group(self._pid, signal.SIGKILL if is_late else self._last_signal)
             self._pid = None if pid is None else self._pid
         return pid is None
 

@@ -3,6 +3,7 @@
 import os
 import selectors
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,8 +138,17 @@ class Program:
             ) from error
         self._unsent = bytearray()
         self._stdin_ends = False
-        self._selector = selectors.DefaultSelector()
+        try:
+            self._watch()
+        except BaseException as error:
+            _abandon(self._child)
+            if not isinstance(error, OSError):
+                raise
+            raise ProgramError(f"{argv[0]} could not be watched: {error.strerror}.", code="not_started") from error
+
+    def _watch(self) -> None:
         self._stdin = _unblocked(self._child.stdin)
+        self._selector = selectors.DefaultSelector()
         for source, stream in ((self._child.stdout, self._stdout), (self._child.stderr, self._stderr)):
             self._selector.register(_unblocked(source), selectors.EVENT_READ, stream)
         self._ending = os.pidfd_open(self._child.pid)
@@ -278,6 +288,13 @@ class Program:
         for stream in (self._child.stdout, self._child.stderr):
             assert stream is not None
             stream.close()
+
+
+def _abandon(child: subprocess.Popen[bytes]) -> None:
+    """Kill a program that cannot be watched, with its group, and close its pipes."""
+    signal_group(child.pid, signal.SIGKILL)
+    with child:  # waits for it
+        pass
 
 
 def _unblocked(pipe: IO[bytes] | None) -> IO[bytes]:

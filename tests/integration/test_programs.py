@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -321,3 +322,33 @@ def test_output_while_being_ended_is_not_an_answer(tmp_path: Path) -> None:
         assert program.read_line() is None
         ended = program.wait()
     assert (ended.overdue, ended.output.stdout) == (True, "late\n")
+
+
+def test_no_descriptor_for_it_leaves_no_program_running() -> None:
+    """Tries each number of free descriptors, from none to enough."""
+    code = """
+import os, resource, threading
+from time import monotonic
+from consumer.errors import ProgramError
+from consumer.system.clock import SystemClock
+from consumer.system.programs import Bounds, run_program
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+failures = 0
+used = len(os.listdir("/proc/self/fd"))
+for limit in range(used - 1, used + 30):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        run_program(["/bin/sleep", "0"], Bounds(SystemClock(), monotonic() + 20))
+    except ProgramError as error:
+        failures += 1
+    else:
+        break
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    assert len(os.listdir("/proc/self/fd")) == used, limit
+    assert not open(f"/proc/self/task/{os.getpid()}/children").read(), limit
+print(failures)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5

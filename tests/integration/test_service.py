@@ -116,7 +116,7 @@ def test_child_that_ignores_term_is_killed_at_the_deadline(child_service: Make, 
     assert 0 <= stopped.stop.grace_s <= 0.2
     assert stopped.stop.in_words().startswith(f"did not end on TERM within {stopped.stop.grace_s:.3g} s")
     assert service._current is not None
-    assert service._current.child.returncode == -signal.SIGKILL
+    assert service._current.program.exit_status == -signal.SIGKILL
 
 
 def test_restart_reports_that_the_old_child_was_killed(child_service: Make, tmp_path: Path) -> None:
@@ -180,6 +180,72 @@ def test_missing_service_program_is_an_error(child_service: Make) -> None:
     assert "No such file or directory: /nowhere/sensor" in str(caught.value)
     service.step()
     assert not service.state().running
+
+
+DAEMON = "setsid sleep 777 & echo $! >{pid}; exit {status}"
+
+
+def test_child_that_goes_into_the_background_is_started_once_and_stopped(child_service: Make, tmp_path: Path) -> None:
+    pid = tmp_path / "daemon"
+    service = child_service(["/bin/sh", "-c", DAEMON.format(pid=pid, status=0)])
+    with raises_code(ServiceError, "ended_at_once") as caught:
+        service.start(monotonic() + 10)
+    assert "does it go into the background?" in str(caught.value)
+    daemon = int(pid.read_text())
+    for _ in range(5):
+        service.step()
+    assert int(pid.read_text()) == daemon
+    assert "left processes running" in (service.problem() or "")
+    assert not service.stop(monotonic() + 10).running
+    assert not _start_time(daemon)
+    assert service.problem() is None
+
+
+def test_start_ends_what_an_earlier_child_left_in_the_background(child_service: Make, tmp_path: Path) -> None:
+    pid = tmp_path / "daemon"
+    service = child_service(["/bin/sh", "-c", DAEMON.format(pid=pid, status=0)])
+    daemons = []
+    for _ in range(2):
+        with raises_code(ServiceError, "ended_at_once"):
+            service.start(monotonic() + 10)
+        daemons.append(int(pid.read_text()))
+    assert not _start_time(daemons[0])
+    assert _start_time(daemons[1])
+
+
+def test_what_a_failed_child_leaves_is_ended_before_it_is_started_again(child_service: Make, tmp_path: Path) -> None:
+    pid = tmp_path / "daemon"
+    service = child_service(["/bin/sh", "-c", DAEMON.format(pid=pid, status=3)])
+    service.step()
+    wait_for(lambda: not service.state().running, "the child to fail")
+    first, failed = int(pid.read_text()), service._current
+    wait_for(lambda: service.step() or service._current is not failed, "the next start")  # type: ignore[func-returns-value]
+    assert not _start_time(first)
+    assert service.problem() == (
+        "The service ended with exit status 3 and left processes running: does it go into the background? "
+        "It must stay in the foreground."
+    )
+
+
+def test_orphan_of_a_killed_agent_is_ended_with_what_went_into_the_background(
+    child_service: Make, tmp_path: Path
+) -> None:
+    pid = tmp_path / "daemon"
+    killed_agents = child_service(["/bin/sh", "-c", DAEMON.format(pid=pid, status=0) + "; wait"])
+    with raises_code(ServiceError, "ended_at_once"):
+        killed_agents.start(monotonic() + 10)
+    child_service(SLEEP).start(monotonic() + 10)
+    assert not _start_time(int(pid.read_text()))
+
+
+def test_child_is_not_stopped_if_the_time_cannot_suffice_to_start_the_next_one(
+    tmp_path: Path, child_service: Make
+) -> None:
+    service = child_service(SLEEP)
+    before = service.start(monotonic() + 10)
+    with raises_code(ServiceError, "timed_out"):
+        service.restart(monotonic() + 0.15)
+    assert service.state() == before
 
 
 def test_no_service_says_what_to_configure() -> None:

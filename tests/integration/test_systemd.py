@@ -221,7 +221,7 @@ def test_a_program_of_a_handler_is_confined_under_the_unit(installed: str) -> No
     program = PROGRAM.replace("-m consumer", "/run/confined.py")
     sh(installed, f"cat >/run/confined.py <<'END'\n{CONFINED}END\n")
     sh(installed, f"cat >/opt/acm/bin/confined <<'END'\n{program}END\nchmod 0755 /opt/acm/bin/confined")
-    drop_in(installed, "confined", "ExecStart=\nExecStart=/opt/acm/bin/confined\nStandardOutput=file:/run/said")
+    drop_in(installed, "confined", "Type=exec\nExecStart=\nExecStart=/opt/acm/bin/confined\nStandardOutput=file:/run/said")
     try:
         systemctl(installed, "start", "acm-agent.service")
         said = wait_for(lambda: sh(installed, "cat /run/said").split(), "the program to say its limit")
@@ -237,13 +237,32 @@ print(run_program(["/bin/grep", "open files", "/proc/self/limits"], Bounds(Syste
 """
 
 
-def test_service_does_not_retry_a_wrong_configuration(installed: str) -> None:
+def test_service_starts_once_its_configuration_is_repaired(installed: str) -> None:
     configure(installed, AGENT + "\nnonsense = 1")
-    systemctl(installed, "start", "acm-agent.service")
-    wait_for(lambda: shown(installed, "acm-agent.service", "ActiveState") == {"ActiveState": "failed"}, "its failure")
-    facts = shown(installed, "acm-agent.service", "ExecMainStatus", "NRestarts")
-    assert facts == {"ExecMainStatus": "3", "NRestarts": "0"}
-    systemctl(installed, "reset-failed", "acm-agent.service")
+    systemctl(installed, "start", "--no-block", "acm-agent.service")
+    failed = {"ActiveState": "activating", "ExecMainStatus": "3"}
+    wait_for(lambda: shown(installed, "acm-agent.service", "ActiveState", "ExecMainStatus") == failed, "its failure")
+    configure(installed, AGENT)
+    active = {"ActiveState": "active"}
+    wait_for(lambda: shown(installed, "acm-agent.service", "ActiveState") == active, "its start", 60)
+    systemctl(installed, "stop", "acm-agent.service")
+
+
+def test_service_whose_loop_hangs_is_restarted(installed: str) -> None:
+    configure(installed, AGENT)
+    drop_in(installed, "watchdog", "WatchdogSec=4")
+    try:
+        systemctl(installed, "start", "acm-agent.service")
+        before = shown(installed, "acm-agent.service", "MainPID")["MainPID"]
+        sh(installed, f"kill -STOP {before}")
+        restarted = {"ActiveState": "active", "NRestarts": "1"}
+        wait_for(
+            lambda: shown(installed, "acm-agent.service", "ActiveState", "NRestarts") == restarted, "its restart", 90
+        )
+        assert shown(installed, "acm-agent.service", "MainPID")["MainPID"] != before
+    finally:
+        systemctl(installed, "stop", "acm-agent.service")
+        sh(installed, f"rm {DROP_INS}/watchdog.conf; systemctl daemon-reload")
 
 
 @pytest.mark.parametrize("name", ["upgrade", "firewall", "root"])
@@ -252,7 +271,8 @@ def test_the_agent_works_with_each_drop_in(installed: str, name: str) -> None:
     sh(installed, f"cp /opt/acm/units/drop-ins/{name}.conf {DROP_INS}/a.conf; systemctl daemon-reload")
     try:
         systemctl(installed, "start", "acm-agent.service")
-        started = "journalctl --no-pager --unit=acm-agent.service --lines=1 --output=cat"
+        incarnation = "$(systemctl show --property=InvocationID --value acm-agent.service)"
+        started = f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={incarnation}"
         wait_for(lambda: "event=agent_started" in sh(installed, started), "the agent to have started", 60)
         assert shown(installed, "acm-agent.service", "NRestarts") == {"NRestarts": "0"}
         (score,) = re.findall(rf"^\| `{name}` \|.*\| ([0-9.]+) \|$", DOCUMENT.read_text(), re.MULTILINE)
