@@ -1,7 +1,8 @@
 """Output of acm: JSON for programs; for people, text that cannot control the terminal."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ __all__ = [
     "id_column",
     "literal",
     "minute",
+    "named_if_it_fails",
     "newest_of",
     "print_json",
     "print_result",
@@ -41,6 +43,16 @@ def print_result(document: Any, view: RenderableType, *, as_json: bool) -> None:
 def print_text(text: str, *, to_stderr: bool = False) -> None:
     """Print text that may come from others, so that it cannot control the terminal."""
     typer.echo(printable(text), err=to_stderr)
+
+
+@contextlib.contextmanager
+def named_if_it_fails(kind: str, name: str, look: str) -> Iterator[None]:
+    """Print the id of what was sent if the block is interrupted or raises: it is processed nevertheless."""
+    try:
+        yield
+    except BaseException:
+        print_text(f"acm: The {kind} {name} was sent, and continues. Check it with `{look}`.", to_stderr=True)
+        raise
 
 
 def print_json(document: Any) -> None:

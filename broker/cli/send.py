@@ -1,5 +1,6 @@
 """acm send: a command for one agent or for many."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from broker.cli.blob import put_files
 from broker.cli.commands import command_json, command_panel
 from broker.cli.operation import operation_json, operation_view, progress_of
 from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
-from broker.cli.output import print_text
+from broker.cli.output import named_if_it_fails, print_text
 from broker.cli.progress import status_line
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import Target, resolve_target
@@ -127,24 +128,28 @@ def _check_parameters(request: CommandRequest, on_command_line: set[str]) -> Non
 def _send_one(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
     ledger = session.ledger
     command = ledger.add_command(target.agents[0], request)
-    row = ledger.get(command.id)
-    if wait_s is None:
-        session.show(command_json(row), row.command.id)
-        return
-    with status_line(quiet=session.as_json) as show:
-        row = wait_for_command(ledger, row, wait_s, show)
-    session.show(command_json(row), command_panel(row))
+    with named_if_it_fails("command", command.id, f"acm show {command.id}"):
+        row = ledger.get(command.id)
+        if wait_s is None:
+            session.show(command_json(row), row.command.id)
+            return
+        with status_line(quiet=session.as_json) as show:
+            row = wait_for_command(ledger, row, wait_s, show)
+        session.show(command_json(row), command_panel(row))
+        sys.stdout.flush()
     require_success(row, wait_s)
 
 
 def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
     ledger = session.ledger
     operation = ledger.add_operation(target.agents, target.description, request)
-    if wait_s is None and not session.as_json:  # the commands may be many, and long
-        print_text(operation.id)
-        return
-    progress = progress_of(session, operation, wait_s)
-    rows = ledger.commands(operation_id=operation.id, limit=None)
-    session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
+    with named_if_it_fails("operation", operation.id, f"acm operation show {operation.id}"):
+        if wait_s is None and not session.as_json:  # the commands may be many, and long
+            print_text(operation.id)
+            return
+        progress = progress_of(session, operation, wait_s)
+        rows = ledger.commands(operation_id=operation.id, limit=None)
+        session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
+        sys.stdout.flush()
     if wait_s is not None:
         require_operation_success(operation, progress, wait_s)

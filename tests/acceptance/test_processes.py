@@ -1,6 +1,8 @@
 """The four programs as systems really run them: without a log, without descriptors, and with any signal."""
 
+import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -9,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -111,3 +115,127 @@ def test_programs_work_on_without_a_log(machine: Machine, redirection: str) -> N
     assert machine.alive() == list(machine.programs)
     machine.signal(signal.SIGTERM)
     assert [program.wait(20) for program in machine.programs.values()] == [0, 0, 0, 0]
+
+
+def acm(directory: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACM_LEDGER": f"sqlite:///{directory}/ledger.db"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    argv = [sys.executable, "-m", "broker", *arguments]
+    return subprocess.Popen(argv, cwd=directory, env=environment, text=True, **pipes)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_wait_names_the_command_which_continues(tmp_path: Path, number: int, code: int) -> None:
+    sending = acm(tmp_path, "send", "web-01", "restart-agent", "--allow-unknown", "--wait", "60")
+    with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        (row,) = wait_for(lambda: ledger.commands(), "the command")
+    sending.send_signal(number)
+    _, said = sending.communicate(timeout=20)
+    assert sending.returncode == code
+    assert said.splitlines()[-1] == (
+        f"acm: The command {row.command.id} was sent, and continues. Check it with `acm show {row.command.id}`."
+    )
+
+
+def test_command_is_interrupted_without_a_traceback_at_any_moment(tmp_path: Path) -> None:
+    began = monotonic()
+    acm(tmp_path, "agents").communicate(timeout=30)
+    whole = monotonic() - began
+    codes = set()
+    for part in (0.1, 0.3, 0.5, 0.7, 0.9):
+        running = acm(tmp_path, "agents")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(whole * part)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=20)
+        if part > 0.1:  # before, the interpreter itself may still be starting
+            assert "Traceback" not in said
+            codes.add(running.returncode)
+    assert codes <= {0, 130}
+    assert 130 in codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["types"], 8, "acm: The output cannot be written: No space left on device."),
+        (["send", "web-01", "restart-agent", "--allow-unknown"], 8, "was sent, and continues."),
+        (["show", b"\xff\xfe"], 2, "acm: An argument is not text in UTF-8."),
+        (["commands", "--limit", "9" * 21], 2, "Invalid value for '--limit'"),
+    ],
+)
+def test_failure_is_one_sentence(tmp_path: Path, arguments: list[Any], code: int, said: str) -> None:
+    with open("/dev/full", "w") as full:
+        calling = acm(tmp_path, *arguments, stdout=full)
+        _, printed = calling.communicate(timeout=30)
+    assert calling.returncode == code
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_closed_pipe_is_silent(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    calling = acm(tmp_path, "types", stdout=writing)
+    os.close(writing)
+    assert calling.communicate(timeout=30) == (None, "")
+    assert calling.returncode == 8
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def test_mosquitto_ends_with_a_killed_supervisor_and_survives_other_signals(tmp_path: Path) -> None:
+    port = str(free_port())
+    for _ in range(2):  # the next start finds its port free
+        supervisor = acm(tmp_path, "broker", "run", "--port", port)
+        wait_for(lambda: listens(int(port)), "the broker")
+        (mosquitto,) = children(supervisor.pid)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+            supervisor.send_signal(number)
+        supervisor.kill()
+        supervisor.communicate(timeout=20)
+        left = Path(f"/proc/{mosquitto}")
+        wait_for(lambda left=left: not left.exists(), "Mosquitto to end")
+
+
+ALONE = ["unshare", "--fork", "--kill-child", "--pid", "--mount-proc"]  # process 1 of a namespace (unshare(1))
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"SigCgt:\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) & (1 << (number - 1)))
+
+
+@pytest.mark.parametrize("moment", ["handler", "child", "store"])
+def test_process_1_ends_on_term_at_any_moment(tmp_path: Path, moment: str) -> None:
+    argv = [*ALONE, sys.executable, "-m", "consumer", "run", "--agent", "web-01", "--accept-unsigned"]
+    argv += ["--broker", f"mqtt://127.0.0.1:{free_port()}", "--state", str(tmp_path / "state")]
+    unshare = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    (first,) = wait_for(lambda: children(unshare.pid), "process 1")
+    wait_for(lambda: handles(first, signal.SIGTERM), "its handler")
+    if moment != "handler":
+        wait_for(lambda: children(first), "its child")
+    if moment == "store":
+        wait_for((tmp_path / "state" / "commands").exists, "the store")
+    os.kill(first, signal.SIGTERM)
+    _, said = unshare.communicate(timeout=30)
+    assert unshare.returncode == 0, said
+
+
+def test_process_1_reaps_orphans_and_leaves_the_others_to_the_program() -> None:
+    code = """
+import os, subprocess, sys, time
+from broker.system.init import run_as_child_of_init
+run_as_child_of_init()
+script = "for n in 1 2 3; do setsid sleep 0.05 & done; exit 5"
+own = subprocess.run(["sh", "-c", script]).returncode
+while len([pid for pid in os.listdir("/proc") if pid.isdigit()]) > 2:
+    time.sleep(0.01)
+sys.exit(own + 2)
+"""
+    assert subprocess.run([*ALONE, sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False).returncode == 7

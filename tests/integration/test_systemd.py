@@ -221,7 +221,8 @@ def test_a_program_of_a_handler_is_confined_under_the_unit(installed: str) -> No
     program = PROGRAM.replace("-m consumer", "/run/confined.py")
     sh(installed, f"cat >/run/confined.py <<'END'\n{CONFINED}END\n")
     sh(installed, f"cat >/opt/acm/bin/confined <<'END'\n{program}END\nchmod 0755 /opt/acm/bin/confined")
-    drop_in(installed, "confined", "Type=exec\nExecStart=\nExecStart=/opt/acm/bin/confined\nStandardOutput=file:/run/said")
+    start = "Type=exec\nExecStart=\nExecStart=/opt/acm/bin/confined"
+    drop_in(installed, "confined", f"{start}\nStandardOutput=file:/run/said")
     try:
         systemctl(installed, "start", "acm-agent.service")
         said = wait_for(lambda: sh(installed, "cat /run/said").split(), "the program to say its limit")
