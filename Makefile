@@ -6,9 +6,10 @@ RUN = $(VENV)/bin
 # folders, these slow tests run first, and the workers end at about the same time.
 PYTEST = $(RUN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
+FAULT_SECONDS ?= 1080
 
 .DEFAULT_GOAL := help
-.PHONY: help bench coverage demo fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
+.PHONY: help bench coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -49,6 +50,9 @@ layers: $(VENV)/.ready ## Check the layers
 fuzz: $(VENV)/.ready ## Fuzz the parsers of untrusted input, for FUZZ_SECONDS (600) in total
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group fuzz
 	$(RUN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+faults: $(VENV)/.ready ## Kill, starve and fail the programs, for FAULT_SECONDS (1080) in total
+	$(RUN)/python -m tests.faults --seconds $(FAULT_SECONDS)
 
 bench: $(VENV)/.ready ## Measure against simpler consumers in the same run
 	$(RUN)/python -m benchmarks

@@ -15,6 +15,7 @@ python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install mosquitto mosquitto-clients
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || install nftables
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || install iproute2
+command -v strace >/dev/null || install strace
 command -v minisign >/dev/null || install minisign
 python3 -m venv "$1"
 "$1/bin/pip" install --quiet --only-binary :all: --require-hashes --requirement scripts/uv.txt
