@@ -27,7 +27,7 @@ from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.enrolment.trusted_keys import EnrolmentTrust
-from consumer.errors import ConfigurationError
+from consumer.errors import ConfigurationError, StoreLocked
 from consumer.handler import Handler, Replacement
 from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_handlers
 from consumer.handlers.restart_agent import AgentProcess
@@ -118,6 +118,8 @@ class Agent:
         self._store = open_store(
             Path(config.state),
             now=self._clock.now,
+            agent=config.agent,
+            stopping=self._stopping.is_set,
             enrolment_id=None if self._enrolment is None else self._enrolment.grant.enrolment_id,
         )
         self._trusted_clock = TrustedClock(self._clock, self._store.time_sample)
@@ -276,6 +278,10 @@ class Agent:
                     core.connected()
                 core.step(arrived)
             return self._replacement
+        except StoreLocked:
+            if not self.stop_requested:
+                raise
+            return None
         finally:
             self._shut_down()
 

@@ -14,8 +14,10 @@ __all__ = [
     "ProgramError",
     "ServiceError",
     "StateDirectoryInUse",
+    "StoreDamaged",
     "StoreError",
     "StoreFull",
+    "StoreLocked",
     "UpgradeError",
 ]
 
@@ -42,6 +44,18 @@ class StoreFull(StoreError):
     """The disk has no space for another command; results can still be stored and commands deleted."""
 
     code = "store_full"
+
+
+class StoreLocked(StoreError):
+    """Another process has locked the command store's database; nothing was changed, and it can be tried again."""
+
+    code = "store_locked"
+
+
+class StoreDamaged(StoreError):
+    """The command store is damaged: it can be set aside, and a new one created."""
+
+    code = "store_damaged"
 
 
 class StateDirectoryInUse(StoreError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 __all__ = [
     "free_bytes",
+    "has_free_names",
     "link_durably",
     "remove_tree",
     "state_of",
@@ -109,6 +110,12 @@ def free_bytes(directory: Path) -> int:
     """Return how many bytes an unprivileged program may still write to the file system of `directory`."""
     filesystem = os.statvfs(directory)
     return filesystem.f_bavail * filesystem.f_frsize
+
+
+def has_free_names(directory: Path) -> bool:
+    """Return whether the file system can hold two more files (inodes); some do not count them. Raises OSError."""
+    filesystem = os.statvfs(directory)
+    return not filesystem.f_files or filesystem.f_favail >= 2
 
 
 def _keep_owner(handle: int, path: Path) -> None:

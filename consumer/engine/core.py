@@ -24,7 +24,7 @@ from consumer.engine.refusals import Refusals
 from consumer.engine.sealing import shortened
 from consumer.engine.start_check import StartCheck
 from consumer.engine.status import StatusBuilder
-from consumer.errors import StoreFull
+from consumer.errors import StoreFull, StoreLocked
 from consumer.handler import Context, Handler, Replacement
 from consumer.observer import LogObserver, Observer
 from consumer.ports import BackgroundTask, Clock, CommandStore, Service
@@ -81,7 +81,8 @@ class AgentCore:
 
     Each step is one commit: of messages received, commands that ended and commands that begin next. Nothing is
     acknowledged, sent or begun before the commit. `step` raises StoreError when the store fails: nothing is lost, but
-    the process must restart.
+    the process must restart. While the disk is full or another process locks the store, it continues, and the status
+    names the problem.
     """
 
     # design.md: "A turn is one commit"
@@ -206,7 +207,7 @@ class AgentCore:
             parts.comms.publish_status(status)
         if parts.clock.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = parts.clock.monotonic() + _HOUSEKEEPING_INTERVAL_S
-            with contextlib.suppress(StoreFull):  # retried in an hour
+            with contextlib.suppress(StoreFull, StoreLocked):  # retried in an hour
                 parts.store.drop_expired(parts.clock.now())
             drop_stale_files(self._partial_files, parts.clock.now())
 
@@ -226,14 +227,19 @@ class AgentCore:
             self._parts.readiness.has_stored = True
         except StoreFull as error:
             self._status.problems.report(Problem.STORE_FULL, str(error))
+        except StoreLocked as error:
+            self._status.problems.report(Problem.STORE_LOCKED, str(error))
 
     def _commit_and_act(self) -> None:
         problems = self._status.problems
         try:
             self._commit()
             problems.report(Problem.STORE_FULL, None if self._parts.store.has_room else DISK_FULL)
+            problems.report(Problem.STORE_LOCKED, None)
         except StoreFull as error:  # nothing was committed; the next step tries again
             problems.report(Problem.STORE_FULL, str(error))
+        except StoreLocked as error:
+            problems.report(Problem.STORE_LOCKED, str(error))
         self._send_feedback()
         self._update_status()
 

@@ -15,6 +15,7 @@ class Problem(Enum):
     """The kinds of problems, in the order in which they are shown: those that stop commands come first."""
 
     STORE_FULL = auto()
+    STORE_LOCKED = auto()
     STORE_DAMAGED = auto()
     HANDLER = auto()
     CONNECTION = auto()

@@ -2,16 +2,18 @@
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from diskcache import Cache, Disk
-from diskcache.core import DEFAULT_SETTINGS, METADATA
+from diskcache import Cache, Disk, Timeout
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA
 
-from consumer.errors import StoreError, StoreFull
-from consumer.store.damage import DISK_FULL
+from consumer.errors import StoreError, StoreLocked
+from consumer.store.damage import store_error
+from consumer.store.lock_wait import BUSY_TIMEOUT_S, LockWait
 from consumer.store.rows import RAW
 
 __all__ = ["DurableRows", "is_known_setting"]
@@ -27,7 +29,7 @@ _SETTINGS = {
     "eviction_policy": "none",
     "cull_limit": 0,
     "size_limit": 2**62,
-    "timeout": 5,
+    "timeout": BUSY_TIMEOUT_S,
 }
 _FOREIGN_ROW = "The command store holds a row that the agent did not write; it was refused."
 
@@ -57,58 +59,128 @@ class _BytesDisk(Disk):  # type: ignore[misc]
         """Leave the file alone."""
 
 
-class DurableRows:
-    """The rows in one directory. Writes outside `transaction` commit (fsync) one by one."""
+class _OneWriterCache(Cache):  # type: ignore[misc]
+    """A cache that never waits by itself: diskcache's own waits for a lock take a minute, or have no end."""
 
-    def __init__(self, directory: Path) -> None:
-        self._cache = Cache(str(directory), disk=_BytesDisk, **_SETTINGS)
+    def __init__(self, directory: str, **settings: Any) -> None:
+        try:
+            super().__init__(directory, disk=_BytesDisk, **settings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
+        execute: Callable[..., sqlite3.Cursor] = self._sql
+        return execute
+
+    @contextlib.contextmanager
+    def transaction(self, wait: LockWait) -> Iterator[None]:
+        """Commit everything inside together. Unlike diskcache's, it raises SQLite's own error, and always ends."""
+        connection: sqlite3.Connection = self._con
+        wait(lambda: connection.execute("BEGIN IMMEDIATE"))
+        self._txn_id: int | None = threading.get_ident()  # diskcache's own writes join the transaction
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            raise
+        finally:
+            self._txn_id = None
+
+
+class DurableRows:
+    """The rows in one directory. Writes outside `transaction` commit (fsync) one by one.
+
+    All methods raise StoreError, StoreFull, StoreLocked and StoreDamaged.
+    """
+
+    def __init__(self, directory: Path, wait: LockWait | None = None) -> None:
+        self._wait = wait or LockWait()
+        self._files = {directory / (DBNAME + suffix): (0, 0) for suffix in ("", "-wal")}
         self._is_open = True
+        try:
+            with self._errors():
+                self._cache = self._wait(lambda: _OneWriterCache(str(directory), **_SETTINGS))
+        except OSError as error:
+            raise StoreError(f"The command store cannot be used: {error.strerror}.", code="store_failed") from error
 
     def __contains__(self, key: str) -> bool:
-        return key in self._opened()
+        with self._errors():
+            return key in self._opened()
 
     def __getitem__(self, key: str) -> bytes:
-        value: bytes = self._opened()[key]
+        with self._errors():
+            value: bytes = self._opened()[key]
         return value
 
     def __setitem__(self, key: str, value: bytes) -> None:
-        self._opened().set(key, value)
+        with self._errors():
+            self._opened().set(key, value)
 
     def __delitem__(self, key: str) -> None:
-        del self._opened()[key]
+        with self._errors():
+            del self._opened()[key]
 
     def add(self, key: str, value: bytes) -> None:
         """Write a new row; raises StoreError if the key exists."""
-        if not self._opened().add(key, value):
+        with self._errors():
+            is_new = self._opened().add(key, value)
+        if not is_new:
             raise StoreError(f"The key {key} already exists.", code="key_taken")
 
     def discard(self, key: str) -> None:
         """Delete the row, if it exists."""
-        self._opened().delete(key)
+        with self._errors():
+            self._opened().delete(key)
 
     def keys(self) -> list[str]:
         """Return all keys, sorted."""
-        return sorted(self._opened().iterkeys())
+        with self._errors():
+            return sorted(self._opened().iterkeys())
 
     def read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
         """Return the decoded row; raises StoreError if it does not exist or cannot be decoded."""
         try:
             return decode(self[key])
-        except (sqlite3.Error, KeyError, ValueError, msgspec.DecodeError) as error:
+        except (KeyError, ValueError, msgspec.DecodeError) as error:
             raise StoreError(
                 f"The row {key} of the command store cannot be read: {error}.", code="row_unreadable"
             ) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything inside together, or nothing if it raises; raises StoreFull and StoreError."""
+        """Commit everything inside together, or nothing if it raises.
+
+        Raises StoreError also if the files were deleted or replaced meanwhile: then the commit is lost with them.
+        """
+        with self._errors(), self._opened().transaction(self._wait):
+            self._remember_files()
+            yield
+        self._refuse_replaced()
+
+    def _remember_files(self) -> None:
+        for path, known in self._files.items():
+            self._files[path] = known if any(known) else _identity(path)
+
+    def _refuse_replaced(self) -> None:
+        for path, known in self._files.items():
+            if _identity(path) != known:
+                raise StoreError(
+                    f"The command store was deleted or replaced while the agent ran: {path} is not its file any more.",
+                    code="store_replaced",
+                )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with self._opened().transact(retry=True):
-                yield
+            yield
         except sqlite3.Error as error:
-            if "full" in str(error):
-                raise StoreFull(DISK_FULL) from error
-            raise StoreError(f"The command store failed: {error}.", code="store_failed") from error
+            raise store_error(error) from error
+        except Timeout as error:
+            raise StoreLocked("The command store is locked by another process.") from error
 
     def close(self) -> None:
         """Release the files."""
@@ -120,6 +192,15 @@ class DurableRows:
         if not self._is_open:
             raise StoreError("The command store is closed.", code="store_closed")
         return self._cache
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what names the file at this path; zeros if there is none, or if that cannot be determined."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def is_known_setting(key: str, value: Any) -> bool:

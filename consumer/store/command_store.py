@@ -92,13 +92,14 @@ class DiskCommandStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._full = not self._ballast.trim()
-        self._is_in_transaction = True
         try:
             with self._rows.transaction():
+                self._is_in_transaction = True
                 yield
                 self._write_head()
         except BaseException:
-            self._load()
+            if self._is_in_transaction:  # else it never began, and nothing has changed
+                self._load()
             raise
         finally:
             self._is_in_transaction = False

@@ -1,102 +1,138 @@
 """Opens the command store of a state directory, and creates a new one if it is missing or damaged."""
 
+import contextlib
 import os
-import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from broker.contract.journal import Opened
-from broker.system.files import sync_directory
-from consumer.errors import StoreError
+from broker.system.files import remove_tree, sync_directory
+from consumer.errors import StoreDamaged, StoreError
 from consumer.store.cache import DurableRows, is_known_setting
 from consumer.store.command_store import DiskCommandStore
+from consumer.store.creation import create_store, set_aside
 from consumer.store.damage import StoreDamage
-from consumer.store.journal import Journal, JournalTail
-from consumer.store.reader import inspect_store
-from consumer.store.rows import GENERATION, HEAD, SENTINEL, HeadRow, encode
-from consumer.store.state_directory import Ballast, Epochs, make_private, take_lock
+from consumer.store.inspection import StoreCondition, inspect_store
+from consumer.store.lock_wait import LockWait, Stopping
+from consumer.store.state_directory import Ballast, Epochs, claim, make_private, take_lock, usable
 
 __all__ = ["open_store"]
 
 
+_UNREADABLE_ROWS = ("row_unreadable", "foreign_row")
 Now = Callable[[], datetime]
 
 
-def open_store(directory: Path, *, now: Now, enrolment_id: str | None = None) -> DiskCommandStore:
+def open_store(
+    directory: Path,
+    *,
+    now: Now,
+    agent: str | None = None,
+    enrolment_id: str | None = None,
+    stopping: Stopping = lambda: False,
+) -> DiskCommandStore:
     """Open or create the store; a damaged one is set aside and a new store_generation created.
 
-    `enrolment_id` is that of the agent's current enrolment. Raises StateDirectoryInUse if another process holds the
-    directory, ExposedFileError if other users could write to it, StoreError if it cannot be used, or if the store was
-    lost together with all records of the epochs of this enrolment.
+    `agent` is the agent's name, to which the directory then belongs, `enrolment_id` that of its current enrolment. Once
+    `stopping` returns true, the store waits for no lock any more. Raises StateDirectoryInUse if another process holds
+    the directory, ExposedFileError if other users could write to it, StoreError if it belongs to another agent, if it
+    cannot be used, or if the store was lost together with all records of the epochs of this enrolment. Whatever is not
+    damage, such as a full disk or a read error, leaves all files as they are.
     """
-    try:
+    with usable(directory):
         make_private(directory)
         lock = take_lock(directory / "lock")
-    except OSError as error:
-        raise StoreError(
-            f"The state directory {directory} cannot be used: {error.strerror}.", code="state_directory_unusable"
-        ) from error
     try:
-        epochs = Epochs(directory, enrolment_id)
-        opened = _open_or_begin(directory / "commands", directory / "store-made", lock, now, epochs)
-        opened.remember_epoch()
-        (directory / "store-made").touch()
-        sync_directory(directory)
+        with usable(directory):
+            return _Opening(directory, lock, now, enrolment_id, LockWait(stopping)).open(agent)
     except BaseException:
         os.close(lock)
         raise
-    return opened
 
 
-def _open_or_begin(store: Path, marker: Path, lock: int, now: Now, epochs: Epochs) -> DiskCommandStore:
-    damage = _find_damage(store, expected=marker.exists())
-    if damage is None:
+class _Opening:
+    """One opening of the store in a state directory that this process has locked. Raises StoreError and OSError."""
+
+    def __init__(self, directory: Path, lock: int, now: Now, enrolment_id: str | None, wait: LockWait) -> None:
+        self._directory, self._lock, self._now, self._wait = directory, lock, now, wait
+        self._store, self._marker = _place_of_store(directory), directory / "store-made"
+        self._ballast = Ballast(directory / "ballast")
+        self._epochs = Epochs(directory, enrolment_id)
+
+    def open(self, agent: str | None) -> DiskCommandStore:
+        # design.md: "A full disk stops new commands, not the reporting of old ones"
+        self._ballast.release_for_opening()
+        if agent is not None:
+            claim(self._directory, agent)
+        with contextlib.ExitStack() as on_failure:
+            opened = self._open_or_create(on_failure)
+            opened.remember_epoch()
+            if not self._marker.exists():
+                self._marker.touch()
+                sync_directory(self._directory)
+            on_failure.pop_all()
+        return opened
+
+    def _open_or_create(self, on_failure: contextlib.ExitStack) -> DiskCommandStore:
         try:
-            return _open_at(store, lock, None, now, epochs)
+            if self._look() is StoreCondition.WHOLE:
+                return self._open_whole(on_failure)
+            vanished = StoreDamage("store_vanished", "The command store had vanished; a new one was begun.")
+            damage = vanished if self._marker.exists() else None  # without the marker it never held anything
+        except StoreDamaged as error:
+            damage = StoreDamage(error.code, f"The command store was damaged; a new one was begun. {error}")
+        return self._create(damage, on_failure)
+
+    def _look(self) -> StoreCondition:
+        """Return the store's condition; raises StoreDamaged only if two looks agree, as a failed read can look so."""
+        try:
+            return inspect_store(self._store, self._wait, is_known_setting)
+        except StoreDamaged:
+            return inspect_store(self._store, self._wait, is_known_setting)
+
+    def _open_whole(self, on_failure: contextlib.ExitStack) -> DiskCommandStore:
+        try:
+            return self._open(None, on_failure)
+        except StoreDamaged as error:
+            on_failure.close()
+            self._look()
+            raise StoreError(f"{error} Then it was found to be whole.", code="store_failed") from error
         except StoreError as error:
-            damage = StoreDamage(error.code, f"The command store was damaged; a new one was created. {error}")
-    epochs.refuse_unknown()
+            if error.code in _UNREADABLE_ROWS:
+                on_failure.close()
+                raise StoreDamaged(str(error), code=error.code) from error
+            raise
+
+    def _open(self, damage: StoreDamage | None, on_failure: contextlib.ExitStack) -> DiskCommandStore:
+        rows = DurableRows(self._store, self._wait)
+        on_failure.callback(rows.close)
+        return DiskCommandStore(rows, self._lock, self._ballast, self._epochs, damage, self._now)
+
     # design.md: "A damaged store is set aside, never deleted"
-    if store.exists():
-        aside = store.with_name(f"commands.damaged-{now():%Y%m%dT%H%M%S.%f}")
-        store.rename(aside)
-        damage = StoreDamage(damage.code, f"{damage.message} It was set aside as {aside.name}.")
-    return _open_at(store, lock, damage, now, epochs)
+    def _create(self, damage: StoreDamage | None, on_failure: contextlib.ExitStack) -> DiskCommandStore:
+        new, aside = self._store.with_name("commands.new"), None
+        if damage is not None:
+            self._epochs.refuse_unknown()
+            if os.path.lexists(self._store):
+                aside = self._store.with_name(f"commands.damaged-{self._now():%Y%m%dT%H%M%S.%f}")
+                damage = StoreDamage(damage.code, f"{damage.message} It was set aside as {aside.name}.")
+        create_store(new, self._epochs.latest, damage, self._now)  # first: without it, nothing is moved
+        if aside is not None:
+            set_aside(self._store, aside)
+        else:
+            remove_tree(self._store)
+        new.rename(self._store)
+        sync_directory(self._store.parent)
+        return self._open(damage, on_failure)
 
 
-def _find_damage(store: Path, *, expected: bool) -> StoreDamage | None:
-    """Look at the store in this directory; None if it can be used, or if none is there and none was `expected`."""
+def _place_of_store(directory: Path) -> Path:
+    """Return the directory of the store, which may be a link to it; raises StoreError if that leads nowhere."""
+    store = directory / "commands"
     try:
-        condition = inspect_store(store)
-    except StoreError as error:
-        return StoreDamage("store_unreadable", f"The command store was damaged ({error}); a new one was begun.")
-    if condition is None:
-        vanished = StoreDamage("store_vanished", "The command store had vanished; a new one was begun.")
-        return vanished if expected else None
-    known = all(is_known_setting(key, value) for key, value in condition.settings)
-    if condition.is_sound and condition.has_sentinel and known:
-        return None
-    return StoreDamage("store_corrupt", "The command store was damaged; a new one was begun.")
-
-
-def _open_at(store: Path, lock: int, damage: StoreDamage | None, now: Now, epochs: Epochs) -> DiskCommandStore:
-    rows = DurableRows(store)
-    try:
-        if SENTINEL not in rows:
-            _begin(rows, epochs.latest, damage, now)
-        return DiskCommandStore(rows, lock, Ballast(store.with_name("ballast")), epochs, damage, now)
-    except BaseException:
-        rows.close()
-        raise
-
-
-def _begin(rows: DurableRows, closed_epoch: int, damage: StoreDamage | None, now: Now) -> None:
-    generation = uuid.uuid4().hex
-    with rows.transaction():
-        opened = Opened(generation, 0, damage.message if damage else None)
-        journal = Journal(rows, JournalTail(), (), now, opened)
-        journal.flush()
-        rows[GENERATION] = generation.encode()
-        rows[HEAD] = encode(HeadRow(closed_epoch=closed_epoch, journal=journal.tail))
-        rows[SENTINEL] = b"1"
+        return store.resolve(strict=True) if store.is_symlink() else store
+    except FileNotFoundError:
+        raise StoreError(
+            f"{store} leads to {store.readlink()}, which does not exist: is its file system mounted?",
+            code="state_directory_unusable",
+        ) from None

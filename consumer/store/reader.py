@@ -1,14 +1,14 @@
 """Reads the database of a command store from outside, even while an agent writes it.
 
-No other module knows diskcache's tables.
+Only this module and consumer.store.inspection know diskcache's tables.
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,13 +16,13 @@ from broker.contract.journal import JournalPage
 from broker.contract.messages import JournalMark
 from consumer.errors import StoreError
 from consumer.ports import StoredCommand
+from consumer.store.inspection import DATABASE, open_store_database
 from consumer.store.journal import page_key, page_number, read_page
 from consumer.store.rows import (
     COMMAND,
     HEAD,
     RAW,
     RESULT,
-    SENTINEL,
     HeadRow,
     assemble,
     decode_command_row,
@@ -30,10 +30,10 @@ from consumer.store.rows import (
     decode_result,
 )
 
-__all__ = ["inspect_store", "read_journal", "read_queue"]
+__all__ = ["read_journal", "read_queue"]
 
 
-_DATABASE = "cache.db"
+_TIMEOUT_S = 5.0
 _MAX_PAGE_NUMBER = 10**16 - 1
 
 
@@ -44,15 +44,6 @@ class JournalCopy:
     anchor: JournalMark
     head: JournalMark
     pages: tuple[JournalPage, ...]
-
-
-@dataclass(frozen=True)
-class StoreCondition:
-    """The condition of a store, inspected before diskcache opens it."""
-
-    is_sound: bool
-    has_sentinel: bool
-    settings: list[tuple[str, Any]]
 
 
 def read_queue(state: Path) -> list[StoredCommand]:
@@ -90,30 +81,19 @@ def _up_to(max_bytes: int | None, pages: Iterable[JournalPage]) -> Iterator[Jour
         yield page
 
 
-def inspect_store(store: Path) -> StoreCondition | None:
-    """Inspect the store in this directory, which no process may be using; None if it does not exist.
-
-    Raises StoreError, with SQLite's message alone, if it cannot be read.
-    """
-    database = store / _DATABASE
-    if not database.exists():
-        return None
-    try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
-            sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            sentinel = connection.execute("SELECT 1 FROM Cache WHERE key = ?", (SENTINEL,)).fetchone()
-            settings = connection.execute("SELECT key, value FROM Settings").fetchall()
-    except sqlite3.Error as error:
-        raise StoreError(str(error), code="store_unreadable") from error
-    return StoreCondition(sound, sentinel is not None, settings)
+def _mode(store: Path) -> str:
+    """Return how to open the database: SQLite needs a file beside it, except for one that no process writes."""
+    database, log = store / DATABASE, store / (DATABASE + "-wal")
+    if os.access(store, os.W_OK) or not database.exists() or log.exists():
+        return "mode=ro"
+    return "mode=ro&immutable=1"
 
 
 @contextlib.contextmanager
 def _snapshot(state: Path, subject: str) -> Iterator["_Snapshot"]:
-    database = state / "commands" / _DATABASE
+    store = state / "commands"
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-            connection.isolation_level = None
+        with open_store_database(store, _mode(store), timeout_s=_TIMEOUT_S) as connection:
             connection.execute("BEGIN")  # one snapshot for all reads
             yield _Snapshot(connection, subject)
     except (sqlite3.Error, msgspec.DecodeError) as error:

@@ -1,26 +1,47 @@
 """An agent's state directory: private to one user, locked by one process, with a reserve for a full disk."""
 
 import contextlib
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from broker.system.files import free_bytes, write_durably
+from broker.contract.topics import AGENT_NAME
+from broker.system.files import free_bytes, has_free_names, write_durably
 from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
-from consumer.errors import StateDirectoryInUse, StoreError
+from consumer.errors import StateDirectoryInUse, StoreError, StoreFull
+from consumer.store.damage import DISK_FULL
 
 __all__ = [
     "Ballast",
     "Epochs",
+    "claim",
     "epoch_name",
     "make_private",
     "refuse_exposed",
     "take_lock",
+    "usable",
 ]
 
 
 _BALLAST_BYTES = 1 << 20
+_OWNER = "agent-name"
+
+
+@contextlib.contextmanager
+def usable(directory: Path) -> Iterator[None]:
+    """Turn an OSError of the block into StoreError, or into StoreFull if there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(DISK_FULL) from error
+        raise StoreError(
+            f"The state directory {directory} cannot be used: {error.strerror or error}.",
+            code="state_directory_unusable",
+        ) from error
 
 
 def make_private(directory: Path) -> None:
@@ -39,13 +60,31 @@ def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
     With `reading` it may belong to another user, as when root inspects the agent's queue. Raises StoreError if it
     cannot be checked.
     """
-    try:
+    with usable(directory):
         if directory.exists():
             refuse_changeable(directory, owners=[directory.stat().st_uid] if reading else [])
-    except OSError as error:
+
+
+# design.md: "A state directory belongs to one agent name"
+def claim(directory: Path, agent: str) -> None:
+    """Record that the directory belongs to this agent, durably; raises StoreError if it belongs to another one.
+
+    A directory of an earlier version, which has no record, is taken for that of `agent`. Raises OSError.
+    """
+    path = directory / _OWNER
+    try:
+        owner = path.read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        owner = ""
+    if owner == agent:
+        return
+    if AGENT_NAME.fullmatch(owner):
         raise StoreError(
-            f"The state directory {directory} cannot be used: {error.strerror}.", code="state_directory_unusable"
-        ) from error
+            f"The state directory {directory} belongs to the agent {owner}, whose commands {agent} must not run: "
+            f"give {agent} its own directory.",
+            code="state_directory_of_another_agent",
+        )
+    write_durably(path, agent.encode())
 
 
 class Ballast:
@@ -71,18 +110,19 @@ class Ballast:
                 self._exists = True
         return has_room
 
+    def release_for_opening(self) -> None:
+        """Delete the file if the file system has no room for the files that opening the store creates."""
+        if not self.trim() or not has_free_names(self._path.parent):
+            self._path.unlink(missing_ok=True)
+            self._exists = False
+
     def _room(self) -> int:
-        try:
+        with usable(self._path.parent):
             return free_bytes(self._path.parent)
-        except OSError as error:
-            raise StoreError(
-                f"The state directory {self._path.parent} cannot be used: {error.strerror}.",
-                code="state_directory_unusable",
-            ) from error
 
 
 class _EpochFile:
-    """A file with the latest epoch. `epoch` is None if the file is missing or damaged."""
+    """A file with the latest epoch. `epoch` is None if the file is missing or damaged. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -91,17 +131,15 @@ class _EpochFile:
     def _read(self) -> int | None:
         try:
             return int(self._path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def keep(self, epoch: int) -> None:
-        """Store a later epoch durably; raises StoreError."""
+        """Store a later epoch durably; raises StoreError, and StoreFull if there is no room."""
         if self.epoch is not None and epoch <= self.epoch:
             return
-        try:
+        with usable(self._path.parent):
             write_durably(self._path, str(epoch).encode())
-        except OSError as error:
-            raise StoreError(f"{self._path} cannot be written: {error.strerror}.", code="file_unwritable") from error
         self.epoch = epoch
 
 
@@ -109,6 +147,7 @@ class Epochs:
     """The latest epoch, stored beside the command store and with the enrolment, in case the command store is lost.
 
     Commands signed before the loss are still valid for the enrolment; only their epoch shows that they are old.
+    Raises OSError if a file cannot be read now.
     """
 
     def __init__(self, state: Path, enrolment_id: str | None) -> None:
@@ -132,7 +171,7 @@ class Epochs:
             )
 
     def keep(self, epoch: int) -> None:
-        """Store a later epoch durably; raises StoreError."""
+        """Store a later epoch durably; raises StoreError and StoreFull."""
         for file in self._files:
             file.keep(epoch)
 
@@ -151,6 +190,7 @@ def take_lock(path: Path) -> int:
         raise StateDirectoryInUse(
             f"The state directory {path.parent} is in use by process {holder}; give each agent its own directory."
         ) from None
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
+    with contextlib.suppress(OSError):  # a full disk: the id is for people
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
     return handle

@@ -263,13 +263,22 @@ def test_rows_of_an_earlier_version_have_no_signers(state: Path) -> None:
 @pytest.mark.parametrize(
     "setting", ["'disk_x', 1", "'sqlite_nonsense', '1; x'", "'sqlite_cache_size', '1; x'", "'nonsense', 1"]
 )
-def test_foreign_settings_count_as_damage(state: Path, setting: str) -> None:
-    open_store(state, now=lambda: NOW).close()
+def test_foreign_settings_are_dropped_and_the_commands_stay(state: Path, setting: str) -> None:
+    store = open_store(state, now=lambda: NOW)
+    store.store_command(command("a"), NOW)
+    store.close()
     edit(state, f"INSERT OR REPLACE INTO Settings VALUES ({setting})")
     again = open_store(state, now=lambda: NOW)
     again.close()
-    assert again.damage is not None
-    assert again.damage.code == "store_corrupt"
+    assert again.damage is None
+    assert [stored.command.id for stored in read_queue(state)] == ["a"]
+    assert "nonsense" not in read_settings(state)
+    assert "1; x" not in read_settings(state).values()
+
+
+def read_settings(state: Path) -> dict[str, object]:
+    with closing(sqlite3.connect(state / "commands" / "cache.db")) as connection:
+        return dict(connection.execute("SELECT key, value FROM Settings"))
 
 
 @pytest.mark.parametrize("value", ["'x'", "NULL", "1000000000000", "1.5"])

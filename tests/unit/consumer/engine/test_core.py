@@ -1,8 +1,10 @@
 """The agent's turn, where the disk has no room or the clock is wrong."""
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,8 +16,10 @@ from broker.contract.topics import Channel
 from consumer.errors import StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand
 from consumer.store.damage import DISK_FULL
+from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.makers import NOW
 
 
 class FullStore(MemoryCommandStore):
@@ -133,6 +137,22 @@ def test_command_with_revoked_signer_is_rejected_and_the_audit_agrees(begun: boo
     assert (codes(world), len(world.effects)) == ([None if begun else "rejected", "rejected"], int(begun))
     world._check_journal()
     world.ledger.database.close()
+
+
+def test_lock_on_the_store_is_in_the_status_until_it_ends(tmp_path: Path) -> None:
+    store = open_store(tmp_path, now=lambda: NOW, stopping=lambda: True)  # so it does not wait for the lock
+    world = World(store, lambda store: store)
+    world.settle()
+    with closing(sqlite3.connect(tmp_path / "commands" / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        world.send("again")
+        world.step_server()
+        world.step_agent()
+        assert "locked by another process" in (world.core._status.current(None).last_error or "")
+    world.settle()
+    assert (codes(world), world.core._status.current(None).last_error) == ([None], None)
+    world.ledger.database.close()
+    store.close()
 
 
 def test_full_disk_is_in_the_status_until_there_is_room() -> None:
