@@ -6,6 +6,7 @@ __all__ = [
     "KEEPALIVE_S",
     "MAX_PACKET_BYTES",
     "BrokerLimits",
+    "packet_bytes",
 ]
 
 
@@ -13,6 +14,11 @@ MAX_PACKET_BYTES = 262144 + 4096  # a frame, with its topic and properties
 KEEPALIVE_S = 30
 _MAX_IN_FLIGHT = 20  # what Mosquitto grants by default; a CONNACK without Receive Maximum means 65535
 _PUBLISH_BYTES = 10  # fixed header, length of the topic, packet id, length of the properties (MQTT 5 section 3.3)
+
+
+def packet_bytes(topic: str, payload_bytes: int) -> int:
+    """Return how long a PUBLISH is at most."""
+    return _PUBLISH_BYTES + len(topic.encode()) + payload_bytes
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class BrokerLimits:
 
     def payload_bytes(self, topic: str) -> int:
         """Return the length of the longest payload that can be published on this topic."""
-        return self.packet_bytes - _PUBLISH_BYTES - len(topic.encode())
+        return self.packet_bytes - packet_bytes(topic, 0)
 
     def shortcomings(self, requested_session_s: int) -> tuple[str, ...]:
         """Return what this client needs and the broker does not offer, one sentence each."""

@@ -235,7 +235,10 @@ class MqttConnection:
         """Schedule the next connection; wait longer where another client seems to use the same name."""
         if not self._ended():
             return
-        wait_s = self._wait(End.of(code))
+        refused = self._subscriptions.problem
+        if code is None and refused:  # some brokers refuse by an answer and then close
+            reason = f"{reason}, after this: {refused.rstrip('.')}"
+        wait_s = self._wait(End.EXPLAINED if refused and code is None else End.of(code))
         another = failures.ANOTHER_CLIENT.format(name=self._session.client_id)
         if code is None and self._policy.suspects_another_client:
             reason = f"the connection ends within seconds again and again ({reason}); probably {another}"

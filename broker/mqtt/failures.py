@@ -4,12 +4,16 @@ import errno
 import socket
 import ssl
 
+from broker.text import printable_line
+
 __all__ = [
     "ANOTHER_CLIENT",
     "NO_ANSWER",
+    "PACKET_TOO_LARGE",
     "SESSION_TAKEN_OVER",
     "connack_reason",
     "connect_error",
+    "disconnect_reason",
     "early_end",
     "lost_reason",
     "network_error",
@@ -18,6 +22,8 @@ __all__ = [
 
 
 SESSION_TAKEN_OVER = 0x8E  # MQTT 5 section 3.14.2.1
+PACKET_TOO_LARGE = 0x95
+_MAX_DETAILS = 200
 ANOTHER_CLIENT = "another client connected as {name}: two programs use one name"
 NO_ANSWER = "it answers nothing: another kind of server is there, or one that expects TLS (mqtts://)"
 _UNSPECIFIED = 0x80
@@ -109,23 +115,31 @@ def early_end(error: BaseException | None, packet: bytes, *, tls: bool) -> str:
 
 def connack_reason(code: int, name: str, properties: object) -> str:
     """Return why the broker refused this client (MQTT 5 section 3.2.2.2), with what else it says."""
-    told = vars(properties) if properties is not None else {}
     text = _UNSUPPORTED_VERSION if name == "Unsupported protocol version" else reason_text(code, name)
-    details = [told[key] for key in ("ReasonString", "ServerReference") if told.get(key)]
-    return f"the broker refused this client: {text}" + (f" ({', '.join(map(str, details))})" if details else "")
+    return f"the broker refused this client: {text}{_details(properties)}"
 
 
-def lost_reason(code: int | None, name: str, error: BaseException | None, client_id: str) -> str:
-    """Return why an established connection ended; `code` is that of the broker's DISCONNECT, or None."""
+def disconnect_reason(code: int, name: str, properties: object, client_id: str) -> str:
+    """Return why the broker ended an established connection, by its DISCONNECT (MQTT 5 section 3.14)."""
     if code == SESSION_TAKEN_OVER:
         return ANOTHER_CLIENT.format(name=client_id)
-    if code is not None:
-        return f"the broker ended the connection: {reason_text(code, name)}"
+    return f"the broker ended the connection: {reason_text(code, name)}{_details(properties)}"
+
+
+def lost_reason(name: str, error: BaseException | None) -> str:
+    """Return why an established connection ended without a DISCONNECT; `name` is paho's for it."""
     if error is not None:
         return network_error(error)
     if name == "Keep alive timeout":
         return "the broker did not answer in time"
     return "the broker closed the connection without a reason"
+
+
+def _details(properties: object) -> str:
+    """Return what else the broker tells, in brackets."""
+    told = vars(properties) if properties is not None else {}
+    details = [str(told[key]) for key in ("ReasonString", "ServerReference") if told.get(key)]
+    return f" ({printable_line(', '.join(details), _MAX_DETAILS)})" if details else ""
 
 
 def reason_text(code: int, name: str) -> str:

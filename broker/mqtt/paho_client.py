@@ -18,7 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from broker.mqtt import failures
 from broker.mqtt.address import BrokerAddress
-from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits
+from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes
 from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
 from broker.mqtt.paho_errors import PahoErrors
 
@@ -27,6 +27,7 @@ __all__ = ["ClientSession", "Events", "Message", "PahoClient"]
 
 _RECEIVE_MAXIMUM = 1000
 _MAX_OUTGOING = 10_000
+_SHORTEST_LIMIT = 4096  # a status needs about as much
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _RETAIN_NOT_SUPPORTED, _QOS_NOT_SUPPORTED = 0x9A, 0x9B
 _log = structlog.get_logger("acm.mqtt")
@@ -96,6 +97,7 @@ class PahoClient:
         self._accepted = False
         self._detached = False
         self.limits = BrokerLimits()
+        self._learned_bytes = MAX_PACKET_BYTES
         self._client = self._make(address, context)
 
     @property
@@ -223,7 +225,7 @@ class PahoClient:
         self._events.accepted(self.limits, session_present=flags.session_present)
 
     def _obey(self, client: Client, limits: BrokerLimits) -> None:
-        self.limits = limits
+        self.limits = replace(limits, packet_bytes=min(limits.packet_bytes, self._learned_bytes))
         client._max_inflight_messages = limits.in_flight  # paho's own setters refuse a connected client
         client._keepalive = limits.keepalive_s
         if limits.client_id is not None and not self._session.client_id:
@@ -250,14 +252,24 @@ class PahoClient:
         self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties
     ) -> None:
         accepted, self._accepted = self._accepted, False
-        code = reason.value if flags.is_disconnect_packet_from_server else None
-        error = self._errors.last
-        if accepted:
-            name = self._session.client_id
-            self._events.lost(code, failures.lost_reason(code, reason.getName(), error, name))
-        else:
+        error, name = self._errors.last, reason.getName()
+        if not accepted:
             strange = self._errors.malformed or self._packet()
             self._events.not_accepted(self._refusal or failures.early_end(error, strange, tls=self._tls))
+        elif flags.is_disconnect_packet_from_server:
+            if reason.value == failures.PACKET_TOO_LARGE:
+                self._learn_limit(client)
+            told = failures.disconnect_reason(reason.value, name, properties, self._session.client_id)
+            self._events.lost(reason.value, told)
+        else:
+            self._events.lost(None, failures.lost_reason(name, error))
+
+    def _learn_limit(self, client: Client) -> None:
+        """Send no message again that is as long as the longest unanswered one: the broker announced no limit."""
+        unanswered = client._out_messages.values()
+        longest = max((packet_bytes(it.topic, len(it.payload)) for it in unanswered), default=0)
+        if longest > _SHORTEST_LIMIT:
+            self._learned_bytes = min(self._learned_bytes, longest - 1)
 
     def _packet(self) -> bytes:
         """Return what has arrived of a packet and was not handled yet, without its length; empty if nothing has."""

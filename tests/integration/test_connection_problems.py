@@ -141,6 +141,32 @@ def test_what_the_broker_lacks_is_told_once(scripted: ScriptedBroker) -> None:
     assert not scripted.of(SUBSCRIBE)
 
 
+def test_limit_that_was_not_announced_is_learned_from_the_disconnect(
+    scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect_policy, "_FIRST_WAIT_S", 0.02)
+    scripted.largest = 50_000
+    with MqttConnection(scripted.url, "web-01") as agent:
+        assert agent.wait_connected(10)
+        assert agent.publish("t", bytes(60_000))
+        wait_for(lambda: agent.connections == 2 and agent.connected, "the second connection")
+        assert not agent.publish("t", bytes(60_000))
+        assert agent.publish("t", bytes(40_000))
+        wait_for(lambda: agent.readiness_problem() is None, "the PUBACK")
+        assert (agent.connections, agent.max_packet_bytes < 60_100) == (2, True)
+
+
+def test_broker_that_closes_after_a_refused_subscription_is_not_taken_for_another_client(
+    scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnect_policy, "_FIRST_WAIT_S", 0.001)
+    scripted.suback, scripted.closes_after_suback = NOT_AUTHORIZED, True
+    with MqttConnection(scripted.url, "web-01", subscriptions=[TOPIC]) as agent:
+        wait_for(lambda: agent.connections >= 7, "several connections")
+        wait_for(lambda: "after this: The broker refuses to subscribe" in (agent.last_error or ""), "the reason")
+        assert "another client" not in (agent.last_error or "")
+
+
 def test_last_will_is_lowered_to_what_the_broker_takes(
     scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

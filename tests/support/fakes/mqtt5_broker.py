@@ -42,7 +42,8 @@ class Packet:
 class ScriptedBroker:
     """What it answers, and what it got. A test changes the answers at any time; `connacks` are used up one by one.
 
-    `suback` and `puback` are reason codes; `goodbye` is a DISCONNECT's reason code, sent after the CONNACK.
+    `suback` and `puback` are reason codes; `goodbye` is a DISCONNECT's reason code, sent after the CONNACK. A packet of
+    more than `largest` bytes, which is not announced, ends the connection.
     """
 
     port: int
@@ -52,6 +53,8 @@ class ScriptedBroker:
     puback: int = 0
     goodbye: int | None = None
     acknowledges: bool = True
+    largest: int | None = None
+    closes_after_suback: bool = False
     client: socket.socket | None = None
     got: list[Packet] = field(default_factory=list)
 
@@ -122,8 +125,13 @@ def _serve(server: socket.socket, broker: ScriptedBroker, clients: list[socket.s
             with client, client.makefile("rb") as stream, suppress(OSError):
                 while packet := _read(stream):
                     broker.got.append(packet)
+                    if broker.largest is not None and len(packet.body) > broker.largest:
+                        client.sendall(bytes((DISCONNECT << 4, 1, 0x95)))  # Packet too large
+                        break
                     answer = broker.answer(packet)
                     client.sendall(answer)
+                    if packet.kind == SUBSCRIBE and broker.closes_after_suback:
+                        break
                     if packet.kind == CONNECT and (broker.goodbye is not None or answer[3] != 0):
                         break
 
