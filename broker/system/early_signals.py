@@ -10,12 +10,24 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = [
+    "IGNORED",
     "INTERRUPTED",
     "TERMINATED",
     "await_signals_early",
     "calls_service",
 ]
 
+
+IGNORED = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGPOLL,
+    signal.SIGPWR,
+)
+"""The signals that would end a program, and that a service has no use for."""
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -25,13 +37,14 @@ def await_signals_early(services: tuple[str, ...]) -> None:
     """Let INT and TERM end the process at once, with the exit code they have later, while it loads its modules.
 
     `services` are the commands that run until a signal ends them: for these, both are a success from the first moment
-    on, and HUP is ignored. A process 1 that has no handler yet would not even get a TERM (pid_namespaces(7)).
+    on, and other signals are ignored. A process 1 without a handler would not even get a TERM (pid_namespaces(7)).
     """
     is_service = calls_service(services)
     for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
         signal.signal(number, _leave_with(0 if is_service else code))
     if is_service:
-        signal.signal(signal.SIGHUP, lambda *_: None)  # not SIG_IGN, which children would inherit
+        for number in (signal.SIGHUP, *IGNORED):
+            signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
 
 
 def calls_service(services: tuple[str, ...]) -> bool:

@@ -42,6 +42,7 @@ class ServiceManager:
         READY=1 is sent when `ready` for the first time, or after 15 seconds: a broker that is away must not keep the
         program from starting. The health file is touched while `ready`. `status` is a few words for people.
         """
+        status = " ".join(status.split())  # a line feed would begin another message
         now = self._monotonic()
         starts = not self._is_ready and (ready or now >= self._began + _LONGEST_START_S)
         if not starts and status == self._status and now < self._told_at + self._interval_s:

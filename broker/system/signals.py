@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from broker.system.early_signals import IGNORED
+
 __all__ = [
     "Signals",
     "on_signals",
@@ -12,15 +14,6 @@ __all__ = [
 
 
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_IGNORED = (
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGPOLL,
-    signal.SIGPWR,
-)
 
 
 class Signals:
@@ -58,7 +51,7 @@ def on_signals() -> Iterator[Signals]:
     """
     signals = Signals()
     handlers = dict.fromkeys(_STOP, signals.on_stop) | {signal.SIGHUP: signals.on_reload}
-    ignored = dict.fromkeys(_IGNORED, lambda *_: None)
+    ignored = dict.fromkeys(IGNORED, lambda *_: None)
     before = {number: signal.signal(number, handler) for number, handler in {**handlers, **ignored}.items()}
     try:
         yield signals
