@@ -15,6 +15,7 @@ from broker.enrolment.certificate_upkeep import ExpiryWarnings
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
 from broker.ledger.ledger import Ledger
+from broker.ledger.server_lock import ServerLock, ServerRunning
 from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
@@ -30,6 +31,7 @@ __all__ = [
 _log = structlog.get_logger("acm.server")
 _POLL_INTERVAL_S = 0.05  # the longest delay of a command that another process adds to the ledger
 _RETRY_S = 1.0
+_KEEP_LOCK_EVERY_S = 5.0
 
 
 class ServerProcess:
@@ -37,8 +39,9 @@ class ServerProcess:
 
     `ledger` takes commands and returns their results; use it from any thread until `run` has returned.
 
-    Raises LedgerError if the ledger cannot be opened, MqttError for a bad URL, SigningKeyError if the keys cannot be
-    read, ServerConfigurationError if agents are enrolled but there are no keys, and ExposedFileError.
+    Raises LedgerError if the ledger cannot be opened, ServerRunning if another server has this client id, MqttError for
+    a bad URL, SigningKeyError if the keys cannot be read, ServerConfigurationError if agents are enrolled but there are
+    no keys, and ExposedFileError.
     """
 
     def __init__(self, config: ServerConfig, service_manager: ServiceManager | None = None) -> None:
@@ -63,9 +66,12 @@ class ServerProcess:
         }
         self._database = open_configured_database(config.ledger)
         self.ledger = Ledger(self._database, now=utc_now)
+        self._lock = ServerLock(self._database, config.client_id, utc_now)
+        self._keep_lock_at = 0.0
         enrolments = EnrolmentStore(self._database, now=utc_now)
         try:
             signer = signer_of(config, enrolments)
+            self._lock.acquire()
         except BrokerError:
             self._database.close()
             raise
@@ -103,8 +109,14 @@ class ServerProcess:
         finally:
             if self._service_manager is not None:
                 self._service_manager.stopping()
+            self._lock.release()
             self._database.close()
             _log.info("server_stopped")
+
+    def _keep_lock(self) -> None:
+        if monotonic() >= self._keep_lock_at:
+            self._lock.keep()
+            self._keep_lock_at = monotonic() + _KEEP_LOCK_EVERY_S
 
     def _tell_service_manager(self) -> None:
         if self._service_manager is not None:
@@ -114,6 +126,7 @@ class ServerProcess:
 
     def _work(self) -> None:
         try:
+            self._keep_lock()
             if self._connected.is_set():
                 self._connected.clear()
                 self._server.connected()
@@ -121,6 +134,8 @@ class ServerProcess:
             self._inbox.acknowledge_batch()
             if self._connection.connected:
                 self._server.step()
+        except ServerRunning:
+            raise
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_step_failed", code=error.code, reason=str(error))
             self._retry_at = monotonic() + _RETRY_S

@@ -1,6 +1,7 @@
 """acm agents and active-responses: the last status of each agent."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Annotated
 
@@ -10,13 +11,14 @@ from rich.text import Text
 
 from broker.app.factories import utc_now
 from broker.cli.expiry import warn_of_expiry
-from broker.cli.output import second, table
+from broker.cli.output import print_text, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.codec import to_json
 from broker.contract.messages import JsonObject, PendingReversal
 from broker.enrolment.enrolment_states import EnrolmentState, enrolment_states
 from broker.ledger.agents import AgentRow, AgentState
+from broker.ledger.server_lock import running_servers
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -36,11 +38,20 @@ def agents(session: Session) -> None:
 
     Warns of certificates of the broker and the servers that expire within 30 days.
     """
-    rows = session.ledger.agents()
+    rows = _known_now(session)
     enrolments = enrolment_states(session.database, utc_now())
     document = [{**agent_json(row), **_enrolment_json(enrolments.get(row.name))} for row in rows]
     session.show(document, agents_table(rows, enrolments))
     warn_of_expiry(session)
+
+
+def _known_now(session: Session) -> list[AgentRow]:
+    """Return all agents; while no server runs, it is unknown whether those that were online still are."""
+    rows = session.ledger.agents()
+    if running_servers(session.database):
+        return rows
+    print_text("acm: No server runs on this ledger, so statuses are out of date: start acm server.", to_stderr=True)
+    return [replace(row, state=AgentState.UNKNOWN) if row.state is AgentState.ONLINE else row for row in rows]
 
 
 @app.command("active-responses", epilog="Example: acm active-responses web-01 --json")

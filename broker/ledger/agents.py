@@ -34,7 +34,10 @@ _CLOCK_SKEW_S = 60.0  # of a machine that reads the ledger of another
 
 
 class AgentState(StrEnum):
-    """What the last status of an agent shows. `silent`: another one is overdue. `unknown`: it has sent none."""
+    """What the last status of an agent shows. `silent`: another one is overdue. `unknown`: it has sent none.
+
+    While no server runs, `acm agents` shows `unknown` instead of `online`.
+    """
 
     ONLINE = "online"
     SILENT = "silent"

@@ -31,7 +31,7 @@ class Database:
     def __init__(self, url: str, metadata: sa.MetaData, *, create: bool = True) -> None:
         self.url = ledger_url(url)
         self._stopping = Event()
-        self._is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._connections = postgresql.Connections()
         file = sqlite_file(self.url)
         if file is not None:
@@ -78,19 +78,25 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """Read from a snapshot; does not block on writers. Raises LedgerError if the database fails."""
         with as_ledger_error(self.url), self._connected() as connection:
-            options = {sqlite.READS: True} if self._is_sqlite else postgresql.reading_options()
+            options = {sqlite.READS: True} if self.is_sqlite else postgresql.reading_options()
             with connection.execution_options(**options).begin():
                 yield connection
 
+    @contextmanager
+    def own_connection(self) -> Iterator[sa.Connection]:
+        """Yield a connection outside of transactions, for a lock that lasts. Raises LedgerError if it fails."""
+        with as_ledger_error(self.url), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
     def vacuum(self) -> None:
         """Return free pages of a SQLite file to the file system; PostgreSQL does it by itself. Raises LedgerError."""
-        if self._is_sqlite:
+        if self.is_sqlite:
             with as_ledger_error(self.url), self._engine.connect() as connection:
                 connection.connection.cursor().execute("VACUUM")
 
     def _new_engine(self) -> sa.Engine:
         try:
-            if self._is_sqlite:
+            if self.is_sqlite:
                 engine = sa.create_engine(self.url)
                 sqlite.set_up(engine, self._stopping)
                 return engine
@@ -105,7 +111,7 @@ class Database:
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
         with self._engine.connect() as connection:
-            if self._is_sqlite:
+            if self.is_sqlite:
                 yield connection
             else:
                 with self._connections.limited(connection):
@@ -119,7 +125,7 @@ class Database:
             if not create and is_empty(connection):
                 raise _not_found(self.url)
         with as_ledger_error(self.url), self._engine.begin() as connection:
-            if not self._is_sqlite:
+            if not self.is_sqlite:
                 postgresql.lock_migrations(connection)
             migrate(connection, metadata)
 

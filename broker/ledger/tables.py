@@ -18,6 +18,7 @@ __all__ = [
     "METADATA",
     "OPERATIONS",
     "SERVER",
+    "SERVERS",
     "STRAY_RESULTS",
     "Cancel",
     "CommandState",
@@ -146,6 +147,15 @@ AUDITS = sa.Table(
     sa.Column("verified_at", sa.Float, nullable=False),
     sa.Column("accepted_number", sa.BigInteger),
     sa.Column("accepted_hash", sa.String(64)),
+)
+# The servers that run or ran on this ledger; broker.ledger.server_lock decides which of them run.
+SERVERS = sa.Table(
+    "servers",
+    METADATA,
+    sa.Column("client_id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
 )
 # Files that agents fetch over MQTT. While one is being stored or removed, it has no sha256 and is not visible.
 BLOBS = sa.Table(

@@ -1,6 +1,7 @@
 """One command's way through real processes, also if they die."""
 
 import shutil
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ def test_kill_9_while_commands_are_pending_and_while_a_result_waits(site: Site) 
     site.start_server()
     assert [site.result(command)["outcome"] for command in (first, second)] == ["success", "success"]
     assert notes.read_text().splitlines() == [first, second]
+
+
+def test_second_server_is_refused_and_starts_after_kill_9_of_the_first(site: Site) -> None:
+    site.start_agent("web-01")
+    site.wait_online("web-01")
+    first = site.server
+    assert first is not None
+    second = site.start_server()
+    assert second.process.wait(30) == 1
+    assert f"process {first.process.pid} on {socket.gethostname()}" in second.log.read_text()
+    assert site.acm("agents")[0]["state"] == "online"
+    first.kill()
+    assert site.acm("agents")[0]["state"] == "unknown"
+    site.start_server()
+    assert site.result(site.send("web-01", "get-agent-configuration"))["outcome"] == "success"
+    assert site.acm("agents")[0]["state"] == "online"
 
 
 def test_agent_whose_store_is_put_back_runs_what_it_had_accepted(site: Site) -> None:

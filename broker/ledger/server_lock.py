@@ -1,0 +1,169 @@
+"""One server for each ledger and client id, by a lock that ends with the process that holds it.
+
+For SQLite that is a lock on a file beside the ledger (flock(2)), for PostgreSQL an advisory lock of one connection. The
+table `servers` only says who holds it.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from broker.errors import LedgerError
+from broker.ledger.database import Database
+from broker.ledger.failures import retry_conflicts
+from broker.ledger.location import sqlite_file
+from broker.ledger.tables import SERVERS
+from broker.system.lock import acquire_lock, is_locked
+
+__all__ = [
+    "RunningServer",
+    "ServerLock",
+    "ServerRunning",
+    "running_servers",
+]
+
+
+_TRIES = 20
+_PAUSE_S = 0.05
+_MAX_NAME = 100
+_HELD = sa.text(
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid::bigint = :high AND objid::bigint = :low"
+)
+
+
+class ServerRunning(LedgerError):
+    """Another server runs on this ledger with this client id."""
+
+    code = "server_running"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs on the ledger: its client id, host, process id there, and start (UTC)."""
+
+    client_id: str
+    host: str
+    pid: int
+    started_at: datetime
+
+
+class ServerLock:
+    """The right to be the one server with this client id. Without effect for a database in memory."""
+
+    def __init__(self, database: Database, client_id: str, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._client_id = client_id
+        self._now = now
+        self._file = _lock_file(database, client_id)
+        self._held = contextlib.ExitStack()
+        self._connection: sa.Connection | None = None
+
+    def acquire(self) -> None:
+        """Acquire the lock, and record who holds it. Raises ServerRunning, and LedgerError if the database fails."""
+        pause = Event()
+        for _ in range(_TRIES):
+            if self._try():
+                return self._record()
+            pause.wait(_PAUSE_S)  # a process that looks whether a server runs holds the lock for a moment
+        raise ServerRunning(self._refusal())
+
+    def keep(self) -> None:
+        """Acquire the lock again if the database's connection that held it is gone. Raises as `acquire` does."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.scalar(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError:
+            self.release()
+            self.acquire()
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._connection = None
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            self._held.close()
+
+    def _try(self) -> bool:
+        if self._file is None:
+            return self._database.is_sqlite or self._try_advisory()
+        try:
+            self._held.callback(os.close, acquire_lock(self._file))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise LedgerError(f"{self._file} cannot be locked: {error.strerror}.", code="lock_failed") from error
+        return True
+
+    def _try_advisory(self) -> bool:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(self._database.own_connection())
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_key(self._client_id)))):
+                return False
+            stack.callback(connection.invalidate)  # returned to the pool, it would keep the lock
+            self._held, self._connection = stack.pop_all(), connection
+        return True
+
+    @retry_conflicts
+    def _record(self) -> None:
+        values = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._now().timestamp()}
+        with self._database.transaction() as connection:
+            connection.execute(SERVERS.delete().where(SERVERS.c.client_id == self._client_id))
+            connection.execute(SERVERS.insert().values(client_id=self._client_id, **values))
+
+    def _refusal(self) -> str:
+        first = next((it for it in _recorded(self._database) if it.client_id == self._client_id), None)
+        who = f": process {first.pid} on {first.host}, since {first.started_at:%Y-%m-%d %H:%M:%S} UTC" if first else ""
+        return (
+            f"Another server runs on this ledger with the client id {self._client_id}{who}. "
+            "Stop it first, or give this one a client_id of its own."
+        )
+
+
+def running_servers(database: Database) -> list[RunningServer]:
+    """Return the servers that run on this ledger now. Raises LedgerError if the database fails."""
+    return [it for it in _recorded(database) if _is_held(database, it.client_id)]
+
+
+def _recorded(database: Database) -> list[RunningServer]:
+    with database.reading() as connection:
+        rows = connection.execute(SERVERS.select().order_by(SERVERS.c.client_id)).all()
+    return [RunningServer(it.client_id, it.host, it.pid, datetime.fromtimestamp(it.started_at, UTC)) for it in rows]
+
+
+def _is_held(database: Database, client_id: str) -> bool:
+    file = _lock_file(database, client_id)
+    if file is not None:
+        try:
+            return is_locked(file)
+        except OSError as error:  # of another user, who may be running one; nothing runs on a read-only file system
+            return isinstance(error, PermissionError)
+    if database.is_sqlite:
+        return True
+    unsigned = _key(client_id) % (1 << 64)
+    with database.reading() as connection:
+        return bool(connection.scalar(_HELD, {"high": unsigned >> 32, "low": unsigned % (1 << 32)}))
+
+
+def _lock_file(database: Database, client_id: str) -> Path | None:
+    """Return the file whose lock the server holds; None for a database without a file."""
+    file = sqlite_file(database.url)
+    name = quote(client_id, safe="")
+    if len(name) > _MAX_NAME:
+        name = hashlib.sha256(client_id.encode()).hexdigest()
+    return None if file is None else file.with_name(f"{file.name}-server-{name}.lock")
+
+
+def _key(client_id: str) -> int:
+    """Return the key of the advisory lock, a signed number of 64 bits."""
+    return int.from_bytes(hashlib.sha256(f"acm server {client_id}".encode()).digest()[:8], signed=True)
