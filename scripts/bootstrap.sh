@@ -16,6 +16,8 @@ command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install mosquit
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || install nftables
 command -v ip >/dev/null || [ -x /usr/sbin/ip ] || install iproute2
 command -v strace >/dev/null || install strace
+command -v cc >/dev/null || install gcc libc6-dev
+command -v mkfs.ext4 >/dev/null || [ -x /usr/sbin/mkfs.ext4 ] || install e2fsprogs
 command -v minisign >/dev/null || install minisign
 python3 -m venv "$1"
 "$1/bin/pip" install --quiet --only-binary :all: --require-hashes --requirement scripts/uv.txt

@@ -79,9 +79,9 @@ class Site:
         self.programs.append(program)
         return program
 
-    def start_server(self) -> Program:
+    def start_server(self, **environment: str) -> Program:
         argv = [sys.executable, "-m", "broker", "server", "--broker", self.broker_url, "--ledger", self.ledger]
-        self.server = self._start("server", argv, ACM_CA=str(self.directory / "ca"))
+        self.server = self._start("server", argv, ACM_CA=str(self.directory / "ca"), **environment)
         return self.server
 
     def enroll(self, agent: str) -> str:

@@ -1,6 +1,6 @@
 """The loops by name. Each returns by itself when its budget is over, and leaves nothing behind."""
 
-from tests.faults import failing_calls
+from tests.faults import clocks, disks, failing_calls, kills
 from tests.faults.tally import Loop
 
 __all__ = ["LOOPS"]
@@ -8,4 +8,10 @@ __all__ = ["LOOPS"]
 
 LOOPS: dict[str, Loop] = {
     "failing-calls": failing_calls.loop,
+    "full-disk": disks.full,
+    "power-loss": disks.power_loss,
+    "clock": clocks.loop,
+    "kill-agent": kills.agents,
+    "kill-server": kills.servers,
+    "kill-broker": kills.brokers,
 }

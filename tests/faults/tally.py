@@ -30,10 +30,10 @@ class Budget:
         """Begin a budget of so many seconds from now."""
         return cls(time.monotonic() + seconds, max_rounds, random.Random(seed))
 
-    def rounds(self) -> Iterator[int]:
-        """Yield 0, 1, 2 … until the time or the rounds are over."""
+    def rounds(self, reserve_s: float = 0.0) -> Iterator[int]:
+        """Yield 0, 1, 2 … until the rounds are over, or the time but for `reserve_s`; one round at least."""
         for number in range(self.max_rounds):
-            if time.monotonic() >= self.until:
+            if number and time.monotonic() >= self.until - reserve_s:
                 return
             yield number
 

@@ -1,0 +1,94 @@
+"""A server, an agent and a broker as real processes, and whether each command had its one result and effect."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.contract.messages import Origin
+from broker.ledger.enqueue import CommandRequest
+from tests.acceptance.conftest import Program, Site
+from tests.faults.tally import Budget, Tally
+from tests.support.brokers import LocalBroker
+
+__all__ = ["AGENT", "SETTLE_S", "FaultySite", "faulty_site"]
+
+
+AGENT = "a1"
+SETTLE_S = 60.0
+_POLL_S = 0.2
+
+
+class FaultySite:
+    """Commands of it are `note-once`: each appends its id to one file, and must never run twice."""
+
+    def __init__(self, site: Site, broker: LocalBroker, environment: dict[str, str]) -> None:
+        self.site, self.broker = site, broker
+        self._environment = environment
+        self._notes = site.directory / "notes"
+        self._sent: list[str] = []
+        self.server, self.agent = self.start_server(), self.start_agent()
+
+    def start_server(self) -> Program:
+        """Start `acm server`; the one before must have ended."""
+        self.server = self.site.start_server(**self._environment)
+        return self.server
+
+    def start_agent(self) -> Program:
+        """Start the agent; the one before must have ended."""
+        self.agent = self.site.start_agent(AGENT, module="tests.acceptance.slow_agent", **self._environment)
+        return self.agent
+
+    def send(self, count: int) -> None:
+        """Add commands to the ledger."""
+        with self.site.opened_ledger() as ledger:
+            for number in range(count):
+                parameters = {"path": str(self._notes), "hold_s": 0.05 * (number % 2)}
+                request = CommandRequest("note-once", parameters, Origin("faults", "faults"))
+                self._sent.append(ledger.add_command(AGENT, request).id)
+
+    def ends_within(self, program: Program, budget: Budget) -> None:
+        """Kill the program with -9 after a random moment."""
+        time.sleep(budget.random.uniform(0.0, 1.0))
+        program.kill()
+
+    def settle(self, tally: Tally) -> None:
+        """Wait until each command has its result, and count them and their effects."""
+        deadline = time.monotonic() + SETTLE_S
+        while (waiting := self._open()) and time.monotonic() < deadline:
+            for program, start in ((self.server, self.start_server), (self.agent, self.start_agent)):
+                if program.process.poll() is not None:
+                    start()
+            time.sleep(_POLL_S)
+        tally.violations += [f"{command_id} had no result after {SETTLE_S:g} s" for command_id in waiting]
+        effects = Counter(self._notes.read_text().split() if self._notes.exists() else [])
+        with self.site.opened_ledger() as ledger:
+            rows = {row.command.id: row for row in ledger.commands(limit=None)}
+        for command_id in self._sent:
+            result = rows[command_id].result or {}
+            outcome, ran = str(result.get("outcome", "open")), effects.pop(command_id, 0)
+            tally.counts[f"commands with {outcome}"] += 1
+            if ran > 1 or (outcome == "success" and ran != 1):
+                tally.violations.append(f"{command_id} ran {ran} times; its result is {outcome}")
+        tally.violations += [f"{command_id} ran and was never sent" for command_id in effects]
+
+    def _open(self) -> list[str]:
+        with self.site.opened_ledger() as ledger:
+            done = {row.command.id for row in ledger.commands(limit=None) if row.result is not None}
+        return [command_id for command_id in self._sent if command_id not in done]
+
+
+@contextmanager
+def faulty_site(**environment: str) -> Iterator[FaultySite]:
+    """Run a broker, a server and an agent; `environment` is that of server and agent."""
+    broker = LocalBroker()
+    with tempfile.TemporaryDirectory(prefix="acm-faults-") as directory:
+        site = Site(broker.url, Path(directory))
+        try:
+            broker.start()
+            yield FaultySite(site, broker, environment)
+        finally:
+            site.stop()
+            broker.remove()
