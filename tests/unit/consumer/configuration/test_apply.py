@@ -622,6 +622,7 @@ def make_deep(directory: Path) -> None:
         ("c", gzip.compress(bytes(5000))[:-9], "a gzip file that contains no tar archive, or a damaged one"),
         ("c", gzip.compress(gzip.compress(b"x")), "a gzip file that contains no tar archive, or a damaged one"),
     ],
+    ids=["zip", "zip-unnamed", "zip-named-tar", "xz", "bzip2", "zstd", "7z", "gzip-cut", "gzip-twice"],
 )
 def test_archive_of_another_kind_is_refused_by_name(
     site: Site, tmp_path: Path, name: str, content: bytes, said: str
