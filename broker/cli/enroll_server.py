@@ -4,10 +4,10 @@ from time import monotonic
 
 import typer
 
-from broker.app.config import SECRET_VARIABLES
+from broker.app.config import SECRET_VARIABLES, load_config
 from broker.app.enrolment_server import EnrolmentServer
 from broker.cli.session import CA, CRL, LEDGER, ConfigOverride, Session, with_session
-from broker.system.logging import configure_logs
+from broker.system.logging import configure_logs, reload_log_level
 from broker.system.process import forbid_dumps, remove_variables
 from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
@@ -48,12 +48,17 @@ LIFETIME = ConfigOverride(
 def enroll_server(session: Session) -> None:
     """Run the enrolment server until TERM or INT. It also renews the revocation list every day.
 
-    HUP makes it read its certificate again.
+    HUP makes it read its certificate and `log_level` again.
     """
     with on_signals() as signals:
         configure_logs(session.config.log_level)
         forbid_dumps()
         remove_variables(SECRET_VARIABLES)
         server = EnrolmentServer(session.config, service_manager=ServiceManager(monotonic))
-        signals.deliver(server.stop, server.reload)
+
+        def reload() -> None:
+            reload_log_level(lambda: load_config(session.config_file, session.overrides).log_level)
+            server.reload()
+
+        signals.deliver(server.stop, reload)
         server.run()

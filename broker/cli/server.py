@@ -4,10 +4,10 @@ from time import monotonic
 
 import typer
 
-from broker.app.config import SECRET_VARIABLES
+from broker.app.config import SECRET_VARIABLES, load_config
 from broker.app.server import ServerProcess
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
-from broker.system.logging import configure_logs
+from broker.system.logging import configure_logs, reload_log_level
 from broker.system.process import forbid_dumps, remove_variables
 from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
@@ -31,12 +31,17 @@ BROKER = ConfigOverride(
 def server(session: Session) -> None:
     """Run the server until TERM or INT: send the commands in the ledger and store the results.
 
-    HUP makes it read its certificate again and connect again.
+    HUP makes it read its certificate and `log_level` again, and connect again.
     """
     with on_signals() as signals:
         configure_logs(session.config.log_level)
         forbid_dumps()
         remove_variables(SECRET_VARIABLES)
         process = ServerProcess(session.config, ServiceManager(monotonic))
-        signals.deliver(process.stop, process.reload)
+
+        def reload() -> None:
+            reload_log_level(lambda: load_config(session.config_file, session.overrides).log_level)
+            process.reload()
+
+        signals.deliver(process.stop, reload)
         process.run()

@@ -60,7 +60,7 @@ class LogLimit:
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log as well
         self._limits = [LogThrottle(monotonic, lines=lines) for lines in (_LINES_OF_A_KIND, _LINES_OF_AN_EVENT, _LINES)]
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from time import monotonic
 from typing import Any
 
@@ -16,11 +16,13 @@ from structlog.typing import EventDict, WrappedLogger
 
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
+from broker.errors import CodedError
 from broker.system.log_throttle import LogLimit
 from broker.text import printable, printable_line
 
 __all__ = [
     "configure_logs",
+    "reload_log_level",
 ]
 
 
@@ -63,6 +65,14 @@ def configure_logs(level: str) -> None:
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
     threading.excepthook = _log_end_of_thread
+
+
+def reload_log_level(read: Callable[[], str]) -> None:
+    """Use the level that `read` returns from now on; if it raises CodedError, log that and keep the present one."""
+    try:
+        configure_logs(read())
+    except CodedError as error:
+        structlog.get_logger("acm.logs").error("configuration_not_read", code=error.code, reason=str(error))
 
 
 class _LineLogger:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from broker.system.logging import configure_logs
+from broker.system.logging import configure_logs, reload_log_level
 from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
 from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption
@@ -36,7 +36,7 @@ def run(
     state: StateOption = None,
     accept_unsigned: UnsignedOption = None,
 ) -> None:
-    """Run the agent until TERM or INT. HUP makes it read its certificate again and connect again."""
+    """Run the agent until TERM or INT. HUP makes it read its certificate and `log_level` again."""
     from consumer.agent import Agent
     from consumer.config import merge_sources, origins, read_sources, unused_values
     from consumer.plugins import load_plug_ins
@@ -49,6 +49,7 @@ def run(
         "state": state and str(state),
         "accept_unsigned": accept_unsigned,
     }
+    environment = dict(os.environ)
     with on_signals() as signals:
         sources = read_sources(config, flags)
         settings = merge_sources(sources)
@@ -66,7 +67,12 @@ def run(
             restarted_by=restarted_by,
             service_manager=ServiceManager(monotonic, {**os.environ, **secrets}),
         )
-        signals.deliver(running.stop, running.reload)
+
+        def reload() -> None:
+            reload_log_level(lambda: merge_sources(read_sources(config, flags, environment)).log_level)
+            running.reload()
+
+        signals.deliver(running.stop, reload)
         replacement = running.run()
     if replacement is not None and not watched and not running.stop_requested:
         replace_process(replacement, secrets)

@@ -239,3 +239,35 @@ while len([pid for pid in os.listdir("/proc") if pid.isdigit()]) > 2:
 sys.exit(own + 2)
 """
     assert subprocess.run([*ALONE, sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False).returncode == 7
+
+
+PROGRAMS = {
+    "agent": ["consumer", "run", "--agent", "web-01", "--accept-unsigned", "--state", "state"],
+    "server": ["broker", "server", "--ledger", "sqlite:///ledger.db"],
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_hup_lets_a_program_read_its_log_level_again(tmp_path: Path, program: str) -> None:
+    """The test is the service manager (sd_notify(3)), and so knows when the main loop turns."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(20)
+    settings = tmp_path / "settings.toml"
+    settings.write_text('log_level = "error"')
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(tmp_path / "notify")}
+    arguments = ["--config", "settings.toml", "--broker", f"mqtt://127.0.0.1:{free_port()}"]
+    argv = [sys.executable, "-m", *PROGRAMS[program], *arguments]
+    with manager, (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=log)
+        assert b"WATCHDOG=1" in manager.recv(4096)
+        settings.write_text('log_level = "info"')
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGHUP):
+            running.send_signal(number)
+        assert b"WATCHDOG=1" in manager.recv(4096)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0
+        while b"STOPPING=1" not in manager.recv(4096):
+            pass
+    assert f"event={program}_stopped" in (tmp_path / "log").read_text()
+    assert f"event={program}_started" not in (tmp_path / "log").read_text()
