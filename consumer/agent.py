@@ -22,6 +22,7 @@ from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.problems import Problem
 from consumer.engine.readiness import Readiness
+from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder, boot_id
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
@@ -41,6 +42,7 @@ from consumer.system.clock import SystemClock
 from consumer.trust.ports import Trust
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
+from consumer.upgrade.after_proof import AfterProof
 
 __all__ = [
     "Agent",
@@ -123,6 +125,8 @@ class Agent:
             enrolment_id=None if self._enrolment is None else self._enrolment.grant.enrolment_id,
         )
         self._trusted_clock = TrustedClock(self._clock, self._store.time_sample)
+        self._after_proof = AfterProof(config.upgrade, self._clock)
+        self._version = self._after_proof.running_version or version("agent-command-manager")
         self._service = ManagedService(service) if service else managed_service(config, self._clock)
         self._responses = self._build_responses()
         self._status = self._build_status(tuple(sorted(BUILT_IN_TYPES | added.keys())), plug_ins.problem)
@@ -155,7 +159,9 @@ class Agent:
             service_state=self._service.cheap_state,
             service_problem=self._service.problem,
             reversals=self._responses,
+            running_version=self._version,
         )
+        status.problems.report(Problem.UPGRADE, self._after_proof.failure())
         damage = self._store.damage
         status.problems.report(Problem.STORE_DAMAGED, damage.message if damage else None)
         status.problems.report(Problem.PLUG_IN, plug_in_problem)
@@ -189,7 +195,8 @@ class Agent:
     def _build_core(
         self, added: Mapping[str, Handler[Any]], origins: Mapping[str, str], restarted_by: str | None
     ) -> AgentCore:
-        readiness = Readiness(self._connection.readiness_problem)
+        round_trip = RoundTrip(self.config.agent, self._store.store_generation, self.incarnation, self._clock)
+        readiness = Readiness(self._connection.readiness_problem, round_trip)
         parts = AgentDependencies(
             self._store,
             self._comms,
@@ -221,7 +228,7 @@ class Agent:
         return AgentCore(self.config, parts, runtime, self._status, handlers, incarnation=self.incarnation)
 
     def _background_tasks(self) -> list[BackgroundTask]:
-        tasks: list[BackgroundTask] = [self._responses.reversals, *self._service.tasks]
+        tasks: list[BackgroundTask] = [self._responses.reversals, *self._service.tasks, self._after_proof]
         if self._enrolment is not None and isinstance(self._trust, EnrolmentTrust):
             tasks.append(self._build_renewal(self._enrolment, self._trust))
         return [*tasks, self._relocation]
@@ -277,6 +284,7 @@ class Agent:
                     self._connected.clear()
                     core.connected()
                 core.step(arrived)
+            self._after_proof.ended_as_intended()
             return self._replacement
         except StoreLocked:
             if not self.stop_requested:
@@ -294,7 +302,7 @@ class Agent:
         return {
             "agent": self.config.agent,
             "incarnation": self.incarnation,
-            "version": version("agent-command-manager"),
+            "version": self._version,
             "broker": mask_shapes(self.config.broker),
             "state": self.config.state,
         }

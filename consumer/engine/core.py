@@ -249,6 +249,7 @@ class AgentCore:
             feedback = self._receiver.receive(self._inbox.commands())
             acks, controls = self._inbox.acks(), self._inbox.controls()
             self._correct_clock(acks)
+            self._parts.readiness.round_trip.observe([signed.ack for signed in acks])
             decisions = self._manager.decide([signed.ack for signed in acks], controls)
             self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         self._outbox.add_notices(feedback)
@@ -260,6 +261,7 @@ class AgentCore:
         max_bytes = comms.max_frame_bytes(Channel.FEEDBACK)
         gaps = [gap.encoded for gap in self._gaps.take_due()]
         comms.send_feedback([shortened(item, max_bytes) for item in (*gaps, *self._outbox.take_due())])
+        comms.send_feedback(self._parts.readiness.round_trip.take_due())
 
     def _update_status(self) -> None:
         self._status.clock_behind_s = self._server_clock.behind_s

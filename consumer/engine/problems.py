@@ -21,6 +21,7 @@ class Problem(Enum):
     CONNECTION = auto()
     SERVICE = auto()
     PLUG_IN = auto()
+    UPGRADE = auto()
     REVERSAL = auto()
     RENEWAL = auto()
     MESSAGE = auto()

@@ -44,7 +44,7 @@ class StatusBuilder:
 
     The engine sets its attributes: `problems`, the seconds by which the machine's clock is behind the server's, the
     version of the trusted signing keys, and the enrolment's id. `service_state` and `service_problem` are called
-    for each status.
+    for each status. `running_version` is that of an installed release.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class StatusBuilder:
         service_state: Callable[[], ServiceState] | None = None,
         service_problem: Callable[[], str | None] = lambda: None,
         reversals: PendingReversals | None = None,
+        running_version: str | None = None,
     ) -> None:
         self.problems = Problems()
         self.clock_behind_s: int | None = None
@@ -72,7 +73,7 @@ class StatusBuilder:
         self._incarnation = incarnation
         self._supported_types = supported_types
         self._reversals = reversals
-        self._version = version("agent-command-manager")
+        self._version = running_version or version("agent-command-manager")
         self._boot_id = boot_id()
         self._published: Status | None = None
         self._published_at = 0.0

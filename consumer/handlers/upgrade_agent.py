@@ -14,7 +14,7 @@ import structlog
 
 from broker.contract.commands import parse_parameters
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
-from broker.contract.messages import Command
+from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from broker.release.manifest import Manifest
 from broker.release.versions import parse_version
@@ -224,7 +224,8 @@ def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
     if trial.state is TrialState.FAILED and running == trial.old:
         data = UpgradeAgentData("rolled_back", running, trial.new, trial.old, trial.reason)
         message = f"Version {trial.new} was tried and rolled back: {trial.reason}; version {trial.old} runs again."
-        return Result(message, data, ErrorCode.FAILED)
+        output = Output("", trial.stderr, False) if trial.stderr else None
+        return Result(message, data, ErrorCode.FAILED, output)
     became = "proved itself" if trial.state is TrialState.PROVED else f"failed ({trial.reason or 'not recorded'})"
     message = f"Version {trial.new} {became}, but {running} runs now, and not because of this command."
     return Result(message, code=ErrorCode.FAILED)
@@ -233,7 +234,8 @@ def _result(trial: UpgradeTrial, upgrade: _Upgrade) -> Result:
 def _prune_releases(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
     """Remove old releases; a failure does not change the result."""
     try:
-        upgrade.installation.end_trial()
+        if not (trial.runs and trial.state is TrialState.PROVED):  # otherwise it is still watched
+            upgrade.installation.end_trial()
         upgrade.installation.prune(upgrade.config.keep, {upgrade.running, trial.old, trial.new})
     except OSError as error:
         _log.warning("releases_not_pruned", reason=str(error))

@@ -23,7 +23,7 @@ from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
-from consumer.upgrade.trial import UpgradeTrial
+from consumer.upgrade.trial import TrialState, UpgradeTrial
 
 __all__ = [
     "Installation",
@@ -94,10 +94,29 @@ class Installation:
         write_durably(self._record, trial.encode(), mode=0o644)
         return trial
 
+    def set_record_aside(self) -> None:
+        """Rename an unreadable record, so that it can be looked at."""
+        with contextlib.suppress(FileNotFoundError):
+            self._record.rename(self._record.with_suffix(".damaged"))
+
+    @property
+    def watcher(self) -> str | None:
+        """The version that watches another one: during its trial, and until it has run for long enough after that."""
+        if not (self._watcher / PROGRAM).is_file():
+            return None
+        with contextlib.suppress(OSError):
+            return self._watcher.readlink().name
+        return None
+
     @property
     def on_trial(self) -> bool:
         """Whether a new release is on trial and its watcher exists."""
-        return (self._watcher / PROGRAM).is_file()
+        if self.watcher is None:
+            return False
+        with contextlib.suppress(UpgradeError):
+            trial = self.trial()
+            return trial is None or trial.state is TrialState.ON_TRIAL or not trial.runs
+        return True  # the watcher decides what an unreadable record means
 
     def begin_trial(self, trial: UpgradeTrial) -> None:
         """Record the trial; afterwards, the launcher starts the old release as the watcher of the new one."""

@@ -26,7 +26,9 @@ class TrialState(StrEnum):
 class UpgradeTrial:
     """The trial of a new release by `command_id`: from version `old` to `new`, which has `watch_s` seconds.
 
-    `starts` counts the starts of the new release; `reason` is why it failed, as the part of a sentence after a colon.
+    `starts` counts the starts of the new release; `reason` is why it failed, as the part of a sentence after a colon,
+    and `stderr` the last lines that it wrote. `runs` counts its starts after it has proved itself that have neither
+    lasted long enough nor ended as intended.
     """
 
     command_id: str
@@ -36,6 +38,8 @@ class UpgradeTrial:
     state: TrialState = TrialState.ON_TRIAL
     starts: int = 0
     reason: str | None = None
+    stderr: str = ""
+    runs: int = 0
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
@@ -54,6 +58,10 @@ class UpgradeTrial:
     def started(self) -> Self:
         """Return the record with one more start."""
         return replace(self, starts=self.starts + 1)
+
+    def begun(self) -> Self:
+        """Return the record with one more start after the proof."""
+        return replace(self, runs=self.runs + 1)
 
     def proved(self) -> Self:
         """Return the record of a trial that succeeded."""

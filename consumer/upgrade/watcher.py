@@ -2,15 +2,18 @@
 
 The child holds the lock of the state directory and does the agent's work. It dies with its watcher (prctl(2),
 PR_SET_PDEATHSIG), so that two agents never run at once. It ends by itself when its trial has succeeded or failed; the
-watcher then executes the launcher, which starts the release that stays, under the same process id.
+watcher then executes the release that stays, under the same process id. The launcher continues to start the watcher
+until the new release has run for some minutes: the watcher counts the starts, and one too many brings the old release
+back.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -18,9 +21,11 @@ from typing import NoReturn
 
 import structlog
 
+from broker.release.versions import parse_version
 from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
+from consumer.system.last_lines import LastLines
 from consumer.upgrade.installation import Installation, trial_is_pending
 from consumer.upgrade.trial import TrialState, UpgradeTrial
 
@@ -35,6 +40,7 @@ _STARTUP_S = 5.0  # added to the watch period, which the new release counts from
 _GRACE_S = 30.0  # for an agent to end its service and its connection
 _RESTART_PAUSE_S = 0.5
 _MAX_STARTS = 3
+_MAX_RUNS = 3  # after the proof; see after_proof.py
 _PR_SET_PDEATHSIG = 1
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _SIGNALS = _STOP_SIGNALS | {signal.SIGCHLD}
@@ -51,16 +57,16 @@ def is_watched(
     """
     watched = os.environ.pop(_WATCHED, None) is not None
     if config.upgrade.root is not None and not watched and trial_is_pending(config):
-        _run_launcher(Installation(Path(config.upgrade.root)), arguments, secrets)
+        _run(Installation(Path(config.upgrade.root)).launcher, arguments, secrets)
     return watched
 
 
-def _run_launcher(installation: Installation, arguments: Sequence[str], secrets: Mapping[str, str]) -> NoReturn:
-    argv = [str(installation.launcher), *arguments]
+def _run(program: Path, arguments: Sequence[str], secrets: Mapping[str, str]) -> NoReturn:
+    argv = [str(program), *arguments]
     try:
         os.execve(argv[0], argv, {**os.environ, **secrets})  # noqa: S606 - no shell is the point
     except OSError as error:
-        raise UpgradeError(f"{installation.launcher} cannot be run: {error.strerror}.") from error
+        raise UpgradeError(f"{program} cannot be run: {error.strerror}.") from error
 
 
 def watch(root: Path, arguments: Sequence[str]) -> None:
@@ -71,9 +77,10 @@ def watch(root: Path, arguments: Sequence[str]) -> None:
     installation = Installation(root)
     try:
         with installation.watcher_lock(), _Signals() as signals:
-            if _Watcher(installation, arguments, signals).decide():
+            program = _Watcher(installation, arguments, signals).decide()
+            if program is not None:
                 signals.restore()
-                _run_launcher(installation, arguments, {})
+                _run(program, arguments, {})
     except OSError as error:
         raise UpgradeError(f"The upgrade in {root} cannot continue: {error.strerror}: {error.filename}.") from error
 
@@ -101,9 +108,13 @@ class _Signals:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a child ended, in words; `overdue`: stopped at its deadline; `stopped`: the watcher received TERM or INT."""
+    """How a child ended, in words, and the end of its stderr.
+
+    `overdue`: stopped at its deadline; `stopped`: the watcher received TERM or INT.
+    """
 
     words: str
+    stderr: str = ""
     overdue: bool = False
     stopped: bool = False
 
@@ -114,21 +125,62 @@ class _Watcher:
         self._arguments = arguments
         self._signals = signals
 
-    def decide(self) -> bool:
-        """Run the trial to its end and make the release that stays current; False if stopped by a signal."""
-        trial = self._installation.trial()
+    def decide(self) -> Path | None:
+        """Run the trial to its end, make the release that stays current, and return the program to execute.
+
+        None if stopped by a signal.
+        """
+        trial = self._trial()
         if trial is None:
-            raise UpgradeError(f"The record of the trial in {self._installation.root} is missing.")
+            return self._installation.launcher
         if trial.state is TrialState.ON_TRIAL:
             # design.md: "An upgrade is a trial, supervised by the old release."
             self._installation.switch_to(trial.new)
             trial = self._try_out(trial)
         if trial.state is TrialState.ON_TRIAL:
-            return False
+            return None
+        if trial.state is TrialState.PROVED:
+            trial = self._begin_run(trial)
         _log.info("upgrade_decided", old=trial.old, new=trial.new, state=str(trial.state), reason=trial.reason)
-        self._installation.switch_to(trial.new if trial.state is TrialState.PROVED else trial.old)
+        is_proved = trial.state is TrialState.PROVED
+        self._installation.switch_to(trial.new if is_proved else trial.old)
+        if is_proved and trial.runs:
+            return self._installation.program(trial.new)
         self._installation.end_trial()
-        return True
+        return self._installation.launcher
+
+    def _trial(self) -> UpgradeTrial | None:
+        """Return the record; without a readable one, make the release that watches the current one again."""
+        reason = "it is missing"
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                trial = self._installation.trial()
+            except UpgradeError as error:
+                trial, reason = None, str(error)
+            if trial is not None:
+                return trial
+        _log.error("upgrade_record_unreadable", reason=reason)
+        watcher = self._installation.watcher
+        if watcher is not None:
+            self._installation.switch_to(watcher)
+        self._installation.set_record_aside()
+        self._installation.end_trial()
+        return None
+
+    def _begin_run(self, trial: UpgradeTrial) -> UpgradeTrial:
+        """Count a start of the release that has proved itself, or fail it if it was started too often.
+
+        An older release is not watched: it may not know that it has to end the watch.
+        """
+        if parse_version(trial.new) < parse_version(trial.old):
+            return trial
+        if trial.runs >= _MAX_RUNS:
+            return self._fail(
+                trial, f"it had proved itself, but then ended {trial.runs} times before it had run for some minutes"
+            )
+        with contextlib.suppress(OSError):  # a full disk must not bring the old release back
+            trial = self._installation.keep(trial.begun())
+        return trial
 
     def _try_out(self, trial: UpgradeTrial) -> UpgradeTrial:
         """Run the new release until its trial ends; the trial has not ended if a signal stopped the watcher."""
@@ -145,8 +197,15 @@ class _Watcher:
             ended = self._run(self._installation.program(trial.new), deadline)
             _log.info("release_on_trial_ended", version=trial.new, how=ended.words)
             trial = self._installation.trial() or trial
+            if trial.state is not TrialState.PROVED:
+                trial = self._with_stderr(trial, ended.stderr)
             if ended.stopped:
                 return trial
+        return trial
+
+    def _with_stderr(self, trial: UpgradeTrial, stderr: str) -> UpgradeTrial:
+        with contextlib.suppress(OSError):  # the outcome matters more
+            return self._installation.keep(replace(trial, stderr=stderr))
         return trial
 
     def _fail(self, trial: UpgradeTrial, reason: str) -> UpgradeTrial:
@@ -163,10 +222,14 @@ class _Watcher:
         environment = {**os.environ, _WATCHED: "1"}
         try:
             child = subprocess.Popen(
-                [program, *self._arguments], env=environment, preexec_fn=_die_with_parent(self._signals.restore)
+                [program, *self._arguments],
+                env=environment,
+                stderr=subprocess.PIPE,
+                preexec_fn=_die_with_parent(self._signals.restore),
             )
         except OSError as error:
             return _Ended(f"could not be started ({error.strerror})")
+        stderr = LastLines(child.stderr)
         stopped = overdue = False
         while child.poll() is None:
             caught = self._signals.wait(deadline)
@@ -175,7 +238,7 @@ class _Watcher:
             child.send_signal(caught or (signal.SIGKILL if stopped or overdue else signal.SIGTERM))
             stopped, overdue = stopped or caught is not None, overdue or caught is None
             deadline = monotonic() + _GRACE_S
-        return _Ended(_describe(child.returncode), overdue=overdue and not stopped, stopped=stopped)
+        return _Ended(_describe(child.returncode), stderr.text(), overdue=overdue and not stopped, stopped=stopped)
 
 
 def _die_with_parent(prepare: Callable[[], None]) -> Callable[[], None]:

@@ -14,6 +14,7 @@ import pytest
 import consumer
 from broker.contract.artifacts import Artifact
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
+from broker.contract.messages import Output
 from broker.contract.states import ErrorCode, State
 from broker.release.builder import make_manifest, sign_manifest, write_package
 from broker.release.manifest import render_manifest
@@ -25,6 +26,7 @@ from consumer.replacement import replace_process
 from consumer.services import NoService
 from consumer.settings import UpgradeConfig
 from consumer.system.clock import SystemClock
+from consumer.upgrade.after_proof import WATCH_S, AfterProof
 from consumer.upgrade.installation import Installation, trial_is_pending
 from consumer.upgrade.trial import TrialState, UpgradeTrial
 from scripts.release import write_program
@@ -283,10 +285,11 @@ def test_process_that_stays_reports_the_outcome(agent: Agent) -> None:
     done = agent.runs("1.1.0").probe()
     assert isinstance(done, Result)
     assert (done.code, done.data) == (None, UpgradeAgentData("upgraded", "1.1.0", "1.1.0", "1.0.0"))
-    agent.settled(state=TrialState.FAILED, reason="it was blue")
+    agent.settled(state=TrialState.FAILED, reason="it was blue", stderr="blue\n")
     done = agent.runs("1.0.0").probe()
     assert isinstance(done, Result)
     assert done.message == "Version 1.1.0 was tried and rolled back: it was blue; version 1.0.0 runs again."
+    assert done.output == Output("", "blue\n", False)
     assert (done.code, done.data) == (
         ErrorCode.FAILED,
         UpgradeAgentData("rolled_back", "1.0.0", "1.1.0", "1.0.0", "it was blue"),
@@ -314,6 +317,46 @@ def test_new_release_ends_the_trial_if_the_old_one_is_gone(agent: Agent) -> None
     assert isinstance(done, Result)
     assert (done.code, agent.state()) == (None, TrialState.PROVED)
     assert not (agent.installation.root / "watcher").is_symlink()
+
+
+def test_release_is_watched_until_it_has_run_for_some_minutes(agent: Agent) -> None:
+    agent.on_trial(state=TrialState.PROVED, runs=2)
+    agent.runs("1.1.0")
+    assert not agent.installation.on_trial
+    assert isinstance(agent.probe(), Result)
+    assert agent.installation.watcher == "1.0.0"
+    watch = AfterProof(agent.settings(), agent.clock)
+    agent.clock.turn(WATCH_S - 1)
+    watch.step()
+    assert agent.installation.watcher == "1.0.0"
+    agent.clock.turn(1)
+    watch.step()
+    assert (agent.installation.watcher, watch.next_due()) == (None, None)
+
+
+def test_start_that_ended_as_intended_is_not_counted(agent: Agent) -> None:
+    agent.on_trial(state=TrialState.PROVED, runs=3)
+    AfterProof(agent.runs("1.1.0").settings(), agent.clock).ended_as_intended()
+    trial = agent.installation.trial()
+    assert trial is not None
+    assert trial.runs == 1
+
+
+def test_watch_ends_no_later_trial(agent: Agent) -> None:
+    agent.on_trial(state=TrialState.PROVED, runs=1)
+    watch = AfterProof(agent.runs("1.1.0").settings(), agent.clock)
+    agent.installation.begin_trial(UpgradeTrial("b", "1.1.0", "1.2.0", 30.0))
+    agent.clock.turn(WATCH_S)
+    watch.step()
+    assert agent.installation.on_trial
+
+
+def test_rollback_after_the_proof_is_a_problem_of_the_agent(agent: Agent) -> None:
+    agent.settled(state=TrialState.FAILED, reason="it ended 3 times", runs=3)
+    watch = AfterProof(agent.runs("1.0.0").settings(), agent.clock)
+    assert watch.failure() == "Version 1.1.0 was rolled back to 1.0.0: it ended 3 times."
+    assert watch.running_version == "1.0.0"
+    assert AfterProof(agent.runs("1.1.0").settings(), agent.clock).failure() is None
 
 
 def test_old_releases_are_pruned_except_those_of_the_upgrade(agent: Agent) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,52 @@ def test_proved_release_replaces_the_watcher(house: House) -> None:
     agent = house.start()
     assert agent.wait(20) == 0
     assert house.said()[1:] == ["new run --fast"]
+    assert house.settled() == (TrialState.PROVED, "1.1.0", True)
+
+
+def test_proved_release_that_ends_again_and_again_is_rolled_back(house: House) -> None:
+    house.try_out(PROVED)
+    for _ in range(3):
+        house.start().wait(20)
+    assert house.said()[1:] == ["new run --fast"] * 3
+    house.start().wait(20)
+    assert house.said()[4:] == ["old run --fast"]
+    assert house.settled() == (TrialState.FAILED, "1.0.0", False)
+    trial = house.installation.trial()
+    assert trial is not None
+    assert trial.reason == "it had proved itself, but then ended 3 times before it had run for some minutes"
+
+
+def test_older_release_that_proved_itself_is_not_watched(house: House) -> None:
+    house.try_out(PROVED)
+    trial = house.installation.trial()
+    assert trial is not None
+    write_program(house._made("1.2.0"), OLD.format(notes=str(house.notes)))
+    house.installation.begin_trial(replace(trial, old="1.2.0"))
+    house.start().wait(20)
+    assert house.said()[1:] == ["new run --fast"]
     assert house.settled() == (TrialState.PROVED, "1.1.0", False)
+
+
+@pytest.mark.parametrize("record", [b"", b"{", None])
+def test_without_a_readable_record_the_old_release_runs(house: House, record: bytes | None) -> None:
+    house.try_out("exit 1")
+    house.installation.switch_to("1.1.0")
+    path = house.installation.root / "trial.json"
+    path.unlink() if record is None else path.write_bytes(record)
+    house.start().wait(20)
+    assert house.said() == ["old run --fast"]
+    assert (house.installation.current, house.installation.watcher, house.installation.trial()) == ("1.0.0", None, None)
+    assert (house.installation.root / "trial.damaged").exists() == (record is not None)
+
+
+def test_last_lines_of_a_failed_release_are_in_the_record_and_on_stderr(house: House) -> None:
+    house.try_out("echo 'no module named yaml' >&2; echo password=hush >&2; exit 7")
+    stderr = house.start().communicate(timeout=20)[1]
+    assert stderr.count("no module named yaml") == 3
+    trial = house.installation.trial()
+    assert trial is not None
+    assert trial.stderr == "no module named yaml\npassword=********\n"
 
 
 def test_crashing_release_is_rolled_back(house: House) -> None:
@@ -129,7 +175,7 @@ def test_decision_before_a_kill_is_carried_out_afterwards(house: House, state: T
     house.installation.switch_to("1.1.0")
     house.start().wait(20)
     assert house.said() == [f"{goes_on} run --fast"]
-    assert house.settled() == (state, trial.new if goes_on == "new" else trial.old, False)
+    assert house.settled() == (state, trial.new if goes_on == "new" else trial.old, goes_on == "new")
 
 
 def ended(pid: int) -> bool:
@@ -154,7 +200,7 @@ def test_trial_continues_after_its_watcher_was_killed(house: House, number: sign
     gate.touch()
     house.start().wait(20)
     assert house.said()[2:] == ["new run --fast"]
-    assert house.settled() == (TrialState.PROVED, "1.1.0", False)
+    assert house.settled() == (TrialState.PROVED, "1.1.0", True)
 
 
 def test_without_the_old_release_the_launcher_runs_the_current_one(house: House) -> None:

@@ -30,6 +30,7 @@ from broker.signing.signer import Signer
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.readiness import Readiness
+from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.built_in import added_handlers
@@ -190,7 +191,10 @@ class World:
             TrustedClock(self.agent_clock, self.store.time_sample),
             self._trust,
             NoDeparture(),
-            Readiness(connection.readiness_problem),
+            Readiness(
+                connection.readiness_problem,
+                RoundTrip(AGENT, self.store.store_generation, incarnation, self.agent_clock),
+            ),
         )
         runtime = HandlerRuntime(NoService(), self._spawn)
         self.core = AgentCore(config, around, runtime, status, handlers, incarnation=incarnation)
