@@ -249,9 +249,11 @@ class MqttConnection:
 
     def subscribed(self, failures: Sequence[str | None]) -> None:
         """Note which subscriptions were refused: they are repeated."""
-        self._subscriptions.answered(failures)
-        self.last_error = self._subscriptions.problem or self.last_error
-        self._ready.set()
+        try:
+            self._subscriptions.answered(failures)
+        finally:
+            self.last_error = self._subscriptions.problem or self.last_error
+            self._ready.set()
 
     def published(self, topic: str, failure: str | None) -> None:
         """Note whether a message was refused."""

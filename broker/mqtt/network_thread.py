@@ -36,15 +36,15 @@ def stop_within(loop: NetworkLoop, timeout_s: float) -> None:
     stopper.start()
     stopper.join(timeout_s)
     if stopper.is_alive():
-        _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
         break_connection(loop)
+        _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
 
 
 def ensure_running(loop: NetworkLoop) -> None:
     """Restart the thread if it has died, with a new connection."""
     if loop.loop_start() == 0:
-        _log.error("mqtt_network_thread_restarted")
         break_connection(loop)
+        _log.error("mqtt_network_thread_restarted")
 
 
 def break_connection(loop: NetworkLoop) -> None:

@@ -1,14 +1,16 @@
 """The MQTT connection against a real Mosquitto."""
 
+import errno
 import gc
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import structlog
 
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.mqtt.connection import MqttConnection
@@ -226,6 +228,22 @@ def test_on_connect_runs_on_each_connect(broker: TestBroker, connect: Connect) -
         assert numbers(receive(server, 1)) == [1]
         broker.lose_data()
         assert numbers(receive(server, 1)) == [2]
+
+
+def test_log_line_that_fails_does_not_make_a_connection_deaf(broker: TestBroker, connect: Connect) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = structlog.get_config()
+    structlog.configure(processors=[fail])
+    try:
+        agent = connect("web-01", TOPIC)
+        broker.restart()
+        _wait_for_connection(agent, 2)
+        connect("server").publish(TOPIC, b"1")
+        assert numbers(receive(agent, 1)) == [1]
+    finally:
+        structlog.configure(**before)
 
 
 def test_failing_on_connect_does_not_end_the_connection(connect: Connect) -> None:

@@ -62,4 +62,4 @@ def test_loop_is_restarted_though_its_socket_is_closed_or_missing() -> None:
     for open_socket in (closed, None):
         with capture_logs() as logs:
             ensure_running(Loop(open_socket))
-        assert logs[0]["event"] == "mqtt_network_thread_restarted"
+        assert logs[-1]["event"] == "mqtt_network_thread_restarted"
