@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.contract.messages import Command, Feedback, JournalMark, JsonObject, SequenceNumber
-from broker.contract.states import State
+from broker.contract.states import ErrorCode, Outcome, State
 
 __all__ = [
     "BackgroundTask",
@@ -52,6 +52,9 @@ class StoredCommand:
 
     `signed_by` has the ids of the trusted keys that had signed it on arrival, and is empty if it was unsigned. It is
     None in rows of an earlier version of the agent, which did not store it.
+
+    With `damage`, one sentence, the disk has altered the command or its result: `command` has nothing but its id, or a
+    done command has no `result`.
     """
 
     key: str
@@ -62,14 +65,17 @@ class StoredCommand:
     begun_by: str | None = None
     result: EncodedFeedback | None = None
     signed_by: tuple[str, ...] | None = ()
+    damage: str | None = None
 
 
 @dataclass(frozen=True)
 class Tombstone:
-    """The remainder of a deleted command: if the command is repeated, the result is sent again and nothing is run."""
+    """What is left of a deleted command: if it is repeated, it is answered with this, and nothing is run."""
 
-    result: EncodedFeedback
-    expires_at: datetime
+    command_id: str
+    digest: str
+    outcome: Outcome
+    code: ErrorCode | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,10 @@ class CommandStore(Protocol):
     last_sequence: SequenceNumber | None
     closed_epoch: int
     """The latest epoch of a store that was lost; commands of this epoch or an earlier one may already have run."""
+
+    @property
+    def row_damage(self) -> str | None:
+        """What is wrong with single rows, one sentence, since this process has read them; None if nothing is."""
 
     @property
     def has_room(self) -> bool:
@@ -150,6 +160,12 @@ class CommandStore(Protocol):
     def mark_completed(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         """Move a pending or processing command to done, with its final result; raises StoreError for a done one."""
 
+    def find_reported(self, command_id: str) -> Tombstone | None:
+        """Return what the journal has of the result of a live command, or None if it has nothing any more."""
+
+    def restore_result(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
+        """Replace the damaged result of a done command; raises StoreError for any other."""
+
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each; raises StoreError for one that is not done."""
 
@@ -159,8 +175,8 @@ class CommandStore(Protocol):
     def is_cancelled(self, command_id: str) -> bool:
         """Return whether a cancel for this id is stored."""
 
-    def drop_expired(self, now: datetime) -> int:
-        """Delete expired tombstones and cancels; return how many."""
+    def tidy(self, now: datetime) -> bool:
+        """Delete some expired tombstones and cancels, or release some of their space; return whether more is left."""
 
     def check(self) -> None:
         """Commit a meaningless row, as proof that commands can be stored."""

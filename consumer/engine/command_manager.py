@@ -27,11 +27,17 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _GROUP = 256  # design.md: "Commands that are safe to repeat begin in groups"
-TOMBSTONE_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
+# design.md: "A deleted command is remembered for a year"
+TOMBSTONE_LIFE = timedelta(days=365)
+_CANCEL_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
 _INTERRUPTED = Result(
     "The agent died while the command ran; it may have had part of its effect and was not run again.",
     code=ErrorCode.INTERRUPTED,
 )
+
+
+def _interrupted(damage: str, what: str) -> Result:
+    return Result(f"{damage} {what}", code=ErrorCode.INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,17 @@ class CommandManager:
         """
         again: list[StoredCommand] = []
         with self._store.transaction():
+            for stored in self._store.with_results():
+                if stored.damage is not None:
+                    self._restore(stored)
             for stored in self._store.in_processing():
                 if stored.command.id != restarted_by:
                     _log.warning("command_interrupted", command_id=stored.command.id, type=stored.command.type)
                 handler = self._executor.handlers.get(stored.command.type)
                 unfit = self._check(stored)
-                if handler is None or handler.interruption is Interruption.REPORT:
+                if stored.damage is not None:
+                    self._complete(stored, _interrupted(stored.damage, "It may have run, and was not run again."))
+                elif handler is None or handler.interruption is Interruption.REPORT:
                     self._complete(stored, _INTERRUPTED)
                 elif unfit is not None and handler.interruption is Interruption.RERUN:
                     self._complete(stored, not_run_again(unfit))
@@ -109,6 +120,17 @@ class CommandManager:
         self._outbox.load()
         if again:
             self._executor.execute(again)
+
+    def _restore(self, stored: StoredCommand) -> StoredCommand:
+        """Replace a result that the disk has altered by what the journal has of it, or by an error."""
+        assert stored.damage is not None
+        reported = self._store.find_reported(stored.command.id)
+        if reported is not None:
+            result = self._feedback.remembered(reported)
+        else:
+            lost = _interrupted(stored.damage, "It has ended, and its result is lost.")
+            result = self._feedback.result_of(stored, lost, self._clock.now())
+        return self._store.restore_result(stored, result)
 
     def decide(self, acks: Sequence[Ack], controls: Sequence[Control]) -> Decisions:
         """Apply acks, controls and ended handlers to the store, and mark what begins next.
@@ -121,7 +143,7 @@ class CommandManager:
         self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
         answers = [answer for control in controls for answer in self._cancel(control.command_id)]
         wanted: Replacement | None = None
-        results: list[StoredCommand] = []
+        results = [self._restore(stored) for stored in self._outbox.unreadable()]
         for end in self._ended:
             if isinstance(end.result, AgentRestart):
                 wanted = Replacement(end.stored.command.id, end.result.program)
@@ -173,6 +195,8 @@ class CommandManager:
 
     def _check(self, stored: StoredCommand) -> Result | None:
         command = stored.command
+        if stored.damage is not None:
+            return _interrupted(stored.damage, "It was not run: send it again.")
         if self._departure.refusal is not None:
             return Result(self._departure.refusal.message, code=ErrorCode.REJECTED)
         failed = self._start_check.unfit(stored, was_cancelled=self._store.is_cancelled(command.id))
@@ -195,10 +219,11 @@ class CommandManager:
         Returns the result of a command that is done, so that it is sent again.
         """
         stored = self._store.find(command_id)
+        if stored is not None and stored.result is not None:
+            return [stored.result]
         tombstone = self._store.find_tombstone(command_id)
-        result = (stored and stored.result) or (tombstone and tombstone.result)
-        if result:
-            return [result]
-        self._store.remember_cancel(command_id, self._clock.now() + TOMBSTONE_LIFE)
+        if tombstone is not None:
+            return [self._feedback.remembered(tombstone)]
+        self._store.remember_cancel(command_id, self._clock.now() + _CANCEL_LIFE)
         self._executor.cancel(command_id)
         return []

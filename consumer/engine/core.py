@@ -205,11 +205,16 @@ class AgentCore:
         status = self._status.take_due(self._executor.running)
         if status is not None:
             parts.comms.publish_status(status)
-        if parts.clock.monotonic() >= self._housekeeping_at:
-            self._housekeeping_at = parts.clock.monotonic() + _HOUSEKEEPING_INTERVAL_S
-            with contextlib.suppress(StoreFull, StoreLocked):  # retried in an hour
-                parts.store.drop_expired(parts.clock.now())
-            drop_stale_files(self._partial_files, parts.clock.now())
+        if parts.clock.monotonic() >= self._housekeeping_at or not parts.store.has_room:
+            self._keep_house()
+
+    def _keep_house(self) -> None:
+        now = self._parts.clock.now()
+        self._housekeeping_at = self._parts.clock.monotonic() + _HOUSEKEEPING_INTERVAL_S
+        with contextlib.suppress(StoreFull, StoreLocked):  # retried later
+            if self._parts.store.tidy(now):
+                self._housekeeping_at = 0.0  # some each step
+        drop_stale_files(self._partial_files, now)
 
     def publish_offline(self) -> None:
         """Publish that the agent is offline."""
@@ -267,6 +272,7 @@ class AgentCore:
         self._status.clock_behind_s = self._server_clock.behind_s
         self._status.signing_keys_version = self._parts.trust.version
         self._status.enrolment_id = self._parts.trust.enrolment_id
+        self._status.problems.report(Problem.STORE_ROW, self._parts.store.row_damage)
         cut_off = self._executor.cut_off
         self._status.problems.report(Problem.HANDLER, _CUT_OFF.format(cut_off) if cut_off else None)
 

@@ -14,7 +14,7 @@ from broker.contract.states import ErrorCode, FeedbackKind, Outcome, State
 from broker.text import encodable
 from consumer.engine.sealing import UnreportableResult, json_data, sealed
 from consumer.handler import Result
-from consumer.ports import EncodedFeedback, StoredCommand
+from consumer.ports import EncodedFeedback, StoredCommand, Tombstone
 
 __all__ = [
     "FeedbackFactory",
@@ -81,14 +81,20 @@ class FeedbackFactory:
         return self._encoded(FeedbackKind.GAP, str(State.PENDING), message, sequence=sequence, expected=expected)
 
     def result(
-        self, command: Command, result: Any, finished_at: datetime, started_at: datetime | None = None
+        self,
+        command: Command,
+        result: Any,
+        finished_at: datetime,
+        started_at: datetime | None = None,
+        *,
+        echoes: bool = True,
     ) -> EncodedFeedback:
         """Return the command's one final result, with its digest, from what a handler returned. Never raises.
 
         A value that is not a Result, or cannot be expressed on the wire, becomes a result with the code `failed`.
         """
         try:
-            return sealed(self._result(command, result, finished_at, started_at))
+            return sealed(self._result(command, result, finished_at, started_at, echoes=echoes))
         except Exception as error:
             why = encodable(str(error)) if isinstance(error, UnreportableResult) else type(error).__name__
             _log.error("result_unreportable", command_id=command.id, type=command.type, reason=why)
@@ -118,7 +124,20 @@ class FeedbackFactory:
 
     def result_of(self, stored: StoredCommand, result: Any, finished_at: datetime) -> EncodedFeedback:
         """As `result`, of a stored command."""
-        return self.result(stored.command, result, finished_at, stored.started_at)
+        return self.result(stored.command, result, finished_at, stored.started_at, echoes=stored.damage is None)
+
+    def remembered(self, tombstone: Tombstone) -> EncodedFeedback:
+        """Return the result of a command whose result was deleted: with its digest, its outcome and its code only."""
+        said = self._feedback(
+            FeedbackKind.RESULT,
+            "completed",
+            "The command has ended; the agent has kept only the outcome of it.",
+            command_id=tombstone.command_id,
+            outcome=tombstone.outcome,
+            code=tombstone.code,
+            digest=tombstone.digest,
+        )
+        return EncodedFeedback(said, encode([said]))
 
     def state_of(self, stored: StoredCommand) -> EncodedFeedback:
         """Return the answer to a repeated command: its result if it has one, otherwise the notice that it is stored."""

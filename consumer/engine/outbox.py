@@ -43,6 +43,7 @@ class FeedbackOutbox:
         self._waiting: dict[str, _Waiting] = {}
         self._notices: dict[tuple[str | None, FeedbackKind], bytes] = {}
         self._notices_due = 0.0
+        self._unreadable: list[StoredCommand] = []
 
     def load(self) -> None:
         """Queue the results that an earlier process left in the store."""
@@ -94,7 +95,14 @@ class FeedbackOutbox:
         if encoded is None:
             stored = self._store.find(command_id)
             encoded = stored.result.encoded if stored and stored.result else None
+            if stored is not None and stored.damage is not None:
+                self._unreadable.append(stored)
         return encoded
+
+    def unreadable(self) -> list[StoredCommand]:
+        """Return the commands whose results could not be read again; they are due at once when they are added again."""
+        found, self._unreadable = self._unreadable, []
+        return found
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) the next feedback is due."""

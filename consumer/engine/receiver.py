@@ -188,7 +188,7 @@ class CommandReceiver:
         if stored is not None:
             return self._feedback.state_of(stored)
         tombstone = self._store.find_tombstone(command.id)
-        return tombstone.result if tombstone else None
+        return self._feedback.remembered(tombstone) if tombstone else None
 
     def _use_up_number(self, command: Command) -> None:
         """Count a known command that was renumbered; otherwise the commands after it would wait for its number."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 _SETTINGS = {
     "sqlite_synchronous": 2,
     "sqlite_journal_mode": "wal",
-    "sqlite_auto_vacuum": 0,
+    "sqlite_auto_vacuum": 2,
     "sqlite_mmap_size": 0,
     "disk_min_file_size": 2**30,
     "eviction_policy": "none",
@@ -31,6 +32,10 @@ _SETTINGS = {
     "size_limit": 2**62,
     "timeout": BUSY_TIMEOUT_S,
 }
+_KEYS = "SELECT key, raw FROM Cache WHERE key >= ? AND key < ? ORDER BY key"
+_SPACE = ("freelist_count", "auto_vacuum", "page_count")
+_INCREMENTAL = 2  # sqlite.org/pragma.html#pragma_auto_vacuum
+_KEPT_PAGES = 256
 _FOREIGN_ROW = "The command store holds a row that the agent did not write; it was refused."
 
 
@@ -136,10 +141,32 @@ class DurableRows:
         with self._errors():
             self._opened().delete(key)
 
-    def keys(self) -> list[str]:
-        """Return all keys, sorted."""
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that begin with this prefix, sorted."""
+        cache = self._opened()
         with self._errors():
-            return sorted(self._opened().iterkeys())
+            found = cache._sql(_KEYS, (prefix, prefix + chr(sys.maxunicode))).fetchall()
+            return [cache.disk.get(key, raw) for key, raw in found]
+
+    def truncate_log(self) -> None:
+        """Move the write-ahead log into the database, and give its space back."""
+        with self._errors():
+            self._opened()._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def release_space(self) -> bool:
+        """Give free pages back to the file system, some at a time; return whether more are left."""
+        sql = self._opened()._sql
+        with self._errors():
+            ((free,), (mode,), (pages,)) = (sql(f"PRAGMA {it}").fetchone() for it in _SPACE)
+            if mode == _INCREMENTAL and free > _KEPT_PAGES:
+                sql(f"PRAGMA incremental_vacuum({_KEPT_PAGES})").fetchall()  # each step of it frees one page
+                return True
+        if mode != _INCREMENTAL and free > max(_KEPT_PAGES, pages // 2):
+            # The database of an earlier version. SQLite has to write it again, which takes room, and no reader.
+            with contextlib.suppress(sqlite3.Error):
+                sql("VACUUM")
+        self.truncate_log()
+        return False
 
     def read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
         """Return the decoded row; raises StoreError if it does not exist or cannot be decoded."""

@@ -1,7 +1,8 @@
 """The command store on the disk: durable rows, in order of arrival, one writer.
 
-A command has a row, written once; its result has another, which outlives it as its tombstone. One more row, the head,
-lists the commands in processing. So a commit needs few writes, however many commands change their state in it.
+A command has a row, written once; its result has another. One more row, the head, lists the commands in processing. So
+a commit needs few writes, however many commands change their state in it. Once a result is acked, both rows are
+deleted, and a tombstone remains.
 
 Every change of a command's state is recorded in the journal, whose pages are rows of the same commit.
 """
@@ -10,22 +11,24 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
+from typing import TypeVar
 
 from broker.contract.journal import Opened
 from broker.contract.messages import Command, JournalMark, SequenceNumber
-from broker.contract.states import State
+from broker.contract.states import ErrorCode, State
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
 from consumer.store.cache import DurableRows
 from consumer.store.damage import DISK_FULL, StoreDamage
 from consumer.store.index import CommandIndex
-from consumer.store.journal import Journal, page_number
+from consumer.store.journal import PAGES, Journal, page_number
+from consumer.store.row_check import UNREADABLE_ROW, verified, with_check
 from consumer.store.rows import (
     CANCEL,
     CHECK,
-    COMMAND,
     GENERATION,
     HEAD,
     RESULT,
@@ -34,18 +37,24 @@ from consumer.store.rows import (
     HeadRow,
     Processing,
     assemble,
+    command_key,
     decode_command_row,
     decode_head,
     decode_result,
     encode,
+    unreadable_command,
 )
 from consumer.store.state_directory import Ballast, Epochs
+from consumer.store.tombstones import Gone, Tombstones
+from consumer.store.unreadable_rows import UnreadableRows
 
 __all__ = ["DiskCommandStore"]
 
 
+_T = TypeVar("_T")
 _OLDER_STORE = "The store is older than its journal: earlier entries are missing."
 _JOINED = contextlib.nullcontext()
+_PER_STEP = 64
 
 
 class DiskCommandStore:
@@ -69,6 +78,9 @@ class DiskCommandStore:
         self._ballast = ballast
         self._epochs = epochs
         self._is_in_transaction = False
+        self._unreadable = UnreadableRows()
+        self._left: dict[str, Gone] = {}  # of the results read or written so far: what a tombstone has
+        self._tombstones = Tombstones(rows)
         self._load()
         self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
@@ -79,9 +91,10 @@ class DiskCommandStore:
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
         self.time_sample = head.heard_time
         self._head_changed = False
-        keys = self._rows.keys()
-        self._index = CommandIndex(self._rows, keys, head)
-        first_numbers = [number for number in map(page_number, keys) if number]
+        self._index = CommandIndex(self._rows, head)
+        for key in self._index.unreadable:
+            self._unreadable.note(key, None, "its id cannot be read")
+        first_numbers = [number for number in map(page_number, self._rows.keys(PAGES)) if number]
         opened = Opened(self.store_generation, len(self._index.keys), _OLDER_STORE)
         self._journal = Journal(self._rows, head.journal, first_numbers, self._now, opened)
 
@@ -92,13 +105,18 @@ class DiskCommandStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._full = not self._ballast.trim()
+        if self._full:
+            with contextlib.suppress(StoreError):
+                self._rows.truncate_log()  # SQLite itself would do so only at 4 MiB
         try:
             with self._rows.transaction():
                 self._is_in_transaction = True
                 yield
                 self._write_head()
+            self._tombstones.committed()
         except BaseException:
             if self._is_in_transaction:  # else it never began, and nothing has changed
+                self._tombstones.roll_back()
                 self._load()
             raise
         finally:
@@ -115,7 +133,7 @@ class DiskCommandStore:
                 self._journal.tail,
                 self.time_sample,
             )
-            self._rows[HEAD] = encode(head)
+            self._rows[HEAD] = encode(head.checked())
             self._head_changed = False
 
     def remember_epoch(self) -> None:
@@ -123,10 +141,38 @@ class DiskCommandStore:
         last = self.last_sequence
         self._epochs.keep(max(self.closed_epoch, last.epoch if last else 0))
 
-    def _stored(self, key: str) -> StoredCommand:
-        index = self._index
-        result = self._rows.read(RESULT + index.completed[key], decode_result) if key in index.completed else None
-        return assemble(key, self._rows.read(key, decode_command_row), index.processing.get(key), result)
+    def _write(self, key: str, row: bytes) -> None:
+        self._rows[key] = with_check(key, row)
+
+    def _read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
+        return self._rows.read(key, lambda row: decode(verified(key, row)))
+
+    def _stored(self, key: str, command_id: str) -> StoredCommand:
+        """Return a live command; what the disk has altered of it is named in its `damage`."""
+        arrived, damage = self._read_if_whole(key, command_id, decode_command_row)
+        result: EncodedFeedback | None = None
+        if key in self._index.completed:
+            result, damage = self._read_if_whole(RESULT + command_id, command_id, decode_result)
+        if result is not None and result.feedback.digest is not None:
+            self._left[command_id] = Gone(command_id, result.feedback.digest, result.feedback.code)
+        arrived = arrived or unreadable_command(command_id, self._now())
+        stored = assemble(key, arrived, self._index.processing.get(key), result)
+        if damage is None:
+            return stored
+        return replace(stored, damage=damage, state=State.DONE if key in self._index.completed else stored.state)
+
+    def _read_if_whole(self, key: str, command_id: str, decode: Callable[[bytes], _T]) -> tuple[_T | None, str | None]:
+        try:
+            return self._read(key, decode), None
+        except StoreError as error:
+            if error.code not in UNREADABLE_ROW:
+                raise
+            return None, self._unreadable.note(key, command_id, str(error))
+
+    @property
+    def row_damage(self) -> str | None:
+        """What is wrong with single rows, as far as they were read."""
+        return self._unreadable.sentence or self._tombstones.damage
 
     def save_time_sample(self, sample: TimeSample) -> None:
         """Store a sample of the server's and the machine's time."""
@@ -141,8 +187,8 @@ class DiskCommandStore:
                 raise StoreFull(DISK_FULL)
             self._arrival += 1
             self._head_changed = True
-            key = f"{COMMAND}{self._arrival:016d}"
-            self._rows.add(key, encode(CommandRow(command, received_at, signed_by)))
+            key = command_key(self._arrival, command.id)
+            self._rows.add(key, with_check(key, encode(CommandRow(command, received_at, signed_by))))
             self._index.add(key, command.id)
             if command.sequence is not None:
                 self.last_sequence = command.sequence
@@ -158,28 +204,35 @@ class DiskCommandStore:
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id, or None."""
         key = self._index.keys.get(command_id)
-        return self._stored(key) if key else None
+        return self._stored(key, command_id) if key else None
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
         """Return the tombstone of a deleted command, or None."""
-        expires_at = self._index.tombstones.get(command_id)
-        return Tombstone(self._rows.read(RESULT + command_id, decode_result), expires_at) if expires_at else None
+        if command_id in self._index.kept:
+            return self._gone(command_id).tombstone()
+        return self._tombstones.find(command_id)
 
     def find_id(self, prefix: str) -> str | None:
         """Return the id, of a live or a deleted command, that starts with `prefix`; None if there is none."""
-        return self._index.find_id(prefix)
+        deleted = (command_id for command_id in self._tombstones if command_id.startswith(prefix))
+        return self._index.find_id(prefix) or next(deleted, None)
+
+    def find_reported(self, command_id: str) -> Tombstone | None:
+        """Return what the journal has of the result of a live command, or None if it has nothing any more."""
+        reported = self._journal.find_reported(command_id)
+        return Gone(command_id, reported.digest or "", reported.code).tombstone() if reported else None
 
     def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
         """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is yielded."""
-        return map(self._stored, list(islice(self._index.pending, limit)))
+        return (self._stored(*item) for item in list(islice(self._index.pending.items(), limit)))
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
-        return [self._stored(key) for key in self._index.processing]
+        return [self._stored(key, command_id) for key, command_id in self._index.in_processing()]
 
     def with_results(self) -> list[StoredCommand]:
         """Return the done commands, in order."""
-        return [self._stored(key) for key in sorted(self._index.completed)]
+        return [self._stored(*item) for item in sorted(self._index.completed.items())]
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Move a pending command to processing."""
@@ -204,28 +257,54 @@ class DiskCommandStore:
         if not self._index.is_open(key, command_id):
             raise StoreError(f"The command {command_id} already has its result.", code="already_completed")
         with self.transaction():
-            self._rows[RESULT + command_id] = result.encoded
+            self._write_result(command_id, result)
             self._head_changed |= self._index.complete(key, command_id)
             self._journal.reported(command_id, result.feedback)
+            if self._index.cancels.pop(command_id, None):
+                self._rows.discard(CANCEL + command_id)
             return assemble(key, stored, None, result)
+
+    def _write_result(self, command_id: str, result: EncodedFeedback) -> None:
+        self._write(RESULT + command_id, result.encoded)
+        self._left[command_id] = Gone(command_id, result.feedback.digest or "", result.feedback.code)
+
+    def restore_result(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
+        """Replace the damaged result of a done command."""
+        key, command_id = stored.key, stored.command.id
+        if key not in self._index.completed or not stored.damage:
+            raise StoreError(f"The result of the command {command_id} is not damaged.", code="result_not_damaged")
+        with self.transaction():
+            if self._journal.find_reported(command_id) is None:
+                self._journal.reported(command_id, result.feedback)
+            self._write_result(command_id, result)
+            return replace(stored, result=result, damage=None)
 
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
         """Delete done commands, leaving a tombstone for each."""
         if not command_ids:
             return
         with self.transaction():
+            gone: list[Gone] = []
             for command_id in command_ids:
                 key = self._index.remove_completed(command_id)
                 if key is None:
                     raise StoreError(
                         f"The command {command_id} has no result yet and cannot be deleted.", code="not_completed"
                     )
+                gone.append(self._gone(command_id))
                 self._rows.discard(key)
+                self._rows.discard(RESULT + command_id)
                 self._journal.deleted(command_id)
-            deleted = DeletedRow(list(command_ids), tombstones_expire_at)
-            key = self._index.next_deleted_key()
-            self._rows[key] = encode(deleted)
-            self._index.add_tombstones(key, deleted)
+            self._tombstones.add(gone, tombstones_expire_at)
+
+    def _gone(self, command_id: str) -> Gone:
+        known = self._left.pop(command_id, None)
+        if known is not None:
+            return known
+        result, _ = self._read_if_whole(RESULT + command_id, command_id, decode_result)
+        if result is None:
+            return Gone(command_id, "unreadable", ErrorCode.INTERRUPTED)
+        return Gone(command_id, result.feedback.digest or "", result.feedback.code)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Store a cancel of a command that has not arrived or not begun."""
@@ -237,22 +316,37 @@ class DiskCommandStore:
         """Return whether a cancel for this id is stored."""
         return command_id in self._index.cancels
 
-    def drop_expired(self, now: datetime) -> int:
-        """Delete expired tombstones and cancels; return how many."""
-        index = self._index
-        expired = [key for key, deleted in index.deleted.items() if deleted.expires_at <= now]
-        cancels = [command_id for command_id, expires_at in index.cancels.items() if expires_at <= now]
-        dropped = len(cancels)
+    # design.md: "The store is tidied in small steps"
+    def tidy(self, now: datetime) -> bool:
+        """Delete some expired tombstones and cancels, or release some of their space; return whether more is left."""
         with self.transaction():
-            for key in expired:
-                self._rows.discard(key)
-                for command_id in index.remove_tombstones(key):
-                    self._rows.discard(RESULT + command_id)
-                    dropped += 1
-            for command_id in cancels:
-                self._rows.discard(CANCEL + command_id)
-                del index.cancels[command_id]
-        return dropped
+            dropped = self._drop_cancels(now) or self._drop_kept_results(now) or self._tombstones.drop(now)
+        return dropped > 0 or self._rows.release_space()
+
+    def _drop_cancels(self, now: datetime) -> int:
+        cancels = self._index.cancels
+        expired = [command_id for command_id, expires_at in cancels.items() if expires_at <= now][:_PER_STEP]
+        for command_id in expired:
+            self._rows.discard(CANCEL + command_id)
+            del cancels[command_id]
+        return len(expired)
+
+    def _drop_kept_results(self, now: datetime) -> int:
+        """Drop results that an earlier version kept as tombstones; those that have not expired become ours."""
+        index = self._index
+        key, row = next(iter(index.deleted.items()), ("", DeletedRow([], now)))
+        dropped, left = row.command_ids[:_PER_STEP], row.command_ids[_PER_STEP:]
+        if dropped and row.expires_at > now:
+            self._tombstones.add([self._gone(command_id) for command_id in dropped], row.expires_at)
+        for command_id in dropped:
+            self._rows.discard(RESULT + command_id)
+            index.kept.discard(command_id)
+        if left:
+            index.deleted[key] = DeletedRow(left, row.expires_at)
+            self._rows[key] = encode(index.deleted[key])
+        elif index.deleted.pop(key, None):
+            self._rows.discard(key)
+        return len(dropped)
 
     def check(self) -> None:
         """Commit a meaningless row, to prove that commands can be stored; raises StoreFull and StoreError."""

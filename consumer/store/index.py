@@ -1,9 +1,10 @@
 """The index of a command store: its commands, tombstones and cancels, in memory."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
+from consumer.errors import StoreError
 from consumer.store.cache import DurableRows
+from consumer.store.row_check import UNREADABLE_ROW
 from consumer.store.rows import (
     CANCEL,
     COMMAND,
@@ -15,35 +16,48 @@ from consumer.store.rows import (
     decode_command_row,
     decode_deleted_row,
     decode_time,
+    id_in_key,
 )
 
 __all__ = ["CommandIndex"]
 
 
 class CommandIndex:
-    """The state of each command, by its row's key. After a rollback, rebuild it from the rows.
+    """The state of each live command, by its row's key. After a rollback, rebuild it from the rows.
 
     `pending` and `completed` map keys to command ids, `processing` maps keys to entries of the head row, `keys` maps
-    ids to keys. `tombstones` and `cancels` hold their expiry by id, `deleted` the rows of tombstones by key.
+    ids to keys. `cancels` holds their expiry by id. `deleted` has the rows, by their keys, of commands that an earlier
+    version deleted, and `kept` the ids of their results, which it kept. `unreadable` are keys whose id is unknown.
     """
 
-    def __init__(self, rows: DurableRows, keys: Iterable[str], head: HeadRow) -> None:
+    def __init__(self, rows: DurableRows, head: HeadRow) -> None:
         self.pending: dict[str, str] = {}
         self.processing: dict[str, Processing] = {}
         self.completed: dict[str, str] = {}
         self.keys: dict[str, str] = {}
-        self.tombstones: dict[str, datetime] = {}
-        self.deleted: dict[str, DeletedRow] = {}
         self.cancels: dict[str, datetime] = {}
-        keys = list(keys)
-        results = {key[2:] for key in keys if key.startswith(RESULT)}
-        for key in keys:
-            if key.startswith(COMMAND):
-                self._load_command(key, rows.read(key, decode_command_row).command.id, head, results)
-            elif key.startswith(DELETED):
-                self.add_tombstones(key, rows.read(key, decode_deleted_row))
-            elif key.startswith(CANCEL):
-                self.cancels[key[2:]] = rows.read(key, decode_time)
+        self.deleted: dict[str, DeletedRow] = {}
+        self.kept: set[str] = set()
+        self.unreadable: list[str] = []
+        results = {key[len(RESULT) :] for key in rows.keys(RESULT)}
+        for key in rows.keys(COMMAND):
+            command_id = id_in_key(key) or self._id_in_row(rows, key)
+            if command_id is not None:
+                self._load_command(key, command_id, head, results)
+        for key in rows.keys(DELETED):
+            self.deleted[key] = rows.read(key, decode_deleted_row)
+            self.kept.update(self.deleted[key].command_ids)
+        for key in rows.keys(CANCEL):
+            self.cancels[key[len(CANCEL) :]] = _expiry(rows, key)
+
+    def _id_in_row(self, rows: DurableRows, key: str) -> str | None:
+        try:
+            return rows.read(key, decode_command_row).command.id
+        except StoreError as error:
+            if error.code not in UNREADABLE_ROW:
+                raise
+            self.unreadable.append(key)
+            return None
 
     def _load_command(self, key: str, command_id: str, head: HeadRow, results: set[str]) -> None:
         self.add(key, command_id)
@@ -64,6 +78,11 @@ class CommandIndex:
         self.processing[key] = begun
         return True
 
+    def in_processing(self) -> list[tuple[str, str]]:
+        """Return the keys and ids of the commands in processing, in order."""
+        ids = {key: command_id for command_id, key in self.keys.items()}
+        return [(key, ids[key]) for key in self.processing]
+
     def is_open(self, key: str, command_id: str) -> bool:
         """Whether this live command has no result yet."""
         return self.keys.get(command_id) == key and key not in self.completed
@@ -81,24 +100,16 @@ class CommandIndex:
             return None
         return self.keys.pop(command_id)
 
-    def next_deleted_key(self) -> str:
-        """Return the key for the next row of deleted commands."""
-        last = next(reversed(self.deleted), f"{DELETED}{0:016d}")
-        return f"{DELETED}{int(last[2:]) + 1:016d}"
-
-    def add_tombstones(self, key: str, deleted: DeletedRow) -> None:
-        """Add the tombstones of commands that were deleted together."""
-        self.deleted[key] = deleted
-        self.tombstones.update(dict.fromkeys(deleted.command_ids, deleted.expires_at))
-
-    def remove_tombstones(self, key: str) -> list[str]:
-        """Remove the tombstones of one row; return the ids of their commands."""
-        command_ids = self.deleted.pop(key).command_ids
-        for command_id in command_ids:
-            del self.tombstones[command_id]
-        return command_ids
-
     def find_id(self, prefix: str) -> str | None:
         """Return the id, of a live or a deleted command, that starts with `prefix`."""
-        ids = (command_id for known in (self.keys, self.tombstones) for command_id in known)
-        return next((command_id for command_id in ids if command_id.startswith(prefix)), None)
+        return next((command_id for command_id in (*self.keys, *self.kept) if command_id.startswith(prefix)), None)
+
+
+def _expiry(rows: DurableRows, key: str) -> datetime:
+    """Return when a cancel expires; never, if the disk has altered that."""
+    try:
+        return rows.read(key, decode_time)
+    except StoreError as error:
+        if error.code not in UNREADABLE_ROW:
+            raise
+        return datetime.max.replace(tzinfo=UTC)

@@ -31,6 +31,7 @@ from consumer.errors import StoreError
 from consumer.store.damage import StoreDamage
 
 __all__ = [
+    "PAGES",
     "Journal",
     "JournalTail",
     "page_key",
@@ -45,9 +46,10 @@ _PAGE_BYTES = 1 << 12
 _FULL_PAGE_BYTES = 1 << 15
 # An id and a type may take half a KiB each; an entry for this many commands always fits into a message.
 _MAX_PER_ENTRY = 64
-_PREFIX = "j/"
+PAGES = "j/"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _encode = msgspec.json.Encoder().encode
+_decode_entry = msgspec.json.Decoder(JournalEntry).decode
 
 
 class _Rows(Protocol):
@@ -82,12 +84,12 @@ class JournalTail:
 
 def page_key(first: int) -> str:
     """Return the key of the page whose first entry has this number; keys sort like the numbers."""
-    return f"{_PREFIX}{first:016d}"
+    return f"{PAGES}{first:016d}"
 
 
 def page_number(key: str) -> int | None:
     """Return the number of the first entry of the page with this key; None if it is not the key of a page."""
-    digits = key.removeprefix(_PREFIX)
+    digits = key.removeprefix(PAGES)
     return int(digits) if digits != key and digits.isdecimal() else None
 
 
@@ -149,6 +151,16 @@ class Journal:
         """Record a command's result."""
         self._make_room()
         self._reported.append(Reported(command_id, result.digest, result.outcome, result.code))
+
+    def find_reported(self, command_id: str) -> Reported | None:
+        """Return the newest record of this command's result that is still kept, or None."""
+        pages = [self.tail.page(), *filter(None, map(self._page_at, reversed(self._first_numbers)))]
+        for line in (line for page in pages for line in reversed(page.entries) if command_id in line):
+            with suppress(msgspec.DecodeError):
+                found = [it for it in _decode_entry(line).reported if it.id == command_id]
+                if found:
+                    return found[-1]
+        return None
 
     def deleted(self, command_id: str) -> None:
         """Record that a command was deleted."""

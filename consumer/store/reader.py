@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -23,11 +24,14 @@ from consumer.store.rows import (
     HEAD,
     RAW,
     RESULT,
+    CommandRow,
     HeadRow,
     assemble,
     decode_command_row,
     decode_head,
     decode_result,
+    id_in_key,
+    unreadable_command,
 )
 
 __all__ = ["read_journal", "read_queue"]
@@ -53,9 +57,20 @@ def read_queue(state: Path) -> list[StoredCommand]:
 
 
 def _queued(rows: "_Snapshot", key: str) -> StoredCommand:
-    arrived = decode_command_row(rows.value(key) or b"")
+    arrived = _arrived(key, rows.value(key) or b"")
     result = rows.value(RESULT + arrived.command.id)
     return assemble(key, arrived, rows.head.processing.get(key), decode_result(result) if result else None)
+
+
+def _arrived(key: str, row: bytes) -> CommandRow:
+    """Return the command in a row; of one that the disk has altered, the id in its key."""
+    try:
+        return decode_command_row(row)
+    except msgspec.DecodeError:
+        command_id = id_in_key(key)
+        if command_id is None:
+            raise
+        return unreadable_command(command_id, datetime.fromtimestamp(0, UTC))
 
 
 def read_journal(state: Path, first: int = 1, max_bytes: int | None = None) -> JournalCopy:

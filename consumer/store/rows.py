@@ -1,14 +1,16 @@
 """The rows of the command store: their keys and shapes, and how a command is assembled from them."""
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
 
-from broker.contract.messages import Command, Feedback, SequenceNumber, wire_members
+from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, wire_members
 from broker.contract.states import State
 from consumer.ports import EncodedFeedback, StoredCommand, TimeSample
 from consumer.store.journal import JournalTail
+from consumer.store.row_check import without_check
 
 __all__ = [
     "CANCEL",
@@ -25,17 +27,23 @@ __all__ = [
     "HeadRow",
     "Processing",
     "assemble",
+    "command_key",
     "decode_command_row",
     "decode_deleted_row",
     "decode_head",
     "decode_result",
     "decode_time",
     "encode",
+    "id_in_key",
+    "unreadable_command",
 ]
 
 
 RAW = 1  # diskcache's mode for bytes kept in the row
+encode = msgspec.json.Encoder().encode
 COMMAND, RESULT, DELETED, CANCEL = "c/", "r/", "d/", "x/"
+_ID_AT = len(COMMAND) + 17
+_NO_ORIGIN = Origin("unreadable", "unreadable")
 SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head", "m/check"
 
 
@@ -59,7 +67,10 @@ class Processing:
 
 @dataclass(frozen=True)
 class HeadRow:
-    """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers."""
+    """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers.
+
+    `check` is a hash of all but the journal, which has its own; earlier versions did not write it.
+    """
 
     arrival: int = 0
     last_sequence: SequenceNumber | None = None
@@ -67,6 +78,19 @@ class HeadRow:
     processing: dict[str, Processing] = field(default_factory=dict)
     journal: JournalTail = field(default_factory=JournalTail)
     heard_time: TimeSample | None = None
+    check: str | None = None
+
+    def checked(self) -> "HeadRow":
+        """Return the row with its check."""
+        return replace(self, check=self._hash())
+
+    def is_whole(self) -> bool:
+        """Return whether the row is what was written, as far as its check says."""
+        return self.check in (None, self._hash())
+
+    def _hash(self) -> str:
+        content = encode([self.arrival, self.last_sequence, self.closed_epoch, self.processing, self.heard_time])
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,14 +102,37 @@ class DeletedRow:
 
 
 decode_command_row = msgspec.json.Decoder(CommandRow).decode
-decode_head = msgspec.json.Decoder(HeadRow).decode
 decode_deleted_row = msgspec.json.Decoder(DeletedRow).decode
-encode = msgspec.json.Encoder().encode
+_decode_head = msgspec.json.Decoder(HeadRow).decode
 _decode_feedback = msgspec.json.Decoder(Feedback).decode
+
+
+def decode_head(row: bytes) -> HeadRow:
+    """Return the head; raises ValueError if it was altered since it was written."""
+    head = _decode_head(row)
+    if not head.is_whole():
+        raise ValueError("its content is not what was written")
+    return head
+
+
+def command_key(arrival: int, command_id: str) -> str:
+    """Return the key of a command's row; keys sort by arrival. Earlier versions wrote no id into it."""
+    return f"{COMMAND}{arrival:016d}/{command_id}"
+
+
+def id_in_key(key: str) -> str | None:
+    """Return the id of a command from its row's key; None if an earlier version wrote it."""
+    return key[_ID_AT:] or None
+
+
+def unreadable_command(command_id: str, received_at: datetime) -> CommandRow:
+    """Return what stands in for a row that the disk has altered: nothing but the command's id."""
+    return CommandRow(Command(command_id, "unreadable", {}, _NO_ORIGIN, received_at), received_at)
 
 
 def decode_result(row: bytes) -> EncodedFeedback:
     """Return the result in a row, which has the form that is sent; earlier versions wrote absent members as null."""
+    row = without_check(row)
     feedback = _decode_feedback(row)
     is_wire_form = row.endswith(b'"}')  # the digest is its last member; it used to be an array of notes
     return EncodedFeedback(feedback, row if is_wire_form else encode(wire_members(feedback)))

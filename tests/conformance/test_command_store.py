@@ -8,16 +8,16 @@ import pytest
 
 from broker.contract.journal import chain_faults, command_sha256
 from broker.contract.messages import SequenceNumber
-from broker.contract.states import State
+from broker.contract.states import Outcome, State
 from consumer.errors import StoreError
-from consumer.ports import CommandStore, TimeSample
+from consumer.ports import CommandStore, TimeSample, Tombstone
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
 from tests.support.errors import raises_code
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, entries_of, journal_of_any
 from tests.support.makers import NOW, command, stored_result
-from tests.support.stored import all_commands
+from tests.support.stored import all_commands, tidy
 
 Reopen = Callable[[], CommandStore]
 Journal = Callable[[], Entries]
@@ -79,9 +79,10 @@ def test_command_goes_through_all_states(reopen: Reopen) -> None:
     store = reopen()
     assert all_commands(store) == []
     tombstone = store.find_tombstone("a")
-    assert tombstone is not None
-    assert tombstone.result == stored_result("a")
-    assert (store.drop_expired(NOW), store.drop_expired(NOW + timedelta(days=2))) == (0, 1)
+    assert tombstone == Tombstone("a", "d", Outcome.SUCCESS)
+    tidy(store, NOW)
+    assert store.find_tombstone("a") == tombstone
+    tidy(store, NOW + timedelta(days=2))
     assert store.find_tombstone("a") is None
 
 
@@ -210,11 +211,19 @@ def test_new_command_does_not_inherit_the_state_of_a_deleted_one(reopen: Reopen)
     assert [stored.state for stored in all_commands(reopen())] == [State.PENDING]
 
 
+def test_cancel_ends_with_its_command(reopen: Reopen) -> None:
+    store = reopen()
+    stored = store.store_command(command("a"), NOW)
+    store.remember_cancel("a", NOW + timedelta(days=1))
+    store.mark_completed(stored, stored_result("a"))
+    assert not reopen().is_cancelled("a")
+
+
 def test_expired_cancels_are_dropped(reopen: Reopen) -> None:
     store = reopen()
     store.remember_cancel("x", NOW)
     store.remember_cancel("y", NOW + timedelta(days=1))
-    assert store.drop_expired(NOW) == 1
+    tidy(store, NOW)
     assert (reopen().is_cancelled("x"), reopen().is_cancelled("y")) == (False, True)
 
 

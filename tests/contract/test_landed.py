@@ -40,7 +40,7 @@ from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.journals import journal_in
-from tests.support.stored import all_commands
+from tests.support.stored import all_commands, tidy
 from tests.support.unmatched_results import unmatched_results
 
 LANDED = Path(__file__).parent / "landed"
@@ -153,11 +153,23 @@ def test_store_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
     assert plain([store.last_sequence, store.audit_head]) == [expected["last_sequence"], expected["audit_head"]]
     assert plain([time.server, time.machine]) == expected["time"]
     assert plain(commands) == expected["commands"]
-    assert (
-        plain({name: it and [to_json(it.result.feedback), it.expires_at] for name, it in tombstones.items()})
-        == (expected["tombstones"])
-    )
+    remembered = {name: vars(it) for name, it in tombstones.items() if it is not None}
+    results = {name: result for name, (result, _) in expected["tombstones"].items()}
+    assert plain(remembered) == {
+        name: {member: result.get(member) for member in ("command_id", "digest", "outcome", "code")}
+        for name, result in results.items()
+    }
     assert [name for name in expected["cancels"] if store.is_cancelled(name)] == expected["cancels"] != []
+
+
+def test_results_that_an_earlier_version_kept_become_tombstones(landed: Landed) -> None:
+    names = landed.expected["agent"]["tombstones"]
+    before = {name: landed.store.find_tombstone(name) for name in names}
+    tidy(landed.store, landed.clock.now())
+    assert {name: landed.store.find_tombstone(name) for name in names} == before
+    assert None not in before.values()
+    assert landed.store._index.kept == set()
+    assert not any(landed.store._rows.keys(f"r/{name}") for name in names)
 
 
 def test_store_of_an_earlier_version_has_commands_in_every_state(landed: Landed) -> None:

@@ -14,10 +14,10 @@ from consumer.errors import StoreError
 from consumer.store.opening import open_store
 from consumer.store.reader import read_queue
 from tests.support.makers import NOW, command, stored_result
-from tests.support.stored import all_commands
+from tests.support.stored import all_commands, tidy
 
 PICKLE, BINARY = 4, 2
-VALUES = ["c/%", "r/%", "d/%", "x/%", "m/head", "m/store_generation", "m/sentinel", "m/check"]
+VALUES = ["c/%", "r/%", "t/%", "x/%", "m/head", "m/store_generation", "m/sentinel", "m/check"]
 
 
 class Bomb:
@@ -71,7 +71,7 @@ def live(state: Path) -> None:
         for read in (lambda: all_commands(store), store.with_results, lambda: store.find_tombstone("a")):
             read()
         store.delete_completed_commands([stored.command.id for stored in store.with_results()], NOW)
-        store.drop_expired(NOW)
+        tidy(store, NOW)
     finally:
         store.close()
 

@@ -66,6 +66,7 @@ FAULTS = st.one_of(
             act("lose_store"),
             act("forge_command"),
             act("back_up_ledger"),
+            act("fill_store"),
             act("restore_ledger"),
             SET_CLOCK_BACK,
             ROLL_BACK,
@@ -73,6 +74,8 @@ FAULTS = st.one_of(
         ]
     ),
     st.integers(0, 30).map(lambda place: act("replay", place)),
+    st.integers(0, 500).map(lambda place: act("flip_row", place)),
+    st.integers(0, 500).map(lambda place: both(act("flip_row", place), act("kill_agent"))),
     st.integers(0, 3).map(lambda after: both(STEP_AGENT, act("kill_agent_in_handler", after))),
     st.integers(0, 9).map(lambda which: act("cancel", which)),
     st.builds(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from broker.contract.journal import JournalPage, Opened
 from broker.contract.messages import Command, JournalMark, SequenceNumber
-from broker.contract.states import State
+from broker.contract.states import Outcome, State
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
 from consumer.store.journal import Journal, JournalTail, page_number, read_page
@@ -20,11 +20,18 @@ class _Contents:
     arrival: int = 0
     last_sequence: SequenceNumber | None = None
     live: dict[str, StoredCommand] = field(default_factory=dict)
-    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    tombstones: dict[str, tuple[Tombstone, datetime]] = field(default_factory=dict)
     cancels: dict[str, datetime] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)
     tail: JournalTail = field(default_factory=JournalTail)
     time_sample: TimeSample | None = None
+
+
+def remembered(stored: StoredCommand) -> Tombstone:
+    """What is left of a done command."""
+    assert stored.result is not None
+    said = stored.result.feedback
+    return Tombstone(stored.command.id, said.digest or "", said.outcome or Outcome.SUCCESS, said.code)
 
 
 def _utc_now() -> datetime:
@@ -51,6 +58,10 @@ class MemoryCommandStore:
         lost = "The store was lost." if self.closed_epoch else None
         opened = Opened(self.store_generation, len(contents.live), lost)
         self._journal = Journal(contents.pages, contents.tail, firsts, self._now, opened)
+
+    @property
+    def row_damage(self) -> str | None:
+        return None
 
     @property
     def has_room(self) -> bool:
@@ -120,7 +131,15 @@ class MemoryCommandStore:
         return self._contents.live.get(command_id)
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
-        return self._contents.tombstones.get(command_id)
+        found = self._contents.tombstones.get(command_id)
+        return found[0] if found else None
+
+    def find_reported(self, command_id: str) -> Tombstone | None:
+        stored = self._contents.live.get(command_id)
+        return remembered(stored) if stored and stored.result else None
+
+    def restore_result(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
+        return self._keep(replace(stored, result=result, damage=None))
 
     def find_id(self, prefix: str) -> str | None:
         ids = [*self._contents.live, *self._contents.tombstones]
@@ -157,6 +176,7 @@ class MemoryCommandStore:
             raise StoreError(f"The command {stored.command.id} already has its result.", code="already_completed")
         with self.transaction():
             self._journal.reported(stored.command.id, result.feedback)
+            self._contents.cancels.pop(stored.command.id, None)
             return self._keep(replace(stored, state=State.DONE, result=result))
 
     def _keep(self, stored: StoredCommand) -> StoredCommand:
@@ -169,7 +189,7 @@ class MemoryCommandStore:
                 stored = self._contents.live.get(command_id)
                 if stored is None or stored.result is None:
                     raise StoreError(f"The command {command_id} is not completed.", code="not_completed")
-                self._contents.tombstones[command_id] = Tombstone(stored.result, tombstones_expire_at)
+                self._contents.tombstones[command_id] = (remembered(stored), tombstones_expire_at)
                 del self._contents.live[command_id]
                 self._journal.deleted(command_id)
 
@@ -179,13 +199,11 @@ class MemoryCommandStore:
     def is_cancelled(self, command_id: str) -> bool:
         return command_id in self._contents.cancels
 
-    def drop_expired(self, now: datetime) -> int:
+    def tidy(self, now: datetime) -> bool:
         contents = self._contents
-        tombstones = {name: kept for name, kept in contents.tombstones.items() if kept.expires_at > now}
-        cancels = {name: expires_at for name, expires_at in contents.cancels.items() if expires_at > now}
-        dropped = len(contents.tombstones) + len(contents.cancels) - len(tombstones) - len(cancels)
-        contents.tombstones, contents.cancels = tombstones, cancels
-        return dropped
+        contents.tombstones = {name: kept for name, kept in contents.tombstones.items() if kept[1] > now}
+        contents.cancels = {name: expires_at for name, expires_at in contents.cancels.items() if expires_at > now}
+        return False
 
     def check(self) -> None:
         with self.transaction():

@@ -23,7 +23,7 @@ from tests.support.makers import NOW
 
 
 class FullStore(MemoryCommandStore):
-    def drop_expired(self, now: datetime) -> int:
+    def tidy(self, now: datetime) -> bool:
         raise StoreFull("The disk is full.")
 
 
