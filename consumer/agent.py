@@ -38,7 +38,7 @@ from consumer.ports import BackgroundTask, Service
 from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
-from consumer.system.clock import SystemClock
+from consumer.system.clock import Boot, SystemClock
 from consumer.trust.ports import Trust
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
@@ -142,7 +142,7 @@ class Agent:
             Path(self.config.state) / DIRECTORY,
             self._clock,
             self._observer,
-            boot_id=boot_id(),
+            boot=Boot(boot_id()),
             spawn=self._spawn,
             wake=lambda: self._connection.wake(),
             protected=ProtectedTargets.of(self.config, self._enrolment.grant.server if self._enrolment else None),

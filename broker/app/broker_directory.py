@@ -208,4 +208,4 @@ def _fixed(config: ServerConfig) -> dict[str, str]:
 
 
 def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return f"[{host.replace('%', '%25')}]" if ":" in host else host  # the zone of an address: RFC 6874

@@ -19,6 +19,7 @@ from broker.contract.codec import to_json
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import JsonObject
 from broker.contract.states import Outcome
+from broker.errors import LedgerError
 from broker.ledger.commands import LedgerRow
 from broker.ledger.tables import CommandState
 from broker.text import counted, printable, rfc3339
@@ -72,6 +73,11 @@ def show(session: Session, command_id: CommandId) -> None:
 @with_session(LEDGER)
 def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = False) -> None:
     """Request the cancellation of a command. Its result reports the outcome."""
+    if session.ledger.get(command_id).state is CommandState.COMPLETED:
+        raise LedgerError(
+            f"The command {command_id} is already completed: there is nothing to cancel. `acm show` has its result.",
+            code="already_completed",
+        )
     row = session.ledger.abandon(command_id) if abandon else session.ledger.request_cancel(command_id)
     session.show(command_json(row), command_panel(row))
 

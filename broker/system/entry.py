@@ -33,7 +33,7 @@ def run_command_line(
         else:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, _raise_exit)
-        code = _code_of(run)
+        code = _code_of(run) if all(sys.argv[1:]) else _refuse_empty_argument(name)
         sys.stdout.flush()
     except OutputError as error:
         discard_output()
@@ -49,6 +49,13 @@ def run_command_line(
         code = exit_code_of(error)
         _complain(name, str(error))
     sys.exit(code)
+
+
+def _refuse_empty_argument(name: str) -> int:
+    """Complain and return the exit code: `--state "$UNSET"` would mean the current directory."""
+    before = sys.argv[sys.argv.index("", 1) - 1]
+    _complain(name, f"The argument after {before!r} is empty; give a value, or leave both out.")
+    return _USAGE
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:

@@ -33,7 +33,8 @@ class Reversal:
     """How an effect is reversed: the message for the script, and when to try. `run` names an attempt that was started.
 
     `try_at` is None if it failed too often: it then waits for the agent's next start. `failure` is how the last attempt
-    ended.
+    ended. Within the boot `boot_id`, it is tried `boot_due` seconds after the boot instead of at `try_at`: the wall
+    clock may be set.
     """
 
     due_at: datetime
@@ -42,6 +43,8 @@ class Reversal:
     run: str | None = None
     attempts: int = 0
     failure: str | None = None
+    boot_id: str | None = None
+    boot_due: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,6 @@ class ResponseRecord:
         """The name of its file; two allow-list entries with the same executable share the effects of a key."""
         return _name(self.executable, self.keys)
 
-    @property
-    def next_try(self) -> datetime | None:
-        """When to reverse it or retry; immediately if a run was already started."""
-        if self.reversal is None:
-            return None
-        return self.changed_at if self.reversal.run else self.reversal.try_at
-
 
 class ResponseRecords:
     """The records of one agent, fsynced when `save` returns. Thread-safe.
@@ -87,7 +83,6 @@ class ResponseRecords:
         self._directory = directory
         self._lock = threading.Lock()
         self._pending: tuple[ResponseRecord, ...] | None = None
-        self._next_try: datetime | None = None
         self.damaged: list[str] = []
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,13 +105,7 @@ class ResponseRecords:
         with self._lock:
             if self._pending is None:
                 self._pending = _soonest_first(self._records.values())
-                self._next_try = min((at for record in self._pending if (at := record.next_try)), default=None)
             return self._pending
-
-    def next_try(self) -> datetime | None:
-        """Return when the next reversal is due, or None."""
-        self.pending()
-        return self._next_try
 
     def save(self, record: ResponseRecord) -> ResponseRecord:
         """Write the record durably, replacing the previous one of its keys; return it."""

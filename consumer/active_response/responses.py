@@ -16,6 +16,7 @@ from consumer.active_response.wazuh_protocol import Request, read_keys, write_li
 from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
+from consumer.system.clock import Boot
 from consumer.system.programs import OUTPUT_BYTES, Bounds, Ended, Program, clean_environment
 
 __all__ = [
@@ -61,7 +62,7 @@ class ActiveResponses:
         clock: Clock,
         observer: Observer,
         *,
-        boot_id: str,
+        boot: Boot,
         spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
         protected: ProtectedTargets | None = None,
@@ -70,11 +71,11 @@ class ActiveResponses:
         self._config = config
         self._clock = clock
         self._observer = observer
-        self._boot_id = boot_id
+        self._boot = boot
         self._protected = protected or ProtectedTargets()
         self._records = ResponseRecords(directory)
         self._runner = ScriptRunner(config, directory, clock, confinement)
-        self.reversals = Reversals(self._records, self._runner, directory / "runs", clock, observer, spawn, wake)
+        self.reversals = Reversals(self._records, self._runner, directory / "runs", clock, observer, spawn, wake, boot)
         self.reversals.recover()
         self._cached_summary = _Summary()
 
@@ -173,7 +174,10 @@ class ActiveResponses:
             minutes = self._config.repeated_offenders
             timeout_s = 60 * minutes[min(offence - 1, len(minutes)) - 1]
         reverses_at = now + timedelta(seconds=timeout_s)
-        reversal = Reversal(reverses_at, request.message(allowed.executable), reverses_at) if timeout_s else None
+        reversal = None
+        if timeout_s:
+            message = request.message(allowed.executable)
+            reversal = self.reversals.due_in(timeout_s, Reversal(reverses_at, message, reverses_at))
         record = ResponseRecord(
             script=request.script,
             executable=allowed.executable,
@@ -181,7 +185,7 @@ class ActiveResponses:
             command_id=request.command_id,
             state=("renewed" if is_active else "active") if reversal else "done",
             changed_at=now,
-            boot_id=self._boot_id,
+            boot_id=self._boot.id,
             confirmed=is_active,
             reversal=reversal,
             offence=offence,
@@ -191,7 +195,7 @@ class ActiveResponses:
     def _is_active(self, record: ResponseRecord) -> bool:
         """Return whether its effect certainly exists: it may not after a reboot or a failed reversal."""
         reversal = record.reversal
-        certain = record.confirmed and record.boot_id == self._boot_id
+        certain = record.confirmed and record.boot_id == self._boot.id
         return reversal is not None and reversal.failure is None and certain
 
 

@@ -3,9 +3,9 @@
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from consumer.active_response.wazuh_protocol import write_line
 from consumer.errors import ConsumerError, StoreError
 from consumer.observer import Observer
 from consumer.ports import Clock
+from consumer.system.clock import Boot
 from consumer.system.interpreter import interpreter_problem
 
 __all__ = [
@@ -42,6 +43,42 @@ def reversal_of(record: ResponseRecord) -> Reversal:
     return record.reversal
 
 
+@dataclass(frozen=True)
+class _Next:
+    """When the next of some reversals is due: within the boot in which it was recorded by the boot's clock.
+
+    After a reboot the wall clock decides; but it may have been wrong then or be wrong now, so no effect lasts longer
+    than its whole timeout after the agent's start.
+    """
+
+    boot_due: float | None = None
+    wall: datetime | None = None
+    longest_s: float | None = None
+
+    @classmethod
+    def of(cls, records: Iterable[ResponseRecord], boot_id: str) -> "_Next":
+        boot_dues, walls, longest = [], [], []
+        for record in records:
+            reversal = reversal_of(record)
+            if reversal.run:
+                boot_dues.append(0.0)
+            elif reversal.boot_due is not None and reversal.boot_id == boot_id:
+                boot_dues.append(reversal.boot_due)
+            elif reversal.try_at is not None:
+                walls.append(reversal.try_at)
+                longest.append(max(0.0, (reversal.due_at - record.changed_at).total_seconds()))
+        return cls(min(boot_dues, default=None), min(walls, default=None), min(longest, default=None))
+
+    def left(self, since_boot: float, now: datetime, since: float) -> float | None:
+        """Return the seconds until then; `since` is when the agent started, in seconds after the boot."""
+        lefts = []
+        if self.boot_due is not None:
+            lefts.append(self.boot_due - since_boot)
+        if self.wall is not None and self.longest_s is not None:
+            lefts.append(min((self.wall - now).total_seconds(), since + self.longest_s - since_boot))
+        return min(lefts, default=None)
+
+
 class Reversals:
     """Runs the reversals that are due, on a separate thread. A BackgroundTask of the agent.
 
@@ -57,6 +94,7 @@ class Reversals:
         observer: Observer,
         spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
+        boot: Boot,
     ) -> None:
         self._records = records
         self._runner = runner
@@ -65,6 +103,9 @@ class Reversals:
         self._observer = observer
         self._spawn = spawn
         self._wake = wake
+        self._boot = boot
+        self._since = boot.seconds()
+        self._next: tuple[tuple[ResponseRecord, ...], _Next] = ((), _Next())
         self._working = False
         self._not_before = 0.0
 
@@ -73,7 +114,7 @@ class Reversals:
         for record in self._records.pending():
             reversal = reversal_of(record)
             if reversal.try_at is None:
-                again = replace(reversal, try_at=self._clock.now(), attempts=0)
+                again = replace(self.due_in(0.0, reversal), attempts=0)
                 with contextlib.suppress(StoreError):  # the agent must start even if the disk is full
                     self._records.save(replace(record, reversal=again))
         wanted = {reversal_of(record).run for record in self._records.pending()}
@@ -89,11 +130,19 @@ class Reversals:
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) a reversal is due next."""
-        next_try = self._records.next_try()
-        if self._working or next_try is None:
+        left = self._left()
+        if self._working or left is None:
             return None
-        left = (next_try - self._clock.now()).total_seconds()
         return max(self._not_before, self._clock.monotonic() + max(0.0, left))
+
+    def due_in(self, seconds: float, reversal: Reversal) -> Reversal:
+        """Return the reversal, to be tried in so many seconds."""
+        return replace(
+            reversal,
+            try_at=self._clock.now() + timedelta(seconds=seconds),
+            boot_id=self._boot.id,
+            boot_due=self._boot.seconds() + seconds,
+        )
 
     def finish_begun(self) -> None:
         """Finish the reversals that an earlier process had started; call it while holding `ScriptRunner.exclusive`."""
@@ -102,12 +151,22 @@ class Reversals:
                 self._reverse(record)
 
     def _is_due(self) -> bool:
-        next_try = self._records.next_try()
-        return next_try is not None and next_try <= self._clock.now()
+        left = self._left()
+        return left is not None and left <= 0
+
+    def _left(self) -> float | None:
+        """Return the seconds until the next reversal is due, from what is cached until a record changes."""
+        pending = self._records.pending()
+        if self._next[0] is not pending:
+            self._next = (pending, _Next.of(pending, self._boot.id))
+        return self._next[1].left(self._boot.seconds(), self._clock.now(), self._since)
 
     def _next_due(self) -> ResponseRecord | None:
-        now = self._clock.now()
-        return next((each for each in self._records.pending() if each.next_try and each.next_try <= now), None)
+        for record in self._records.pending():
+            left = _Next.of([record], self._boot.id).left(self._boot.seconds(), self._clock.now(), self._since)
+            if left is not None and left <= 0:
+                return record
+        return None
 
     def _work(self) -> None:
         pause = threading.Event()
@@ -181,10 +240,10 @@ class Reversals:
 
     def _after_failure(self, reversal: Reversal, failure: str) -> Reversal:
         attempts = reversal.attempts + 1
-        try_at = None
+        failed = replace(reversal, run=None, attempts=attempts, failure=failure)
         if attempts <= len(_WAITS_S):
-            try_at = self._clock.now() + timedelta(seconds=_WAITS_S[attempts - 1])
-        return replace(reversal, run=None, attempts=attempts, try_at=try_at, failure=failure)
+            return self.due_in(_WAITS_S[attempts - 1], failed)
+        return replace(failed, try_at=None, boot_id=None, boot_due=None)
 
 
 def _remove_run(run: Path) -> None:

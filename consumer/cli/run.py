@@ -12,6 +12,7 @@ import typer
 from broker.system.logging import configure_logs, reload_log_level
 from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
+from broker.text import printable
 from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption
 from consumer.errors import HandlerTableError
 
@@ -92,8 +93,9 @@ def check_config(
     broker: BrokerOption = None,
     state: StateOption = None,
 ) -> None:
-    """Check the configuration and the installed plug-ins."""
+    """Check the configuration and the installed plug-ins; warn of what they lack on this machine."""
     from consumer.active_response.allow_list import AllowList
+    from consumer.cli.config_check import shortcomings
     from consumer.config import load_config
     from consumer.plugins import load_plug_ins
 
@@ -108,3 +110,5 @@ def check_config(
     for handler in plug_ins.handlers:
         replaced = " in place of the built-in one" if handler.replaces else ""
         typer.echo(f"A plug-in adds {handler.command_type}{replaced}.")
+    for sentence in shortcomings(settings):
+        typer.echo(printable(f"acm-agent: warning: {sentence}"), err=True)

@@ -1,11 +1,28 @@
 """The machine's clocks."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
 
 __all__ = [
+    "Boot",
     "SystemClock",
+    "seconds_since_boot",
 ]
+
+
+def seconds_since_boot() -> float:
+    """Return the seconds since this boot, including suspends (CLOCK_BOOTTIME), a clock that cannot be set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class Boot:
+    """One boot of the machine, and the seconds since it began, comparable between processes of the same boot."""
+
+    id: str
+    seconds: Callable[[], float] = seconds_since_boot
 
 
 class SystemClock:
@@ -17,4 +34,4 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return the monotonic clock in seconds."""
-        return monotonic()
+        return time.monotonic()

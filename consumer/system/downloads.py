@@ -249,9 +249,17 @@ def _local_path(url: str) -> Path:
 
 
 def _display_url(url: str) -> str:
-    """Return the URL without user, password, query and fragment, which may be secret."""
+    """Return the URL without user, password, query and fragment, which may be secret; raises DownloadError."""
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise DownloadError(f"The file's URL cannot be read: {error}.", code="invalid_url") from None
+        _ = parts.port
+        # A `#` or `?` in a password ends the host before it: the password's head would be looked up, and shown.
+        if "@" in parts.fragment or (not parts.path and "@" in parts.query):
+            raise ValueError
+    except ValueError:  # its text may quote the password
+        raise DownloadError(
+            "The file's URL cannot be read: in a password write `#` as %23, `?` as %3F and `/` as %2F, an IPv6 address "
+            "in brackets, and a port from 1 to 65535.",
+            code="invalid_url",
+        ) from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:300]

@@ -145,6 +145,27 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "allow-list:1: '../block'")
 
 
+def test_check_config_warns_of_what_is_missing_around_it(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n'
+        '[service]\nkind = "child"\nargv = ["/nonexistent/service"]\n'
+        '[configuration]\ncheck = ["/nonexistent/check"]\n[upgrade]\nroot = "/opt/acm"\n'
+    )
+    checked = run("check-config", "--config", str(config), program="consumer")
+    assert (checked.returncode, checked.stdout) == (0, "The configuration of web-01 is valid.\n")
+    warnings = checked.stderr.splitlines()
+    assert len(warnings) == 4
+    for warning, word in zip(warnings, ("not enrolled", "service.argv", "configuration.check", "upgrade"), strict=True):
+        assert word in warning
+
+
+@pytest.mark.parametrize("program", ["broker", "consumer"])
+def test_empty_argument_is_refused(run: Run, program: str) -> None:
+    command = {"broker": "commands", "consumer": "queue"}[program]
+    assert_one_sentence(run(command, "--state", "", program=program), 2, "'--state' is empty")
+
+
 def test_error_of_acm_agent_is_one_sentence(run: Run, tmp_path: Path) -> None:
     assert_one_sentence(run("queue", "--state", str(tmp_path), program="consumer"), 4, "cannot be read")
     assert_one_sentence(run("active-responses", "--state", "/nowhere", program="consumer"), 4, "does not exist")

@@ -12,18 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from broker.contract.commands.get_audit_journal import GetAuditJournalData
-from broker.contract.journal import MIN_KEPT_BYTES, ChainFault, chain_faults
+from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAuditJournalData
+from broker.contract.journal import MIN_KEPT_BYTES, ChainFault, JournalPage, chain_faults
+from broker.contract.limits import MAX_FRAME_BYTES
 from broker.contract.states import Outcome, State
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import CertifiedGrant, EnrolmentDirectory, Grant
 from consumer.errors import StateDirectoryInUse, StoreError
+from consumer.handler import Context, Result
+from consumer.handlers.get_audit_journal import HANDLER as JOURNAL_HANDLER
 from consumer.ports import Tombstone
+from consumer.services import NoService
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
 from consumer.store.reader import read_journal, read_queue
 from consumer.store.state_directory import epoch_name
 from tests.support.errors import raises_code
+from tests.support.fakes.clock import TurnedClock
 from tests.support.journals import entries_of, journal_in
 from tests.support.makers import NOW, command, stored_result
 from tests.support.stored import all_commands
@@ -459,6 +464,18 @@ def test_journal_parts_join_into_the_whole(paged: Path) -> None:
         first = part.pages[-1].last + 1
     assert (tuple(parts), first) == (whole.pages, whole.head.number + 1)
     assert read_journal(paged, 40).pages[0].first <= 40 <= read_journal(paged, 40).pages[0].last
+
+
+def test_journal_is_sent_in_parts_that_the_broker_takes(paged: Path) -> None:
+    def pages(max_result_bytes: int) -> tuple[JournalPage, ...]:
+        around = Context(TurnedClock(), NoService(), paged, max_result_bytes=lambda: max_result_bytes)
+        done = JOURNAL_HANDLER.execute(command("a"), GetAuditJournal(1), around)
+        assert isinstance(done, Result)
+        return done.data.pages
+
+    assert len(pages(MAX_FRAME_BYTES)) == 4
+    assert len(pages(20_000)) < 4
+    assert len(pages(100)) == 1
 
 
 def test_missing_journal_is_an_error(tmp_path: Path) -> None:

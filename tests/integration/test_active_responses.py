@@ -25,7 +25,7 @@ from consumer.observer import LogObserver
 from consumer.ports import Clock, StoredCommand
 from consumer.services import NoService
 from consumer.settings import ActiveResponseConfig, ServiceConfig
-from consumer.system.clock import SystemClock
+from consumer.system.clock import Boot, SystemClock
 from tests.support.active_response_scripts import BAD, PYTHON, SHELL, STATELESS, TOLERATED, install
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
@@ -62,7 +62,7 @@ class Machine:
             self.state,
             self.clock,
             LogObserver(),
-            boot_id=boot_id,
+            boot=Boot(boot_id, self.clock.monotonic),
             spawn=lambda work: work(),
             wake=lambda: None,
             protected=ProtectedTargets({"the broker": "localhost"}, ["198.51.100.0/24"], ["nobody"]),
@@ -331,6 +331,44 @@ def test_effect_is_repeated_after_a_reboot_and_still_reversed(machine: Machine) 
     assert machine.send("python").data.state == "active"
     machine.turn(61)
     assert machine.journal == ["add 5763", "add 5763", "delete 5763"]
+
+
+@pytest.mark.parametrize("ahead_s", [-86400.0, 365 * 86400.0])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_clock_that_is_set_does_not_move_a_reversal(
+    machine: Machine, clock: TurnedClock, ahead_s: float, restarts: bool
+) -> None:
+    machine.send("python")
+    clock.set_wall(ahead_s)
+    if restarts:
+        machine.restart()
+    machine.turn(59)
+    assert machine.journal == ["add 5763"]
+    machine.turn(2)
+    assert machine.journal == ["add 5763", "delete 5763"]
+
+
+def test_retry_of_a_reversal_is_not_moved_by_a_clock_that_is_set(machine: Machine, clock: TurnedClock) -> None:
+    machine.send("delete-fails")
+    machine.turn(60)
+    clock.set_wall(-86400.0)
+    machine.turn(4)
+    assert machine.journal == ["tried"]
+    machine.turn(2)
+    assert machine.journal == ["tried"] * 2
+
+
+def test_clock_that_was_ahead_before_a_reboot_keeps_no_effect_longer_than_its_timeout(
+    machine: Machine, clock: TurnedClock
+) -> None:
+    clock.set_wall(365 * 86400.0)
+    machine.send("python")
+    clock.set_wall(0.0)
+    machine.restart(boot_id="boot-2")
+    machine.turn(59)
+    assert machine.journal == ["add 5763"]
+    machine.turn(2)
+    assert machine.journal == ["add 5763", "delete 5763"]
 
 
 def test_failed_reversal_is_retried_reported_and_retried_at_start(machine: Machine) -> None:

@@ -14,7 +14,7 @@ from broker.cli.main import app
 from broker.cli.targets import UnknownAgent
 from broker.contract.artifacts import Artifact
 from broker.contract.messages import Origin
-from broker.errors import InvalidArgument
+from broker.errors import InvalidArgument, LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
@@ -42,6 +42,14 @@ def test_abandoned_operation_has_no_open_command(url: str, ledger: Ledger) -> No
     operation = ledger.add_operation(["web-01", "web-02"], "two", request)
     assert acm(url, "operation", "cancel", operation.id, "--abandon").output == "2 commands abandoned.\n"
     assert {row.state for row in ledger.commands()} == {CommandState.COMPLETED}
+
+
+@pytest.mark.parametrize("option", [(), ("--abandon",)])
+def test_completed_command_is_not_cancelled(url: str, ledger: Ledger, option: tuple[str, ...]) -> None:
+    command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    ledger.abandon(command.id)
+    with raises_code(LedgerError, "already_completed"):
+        acm(url, "cancel", command.id, *option)
 
 
 def test_unknown_agent_joins_a_group_only_with_the_option(url: str, ledger: Ledger) -> None:

@@ -319,6 +319,19 @@ def test_commands_are_held_until_the_agent_is_enrolled(
     assert all(read_envelope(payload) for _, payload in wire.sent)
 
 
+def test_signed_commands_fit_into_what_the_broker_takes(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
+    wire.max_packet_bytes = 20_000
+    short = [send(signing, size=6_000) for _ in range(4)]
+    too_long = send(signing, size=14_800)  # fits as it is, and not in base64
+    signing.step()
+    payloads = wire.on("command")
+    assert max(map(len, payloads)) <= wire.max_payload_bytes("")
+    assert [ledger.get(sent.id).state for sent in short] == [CommandState.SENT] * 4
+    result = ledger.get(too_long.id).result or {}
+    assert result["code"] == "invalid"
+    assert "packets of at most 20000 bytes" in result["message"]
+
+
 def test_many_held_agents_do_not_delay_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
     ledger.add_operation(
         [f"db-{number}" for number in range(600)], "all", CommandRequest("restart-agent", {}, Origin("me", "test"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.active_response.records import ResponseRecord, ResponseRecords, read_pending
+from consumer.active_response.records import ResponseRecords, read_pending
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import read_keys
 from consumer.errors import ActiveResponseError, StoreError
@@ -14,16 +14,10 @@ from consumer.settings import ActiveResponseConfig, Confinement
 from consumer.system.programs import Bounds
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
-from tests.support.makers import NOW
 
 
 def runner_in(directory: Path, clock: TurnedClock) -> ScriptRunner:
     return ScriptRunner(ActiveResponseConfig(), directory, clock, Confinement())
-
-
-def test_nothing_is_tried_for_a_record_without_a_reversal() -> None:
-    record = ResponseRecord("block", "block.sh", ("192.0.2.1",), "a", "active", NOW, "boot")
-    assert record.next_try is None
 
 
 def test_records_in_a_file_are_an_error(tmp_path: Path) -> None:

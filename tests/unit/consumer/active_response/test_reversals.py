@@ -11,6 +11,7 @@ from consumer.active_response.records import ResponseRecord, ResponseRecords, Re
 from consumer.active_response.reversals import Reversals
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.settings import ActiveResponseConfig, Confinement
+from consumer.system.clock import Boot
 from tests.support.fakes.clock import TurnedClock
 
 KEYS = ("192.0.2.1",)
@@ -32,7 +33,14 @@ class World:
         self.records = ResponseRecords(directory / "records")
         runner = ScriptRunner(ActiveResponseConfig(), directory, self.clock, Confinement())
         self.reversals = Reversals(
-            self.records, runner, self.runs, self.clock, Steps(reached), lambda work: work(), lambda: None
+            self.records,
+            runner,
+            self.runs,
+            self.clock,
+            Steps(reached),
+            lambda work: work(),
+            lambda: None,
+            Boot("boot", self.clock.monotonic),
         )
 
     def add(self, run: str | None = None) -> None:

@@ -128,3 +128,4 @@ def test_largest_status_is_cut_to_what_the_server_accepts(builder: StatusBuilder
     assert (status.last_error, status.pending_reversal_count) == ("e" * 2047 + "…", 50)
     assert 0 < len(status.pending_reversals) < 50
     assert len(status.supported_types) == 256
+    assert len(encode_status(full, 8_000)) <= 8_000

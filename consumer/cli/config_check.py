@@ -1,0 +1,26 @@
+"""What a valid configuration lacks around it on this machine: programs, keys, an enrolment."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from consumer.enrolment.store import EnrolmentDirectory
+from consumer.settings import AgentConfig
+
+__all__ = ["shortcomings"]
+
+
+def shortcomings(config: AgentConfig) -> Iterator[str]:
+    """Yield a sentence for each thing without which a part of the agent, or all of it, will not work here."""
+    if not config.accept_unsigned and EnrolmentDirectory(Path(config.state)).current() is None:
+        yield f"`run` will refuse to start: {config.agent} is not enrolled; run `acm-agent enroll`."
+    for name, argv in (
+        ("service.argv", config.service.argv if config.service.kind == "child" else ()),
+        ("configuration.check", config.configuration.check),
+        ("configuration.reload_command", config.configuration.reload_command),
+        ("configuration.health_check", config.configuration.health_check),
+    ):
+        if argv and shutil.which(argv[0]) is None:
+            yield f"{name}: {argv[0]} is not a program that can be run here."
+    if config.upgrade.root is not None and not config.upgrade.public_keys:
+        yield "upgrade.public_keys is empty: `upgrade-agent` will refuse every package."
