@@ -39,8 +39,10 @@ class Database:
                 raise _not_found(self.url)
             sqlite.create_private(file)
         self._engine = self._new_engine()
+        self._file: sqlite.DatabaseFile | None = None
         try:
             self._bring_up_to_date(metadata, create=create)
+            self._file = sqlite.DatabaseFile(file) if file is not None else None
         except BaseException:
             self.close()
             raise
@@ -73,6 +75,8 @@ class Database:
         """
         with as_ledger_error(self.url), self._connected() as connection, connection.begin():
             yield connection
+        if self._file is not None:
+            self._file.refuse_replaced()  # before anybody acts on what was committed
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from broker.errors import LedgerError
 from broker.ledger.failures import held_by_another
 from broker.system.permissions import refuse_changeable
 
 __all__ = [
+    "DatabaseFile",
     "create_private",
     "set_up",
 ]
@@ -24,6 +26,34 @@ READS = "acm_reads"
 _PATIENCE_S = 10.0
 # SQLite itself waits no longer than this for a lock, because signals are not handled meanwhile.
 _BUSY_TIMEOUT_MS = 250
+
+
+class DatabaseFile:
+    """The file of an open database. Once it is deleted or replaced, what is committed is lost with it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._opened = self._identity()
+
+    def refuse_replaced(self) -> None:
+        """Raise LedgerError if the file is no longer the one that was opened."""
+        found = self._identity()
+        if found is not None and self._opened is not None and found != self._opened:
+            raise LedgerError(
+                f"The ledger {self._file} was deleted or replaced while it was open, and with it what was stored last: "
+                "restart this program.",
+                code="ledger_replaced",
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what names the file, zeros if it does not exist; None if that cannot be determined now."""
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return 0, 0
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def create_private(file: Path) -> None:
