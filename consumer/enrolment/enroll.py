@@ -13,7 +13,7 @@ from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentDirectory
 from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError, StateDirectoryInUse, StoreError
 from consumer.ports import Clock
-from consumer.store.state_directory import make_private, take_lock
+from consumer.store.state_directory import make_private, refuse_other_agent, take_lock, usable
 
 __all__ = [
     "enroll_by_hand",
@@ -62,7 +62,7 @@ def enroll_by_hand(
     before = enrolments.current()
     if before is not None and before == enrolments.granted_for(token.secret_hash, client.server, clock.now()):
         return before
-    with _locked(state):
+    with _locked(state, agent):
         enrolment = obtain(enrolments, client, token, agent, on_key=lambda: None)
         if before is not None and before != enrolment:
             _try_out(enrolments, enrolment, clock, deadline)
@@ -73,7 +73,7 @@ def enroll_by_hand(
 
 
 @contextmanager
-def _locked(state: Path) -> Iterator[None]:
+def _locked(state: Path, agent: str) -> Iterator[None]:
     try:
         make_private(state)
         lock = take_lock(state / "lock")
@@ -86,6 +86,8 @@ def _locked(state: Path) -> Iterator[None]:
             f"The state directory {state} cannot be used: {error.strerror}.", code="state_directory_unusable"
         ) from error
     try:
+        with usable(state):
+            refuse_other_agent(state, agent)
         yield
     finally:
         os.close(lock)

@@ -21,6 +21,7 @@ __all__ = [
     "epoch_name",
     "make_private",
     "refuse_exposed",
+    "refuse_other_agent",
     "take_lock",
     "usable",
 ]
@@ -67,24 +68,30 @@ def refuse_exposed(directory: Path, *, reading: bool = False) -> None:
 
 # design.md: "A state directory belongs to one agent name"
 def claim(directory: Path, agent: str) -> None:
-    """Record that the directory belongs to this agent, durably; raises StoreError if it belongs to another one.
+    """Record that the directory belongs to this agent, durably; raises as `refuse_other_agent` does.
 
-    A directory of an earlier version, which has no record, is taken for that of `agent`. Raises OSError.
+    A directory of an earlier version, which has no record, is taken for that of `agent`.
     """
-    path = directory / _OWNER
+    if not refuse_other_agent(directory, agent):
+        write_durably(directory / _OWNER, agent.encode())
+
+
+def refuse_other_agent(directory: Path, agent: str) -> bool:
+    """Raise StoreError if the directory belongs to another agent; return whether it belongs to this one.
+
+    Raises OSError if that cannot be determined.
+    """
     try:
-        owner = path.read_text(encoding="ascii", errors="replace")
+        owner = (directory / _OWNER).read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
-        owner = ""
-    if owner == agent:
-        return
-    if AGENT_NAME.fullmatch(owner):
+        return False
+    if owner != agent and AGENT_NAME.fullmatch(owner):
         raise StoreError(
             f"The state directory {directory} belongs to the agent {owner}, whose commands {agent} must not run: "
             f"give {agent} its own directory.",
             code="state_directory_of_another_agent",
         )
-    write_durably(path, agent.encode())
+    return owner == agent
 
 
 class Ballast:

@@ -19,10 +19,13 @@ def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
     Raises UpgradeError, ArchiveError, ExposedFileError.
     """
     installation = Installation(root)
-    if installation.current is not None:
+    try:
+        current = installation.current
+    except OSError as error:  # there may be a release, which must not be replaced
+        raise UpgradeError(f"Nothing was installed: {error.filename}: {error.strerror}.") from error
+    if current is not None:
         raise UpgradeError(
-            f"{root} already holds version {installation.current}; send the command upgrade-agent.",
-            code="already_installed",
+            f"{root} already holds version {current}; send the command upgrade-agent.", code="already_installed"
         )
     manifest = open_package(package, keys)
     try:

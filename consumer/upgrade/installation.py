@@ -68,9 +68,10 @@ class Installation:
     @property
     def current(self) -> str | None:
         """The version to run, or None before the first installation."""
-        with contextlib.suppress(OSError):
+        try:
             return self._current.readlink().name
-        return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def running(self) -> str | None:
         """Return the version whose code this process runs, or None if it is not one of these releases."""

@@ -20,6 +20,7 @@ from consumer.enrolment.store import (
 )
 from consumer.enrolment.trial import EnrolmentTrial
 from consumer.errors import EnrolmentError, StoreError
+from consumer.store.state_directory import claim
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.unit.consumer.enrolment.test_enrolment_directory import GRANT
@@ -87,6 +88,13 @@ def test_state_directory_that_is_a_file_is_not_enrolled(tmp_path: Path) -> None:
     token, clock = EnrolmentToken("s" * 22, "0" * 64), TurnedClock()
     with raises_code(StoreError, "state_directory_unusable"):
         enroll_by_hand(state, "https://127.0.0.1:1", token, "web-01", clock, clock.monotonic())
+
+
+def test_state_directory_of_another_agent_is_not_enrolled(tmp_path: Path) -> None:
+    claim(tmp_path, "web-02")
+    token, clock = EnrolmentToken("s" * 22, "0" * 64), TurnedClock()
+    with raises_code(StoreError, "state_directory_of_another_agent"):
+        enroll_by_hand(tmp_path, "https://127.0.0.1:1", token, "web-01", clock, clock.monotonic())
 
 
 def test_enrolment_whose_broker_has_no_valid_url_is_not_tried(tmp_path: Path) -> None:

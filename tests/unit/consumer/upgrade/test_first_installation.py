@@ -18,6 +18,14 @@ def test_installation_is_made_only_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current"]
 
 
+def test_installation_whose_release_cannot_be_determined_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "loop"
+    root.symlink_to(root)
+    with raises_code(UpgradeError, "upgrade_error") as caught:
+        install(tmp_path / "package", root, [])
+    assert str(caught.value).startswith("Nothing was installed")
+
+
 def test_release_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
     huge = PackagedFile("0" * 64, 1 << 62, executable=False)
     manifest = Manifest(1, "agent", "1.0.0", ANY_PLATFORM, {"huge": huge})
