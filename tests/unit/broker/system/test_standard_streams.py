@@ -35,6 +35,15 @@ def test_closed_descriptors_become_dev_null(tmp_path: Path, closed: str) -> None
     assert [link == "/dev/null" for link in links] == ["<" in closed, " >" in f" {closed}", "2>" in closed]
 
 
+def test_child_of_a_program_without_descriptors_has_them(tmp_path: Path) -> None:
+    found = tmp_path / "found"
+    links = "[os.readlink(f'/proc/self/fd/{n}') for n in range(3)]"
+    child = f"import os; open({str(found)!r}, 'w').write(repr({links}))"
+    done = python(f"{SECURED} import subprocess; subprocess.run([sys.executable, '-c', {child!r}])", "<&- >&- 2>&-")
+    assert done.returncode == 0
+    assert eval(found.read_text()) == ["/dev/null"] * 3
+
+
 def test_log_comes_back_when_its_disk_has_room_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = LOGGING + (
