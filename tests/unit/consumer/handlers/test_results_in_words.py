@@ -13,7 +13,6 @@ from broker.contract.messages import Output
 from broker.contract.states import ErrorCode, State
 from consumer.active_response.records import ResponseRecord
 from consumer.active_response.responses import Attempt
-from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context, Result
 from consumer.handlers import execute_active_response, get_agent_configuration, get_audit_journal
 from consumer.ports import ServiceState, StoredCommand
@@ -21,7 +20,6 @@ from consumer.services import NoService
 from consumer.settings import CentralizedConfig, ServiceConfig
 from consumer.store.opening import open_store
 from consumer.system.programs import Ended
-from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
 
@@ -94,5 +92,7 @@ def test_configuration_whose_link_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "current").write_bytes(b"")
     settings = config(configuration=CentralizedConfig(directory=str(tmp_path)))
     handler = get_agent_configuration.handler(settings, {})
-    with raises_code(CentralizedConfigurationError, "configuration_unreadable"):
-        handler.execute(command("a"), GetAgentConfiguration(), Context(TurnedClock(), NoService(), tmp_path))
+    context = Context(TurnedClock(), NoService(), tmp_path)
+    shown = handler.execute(command("a"), GetAgentConfiguration(section="centralized"), context)
+    assert isinstance(shown, Result)
+    assert shown.code == ErrorCode.FAILED
