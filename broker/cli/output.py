@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from broker.system.console import print_view
+from broker.system.signals import raising_on_term
 from broker.text import counted, printable, printable_line
 
 __all__ = [
@@ -49,7 +50,8 @@ def print_text(text: str, *, to_stderr: bool = False) -> None:
 def named_if_it_fails(kind: str, name: str, look: str) -> Iterator[None]:
     """Print the id of what was sent if the block is interrupted or raises: it is processed nevertheless."""
     try:
-        yield
+        with raising_on_term():
+            yield
     except BaseException:
         print_text(f"acm: The {kind} {name} was sent, and continues. Check it with `{look}`.", to_stderr=True)
         raise

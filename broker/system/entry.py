@@ -3,10 +3,9 @@
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from broker.errors import CodedError
-from broker.system.early_signals import INTERRUPTED, TERMINATED, await_signals_early, calls_service
+from broker.system.early_signals import INTERRUPTED, await_signals_early, calls_service
 from broker.system.init import run_as_child_of_init
 from broker.system.standard_streams import OutputError, discard_output, secure_standard_streams
 from broker.text import printable
@@ -32,7 +31,7 @@ def run_command_line(
             await_signals_early(services)
         else:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, _raise_exit)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends what waits for a database or a lock
         code = _code_of(run) if all(sys.argv[1:]) else _refuse_empty_argument(name)
         sys.stdout.flush()
     except OutputError as error:
@@ -56,10 +55,6 @@ def _refuse_empty_argument(name: str) -> int:
     before = sys.argv[sys.argv.index("", 1) - 1]
     _complain(name, f"The argument after {before!r} is empty; give a value, or leave both out.")
     return _USAGE
-
-
-def _raise_exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)
 
 
 def _code_of(run: Callable[[], object]) -> int:

@@ -5,11 +5,12 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from broker.system.early_signals import IGNORED
+from broker.system.early_signals import IGNORED, TERMINATED
 
 __all__ = [
     "Signals",
     "on_signals",
+    "raising_on_term",
 ]
 
 
@@ -41,6 +42,20 @@ class Signals:
         """Handle HUP; before `deliver`, everything is still to be loaded."""
         if self._reload is not None:
             self._reload()
+
+
+@contextlib.contextmanager
+def raising_on_term() -> Iterator[None]:
+    """Let TERM raise SystemExit in the block, so that a command can still report what it has done."""
+    before = signal.signal(signal.SIGTERM, _raise_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 @contextlib.contextmanager
