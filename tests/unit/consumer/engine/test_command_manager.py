@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
 from broker.contract.messages import Ack, Command, Control, Feedback
@@ -219,6 +220,17 @@ def test_interrupted_command_is_recovered_by_its_handlers_rule(command_type: str
     after.turn()
     assert after.ran == runs
     assert after.results() == {"a": code}
+
+
+@pytest.mark.parametrize(("restarted_by", "events"), [("a", []), (None, ["command_interrupted"])])
+def test_command_that_replaced_the_process_was_not_interrupted(restarted_by: str | None, events: list[str]) -> None:
+    before = ManagerHarness()
+    before.add("a", "probe")
+    (stored,) = before.store.get_next_commands(1)
+    before.store.mark_processing(stored, before.clock.now(), "i1")
+    with capture_logs() as lines:
+        ManagerHarness(before.store, "i2").manager.recover(restarted_by)
+    assert [line["event"] for line in lines] == events
 
 
 @pytest.mark.parametrize(
