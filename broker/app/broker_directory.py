@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.app.config import ServerConfig, load_config
 from broker.app.credentials import BROKER_PEM
@@ -24,6 +25,7 @@ __all__ = [
     "WrittenFiles",
     "refuse_name_of_agent",
     "settings_for",
+    "write_trusted",
 ]
 
 
@@ -78,6 +80,26 @@ def refuse_name_of_agent(client_id: str, enrolments: EnrolmentStore) -> None:
             "choose another client_id.",
             code="client_id_of_an_agent",
         )
+
+
+def write_trusted(path: Path, trusted: str, former: str = "") -> bool:
+    """Write the authorities to trust (PEM) to a file of the broker and the servers; other ones there are kept.
+
+    `former` is no longer trusted. Returns False, and changes nothing, if the file has none of these authorities. Raises
+    BrokerDirectoryError.
+    """
+    try:
+        present = x509.load_pem_x509_certificates(path.read_bytes())
+        ours = x509.load_pem_x509_certificates(trusted.encode())
+        left = x509.load_pem_x509_certificates(former.encode()) if former else []
+        if not {*present} & {*ours, *left}:
+            return False
+        kept = [certificate for certificate in present if certificate not in (*ours, *left)]
+        content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in (*ours, *kept))
+        write_durably(path, content, _PUBLIC)
+    except (OSError, ValueError) as error:
+        raise BrokerDirectoryError(f"{path} cannot be written: {error}.", code="unwritable_directory") from error
+    return True
 
 
 class BrokerDirectory:
@@ -138,7 +160,7 @@ class BrokerDirectory:
         authority.write_client_certificate(self._config.client_id, self._directory, "server")
         authority.write_server_certificate(hosts, self._directory, "enroll")
         broker = authority.write_server_pem(hosts, self._directory / BROKER_PEM)
-        write_durably(self._directory / "ca.crt", authority.certificate.encode(), _PUBLIC)
+        write_durably(self._directory / "ca.crt", authority.trusted.encode(), _PUBLIC)
         return broker.not_valid_after_utc
 
     def _settings(self) -> dict[str, str]:

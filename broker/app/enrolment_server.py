@@ -30,6 +30,7 @@ from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.session_revocation import SessionRevoker
 from broker.enrolment.sessions import RevokedSessions
 from broker.enrolment.store import EnrolmentStore
+from broker.enrolment.successor_probe import SuccessorProbe
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.database import Database
 from broker.mqtt.address import parse_url
@@ -42,6 +43,7 @@ from broker.system.service_manager import ServiceManager
 __all__ = [
     "EnrolmentServer",
     "EnrolmentServerError",
+    "renewal_grace",
 ]
 
 
@@ -85,14 +87,22 @@ class EnrolmentServer:
             self._revocations = open_revocation_file(config, authority, enrolments)
             sessions = _session_revoker(policy, authority, self._database, self._revocations)
             certificates = ServerCertificates(server_certificate_files(config), authority, now=utc_now)
+            renewal = CertificateUpkeep(certificates, now=utc_now, monotonic=monotonic)
+            broker = parse_url(policy.broker)
+            probe = SuccessorProbe(authority, broker if broker.tls else None, monotonic=monotonic)
+
+            def upkeep() -> None:
+                renewal.step()
+                probe.step()
+
             self._revocation_task = RevocationTask(
                 self._revocations,
                 sessions,
-                CertificateUpkeep(certificates, now=utc_now, monotonic=monotonic).step,
+                upkeep,
                 on_failure=self.stop,
                 poll_interval_s=revocation_interval_s,
             )
-            service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names)
+            service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names, probe.accepted)
             app = enrolment_app(service, self._background)
             self._https = HttpsServer(app, address, *enrolment_server_pair(config), limits)
         except BaseException:
@@ -173,11 +183,12 @@ def _policy(config: ServerConfig) -> EnrolmentPolicy:
         raise ServerConfigurationError(
             f"certificate_lifetime: at most {MAX_LIFETIME.days}d.", code="certificate_lifetime_too_long"
         )
-    grace = _grace(config.renewal_grace)
+    grace = renewal_grace(config.renewal_grace)
     return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id, grace)
 
 
-def _grace(text: str) -> timedelta:
+def renewal_grace(text: str) -> timedelta:
+    """Return how long an expired certificate can be renewed; raises ServerConfigurationError."""
     try:
         return timedelta() if text == "0" else timedelta(seconds=parse_duration(text))
     except InvalidArgument as error:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.app.credentials import open_revocation_file, signing_keys_path
+from broker.cli import rollover
 from broker.cli.enrolment import (
     RELOAD_HINT,
     AgentFilter,
@@ -28,6 +29,7 @@ __all__ = [
 
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(rollover.app, name="rollover", help="Replace the authority by a successor.")
 
 
 @app.command(epilog="Example: acm ca init --dir /var/lib/acm/ca")

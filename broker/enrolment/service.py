@@ -42,6 +42,8 @@ class EnrolmentService:
     """Issues certificates for tokens, and for certificates that it issued before. Thread-safe.
 
     `is_listed` returns whether the revocation list has a serial number; a ledger restored from a backup may lack it.
+    During a rollover a token's authority issues the certificate, and the successor renews it, once the broker accepts
+    its certificates (`successor_accepted`).
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class EnrolmentService:
         enrolments: EnrolmentStore,
         policy: EnrolmentPolicy,
         is_listed: Callable[[int], bool],
+        successor_accepted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._authority = authority
         self._keys = keys
         self._enrolments = enrolments
         self._policy = policy
         self._is_listed = is_listed
+        self._successor_accepted = successor_accepted
 
     def authority(self) -> AuthorityResponse:
         """Return the authority's certificate. The client must compare it with the fingerprint in its token."""
@@ -93,7 +97,8 @@ class EnrolmentService:
                 "The certificate is on the revocation list: enroll again with a new token.", code="certificate_revoked"
             )
         key = verify_csr(request.csr, identity.agent)
-        issue = partial(self._authority.issue, identity.agent, key, self._policy.lifetime)
+        is_moved = self._authority.is_of_successor(request.certificate) or self._successor_accepted()
+        issue = partial(self._authority.issue, identity.agent, key, self._policy.lifetime, by_successor=is_moved)
         return self._response(self._enrolments.renew(identity.serial, key, issue))
 
     def _refuse_server_name(self, agent: str) -> None:
@@ -108,7 +113,7 @@ class EnrolmentService:
             agent=issued.agent,
             enrolment_id=issued.enrolment_id,
             certificate=issued.certificate,
-            ca=self._authority.certificate,
+            ca=self._authority.trusted_by_holder(issued.certificate),
             broker=self._policy.broker,
             topic_prefix=self._policy.topic_prefix,
             signing_keys=trusted.keys,

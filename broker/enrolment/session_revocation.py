@@ -35,8 +35,12 @@ _LOG_AFTER_FAILURES = 3
 
 @dataclass(frozen=True)
 class _Round:
-    """The enrolments revoked before `canary` was put on the list, and the start of the round (monotonic seconds)."""
+    """The enrolments revoked before `canary` was put on the list, and the start of the round (monotonic seconds).
 
+    `issuer` is the fingerprint of the authority that issued the canary.
+    """
+
+    issuer: str
     revoked: list[EnrolmentRecord]
     canary: x509.Certificate
     key: Ed25519PrivateKey
@@ -93,7 +97,7 @@ class SessionRevoker:
             self._failures = 0
 
     def _advance(self) -> None:
-        if self._round is None or self._monotonic() - self._round.began > _MAX_ROUND_S:
+        if self._round is None or self._is_over(self._round):
             self._begin()
             return
         waiting = {row.id for row in self._sessions.to_end()}
@@ -103,17 +107,21 @@ class SessionRevoker:
             self._end(left)
         self._round = None
 
+    def _is_over(self, round_: _Round) -> bool:
+        """Return whether the canary is old, or of an authority that was replaced."""
+        return self._monotonic() - round_.began > _MAX_ROUND_S or round_.issuer != self._authority.fingerprint
+
     def _begin(self) -> None:
         revoked = self._sessions.to_end()
         if revoked:
             key = Ed25519PrivateKey.generate()
             canary = self._authority.issue_canary(key.public_key(), _CANARY_LIFETIME)
-            self._round = _Round(revoked, canary, key, self._monotonic())
+            self._round = _Round(self._authority.fingerprint, revoked, canary, key, self._monotonic())
             self._write_list(canary)
 
     def _check_canary(self, round_: _Round) -> None:
         try:
-            self._take_over(self._broker, self._authority.certificate, round_.canary, round_.key, CANARY)
+            self._take_over(self._broker, self._authority.trusted, round_.canary, round_.key, CANARY)
         except TakeoverRefused:
             return
         if not self._revocations.names(round_.canary.serial_number):  # another process has replaced the list
@@ -142,7 +150,7 @@ class SessionRevoker:
         # design.md: "The session of a revoked agent is ended by taking it over"
         key = Ed25519PrivateKey.generate()
         certificate = self._authority.issue(agent, key.public_key(), _TAKEOVER_LIFETIME)
-        self._take_over(self._broker, self._authority.certificate, certificate, key, agent)
+        self._take_over(self._broker, self._authority.trusted, certificate, key, agent)
         _log.info("session_ended", agent=agent)
         for enrolment in enrolments:
             self._sessions.record_end(enrolment)

@@ -25,6 +25,7 @@ from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.recipient import Recipient
 
 __all__ = [
+    "AgentCertificate",
     "EnrolmentRevoked",
     "EnrolmentStore",
     "IssueCertificate",
@@ -65,6 +66,14 @@ class IssuedCertificate:
     agent: str
     certificate: str
     not_after: datetime
+
+
+@dataclass(frozen=True)
+class AgentCertificate:
+    """An agent's certificate in PEM."""
+
+    agent: str
+    pem: str
 
 
 class EnrolmentStore:
@@ -126,6 +135,16 @@ class EnrolmentStore:
         """Return all enrolments, or those of one agent, newest first."""
         with self.database.reading() as connection:
             return enrolments_where(connection, ENROLMENTS.c.agent == agent if agent else sa.true())
+
+    def newest_certificates(self, not_after: datetime) -> list[AgentCertificate]:
+        """Return the newest certificate of each valid enrolment, if it did not expire before `not_after`."""
+        columns = (ENROLMENTS.c.id, ENROLMENTS.c.agent, CERTIFICATES.c.pem)
+        query = sa.select(*columns).select_from(ENROLMENTS.join(CERTIFICATES))
+        query = query.where(ENROLMENTS.c.revoked_at.is_(None), CERTIFICATES.c.not_after >= not_after.timestamp())
+        with self.database.reading() as connection:
+            rows = connection.execute(query.order_by(CERTIFICATES.c.not_after))
+            newest = {row.id: AgentCertificate(row.agent, row.pem) for row in rows}
+        return list(newest.values())
 
     def recipients(self, agents: Iterable[str]) -> dict[str, Recipient]:
         """Return each of these agents as a recipient of messages, whether it is known here or not."""

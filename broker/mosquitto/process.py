@@ -34,7 +34,7 @@ _STOP_TIMEOUT_S = 5.0
 _SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
 _LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
-_RELOADED = ("crl.pem", "broker.pem", "acl", "passwords")
+_RELOADED = ("ca.crt", "crl.pem", "broker.pem", "acl", "passwords")
 
 
 class MosquittoError(BrokerError):

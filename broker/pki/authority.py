@@ -1,7 +1,7 @@
 """The certificate authority: a directory of mode 0700 with its key, and the certificates and lists that it signs."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import fingerprint_of
-from broker.contract.private_keys import PrivateKeyError, private_key_from_pem, private_key_to_pem
-from broker.errors import BrokerError
+from broker.contract.private_keys import private_key_to_pem
+from broker.pki.authority_files import (
+    CA_CERTIFICATE,
+    CA_KEY,
+    SUCCESSOR_CERTIFICATE,
+    AuthorityError,
+    promote,
+    read_issuers,
+    write_successor,
+)
 from broker.pki.certificates import (
     Issuer,
     agent_certificate,
@@ -21,9 +29,9 @@ from broker.pki.certificates import (
     like_certificate,
     server_account_certificate,
 )
-from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_list, revocation_list
+from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_lists, revocation_list
 from broker.pki.verification import Identity, is_issued_by, verify_certificate
-from broker.system.files import write_durably
+from broker.system.files import state_of, write_durably
 from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
 
@@ -31,7 +39,6 @@ __all__ = [
     "CRL_LIFETIME",
     "SERVER_CERTIFICATE",
     "SERVER_KEY",
-    "AuthorityError",
     "CertificateAuthority",
     "create_authority",
     "crl_path",
@@ -42,16 +49,8 @@ CRL_LIFETIME = timedelta(days=7)
 SERVER_CERTIFICATE = "server.crt"
 SERVER_KEY = "server.key"
 _SERVER_LIFETIME = timedelta(days=365)
-_CERTIFICATE = "ca.crt"
-_KEY = "ca.key"
 _CRL = "crl.pem"
 _SECRET, _PUBLIC = 0o600, 0o644
-
-
-class AuthorityError(BrokerError):
-    """The authority's directory cannot be created, read or written."""
-
-    code = "authority_error"
 
 
 def create_authority(directory: Path, name: str, now: datetime) -> None:
@@ -70,9 +69,9 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
             )
         directory.chmod(0o700)
         _refuse_exposed(directory)
-        write_durably(directory / _KEY, private_key_to_pem(key), _SECRET)
+        write_durably(directory / CA_KEY, private_key_to_pem(key), _SECRET)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
-        write_durably(directory / _CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
+        write_durably(directory / CA_CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
 
 def crl_path(directory: Path) -> Path:
@@ -91,38 +90,107 @@ class CertificateAuthority:
         self._directory = directory
         self._now = now
         with _file_errors(directory):
-            if not (directory / _CERTIFICATE).exists():
+            if not (directory / CA_CERTIFICATE).exists():
                 raise AuthorityError(
                     f"{directory} has no authority: create one with `acm ca init --dir {directory}`.",
                     code="no_authority",
                 )
             _refuse_exposed(directory)
-            self._issuer = _read_issuer(directory)
+            self._seen = _state(directory)
+            self._read = read_issuers(directory)
+
+    @property
+    def _issuers(self) -> tuple[Issuer, Issuer | None]:
+        """The authority and its successor; read again when another process has begun or finished a rollover."""
+        with suppress(OSError):  # what was read before is right until then
+            state = _state(self._directory)
+            if state != self._seen:
+                self._read, self._seen = read_issuers(self._directory), state
+        return self._read
+
+    @property
+    def _issuer(self) -> Issuer:
+        return self._issuers[0]
+
+    @property
+    def _trusted(self) -> list[Issuer]:
+        return [issuer for issuer in self._issuers if issuer is not None]
 
     @property
     def certificate(self) -> str:
         """The authority's own certificate in PEM."""
-        return self._issuer.certificate.public_bytes(Encoding.PEM).decode()
+        return _pem(self._issuer)
+
+    @property
+    def successor(self) -> str | None:
+        """The certificate (PEM) of the authority that replaces this one; None if no rollover is in progress."""
+        _, successor = self._issuers
+        return _pem(successor) if successor is not None else None
+
+    @property
+    def trusted(self) -> str:
+        """The certificates (PEM) to trust: the authority's, and during a rollover its successor's after it."""
+        return "".join(map(_pem, self._trusted))
+
+    def trusted_by_holder(self, certificate: str) -> str:
+        """Return `trusted` for the holder of a certificate (PEM), with that of its issuer first."""
+        held = x509.load_pem_x509_certificate(certificate.encode())
+        return "".join(map(_pem, sorted(self._trusted, key=lambda issuer: not is_issued_by(held, issuer))))
+
+    def begin_rollover(self) -> None:
+        """Create the successor, which is trusted from now on. Raises AuthorityError, CertificateError."""
+        with _file_errors(self._directory), locked_directory(self._directory):
+            if self.successor is not None:
+                raise AuthorityError(
+                    f"A rollover of {self._directory} is in progress: see `acm ca rollover status`.",
+                    code="rollover_in_progress",
+                )
+            write_successor(self._directory, self._now())
+
+    def finish_rollover(self) -> None:
+        """Let the successor take this authority's place, whose key is deleted; raises AuthorityError."""
+        with _file_errors(self._directory), locked_directory(self._directory):
+            promote(self._directory)
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint of its certificate, as in enrolment tokens."""
         return fingerprint_of(self._issuer.certificate.public_bytes(Encoding.DER))
 
-    def issue(self, agent: str, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+    def issue(
+        self, agent: str, key: Ed25519PublicKey, lifetime: timedelta, *, by_successor: bool = False
+    ) -> x509.Certificate:
         """Return a new certificate for an agent's key; raises CertificateError."""
-        return agent_certificate(self._issuer, agent, key, self._now(), lifetime)
+        return agent_certificate(self._issuer_of(by_successor), agent, key, self._now(), lifetime)
 
-    def issue_canary(self, key: Ed25519PublicKey, lifetime: timedelta) -> x509.Certificate:
+    def issue_canary(
+        self, key: Ed25519PublicKey, lifetime: timedelta, *, by_successor: bool = False
+    ) -> x509.Certificate:
         """Return a new canary certificate (see `canary_certificate`); raises CertificateError."""
-        return canary_certificate(self._issuer, key, self._now(), lifetime)
+        return canary_certificate(self._issuer_of(by_successor), key, self._now(), lifetime)
+
+    def _issuer_of(self, by_successor: bool) -> Issuer:
+        current, successor = self._issuers
+        return successor if by_successor and successor is not None else current
 
     def identify(self, certificate: str, grace: timedelta = timedelta()) -> Identity:
         """Return the identity in a certificate (PEM) of this authority; raises IdentityError.
 
         It must be valid now, or have expired within `grace`.
         """
-        return verify_certificate(certificate, self._issuer, self._now(), grace)
+        current, successor = self._issuers
+        if successor is not None and self.is_of_successor(certificate):
+            return verify_certificate(certificate, successor, self._now(), grace)
+        return verify_certificate(certificate, current, self._now(), grace)
+
+    def is_of_successor(self, certificate: str) -> bool:
+        """Return whether the successor has issued this certificate (PEM)."""
+        _, successor = self._issuers
+        try:
+            read = x509.load_pem_x509_certificate(certificate.encode())
+        except ValueError:
+            return False
+        return successor is not None and is_issued_by(read, successor)
 
     def write_server_certificate(self, hosts: Iterable[str], out: Path, name: str = "server") -> x509.Certificate:
         """Write a new key and certificate of a TLS server to `out`/`name`.key and .crt, replacing earlier ones.
@@ -153,16 +221,18 @@ class CertificateAuthority:
         return certificate
 
     def has_issued(self, certificate: x509.Certificate) -> bool:
-        """Return whether this authority has signed the certificate."""
-        return is_issued_by(certificate, self._issuer)
+        """Return whether this authority, or its successor, has signed the certificate."""
+        return any(is_issued_by(certificate, issuer) for issuer in self._trusted)
 
-    def renew_server_certificate(self, certificate: x509.Certificate, path: Path, key_path: Path) -> None:
+    def renew_server_certificate(
+        self, certificate: x509.Certificate, path: Path, key_path: Path, *, by_successor: bool = False
+    ) -> None:
         """Write a new key and a certificate like this one, valid for another year, to these files, or to one file.
 
         Raises AuthorityError and CertificateError.
         """
-        key = Ed25519PrivateKey.generate()
-        renewed = like_certificate(self._issuer, certificate, key.public_key(), self._now(), _SERVER_LIFETIME)
+        key, issuer = Ed25519PrivateKey.generate(), self._issuer_of(by_successor)
+        renewed = like_certificate(issuer, certificate, key.public_key(), self._now(), _SERVER_LIFETIME)
         with _file_errors(path):
             if path == key_path:
                 _write_joint(path, key, renewed)
@@ -172,13 +242,16 @@ class CertificateAuthority:
     def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
         """Write the list of the entries that `revoked` returns; return its nextUpdate. Raises AuthorityError.
 
-        `revoked` is called under a lock: the later of two writers sees everything that the earlier one saw.
+        During a rollover the file has a list of each of both authorities, with the same entries: a broker checks a
+        certificate against the list of its issuer, and serial numbers are random. `revoked` is called under a lock: the
+        later of two writers sees everything that the earlier one saw.
         """
         with _file_errors(path), locked_directory(self._directory):
             now = self._now()
             # design.md: "Revocation is of an enrolment"
-            content = revocation_list(self._issuer, revoked(), _crl_number(now), now, CRL_LIFETIME)
-            write_durably(path, content, _PUBLIC)
+            entries, number = list(revoked()), _crl_number(now)
+            lists = (revocation_list(issuer, entries, number, now, CRL_LIFETIME) for issuer in self._trusted)
+            write_durably(path, b"".join(lists), _PUBLIC)
         return now + CRL_LIFETIME
 
     def read_revocation_list(self, path: Path) -> RevocationList | None:
@@ -188,11 +261,19 @@ class CertificateAuthority:
                 content = path.read_bytes()
             except FileNotFoundError:
                 return None
-        return read_revocation_list(content, self._issuer)
+        return read_revocation_lists(content, self._trusted)
 
     def _server_pair(self, hosts: Iterable[str]) -> tuple[Ed25519PrivateKey, x509.Certificate]:
         key = Ed25519PrivateKey.generate()
         return key, host_certificate(self._issuer, hosts, key.public_key(), self._now(), _SERVER_LIFETIME)
+
+
+def _pem(issuer: Issuer) -> str:
+    return issuer.certificate.public_bytes(Encoding.PEM).decode()
+
+
+def _state(directory: Path) -> list[tuple[int, int, int] | None]:
+    return [state_of(directory / name) for name in (CA_CERTIFICATE, CA_KEY, SUCCESSOR_CERTIFICATE)]
 
 
 def _refuse_exposed(directory: Path) -> None:
@@ -201,23 +282,6 @@ def _refuse_exposed(directory: Path) -> None:
     refuse_changeable(directory, owners=owners)
     for key in list(directory.rglob("*.key")):
         refuse_readable(key, owners=owners)
-
-
-def _read_issuer(directory: Path) -> Issuer:
-    certificate, key = directory / _CERTIFICATE, directory / _KEY
-    try:
-        issuer = x509.load_pem_x509_certificate(certificate.read_bytes())
-        private_key = private_key_from_pem(key.read_bytes())
-    except (ValueError, PrivateKeyError) as error:
-        raise AuthorityError(
-            f"{certificate} or {key.name} is damaged: restore the directory from a backup.", code="damaged_authority"
-        ) from error
-    if private_key.public_key() != issuer.public_key():
-        raise AuthorityError(
-            f"{key} is not the key of {certificate.name}: restore the directory from a backup.",
-            code="wrong_authority_key",
-        )
-    return Issuer(issuer, private_key)
 
 
 def _write_named_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from broker.pki.authority import CRL_LIFETIME, AuthorityError, CertificateAuthority
+from broker.pki.authority import CRL_LIFETIME, CertificateAuthority
+from broker.pki.authority_files import AuthorityError
 from broker.pki.certificates import MAX_LIFETIME
 from broker.pki.revocation_list import RevocationList, RevokedCertificate
 from broker.system.files import state_of
@@ -66,7 +67,7 @@ class RevocationFile:
 
     def _is_current(self) -> bool:
         found = self._read()
-        if found is None:
+        if found is None or not found.complete:
             return False
         age = self._now() - (found.until - CRL_LIFETIME)  # negative if the clock was set back
         required = {entry.serial for entry in self._required()}

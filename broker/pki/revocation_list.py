@@ -1,6 +1,6 @@
 """The content of a certificate revocation list: an X.509 CRL as RFC 5280 section 5 profiles it. No I/O, no clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,10 +16,12 @@ __all__ = [
     "RevocationReason",
     "RevokedCertificate",
     "read_revocation_list",
+    "read_revocation_lists",
     "revocation_list",
 ]
 
 
+_END = b"-----END X509 CRL-----"
 _CLOCK_SKEW = timedelta(days=1)  # a broker whose clock is behind rejects every client while thisUpdate is in the future
 
 
@@ -50,10 +52,14 @@ class RevokedCertificate:
 
 @dataclass(frozen=True)
 class RevocationList:
-    """The content of a revocation list; `until` is its nextUpdate."""
+    """The content of a revocation list; `until` is its nextUpdate.
+
+    It is not `complete` if it was read from a file that lacks the list of one of several issuers.
+    """
 
     entries: tuple[RevokedCertificate, ...]
     until: datetime
+    complete: bool = True
 
 
 def revocation_list(
@@ -77,6 +83,17 @@ def read_revocation_list(pem: bytes, issuer: Issuer) -> RevocationList | None:
         return RevocationList(tuple(_entry(entry) for entry in found), found.next_update_utc)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         return None
+
+
+def read_revocation_lists(pem: bytes, issuers: Sequence[Issuer]) -> RevocationList | None:
+    """Return the content of several lists in one file as one, or None if there is none of these issuers."""
+    lists = [text + _END for text in pem.split(_END)[:-1]]
+    found = [[it for text in lists if (it := read_revocation_list(text, issuer)) is not None] for issuer in issuers]
+    read = [last for of_issuer in found for last in of_issuer[-1:]]
+    if not read:
+        return None
+    entries = {entry.serial: entry for one in read for entry in one.entries}
+    return RevocationList(tuple(entries.values()), min(one.until for one in read), len(read) == len(issuers))
 
 
 def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:

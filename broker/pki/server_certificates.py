@@ -66,11 +66,11 @@ class ServerCertificates:
         """Renew the certificates that are due; return their files. Raises the first error after the last file."""
         return self._renew(lambda certificate: self._now() >= _renew_at(certificate))
 
-    def renew_all(self) -> list[Path]:
-        """Renew all certificates of the authority; return their files. Raises the first error after the last file."""
-        return self._renew(lambda certificate: True)
+    def renew_by_successor(self) -> list[Path]:
+        """Let the authority's successor renew all of its certificates; return their files. Raises as above."""
+        return self._renew(lambda certificate: True, by_successor=True)
 
-    def _renew(self, is_due: Callable[[x509.Certificate], bool]) -> list[Path]:
+    def _renew(self, is_due: Callable[[x509.Certificate], bool], *, by_successor: bool = False) -> list[Path]:
         renewed: list[Path] = []
         errors: list[BrokerError] = []
         read = [(file, file.read()) for file in self.files]  # before any is replaced: they are like one another
@@ -78,7 +78,7 @@ class ServerCertificates:
             if certificate is None or not self._authority.has_issued(certificate) or not is_due(certificate):
                 continue
             try:
-                self._authority.renew_server_certificate(certificate, file.path, file.key)
+                self._authority.renew_server_certificate(certificate, file.path, file.key, by_successor=by_successor)
                 renewed.append(file.path)
             except BrokerError as error:
                 errors.append(error)

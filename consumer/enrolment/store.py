@@ -6,6 +6,7 @@ command, and its state signing-keys.json the last list of signing keys from a co
 epoch seen under the enrolment with this id
 """
 
+import errno
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -196,6 +197,16 @@ class EnrolmentDirectory:
         self._at(self._all / name)
         try:
             link_durably(self._link, f"enrolments/{name}")
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def replace_authorities(self, name: str, certificates: str) -> None:
+        """Let an enrolment trust these authorities (PEM), durably, as of the next connection."""
+        path = self._all / name / "ca.pem"
+        try:
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "a renewal has replaced it")
+            write_durably(path, certificates.encode())
         except OSError as error:
             raise self._unusable(error) from error
 

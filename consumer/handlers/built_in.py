@@ -19,6 +19,7 @@ from consumer.handlers import (
     set_group,
     start_agent,
     stop_agent,
+    update_authorities,
     update_signing_keys,
     upgrade_agent,
 )
@@ -62,6 +63,7 @@ def built_in_handlers(
         set_group.HANDLER,
         start_agent.handler(on_trial),
         stop_agent.handler(on_trial),
+        update_authorities.HANDLER,
         update_signing_keys.handler(trusted_keys),
         upgrade_agent.handler(config.upgrade, readiness_problem),
     )

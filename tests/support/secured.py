@@ -46,8 +46,11 @@ class SecuredSite:
     def identity(self, agent: str) -> TlsFiles:
         """Return the files of a new certificate for this agent."""
         key = Ed25519PrivateKey.generate()
-        certificate = self.authority.issue(agent, key.public_key(), timedelta(days=1))
-        stem = self.directory.parent / f"{agent}-{uuid.uuid4().hex[:8]}"
+        return self.save(self.authority.issue(agent, key.public_key(), timedelta(days=1)), key)
+
+    def save(self, certificate: x509.Certificate, key: Ed25519PrivateKey) -> TlsFiles:
+        """Return the files of a certificate, which are made."""
+        stem = self.directory.parent / f"certificate-{uuid.uuid4().hex[:8]}"
         stem.with_suffix(".key").write_bytes(private_key_to_pem(key))
         stem.with_suffix(".crt").write_bytes(certificate.public_bytes(Encoding.PEM))
         return TlsFiles(self.server.ca, stem.with_suffix(".crt"), stem.with_suffix(".key"))

@@ -21,6 +21,7 @@ from broker.contract.commands.restart_agent import RestartAgent, RestartAgentDat
 from broker.contract.commands.set_group import SetGroup, SetGroupData
 from broker.contract.commands.start_agent import StartAgent, StartAgentData
 from broker.contract.commands.stop_agent import StopAgent, StopAgentData
+from broker.contract.commands.update_authorities import UPDATE_AUTHORITIES, UpdateAuthorities, UpdateAuthoritiesData
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
@@ -65,6 +66,7 @@ COMMAND_TYPES: Mapping[str, CommandType] = MappingProxyType(
         "set-group": CommandType(SetGroup, SetGroupData),
         "start-agent": CommandType(StartAgent, StartAgentData),
         "stop-agent": CommandType(StopAgent, StopAgentData),
+        UPDATE_AUTHORITIES: CommandType(UpdateAuthorities, UpdateAuthoritiesData, signed_only=True),
         UPDATE_SIGNING_KEYS: CommandType(UpdateSigningKeys, UpdateSigningKeysData, signed_only=True, on_arrival=True),
         "upgrade-agent": CommandType(UpgradeAgent, UpgradeAgentData),
     }

@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import fingerprint_of
-from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority, crl_path
+from broker.pki.authority import CertificateAuthority, create_authority, crl_path
+from broker.pki.authority_files import AuthorityError
 from broker.pki.certificates import CertificateError
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from tests.support.errors import raises_code

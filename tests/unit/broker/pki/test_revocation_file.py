@@ -3,7 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.authority_files import AuthorityError
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.revocation_list import RevokedCertificate
 from tests.support.errors import raises_code

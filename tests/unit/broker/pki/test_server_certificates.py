@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.contract.private_keys import private_key_from_pem
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
-from broker.pki.authority import AuthorityError, CertificateAuthority, create_authority
+from broker.pki.authority import CertificateAuthority, create_authority
+from broker.pki.authority_files import AuthorityError
 from broker.pki.server_certificates import CertificateFile, ServerCertificates, expiring
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock

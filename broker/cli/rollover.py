@@ -1,0 +1,198 @@
+"""acm ca rollover: replaces the authority by a successor, without touching each agent."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.app.broker_directory import write_trusted
+from broker.app.credentials import open_revocation_file, server_certificate_files
+from broker.app.enrolment_server import renewal_grace
+from broker.app.factories import utc_now
+from broker.cli.output import print_text
+from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
+from broker.contract.messages import JsonObject
+from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
+from broker.enrolment.rollover import RolloverProgress, announce_authorities, rollover_progress
+from broker.enrolment.successor_probe import check_successor
+from broker.errors import BrokerError
+from broker.ledger.operations import Operation
+from broker.mqtt.address import BrokerAddress, parse_url
+from broker.pki.server_certificates import ServerCertificates
+from broker.text import counted
+
+__all__ = [
+    "NoRollover",
+    "RolloverUnfinished",
+    "app",
+]
+
+
+_MAX_NAMES = 5
+_BROKER_TIMEOUT_S = 20.0
+_POLL_INTERVAL_S = 0.5
+app = typer.Typer(no_args_is_help=True)
+
+
+class NoRollover(BrokerError):
+    """There is no rollover to finish."""
+
+    code = "no_rollover"
+
+
+class RolloverUnfinished(BrokerError):
+    """Agents, or the broker, would not accept the successor alone."""
+
+    code = "rollover_unfinished"
+
+
+@app.command(epilog="Example: acm ca rollover begin --config /var/lib/acm/broker/server.toml")
+@with_session(CA_DIR, CRL, LEDGER)
+def begin(session: Session) -> None:
+    """Create the authority's successor, and let the broker, the servers and the agents trust both.
+
+    From then on renewals come from the successor, as soon as the broker accepts its certificates.
+    """
+    authority = session.authority
+    authority.begin_rollover()
+    _write_revocation_list(session)
+    _write_trusted(session, authority.trusted)
+    operation = announce_authorities(
+        session.ledger, session.enrolments.enrolled_agents(), authority.trusted, session.origin
+    )
+    session.show(
+        {**_progress_json(session, _progress(session)), **_operation_json(operation)},
+        f"The successor is created, and trusted beside the authority. {_operation_text(operation)}\n"
+        "Agents move to it with the next renewal of their certificates: see `acm ca rollover status`.",
+    )
+
+
+@app.command(epilog="Example: acm ca rollover status --json")
+@with_session(CA_DIR, LEDGER)
+def status(session: Session) -> None:
+    """Show which agents have not moved to the successor yet."""
+    progress = _progress(session)
+    session.show(_progress_json(session, progress), _progress_text(session, progress))
+
+
+@app.command(epilog="Example: acm ca rollover finish --config /var/lib/acm/broker/server.toml")
+@with_session(CA_DIR, CRL, LEDGER)
+def finish(
+    session: Session,
+    leave_behind: Annotated[
+        bool,
+        typer.Option(
+            "--leave-agents-behind", help="Finish even if agents have not moved: they must be enrolled again."
+        ),
+    ] = False,
+) -> None:
+    """Let the successor take the authority's place; the old one is trusted no more, and its key is deleted.
+
+    Renews the certificates of the broker and the servers by the successor first. If that was interrupted, repeat it.
+    """
+    authority = session.authority
+    successor = authority.successor
+    if successor is None:
+        raise NoRollover("No rollover is in progress: `acm ca rollover begin` begins one.")
+    progress = _progress(session)
+    if progress.not_moved and not leave_behind:
+        raise RolloverUnfinished(
+            f"{counted(len(progress.not_moved), 'agent has', 'agents have')} not moved to the successor: "
+            f"{_names(progress.not_moved)}. Wait for the renewal of their certificates, revoke those that will not "
+            "come back, or use --leave-agents-behind.",
+            code="agents_not_moved",
+        )
+    ServerCertificates(server_certificate_files(session.config), authority, now=utc_now).renew_by_successor()
+    _await_broker(session)
+    _write_trusted(session, successor, former=authority.certificate)
+    authority.finish_rollover()
+    _write_revocation_list(session)
+    operation = announce_authorities(session.ledger, progress.moved, authority.trusted, session.origin)
+    session.show(
+        {"fingerprint": authority.fingerprint, **_operation_json(operation)},
+        f"The successor is the authority now. {_operation_text(operation)}\nKeep a copy of {session.config.ca} in a "
+        "safe place; tokens that were created before are not valid any more.",
+    )
+
+
+def _write_revocation_list(session: Session) -> None:
+    open_revocation_file(session.config, session.authority, session.enrolments).write()
+
+
+def _write_trusted(session: Session, trusted: str, former: str = "") -> None:
+    """Write the authorities that the broker and the servers trust, where `acm broker config` has put them."""
+    path = session.config.broker_ca
+    if path is None or not write_trusted(Path(path), trusted, former):
+        print_text(
+            "acm: let the broker and the servers trust these authorities, and reload the broker "
+            f"({path or 'broker_ca'} is not the file that has them):\n{trusted}",
+            to_stderr=True,
+        )
+
+
+def _await_broker(session: Session) -> None:
+    """Wait until the broker presents a certificate of the successor, and accepts one; raises RolloverUnfinished."""
+    url = session.config.enroll_broker
+    address = parse_url(url) if url else None
+    deadline = time.monotonic() + _BROKER_TIMEOUT_S
+    while address is not None and address.tls:
+        problem = _broker_problem(session, address)
+        if problem is None:
+            return
+        if time.monotonic() >= deadline:
+            raise RolloverUnfinished(
+                f"The broker does not use a certificate of the successor yet: {problem} Give it one, make it reload "
+                "(Mosquitto: SIGHUP), and repeat the command.",
+                code="broker_not_moved",
+            )
+        time.sleep(_POLL_INTERVAL_S)
+
+
+def _broker_problem(session: Session, address: BrokerAddress) -> str | None:
+    try:
+        check_successor(session.authority, address, session.authority.successor or "")
+    except (TakeoverError, TakeoverRefused) as error:
+        return str(error)
+    return None
+
+
+def _progress(session: Session) -> RolloverProgress:
+    return rollover_progress(
+        session.enrolments, session.authority, utc_now(), renewal_grace(session.config.renewal_grace)
+    )
+
+
+def _progress_json(session: Session, progress: RolloverProgress) -> JsonObject:
+    return {
+        "in_progress": session.authority.successor is not None,
+        "fingerprint": session.authority.fingerprint,
+        "trusted": session.authority.trusted,
+        "moved": list(progress.moved),
+        "not_moved": list(progress.not_moved),
+    }
+
+
+def _progress_text(session: Session, progress: RolloverProgress) -> str:
+    if session.authority.successor is None:
+        return "No rollover is in progress: `acm ca rollover begin` begins one."
+    total = len(progress.moved) + len(progress.not_moved)
+    text = f"{len(progress.moved)} of {counted(total, 'agent')} have moved to the successor."
+    if progress.not_moved:
+        return f"{text} Not moved: {', '.join(progress.not_moved)}."
+    return f"{text} Next: acm ca rollover finish"
+
+
+def _operation_json(operation: Operation | None) -> JsonObject:
+    return {"operation": operation.id if operation else None}
+
+
+def _operation_text(operation: Operation | None) -> str:
+    if operation is None:
+        return "No agents are enrolled."
+    return f"{counted(operation.size, 'agent')} get a command for that: acm operation show {operation.id}"
+
+
+def _names(agents: tuple[str, ...]) -> str:
+    more = len(agents) - _MAX_NAMES
+    return ", ".join(agents[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
