@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.contract.private_keys import private_key_to_pem
 from broker.errors import BrokerError
 from broker.mqtt.address import BrokerAddress
+from broker.mqtt.failures import connect_error
+from broker.mqtt.tls import certified_name
 
 __all__ = [
     "Takeover",
@@ -61,7 +63,7 @@ def take_over(
         context = _context(authority, certificate, key)
         with (
             socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=address.host) as secured,
+            context.wrap_socket(plain, server_hostname=certified_name(address.host)) as secured,
         ):
             secured.sendall(_connect_packet(client_id))
             response = secured.recv(256)
@@ -70,13 +72,13 @@ def take_over(
         if (error.reason or "").endswith(_REVOKED_ALERT):
             raise TakeoverRefused("The broker rejected the certificate as revoked.") from error
         raise TakeoverError(
-            f"The TLS handshake with the broker at {address.host}:{address.port} failed: {error.reason}.",
+            f"No TLS 1.2 with the broker at {address.text}: {connect_error(error, tls=True)}.",
             code="tls_handshake_failed",
         ) from error
     except OSError as error:
-        reason = error.strerror or error
         raise TakeoverError(
-            f"Cannot connect to the broker at {address.host}:{address.port}: {reason}.", code="broker_unreachable"
+            f"Cannot connect to the broker at {address.text}: {connect_error(error, tls=True)}.",
+            code="broker_unreachable",
         ) from error
     if len(response) < 4 or response[0] != _CONNACK or response[3] != 0:
         raise TakeoverError(
@@ -86,7 +88,8 @@ def take_over(
 
 
 def _context(authority: str, certificate: x509.Certificate, key: Ed25519PrivateKey) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=authority)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # by the rule of broker.mqtt.tls
+    context.load_verify_locations(cadata=authority)
     # In TLS 1.3 the handshake ends for the client before the broker has checked its certificate: it may miss the alert.
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     with TemporaryDirectory(prefix="acm-") as directory:  # ssl reads keys only from files

@@ -16,6 +16,7 @@ from broker.mqtt.address import MqttError, TlsFiles
 
 __all__ = [
     "NewContextEachTime",
+    "certified_name",
     "client_context",
 ]
 
@@ -40,13 +41,16 @@ class NewContextEachTime(ssl.SSLContext):
         self, sock: socket.socket, *, server_hostname: str | None = None, **options: Any
     ) -> ssl.SSLSocket:
         """Wrap the socket in a new context; raises OSError, also for files that cannot be used."""
-        # A certificate holds neither the final dot of an absolute name (RFC 6066 section 3) nor the zone of an address.
-        host = (server_hostname or "").rstrip(".").partition("%")[0]
         try:
             context = client_context(self.files())
         except MqttError as error:
             raise OSError(str(error).rstrip(".")) from error
-        return context.wrap_socket(sock, server_hostname=host, **options)
+        return context.wrap_socket(sock, server_hostname=certified_name(server_hostname or ""), **options)
+
+
+def certified_name(host: str) -> str:
+    """Return a host as certificates have it: without the final dot of a name (RFC 6066) and the zone of an address."""
+    return host.rstrip(".").partition("%")[0]
 
 
 def client_context(files: TlsFiles | None) -> ssl.SSLContext:

@@ -23,13 +23,14 @@ class Wire:
     def __init__(self, clock: TurnedClock) -> None:
         self.clock = clock
         self.requests: list[BlobRequest] = []
+        self.chunk_bytes = CHUNK
         self.deliver: Callable[[BlobChunk], None] = lambda chunk: self.reader.receive(chunk)
         self.reader = BlobReader(self.request, clock, poll_s=0.0)
 
     def request(self, request: BlobRequest) -> None:
         self.requests.append(request)
-        for offset in range(request.offset, request.offset + request.length, CHUNK):
-            end = min(offset + CHUNK, request.offset + request.length)
+        for offset in range(request.offset, request.offset + request.length, self.chunk_bytes):
+            end = min(offset + self.chunk_bytes, request.offset + request.length)
             self.deliver(chunk(offset, CONTENT[offset:end]))
 
     def read(self, offset: int = 0, turn_s: float = 1.0) -> bytes:
@@ -49,6 +50,12 @@ def wire(clock: TurnedClock) -> Wire:
 
 def chunk(offset: int, data: bytes, name: str = NAME) -> BlobChunk:
     return BlobChunk(name, offset, len(CONTENT), data)
+
+
+def test_requests_stay_smaller_where_the_brokers_limit_makes_the_chunks_shorter(wire: Wire) -> None:
+    wire.chunk_bytes = 20_000
+    assert wire.read() == CONTENT
+    assert max(request.length for request in wire.requests) <= 8 * wire.chunk_bytes
 
 
 def test_blob_is_read_with_growing_requests(wire: Wire) -> None:
