@@ -25,7 +25,8 @@ class LedgerSide:
 
     `known` holds the commands that the journal names, by id; `accepted` those that the agent had reported as accepted
     or later, oldest first. `unmatched` holds (command id, digest) of results that answered no open command.
-    `status_head` is the journal's end in the agent's last status; `requested_by` is the command that requested it.
+    `status_head` is the journal's end in the agent's last status; `requested_by` is the command that requested it, the
+    first of `requests`.
     """
 
     agent: str
@@ -36,6 +37,7 @@ class LedgerSide:
     verified: Verified | None
     accepts_unsigned: bool
     requested_by: str
+    requests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def request_audit(
         status_head=status.audit_head if status else None,
         verified=verified,
         accepts_unsigned=status.accepts_unsigned if status else False,
-        requested_by=reader.requested_by,
+        requested_by=reader.requests[0],
+        requests=tuple(reader.requests),
     )
     return journal, side
 
@@ -84,7 +85,7 @@ class _JournalReader:
         self._end = end
         self._show = show
         self._pages: list[JournalPage] = []
-        self.requested_by = ""
+        self.requests: list[str] = []
 
     def read(self) -> GetAuditJournalData:
         first = answer = self._request(1)
@@ -116,7 +117,7 @@ class _JournalReader:
         command = self._ledger.add_command(
             self._agent, CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=left_s)
         )
-        self.requested_by = self.requested_by or command.id
+        self.requests.append(command.id)
         row = wait_for_command(self._ledger, self._ledger.get(command.id), left_s, self._show)
         require_success(row, left_s)
         return self._data(row)

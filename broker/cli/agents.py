@@ -1,4 +1,4 @@
-"""acm agents and active-responses: the last status of each agent."""
+"""acm agents: the last status of each agent, and forgetting agents that are gone."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,8 +15,9 @@ from broker.cli.output import print_text, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.codec import to_json
-from broker.contract.messages import JsonObject, PendingReversal
+from broker.contract.messages import JsonObject
 from broker.enrolment.enrolment_states import EnrolmentState, enrolment_states
+from broker.errors import BrokerError
 from broker.ledger.agents import AgentRow, AgentState
 from broker.ledger.server_lock import running_servers
 from broker.text import counted, rfc3339
@@ -28,16 +29,24 @@ __all__ = [
 ]
 
 
-app = typer.Typer()
+app = typer.Typer(invoke_without_command=True)
 
 
-@app.command(epilog="Example: acm agents --json")
+class AgentIsOnline(BrokerError):
+    """An agent that is to be forgotten is online."""
+
+    code = "agent_is_online"
+
+
+@app.callback(epilog="Example: acm agents --json")
 @with_session(LEDGER)
-def agents(session: Session) -> None:
+def agents(session: Session, context: typer.Context) -> None:
     """List agents with the last status that each has published, and the state of its enrolment.
 
     Warns of certificates of the broker and the servers that expire within 30 days.
     """
+    if context.invoked_subcommand is not None:
+        return
     rows = _known_now(session)
     enrolments = enrolment_states(session.database, utc_now())
     document = [{**agent_json(row), **_enrolment_json(enrolments.get(row.name))} for row in rows]
@@ -54,19 +63,31 @@ def _known_now(session: Session) -> list[AgentRow]:
     return [replace(row, state=AgentState.UNKNOWN) if row.state is AgentState.ONLINE else row for row in rows]
 
 
-@app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
+@app.command(epilog="Example: acm agents forget web-02")
 @with_session(LEDGER)
-def active_responses(
+def forget(
     session: Session,
-    agent: Annotated[str | None, typer.Argument(metavar="AGENT", help="Show only this agent.")] = None,
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent.")],
+    force: Annotated[bool, typer.Option("--force", help="Forget it although it is online.")] = False,
 ) -> None:
-    """List active responses that are in effect and will be reversed, from each agent's last status."""
-    if agent is not None:
-        check_known(session.ledger, [agent], can_allow=False)
-    rows = [row for row in session.ledger.agents() if agent in (None, row.name)]
-    found = [(row.name, reversal) for row in rows for reversal in _pending_reversals(row)]
-    count = sum(row.status.pending_reversal_count for row in rows if row.status)  # a status names only some of them
-    session.show([{"agent": name, **to_json(it)} for name, it in found], _active_responses_table(found, count))
+    """Take an agent that is gone out of the lists, of --all and of its groups. Its open commands end as interrupted.
+
+    Refused while the agent is online, unless it was revoked. It is listed again when it is enrolled, sent a command
+    with --allow-unknown, or online. acm prune then removes it with its commands.
+    """
+    check_known(session.ledger, [agent], can_allow=False)
+    is_revoked = enrolment_states(session.database, utc_now()).get(agent) is EnrolmentState.REVOKED
+    is_online = any(row.name == agent and row.state is AgentState.ONLINE for row in session.ledger.agents())
+    if is_online and not (is_revoked or force):
+        raise AgentIsOnline(
+            f"{agent} is online, and would be listed again: stop it, revoke it (`acm enrolment revoke {agent}`), or "
+            "use --force."
+        )
+    count = session.ledger.forget(agent)
+    session.show(
+        {"agent": agent, "interrupted": count},
+        f"Forgot {agent}; completed as interrupted: {counted(count, 'open command')}.",
+    )
 
 
 def agent_json(row: AgentRow) -> JsonObject:
@@ -104,15 +125,3 @@ def _agent_cells(row: AgentRow, enrolment: EnrolmentState | None) -> Iterator[st
     yield str(row.open_commands)
     conflict = f"Another client connected as {row.name}. " if row.name_conflict else ""
     yield conflict + ((status.last_error or "") if status else "")
-
-
-def _pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:
-    return row.status.pending_reversals if row.status else ()
-
-
-def _active_responses_table(found: list[tuple[str, PendingReversal]], count: int) -> Table:
-    columns = ("agent", "script", "keys", "reverses at (UTC)", "state", "command")
-    cells = (
-        (name, it.script, ", ".join(it.keys), second(it.reverses_at), it.state, it.command_id) for name, it in found
-    )
-    return table(counted(count, "active response"), columns, cells)

@@ -50,9 +50,10 @@ class AuditDiffers(BrokerError):
 @with_session(LEDGER)
 def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Fetch an agent's journal, compare it with the ledger, and show the differences."""
-    verdict = _audit(session, agent, wait or _DEFAULT_WAIT_S)
+    verdict, requests = _audit(session, agent, wait or _DEFAULT_WAIT_S)
     if not verdict.differences:
         session.ledger.audits.mark_verified(agent, verdict.head)
+        session.ledger.audits.drop_pages(requests)
     session.show(_json(agent, verdict), _view(agent, verdict))
     if verdict.differences:
         raise AuditDiffers(verdict.differences[0].message)
@@ -62,16 +63,17 @@ def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
 @with_session(LEDGER)
 def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Accept an agent's journal as it is: show the differences up to now, and do not report them again."""
-    verdict = _audit(session, agent, wait or _DEFAULT_WAIT_S)
+    verdict, requests = _audit(session, agent, wait or _DEFAULT_WAIT_S)
     session.ledger.audits.accept(agent, verdict.head)
+    session.ledger.audits.drop_pages(requests)
     session.show(_json(agent, verdict), _view(agent, verdict))
 
 
-def _audit(session: Session, agent: str, wait_s: float) -> Verdict:
+def _audit(session: Session, agent: str, wait_s: float) -> tuple[Verdict, tuple[str, ...]]:
     check_known(session.ledger, [agent], can_allow=False)
     with status_line(quiet=session.as_json) as show:
         journal, side = request_audit(session.ledger, agent, session.origin, wait_s, show)
-    return compare(journal, side)
+    return compare(journal, side), side.requests
 
 
 def _json(agent: str, verdict: Verdict) -> JsonObject:

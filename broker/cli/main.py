@@ -20,11 +20,14 @@ _COMMANDS = lazy_group(
     LazyCommand(
         "operation", "broker.cli.operation", "Show and cancel commands that were sent to many agents.", is_group=True
     ),
-    LazyCommand("agents", "broker.cli.agents", "List agents with the last status that each has published."),
-    LazyCommand("active-responses", "broker.cli.agents", "List active responses that are in effect."),
+    LazyCommand(
+        "agents", "broker.cli.agents", "List agents with the last status that each has published.", is_group=True
+    ),
+    LazyCommand("active-responses", "broker.cli.active_responses", "List active responses that are in effect."),
     LazyCommand("group", "broker.cli.group", "Manage groups of agents and their configuration.", is_group=True),
     LazyCommand("types", "broker.cli.types", "List command types with their parameters and result data."),
     LazyCommand("blob", "broker.cli.blob", "Manage files that agents fetch over MQTT.", is_group=True),
+    LazyCommand("prune", "broker.cli.prune", "Remove completed commands and other data that ended long ago."),
     LazyCommand("ledger", "broker.cli.ledger", "Maintain the ledger.", is_group=True),
     LazyCommand("audit", "broker.cli.audit", "Compare agents' audit journals with the ledger.", is_group=True),
     LazyCommand("package", "broker.cli.package", "Build and verify packages for upgrades of agents.", is_group=True),

@@ -34,6 +34,6 @@ def enrolment_states(database: Database, now: datetime) -> dict[str, EnrolmentSt
     """Return the state of each agent that was ever enrolled; raises LedgerError."""
     end = sa.case((ENROLMENTS.c.revoked_at.is_(None), CERTIFICATES.c.not_after))
     query = sa.select(ENROLMENTS.c.agent, sa.func.max(end).label("not_after"))
-    query = query.select_from(ENROLMENTS.join(CERTIFICATES)).group_by(ENROLMENTS.c.agent)
+    query = query.select_from(ENROLMENTS.outerjoin(CERTIFICATES)).group_by(ENROLMENTS.c.agent)
     with database.reading() as connection:
         return {row.agent: EnrolmentState.of(moment(row.not_after), now) for row in connection.execute(query)}

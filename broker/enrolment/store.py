@@ -211,6 +211,7 @@ def _issued_before(
 def _add_agent(connection: sa.Connection, agent: str, now: datetime) -> None:
     """Add the agent to the ledger, so that commands can be sent to it before its first status."""
     insert_missing(connection, AGENTS, [new_agent(agent, now)])
+    connection.execute(AGENTS.update().where(AGENTS.c.name == agent).values(forgotten_at=None))
 
 
 def _agent_of_valid_enrolment(connection: sa.Connection, enrolment_id: str) -> str:

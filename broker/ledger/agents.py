@@ -30,6 +30,7 @@ __all__ = [
 
 _STATUS_INTERVAL_S = 300.0  # our agents publish theirs at least as often
 _SILENT_AFTER_S = 2 * _STATUS_INTERVAL_S
+_IS_KNOWN = AGENTS.c.forgotten_at.is_(None)
 _CLOCK_SKEW_S = 60.0  # of a machine that reads the ledger of another
 
 
@@ -64,7 +65,7 @@ def all_agents(connection: sa.Connection, now: datetime) -> list[AgentRow]:
     """Return every agent that was enrolled, sent a status or was sent a command, by name."""
     counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(IS_OPEN).group_by(COMMANDS.c.agent)
     waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
-    agents = read_all(connection, AGENTS.select().order_by(AGENTS.c.name), AgentRecord)
+    agents = read_all(connection, AGENTS.select().where(_IS_KNOWN).order_by(AGENTS.c.name), AgentRecord)
     return [_agent_row(it, waiting.get(it.name, 0), now.timestamp()) for it in agents]
 
 
@@ -85,7 +86,7 @@ def _is_recent(seconds: float | None, now: float) -> bool:
 
 def names_of_agents(connection: sa.Connection) -> list[str]:
     """Return the names of these agents, in order."""
-    return list(connection.scalars(sa.select(AGENTS.c.name).order_by(AGENTS.c.name)))
+    return list(connection.scalars(sa.select(AGENTS.c.name).where(_IS_KNOWN).order_by(AGENTS.c.name)))
 
 
 def last_status(connection: sa.Connection, agent: str) -> Status | None:

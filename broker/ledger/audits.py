@@ -16,7 +16,7 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
 from broker.ledger.records import AuditRecord, read_one
-from broker.ledger.tables import AUDITS, COMMANDS, SERVER, STRAY_RESULTS, CommandState
+from broker.ledger.tables import AUDITS, COMMANDS, PRUNED_COMMANDS, SERVER, STRAY_RESULTS, CommandState
 
 __all__ = [
     "AuditStore",
@@ -83,16 +83,23 @@ class AuditStore:
         """Return the newest commands that the agent has reported as accepted or in a later state; oldest first."""
         query = sa.select(*_COLUMNS).where(COMMANDS.c.agent == agent, COMMANDS.c.state.in_(_REPORTED_STATES))
         query = query.order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc()).limit(limit)
+        pruned = PRUNED_COMMANDS.select().where(PRUNED_COMMANDS.c.agent == agent)
+        pruned = pruned.order_by(PRUNED_COMMANDS.c.epoch.desc(), PRUNED_COMMANDS.c.number.desc()).limit(limit)
         with self._reading() as connection:
             found = [_known(*columns) for columns in connection.execute(query)]
-        return [known for known in reversed(found) if not known.is_completed_by_server]
+            found += [_known_pruned(row) for row in connection.execute(pruned)]
+        found.sort(key=lambda known: (known.sequence.epoch, known.sequence.number))
+        return [known for known in found[-limit:] if not known.is_completed_by_server]
 
     def look_up(self, command_ids: Iterable[str]) -> Mapping[str, KnownCommand]:
         """Return the commands with these ids, of any agent, with their SHA-256."""
-        remaining, found = iter(command_ids), {}
+        remaining = iter(command_ids)
+        found: dict[str, KnownCommand] = {}
         while ids := list(islice(remaining, _IDS_PER_QUERY)):
             query = sa.select(*_COLUMNS, COMMANDS.c.body).where(COMMANDS.c.id.in_(ids))
+            pruned = PRUNED_COMMANDS.select().where(PRUNED_COMMANDS.c.id.in_(ids))
             with self._reading() as connection:
+                found |= {row.id: _known_pruned(row) for row in connection.execute(pruned)}
                 for *columns, body in connection.execute(query):
                     known = _known(*columns)
                     sha256 = command_sha256(msgspec.json.decode(body, type=Command))
@@ -125,11 +132,33 @@ class AuditStore:
         accepted = {"accepted_number": head.number, "accepted_hash": head.hash}
         self._save(agent, {"number": head.number, "hash": head.hash, **accepted})
 
+    def drop_pages(self, command_ids: Iterable[str]) -> None:
+        """Remove the journal from the results of these commands: it was compared, and has up to 4 MiB."""
+        for command_id in command_ids:
+            self._drop_page(command_id)
+
+    @retry_conflicts
+    def _drop_page(self, command_id: str) -> None:
+        is_command = COMMANDS.c.id == command_id
+        with self._transaction() as connection:
+            stored = connection.scalar(sa.select(COMMANDS.c.result).where(is_command))
+            if stored is not None:
+                kept = msgspec.json.encode({**msgspec.json.decode(stored), "data": None}).decode()
+                connection.execute(COMMANDS.update().where(is_command).values(result=kept))
+
     @retry_conflicts
     def _save(self, agent: str, values: dict[str, Any]) -> None:
         values["verified_at"] = self._now().timestamp()
         with self._transaction() as connection:
             replace_row(connection, AUDITS, {"agent": agent, **values})
+
+
+def _known_pruned(row: sa.Row[Any]) -> KnownCommand:
+    sequence = SequenceNumber(row.epoch, row.number)
+    code = None if row.code is None else ErrorCode(row.code)
+    return KnownCommand(
+        row.id, row.agent, sequence, CommandState.COMPLETED, row.digest, row.outcome, code, sha256=row.sha256
+    )
 
 
 def _known(

@@ -10,7 +10,7 @@ from broker.contract.messages import Command, JsonObject
 from broker.errors import LedgerError
 from broker.ledger.completion import command_of
 from broker.ledger.records import CommandRecord, read_all, read_one
-from broker.ledger.tables import COMMANDS, Cancel, CommandState, moment
+from broker.ledger.tables import COMMANDS, PRUNED_COMMANDS, Cancel, CommandState, moment
 
 __all__ = [
     "LedgerRow",
@@ -42,6 +42,14 @@ def find_command(connection: sa.Connection, command_id: str) -> LedgerRow:
     """Return one command; raises UnknownCommand."""
     record = read_one(connection, COMMANDS.select().where(COMMANDS.c.id == command_id), CommandRecord)
     if record is None:
+        pruned = PRUNED_COMMANDS.select().where(PRUNED_COMMANDS.c.id == command_id)
+        if (row := connection.execute(pruned).one_or_none()) is not None:
+            ended = f"{moment(row.completed_at):%Y-%m-%d}"
+            raise UnknownCommand(
+                f"The command {command_id} to {row.agent} ended with {row.outcome} on {ended}; `acm prune` has removed "
+                "it.",
+                code="pruned_command",
+            )
         raise UnknownCommand(f"No command has the id {command_id[:128]!r}; `acm commands` lists them.")
     return _ledger_row(record)
 

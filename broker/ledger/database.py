@@ -1,5 +1,6 @@
 """The ledger's database, in SQLite or PostgreSQL, opened by its URL: its tables and its transactions."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -93,10 +94,23 @@ class Database:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def vacuum(self) -> None:
-        """Return free pages of a SQLite file to the file system; PostgreSQL does it by itself. Raises LedgerError."""
+        """Rewrite a SQLite file without its free pages; PostgreSQL cleans up by itself. Raises LedgerError."""
         if self.is_sqlite:
             with as_ledger_error(self.url), self._engine.connect() as connection:
-                connection.connection.cursor().execute("VACUUM")
+                raw = connection.connection.cursor()
+                try:
+                    sqlite.wait_for_lock(lambda: raw.execute("VACUUM"), self._stopping)
+                    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                except sqlite3.Error as error:
+                    raise sa.exc.DBAPIError.instance("VACUUM", None, error, sqlite3.Error) from error
+
+    def free_bytes(self) -> int:
+        """Return the size of the free pages in a SQLite file; 0 for PostgreSQL, which cleans up by itself."""
+        if not self.is_sqlite:
+            return 0
+        with self.reading() as connection:
+            pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
 
     def _new_engine(self) -> sa.Engine:
         try:

@@ -78,7 +78,7 @@ def enqueue_for_all(
         commands.append({**row, "operation_id": operation_id})
     connection.execute(COMMANDS.insert(), commands)
     numbered = AGENTS.update().where(AGENTS.c.name.in_(agents))
-    connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1))
+    connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1, forgotten_at=None))
 
 
 def _new_row(command: Command, agent: str, sequence: SequenceNumber, body: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import completion, mask_completed
 from broker.ledger.group_configuration import answer_fetch_config
 from broker.ledger.sequence import begin_epoch_after_conflict, is_conflict, resend_from_gap
-from broker.ledger.tables import COMMANDS, IS_OPEN, CommandState
+from broker.ledger.tables import COMMANDS, IS_OPEN, PRUNED_COMMANDS, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
@@ -74,9 +74,10 @@ def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback])
     digests: dict[str, str | None] = {}
     ids = [result.command_id for result in results]
     for first in range(0, len(ids), _IDS_PER_QUERY):
-        named = COMMANDS.c.id.in_(ids[first : first + _IDS_PER_QUERY])
-        query = sa.select(COMMANDS.c.id, COMMANDS.c.digest).where(COMMANDS.c.agent == agent, named)
-        digests |= {row[0]: row[1] for row in connection.execute(query)}
+        for table in (PRUNED_COMMANDS, COMMANDS):
+            named = table.c.id.in_(ids[first : first + _IDS_PER_QUERY])
+            query = sa.select(table.c.id, table.c.digest).where(table.c.agent == agent, named)
+            digests |= {row[0]: row[1] for row in connection.execute(query)}
     return digests
 
 

@@ -19,6 +19,7 @@ from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.feedback import Recorded, record_feedback
+from broker.ledger.forgetting import forget_agent
 from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
@@ -134,6 +135,15 @@ class Ledger:
             conditions = [COMMANDS.c.operation_id == operation_id]
             lock_agents_of(connection, *conditions, IS_OPEN)
             return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
+
+    @retry_conflicts
+    def forget(self, agent: str) -> int:
+        """Stop listing and addressing an agent, and take it out of its groups, until it is online again.
+
+        Its open commands are completed as interrupted. Return how many.
+        """
+        with self._transaction() as connection:
+            return forget_agent(connection, agent, self._now())
 
     @retry_conflicts
     def settle_restored(self) -> int:

@@ -92,5 +92,14 @@ def _remember_incarnations(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE agents ADD COLUMN name_conflict_at FLOAT"))
 
 
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_add_operations, _index_cancels_by_agent, _remember_incarnations)
+def _add_forgotten(connection: sa.Connection) -> None:
+    connection.execute(sa.text("ALTER TABLE agents ADD COLUMN forgotten_at FLOAT"))
+
+
+_STEPS: tuple[Callable[[sa.Connection], None], ...] = (
+    _add_operations,
+    _index_cancels_by_agent,
+    _remember_incarnations,
+    _add_forgotten,
+)
 SCHEMA_VERSION = len(_STEPS)

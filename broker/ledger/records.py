@@ -24,7 +24,7 @@ class AgentRecord:
     """A row of AGENTS. Times are in seconds since 1970 (UTC).
 
     `past_incarnations` is JSON: the last ones before `incarnation`. One that came back was another client of this name,
-    last at `name_conflict_at`.
+    last at `name_conflict_at`. A forgotten agent is not listed until it is enrolled, sent a command or online again.
     """
 
     name: str
@@ -39,6 +39,7 @@ class AgentRecord:
     attempts: int
     past_incarnations: str | None
     name_conflict_at: float | None
+    forgotten_at: float | None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _AGAIN = {
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
     """Return the agent's next sequence number, and count it as used."""
     row = get_or_create(connection, agent, now)
-    update_agent(connection, agent, next_number=row.next_number + 1)
+    update_agent(connection, agent, next_number=row.next_number + 1, forgotten_at=None)
     return SequenceNumber(row.epoch, row.next_number)
 
 

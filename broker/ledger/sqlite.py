@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -19,6 +20,7 @@ __all__ = [
     "DatabaseFile",
     "create_private",
     "set_up",
+    "wait_for_lock",
 ]
 
 
@@ -80,12 +82,12 @@ def set_up(engine: sa.Engine, stopping: Event) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late: `begin` starts each transaction
         for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
-        _wait_for_lock(lambda: connection.execute("PRAGMA journal_mode=WAL"), stopping)
+        wait_for_lock(lambda: connection.execute("PRAGMA journal_mode=WAL"), stopping)
 
     def begin(connection: sa.Connection) -> None:
         # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.
         reads = connection.get_execution_options().get(READS, False)
-        _wait_for_lock(lambda: _begin_reading(connection) if reads else _begin_writing(connection), stopping)
+        wait_for_lock(lambda: _begin_reading(connection) if reads else _begin_writing(connection), stopping)
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)
@@ -104,7 +106,8 @@ def _begin_reading(connection: sa.Connection) -> None:
         raise
 
 
-def _wait_for_lock(take: Any, stopping: Event) -> None:
+def wait_for_lock(take: Callable[[], object], stopping: Event) -> None:
+    """Call `take` until it finds SQLite's lock free, for at most ten seconds, and no longer once `stopping` is set."""
     end = monotonic() + _PATIENCE_S
     while True:
         try:

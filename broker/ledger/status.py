@@ -31,6 +31,8 @@ def record_status(connection: sa.Connection, status: Status, now: datetime, *, i
     and does not show that the agent is alive. Return whether two clients use the agent's name.
     """
     row = get_or_create(connection, status.agent, now)
+    if row.forgotten_at is not None and not status.online:
+        return False  # the broker keeps the last status of an agent that is gone
     before = status_in(row.status)
     if not status.online:  # a last will was written when the process started, and may be out of date
         status = _without_outdated(status, before)
@@ -52,6 +54,7 @@ def record_status(connection: sa.Connection, status: Status, now: datetime, *, i
         store_generation=status.store_generation,
         status=text,
         seen_at=now.timestamp(),
+        forgotten_at=None,
         attempts=0 if returned else row.attempts,
     )
     return _follow_incarnations(connection, row, status, now, is_repeat=is_repeat)

@@ -17,6 +17,7 @@ __all__ = [
     "IS_OPEN",
     "METADATA",
     "OPERATIONS",
+    "PRUNED_COMMANDS",
     "SERVER",
     "SERVERS",
     "STRAY_RESULTS",
@@ -65,6 +66,7 @@ AGENTS = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("past_incarnations", sa.Text),
     sa.Column("name_conflict_at", sa.Float),
+    sa.Column("forgotten_at", sa.Float),
 )
 
 
@@ -102,6 +104,21 @@ COMMANDS = sa.Table(
     sa.Index("commands_of_operation", "operation_id"),
 )
 IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # it has no result yet
+# What audits need of completed commands that `acm prune` has removed.
+PRUNED_COMMANDS = sa.Table(
+    "pruned_commands",
+    METADATA,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("agent", sa.String(64), nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("completed_at", sa.Float, nullable=False),
+    sa.Column("digest", sa.String(128)),
+    sa.Column("outcome", sa.String(8)),
+    sa.Column("code", sa.String(64)),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Index("pruned_commands_of_agent", "agent", "epoch", "number"),
+)
 # A command sent to many agents at once: `target` as the user wrote it, `size` agents.
 OPERATIONS = sa.Table(
     "operations",

@@ -15,6 +15,8 @@ def _leaves(group: Any, words: str) -> Iterator[tuple[str, Any]]:
     for name, listed in group.commands.items():
         command = group.load(name) if hasattr(group, "load") else listed
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{words}{name}", command
             yield from _leaves(command, f"{words}{name} ")
         else:
             yield f"{words}{name}", command

@@ -15,6 +15,7 @@ from broker.contract.journal import MIN_KEPT_BYTES, JournalPage, command_sha256
 from broker.contract.messages import Command, JournalMark, Origin
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
+from broker.ledger.pruning import LedgerPruning
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, chained, entries_of, forged, journal_of
@@ -104,6 +105,14 @@ def test_honest_journal_agrees_with_the_ledger(pair: Pair, commands: list[Comman
     assert (verdict.differences, verdict.notes) == ((), ())
     assert (verdict.entries, verdict.commands, verdict.head) == (journal.head.number, 3, journal.head)
     assert verdict.since == verdict.until == pair.now()
+
+
+def test_journal_agrees_with_a_pruned_ledger(pair: Pair, commands: list[Command]) -> None:
+    journal = journal_of(pair.store)
+    assert LedgerPruning(pair.ledger.database, pair.now() + timedelta(days=1)).run()["commands"] == 2
+    names = [command.id for command in commands]
+    verdict = compare(journal, replace(pair.side(names[-1]), known=pair.ledger.audits.look_up(names)))
+    assert (verdict.differences, verdict.notes) == ((), ())
 
 
 def entry_with(entries: Entries, event: str, which: int = 0) -> dict[str, Any]:

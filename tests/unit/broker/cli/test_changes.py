@@ -1,5 +1,6 @@
 """Commands of acm that change the ledger: operations, groups and blobs."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from broker.cli.broker import run
 from broker.cli.main import app
 from broker.cli.targets import UnknownAgent
 from broker.contract.artifacts import Artifact
-from broker.contract.messages import Origin
-from broker.errors import InvalidArgument, LedgerError
+from broker.contract.messages import Origin, Status
+from broker.enrolment.tables import ENROLMENTS
+from broker.errors import BrokerError, InvalidArgument, LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
@@ -90,3 +92,31 @@ def test_blob_is_removed_by_its_digest_with_or_without_the_prefix(
 def test_broker_of_a_directory_takes_neither_port_nor_data(tmp_path: Path, options: dict[str, Any]) -> None:
     with raises_code(InvalidArgument, "conflicting_options"):
         run(tmp_path, **options)
+
+
+def test_agent_that_is_online_is_forgotten_by_force_or_once_it_was_revoked(url: str, ledger: Ledger) -> None:
+    for agent in ("web-01", "web-02", "web-03"):
+        ledger.record_status(Status(agent, agent != "web-03", "1", "i", "b", "g"))
+    with raises_code(BrokerError, "agent_is_online"):
+        acm(url, "agents", "forget", "web-01")
+    with raises_code(BrokerError, "unknown_agent"):
+        acm(url, "agents", "forget", "nosuch")
+    acm(url, "agents", "forget", "web-01", "--force")
+    acm(url, "agents", "forget", "web-03")
+    enrolment = {"id": "e", "agent": "web-02", "enrolled_at": 1.0, "revoked_at": 2.0, "reason": "unspecified"}
+    with ledger.database.transaction() as connection:
+        connection.execute(ENROLMENTS.insert().values(**enrolment))
+    acm(url, "agents", "forget", "web-02")
+    assert json.loads(acm(url, "agents", "--json").stdout) == []
+
+
+def test_prune_counts_what_it_removes_and_removes_nothing_in_a_dry_run(url: str, ledger: Ledger) -> None:
+    command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    ledger.abandon(command.id)
+    open_one = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    for words, count in ((["--dry-run"], 1), ([], 1), (["--vacuum"], 0)):
+        done = json.loads(acm(url, "prune", "--older-than", "1ms", "--json", *words).stdout)
+        assert (done["commands"], done["dry_run"]) == (count, words == ["--dry-run"])
+    assert [row.command.id for row in ledger.commands()] == [open_one.id]
+    assert "0 commands" in acm(url, "prune", "--older-than", "90d").stdout
+    assert acm(url, "prune").exit_code == 2

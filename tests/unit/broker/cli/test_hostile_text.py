@@ -59,7 +59,7 @@ SHOW_NO_AGENT_TEXT = """
 broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
 enrolment revoke|ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|
 blob put|blob rm|group add|group remove|group configure|operation cancel|ledger restored|package build|package manifest|
-package verify
+package verify|prune|agents forget
 """
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.app.factories import open_database
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import InvalidName
+from broker.enrolment.pruning import EnrolmentPruning
 from broker.enrolment.store import (
     EnrolmentRevoked,
     EnrolmentStore,
@@ -355,3 +356,33 @@ def test_unknown_token_is_refused_while_another_process_writes(setup: StoreSetup
         raises_code(TokenRefused, "unknown_token"),
     ):
         setup.enroll(unknown, key)
+
+
+def test_expired_tokens_and_certificates_of_ended_enrolments_are_pruned(
+    setup: StoreSetup, key: Ed25519PrivateKey
+) -> None:
+    revoked = setup.enroll(setup.token(), key)
+    valid = setup.enroll(setup.token("web-02"), key, "web-02")
+    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    setup.clock.turn(50 * 86400.0)
+    unused = setup.token()
+    now = setup.clock.now()
+    pruning = EnrolmentPruning(setup.enrolments.database, now - timedelta(days=1), now)
+    assert pruning.run() == {"tokens": 2, "certificates": 0}, "its session may be open"
+    setup.backend.sessions.record_end(revoked.enrolment_id)
+    assert pruning.counts() == {"tokens": 0, "certificates": 1}
+    assert pruning.run() == {"tokens": 0, "certificates": 1}
+    assert [row.id for row in setup.enrolments.enrolments()] == [valid.enrolment_id]
+    assert setup.enrolments.has_any()
+    with pytest.raises(EnrolmentRevoked):
+        setup.renew(revoked, key)
+    assert setup.enroll(unused, key).agent == "web-01"
+
+
+def test_enrolled_agent_is_not_forgotten_any_more(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
+    setup.enroll(setup.token(), key)
+    ledger = Ledger(setup.enrolments.database, now=setup.clock.now)
+    ledger.forget("web-01")
+    assert ledger.agent_names() == []
+    setup.enroll(setup.token(), Ed25519PrivateKey.generate())
+    assert ledger.agent_names() == ["web-01"]
