@@ -31,6 +31,7 @@ _LOOPBACK = "127.0.0.1"
 _POLL_INTERVAL_S = 0.01
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
+_RELEASE_TIMEOUT_S = 3.0
 _SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
 _LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
@@ -63,6 +64,7 @@ class _Child:
 
     def __init__(self, host: str, port: int, *, ends_with_parent: bool) -> None:
         program = find_mosquitto()
+        self._ends_with_parent = ends_with_parent
         self._command = [*_LAUNCHER, str(os.getpid()), program] if ends_with_parent else [program]
         self._process: subprocess.Popen[bytes] | None = None
         self.host, self.port = host, port
@@ -73,7 +75,7 @@ class _Child:
 
     def start(self, configuration: Path, output: IO[bytes] | None, timeout_s: float) -> bool:
         """Start it; return whether it accepts connections within `timeout_s` seconds. If it does not, it is killed."""
-        if self._listens():
+        if not self._is_free():
             raise MosquittoError(
                 f"Port {self.port} on {self.host} is in use by another program: choose another port.",
                 code="port_in_use",
@@ -112,6 +114,15 @@ class _Child:
     def reload(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
+
+    def _is_free(self) -> bool:
+        """Return whether nothing listens; a Mosquitto whose supervisor was killed needs a moment to save its data."""
+        deadline = time.monotonic() + (_RELEASE_TIMEOUT_S if self._ends_with_parent else 0.0)
+        while self._listens():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_INTERVAL_S)
+        return True
 
     def _listens(self) -> bool:
         try:

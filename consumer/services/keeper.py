@@ -87,8 +87,16 @@ def _reap(program: int) -> int | None:
 
 
 def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+    """Return the processes whose parent is this one, by field 4 of /proc/PID/stat (proc(5)).
+
+    /proc/PID/task/TID/children is not on every kernel, and may omit some.
+    """
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            if int(file.read().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(pid))
+    return found
 
 
 def _signal_children(number: signal.Signals) -> None:
