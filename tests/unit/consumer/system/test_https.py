@@ -1,5 +1,6 @@
 """What the environment says about proxies, for everything that an agent does over HTTPS."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from consumer.errors import DownloadError, EnrolmentError
 from consumer.settings import DownloadConfig
 from consumer.system.clock import SystemClock
 from consumer.system.downloads import Downloader
+from consumer.system.https import https_client
 from tests.support.authority import TestAuthority
 from tests.support.https_server import HttpsServer
 from tests.unit.consumer.enrolment.test_enrolment_directory import GRANT
@@ -93,3 +95,11 @@ def test_other_hosts_are_reached_through_it(
     monkeypatch.setenv("no_proxy", "0.0.1,27.0.0.1,::1,127.0.0.1:1,10.0.0.0/8,example.org")
     with pytest.raises(DownloadError, match="through the proxy"):
         download(server, tmp_path)
+
+
+def test_certificates_are_verified_by_one_rule_on_all_pythons() -> None:
+    trust = ssl.create_default_context()
+    trust.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # the default from Python 3.13 on
+    with https_client(trust, 1.0):
+        assert not trust.verify_flags & (ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
+        assert (trust.verify_mode, trust.check_hostname) == (ssl.CERT_REQUIRED, True)
