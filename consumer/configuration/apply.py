@@ -191,7 +191,10 @@ class ConfigurationUpdate:
     def _failed(self, error: ConsumerError) -> Result:
         """Return the result for an error; it depends on the active generation."""
         self._keep_output(error)
-        journal = self._journal
-        if journal is not None and self._generations.current == journal.next:
-            return results.not_rolled_back(self._generations, journal, str(error))
-        return results.not_applied(self._generations, str(error), self._context.failure_code(), self._output)
+        journal, code = self._journal, self._context.failure_code()
+        try:
+            if journal is not None and self._generations.current == journal.next:
+                return results.not_rolled_back(self._generations, journal, str(error))
+            return results.not_applied(self._generations, str(error), code, self._output)
+        except OSError as second:  # often what has failed before
+            return results.unknown(str(error), f"{second.filename}: {second.strerror}", code, self._output)

@@ -14,6 +14,7 @@ __all__ = [
     "not_applied",
     "not_rolled_back",
     "unchanged",
+    "unknown",
 ]
 
 
@@ -28,6 +29,11 @@ def not_applied(generations: Generations, reason: str, code: ErrorCode, output: 
     active = generations.current
     stays = f"Generation {active} stays active." if active else "No centralized configuration is active, as before."
     return Result(f"{reason} {stays}", _data(generations, "not_applied", previous=active, reason=reason), code, output)
+
+
+def unknown(reason: str, problem: str, code: ErrorCode, output: Output | None) -> Result:
+    """Return the result when an update has failed, and `problem` prevents a look at which generation is active."""
+    return Result(f"{reason} Which generation is active cannot be read: {problem}.", None, code, output)
 
 
 def ended(generations: Generations, journal: ApplyJournal, output: Output | None) -> Result:

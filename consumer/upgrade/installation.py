@@ -103,11 +103,7 @@ class Installation:
     @property
     def watcher(self) -> str | None:
         """The version that watches another one: during its trial, and until it has run for long enough after that."""
-        if not (self._watcher / PROGRAM).is_file():
-            return None
-        with contextlib.suppress(OSError):
-            return self._watcher.readlink().name
-        return None
+        return self._watcher.readlink().name if (self._watcher / PROGRAM).is_file() else None
 
     @property
     def on_trial(self) -> bool:

@@ -56,8 +56,13 @@ def is_watched(
     variables that were taken out of the environment, for the watcher. Raises UpgradeError.
     """
     watched = os.environ.pop(_WATCHED, None) is not None
-    if config.upgrade.root is not None and not watched and trial_is_pending(config):
-        _run(Installation(Path(config.upgrade.root)).launcher, arguments, secrets)
+    root = config.upgrade.root
+    try:
+        pending = root is not None and not watched and trial_is_pending(config)
+    except OSError as error:
+        raise UpgradeError(f"{root} cannot be read: {error.strerror}: {error.filename}.") from error
+    if root is not None and pending:
+        _run(Installation(Path(root)).launcher, arguments, secrets)
     return watched
 
 

@@ -504,6 +504,17 @@ def test_a_directory_that_cannot_be_used_is_an_error(make_site: Callable[..., Si
     assert f"{site.root} cannot be used: File exists." in done.message
 
 
+def test_error_of_the_disk_that_hides_the_active_generation_is_one_sentence(site: Site) -> None:
+    site.root.rename(site.root.with_name("moved"))
+    site.root.symlink_to(site.root)  # a loop: every access below it fails with ELOOP
+    for done in (site.apply(content=BETTER), site.probe()):
+        assert (done.code, done.data) == (ErrorCode.FAILED, None)
+        assert "Which generation is active cannot be read" in done.message
+    site.root.unlink()
+    site.root.with_name("moved").rename(site.root)
+    assert site.active() == {"sensor.toml": GOOD}
+
+
 def test_two_applications_in_one_directory_are_refused(site: Site) -> None:
     with locked(site.root / "lock"):
         done = site.apply(content=BETTER)

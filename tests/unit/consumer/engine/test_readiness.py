@@ -69,3 +69,23 @@ def test_agent_is_ready_once_it_has_connected_committed_and_was_acknowledged(
             core.step(comms.receive(0.0))
     assert said == ["it has stored nothing", "the server has acknowledged no result", None]
     assert sum(b"round-trip-i1" in payload for topic, payload in broker.heard if topic == FEEDBACK) == 2
+
+
+def test_unsigned_ack_does_not_count_for_an_agent_that_requires_signatures(
+    clock: TurnedClock, store: MemoryCommandStore
+) -> None:
+    broker, topics, settings = FakeBroker(), Topics(), config(accept_unsigned=False)
+    connection = broker.connect("web-01", AgentCommsClient.subscriptions("web-01", topics))
+    readiness = Readiness(connection.readiness_problem, RoundTrip("web-01", store.store_generation, "i1", clock))
+    comms = AgentCommsClient(connection, "web-01", topics, clock.monotonic)
+    parts = AgentDependencies(store, comms, clock, TrustedClock(clock), NoTrust(), NoDeparture(), readiness)
+    status = StatusBuilder(settings, store, clock, incarnation="i1", supported_types=())
+    core = AgentCore(settings, parts, HandlerRuntime(NoService(), lambda work: work()), status, {}, incarnation="i1")
+    core.step([])
+    readiness.problem()
+    core.step([])
+    (sent,) = [each for topic, payload in broker.heard if topic == FEEDBACK for each in decode_feedbacks(payload)]
+    assert sent.digest is not None
+    broker.publish("acm/web-01/ack", encode([Ack("round-trip-i1", sent.digest)]))
+    core.step(comms.receive(0.0))
+    assert readiness.problem() == "the server has acknowledged no result"

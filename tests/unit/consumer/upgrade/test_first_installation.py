@@ -26,6 +26,16 @@ def test_installation_whose_release_cannot_be_determined_is_kept(tmp_path: Path)
     assert str(caught.value).startswith("Nothing was installed")
 
 
+def test_installation_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "current").mkdir()
+    with raises_code(UpgradeError, "upgrade_error"):
+        install(tmp_path / "package", tmp_path, [])
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with raises_code(UpgradeError, "upgrade_error"):
+        install(tmp_path / "package", loop, [])
+
+
 def test_release_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
     huge = PackagedFile("0" * 64, 1 << 62, executable=False)
     manifest = Manifest(1, "agent", "1.0.0", ANY_PLATFORM, {"huge": huge})
