@@ -17,6 +17,8 @@ from consumer.handlers import update_authorities
 from consumer.observer import LogObserver
 from consumer.services import NoService
 from tests.support.authority import TestAuthority
+from tests.support.enrolled import now
+from tests.support.enrolling import EnrolmentBackend
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import command
@@ -62,8 +64,10 @@ def test_issuer_of_the_agents_certificate_must_stay(agent: EnrolledAgent) -> Non
     assert agent.trusted() == ["CN=one"]
 
 
-def test_certificate_that_is_no_authoritys_is_refused(agent: EnrolledAgent) -> None:
-    leaf = (agent.enrolment.directory / "certificate.pem").read_text()
+def test_certificate_that_is_no_authoritys_is_refused(agent: EnrolledAgent, tmp_path: Path) -> None:
+    backend = EnrolmentBackend.create(tmp_path, now)
+    with backend.database:
+        leaf = backend.enroll().certificate
     for certificate in (leaf, "nonsense"):
         with raises_code(EnrolmentError, "invalid_authority"):
             agent.update(agent.own.pem, certificate)
