@@ -10,13 +10,14 @@ from time import sleep
 from typing import ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, SQLAlchemyError
 
 from broker.errors import LedgerError
 from broker.ledger.location import LedgerUrlError, place_of, sqlite_file
 from broker.system.retry import growing_wait
 
 __all__ = [
+    "RefusedByDatabase",
     "TransactionConflict",
     "as_ledger_error",
     "held_by_another",
@@ -33,6 +34,12 @@ _LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})
 _TIMEOUTS = frozenset({"55P03", "57014"})
 _UNREACHABLE = ("08", "57P", "53300")
+
+
+class RefusedByDatabase(LedgerError):
+    """The database refuses what would be stored, and would always: it breaks a constraint, or the encoding."""
+
+    code = "refused_by_database"
 
 
 class TransactionConflict(LedgerError):
@@ -95,6 +102,8 @@ def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
         )
     if code in _ABOUT_FILES and file is not None:
         return _file_failure(file, code, error)
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
+        return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(error)}.")
     return LedgerError(f"The ledger {place} failed: {_first_line(error)}.", code="database_failed")
 
 
@@ -153,6 +162,8 @@ def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -
     place, state = place_of(url), getattr(cause, "sqlstate", None)
     if state in _CONFLICTS:
         return TransactionConflict(f"The ledger {place} could not be changed: {_first_line(cause)}; try again.")
+    if isinstance(error, DataError | IntegrityError):
+        return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(cause)}.")
     if state in _TIMEOUTS:
         return LedgerError(
             f"The ledger {place} did not answer in time ({_first_line(cause)}); pg_stat_activity shows who holds its "

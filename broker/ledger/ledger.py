@@ -10,7 +10,15 @@ from broker.contract.messages import Command, Feedback, Status
 from broker.contract.states import ErrorCode
 from broker.contract.topics import check_agent_name
 from broker.errors import LedgerError
-from broker.ledger.agents import AgentRow, all_agents, get_or_create_all, last_status, lock_agents_of, names_of_agents
+from broker.ledger.agents import (
+    AgentRow,
+    all_agents,
+    get_or_create,
+    get_or_create_all,
+    last_status,
+    lock_agents_of,
+    names_of_agents,
+)
 from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
@@ -244,12 +252,14 @@ class Ledger:
         """
         now = self._now()
         with self._transaction() as connection:
-            get_or_create_all(connection, [status.agent for status in statuses], now)  # locked in one order
-            return [
-                status.agent
-                for status in statuses
-                if record_status(connection, status, now, is_repeat=status.agent in repeated)
-            ]
+            found = get_or_create_all(connection, [status.agent for status in statuses], now)  # locked in one order
+            rows = {row.name: row for row in found}
+            conflicts = []
+            for status in statuses:
+                row = rows.pop(status.agent, None) or get_or_create(connection, status.agent, now)
+                if record_status(connection, row, status, now, is_repeat=status.agent in repeated):
+                    conflicts.append(status.agent)
+            return conflicts
 
 
 @contextmanager

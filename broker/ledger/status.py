@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Status
-from broker.ledger.agents import get_or_create, status_in, update_agent
+from broker.ledger.agents import status_in, update_agent
 from broker.ledger.groups import set_groups
 from broker.ledger.outbox import requeue
 from broker.ledger.records import AgentRecord
@@ -22,15 +22,16 @@ __all__ = [
 _MAX_PAST = 4
 
 
-def record_status(connection: sa.Connection, status: Status, now: datetime, *, is_repeat: bool) -> bool:
-    """Within a transaction, store an agent's status and act on it.
+def record_status(
+    connection: sa.Connection, row: AgentRecord, status: Status, now: datetime, *, is_repeat: bool
+) -> bool:
+    """Within a transaction that has locked the agent's row, store its status and act on it.
 
     Commands that the agent had not accepted become due if it restarted or came back online, and commands that it had
     accepted if its store went back in time. Groups in the status replace the ledger's if they differ from those in the
     status before. `is_repeat`: the broker may have delivered it before; the one that is stored changes nothing then,
     and does not show that the agent is alive. Return whether two clients use the agent's name.
     """
-    row = get_or_create(connection, status.agent, now)
     if row.forgotten_at is not None and not status.online:
         return False  # the broker keeps the last status of an agent that is gone
     before = status_in(row.status)

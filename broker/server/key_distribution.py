@@ -86,7 +86,8 @@ class KeyDistribution:
         command = row.command
         if command.type != UPDATE_SIGNING_KEYS or command.parameters.get("version") != version:
             return False
-        return row.state is not CommandState.COMPLETED or self.now() - command.created_at < _RESEND_AFTER
+        age = self.now() - command.created_at  # below zero if the clock was set back
+        return row.state is not CommandState.COMPLETED or timedelta() <= age < _RESEND_AFTER
 
 
 _TARGET = "agents with an enrolment"

@@ -10,6 +10,7 @@ from broker.contract.limits import MAX_NUMBER
 from broker.contract.messages import Ack, Feedback, Status
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
+from broker.ledger.failures import RefusedByDatabase
 from broker.ledger.ledger import Ledger
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
@@ -58,7 +59,7 @@ class Receiver:
                 self._receive_group(group)
 
     def _receive_group(self, messages: Sequence[Inbound]) -> None:
-        """Process messages on one channel. One that fails unexpectedly is dropped: it would always fail."""
+        """Process messages on one channel. One that would always fail is dropped, so that it stops no other."""
         first = messages[0]
         receiver = self._receivers.get(first.channel)
         if receiver is None:
@@ -66,14 +67,14 @@ class Receiver:
             return
         try:
             receiver(messages)
-        except BrokerError:
-            raise
         except Exception as error:
+            if _may_succeed_later(error):
+                raise
             if len(messages) > 1:
                 for message in messages:
                     self._receive_group([message])
-            elif self._throttle.allow("message_failed", first.agent, first.channel, type(error).__name__) is not None:
-                _log.exception("message_failed", topic=first.delivery.topic[:200], dropped=True)
+            else:
+                self._drop(first.agent, first.channel, error)
 
     def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
         statuses = [status for message in messages if (status := self._status_in(message)) is not None]
@@ -110,12 +111,27 @@ class Receiver:
             except DecodeError as error:
                 self._warn("feedback_refused", agent, reason=str(error))
         if feedbacks:
+            self._record(agent, feedbacks)
+
+    def _record(self, agent: str, feedbacks: Sequence[Feedback]) -> None:
+        """Record feedback, and acknowledge its results; what would always fail is dropped alone."""
+        try:
             recorded = self._ledger.record_feedback(agent, feedbacks)
-            for refused in recorded.refused:
-                facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
-                self._throttle.warn(_log, "message_refused_by_agent", agent, str(refused.code), **facts)
-            if recorded.acks:
-                self._acknowledge(agent, recorded.acks)
+        except Exception as error:
+            if _may_succeed_later(error):
+                raise
+            half = len(feedbacks) // 2
+            if half:
+                self._record(agent, feedbacks[:half])
+                self._record(agent, feedbacks[half:])
+            else:
+                self._drop(agent, Channel.FEEDBACK, error, command_id=feedbacks[0].command_id)
+            return
+        for refused in recorded.refused:
+            facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
+            self._throttle.warn(_log, "message_refused_by_agent", agent, str(refused.code), **facts)
+        if recorded.acks:
+            self._acknowledge(agent, recorded.acks)
 
     def _receive_blob_requests(self, messages: Sequence[Inbound]) -> None:
         for message in messages:
@@ -127,8 +143,17 @@ class Receiver:
             except DecodeError as error:
                 self._warn("blob_request_refused", message.agent, reason=str(error))
 
+    def _drop(self, agent: str, channel: Channel, error: Exception, **facts: str | None) -> None:
+        if self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
+            _log.exception("message_failed", agent=agent, channel=channel, dropped=True, **facts)
+
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         self._throttle.warn(_log, event, agent, agent=agent, **facts)
+
+
+def _may_succeed_later(error: Exception) -> bool:
+    """Whether the ledger, or the keys, failed for another reason than the message."""
+    return isinstance(error, BrokerError) and not isinstance(error, RefusedByDatabase)
 
 
 def _parts(messages: Iterable[Inbound]) -> tuple[list[Inbound], list[Inbound], list[Inbound]]:

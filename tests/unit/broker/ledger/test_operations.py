@@ -111,7 +111,7 @@ def test_partly_written_operation_states_how_many_were_written(clock: TurnedCloc
     (operation,) = ledger.operations.newest(9)
     assert [part in str(failed.value) for part in ("the disk is full", "1000 of 1001", operation.id)] == [True] * 3
     assert ledger.operations.progress(operation.id).counts() == {"queued": 1000, "unwritten": 1}
-    with raises_code(LedgerError, "database_failed"):
+    with raises_code(LedgerError, "refused_by_database"):
         ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, ME))
     assert ledger.operations.newest(9) == [operation]
     ledger.database.close()

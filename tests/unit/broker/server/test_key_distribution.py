@@ -76,9 +76,11 @@ def test_agent_with_an_older_list_is_sent_the_new_one_once(distributing: Distrib
     )
 
 
+@pytest.mark.parametrize("turned", [600, -86_400])
 def test_agent_that_lost_the_list_is_sent_it_again_after_ten_minutes(
-    distributing: DistributingServer, tmp_path: Path
+    distributing: DistributingServer, tmp_path: Path, turned: int
 ) -> None:
+    """Or at once after the server's clock was set back, when it is unknown how long ago the list was sent."""
     behind = replace(STATUS, signing_keys_version=distributing.first)
     distributing.receive(behind)
     distributing.server.step()
@@ -89,7 +91,7 @@ def test_agent_that_lost_the_list_is_sent_it_again_after_ten_minutes(
     assert row.state is CommandState.COMPLETED, (
         "interrupted, and an agent that reports it all the time does not fill the ledger"
     )
-    distributing.clock.turn(600)
+    distributing.clock.turn(turned)
     distributing.receive(replace(behind, store_generation="g3"))
     assert distributing.sent_versions() == [distributing.keys.version] * 2
 

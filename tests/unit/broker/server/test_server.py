@@ -378,6 +378,26 @@ def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
     assert [(log["event"], log["exc_info"]) for log in logs] == [("message_failed", True)]
 
 
+def test_result_that_the_database_refuses_is_dropped_alone(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    """A PostgreSQL that is not UTF-8 refuses some characters; here a trigger refuses one digest."""
+    sent = [send(server) for _ in range(5)]
+    server.step()
+    with ledger.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON commands WHEN NEW.digest = 'evil' "
+            "BEGIN SELECT RAISE(ABORT, 'not in this encoding'); END"
+        )
+    reported = [replace(result(it.id), digest="evil" if it is sent[2] else "good") for it in sent]
+    with capture_logs() as logs:
+        receive(server, "acm/web-01/feedback", encode(reported))
+    states = [ledger.get(it.id).state for it in sent]
+    assert [state == CommandState.COMPLETED for state in states] == [True, True, False, True, True]
+    assert len([ack for frame in wire.on("ack") for ack in decode_acks(frame)]) == 4
+    assert [(log["event"], log["command_id"]) for log in logs] == [("message_failed", sent[2].id)]
+
+
 def test_message_is_not_processed_while_the_ledger_fails(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
