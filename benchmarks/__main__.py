@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.enrolled import Sign, enroll, unsigned
+from benchmarks.store_start import start_ratio
 from benchmarks.subjects import AGENT
 from broker.contract.topics import Channel
 from broker.mosquitto.process import EmbeddedMosquitto
@@ -202,8 +203,9 @@ def main() -> None:
         (f"p50 at {PER_SECOND}/s, against a bare echo", ratio(waits, "ours", "echo"), "<=", 2.0),
     ]
     signed = ratio(speed, "ours_signed", "ours")
-    count = fsyncs()
+    count, start = fsyncs(), start_ratio()
     _print(console, measured, goals, signed, count)
+    console.print(f"start of a store with 100,000 tombstones, against one with none: {start:.1f}")
     OUTPUT.parent.mkdir(exist_ok=True)
     ratios = {name: {"ratio": value, "goal": f"{sign} {goal:g}"} for name, value, sign, goal in goals}
     document = {
@@ -211,6 +213,7 @@ def main() -> None:
         "ratios": ratios,
         "signed_to_unsigned": signed,
         "fsyncs_per_1000_commands": count,
+        "start_with_tombstones": start,
     }
     OUTPUT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     console.print(f"JSON: {OUTPUT}")

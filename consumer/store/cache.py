@@ -33,6 +33,7 @@ _SETTINGS = {
     "timeout": BUSY_TIMEOUT_S,
 }
 _KEYS = "SELECT key, raw FROM Cache WHERE key >= ? AND key < ? ORDER BY key"
+_ITEMS = "SELECT key, mode, filename, value FROM Cache WHERE key >= ? AND key < ? AND raw = ? ORDER BY key"
 _SPACE = ("freelist_count", "auto_vacuum", "page_count")
 _INCREMENTAL = 2  # sqlite.org/pragma.html#pragma_auto_vacuum
 _KEPT_PAGES = 256
@@ -147,6 +148,13 @@ class DurableRows:
         with self._errors():
             found = cache._sql(_KEYS, (prefix, prefix + chr(sys.maxunicode))).fetchall()
             return [cache.disk.get(key, raw) for key, raw in found]
+
+    def items(self, prefix: str) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the rows whose keys begin with this prefix, sorted, by one query; None for one that is not ours."""
+        with self._errors():
+            for key, mode, filename, value in self._opened()._sql(_ITEMS, (prefix, prefix + chr(sys.maxunicode), RAW)):
+                is_ours = mode == RAW and filename is None and isinstance(value, bytes)
+                yield key, value if is_ours else None
 
     def truncate_log(self) -> None:
         """Move the write-ahead log into the database, and give its space back."""

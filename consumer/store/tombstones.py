@@ -1,6 +1,6 @@
 """The tombstones of a command store: ids, digests and outcomes of deleted commands, many in a row, read on demand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -53,8 +53,8 @@ class Rows(Protocol):
     def discard(self, key: str) -> None:
         """Delete the row, if it exists."""
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return the keys with this prefix, sorted."""
+    def items(self, prefix: str) -> Iterable[tuple[str, bytes | None]]:
+        """Yield the rows whose keys begin with this prefix, sorted; None for one that is not ours."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -78,8 +78,10 @@ class Tombstones:
         self._page_of: dict[str, str] = {}
         self._touched: set[str] = set()
         self.damage: str | None = None
-        for key in rows.keys(TOMBSTONES):
-            self._load(key)
+        for key, row in rows.items(TOMBSTONES):
+            page = self._decoded(key, row)
+            if page is not None:
+                self._remember(key, page)
 
     def __len__(self) -> int:
         return len(self._page_of)
@@ -153,25 +155,25 @@ class Tombstones:
             self._remember(key, page)
 
     def _read(self, key: str) -> Page | None:
-        """Return a page; of an altered one what can still be read."""
         try:
-            row = self._rows[key]
+            return self._decoded(key, self._rows[key])
         except KeyError:
             return None
         except StoreError as error:
             if error.code not in UNREADABLE_ROW:
                 raise
-            self._damaged(key, str(error))
-            return None
+            return self._decoded(key, None)
+
+    def _decoded(self, key: str, row: bytes | None) -> Page | None:
+        """Return a page; of an altered one what can still be read."""
         try:
-            return _decode(verified(key, row))
+            return _decode(verified(key, row or b""))
         except (ValueError, msgspec.DecodeError) as error:
-            self._damaged(key, str(error))
+            self.damage = (
+                "Ids of deleted commands were damaged on the disk: these commands are not recognized any more."
+            )
+            _log.error("tombstones_damaged", row=key, reason=str(error))
         try:
-            return _decode(without_check(row))
+            return _decode(without_check(row or b""))
         except msgspec.DecodeError:
             return None
-
-    def _damaged(self, key: str, reason: str) -> None:
-        self.damage = "Ids of deleted commands were damaged on the disk: these commands are not recognized any more."
-        _log.error("tombstones_damaged", row=key, reason=reason)

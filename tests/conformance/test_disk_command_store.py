@@ -566,6 +566,47 @@ def test_acknowledged_results_do_not_fill_the_disk(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True"] * 3
 
 
+EARLIER = """
+import subprocess, sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from consumer.store.cache import _SETTINGS
+from consumer.store.opening import open_store
+from consumer.store.rows import DeletedRow, encode
+from tests.support.makers import NOW, command, encoded, result
+from tests.support.stored import tidy
+
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(disk)], check=True)
+_SETTINGS["sqlite_auto_vacuum"] = 0
+store = open_store(disk / "state", now=lambda: NOW)
+for number in range(110):
+    name = f"command-{number}"
+    store._rows["r/" + name] = encoded(replace(result(name), data={"text": "x" * 60_000})).encoded
+    store._rows[f"d/{number + 1:016d}"] = encode(DeletedRow([name], NOW + timedelta(days=8)))
+store.close()
+_SETTINGS["sqlite_auto_vacuum"] = 2
+with (disk / "filler").open("wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError:
+        print((disk / "state" / "ballast").exists())
+store = open_store(disk / "state", now=lambda: NOW)
+tidy(store, NOW)
+store.store_command(command("new"), NOW)
+database = disk / "state" / "commands" / "cache.db"
+print(store.find_tombstone("command-0") is not None, database.stat().st_size < 500_000)
+"""
+
+
+def test_full_disk_of_an_earlier_version_gets_its_space_back(tmp_path: Path) -> None:
+    done = run(EARLIER, str(tmp_path), prefix=("unshare", "--user", "--map-root-user", "--mount"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True"] * 3
+
+
 def flip(state: Path, key: str, text: str) -> None:
     """Flip one bit of the last byte of `text` in a row with this key, in the file itself."""
     database = state / "commands" / "cache.db"
