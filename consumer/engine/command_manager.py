@@ -143,7 +143,8 @@ class CommandManager:
         self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
         answers = [answer for control in controls for answer in self._cancel(control.command_id)]
         wanted: Replacement | None = None
-        results = [self._restore(stored) for stored in self._outbox.unreadable()]
+        unreadable = [self._store.find(command_id) for command_id in sorted(self._outbox.unreadable)]
+        results = [self._restore(stored) for stored in unreadable if stored is not None and stored.damage is not None]
         for end in self._ended:
             if isinstance(end.result, AgentRestart):
                 wanted = Replacement(end.stored.command.id, end.result.program)
@@ -164,6 +165,7 @@ class CommandManager:
             self._executor.execute(decisions.batch)
             self._outbox.add_notices([self._feedback.progress(decisions.batch[0].command)])
         self._outbox.remove(decisions.acknowledged)
+        self._outbox.unreadable.clear()
         for stored in decisions.results:
             self._outbox.add_result(stored)
         self._outbox.add_notices(decisions.answers)

@@ -29,6 +29,7 @@ class FeedbackOutbox:
     """The results that wait for their ack, and when each is due. Sends nothing itself.
 
     Other feedback (notices) is delayed briefly: most commands end within that time, and the result makes it obsolete.
+    `unreadable` has the ids of results that could not be read again from the store, until it is cleared.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class FeedbackOutbox:
         self._waiting: dict[str, _Waiting] = {}
         self._notices: dict[tuple[str | None, FeedbackKind], bytes] = {}
         self._notices_due = 0.0
-        self._unreadable: list[StoredCommand] = []
+        self.unreadable: set[str] = set()
 
     def load(self) -> None:
         """Queue the results that an earlier process left in the store."""
@@ -96,13 +97,8 @@ class FeedbackOutbox:
             stored = self._store.find(command_id)
             encoded = stored.result.encoded if stored and stored.result else None
             if stored is not None and stored.damage is not None:
-                self._unreadable.append(stored)
+                self.unreadable.add(command_id)
         return encoded
-
-    def unreadable(self) -> list[StoredCommand]:
-        """Return the commands whose results could not be read again; they are due at once when they are added again."""
-        found, self._unreadable = self._unreadable, []
-        return found
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) the next feedback is due."""

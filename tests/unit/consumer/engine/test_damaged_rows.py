@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from broker.contract.codec import encode
+from broker.contract.messages import Ack
+from broker.contract.topics import Channel
 from consumer.store.command_store import DiskCommandStore
 from consumer.store.opening import open_store
-from tests.simulation.world import World
+from tests.simulation.world import AGENT, World
 from tests.support.fakes.clock import TurnedClock
 
 
@@ -95,3 +98,17 @@ def test_damaged_result_that_the_journal_has_not_any_more_is_interrupted(
     world.settle()
     (found,) = results(world)
     assert (found["outcome"], found["code"]) == ("error", "interrupted")
+
+
+def test_ack_that_arrives_for_a_damaged_result_deletes_it(world: World) -> None:
+    reported_once(world)
+    (done,) = disk(world).with_results()
+    alter(world, "r/", lambda row: row.replace(b"Done.", b"Dome."))
+    world.clock.turn(400.0)
+    world.step_agent()  # it is due again, and cannot be read
+    assert done.result is not None
+    ack = encode([Ack(done.command.id, done.result.feedback.digest or "")])
+    world.forge(Channel.ACK, world._signer.sign(AGENT, Channel.ACK, ack) or b"")
+    world.step_agent()
+    assert disk(world).done_count() == 0
+    assert disk(world).find_tombstone(done.command.id) is not None
