@@ -2,9 +2,11 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,22 @@ def test_kill_9_while_a_result_waits(desk: Desk) -> None:
     desk.start_agent()
     again = wait_for(desk.results, "the result again")[0]
     assert again == result
+
+
+def test_lock_on_the_store_is_in_the_status_and_term_still_ends_the_agent(desk: Desk) -> None:
+    agent = desk.start_agent()
+    desk.wait_online()
+
+    def reports_the_lock() -> bool:
+        desk.listen()
+        return "locked by another process" in (desk.status[-1].get("last_error") or "")
+
+    with closing(sqlite3.connect(desk.state / "commands" / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        desk.send("command", command("a", 1))
+        wait_for(reports_the_lock, "the lock to be in the status")
+        agent.terminate()
+        assert agent.wait(10) == 0
+    assert "store_locked" in desk.log.read_text()
+    desk.start_agent()
+    wait_for(lambda: [result["command_id"] for result in desk.results()] == ["a"], "the command's result")
