@@ -1,6 +1,7 @@
 """Durable rows on diskcache: bytes under text keys, committed together. No other module imports diskcache."""
 
 import contextlib
+import os
 import sqlite3
 import sys
 import threading
@@ -106,6 +107,10 @@ class DurableRows:
     def __init__(self, directory: Path, wait: LockWait | None = None) -> None:
         self._wait = wait or LockWait()
         self._files = {directory / (DBNAME + suffix): (0, 0) for suffix in ("", "-wal")}
+        if os.path.expandvars(directory) != str(directory):
+            raise StoreError(  # diskcache would expand it, and store everything elsewhere
+                f"The path {directory} names an environment variable: use another one.", code="state_directory_unusable"
+            )
         self._is_open = True
         try:
             with self._errors():

@@ -27,6 +27,14 @@ def test_row_is_never_overwritten_by_a_new_one(rows: DurableRows) -> None:
     assert rows["a"] == b"1"
 
 
+def test_rows_are_never_stored_elsewhere(tmp_path: Path) -> None:
+    rows = DurableRows(tmp_path / "a b?c#d%41")
+    rows.close()
+    assert (tmp_path / "a b?c#d%41" / "cache.db").exists()
+    with raises_code(StoreError, "state_directory_unusable"):
+        DurableRows(tmp_path / "$HOME")
+
+
 def test_only_bytes_are_stored(rows: DurableRows) -> None:
     with raises_code(StoreError, "store_error"):
         rows["a"] = "text"  # type: ignore[assignment]
