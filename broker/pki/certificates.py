@@ -131,10 +131,17 @@ def like_certificate(
 
     Raises CertificateError.
     """
-    extensions = certificate.extensions
-    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    (purpose,) = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        extensions = certificate.extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (purpose,) = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise CertificateError(
+            "The certificate was not made by acm, so it is not renewed: it needs alternative names, one purpose and one "
+            "common name.",
+            code="certificate_not_renewable",
+        ) from error
     return _issue(issuer, str(common_name.value), names, purpose, public_key, now, lifetime)
 
 

@@ -12,6 +12,7 @@ from broker.contract.private_keys import private_key_from_pem
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.authority_files import AuthorityError
+from broker.pki.certificates import CertificateError
 from broker.pki.server_certificates import CertificateFile, ServerCertificates, expiring
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
@@ -93,6 +94,17 @@ def test_what_cannot_be_written_is_an_error_and_does_not_keep_others_from_renewa
     with raises_code(AuthorityError, "unusable_authority_file"):
         ServerCertificates([lost, files[1]], authority, now=clock.now).renew_due()
     assert read(files[1]).not_valid_after_utc == clock.now() + timedelta(seconds=YEAR_S)
+
+
+def test_certificate_that_was_signed_by_other_means_is_an_error(
+    authority: CertificateAuthority, clock: TurnedClock, tmp_path: Path
+) -> None:
+    authority_itself = CertificateFile(tmp_path / "ca" / "ca.crt", tmp_path / "ca" / "ca.key")  # signed by itself
+    before = authority_itself.path.read_bytes()
+    clock.turn(10 * YEAR_S * 0.67)
+    with raises_code(CertificateError, "certificate_not_renewable"):
+        ServerCertificates([authority_itself], authority, now=clock.now).renew_due()
+    assert authority_itself.path.read_bytes() == before
 
 
 def test_expiry_is_told_of_30_days_before(files: list[CertificateFile], clock: TurnedClock, tmp_path: Path) -> None:
