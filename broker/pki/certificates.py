@@ -138,8 +138,8 @@ def like_certificate(
         (common_name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except (ValueError, x509.ExtensionNotFound) as error:
         raise CertificateError(
-            "The certificate was not made by acm, so it is not renewed: it needs alternative names, one purpose and one "
-            "common name.",
+            "The certificate was not made by acm, so it is not renewed: it needs alternative names, one purpose and "
+            "one common name.",
             code="certificate_not_renewable",
         ) from error
     return _issue(issuer, str(common_name.value), names, purpose, public_key, now, lifetime)
