@@ -22,6 +22,8 @@ from broker.contract.messages import Origin
 from broker.enrolment.tokens import TokenStore
 from broker.ledger.enqueue import CommandRequest
 from broker.signing.key_store import create_signing_keys
+from consumer.enrolment.enroll import enroll_by_hand
+from consumer.system.clock import SystemClock
 from tests.acceptance.conftest import ROOT
 from tests.support.brokers import free_port
 from tests.support.secured import SecuredSite
@@ -62,21 +64,19 @@ class Machine:
         self.start("broker", redirection, "broker", "broker", "run", "--dir", str(self.site.directory))
         self.start("server", redirection, "broker", "server", *self.config)
         self.start("enroll-server", redirection, "broker", "enroll-server", *self.config)
-        wait_for(lambda: listens(self.port), "the enrolment server")
+        wait_for(lambda: listens(self.port), "the enrolment server", 60)
         with open_database(self.site.config.ledger) as database:
             token = EnrolmentToken(secrets.token_urlsafe(32), self.site.authority.fingerprint)
             TokenStore(database, now=utc_now).add("web-01", token, timedelta(minutes=5))
-        enroll = ["--server", f"https://127.0.0.1:{self.port}", "--token", "-", "--agent", "web-01"]
-        argv = [sys.executable, "-m", "consumer", "enroll", *enroll, "--state", str(self.directory / "web-01")]
-        done = subprocess.run(argv, input=token.text, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+        url, clock = f"https://127.0.0.1:{self.port}", SystemClock()
+        enroll_by_hand(self.directory / "web-01", url, token, "web-01", clock, clock.monotonic() + 60)
         self.start("agent", redirection, "consumer", "run", "--state", str(self.directory / "web-01"))
 
     def complete_a_command(self) -> None:
         with open_ledger(self.site.config.ledger) as ledger:
             command = CommandRequest("get-agent-configuration", {}, Origin("test", "test"))
             row = ledger.add_command("web-01", command)
-            wait_for(lambda: ledger.get(row.id).result, f"a result of {row.id}")
+            wait_for(lambda: ledger.get(row.id).result, f"a result of {row.id}", 60)
 
     def signal(self, number: int) -> None:
         for program in self.programs.values():
