@@ -19,9 +19,6 @@ __all__ = [
 ]
 
 
-_LAST_WORDS_S = 3.0
-
-
 class Database:
     """The ledger's database, with the tables of `metadata` created or migrated. Several processes may use the same one.
 
@@ -58,7 +55,7 @@ class Database:
         May be called from a signal handler, while a transaction of the same thread waits.
         """
         self._stopping.set()
-        self._connections.hang_up_after(_LAST_WORDS_S)
+        self._connections.hang_up_soon()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +116,9 @@ class Database:
                 sqlite.set_up(engine, self._stopping)
                 return engine
             arguments = postgresql.connect_arguments(self.url)
-            return sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
+            engine = sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
+            self._connections.watch(engine)
+            return engine
         except ImportError:
             raise LedgerUrlError(
                 "A ledger in PostgreSQL needs its driver: `make install EXTRA=postgresql` installs psycopg.",
@@ -128,12 +127,12 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
-            if self.is_sqlite:
+        if self.is_sqlite:
+            with self._engine.connect() as connection:
                 yield connection
-            else:
-                with self._connections.limited(connection):
-                    yield connection
+        else:
+            with self._connections.limited(), self._engine.connect() as connection:
+                yield connection
 
     def _bring_up_to_date(self, metadata: sa.MetaData, *, create: bool) -> None:
         """Create or migrate the tables; one that is up to date is only read, so that a reader waits for no writer."""

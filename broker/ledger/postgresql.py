@@ -9,6 +9,7 @@ from threading import Lock, Timer
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 __all__ = [
     "Connections",
@@ -23,6 +24,7 @@ _LOCK_S = 5
 _STATEMENT_S = 30
 _SILENCE_S = 10  # of the network below a connection
 _TRANSACTION_S = 60.0  # longer than any turn; one that lasts longer is of a database that does not answer
+_LAST_WORDS_S = 3.0
 _MIGRATION_S = 3600
 _MIGRATIONS = 0x61636D  # the key of the lock: "acm"
 
@@ -59,42 +61,53 @@ def lock_migrations(connection: sa.Connection) -> None:
 
 
 class Connections:
-    """The connections that are within a transaction: each is hung up when its time is over.
+    """The connections of an engine: all are hung up when a transaction takes too long.
 
-    PostgreSQL's own timeouts need a server that runs. From one that is stopped or unreachable the client
-    would wait for an answer without end.
+    PostgreSQL's own timeouts need a server that runs. From one that is stopped or unreachable the client would wait for
+    an answer without end.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._active: dict[int, Any] = {}
+        self._open: dict[int, Any] = {}
+
+    def watch(self, engine: sa.Engine) -> None:
+        """Know the connections of this engine from now on."""
+
+        def opened(raw: Any, record: object) -> None:
+            with self._lock:
+                self._open[id(raw)] = raw
+
+        def closed(raw: Any, record: object) -> None:
+            with self._lock:
+                self._open.pop(id(raw), None)
+
+        event.listen(engine, "connect", opened)
+        event.listen(engine, "close", closed)
 
     @contextmanager
-    def limited(self, connection: sa.Connection, limit_s: float = _TRANSACTION_S) -> Iterator[None]:
-        """Hang the connection up unless the block ends within `limit_s` seconds."""
-        raw = connection.connection.dbapi_connection
-        timer = Timer(limit_s, _hang_up, [raw])
-        timer.daemon = True
-        with self._lock:
-            self._active[id(raw)] = raw
-        timer.start()
+    def limited(self) -> Iterator[None]:
+        """Hang up unless the block ends within a minute."""
+        timer = self._hang_up_after(_TRANSACTION_S)
         try:
             yield
         finally:
             timer.cancel()
-            with self._lock:
-                self._active.pop(id(raw), None)
 
-    def hang_up_after(self, limit_s: float) -> None:
-        """Hang up, in `limit_s` seconds, whatever is within a transaction then; for the end of the process."""
+    def hang_up_soon(self) -> None:
+        """Hang up in a few seconds, whatever is within a transaction then; for the end of the process."""
+        self._hang_up_after(_LAST_WORDS_S)
+
+    def _hang_up_after(self, limit_s: float) -> Timer:
         timer = Timer(limit_s, self._hang_up_all)
         timer.daemon = True
         timer.start()
+        return timer
 
     def _hang_up_all(self) -> None:
         with self._lock:
-            active = list(self._active.values())
-        for raw in active:
+            connections = list(self._open.values())
+        for raw in connections:
             _hang_up(raw)
 
 
