@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 600
 FAULT_SECONDS ?= 1080
 
 .DEFAULT_GOAL := help
-.PHONY: help bench coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
+.PHONY: help bench postgresql coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,10 @@ demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
 test: $(VENV)/.ready ## Run all tests
 	bash scripts/postgresql.sh
 	$(PYTEST)
+
+postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL
+	bash scripts/postgresql.sh
+	ACM_TEST_LEDGER=postgresql $(PYTEST) tests/acceptance
 
 coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
 	$(PYTEST) --cov --cov-report=term

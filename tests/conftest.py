@@ -11,7 +11,7 @@ from broker.mosquitto.process import MosquittoNotFound, find_mosquitto
 from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL, shared_instance
 
 # Tests must pass on slow machines.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,11 +46,9 @@ def broker(broker_kind: Callable[[], ContainerBroker | LocalBroker]) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql() -> PostgreSQL:
     """One instance for all tests of a worker; each test takes a database of its own."""
-    running = PostgreSQL()
-    yield running
-    running.remove()
+    return shared_instance()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -20,6 +20,7 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from consumer.store.reader import read_queue
 from tests.support.enrolled import Registrar
+from tests.support.postgresql import ledger_url_in
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ class Site:
     def __init__(self, broker_url: str, directory: Path) -> None:
         self.broker_url = broker_url
         self.directory = directory
-        self.ledger = f"sqlite:///{directory}/ledger.db"
+        self.ledger = ledger_url_in(directory)
         self.programs: list[Program] = []
         self.server: Program | None = None
         self.registrar: Registrar | None = None
@@ -178,6 +179,12 @@ class Site:
     def stop(self) -> None:
         for program in reversed(self.programs):
             program.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def both_ledgers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test's site with its ledger in each database; a module uses it by `usefixtures`."""
+    monkeypatch.setenv("ACM_TEST_LEDGER", request.param)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from broker.contract.enrolment_token import EnrolmentToken, fingerprint_of
 from tests.acceptance.conftest import Program
 from tests.support.brokers import free_port
 from tests.support.enrolling import EnrollingAgent
+from tests.support.postgresql import ledger_url_in
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ class EnrolmentSite:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.ca = directory / "ca"
-        self.environment = {"ACM_LEDGER": f"sqlite:///{directory}/ledger.db", "ACM_CA": str(self.ca)}
+        self.environment = {"ACM_LEDGER": ledger_url_in(directory), "ACM_CA": str(self.ca)}
         self.url = f"https://127.0.0.1:{free_port()}"
         self.program: Program | None = None
 

@@ -13,6 +13,8 @@ from broker.ledger.enqueue import CommandRequest
 from tests.acceptance.conftest import Site
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("both_ledgers")
+
 
 def test_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
     site.start_agent("web-01")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from broker.contract.messages import JsonObject
 from broker.mqtt.connection import MqttConnection
 from broker.mqtt.delivery import Delivery
 from tests.acceptance.conftest import Site
+from tests.support.postgresql import shared_instance
 from tests.support.waiting import wait_for
 
 
@@ -120,18 +122,25 @@ def test_agent_that_would_reject_every_command_does_not_start(signing_site: Site
     assert "Traceback" not in log
 
 
+def copied(url: str) -> str:
+    """Copy a ledger that no program has open, and return the copy's URL."""
+    if not url.startswith("sqlite:///"):
+        return shared_instance().copy(url)
+    file = Path(url.removeprefix("sqlite:///"))
+    return f"sqlite:///{shutil.copy(file, file.with_name('backup.db'))}"
+
+
 def test_restored_ledger_uses_no_sequence_number_twice(signing_site: Site) -> None:
     site = signing_site
     start(site, "web-01")
     site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
     assert site.server is not None
     site.server.stop()
-    ledger, backup = site.directory / "ledger.db", site.directory / "backup.db"
-    shutil.copy(ledger, backup)
+    backup = copied(site.ledger)
     site.start_server()
     lost = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
     site.server.stop()
-    shutil.copy(backup, ledger)
+    site.ledger = backup
     site.start_server()
     sent = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
     assert sent["result"]["outcome"] == "success"

@@ -1,5 +1,6 @@
 """A real PostgreSQL for tests: Debian's, on loopback, with its data in a temporary directory."""
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -16,7 +18,7 @@ from psycopg import sql
 from tests.support.brokers import free_port
 from tests.support.waiting import wait_for
 
-__all__ = ["PostgreSQL"]
+__all__ = ["PostgreSQL", "ledger_url_in", "shared_instance"]
 
 _INSTALLED = Path("/usr/lib/postgresql")
 _HELP = (
@@ -24,6 +26,21 @@ _HELP = (
     "They start an instance of their own and leave the machine's alone."
 )
 _USER = "postgres"  # PostgreSQL refuses to run as root; Debian's package creates this user
+
+
+@cache
+def shared_instance() -> "PostgreSQL":
+    """The instance of this process of the tests, started at the first call and removed at its end."""
+    instance = PostgreSQL()
+    atexit.register(instance.remove)
+    return instance
+
+
+def ledger_url_in(directory: Path) -> str:
+    """Return the URL of a new ledger: a file in the directory, or with ACM_TEST_LEDGER=postgresql a new database."""
+    if os.environ.get("ACM_TEST_LEDGER") == "postgresql":
+        return shared_instance().new_database()
+    return f"sqlite:///{directory}/ledger.db"
 
 
 class PostgreSQL:
@@ -50,6 +67,14 @@ class PostgreSQL:
         name = f"t{uuid.uuid4().hex}"
         with self.connect("postgres") as connection:
             connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def copy(self, url: str) -> str:
+        """Copy a database that no program has open, and return the copy's URL."""
+        name = f"t{uuid.uuid4().hex}"
+        source = sql.Identifier(url.rpartition("/")[2])
+        with self.connect("postgres") as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), source))
         return self.url(name)
 
     @contextmanager
