@@ -80,7 +80,8 @@ def test_check_config_names_the_plug_ins_and_refuses_a_broken_one(installed: Pat
     flags = ("check-config", "--agent", "web-01", "--broker", "mqtt://127.0.0.1", "--state", str(tmp_path))
     good = acm_agent(installed, *flags)
     said = ["The configuration of web-01 is valid.", "A plug-in adds rotate-logs."]
-    assert (good.returncode, good.stdout.splitlines(), good.stderr) == (0, said, "")
+    assert (good.returncode, good.stdout.splitlines(), good.stderr.count("\n")) == (0, said, 1), good.stderr
+    assert "web-01 is not enrolled" in good.stderr
     (installed / "rotate_logs").unlink()
     bad = acm_agent(installed, *flags)
     assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (1, "", 1), bad.stderr

@@ -98,7 +98,7 @@ def test_quick_start_ends_in_a_signed_installation_with_tls(shell: Shell) -> Non
     *lines, end = quick_start()
     printed = {line: shell.type(line) for line in lines}
     assert "success" in printed["acm send web-01 restart-agent --wait"]
-    assert re.search(r"web-01 +│ yes", printed["acm agents"])
+    assert re.search(r"web-01 +online", printed["acm agents"])
 
     (agent,) = json.loads(shell.type("acm agents --json"))
     assert (agent["agent"], agent["online"], agent["accepts_unsigned"]) == ("web-01", True, False)

@@ -196,6 +196,7 @@ class _Wire:
 
     def __init__(self) -> None:
         self.backlog = 0
+        self.backlog_bytes = 0
         self.max_packet_bytes = MAX_PACKET_BYTES
         self.sent: list[tuple[str, bytes]] = []
 

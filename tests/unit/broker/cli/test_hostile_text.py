@@ -45,7 +45,7 @@ SHOW_AGENT_TEXT = {
     "blob list": ["blob", "list"],
     "ca list": ["ca", "list"],
     "enrolment list": ["enrolment", "list"],
-    "cancel": ["cancel", "{command}"],
+    "cancel": ["cancel", "{open}"],
     "commands": ["commands"],
     "group list": ["group", "list"],
     "group show": ["group", "show", "edge"],
@@ -59,7 +59,7 @@ SHOW_NO_AGENT_TEXT = """
 broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
 enrolment revoke|ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|
 blob put|blob rm|group add|group remove|group configure|operation cancel|ledger restored|package build|package manifest|
-package verify|prune|agents forget
+package verify|prune|agents forget|ca rollover begin|ca rollover status|ca rollover finish
 """
 
 
