@@ -1,9 +1,7 @@
 """acm, also as `python -m broker`."""
 
-import signal
-
 from broker.cli import SERVICES
-from broker.system.early_signals import await_signals_early
+from broker.system.early_signals import run_with_signals
 
 __all__ = [
     "main",
@@ -12,13 +10,13 @@ __all__ = [
 
 def main() -> None:
     """Run acm. The modules that take long are loaded when signals can end the process."""
-    await_signals_early(SERVICES)
+    run_with_signals(SERVICES, _run)
+
+
+def _run() -> None:
     from broker.cli.main import main as run
 
-    try:
-        run()
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
+    run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """acm-agent, also as `python -m consumer`."""
 
-import signal
-
-from broker.system.early_signals import await_signals_early
+from broker.system.early_signals import run_with_signals
 from consumer.cli import SERVICES
 
 __all__ = [
@@ -12,13 +10,13 @@ __all__ = [
 
 def main() -> None:
     """Run acm-agent. The modules that take long are loaded when signals can end the process."""
-    await_signals_early(SERVICES)
+    run_with_signals(SERVICES, _run)
+
+
+def _run() -> None:
     from consumer.cli.main import main as run
 
-    try:
-        run()
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
+    run()
 
 
 if __name__ == "__main__":

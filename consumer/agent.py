@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -111,7 +112,7 @@ class Agent:
         self.incarnation = uuid.uuid4().hex
         self._clock, self._spawn, self._observer = SystemClock(), _ThreadPool(), observer or LogObserver()
         self._stopping, self._connected, self._reloading = threading.Event(), threading.Event(), threading.Event()
-        self._service_manager, self._restarted_by = service_manager, restarted_by
+        self._service_manager, self._restarted_by = service_manager or ServiceManager(monotonic, {}), restarted_by
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         self._enrolment = self._enrolments.current()
@@ -308,13 +309,12 @@ class Agent:
         }
 
     def _tell_service_manager(self) -> None:
-        if self._service_manager is not None:
-            connected = self._connection.connected
-            status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
-            self._service_manager.turn(ready=connected, status=status)
+        connected = self._connection.connected
+        status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
+        self._service_manager.turn(ready=connected, status=status)
 
     def _shut_down(self) -> None:
-        if self._service_manager is not None and self._replacement is None:
+        if self._replacement is None:
             self._service_manager.stopping()
         self._relocation.close()
         self._core.publish_offline()

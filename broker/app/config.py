@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from broker.contract.topics import InvalidName, Topics
-from broker.errors import BrokerError
+from broker.durations import parse_duration
+from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import MqttError, TlsFiles, parse_url
 from broker.system.settings_file import SettingsReader, given_flags
 
 __all__ = [
+    "DEFAULT_ENROLL_LISTEN",
     "SECRET_VARIABLES",
     "ServerConfig",
     "ServerConfigurationError",
@@ -26,6 +29,7 @@ class ServerConfigurationError(BrokerError):
     code = "configuration_error"
 
 
+DEFAULT_ENROLL_LISTEN = "127.0.0.1:8443"
 _READER = SettingsReader(urls=("broker", "ledger"), error=ServerConfigurationError)
 SECRET_VARIABLES = _READER.secret_variables
 
@@ -66,6 +70,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.broker_ca is None or self.broker_certificate is None or self.broker_key is None:
             return None
         return TlsFiles(Path(self.broker_ca), Path(self.broker_certificate), Path(self.broker_key))
+
+    @property
+    def grace_after_expiry(self) -> timedelta:
+        """How long an expired certificate can be renewed; raises ServerConfigurationError."""
+        try:
+            return timedelta() if self.renewal_grace == "0" else timedelta(seconds=parse_duration(self.renewal_grace))
+        except InvalidArgument as error:
+            raise ServerConfigurationError(
+                f"renewal_grace: {error} `0` allows no renewal after the expiry.", code="bad_renewal_grace"
+            ) from error
 
 
 def load_config(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from broker.app.config import ServerConfig, ServerConfigurationError
+from broker.app.config import DEFAULT_ENROLL_LISTEN, ServerConfig, ServerConfigurationError
 from broker.app.credentials import (
     enrolment_server_pair,
     open_authority,
@@ -43,11 +43,9 @@ from broker.system.service_manager import ServiceManager
 __all__ = [
     "EnrolmentServer",
     "EnrolmentServerError",
-    "renewal_grace",
 ]
 
 
-_LISTEN = "127.0.0.1:8443"
 _REVOCATION_INTERVAL_S = 2.0
 _WATCH_INTERVAL_S = 1.0
 _log = structlog.get_logger("acm.enrolment")
@@ -74,10 +72,10 @@ class EnrolmentServer:
         revocation_interval_s: float = _REVOCATION_INTERVAL_S,
         service_manager: ServiceManager | None = None,
     ) -> None:
-        self._service_manager = service_manager
+        self._service_manager = service_manager or ServiceManager(monotonic, {})
         self._reloading = threading.Event()
         policy = _policy(config)
-        self._listen = config.enroll_listen or _LISTEN
+        self._listen = config.enroll_listen or DEFAULT_ENROLL_LISTEN
         address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
         self._description = {"version": version("agent-command-manager"), "ledger": mask_shapes(config.ledger)}
@@ -132,8 +130,7 @@ class EnrolmentServer:
             if self._reloading.is_set():
                 self._reloading.clear()
                 self._https.reload()
-            if self._service_manager is not None:
-                self._service_manager.turn(ready=True, status=f"Serves enrolments at {self._listen}.")
+            self._service_manager.turn(ready=True, status=f"Serves enrolments at {self._listen}.")
             await asyncio.sleep(_WATCH_INTERVAL_S)
 
     def run(self) -> None:
@@ -150,8 +147,7 @@ class EnrolmentServer:
             if self._revocation_task.failed:
                 raise EnrolmentServerError("Revocations are no longer applied; the log has the reason.")
         finally:
-            if self._service_manager is not None:
-                self._service_manager.stopping()
+            self._service_manager.stopping()
             self._database.close()
 
 
@@ -183,18 +179,9 @@ def _policy(config: ServerConfig) -> EnrolmentPolicy:
         raise ServerConfigurationError(
             f"certificate_lifetime: at most {MAX_LIFETIME.days}d.", code="certificate_lifetime_too_long"
         )
-    grace = renewal_grace(config.renewal_grace)
-    return EnrolmentPolicy(config.enroll_broker, config.topic_prefix, lifetime, config.client_id, grace)
-
-
-def renewal_grace(text: str) -> timedelta:
-    """Return how long an expired certificate can be renewed; raises ServerConfigurationError."""
-    try:
-        return timedelta() if text == "0" else timedelta(seconds=parse_duration(text))
-    except InvalidArgument as error:
-        raise ServerConfigurationError(
-            f"renewal_grace: {error} `0` allows no renewal after the expiry.", code="bad_renewal_grace"
-        ) from error
+    return EnrolmentPolicy(
+        config.enroll_broker, config.topic_prefix, lifetime, config.client_id, config.grace_after_expiry
+    )
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -57,7 +57,7 @@ class ServerProcess:
             on_connect=self._connected.set,
             tls=config.broker_tls,
         )
-        self._service_manager = service_manager
+        self._service_manager = service_manager or ServiceManager(monotonic, {})
         self._description = {
             "version": version("agent-command-manager"),
             "broker": mask_shapes(config.broker),
@@ -107,8 +107,7 @@ class ServerProcess:
                     if ready:
                         self._work()
         finally:
-            if self._service_manager is not None:
-                self._service_manager.stopping()
+            self._service_manager.stopping()
             self._lock.release()
             self._database.close()
             _log.info("server_stopped")
@@ -119,10 +118,9 @@ class ServerProcess:
             self._keep_lock_at = monotonic() + _KEEP_LOCK_EVERY_S
 
     def _tell_service_manager(self) -> None:
-        if self._service_manager is not None:
-            connected = self._connection.connected
-            status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
-            self._service_manager.turn(ready=connected and monotonic() >= self._retry_at, status=status)
+        connected = self._connection.connected
+        status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
+        self._service_manager.turn(ready=connected and monotonic() >= self._retry_at, status=status)
 
     def _work(self) -> None:
         try:

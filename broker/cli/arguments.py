@@ -1,6 +1,5 @@
 """Parameters as users write them on acm's command line, turned into values."""
 
-import codecs
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,8 @@ def keys_on_command_line(pairs: Iterable[str], document: str | None) -> set[str]
 
 def _read_document(document: str) -> JsonObject:
     try:
-        data = Path(document[1:]).read_bytes() if document.startswith("@") else _utf8("--parameters", document)
-        value = parse(data.removeprefix(codecs.BOM_UTF8), MAX_FRAME_BYTES, MAX_DEPTH)
-    except OSError as error:
-        message = f"--parameters: cannot read {document[1:]}: {error.strerror}."
-        raise InvalidArgument(message, code="unreadable_file") from error
+        text = _read_text("--parameters", document[1:]) if document.startswith("@") else document
+        value = parse(_utf8("--parameters", text), MAX_FRAME_BYTES, MAX_DEPTH)
     except DecodeError as error:
         raise InvalidArgument(f"--parameters: {error}", code=error.code) from error
     if not isinstance(value, dict):

@@ -1,10 +1,11 @@
 """acm prune: removes what was completed long ago from the ledger."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
+from broker.app.factories import utc_now
 from broker.cli.session import LEDGER, Session, with_session
 from broker.durations import parse_duration
 from broker.enrolment.pruning import EnrolmentPruning
@@ -55,7 +56,7 @@ def prune(
 
     A running server works in between.
     """
-    now = datetime.now(UTC)
+    now = utc_now()
     before = now - timedelta(seconds=older_than)
     steps = (LedgerPruning(session.database, before), EnrolmentPruning(session.database, before, now))
     counts = {kind: count for step in steps for kind, count in (step.counts() if dry_run else step.run()).items()}

@@ -8,7 +8,6 @@ import typer
 
 from broker.app.broker_directory import write_trusted
 from broker.app.credentials import open_revocation_file, server_certificate_files
-from broker.app.enrolment_server import renewal_grace
 from broker.app.factories import utc_now
 from broker.cli.output import print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
@@ -29,6 +28,7 @@ __all__ = [
 ]
 
 
+_NO_ROLLOVER = "No rollover is in progress: `acm ca rollover begin` begins one."
 _MAX_NAMES = 5
 _BROKER_TIMEOUT_S = 20.0
 _POLL_INTERVAL_S = 0.5
@@ -94,7 +94,7 @@ def finish(
     authority = session.authority
     successor = authority.successor
     if successor is None:
-        raise NoRollover("No rollover is in progress: `acm ca rollover begin` begins one.")
+        raise NoRollover(_NO_ROLLOVER)
     progress = _progress(session)
     if progress.not_moved and not leave_behind:
         raise RolloverUnfinished(
@@ -158,9 +158,7 @@ def _broker_problem(session: Session, address: BrokerAddress) -> str | None:
 
 
 def _progress(session: Session) -> RolloverProgress:
-    return rollover_progress(
-        session.enrolments, session.authority, utc_now(), renewal_grace(session.config.renewal_grace)
-    )
+    return rollover_progress(session.enrolments, session.authority, utc_now(), session.config.grace_after_expiry)
 
 
 def _progress_json(session: Session, progress: RolloverProgress) -> JsonObject:
@@ -175,7 +173,7 @@ def _progress_json(session: Session, progress: RolloverProgress) -> JsonObject:
 
 def _progress_text(session: Session, progress: RolloverProgress) -> str:
     if session.authority.successor is None:
-        return "No rollover is in progress: `acm ca rollover begin` begins one."
+        return _NO_ROLLOVER
     total = len(progress.moved) + len(progress.not_moved)
     text = f"{len(progress.moved)} of {counted(total, 'agent')} have moved to the successor."
     if progress.not_moved:

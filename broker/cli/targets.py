@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from broker.app.factories import utc_now
 from broker.contract.topics import check_agent_name
-from broker.enrolment.revoked import revoked_agents
+from broker.enrolment.enrolment_states import EnrolmentState, enrolment_states
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.groups import check_group_name
 from broker.ledger.ledger import Ledger
@@ -79,9 +80,8 @@ def _matching(ledger: Ledger, words: list[str], allow_unknown: bool) -> Iterator
 
 
 def _not_revoked(ledger: Ledger) -> list[str]:
-    with ledger.database.reading() as connection:
-        revoked = revoked_agents(connection)
-    return [name for name in ledger.agent_names() if name not in revoked]
+    enrolments = enrolment_states(ledger.database, utc_now())
+    return [name for name in ledger.agent_names() if enrolments.get(name) is not EnrolmentState.REVOKED]
 
 
 def _known(ledger: Ledger, names: list[str], allow_unknown: bool) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from broker.app.config import DEFAULT_ENROLL_LISTEN
 from broker.cli.output import id_column, minute, print_json, print_text, second, table
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.contract.enrolment_token import EnrolmentToken
@@ -80,7 +81,7 @@ def _server(session: Session) -> str:
     """Return the URL of the enrolment server as far as the configuration has it."""
     config = session.config
     host = parse_url(config.enroll_broker).host if config.enroll_broker else "HOST"
-    _, _, port = (config.enroll_listen or "127.0.0.1:8443").rpartition(":")
+    _, _, port = (config.enroll_listen or DEFAULT_ENROLL_LISTEN).rpartition(":")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 

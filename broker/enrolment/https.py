@@ -55,7 +55,6 @@ class HttpsLimits:
 
 DEFAULT_LIMITS = HttpsLimits()
 _RELOAD_INTERVAL_S = 1.0
-_throttle = LogThrottle(time.monotonic)
 
 
 class HttpsServer:
@@ -69,6 +68,7 @@ class HttpsServer:
         self._limits = limits
         self._config = _config(app, certificate, key, limits)
         self._server = uvicorn.Server(self._config)
+        self._throttle = LogThrottle(time.monotonic)
 
     def listen(self) -> socket.socket:
         """Return the listening socket; on `::` it accepts IPv4, too. Raises HttpsServerError."""
@@ -86,10 +86,13 @@ class HttpsServer:
         limits = self._limits
         most = connections_within_limits(limits.max_connections)
         most_of_address = max(1, min(limits.max_connections_of_address, most // 4))
-        admitting = AdmittingSocket(listener, most, most_of_address, _log_shortage)
+        admitting = AdmittingSocket(listener, most, most_of_address, self._log_shortage)
         loops = partial(_Loop, limits.handshake_timeout_s)
         with admitting, asyncio.Runner(loop_factory=loops) as runner:
             runner.run(self._serve(admitting))
+
+    def _log_shortage(self, error: OSError) -> None:
+        self._throttle.warn(_log, "connection_not_accepted", reason=error.strerror)
 
     async def _serve(self, listener: socket.socket) -> None:
         reloading = asyncio.create_task(self._reload_when_changed())
@@ -178,10 +181,6 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     _log.error("connection_failed", reason=context["message"], exc_info=context.get("exception"))
-
-
-def _log_shortage(error: OSError) -> None:
-    _throttle.warn(_log, "connection_not_accepted", reason=error.strerror)
 
 
 def _connections_of(lifetime_s: float) -> type[H11Protocol]:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event
 from types import TracebackType
 from typing import Self
@@ -127,12 +127,9 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        if self.is_sqlite:
-            with self._engine.connect() as connection:
-                yield connection
-        else:
-            with self._connections.limited(), self._engine.connect() as connection:
-                yield connection
+        limit = nullcontext() if self.is_sqlite else self._connections.limited()
+        with limit, self._engine.connect() as connection:
+            yield connection
 
     def _bring_up_to_date(self, metadata: sa.MetaData, *, create: bool) -> None:
         """Create or migrate the tables; one that is up to date is only read, so that a reader waits for no writer."""

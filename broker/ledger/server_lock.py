@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from broker.errors import LedgerError
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
+from broker.ledger.insert import replace_row
 from broker.ledger.location import sqlite_file
 from broker.ledger.tables import SERVERS
 from broker.system.lock import acquire_lock, is_locked
@@ -118,8 +119,7 @@ class ServerLock:
     def _record(self) -> None:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._now().timestamp()}
         with self._database.transaction() as connection:
-            connection.execute(SERVERS.delete().where(SERVERS.c.client_id == self._client_id))
-            connection.execute(SERVERS.insert().values(client_id=self._client_id, **values))
+            replace_row(connection, SERVERS, {"client_id": self._client_id, **values})
 
     def _refusal(self) -> str:
         first = next((it for it in _recorded(self._database) if it.client_id == self._client_id), None)

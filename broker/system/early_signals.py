@@ -15,6 +15,7 @@ __all__ = [
     "TERMINATED",
     "await_signals_early",
     "calls_service",
+    "run_with_signals",
 ]
 
 
@@ -31,6 +32,15 @@ IGNORED = (
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+
+
+def run_with_signals(services: tuple[str, ...], run: "Callable[[], object]") -> None:
+    """Run a program whose modules `run` loads, such that no signal shows a traceback at its start or its end."""
+    await_signals_early(services)
+    try:
+        run()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
 
 
 def await_signals_early(services: tuple[str, ...]) -> None:

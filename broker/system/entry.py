@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 from broker.errors import CodedError
 from broker.system.early_signals import INTERRUPTED, await_signals_early, calls_service
@@ -30,7 +31,7 @@ def run_command_line(
         if calls_service(services):
             await_signals_early(services)
         else:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends what waits for a database or a lock
         code = _code_of(run) if all(sys.argv[1:]) else _refuse_empty_argument(name)
         sys.stdout.flush()
@@ -48,6 +49,15 @@ def run_command_line(
         code = exit_code_of(error)
         _complain(name, str(error))
     sys.exit(code)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """INT came. After a KeyboardInterrupt itself in exec(), which dataclasses use, `python -m` would end by the signal,
+    though it was caught, and not with the exit code."""
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise _Interrupted
 
 
 def _refuse_empty_argument(name: str) -> int:

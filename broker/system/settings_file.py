@@ -63,13 +63,13 @@ class SettingsReader:
 
     def refuse_unknown(self, values: Mapping[str, Any], kind: type[msgspec.Struct], source: str) -> None:
         """Raise `error` for the first key that the settings do not have, in the whole tree of values."""
-        names = kind.__struct_fields__
+        names, types = kind.__struct_fields__, get_type_hints(kind)
         for name, value in values.items():
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(names)}."
                 raise self.error(f"{source}: unknown key {name[:80]!r}; {hint}", code="unknown_setting")
-            inner = get_type_hints(kind)[name]
+            inner = types[name]
             if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
                 self.refuse_unknown(value, inner, f"{source}, [{name}]")
 

@@ -8,7 +8,7 @@ from broker.app.factories import open_database
 from broker.cli.targets import Target, UnknownAgent, check_known, resolve_target
 from broker.contract.messages import Origin
 from broker.contract.topics import InvalidName
-from broker.enrolment.tables import ENROLMENTS
+from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
 from broker.errors import CodedError, InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -60,6 +60,8 @@ def test_revoked_agents_are_reached_by_their_name_only(ledger: Ledger) -> None:
     with ledger.database.transaction() as connection:
         for name, agent, revoked_at in (("e1", "web-01", 2.0), ("e2", "web-02", 2.0), ("e3", "web-02", None)):
             connection.execute(ENROLMENTS.insert().values(id=name, agent=agent, enrolled_at=1.0, revoked_at=revoked_at))
+            certificate = CERTIFICATES.insert().values(serial=name, enrolment_id=name, key="", pem="")
+            connection.execute(certificate.values(not_before=1.0, not_after=2.0))
     targets = [
         resolve_target(ledger, names, group, everyone=everyone, allow_unknown=False).agents
         for names, group, everyone in (
