@@ -30,7 +30,7 @@ class Managed:
         self.config.write_text(
             f"[download]\n{''.join(f'{name} = {json.dumps(value)}' for name, value in download.items())}\n"
             f'[service]\nkind = "child"\nargv = {json.dumps(service)}\n'
-            '[configuration]\nfile = "sensor.toml"\nreload = "signal"\ngrace_s = 4.0\n'
+            '[configuration]\nfile = "sensor.toml"\nreload = "signal"\ngrace_s = 1.5\n'
             """check = ["/bin/sh", "-c", '! grep -n refuse "$0"', "{file}"]\n"""
             f'health_check = ["/usr/bin/cmp", "{{file}}", {json.dumps(str(self.said))}]\n'
         )
@@ -103,7 +103,7 @@ def test_good_ones_are_applied_and_bad_ones_leave_the_service_as_it_was(managed:
     for text, said, action in (
         ("interval =", "sensor.toml is not valid TOML", "not_applied"),
         ("refuse = true", "The check /bin/sh rejects the files", "not_applied"),
-        ("interval = 2 # deaf", "The health check /usr/bin/cmp did not succeed within 4 s", "rolled_back"),
+        ("interval = 2 # deaf", "The health check /usr/bin/cmp did not succeed within 1.5 s", "rolled_back"),
         ("interval = 3 # die", "The service died after the reload", "rolled_back"),
     ):
         result = managed.apply(content=text)
@@ -119,7 +119,7 @@ def test_good_ones_are_applied_and_bad_ones_leave_the_service_as_it_was(managed:
 
 def test_each_value_is_shown_with_its_source(managed: Managed) -> None:
     shown = managed.show(effective=True)
-    assert shown["configuration"]["configuration"]["grace_s"] == 4.0
+    assert shown["configuration"]["configuration"]["grace_s"] == 1.5
     sources = shown["sources"]
     assert sources["configuration.grace_s"] == f"file {managed.config}"
     assert sources["configuration.keep"] == sources["kill_grace_s"] == "default"

@@ -58,7 +58,7 @@ class Site:
             "reload": "signal",
             "check": ("/bin/sh", "-c", '! grep -n refuse "$0"', "{file}"),
             "health_check": ("/usr/bin/cmp", "-s", "{file}", str(self.said)),
-            "grace_s": 4.0,
+            "grace_s": 0.8,
             **settings,
         }
         self.start_agent()
@@ -168,7 +168,7 @@ def test_hanging_check_is_ended_with_the_command(make_site: Callable[..., Site])
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (DEAF, r"The health check /usr/bin/cmp did not succeed within 4 s: it ended with exit status 1\."),
+        (DEAF, r"The health check /usr/bin/cmp did not succeed within 0\.8 s: it ended with exit status 1\."),
         (DEADLY, r"The service died after the reload\."),
     ],
 )
