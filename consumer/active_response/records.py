@@ -132,7 +132,7 @@ class ResponseRecords:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 yield _read(path)
-            except msgspec.DecodeError as error:
+            except ValueError as error:
                 _log.error("active_response_damaged", file=str(path), reason=str(error))
                 path.rename(path.with_suffix(".damaged"))
                 sync_directory(self._directory)
@@ -146,7 +146,7 @@ def read_pending(directory: Path) -> tuple[ResponseRecord, ...]:
         for path in directory.glob("*.json"):
             with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                 records.append(_read(path))
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"The active responses in {directory} cannot be read: {error}.") from error
     return _soonest_first(records)
 

@@ -51,7 +51,7 @@ class JournalFile:
             journal = msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             raise CentralizedConfigurationError(
                 f"The journal {self._path} cannot be read: {error}.", code="journal_damaged"
             ) from error

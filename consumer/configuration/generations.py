@@ -94,7 +94,7 @@ class Generations:
         """Return the record of a generation, or None if it is incomplete or missing."""
         if name is None or not self.directory(name).is_dir():
             return None
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        with contextlib.suppress(FileNotFoundError, ValueError):
             return msgspec.json.decode(self._record_path(name).read_bytes(), type=Record)
         return None
 

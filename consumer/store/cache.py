@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from diskcache import Cache, Disk, Timeout
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA
 
@@ -185,7 +184,7 @@ class DurableRows:
         """Return the decoded row; raises StoreError if it does not exist or cannot be decoded."""
         try:
             return decode(self[key])
-        except (KeyError, ValueError, msgspec.DecodeError) as error:
+        except (KeyError, ValueError) as error:
             raise StoreError(
                 f"The row {key} of the command store cannot be read: {error}.", code="row_unreadable"
             ) from error

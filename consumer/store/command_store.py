@@ -38,10 +38,12 @@ from consumer.store.rows import (
     Processing,
     assemble,
     command_key,
+    copy_of_generation,
     decode_command_row,
     decode_head,
     decode_result,
     encode,
+    generation_of,
     unreadable_command,
 )
 from consumer.store.state_directory import Ballast, Epochs
@@ -86,8 +88,8 @@ class DiskCommandStore:
         self._full = not self._ballast.trim()
 
     def _load(self) -> None:
-        self.store_generation = self._rows.read(GENERATION, bytes.decode)
         head = self._rows.read(HEAD, decode_head)
+        self.store_generation = self._rows.read(GENERATION, lambda row: generation_of(row, head.generation))
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
         self.time_sample = head.heard_time
         self._head_changed = False
@@ -132,6 +134,7 @@ class DiskCommandStore:
                 self._index.processing,
                 self._journal.tail,
                 self.time_sample,
+                generation=copy_of_generation(self.store_generation),
             )
             self._rows[HEAD] = encode(head.checked())
             self._head_changed = False

@@ -48,6 +48,6 @@ class Groups:
     def _read(self) -> tuple[str, ...] | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=tuple[str, ...])
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             _log.warning("groups_unreadable", path=str(self._path), reason=str(error))
             return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from consumer.errors import StoreDamaged, StoreError
 from consumer.store.damage import DAMAGE_CODES, primary_code, store_error
+from consumer.store.keys import repair_keys
 from consumer.store.lock_wait import BUSY_TIMEOUT_S, LockWait
 from consumer.store.rows import SENTINEL
 
@@ -20,6 +21,10 @@ DATABASE = "cache.db"
 _FILES = {DATABASE + suffix for suffix in ("", "-wal", "-shm", "-journal")}
 # A page that cannot be read now is a line of the check's result, as a damaged one is.
 _UNREADABLE = re.compile(r"unable to get the page|failed to get page")
+_ROW = (  # each column, as the name of one can be damaged
+    "SELECT key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value FROM Cache "
+    "WHERE key = ?"
+)
 _ERROR_CODE = re.compile(r"error code=(\d+)")
 
 
@@ -37,7 +42,13 @@ def open_store_database(store: Path, options: str, timeout_s: float = BUSY_TIMEO
     """Open the database of the store in this directory with these options of SQLite's URI; raises sqlite3.Error."""
     uri = f"{(store / DATABASE).absolute().as_uri()}?{options}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)) as connection:
+        connection.text_factory = _as_text
         yield connection
+
+
+def _as_text(content: bytes) -> str:
+    """Return a text of the database; what is none there became so on the disk, and matches nothing."""
+    return content.decode(errors="replace")
 
 
 def inspect_store(store: Path, wait: LockWait, is_known_setting: Callable[[str, Any], bool]) -> StoreCondition:
@@ -56,6 +67,8 @@ def inspect_store(store: Path, wait: LockWait, is_known_setting: Callable[[str, 
             condition = wait(lambda: _inspect_database(store, is_known_setting))
         except sqlite3.Error as error:
             raise store_error(error) from error
+        except UnicodeDecodeError as error:  # of SQLite's message, which quotes a damaged schema
+            raise StoreDamaged(f"The command store is damaged: {error.object!r}.") from error
     elif any((store / name).stat().st_size for name in names):
         raise _not_ours(store)
     else:
@@ -83,7 +96,7 @@ def _inspect_database(store: Path, is_known_setting: Callable[[str, Any], bool])
             if "Settings" in tables:
                 _drop_settings(connection, is_known_setting)
             if "Cache" in tables and connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone():
-                if connection.execute("SELECT 1 FROM Cache WHERE key = ?", (SENTINEL,)).fetchone():
+                if connection.execute(_ROW, (SENTINEL,)).fetchone():
                     return StoreCondition.WHOLE
                 raise _not_ours(store)
         except sqlite3.OperationalError as error:
@@ -105,7 +118,7 @@ def _check(connection: sqlite3.Connection) -> None:
     try:
         _check_by(connection, "integrity_check")
     except StoreDamaged:  # the rows are whole, so an index can be made from them
-        connection.execute("REINDEX")
+        repair_keys(connection)
         _check_by(connection, "integrity_check")
 
 

@@ -96,7 +96,18 @@ def page_number(key: str) -> int | None:
 def read_page(first: int, row: bytes) -> JournalPage:
     """Return the page in a row. Foreign content becomes entries that break the hash chain."""
     before, *lines = _text(row).split("\n")
-    return JournalPage(first, before if _HASH.fullmatch(before) else JOURNAL_START.hash, tuple(lines))
+    return JournalPage(first, _hash(before), tuple(lines))
+
+
+def _hash(text: str) -> str:
+    """Return a hash, or one that fits no entry in place of what is none."""
+    return text if _HASH.fullmatch(text) else JOURNAL_START.hash
+
+
+def _readable(tail: JournalTail) -> JournalTail:
+    """Return the tail with hashes only; what the disk has made of one then breaks the chain."""
+    anchor, head = (replace(mark, hash=_hash(mark.hash)) for mark in (tail.anchor, tail.head))
+    return replace(tail, anchor=anchor, head=head, before=_hash(tail.before))
 
 
 def _text(row: bytes) -> str:
@@ -121,7 +132,7 @@ class Journal:
         self._waiting: list[bytes] = []
         self._opened: Opened | None = None
         self._clear_draft()
-        self.tail = tail
+        self.tail = _readable(tail)
         self._entries = [msgspec.Raw(bytes(line)) for line in tail.entries]
         self._bytes = sum(len(bytes(line)) for line in tail.entries)
         self._is_broken = False
@@ -156,7 +167,7 @@ class Journal:
         """Return the newest record of this command's result that is still kept, or None."""
         pages = [self.tail.page(), *filter(None, map(self._page_at, reversed(self._first_numbers)))]
         for line in (line for page in pages for line in reversed(page.entries) if command_id in line):
-            with suppress(msgspec.DecodeError):
+            with suppress(ValueError):
                 found = [it for it in _decode_entry(line).reported if it.id == command_id]
                 if found:
                     return found[-1]

@@ -66,7 +66,7 @@ def _arrived(key: str, row: bytes) -> CommandRow:
     """Return the command in a row; of one that the disk has altered, the id in its key."""
     try:
         return decode_command_row(row)
-    except msgspec.DecodeError:
+    except ValueError:
         command_id = id_in_key(key)
         if command_id is None:
             raise
@@ -111,7 +111,7 @@ def _snapshot(state: Path, subject: str) -> Iterator["_Snapshot"]:
         with open_store_database(store, _mode(store), timeout_s=_TIMEOUT_S) as connection:
             connection.execute("BEGIN")  # one snapshot for all reads
             yield _Snapshot(connection, subject)
-    except (sqlite3.Error, msgspec.DecodeError) as error:
+    except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"The {subject} in {state} cannot be read: {error}.", code="store_unreadable") from error
 
 

@@ -28,12 +28,14 @@ __all__ = [
     "Processing",
     "assemble",
     "command_key",
+    "copy_of_generation",
     "decode_command_row",
     "decode_deleted_row",
     "decode_head",
     "decode_result",
     "decode_time",
     "encode",
+    "generation_of",
     "id_in_key",
     "unreadable_command",
 ]
@@ -69,7 +71,8 @@ class Processing:
 class HeadRow:
     """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers.
 
-    `check` is a hash of all but the journal, which has its own; earlier versions did not write it.
+    `check` is a hash of all but the journal, which has its own, and `generation`, a copy of the store_generation with
+    its own check; earlier versions did not write them.
     """
 
     arrival: int = 0
@@ -79,6 +82,7 @@ class HeadRow:
     journal: JournalTail = field(default_factory=JournalTail)
     heard_time: TimeSample | None = None
     check: str | None = None
+    generation: str | None = None
 
     def checked(self) -> "HeadRow":
         """Return the row with its check."""
@@ -113,6 +117,20 @@ def decode_head(row: bytes) -> HeadRow:
     if not head.is_whole():
         raise ValueError("its content is not what was written")
     return head
+
+
+def copy_of_generation(generation: str) -> str:
+    """Return the store_generation with a check, for the head row."""
+    return f"{generation}/{hashlib.sha256(generation.encode()).hexdigest()[:16]}"
+
+
+def generation_of(row: bytes, copy: str | None) -> str:
+    """Return the store_generation: that of the head row's copy, unless the disk has altered it, else that of its row.
+
+    Raises ValueError if neither can be read.
+    """
+    generation = (copy or "").partition("/")[0]
+    return generation if copy == copy_of_generation(generation) else row.decode("ascii")
 
 
 def command_key(arrival: int, command_id: str) -> str:

@@ -168,12 +168,12 @@ class Tombstones:
         """Return a page; of an altered one what can still be read."""
         try:
             return _decode(verified(key, row or b""))
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             self.damage = (
                 "Ids of deleted commands were damaged on the disk: these commands are not recognized any more."
             )
             _log.error("tombstones_damaged", row=key, reason=str(error))
         try:
             return _decode(without_check(row or b""))
-        except msgspec.DecodeError:
+        except ValueError:
             return None

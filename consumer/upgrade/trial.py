@@ -46,7 +46,7 @@ class UpgradeTrial:
         """Read the record; raises UpgradeError."""
         try:
             return msgspec.json.decode(content, type=cls)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise UpgradeError(
                 f"The record of the last upgrade cannot be read: {error}.", code="trial_damaged"
             ) from error
