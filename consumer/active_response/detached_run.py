@@ -8,10 +8,12 @@ import contextlib
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.system.lock import is_locked, locked
+from consumer.errors import StoreError
 from consumer.ports import Clock
 from consumer.settings import Confinement
 from consumer.system.confinement import launch
@@ -50,6 +52,17 @@ _left_running: list[subprocess.Popen[bytes]] = []  # shells that read what a dae
 
 def _reap() -> None:
     _left_running[:] = [shell for shell in _left_running if shell.poll() is None]
+
+
+@contextlib.contextmanager
+def _readable(run: Path) -> Iterator[None]:
+    """Raise StoreError if a file of the run cannot be read now: then the run is neither lost nor ended."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"The run in {run} cannot be read: {error.strerror}.", code="run_unreadable") from error
 
 
 @dataclass(frozen=True)
@@ -130,10 +143,11 @@ class Run:
         return self.directory / "lock"
 
     def _is_running(self) -> bool:
-        return is_locked(self._lock)
+        with _readable(self.directory):
+            return is_locked(self._lock)
 
     def _status(self) -> int | None:
-        with contextlib.suppress(OSError, ValueError):
+        with _readable(self.directory), contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.directory / "status").read_text())
         return None
 
@@ -144,5 +158,5 @@ class Run:
 
     def _signal_group(self, number: signal.Signals) -> None:
         # While the lock is held, the shell runs, so its process id, which is also the group's, cannot have been reused.
-        with contextlib.suppress(OSError, ValueError):
+        with _readable(self.directory), contextlib.suppress(FileNotFoundError, ValueError):
             signal_group(int((self.directory / "pid").read_text()), number)

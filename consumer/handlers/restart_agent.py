@@ -43,8 +43,12 @@ def _read_mark(path: Path, command_id: str) -> tuple[bool, str | None]:
     """Return whether this command had begun to restart the service, and the incarnation that ran before."""
     try:
         marked_id, incarnation = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False, None
+    except OSError as error:
+        raise ServiceError(
+            f"It is not known whether the service was restarted: {path}: {error.strerror}.", code="mark_not_read"
+        ) from error
     return marked_id == command_id, incarnation
 
 

@@ -107,7 +107,7 @@ class ChildService:
     def _start_if_due(self) -> None:
         if self._desired.stopped or self.state().running or self._clock.monotonic() < self._start_at:
             return
-        if self._current is None and not self._orphan.step():
+        if self._current is None and not self._orphan_is_gone():
             return
         if self._current is not None and not self._is_cleared(self._current.program):
             return
@@ -116,6 +116,15 @@ class ChildService:
             self._spawn()
         except ServiceError as error:
             _log.error("service_not_started", reason=str(error))
+
+    def _orphan_is_gone(self) -> bool:
+        try:
+            return self._orphan.step()
+        except ServiceError as error:  # a second child would run beside it
+            self._failure = str(error)
+            self._start_at = self._clock.monotonic() + next(self._waits)
+            _log.error("service_not_started", reason=str(error))
+            return False
 
     def _is_cleared(self, died: KeptProgram) -> bool:
         """Return whether nothing is left of a child that died; what it left behind by a failure is ended."""

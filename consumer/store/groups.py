@@ -28,9 +28,11 @@ class Groups:
     @property
     def current(self) -> tuple[str, ...] | None:
         """The groups; None if the agent was never assigned any: then only its server knows them."""
-        version = self._version()
-        if version != self._read_version:
-            self._read_version, self._groups = version, self._read() if version else None
+        with contextlib.suppress(OSError):  # what was read before is right until then
+            version = state_of(self._path)
+            if version != self._read_version:
+                self._groups = self._read() if version else None
+                self._read_version = version
         return self._groups
 
     def set(self, groups: tuple[str, ...]) -> None:
@@ -40,14 +42,9 @@ class Groups:
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written: {error.strerror}.", code="file_unwritable") from error
 
-    def _version(self) -> tuple[int, int, int] | None:
-        with contextlib.suppress(OSError):
-            return state_of(self._path)
-        return None
-
     def _read(self) -> tuple[str, ...] | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=tuple[str, ...])
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             _log.warning("groups_unreadable", path=str(self._path), reason=str(error))
             return None

@@ -113,7 +113,7 @@ class _Opening:
         new, aside = self._store.with_name("commands.new"), None
         if damage is not None:
             self._epochs.refuse_unknown()
-            if os.path.lexists(self._store):
+            if _is_there(self._store):
                 aside = self._store.with_name(f"commands.damaged-{self._now():%Y%m%dT%H%M%S.%f}")
                 damage = StoreDamage(damage.code, f"{damage.message} It was set aside as {aside.name}.")
         create_store(new, self._epochs.latest, damage, self._now)  # first: without it, nothing is moved
@@ -124,6 +124,15 @@ class _Opening:
         new.rename(self._store)
         sync_directory(self._store.parent)
         return self._open(damage, on_failure)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is anything at this path; raises OSError if that cannot be determined."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _place_of_store(directory: Path) -> Path:

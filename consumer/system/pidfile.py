@@ -19,10 +19,13 @@ class PidFile:
         self.path.write_text(f"{pid} {_start_time(pid)}")
 
     def find(self) -> int | None:
-        """Return the process id of a child that still runs; its start time distinguishes it from a reused id."""
+        """Return the process id of a child that still runs; its start time distinguishes it from a reused id.
+
+        Raises OSError if that cannot be determined now: a child may run.
+        """
         try:
             pid, started = self.path.read_text().split()
-        except (OSError, ValueError):
+        except (FileNotFoundError, IsADirectoryError, ValueError):
             return None
         return int(pid) if started == _start_time(int(pid)) else None
 
@@ -31,6 +34,6 @@ def _start_time(pid: int) -> str:
     """Return field 22 of /proc/PID/stat (proc(5)), or nothing for a process that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     return "" if fields[0] == "Z" else fields[19]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from consumer.errors import ServiceError
 from consumer.ports import Clock
 from consumer.system.pidfile import PidFile
 
@@ -75,9 +76,16 @@ class OrphanedGroup:
     def step(self, deadline: float = float("inf")) -> bool:
         """Send the signal that is due, without waiting, and return whether the child is gone.
 
-        The last one is due after the grace, or at `deadline` (monotonic seconds) if that is sooner.
+        The last one is due after the grace, or at `deadline` (monotonic seconds) if that is sooner. Raises ServiceError
+        if the PID file cannot be read: then there may be a child.
         """
-        pid, now = self._pid_file.find(), self._clock.monotonic()
+        try:
+            pid, now = self._pid_file.find(), self._clock.monotonic()
+        except OSError as error:
+            raise ServiceError(
+                f"It is not known whether an earlier process still runs: {error.filename}: {error.strerror}.",
+                code="pid_file_unreadable",
+            ) from error
         if self._pid is None and pid is not None:
             _log.warning(self._event, pid=pid)
             self._pid, self._kill_at = pid, now + self._grace_s
