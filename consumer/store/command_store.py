@@ -116,13 +116,20 @@ class DiskCommandStore:
                 yield
                 self._write_head()
             self._tombstones.committed()
+        except StoreError as error:
+            self._undo()
+            self._ballast.after_failure(error)
+            raise
         except BaseException:
-            if self._is_in_transaction:  # else it never began, and nothing has changed
-                self._tombstones.roll_back()
-                self._load()
+            self._undo()
             raise
         finally:
             self._is_in_transaction = False
+
+    def _undo(self) -> None:
+        if self._is_in_transaction:  # else it never began, and nothing has changed
+            self._tombstones.roll_back()
+            self._load()
 
     def _write_head(self) -> None:
         if self._journal.flush() or self._head_changed:

@@ -65,7 +65,11 @@ class _Opening:
         if agent is not None:
             claim(self._directory, agent)
         with contextlib.ExitStack() as on_failure:
-            opened = self._open_or_create(on_failure)
+            try:
+                opened = self._open_or_create(on_failure)
+            except StoreError as error:
+                self._ballast.after_failure(error)
+                raise
             opened.remember_epoch()
             if not self._marker.exists():
                 self._marker.touch()

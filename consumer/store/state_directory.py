@@ -29,6 +29,7 @@ __all__ = [
 
 _BALLAST_BYTES = 1 << 20
 _OWNER = "agent-name"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def usable(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _NO_ROOM:
             raise StoreFull(DISK_FULL) from error
         raise StoreError(
             f"The state directory {directory} cannot be used: {error.strerror or error}.",
@@ -95,11 +96,15 @@ def refuse_other_agent(directory: Path, agent: str) -> bool:
 
 
 class Ballast:
-    """A file of 1 MiB that is deleted when the disk is full, so that results can still be stored and deleted."""
+    """A file of 1 MiB that is deleted when the disk is full, so that results can still be stored and deleted.
+
+    A quota is not in the free space of the file system, so the file is also the measure: there is no room where it
+    cannot be made. One that exists is made again by the first `trim`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._exists = path.exists()
+        self._exists = False
 
     def trim(self) -> bool:
         """Delete or recreate the file, depending on the free space; return whether there is space for commands.
@@ -109,19 +114,43 @@ class Ballast:
         # design.md: "A full disk stops new commands, not the reporting of old ones"
         has_room = self._room() > (2 if self._exists else 3) * _BALLAST_BYTES
         if not has_room and self._exists:
-            self._path.unlink(missing_ok=True)
-            self._exists = False
+            self.release()
         elif has_room and not self._exists:
-            with contextlib.suppress(OSError), self._path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _BALLAST_BYTES)
-                self._exists = True
+            has_room = self._make()
         return has_room
+
+    def _make(self) -> bool:
+        """Create the file, with twice its size of room beside it; return whether there is that room."""
+        try:
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 3 * _BALLAST_BYTES)
+                file.truncate(_BALLAST_BYTES)
+            self._exists = True
+        except OSError as error:
+            self.release()
+            return error.errno not in _NO_ROOM
+        return True
+
+    def release(self) -> None:
+        """Delete the file, so that there is room for results; raises StoreError."""
+        with usable(self._path.parent):
+            self._path.unlink(missing_ok=True)
+        self._exists = False
 
     def release_for_opening(self) -> None:
         """Delete the file if the file system has no room for the files that opening the store creates."""
         if not self.trim() or not has_free_names(self._path.parent):
-            self._path.unlink(missing_ok=True)
-            self._exists = False
+            self.release()
+
+    def after_failure(self, error: StoreError) -> None:
+        """Delete the file if the store failed for want of room, which SQLite does not call so for a quota (EDQUOT).
+
+        Raises StoreFull then.
+        """
+        if error.code == "store_failed" or isinstance(error, StoreFull):
+            self.release()
+        if error.code == "store_failed" and not self.trim():
+            raise StoreFull(DISK_FULL) from error
 
     def _room(self) -> int:
         with usable(self._path.parent):

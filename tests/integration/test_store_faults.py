@@ -20,6 +20,7 @@ from tests.faults.states import STORE_START, held, make_state, set_aside
 from tests.support.errors import raises_code
 from tests.support.makers import NOW, command
 from tests.support.stored import all_commands
+from tests.support.strace import strace
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,3 +228,37 @@ def test_agent_ends_on_term_while_another_process_locks_its_store(tmp_path: Path
             open_store(state, now=lambda: NOW, stopping=lambda: True)
     assert len(held(state)) == 5
     assert set_aside(state) == []
+
+
+BEYOND_A_QUOTA = """
+import sys
+from pathlib import Path
+from consumer.errors import StoreFull
+from consumer.store.opening import open_store
+from tests.support.makers import NOW, command
+store = open_store(Path(sys.argv[1]), now=lambda: NOW, agent="a1")
+for number in range(6, 200):
+    try:
+        store.store_command(command(str(number), number), NOW)
+    except StoreFull:
+        print("full", store.has_room, (Path(sys.argv[1]) / "ballast").exists())
+        break
+try:
+    store.check()
+except StoreFull:
+    print("full", store.has_room)
+"""
+
+
+def test_quota_that_ends_is_a_full_disk(tmp_path: Path) -> None:
+    """SQLite calls EDQUOT an I/O error, and the free space of the file system does not show it."""
+    make_state(tmp_path, killed=False)
+    store = tmp_path / "commands"
+    paths = [tmp_path / "ballast", *(store / f"cache.db{end}" for end in ("", "-wal", "-shm"))]
+    faults = [("pwrite64", 80), ("fallocate", 2)]  # the first ones are those of the opening
+    argv = [strace(), "-f", "-qq", "-o", "/dev/null", *(word for path in paths for word in ("-P", str(path)))]
+    argv += [word for name, first in faults for word in ("-e", f"inject={name}:error=EDQUOT:when={first}+")]
+    done = run(*argv, sys.executable, "-c", BEYOND_A_QUOTA, str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "full True False\nfull False\n"), done.stdout + done.stderr
+    assert len(held(tmp_path)) >= 5
+    assert set_aside(tmp_path) == []
