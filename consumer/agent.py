@@ -275,7 +275,7 @@ class Agent:
             self._connection.start()
             _log.info("agent_started", **self._description())
             while not self._stopping.is_set() and self._replacement is None:
-                self._tell_service_manager()
+                self._service_manager.turn(ready=self._connection.connected, status=self._connection.summary)
                 if self._reloading.is_set():
                     self._reloading.clear()
                     self._connection.reconnect()
@@ -307,11 +307,6 @@ class Agent:
             "broker": mask_shapes(self.config.broker),
             "state": self.config.state,
         }
-
-    def _tell_service_manager(self) -> None:
-        connected = self._connection.connected
-        status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
-        self._service_manager.turn(ready=connected, status=status)
 
     def _shut_down(self) -> None:
         if self._replacement is None:

@@ -118,9 +118,8 @@ class ServerProcess:
             self._keep_lock_at = monotonic() + _KEEP_LOCK_EVERY_S
 
     def _tell_service_manager(self) -> None:
-        connected = self._connection.connected
-        status = "Connected to the broker." if connected else self._connection.last_error or "Connecting."
-        self._service_manager.turn(ready=connected and monotonic() >= self._retry_at, status=status)
+        ready = self._connection.connected and monotonic() >= self._retry_at
+        self._service_manager.turn(ready=ready, status=self._connection.summary)
 
     def _work(self) -> None:
         try:

@@ -11,11 +11,13 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 
 __all__ = [
+    "LISTED_AFTER_EXPIRY",
     "EnrolmentPruning",
 ]
 
 
-_LISTED_AFTER_EXPIRY = timedelta(days=8)  # RFC 5280 section 3.3: revoked, it stays on one more list
+LISTED_AFTER_EXPIRY = timedelta(days=8)
+"""How long a certificate is kept after its end: revoked, it stays on one more list (RFC 5280 section 3.3)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class EnrolmentPruning:
 
     @property
     def _old_certificates(self) -> tuple[sa.ColumnElement[bool], ...]:
-        expired = min(self.before, self.now - _LISTED_AFTER_EXPIRY).timestamp()
+        expired = min(self.before, self.now - LISTED_AFTER_EXPIRY).timestamp()
         revoked = sa.select(ENROLMENTS.c.id).where(ENROLMENTS.c.revoked_at < self.before.timestamp())
         ended = sa.select(ENROLMENTS_ENDED.c.enrolment_id)
         of_ended = (CERTIFICATES.c.enrolment_id.in_(revoked), CERTIFICATES.c.enrolment_id.in_(ended))

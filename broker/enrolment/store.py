@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 from cryptography import x509
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.contract.enrolment_token import EnrolmentToken
+from broker.enrolment.pruning import LISTED_AFTER_EXPIRY
 from broker.enrolment.recipients import recipients_of
 from broker.enrolment.records import EnrolmentRecord, enrolments_where, utc
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
@@ -37,7 +38,6 @@ __all__ = [
 
 IssueCertificate = Callable[[], x509.Certificate]
 _MAX_YOUNG_CERTIFICATES = 4  # of one enrolment: an agent may lose some responses before it has stored one
-_KEPT_AFTER_EXPIRY = timedelta(days=8)  # RFC 5280 section 3.3: revoked, it stays on one more list
 
 
 class EnrolmentRevoked(BrokerError):
@@ -126,7 +126,7 @@ class EnrolmentStore:
             enrolment_id = connection.scalar(certificate) or ""
             agent = _agent_of_valid_enrolment(connection, enrolment_id)
             _refuse_too_many(connection, enrolment_id, now)
-            expired = CERTIFICATES.c.not_after < (now - _KEPT_AFTER_EXPIRY).timestamp()
+            expired = CERTIFICATES.c.not_after < (now - LISTED_AFTER_EXPIRY).timestamp()
             of_enrolment = sa.and_(CERTIFICATES.c.enrolment_id == enrolment_id, CERTIFICATES.c.serial != f"{serial:x}")
             connection.execute(CERTIFICATES.delete().where(of_enrolment, expired))
             return _issue(connection, enrolment_id, agent, key, issue)

@@ -84,6 +84,11 @@ class MqttConnection:
         return self._connected
 
     @property
+    def summary(self) -> str:
+        """Whether it is connected, or why not, in one sentence."""
+        return "Connected to the broker." if self._connected else self.last_error or "Connecting."
+
+    @property
     def backlog(self) -> int:
         """How many published messages the broker has not acknowledged yet, or were not sent at QoS 0."""
         return self._client.backlog

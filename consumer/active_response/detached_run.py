@@ -59,8 +59,6 @@ def _readable(run: Path) -> Iterator[None]:
     """Raise StoreError if a file of the run cannot be read now: then the run is neither lost nor ended."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise StoreError(f"The run in {run} cannot be read: {error.strerror}.", code="run_unreadable") from error
 

@@ -90,6 +90,7 @@ class DiskCommandStore:
     def _load(self) -> None:
         head = self._rows.read(HEAD, decode_head)
         self.store_generation = self._rows.read(GENERATION, lambda row: generation_of(row, head.generation))
+        self._copy_of_generation = copy_of_generation(self.store_generation)
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
         self.time_sample = head.heard_time
         self._head_changed = False
@@ -116,20 +117,15 @@ class DiskCommandStore:
                 yield
                 self._write_head()
             self._tombstones.committed()
-        except StoreError as error:
-            self._undo()
-            self._ballast.after_failure(error)
-            raise
-        except BaseException:
-            self._undo()
+        except BaseException as error:
+            if self._is_in_transaction:  # else it never began, and nothing has changed
+                self._tombstones.roll_back()
+                self._load()
+            if isinstance(error, StoreError):
+                self._ballast.after_failure(error)
             raise
         finally:
             self._is_in_transaction = False
-
-    def _undo(self) -> None:
-        if self._is_in_transaction:  # else it never began, and nothing has changed
-            self._tombstones.roll_back()
-            self._load()
 
     def _write_head(self) -> None:
         if self._journal.flush() or self._head_changed:
@@ -141,7 +137,7 @@ class DiskCommandStore:
                 self._index.processing,
                 self._journal.tail,
                 self.time_sample,
-                generation=copy_of_generation(self.store_generation),
+                generation=self._copy_of_generation,
             )
             self._rows[HEAD] = encode(head.checked())
             self._head_changed = False

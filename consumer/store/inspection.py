@@ -10,7 +10,7 @@ from typing import Any
 
 from consumer.errors import StoreDamaged, StoreError
 from consumer.store.damage import DAMAGE_CODES, primary_code, store_error
-from consumer.store.keys import repair_keys
+from consumer.store.keys import COLUMNS, repair_keys
 from consumer.store.lock_wait import BUSY_TIMEOUT_S, LockWait
 from consumer.store.rows import SENTINEL
 
@@ -21,10 +21,7 @@ DATABASE = "cache.db"
 _FILES = {DATABASE + suffix for suffix in ("", "-wal", "-shm", "-journal")}
 # A page that cannot be read now is a line of the check's result, as a damaged one is.
 _UNREADABLE = re.compile(r"unable to get the page|failed to get page")
-_ROW = (  # each column, as the name of one can be damaged
-    "SELECT key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value FROM Cache "
-    "WHERE key = ?"
-)
+_ROW = f"SELECT {COLUMNS} FROM Cache WHERE key = ?"  # noqa: S608 - each column, as the name of one can be damaged
 _ERROR_CODE = re.compile(r"error code=(\d+)")
 
 

@@ -9,17 +9,17 @@ import sqlite3
 from consumer.store.row_check import verified
 from consumer.store.rows import CANCEL, CHECK, GENERATION, HEAD, SENTINEL
 
-__all__ = ["repair_keys"]
+__all__ = ["COLUMNS", "repair_keys"]
 
 
 _FIXED = (SENTINEL, GENERATION, HEAD, CHECK)
 _NUMBERED = re.compile(r"c/\d{16}/.*|[tj]/\d{16}|[rdx]/.+", re.DOTALL)
 _KEYS = "SELECT rowid, CAST(key AS BLOB) FROM Cache {}"
-_COPY = (
-    "INSERT OR IGNORE INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, "
-    "filename, value) SELECT ?, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, "
-    "value FROM Cache NOT INDEXED WHERE rowid = ?"
-)
+_BESIDE_KEY = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
+COLUMNS = f"key, {_BESIDE_KEY}"
+"""The columns of the table of rows, but for its rowid."""
+
+_COPY = f"INSERT OR IGNORE INTO Cache ({COLUMNS}) SELECT ?, {_BESIDE_KEY} FROM Cache NOT INDEXED WHERE rowid = ?"  # noqa: S608
 
 
 def repair_keys(connection: sqlite3.Connection) -> None:
@@ -35,9 +35,11 @@ def repair_keys(connection: sqlite3.Connection) -> None:
         if other == key:
             continue
         (value,) = connection.execute("SELECT value FROM Cache NOT INDEXED WHERE rowid = ?", (rowid,)).fetchone()
-        if _is_right(other, value) and not _is_right(key, value):
+        if not _is_right(other, value):
+            continue
+        if not _is_right(key, value):
             connection.execute("UPDATE Cache SET key = ? WHERE rowid = ?", (other.decode(), rowid))
-        elif _is_right(other, value) and other.startswith(CANCEL.encode()):
+        elif other.startswith(CANCEL.encode()):
             # Its content does not tell which one is right: the command that is not known is cancelled without harm.
             connection.execute(_COPY, (other.decode(), rowid))
 

@@ -14,12 +14,12 @@ from consumer.store.creation import create_store, set_aside
 from consumer.store.damage import StoreDamage
 from consumer.store.inspection import StoreCondition, inspect_store
 from consumer.store.lock_wait import LockWait, Stopping
+from consumer.store.row_check import UNREADABLE_ROW
 from consumer.store.state_directory import Ballast, Epochs, claim, make_private, take_lock, usable
 
 __all__ = ["open_store"]
 
 
-_UNREADABLE_ROWS = ("row_unreadable", "foreign_row")
 Now = Callable[[], datetime]
 
 
@@ -102,7 +102,7 @@ class _Opening:
             self._look()
             raise StoreError(f"{error} Then it was found to be whole.", code="store_failed") from error
         except StoreError as error:
-            if error.code in _UNREADABLE_ROWS:
+            if error.code in UNREADABLE_ROW:
                 on_failure.close()
                 raise StoreDamaged(str(error), code=error.code) from error
             raise
