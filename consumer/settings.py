@@ -12,7 +12,7 @@ from typing import Literal, Self
 import msgspec
 
 from broker.contract.fields import FileName
-from broker.contract.secrets import MASK, URL_PASSWORD
+from broker.contract.secrets import MASK, mask_url_passwords
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt.address import MqttError, parse_url
 from consumer.errors import ConfigurationError
@@ -227,7 +227,7 @@ class Secret(str):
     def masked(self) -> str:
         """The text with its secret part masked."""
         text = self[:]
-        return URL_PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else MASK
+        return mask_url_passwords(text) if "://" in text else MASK
 
     def __repr__(self) -> str:
         return repr(self.masked)

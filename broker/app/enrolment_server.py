@@ -20,7 +20,6 @@ from broker.app.credentials import (
     server_certificate_files,
 )
 from broker.app.factories import open_configured_database, utc_now
-from broker.contract.secret_shapes import mask_shapes
 from broker.durations import parse_duration
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
 from broker.enrolment.http import enrolment_app
@@ -33,6 +32,7 @@ from broker.enrolment.store import EnrolmentStore
 from broker.enrolment.successor_probe import SuccessorProbe
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.database import Database
+from broker.ledger.location import place_of
 from broker.mqtt.address import parse_url
 from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
@@ -78,8 +78,8 @@ class EnrolmentServer:
         self._listen = config.enroll_listen or DEFAULT_ENROLL_LISTEN
         address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
-        self._description = {"version": version("agent-command-manager"), "ledger": mask_shapes(config.ledger)}
         self._database = open_configured_database(config.ledger)
+        self._description = {"version": version("agent-command-manager"), "ledger": place_of(self._database.url)}
         try:
             enrolments = EnrolmentStore(self._database, now=utc_now)
             self._revocations = open_revocation_file(config, authority, enrolments)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from broker.enrolment.tables import METADATA
 from broker.ledger.database import Database
 from broker.ledger.ledger import Ledger
-from broker.ledger.location import LedgerUrlError, is_in_memory, ledger_url
+from broker.ledger.location import LedgerUrlError, is_in_memory, ledger_url, place_of
 
 __all__ = [
     "open_configured_database",
@@ -33,9 +33,11 @@ def open_configured_database(url: str, *, create: bool = True) -> Database:
 
     A program that embeds the ledger may open one in memory.
     """
-    if is_in_memory(ledger_url(url)):
+    parsed = ledger_url(url)
+    if is_in_memory(parsed):
         raise LedgerUrlError(
-            f"The ledger {url} would be lost when the program ends: write sqlite:///PATH.", code="ledger_in_memory"
+            f"The ledger {place_of(parsed)} would be lost when the program ends: write sqlite:///PATH.",
+            code="ledger_in_memory",
         )
     return open_database(url, create=create)
 

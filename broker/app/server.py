@@ -15,6 +15,7 @@ from broker.enrolment.certificate_upkeep import ExpiryWarnings
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
 from broker.ledger.ledger import Ledger
+from broker.ledger.location import ledger_url, place_of
 from broker.ledger.server_lock import ServerLock, ServerRunning
 from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
@@ -62,7 +63,7 @@ class ServerProcess:
             "version": version("agent-command-manager"),
             "broker": mask_shapes(config.broker),
             "client_id": config.client_id,
-            "ledger": mask_shapes(config.ledger),
+            "ledger": place_of(ledger_url(config.ledger)),
         }
         self._database = open_configured_database(config.ledger)
         self.ledger = Ledger(self._database, now=utc_now)

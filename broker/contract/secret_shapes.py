@@ -7,7 +7,7 @@ that only sometimes are of secrets, such as `key`, count where a value is assign
 
 import re
 
-from broker.contract.secrets import MASK, URL_PASSWORD, is_secret_name
+from broker.contract.secrets import MASK, is_secret_name, mask_url_passwords
 
 __all__ = [
     "is_assigned_secret",
@@ -73,7 +73,7 @@ def is_ordinary(value: str) -> bool:
 def mask_shapes(text: str) -> str:
     """Return the text with secrets masked by their form, or by the name before them."""
     shown = _ENROLMENT_TOKEN.sub(f"acm1.{MASK}", _PEM_KEY.sub(rf"\1 {MASK} \2", text))
-    shown = URL_PASSWORD.sub(rf"\1{MASK}@", shown)
+    shown = mask_url_passwords(shown)
     if "<" in shown:
         shown = _mask_elements(_XML_PAIR.sub(_masked_if_secret, shown))
     for shape in (_PAIR, _LINE_OF_TWO, _FLAG):

@@ -3,14 +3,16 @@
 import re
 from functools import cache
 from typing import Any
+from urllib.parse import unquote_plus
 
 import msgspec
 
 __all__ = [
     "MASK",
     "SECRET",
-    "URL_PASSWORD",
+    "has_url_password",
     "is_secret_name",
+    "mask_url_passwords",
     "masked_values",
     "secret_names",
 ]
@@ -19,7 +21,12 @@ __all__ = [
 MASK = "********"
 SECRET = msgspec.Meta(extra_json_schema={"writeOnly": True})
 """Marks a parameter whose value is always masked: `token: Annotated[str, SECRET]`."""
-URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]{0,2000}@(?:[^/@\s]*@)*")  # URL parsers split at the last @
+# Within a text, where a URL ends at the first blank.
+_URL_PASSWORD = re.compile(r"(://[^/\s:]*:)[^@\s]{0,2000}@(?:[^/@\s]*@)*")  # URL parsers split at the last @
+_URL_PARAMETER = re.compile(r"(?P<before>[?&](?P<name>[^\s?&=#]{1,200})=)(?P<value>[^\s&\"'<>]+)")
+# A whole URL, in which a blank may be a part of the password.
+_WHOLE_URL_PASSWORD = re.compile(r"[^/]*://[^/:]*:[^@]*@", re.DOTALL)
+_WHOLE_URL_PARAMETER = re.compile(r"[?&](?P<name>[^?&=#]{1,200})=(?=[^&#])")
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SECRET_NAME = re.compile(
     r"password|passwd|passphrase|passcode|secret|token|credential|private|authorization"
@@ -31,6 +38,22 @@ _SECRET_NAME = re.compile(
 def is_secret_name(name: str) -> bool:
     """Return whether a name suggests that its value is secret, as `db_password` does."""
     return _SECRET_NAME.search(_WORD_BEGINS.sub("_", name).lower()) is not None
+
+
+def has_url_password(url: str) -> bool:
+    """Return whether a URL contains a password: before its host, or in its query under the name of a secret."""
+    if _WHOLE_URL_PASSWORD.match(url):
+        return True
+    return any(is_secret_name(unquote_plus(name)) for name in _WHOLE_URL_PARAMETER.findall(url))
+
+
+def mask_url_passwords(text: str) -> str:
+    """Return the text with the passwords in its URLs masked."""
+    return _URL_PARAMETER.sub(_mask_parameter, _URL_PASSWORD.sub(rf"\1{MASK}@", text))
+
+
+def _mask_parameter(found: re.Match[str]) -> str:
+    return f"{found['before']}{MASK}" if is_secret_name(unquote_plus(found["name"])) else found[0]
 
 
 @cache

@@ -1,6 +1,8 @@
 """Where the ledger is: its URL, read and checked before anything is opened."""
 
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -28,6 +30,8 @@ _SCHEMES = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+# A port and a path before the only `@`: SQLAlchemy would take the port for a password, and what follows for the host.
+_AT_IN_QUERY = re.compile(r"(?:\[[^\]]*\](?::\d+)?|[^:/?#\[\]@]*:\d+)/[^?@]*\?[^@]*@")
 
 
 class LedgerUrlError(LedgerError):
@@ -43,7 +47,7 @@ class LedgerNotFound(LedgerError):
 
 
 def ledger_url(text: str) -> sa.URL:
-    """Read the URL of a ledger. Raises LedgerUrlError, whose text has no password."""
+    """Read the URL of a ledger. Raises LedgerUrlError, whose text has no part of a password."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):  # its text may quote the password
@@ -55,7 +59,29 @@ def ledger_url(text: str) -> sa.URL:
         )
     if scheme != "sqlite" and not url.database:
         raise LedgerUrlError(f"The ledger's URL names no database: {_ADVICE}.")
+    if scheme != "sqlite":
+        _refuse_ambiguous(text.partition("://")[2], url)
     return url.set(drivername=scheme)
+
+
+def _refuse_ambiguous(text: str, url: sa.URL) -> None:
+    """Refuse what could be read in two ways: a piece of the password would be the host, and so be shown."""
+    if text.count("@") > 1 or _AT_IN_QUERY.match(text):
+        raise _refusal("has an `@` that does not end the password; write it as %40")
+    if " " in text.rpartition("@")[0] or not text.isprintable():
+        raise _refusal("has a blank or a control character; write it as %XX, a blank as %20")
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _refusal("has a %XX that is not UTF-8; write `%` itself as %25") from None
+    if "\0" in decoded:
+        raise _refusal("has the character U+0000, which no name and no password has in PostgreSQL")
+    if not all(isinstance(value, str) for value in url.query.values()):
+        raise _refusal("gives an option of its query twice")
+
+
+def _refusal(what: str) -> LedgerUrlError:
+    return LedgerUrlError(f"The ledger's URL {what}.")
 
 
 def is_in_memory(url: sa.URL) -> bool:
@@ -74,9 +100,10 @@ def sqlite_file(url: sa.URL) -> Path | None:
 
 
 def place_of(url: sa.URL) -> str:
-    """Return where the ledger is, for messages: a path, or a URL without its password."""
+    """Return where the ledger is, for messages: a path, or a URL without its password and its query."""
     file = sqlite_file(url)
-    return str(file) if file else url.render_as_string(hide_password=True)
+    shown = url.set(drivername=url.get_backend_name(), query={})
+    return str(file) if file else shown.render_as_string(hide_password=True)
 
 
 def with_absolute_path(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from broker.contract.secrets import URL_PASSWORD
+from broker.contract.secrets import has_url_password
 from broker.errors import CodedError
 from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.text_files import NotText, read_text
@@ -102,7 +102,7 @@ class SettingsReader:
 
     @staticmethod
     def _has_password(values: Mapping[str, Any], name: str) -> bool:
-        return URL_PASSWORD.search(str(values.get(name, ""))) is not None
+        return has_url_password(str(values.get(name, "")))
 
 
 def given_flags(flags: Mapping[str, Any]) -> dict[str, Any]:

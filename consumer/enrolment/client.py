@@ -154,7 +154,7 @@ def _checked(server: str) -> str:
     try:
         parts = urlsplit(server)
         usable = bool(parts.scheme == "https" and parts.hostname and parts.port != 0)
-        usable = usable and not (parts.username or parts.query or parts.fragment)
+        usable = usable and not ("@" in parts.netloc or parts.query or parts.fragment)
     except ValueError:
         usable = False
     if not usable:

@@ -5,7 +5,9 @@ addresses and networks that are reached without it. A variable that cannot be us
 that names it.
 """
 
+import contextlib
 import os
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
@@ -20,7 +22,7 @@ __all__ = [
 
 _PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _BYPASS_VARIABLES = ("no_proxy", "NO_PROXY")
-_PROXY_SCHEMES = ("http", "https")
+_PROXY = re.compile(r"(?:(?P<scheme>https?)://)?(?P<authority>[^/?#\s]+)/?", re.IGNORECASE)
 
 
 def https_client(
@@ -55,7 +57,7 @@ class _Transport(httpx.BaseTransport):
             return self._direct.handle_request(request)
         try:
             return self._proxy_transport().handle_request(request)
-        except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
+        except (httpx.TransportError, ValueError) as error:
             if isinstance(error, httpx.TimeoutException):
                 raise
             reason = str(error) or type(error).__name__
@@ -69,12 +71,21 @@ class _Transport(httpx.BaseTransport):
 
     def _proxy_transport(self) -> httpx.HTTPTransport:
         if self._proxied is None:
-            text = self._proxy if "://" in self._proxy else f"http://{self._proxy}"
-            url = httpx.URL(text)
-            if url.scheme not in _PROXY_SCHEMES or not url.host:
-                raise ValueError(f"it is not the URL of an HTTP proxy, http://HOST:PORT ({url.scheme[:20]}://…)")
-            self._proxied = httpx.HTTPTransport(verify=self._trust, trust_env=False, proxy=httpx.Proxy(url))
+            proxy = httpx.Proxy(_proxy_url(self._proxy))
+            self._proxied = httpx.HTTPTransport(verify=self._trust, trust_env=False, proxy=proxy)
         return self._proxied
+
+
+def _proxy_url(text: str) -> httpx.URL:
+    """Return the URL of an HTTP proxy; raises ValueError, whose text quotes none of it: it may hold a password."""
+    parts = _PROXY.fullmatch(text.strip())
+    with contextlib.suppress(httpx.InvalidURL, ValueError):
+        if parts is not None and (url := httpx.URL(f"{parts['scheme'] or 'http'}://{parts['authority']}")).host:
+            return url
+    raise ValueError(
+        "it is not the URL of an HTTP proxy, http://HOST:PORT; in a password write `#` as %23, `?` as %3F and `/` as "
+        "%2F, a blank as %20"
+    )
 
 
 def _is_bypassed(url: httpx.URL, entries: Sequence[str]) -> bool:

@@ -178,12 +178,16 @@ def test_wrong_url_or_token_is_refused_without_showing_the_token(
         (server.url.replace("127.0.0.1", "localhost"), token, "unreachable"),
         ("http://127.0.0.1", token, "invalid_url"),
         ("https://127.0.0.1:x", token, "invalid_url"),
+        ("https://:hush@127.0.0.1", token, "invalid_url"),
+        ("https://127.0.0.1?password=hush", token, "invalid_url"),
+        ("https://me:1#hush@127.0.0.1", token, "invalid_url"),
         (server.url, token[:-1], "invalid_token"),
         (server.url, f"acm1.{'x' * 22}.{server.authority.fingerprint}", "refused"),
     ):
         with raises_code(EnrolmentError, code) as caught:
             enroll(enrolments, server, given, url)
         assert token not in str(caught.value)
+        assert "hush" not in str(caught.value)
 
 
 class OwnConnection:

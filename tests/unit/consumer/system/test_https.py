@@ -78,6 +78,27 @@ def test_unusable_proxy_is_named_in_one_sentence(
         request_(server, tmp_path)
 
 
+@pytest.mark.parametrize("password", ["hush#1", "1#hush", "1/hush", "1?hush", "hu sh", "hush@1:x", "hush\x01", "hush["])
+@pytest.mark.parametrize("user", ["http://me:", "me:"])
+def test_no_part_of_a_proxys_password_is_looked_up_or_shown(
+    server: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, password: str
+) -> None:
+    monkeypatch.setenv("https_proxy", f"{user}{password}@[::")
+    with pytest.raises(DownloadError, match="through the proxy that https_proxy names: it is not the URL") as caught:
+        download(server, tmp_path)
+    assert "hu" not in str(caught.value).partition("names: ")[2]
+
+
+def test_proxy_without_a_host_does_not_show_the_password(
+    server: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for proxy in ("http://me:hush", "hush://me", "http://hush:99999", "http://127.0.0.1:1#hush"):
+        monkeypatch.setenv("https_proxy", proxy)
+        with pytest.raises(DownloadError, match="https_proxy names: ") as caught:
+            download(server, tmp_path)
+        assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize("hosts", NOT_PROXIED)
 def test_hosts_in_no_proxy_are_reached_without_it(
     server: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: str
