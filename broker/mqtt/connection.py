@@ -1,8 +1,8 @@
 """One MQTT 5 connection with manual acknowledgement, which reconnects, and tells what is wrong with it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +25,6 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.mqtt")
-_ANSWER_TIMEOUT_S = 15.0  # for the CONNACK
 _TAKEOVER_SHOWN_S = 600.0
 
 
@@ -54,10 +53,12 @@ class MqttConnection:
         subscriptions: Sequence[str] = (),
         on_connect: Callable[[], None] | None = None,
         tls: TlsFiles | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connections = 0
         self.last_error: str | None = None
         self.tls = tls
+        self._monotonic = monotonic
         self._address = parse_url(url)
         self._session = ClientSession(client_id, clean_start, session_expiry_s, will)
         self._context = NewContextEachTime.of(lambda: self.tls) if self._address.tls else None
@@ -73,7 +74,6 @@ class MqttConnection:
         self._started = False
         self._stopped = False
         self._publish_confirmed = False
-        self._opened_at: float | None = None
         self._taken_over: tuple[float, str] | None = None
         self._ready = threading.Event()
         self._client = self._new_client()
@@ -97,7 +97,7 @@ class MqttConnection:
     def problem(self) -> str | None:
         """What is wrong with a connection that stands, in whole sentences; None if nothing is."""
         taken_over = self._taken_over
-        if taken_over is not None and monotonic() > taken_over[0] + _TAKEOVER_SHOWN_S:
+        if taken_over is not None and self._monotonic() > taken_over[0] + _TAKEOVER_SHOWN_S:
             taken_over = self._taken_over = None
         shortcomings = self._client.limits.shortcomings(self._session.expiry_s)
         sentences = (taken_over and taken_over[1], self._subscriptions.problem, self._refusals.problem, *shortcomings)
@@ -205,13 +205,8 @@ class MqttConnection:
 
     # -- the events of the network thread (broker.mqtt.paho_client.Events)
 
-    def opened(self) -> None:
-        """Begin to wait for the CONNACK."""
-        self._opened_at = monotonic()
-
     def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
         """Subscribe, then call `on_connect`, then log."""
-        self._opened_at = None
         with self._lock:
             self.connections += 1
             self._connected = True
@@ -236,20 +231,21 @@ class MqttConnection:
             self.last_error = f"No connection to {self._address.text}: {reason}."
             self._log.failed(reason, self._wait(End.UNREACHED))
 
-    def lost(self, code: int | None, reason: str) -> None:
+    def lost(self, code: int | None, reason: str, *, abandoned: bool) -> None:
         """Schedule the next connection; wait longer where another client seems to use the same name."""
         if not self._ended():
             return
         refused = self._subscriptions.problem
         if code is None and refused:  # some brokers refuse by an answer and then close
             reason = f"{reason}, after this: {refused.rstrip('.')}"
-        wait_s = self._wait(End.EXPLAINED if refused and code is None else End.of(code))
+        end = End.ABANDONED if abandoned else End.EXPLAINED if refused and code is None else End.of(code)
+        wait_s = self._wait(end)
         another = failures.ANOTHER_CLIENT.format(name=self._session.client_id)
-        if code is None and self._policy.suspects_another_client:
+        if end is End.CLOSED and self._policy.suspects_another_client:
             reason = f"the connection ends within seconds again and again ({reason}); probably {another}"
         self.last_error = f"The connection was lost: {reason}."
         if another in reason:
-            self._taken_over = (monotonic(), self.last_error)
+            self._taken_over = (self._monotonic(), self.last_error)
         self._log.lost(reason, wait_s)
 
     def subscribed(self, failures: Sequence[str | None]) -> None:
@@ -283,7 +279,6 @@ class MqttConnection:
         """Note that no connection stands; return whether it is to be made again."""
         with self._lock:
             self._connected = False
-        self._opened_at = None
         self._ready.clear()
         return self._started
 
@@ -293,7 +288,7 @@ class MqttConnection:
         return wait_s
 
     def _new_client(self) -> PahoClient:
-        return PahoClient(self._address, self._session, self._context, self)
+        return PahoClient(self._address, self._session, self._context, self, self._monotonic)
 
     def _maintain(self) -> None:
         if not self._changing.acquire(blocking=False):
@@ -301,14 +296,14 @@ class MqttConnection:
         try:
             if self._started:
                 self._client.ensure_running()
-                self._end_silent_attempt()
+                self._end_unanswered()
                 if self._connected and (topics := self._subscriptions.take_due()):
                     self._client.subscribe(topics)
         finally:
             self._changing.release()
 
-    def _end_silent_attempt(self) -> None:
-        opened_at = self._opened_at
-        if opened_at is not None and monotonic() > opened_at + _ANSWER_TIMEOUT_S:
-            self._opened_at = None
-            self._client.give_up(failures.NO_ANSWER)
+    def _end_unanswered(self) -> None:
+        # design.md: "A connection is judged by its answers, not by its pings."
+        reason = self._client.unanswered
+        if reason is not None:
+            self._client.abandon(reason)

@@ -11,6 +11,7 @@ __all__ = [
     "NO_ANSWER",
     "PACKET_TOO_LARGE",
     "SESSION_TAKEN_OVER",
+    "Abandoned",
     "connack_reason",
     "connect_error",
     "disconnect_reason",
@@ -69,6 +70,10 @@ _TLS_REASONS = {
 }
 
 
+class Abandoned(Exception):
+    """This client has ended a connection that does not work; the text is the reason."""
+
+
 def connect_error(error: BaseException | None, *, tls: bool) -> str:
     """Return why no connection was made, from the error of the attempt; `tls` is whether it used TLS."""
     if isinstance(error, socket.gaierror):
@@ -86,6 +91,8 @@ def _other_port(tls: bool) -> str:
 
 def network_error(error: BaseException | None) -> str:
     """Return the meaning of an error of a socket or of TLS."""
+    if isinstance(error, Abandoned):
+        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         meant = _VERIFICATION.get(error.verify_code, "the broker's certificate cannot be verified")
         return f"{meant} ({error.verify_message})"
@@ -109,7 +116,7 @@ def early_end(error: BaseException | None, packet: bytes, *, tls: bool) -> str:
     if packet:
         return "the answer is not MQTT 5: another kind of server is there"
     if error is not None:
-        return str(error) if str(error) == NO_ANSWER else connect_error(error, tls=tls)
+        return connect_error(error, tls=tls)
     return f"the connection was closed without an answer: {_other_port(tls)} Or a broker without MQTT 5?"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -21,6 +21,7 @@ from broker.mqtt.address import BrokerAddress
 from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes
 from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
 from broker.mqtt.paho_errors import PahoErrors
+from broker.mqtt.unanswered import Unanswered
 
 __all__ = ["ClientSession", "Events", "Message", "PahoClient"]
 
@@ -29,6 +30,7 @@ _RECEIVE_MAXIMUM = 1000
 _MAX_OUTGOING = 10_000
 _SHORTEST_LIMIT = 4096  # a status needs about as much
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
+_PUBLISH = PacketTypes.PUBLISH
 _RETAIN_NOT_SUPPORTED, _QOS_NOT_SUPPORTED = 0x9A, 0x9B
 _log = structlog.get_logger("acm.mqtt")
 Message = MQTTMessage
@@ -47,17 +49,17 @@ class ClientSession:
 class Events(Protocol):
     """What happens on the connection, called in the network thread. Reasons are texts for people."""
 
-    def opened(self) -> None:
-        """A connection to the broker's port is open; the CONNECT follows."""
-
     def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
         """The broker has accepted this client."""
 
     def not_accepted(self, reason: str) -> None:
         """An attempt to connect has failed."""
 
-    def lost(self, code: int | None, reason: str) -> None:
-        """An accepted connection has ended; `code` is that of the broker's DISCONNECT, or None."""
+    def lost(self, code: int | None, reason: str, *, abandoned: bool) -> None:
+        """An accepted connection has ended; `code` is that of the broker's DISCONNECT, or None.
+
+        `abandoned` is whether `PahoClient.abandon` has ended it.
+        """
 
     def subscribed(self, failures: Sequence[str | None]) -> None:
         """The broker has answered the SUBSCRIBE: why each topic was refused, or None."""
@@ -73,9 +75,25 @@ class Events(Protocol):
 
 
 class _Client(Client):
-    """paho's client, with a wait before it connects again that ends at once when it is stopped."""
+    """paho's client, with a wait before it connects again that ends at once when it is stopped.
+
+    It notes each packet that it sends or receives in `unanswered`.
+    """
 
     pause: Callable[[], object]
+    unanswered: Unanswered
+
+    def _packet_queue(
+        self, command: int, packet: bytes | bytearray, mid: int, qos: int, info: MQTTMessageInfo | None = None
+    ) -> MQTTErrorCode:
+        if qos or command >> 4 != _PUBLISH:  # a message at QoS 0 has no answer
+            self.unanswered.sent(command >> 4, mid)
+        return super()._packet_queue(command, packet, mid, qos, info)
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        packet = self._in_packet
+        self.unanswered.answered(packet["command"] >> 4, int.from_bytes(packet["packet"][:2], "big"))
+        return super()._packet_handle()
 
     def _reconnect_wait(self) -> None:
         self.pause()
@@ -85,15 +103,22 @@ class PahoClient:
     """One paho client with its network thread; it reconnects by itself, after the wait that `reconnect_in` sets."""
 
     def __init__(
-        self, address: BrokerAddress, session: ClientSession, context: ssl.SSLContext | None, events: Events
+        self,
+        address: BrokerAddress,
+        session: ClientSession,
+        context: ssl.SSLContext | None,
+        events: Events,
+        monotonic: Callable[[], float],
     ) -> None:
         self._session = session
         self._events = events
         self._errors = PahoErrors(self._packet)
+        self._unanswered = Unanswered(monotonic)
         self._tls = context is not None
         self._stopping = threading.Event()
         self._wait_s = 1.0
         self._refusal: str | None = None
+        self._abandoned: failures.Abandoned | None = None
         self._accepted = False
         self._detached = False
         self.limits = BrokerLimits()
@@ -129,13 +154,19 @@ class PahoClient:
         """Report nothing any more: the network thread may have outlived the timeout of `stop`."""
         self._detached = True
 
+    @property
+    def unanswered(self) -> str | None:
+        """What the broker should have answered by now, as the part of a sentence after a colon; None if nothing."""
+        return self._unanswered.problem
+
     def ensure_running(self) -> None:
         """Restart the network thread if it has died."""
         ensure_running(self._client)
 
-    def give_up(self, reason: str) -> None:
+    def abandon(self, reason: str) -> None:
         """End the present connection, or the present attempt, for this reason."""
-        self._errors.note(TimeoutError(reason))
+        self._abandoned = failures.Abandoned(reason)
+        self._unanswered.clear()
         break_connection(self._client)
 
     def reconnect_in(self, wait_s: float) -> None:
@@ -162,6 +193,7 @@ class PahoClient:
         client = _Client(
             CallbackAPIVersion.VERSION2, self._session.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
         )
+        client.unanswered = self._unanswered
         client.pause = lambda: self._stopping.wait(self._wait_s)
         client.suppress_exceptions = True
         client.enable_logger(self._errors)  # type: ignore[arg-type]
@@ -171,7 +203,7 @@ class PahoClient:
         if context is not None:
             client.tls_set_context(context)
         self._set_will(client)
-        client.on_socket_open = self._guard(self._on_socket_open)
+        client.on_socket_open = self._guard(_send_at_once)
         client.on_pre_connect = self._guard(self._on_pre_connect)
         client.on_connect = self._guard(self._on_connect)
         client.on_connect_fail = self._guard(self._on_connect_fail)
@@ -207,11 +239,8 @@ class PahoClient:
             client._out_messages.clear()
         client._keepalive = KEEPALIVE_S
         self._errors.clear()
-        self._refusal, self._accepted = None, False
-
-    def _on_socket_open(self, client: Client, userdata: object, opened: socket.socket) -> None:
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._events.opened()
+        self._unanswered.clear()
+        self._refusal, self._abandoned, self._accepted = None, None, False
 
     def _on_connect(
         self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
@@ -252,7 +281,7 @@ class PahoClient:
         self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties
     ) -> None:
         accepted, self._accepted = self._accepted, False
-        error, name = self._errors.last, reason.getName()
+        error, name = self._abandoned or self._errors.last, reason.getName()
         if not accepted:
             strange = self._errors.malformed or self._packet()
             self._events.not_accepted(self._refusal or failures.early_end(error, strange, tls=self._tls))
@@ -260,9 +289,10 @@ class PahoClient:
             if reason.value == failures.PACKET_TOO_LARGE:
                 self._learn_limit(client)
             told = failures.disconnect_reason(reason.value, name, properties, self._session.client_id)
-            self._events.lost(reason.value, told)
+            self._events.lost(reason.value, told, abandoned=False)
         else:
-            self._events.lost(None, failures.lost_reason(name, error))
+            told = failures.lost_reason(name, error)
+            self._events.lost(None, told, abandoned=self._abandoned is not None)
 
     def _learn_limit(self, client: Client) -> None:
         """Send no message again that is as long as the longest unanswered one: the broker announced no limit."""
@@ -286,6 +316,10 @@ class PahoClient:
     ) -> None:
         message = client._out_messages.get(mid)
         self._events.published(message.topic if message is not None else "", _failure(reason))
+
+
+def _send_at_once(client: Client, userdata: object, opened: socket.socket) -> None:
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _failure(reason: ReasonCode) -> str | None:

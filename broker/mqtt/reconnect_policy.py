@@ -10,6 +10,7 @@ __all__ = ["End", "ReconnectPolicy"]
 
 
 _STABLE_S = 5.0  # a connection that ends sooner did not work, and the waits continue to grow
+_WORKED_S = 600.0  # the same, for one that this client abandoned: noticing that takes a minute
 _FIRST_WAIT_S = 1.0
 _LONGEST_UNREACHED_S = 30.0  # an outage's end is noticed within this time
 _LONGEST_UNSTABLE_S = 300.0
@@ -28,6 +29,8 @@ class End(Enum):
     """The connection ended without a reason from the broker."""
     EXPLAINED = auto()
     """The broker sent a DISCONNECT with another reason."""
+    ABANDONED = auto()
+    """This client has ended it, because it does not work."""
     TAKEN_OVER = auto()
     """Another client connected under the same client id."""
 
@@ -74,7 +77,8 @@ class ReconnectPolicy:
         return growing_wait(self._attempts - 1, first_s=_FIRST_WAIT_S, longest_s=longest_s)
 
     def _note(self, end: End) -> None:
-        lasted = self._connected_at is not None and self._monotonic() >= self._connected_at + _STABLE_S
+        stable_s = _WORKED_S if end is End.ABANDONED else _STABLE_S
+        lasted = self._connected_at is not None and self._monotonic() >= self._connected_at + stable_s
         self._connected_at = None
         if lasted:
             self._attempts = self._short_lived = 0

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.mosquitto.process import SecuredMosquitto
-from broker.mqtt import connection as connection_module
+from broker.mqtt import unanswered
 from broker.mqtt.address import TlsFiles
 from broker.mqtt.connection import MqttConnection
 from broker.pki.authority import CertificateAuthority
@@ -111,7 +111,7 @@ def test_name_that_does_not_resolve_is_named(logged: list[Any]) -> None:
 
 
 def test_port_that_answers_nothing_is_given_up(logged: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(unanswered, "_LONGEST_CONNECT_S", 0.1)
     with listener(until_closed) as port:
         assert "it answers nothing" in failure(logged, f"mqtt://127.0.0.1:{port}")["reason"]
 

@@ -61,3 +61,13 @@ def test_broker_that_is_restarted_is_not_taken_for_another_client(policy: Reconn
         connected_for(policy, clock, 1)
         policy.wait_after(End.UNREACHED)
         assert not policy.suspects_another_client
+
+
+def test_waits_grow_while_connections_are_abandoned_again_and_again(
+    policy: ReconnectPolicy, clock: TurnedClock
+) -> None:
+    waits = [connected_for(policy, clock, 61, End.ABANDONED) for _ in range(10)]
+    for wait, longest in zip(waits, (1, 2, 4, 8, 16, 32, 64, 128, 256, 300), strict=True):
+        assert longest / 2 <= wait <= longest
+    assert not policy.suspects_another_client
+    assert connected_for(policy, clock, 3600, End.ABANDONED) <= 1
