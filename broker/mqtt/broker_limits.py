@@ -1,6 +1,6 @@
 """What a broker grants to this client: the properties of its CONNACK (MQTT 5 section 3.2.2.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "KEEPALIVE_S",
@@ -25,12 +25,14 @@ def packet_bytes(topic: str, payload_bytes: int) -> int:
 class BrokerLimits:
     """The limits of one broker; the defaults are those of this client, before any CONNACK.
 
-    `packet_bytes` is the longest packet that may be sent, `in_flight` how many messages may be unacknowledged,
-    `keepalive_s` the interval of pings, and `session_expiry_s` how long the session outlives the connection (None: as
-    requested). `client_id` is the id that the broker assigned, or None.
+    `packet_bytes` is the longest packet that may be sent, `filled_bytes` how long to make one that can be divided,
+    `in_flight` how many messages may be unacknowledged, `keepalive_s` the interval of pings, and `session_expiry_s` how
+    long the session outlives the connection (None: as requested). `client_id` is the id that the broker assigned, or
+    None.
     """
 
     packet_bytes: int = MAX_PACKET_BYTES
+    filled_bytes: int = MAX_PACKET_BYTES
     in_flight: int = _MAX_IN_FLIGHT
     max_qos: int = 1
     retain: bool = True
@@ -44,8 +46,10 @@ class BrokerLimits:
         """Return what these properties grant; each is an attribute with its name in the standard, if it was sent."""
         granted = vars(properties) if properties is not None else {}
         keepalive_s = granted.get("ServerKeepAlive") or KEEPALIVE_S  # 0: the broker never times out; we still ping
+        packet_bytes = min(MAX_PACKET_BYTES, granted.get("MaximumPacketSize", MAX_PACKET_BYTES))
         return cls(
-            packet_bytes=min(MAX_PACKET_BYTES, granted.get("MaximumPacketSize", MAX_PACKET_BYTES)),
+            packet_bytes=packet_bytes,
+            filled_bytes=packet_bytes,
             in_flight=min(_MAX_IN_FLIGHT, granted.get("ReceiveMaximum", _MAX_IN_FLIGHT)),
             max_qos=min(1, granted.get("MaximumQoS", 1)),
             retain=bool(granted.get("RetainAvailable", 1)),
@@ -55,9 +59,25 @@ class BrokerLimits:
             client_id=granted.get("AssignedClientIdentifier"),
         )
 
+    def without(self, refused_bytes: int) -> "BrokerLimits":
+        """Return these limits after the broker has refused a packet of this length as too long.
+
+        It does not say what it takes. What cannot be divided is still tried if it is shorter; everything else is
+        halved, as it would otherwise reach the broker's limit byte by byte.
+        """
+        return replace(
+            self,
+            packet_bytes=min(self.packet_bytes, refused_bytes - 1),
+            filled_bytes=min(self.filled_bytes, refused_bytes // 2),
+        )
+
     def payload_bytes(self, topic: str) -> int:
         """Return the length of the longest payload that can be published on this topic."""
         return self.packet_bytes - packet_bytes(topic, 0)
+
+    def filled_payload_bytes(self, topic: str) -> int:
+        """Return how long to make a payload of several parts on this topic, at most `payload_bytes`; at least 1."""
+        return max(1, self.filled_bytes - packet_bytes(topic, 0))
 
     def shortcomings(self, requested_session_s: int) -> tuple[str, ...]:
         """Return what this client needs and the broker does not offer, one sentence each."""
@@ -70,8 +90,8 @@ class BrokerLimits:
             found.append("The broker offers no wildcard subscriptions, which a server needs to receive anything.")
         if self.packet_bytes < MAX_PACKET_BYTES:
             found.append(
-                f"The broker takes packets of at most {self.packet_bytes} bytes, not {MAX_PACKET_BYTES}: longer "
-                "commands are not sent, and longer results are cut."
+                f"The broker takes no packets of more than {self.packet_bytes} bytes, and they may have "
+                f"{MAX_PACKET_BYTES}: longer commands are not sent, and longer results are cut."
             )
         if self.session_expiry_s is not None and self.session_expiry_s < requested_session_s:
             found.append(

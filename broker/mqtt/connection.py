@@ -192,6 +192,10 @@ class MqttConnection:
         """
         return self._client.limits.payload_bytes(topic)
 
+    def filled_payload_bytes(self, topic: str) -> int:
+        """Return how long to make a payload that can be divided: less than the above, if that is not known exactly."""
+        return self._client.limits.filled_payload_bytes(topic)
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Queue a message for sending at QoS 1, without blocking.
 

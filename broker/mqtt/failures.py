@@ -4,13 +4,12 @@ import errno
 import socket
 import ssl
 
+from broker.mqtt.reason_codes import PACKET_TOO_LARGE, SESSION_TAKEN_OVER
 from broker.text import printable_line
 
 __all__ = [
     "ANOTHER_CLIENT",
     "NO_ANSWER",
-    "PACKET_TOO_LARGE",
-    "SESSION_TAKEN_OVER",
     "Abandoned",
     "connack_reason",
     "connect_error",
@@ -22,12 +21,9 @@ __all__ = [
 ]
 
 
-SESSION_TAKEN_OVER = 0x8E  # MQTT 5 section 3.14.2.1
-PACKET_TOO_LARGE = 0x95
 _MAX_DETAILS = 200
 ANOTHER_CLIENT = "another client connected as {name}: two programs use one name"
 NO_ANSWER = "it answers nothing: another kind of server is there, or one that expects TLS (mqtts://)"
-_UNSPECIFIED = 0x80
 _UNSUPPORTED_VERSION = "it speaks an older MQTT: MQTT 5 is needed"
 # The codes of a CONNACK of MQTT 3.1.1 (section 3.2.2.3), from brokers that do not know MQTT 5.
 _OLD_CODES = {
@@ -150,5 +146,11 @@ def _details(properties: object) -> str:
 
 
 def reason_text(code: int, name: str) -> str:
-    """Return the standard's name of a reason code as a text; `unspecified` alone would say nothing."""
-    return f"reason code 0x{code:02X}, which tells no reason" if code == _UNSPECIFIED else name.lower()
+    """Return the standard's name of a reason code as a text; `unspecified` alone would say nothing.
+
+    `name` is that of the code that `broker.mqtt.reason_codes` has put in its place, if the standard does not list it.
+    """
+    if code == PACKET_TOO_LARGE:
+        return "packet too large"
+    told_nothing = name.lower() == "unspecified error"
+    return f"reason code 0x{code:02X}, which tells no reason" if told_nothing else name.lower()

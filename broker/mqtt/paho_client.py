@@ -21,6 +21,7 @@ from broker.mqtt.address import BrokerAddress
 from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes
 from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
 from broker.mqtt.paho_errors import PahoErrors
+from broker.mqtt.reason_codes import PACKET_TOO_LARGE, UNSPECIFIED_ERROR, list_codes
 from broker.mqtt.unanswered import Unanswered
 
 __all__ = ["ClientSession", "Events", "Message", "PahoClient"]
@@ -77,11 +78,13 @@ class Events(Protocol):
 class _Client(Client):
     """paho's client, with a wait before it connects again that ends at once when it is stopped.
 
-    It notes each packet that it sends or receives in `unanswered`.
+    It notes each packet that it sends or receives in `unanswered`. `codes` are the reason codes of the packet that is
+    being handled, as they were sent; paho gets those that it knows.
     """
 
     pause: Callable[[], object]
     unanswered: Unanswered
+    codes: bytes = b""
 
     def _packet_queue(
         self, command: int, packet: bytes | bytearray, mid: int, qos: int, info: MQTTMessageInfo | None = None
@@ -91,8 +94,9 @@ class _Client(Client):
         return super()._packet_queue(command, packet, mid, qos, info)
 
     def _packet_handle(self) -> MQTTErrorCode:
-        packet = self._in_packet
-        self.unanswered.answered(packet["command"] >> 4, int.from_bytes(packet["packet"][:2], "big"))
+        command, packet = self._in_packet["command"], self._in_packet["packet"]
+        self.unanswered.answered(command >> 4, int.from_bytes(packet[:2], "big"))
+        self.codes = list_codes(command, packet)
         return super()._packet_handle()
 
     def _reconnect_wait(self) -> None:
@@ -122,7 +126,7 @@ class PahoClient:
         self._accepted = False
         self._detached = False
         self.limits = BrokerLimits()
-        self._learned_bytes = MAX_PACKET_BYTES
+        self._refused_bytes: int | None = None
         self._client = self._make(address, context)
 
     @property
@@ -189,7 +193,7 @@ class PahoClient:
         sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
         return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> Client:
+    def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> _Client:
         client = _Client(
             CallbackAPIVersion.VERSION2, self._session.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
         )
@@ -246,15 +250,16 @@ class PahoClient:
         self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
     ) -> None:
         if reason.is_failure:
-            self._refusal = failures.connack_reason(reason.value, reason.getName(), properties)
-            self._lower_will(client, reason.value)
+            code = self._code(reason)
+            self._refusal = failures.connack_reason(code, reason.getName(), properties)
+            self._lower_will(client, code)
             return
         self._accepted = True
         self._obey(client, BrokerLimits.from_connack(properties))
         self._events.accepted(self.limits, session_present=flags.session_present)
 
     def _obey(self, client: Client, limits: BrokerLimits) -> None:
-        self.limits = replace(limits, packet_bytes=min(limits.packet_bytes, self._learned_bytes))
+        self.limits = limits if self._refused_bytes is None else limits.without(self._refused_bytes)
         client._max_inflight_messages = limits.in_flight  # paho's own setters refuse a connected client
         client._keepalive = limits.keepalive_s
         if limits.client_id is not None and not self._session.client_id:
@@ -286,10 +291,11 @@ class PahoClient:
             strange = self._errors.malformed or self._packet()
             self._events.not_accepted(self._refusal or failures.early_end(error, strange, tls=self._tls))
         elif flags.is_disconnect_packet_from_server:
-            if reason.value == failures.PACKET_TOO_LARGE:
+            code = self._code(reason)
+            if code == PACKET_TOO_LARGE:
                 self._learn_limit(client)
-            told = failures.disconnect_reason(reason.value, name, properties, self._session.client_id)
-            self._events.lost(reason.value, told, abandoned=False)
+            told = failures.disconnect_reason(code, name, properties, self._session.client_id)
+            self._events.lost(code, told, abandoned=False)
         else:
             told = failures.lost_reason(name, error)
             self._events.lost(None, told, abandoned=self._abandoned is not None)
@@ -299,7 +305,11 @@ class PahoClient:
         unanswered = client._out_messages.values()
         longest = max((packet_bytes(it.topic, len(it.payload)) for it in unanswered), default=0)
         if longest > _SHORTEST_LIMIT:
-            self._learned_bytes = min(self._learned_bytes, longest - 1)
+            self._refused_bytes = longest
+
+    def _code(self, reason: ReasonCode) -> int:
+        """Return the only reason code of this packet as the broker has sent it; 0 may be omitted."""
+        return self._client.codes[0] if self._client.codes else reason.value
 
     def _packet(self) -> bytes:
         """Return what has arrived of a packet and was not handled yet, without its length; empty if nothing has."""
@@ -309,21 +319,26 @@ class PahoClient:
     def _on_subscribe(
         self, client: Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: Properties
     ) -> None:
-        self._events.subscribed([_failure(reason) for reason in reasons])
+        codes = zip(self._client.codes, reasons, strict=True)
+        self._events.subscribed([_failure(code, reason.getName()) for code, reason in codes])
 
     def _on_publish(
         self, client: Client, userdata: object, mid: int, reason: ReasonCode, properties: Properties
     ) -> None:
         message = client._out_messages.get(mid)
-        self._events.published(message.topic if message is not None else "", _failure(reason))
+        topic = message.topic if message is not None else ""
+        code = self._code(reason)
+        if code == PACKET_TOO_LARGE and message is not None:
+            self.limits = self.limits.without(packet_bytes(topic, len(message.payload)))
+        self._events.published(topic, _failure(code, reason.getName()))
 
 
 def _send_at_once(client: Client, userdata: object, opened: socket.socket) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _failure(reason: ReasonCode) -> str | None:
-    return failures.reason_text(reason.value, reason.getName()) if reason.is_failure else None
+def _failure(code: int, name: str) -> str | None:
+    return failures.reason_text(code, name) if code >= UNSPECIFIED_ERROR else None
 
 
 def _connect_properties(session_expiry_s: int) -> Properties:

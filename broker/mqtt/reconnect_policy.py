@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import Enum, auto
 
-from broker.mqtt.failures import SESSION_TAKEN_OVER
+from broker.mqtt.reason_codes import SESSION_TAKEN_OVER
 from broker.system.retry import growing_wait
 
 __all__ = ["End", "ReconnectPolicy"]

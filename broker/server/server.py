@@ -55,6 +55,9 @@ class Wire(Protocol):
     def max_payload_bytes(self, topic: str) -> int:
         """Return the length of the longest payload that fits into such a packet on this topic."""
 
+    def filled_payload_bytes(self, topic: str) -> int:
+        """Return how long to make a payload on this topic that can be divided."""
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         """Publish at QoS 1 without blocking; False means that it was dropped."""
 
@@ -86,6 +89,7 @@ class Server:
         self._receiver = Receiver(ledger, self._acknowledge, self._blob_requests, self._throttle, on_status)
         self._held: dict[str, Hold] = {}
         self._last_served = ""
+        self._packet_bytes = wire.max_packet_bytes
 
     @staticmethod
     def subscriptions(topics: Topics) -> list[str]:
@@ -111,6 +115,7 @@ class Server:
         """  # design.md: "Agents are served in turn, without a rate limit."
         if self._wire.backlog_bytes >= _MAX_BACKLOG_BYTES:
             return
+        self._requeue_refused()
         self._ledger.requeue_overdue()
         agents = self._in_turn(self._not_held(self._ledger.due_agents()))
         if agents:
@@ -122,6 +127,12 @@ class Server:
             served = claimed.commands or claimed.cancels
             self._last_served = served[-1][0] if served else ""
         self._answer_blob_requests()
+
+    def _requeue_refused(self) -> None:
+        """Send again at once if the broker has just refused a packet as too long: it can now end, or be divided."""
+        before, self._packet_bytes = self._packet_bytes, self._wire.max_packet_bytes
+        if self._packet_bytes < before:
+            self._ledger.requeue_all()
 
     def _in_turn(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the next agents in order of name, after the one that was served last."""
@@ -153,7 +164,7 @@ class Server:
 
     def _chunk_bytes(self) -> int:
         """Return how many bytes of a blob fit into one message at this broker: in base64, beside its names."""
-        room = self._wire.max_payload_bytes(self._topics.of_all(Channel.BLOB_CHUNK))
+        room = self._wire.filled_payload_bytes(self._topics.of_all(Channel.BLOB_CHUNK))
         return max(1, min(MAX_BLOB_CHUNK_BYTES, (room - _BESIDE_CHUNK_BYTES) * 3 // 4))
 
     def _acknowledge(self, agent: str, acks: Sequence[Ack]) -> None:
@@ -170,8 +181,9 @@ class Server:
         """
         topic = self._topics.of(agent, channel)
         room = self._wire.max_payload_bytes(topic)
+        filled = self._wire.filled_payload_bytes(topic)
         # Base64 makes a signed frame longer by a third; only a single message can still be too long then.
-        for frame in frames(messages, max(1, min(MAX_SIGNED_FRAME_BYTES, room * 3 // 4 - _BESIDE_FRAME_BYTES))):
+        for frame in frames(messages, max(1, min(MAX_SIGNED_FRAME_BYTES, filled * 3 // 4 - _BESIDE_FRAME_BYTES))):
             payload = self._signer.sign(agent, channel, frame) if self._signer else frame
             if payload is not None and len(payload) > room:
                 self._give_up(agent, next(it for it in messages if encode([it]) == frame), len(payload))
@@ -184,8 +196,9 @@ class Server:
             self._warn("message_too_long", agent, bytes=str(size), limit=str(limit))
             return
         reason = (
-            f"The command was not sent: it makes a message of {size} bytes, and the broker takes packets of at most "
-            f"{limit} bytes. Send a file with --file, or raise the broker's limit (Mosquitto: max_packet_size)."
+            f"The command was not sent: it makes a message of {size} bytes, and the broker takes no packets of more "
+            f"than {limit} bytes. Send a file with --file, or raise the broker's limit (Mosquitto: max_packet_size, "
+            "message_size_limit)."
         )
         self._ledger.fail(message.id, ErrorCode.INVALID, reason)
         _log.error("command_too_long", agent=agent, command=message.id, bytes=size, limit=limit)

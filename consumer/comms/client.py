@@ -36,7 +36,10 @@ class Connection(Protocol):
         """Publish at QoS 1 without blocking; return False if the message was dropped."""
 
     def max_payload_bytes(self, topic: str) -> int:
-        """Return the length of the longest payload that the broker takes on this topic."""
+        """Return the length of the longest payload that may be published on this topic."""
+
+    def filled_payload_bytes(self, topic: str) -> int:
+        """Return how long to make a payload on this topic that can be divided."""
 
 
 class AgentCommsClient:
@@ -82,17 +85,22 @@ class AgentCommsClient:
         room = self._connection.max_payload_bytes(self._topics.of(self._agent, channel))
         return min(LIMITS[channel].frame_bytes, room)
 
+    def filled_frame_bytes(self, channel: Channel) -> int:
+        """Return how long to make a frame of which the rest can follow in another one; otherwise as above."""
+        room = self._connection.filled_payload_bytes(self._topics.of(self._agent, channel))
+        return min(LIMITS[channel].frame_bytes, room)
+
     def send_feedback(self, encoded: Sequence[bytes]) -> None:
         """Publish feedback, one JSON object each, in as few frames as fit; never blocks, may be lost.
 
         Feedback that is longer than `max_frame_bytes` is dropped.
         """
-        for frame in joined_frames(encoded, Channel.FEEDBACK, self.max_frame_bytes(Channel.FEEDBACK)):
+        for frame in joined_frames(encoded, Channel.FEEDBACK, self.filled_frame_bytes(Channel.FEEDBACK)):
             self._publish(Channel.FEEDBACK, frame)
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status, cut to what the broker takes; may be lost."""
-        self._publish(Channel.STATUS, encode_status(status, self.max_frame_bytes(Channel.STATUS)), retain=True)
+        self._publish(Channel.STATUS, encode_status(status, self.filled_frame_bytes(Channel.STATUS)), retain=True)
 
     def request_blob(self, request: BlobRequest) -> None:
         """Ask for a part of a blob, from any thread; may be lost."""

@@ -148,7 +148,7 @@ class AgentCore:
             download=config.download,
             confinement=config.programs,
             blobs=self._blobs,
-            max_result_bytes=lambda: self._parts.comms.max_frame_bytes(Channel.FEEDBACK),
+            max_result_bytes=lambda: self._parts.comms.filled_frame_bytes(Channel.FEEDBACK),
         )
         return Executor(
             handlers,

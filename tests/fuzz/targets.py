@@ -203,6 +203,8 @@ class _Wire:
     def max_payload_bytes(self, topic: str) -> int:
         return self.max_packet_bytes - 64
 
+    filled_payload_bytes = max_payload_bytes
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))
         return True

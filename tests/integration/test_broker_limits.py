@@ -32,6 +32,13 @@ def narrow(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def refusing(tmp_path: Path) -> Iterator[str]:
+    """A Mosquitto that announces no limit, and answers a longer payload with a PUBACK of 0x95."""
+    with tuned_mosquitto(tmp_path, f"message_size_limit {LIMIT}") as url:
+        yield url
+
+
+@pytest.fixture
 def scripted() -> Iterator[ScriptedBroker]:
     with scripted_broker() as broker:
         yield broker
@@ -82,18 +89,73 @@ def test_command_too_long_for_the_broker_ends_alone(narrow: str, tmp_path: Path)
         row = server.ledger.get(too_long.id)
         result = row.result or {}
         assert (result["outcome"], result["code"]) == ("error", "invalid")
-        assert f"the broker takes packets of at most {LIMIT} bytes" in result["message"]
+        assert f"the broker takes no packets of more than {LIMIT} bytes" in result["message"]
         assert server._connection.connections == 1
 
 
-def test_blob_arrives_in_chunks_that_the_broker_takes(narrow: str, tmp_path: Path) -> None:
+def test_message_refused_as_too_large_keeps_its_connection_and_sets_the_limit(refusing: str) -> None:
+    with (
+        MqttConnection(refusing, "web-01", subscriptions=[TOPIC]) as agent,
+        MqttConnection(refusing, "server") as server,
+    ):
+        assert agent.wait_connected(10)
+        assert server.wait_connected(10)
+        assert server.publish(TOPIC, bytes(LIMIT + 1))
+        wait_for(lambda: server.problem, "the refusal")
+        assert "acm/web-01/command (packet too large)" in (server.problem or "")
+        assert [server.publish(TOPIC, bytes(size)) for size in (LIMIT + 1, LIMIT)] == [False, True]
+        assert [len(delivery.payload) for delivery in agent.drain(10)] == [LIMIT]
+        assert (server.connections, agent.connections) == (1, 1)
+
+
+def test_command_refused_as_too_large_ends_alone(refusing: str, tmp_path: Path) -> None:
+    with (
+        MqttConnection(refusing, "web-01", subscriptions=["acm/web-01/command"]) as agent,
+        server_on(refusing, tmp_path) as server,
+    ):
+        assert agent.wait_connected(10)
+        too_long = server.ledger.add_command("web-01", configuration_of(100_000))
+        wait_for(lambda: server.ledger.get(too_long.id).result, "the result")
+        result = server.ledger.get(too_long.id).result or {}
+        assert (result["outcome"], result["code"]) == ("error", "invalid")
+        assert "the broker takes no packets of more than 10" in result["message"]
+        fitting = [server.ledger.add_command("web-01", configuration_of(40_000)) for _ in range(6)]
+        arrived: list[str] = []
+
+        def complete() -> bool:
+            for delivery in agent.drain(0.1):
+                commands = decode_commands(delivery.payload, received_at=NOW, new_id=lambda: "new")
+                arrived.extend(command.id for command in commands)
+            return {command.id for command in fitting} <= set(arrived)
+
+        wait_for(complete, "the commands that fit")
+        assert server._connection.connections == 1
+
+
+@pytest.mark.parametrize("code", [0x95, 0x96, 0xFF])
+def test_reason_code_that_mqtt_does_not_list_there_is_a_refusal(scripted: ScriptedBroker, code: int) -> None:
+    scripted.puback = scripted.suback = code
+    with MqttConnection(scripted.url, "web-01", subscriptions=[TOPIC]) as agent:
+        assert agent.wait_connected(10)
+        agent.publish("t", b"x")
+        name = "packet too large" if code == 0x95 else f"reason code 0x{code:02X}"
+        wait_for(lambda: f"messages on t ({name}" in (agent.problem or ""), "the refused message")
+        assert f"refuses to subscribe {TOPIC} ({name}" in (agent.problem or "")
+        assert agent.connections == 1
+
+
+@pytest.mark.parametrize("narrowness", ["narrow", "refusing"])
+def test_blob_arrives_in_chunks_that_the_broker_takes(
+    narrowness: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(narrowness)
     content = bytes(range(256)) * 800
     file = tmp_path / "file"
     file.write_bytes(content)
     chunks: dict[int, bytes] = {}
     with (
-        MqttConnection(narrow, "web-01", subscriptions=["acm/web-01/blob-chunk"]) as agent,
-        server_on(narrow, tmp_path) as server,
+        MqttConnection(url, "web-01", subscriptions=["acm/web-01/blob-chunk"]) as agent,
+        server_on(url, tmp_path) as server,
     ):
         assert agent.wait_connected(10)
         wait_for(lambda: server._connection.wait_connected(0), "the server")
@@ -101,12 +163,15 @@ def test_blob_arrives_in_chunks_that_the_broker_takes(narrow: str, tmp_path: Pat
         server.ledger.add_command(
             "web-01", CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test"))
         )
-        agent.publish("acm/web-01/blob-request", encode([BlobRequest(blob.sha256, 0, len(content))]))
 
         def complete() -> bool:
-            for delivery in agent.drain(0.1):
+            arrived = agent.drain(0.2)
+            for delivery in arrived:
                 chunks.update({it.offset: it.data or b"" for it in decode_blob_chunks(delivery.payload)})
-            return sum(map(len, chunks.values())) == len(content)
+            at = sum(map(len, chunks.values()))
+            if at < len(content) and not arrived:
+                agent.publish("acm/web-01/blob-request", encode([BlobRequest(blob.sha256, at, len(content) - at)]))
+            return at == len(content)
 
         wait_for(complete, "all chunks")
         assert b"".join(chunks[offset] for offset in sorted(chunks)) == content

@@ -45,9 +45,10 @@ def agent_on(url: str, state: Path) -> Iterator[Agent]:
         thread.join(20)
 
 
-@pytest.fixture
-def narrow(tmp_path: Path) -> Iterator[str]:
-    with tuned_mosquitto(tmp_path, f"max_packet_size {LIMIT}") as url:
+@pytest.fixture(params=["max_packet_size", "message_size_limit"])
+def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A Mosquitto with a limit that it announces, or one that it answers with a PUBACK of 0x95."""
+    with tuned_mosquitto(tmp_path, f"{request.param} {LIMIT}") as url:
         yield url
 
 

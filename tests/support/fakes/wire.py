@@ -93,6 +93,8 @@ class FakeConnection:
     def max_payload_bytes(self, topic: str) -> int:
         return self.max_packet_bytes - 64
 
+    filled_payload_bytes = max_payload_bytes
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         if self.connected:
             self._broker.publish(topic, payload, retain)

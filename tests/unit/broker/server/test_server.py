@@ -49,6 +49,8 @@ class RememberingWire:
     def max_payload_bytes(self, topic: str) -> int:
         return self.max_packet_bytes - 64
 
+    filled_payload_bytes = max_payload_bytes
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
         self.sent.append((topic, payload))
         return True
@@ -329,7 +331,7 @@ def test_signed_commands_fit_into_what_the_broker_takes(signing: Server, ledger:
     assert [ledger.get(sent.id).state for sent in short] == [CommandState.SENT] * 4
     result = ledger.get(too_long.id).result or {}
     assert result["code"] == "invalid"
-    assert "packets of at most 20000 bytes" in result["message"]
+    assert "no packets of more than 20000 bytes" in result["message"]
 
 
 def test_many_held_agents_do_not_delay_the_others(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
