@@ -1,19 +1,18 @@
 """Requests an agent's audit journal, part by part, and reads the ledger's side of the comparison."""
 
 from collections.abc import Callable
-from time import monotonic
 
 import msgspec
 
 from broker.audit.findings import LedgerSide
 from broker.contract.commands.get_audit_journal import GetAuditJournalData
 from broker.contract.journal import JournalEntry, JournalPage
-from broker.contract.messages import JournalMark, Origin
+from broker.contract.messages import Command, JournalMark, Origin
 from broker.errors import BrokerError
 from broker.ledger.commands import LedgerRow
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.waiting import require_success, wait_for_command
+from broker.ledger.waiting import Wait, require_success, wait_for_command
 
 __all__ = [
     "AuditError",
@@ -34,22 +33,22 @@ class AuditError(BrokerError):
 
 
 def request_audit(
-    ledger: Ledger, agent: str, origin: Origin, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None
+    ledger: Ledger, agent: str, origin: Origin, wait: Wait, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> tuple[GetAuditJournalData, LedgerSide]:
     """Fetch an agent's journal as of its first answer, and the ledger's side of it; call `show` while waiting.
 
     What the agent has reported is read before the journal is requested, so the journal must hold it. Raises WaitTimeout
-    if the journal is not complete within `wait_s` seconds, CommandFailed, and AuditError.
+    if the journal is not complete within the wait, CommandFailed, and AuditError.
     """
-    status = next((row.status for row in ledger.agents() if row.name == agent), None)
-    accepted = ledger.audits.accepted_commands(agent, _MAX_COMMANDS)
-    verified = ledger.audits.verified(agent)
-    reader = _JournalReader(ledger, agent, origin, monotonic() + wait_s, show)
+    status = next((row.status for row in wait.call(ledger.agents) if row.name == agent), None)
+    accepted = wait.call(lambda: ledger.audits.accepted_commands(agent, _MAX_COMMANDS))
+    verified = wait.call(lambda: ledger.audits.verified(agent))
+    reader = _JournalReader(ledger, agent, origin, wait, show)
     journal = reader.read()
     side = LedgerSide(
         agent,
-        known=ledger.audits.look_up(_named_in(journal)),
-        unmatched=ledger.audits.unmatched_results(agent),
+        known=wait.call(lambda: ledger.audits.look_up(_named_in(journal))),
+        unmatched=wait.call(lambda: ledger.audits.unmatched_results(agent)),
         accepted=accepted,
         status_head=status.audit_head if status else None,
         verified=verified,
@@ -77,12 +76,12 @@ class _JournalReader:
     """Sends get-audit-journal until it has the journal up to the head in the first answer."""
 
     def __init__(
-        self, ledger: Ledger, agent: str, origin: Origin, end: float, show: Callable[[LedgerRow], None]
+        self, ledger: Ledger, agent: str, origin: Origin, wait: Wait, show: Callable[[LedgerRow], None]
     ) -> None:
         self._ledger = ledger
         self._agent = agent
         self._origin = origin
-        self._end = end
+        self._wait = wait
         self._show = show
         self._pages: list[JournalPage] = []
         self.requests: list[str] = []
@@ -91,7 +90,7 @@ class _JournalReader:
         first = answer = self._request(1)
         for _ in range(_MAX_ANSWERS):
             reached = self._reached
-            self._add(answer)
+            self._take(answer)
             if self._reached >= first.head.number or self._reached == reached:
                 return GetAuditJournalData(first.anchor, first.head, tuple(self._up_to(first.head)))
             answer = self._request(self._reached + 1)
@@ -101,7 +100,7 @@ class _JournalReader:
     def _reached(self) -> int:
         return self._pages[-1].last if self._pages else 0
 
-    def _add(self, answer: GetAuditJournalData) -> None:
+    def _take(self, answer: GetAuditJournalData) -> None:
         for page in answer.pages:
             if self._pages and page.first == self._pages[-1].first:
                 self._pages[-1] = page  # it has grown
@@ -113,14 +112,16 @@ class _JournalReader:
         return [JournalPage(it.first, it.before, it.entries[: head.number - it.first + 1]) for it in kept]
 
     def _request(self, first: int) -> GetAuditJournalData:
-        left_s = max(self._end - monotonic(), 0.001)
-        command = self._ledger.add_command(
-            self._agent, CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=left_s)
-        )
+        command = self._wait.call(lambda: self._add(first))
         self.requests.append(command.id)
-        row = wait_for_command(self._ledger, self._ledger.get(command.id), left_s, self._show)
-        require_success(row, left_s)
+        row = wait_for_command(self._ledger, command.id, self._wait, self._show)
+        require_success(row, self._wait.wait_s)
         return self._data(row)
+
+    def _add(self, first: int) -> Command:
+        expires_in_s = max(self._wait.left_s, 0.001)
+        request = CommandRequest(_TYPE, {"first": first}, self._origin, expires_in_s=expires_in_s)
+        return self._ledger.add_command(self._agent, request)
 
     def _data(self, row: LedgerRow) -> GetAuditJournalData:
         try:

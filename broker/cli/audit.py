@@ -10,12 +10,14 @@ from broker.audit.comparison import Verdict, compare
 from broker.audit.request import request_audit
 from broker.cli.options import WaitCommand
 from broker.cli.output import literal, second
-from broker.cli.progress import status_line
+from broker.cli.progress import status_line, tell_of_wait, waiting_for
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import check_known
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import BrokerError
+from broker.ledger.commands import LedgerRow
+from broker.ledger.waiting import Wait
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -50,10 +52,12 @@ class AuditDiffers(BrokerError):
 @with_session(LEDGER)
 def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Fetch an agent's journal, compare it with the ledger, and show the differences."""
-    verdict, requests = _audit(session, agent, wait or _DEFAULT_WAIT_S)
-    if not verdict.differences:
-        session.ledger.audits.mark_verified(agent, verdict.head)
-        session.ledger.audits.drop_pages(requests)
+    audits = session.ledger.audits
+    with waiting_for(session, wait or _DEFAULT_WAIT_S) as waiting:
+        verdict, requests = _audit(session, agent, waiting)
+        if not verdict.differences:
+            waiting.call(lambda: audits.mark_verified(agent, verdict.head))
+            waiting.call(lambda: audits.drop_pages(requests))
     session.show(_json(agent, verdict), _view(agent, verdict))
     if verdict.differences:
         raise AuditDiffers(verdict.differences[0].message)
@@ -63,16 +67,26 @@ def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
 @with_session(LEDGER)
 def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Accept an agent's journal as it is: show the differences up to now, and do not report them again."""
-    verdict, requests = _audit(session, agent, wait or _DEFAULT_WAIT_S)
-    session.ledger.audits.accept(agent, verdict.head)
-    session.ledger.audits.drop_pages(requests)
+    audits = session.ledger.audits
+    with waiting_for(session, wait or _DEFAULT_WAIT_S) as waiting:
+        verdict, requests = _audit(session, agent, waiting)
+        waiting.call(lambda: audits.accept(agent, verdict.head))
+        waiting.call(lambda: audits.drop_pages(requests))
     session.show(_json(agent, verdict), _view(agent, verdict))
 
 
-def _audit(session: Session, agent: str, wait_s: float) -> tuple[Verdict, tuple[str, ...]]:
+def _audit(session: Session, agent: str, wait: Wait) -> tuple[Verdict, tuple[str, ...]]:
     check_known(session.ledger, [agent], can_allow=False)
-    with status_line(quiet=session.as_json) as show:
-        journal, side = request_audit(session.ledger, agent, session.origin, wait_s, show)
+    named: set[str] = set()
+    with status_line(quiet=session.as_json) as show_state:
+
+        def show(row: LedgerRow) -> None:
+            if row.command.id not in named:
+                named.add(row.command.id)
+                tell_of_wait("command", row.command.id)
+            show_state(row)
+
+        journal, side = request_audit(session.ledger, agent, session.origin, wait, show)
     return compare(journal, side), side.requests
 
 

@@ -24,7 +24,7 @@ class AcmExitCode(IntEnum):
     COMMAND_ERROR = 4
     """The command, or one of several, was completed with the outcome error."""
     WAIT_TIMEOUT = 5
-    """Not every result arrived within the `--wait` time."""
+    """Not every result arrived within the `--wait` time, or the database of the ledger was away at its end."""
     UNKNOWN_AGENT = 6
     """Unknown agent (`--allow-unknown` sends anyway), or no agent matches."""
     AUDIT_DIFFERS = 7

@@ -10,7 +10,7 @@ from rich.text import Text
 from broker.cli.commands import command_json, outcome_text
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
 from broker.cli.output import id_column, newest_of, print_text, second, table
-from broker.cli.progress import progress_bar
+from broker.cli.progress import progress_bar, waiting_for
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.ledger.commands import LedgerRow
@@ -22,7 +22,7 @@ __all__ = [
     "app",
     "operation_json",
     "operation_view",
-    "progress_of",
+    "progress_and_rows",
 ]
 
 
@@ -38,8 +38,7 @@ def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -
     With --wait, the exit code reports the outcome.
     """
     operation = session.ledger.operations.get(operation_id)
-    progress = progress_of(session, operation, wait)
-    rows = session.ledger.commands(operation_id=operation_id, limit=None)
+    progress, rows = progress_and_rows(session, operation, wait)
     session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
     if wait is not None:
         require_operation_success(operation, progress, wait)
@@ -65,12 +64,15 @@ def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption =
         print_text(f"Cancellation of {counted(count, 'command')} requested.")
 
 
-def progress_of(session: Session, operation: Operation, wait_s: float | None) -> Progress:
-    """Return an operation's counts now, or after a wait of at most `wait_s` seconds for its completion."""
+def progress_and_rows(session: Session, operation: Operation, wait_s: float | None) -> tuple[Progress, list[LedgerRow]]:
+    """Return an operation's counts and commands, now or after a wait of at most `wait_s` seconds for its completion."""
+    ledger = session.ledger
     if wait_s is None:
-        return session.ledger.operations.progress(operation.id)
-    with progress_bar(operation, quiet=session.as_json) as show_progress:
-        return wait_for_operation(session.ledger, operation, wait_s, show_progress)
+        return ledger.operations.progress(operation.id), ledger.commands(operation_id=operation.id, limit=None)
+    with waiting_for(session, wait_s, "operation", operation.id) as wait:
+        with progress_bar(operation, quiet=session.as_json) as show_progress:
+            progress = wait_for_operation(ledger, operation, wait, show_progress)
+        return progress, wait.call(lambda: ledger.commands(operation_id=operation.id, limit=None))
 
 
 def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> JsonObject:

@@ -8,14 +8,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
+from broker.cli.output import print_text
+from broker.cli.session import Session
 from broker.ledger.commands import LedgerRow
 from broker.ledger.operations import Operation, Progress
+from broker.ledger.waiting import Wait
 from broker.text import printable
 
 __all__ = [
     "progress_bar",
     "status_line",
+    "tell_of_wait",
+    "waiting_for",
 ]
+
+
+_LAST_ANSWER_S = 3.0  # for what was asked just before the end of a wait
 
 
 @contextlib.contextmanager
@@ -37,3 +45,21 @@ def progress_bar(operation: Operation, *, quiet: bool) -> Iterator[Callable[[Pro
     with ProgressBar(*columns, TextColumn("{task.fields[counts]}"), console=console, disable=hidden) as bar:
         task = bar.add_task(operation.command_type, total=operation.size, counts="")
         yield lambda progress: bar.update(task, completed=progress.completed, counts=progress.summary())
+
+
+@contextlib.contextmanager
+def waiting_for(session: Session, wait_s: float, kind: str | None = None, name: str = "") -> Iterator[Wait]:
+    """Yield a wait; say on stderr what for, so that its id is known however the wait ends, and when the ledger is away.
+
+    PostgreSQL that does not answer ends what is asked of it soon after the wait is over.
+    """
+    wait = Wait(wait_s, lambda error: print_text(f"acm: {error} Waiting for it.", to_stderr=True))
+    if kind is not None:
+        tell_of_wait(kind, name)
+    with session.database.answering_within(wait_s + _LAST_ANSWER_S):
+        yield wait
+
+
+def tell_of_wait(kind: str, name: str) -> None:
+    """Say on stderr which command or operation is waited for."""
+    print_text(f"acm: Waiting for the {kind} {name}.", to_stderr=True)

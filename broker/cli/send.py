@@ -8,10 +8,10 @@ import typer
 from broker.cli.arguments import keys_on_command_line, read_parameters
 from broker.cli.blob import put_files
 from broker.cli.commands import command_json, command_panel
-from broker.cli.operation import operation_json, operation_view, progress_of
+from broker.cli.operation import operation_json, operation_view, progress_and_rows
 from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
 from broker.cli.output import named_if_it_fails, print_text
-from broker.cli.progress import status_line
+from broker.cli.progress import status_line, waiting_for
 from broker.cli.session import LEDGER, Session, with_session
 from broker.cli.targets import Target, resolve_target
 from broker.command_types import known_command_types
@@ -129,12 +129,11 @@ def _send_one(session: Session, target: Target, request: CommandRequest, wait_s:
     ledger = session.ledger
     command = ledger.add_command(target.agents[0], request)
     with named_if_it_fails("command", command.id, f"acm show {command.id}"):
-        row = ledger.get(command.id)
         if wait_s is None:
-            session.show(command_json(row), row.command.id)
+            session.show(command_json(ledger.get(command.id)) if session.as_json else {}, command.id)
             return
-        with status_line(quiet=session.as_json) as show:
-            row = wait_for_command(ledger, row, wait_s, show)
+        with waiting_for(session, wait_s, "command", command.id) as wait, status_line(quiet=session.as_json) as show:
+            row = wait_for_command(ledger, command.id, wait, show)
         session.show(command_json(row), command_panel(row))
         sys.stdout.flush()
     require_success(row, wait_s)
@@ -147,8 +146,7 @@ def _send_many(session: Session, target: Target, request: CommandRequest, wait_s
         if wait_s is None and not session.as_json:  # the commands may be many, and long
             print_text(operation.id)
             return
-        progress = progress_of(session, operation, wait_s)
-        rows = ledger.commands(operation_id=operation.id, limit=None)
+        progress, rows = progress_and_rows(session, operation, wait_s)
         session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
         sys.stdout.flush()
     if wait_s is not None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Event
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,9 @@ from broker.ledger.migrations import is_current, is_empty, migrate
 __all__ = [
     "Database",
 ]
+
+
+_TRANSACTION_S = 60.0  # longer than any turn; one that lasts longer is of a database that does not answer
 
 
 class Database:
@@ -56,6 +59,10 @@ class Database:
         """
         self._stopping.set()
         self._connections.hang_up_soon()
+
+    def answering_within(self, limit_s: float) -> AbstractContextManager[None]:
+        """Within the block, end what waits for an answer of PostgreSQL after `limit_s` seconds, with LedgerError."""
+        return nullcontext() if self.is_sqlite else self._connections.limited(limit_s)
 
     def __enter__(self) -> Self:
         return self
@@ -127,8 +134,7 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        limit = nullcontext() if self.is_sqlite else self._connections.limited()
-        with limit, self._engine.connect() as connection:
+        with self.answering_within(_TRANSACTION_S), self._engine.connect() as connection:
             yield connection
 
     def _bring_up_to_date(self, metadata: sa.MetaData, *, create: bool) -> None:

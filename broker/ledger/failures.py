@@ -17,6 +17,7 @@ from broker.ledger.location import LedgerUrlError, place_of, sqlite_file
 from broker.system.retry import growing_wait
 
 __all__ = [
+    "DatabaseUnavailable",
     "RefusedByDatabase",
     "TransactionConflict",
     "as_ledger_error",
@@ -34,6 +35,12 @@ _LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})
 _TIMEOUTS = frozenset({"55P03", "57014"})
 _UNREACHABLE = ("08", "57P", "53300")
+
+
+class DatabaseUnavailable(LedgerError):
+    """The ledger's database does not answer now, or keeps a lock; the same call may succeed later."""
+
+    code = "ledger_not_reachable"
 
 
 class RefusedByDatabase(LedgerError):
@@ -90,7 +97,7 @@ def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
     place, file = place_of(url), sqlite_file(url)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if held_by_another(error):
-        return LedgerError(
+        return DatabaseUnavailable(
             f"The ledger {place} is locked by another process; try again, and find it with `fuser {place}`.",
             code="ledger_locked",
         )
@@ -165,13 +172,13 @@ def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -
     if isinstance(error, DataError | IntegrityError):
         return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(cause)}.")
     if state in _TIMEOUTS:
-        return LedgerError(
+        return DatabaseUnavailable(
             f"The ledger {place} did not answer in time ({_first_line(cause)}); pg_stat_activity shows who holds its "
             "locks.",
             code="ledger_locked",
         )
     if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):
-        return LedgerError(f"The ledger {place} cannot be reached: {_first_line(cause)}.", code="ledger_not_reachable")
+        return DatabaseUnavailable(f"The ledger {place} cannot be reached: {_first_line(cause)}.")
     return LedgerError(f"The ledger {place} failed: {_first_line(cause)}.", code="database_failed")
 
 

@@ -23,7 +23,6 @@ _CONNECT_S = 5
 _LOCK_S = 5
 _STATEMENT_S = 30
 _SILENCE_S = 10  # of the network below a connection
-_TRANSACTION_S = 60.0  # longer than any turn; one that lasts longer is of a database that does not answer
 _LAST_WORDS_S = 3.0
 _MIGRATION_S = 3600
 _MIGRATIONS = 0x61636D  # the key of the lock: "acm"
@@ -86,9 +85,9 @@ class Connections:
         event.listen(engine, "close", closed)
 
     @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Hang up unless the block ends within a minute."""
-        timer = self._hang_up_after(_TRANSACTION_S)
+    def limited(self, limit_s: float) -> Iterator[None]:
+        """Hang up unless the block ends within `limit_s` seconds."""
+        timer = self._hang_up_after(limit_s)
         try:
             yield
         finally:

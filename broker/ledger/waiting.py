@@ -3,15 +3,19 @@
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
 from broker.contract.states import Outcome
 from broker.errors import BrokerError
 from broker.ledger.commands import LedgerRow
+from broker.ledger.failures import DatabaseUnavailable
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation, Progress
 from broker.ledger.tables import CommandState
+from broker.system.retry import growing_wait
 
 __all__ = [
+    "Wait",
     "WaitTimeout",
     "require_operation_success",
     "require_success",
@@ -20,8 +24,10 @@ __all__ = [
 ]
 
 
+_Read = TypeVar("_Read")
 _POLL_INTERVAL_S = 0.05
 _OPERATION_POLL_INTERVAL_S = 0.25
+_OUTAGE_FIRST_S, _OUTAGE_LONGEST_S = 0.1, 2.0
 
 
 class CommandFailed(BrokerError):
@@ -36,17 +42,51 @@ class WaitTimeout(BrokerError):
     code = "wait_timeout"
 
 
+class Wait:
+    """At most `wait_s` seconds for results. What is read meanwhile is read again while the database is unavailable.
+
+    `on_outage` is called with the reason when the database becomes unavailable.
+    """
+
+    def __init__(self, wait_s: float, on_outage: Callable[[DatabaseUnavailable], None] = lambda _: None) -> None:
+        self.wait_s = wait_s
+        self._end = monotonic() + wait_s
+        self._on_outage = on_outage
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left; 0 once it is over."""
+        return max(0.0, self._end - monotonic())
+
+    def call(self, call: Callable[[], _Read]) -> _Read:
+        """Return what `call` returns. Raises WaitTimeout if the database is still unavailable at the end."""
+        attempt = 0
+        while True:
+            try:
+                return call()
+            except DatabaseUnavailable as error:
+                if not self.left_s:
+                    raise WaitTimeout(f"No result after {self.wait_s:g} s. {error}") from error
+                if not attempt:
+                    self._on_outage(error)
+            self.pause(growing_wait(attempt, first_s=_OUTAGE_FIRST_S, longest_s=_OUTAGE_LONGEST_S))
+            attempt += 1
+
+    def pause(self, pause_s: float) -> None:
+        """Pause for some seconds, but not beyond the end."""
+        threading.Event().wait(min(pause_s, self.left_s))
+
+
 def wait_for_command(
-    ledger: Ledger, row: LedgerRow, wait_s: float, show: Callable[[LedgerRow], None] = lambda _: None
+    ledger: Ledger, command_id: str, wait: Wait, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> LedgerRow:
-    """Return the command once it is completed, or as it is after `wait_s` seconds; `show` it meanwhile."""
-    end = monotonic() + wait_s
-    pause = threading.Event()
-    while row.state is not CommandState.COMPLETED and monotonic() < end:
+    """Return the command once it is completed, or as it is at the end of the wait; `show` it meanwhile."""
+    while True:
+        row = wait.call(lambda: ledger.get(command_id))
+        if row.state is CommandState.COMPLETED or not wait.left_s:
+            return row
         show(row)
-        pause.wait(_POLL_INTERVAL_S)
-        row = ledger.get(row.command.id)
-    return row
+        wait.pause(_POLL_INTERVAL_S)
 
 
 def require_success(row: LedgerRow, wait_s: float) -> None:
@@ -61,17 +101,15 @@ def require_success(row: LedgerRow, wait_s: float) -> None:
 
 
 def wait_for_operation(
-    ledger: Ledger, operation: Operation, wait_s: float, show: Callable[[Progress], None] = lambda _: None
+    ledger: Ledger, operation: Operation, wait: Wait, show: Callable[[Progress], None] = lambda _: None
 ) -> Progress:
-    """Return the progress once all commands are completed, or as it is after `wait_s` seconds; `show` it meanwhile."""
-    end = monotonic() + wait_s
-    pause = threading.Event()
+    """Return the progress once all commands are completed, or as it is at the end of the wait; `show` it meanwhile."""
     while True:
-        progress = ledger.operations.progress(operation.id)
+        progress = wait.call(lambda: ledger.operations.progress(operation.id))
         show(progress)
-        if progress.done or monotonic() >= end:
+        if progress.done or not wait.left_s:
             return progress
-        pause.wait(_OPERATION_POLL_INTERVAL_S)
+        wait.pause(_OPERATION_POLL_INTERVAL_S)
 
 
 def require_operation_success(operation: Operation, progress: Progress, wait_s: float) -> None:

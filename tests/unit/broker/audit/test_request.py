@@ -13,7 +13,7 @@ from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAudit
 from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.waiting import WaitTimeout
+from broker.ledger.waiting import Wait, WaitTimeout
 from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Context, Result
 from consumer.handlers.get_audit_journal import HANDLER
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Iterator[DiskCommandStore]:
 
 
 def ask(ledger: Ledger, wait_s: float = 20.0) -> GetAuditJournalData:
-    return request_audit(ledger, "web-01", ORIGIN, wait_s)[0]
+    return request_audit(ledger, "web-01", ORIGIN, Wait(wait_s))[0]
 
 
 def test_long_journal_is_read_in_several_answers(
@@ -83,7 +83,7 @@ def test_long_journal_is_read_in_several_answers(
         return answer(tmp_path, sent.parameters["first"])
 
     ledger.answers = grow_and_answer
-    journal, side = request_audit(ledger, "web-01", ORIGIN, 20.0)
+    journal, side = request_audit(ledger, "web-01", ORIGIN, Wait(20.0))
     assert len(asked) > 1
     assert journal.head.number == 41
     assert [line for page in journal.pages for line in page.entries][-1].count(side.requested_by) == 1
