@@ -30,7 +30,7 @@ from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.enrolment.trusted_keys import EnrolmentTrust
 from consumer.errors import ConfigurationError, StoreLocked
-from consumer.handler import Handler, Replacement
+from consumer.handler import Handler, Replacement, ReplacementTest
 from consumer.handlers.built_in import BUILT_IN_TYPES, added_handlers, built_in_handlers
 from consumer.handlers.restart_agent import AgentProcess
 from consumer.observer import LogObserver, Observer
@@ -47,6 +47,7 @@ from consumer.upgrade.after_proof import AfterProof
 
 __all__ = [
     "Agent",
+    "check_start",
 ]
 
 
@@ -62,6 +63,17 @@ def _check_trust(config: AgentConfig, trust: Trust) -> None:
             "of them: enroll it with `acm-agent enroll`, or run it with --accept-unsigned (accept_unsigned).",
             code="no_trusted_keys",
         )
+
+
+def check_start(config: AgentConfig) -> None:
+    """Raise what `Agent` raises for this configuration on this machine, except for its command store.
+
+    So it may be called while another process runs the agent: nothing is opened, locked or changed.
+    """
+    enrolments = EnrolmentDirectory(Path(config.state))
+    enrolment = enrolments.current()
+    _check_trust(config, NoTrust() if enrolment is None else EnrolmentTrust(enrolments, enrolment))
+    MqttConnection(config.broker, config.agent, tls=None if enrolment is None else enrolment.tls)
 
 
 class _ThreadPool:
@@ -91,7 +103,8 @@ class Agent:
     `handlers` and those of `plug_ins` (see `load_plug_ins`) come in addition to the built-in ones, or replace them.
     `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
     id of the command that replaced the previous process (`RESTARTED_BY` in its environment). `service_manager` is
-    notified of each turn. Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if
+    notified of each turn. `test_replacement` is called before the process is replaced, which is not done if it refuses.
+    Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if
     the broker's URL is invalid, HandlerTableError if two handlers claim the same type, ConfigurationError if the agent
     would reject every command.
     """
@@ -107,12 +120,14 @@ class Agent:
         origins: Mapping[str, str] | None = None,
         restarted_by: str | None = None,
         service_manager: ServiceManager | None = None,
+        test_replacement: ReplacementTest | None = None,
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
         self._clock, self._spawn, self._observer = SystemClock(), _ThreadPool(), observer or LogObserver()
         self._stopping, self._connected, self._reloading = threading.Event(), threading.Event(), threading.Event()
         self._service_manager, self._restarted_by = service_manager or ServiceManager(monotonic, {}), restarted_by
+        self._test_replacement = test_replacement
         added = added_handlers([*plug_ins.handlers, *handlers])
         self._enrolments = EnrolmentDirectory(Path(config.state))
         self._enrolment = self._enrolments.current()
@@ -213,6 +228,7 @@ class Agent:
             self._spawn,
             self._connection.wake,
             renews_process=self.config.service.kind != "child",  # which would be restarted with the agent
+            test_replacement=self._test_replacement,
             stopping=self._stopping,
             observer=self._observer,
         )
@@ -224,6 +240,7 @@ class Agent:
             relocation=self._relocation,
             trusted_keys=self._trust,
             readiness_problem=readiness.problem,
+            test_replacement=self._test_replacement,
         )
         handlers = {**built_in, **added}
         return AgentCore(self.config, parts, runtime, self._status, handlers, incarnation=self.incarnation)

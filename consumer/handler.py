@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from broker.contract.limits import MAX_FRAME_BYTES
 from broker.contract.messages import Command, Output
@@ -26,6 +26,7 @@ __all__ = [
     "Handler",
     "Interruption",
     "Replacement",
+    "ReplacementTest",
     "Result",
     "check_expiry",
 ]
@@ -121,6 +122,15 @@ class Context:
         if self.cancelled.is_set():
             return ErrorCode.CANCELLED
         return ErrorCode.TIMED_OUT if self.clock.monotonic() >= self.deadline else ErrorCode.FAILED
+
+
+class ReplacementTest(Protocol):
+    """Tests whether the program that is to replace this process starts on this machine."""
+
+    def __call__(self, context: Context, program: str | None = None) -> Result | None:
+        """Return the result of a command that must not replace the process because `program` (None: the same one) does
+        not start, by the deadline of `context`; None if it does.
+        """
 
 
 Probe = Callable[[StoredCommand, Context], Result | AgentRestart]

@@ -1,10 +1,10 @@
-"""acm-agent run and check-config. Heavy modules are imported where they are used, so that --help is fast."""
+"""acm-agent run, check-start and check-config. Heavy modules are imported where they are used: --help must be fast."""
 
 import os
 import sys
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
@@ -41,15 +41,10 @@ def run(
     from consumer.agent import Agent
     from consumer.config import merge_sources, origins, read_sources, unused_values
     from consumer.plugins import load_plug_ins
-    from consumer.replacement import RESTARTED_BY, replace_process, take_secrets
+    from consumer.replacement import RESTARTED_BY, StartTest, replace_process, take_secrets
     from consumer.upgrade.watcher import is_watched
 
-    flags = {
-        "agent": agent,
-        "broker": broker,
-        "state": state and str(state),
-        "accept_unsigned": accept_unsigned,
-    }
+    flags = _flags(agent, broker, state, accept_unsigned)
     environment = dict(os.environ)
     with on_signals() as signals:
         sources = read_sources(config, flags)
@@ -67,6 +62,7 @@ def run(
             origins=origins(sources),
             restarted_by=restarted_by,
             service_manager=ServiceManager(monotonic, {**os.environ, **secrets}),
+            test_replacement=None if watched else StartTest(secrets),
         )
 
         def reload() -> None:
@@ -77,6 +73,29 @@ def run(
         replacement = running.run()
     if replacement is not None and not watched and not running.stop_requested:
         replace_process(replacement, secrets)
+
+
+@app.command("check-start", hidden=True)
+def check_start_options(
+    config: ConfigOption = None,
+    agent: AgentOption = None,
+    broker: BrokerOption = None,
+    state: StateOption = None,
+    accept_unsigned: UnsignedOption = None,
+) -> None:
+    """Check that `run` would start with these options; an agent runs this before its process is replaced."""
+    from consumer.agent import check_start
+    from consumer.config import load_config
+    from consumer.plugins import load_plug_ins
+
+    settings = load_config(config, _flags(agent, broker, state, accept_unsigned))
+    _refuse_exposed_release(settings)
+    load_plug_ins()
+    check_start(settings)
+
+
+def _flags(agent: str | None, broker: str | None, state: Path | None, accept_unsigned: bool | None) -> dict[str, Any]:
+    return {"agent": agent, "broker": broker, "state": state and str(state), "accept_unsigned": accept_unsigned}
 
 
 def _refuse_exposed_release(settings: "AgentConfig") -> None:

@@ -12,6 +12,7 @@ from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
+from consumer.engine.process_renewal import ProcessRenewal
 from consumer.engine.start_check import StartCheck, not_run_again
 from consumer.handler import AgentRestart, Interruption, Replacement, Result
 from consumer.ports import Clock, CommandStore, EncodedFeedback, StoredCommand
@@ -67,7 +68,7 @@ class CommandManager:
     """The only class that changes stored commands. Owns no thread: `decide` and `carry_out` do the work that is due.
 
     Once `replacement` is set, a command has requested a new process, or a handler that was cut off makes one necessary,
-    and no command begins. The latter only if `renews_process`.
+    and no command begins. The latter only with a `renewal`.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class CommandManager:
         departure: Departure,
         *,
         start_check: StartCheck,
-        renews_process: bool = False,
+        renewal: ProcessRenewal | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -89,7 +90,7 @@ class CommandManager:
         self._clock = clock
         self._departure = departure
         self._start_check = start_check
-        self._renews_process = renews_process
+        self._renewal = renewal
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
@@ -153,8 +154,8 @@ class CommandManager:
         stays = wanted is None and self.replacement is None and not self._departure.holds
         idle = not self._executor.busy and stays
         batch = self._begin_next(results) if idle else []
-        if idle and not batch and self._renews_process and not self._store.pending_count():
-            wanted = self._renewal()
+        if self._renewal is not None and idle and not batch and not self._store.pending_count():
+            wanted = self._renewal.replacement_for(self._executor.cut_off)
         return Decisions(answers, results, acknowledged, batch, wanted)
 
     def carry_out(self, decisions: Decisions) -> None:
@@ -169,15 +170,6 @@ class CommandManager:
         for stored in decisions.results:
             self._outbox.add_result(stored)
         self._outbox.add_notices(decisions.answers)
-
-    # design.md: "A hung handler is cut off"
-    def _renewal(self) -> Replacement | None:
-        """Return a replacement by the same program if a handler that was cut off still runs."""
-        command_id = self._executor.cut_off
-        if command_id is None:
-            return None
-        _log.warning("process_renewed", command_id=command_id, reason="its handler was cut off and still runs")
-        return Replacement(command_id)
 
     def _begin_next(self, results: list[StoredCommand]) -> list[StoredCommand]:
         batch: list[StoredCommand] = []

@@ -18,6 +18,7 @@ from consumer.engine.gaps import Gaps
 from consumer.engine.inbox import AgentInbox, SignedAck
 from consumer.engine.outbox import FeedbackOutbox
 from consumer.engine.problems import Problem
+from consumer.engine.process_renewal import ProcessRenewal
 from consumer.engine.readiness import Readiness
 from consumer.engine.receiver import CommandReceiver
 from consumer.engine.refusals import Refusals
@@ -25,7 +26,7 @@ from consumer.engine.sealing import shortened
 from consumer.engine.start_check import StartCheck
 from consumer.engine.status import StatusBuilder
 from consumer.errors import StoreFull, StoreLocked
-from consumer.handler import Context, Handler, Replacement
+from consumer.handler import Context, Handler, Replacement, ReplacementTest
 from consumer.observer import LogObserver, Observer
 from consumer.ports import BackgroundTask, Clock, CommandStore, Service
 from consumer.settings import AgentConfig
@@ -66,12 +67,14 @@ class HandlerRuntime:
     """Where handlers run: `spawn` runs one on another thread, which calls `wake` when it has ended.
 
     `renews_process`: the core requests a new process when no command waits and a handler that was cut off still runs.
+    `test_replacement` is called before the process is replaced by the same program, which is then not done if it fails.
     """
 
     service: Service
     spawn: Spawn
     wake: Callable[[], None] = lambda: None
     renews_process: bool = False
+    test_replacement: ReplacementTest | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = field(default_factory=LogObserver)
 
@@ -114,7 +117,8 @@ class AgentCore:
             accepts_unsigned=config.accept_unsigned or None,
         )
         start_check = StartCheck(self._server_clock, verifier.check_signers)
-        self._executor = self._build_executor(config, runtime, handlers, feedback, start_check)
+        context = self._build_context(config, runtime)
+        self._executor = self._build_executor(config, runtime, context, handlers, feedback, start_check)
         self._gaps = Gaps(store, feedback, clock)
         self._receiver = CommandReceiver(
             store, feedback, self._server_clock, verifier, parts.trust, refusals, self._gaps
@@ -128,18 +132,13 @@ class AgentCore:
             self._server_clock,
             parts.departure,
             start_check=start_check,
-            renews_process=runtime.renews_process,
+            renewal=ProcessRenewal(context, runtime.spawn, runtime.wake, runtime.test_replacement)
+            if runtime.renews_process
+            else None,
         )
 
-    def _build_executor(
-        self,
-        config: AgentConfig,
-        runtime: HandlerRuntime,
-        handlers: Mapping[str, Handler[Any]],
-        feedback: FeedbackFactory,
-        start_check: StartCheck,
-    ) -> Executor:
-        context = Context(
+    def _build_context(self, config: AgentConfig, runtime: HandlerRuntime) -> Context:
+        return Context(
             self._server_clock,
             runtime.service,
             Path(config.state),
@@ -150,6 +149,16 @@ class AgentCore:
             blobs=self._blobs,
             max_result_bytes=lambda: self._parts.comms.filled_frame_bytes(Channel.FEEDBACK),
         )
+
+    @staticmethod
+    def _build_executor(
+        config: AgentConfig,
+        runtime: HandlerRuntime,
+        context: Context,
+        handlers: Mapping[str, Handler[Any]],
+        feedback: FeedbackFactory,
+        start_check: StartCheck,
+    ) -> Executor:
         return Executor(
             handlers,
             context,
@@ -160,6 +169,7 @@ class AgentCore:
             report=feedback.result_of,
             start_check=start_check,
             on_finished=runtime.wake,
+            test_replacement=runtime.test_replacement,
         )
 
     @property

@@ -16,7 +16,7 @@ from broker.errors import ExposedFileError
 from broker.system.log_throttle import LogThrottle
 from consumer.engine.start_check import StartCheck, not_run_again
 from consumer.errors import ConsumerError
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import Clock, EncodedFeedback, StoredCommand
 
 __all__ = [
@@ -58,7 +58,8 @@ class _Run:
 class Executor:
     """Executes the commands marked as processing. The worker calls `on_finished` to wake the agent.
 
-    `report` makes the feedback of what a handler returned, whatever that is; it is called by the worker.
+    `report` makes the feedback of what a handler returned, whatever that is; it is called by the worker, as is
+    `test_replacement` when a handler requests a new process of the same program.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Executor:
         report: Report,
         start_check: StartCheck,
         on_finished: Callable[[], None],
+        test_replacement: ReplacementTest | None = None,
     ) -> None:
         self.handlers = handlers
         self._context = context
@@ -84,6 +86,7 @@ class Executor:
         self._report = report
         self._start_check = start_check
         self._on_finished = on_finished
+        self._test_replacement = test_replacement
         self._run: _Run | None = None
         self._hung: dict[int, str] = {}
         self._throttle = LogThrottle(self._clock.monotonic)
@@ -206,18 +209,13 @@ class Executor:
             return stored, replace(self._context, deadline=run.deadline, cancelled=run.cancelled)
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Any:
-        command, handler = stored.command, self.handlers[stored.command.type]
-        began_before = stored.begun_by != self._incarnation
+        command = stored.command
         try:
-            if began_before and handler.probe is not None:
-                return handler.probe(stored, context)
-            failed = self._start_check.unfit(stored, was_cancelled=was_cancelled)
-            if failed is not None:
-                return not_run_again(failed) if began_before else failed
-            parameters = parse_parameters(
-                command.type, handler.parameters, command.parameters, foreign_form=command.original is not None
-            )
-            return handler.execute(command, parameters, context)
+            result = self._returned(stored, context, was_cancelled)
+            # design.md: "What works ends once its replacement was seen to start"
+            if self._test_replacement is not None and result == AgentRestart():
+                return self._test_replacement(context) or result
+            return result
         except InvalidParameters as error:
             return Result(str(error), code=ErrorCode.INVALID)
         except (ConsumerError, ExposedFileError) as error:
@@ -225,6 +223,19 @@ class Executor:
         except (Exception, SystemExit) as error:
             _log.exception("handler_failed", command_id=command.id, type=command.type)
             return Result(f"The handler raised {type(error).__name__}{_described(error)}", code=ErrorCode.FAILED)
+
+    def _returned(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Any:
+        command, handler = stored.command, self.handlers[stored.command.type]
+        began_before = stored.begun_by != self._incarnation
+        if began_before and handler.probe is not None:
+            return handler.probe(stored, context)
+        failed = self._start_check.unfit(stored, was_cancelled=was_cancelled)
+        if failed is not None:
+            return not_run_again(failed) if began_before else failed
+        parameters = parse_parameters(
+            command.type, handler.parameters, command.parameters, foreign_form=command.original is not None
+        )
+        return handler.execute(command, parameters, context)
 
 
 def _described(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from broker.contract.commands import COMMAND_TYPES
 from consumer.active_response.responses import ActiveResponses
 from consumer.errors import HandlerTableError
-from consumer.handler import Handler
+from consumer.handler import Handler, ReplacementTest
 from consumer.handlers import (
     apply_centralized_configuration,
     enroll_agent,
@@ -49,12 +49,16 @@ def built_in_handlers(
     relocation: EnrolmentSwitch,
     trusted_keys: TrustedKeys,
     readiness_problem: ReadinessProblem,
+    test_replacement: ReplacementTest | None = None,
 ) -> Mapping[str, Handler[Any]]:
-    """Return the handlers of BUILT_IN_TYPES by command type, with their dependencies."""
+    """Return the handlers of BUILT_IN_TYPES by command type, with their dependencies.
+
+    `test_replacement` is for those that replace the process at a point from which they cannot return.
+    """
     on_trial = partial(trial_is_pending, config)
     handlers: tuple[Handler[Any], ...] = (
         apply_centralized_configuration.handler(config),
-        enroll_agent.handler(config.agent, relocation),
+        enroll_agent.handler(config.agent, relocation, test_replacement),
         execute_active_response.handler(responses, config.service),
         fetch_config.HANDLER,
         get_agent_configuration.handler(config, origins),
@@ -65,7 +69,7 @@ def built_in_handlers(
         stop_agent.handler(on_trial),
         update_authorities.HANDLER,
         update_signing_keys.handler(trusted_keys),
-        upgrade_agent.handler(config.upgrade, readiness_problem),
+        upgrade_agent.handler(config.upgrade, readiness_problem, test_replacement),
     )
     return {handler.command_type: handler for handler in handlers}
 

@@ -14,7 +14,7 @@ from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.enroll import obtain, parse_token
 from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentAttempt, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
-from consumer.handler import Context, Handler, Interruption, Result
+from consumer.handler import Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import StoredCommand
 
 __all__ = [
@@ -39,15 +39,32 @@ class EnrolmentSwitch(Protocol):
         """
 
 
-def handler(agent: str, relocation: EnrolmentSwitch) -> Handler[EnrollAgent]:
-    """Return the handler for the agent of this name, which `relocation` moves to its new enrolment."""
+def handler(
+    agent: str, relocation: EnrolmentSwitch, test_replacement: ReplacementTest | None = None
+) -> Handler[EnrollAgent]:
+    """Return the handler for the agent of this name, which `relocation` moves to its new enrolment.
+
+    It refuses, before it uses the token, if the process that would use the new enrolment does not start.
+    """
     return Handler(
         "enroll-agent",
         Interruption.PROBE,
         EnrollAgent,
-        partial(_execute, agent, relocation),
+        partial(_execute_tested, agent, relocation, test_replacement),
         partial(_probe, agent, relocation),
     )
+
+
+def _execute_tested(
+    agent: str,
+    relocation: EnrolmentSwitch,
+    test_replacement: ReplacementTest | None,
+    command: Command,
+    parameters: EnrollAgent,
+    context: Context,
+) -> Result:
+    refused = None if test_replacement is None else test_replacement(context)
+    return refused or _execute(agent, relocation, command, parameters, context)
 
 
 def _execute(

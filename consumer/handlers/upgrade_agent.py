@@ -20,7 +20,7 @@ from broker.release.manifest import Manifest
 from broker.release.versions import parse_version
 from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import ReadinessProblem, StoredCommand
 from consumer.settings import UpgradeConfig
 from consumer.system.programs import Ended, run_program
@@ -38,14 +38,20 @@ _TYPE = "upgrade-agent"
 _POLL_INTERVAL_S = 0.1
 
 
-def handler(config: UpgradeConfig, readiness_problem: ReadinessProblem) -> Handler[UpgradeAgent]:
-    """Return the handler. `readiness_problem` returns why this process is not ready yet, or None."""
+def handler(
+    config: UpgradeConfig, readiness_problem: ReadinessProblem, test_replacement: ReplacementTest | None = None
+) -> Handler[UpgradeAgent]:
+    """Return the handler. `readiness_problem` returns why this process is not ready yet, or None.
+
+    `test_replacement` tests the launcher before a trial: if that did not start the running release, with the
+    configuration as it is now, a rollback would not lead back to it.
+    """
     return Handler(
         _TYPE,
         Interruption.PROBE,
         UpgradeAgent,
-        partial(_execute, config),
-        partial(_probe, config, readiness_problem),
+        partial(_execute, config, test_replacement),
+        partial(_probe, config, test_replacement, readiness_problem),
     )
 
 
@@ -57,9 +63,10 @@ class _Upgrade:
     running: str
     context: Context
     config: UpgradeConfig
+    test_replacement: ReplacementTest | None
 
     @classmethod
-    def of(cls, context: Context, config: UpgradeConfig) -> "_Upgrade":
+    def of(cls, context: Context, config: UpgradeConfig, test_replacement: ReplacementTest | None) -> "_Upgrade":
         root = config.root
         if root is None:
             raise UpgradeError(
@@ -75,7 +82,7 @@ class _Upgrade:
                 f"start it with {installation.launcher}.",
                 code="not_started_from_root",
             )
-        return cls(installation, running, context, config)
+        return cls(installation, running, context, config, test_replacement)
 
     def run(self, command: Command, parameters: UpgradeAgent) -> Result | AgentRestart:
         with self.installation.upgrade_lock():
@@ -136,13 +143,15 @@ class _Upgrade:
         return wanted == running
 
     def _test(self, manifest: Manifest) -> Result | None:
-        """Return the result of a release that fails its self-test; None if it passes."""
+        """Return the result if the release fails its self-test, or the launcher does not start; None if both work."""
         context, release = self.context, self.installation.release(manifest.version)
         deadline = min(context.deadline, context.clock.monotonic() + self.config.self_test_s)
         program, *arguments = manifest.self_test
         bounds = replace(context.bounds().as_agent(), deadline=deadline)
         ended = run_program([str(release / program), *arguments], bounds, cwd=release)
-        return None if ended.good else self._failed_self_test(manifest, ended)
+        if not ended.good:
+            return self._failed_self_test(manifest, ended)
+        return self.test_replacement(context, str(self.installation.launcher)) if self.test_replacement else None
 
     def _failed_self_test(self, manifest: Manifest, ended: Ended) -> Result:
         self._check_time()
@@ -166,17 +175,25 @@ class _Upgrade:
 
 
 def _execute(
-    config: UpgradeConfig, command: Command, parameters: UpgradeAgent, context: Context
+    config: UpgradeConfig,
+    test_replacement: ReplacementTest | None,
+    command: Command,
+    parameters: UpgradeAgent,
+    context: Context,
 ) -> Result | AgentRestart:
     with _disk_errors_named():
-        return _Upgrade.of(context, config).run(command, parameters)
+        return _Upgrade.of(context, config, test_replacement).run(command, parameters)
 
 
 def _probe(
-    config: UpgradeConfig, readiness_problem: ReadinessProblem, stored: StoredCommand, context: Context
+    config: UpgradeConfig,
+    test_replacement: ReplacementTest | None,
+    readiness_problem: ReadinessProblem,
+    stored: StoredCommand,
+    context: Context,
 ) -> Result | AgentRestart:
     with _disk_errors_named():
-        upgrade = _Upgrade.of(context, config)
+        upgrade = _Upgrade.of(context, config, test_replacement)
         trial = upgrade.installation.trial()
         if trial is None or trial.command_id != stored.command.id:
             return _start_over(stored.command, upgrade)

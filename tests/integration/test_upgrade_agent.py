@@ -19,10 +19,10 @@ from broker.contract.states import ErrorCode, State
 from broker.release.builder import make_manifest, sign_manifest, write_package
 from broker.release.manifest import render_manifest
 from consumer.errors import ConsumerError, DownloadError, UpgradeError
-from consumer.handler import AgentRestart, Context, Handler, Replacement, Result
+from consumer.handler import AgentRestart, Context, Handler, Replacement, ReplacementTest, Result
 from consumer.handlers import upgrade_agent
 from consumer.ports import StoredCommand
-from consumer.replacement import replace_process
+from consumer.replacement import StartTest, replace_process
 from consumer.services import NoService
 from consumer.settings import UpgradeConfig
 from consumer.system.clock import SystemClock
@@ -63,6 +63,7 @@ class Agent:
         self.cancelled = threading.Event()
         self.deadline = 60.0
         self.public_keys: tuple[str, ...] = ()
+        self.test_replacement: ReplacementTest | None = None
         self._monkeypatch = monkeypatch
         for version in ("1.0.0", "1.1.0"):
             program = self.installation.program(version)
@@ -88,7 +89,7 @@ class Agent:
         return UpgradeConfig(str(self.installation.root), self.public_keys, keep=1, self_test_s=0.2)
 
     def handler(self) -> Handler[UpgradeAgent]:
-        return upgrade_agent.handler(self.settings(), self.readiness_problem)
+        return upgrade_agent.handler(self.settings(), self.readiness_problem, self.test_replacement)
 
     def on_trial(self, **members: Any) -> UpgradeTrial:
         trial = replace(UpgradeTrial("a", "1.0.0", "1.1.0", 30.0), **members)
@@ -208,6 +209,27 @@ def test_hung_self_test_is_ended(agent: Agent) -> None:
     assert "1.2.0 did not end in time" in done.message
     assert (done.code, done.output and done.output.stdout) == (ErrorCode.FAILED, "I wait\n")
     assert not agent.installation.release("1.2.0").exists()
+
+
+def test_trial_does_not_begin_if_the_launcher_does_not_start_the_old_release(agent: Agent) -> None:
+    agent.clock = SystemClock()
+    agent.test_replacement = StartTest({})
+    old = agent.installation.program("1.0.0")
+    old.write_text("#!/bin/sh\necho the configuration is broken >&2\nexit 3\n")
+    old.chmod(0o755)
+    agent.installation.switch_to("1.0.0")
+    parameters = agent.package("exit 0")
+    refused = agent.execute(parameters)
+    assert isinstance(refused, Result)
+    assert (refused.code, "exit status 3: the configuration is broken" in refused.message) == (ErrorCode.FAILED, True)
+    assert (agent.installation.on_trial, agent.installation.current) == (False, "1.0.0")
+    agent.installation.launcher.unlink()
+    refused = agent.execute(parameters)
+    assert isinstance(refused, Result)
+    assert str(agent.installation.launcher) in refused.message
+    agent.installation.make()
+    old.write_text("#!/bin/sh\nexit 0\n")
+    assert agent.execute(parameters) == AgentRestart(str(agent.installation.launcher))
 
 
 def test_disk_failure_during_an_upgrade_names_the_file(agent: Agent) -> None:

@@ -17,8 +17,9 @@ from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.outbox import FeedbackOutbox
+from consumer.engine.process_renewal import ProcessRenewal
 from consumer.engine.start_check import StartCheck
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, Replacement, ReplacementTest, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.services import NoService
 from consumer.trust.refusal import Refusal
@@ -45,6 +46,7 @@ class ManagerHarness:
         store: MemoryCommandStore | None = None,
         incarnation: str = "i1",
         departure: Departure | None = None,
+        test_replacement: ReplacementTest | None = None,
     ) -> None:
         self.store = store or MemoryCommandStore()
         self.clock = TurnedClock()
@@ -61,9 +63,10 @@ class ManagerHarness:
         )
         reports = FeedbackFactory("web-01", incarnation, "g1")
         start_check = StartCheck(self.clock, lambda signed_by: REVOKED if signed_by == ("old",) else None)
+        context = Context(self.clock, NoService(), Path("/nowhere"))
         self.executor = Executor(
             self.handlers,
-            Context(self.clock, NoService(), Path("/nowhere")),
+            context,
             self._work.append,
             incarnation=incarnation,
             default_timeout_s=10.0,
@@ -81,7 +84,7 @@ class ManagerHarness:
             self.clock,
             departure or NoDeparture(),
             start_check=start_check,
-            renews_process=True,
+            renewal=ProcessRenewal(context, self._work.append, lambda: None, test_replacement),
         )
 
     def _run(self, command: Command, *_: Any) -> Result:
@@ -284,6 +287,33 @@ def test_process_is_renewed_for_a_handler_that_was_cut_off_once_no_command_waits
     assert harness.manager.replacement == Replacement("a")
     assert harness.results() == {"a": ErrorCode.TIMED_OUT, "b": None}
     release.set()
+
+
+def cut_off_without_waiting_commands(test_replacement: ReplacementTest) -> ManagerHarness:
+    harness = ManagerHarness(test_replacement=test_replacement)
+    harness.add("a", "report")
+    harness.turn()
+    entered, never = threading.Event(), threading.Event()
+    harness.before_effect = lambda: (entered.set(), never.wait(20))
+    threading.Thread(target=harness.run, daemon=True).start()
+    assert entered.wait(20)
+    harness.clock.turn(20.0)
+    harness.turn()
+    return harness
+
+
+def test_process_is_not_renewed_by_a_program_that_does_not_start() -> None:
+    refusals: list[Result | None] = [Result("Its test ended.", code=ErrorCode.FAILED), None]
+    harness = cut_off_without_waiting_commands(lambda *_: refusals.pop(0))
+    for _ in range(2):
+        harness.turn()
+        harness.run()
+    assert (harness.manager.replacement, len(refusals)) == (None, 1)
+    harness.clock.turn(600.0)
+    for _ in range(2):
+        harness.turn()
+        harness.run()
+    assert harness.manager.replacement == Replacement("a")
 
 
 def test_recovery_queues_unacknowledged_results() -> None:

@@ -15,7 +15,7 @@ from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.start_check import StartCheck
 from consumer.errors import ServiceError
-from consumer.handler import AgentRestart, Context, Handler, Interruption, Result
+from consumer.handler import AgentRestart, Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import Clock, EncodedFeedback, StoredCommand
 from consumer.services import NoService
 from consumer.trust.refusal import Refusal
@@ -42,6 +42,7 @@ def executor(
     spawn: Callable[[Callable[[], None]], None] = lambda work: work(),
     clock: Clock | None = None,
     ended: threading.Event | None = None,
+    test_replacement: ReplacementTest | None = None,
 ) -> Executor:
     handler = Handler("act", Interruption.RERUN, Parameters, execute)
     clock = clock or TurnedClock()
@@ -55,6 +56,7 @@ def executor(
         report=FeedbackFactory("web-01", "i1", "g1").result_of,
         start_check=StartCheck(clock, lambda signed_by: REVOKED if signed_by == ("old",) else None),
         on_finished=(ended or threading.Event()).set,
+        test_replacement=test_replacement,
     )
 
 
@@ -262,3 +264,16 @@ def test_request_for_a_new_process_is_returned() -> None:
     runs.execute([stored("a")])
     (end,) = runs.take_finished()
     assert end.result == AgentRestart()
+
+
+def test_request_for_a_new_process_fails_if_that_would_not_start() -> None:
+    runs = executor(lambda *_: AgentRestart(), test_replacement=lambda *_: Result("No.", code=ErrorCode.FAILED))
+    runs.execute([stored("a")])
+    assert endings(runs.take_finished()) == [("a", ErrorCode.FAILED)]
+
+
+def test_other_program_is_tested_by_its_own_handler() -> None:
+    runs = executor(lambda *_: AgentRestart("/opt/acm/acm-agent"), test_replacement=lambda *_: Result("No."))
+    runs.execute([stored("a")])
+    (end,) = runs.take_finished()
+    assert end.result == AgentRestart("/opt/acm/acm-agent")

@@ -359,6 +359,15 @@ def test_trial_that_ends_after_the_deadline_decides_nothing(
     assert (done.code, trial.left_for) == (ErrorCode.TIMED_OUT, [])
 
 
+def test_token_is_not_used_if_the_next_process_would_not_start(enrolments: EnrolmentDirectory, tmp_path: Path) -> None:
+    steps = Steps()
+    context = Context(TurnedClock(), NoService(), tmp_path, observer=steps)
+    refused = Result("No.", code=ErrorCode.FAILED)
+    handler = enroll_agent.handler("web-01", Trial(), lambda *_: refused)
+    assert handler.execute(ASKED, enroll_agent.EnrollAgent("https://acm", TOKEN), context) == refused
+    assert (steps.seen, enrolments.attempt()) == ([], None)
+
+
 def test_secret_parameter_is_masked_wherever_a_command_is_shown() -> None:
     echo = FeedbackFactory("web-01", "i1", "g1").result(ASKED, Result("Done."), NOW).feedback.command
     assert TOKEN not in json.dumps(echo)
