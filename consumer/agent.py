@@ -211,7 +211,13 @@ class Agent:
     def _build_core(
         self, added: Mapping[str, Handler[Any]], origins: Mapping[str, str], restarted_by: str | None
     ) -> AgentCore:
-        round_trip = RoundTrip(self.config.agent, self._store.store_generation, self.incarnation, self._clock)
+        round_trip = RoundTrip(
+            self.config.agent,
+            self._store.store_generation,
+            self.incarnation,
+            self._clock,
+            lambda: self._connection.quiet_s,
+        )
         readiness = Readiness(self._connection.readiness_problem, round_trip)
         parts = AgentDependencies(
             self._store,
@@ -296,6 +302,7 @@ class Agent:
                 if self._reloading.is_set():
                     self._reloading.clear()
                     self._connection.reconnect()
+                self._connection.abandon_if_deaf()
                 arrived = self._comms.receive(core.wait_s())
                 self._status.problems.report(Problem.CONNECTION, self._connection.problem)
                 if self._connected.is_set():

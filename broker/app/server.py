@@ -132,6 +132,7 @@ class ServerProcess:
             self._inbox.acknowledge_batch()
             if self._connection.connected:
                 self._server.step()
+            self._connection.abandon_if_deaf(self._server.expects_messages)
         except ServerRunning:
             raise
         except (ExposedFileError, LedgerError, SigningKeyError) as error:

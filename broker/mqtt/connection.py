@@ -13,6 +13,7 @@ from broker.mqtt.address import MqttError, TlsFiles, parse_url
 from broker.mqtt.broker_limits import BrokerLimits
 from broker.mqtt.connection_log import ConnectionLog
 from broker.mqtt.delivery import Delivery, DeliveryQueue
+from broker.mqtt.hearing import Hearing
 from broker.mqtt.paho_client import ClientSession, Message, PahoClient
 from broker.mqtt.publish_refusals import PublishRefusals
 from broker.mqtt.reconnect_policy import End, ReconnectPolicy
@@ -68,6 +69,7 @@ class MqttConnection:
         self._log = ConnectionLog(self._address.text, monotonic)
         self._on_connect = on_connect
         self._received = DeliveryQueue()
+        self._hearing = Hearing(monotonic)
         self._lock = threading.RLock()
         self._changing = threading.Lock()
         self._connected = False
@@ -87,6 +89,11 @@ class MqttConnection:
     def summary(self) -> str:
         """Whether it is connected, or why not, in one sentence."""
         return "Connected to the broker." if self._connected else self.last_error or "Connecting."
+
+    @property
+    def quiet_s(self) -> float:
+        """For how many seconds nothing has arrived on the connection that stands; 0 without one."""
+        return self._hearing.quiet_s if self._connected else 0.0
 
     @property
     def backlog(self) -> int:
@@ -138,6 +145,13 @@ class MqttConnection:
             return
         self.stop()
         self.start()
+
+    def abandon_if_deaf(self, expected: Callable[[], bool] = lambda: True) -> None:
+        """Connect again if nothing has arrived for ten minutes, although something was `expected`."""
+        # design.md: "Who expects an answer asks, and judges by it."
+        quiet_s = self.quiet_s
+        if self._connected and self._hearing.is_deaf(expected):
+            self._client.abandon(f"nothing has arrived for {quiet_s:.0f} s, although answers were due")
 
     def __enter__(self) -> Self:
         self.start()
@@ -214,6 +228,7 @@ class MqttConnection:
         with self._lock:
             self.connections += 1
             self._connected = True
+            self._hearing.begin()
             self._publish_confirmed = False
         self.last_error = None
         self._refusals.clear()
@@ -271,6 +286,8 @@ class MqttConnection:
 
     def received(self, message: Message) -> None:
         """Queue a message."""
+        if not message.retain:
+            self._hearing.heard()
         mid = message.mid if message.qos else 0
         payload = bytes(message.payload)
         self._received.put(Delivery(message.topic, payload, message.retain, message.dup, mid, self.connections))

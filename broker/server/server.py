@@ -14,6 +14,7 @@ from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Ack, Command, Control, Status
 from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
+from broker.ledger.agents import AgentState
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.inbound import Inbound
@@ -99,6 +100,10 @@ class Server:
     def send_command(self, agent: str, request: CommandRequest) -> Command:
         """Commit a command to the ledger; the next `step` sends it. Raises InvalidName, DecodeError."""
         return self._ledger.add_command(agent, request)
+
+    def expects_messages(self) -> bool:
+        """Whether a message is due within a few minutes: each agent that is online repeats its status."""
+        return any(row.state in (AgentState.ONLINE, AgentState.SILENT) for row in self._ledger.agents())
 
     def connected(self) -> None:
         """Make due what agents have not accepted: the broker may have lost what an earlier connection published."""

@@ -25,6 +25,7 @@ from tests.support.mqtt_proxy import MqttProxy, Sender, mqtt_proxy
 from tests.support.waiting import wait_for
 
 TOPIC = "acm/web-01/command"
+WINDOW = 1000  # how many messages the client takes before it acknowledges them: its Receive Maximum
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def drained(connection: MqttConnection, condition: Callable[[], Any]) -> Callabl
 
     def check() -> Any:
         connection.drain(0.02)
+        return condition()
+
+    return check
+
+
+def acknowledging(
+    connection: MqttConnection, condition: Callable[[], Any], payloads: list[bytes] | None = None
+) -> Callable[[], Any]:
+    """Return a condition to wait for; meanwhile what arrives is acknowledged, and added to `payloads`."""
+
+    def check() -> Any:
+        deliveries = connection.drain(0.02)
+        connection.acknowledge(deliveries)
+        if payloads is not None:
+            payloads.extend(delivery.payload for delivery in deliveries)
         return condition()
 
     return check
@@ -131,6 +147,44 @@ def test_stop_does_not_wait_for_a_broker_that_ignores_the_disconnect(proxy: Mqtt
     proxy.withhold("web-01", Sender.CLIENT, DISCONNECT)
     stopping = threading.Thread(target=agent.stop)
     stopping.start()
-    stopping.join(5)
+    stopping.join(10)
     assert not stopping.is_alive()
-    assert proxy.count == 1
+    wait_for(lambda: proxy.count == 1, "the DISCONNECT at the proxy")
+
+
+@pytest.mark.parametrize("withheld", [(Sender.BROKER, PUBLISH), (Sender.CLIENT, PUBACK)])
+def test_connection_on_which_nothing_arrives_any_more_is_made_again(
+    proxy: MqttProxy, clock: TurnedClock, logged: list[Any], withheld: tuple[Sender, int]
+) -> None:
+    with (
+        MqttConnection(proxy.url, "web-01", subscriptions=[TOPIC], monotonic=clock.monotonic) as agent,
+        MqttConnection(proxy.url, "server") as server,
+    ):
+        assert agent.wait_connected(10)
+        assert server.wait_connected(10)
+        proxy.withhold("web-01", *withheld)
+        for number in range(WINDOW + 1):
+            server.publish(TOPIC, b"%d" % number)
+        wait_for(acknowledging(agent, lambda: proxy.count >= WINDOW), "the broker's window to be full")
+        wait_for(lambda: server.backlog == 0, "the broker to have all messages")
+        proxy.pass_all()
+        assert agent.drain(0.3) == [], "the broker waits for PUBACKs that it will never get"
+        clock.turn(599)
+        agent.abandon_if_deaf()
+        assert (agent.connections, agent.quiet_s) == (1, 599)
+        clock.turn(1)
+        agent.abandon_if_deaf()
+        payloads: list[bytes] = []
+        wait_for(acknowledging(agent, lambda: b"%d" % WINDOW in payloads, payloads), "the last message")
+        assert (agent.connections, agent.quiet_s) == (2, 0)
+    assert reasons(logged, "mqtt_connection_lost") == ["nothing has arrived for 600 s, although answers were due"]
+
+
+def test_connection_is_kept_if_nothing_was_expected(proxy: MqttProxy, clock: TurnedClock) -> None:
+    with MqttConnection(proxy.url, "server", subscriptions=[TOPIC], monotonic=clock.monotonic) as server:
+        assert server.wait_connected(10)
+        clock.turn(86400)
+        server.abandon_if_deaf(lambda: False)
+        server.publish(TOPIC, b"x")
+        assert server.drain(10)
+        assert server.connections == 1

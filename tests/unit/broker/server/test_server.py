@@ -433,3 +433,12 @@ def test_status_cannot_use_up_the_epochs(server: Server, wire: RememberingWire, 
         receive(server, "acm/web-01/status", encode([replace(status, store_generation=generation)]))
     server.step()
     assert commands(wire.on("command")[0]) == [sent.id]
+
+
+def test_messages_are_expected_while_an_agent_is_online(server: Server, ledger: Ledger) -> None:
+    send(server, "web-02")
+    assert not server.expects_messages()
+    receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+    assert server.expects_messages()
+    receive(server, "acm/web-01/status", encode([Status("web-01", False, "1", "i", "b", "g")]))
+    assert not server.expects_messages()
