@@ -1,11 +1,14 @@
 """The sections of the agent's configuration, typed and checked."""
 
+import contextlib
+import ipaddress
 import math
 import os
 import pwd
 import re
 import resource
 import signal
+import socket
 from pathlib import Path
 from typing import Literal, Self
 
@@ -84,6 +87,23 @@ class ActiveResponseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
                 "active_response.repeated_offenders and active_response.script_deadline_s must be greater than 0.",
                 code="invalid_active_response",
             )
+        for text in self.protected_addresses:
+            if not _may_name_addresses(text):
+                raise ConfigurationError(
+                    f"active_response.protected_addresses has {text!r}, which protects nothing: each entry is one "
+                    "address, network (ADDRESS/LENGTH) or host name.",
+                    code="invalid_active_response",
+                )
+
+
+def _may_name_addresses(text: str) -> bool:
+    """Return whether it is an address, a network, or possibly a host name."""
+    bare = re.sub(r"[\[\]]|%[^/]*", "", text)
+    for read in (lambda: ipaddress.ip_network(bare, strict=False), lambda: socket.inet_aton(bare)):
+        with contextlib.suppress(ValueError, OSError):
+            read()
+            return True
+    return re.fullmatch(r"(?=.*[^0-9.])[^\s,;:/*!]+", bare) is not None
 
 
 class UpgradeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,11 +4,9 @@ Protected are the broker, the enrolment server, the gateways, the resolvers, thi
 the agent's account, and what the configuration adds. Names are resolved at each decision.
 """
 
-import contextlib
 import ipaddress
 import os
 import pwd
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +15,7 @@ import structlog
 
 from broker.contract.messages import JsonObject
 from broker.mqtt.address import parse_url
+from consumer.active_response.address_notations import Network, network_of, networks, words
 from consumer.errors import ActiveResponseError
 from consumer.settings import AgentConfig
 from consumer.system.network import Address, gateways, own_addresses, resolve, resolvers
@@ -27,13 +26,12 @@ __all__ = [
 ]
 
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _log = structlog.get_logger(__name__)
 _RESOLVE_TIMEOUT_S = 3.0
 _SOURCE_ADDRESS = frozenset({"srcip", "sourceip", "sourceipaddress", "ipaddress"})
 _ACCOUNT = frozenset({"dstuser", "srcuser", "user", "username"})
 _FOR_ACCOUNTS = frozenset({"disable-account"})
-_SEPARATORS = re.compile(r"[\s,;]+")
+_MAX_WORDS = 100
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -75,7 +73,7 @@ class ProtectedTargets:
         return cls(servers, ours.protected_addresses, accounts)
 
     def check_alert(self, alert: JsonObject, executable: str) -> None:
-        """Raise ProtectedTargetError if the alert's source address is protected.
+        """Raise ProtectedTargetError if the alert's source address is protected, ActiveResponseError if it may be.
 
         So is its account, for a script that acts on accounts, or if the alert has no source address: that of an attack
         on root, for example, is to be blocked.
@@ -86,41 +84,45 @@ class ProtectedTargets:
             self._check_accounts(_values(alert, _ACCOUNT))
 
     def check_keys(self, keys: Iterable[str]) -> None:
-        """Raise ProtectedTargetError if a key, which names what a script is about to act on, is protected."""
+        """Raise as above if a key, which names what a script is about to act on, is or may be protected."""
         keys = list(keys)
         self._check_addresses(keys, numeric=True)
         self._check_accounts(key for key in keys if not key.isdecimal())
 
     def _check_addresses(self, texts: Iterable[str], *, numeric: bool = False) -> None:
-        words = [word for text in texts for word in _SEPARATORS.split(text) if word]
-        targets = [(word, network) for word in words for network in _networks(word, numeric=numeric)]
+        named = [word for text in texts for word in words(text)]
+        if len(named) > _MAX_WORDS:
+            raise ProtectedTargetError(f"The alert's source has more than {_MAX_WORDS} words; nothing was done.")
+
+        def look_up(name: str) -> set[Address]:
+            return resolve(name, _RESOLVE_TIMEOUT_S, numeric=numeric)
+
+        targets = [(word, network) for word in named for network in networks(word, look_up)]
         if not targets:
             return
         for what, protected in self._protected_networks():
             for word, target in targets:
                 if target.version == protected.version and target.overlaps(protected):
                     raise ProtectedTargetError(
-                        f"{word[:80]!r} is {what}, which no active response may act on; nothing was done."
+                        f"{word[:80]!r} includes {what}, which no active response may act on; nothing was done."
                     )
 
-    def _protected_networks(self) -> Iterator[tuple[str, _Network]]:
+    def _protected_networks(self) -> Iterator[tuple[str, Network]]:
         for server, host in self._servers.items():
             for address in self._addresses_of(host):
-                yield f"the address of {server}", _network_of(address)
+                yield f"the address of {server}", network_of(address)
         for text in self._addresses:
-            given = _network(text)
-            networks = [given] if given is not None else [_network_of(each) for each in self._addresses_of(text)]
-            for network in networks:
-                yield "protected by active_response.protected_addresses", network
+            for network in networks(text, self._addresses_of):
+                yield "what is protected by active_response.protected_addresses", network
         for loopback in _LOOPBACK:
             yield "an address of this machine", loopback
-        for what, found in (
-            ("an address of this machine", own_addresses()),
-            ("the address of a gateway", gateways()),
-            ("the address of a resolver", resolvers()),
+        for what, read in (
+            ("an address of this machine", own_addresses),
+            ("the address of a gateway", gateways),
+            ("the address of a resolver", resolvers),
         ):
-            for address in found:
-                yield what, _network_of(address)
+            for address in _read(read):
+                yield what, network_of(address)
 
     def _addresses_of(self, host: str) -> set[Address]:
         """Return the addresses of a host, the last known ones if the resolver does not answer."""
@@ -141,6 +143,16 @@ class ProtectedTargets:
                 )
 
 
+def _read(addresses: Callable[[], set[Address]]) -> set[Address]:
+    try:
+        return addresses()
+    except OSError as error:
+        raise ActiveResponseError(
+            f"What no active response may act on is not known, because {error.filename} cannot be read "
+            f"({error.strerror}); nothing was done."
+        ) from error
+
+
 def _values(value: Any, names: frozenset[str]) -> Iterator[str]:
     """Return the texts below members of these names, at any depth; case and `_` do not count."""
     pending: list[tuple[bool, Any]] = [(False, value)]
@@ -152,35 +164,6 @@ def _values(value: Any, names: frozenset[str]) -> Iterator[str]:
             pending += [(wanted, item) for item in each]
         elif wanted and isinstance(each, str | int) and not isinstance(each, bool):
             yield str(each)
-
-
-def _networks(word: str, *, numeric: bool) -> list[_Network]:
-    """Return the network or addresses that a word stands for, in any form that a firewall's tool accepts."""
-    network = _network(word)
-    if network is not None:
-        return [network]
-    return [_network_of(address) for address in resolve(word, _RESOLVE_TIMEOUT_S, numeric=numeric)]
-
-
-def _network(text: str) -> _Network | None:
-    with contextlib.suppress(ValueError):
-        address, slash, prefix = text.partition("/")
-        network = ipaddress.ip_network(f"{address.strip('[]').partition('%')[0]}{slash}{prefix}", strict=False)
-        return _unmapped(network)
-    return None
-
-
-def _network_of(address: Address) -> _Network:
-    return _unmapped(ipaddress.ip_network(address))
-
-
-def _unmapped(network: _Network) -> _Network:
-    """Return the IPv4 network of an IPv4-mapped one (RFC 4291, 2.5.5.2)."""
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.ip_network((mapped, network.prefixlen - 96))
-    return network
 
 
 def _uid_of(name: str) -> int | None:

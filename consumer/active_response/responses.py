@@ -8,11 +8,12 @@ from typing import Literal
 
 from broker.contract.messages import JsonObject, PendingReversal
 from consumer.active_response.allow_list import Allowed
-from consumer.active_response.protected_targets import ProtectedTargetError, ProtectedTargets
+from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.active_response.wazuh_protocol import Request, read_keys, write_line
+from consumer.errors import ActiveResponseError
 from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
@@ -156,7 +157,7 @@ class ActiveResponses:
     def _refuse_protected(self, keys: tuple[str, ...], program: Program, message: JsonObject) -> None:
         try:
             self._protected.check_keys(keys)
-        except ProtectedTargetError:
+        except ActiveResponseError:
             program.send(write_line(message, "abort"))
             program.close_stdin()
             program.wait()

@@ -1,4 +1,7 @@
-"""The addresses that this machine cannot do without: its own, those of its gateways, and those of its resolvers."""
+"""The addresses that this machine cannot do without: its own, those of its gateways, and those of its resolvers.
+
+What cannot be read is an error, never "none": the functions raise OSError, with the file's name.
+"""
 
 import contextlib
 import ipaddress
@@ -19,24 +22,26 @@ __all__ = [
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _RTF_GATEWAY = 0x2
+_NET = Path("/proc/self/net")  # /proc/net is missing where /proc has processes only (subset=pid)
 # systemd-resolved writes its own stub into the first, and the servers that it asks into the second.
 _RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 _LOCAL_IPV4 = re.compile(r"\|-- (\S+)\n[^|+]*/32 host LOCAL")
 
 
 def own_addresses() -> set[Address]:
-    """Return the addresses of all interfaces of this network namespace (proc(5)); none if /proc is not readable."""
-    found: set[Address] = {ipaddress.IPv4Address(text) for text in _LOCAL_IPV4.findall(_text("/proc/net/fib_trie"))}
-    return found | {_ipv6(fields[0]) for fields in _fields("/proc/net/if_inet6")}
+    """Return the addresses of all interfaces of this network namespace (proc(5))."""
+    trie = _text(_NET / "fib_trie")
+    found: set[Address] = {ipaddress.IPv4Address(text) for text in _LOCAL_IPV4.findall(trie)}
+    return found | {_ipv6(fields[0]) for fields in _fields(_text_if_present(_NET / "if_inet6"))}
 
 
 def gateways() -> set[Address]:
     """Return the next hops of all routes: a default route may be in several parts, as that of a VPN is."""
     found: set[Address] = set()
-    for fields in _fields("/proc/net/route"):  # in the machine's byte order
+    for fields in _fields(_text(_NET / "route")):  # in the machine's byte order
         if int(fields[3], 16) & _RTF_GATEWAY:
             found.add(ipaddress.IPv4Address(socket.ntohl(int(fields[2], 16))))
-    for fields in _fields("/proc/net/ipv6_route"):
+    for fields in _fields(_text_if_present(_NET / "ipv6_route")):
         if int(fields[8], 16) & _RTF_GATEWAY:
             found.add(_ipv6(fields[4]))
     return found
@@ -46,7 +51,7 @@ def resolvers(files: Iterable[Path] = _RESOLVER_FILES) -> set[Address]:
     """Return the name servers of resolv.conf(5)."""
     found = set()
     for path in files:
-        for line in _text(str(path)).splitlines():
+        for line in _text_if_present(path).splitlines():
             words = line.split()
             if len(words) > 1 and words[0] == "nameserver":
                 with contextlib.suppress(ValueError):
@@ -77,14 +82,20 @@ def _ipv6(digits: str) -> ipaddress.IPv6Address:
     return ipaddress.IPv6Address(int(digits, 16))
 
 
-def _fields(path: str) -> Iterator[list[str]]:
-    for line in _text(path).splitlines():
+def _fields(text: str) -> Iterator[list[str]]:
+    for line in text.splitlines():
         fields = line.split()
         if fields and fields[0] != "Iface":
             yield fields
 
 
-def _text(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return Path(path).read_text(encoding="ascii", errors="replace")
-    return ""
+def _text_if_present(path: Path) -> str:
+    """Return a file that may be missing: a kernel without IPv6 has none of its files."""
+    try:
+        return _text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="ascii", errors="replace")

@@ -61,6 +61,7 @@ from broker.release.manifest import PackageError, parse_manifest
 from broker.release.minisign import MinisignError, PublicKey, verify_signature
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
+from consumer.active_response.address_notations import networks, words
 from consumer.active_response.wazuh_protocol import read_keys
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.gaps import Gaps
@@ -377,6 +378,12 @@ def _keys_line(*keys: str) -> bytes:
 @target(lambda: [_keys_line("203.0.113.7"), _keys_line("a", "b"), seeds.DEEP])
 def dialogue(data: bytes) -> None:
     assert all(key and key.isprintable() for key in read_keys(data) or ())
+
+
+@target(lambda: [b"192.0.2.1-192.0.2.20", b"[2001:db8::1%eth0]:443", b"http://u@192.0.2/24#1", b"010.*", b"1-9.2."])
+def address_notations(data: bytes) -> None:
+    for word in words(data.decode(errors="replace")):
+        networks(word, lambda _: ())
 
 
 @target(lambda: [f"acm1.{'a' * 43}.{'0' * 64}".encode()])

@@ -480,7 +480,7 @@ def test_script_does_not_start_for_a_protected_address(machine: Machine) -> None
     done = handler(machine.responses, ServiceConfig()).execute(command("c1"), parameters, machine.context())
     assert isinstance(done, Result)
     assert (done.code, done.data.state) == (ErrorCode.FAILED, "protected")
-    assert "'198.51.100.7' is protected by active_response.protected_addresses" in done.message
+    assert "'198.51.100.7' includes what is protected by active_response.protected_addresses" in done.message
     assert machine.journal == []
 
 

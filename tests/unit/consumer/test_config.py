@@ -13,7 +13,7 @@ from broker.mqtt.address import parse_url
 from consumer.config import Source, load_config, merge_sources, origins, read_sources
 from consumer.config import load_config as load_agent_config
 from consumer.errors import ConfigurationError
-from consumer.settings import ServiceConfig
+from consumer.settings import ActiveResponseConfig, ServiceConfig
 from tests.support.errors import raises_code
 
 FLAGS = {"agent": "web-01", "broker": "mqtt://127.0.0.1:1883", "state": "/tmp/state"}
@@ -182,3 +182,16 @@ def test_file_in_utf_16_is_refused_by_name(tmp_path: Path) -> None:
     with raises_code(ConfigurationError, "settings_not_toml") as caught:
         load_config(path, {}, {})
     assert "it is UTF-16 text; save it as UTF-8" in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", ["192.0.2.1/33", "192.0.2.256", "a.example, b.example", "192.0.2.1:22", "", "!a"])
+def test_protected_address_that_protects_nothing_is_refused(entry: str) -> None:
+    with raises_code(ConfigurationError, "invalid_active_response"):
+        ActiveResponseConfig(protected_addresses=(entry,)).check()
+
+
+@pytest.mark.parametrize(
+    "entry", ["192.0.2.1", "192.0.2.0/24", "2001:db8::/32", "[2001:db8::1]", "fe80::1%eth0", "127.1", "vpn.example.org"]
+)
+def test_protected_address_network_or_name_is_taken(entry: str) -> None:
+    ActiveResponseConfig(protected_addresses=(entry,)).check()

@@ -13,6 +13,7 @@ from consumer.active_response.protected_targets import ProtectedTargetError, Pro
 from consumer.settings import ActiveResponseConfig, AgentConfig, Secret
 from consumer.system.network import Address, resolvers
 from tests.support.errors import raises_code
+from tests.support.strace import Fault, with_fault
 
 ROUTES = """
 ip link set lo up
@@ -66,6 +67,41 @@ def protects(alert: dict[str, Any], executable: str = "any") -> str | None:
         ("198.51.100.255", "protected by active_response.protected_addresses"),
         ("::ffff:198.51.100.0/120", "protected by active_response.protected_addresses"),
         ("2001:db8:5:1::1", "protected by active_response.protected_addresses"),
+        ("192.0.2.1-192.0.2.20", "the address of the broker"),
+        ("192.0.2.20-192.0.2.1", "the address of the broker"),
+        ("192.0.2.1-20", "the address of the broker"),
+        ("2001:db8::1-2001:db8::ffff", "the address of the enrolment server"),
+        ("192.0.2.", "the address of the broker"),
+        ("192.", "the address of the broker"),
+        ("192.0.2.*", "the address of the broker"),
+        ("192.0.*.*", "the address of the broker"),
+        ("192.0.2/24", "the address of the broker"),
+        ("192/8", "the address of the broker"),
+        ("192.0.2.10.", "the address of the broker"),
+        ("192.000.002.010", "the address of the broker"),
+        ("192.0.2.10:8883", "the address of the broker"),
+        ("192.0.2.10#53211", "the address of the broker"),
+        ("[192.0.2.10]:8883", "the address of the broker"),
+        ("tcp://192.0.2.10:8883/path", "the address of the broker"),
+        ("https://user:hush@192.0.2.10", "the address of the broker"),
+        ("root@192.0.2.10", "the address of the broker"),
+        ("192.0.2.10/24:8883", "the address of the broker"),
+        ("[2001:db8::20]:8443", "the address of the enrolment server"),
+        ("[2001:db8::20%eth0]:8443", "the address of the enrolment server"),
+        ("[2001:db8::]/32", "the address of the enrolment server"),
+        ("[2001:db8::/32]:443", "the address of the enrolment server"),
+        ("::ffff:192.0.2.10:8883", "the address of the broker"),
+        ("localhost:22", "protected by active_response.protected_addresses"),
+        ("LOCALHOST.", "protected by active_response.protected_addresses"),
+        ('"192.0.2.10"', "the address of the broker"),
+        ("{203.0.113.7,192.0.2.10}", "the address of the broker"),
+        ("203.0.113.7|192.0.2.10", "the address of the broker"),
+        ("!203.0.113.7", "the address of the broker"),
+        ("all", "the address of the broker"),
+        ("ANY", "the address of the broker"),
+        ("default", "the address of the broker"),
+        ("*", "the address of the broker"),
+        ("*.*.*.*", "the address of the broker"),
     ],
 )
 def test_protected_address_is_refused(srcip: str, what: str) -> None:
@@ -92,6 +128,16 @@ def test_source_address_is_found_wherever_the_alert_has_it(alert: dict[str, Any]
         {"srcip": "203.0.113.7", "dstip": "192.0.2.10", "dstuser": "root"},
         {"srcip": "::ffff:203.0.113.7"},
         {"srcip": "203.0.113.0/24"},
+        {"srcip": "203.0.113.7:8883"},
+        {"srcip": "203.0.113."},
+        {"srcip": "203.0.113.1-203.0.113.20"},
+        {"srcip": "203.0.113.1-2001:db8::ffff"},
+        {"srcip": "[2001:db8:9::1]:443"},
+        {"srcip": "203.0.113.7", "srcport": "22"},
+        {"srcip": "-"},
+        {"srcip": ":::"},
+        {"srcip": "1-2-3"},
+        {"srcip": "["},
         {"srcip": None},
         {"srcip": {"deep": 1}},
         {"srcip": "no.such.host.invalid"},
@@ -129,6 +175,37 @@ def test_addresses_and_gateways_of_a_machine_are_found() -> None:
     assert done.returncode == 0, done.stderr
     found = [each for each in done.stdout.split() if not each.startswith("fe80:")]
     assert found == sorted(["127.0.0.1", "::1", "192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::9"])
+
+
+def test_alert_with_more_words_than_a_source_has_is_refused() -> None:
+    assert "more than 100 words" in (protects({"srcip": "203.0.113.7 " * 101}) or "")
+
+
+DECIDE = """
+from consumer.active_response.protected_targets import ProtectedTargets
+try:
+    ProtectedTargets().check_alert({"srcip": "203.0.113.7"}, "any")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    "file", ["/proc/self/net/fib_trie", "/proc/self/net/if_inet6", "/proc/self/net/route", "/etc/resolv.conf"]
+)
+def test_nothing_runs_while_the_protected_addresses_cannot_be_read(file: str) -> None:
+    argv = with_fault(Fault("openat", "EIO", 1, [Path(file)]), [sys.executable, "-c", DECIDE])
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("ActiveResponseError What no active response may act on is not known"), done.stderr
+    assert f"because {file} cannot be read (Input/output error); nothing was done." in done.stdout
+
+
+def test_nothing_runs_where_proc_is_not_mounted() -> None:
+    new = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--mount"]
+    script = 'set -e\nmount -t tmpfs none /proc\nexec "$0" -c "$1"'
+    argv = [*new, "sh", "-c", script, sys.executable, DECIDE]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert "fib_trie cannot be read (No such file or directory)" in done.stdout, done.stderr
 
 
 def test_resolvers_are_those_of_resolv_conf(tmp_path: Path) -> None:
