@@ -53,7 +53,7 @@ class ErrorCode(StrEnum):
     INVALID = "invalid"
     """The parameters are not valid for the type, or the command is too long to be sent."""
     INTERRUPTED = "interrupted"
-    """The agent died while it ran, and did not run it again; or its record was damaged on the agent's disk."""
+    """The agent died while it ran, and did not run it again; or its row was damaged, here or in the ledger."""
     SUPERSEDED = "superseded"
     """Its sequence number is in the past."""
 

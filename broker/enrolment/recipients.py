@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from broker.enrolment.tables import ENROLMENTS
+from broker.ledger.damage import decoded
 from broker.ledger.tables import AGENTS
 from broker.signing.recipient import Recipient
 
@@ -22,9 +23,6 @@ class _ReportedStatus(msgspec.Struct):
     enrolment_id: str | None = None
 
 
-_decode_status = msgspec.json.Decoder(_ReportedStatus).decode
-
-
 def recipients_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, Recipient]:
     """Within a transaction, return each of these agents as a recipient, whether it is known here or not."""
     names = list(agents)
@@ -37,7 +35,9 @@ def recipients_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str,
             enrolled[row.agent].append(row.id)
         reported = sa.select(AGENTS.c.name, AGENTS.c.status)
         reported = reported.where(AGENTS.c.name.in_(batch), AGENTS.c.status.is_not(None))
-        statuses |= {row.name: _decode_status(row.status) for row in connection.execute(reported)}
+        for name, text in connection.execute(reported):
+            if (status := decoded(text, _ReportedStatus)) is not None:
+                statuses[name] = status
     return {name: _recipient(ids, statuses.get(name), exist) for name, ids in enrolled.items()}
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.messages import Status
+from broker.ledger.damage import decoded, repair_agent, with_sound_columns
 from broker.ledger.insert import insert_missing
 from broker.ledger.records import AgentRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, moment, new_agent
@@ -66,18 +66,19 @@ def all_agents(connection: sa.Connection, now: datetime) -> list[AgentRow]:
     counts = sa.select(COMMANDS.c.agent, sa.func.count()).where(IS_OPEN).group_by(COMMANDS.c.agent)
     waiting: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
     agents = read_all(connection, AGENTS.select().where(_IS_KNOWN).order_by(AGENTS.c.name), AgentRecord)
-    return [_agent_row(it, waiting.get(it.name, 0), now.timestamp()) for it in agents]
+    return [_agent_row(with_sound_columns(it, now), waiting.get(it.name, 0), now.timestamp()) for it in agents]
 
 
 def _agent_row(record: AgentRecord, open_commands: int, now: float) -> AgentRow:
-    if record.status is None:
+    status = status_in(record.status)
+    if status is None:
         state = AgentState.UNKNOWN
     elif not record.online:
         state = AgentState.OFFLINE
     else:
         state = AgentState.ONLINE if _is_recent(record.seen_at, now) else AgentState.SILENT
     conflict = _is_recent(record.name_conflict_at, now)
-    return AgentRow(record.name, state, status_in(record.status), moment(record.seen_at), open_commands, conflict)
+    return AgentRow(record.name, state, status, moment(record.seen_at), open_commands, conflict)
 
 
 def _is_recent(seconds: float | None, now: float) -> bool:
@@ -95,8 +96,8 @@ def last_status(connection: sa.Connection, agent: str) -> Status | None:
 
 
 def status_in(text: str | None) -> Status | None:
-    """Return the status in the column of that name, or None."""
-    return None if text is None else msgspec.json.decode(text, type=Status)
+    """Return the status in the column of that name, or None if there is none or it is damaged."""
+    return decoded(text, Status)
 
 
 def get_or_create(connection: sa.Connection, agent: str, now: datetime) -> AgentRecord:
@@ -108,7 +109,7 @@ def get_or_create(connection: sa.Connection, agent: str, now: datetime) -> Agent
 def get_or_create_all(connection: sa.Connection, agents: Sequence[str], now: datetime) -> list[AgentRecord]:
     """Get or create the rows of these agents, in order of name, locked until the commit."""
     query = AGENTS.select().where(AGENTS.c.name.in_(agents)).order_by(AGENTS.c.name).with_for_update()
-    found = read_all(connection, query, AgentRecord)
+    found = [repair_agent(connection, it, now) for it in read_all(connection, query, AgentRecord)]
     new = sorted(set(agents) - {agent.name for agent in found})
     if not new:
         return found

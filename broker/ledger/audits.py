@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from broker.contract.journal import command_sha256
 from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode, Outcome
+from broker.ledger.damage import decoded, state_in
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
@@ -102,8 +103,8 @@ class AuditStore:
                 found |= {row.id: _known_pruned(row) for row in connection.execute(pruned)}
                 for *columns, body in connection.execute(query):
                     known = _known(*columns)
-                    sha256 = command_sha256(msgspec.json.decode(body, type=Command))
-                    found[known.command_id] = replace(known, sha256=sha256)
+                    command = decoded(body, Command)
+                    found[known.command_id] = replace(known, sha256=command_sha256(command) if command else None)
         return found
 
     def unmatched_results(self, agent: str) -> frozenset[tuple[str, str]]:
@@ -143,7 +144,7 @@ class AuditStore:
         with self._transaction() as connection:
             stored = connection.scalar(sa.select(COMMANDS.c.result).where(is_command))
             if stored is not None:
-                kept = msgspec.json.encode({**msgspec.json.decode(stored), "data": None}).decode()
+                kept = msgspec.json.encode({**(decoded(stored, dict) or {}), "data": None}).decode()
                 connection.execute(COMMANDS.update().where(is_command).values(result=kept))
 
     @retry_conflicts
@@ -171,5 +172,6 @@ def _known(
     outcome: str | None,
     error: str | None,
 ) -> KnownCommand:
-    code = msgspec.json.decode(error, type=_Error).code if error else None
-    return KnownCommand(command_id, agent, SequenceNumber(epoch, number), CommandState(state), digest, outcome, code)
+    result = decoded(error, _Error)
+    code = result.code if result else None
+    return KnownCommand(command_id, agent, SequenceNumber(epoch, number), state_in(state), digest, outcome, code)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.messages import Command, JsonObject
 from broker.errors import LedgerError
 from broker.ledger.completion import command_of
+from broker.ledger.damage import readable_result, state_in
 from broker.ledger.records import CommandRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, PRUNED_COMMANDS, Cancel, CommandState, moment
 
@@ -73,7 +73,7 @@ def newest_commands(
 
 
 def _ledger_row(record: CommandRecord) -> LedgerRow:
-    result = None if record.result is None else msgspec.json.decode(record.result)
-    cancelling = record.cancel != Cancel.NO
-    state, completed_at = CommandState(record.state), moment(record.completed_at)
-    return LedgerRow(command_of(record), record.agent, state, cancelling, result, completed_at)
+    cancelling, completed_at = record.cancel != Cancel.NO, moment(record.completed_at)
+    return LedgerRow(
+        command_of(record), record.agent, state_in(record.state), cancelling, readable_result(record), completed_at
+    )

@@ -13,6 +13,7 @@ from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.ledger.damage import damage_in_command, damaged_command, decoded, keep_damaged, placeholder
 from broker.ledger.records import CommandRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
 
@@ -22,13 +23,28 @@ __all__ = [
     "complete_by_server",
     "completion",
     "mask_completed",
+    "set_aside_command",
 ]
 
 
+_DAMAGED = (
+    "The command's row was damaged in the ledger, so it is not sent any more; if it was sent before, it may have run. "
+    "`acm ledger damaged` shows what is left of it. Check, then send a new one."
+)
+
+
 def command_of(record: CommandRecord) -> Command:
-    """Return the command in a row of COMMANDS, with its sequence number."""
-    body = msgspec.json.decode(record.body, type=Command)
+    """Return the command in a row of COMMANDS, with its sequence number; a placeholder if it is damaged."""
+    body = decoded(record.body, Command) or placeholder(record)
     return replace(body, sequence=SequenceNumber(record.epoch, record.number))
+
+
+def set_aside_command(connection: sa.Connection, record: CommandRecord, reason: str, now: datetime) -> CommandRecord:
+    """Within a transaction, set the content of a damaged command aside, and return the row that takes its place."""
+    keep_damaged(connection, damaged_command(record, reason), now)
+    body = encode([placeholder(record)]).decode()
+    connection.execute(COMMANDS.update().where(COMMANDS.c.id == record.id).values(body=body, body_check=None))
+    return replace(record, body=body, body_check=None)
 
 
 def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
@@ -47,7 +63,12 @@ def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
 def complete_by_server(
     connection: sa.Connection, record: CommandRecord, code: ErrorCode, message: str, now: datetime
 ) -> None:
-    """Complete an open command with an error of the server; a later result of its agent is stored as unmatched."""
+    """Complete an open command with an error of the server; a later result of its agent is stored as unmatched.
+
+    A damaged one is completed as interrupted, whatever the error.
+    """
+    if (reason := damage_in_command(record)) is not None:
+        record, code, message = set_aside_command(connection, record, reason, now), ErrorCode.INTERRUPTED, _DAMAGED
     command = command_of(record)
     generation = connection.scalar(sa.select(AGENTS.c.store_generation).where(AGENTS.c.name == record.agent))
     result = Feedback(
@@ -88,7 +109,10 @@ def mask_completed(connection: sa.Connection, command_id: str) -> None:
     """Mask the secrets in a completed command and its result: nothing needs them any more."""
     is_command = COMMANDS.c.id == command_id
     body, stored = connection.execute(sa.select(COMMANDS.c.body, COMMANDS.c.result).where(is_command)).one()
-    command, result = msgspec.json.decode(body, type=Command), msgspec.json.decode(stored)
+    result = msgspec.json.decode(stored)
+    command = decoded(body, Command) or decoded(msgspec.json.encode(result.get("command")).decode(), Command)
+    if command is None:
+        return
     shape = parameters_of(command.type)
     kept = replace(command, parameters=mask_secret_parameters(command, command.parameters, shape))
     masked = {"body": encode([kept]), "result": msgspec.json.encode(mask_secret_parameters(command, result, shape))}

@@ -13,6 +13,7 @@ from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
 from broker.contract.strict_json import DecodeError
 from broker.ledger.agents import get_or_create_all
+from broker.ledger.damage import body_check
 from broker.ledger.ids import new_id
 from broker.ledger.sequence import next_sequence
 from broker.ledger.tables import AGENTS, COMMANDS, Cancel, CommandState
@@ -92,4 +93,5 @@ def _new_row(command: Command, agent: str, sequence: SequenceNumber, body: bytes
         "to_send": True,
         "cancel": Cancel.NO,
         "created_at": command.created_at.timestamp(),
+        "body_check": body_check(command.id, agent, body.decode()),
     }

@@ -84,6 +84,8 @@ def as_ledger_error(url: sa.URL) -> Iterator[None]:
         if isinstance(cause, sqlite3.Error):
             raise _sqlite_failure(cause, url) from error
         raise _server_failure(error, cause, url) from error
+    except UnicodeDecodeError as error:  # SQLite quotes its damaged schema
+        raise _damaged(place_of(url), error) from error
 
 
 def held_by_another(error: BaseException | None) -> bool:
@@ -104,14 +106,18 @@ def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
     if code == sqlite3.SQLITE_NOTADB:
         return LedgerUrlError(f"{place} is not a ledger, and not a SQLite database.", code="not_a_ledger")
     if code == sqlite3.SQLITE_CORRUPT:
-        return LedgerError(
-            f"The ledger {place} is damaged ({error}); restore a backup (docs/operations.md).", code="ledger_damaged"
-        )
+        return _damaged(place, error)
     if code in _ABOUT_FILES and file is not None:
         return _file_failure(file, code, error)
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
         return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(error)}.")
     return LedgerError(f"The ledger {place} failed: {_first_line(error)}.", code="database_failed")
+
+
+def _damaged(place: str, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"The ledger {place} is damaged ({error}); restore a backup (docs/operations.md).", code="ledger_damaged"
+    )
 
 
 _ABOUT_FILES = frozenset(

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from broker.contract.commands.fetch_config import FETCH_CONFIG, FetchConfigData
 from broker.contract.messages import Command, Feedback, Origin
+from broker.ledger.damage import decoded
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue
 from broker.ledger.groups import configuration_for
 from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER
@@ -28,7 +29,8 @@ def answer_fetch_config(connection: sa.Connection, agent: str, result: Feedback,
     if not result.data or result.data.get("asks_for") != FetchConfigData().asks_for:
         return
     body = connection.scalar(sa.select(COMMANDS.c.body).where(COMMANDS.c.id == result.command_id))
-    if body is None or msgspec.json.decode(body, type=Command).type != FETCH_CONFIG:
+    command = decoded(body, Command)
+    if command is None or command.type != FETCH_CONFIG:
         return
     found = configuration_for(connection, agent)
     if found is None:

@@ -23,6 +23,7 @@ from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
 from broker.ledger.commands import LedgerRow, find_command, newest_commands
 from broker.ledger.completion import complete_all
+from broker.ledger.damage import DamagedRow, all_damaged_rows
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
 from broker.ledger.failures import retry_conflicts
@@ -189,6 +190,11 @@ class Ledger:
         """Return the names of all agents that `agents` returns, sorted."""
         with self.database.reading() as connection:
             return names_of_agents(connection)
+
+    def damaged_rows(self) -> list[DamagedRow]:
+        """Return the rows that were set aside as damaged, and those found by reading all commands and agents."""
+        with self.database.reading() as connection:
+            return all_damaged_rows(connection, self._now())
 
     def last_error_of(self, agent: str) -> str | None:
         """Return the last error in the agent's last status, or None."""

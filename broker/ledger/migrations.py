@@ -96,10 +96,15 @@ def _add_forgotten(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE agents ADD COLUMN forgotten_at FLOAT"))
 
 
+def _add_body_checks(connection: sa.Connection) -> None:
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN body_check VARCHAR(16)"))
+
+
 _STEPS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_operations,
     _index_cancels_by_agent,
     _remember_incarnations,
     _add_forgotten,
+    _add_body_checks,
 )
 SCHEMA_VERSION = len(_STEPS)

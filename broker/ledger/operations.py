@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.states import Outcome
 from broker.errors import LedgerError
+from broker.ledger.damage import decoded, state_in
 from broker.ledger.records import OperationRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState
 
@@ -97,14 +97,20 @@ class OperationStore:
         with self._reading() as connection:
             size = _find(connection, operation_id).size
             rows = connection.execute(query.group_by(state, outcome))
-            counts = Counter({(state, outcome): count for state, outcome, count in rows})
+            counts: Counter[tuple[CommandState, str | None]] = Counter()
+            for stored_state, stored_outcome, count in rows:
+                counts[state_in(stored_state), stored_outcome] += count
             if counts.pop((CommandState.COMPLETED, None), 0):
                 missing = _outcomes_in_results(connection, operation_id)
                 counts.update((CommandState.COMPLETED, outcome) for outcome in missing)
+        by_state: Counter[CommandState] = Counter()
+        for (command_state, _), count in counts.items():
+            by_state[command_state] += count
+        completed, succeeded = by_state.pop(CommandState.COMPLETED, 0), counts[CommandState.COMPLETED, Outcome.SUCCESS]
         return Progress(
-            open={CommandState(where): n for (where, _), n in counts.items() if where != CommandState.COMPLETED},
-            succeeded=counts[CommandState.COMPLETED, Outcome.SUCCESS],
-            failed=counts[CommandState.COMPLETED, Outcome.ERROR],
+            open=dict(by_state),
+            succeeded=succeeded,
+            failed=completed - succeeded,
             unwritten=size - counts.total(),
         )
 
@@ -125,7 +131,7 @@ def _outcomes_in_results(connection: sa.Connection, operation_id: str) -> list[s
     """Return the outcomes that a running server of an earlier version has written to the results only."""
     done = (COMMANDS.c.operation_id == operation_id, COMMANDS.c.result.is_not(None), COMMANDS.c.outcome.is_(None))
     return [
-        msgspec.json.decode(result).get("outcome", Outcome.ERROR)
+        (decoded(result, dict) or {}).get("outcome", Outcome.ERROR)
         for result in connection.scalars(sa.select(COMMANDS.c.result).where(*done))
     ]
 

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
+from broker.contract.topics import AGENT_NAME
 from broker.ledger.agents import get_or_create_all, lock_agents_of
 from broker.ledger.completion import command_of, complete_by_server
+from broker.ledger.damage import damage_in_command
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
 from broker.ledger.records import CommandRecord
 from broker.ledger.shares import share_out
@@ -76,7 +78,7 @@ def _claim_commands(
     connection: sa.Connection, limit: int, among: Sequence[str] | None, now: datetime
 ) -> list[CommandRecord]:
     found = _read_within(_due_commands(connection, limit, among), _MAX_CLAIMED_CHARACTERS)
-    claimed = [record for record in found if not _completed_as_too_long(connection, record, now)]
+    claimed = [record for record in found if not _completed_as_unfit(connection, record, now)]
     if claimed:
         ids = COMMANDS.c.id.in_([record.id for record in claimed])
         connection.execute(COMMANDS.update().where(ids).values(to_send=False))
@@ -99,7 +101,7 @@ def _read_within(records: Iterator[CommandRecord], characters: int) -> list[Comm
     taken = []
     for record in records:
         taken.append(record)
-        characters -= len(record.body)
+        characters -= len(record.body or "")
         if characters <= 0:
             break
     return taken
@@ -110,7 +112,7 @@ def _claim_cancels(connection: sa.Connection, limit: int, among: Sequence[str] |
     for agents, most in share_out(_count_due(connection, _CANCELS_DUE, among), limit):
         due = sa.select(COMMANDS.c.agent, COMMANDS.c.id).where(_CANCELS_DUE, COMMANDS.c.agent.in_(agents))
         rows = connection.execute(due.order_by(COMMANDS.c.agent, COMMANDS.c.created_at).limit(most))
-        claimed += [(agent, command_id) for agent, command_id in rows]
+        claimed += [(agent, command_id) for agent, command_id in rows if AGENT_NAME.fullmatch(agent)]
     if claimed:
         sent = COMMANDS.update().where(COMMANDS.c.id.in_([command_id for _, command_id in claimed]))
         connection.execute(sent.values(cancel=Cancel.SENT))
@@ -135,16 +137,15 @@ def any_overdue(connection: sa.Connection, now: datetime) -> bool:
 
 def requeue_overdue(connection: sa.Connection, now: datetime) -> None:
     """Make due again what some online agents have not answered in time, with a longer timeout than before."""
-    overdue = _overdue(now).order_by(AGENTS.c.name).limit(_AGENTS_PER_REQUEUE).with_for_update()
-    attempts: dict[str, int] = {row[0]: row[1] for row in connection.execute(overdue)}
-    names = list(attempts)
+    names = list(connection.scalars(_overdue(now).order_by(AGENTS.c.name).limit(_AGENTS_PER_REQUEUE)))
+    agents = get_or_create_all(connection, names, now)
     requeue(connection, names)
     due = {*_count_due(connection, _COMMANDS_DUE, names), *_count_due(connection, _CANCELS_DUE, names)}
     later = [
-        {"agent": name, "resend_at": now.timestamp() + growing_wait(count + 1), "attempts": count + 1}
-        if name in due
-        else {"agent": name, "resend_at": None, "attempts": 0}
-        for name, count in attempts.items()
+        {"agent": it.name, "resend_at": now.timestamp() + growing_wait(it.attempts + 1), "attempts": it.attempts + 1}
+        if it.name in due
+        else {"agent": it.name, "resend_at": None, "attempts": 0}
+        for it in agents
     ]
     if later:
         connection.execute(AGENTS.update().where(AGENTS.c.name == sa.bindparam("agent")), later)
@@ -167,20 +168,21 @@ def requeue(connection: sa.Connection, agents: Sequence[str] | sa.Select[Any]) -
 
 
 def _overdue(now: datetime) -> sa.Select[Any]:
-    """Select (name, attempts) of the online agents whose timeout is over.
+    """Select the names of the online agents whose timeout is over.
 
     A time further ahead than any timeout was written before the clock was set back, and is over as well.
     """
     time, resend_at = now.timestamp(), AGENTS.c.resend_at
     is_over = sa.or_(resend_at <= time, resend_at > time + LONGEST_WAIT_S)
-    return sa.select(AGENTS.c.name, AGENTS.c.attempts).where(is_over, AGENTS.c.online.is_(True))
+    return sa.select(AGENTS.c.name).where(is_over, AGENTS.c.online.is_(True))
 
 
-def _completed_as_too_long(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:
-    too_long = len(record.body.encode()) > MAX_COMMAND_BYTES
-    if too_long:
+def _completed_as_unfit(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:
+    """Complete a command that is damaged or too long; return whether it was."""
+    unfit = damage_in_command(record) is not None or len(record.body.encode()) > MAX_COMMAND_BYTES
+    if unfit:
         complete_by_server(connection, record, ErrorCode.INVALID, _TOO_LONG, now)
-    return too_long
+    return unfit
 
 
 def _schedule(connection: sa.Connection, agents: Iterable[str], now: datetime) -> None:

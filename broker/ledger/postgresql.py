@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from broker.ledger.bytes_of_text import text_of_bytes
+
 __all__ = [
     "Connections",
     "connect_arguments",
@@ -74,6 +76,7 @@ class Connections:
         """Know the connections of this engine from now on."""
 
         def opened(raw: Any, record: object) -> None:
+            _tolerate_damaged_text(raw)
             with self._lock:
                 self._open[id(raw)] = raw
 
@@ -108,6 +111,18 @@ class Connections:
             connections = list(self._open.values())
         for raw in connections:
             _hang_up(raw)
+
+
+def _tolerate_damaged_text(raw: Any) -> None:
+    """Let the connection decode text that is not UTF-8, instead of failing the whole query."""
+    from psycopg.adapt import Loader
+
+    class TextLoader(Loader):
+        def load(self, data: Any) -> str:
+            return text_of_bytes(bytes(data))
+
+    for name in ("text", "varchar"):
+        raw.adapters.register_loader(name, TextLoader)
 
 
 def _hang_up(raw: Any) -> None:

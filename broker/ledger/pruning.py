@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.journal import command_sha256
-from broker.contract.messages import Command
+from broker.ledger.completion import command_of
+from broker.ledger.damage import readable_result
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import insert_missing
@@ -22,6 +22,7 @@ from broker.ledger.tables import (
     AGENTS,
     AUDITS,
     COMMANDS,
+    DAMAGED_ROWS,
     IS_OPEN,
     OPERATIONS,
     PRUNED_COMMANDS,
@@ -125,6 +126,7 @@ class LedgerPruning:
         """Remove agents that were forgotten, once they have no commands, and what was kept of too many commands."""
         with self.database.transaction() as connection:
             _bound_pruned(connection)
+            connection.execute(DAMAGED_ROWS.delete().where(DAMAGED_ROWS.c.found_at < self._before))
             has_commands = AGENTS.c.name.in_(sa.select(COMMANDS.c.agent))
             gone = sa.select(AGENTS.c.name).where(AGENTS.c.forgotten_at < self._before, ~has_commands)
             names = list(connection.scalars(gone.with_for_update()))
@@ -152,7 +154,7 @@ def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnEle
 
 def _remains(record: CommandRecord) -> dict[str, Any]:
     """Return what is kept of a completed command."""
-    result = msgspec.json.decode(record.result) if record.result else {}
+    result = readable_result(record) or {}
     return {
         "id": record.id,
         "agent": record.agent,
@@ -162,7 +164,7 @@ def _remains(record: CommandRecord) -> dict[str, Any]:
         "digest": record.digest,
         "outcome": record.outcome or result.get("outcome"),
         "code": result.get("code"),
-        "sha256": command_sha256(msgspec.json.decode(record.body, type=Command)),
+        "sha256": command_sha256(command_of(record)),
     }
 
 

@@ -44,7 +44,10 @@ class AgentRecord:
 
 @dataclass(frozen=True)
 class CommandRecord:
-    """A row of COMMANDS. Times are in seconds since 1970 (UTC)."""
+    """A row of COMMANDS. Times are in seconds since 1970 (UTC).
+
+    `body_check` is the check of an open command's body; earlier versions wrote none.
+    """
 
     id: str
     agent: str
@@ -60,6 +63,7 @@ class CommandRecord:
     result: str | None
     outcome: str | None
     operation_id: str | None
+    body_check: str | None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from broker.contract.states import ErrorCode
 from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import complete_all
 from broker.ledger.records import AgentRecord
+from broker.ledger.renumbering import AGAIN, REPORTED_AS_OPEN, begin_epoch
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, CommandState
 
 __all__ = [
@@ -29,16 +30,11 @@ __all__ = [
 
 _STORE_LOST = "The agent lost its command store; the command may have run or not. Check, then send a new one."
 _NEVER_SENT = COMMANDS.c.state == CommandState.QUEUED
-_ACCEPTED = (CommandState.ACCEPTED, CommandState.RUNNING)
 # What the agent reported itself: a command that the server completed may never have reached it.
 _REPORTED = sa.or_(
-    COMMANDS.c.state.in_(_ACCEPTED),
+    COMMANDS.c.state.in_(REPORTED_AS_OPEN),
     sa.and_(COMMANDS.c.state == CommandState.COMPLETED, COMMANDS.c.digest != SERVER),
 )
-_AGAIN = {
-    "to_send": True,
-    "state": sa.case((COMMANDS.c.state.in_(_ACCEPTED), CommandState.SENT), else_=COMMANDS.c.state),
-}
 
 
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
@@ -67,7 +63,7 @@ def follow_store(connection: sa.Connection, row: AgentRecord, status: Status, no
         conditions = [COMMANDS.c.agent == row.name, ~_NEVER_SENT]
         complete_all(connection, conditions, ErrorCode.INTERRUPTED, _STORE_LOST, now)
     if is_lost or (seen, status.last_sequence) >= (row.epoch, row.next_number):
-        _begin_epoch(connection, row.name, now, above=max(row.epoch, closed, seen))
+        begin_epoch(connection, row.name, now, above=max(row.epoch, closed, seen))
         return True
     return False
 
@@ -93,7 +89,7 @@ def is_conflict(row: AgentRecord, refusal: Feedback) -> bool:
 
 def begin_epoch_after_conflict(connection: sa.Connection, row: AgentRecord, now: datetime) -> None:
     """Renumber the agent's open commands: one of their numbers was used on the agent by another command."""
-    _begin_epoch(connection, row.name, now, above=row.epoch)
+    begin_epoch(connection, row.name, now, above=row.epoch)
 
 
 def begin_epochs(connection: sa.Connection, now: datetime) -> None:
@@ -118,17 +114,7 @@ def _resend_from(connection: sa.Connection, row: AgentRecord, expected: int, now
         return
     of_epoch = (COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, IS_OPEN)
     if connection.scalar(sa.select(COMMANDS.c.id).where(*of_epoch, COMMANDS.c.number == expected)) is None:
-        _begin_epoch(connection, row.name, now, above=row.epoch)
+        begin_epoch(connection, row.name, now, above=row.epoch)
     else:
         missing = COMMANDS.update().where(*of_epoch, COMMANDS.c.number >= expected, COMMANDS.c.to_send.is_(False))
-        connection.execute(missing.values(_AGAIN))
-
-
-def _begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> None:
-    """Renumber the open commands from 1, in their order, and make them due. The epoch is the current time, or later."""
-    epoch = max(int(now.timestamp() * 1000), above + 1)
-    place = sa.func.row_number().over(order_by=(COMMANDS.c.epoch, COMMANDS.c.number))
-    order = sa.select(COMMANDS.c.id, place.label("number")).where(COMMANDS.c.agent == agent, IS_OPEN).subquery()
-    renumbered = COMMANDS.update().where(COMMANDS.c.id == order.c.id)
-    count = connection.execute(renumbered.values(epoch=epoch, number=order.c.number, **_AGAIN)).rowcount
-    update_agent(connection, agent, epoch=epoch, next_number=count + 1)
+        connection.execute(missing.values(AGAIN))

@@ -5,6 +5,7 @@ table `servers` only says who holds it.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import socket
@@ -29,6 +30,7 @@ __all__ = [
     "RunningServer",
     "ServerLock",
     "ServerRunning",
+    "refuse_running_servers",
     "running_servers",
 ]
 
@@ -135,6 +137,17 @@ def running_servers(database: Database) -> list[RunningServer]:
     return [it for it in _recorded(database) if _is_held(database, it.client_id)]
 
 
+def refuse_running_servers(database: Database, client_id: str) -> None:
+    """Raise ServerRunning if any server runs on this ledger; a restored one may not have the row of its server.
+
+    `client_id` is the configured one. Raises LedgerError if the database fails.
+    """
+    found = [f"{it.client_id}, process {it.pid} on {it.host}" for it in running_servers(database)]
+    if found or _is_held(database, client_id) or any(is_locked(file) for file in _lock_files(database)):
+        names = "; ".join(found) or client_id
+        raise ServerRunning(f"A server runs on this ledger ({names}): stop it first, then try again.")
+
+
 def _recorded(database: Database) -> list[RunningServer]:
     with database.reading() as connection:
         rows = connection.execute(SERVERS.select().order_by(SERVERS.c.client_id)).all()
@@ -162,6 +175,11 @@ def _lock_file(database: Database, client_id: str) -> Path | None:
     if len(name) > _MAX_NAME:
         name = hashlib.sha256(client_id.encode()).hexdigest()
     return None if file is None else file.with_name(f"{file.name}-server-{name}.lock")
+
+
+def _lock_files(database: Database) -> list[Path]:
+    file = sqlite_file(database.url)
+    return [] if file is None else sorted(file.parent.glob(f"{glob.escape(file.name)}-server-*.lock"))
 
 
 def _key(client_id: str) -> int:

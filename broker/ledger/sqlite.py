@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from broker.errors import LedgerError
+from broker.ledger.bytes_of_text import text_of_bytes
 from broker.ledger.failures import held_by_another
 from broker.system.permissions import refuse_changeable
 
@@ -79,6 +80,7 @@ def set_up(engine: sa.Engine, stopping: Event) -> None:
     """Set up each connection of the engine, and begin its transactions; locks are not waited for once `stopping`."""
 
     def connect(connection: Any, record: object) -> None:
+        connection.text_factory = text_of_bytes
         connection.isolation_level = None  # the driver's own BEGIN comes too late: `begin` starts each transaction
         for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Status
-from broker.ledger.agents import status_in, update_agent
+from broker.ledger.agents import update_agent
+from broker.ledger.damage import decode_or_set_aside
 from broker.ledger.groups import set_groups
 from broker.ledger.outbox import requeue
 from broker.ledger.records import AgentRecord
@@ -34,7 +35,7 @@ def record_status(
     """
     if row.forgotten_at is not None and not status.online:
         return False  # the broker keeps the last status of an agent that is gone
-    before = status_in(row.status)
+    before = decode_or_set_aside(connection, row, "status", Status, now)
     if not status.online:  # a last will was written when the process started, and may be out of date
         status = _without_outdated(status, before)
     text = encode([status]).decode()
@@ -70,7 +71,7 @@ def _follow_incarnations(
     """
     if is_repeat or not status.online or row.incarnation in (None, status.incarnation):
         return False
-    past: list[str] = msgspec.json.decode(row.past_incarnations or "[]")
+    past = decode_or_set_aside(connection, row, "past_incarnations", list[str], now) or []
     came_back = status.incarnation in past
     past = [row.incarnation, *(it for it in past if it not in (row.incarnation, status.incarnation))][:_MAX_PAST]
     update_agent(connection, row.name, past_incarnations=msgspec.json.encode(past).decode())

@@ -12,6 +12,7 @@ __all__ = [
     "BLOBS",
     "BLOB_CHUNKS",
     "COMMANDS",
+    "DAMAGED_ROWS",
     "GROUP_CONFIGURATIONS",
     "GROUP_MEMBERS",
     "IS_OPEN",
@@ -76,8 +77,11 @@ def new_agent(name: str, now: datetime) -> dict[str, Any]:
 
 
 def moment(seconds: float | None) -> datetime | None:
-    """Return the time in a column, or None."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    """Return the time in a column, or None; also for a value that no clock has written."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, TypeError, ValueError):
+        return None
 
 
 COMMANDS = sa.Table(
@@ -97,6 +101,7 @@ COMMANDS = sa.Table(
     sa.Column("result", sa.Text),
     sa.Column("outcome", sa.String(8)),
     sa.Column("operation_id", sa.String(36)),
+    sa.Column("body_check", sa.String(16)),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
     sa.Index("commands_to_cancel", "cancel", "agent"),
@@ -118,6 +123,17 @@ PRUNED_COMMANDS = sa.Table(
     sa.Column("code", sa.String(64)),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Index("pruned_commands_of_agent", "agent", "epoch", "number"),
+)
+# What was found in rows whose content is not what was written (broker.ledger.damage).
+DAMAGED_ROWS = sa.Table(
+    "damaged_rows",
+    METADATA,
+    sa.Column("table", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(128), primary_key=True),
+    sa.Column("agent", sa.String(64), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("found_at", sa.Float, nullable=False),
 )
 # A command sent to many agents at once: `target` as the user wrote it, `size` agents.
 OPERATIONS = sa.Table(

@@ -1,6 +1,7 @@
 """Commands of acm that change the ledger: operations, groups and blobs."""
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,13 @@ from broker.enrolment.tables import ENROLMENTS
 from broker.errors import BrokerError, InvalidArgument, LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.tables import CommandState
+from broker.ledger.server_lock import ServerLock, ServerRunning
+from broker.ledger.tables import COMMANDS, SERVERS, CommandState
+from tests.support.damage import overwrite
 from tests.support.errors import raises_code
+from tests.support.fakes.clock import TurnedClock
+
+REQUEST = CommandRequest("restart-agent", {}, Origin("me", "test"))
 
 
 @pytest.fixture
@@ -120,3 +126,39 @@ def test_prune_counts_what_it_removes_and_removes_nothing_in_a_dry_run(url: str,
     assert [row.command.id for row in ledger.commands()] == [open_one.id]
     assert "0 commands" in acm(url, "prune", "--older-than", "90d").stdout
     assert acm(url, "prune").exit_code == 2
+
+
+def test_restored_ledger_is_not_settled_beside_a_running_server(ledger_url: str, clock: TurnedClock) -> None:
+    with open_database(ledger_url) as database:
+        command = Ledger(database, now=clock.now).add_command("web-01", REQUEST)
+        for client_id in ("acm-server", "shard/2"):
+            lock = ServerLock(database, client_id, clock.now)
+            lock.acquire()
+            with raises_code(ServerRunning, "server_running") as refused:
+                acm(ledger_url, "ledger", "restored")
+            assert f"{client_id}, process {os.getpid()}" in str(refused.value)
+            lock.release()
+        assert Ledger(database, now=clock.now).get(command.id).state is CommandState.QUEUED
+    assert acm(ledger_url, "ledger", "restored").output == "Completed as interrupted: 1 command.\n"
+
+
+def test_server_that_the_restored_ledger_does_not_know_is_noticed(ledger_url: str, clock: TurnedClock) -> None:
+    with open_database(ledger_url) as database:
+        lock = ServerLock(database, "acm-server", clock.now)
+        lock.acquire()
+        with database.transaction() as connection:
+            connection.execute(SERVERS.delete())
+        with raises_code(ServerRunning, "server_running"):
+            acm(ledger_url, "ledger", "restored")
+        lock.release()
+
+
+def test_damaged_rows_are_listed_without_their_secrets(ledger_url: str, clock: TurnedClock) -> None:
+    with open_database(ledger_url) as database:
+        secret = CommandRequest("restart-agent", {"password": "hunter2"}, Origin("me", "test"))
+        command = Ledger(database, now=clock.now).add_command("web-01", secret)
+    overwrite(ledger_url, COMMANDS.c.state, command.id, b"qu\xe5ued")
+    (listed,) = json.loads(acm(ledger_url, "ledger", "damaged", "--json").output)
+    assert (listed["table"], listed["key"], listed["agent"]) == ("commands", command.id, "web-01")
+    assert "hunter2" not in listed["content"]
+    assert command.id in acm(ledger_url, "ledger", "damaged").output

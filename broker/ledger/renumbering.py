@@ -1,0 +1,35 @@
+"""Gives an agent's open commands the numbers of a new epoch."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, CommandState
+
+__all__ = [
+    "AGAIN",
+    "REPORTED_AS_OPEN",
+    "begin_epoch",
+]
+
+
+# The states of an open command that its agent has reported.
+REPORTED_AS_OPEN = (CommandState.ACCEPTED, CommandState.RUNNING)
+AGAIN = {
+    "to_send": True,
+    "state": sa.case((COMMANDS.c.state.in_(REPORTED_AS_OPEN), CommandState.SENT), else_=COMMANDS.c.state),
+}
+
+
+def begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> tuple[int, int]:
+    """Within a transaction, renumber the open commands from 1, in their order, and make them due.
+
+    The epoch is the current time, or later. Return the epoch, and the next number in it.
+    """
+    epoch = max(int(now.timestamp() * 1000), above + 1)
+    place = sa.func.row_number().over(order_by=(COMMANDS.c.epoch, COMMANDS.c.number))
+    order = sa.select(COMMANDS.c.id, place.label("number")).where(COMMANDS.c.agent == agent, IS_OPEN).subquery()
+    renumbered = COMMANDS.update().where(COMMANDS.c.id == order.c.id)
+    count = connection.execute(renumbered.values(epoch=epoch, number=order.c.number, **AGAIN)).rowcount
+    connection.execute(AGENTS.update().where(AGENTS.c.name == agent).values(epoch=epoch, next_number=count + 1))
+    return epoch, count + 1
