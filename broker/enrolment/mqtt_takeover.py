@@ -6,9 +6,11 @@ the broker only has to use the name in the certificate as the client id. paho is
 which TLS alert ended a handshake.
 """
 
+import select
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +35,7 @@ __all__ = [
 # The parameters of take_over: broker, authority (PEM), certificate and its key, client id.
 Takeover = Callable[[BrokerAddress, str, x509.Certificate, Ed25519PrivateKey, str], None]
 _TIMEOUT_S = 5.0
+_VERDICT_S = 1.0
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"
 # MQTT 5, Clean Start, Keep Alive 10 s, no properties: the session ends with the connection (section 3.1.2.11.2).
 _CONNECT_HEAD = b"\x00\x04MQTT\x05\x02\x00\x0a\x00"
@@ -65,6 +68,7 @@ def take_over(
             socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S) as plain,
             context.wrap_socket(plain, server_hostname=certified_name(address.host)) as secured,
         ):
+            _await_verdict(secured)
             secured.sendall(_connect_packet(client_id))
             response = secured.recv(256)
             secured.sendall(_DISCONNECT)
@@ -72,7 +76,7 @@ def take_over(
         if (error.reason or "").endswith(_REVOKED_ALERT):
             raise TakeoverRefused("The broker rejected the certificate as revoked.") from error
         raise TakeoverError(
-            f"No TLS 1.2 with the broker at {address.text}: {connect_error(error, tls=True)}.",
+            f"No TLS with the broker at {address.text}: {connect_error(error, tls=True)}.",
             code="tls_handshake_failed",
         ) from error
     except OSError as error:
@@ -90,14 +94,30 @@ def take_over(
 def _context(authority: str, certificate: x509.Certificate, key: Ed25519PrivateKey) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # by the rule of broker.mqtt.tls
     context.load_verify_locations(cadata=authority)
-    # In TLS 1.3 the handshake ends for the client before the broker has checked its certificate: it may miss the alert.
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     with TemporaryDirectory(prefix="acm-") as directory:  # ssl reads keys only from files
         pair = Path(directory) / "pair.pem"
         pair.touch(mode=0o600)
         pair.write_bytes(private_key_to_pem(key) + certificate.public_bytes(Encoding.PEM))
         context.load_cert_chain(pair)
     return context
+
+
+def _await_verdict(secured: ssl.SSLSocket) -> None:
+    """Return once the broker may have checked the certificate; raises ssl.SSLError if it refuses it.
+
+    In TLS 1.3 the handshake ends for the client before that (RFC 8446 section 2). Then a packet that is sent too early
+    is answered by a reset, which discards the alert. Most brokers send a session ticket when they have accepted it.
+    """
+    if secured.version() != "TLSv1.3":
+        return
+    verdict = select.poll()
+    verdict.register(secured, select.POLLIN)
+    verdict.poll(_VERDICT_S * 1000)
+    secured.setblocking(False)
+    with suppress(ssl.SSLWantReadError):  # a ticket, or nothing
+        secured.recv(1)
+    secured.settimeout(_TIMEOUT_S)
 
 
 def _connect_packet(client_id: str) -> bytes:

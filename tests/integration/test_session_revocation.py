@@ -94,14 +94,19 @@ class BrokerSetup:
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> Iterator[BrokerSetup]:
+def setup(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BrokerSetup]:
+    """Run the broker; a parameter is the oldest version of TLS that it takes."""
     site = SecuredSite(tmp_path)
+    configuration = site.directory / "mosquitto.conf"
+    oldest = getattr(request, "param", "tlsv1.2")
+    configuration.write_text(configuration.read_text().replace("tls_version tlsv1.2", f"tls_version {oldest}"))
     with SecuredMosquitto(site.directory) as mosquitto:
         setup = BrokerSetup(site, mosquitto, TurnedClock())
         with setup.backend.database:
             yield setup
 
 
+@pytest.mark.parametrize("setup", ["tlsv1.2", "tlsv1.3"], indirect=True)
 def test_session_of_a_revoked_agent_ends_for_good(setup: BrokerSetup) -> None:
     files, witness = setup.enroll("web-01"), setup.enroll("witness")
     with (
