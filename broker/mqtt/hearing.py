@@ -15,7 +15,8 @@ _LONGEST_PATIENCE_S = 3600.0
 class Hearing:
     """How long nothing has arrived on a connection. For any thread; `monotonic` is a clock in seconds.
 
-    Its patience is ten minutes, and doubles up to an hour while new connections do not help: perhaps nobody sends.
+    Its patience is ten minutes, and doubles up to an hour while new connections do not help: perhaps
+    the other side is away.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:

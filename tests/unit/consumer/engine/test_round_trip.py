@@ -1,4 +1,4 @@
-"""An agent that hears nothing asks its server for an answer."""
+"""An agent that receives nothing asks its server for an answer."""
 
 from broker.contract.messages import Ack
 from consumer.engine.round_trip import RoundTrip
