@@ -40,6 +40,7 @@ from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
 from consumer.store.opening import open_store
 from consumer.system.clock import Boot, SystemClock
+from consumer.system.leftovers import Leftovers
 from consumer.trust.ports import Trust
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust
@@ -129,7 +130,8 @@ class Agent:
         self._service_manager, self._restarted_by = service_manager or ServiceManager(monotonic, {}), restarted_by
         self._test_replacement = test_replacement
         added = added_handlers([*plug_ins.handlers, *handlers])
-        self._enrolments = EnrolmentDirectory(Path(config.state))
+        self._leftovers = Leftovers()
+        self._enrolments = EnrolmentDirectory(Path(config.state), self._leftovers)
         self._enrolment = self._enrolments.current()
         self._trust = NoTrust() if self._enrolment is None else EnrolmentTrust(self._enrolments, self._enrolment)
         _check_trust(config, self._trust)
@@ -163,6 +165,7 @@ class Agent:
             wake=lambda: self._connection.wake(),
             protected=ProtectedTargets.of(self.config, self._enrolment.grant.server if self._enrolment else None),
             confinement=self.config.programs.as_agent(),
+            leftovers=self._leftovers,
         )
 
     def _build_status(self, types: tuple[str, ...], plug_in_problem: str | None) -> StatusBuilder:
@@ -237,6 +240,7 @@ class Agent:
             test_replacement=self._test_replacement,
             stopping=self._stopping,
             observer=self._observer,
+            leftovers=self._leftovers,
         )
         built_in = built_in_handlers(
             self.config,

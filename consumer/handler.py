@@ -15,6 +15,7 @@ from consumer.errors import HandlerTableError
 from consumer.observer import LogObserver, Observer
 from consumer.ports import Blobs, Clock, Service, StoredCommand
 from consumer.settings import Confinement, DownloadConfig
+from consumer.system.leftovers import Leftovers
 from consumer.system.programs import Bounds
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Context:
     command. `state` is the agent's state directory, of mode 0700 and used by this agent alone: a handler stores data
     that must outlive the process there, under its own name, and reports each durable step to the `observer`.
     `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
-    `max_result_bytes` returns how long a result may be now; of a longer one, parts are left out.
+    `max_result_bytes` returns how long a result may be now; of a longer one, parts are left out. `leftovers` removes
+    files, and the status names those that it could not remove.
     """
 
     clock: Clock
@@ -104,6 +106,7 @@ class Context:
     confinement: Confinement = field(default_factory=Confinement)
     blobs: Blobs | None = None
     max_result_bytes: Callable[[], int] = lambda: MAX_FRAME_BYTES
+    leftovers: Leftovers = field(default_factory=Leftovers)
 
     def downloader(self) -> "Downloader":
         """Return a downloader of artifacts that observes this command's deadline."""
@@ -111,7 +114,7 @@ class Context:
         from consumer.system.partial_files import PARTIAL_FILES
 
         partial = self.state / PARTIAL_FILES
-        return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial)
+        return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial, self.leftovers)
 
     def bounds(self) -> Bounds:
         """Return the bounds of another program: this command's deadline, and the limits and user of `[programs]`."""

@@ -34,6 +34,7 @@ from broker.pki.verification import Identity, is_issued_by, verify_certificate
 from broker.system.files import state_of, write_durably
 from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
+from broker.system.trees import paths_below
 
 __all__ = [
     "CRL_LIFETIME",
@@ -280,7 +281,7 @@ def _refuse_exposed(directory: Path) -> None:
     """Raise ExposedFileError if others than its owner could write to the directory or read keys in it."""
     owners = [directory.stat().st_uid]
     refuse_changeable(directory, owners=owners)
-    for key in list(directory.rglob("*.key")):
+    for key in [path for path in paths_below(directory, skip_private=True) if path.suffix == ".key"]:
         refuse_readable(key, owners=owners)
 
 

@@ -29,6 +29,7 @@ from broker.release.manifest import (
     render_manifest,
 )
 from broker.release.minisign import PublicKey, Signature, verify_signature
+from broker.system.trees import paths_below
 
 __all__ = [
     "SigningFailed",
@@ -73,7 +74,9 @@ def make_manifest(
 
 def _version_in(directory: Path, name: str) -> str:
     prefix, suffix = f"{name.replace('-', '_')}-", ".dist-info"
-    found = [path.name for path in directory.rglob(f"{prefix}*{suffix}")]
+    found = [
+        path.name for path in paths_below(directory) if path.name.startswith(prefix) and path.name.endswith(suffix)
+    ]
     if len(found) != 1:
         raise PackageError(
             f"{directory} has {len(found)} distributions of {name}; give --version.", code="no_distribution"
@@ -86,7 +89,7 @@ def _plain_files(directory: Path) -> list[Path]:
         raise PackageError(
             f"{directory} is not a directory; give the one that contains bin/acm-agent.", code="no_directory"
         )
-    found = [path for path in sorted(directory.rglob("*")) if _EXCLUDED not in path.relative_to(directory).parts]
+    found = [path for path in paths_below(directory) if _EXCLUDED not in path.relative_to(directory).parts]
     for path in found:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise PackageError(

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +9,9 @@ __all__ = [
     "free_bytes",
     "has_free_names",
     "link_durably",
-    "remove_tree",
     "state_of",
     "sync_directory",
-    "sync_tree",
+    "sync_file",
     "write_durably",
 ]
 
@@ -71,39 +68,9 @@ def sync_directory(directory: Path) -> None:
     _sync(directory, os.O_DIRECTORY)
 
 
-def sync_tree(directory: Path) -> None:
-    """Make every regular file and every name below a directory durable; links are not followed. Raises OSError."""
-    for place, _, files in os.walk(directory, onerror=_fail):
-        for name in files:
-            path = Path(place, name)
-            if stat.S_ISREG(path.lstat().st_mode):
-                _sync(path, os.O_NOFOLLOW)
-        sync_directory(Path(place))
-
-
-def remove_tree(directory: Path) -> None:
-    """Remove a directory and everything below it, if it exists. Raises OSError."""
-    if not directory.exists():
-        return
-    try:
-        shutil.rmtree(directory)
-    except RecursionError:  # before Python 3.12 it is recursive
-        _flatten(directory)
-        shutil.rmtree(directory)
-    sync_directory(directory.parent)
-
-
-def _flatten(directory: Path) -> None:
-    """Move the directories of each directory below this one up, into this one."""
-    pending, number = [each for each in directory.iterdir() if _is_directory(each)], 0
-    while pending:
-        for inner in filter(_is_directory, list(pending.pop().iterdir())):
-            number += 1
-            pending.append(inner.rename(directory / f".moved-up-{number}"))
-
-
-def _is_directory(path: Path) -> bool:
-    return stat.S_ISDIR(path.lstat().st_mode)
+def sync_file(path: Path) -> None:
+    """Make the content of a file, which is not a link, durable (fsync). Raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
 
 
 def free_bytes(directory: Path) -> int:
@@ -127,10 +94,6 @@ def _keep_owner(handle: int, path: Path) -> None:
 def _set_owner(handle: int, to: os.stat_result) -> None:
     if to.st_uid != os.geteuid():
         os.fchown(handle, to.st_uid, to.st_gid)
-
-
-def _fail(error: OSError) -> None:
-    raise error
 
 
 def _sync(path: Path, flags: int) -> None:

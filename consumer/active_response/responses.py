@@ -18,6 +18,7 @@ from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.settings import ActiveResponseConfig, Confinement
 from consumer.system.clock import Boot
+from consumer.system.leftovers import Leftovers
 from consumer.system.programs import OUTPUT_BYTES, Bounds, Ended, Program, clean_environment
 
 __all__ = [
@@ -68,6 +69,7 @@ class ActiveResponses:
         wake: Callable[[], None],
         protected: ProtectedTargets | None = None,
         confinement: Confinement = Confinement(),
+        leftovers: Leftovers | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -76,7 +78,17 @@ class ActiveResponses:
         self._protected = protected or ProtectedTargets()
         self._records = ResponseRecords(directory)
         self._runner = ScriptRunner(config, directory, clock, confinement)
-        self.reversals = Reversals(self._records, self._runner, directory / "runs", clock, observer, spawn, wake, boot)
+        self.reversals = Reversals(
+            self._records,
+            self._runner,
+            directory / "runs",
+            clock,
+            observer,
+            spawn,
+            wake,
+            boot,
+            Leftovers() if leftovers is None else leftovers,
+        )
         self.reversals.recover()
         self._cached_summary = _Summary()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import structlog
 
 from broker.errors import ExposedFileError
-from broker.system.files import remove_tree
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
 from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
@@ -22,6 +21,7 @@ from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.system.clock import Boot
 from consumer.system.interpreter import interpreter_problem
+from consumer.system.leftovers import Leftovers
 
 __all__ = [
     "Reversals",
@@ -95,8 +95,10 @@ class Reversals:
         spawn: Callable[[Callable[[], None]], None],
         wake: Callable[[], None],
         boot: Boot,
+        leftovers: Leftovers,
     ) -> None:
         self._records = records
+        self._leftovers = leftovers
         self._runner = runner
         self._runs = runs
         self._clock = clock
@@ -120,7 +122,7 @@ class Reversals:
         wanted = {reversal_of(record).run for record in self._records.pending()}
         for directory in self._runs.glob("*"):
             if directory.name not in wanted:
-                _remove_run(directory)
+                self._leftovers.remove(directory)
 
     def step(self) -> None:
         """Start the reversals that are due, unless some are running already; never blocks."""
@@ -206,7 +208,7 @@ class Reversals:
             self._records.save(replace(record, reversal=self._after_failure(reversal_of(record), failure)))
             _log.warning("reversal_failed", script=record.script, keys=record.keys, reason=failure)
         if run:
-            _remove_run(self._runs / run)
+            self._leftovers.remove(self._runs / run)
 
     def _run(self, record: ResponseRecord) -> tuple[ResponseRecord, RunEnd]:
         """Run the script, or wait for the run that an earlier process has started."""
@@ -244,8 +246,3 @@ class Reversals:
         if attempts <= len(_WAITS_S):
             return self.due_in(_WAITS_S[attempts - 1], failed)
         return replace(failed, try_at=None, boot_id=None, boot_due=None)
-
-
-def _remove_run(run: Path) -> None:
-    with contextlib.suppress(OSError):  # retried at the next start
-        remove_tree(run)

@@ -173,8 +173,9 @@ class ConfigurationUpdate:
             _log.warning("journal_not_written", command_id=journal.command_id, reason=str(error))
 
     def _clean_up(self) -> None:
-        self._generations.prune(self._config.configuration.keep)
-        Staging(self._root).clear()
+        leftovers = self._context.leftovers
+        Staging(self._root, leftovers).clear()
+        self._generations.prune(self._config.configuration.keep, leftovers)
 
     def _reached(self, step: str) -> None:
         self._context.observer.reached(f"{self._command.type}.{step}")

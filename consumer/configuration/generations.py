@@ -6,34 +6,34 @@ generations/000002-9f86d081884c/ the files generations/000002-9f86d081884c.json 
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from broker.contract.configurations import Generation
-from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.files import link_durably, sync_directory, write_durably
+from broker.system.trees import sync_tree
+from consumer.configuration.found_files import hash_of_file, names_below
+from consumer.system.leftovers import Leftovers
 
 __all__ = [
     "Generations",
     "Record",
-    "hash_of_file",
-    "hashes_of",
 ]
 
 
-_log = structlog.get_logger(__name__)
 _NUMBER_DIGITS = 6
 _HASH_DIGITS = 12
-_COPY_BYTES = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of a generation. `sha256` is the hash of the delivered content, `files` has the hash of each file."""
+    """The record of a generation.
+
+    `sha256` is the hash of the delivered content; `files` and `sizes` have the hash and the bytes of each file.
+    """
 
     name: str
     sha256: str
@@ -42,6 +42,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     made_at: datetime
     command_id: str
     files: Mapping[str, str]
+    sizes: Mapping[str, int] = {}  # not in the records of earlier versions
 
     def summary(self) -> Generation:
         """Return the generation as shown in results."""
@@ -126,7 +127,7 @@ class Generations:
         """Make the link lead again to something else than a generation."""
         link_durably(self.link, target)
 
-    def prune(self, keep: int) -> None:
+    def prune(self, keep: int, leftovers: Leftovers) -> None:
         """Delete generations that never became active, and all older ones but the last `keep` before the active one."""
         active = self.current
         is_foreign = active is not None and not _number(active)  # changed by hand: any generation may be wanted again
@@ -135,24 +136,24 @@ class Generations:
         ]
         kept = {active, *earlier[-keep:]}
         for name in self._names():
-            if name not in kept:
-                self._remove(name)
-        for part in self._base.glob(".*.part"):  # left by a crash
-            part.unlink()
-        sync_directory(self._base)
-
-    def _remove(self, name: str) -> None:
-        try:
-            remove_tree(self.directory(name))
-            self._record_path(name).unlink(missing_ok=True)
-        except (OSError, RecursionError) as error:  # the others must not stay because of this one
-            _log.warning("generation_not_removed", generation=name, reason=str(error))
+            if name not in kept and leftovers.remove(self.directory(name)):
+                leftovers.remove(self._record_path(name))
+        leftovers.remove_all(self._base.glob(".*.part"))  # left by a crash
 
     def altered(self, record: Record) -> tuple[str, ...]:
-        """Return the files that differ from those applied: changed, missing, new, or no longer readable."""
-        found = hashes_of(self.directory(record.name))
-        names = found.keys() | record.files.keys()
-        return tuple(sorted(name for name in names if found.get(name) != record.files.get(name)))
+        """Return the paths that differ from what was applied: changed, missing, new, or no longer readable."""
+        found = names_below(self.directory(record.name))
+        kept = {name for name in record.files if found.get(name) and self._is_as_applied(record, name)}
+        return tuple(sorted((found.keys() | record.files.keys()) - kept))
+
+    def _is_as_applied(self, record: Record, name: str) -> bool:
+        path = self.directory(record.name) / name
+        try:  # the size first: a sparse file of any size costs nothing
+            return path.lstat().st_size == record.sizes.get(name, path.lstat().st_size) and (
+                hash_of_file(path) == record.files[name]
+            )
+        except OSError:
+            return False
 
     def _record_path(self, name: str) -> Path:
         return self._base / f"{name}.json"
@@ -168,44 +169,3 @@ class Generations:
 def _number(name: str) -> int:
     digits, dash, _ = name.partition("-")
     return int(digits) if dash and digits.isdecimal() else 0
-
-
-def hashes_of(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by relative path; an empty one for what cannot be read.
-
-    A service may have made private files and deep directories in it: they must not stop the next configuration.
-    """
-    return {path.relative_to(directory).as_posix(): _hash_or_nothing(path) for path in _files_below(directory)}
-
-
-def _files_below(directory: Path) -> list[Path]:
-    files, pending = [], [directory]
-    while pending:
-        place = pending.pop()
-        try:
-            with os.scandir(place) as found:
-                entries = list(found)
-        except OSError:
-            if place == directory:
-                raise
-            continue
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-            elif path.is_file():
-                files.append(path)
-    return sorted(files)
-
-
-def _hash_or_nothing(path: Path) -> str:
-    try:
-        return hash_of_file(path)
-    except OSError:
-        return ""
-
-
-def hash_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,8 @@ from broker.contract.commands.apply_centralized_configuration import ApplyCentra
 from broker.contract.messages import Command
 from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
-from consumer.configuration.generations import Generations, Record, hashes_of
+from consumer.configuration.found_files import hashes_of
+from consumer.configuration.generations import Generations, Record
 from consumer.configuration.staging import Staging, sha256_of
 from consumer.configuration.validation import RunProgram, validate
 from consumer.errors import CentralizedConfigurationError
@@ -42,15 +43,13 @@ def prepare(
             f"{generations.link} is not a link, so that no generation can become active: move it away.",
             code="current_not_a_link",
         )
-    with Staging(config.configuration_root) as staging:
+    with Staging(config.configuration_root, context.leftovers) as staging:
         downloader = context.downloader()
         received = staging.receive(wanted, downloader)
         context.observer.reached(f"{command.type}.downloaded")
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
-        if "" in hashes.values():
-            raise CentralizedConfigurationError("The new files cannot be read back.", code="not_staged")
         validate(staging.files, file, config.configuration.check, context.bounds(), run)
         context.observer.reached(f"{command.type}.validated")
         _check_time(context)
@@ -63,6 +62,7 @@ def prepare(
             made_at=context.clock.now(),
             command_id=command.id,
             files=hashes,
+            sizes={name: (staging.files / name).stat().st_size for name in hashes},
         )
         journal = _first_journal(record, context, generations, staging)
         generations.add(staging.files, record)
@@ -79,7 +79,7 @@ def _first_journal(record: Record, context: Context, generations: Generations, s
         previous=previous,
         next=record.name,
         incarnation=context.service.state().incarnation,
-        diff=difference(generations.directory(previous) if previous else None, staging.files),
+        diff=difference(generations, generations.record(previous), record, staging.files),
         foreign=foreign,
     )
 

@@ -6,13 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import urlsplit
 
-import structlog
-
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
-from broker.system.files import remove_tree
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.archives import is_archive, refuse_other_archives, unpack
 from consumer.system.downloads import Downloader
+from consumer.system.leftovers import Leftovers
 
 __all__ = [
     "Staging",
@@ -20,7 +18,6 @@ __all__ = [
 ]
 
 
-_log = structlog.get_logger(__name__)
 _PREFIX = "staging"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -45,18 +42,15 @@ def _content(wanted: ApplyCentralizedConfiguration) -> bytes:
 class Staging:
     """A directory in which a generation is prepared, in a `with` block. After a crash, its content is discarded."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, leftovers: Leftovers) -> None:
         self._root = root
+        self._leftovers = leftovers
         self._directory = root / f"{_PREFIX}-{uuid.uuid4().hex[:12]}"
         self.files = self._directory / "files"
 
     def clear(self) -> None:
-        """Delete the files of this attempt and of earlier ones; what cannot be removed is logged and left."""
-        for directory in [*self._root.glob(f"{_PREFIX}-*"), self._root / _PREFIX]:
-            try:
-                remove_tree(directory)
-            except (OSError, RecursionError) as error:
-                _log.warning("staging_not_removed", directory=str(directory), reason=str(error))
+        """Delete the files of this attempt and of earlier ones; what cannot be removed stops nothing."""
+        self._leftovers.remove_all([*self._root.glob(f"{_PREFIX}-*"), self._root / _PREFIX])
 
     def __enter__(self) -> Self:
         self.clear()

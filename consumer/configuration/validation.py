@@ -5,6 +5,7 @@ from pathlib import Path
 
 from broker.contract.messages import Output
 from broker.system.text_files import read_text
+from broker.system.trees import files_below
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.masking import DOCUMENT_SUFFIXES, parse_document
 from consumer.system.programs import Bounds, Ended, run_program
@@ -36,8 +37,8 @@ def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds, r
     Raises CentralizedConfigurationError for the first invalid file, CheckFailed when the check fails, and ProgramError
     when it cannot be started.
     """
-    for path in sorted(directory.rglob("*")):
-        if path.suffix.lower() in DOCUMENT_SUFFIXES and path.is_file():
+    for path in files_below(directory):
+        if path.suffix.lower() in DOCUMENT_SUFFIXES:
             _check_syntax(path.relative_to(directory).as_posix(), path)
     if not check:
         return

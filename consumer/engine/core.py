@@ -31,6 +31,7 @@ from consumer.observer import LogObserver, Observer
 from consumer.ports import BackgroundTask, Clock, CommandStore, Service
 from consumer.settings import AgentConfig
 from consumer.store.damage import DISK_FULL
+from consumer.system.leftovers import Leftovers
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.trust.ports import TrustedKeys
 from consumer.trust.trusted_clock import TrustedClock
@@ -77,6 +78,7 @@ class HandlerRuntime:
     test_replacement: ReplacementTest | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     observer: Observer = field(default_factory=LogObserver)
+    leftovers: Leftovers = field(default_factory=Leftovers)
 
 
 class AgentCore:
@@ -101,7 +103,7 @@ class AgentCore:
         incarnation: str,
     ) -> None:
         store, clock = parts.store, parts.clock
-        self._parts, self._status = parts, status
+        self._parts, self._status, self._leftovers = parts, status, runtime.leftovers
         self._partial_files = Path(config.state) / PARTIAL_FILES
         self._housekeeping_at = 0.0
         self._server_clock = parts.trusted_clock
@@ -148,6 +150,7 @@ class AgentCore:
             confinement=config.programs,
             blobs=self._blobs,
             max_result_bytes=lambda: self._parts.comms.filled_frame_bytes(Channel.FEEDBACK),
+            leftovers=runtime.leftovers,
         )
 
     @staticmethod
@@ -224,7 +227,7 @@ class AgentCore:
         with contextlib.suppress(StoreFull, StoreLocked):  # retried later
             if self._parts.store.tidy(now):
                 self._housekeeping_at = 0.0  # some each step
-        drop_stale_files(self._partial_files, now)
+        drop_stale_files(self._partial_files, now, self._leftovers)
 
     def publish_offline(self) -> None:
         """Publish that the agent is offline."""
@@ -284,6 +287,7 @@ class AgentCore:
         self._status.enrolment_id = self._parts.trust.enrolment_id
         self._status.problems.report(Problem.STORE_ROW, self._parts.store.row_damage)
         cut_off = self._executor.cut_off
+        self._status.problems.report(Problem.LEFTOVER, self._leftovers.problem)
         self._status.problems.report(Problem.HANDLER, _CUT_OFF.format(cut_off) if cut_off else None)
 
     def _correct_clock(self, acks: Sequence[SignedAck]) -> None:

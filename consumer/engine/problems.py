@@ -25,6 +25,7 @@ class Problem(Enum):
     UPGRADE = auto()
     REVERSAL = auto()
     RENEWAL = auto()
+    LEFTOVER = auto()
     MESSAGE = auto()
 
 

@@ -7,6 +7,7 @@ epoch seen under the enrolment with this id
 """
 
 import errno
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,15 +15,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.private_keys import private_key_to_pem
 from broker.mqtt.address import TlsFiles
-from broker.system.files import link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.files import link_durably, sync_directory, write_durably
 from broker.system.permissions import refuse_readable
+from broker.system.trees import sync_tree
 from consumer.enrolment.keys import new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
+from consumer.system.leftovers import Leftovers
 
 __all__ = [
     "AttemptState",
@@ -36,6 +40,7 @@ __all__ = [
 
 
 _T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ class StoredSigningKeys:
 class EnrolmentDirectory:
     """The directory `enrolment` of one state directory. All methods raise EnrolmentError if the disk fails."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, leftovers: Leftovers | None = None) -> None:
+        self._leftovers = leftovers or Leftovers()
         self._root = state / "enrolment"
         self._all = self._root / "enrolments"
         self._link = self._root / "current"
@@ -157,13 +163,23 @@ class EnrolmentDirectory:
             return None
         except OSError as error:
             raise self._unusable(error) from error
-        found = (self._at(self._all / name) for name in names)
+        found = [one for name in names if (one := self._undamaged(self._all / name)) is not None]
         same = (one for one in found if (one.grant.token, one.grant.server) == (token, server))
         return next((one for one in same if one.grant.not_after > now), None)
 
+    def _undamaged(self, directory: Path) -> Enrolment | None:
+        """Return the enrolment, or None if it is damaged: that must not prevent a new one."""
+        try:
+            return self._at(directory)
+        except EnrolmentError as error:
+            if error.code != "enrolment_unreadable":
+                raise
+            _log.warning("enrolment_damaged", directory=str(directory), reason=str(error))
+            return None
+
     def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
         """Store an enrolment without making it current; an existing one with this certificate stays unchanged."""
-        final, part = self._all / granted.name, self._all / f".{granted.name}.part"
+        final, part = self._all / granted.name, self._all / f".{granted.name}-{uuid.uuid4().hex[:12]}.part"
         files = {
             "key.pem": private_key_to_pem(key),
             "certificate.pem": granted.certificate.encode(),
@@ -174,7 +190,7 @@ class EnrolmentDirectory:
             if final.exists():
                 return self._at(final)
             self._make(self._all)
-            remove_tree(part)
+            self._leftovers.remove_all(self._all.glob(".*.part"))  # of attempts that were interrupted
             part.mkdir(mode=0o700)
             for name, content in files.items():
                 write_durably(part / name, content)
@@ -211,23 +227,29 @@ class EnrolmentDirectory:
             raise self._unusable(error) from error
 
     def keep_only(self, name: str) -> None:
-        """Remove all other enrolments and unused keys; no other process may be enrolling."""
+        """Remove all other enrolments and unused keys; no other process may be enrolling. What stays is named."""
         try:
             for path in self._all.iterdir():
                 if path.name != name:
-                    remove_tree(path)
-            remove_tree(self._root / "keys")
+                    self._discard(path)
+            self._leftovers.remove(self._root / "keys")
         except OSError as error:
             raise self._unusable(error) from error
 
     def remove(self, name: str) -> None:
         """Remove an enrolment, unless it is the current one."""
         current = self.current()
+        if current is None or current.directory.name != name:
+            self._discard(self._all / name)
+
+    def _discard(self, directory: Path) -> None:
+        """Remove an enrolment under another name, so that what stays of it is not taken for one."""
+        aside = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:12]}.part")
         try:
-            if current is None or current.directory.name != name:
-                remove_tree(self._all / name)
-        except OSError as error:
-            raise self._unusable(error) from error
+            directory.rename(aside)
+        except OSError:
+            aside = directory
+        self._leftovers.remove(aside)
 
     def attempt(self) -> EnrolmentAttempt | None:
         """Return the last attempt by a command, or None."""

@@ -11,6 +11,7 @@ import msgspec
 from broker.contract.commands.get_agent_configuration import GetAgentConfiguration, GetAgentConfigurationData
 from broker.contract.messages import Command, JsonObject
 from broker.contract.states import ErrorCode
+from broker.text import encodable
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.masked_files import MAX_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
@@ -76,7 +77,8 @@ def _with(
 ) -> GetAgentConfigurationData:
     if record is None:
         return data
-    return replace(data, applied=record.summary(), altered=generations.altered(record)[:MAX_FILES])
+    altered = tuple(map(encodable, generations.altered(record)[:MAX_FILES]))
+    return replace(data, applied=record.summary(), altered=altered)
 
 
 def _centralized(generations: Generations, record: Record | None) -> Result:

@@ -5,6 +5,7 @@ record has the outcome, and the release that is kept reports it.
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,6 @@ from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
 from broker.release.manifest import Manifest
 from broker.release.versions import parse_version
-from broker.system.files import remove_tree
 from consumer.errors import UpgradeError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import ReadinessProblem, StoredCommand
@@ -100,11 +100,11 @@ class _Upgrade:
             if self._is_unchanged(manifest, parameters):
                 data = UpgradeAgentData("unchanged", self.running, manifest.version, self.running)
                 return Result(f"Version {self.running} runs already; nothing was done.", data)
-            unpack_package(package, manifest, installation.release(manifest.version))
+            unpack_package(package, manifest, installation.release(manifest.version), self.context.leftovers)
         self._reached("unpacked")
         failed = self._test(manifest)
         if failed is not None:
-            remove_tree(installation.release(manifest.version))
+            self.context.leftovers.remove(installation.release(manifest.version))
             return failed
         self._reached("tested")
         return self._begin_trial(UpgradeTrial(command.id, self.running, manifest.version, config.watch_s))
@@ -125,13 +125,15 @@ class _Upgrade:
 
     @contextlib.contextmanager
     def _download(self, parameters: UpgradeAgent) -> Iterator[Path]:
-        package = self.installation.root / "package.part"
+        root, leftovers = self.installation.root, self.context.leftovers
+        leftovers.remove_all(root.glob("package*.part"))  # of attempts that were interrupted
+        package = root / f"package-{uuid.uuid4().hex[:12]}.part"
         try:
             self.context.downloader().fetch(parameters.package, package)
             self._reached("downloaded")
             yield package
         finally:
-            package.unlink(missing_ok=True)
+            leftovers.remove(package)
 
     def _is_unchanged(self, manifest: Manifest, parameters: UpgradeAgent) -> bool:
         wanted, running = parse_version(manifest.version), parse_version(self.running)
@@ -253,7 +255,8 @@ def _prune_releases(trial: UpgradeTrial, upgrade: _Upgrade) -> None:
     try:
         if not (trial.runs and trial.state is TrialState.PROVED):  # otherwise it is still watched
             upgrade.installation.end_trial()
-        upgrade.installation.prune(upgrade.config.keep, {upgrade.running, trial.old, trial.new})
+        needed = {upgrade.running, trial.old, trial.new}
+        upgrade.context.leftovers.remove_all(upgrade.installation.spare(upgrade.config.keep, needed))
     except OSError as error:
         _log.warning("releases_not_pruned", reason=str(error))
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from broker.contract.journal import Opened
-from broker.system.files import remove_tree, sync_tree
+from broker.system.trees import remove_tree, sync_tree
 from consumer.store.cache import DurableRows
 from consumer.store.damage import StoreDamage
 from consumer.store.journal import Journal, JournalTail
@@ -18,11 +18,10 @@ __all__ = ["create_store", "set_aside"]
 
 
 def create_store(directory: Path, closed_epoch: int, damage: StoreDamage | None, now: Callable[[], datetime]) -> None:
-    """Create a store of a new generation in this directory, durably; what a killed creation left there is removed.
+    """Create a store of a new generation in this new directory, durably.
 
     `damage` is that of the store before it. Raises StoreError and OSError, and leaves nothing behind then.
     """
-    remove_tree(directory)
     try:
         _write(directory, closed_epoch, damage, now)
         sync_tree(directory)

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from broker.system.files import remove_tree, sync_directory
+from broker.system.files import sync_directory
+from broker.system.trees import remove_tree
 from consumer.errors import StoreDamaged, StoreError
 from consumer.store.cache import DurableRows, is_known_setting
 from consumer.store.command_store import DiskCommandStore
@@ -114,7 +116,11 @@ class _Opening:
 
     # design.md: "A damaged store is set aside, never deleted"
     def _create(self, damage: StoreDamage | None, on_failure: contextlib.ExitStack) -> DiskCommandStore:
-        new, aside = self._store.with_name("commands.new"), None
+        begun = f"{self._store.name}.new"
+        for left in self._store.parent.glob(f"{begun}*"):  # by a creation that was killed
+            with contextlib.suppress(OSError):
+                remove_tree(left)
+        new, aside = self._store.with_name(f"{begun}-{uuid.uuid4().hex[:12]}"), None
         if damage is not None:
             self._epochs.refuse_unknown()
             if _is_there(self._store):

@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -22,6 +22,7 @@ from consumer.errors import DownloadError
 from consumer.ports import Blobs, Clock
 from consumer.settings import DownloadConfig
 from consumer.system.https import https_client
+from consumer.system.leftovers import Leftovers
 from consumer.system.partial_files import partial_file
 
 __all__ = [
@@ -54,6 +55,7 @@ class Downloader:
     cancelled: threading.Event
     blobs: Blobs | None = None
     partial: Path | None = None
+    leftovers: Leftovers = field(default_factory=Leftovers)
 
     def fetch(self, artifact: Artifact, to: Path) -> None:
         """Write the artifact to `to`, fsynced. Raises DownloadError, and then `to` does not exist."""
@@ -65,7 +67,7 @@ class Downloader:
             )
         try:
             if artifact.url.startswith("blob:") and self.partial is not None:
-                self._collect(artifact, partial_file(self.partial, artifact.sha256), to)
+                self._collect(artifact, partial_file(self.partial, artifact.sha256, self.leftovers), to)
             else:
                 self._complete(artifact, to)
         except BaseException as error:

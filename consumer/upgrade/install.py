@@ -5,6 +5,7 @@ from pathlib import Path
 
 from broker.release.manifest import Manifest
 from consumer.errors import UpgradeError
+from consumer.system.leftovers import Leftovers
 from consumer.upgrade.installation import Installation
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 
@@ -32,7 +33,7 @@ def install(package: Path, root: Path, keys: Sequence[str]) -> Manifest:
         installation.make()
         installation.refuse_exposed()
         check_fits(manifest, manifest.name, root)
-        unpack_package(package, manifest, installation.release(manifest.version))
+        unpack_package(package, manifest, installation.release(manifest.version), Leftovers())
         installation.switch_to(manifest.version)
     except OSError as error:
         raise UpgradeError(f"Nothing was installed: {error.filename}: {error.strerror}.") from error

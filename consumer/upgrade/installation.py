@@ -5,7 +5,7 @@ ROOT/releases/VERSION/    one directory for each release; its program is bin/acm
 ROOT/current              link to the release to run
 ROOT/watcher              link to the release that watches a new one; exists only during a trial
 ROOT/trial.json           the record of the last upgrade
-ROOT/*.lock, package.part locks of a watcher and of an upgrade; a download in progress
+ROOT/*.lock, package-*.part locks of a watcher and of an upgrade; a download in progress
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 import consumer
 from broker.release.manifest import PROGRAM
 from broker.release.versions import InvalidVersion, parse_version
-from broker.system.files import link_durably, remove_tree, sync_directory, write_durably
+from broker.system.files import link_durably, sync_directory, write_durably
 from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
 from consumer.errors import UpgradeError
@@ -150,12 +150,11 @@ class Installation:
         finally:
             os.close(handle)
 
-    def prune(self, keep: int, needed: Set[str]) -> None:
-        """Delete the oldest releases until `keep` are left, but no needed one."""
+    def spare(self, keep: int, needed: Set[str]) -> list[Path]:
+        """Return the releases to remove, so that the newest `keep` are left and all needed ones."""
         there = {path.name for path in self._releases.iterdir() if _is_version(path.name)}
         spare = sorted(there - needed, key=parse_version, reverse=True)
-        for name in spare[max(0, keep - len(there & needed)) :]:
-            remove_tree(self.release(name))
+        return [self.release(name) for name in spare[max(0, keep - len(there & needed)) :]]
 
 
 def _is_version(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Opens a package on the agent: its signature is verified first, and every unpacked file is checked."""
 
-import shutil
+import errno
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from broker.release.manifest import (
     this_platform,
 )
 from broker.release.minisign import MinisignError, PublicKey, verify_signature
-from broker.system.files import free_bytes, remove_tree, sync_directory, sync_tree
+from broker.system.files import free_bytes, sync_directory
+from broker.system.trees import files_below, remove_tree, sync_tree
 from consumer.errors import UpgradeError
 from consumer.system.archives import Limits, unpack
+from consumer.system.leftovers import Leftovers
 
 __all__ = [
     "check_fits",
@@ -64,30 +67,40 @@ def check_fits(manifest: Manifest, name: str, root: Path) -> None:
         )
 
 
-def unpack_package(package: Path, manifest: Manifest, release: Path) -> None:
+def unpack_package(package: Path, manifest: Manifest, release: Path, leftovers: Leftovers) -> None:
     """Unpack a package's files into a release, durably and atomically; raises UpgradeError, ArchiveError, OSError.
 
     An existing release of the same name is replaced.
     """
-    part = release.with_name(f".{release.name}.part")
-    remove_tree(part)
+    leftovers.remove_all(release.parent.glob(".*.part"))  # of attempts that were interrupted
+    part = release.with_name(f".{release.name}-{uuid.uuid4().hex[:12]}.part")
     part.mkdir(mode=0o755)
     try:
         bound = manifest.size + sum(MAX_HEAD_BYTES.values())
         unpack(package, part, Limits(members=len(manifest.files) + len(MAX_HEAD_BYTES), bytes=bound))
         _check_files(manifest, part / FILES)
         sync_tree(part / FILES)
-        remove_tree(release)
+        _make_way(release, part / "replaced")
         (part / FILES).rename(release)
         sync_directory(release.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        leftovers.remove(part)
+
+
+def _make_way(release: Path, aside: Path) -> None:
+    try:
+        release.rename(aside)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        remove_tree(release)  # a directory in a lower layer of an overlay cannot be renamed
 
 
 def _check_files(manifest: Manifest, directory: Path) -> None:
-    paths = [path for path in directory.rglob("*") if path.is_file()]
     try:
-        check_contents(manifest, {str(path.relative_to(directory)): _describe(path) for path in paths})
+        check_contents(manifest, {str(path.relative_to(directory)): _describe(path) for path in files_below(directory)})
     except PackageError as error:
         raise UpgradeError(f"The package is refused: {error}", code="package_refused") from error
 

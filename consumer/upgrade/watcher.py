@@ -22,7 +22,7 @@ from typing import NoReturn
 import structlog
 
 from broker.release.versions import parse_version
-from broker.system.files import remove_tree
+from broker.system.trees import remove_tree
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
 from consumer.system.last_lines import LastLines
@@ -218,9 +218,8 @@ class _Watcher:
         try:
             return self._installation.keep(failed)
         except OSError:
-            remove_tree(
-                self._installation.release(trial.new)
-            )  # the old release must come back even if the disk is full
+            with contextlib.suppress(OSError):  # the old release must come back even if the disk is full
+                remove_tree(self._installation.release(trial.new))
             return self._installation.keep(failed)
 
     def _run(self, program: Path, deadline: float) -> _Ended:

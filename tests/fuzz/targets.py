@@ -72,6 +72,7 @@ from consumer.errors import ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
 from consumer.ports import EncodedFeedback
 from consumer.system.archives import Limits, is_archive, unpack
+from consumer.system.leftovers import Leftovers
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from consumer.upgrade.packages import open_package, unpack_package
@@ -348,7 +349,9 @@ def packages(data: bytes) -> None:
         with contextlib.suppress(PackageError, MinisignError):
             verify_package(file, [PublicKey.parse(seeds.PUBLIC_KEY)])
         with contextlib.suppress(UpgradeError, ArchiveError):
-            unpack_package(file, open_package(file, [seeds.PUBLIC_KEY]), file.with_name("into") / "release")
+            unpack_package(
+                file, open_package(file, [seeds.PUBLIC_KEY]), file.with_name("into") / "release", Leftovers()
+            )
         assert sorted(path.name for path in file.parent.iterdir()) == ["file", "into"]
 
 

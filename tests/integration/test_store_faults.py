@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.system.files import remove_tree
+from broker.system.trees import remove_tree
 from consumer.errors import StoreError, StoreLocked
 from consumer.store.opening import open_store
 from consumer.store.reader import read_queue

@@ -1,6 +1,7 @@
 """What upgrade-agent answers before a trial, and what the process that comes after a crash makes of its record."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,7 @@ from consumer.replacement import StartTest, replace_process
 from consumer.services import NoService
 from consumer.settings import UpgradeConfig
 from consumer.system.clock import SystemClock
+from consumer.system.leftovers import Leftovers
 from consumer.upgrade.after_proof import WATCH_S, AfterProof
 from consumer.upgrade.installation import Installation, trial_is_pending
 from consumer.upgrade.trial import TrialState, UpgradeTrial
@@ -33,6 +35,7 @@ from scripts.release import write_program
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command, config
+from tests.support.unprivileged import as_nobody, directory_of_nobody
 from tests.unit.broker.release.test_minisign import make_key
 
 PARAMETERS = UpgradeAgent(Artifact("file:///nowhere/package", "0" * 64, 1))
@@ -64,6 +67,7 @@ class Agent:
         self.deadline = 60.0
         self.public_keys: tuple[str, ...] = ()
         self.test_replacement: ReplacementTest | None = None
+        self.leftovers = Leftovers()
         self._monkeypatch = monkeypatch
         for version in ("1.0.0", "1.1.0"):
             program = self.installation.program(version)
@@ -83,6 +87,7 @@ class Agent:
             deadline=self.clock.monotonic() + self.deadline,
             cancelled=self.cancelled,
             observer=self.steps,
+            leftovers=self.leftovers,
         )
 
     def settings(self) -> UpgradeConfig:
@@ -177,7 +182,7 @@ def test_good_package_is_put_on_trial(agent: Agent) -> None:
     assert agent.steps.names == STEPS
     assert agent.installation.trial() == UpgradeTrial("a", "1.0.0", "1.2.0", 60.0)
     assert (agent.installation.on_trial, agent.installation.current) == (True, "1.2.0")
-    assert not (agent.installation.root / "package.part").exists()
+    assert list(agent.installation.root.glob("package*")) == []
 
 
 def test_downgrade_is_refused_unless_allowed(agent: Agent) -> None:
@@ -199,7 +204,7 @@ def test_cancel_or_timeout_before_the_trial_changes_nothing(agent: Agent, step: 
     with raises_code(UpgradeError, why):
         agent.execute(parameters)
     assert (agent.installation.on_trial, agent.installation.current) == (False, "1.0.0")
-    assert not (agent.installation.root / "package.part").exists()
+    assert list(agent.installation.root.glob("package*")) == []
 
 
 def test_hung_self_test_is_ended(agent: Agent) -> None:
@@ -389,8 +394,25 @@ def test_old_releases_are_pruned_except_those_of_the_upgrade(agent: Agent) -> No
     assert {path.name for path in agent.installation.release("").iterdir()} == {"1.0.0", "1.1.0", "notes"}
     agent.installation.release("0.8.0").mkdir()
     agent.installation.release("0.10.0").mkdir()
-    agent.installation.prune(3, {"1.0.0", "1.1.0"})
-    assert {path.name for path in agent.installation.release("").iterdir()} == {"0.10.0", "1.0.0", "1.1.0", "notes"}
+    assert agent.installation.spare(3, {"1.0.0", "1.1.0"}) == [agent.installation.release("0.8.0")]
+
+
+def test_what_earlier_attempts_left_is_named_and_stops_no_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    with directory_of_nobody() as directory:
+        with as_nobody():
+            agent = Agent(directory / "root", monkeypatch).runs("1.0.0")
+            parameters = agent.package("exit 0")
+            agent.installation.release("1.2.0").mkdir()
+        releases = agent.installation.release("")
+        for place in (releases / ".1.2.0.part", releases / "1.2.0", agent.installation.root / "package.part"):
+            (place / "of-root" / "inner").mkdir(parents=True)
+        with as_nobody():
+            agent.steps.at = ("unpacked", lambda: os.seteuid(0))  # that user may not be able to read Python
+            assert isinstance(agent.execute(parameters), AgentRestart)
+        assert agent.installation.program("1.2.0").is_file()
+        problem = str(agent.leftovers.problem)
+        assert problem.count("of-root/inner: Permission denied") == 3
+        assert f"{releases}/.1.2.0.part/of-root/inner" in problem
 
 
 def test_upgrade_is_refused_while_another_runs(agent: Agent) -> None:

@@ -14,6 +14,7 @@ from broker.release.builder import SigningFailed, make_manifest, sign_manifest, 
 from broker.release.manifest import Manifest, PackageError, parse_manifest, render_manifest, this_platform
 from broker.release.minisign import PublicKey
 from consumer.errors import ArchiveError, ConsumerError, UpgradeError
+from consumer.system.leftovers import Leftovers
 from consumer.upgrade.install import install
 from consumer.upgrade.packages import check_fits, open_package, unpack_package
 from tests.support.errors import raises_code
@@ -58,7 +59,7 @@ def read(package: Path, tmp_path: Path) -> Path:
     """Unpack the package as an agent does; return the release."""
     (tmp_path / "releases").mkdir()
     release = tmp_path / "releases" / "1.4.2"
-    unpack_package(package, open_package(package, [key_text(tmp_path)]), release)
+    unpack_package(package, open_package(package, [key_text(tmp_path)]), release, Leftovers())
     return release
 
 
@@ -227,11 +228,11 @@ def test_existing_release_is_replaced_only_by_a_complete_one(package: Path, tmp_
     release = read(package, tmp_path)
     (release / "left-over").touch()
     manifest = open_package(package, [key_text(tmp_path)])
-    unpack_package(package, manifest, release)
+    unpack_package(package, manifest, release, Leftovers())
     assert not (release / "left-over").exists()
     change(package, other_content)
     with pytest.raises(UpgradeError):
-        unpack_package(package, manifest, release)
+        unpack_package(package, manifest, release, Leftovers())
     assert (release / "lib" / "a.py").read_text() == "a = 1\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.system.files import free_bytes, link_durably, remove_tree, sync_directory, sync_tree, write_durably
+from broker.system.files import free_bytes, link_durably, sync_directory, write_durably
 
 
 @pytest.fixture(autouse=True)
@@ -136,43 +136,9 @@ def test_link_does_not_replace_a_directory(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["current"]
 
 
-def test_tree_with_links_and_a_fifo_is_synced(tmp_path: Path) -> None:
-    (tmp_path / "below" / "deep").mkdir(parents=True)
-    (tmp_path / "below" / "deep" / "file").write_bytes(b"x")
-    (tmp_path / "below" / "dangling").symlink_to("/nowhere")
-    (tmp_path / "below" / "loop").symlink_to("..")
-    os.mkfifo(tmp_path / "below" / "fifo")
-    sync_tree(tmp_path)
-    assert (tmp_path / "below" / "deep" / "file").read_bytes() == b"x"
-
-
-def test_missing_tree_is_an_error(tmp_path: Path) -> None:
-    for sync in (sync_tree, sync_directory):
-        with pytest.raises(FileNotFoundError):
-            sync(tmp_path / "nowhere")
-
-
-def test_tree_is_removed_without_the_targets_of_its_links(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").touch()
-    tree = tmp_path / "tree"
-    (tree / "below").mkdir(parents=True)
-    (tree / "below" / "link").symlink_to(kept)
-    remove_tree(tree)
-    remove_tree(tree)
-    assert os.listdir(tmp_path) == ["kept"]
-    assert os.listdir(kept) == ["file"]
-
-
-def test_link_to_a_directory_is_not_removed(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    link = tmp_path / "link"
-    link.symlink_to(kept)
-    with pytest.raises(OSError, match="link"):
-        remove_tree(link)
-    assert sorted(os.listdir(tmp_path)) == ["kept", "link"]
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        sync_directory(tmp_path / "nowhere")
 
 
 def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:

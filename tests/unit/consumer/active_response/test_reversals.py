@@ -12,6 +12,7 @@ from consumer.active_response.reversals import Reversals
 from consumer.active_response.script_runner import ScriptRunner
 from consumer.settings import ActiveResponseConfig, Confinement
 from consumer.system.clock import Boot
+from consumer.system.leftovers import Leftovers
 from tests.support.fakes.clock import TurnedClock
 
 KEYS = ("192.0.2.1",)
@@ -41,6 +42,7 @@ class World:
             lambda work: work(),
             lambda: None,
             Boot("boot", self.clock.monotonic),
+            Leftovers(),
         )
 
     def add(self, run: str | None = None) -> None:

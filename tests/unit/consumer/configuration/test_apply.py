@@ -38,6 +38,7 @@ from consumer.handlers import get_agent_configuration
 from consumer.ports import Service
 from consumer.services.none import NoService
 from consumer.settings import AgentConfig, CentralizedConfig, ServiceConfig
+from consumer.system.leftovers import Leftovers
 from consumer.system.programs import Bounds, Ended
 from tests.support.configuration_steps import (
     BETTER,
@@ -55,6 +56,7 @@ from tests.support.configuration_steps import (
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.reloading_service import FakeReloadingService, Readings
 from tests.support.makers import command
+from tests.support.unprivileged import as_nobody, directory_of_nobody
 
 
 def program_ended(exit_status: int, stdout: str = "", stderr: str = "", *, overdue: bool = False) -> Ended:
@@ -73,6 +75,7 @@ class Site:
         self.readings = Readings()
         self._incarnations = map(str, itertools.count(1))
         self.programs: dict[str, Callable[[Sequence[str]], Ended]] = {"check": self._check, "health": self._health}
+        self.leftovers_of_agent = Leftovers()
         self.settings: dict[str, Any] = {
             "file": "sensor.toml",
             "reload": "signal",
@@ -100,7 +103,12 @@ class Site:
         self.service.start(self.clock.monotonic() + 10)
 
     def context(self, **members: Any) -> Context:
-        known = {"deadline": self.clock.monotonic() + 30, "observer": self.steps, **members}
+        known = {
+            "deadline": self.clock.monotonic() + 30,
+            "observer": self.steps,
+            "leftovers": self.leftovers_of_agent,
+            **members,
+        }
         return Context(self.clock, self.service, self.state, **known)
 
     def application(self, name: str, context: Context) -> ConfigurationUpdate:
@@ -607,6 +615,65 @@ def test_deep_directories_that_were_left_are_removed_and_stop_nothing(make_site:
     assert numbers == {"000004", "000005"}
     assert site.leftovers() == set()
     assert not (site.root / "staging-left").exists()
+
+
+def test_private_directories_of_the_service_stop_nothing_and_are_named() -> None:
+    with directory_of_nobody() as directory:
+        with as_nobody():
+            site = Site(directory, keep=1, health_check=(), reload="none")
+            assert site.apply("c0", content="interval = 0\n").data.action == "applied"
+        for place in (site.root / "current" / "cache", site.root / "staging-left"):
+            (place / "private").mkdir(parents=True)
+            (place / "private" / "file").touch()
+            (place / "private").chmod(0o700)
+        with as_nobody():
+            assert site.show(section="centralized").data.altered == ("cache/private",)
+            for number in range(1, 5):
+                assert site.apply(f"c{number}", content=f"interval = {number}\n").data.action == "applied"
+            names = {path.name for path in (site.root / "generations").iterdir() if path.is_dir()}
+            problem = site.leftovers_of_agent.problem
+        assert {name.split("-")[0] for name in names} == {"000001", "000004", "000005"}
+        assert problem is not None
+        assert str(site.root / "staging-left" / "private") in problem
+        assert "/cache/private: Permission denied" in problem
+        shutil.rmtree(site.root / "staging-left")
+        shutil.rmtree(next((site.root / "generations").glob("000001-*/")))
+        assert site.leftovers_of_agent.problem is None
+
+
+def test_whatever_the_service_made_of_its_files_stops_no_configuration(site: Site, tmp_path: Path) -> None:
+    current = site.root / "current"
+    (current / "grown.db").touch()
+    os.truncate(current / "grown.db", 1 << 42)  # sparse: it would be read for hours
+    os.truncate(current / "sensor.toml", 1 << 42)
+    os.mkfifo(current / "pipe")
+    (current / "all").symlink_to("/")
+    Path(os.fsdecode(os.path.join(os.fsencode(current), b"\xff\n"))).touch()
+    shown = site.show(section="centralized")
+    assert (shown.data.altered, shown.data.files) == (("all", "grown.db", "sensor.toml", "\\udcff\n"), ())
+    done = site.apply(content=BETTER)
+    assert (done.data.action, done.data.diff) == ("applied", DiffSize(0, 1, 0, 1, 0))
+    current.joinpath("sensor.toml").unlink()
+    os.mkfifo(current / "sensor.toml")  # nothing writes to it, so reading it would never end
+    assert site.show(section="centralized").data.altered == ("sensor.toml",)
+    assert site.apply(content=GOOD).data.action == "applied"
+
+
+def test_lines_of_a_large_file_are_not_counted(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    site = make_site(health_check=(), check=(), reload="none", file="large")
+    (tmp_path / "large").write_bytes(b"line\n" * (1 << 20))
+    assert site.apply(artifact=artifact(tmp_path / "large")).data.diff == DiffSize(1, 0, 0, 0, 0)
+
+
+def test_directory_that_can_be_listed_and_not_searched_stops_no_configuration() -> None:
+    with directory_of_nobody() as directory, as_nobody():
+        site = Site(directory, health_check=(), reload="none")
+        assert site.apply("c0", content=GOOD).data.action == "applied"
+        (site.root / "current" / "cache").mkdir()
+        (site.root / "current" / "cache" / "file").touch()
+        (site.root / "current" / "cache").chmod(0o444)
+        assert site.show(section="centralized").data.altered == ("cache/file",)
+        assert site.apply("c1", content=GOOD).data.action == "applied"
 
 
 def make_deep(directory: Path) -> None:

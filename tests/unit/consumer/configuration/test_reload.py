@@ -12,6 +12,7 @@ from consumer.configuration.reload import Reloader
 from consumer.errors import CentralizedConfigurationError
 from consumer.ports import ServiceState
 from consumer.settings import CentralizedConfig
+from consumer.system.leftovers import Leftovers
 from consumer.system.programs import Bounds
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
@@ -81,5 +82,5 @@ def test_leftovers_of_a_crash_are_pruned(tmp_path: Path) -> None:
     generations.make_directories()
     left = tmp_path / "generations" / ".000001-9f86d081884c.json.part"
     left.write_bytes(b"")
-    generations.prune(1)
+    generations.prune(1, Leftovers())
     assert not left.exists()

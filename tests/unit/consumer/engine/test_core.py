@@ -20,6 +20,7 @@ from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW
+from tests.support.unprivileged import as_nobody, directory_of_nobody
 
 
 class FullStore(MemoryCommandStore):
@@ -56,6 +57,19 @@ def test_agent_with_a_slow_clock_runs_unexpired_commands() -> None:
     world.send("once", expires_in_s=60)
     world.settle()
     assert len(world.effects) == 1
+    world.ledger.database.close()
+
+
+def test_what_could_not_be_removed_is_in_the_status_until_it_is_gone() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    with directory_of_nobody() as directory:
+        (directory / "kept" / "file").mkdir(parents=True)
+        with as_nobody():
+            world.core._leftovers.remove(directory / "kept")
+        world.settle()
+        assert f"{directory}/kept/file: Permission denied" in str(world.core._status.current(None).last_error)
+    world.settle()
+    assert world.core._status.current(None).last_error is None
     world.ledger.database.close()
 
 

@@ -1,7 +1,6 @@
 """The enrolments on the disk, the change from one to another, and crashes during it."""
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command
@@ -32,10 +30,12 @@ from consumer.handlers import enroll_agent
 from consumer.observer import LogObserver
 from consumer.ports import StoredCommand
 from consumer.services import NoService
+from consumer.system.leftovers import Leftovers
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.makers import NOW, command
+from tests.support.unprivileged import as_nobody, directory_of_nobody
 from tests.unit.consumer.engine.test_command_manager import ManagerHarness
 
 TOKEN = f"acm1.{'s' * 22}.{'0' * 64}"
@@ -55,6 +55,10 @@ Add = Callable[..., Enrolment]
 
 @pytest.fixture
 def add(enrolments: EnrolmentDirectory) -> Add:
+    return adding_to(enrolments)
+
+
+def adding_to(enrolments: EnrolmentDirectory) -> Add:
     def adding(name: str, **changes: str) -> Enrolment:
         return enrolments.add(CertifiedGrant(replace(GRANT, **changes), name, f"certificate {name}", "ca"), new_key())
 
@@ -232,17 +236,45 @@ def test_move_at_the_same_broker_waits_only_for_the_result_of_its_command(
 
 
 def test_agent_moves_although_the_old_enrolment_cannot_be_removed(
-    enrolments: EnrolmentDirectory, add: Add, store: MemoryCommandStore, clock: TurnedClock, tmp_path: Path
+    store: MemoryCommandStore, clock: TurnedClock
 ) -> None:
-    attempt, relocation = decided(enrolments, add), relocation_of(enrolments, store, clock)
-    old = tmp_path / "enrolment" / "enrolments" / "old"
-    shutil.rmtree(old)
-    old.write_bytes(b"")
-    relocation.schedule_switch(attempt)
-    with capture_logs() as logs:
-        relocation.step()
-    assert relocation.moved_by == "a"
-    assert logs[-1]["event"] == "old_enrolment_not_removed"
+    with directory_of_nobody() as state:
+        leftovers = Leftovers()
+        enrolments = EnrolmentDirectory(state, leftovers)
+        with as_nobody():
+            attempt, relocation = decided(enrolments, adding_to(enrolments)), relocation_of(enrolments, store, clock)
+        of_root = state / "enrolment" / "enrolments" / "old" / "of-root"
+        (of_root / "inner").mkdir(parents=True)
+        with as_nobody():
+            relocation.schedule_switch(attempt)
+            relocation.step()
+        assert relocation.moved_by == "a"
+        assert "of-root/inner: Permission denied" in str(leftovers.problem)
+
+
+def test_enrolment_of_which_a_part_cannot_be_removed_stops_no_later_one(clock: TurnedClock) -> None:
+    with directory_of_nobody() as state:
+        leftovers = Leftovers()
+        enrolments = EnrolmentDirectory(state, leftovers)
+        all_of_them = state / "enrolment" / "enrolments"
+        with as_nobody():
+            adding_to(enrolments)("new")
+        for place in (all_of_them / "new" / "of-root", all_of_them / ".new.part"):
+            (place / "inner").mkdir(parents=True)
+        with as_nobody():
+            enrolments.remove("new")
+            assert "of-root/inner: Permission denied" in str(leftovers.problem)
+            assert enrolments.granted_for(GRANT.token, GRANT.server, clock.now()) is None
+            again = adding_to(enrolments)("new")
+            assert enrolments.granted_for(GRANT.token, GRANT.server, clock.now()) == again
+        assert ".new.part/inner: Permission denied" in str(leftovers.problem)
+
+
+def test_damaged_enrolment_stops_no_later_one(enrolments: EnrolmentDirectory, add: Add, clock: TurnedClock) -> None:
+    (add("damaged").directory / "enrolment.json").write_bytes(b"{")
+    assert enrolments.granted_for(GRANT.token, GRANT.server, clock.now()) is None
+    new = add("new")
+    assert enrolments.granted_for(GRANT.token, GRANT.server, clock.now()) == new
 
 
 def test_failed_switch_of_enrolment_is_retried(

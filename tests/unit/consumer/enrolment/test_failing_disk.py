@@ -60,13 +60,12 @@ def test_directory_in_place_of_the_current_link_is_not_replaced(tmp_path: Path) 
     assert enrolments.current() is None
 
 
-def test_enrolment_that_is_a_file_is_not_removed(tmp_path: Path) -> None:
+def test_enrolment_that_is_a_file_is_removed(tmp_path: Path) -> None:
     place = tmp_path / "enrolment" / "enrolments" / "1"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"")
-    with raises_code(EnrolmentError, "directory_unusable"):
-        EnrolmentDirectory(tmp_path).remove("1")
-    assert place.exists()
+    EnrolmentDirectory(tmp_path).remove("1")
+    assert not place.exists()
 
 
 def test_files_of_a_connection_are_named_although_the_key_is_missing(tmp_path: Path) -> None:

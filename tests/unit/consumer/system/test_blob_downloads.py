@@ -16,6 +16,7 @@ from consumer.handler import Context
 from consumer.services import NoService
 from consumer.settings import DownloadConfig
 from consumer.system.downloads import Downloader
+from consumer.system.leftovers import Leftovers
 from consumer.system.partial_files import drop_stale_files
 from tests.support.errors import raises_code
 from tests.support.fakes.blobs import MemoryBlobs
@@ -113,7 +114,7 @@ def test_at_most_four_partial_files_are_kept_for_a_week(clock: TurnedClock, tmp_
         downloader(MemoryBlobs(clock, CONTENT, until=1000), tmp_path, deadline_s=1.0).fetch(ARTIFACT, to)
     names = sorted(part.name for part in parts(tmp_path))
     assert names == sorted(["0.part", "1.part", "2.part", f"{SHA256}.part"])
-    drop_stale_files(tmp_path / "downloads", clock.now() + timedelta(days=5.5))
+    drop_stale_files(tmp_path / "downloads", clock.now() + timedelta(days=5.5), Leftovers())
     assert "2.part" not in [part.name for part in parts(tmp_path)]
     assert "1.part" in [part.name for part in parts(tmp_path)]
 
