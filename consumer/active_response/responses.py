@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from broker.contract.messages import JsonObject, PendingReversal
-from consumer.active_response.allow_list import Allowed
+from consumer.active_response.allow_list import Allowed, AllowListCheck
 from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
 from consumer.active_response.reversals import Reversals, reversal_of
@@ -76,6 +76,7 @@ class ActiveResponses:
         self._observer = observer
         self._boot = boot
         self._protected = protected or ProtectedTargets()
+        self._allow_list = AllowListCheck(config)
         self._records = ResponseRecords(directory)
         self._runner = ScriptRunner(config, directory, clock, confinement)
         self.reversals = Reversals(
@@ -128,11 +129,15 @@ class ActiveResponses:
 
     @property
     def failure(self) -> str | None:
-        """Why some effects will not be reversed in time, in one sentence, or None."""
+        """Why some effects will not be reversed in time, and what is wrong with the allow-list; None if nothing is."""
         if self._records.damaged:
             names = ", ".join(self._records.damaged)
-            return f"Records of active responses were damaged; their effects will not be reversed: {names}."
-        return self._summary().failure
+            reversals: str | None = (
+                f"Records of active responses were damaged; their effects will not be reversed: {names}."
+            )
+        else:
+            reversals = self._summary().failure
+        return " ".join(filter(None, (reversals, self._allow_list.problem))) or None
 
     def _summary(self) -> "_Summary":
         """Return the summary for the status, rebuilt only after a change: every step of the agent reads it."""

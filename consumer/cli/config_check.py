@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from consumer.active_response.allow_list import AllowList
 from consumer.enrolment.store import EnrolmentDirectory
 from consumer.settings import AgentConfig
 
@@ -11,7 +12,10 @@ __all__ = ["shortcomings"]
 
 
 def shortcomings(config: AgentConfig) -> Iterator[str]:
-    """Yield a sentence for each thing without which a part of the agent, or all of it, will not work here."""
+    """Yield a sentence for each thing without which a part of the agent, or all of it, will not work here.
+
+    Raises the errors of `AllowList.load`.
+    """
     if not config.accept_unsigned and EnrolmentDirectory(Path(config.state)).current() is None:
         yield f"`run` will refuse to start: {config.agent} is not enrolled; run `acm-agent enroll`."
     for name, argv in (
@@ -22,5 +26,8 @@ def shortcomings(config: AgentConfig) -> Iterator[str]:
     ):
         if argv and shutil.which(argv[0]) is None:
             yield f"{name}: {argv[0]} is not a program that can be run here."
+    refused = AllowList.load(config.active_response).problem if config.active_response.allow_list else None
+    if refused is not None:
+        yield f"active_response.allow_list: {refused}"
     if config.upgrade.root is not None and not config.upgrade.public_keys:
         yield "upgrade.public_keys is empty: `upgrade-agent` will refuse every package."

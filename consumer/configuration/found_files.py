@@ -52,7 +52,7 @@ def hash_of_file(path: Path) -> str:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read it; raises OSError, also for a link, and waits for nobody, as a pipe would."""
+    """Open a regular file to read it; raises OSError, also for a link, and never waits, as for the writer of a pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)

@@ -142,7 +142,12 @@ def test_check_config(run: Run, tmp_path: Path) -> None:
     (tmp_path / "allow-list").write_text("block - ../block - 0\n")
     section = f'[active_response]\ndirectory = "{tmp_path}"\nallow_list = "{tmp_path}/allow-list"\n'
     config.write_text(config.read_text().replace("acept_unsigned = true\n", section))
-    assert_one_sentence(run("check-config", "--config", str(config), program="consumer"), 3, "allow-list:1: '../block'")
+    warned = run("check-config", "--config", str(config), program="consumer")
+    assert (warned.returncode, "allow-list:1: '../block'" in warned.stderr) == (0, True)
+    (tmp_path / "allow-list").unlink()
+    assert_one_sentence(
+        run("check-config", "--config", str(config), program="consumer"), 3, "allow-list cannot be read"
+    )
 
 
 def test_check_config_warns_of_what_is_missing_around_it(run: Run, tmp_path: Path) -> None:
@@ -151,12 +156,15 @@ def test_check_config_warns_of_what_is_missing_around_it(run: Run, tmp_path: Pat
         f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n'
         '[service]\nkind = "child"\nargv = ["/nonexistent/service"]\n'
         '[configuration]\ncheck = ["/nonexistent/check"]\n[upgrade]\nroot = "/opt/acm"\n'
+        f'[active_response]\ndirectory = "{tmp_path}"\nallow_list = "{tmp_path}/allow-list"\n'
     )
+    (tmp_path / "allow-list").write_text("block - block\n")
     checked = run("check-config", "--config", str(config), program="consumer")
     assert (checked.returncode, checked.stdout) == (0, "The configuration of web-01 is valid.\n")
     warnings = checked.stderr.splitlines()
-    assert len(warnings) == 4
-    for warning, word in zip(warnings, ("not enrolled", "service.argv", "configuration.check", "upgrade"), strict=True):
+    words = ("not enrolled", "service.argv", "configuration.check", "allow-list:1: write", "upgrade")
+    assert len(warnings) == len(words)
+    for warning, word in zip(warnings, words, strict=True):
         assert word in warning
 
 

@@ -62,15 +62,17 @@ from broker.release.minisign import MinisignError, PublicKey, verify_signature
 from broker.server.server import Server
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from consumer.active_response.address_notations import networks, words
+from consumer.active_response.allow_list import AllowList
 from consumer.active_response.wazuh_protocol import read_keys
 from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
 from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.grant_validation import CertificateRequest, validate_response
-from consumer.errors import ArchiveError, EnrolmentError, UpgradeError
+from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
 from consumer.ports import EncodedFeedback
+from consumer.settings import ActiveResponseConfig
 from consumer.system.archives import Limits, is_archive, unpack
 from consumer.system.leftovers import Leftovers
 from consumer.trust.trusted_clock import TrustedClock
@@ -353,6 +355,16 @@ def packages(data: bytes) -> None:
                 file, open_package(file, [seeds.PUBLIC_KEY]), file.with_name("into") / "release", Leftovers()
             )
         assert sorted(path.name for path in file.parent.iterdir()) == ["file", "into"]
+
+
+_ALLOW_LIST = b"# why\nrestart0 - restart.cmd - 0\r\nrestart0 - restart - 0 # why\n!netsh - netsh - 0\n\nx - y\n"
+
+
+@target(lambda: [_ALLOW_LIST, _ALLOW_LIST.decode().encode("utf-16")], tries=300)
+def allow_lists(data: bytes) -> None:
+    with _file(data) as file, contextlib.suppress(ActiveResponseError):
+        loaded = AllowList.load(ActiveResponseConfig(str(file.parent), str(file)))
+        assert all(line.isprintable() for line in loaded.refused)
 
 
 @target(lambda: [seeds.manifest(), seeds.DEEP])

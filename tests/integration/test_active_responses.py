@@ -497,3 +497,13 @@ def test_unlisted_script_is_refused_with_the_listed_names(machine: Machine) -> N
         machine.send("rm")
     assert "'rm'" in str(caught.value)
     assert ": delete-fails, " in str(caught.value)
+
+
+def test_refused_line_of_the_allow_list_is_in_the_status(machine: Machine) -> None:
+    assert machine.responses.failure is None
+    good = machine.allow_list.read_text()
+    machine.allow_list.write_text(f"!netsh - netsh - 0\n{good}")
+    assert "allow-list:1: '!netsh' is not a plain name" in (machine.responses.failure or "")
+    assert machine.send("python").code is None
+    machine.allow_list.write_text(good)
+    assert machine.responses.failure is None

@@ -8,7 +8,7 @@ import pytest
 
 import consumer.active_response
 from broker.errors import ExposedFileError
-from consumer.active_response.allow_list import Allowed, AllowList
+from consumer.active_response.allow_list import Allowed, AllowList, AllowListCheck
 from consumer.errors import ActiveResponseError
 from consumer.settings import ActiveResponseConfig
 from tests.support.active_response_scripts import STATELESS, install
@@ -48,29 +48,62 @@ def test_list_as_the_manager_of_wazuh_writes_it_is_read(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "named"),
+    ("line", "named"),
     [
-        ("block", "malformed_line", ""),
-        ("block - block", "malformed_line", ""),
-        ("block - block - 1 - 2", "malformed_line", ""),
-        ("block - /bin/sh - 0", "invalid_name", "'/bin/sh'"),
-        ("block - ../sh - 0", "invalid_name", "'../sh'"),
-        ("block - a..b - 0", "invalid_name", "'a..b'"),
-        ("block - .. - 0", "invalid_name", "'..'"),
-        ("block - sub/block - 0", "invalid_name", "'sub/block'"),
-        ("block - - - 0", "invalid_name", "'-'"),
-        ("!block - block - 0", "invalid_name", "'!block'"),
-        ("block - block - soon", "invalid_timeout", "'soon'"),
-        ("block - block - -1", "invalid_timeout", "'-1'"),
-        ("block - block - 1.5", "invalid_timeout", "'1.5'"),
-        ("block - block - 99999999999999", "invalid_timeout", "'99999999999999'"),
+        ("block", ""),
+        ("block - block", ""),
+        ("block - block - 1 - 2", ""),
+        ("block - /bin/sh - 0", "'/bin/sh'"),
+        ("block - ../sh - 0", "'../sh'"),
+        ("block - a..b - 0", "'a..b'"),
+        ("block - .. - 0", "'..'"),
+        ("block - sub/block - 0", "'sub/block'"),
+        ("block - - - 0", "'-'"),
+        ("!block - block - 0", "'!block'"),
+        ("block - block - soon", "'soon'"),
+        ("block - block - -1", "'-1'"),
+        ("block - block - 1.5", "'1.5'"),
+        ("block - block - 99999999999999", "'99999999999999'"),
     ],
 )
-def test_invalid_allow_list_line_is_refused_with_its_number(load: Load, line: str, code: str, named: str) -> None:
-    with raises_code(ActiveResponseError, code) as caught:
-        load(f"other - block - 5\n{line}\n")
-    assert f"allow-list:2: {named}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_invalid_line_alone_is_refused_and_named(load: Load, line: str, named: str) -> None:
+    allowed = load(f"other - block - 5\n{line}\nthird - block - 6\n")
+    assert (allowed.find("other"), allowed.find("third")) == (Allowed("block", 5), Allowed("block", 6))
+    (refused,) = allowed.refused
+    assert f"allow-list:2: {named}" in refused
+    assert "\n" not in refused
+    with raises_code(ActiveResponseError, "script_not_allowed") as caught:
+        allowed.find("block")
+    assert refused in str(caught.value)
+
+
+def test_comments_and_blanks_around_lines_are_ignored(load: Load) -> None:
+    allowed = load("  # no - block - 0\n \t \n\tblock0 - block - 600 # why - not - 5\r\n\nblock1 - block - 7\t#x\n")
+    assert (allowed.scripts, allowed.refused) == ({"block0": Allowed("block", 600), "block1": Allowed("block", 7)}, ())
+
+
+def test_line_that_is_not_utf_8_alone_is_refused(load: Load, tmp_path: Path) -> None:
+    load("")
+    (tmp_path / "allow-list").write_bytes(b"# gesperrt f\xfcr immer\nbl\xf6ck - block - 5\nblock0 - block - 5\n")
+    allowed = AllowList.load(ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list")))
+    assert (allowed.find("block0"), len(allowed.refused)) == (Allowed("block", 5), 1)
+    assert "allow-list:2: " in allowed.refused[0]
+    assert allowed.refused[0].isprintable()
+    (tmp_path / "allow-list").write_text("block0 - block - 5\n", encoding="utf-16")
+    with raises_code(ActiveResponseError, "allow_list_unreadable"):
+        AllowList.load(ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list")))
+
+
+def test_problem_of_the_list_is_known_until_the_file_is_repaired(load: Load, tmp_path: Path) -> None:
+    path = tmp_path / "allow-list"
+    check = AllowListCheck(ActiveResponseConfig(str(tmp_path / "bin"), str(path)))
+    assert "No such file" in str(check.problem)
+    load("a - b\n" * 5)
+    assert f"{path}:3: write" in str(check.problem)
+    assert str(check.problem).endswith(" 2 more lines are refused.")
+    load("block - block - 0\n")
+    assert check.problem is None
+    assert AllowListCheck(ActiveResponseConfig()).problem is None
 
 
 @pytest.mark.parametrize("name", ["block", "../bin/block", "/bin/sh", "!block", "", "BLOCK600"])
