@@ -20,15 +20,15 @@ __all__ = [
 ]
 
 
-def open_database(url: str, *, create: bool = True) -> Database:
+def open_database(url: str, *, create: bool = True, read_only: bool = False) -> Database:
     """Open the database of commands and enrolments, and migrate it if it is older; raises LedgerError.
 
-    Without `create`, one that does not exist is LedgerNotFound.
+    Without `create`, one that does not exist is LedgerNotFound. With `read_only`, nothing is created or migrated.
     """
-    return Database(url, METADATA, create=create)
+    return Database(url, METADATA, create=create, read_only=read_only)
 
 
-def open_configured_database(url: str, *, create: bool = True) -> Database:
+def open_configured_database(url: str, *, create: bool = True, read_only: bool = False) -> Database:
     """Open the database of a configuration, as `open_database` does. One in memory is LedgerUrlError: it would be lost.
 
     A program that embeds the ledger may open one in memory.
@@ -39,7 +39,7 @@ def open_configured_database(url: str, *, create: bool = True) -> Database:
             f"The ledger {place_of(parsed)} would be lost when the program ends: write sqlite:///PATH.",
             code="ledger_in_memory",
         )
-    return open_database(url, create=create)
+    return open_database(url, create=create, read_only=read_only)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ app = typer.Typer()
 
 
 @app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def active_responses(
     session: Session,
     agent: Annotated[str | None, typer.Argument(metavar="AGENT", help="Show only this agent.")] = None,

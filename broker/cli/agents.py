@@ -39,7 +39,7 @@ class AgentIsOnline(BrokerError):
 
 
 @app.callback(epilog="Example: acm agents --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def agents(session: Session, context: typer.Context) -> None:
     """List agents with the last status that each has published, and the state of its enrolment.
 

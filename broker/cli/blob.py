@@ -32,7 +32,7 @@ def put(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", h
 
 
 @app.command("list", epilog="Example: acm blob list --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_blobs(session: Session) -> None:
     """List stored files, newest first."""
     rows = session.ledger.blobs.rows()

@@ -102,7 +102,7 @@ def crl(session: Session) -> None:
 
 
 @app.command("list", hidden=True)
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_(session: Session, agent: AgentFilter = None) -> None:
     """List enrolments. Use `acm enrolment list`."""
     _warn_deprecated("list")

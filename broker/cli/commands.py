@@ -39,7 +39,7 @@ CommandId = Annotated[str, typer.Argument(metavar="ID", help="Id of the command.
 
 
 @app.command(epilog="Example: acm commands --agent web-01 --state completed --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def commands(
     session: Session,
     agent: Annotated[
@@ -61,7 +61,7 @@ def commands(
 
 
 @app.command(epilog="Example: acm show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def show(session: Session, command_id: CommandId) -> None:
     """Show a command with its state and result."""
     row = session.ledger.get(command_id)

@@ -47,7 +47,7 @@ class CrlNotWritten(BrokerError):
 
 
 @app.command("list", epilog="Example: acm enrolment list --agent web-01 --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_(session: Session, agent: AgentFilter = None) -> None:
     """List enrolments, newest first, each with its newest certificate."""
     list_enrolments(session, agent)

@@ -48,7 +48,7 @@ def remove(session: Session, group: Group, agents: Agents) -> None:
 
 
 @app.command("list", epilog="Example: acm group list --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_groups(session: Session) -> None:
     """List groups with their members."""
     groups = session.ledger.groups.all()
@@ -79,7 +79,7 @@ def configure(
 
 
 @app.command(epilog="Example: acm group show edge")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def show(session: Session, group: Group) -> None:
     """Print the members of a group, one per line."""
     agents = session.ledger.groups.members(check_group_name(group))

@@ -54,7 +54,7 @@ def init(session: Session) -> None:
 
 
 @app.command("list", epilog="Example: acm keys list --json")
-@with_session(KEYS, LEDGER)
+@with_session(KEYS, LEDGER, only_reads=True)
 def list_keys(session: Session) -> None:
     """List keys, and how many of the enrolled agents have confirmed the current list."""
     keys, rollout = session.signing_keys, _rollout(session)

@@ -37,7 +37,7 @@ def restored(session: Session) -> None:
 
 
 @app.command(epilog="Example: acm ledger damaged --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def damaged(session: Session) -> None:
     """List damaged rows of commands and agents: those that the server has set aside, and those found by reading all.
 

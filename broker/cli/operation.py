@@ -31,7 +31,7 @@ OperationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the operat
 
 
 @app.command(cls=WaitCommand, epilog="Example: acm operation show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --wait 5m")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -> None:
     """Show how many of its commands are in each state, and each agent's outcome.
 
@@ -45,7 +45,7 @@ def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -
 
 
 @app.command("list", epilog="Example: acm operation list --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_operations(session: Session, limit: LimitOption = 100) -> None:
     """List operations, newest first."""
     operations, title = newest_of(session.ledger.operations.newest(limit + 1), limit, "operation")

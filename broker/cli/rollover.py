@@ -69,7 +69,7 @@ def begin(session: Session) -> None:
 
 
 @app.command(epilog="Example: acm ca rollover status --json")
-@with_session(CA_DIR, LEDGER)
+@with_session(CA_DIR, LEDGER, only_reads=True)
 def status(session: Session) -> None:
     """Show which agents have not moved to the successor yet."""
     progress = _progress(session)

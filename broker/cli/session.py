@@ -53,11 +53,13 @@ class Session:
         *,
         as_json: bool,
         creates_ledger: bool = False,
+        only_reads: bool = False,
     ) -> None:
         self.config_file = config_file
         self.overrides = overrides
         self.as_json = as_json
         self._creates_ledger = creates_ledger
+        self._only_reads = only_reads
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
@@ -76,7 +78,7 @@ class Session:
         """The database of the ledger and the enrolments; raises LedgerError."""
         from broker.app.factories import open_configured_database
 
-        database = open_configured_database(self.config.ledger, create=self._creates_ledger)
+        database = open_configured_database(self.config.ledger, create=self._creates_ledger, read_only=self._only_reads)
         return self._stack.enter_context(database)
 
     @cached_property
@@ -161,11 +163,12 @@ CRL = ConfigOverride(
 
 
 def with_session(
-    *overrides: ConfigOverride, json: bool = True, creates_ledger: bool = False
+    *overrides: ConfigOverride, json: bool = True, creates_ledger: bool = False, only_reads: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Pass a command a Session as its first argument, made from --config, the options `overrides`, and --json.
 
-    Only a command that `creates_ledger`, because it has something to store, creates a ledger that does not exist.
+    Only a command that `creates_ledger`, because it has something to store, creates a ledger that does not exist. One
+    that `only_reads` changes nothing of it: it migrates no older one either.
 
     This declares the options that commands share once: the decorated function has the command's own parameters and
     these, and typer reads its signature.
@@ -183,7 +186,8 @@ def with_session(
             config_file = values.pop("config")
             flags = {override.key: values.pop(override.key) for override in overrides}
             as_json = values.pop("as_json", False)
-            with Session(config_file, flags, as_json=as_json, creates_ledger=creates_ledger) as session:
+            session = Session(config_file, flags, as_json=as_json, creates_ledger=creates_ledger, only_reads=only_reads)
+            with session:
                 command(session, **values)
 
         call.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]

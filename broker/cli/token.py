@@ -62,7 +62,7 @@ def create(
 
 
 @app.command("list", epilog="Example: acm token list --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def list_tokens(session: Session) -> None:
     """List tokens, newest first, without their secrets."""
     rows = session.tokens.all()

@@ -3,16 +3,19 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
 
+from broker.errors import LedgerError
 from broker.ledger import postgresql, sqlite
 from broker.ledger.failures import as_ledger_error
 from broker.ledger.location import LedgerNotFound, LedgerUrlError, ledger_url, place_of, sqlite_file
-from broker.ledger.migrations import is_current, is_empty, migrate
+from broker.ledger.migrations import is_current, migrate
+from broker.ledger.ownership import holds_ledger
 
 __all__ = [
     "Database",
@@ -26,23 +29,26 @@ class Database:
     """The ledger's database, with the tables of `metadata` created or migrated. Several processes may use the same one.
 
     A process opens it once: commands and enrolments share one engine. Use it as a context manager, or call `close`.
-    Without `create`, a ledger that does not exist is LedgerNotFound, and nothing is created.
+    Without `create`, a ledger that does not exist is LedgerNotFound, and nothing is created. With `read_only`, nothing
+    is changed at all, and a ledger of an older version is LedgerError. The database of another program is
+    LedgerUrlError, before anything is changed.
     """
 
-    def __init__(self, url: str, metadata: sa.MetaData, *, create: bool = True) -> None:
+    def __init__(self, url: str, metadata: sa.MetaData, *, create: bool = True, read_only: bool = False) -> None:
         self.url = ledger_url(url)
+        self._may_create, self._read_only = create and not read_only, read_only
         self._stopping = Event()
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._connections = postgresql.Connections()
         file = sqlite_file(self.url)
         if file is not None:
-            if not create and not file.exists():
-                raise _not_found(self.url)
-            sqlite.create_private(file)
+            self._refuse_other_file(file)
+            if not read_only:
+                sqlite.create_private(file)
         self._engine = self._new_engine()
         self._file: sqlite.DatabaseFile | None = None
         try:
-            self._bring_up_to_date(metadata, create=create)
+            self._bring_up_to_date(metadata)
             self._file = sqlite.DatabaseFile(file) if file is not None else None
         except BaseException:
             self.close()
@@ -119,8 +125,9 @@ class Database:
     def _new_engine(self) -> sa.Engine:
         try:
             if self.is_sqlite:
-                engine = sa.create_engine(self.url)
-                sqlite.set_up(engine, self._stopping)
+                file = sqlite_file(self.url) if self._read_only else None
+                engine = sa.create_engine(sqlite.reader_url(self.url, file) if file else self.url)
+                sqlite.set_up(engine, self._stopping, read_only=self._read_only)
                 return engine
             arguments = postgresql.connect_arguments(self.url)
             engine = sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
@@ -137,21 +144,40 @@ class Database:
         with self.answering_within(_TRANSACTION_S), self._engine.connect() as connection:
             yield connection
 
-    def _bring_up_to_date(self, metadata: sa.MetaData, *, create: bool) -> None:
+    def _refuse_other_file(self, file: Path) -> None:
+        """Raise what `_holds_ledger` does; SQLite changes a file, and those beside it, as soon as it has it open."""
+        with as_ledger_error(self.url):
+            if sqlite.is_empty_file(file) or not sqlite.look_at(file, self._holds_ledger, self._stopping):
+                self._require_right_to_create()
+
+    def _bring_up_to_date(self, metadata: sa.MetaData) -> None:
         """Create or migrate the tables; one that is up to date is only read, so that a reader waits for no writer."""
         with self.reading() as connection:
-            if is_current(connection, metadata):
+            if not self._holds_ledger(connection):
+                self._require_right_to_create()
+            elif is_current(connection, metadata):
                 return
-            if not create and is_empty(connection):
-                raise _not_found(self.url)
+            elif self._read_only:
+                raise _older(self.url)
         with as_ledger_error(self.url), self._engine.begin() as connection:
             if not self.is_sqlite:
                 postgresql.lock_migrations(connection)
             migrate(connection, metadata)
 
+    def _holds_ledger(self, connection: sa.Connection) -> bool:
+        return holds_ledger(connection, place_of(self.url))
 
-def _not_found(url: sa.URL) -> LedgerNotFound:
-    return LedgerNotFound(
-        f"There is no ledger at {place_of(url)}: name the server's by --ledger, ACM_LEDGER or the configuration file; "
-        "`acm server` creates one."
+    def _require_right_to_create(self) -> None:
+        if not self._may_create:
+            raise LedgerNotFound(
+                f"There is no ledger at {place_of(self.url)}: name the server's by --ledger, ACM_LEDGER or the "
+                "configuration file; `acm server` creates one."
+            )
+
+
+def _older(url: sa.URL) -> LedgerError:
+    return LedgerError(
+        f"The ledger {place_of(url)} is of an older version, and this command only reads: restart `acm server` with "
+        "this version, which migrates it.",
+        code="older_schema",
     )

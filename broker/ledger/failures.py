@@ -134,9 +134,9 @@ _ABOUT_FILES = frozenset(
 
 
 def _file_failure(file: Path, code: int, error: sqlite3.Error) -> LedgerError:
-    if file.is_dir():
+    if os.path.isdir(file):  # False also if that cannot be known
         return LedgerUrlError(f"{file} is a directory; name the ledger's file in it.", code="not_a_ledger")
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return LedgerError(
             f"The ledger {file} cannot be opened: its directory does not exist.", code="ledger_cannot_be_opened"
         )

@@ -7,22 +7,17 @@ import sqlalchemy as sa
 
 from broker.contract.states import Outcome
 from broker.errors import LedgerError
+from broker.ledger.ownership import set_mark
 
 __all__ = [
     "SCHEMA_VERSION",
     "is_current",
-    "is_empty",
     "migrate",
 ]
 
 
 _METADATA = sa.MetaData()
 _VERSION = sa.Table("schema_version", _METADATA, sa.Column("version", sa.Integer, nullable=False))
-
-
-def is_empty(connection: sa.Connection) -> bool:
-    """Whether the database holds no ledger yet."""
-    return not sa.inspect(connection).has_table("commands")
 
 
 def is_current(connection: sa.Connection, metadata: sa.MetaData) -> bool:
@@ -38,7 +33,7 @@ def is_current(connection: sa.Connection, metadata: sa.MetaData) -> bool:
 
 def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
     """Create missing tables, and migrate those of an older version. Raises LedgerError if the ledger is newer."""
-    is_new = is_empty(connection)
+    is_new = not sa.inspect(connection).has_table("commands")
     _METADATA.create_all(connection)
     version = connection.scalar(sa.select(_VERSION.c.version))
     if version is None:
@@ -50,6 +45,7 @@ def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
     if version < SCHEMA_VERSION:
         connection.execute(_VERSION.update().values(version=SCHEMA_VERSION))
     metadata.create_all(connection)
+    set_mark(connection)
 
 
 def _checked(version: int | None) -> int | None:

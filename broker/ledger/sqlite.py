@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -20,6 +22,9 @@ from broker.system.permissions import refuse_changeable
 __all__ = [
     "DatabaseFile",
     "create_private",
+    "is_empty_file",
+    "look_at",
+    "reader_url",
     "set_up",
     "wait_for_lock",
 ]
@@ -59,6 +64,68 @@ class DatabaseFile:
         return found.st_dev, found.st_ino
 
 
+def is_empty_file(file: Path) -> bool:
+    """Whether there is no file, or one that has just been created."""
+    try:
+        return file.stat().st_size == 0
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # SQLite reports best why it cannot be read
+
+
+def look_at(file: Path, look: Callable[[sa.Connection], bool], stopping: Event) -> bool:
+    """Return whether `look` finds a ledger in a database of whatever program; no file is changed or created.
+
+    True if that cannot be determined without the changes that SQLite makes after a crash.
+    """
+    if _in_use(file):
+        with contextlib.suppress(_Unreadable):
+            return _look(file, look, stopping, "mode=ro")
+    return _look(file, look, stopping, "immutable=1") or _has(file, "-wal") or _has(file, "-journal")
+
+
+def reader_url(url: sa.URL, file: Path) -> sa.URL:
+    """Return the URL for a connection that only reads.
+
+    If the write-ahead log is there, its connection leaves it as it is. If not, SQLite creates and removes one.
+    """
+    if not _in_use(file) or (url.database or "").startswith("file:"):
+        return url
+    return url.set(database=f"file:{quote(str(file))}", query={**url.query, "mode": "ro", "uri": "true"})
+
+
+def _in_use(file: Path) -> bool:
+    """Whether a process has the database open in WAL mode, or was killed while it had."""
+    return _has(file, "-wal") and _has(file, "-shm")
+
+
+def _has(file: Path, suffix: str) -> bool:
+    """Whether SQLite's file is beside a database; not if that cannot be known."""
+    return os.path.exists(f"{file}{suffix}")
+
+
+class _Unreadable(Exception):
+    """The database cannot be read without changing it."""
+
+
+def _look(file: Path, look: Callable[[sa.Connection], bool], stopping: Event, mode: str) -> bool:
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{quote(str(file))}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_MS / 1000)
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+    found: list[bool] = []
+    try:
+        with engine.connect() as connection:
+            wait_for_lock(lambda: found.append(look(connection)), stopping)
+    except OperationalError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) and mode == "mode=ro":
+            raise _Unreadable from error
+        raise
+    return found[-1]
+
+
 def create_private(file: Path) -> None:
     """Create the file of a database for its owner only; raises ExposedFileError if others could write to it.
 
@@ -76,7 +143,7 @@ def create_private(file: Path) -> None:
                 path.chmod(0o600)
 
 
-def set_up(engine: sa.Engine, stopping: Event) -> None:
+def set_up(engine: sa.Engine, stopping: Event, *, read_only: bool) -> None:
     """Set up each connection of the engine, and begin its transactions; locks are not waited for once `stopping`."""
 
     def connect(connection: Any, record: object) -> None:
@@ -84,7 +151,8 @@ def set_up(engine: sa.Engine, stopping: Event) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late: `begin` starts each transaction
         for pragma in (f"busy_timeout={_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
-        wait_for_lock(lambda: connection.execute("PRAGMA journal_mode=WAL"), stopping)
+        mode = "query_only=ON" if read_only else "journal_mode=WAL"
+        wait_for_lock(lambda: connection.execute(f"PRAGMA {mode}"), stopping)
 
     def begin(connection: sa.Connection) -> None:
         # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.

@@ -116,6 +116,14 @@ def test_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     assert_one_sentence(acm(f"sqlite:///{tmp_path}", "agents"), tmp_path, "is a directory", code=3)
 
 
+@pytest.mark.parametrize("words", [("agents",), ("send", "web-01", "restart-agent")])
+def test_directory_of_another_user_is_one_sentence(tmp_path: Path, words: tuple[str, ...]) -> None:
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")  # needs root
+    (tmp_path / "private").mkdir(0o700)
+    file = tmp_path / "private" / "ledger.db"
+    assert_one_sentence(acm(f"sqlite:///{file}", *words, before=nobody), file, "cannot be opened")
+
+
 def test_database_that_cannot_be_reached_is_named_without_its_password() -> None:
     environment = {**os.environ, "ACM_LEDGER": f"postgresql://me:hunter2@127.0.0.1:{free_port()}/acm"}
     argv = [sys.executable, "-m", "broker", "agents"]
