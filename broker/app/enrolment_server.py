@@ -109,6 +109,7 @@ class EnrolmentServer:
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
+        self._database.stop_waiting()
         self._https.stop()
 
     def reload(self) -> None:

@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: bounds on every wait, and connections that are hung up when they do not answer."""
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ _LOCK_S = 5
 _STATEMENT_S = 30
 _SILENCE_S = 10  # of the network below a connection
 _LAST_WORDS_S = 3.0
+_CANCEL_S = 2.0
 _MIGRATION_S = 3600
 _MIGRATIONS = 0x61636D  # the key of the lock: "acm"
 
@@ -84,6 +86,7 @@ class Connections:
             with self._lock:
                 self._open.pop(id(raw), None)
 
+        event.listen(engine, "do_connect", lambda dialect, record, arguments, named: _connect(*arguments, **named))
         event.listen(engine, "connect", opened)
         event.listen(engine, "close", closed)
 
@@ -123,6 +126,25 @@ def _tolerate_damaged_text(raw: Any) -> None:
 
     for name in ("text", "varchar"):
         raw.adapters.register_loader(name, TextLoader)
+
+
+def _connect(*arguments: Any, **named: Any) -> Any:
+    """Return a connection of psycopg that a signal interrupts within seconds, also if PostgreSQL hangs.
+
+    psycopg asks PostgreSQL to cancel the query, waits five seconds for that and five more for the query, and logs it.
+    """
+    import psycopg
+
+    class Connection(psycopg.Connection[Any]):
+        def cancel_safe(self, *, timeout: float = _CANCEL_S) -> None:
+            try:
+                super().cancel_safe(timeout=min(timeout, _CANCEL_S))
+            except BaseException:
+                _hang_up(self)
+                raise
+
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    return Connection.connect(*arguments, **named)
 
 
 def _hang_up(raw: Any) -> None:

@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests: Debian's, on loopback, with its data in a temporary directory."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -121,7 +122,8 @@ class PostgreSQL:
             yield
         finally:
             for pid in group:
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         self.kill()
