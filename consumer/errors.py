@@ -13,6 +13,7 @@ __all__ = [
     "HandlerTableError",
     "ProgramError",
     "ServiceError",
+    "ServiceUnreachable",
     "StateDirectoryInUse",
     "StoreDamaged",
     "StoreError",
@@ -68,6 +69,12 @@ class ServiceError(ConsumerError):
     """The managed service could not be started, stopped or inspected."""
 
     code = "service_error"
+
+
+class ServiceUnreachable(ServiceError):
+    """The means by which the service is controlled failed, so nothing is known of the service itself."""
+
+    code = "service_unreachable"
 
 
 class HandlerTableError(ConsumerError):

@@ -20,6 +20,7 @@ from consumer.errors import ConsumerError, StoreError
 from consumer.observer import Observer
 from consumer.ports import Clock
 from consumer.system.clock import Boot
+from consumer.system.confinement import LauncherFailed
 from consumer.system.interpreter import interpreter_problem
 from consumer.system.leftovers import Leftovers
 
@@ -191,11 +192,14 @@ class Reversals:
             self._wake()
 
     def _reverse(self, record: ResponseRecord) -> None:
+        is_ours = False
         try:
             record, end = self._run(record)
             failure = None if end.good else self._in_words(end, record)
         except StoreError:
             raise
+        except LauncherFailed as error:
+            failure, is_ours = f"The agent could not start the script: {error.strerror}.", True
         except (ConsumerError, ExposedFileError, OSError) as error:
             failure = str(error)
         self._observer.reached(f"{_STEP}ended")
@@ -205,7 +209,9 @@ class Reversals:
             self._records.save(replace(record, reversal=None, reversed_at=now, changed_at=now))
             self._observer.reached(f"{_STEP}done")
         else:
-            self._records.save(replace(record, reversal=self._after_failure(reversal_of(record), failure)))
+            self._records.save(
+                replace(record, reversal=self._after_failure(reversal_of(record), failure, is_ours=is_ours))
+            )
             _log.warning("reversal_failed", script=record.script, keys=record.keys, reason=failure)
         if run:
             self._leftovers.remove(self._runs / run)
@@ -240,8 +246,9 @@ class Reversals:
         stderr = f": {end.stderr.strip()[-200:]}" if end.stderr.strip() else ""
         return f"The script ended with exit status {end.exit_status}{stderr}."
 
-    def _after_failure(self, reversal: Reversal, failure: str) -> Reversal:
-        attempts = reversal.attempts + 1
+    def _after_failure(self, reversal: Reversal, failure: str, *, is_ours: bool) -> Reversal:
+        """Return the reversal with its next attempt; one that the agent itself could not make is not the last one."""
+        attempts = min(reversal.attempts + 1, len(_WAITS_S)) if is_ours else reversal.attempts + 1
         failed = replace(reversal, run=None, attempts=attempts, failure=failure)
         if attempts <= len(_WAITS_S):
             return self.due_in(_WAITS_S[attempts - 1], failed)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
@@ -24,7 +25,7 @@ from consumer.configuration.preparation import active_if_unchanged, prepare
 from consumer.configuration.reload import Reloader
 from consumer.configuration.staging import Staging
 from consumer.configuration.validation import CheckFailed
-from consumer.errors import CentralizedConfigurationError, ConsumerError
+from consumer.errors import CentralizedConfigurationError, ConsumerError, ProgramError, ServiceUnreachable
 from consumer.handler import Context, Result
 from consumer.settings import AgentConfig
 from consumer.system.programs import Bounds
@@ -61,9 +62,9 @@ class ConfigurationUpdate:
             with self._exclusive():
                 record = active_if_unchanged(wanted, self._config, self._generations)
                 if record is not None:
-                    return self._unchanged(wanted, record)
+                    return self._unchanged(wanted, record, self._journals.unchecked(record.name))
                 self._journal = prepare(
-                    self._command, wanted, self._context, self._config, self._generations, self._effects.run
+                    self._command, wanted, self._context, self._config, self._generations, self._effects
                 )
                 self._journals.write(self._journal)
                 # design.md: "A centralized configuration is a generation"
@@ -123,10 +124,24 @@ class ConfigurationUpdate:
         except (ConsumerError, OSError) as error:
             self._keep_output(error)
             self._raise_if_stopping()
+            if self._is_unknown(error):
+                raise
             code = ErrorCode.CANCELLED if context.cancelled.is_set() else ErrorCode.FAILED
             return self._roll_back(replace(journal, incarnation=incarnation, reason=str(error), code=code))
         self._reached("checked")
         return self._complete(replace(journal, note=note))
+
+    def _is_unknown(self, error: Exception) -> bool:
+        """Whether it is not known if the service runs well: what reloads or checks it failed, and not the service.
+
+        A program that comes with the configuration is part of it.
+        """
+        if isinstance(error, ServiceUnreachable):
+            return True
+        settings = self._config.configuration
+        programs = [argv[0] for argv in (settings.reload_command, settings.health_check) if argv]
+        comes_along = any("{" in path or Path(path).is_relative_to(self._root) for path in programs)
+        return isinstance(error, ProgramError) and not (error.code == "not_started" and comes_along)
 
     def _raise_if_stopping(self) -> None:
         """Raise if the agent is being stopped: its service may be too, so the next process resumes the update."""
@@ -152,6 +167,8 @@ class ConfigurationUpdate:
                 reloader.watch(state)
         except (ConsumerError, OSError) as error:
             note = f"The service is not healthy with the previous generation either: {error}"
+            if self._is_unknown(error):
+                note = f"Whether the service is healthy with the previous generation is not known: {error}"
         return self._complete(replace(journal, note=note))
 
     def _reloader(self, name: str | None, within: Bounds) -> Reloader:
@@ -184,9 +201,15 @@ class ConfigurationUpdate:
         if isinstance(error, CheckFailed):
             self._output = error.output
 
-    def _unchanged(self, wanted: ApplyCentralizedConfiguration, record: Record) -> Result:
+    def _unchanged(
+        self, wanted: ApplyCentralizedConfiguration, record: Record, unchecked: ApplyJournal | None
+    ) -> Result:
         if wanted.group not in (None, record.group):
             self._generations.write_record(replace(record, group=wanted.group))
+        if unchecked is not None:
+            self._journal = replace(unchecked, command_id=self._command.id)
+            self._journals.write(self._journal)
+            return self._reload_and_watch(self._journal)
         return results.unchanged(self._generations, record.name)
 
     def _failed(self, error: ConsumerError) -> Result:

@@ -1,5 +1,6 @@
 """The journal of the latest configuration update, from which it is resumed after a crash."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -47,12 +48,23 @@ class JournalFile:
 
     def read(self, command_id: str) -> ApplyJournal | None:
         """Return this command's journal, or None; raises CentralizedConfigurationError if the file is damaged."""
+        journal = self._last()
+        return journal if journal is not None and journal.command_id == command_id else None
+
+    def unchecked(self, generation: str) -> ApplyJournal | None:
+        """Return the journal of an update to this generation that became active and was never seen to work, or None."""
+        with contextlib.suppress(CentralizedConfigurationError):  # it only steers the recovery
+            journal = self._last()
+            if journal is not None and journal.next == generation and not journal.done and journal.reason is None:
+                return journal
+        return None
+
+    def _last(self) -> ApplyJournal | None:
         try:
-            journal = msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
+            return msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise CentralizedConfigurationError(
                 f"The journal {self._path} cannot be read: {error}.", code="journal_damaged"
             ) from error
-        return journal if journal.command_id == command_id else None

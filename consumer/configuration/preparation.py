@@ -4,10 +4,11 @@ from broker.contract.commands.apply_centralized_configuration import ApplyCentra
 from broker.contract.messages import Command
 from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
+from consumer.configuration.effects import Effects
 from consumer.configuration.found_files import hashes_of
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.staging import Staging, sha256_of
-from consumer.configuration.validation import RunProgram, validate
+from consumer.configuration.validation import fill_paths, validate
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context
 from consumer.settings import AgentConfig
@@ -34,7 +35,7 @@ def prepare(
     context: Context,
     config: AgentConfig,
     generations: Generations,
-    run: RunProgram,
+    effects: Effects,
 ) -> ApplyJournal:
     """Make a checked and durable generation and return its journal; raises ConsumerError and OSError."""
     file = _file(wanted, config)
@@ -50,7 +51,8 @@ def prepare(
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
-        validate(staging.files, file, config.configuration.check, context.bounds(), run)
+        _refuse_missing_programs(config, staging, file, effects)
+        validate(staging.files, file, config.configuration.check, context.bounds(), effects.run)
         context.observer.reached(f"{command.type}.validated")
         _check_time(context)
         sha256 = sha256_of(wanted)
@@ -68,6 +70,16 @@ def prepare(
         generations.add(staging.files, record)
         _check_time(context)  # fsync may have taken long; the next prune deletes the generation
         return journal
+
+
+def _refuse_missing_programs(config: AgentConfig, staging: Staging, file: str, effects: Effects) -> None:
+    """Raise CentralizedConfigurationError if a program that is needed after the swap is missing."""
+    settings = config.configuration
+    reload = settings.reload_command if settings.reload == "command" else ()
+    for argv in (reload, settings.health_check):
+        missing = effects.missing(fill_paths(argv, staging.files, file)[0]) if argv else None
+        if missing is not None:
+            raise CentralizedConfigurationError(f"The configuration was not tried: {missing}.", code="program_missing")
 
 
 def _first_journal(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from consumer.configuration.effects import Effects
 from consumer.configuration.validation import CheckFailed, fill_paths
-from consumer.errors import CentralizedConfigurationError
+from consumer.errors import CentralizedConfigurationError, ConsumerError, ProgramError, ServiceUnreachable
 from consumer.ports import Service, ServiceState
 from consumer.settings import CentralizedConfig
 from consumer.system.programs import Bounds
@@ -70,6 +70,11 @@ class Reloader:
             )
         try:
             self.effects.send_signal(pid, self.settings.signal_number)
+        except PermissionError as error:
+            raise ServiceUnreachable(
+                f"The agent may not send the service (process {pid}) a signal: it runs as another user.",
+                code="signal_not_allowed",
+            ) from error
         except OSError as error:
             raise CentralizedConfigurationError(
                 f"The service (process {pid}) could not be sent a signal: {error.strerror}.", code="signal_not_sent"
@@ -86,11 +91,12 @@ class Reloader:
     def watch(self, reloaded: ServiceState) -> None:
         """Return once the service has proved healthy; raises ConsumerError if it does not.
 
-        A managed service is watched for the whole grace period; without one, the first successful health check is
-        enough.
+        Raises ServiceUnreachable or ProgramError if that could not be seen: then it is not known. A managed service is
+        watched for the whole grace period; without one, the first successful health check is enough.
         """
         begun = self.bounds.clock.monotonic()
         within = replace(self.bounds, deadline=min(begun + self.settings.grace_s, self.bounds.deadline))
+        unseen: ConsumerError | None = None
         problem = self._health_problem(within)
         # design.md: "A managed service is watched for the whole grace period"
         while problem is not None or reloaded.running:
@@ -101,8 +107,9 @@ class Reloader:
                 raise CentralizedConfigurationError(
                     "The command was cancelled before the service had proved healthy.", code="cancelled"
                 )
-            self._check_alive(reloaded)
+            unseen = self._unseen(reloaded)
             problem = problem and self._health_problem(within, problem)
+        problem = unseen or problem
         if problem is not None:
             raise problem
         if reloaded.running and within.deadline < begun + self.settings.grace_s:
@@ -112,20 +119,32 @@ class Reloader:
                 code="watch_cut_short",
             )
 
+    def _unseen(self, reloaded: ServiceState) -> ServiceUnreachable | None:
+        """Return why it is not known whether the service still runs; raises ConsumerError if it does not."""
+        try:
+            self._check_alive(reloaded)
+        except ServiceUnreachable as error:
+            return error
+        return None
+
     def _check_alive(self, reloaded: ServiceState) -> None:
         now = self.service.state()
         if reloaded.running and (not now.running or now.incarnation != reloaded.incarnation):
             raise CentralizedConfigurationError("The service died after the reload.", code="service_died")
 
-    def _health_problem(self, within: Bounds, before: CheckFailed | None = None) -> CheckFailed | None:
+    def _health_problem(self, within: Bounds, before: ConsumerError | None = None) -> ConsumerError | None:
         """Run the health check once and return why it failed, or None; `before` is the failure of the previous check.
 
-        If the end of the grace period cuts a check off, the previous failure is returned: it explains more.
+        If the end of the grace period cuts a check off, the previous failure is returned: it explains more. A check
+        that could not be started is a ProgramError.
         """
         argv = self.settings.health_check
         if not argv:
             return None
-        ended = self.effects.run(fill_paths(argv, self.directory, self.file), within)
+        try:
+            ended = self.effects.run(fill_paths(argv, self.directory, self.file), within)
+        except ProgramError as error:
+            return error
         if ended.good:
             return None
         if ended.overdue and before is not None:

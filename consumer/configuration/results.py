@@ -52,7 +52,10 @@ def ended(generations: Generations, journal: ApplyJournal, output: Output | None
 
 def not_rolled_back(generations: Generations, journal: ApplyJournal, reason: str) -> Result:
     """Return the result when the new generation is active, although it failed or was not checked."""
-    message = f"{reason} Generation {journal.next} is active: it was not checked, or could not be rolled back."
+    message = (
+        f"{reason} Generation {journal.next} is active: it was not checked, or could not be rolled back. Once that is "
+        "repaired, send it again: it is then reloaded and checked."
+    )
     data = _data(generations, "applied", previous=journal.previous, diff=journal.diff, reason=reason)
     return Result(message, data, ErrorCode.FAILED)
 

@@ -1,6 +1,7 @@
 """A child process of the agent as the managed service."""
 
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import structlog
 
-from consumer.errors import ServiceError
+from consumer.errors import ServiceError, ServiceUnreachable
 from consumer.ports import Clock, ServiceState, Stop
 from consumer.services.desired_state import DesiredState
 from consumer.services.kept_program import KeptProgram
+from consumer.system.confinement import LauncherFailed
+from consumer.system.interpreter import missing_program, why_not_started
 from consumer.system.pidfile import PidFile
 from consumer.system.process_group import OrphanedGroup
 from consumer.system.programs import environment_of_service, exit_in_words
@@ -138,8 +141,13 @@ class ChildService:
     def _spawn(self) -> None:
         try:
             program = KeptProgram(self._argv, environment_of_service(), self._trace)
+        except LauncherFailed as error:
+            self._failure = f"The agent could not start the service {self._argv[0]}: {error.strerror}."
+            raise ServiceUnreachable(self._failure, code="keeper_failed") from error
         except OSError as error:
-            self._failure = f"The service could not be started: {error.strerror}: {self._argv[0]}."
+            self._failure = (
+                f"The service could not be started: {why_not_started(self._argv[0], error)}: {self._argv[0]}."
+            )
             raise ServiceError(self._failure, code="not_started") from error
         if self._current is not None:
             self._current.program.close()
@@ -201,7 +209,8 @@ class ChildService:
     def restart(self, deadline: float) -> ServiceState:
         """Replace the child with a new one; raises ServiceError, like `start`.
 
-        A child is not stopped when the time before `deadline` cannot suffice to see the new one run.
+        A child is not stopped when its program is missing for the next start, or the time before `deadline` cannot
+        suffice to see the new one run.
         """
         with self._lock:
             if deadline - self._clock.monotonic() <= self._settle_s:
@@ -210,8 +219,18 @@ class ChildService:
                     "stopped: give the command a longer timeout.",
                     code="timed_out",
                 )
+            self._refuse_missing_programs()
             stop = self.shut_down(deadline - self._settle_s)
             return replace(self.start(deadline), stop=stop)
+
+    # design.md: "What works ends once its replacement was seen to start"
+    def _refuse_missing_programs(self) -> None:
+        ours = missing_program(sys.executable)
+        if ours is not None:
+            raise ServiceUnreachable(f"The agent could not restart the service: {ours}.", code="keeper_failed")
+        missing = missing_program(self._argv[0])
+        if missing is not None:
+            raise ServiceError(f"The service was not restarted: {missing}.", code="program_missing")
 
     def _at_most(self, seconds: float, deadline: float) -> float:
         return max(0.0, min(seconds, deadline - self._clock.monotonic()))

@@ -2,10 +2,11 @@
 
     python -I -S keeper.py REPORT TRACE PROGRAM ARGUMENT...
 
-REPORT is the number of the descriptor on which it reports in lines: `error ERRNO` when PROGRAM cannot be run, or
-`pid PID`, and later `exit STATUS LEFT`, where LEFT is how many processes it has left. TRACE is a file for the keeper's
-process id and start time, written before PROGRAM runs. TERM asks all descendants to end, QUIT kills them; the keeper
-ends with the last one. It is run by its path and imports none of our modules.
+REPORT is the number of the descriptor on which it reports in lines: `failed ERRNO` when the keeper cannot do its own
+part, `error ERRNO` when PROGRAM cannot be run, or `pid PID`, and later `exit STATUS LEFT`, where LEFT is how many
+processes it has left. TRACE is a file for the keeper's process id and start time, written before PROGRAM runs. TERM
+asks all descendants to end, QUIT kills them; the keeper ends with the last one. It is run by its path and imports none
+of our modules.
 """
 
 import contextlib
@@ -32,10 +33,15 @@ def main(report: str, trace: str, *argv: str) -> None:
     with contextlib.suppress(OSError), open(trace, "w") as file:  # needed only if the agent is killed
         file.write(f"{os.getpid()} {_start_time()}")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    errors, theirs = os.pipe2(os.O_CLOEXEC)
-    program = os.fork()
+    try:
+        environment = _given_environment()
+        errors, theirs = os.pipe2(os.O_CLOEXEC)
+        program = os.fork()
+    except OSError as own:
+        _say(handle, f"failed {own.errno}")
+        return
     if program == 0:
-        _execute(argv, theirs, before)
+        _execute(argv, environment, theirs, before)
     os.close(theirs)
     error = os.read(errors, 16)
     if error:
@@ -46,14 +52,16 @@ def main(report: str, trace: str, *argv: str) -> None:
     _keep(handle, program)
 
 
-def _execute(argv: tuple[str, ...], errors: int, mask: set[int | signal.Signals]) -> None:
+def _execute(
+    argv: tuple[str, ...], environment: dict[bytes, bytes], errors: int, mask: set[int | signal.Signals]
+) -> None:
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for ignored in _IGNORED_BY_PYTHON:
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        os.execvpe(argv[0], argv, _given_environment())  # noqa: S606 - no shell is the point
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(errors, str(error.errno).encode())
     os._exit(127)

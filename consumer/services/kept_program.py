@@ -1,5 +1,6 @@
 """A program that runs with all its descendants under a keeper, so that it is known what it leaves behind."""
 
+import errno
 import os
 import select
 import signal
@@ -10,18 +11,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
+from consumer.system.confinement import LauncherFailed
+from consumer.system.programs import exit_in_words
+
 __all__ = [
     "KeptProgram",
 ]
 
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_LAUNCH_TIMEOUT_S = 10.0
+_LAUNCH_TIMEOUT_S = 30.0  # for a busy machine
 _LINE_BYTES = 4096
 
 
 class KeptProgram:
-    """One running program. `trace` is the file for the keeper's process id. Raises OSError if it cannot be started.
+    """One running program. `trace` is the file for the keeper's process id.
+
+    Raises OSError if it cannot be executed, and LauncherFailed if its keeper did not get that far.
 
     `exit_status` is that of the program itself, negative for a signal, or None while it runs. Any thread may ask.
     """
@@ -31,7 +37,10 @@ class KeptProgram:
         self._exit_status: int | None = None
         self._left = 0
         self._lock = threading.Lock()
-        self._report, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._report, theirs = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _not_run(error) from error
         try:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_KEEPER), str(theirs), str(trace), *argv],
@@ -40,9 +49,11 @@ class KeptProgram:
                 start_new_session=True,
                 env=environment,
             )
-        except BaseException:
+        except BaseException as error:
             os.close(self._report)
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise _not_run(error) from error
         finally:
             os.close(theirs)
         self._await_start()
@@ -52,10 +63,9 @@ class KeptProgram:
         kind, _, value = (os.read(self._report, _LINE_BYTES) if readable else b"").decode().partition(" ")
         if kind != "pid":
             self._keeper.kill()
-            self._keeper.wait()
+            status = self._keeper.wait()
             os.close(self._report)
-            number = int(value) if kind == "error" else 0
-            raise OSError(number, os.strerror(number) if number else "its keeper did not start")
+            raise _failure(kind, value, status, is_late=not readable)
         os.set_blocking(self._report, False)
         first, _, rest = value.partition("\n")
         self.pid = int(first)
@@ -125,3 +135,16 @@ class KeptProgram:
         if line.startswith("exit "):
             _, status, left = line.split()
             self._exit_status, self._left = int(status), int(left)
+
+
+def _not_run(error: OSError) -> LauncherFailed:
+    return LauncherFailed(error.errno, f"its keeper {sys.executable} could not be run: {error.strerror}")
+
+
+def _failure(kind: str, value: str, status: int, *, is_late: bool) -> OSError:
+    if kind in ("error", "failed"):
+        number = int(value)
+        reason = os.strerror(number)
+        return OSError(number, reason) if kind == "error" else LauncherFailed(number, f"its keeper: {reason}")
+    how = f"did not start it within {_LAUNCH_TIMEOUT_S:g} s" if is_late else exit_in_words(status)
+    return LauncherFailed(errno.ETIMEDOUT if is_late else errno.ENOEXEC, f"its keeper {how}")

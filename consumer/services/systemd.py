@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from consumer.errors import ProgramError, ServiceError
+from consumer.errors import ProgramError, ServiceError, ServiceUnreachable
 from consumer.ports import Clock, ServiceState, Stop
 from consumer.system.programs import Bounds, Ended, clean_environment, run_program
 
@@ -39,7 +39,8 @@ class SystemdService:
     """A systemd unit. Its incarnation is systemd's InvocationID (systemd.exec(5)).
 
     A unit that does not stay active for `settle_s` seconds after its start is an error. `via` (such as `sudo`) is put
-    before systemctl and journalctl. All methods raise ServiceError, also for a unit that does not exist.
+    before systemctl and journalctl. All methods raise ServiceError, also for a unit that does not exist, and
+    ServiceUnreachable if systemctl cannot be run, gets no answer from systemd, or is refused.
     """
 
     def __init__(self, unit: str, clock: Clock, *, settle_s: float, via: Sequence[str] = ()) -> None:
@@ -55,9 +56,10 @@ class SystemdService:
 
     def start(self, deadline: float) -> ServiceState:
         """Start the unit, and enable it if it was disabled."""
-        if self._show(deadline)["UnitFileState"] == "disabled":
+        before = self._show(deadline)
+        if before["UnitFileState"] == "disabled":
             self._systemctl("enable", deadline)
-        return self._state_in(self._bring_up("start", deadline))
+        return self._state_in(self._bring_up("start", deadline, before))
 
     def stop(self, deadline: float) -> ServiceState:
         """Stop the unit, and disable it if it was enabled, so that it stays stopped after a reboot."""
@@ -72,7 +74,7 @@ class SystemdService:
     def restart(self, deadline: float) -> ServiceState:
         """Restart the unit by one systemd job, which outlives this agent and also restarts dependent units."""
         before = self._show(deadline)
-        after = self._bring_up("restart", deadline)
+        after = self._bring_up("restart", deadline, before)
         return replace(self._state_in(after), stop=self._stop_between(before, after))
 
     def _state_in(self, shown: Mapping[str, str]) -> ServiceState:
@@ -92,17 +94,30 @@ class SystemdService:
             )
         return shown
 
-    def _bring_up(self, verb: str, deadline: float) -> dict[str, str]:
-        """Start or restart the unit; an error includes the last lines of the unit's output."""
+    def _bring_up(self, verb: str, deadline: float, before: Mapping[str, str]) -> dict[str, str]:
+        """Start or restart the unit; an error includes the last lines of the unit's output.
+
+        A unit that is as it was `before` has not failed: the request did not reach systemd, or was refused.
+        """
         try:
-            self._systemctl(verb, deadline)
+            self._ask_for(verb, deadline, before)
             return self._wait_until_stable(deadline)
+        except ServiceUnreachable:
+            raise
         except ServiceError as error:
             incarnation = self._show(self._deadline_in(_SHOW_TIMEOUT_S))["InvocationID"]
             printed = " | ".join(self._journal("--output=cat", "--lines=3", f"_SYSTEMD_INVOCATION_ID={incarnation}"))
             raise ServiceError(
                 f"{error} Its last lines: {printed[:300]}" if printed else str(error), code=error.code
             ) from error
+
+    def _ask_for(self, verb: str, deadline: float, before: Mapping[str, str]) -> None:
+        try:
+            self._systemctl(verb, deadline)
+        except ServiceUnreachable as error:
+            if _unchanged(self._show(self._deadline_in(_SHOW_TIMEOUT_S)), before):
+                raise
+            raise ServiceError(str(error), code=error.code) from error
 
     def _wait_until_stable(self, deadline: float) -> dict[str, str]:
         """Wait until one incarnation has been active for `settle_s` seconds, or until the deadline."""
@@ -151,12 +166,14 @@ class SystemdService:
     def _systemctl(self, verb: str, deadline: float, *options: str) -> str:
         ended = self._run(["systemctl", "--no-ask-password", *options, verb, "--", self._unit], deadline)
         if ended.overdue:
-            raise ServiceError(
+            raise ServiceUnreachable(
                 f"systemctl {verb} {self._unit} did not end in time; systemd may still complete it.", code="timed_out"
             )
         if not ended.good:
             printed = " ".join(ended.output.stderr.split())[:500]
-            raise ServiceError(f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}", code="systemctl_failed")
+            raise ServiceUnreachable(
+                f"systemctl {verb} {self._unit} {ended.in_words()}: {printed}", code="systemctl_failed"
+            )
         return ended.output.stdout
 
     def _run(self, argv: Sequence[str], deadline: float) -> Ended:
@@ -164,10 +181,17 @@ class SystemdService:
         try:
             return run_program([*self._via, *argv], Bounds(self._clock, deadline), environment=environment)
         except ProgramError as error:
-            raise ServiceError(f"The unit {self._unit} cannot be managed: {error}", code="systemctl_not_run") from error
+            raise ServiceUnreachable(
+                f"The unit {self._unit} cannot be managed: {error}", code="systemctl_not_run"
+            ) from error
 
     def _deadline_in(self, seconds: float) -> float:
         return self._clock.monotonic() + seconds
+
+
+def _unchanged(after: Mapping[str, str], before: Mapping[str, str]) -> bool:
+    """Return whether systemd has neither done nor begun anything with the unit."""
+    return all(after[name] == before[name] for name in ("ActiveState", "SubState", "InvocationID", "Result"))
 
 
 def _why_not_up(unit: str, shown: Mapping[str, str]) -> str:

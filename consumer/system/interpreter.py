@@ -6,6 +6,7 @@ from pathlib import Path
 
 __all__ = [
     "interpreter_problem",
+    "missing_program",
     "why_not_started",
 ]
 
@@ -20,6 +21,19 @@ def why_not_started(program: str, error: OSError | ValueError, cwd: Path | None 
         if problem is not None:
             return problem
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def missing_program(program: str) -> str | None:
+    """Return why a program cannot be there to be started, as a part of a sentence that names it; None if it is there.
+
+    A name without a slash is looked for on the PATH. Whether it can be executed, only its start shows.
+    """
+    if "/" in program and not os.path.exists(program):
+        return f"{program} does not exist"
+    if "/" not in program and shutil.which(program) is None:
+        return f"{program} is not a program on the PATH"
+    problem = interpreter_problem(program)
+    return problem and f"{program} cannot be started: {problem}"
 
 
 def interpreter_problem(program: str, cwd: Path | None = None) -> str | None:

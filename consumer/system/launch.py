@@ -2,7 +2,8 @@
 
     python -I -S launch.py ERRORS LIMITS USER PROGRAM ARGUMENT...
 
-ERRORS is the number of the descriptor to which an errno is written when PROGRAM cannot be run, LIMITS is NUMBER=VALUE
+ERRORS is the number of the descriptor to which READY is written once only PROGRAM remains to be executed, and an errno
+when something fails: before READY it is a failure of this launcher, after it one of PROGRAM. LIMITS is NUMBER=VALUE
 pairs for setrlimit(2), separated by commas, USER is UID:GID:GROUP,GROUP... or empty. It is run by its path and imports
 none of our modules, so that it takes only about 10 ms.
 """
@@ -14,10 +15,12 @@ import signal
 import sys
 
 __all__ = [
+    "READY",
     "main",
 ]
 
 
+READY = b"+"
 _SHELL = "/bin/sh"
 _FIRST_LINE_BYTES = 256
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -27,8 +30,8 @@ def main(errors: str, limits: str, user: str, *argv: str) -> None:
     """Set the limits, switch to the user, and execute the program; returns only if that fails."""
     handle = int(errors)
     os.set_inheritable(handle, False)
-    environment = _given_environment()
     try:
+        environment = _given_environment()
         for limit in limits.split(","):
             number, _, value = limit.partition("=")
             _limit(int(number), int(value))
@@ -36,6 +39,7 @@ def main(errors: str, limits: str, user: str, *argv: str) -> None:
             _become(*user.split(":"))
         for ignored in _IGNORED_BY_PYTHON:
             signal.signal(ignored, signal.SIG_DFL)
+        os.write(handle, READY)
         _execute(argv, environment)
     except OSError as error:
         os.write(handle, str(error.errno).encode())

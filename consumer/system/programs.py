@@ -17,7 +17,7 @@ from broker.contract.messages import Output
 from consumer.errors import ProgramError
 from consumer.ports import Clock
 from consumer.settings import Confinement
-from consumer.system.confinement import launch
+from consumer.system.confinement import LauncherFailed, launch
 from consumer.system.interpreter import why_not_started
 from consumer.system.process_group import end_group, signal_group
 
@@ -132,6 +132,10 @@ class Program:
         try:
             given = clean_environment() if environment is None else environment
             self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
+        except LauncherFailed as error:
+            raise ProgramError(
+                f"The agent could not start {argv[0]}: {error.strerror}.", code="launcher_failed"
+            ) from error
         except (OSError, ValueError) as error:
             raise ProgramError(
                 f"{argv[0]} could not be started: {why_not_started(argv[0], error, cwd)}.", code="not_started"

@@ -1,6 +1,7 @@
 """apply-centralized-configuration with a real service, real programs and the real clock (logic: see tests/unit)."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,18 +187,39 @@ def test_unhealthy_configuration_is_rolled_back(site: Site, content: str, said: 
     assert [path.name for path in (site.root / "generations").iterdir() if path.is_dir()] == [first]
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"health_check": ("/nowhere/health",)}, "/nowhere/health could not be started"),
-    ],
-)
-def test_failed_reload_is_rolled_back(make_site: Callable[..., Site], settings: dict[str, Any], said: str) -> None:
-    site = make_site(**settings)
+def test_check_that_cannot_be_started_rolls_nothing_back(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    shell, check, armed = tmp_path / "shell", tmp_path / "check", tmp_path / "armed"
+    shell.symlink_to("/bin/sh")
+    check.write_text(f"#!{shell}\nexit 0\n")
+    check.chmod(0o755)
+    loses_the_shell = ("/bin/sh", "-c", f"! rm {armed} 2>/dev/null || rm {shell}")
+    site = make_site(reload="command", reload_command=loses_the_shell, health_check=(str(check),), grace_s=0.4)
     site.start_service()
-    done = site.apply(content=GOOD)
-    assert (done.code, done.data.action, done.data.active) == (ErrorCode.FAILED, "rolled_back", None)
-    assert said in done.message
+    assert site.apply("a", content=GOOD).code is None
+    armed.touch()
+    done = site.apply("b", content=BETTER)
+    assert (done.code, done.data.action, site.active()) == (ErrorCode.FAILED, "applied", {"sensor.toml": BETTER})
+    assert f"its interpreter '{shell}' does not exist" in done.message
+    shell.symlink_to("/bin/sh")
+    again = site.apply("c", content=BETTER)
+    assert (again.code, again.data.action) == (None, "applied")
+
+
+def test_missing_interpreter_of_the_keeper_neither_stops_the_service_nor_rolls_back(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(reload="restart", health_check=(), grace_s=0.3)
+    site.start_service()
+    assert site.apply("a", content=GOOD).code is None
+    running = site.service.state()
+    with monkeypatch.context() as patch:
+        site.steps.at["swapped"] = lambda: patch.setattr(sys, "executable", "/nowhere/python")
+        done = site.apply("b", content=BETTER)
+    del site.steps.at["swapped"]
+    assert (done.code, done.data.action, site.active()) == (ErrorCode.FAILED, "applied", {"sensor.toml": BETTER})
+    assert ("/nowhere/python" in done.message, site.service.state()) == (True, running)
+    assert site.apply("c", content=BETTER).code is None
+    assert site.service.state().incarnation != running.incarnation
 
 
 def test_service_is_reloaded_by_command_and_by_restart(make_site: Callable[..., Site], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from time import monotonic
 import pytest
 
 from consumer.errors import ProgramError
+from consumer.system import confinement
 from consumer.system.clock import SystemClock
 from consumer.system.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
 from tests.support.active_response_scripts import install
@@ -101,6 +102,44 @@ def test_missing_program_or_invalid_name_is_an_error() -> None:
         run_program(["/bin/true", "a\0b"], bounds())
     with raises_code(ProgramError, "not_started"):
         run_program(["/bin/true"], bounds(), cwd=Path("/nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (sys, "executable", "/nowhere/python could not be run: No such file or directory"),
+        (confinement, "_LAUNCHER", "can't open file '/nowhere/python': [Errno 2] No such file"),
+    ],
+)
+def test_failure_of_the_launcher_is_not_the_programs(
+    monkeypatch: pytest.MonkeyPatch, place: object, value: str, said: str
+) -> None:
+    monkeypatch.setattr(place, value, "/nowhere/python")
+    with raises_code(ProgramError, "launcher_failed") as caught:
+        run_program(["/bin/true"], bounds())
+    assert str(caught.value).startswith("The agent could not start /bin/true: its launcher ")
+    assert said in str(caught.value)
+
+
+def test_launcher_that_is_killed_before_it_starts_the_program_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "launch.py"
+    launcher.write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr(confinement, "_LAUNCHER", launcher)
+    with raises_code(ProgramError, "launcher_failed") as caught:
+        run_program(["/bin/true"], bounds())
+    assert "was ended by SIGKILL" in str(caught.value)
+
+
+def test_launcher_that_hangs_is_ended_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launcher = tmp_path / "launch.py"
+    launcher.write_text("import time; time.sleep(600)")
+    monkeypatch.setattr(confinement, "_LAUNCHER", launcher)
+    monkeypatch.setattr(confinement, "_LAUNCH_TIMEOUT_S", 0.2)
+    with raises_code(ProgramError, "launcher_failed") as caught:
+        run_program(["/bin/true"], bounds())
+    assert "did not start it within 0.2 s" in str(caught.value)
 
 
 def test_file_that_is_not_executable_is_an_error(tmp_path: Path) -> None:
@@ -330,6 +369,7 @@ def test_no_descriptor_for_it_leaves_no_program_running() -> None:
 import os, resource, threading
 from time import monotonic
 from consumer.errors import ProgramError
+from consumer.system import confinement
 from consumer.system.clock import SystemClock
 from consumer.system.programs import Bounds, run_program
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -12,9 +12,9 @@ from time import monotonic
 
 import pytest
 
-from consumer.errors import ServiceError
+from consumer.errors import ServiceError, ServiceUnreachable
 from consumer.ports import Stop
-from consumer.services import CallbackService, ChildService, NoService, SystemdService
+from consumer.services import CallbackService, ChildService, NoService, SystemdService, kept_program
 from consumer.settings import is_unit_name
 from consumer.system.clock import SystemClock
 from consumer.system.pidfile import _start_time
@@ -182,6 +182,39 @@ def test_missing_service_program_is_an_error(child_service: Make) -> None:
     assert not service.state().running
 
 
+def test_child_whose_program_is_gone_is_not_stopped_by_a_restart(child_service: Make, tmp_path: Path) -> None:
+    shell, script = tmp_path / "shell", tmp_path / "sensor"
+    shell.symlink_to("/bin/sh")
+    script.write_text(f"#!{shell}\nexec sleep 600\n")
+    script.chmod(0o755)
+    service = child_service([str(script)])
+    before = service.start(monotonic() + 10)
+    shell.unlink()
+    with raises_code(ServiceError, "program_missing") as caught:
+        service.restart(monotonic() + 10)
+    assert f"its interpreter '{shell}' does not exist" in str(caught.value)
+    assert service.state() == before
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (sys, "executable", "its keeper /nowhere could not be run: No such file or directory"),
+        (kept_program, "_KEEPER", "its keeper ended with exit status 2"),
+    ],
+)
+def test_failure_of_the_keeper_is_not_the_services(
+    child_service: Make, monkeypatch: pytest.MonkeyPatch, place: object, value: str, said: str
+) -> None:
+    service = child_service(SLEEP)
+    monkeypatch.setattr(place, value, "/nowhere")
+    with raises_code(ServiceUnreachable, "keeper_failed") as caught:
+        service.start(monotonic() + 10)
+    assert str(caught.value) == f"The agent could not start the service /bin/sleep: {said}."
+    monkeypatch.undo()
+    assert service.start(monotonic() + 10).running
+
+
 DAEMON = "setsid sleep 777 & echo $! >{pid}; exit {status}"
 
 
@@ -289,6 +322,19 @@ esac
 """
 
 
+REFUSING = """#!/bin/sh
+[ $1 = journalctl ] && exit 1
+case "$3" in --property*) shift;; esac
+case "$3" in
+show)
+    read state < {state}
+    [ $state = unreachable ] && {{ echo 'Failed to get properties: Connection timed out' >&2; exit 1; }}
+    printf "LoadState=loaded\\nActiveState=$state\\nInvocationID=abc\\nMainPID=7\\n";;
+restart) echo {after} > {state}; exit 1;;
+esac
+"""
+
+
 @pytest.fixture
 def systemd(tmp_path: Path) -> SystemdService:
     """A unit of a machine whose systemctl hangs and refuses; tests/integration/test_systemd.py has the real one."""
@@ -314,9 +360,24 @@ def test_failed_or_hanging_systemctl_is_an_error(systemd: SystemdService) -> Non
     assert "restart sensor.service" in str(hung.value)
 
 
+@pytest.mark.parametrize(
+    ("after", "kind"), [("active", ServiceUnreachable), ("failed", ServiceError), ("unreachable", ServiceUnreachable)]
+)
+def test_refused_request_is_not_a_failure_of_the_unit(tmp_path: Path, after: str, kind: type[ServiceError]) -> None:
+    """systemctl ends with 1 in all three cases: the unit is as it was, has failed, or systemd gives no answer."""
+    stand_in = tmp_path / "systemctl"
+    stand_in.write_text(REFUSING.format(state=tmp_path / "state", after=after))
+    stand_in.chmod(0o755)
+    (tmp_path / "state").write_text("active\n")
+    service = SystemdService("sensor.service", SystemClock(), settle_s=0.1, via=[str(stand_in)])
+    with pytest.raises(ServiceError) as caught:
+        service.restart(monotonic() + 10)
+    assert caught.type is kind
+
+
 def test_missing_systemctl_is_an_error() -> None:
     service = SystemdService("sensor.service", SystemClock(), settle_s=0.1, via=["/nowhere/sudo"])
-    with raises_code(ServiceError, "systemctl_not_run") as caught:
+    with raises_code(ServiceUnreachable, "systemctl_not_run") as caught:
         service.state()
     assert "/nowhere/sudo could not be started: No such file or directory" in str(caught.value)
 

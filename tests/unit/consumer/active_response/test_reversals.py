@@ -1,6 +1,7 @@
 """Reversals that cannot be recorded, that raise, and that an earlier process had started."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,11 +29,16 @@ class Steps:
 class World:
     """The reversals of a script that the allow-list does not have, run on the test's own thread."""
 
-    def __init__(self, directory: Path, reached: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reached: Callable[[str], None],
+        config: ActiveResponseConfig | None = None,
+    ) -> None:
         self.clock = TurnedClock()
         self.runs = directory / "runs"
         self.records = ResponseRecords(directory / "records")
-        runner = ScriptRunner(ActiveResponseConfig(), directory, self.clock, Confinement())
+        runner = ScriptRunner(config or ActiveResponseConfig(), directory, self.clock, Confinement())
         self.reversals = Reversals(
             self.records,
             runner,
@@ -47,7 +53,7 @@ class World:
 
     def add(self, run: str | None = None) -> None:
         now = self.clock.now()
-        reversal = Reversal(now, {}, now, run)
+        reversal = Reversal(now, {"version": 1, "origin": {}, "parameters": {}}, now, run)
         self.records.save(ResponseRecord("gone", "gone.sh", KEYS, "a", "active", now, "boot", True, reversal))
 
 
@@ -59,6 +65,31 @@ def test_reversal_that_cannot_be_recorded_is_retried_later(tmp_path: Path) -> No
         world.reversals.step()
     assert [entry["event"] for entry in logs] == ["reversal_not_recorded"]
     assert world.reversals.next_due() == world.clock.monotonic() + 5
+
+
+def test_reversal_that_the_agent_could_not_start_is_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "gone.sh"
+    script.write_text("#!/bin/sh\nexit 0\n")
+    script.chmod(0o755)
+    (tmp_path / "allow-list").write_text("gone - gone.sh - 0\n")
+    world = World(
+        tmp_path, lambda step: None, ActiveResponseConfig(str(tmp_path / "scripts"), str(tmp_path / "allow-list"))
+    )
+    world.add()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        for _ in range(10):
+            world.reversals.step()
+            world.clock.turn(1000.0)
+    record = world.records.find("gone.sh", KEYS)
+    assert record is not None
+    assert record.reversal is not None
+    assert "The agent could not start the script: its launcher /nowhere/python" in (record.reversal.failure or "")
+    world.reversals.step()
+    assert world.records.pending() == ()
 
 
 def test_reversals_go_on_after_an_unforeseen_error(tmp_path: Path) -> None:
