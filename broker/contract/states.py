@@ -1,14 +1,22 @@
-"""The enumerations of the protocol: states, outcomes, kinds of feedback, error codes and control actions."""
+"""The enumerations of the protocol: states, outcomes, kinds of feedback, error codes and control actions.
+
+And how long a status is valid, in seconds.
+"""
 
 from enum import StrEnum
 
 __all__ = [
+    "SILENT_AFTER_S",
+    "STATUS_INTERVAL_S",
     "ControlAction",
     "ErrorCode",
     "FeedbackKind",
     "Outcome",
     "State",
 ]
+
+STATUS_INTERVAL_S = 300.0  # an agent publishes its status at least as often
+SILENT_AFTER_S = 2 * STATUS_INTERVAL_S  # an agent with an older one is not online, whatever that says
 
 
 class State(StrEnum):

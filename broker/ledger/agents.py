@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from broker.contract.messages import Status
+from broker.contract.states import SILENT_AFTER_S
 from broker.ledger.damage import decoded, repair_agent, with_sound_columns
 from broker.ledger.insert import insert_missing
 from broker.ledger.records import AgentRecord, read_all
@@ -28,14 +29,12 @@ __all__ = [
 ]
 
 
-_STATUS_INTERVAL_S = 300.0  # our agents publish theirs at least as often
-_SILENT_AFTER_S = 2 * _STATUS_INTERVAL_S
 _IS_KNOWN = AGENTS.c.forgotten_at.is_(None)
 _CLOCK_SKEW_S = 60.0  # of a machine that reads the ledger of another
 
 
 class AgentState(StrEnum):
-    """What the last status of an agent shows. `silent`: another one is overdue. `unknown`: it has sent none.
+    """What the last status of an agent shows, as docs/glossary.md defines it. `unknown`: it has sent none.
 
     While no server runs, `acm agents` shows `unknown` instead of `online`.
     """
@@ -82,7 +81,7 @@ def _agent_row(record: AgentRecord, open_commands: int, now: float) -> AgentRow:
 
 
 def _is_recent(seconds: float | None, now: float) -> bool:
-    return seconds is not None and -_CLOCK_SKEW_S <= now - seconds <= _SILENT_AFTER_S
+    return seconds is not None and -_CLOCK_SKEW_S <= now - seconds <= SILENT_AFTER_S
 
 
 def names_of_agents(connection: sa.Connection) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from broker.contract.messages import Command
-from broker.contract.states import ErrorCode
+from broker.contract.states import SILENT_AFTER_S, ErrorCode
 from broker.contract.topics import AGENT_NAME
 from broker.ledger.agents import get_or_create_all, lock_agents_of
 from broker.ledger.completion import command_of, complete_by_server
@@ -168,13 +168,14 @@ def requeue(connection: sa.Connection, agents: Sequence[str] | sa.Select[Any]) -
 
 
 def _overdue(now: datetime) -> sa.Select[Any]:
-    """Select the names of the online agents whose timeout is over.
+    """Select the names of the online agents whose timeout is over; a silent one gets it with its next status.
 
     A time further ahead than any timeout was written before the clock was set back, and is over as well.
     """
     time, resend_at = now.timestamp(), AGENTS.c.resend_at
     is_over = sa.or_(resend_at <= time, resend_at > time + LONGEST_WAIT_S)
-    return sa.select(AGENTS.c.name).where(is_over, AGENTS.c.online.is_(True))
+    is_silent = AGENTS.c.seen_at < time - SILENT_AFTER_S
+    return sa.select(AGENTS.c.name).where(is_over, AGENTS.c.online.is_(True), sa.not_(is_silent))
 
 
 def _completed_as_unfit(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:

@@ -5,10 +5,11 @@ Neither MQTT nor the client can see that, only those who know that something sho
 
 from collections.abc import Callable
 
+from broker.contract.states import SILENT_AFTER_S
+
 __all__ = ["Hearing"]
 
 
-_LONGEST_QUIET_S = 600.0
 _LONGEST_PATIENCE_S = 3600.0
 
 
@@ -22,7 +23,7 @@ class Hearing:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._since = monotonic()
-        self._patience_s = _LONGEST_QUIET_S
+        self._patience_s = SILENT_AFTER_S
 
     @property
     def quiet_s(self) -> float:
@@ -36,7 +37,7 @@ class Hearing:
     def heard(self) -> None:
         """Note a message that somebody has just sent; a retained one may be old."""
         self._since = self._monotonic()
-        self._patience_s = _LONGEST_QUIET_S
+        self._patience_s = SILENT_AFTER_S
 
     def is_deaf(self, expected: Callable[[], bool]) -> bool:
         """Return whether nothing has arrived for too long, although something was `expected`; then begin again.

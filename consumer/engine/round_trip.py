@@ -7,7 +7,7 @@ import msgspec
 
 from broker.contract.codec import to_json
 from broker.contract.messages import Ack, Feedback
-from broker.contract.states import FeedbackKind, Outcome
+from broker.contract.states import STATUS_INTERVAL_S, FeedbackKind, Outcome
 from broker.system.retry import growing_waits
 from consumer.ports import Clock
 
@@ -15,7 +15,6 @@ __all__ = ["RoundTrip"]
 
 
 _RESEND_INTERVAL_S = 2.0
-_LONGEST_QUIET_S = 300.0
 
 
 class RoundTrip:
@@ -67,7 +66,7 @@ class RoundTrip:
 
     def _note_quiet(self) -> None:
         """Begin with short waits whenever it gets quiet, and whenever something arrives again."""
-        is_quiet = self._quiet_s() >= _LONGEST_QUIET_S
+        is_quiet = self._quiet_s() >= STATUS_INTERVAL_S
         if is_quiet != self._is_quiet:
             self._is_quiet, self._waits, self._send_at = is_quiet, growing_waits(), 0.0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from broker.contract.messages import PendingReversal, Status
+from broker.contract.states import STATUS_INTERVAL_S
 from consumer.engine.problems import Problem, Problems
 from consumer.ports import Clock, CommandStore, ServiceState
 from consumer.settings import AgentConfig
@@ -21,7 +22,6 @@ __all__ = [
 
 
 _MIN_INTERVAL_S = 0.2
-_MAX_INTERVAL_S = 300.0  # a server that missed a status shows this agent as offline until the next one
 
 
 class PendingReversals(Protocol):
@@ -129,7 +129,7 @@ class StatusBuilder:
             return None
         status = self.current(running)
         self._checked = True
-        if not self._has_changed(status) and now < self._published_at + _MAX_INTERVAL_S:
+        if not self._has_changed(status) and now < self._published_at + STATUS_INTERVAL_S:
             return None
         self._published, self._published_at, self._checked = status, now, False
         return replace(status, updated_at=self._clock.now())
@@ -138,7 +138,7 @@ class StatusBuilder:
         """Return when (monotonic seconds) the status must be checked or published, if nothing happens earlier."""
         if self._published is None:
             return 0.0
-        return self._published_at + (_MAX_INTERVAL_S if self._checked else _MIN_INTERVAL_S)
+        return self._published_at + (STATUS_INTERVAL_S if self._checked else _MIN_INTERVAL_S)
 
     def _has_changed(self, status: Status) -> bool:
         before = self._published

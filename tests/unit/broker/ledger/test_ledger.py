@@ -288,7 +288,7 @@ def test_what_is_sent_again_after_a_rollback_is_sent_until_it_is_accepted(
     ledger.record_status(status())
     for _ in range(lost):
         assert take(ledger) == [sent.id]
-        clock.turn(LONG_AFTER)
+        clock.turn(LONG_AFTER / 2)
         ledger.requeue_overdue()
     assert take(ledger) == [sent.id]
 
@@ -472,6 +472,20 @@ def test_agent_whose_status_is_overdue_is_silent(ledger: Ledger, clock: TurnedCl
     assert {never for never, _ in states} == {"unknown"}
     ledger.record_status(status(online=False))
     assert ledger.agents()[1].state == "offline"
+
+
+def test_silent_agent_gets_its_commands_again_with_its_next_status(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status())
+    command = add(ledger)
+    assert take(ledger) == [command.id]
+    clock.turn(601.0)
+    for _ in range(3):
+        ledger.requeue_overdue()
+        assert take(ledger) == []
+        clock.turn(LONG_AFTER)
+    ledger.record_status(status(queue_depth=1))
+    ledger.requeue_overdue()
+    assert take(ledger) == [command.id]
 
 
 def test_status_that_the_broker_delivers_again_does_not_show_that_the_agent_lives(
