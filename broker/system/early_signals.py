@@ -30,6 +30,9 @@ IGNORED = (
 )
 """The signals that would end a program, and that a service has no use for."""
 
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+# What a shell sets for `command &` and `nohup command`, and a command of ours keeps. A service handles these itself.
+_OF_SHELLS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
@@ -48,6 +51,9 @@ def await_signals_early(services: tuple[str, ...]) -> None:
 
     `services` are the commands that run until a signal ends them: for these, both are a success from the first moment
     on, and other signals are ignored. A process 1 without a handler would not even get a TERM (pid_namespaces(7)).
+
+    What the starter has blocked or ignored, and execve(2) passes on, is undone: TERM would not arrive, neither here nor
+    in a child, and without SIGCHLD every child seems to succeed.
     """
     is_service = calls_service(services)
     for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
@@ -55,6 +61,11 @@ def await_signals_early(services: tuple[str, ...]) -> None:
     if is_service:
         for number in (signal.SIGHUP, *IGNORED):
             signal.signal(number, lambda *_: None)  # not SIG_IGN, which children would inherit
+    kept = _IGNORED_BY_PYTHON if is_service else _IGNORED_BY_PYTHON | _OF_SHELLS
+    for number in signal.valid_signals() - kept:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def calls_service(services: tuple[str, ...]) -> bool:

@@ -22,7 +22,6 @@ __all__ = [
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def main(report: str, trace: str, *argv: str) -> None:
@@ -32,7 +31,10 @@ def main(report: str, trace: str, *argv: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with contextlib.suppress(OSError), open(trace, "w") as file:  # needed only if the agent is killed
         file.write(f"{os.getpid()} {_start_time()}")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for number in _SIGNALS:  # before the fork: without SIGCHLD, no end would be noticed
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     try:
         environment = _given_environment()
         errors, theirs = os.pipe2(os.O_CLOEXEC)
@@ -41,7 +43,7 @@ def main(report: str, trace: str, *argv: str) -> None:
         _say(handle, f"failed {own.errno}")
         return
     if program == 0:
-        _execute(argv, environment, theirs, before)
+        _execute(argv, environment, theirs)
     os.close(theirs)
     error = os.read(errors, 16)
     if error:
@@ -52,14 +54,10 @@ def main(report: str, trace: str, *argv: str) -> None:
     _keep(handle, program)
 
 
-def _execute(
-    argv: tuple[str, ...], environment: dict[bytes, bytes], errors: int, mask: set[int | signal.Signals]
-) -> None:
+def _execute(argv: tuple[str, ...], environment: dict[bytes, bytes], errors: int) -> None:
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    for ignored in _IGNORED_BY_PYTHON:
-        signal.signal(ignored, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
     except OSError as error:

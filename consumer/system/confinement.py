@@ -53,6 +53,8 @@ def launch(
     `output` is for stdout and stderr. Raises LauncherFailed, OSError if the program cannot be executed, ValueError as
     Popen does, and ConfigurationError for a user that no longer exists.
     """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise ValueError("this process ignores SIGCHLD, so every program would seem to succeed")
     account = confinement.account()
     home = {} if account is None else {"HOME": account.pw_dir}
     try:

@@ -23,7 +23,6 @@ __all__ = [
 READY = b"+"
 _SHELL = "/bin/sh"
 _FIRST_LINE_BYTES = 256
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def main(errors: str, limits: str, user: str, *argv: str) -> None:
@@ -37,12 +36,19 @@ def main(errors: str, limits: str, user: str, *argv: str) -> None:
             _limit(int(number), int(value))
         if user:
             _become(*user.split(":"))
-        for ignored in _IGNORED_BY_PYTHON:
-            signal.signal(ignored, signal.SIG_DFL)
+        _reset_signals()
         os.write(handle, READY)
         _execute(argv, environment)
     except OSError as error:
         os.write(handle, str(error.errno).encode())
+
+
+def _reset_signals() -> None:
+    """Ignore and block none: neither those that Python ignores, nor those of the process that started the agent."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _execute(argv: tuple[str, ...], environment: dict[bytes, bytes]) -> None:

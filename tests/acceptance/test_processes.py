@@ -27,6 +27,7 @@ from consumer.system.clock import SystemClock
 from tests.acceptance.conftest import ROOT
 from tests.support.brokers import free_port
 from tests.support.secured import SecuredSite
+from tests.support.signal_starter import BLOCKING, signals_of
 from tests.support.waiting import wait_for
 
 FULL_DISK = "</dev/null >/dev/full 2>&1"
@@ -44,11 +45,12 @@ class Machine:
         self.config = ["--config", str(self.site.directory / "server.toml")]
         self.port = free_port()
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
+        self.starter: tuple[str, ...] = ()
 
     def start(self, name: str, redirection: str, *argv: str) -> subprocess.Popen[bytes]:
         reading, writing = os.pipe()
         os.close(reading)
-        shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
+        shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *self.starter]
         program = subprocess.Popen(
             [*shell, sys.executable, "-m", *argv],
             cwd=self.directory,
@@ -115,6 +117,33 @@ def test_programs_work_on_without_a_log(machine: Machine, redirection: str) -> N
     assert machine.alive() == list(machine.programs)
     machine.signal(signal.SIGTERM)
     assert [program.wait(20) for program in machine.programs.values()] == [0, 0, 0, 0]
+
+
+def test_programs_obey_signals_that_their_starter_has_blocked_and_ignored(machine: Machine) -> None:
+    machine.starter = BLOCKING
+    machine.start_all(CLOSED_PIPE)
+    machine.complete_a_command()
+    (mosquitto,) = children(machine.programs["broker"].pid)
+    _, ignored = signals_of(Path(f"/proc/{mosquitto}/status").read_text())  # it blocks some itself
+    assert ignored == 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
+    machine.signal(signal.SIGHUP)
+    machine.complete_a_command()
+    assert machine.alive() == list(machine.programs)
+    machine.signal(signal.SIGTERM)
+    assert [program.wait(20) for program in machine.programs.values()] == [0, 0, 0, 0]
+
+
+def test_process_1_ends_on_term_though_its_starter_has_blocked_and_ignored_it() -> None:
+    code = """
+import os, signal, sys
+from broker.system.early_signals import await_signals_early
+from broker.system.init import run_as_child_of_init
+await_signals_early(("",))
+run_as_child_of_init()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    argv = [*ALONE, *BLOCKING, sys.executable, "-c", code]
+    assert subprocess.run(argv, cwd=ROOT, timeout=30, check=False).returncode == 0
 
 
 def acm(directory: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:

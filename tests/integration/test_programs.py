@@ -17,8 +17,10 @@ from consumer.system.clock import SystemClock
 from consumer.system.programs import OUTPUT_BYTES, Bounds, Program, clean_environment, exit_in_words, run_program
 from tests.support.active_response_scripts import install
 from tests.support.errors import raises_code
+from tests.support.signal_starter import BLOCKING, signals_of
 from tests.support.waiting import wait_for
 
+ROOT = Path(__file__).resolve().parents[2]
 IGNORES_TERM = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
 
@@ -348,6 +350,34 @@ def test_nothing_of_the_agents_environment_is_passed_on(monkeypatch: pytest.Monk
     shown = run_program(["/usr/bin/env"], bounds(), environment=clean_environment({"MORE": "1"})).output.stdout
     assert {"MORE=1", "LANG=C.UTF-8"} <= set(shown.split())
     assert "hush" not in shown + run_program(["/usr/bin/env"], bounds()).output.stdout
+
+
+RUN = """
+import sys
+from consumer.errors import ProgramError
+from consumer.system.clock import SystemClock
+from consumer.system.programs import Bounds, run_program
+clock = SystemClock()
+try:
+    ended = run_program(sys.argv[1:], Bounds(clock, clock.monotonic() + 20))
+    print(ended.output.stdout, ended.exit_status)
+except ProgramError as error:
+    print(error.code, error)
+"""
+
+
+def test_program_has_no_signal_blocked_or_ignored_whatever_the_agent_has(tmp_path: Path) -> None:
+    deaf = f"import signal; signal.signal(signal.SIGCHLD, signal.SIG_DFL)\n{RUN}"
+    argv = [*BLOCKING, sys.executable, "-c", deaf, "/bin/cat", "/proc/self/status"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert signals_of(done.stdout) == (0, 0)
+
+
+def test_program_whose_end_cannot_be_observed_is_not_started() -> None:
+    argv = [*BLOCKING, sys.executable, "-c", RUN, "/bin/false"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("not_started /bin/false could not be started: ")
+    assert "SIGCHLD" in done.stdout
 
 
 def test_script_runs_in_the_layout_of_wazuh(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The services that an agent manages, as real processes."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from consumer.settings import is_unit_name
 from consumer.system.clock import SystemClock
 from consumer.system.pidfile import _start_time
 from tests.support.errors import raises_code
+from tests.support.signal_starter import BLOCKING, signals_of
 from tests.support.waiting import wait_for
 
+ROOT = Path(__file__).resolve().parents[2]
 STUBBORN = (
     "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "pathlib.Path(sys.argv[1]).write_text('ready'); time.sleep(600)"
@@ -171,6 +174,22 @@ def test_orphaned_child_is_ended_before_a_new_one_starts(child_service: Make, tm
     wait_for(lambda: service.step() or service.state().running, "the new child")  # type: ignore[func-returns-value]
     assert not killed_agents.state().running
     assert orphan.detail != service.state().detail
+
+
+def test_child_has_no_signal_blocked_or_ignored_whatever_the_agent_has(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from consumer.services.kept_program import KeptProgram
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+kept = KeptProgram(["/bin/sh", "-c", "cat /proc/$$/status; exit 5"], os.environ, Path("trace"))
+print("exit status", kept.wait(20), kept.wait_gone(20))
+"""
+    argv = [*BLOCKING, sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert signals_of(done.stdout) == (0, 0)
+    assert "exit status 5 True" in done.stdout
 
 
 def test_missing_service_program_is_an_error(child_service: Make) -> None:
