@@ -124,6 +124,7 @@ def _host(host: str) -> str:
     try:
         name = unquote(host, errors="strict")
         name.encode("idna")
+        name = name.removesuffix(".")  # certificates and /etc/hosts have names without it
     except UnicodeError:
         name = ""
     if not _HOST.fullmatch(name) or name.startswith(".") or len(name) > _MAX_HOST_LENGTH:

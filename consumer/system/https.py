@@ -53,6 +53,7 @@ class _Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Raise httpx.ProxyError, which names the variable, for whatever fails at or behind the proxy."""
+        _name_as_certified(request)
         if self._variable is None or _is_bypassed(request.url, self._bypassed):
             return self._direct.handle_request(request)
         try:
@@ -74,6 +75,13 @@ class _Transport(httpx.BaseTransport):
             proxy = httpx.Proxy(_proxy_url(self._proxy))
             self._proxied = httpx.HTTPTransport(verify=self._trust, trust_env=False, proxy=proxy)
         return self._proxied
+
+
+def _name_as_certified(request: httpx.Request) -> None:
+    """Leave out the final dot of the host's name: certificates have none (RFC 6066 section 3)."""
+    host = request.url.host
+    if host.endswith("."):
+        request.url = request.url.copy_with(host=host.rstrip("."))
 
 
 def _proxy_url(text: str) -> httpx.URL:

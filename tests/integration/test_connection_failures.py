@@ -135,6 +135,8 @@ def test_other_protocol_is_recognized(logged: list[Any], answer: bytes) -> None:
     [
         (bytes((0x20, 2, 0, 1)), "it speaks an older MQTT"),
         (bytes((0x20, 2, 0, 2)), "the client id was refused (code 2 of MQTT 3.1.1)"),
+        (bytes((0x20, 2, 0, 3)), "the broker is unavailable (code 3 of MQTT 3.1.1)"),
+        (bytes((0x20, 2, 0, 4)), "bad user name or password (code 4 of MQTT 3.1.1)"),
         (bytes((0x20, 2, 0, 5)), "not authorized (code 5 of MQTT 3.1.1)"),
         (b"", "closed without an answer"),
         (connack(reason=0x87), "the broker refused this client: not authorized"),
@@ -175,6 +177,7 @@ def test_tls_to_a_plain_port_is_explained(logged: list[Any], tmp_path: Path) -> 
         ({"host": "127.0.0.1", "begins_s": 600}, True, "not yet valid"),
         ({"host": "127.0.0.1", "life_s": -60}, True, "has ended"),
         ({"host": "127.0.0.2"}, True, "for another address"),
+        ({"host": "broker.example"}, True, "for another address"),
         ({"host": "127.0.0.1"}, False, "authority that is not trusted"),
     ],
 )

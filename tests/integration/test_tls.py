@@ -87,6 +87,17 @@ def test_host_name_of_the_broker_is_verified(authority: TestAuthority, tls_broke
     gc.collect()
 
 
+def test_final_dot_of_the_brokers_host_is_not_compared_with_its_certificate(
+    authority: TestAuthority, tmp_path: Path
+) -> None:
+    tls = identity(authority, tmp_path / "agent")
+    with (
+        TlsBroker(authority, tmp_path / "broker", "localhost").running() as broker,
+        MqttConnection(f"mqtts://localhost.:{broker.tls_port}", "web-01", tls=tls) as agent,
+    ):
+        assert agent.wait_connected(10), agent.last_error
+
+
 @leaves_sockets
 def test_next_connection_uses_the_new_certificate(
     authority: TestAuthority, tls_broker: TlsBroker, tmp_path: Path

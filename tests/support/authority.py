@@ -51,7 +51,7 @@ class TestAuthority:
     def issue(
         self, name: str, public_key: object, *, host: str | None = None, begins_s: float = -3600, life_s: float = 3600
     ) -> str:
-        """Return a certificate that is valid from `begins_s` to `life_s` seconds from now, for this address."""
+        """Return a certificate that is valid from `begins_s` to `life_s` seconds from now, for this host."""
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
             self._name,
@@ -63,7 +63,9 @@ class TestAuthority:
         )
         builder = self._with_key_identifiers(builder, public_key)
         if host is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), False)
+            is_name = host[-1].isalpha()
+            name_of_host = x509.DNSName(host) if is_name else x509.IPAddress(ip_address(host))
+            builder = builder.add_extension(x509.SubjectAlternativeName([name_of_host]), False)
         return builder.sign(self._key, None).public_bytes(Encoding.PEM).decode()
 
     def _with_key_identifiers(self, builder: x509.CertificateBuilder, public_key: object) -> x509.CertificateBuilder:
@@ -84,8 +86,8 @@ class TestAuthority:
 class TlsBroker:
     """Mosquitto with a TLS listener for agents, which requires certificates, and a plain one for the server."""
 
-    def __init__(self, authority: TestAuthority, directory: Path) -> None:
-        authority.write_identity(directory, "broker", host="127.0.0.1")
+    def __init__(self, authority: TestAuthority, directory: Path, host: str = "127.0.0.1") -> None:
+        authority.write_identity(directory, "broker", host=host)
         self.port, self.tls_port = free_port(), free_port()
         self.url, self.tls_url = f"mqtt://127.0.0.1:{self.port}", f"mqtts://127.0.0.1:{self.tls_port}"
         self._configuration = directory / "mosquitto.conf"

@@ -18,9 +18,10 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    """Write a certificate for 127.0.0.1 and localhost, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -30,7 +31,7 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

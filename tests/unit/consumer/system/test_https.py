@@ -99,6 +99,18 @@ def test_proxy_without_a_host_does_not_show_the_password(
         assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize("no_proxy", ["", "localhost"])
+def test_final_dot_of_a_host_is_not_compared_with_its_certificate(
+    server: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_proxy: str
+) -> None:
+    if no_proxy:
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+    with https_client(ssl.create_default_context(cafile=server.ca_file), 10) as client:
+        response = client.get(server.url("/file").replace("127.0.0.1", "localhost."))
+    assert response.content == CONTENT
+
+
 @pytest.mark.parametrize("hosts", NOT_PROXIED)
 def test_hosts_in_no_proxy_are_reached_without_it(
     server: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: str
