@@ -32,7 +32,6 @@ __all__ = [
 _log = structlog.get_logger("acm.server")
 _POLL_INTERVAL_S = 0.05  # the longest delay of a command that another process adds to the ledger
 _RETRY_S = 1.0
-_KEEP_LOCK_EVERY_S = 5.0
 
 
 class ServerProcess:
@@ -68,7 +67,6 @@ class ServerProcess:
         self._database = open_configured_database(config.ledger)
         self.ledger = Ledger(self._database, now=utc_now)
         self._lock = ServerLock(self._database, config.client_id, utc_now)
-        self._keep_lock_at = 0.0
         enrolments = EnrolmentStore(self._database, now=utc_now)
         try:
             signer = signer_of(config, enrolments)
@@ -113,18 +111,13 @@ class ServerProcess:
             self._database.close()
             _log.info("server_stopped")
 
-    def _keep_lock(self) -> None:
-        if monotonic() >= self._keep_lock_at:
-            self._lock.keep()
-            self._keep_lock_at = monotonic() + _KEEP_LOCK_EVERY_S
-
     def _tell_service_manager(self) -> None:
         ready = self._connection.connected and monotonic() >= self._retry_at
         self._service_manager.turn(ready=ready, status=self._connection.summary)
 
     def _work(self) -> None:
         try:
-            self._keep_lock()
+            self._lock.keep()
             if self._connected.is_set():
                 self._connected.clear()
                 self._server.connected()

@@ -38,6 +38,13 @@ __all__ = [
 _TRIES = 20
 _PAUSE_S = 0.05
 _MAX_NAME = 100
+_ANSWER_S = 30.0
+# PostgreSQL holds the lock until it notices that the client is gone, which its defaults take hours for.
+_END_OF_SILENCE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+_LOST = (
+    "The database has lost this server's connection, but not yet released its lock; the server continues as soon as it "
+    "has the lock again."
+)
 _HELD = sa.text(
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -71,6 +78,7 @@ class ServerLock:
         self._file = _lock_file(database, client_id)
         self._held = contextlib.ExitStack()
         self._connection: sa.Connection | None = None
+        self._own_row: tuple[object, ...] = ()
 
     def acquire(self) -> None:
         """Acquire the lock, and record who holds it. Raises ServerRunning, and LedgerError if the database fails."""
@@ -82,20 +90,36 @@ class ServerLock:
         raise ServerRunning(self._refusal())
 
     def keep(self) -> None:
-        """Acquire the lock again if the database's connection that held it is gone. Raises as `acquire` does."""
-        if self._connection is None:
+        """Acquire the lock again if the database's connection that held it is gone; nothing may be done before.
+
+        Raises as `acquire` does, and LedgerError (lock_lost) while PostgreSQL has not noticed yet that the connection
+        is gone.
+        """
+        if self._file is not None or self._database.is_sqlite:
             return
+        if self._connection is not None and self._answers_on(self._connection):
+            return
+        self.release()
         try:
-            self._connection.scalar(sa.text("SELECT 1"))
-        except sa.exc.SQLAlchemyError:
-            self.release()
             self.acquire()
+        except ServerRunning:
+            if self._is_recorded():
+                raise LedgerError(_LOST, code="lock_lost") from None
+            raise
 
     def release(self) -> None:
         """Release the lock."""
         self._connection = None
         with contextlib.suppress(sa.exc.SQLAlchemyError):
             self._held.close()
+
+    def _answers_on(self, connection: sa.Connection) -> bool:
+        try:
+            with self._database.answering_within(_ANSWER_S):
+                connection.scalar(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
 
     def _try(self) -> bool:
         if self._file is None:
@@ -111,25 +135,35 @@ class ServerLock:
     def _try_advisory(self) -> bool:
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(self._database.own_connection())
+            connection.exec_driver_sql(_END_OF_SILENCE)
             if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_key(self._client_id)))):
                 return False
             stack.callback(connection.invalidate)  # returned to the pool, it would keep the lock
             self._held, self._connection = stack.pop_all(), connection
         return True
 
+    def _is_recorded(self) -> bool:
+        """Whether this was the last one that acquired the lock."""
+        last = self._last_holder()
+        return last is not None and self._own_row == (last.host, last.pid, last.started_at.timestamp())
+
     @retry_conflicts
     def _record(self) -> None:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._now().timestamp()}
         with self._database.transaction() as connection:
             replace_row(connection, SERVERS, {"client_id": self._client_id, **values})
+        self._own_row = tuple(values.values())
 
     def _refusal(self) -> str:
-        first = next((it for it in _recorded(self._database) if it.client_id == self._client_id), None)
+        first = self._last_holder()
         who = f": process {first.pid} on {first.host}, since {first.started_at:%Y-%m-%d %H:%M:%S} UTC" if first else ""
         return (
             f"Another server runs on this ledger with the client id {self._client_id}{who}. "
             "Stop it first, or give this one a client_id of its own."
         )
+
+    def _last_holder(self) -> RunningServer | None:
+        return next((it for it in _recorded(self._database) if it.client_id == self._client_id), None)
 
 
 def running_servers(database: Database) -> list[RunningServer]:

@@ -1,18 +1,22 @@
 """One server for each ledger and client id, on both databases."""
 
+import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from broker.app.factories import open_database
+from broker.errors import LedgerError
 from broker.ledger.database import Database
 from broker.ledger.server_lock import ServerLock, ServerRunning, running_servers
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.postgresql import PostgreSQL
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -74,6 +78,7 @@ def test_server_that_lost_its_lock_to_another_ends(postgresql: PostgreSQL, clock
         first, second = (ServerLock(database, "acm-server", clock.now) for database in (one, other))
         first.acquire()
         end_connections(postgresql, url)
+        clock.turn(1)
         second.acquire()
         with raises_code(ServerRunning, "server_running"):
             first.keep()
@@ -85,3 +90,118 @@ def test_database_in_memory_has_one_process_and_no_lock(clock: TurnedClock) -> N
         for _ in range(2):
             ServerLock(database, "acm-server", clock.now).acquire()
         assert [it.client_id for it in running_servers(database)] == ["acm-server"]
+
+
+@pytest.fixture
+def instance() -> Iterator[PostgreSQL]:
+    """One of this test alone, which it may end."""
+    own = PostgreSQL(is_durable=True)
+    yield own
+    own.remove()
+
+
+def test_lock_is_acquired_again_before_work_goes_on_after_an_outage(instance: PostgreSQL, clock: TurnedClock) -> None:
+    url = instance.new_database()
+    with open_database(url) as one, open_database(url) as other:
+        first, second = (ServerLock(database, "acm-server", clock.now) for database in (one, other))
+        first.acquire()
+        instance.kill()
+        for _ in range(2):
+            with raises_code(LedgerError, "ledger_not_reachable"):
+                first.keep()
+        instance.start()
+        first.keep()
+        with raises_code(ServerRunning, "server_running"):
+            second.acquire()
+        first.release()
+
+
+def test_server_ends_if_another_took_its_lock_during_an_outage(instance: PostgreSQL, clock: TurnedClock) -> None:
+    url = instance.new_database()
+    with open_database(url) as one, open_database(url) as other:
+        first, second = (ServerLock(database, "acm-server", clock.now) for database in (one, other))
+        first.acquire()
+        instance.kill()
+        with raises_code(LedgerError, "ledger_not_reachable"):
+            first.keep()
+        instance.start()
+        clock.turn(1)
+        second.acquire()
+        for _ in range(2):
+            with raises_code(ServerRunning, "server_running"):
+                first.keep()
+        second.release()
+
+
+class Relay:
+    """Passes connections on to PostgreSQL; the clients' sides can end without the database noticing."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lost: list[socket.socket] = []
+        self._opened: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_clients(self) -> None:
+        for client, database in self._pairs:
+            client.shutdown(socket.SHUT_RDWR)
+            self._lost.append(database)
+        self._pairs.clear()
+
+    def end_lost(self) -> None:
+        for database in self._lost:
+            database.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        for each in self._opened:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                database = socket.create_connection(("127.0.0.1", self._target))
+                self._pairs.append((client, database))
+                self._opened += [client, database]
+                for source, target in ((client, database), (database, client)):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while received := source.recv(65536):
+                target.sendall(received)
+
+
+def test_lock_of_a_connection_that_the_database_has_not_lost_yet_is_waited_for(
+    postgresql: PostgreSQL, clock: TurnedClock
+) -> None:
+    with (
+        postgresql.borrowed_database() as url,
+        contextlib.closing(Relay(postgresql.port)) as relay,
+        open_database(url.replace(str(postgresql.port), str(relay.port))) as database,
+    ):
+        lock = ServerLock(database, "acm-server", clock.now)
+        lock.acquire()
+        relay.lose_clients()
+        for _ in range(2):
+            with raises_code(LedgerError, "lock_lost"):
+                lock.keep()
+        relay.end_lost()
+        wait_for(lambda: _is_kept(lock), "the lock of the connection that ended")
+        lock.release()
+
+
+def _is_kept(lock: ServerLock) -> bool:
+    try:
+        lock.keep()
+    except ServerRunning:
+        raise
+    except LedgerError:
+        return False
+    return True
