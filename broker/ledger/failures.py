@@ -1,7 +1,9 @@
 """Failures of the ledger's database as sentences: what is wrong, where, and what to do."""
 
+import errno
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -140,12 +142,12 @@ def _file_failure(file: Path, code: int, error: sqlite3.Error) -> LedgerError:
         return LedgerError(
             f"The ledger {file} cannot be opened: its directory does not exist.", code="ledger_cannot_be_opened"
         )
-    room, read_only = _file_system(file.parent)
-    if code == sqlite3.SQLITE_FULL or (room < _LITTLE_ROOM and code != sqlite3.SQLITE_READONLY):
+    if code == sqlite3.SQLITE_FULL or (code != sqlite3.SQLITE_READONLY and not _has_room(file.parent)):
         return LedgerError(
-            f"The ledger {file} finds no room: make room in its file system, then try again.", code="ledger_full"
+            f"The ledger {file} finds no room: make room in its file system or the quota of its user, then try again.",
+            code="ledger_full",
         )
-    if code == sqlite3.SQLITE_READONLY or read_only:
+    if code == sqlite3.SQLITE_READONLY or _is_read_only(file.parent):
         return LedgerError(
             f"The ledger {file} cannot be written: make the file and its directory writable for this user.",
             code="ledger_read_only",
@@ -162,13 +164,21 @@ def _file_failure(file: Path, code: int, error: sqlite3.Error) -> LedgerError:
     )
 
 
-def _file_system(directory: Path) -> tuple[int, bool]:
-    """Return the free bytes of a directory's file system, and whether it is read-only."""
+def _has_room(directory: Path) -> bool:
+    """Whether a small file finds room: no free space shows a quota, and SQLite calls its end an I/O error."""
     try:
-        found = os.statvfs(directory)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, _LITTLE_ROOM)
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
+
+
+def _is_read_only(directory: Path) -> bool:
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
     except OSError:
-        return _LITTLE_ROOM, False
-    return found.f_bavail * found.f_frsize, bool(found.f_flag & os.ST_RDONLY)
+        return False
 
 
 def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -> LedgerError:

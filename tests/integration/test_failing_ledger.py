@@ -77,6 +77,20 @@ def test_full_disk_leaves_the_ledger_as_it_is(tmp_path: Path, words: tuple[str, 
             assert len(ledger.commands()) == 1
 
 
+def test_quota_that_ends_is_a_full_disk(tmp_path: Path) -> None:
+    """SQLite calls EDQUOT an I/O error, and the free space of the file system does not show it."""
+    file = tmp_path / "ledger.db"
+    url = f"sqlite:///{file}"
+    with open_ledger(url) as ledger:
+        ledger.add_command("web-01", REQUEST)
+    before = content(tmp_path)
+    faults = [word for call in ("pwrite64", "fallocate") for word in ("-e", f"inject={call}:error=EDQUOT")]
+    strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,fallocate", *faults)
+    assert_one_sentence(acm(url, "send", "web-01", "restart-agent", before=strace), file, "make room", "quota")
+    assert content(tmp_path) == before
+    assert acm(url, "send", "web-01", "restart-agent").returncode == 0
+
+
 def test_read_only_file_system_leaves_the_ledger_as_it_is(tmp_path: Path) -> None:
     with mounted(tmp_path / "mnt", "4m") as directory:
         url = f"sqlite:///{directory}/ledger.db"
