@@ -15,6 +15,7 @@ from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
 from broker.ledger.location import with_absolute_path
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
+from broker.mqtt.address import host_in_url
 from broker.pki.authority import CertificateAuthority
 from broker.system.files import write_durably
 from broker.text import toml_string
@@ -171,7 +172,7 @@ class BrokerDirectory:
         given = {name: value for name, value in given.items() if value != getattr(default, name)}
         if "signing_keys" in given:
             given["signing_keys"] = str(Path(given["signing_keys"]).resolve())
-        url = f"mqtts://{_in_url(self._hosts[0])}:{self._port}"
+        url = f"mqtts://{host_in_url(self._hosts[0])}:{self._port}"
         own = {
             "broker": url,
             "broker_ca": str(directory / "ca.crt"),
@@ -227,7 +228,3 @@ def _fixed(config: ServerConfig) -> dict[str, str]:
         "client_id": config.client_id,
         "topic_prefix": config.topic_prefix,
     }
-
-
-def _in_url(host: str) -> str:
-    return f"[{host.replace('%', '%25')}]" if ":" in host else host  # the zone of an address: RFC 6874

@@ -15,7 +15,7 @@ from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.enrolment.tokens import TokenRecord
 from broker.errors import InvalidArgument
-from broker.mqtt.address import parse_url
+from broker.mqtt.address import host_in_url, parse_url
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -82,7 +82,7 @@ def _server(session: Session) -> str:
     config = session.config
     host = parse_url(config.enroll_broker).host if config.enroll_broker else "HOST"
     _, _, port = (config.enroll_listen or DEFAULT_ENROLL_LISTEN).rpartition(":")
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    return f"https://{host_in_url(host)}:{port}"
 
 
 def _json(row: TokenRecord) -> JsonObject:

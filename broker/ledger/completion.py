@@ -13,6 +13,7 @@ from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.ledger.agents import lock_agents_of
 from broker.ledger.damage import damage_in_command, damaged_command, decoded, keep_damaged, placeholder
 from broker.ledger.records import CommandRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
@@ -98,7 +99,11 @@ def complete_all(
     message: str,
     now: datetime,
 ) -> int:
-    """Complete, with this error, all open commands that meet the conditions; return how many."""
+    """Lock the agents of all open commands that meet the conditions, and complete them with this error.
+
+    Return how many.
+    """
+    lock_agents_of(connection, IS_OPEN, *conditions)
     records = read_all(connection, COMMANDS.select().where(IS_OPEN, *conditions), CommandRecord)
     for record in records:
         complete_by_server(connection, record, code, message, now)

@@ -125,7 +125,6 @@ class Ledger:
     def abandon(self, command_id: str) -> LedgerRow:
         """Complete an open command as interrupted without asking its agent. Raises UnknownCommand."""
         with self._transaction() as connection:
-            lock_agents_of(connection, COMMANDS.c.id == command_id)
             complete_all(connection, [COMMANDS.c.id == command_id], ErrorCode.INTERRUPTED, _ABANDONED, self._now())
             return find_command(connection, command_id)
 
@@ -133,7 +132,6 @@ class Ledger:
     def fail(self, command_id: str, code: ErrorCode, reason: str) -> None:
         """Complete a command that cannot be sent with this error; no effect if it has a result."""
         with self._transaction() as connection:
-            lock_agents_of(connection, COMMANDS.c.id == command_id)
             complete_all(connection, [COMMANDS.c.id == command_id], code, reason, self._now())
 
     @retry_conflicts
@@ -142,7 +140,6 @@ class Ledger:
         self.operations.get(operation_id)
         with self._transaction() as connection:
             conditions = [COMMANDS.c.operation_id == operation_id]
-            lock_agents_of(connection, *conditions, IS_OPEN)
             return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
 
     @retry_conflicts

@@ -12,6 +12,7 @@ __all__ = [
     "BrokerAddress",
     "MqttError",
     "TlsFiles",
+    "host_in_url",
     "parse_url",
 ]
 
@@ -52,6 +53,11 @@ class BrokerAddress:
     def text(self) -> str:
         """Host and port for people, without user and password."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def host_in_url(host: str) -> str:
+    """Return a host as a URL has it: an IPv6 address in brackets, its zone after `%25` (RFC 6874)."""
+    return f"[{host.replace('%', '%25')}]" if ":" in host else host
 
 
 @dataclass(frozen=True)

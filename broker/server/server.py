@@ -15,7 +15,6 @@ from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Ack, Command, Control
 from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
 from broker.ledger.agents import AgentState
-from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
@@ -96,10 +95,6 @@ class Server:
     def subscriptions(topics: Topics) -> list[str]:
         """Return the topic filters that a server's connection must subscribe to."""
         return [topics.of_all(channel) for channel in (Channel.FEEDBACK, Channel.STATUS, Channel.BLOB_REQUEST)]
-
-    def send_command(self, agent: str, request: CommandRequest) -> Command:
-        """Commit a command to the ledger; the next `step` sends it. Raises InvalidName, DecodeError."""
-        return self._ledger.add_command(agent, request)
 
     def expects_messages(self) -> bool:
         """Whether a message is due within a few minutes: each agent that is online repeats its status."""

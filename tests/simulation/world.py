@@ -217,7 +217,7 @@ class World:
     # -- actions and faults
 
     def send(self, command_type: str, expires_in_s: float | None = None, parameters: JsonObject | None = None) -> None:
-        sent = self.server.send_command(
+        sent = self.ledger.add_command(
             AGENT, CommandRequest(command_type, parameters or {}, ORIGIN, expires_in_s=expires_in_s)
         )
         self.sent.append(sent)

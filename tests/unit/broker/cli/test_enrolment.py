@@ -113,8 +113,9 @@ def test_token_is_not_valid_for_years(registrar: Registrar) -> None:
         acm(registrar, "token", "create", "web-03", "--ttl", "1000d")
 
 
-def test_token_comes_with_the_address_of_the_enrolment_server(registrar: Registrar, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["mqtt.example.org", "[2001:db8::1]", "[fe80::1%25eth0]"])
+def test_token_comes_with_the_address_of_the_enrolment_server(registrar: Registrar, tmp_path: Path, host: str) -> None:
     config = tmp_path / "server.toml"
-    config.write_text('enroll_broker = "mqtts://mqtt.example.org"\nenroll_listen = "0.0.0.0:9443"\n')
+    config.write_text(f'enroll_broker = "mqtts://{host}"\nenroll_listen = "0.0.0.0:9443"\n')
     shown = acm(registrar, "token", "create", "web-03", "--config", str(config)).stderr
-    assert "--server https://mqtt.example.org:9443 " in shown
+    assert f"--server https://{host}:9443 " in shown

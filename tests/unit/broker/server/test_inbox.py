@@ -113,7 +113,7 @@ def test_flood_from_one_agent_delays_only_that_agent(
     kind: str, inbox: NarrowInbox, fair: FairInbox, ledger: Ledger, clock: TurnedClock
 ) -> None:
     server = Server(ledger, inbox, TOPICS, monotonic=clock.monotonic)
-    command = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     channel, frame = FLOODS[kind]
     inbox.arrive(f"acm/flood/{channel}", frame, times=9_000)
     inbox.arrive("acm/web-01/feedback", encode([result(command.id)]))

@@ -78,8 +78,8 @@ def server(ledger: Ledger, wire: RememberingWire) -> Server:
     return Server(ledger, wire, TOPICS)
 
 
-def send(server: Server, agent: str = "web-01", size: int = 0) -> Command:
-    return server.send_command(agent, CommandRequest("restart-agent", {"text": "x" * size}, Origin("me", "test")))
+def send(ledger: Ledger, agent: str = "web-01", size: int = 0) -> Command:
+    return ledger.add_command(agent, CommandRequest("restart-agent", {"text": "x" * size}, Origin("me", "test")))
 
 
 def receive(server: Server, topic: str, payload: bytes) -> None:
@@ -90,9 +90,9 @@ def commands(frame: bytes) -> list[str]:
     return [command.id for command in decode_commands(frame, received_at=NOW, new_id=lambda: "new")]
 
 
-def test_several_commands_are_sent_in_one_frame_in_order(server: Server, wire: RememberingWire) -> None:
-    sent = [send(server).id for _ in range(3)]
-    send(server, "web-02")
+def test_several_commands_are_sent_in_one_frame_in_order(server: Server, wire: RememberingWire, ledger: Ledger) -> None:
+    sent = [send(ledger).id for _ in range(3)]
+    send(ledger, "web-02")
     server.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command", "acm/web-02/command"]
     assert commands(wire.sent[0][1]) == sent
@@ -100,8 +100,8 @@ def test_several_commands_are_sent_in_one_frame_in_order(server: Server, wire: R
     assert len(wire.sent) == 2
 
 
-def test_frames_do_not_exceed_the_maximum_size(server: Server, wire: RememberingWire) -> None:
-    sent = [send(server, size=100_000).id for _ in range(5)]
+def test_frames_do_not_exceed_the_maximum_size(server: Server, wire: RememberingWire, ledger: Ledger) -> None:
+    sent = [send(ledger, size=100_000).id for _ in range(5)]
     server.step()
     frames = wire.on("command")
     assert all(len(frame) <= MAX_FRAME_BYTES for frame in frames)
@@ -109,7 +109,7 @@ def test_frames_do_not_exceed_the_maximum_size(server: Server, wire: Remembering
 
 
 def test_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
-    command = send(server)
+    command = send(ledger)
     server.step()
     reported = result(command.id)
     receive(server, "acm/web-01/feedback", encode([reported]))
@@ -121,7 +121,7 @@ def test_result_is_in_the_ledger_before_it_is_acked(server: Server, ledger: Ledg
 def test_malformed_messages_between_good_ones_are_skipped(
     server: Server, ledger: Ledger, wire: RememberingWire
 ) -> None:
-    first, second = send(server), send(server)
+    first, second = send(ledger), send(ledger)
     server.step()
     topic = "acm/web-01/feedback"
     good = [encode([result(command.id)]) for command in (first, second)]
@@ -137,7 +137,7 @@ def test_malformed_messages_between_good_ones_are_skipped(
 def test_sender_is_taken_from_the_topic_and_not_from_the_message(
     server: Server, ledger: Ledger, wire: RememberingWire
 ) -> None:
-    command = send(server)
+    command = send(ledger)
     server.step()
     receive(server, "acm/web-02/feedback", encode([result(command.id)]))
     assert ledger.get(command.id).result is None
@@ -149,15 +149,15 @@ def test_sender_is_taken_from_the_topic_and_not_from_the_message(
 
 
 def test_cancels_are_sent_before_commands(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
-    command = send(server)
+    command = send(ledger)
     ledger.request_cancel(command.id)
     server.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/control", "acm/web-01/command"]
     assert [control.command_id for control in decode_controls(wire.on("control")[0])] == [command.id]
 
 
-def test_gap_and_new_connection_resend_commands(server: Server, wire: RememberingWire) -> None:
-    first, second = send(server), send(server)
+def test_gap_and_new_connection_resend_commands(server: Server, wire: RememberingWire, ledger: Ledger) -> None:
+    first, second = send(ledger), send(ledger)
     server.step()
     wire.on("command")
     gap = Feedback(FeedbackKind.GAP, "web-01", "g", "i", "pending", "Gap.", sequence=second.sequence, expected=1)
@@ -178,7 +178,7 @@ def test_chunks_are_sent_in_turn_after_commands_and_not_during_a_backlog(
     path.write_bytes(bytes(MAX_BLOB_REQUEST_BYTES))
     blob = ledger.blobs.put(path)
     for agent in ("web-01", "web-02"):
-        server.send_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test")))
+        ledger.add_command(agent, CommandRequest("upgrade-agent", {"package": vars(blob)}, Origin("me", "test")))
         for offset in (0, 1000):  # the newer request replaces the older one
             wanted = BlobRequest(blob.sha256, offset, MAX_BLOB_REQUEST_BYTES)
             receive(server, f"acm/{agent}/blob-request", encode([wanted]))
@@ -203,7 +203,7 @@ def test_agent_with_a_long_queue_that_reports_gaps_delays_no_other(
 ) -> None:
     ledger.add_operation(["a", "m", "z"], "all", CommandRequest("restart-agent", {}, Origin("me", "test")))
     for _ in range(600):
-        last = send(server, "b")
+        last = send(ledger, "b")
     gap = Feedback(FeedbackKind.GAP, "b", "g", "i", "pending", "Gap.", sequence=last.sequence, expected=1)
     for _ in range(3):
         receive(server, "acm/b/feedback", encode([gap]))
@@ -229,7 +229,7 @@ def test_agents_are_served_in_turn_however_many_there_are(
 def test_nothing_is_claimed_while_many_bytes_are_unconfirmed(
     server: Server, ledger: Ledger, wire: RememberingWire
 ) -> None:
-    command = send(server)
+    command = send(ledger)
     wire.backlog_bytes = 16 << 20
     server.step()
     assert (wire.sent, ledger.get(command.id).state) == ([], CommandState.QUEUED)
@@ -268,7 +268,7 @@ def test_idle_step_begins_no_write_transaction(
     server: Server, ledger: Ledger, wire: RememberingWire, begun: list[str]
 ) -> None:
     receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
-    command = send(server)
+    command = send(ledger)
     server.step()
     begun.clear()
     server.step()
@@ -307,7 +307,7 @@ def signing(ledger: Ledger, wire: RememberingWire, recipients: Recipients) -> Se
 def test_commands_are_held_until_the_agent_is_enrolled(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
-    held, other = send(signing, "db-01"), send(signing)
+    held, other = send(ledger, "db-01"), send(ledger)
     ledger.request_cancel(held.id)
     with capture_logs() as logs:
         signing.step()
@@ -323,8 +323,8 @@ def test_commands_are_held_until_the_agent_is_enrolled(
 
 def test_signed_commands_fit_into_what_the_broker_takes(signing: Server, ledger: Ledger, wire: RememberingWire) -> None:
     wire.max_packet_bytes = 20_000
-    short = [send(signing, size=6_000) for _ in range(4)]
-    too_long = send(signing, size=14_800)  # fits as it is, and not in base64
+    short = [send(ledger, size=6_000) for _ in range(4)]
+    too_long = send(ledger, size=14_800)  # fits as it is, and not in base64
     signing.step()
     payloads = wire.on("command")
     assert max(map(len, payloads)) <= wire.max_payload_bytes("")
@@ -338,7 +338,7 @@ def test_many_held_agents_do_not_delay_the_others(signing: Server, ledger: Ledge
     ledger.add_operation(
         [f"db-{number}" for number in range(600)], "all", CommandRequest("restart-agent", {}, Origin("me", "test"))
     )
-    send(signing)
+    send(ledger)
     signing.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
 
@@ -384,7 +384,7 @@ def test_result_that_the_database_refuses_is_dropped_alone(
     server: Server, ledger: Ledger, wire: RememberingWire
 ) -> None:
     """A PostgreSQL that is not UTF-8 refuses some characters; here a trigger refuses one digest."""
-    sent = [send(server) for _ in range(5)]
+    sent = [send(ledger) for _ in range(5)]
     server.step()
     with ledger.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -419,15 +419,15 @@ def test_status_with_numbers_beyond_the_limit_is_refused(
     reported = {**to_json(Status("evil", True, "1", "i", "b", "g", epoch=1)), member: number}
     server.receive([inbound_on("acm/evil/status", json.dumps(reported).encode(), retained=True)])
     assert ledger.agents() == []
-    sent = send(server, "evil")
+    sent = send(ledger, "evil")
     server.step()
     assert commands(wire.on("command")[0]) == [sent.id]
 
 
 @pytest.mark.parametrize("epoch", [2**53 - 1, 2**53 - 2**40])
-def test_status_cannot_use_up_the_epochs(server: Server, wire: RememberingWire, epoch: int) -> None:
+def test_status_cannot_use_up_the_epochs(server: Server, wire: RememberingWire, epoch: int, ledger: Ledger) -> None:
     """A retained one of a taken-over broker would leave the ledger without a number that the agent reads."""
-    sent = send(server)
+    sent = send(ledger)
     status = Status("web-01", True, "1", "i", "b", "g", epoch=epoch, closed_epoch=epoch, last_sequence=2**53 - 1)
     for generation in ("g", "h", "g"):
         receive(server, "acm/web-01/status", encode([replace(status, store_generation=generation)]))
@@ -436,7 +436,7 @@ def test_status_cannot_use_up_the_epochs(server: Server, wire: RememberingWire, 
 
 
 def test_messages_are_expected_while_an_agent_is_online(server: Server, ledger: Ledger) -> None:
-    send(server, "web-02")
+    send(ledger, "web-02")
     assert not server.expects_messages()
     receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
     assert server.expects_messages()

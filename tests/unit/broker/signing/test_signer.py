@@ -82,7 +82,7 @@ def opened(frame: bytes, channel: Channel) -> tuple[Scope, bytes]:
 def test_commands_cancels_and_acks_are_signed_for_the_enrolments(clock: TurnedClock, signer: Signer) -> None:
     ledger, wire = Ledger(open_database("sqlite://"), now=clock.now), RememberingWire()
     server = Server(ledger, wire, Topics(), signer)
-    sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    sent = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
     ledger.request_cancel(sent.id)
     server.step()
     feedback = json.dumps({**to_json(result(sent.id)), "agent": "web-01"}).encode()

@@ -383,7 +383,7 @@ class Sender:
         self.ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1"))
 
     def send(self) -> str:
-        sent = self.server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
+        sent = self.ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
         self.server.step()
         return sent
 
@@ -459,7 +459,7 @@ def test_refused_message_is_not_a_result_of_an_unsigned_command(trust: Enrolment
     """For example, if the agent is enrolled and the ledger was restored from an older backup."""
     ledger, wire = Ledger(open_database("sqlite://"), now=TurnedClock().now), RememberingWire()
     server = Server(ledger, wire, Topics())
-    sent = server.send_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
+    sent = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id
     server.step()
     said = Agent(trust).receive(*wire.on("/command")).feedback
     server.receive([inbound_on("acm/web-01/feedback", encode(said))])
