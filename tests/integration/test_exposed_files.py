@@ -21,6 +21,7 @@ from consumer.enrolment.keys import new_key, read_key
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
 from consumer.store.opening import open_store
 from consumer.upgrade.installation import Installation
+from tests.support.acl import NAMED_USER, set_acl
 from tests.support.errors import raises_code
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -130,6 +131,29 @@ def test_exposed_configuration_file_is_refused(
         with raises_code(ExposedFileError, code) as caught:
             load(path, {}, {})
         assert str(caught.value).startswith(f"{path} ")
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "permissions", "code"),
+    [
+        ("broker = 'mqtts://broker'", 4, None),
+        ("broker = 'mqtts://broker'", 6, "writable_by_acl"),
+        ("broker = 'mqtts://me:hush@broker'", 4, "readable_by_acl"),
+    ],
+)
+def test_configuration_exposed_by_an_access_control_list_is_refused(
+    write: Callable[[str, int], Path], text: str, permissions: int, code: str | None
+) -> None:
+    path = write(text, 0o600)
+    set_acl(path, NAMED_USER, 65534, permissions)
+    for load in (read_sources, load_server_config):
+        if code is None:
+            load(path, {}, {})
+            continue
+        with raises_code(ExposedFileError, code) as caught:
+            load(path, {}, {})
+        assert "user:nobody" in str(caught.value)
         assert "hush" not in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """Files that other users could change or read are refused, on real files."""
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from broker.errors import ExposedFileError
 from broker.system.permissions import refuse_changeable, refuse_readable
+from broker.system.posix_acl import parse_acl, read_acl
+from tests.support.acl import NAMED_GROUP, NAMED_USER, set_acl
 from tests.support.errors import raises_code
 
 NOBODY = 65534
@@ -145,3 +148,57 @@ def test_directory_writable_by_a_group_that_has_no_entry_is_refused(key: Path) -
     key.parent.chmod(0o775)
     os.chown(key.parent, -1, NO_ACCOUNT)
     refused(refuse_changeable, key, "writable_by_others", key.parent)
+
+
+@pytest.mark.parametrize("kind", [NAMED_USER, NAMED_GROUP])
+@pytest.mark.parametrize("up", [(), ("..",), ("..", "..")])
+def test_file_that_an_access_control_list_lets_others_write_is_refused(
+    key: Path, kind: int, up: tuple[str, ...]
+) -> None:
+    place = key.joinpath(*up).resolve()
+    set_acl(place, kind, NOBODY, 7, group=4)
+    sentence = refused(refuse_changeable, key, "writable_by_acl", place)
+    entry = "user:nobody" if kind == NAMED_USER else "group:nogroup"
+    assert f"({entry}:rwx)" in sentence
+    assert sentence.endswith(f"run `setfacl -x {entry} {place}`.")
+    assert refused(refuse_readable, key, "writable_by_acl", place) == sentence
+
+
+@pytest.mark.parametrize("kind", [NAMED_USER, NAMED_GROUP])
+def test_secret_that_an_access_control_list_lets_others_read_is_refused(key: Path, kind: int) -> None:
+    set_acl(key, kind, NOBODY, 4)
+    sentence = refused(refuse_readable, key, "readable_by_acl")
+    assert "nobody:r--)" in sentence or "nogroup:r--)" in sentence
+    refuse_changeable(key)
+
+
+def test_access_control_list_without_effect_is_accepted(key: Path) -> None:
+    """chmod sets the mask, which bounds all entries; and what the mode shows as the group's is the mask."""
+    set_acl(key, NAMED_USER, NOBODY, 7)
+    key.chmod(0o600)
+    refuse_readable(key)
+    set_acl(key.parent, NAMED_USER, os.geteuid(), 7)
+    set_acl(key, NAMED_USER, os.geteuid(), 6)
+    refuse_readable(key)
+    refuse_changeable(key.parent)
+
+
+def test_owning_group_is_judged_by_its_own_entry(key: Path) -> None:
+    set_acl(key.parent, NAMED_USER, os.geteuid(), 7, group=7)
+    os.chown(key.parent, -1, 4)
+    refused(refuse_changeable, key, "writable_by_others", key.parent)
+
+
+def test_other_owner_may_be_in_the_access_control_list(key: Path) -> None:
+    set_acl(key, NAMED_USER, NOBODY, 6)
+    refuse_readable(key, owners=[NOBODY])
+
+
+def test_file_system_without_access_control_lists_is_accepted() -> None:
+    assert read_acl(Path("/proc/self/stat")) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x02", struct.pack("<I", 3), struct.pack("<IHH", 2, 1, 7)])
+def test_list_in_an_unknown_format_is_an_error(damage: bytes) -> None:
+    with pytest.raises(OSError, match="unknown format"):
+        parse_acl(damage)
