@@ -8,6 +8,7 @@ import msgspec
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode
 from broker.system.files import write_durably
+from consumer.configuration.found_files import open_regular
 from consumer.errors import CentralizedConfigurationError
 
 __all__ = [
@@ -61,7 +62,8 @@ class JournalFile:
 
     def _last(self) -> ApplyJournal | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=ApplyJournal)
+            with open_regular(self._path) as file:
+                return msgspec.json.decode(file.read(), type=ApplyJournal)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from broker.contract.configurations import Generation
 from broker.system.files import link_durably, sync_directory, write_durably
 from broker.system.trees import sync_tree
-from consumer.configuration.found_files import hash_of_file, names_below
+from consumer.configuration.found_files import hash_of_file, names_below, open_regular
 from consumer.system.leftovers import Leftovers
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger(__name__)
 _NUMBER_DIGITS = 6
 _HASH_DIGITS = 12
 
@@ -60,8 +62,13 @@ class Generations:
     def make_directories(self) -> None:
         """Create missing directories; a root that the operator has created keeps its owner and mode."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._base.mkdir(mode=0o755, exist_ok=True)
-        self._base.chmod(0o755)
+        with contextlib.suppress(FileExistsError):
+            self._base.mkdir(mode=0o755)
+        handle = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(handle, 0o755)  # of this directory: a link in its place could lead to any
+        finally:
+            os.close(handle)
         sync_directory(self._root)
 
     def directory(self, name: str) -> Path:
@@ -70,9 +77,16 @@ class Generations:
 
     @property
     def current(self) -> str | None:
-        """The name of the active generation, or None; of a link that was changed by hand, the name it leads to."""
+        """The name of the generation that the link `current` leads to, which may be gone; None if it leads to none."""
         target = self.target
-        return None if target is None else Path(target).name
+        place = None if target is None else Path(os.path.normpath(self._root / target))
+        return place.name if place is not None and place.parent == self._normal_base else None
+
+    @property
+    def foreign(self) -> str | None:
+        """What the link `current` leads to if it was changed by hand; None if the agent has made it, or none."""
+        target = self.target
+        return target if target is not None and target != self._target_of(self.current or "") else None
 
     @property
     def target(self) -> str | None:
@@ -91,12 +105,20 @@ class Generations:
         """Whether something else than a link is in the place of `current`."""
         return self.link.exists() and not self.link.is_symlink()
 
+    def known(self, name: str | None) -> Record | None:
+        """As `record`, but None also if the disk does not give the record."""
+        try:
+            return self.record(name)
+        except OSError as error:
+            _log.warning("generation_unreadable", generation=name, reason=str(error))
+            return None
+
     def record(self, name: str | None) -> Record | None:
         """Return the record of a generation, or None if it is incomplete or missing."""
         if name is None or not self.directory(name).is_dir():
             return None
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return msgspec.json.decode(self._record_path(name).read_bytes(), type=Record)
+        with contextlib.suppress(FileNotFoundError, ValueError), open_regular(self._record_path(name)) as file:
+            return msgspec.json.decode(file.read(), type=Record)
         return None
 
     def next_name(self, sha256: str) -> str:
@@ -118,7 +140,7 @@ class Generations:
     def activate(self, name: str | None) -> None:
         """Activate a generation atomically; None: no generation is active afterwards."""
         if name is not None:
-            link_durably(self.link, f"{self._base.name}/{name}")
+            link_durably(self.link, self._target_of(name))
         else:
             self.link.unlink(missing_ok=True)
             sync_directory(self._root)
@@ -130,9 +152,9 @@ class Generations:
     def prune(self, keep: int, leftovers: Leftovers) -> None:
         """Delete generations that never became active, and all older ones but the last `keep` before the active one."""
         active = self.current
-        is_foreign = active is not None and not _number(active)  # changed by hand: any generation may be wanted again
+        by_hand = active is None and self.target is not None  # any generation may be wanted again
         earlier = [
-            name for name in self._names() if is_foreign or (active is not None and _number(name) < _number(active))
+            name for name in self._names() if by_hand or (active is not None and _number(name) < _number(active))
         ]
         kept = {active, *earlier[-keep:]}
         for name in self._names():
@@ -154,6 +176,13 @@ class Generations:
             )
         except OSError:
             return False
+
+    @property
+    def _normal_base(self) -> Path:
+        return Path(os.path.normpath(self._base))
+
+    def _target_of(self, name: str) -> str:
+        return f"{self._base.name}/{name}"
 
     def _record_path(self, name: str) -> Path:
         return self._base / f"{name}.json"

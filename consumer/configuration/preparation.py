@@ -23,7 +23,7 @@ def active_if_unchanged(
     wanted: ApplyCentralizedConfiguration, config: AgentConfig, generations: Generations
 ) -> Record | None:
     """Return the active generation if it has the wanted content and has not been altered; otherwise None."""
-    record = generations.record(generations.current)
+    record = generations.known(generations.current)
     if record is None or (record.sha256, record.file) != (sha256_of(wanted), _file(wanted, config)):
         return None
     return None if generations.altered(record) else record
@@ -83,15 +83,15 @@ def _refuse_missing_programs(config: AgentConfig, staging: Staging, file: str, e
 
 
 def _first_journal(record: Record, context: Context, generations: Generations, staging: Staging) -> ApplyJournal:
-    previous, foreign = generations.current, None
+    previous, foreign = generations.current, generations.foreign  # a rollback restores exactly that link
     if previous is not None and not generations.directory(previous).is_dir():
-        previous, foreign = None, generations.target  # the link was made by hand; a rollback restores it
+        previous, foreign = None, generations.target
     return ApplyJournal(
         command_id=record.command_id,
         previous=previous,
         next=record.name,
         incarnation=context.service.state().incarnation,
-        diff=difference(generations, generations.record(previous), record, staging.files),
+        diff=difference(generations, generations.known(previous), record, staging.files),
         foreign=foreign,
     )
 

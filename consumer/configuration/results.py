@@ -27,7 +27,10 @@ def unchanged(generations: Generations, name: str) -> Result:
 def not_applied(generations: Generations, reason: str, code: ErrorCode, output: Output | None = None) -> Result:
     """Return the result when the previous generation is still active."""
     active = generations.current
+    foreign = generations.foreign
     stays = f"Generation {active} stays active." if active else "No centralized configuration is active, as before."
+    if foreign is not None:
+        stays = f"{foreign}, to which `current` was changed by hand, stays active."
     return Result(f"{reason} {stays}", _data(generations, "not_applied", previous=active, reason=reason), code, output)
 
 

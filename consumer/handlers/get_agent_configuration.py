@@ -82,7 +82,7 @@ def _with(
 
 
 def _centralized(generations: Generations, record: Record | None) -> Result:
-    if record is None and (generations.current is not None or generations.is_blocked):
+    if record is None and (generations.target is not None or generations.is_blocked):
         message = f"{generations.link} does not lead to a generation of this agent; apply a configuration again."
         return Result(message, code=ErrorCode.FAILED)
     if record is None:

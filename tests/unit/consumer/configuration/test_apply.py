@@ -586,6 +586,72 @@ def test_rollback_restores_a_link_that_was_changed_by_hand(site: Site, tmp_path:
     assert len(list((site.root / "generations").glob("*.json"))) == 2
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "{root}/generations/{name}",
+        "./generations/{name}",
+        "../by-hand/{name}",
+        "{root}/../by-hand/generations/{name}",
+        "generations/000007-gone",
+        "/nowhere",
+        "current",
+    ],
+)
+def test_rollback_restores_exactly_the_link_that_was_found(site: Site, target: str) -> None:
+    name = Path(os.readlink(site.root / "current")).name
+    for place in ("by-hand", "by-hand/generations"):
+        shutil.copytree(site.root / "generations" / name, site.root.parent / place / name)
+    target = target.format(root=site.root, name=name)
+    (site.root / "current").unlink()
+    (site.root / "current").symlink_to(target)
+    done = site.apply(content=DEADLY)
+    assert done.data.action == "rolled_back"
+    assert os.readlink(site.root / "current") == target
+    refused = site.apply("refused", content="refuse = true\n")
+    assert (refused.data.action, os.readlink(site.root / "current")) == ("not_applied", target)
+    assert f"{target}, to which `current` was changed by hand, stays active." in refused.message or "gone" in target
+
+
+def test_crash_after_the_swap_restores_the_link_that_was_found(site: Site, tmp_path: Path) -> None:
+    (site.root / "current").unlink()
+    (site.root / "current").symlink_to(tmp_path)
+
+    def die() -> None:
+        raise Killed
+
+    site.steps.at["swapped"] = die
+    with pytest.raises(Killed):
+        site.apply(content=DEADLY)
+    site.start_agent()
+    assert site.probe().data.action == "rolled_back"
+    assert os.readlink(site.root / "current") == str(tmp_path)
+
+
+def test_record_that_cannot_be_read_stops_no_configuration(site: Site) -> None:
+    name = os.readlink(site.root / "current")
+    record = site.root / f"{name}.json"
+    record.unlink()
+    record.symlink_to(record.name)  # a loop: it is there, and cannot be read
+    assert site.apply(content=GOOD).data.action == "applied"
+    assert site.active() == {"sensor.toml": GOOD}
+
+
+def test_link_in_place_of_the_generations_is_refused_and_not_followed(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir(mode=0o700)
+    (site.root / "generations").rename(site.root / "moved")
+    (site.root / "generations").symlink_to(tmp_path / "private")
+    done = site.apply(content=BETTER)
+    assert (done.code, f"{site.root / 'generations'} cannot be used" in done.message) == (ErrorCode.FAILED, True)
+    assert (os.listdir(tmp_path / "private"), (tmp_path / "private").stat().st_mode & 0o777) == ([], 0o700)
+
+
+def test_pipe_in_place_of_the_journal_is_an_error(site: Site) -> None:
+    (site.root / "journal.json").unlink()
+    os.mkfifo(site.root / "journal.json")  # nothing writes to it, so reading it would never end
+    assert "journal.json cannot be read" in site.probe("first").message
+
+
 def test_directory_in_the_place_of_the_link_is_refused_before_anything_is_done(site: Site) -> None:
     (site.root / "current").unlink()
     (site.root / "current").mkdir()
