@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -28,9 +29,15 @@ __all__ = [
     "DownloadConfig",
     "Secret",
     "ServiceConfig",
+    "Syntax",
     "UpgradeConfig",
     "is_unit_name",
 ]
+
+
+Syntax = Literal["toml", "yaml", "json", "jsonc", "json-lines", "none"]
+"""What a file is read as before it becomes active: `jsonc` is JSON with comments and trailing commas, `json-lines` one
+JSON value in each line; `none` is not read."""
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,6 +135,7 @@ class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     generation and of its single file. `check` validates the files before they become active; `health_check` runs
     repeatedly afterwards and must succeed within `grace_s` seconds. It is also a failure if the managed service ends
     within that time. `keep` older generations remain on the disk. Default of `directory`: below the state directory.
+    `syntax` is the syntax of files by the ending of their names, in addition to `.toml`, `.yaml`, `.yml` and `.json`.
     """
 
     directory: str | None = None
@@ -139,6 +147,7 @@ class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     health_check: tuple[str, ...] = ()
     grace_s: float = 5.0
     keep: int = 3
+    syntax: Mapping[str, Syntax] = {}
 
     @property
     def signal_number(self) -> signal.Signals:
@@ -160,6 +169,11 @@ class CentralizedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         if not (self.grace_s > 0 and math.isfinite(self.grace_s)) or self.keep < 1:
             raise ConfigurationError(
                 "configuration.grace_s must be greater than 0, and configuration.keep at least 1.",
+                code="invalid_centralized_configuration",
+            )
+        if "" in self.syntax:
+            raise ConfigurationError(
+                "configuration.syntax has an empty key; write the ending of a file's name, as in '.json'.",
                 code="invalid_centralized_configuration",
             )
         try:

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,12 +63,20 @@ def configure(
     session: Session,
     group: Group,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file, or a .tar.gz of several.")],
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="Leave the syntax of a .toml or .json file to the agents, whose configuration.syntax decides.",
+        ),
+    ] = False,
 ) -> None:
     """Set the group's configuration, and send it to its members.
 
     To send it to one agent again, use acm send AGENT fetch-config.
     """
-    _check_syntax(file)
+    if not unchecked:
+        _check_syntax(file)
     ledger = session.ledger
     target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
     artifact = ledger.blobs.put(file)
@@ -94,8 +103,12 @@ def show(session: Session, group: Group) -> None:
 
 
 def _check_syntax(file: Path) -> None:
-    """Raise InvalidArgument for a file that every agent would refuse. Only the agents read YAML and archives."""
-    parse: Callable[[str], object] | None = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix)
+    """Raise InvalidArgument for a file that agents refuse by default. Only the agents read YAML and archives."""
+    parsers: dict[str, Callable[[str], object]] = {
+        ".toml": tomllib.loads,
+        ".json": partial(json.loads, parse_int=str),  # which has no bound
+    }
+    parse = parsers.get(file.suffix)
     if parse is None:
         return
     try:
@@ -104,7 +117,8 @@ def _check_syntax(file: Path) -> None:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror}.", code="unreadable_file") from error
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(
-            f"{file} is not valid {file.suffix[1:].upper()}: {error}. The group keeps its configuration.",
+            f"{file} is not valid {file.suffix[1:].upper()}: {error}. The group keeps its configuration. "
+            "If the agents read it nevertheless, add --unchecked.",
             code="invalid_configuration",
         ) from error
 

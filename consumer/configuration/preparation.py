@@ -52,7 +52,7 @@ def prepare(
         context.observer.reached(f"{command.type}.staged")
         hashes = hashes_of(staging.files)
         _refuse_missing_programs(config, staging, file, effects)
-        validate(staging.files, file, config.configuration.check, context.bounds(), effects.run)
+        validate(staging.files, file, config.configuration, context.bounds(), effects.run)
         context.observer.reached(f"{command.type}.validated")
         _check_time(context)
         sha256 = sha256_of(wanted)

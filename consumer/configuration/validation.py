@@ -7,8 +7,9 @@ from broker.contract.messages import Output
 from broker.system.text_files import read_text
 from broker.system.trees import files_below
 from consumer.errors import CentralizedConfigurationError
-from consumer.system.masking import DOCUMENT_SUFFIXES, parse_document
+from consumer.settings import CentralizedConfig, Syntax
 from consumer.system.programs import Bounds, Ended, run_program
+from consumer.system.syntax import check_syntax, name_of, syntax_of
 
 __all__ = [
     "CheckFailed",
@@ -31,15 +32,20 @@ class CheckFailed(CentralizedConfigurationError):
         self.output = output
 
 
-def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds, run: RunProgram = run_program) -> None:
-    """Read every TOML, YAML and JSON file, then run `check` if there is one.
+def validate(
+    directory: Path, file: str, settings: CentralizedConfig, bounds: Bounds, run: RunProgram = run_program
+) -> None:
+    """Read every file that has a syntax by `settings`, then run their `check` if there is one.
 
     Raises CentralizedConfigurationError for the first invalid file, CheckFailed when the check fails, and ProgramError
     when it cannot be started.
     """
     for path in files_below(directory):
-        if path.suffix.lower() in DOCUMENT_SUFFIXES:
-            _check_syntax(path.relative_to(directory).as_posix(), path)
+        name = path.relative_to(directory).as_posix()
+        syntax = syntax_of(name, settings.syntax)
+        if syntax != "none":
+            _check_syntax(name, path, syntax)
+    check = settings.check
     if not check:
         return
     ended = run(fill_paths(check, directory, file), bounds)
@@ -47,17 +53,20 @@ def validate(directory: Path, file: str, check: Sequence[str], bounds: Bounds, r
         raise CheckFailed(f"The check {check[0]} rejects the files: it {ended.in_words()}.", ended.output)
 
 
-def _check_syntax(name: str, path: Path) -> None:
+def _check_syntax(name: str, path: Path, syntax: Syntax) -> None:
     if path.stat().st_size > _MAX_DOCUMENT_BYTES:
         raise CentralizedConfigurationError(
             f"{name} has more than {_MAX_DOCUMENT_BYTES} bytes, too many for its syntax to be checked.",
             code="document_too_large",
         )
     try:
-        parse_document(name, read_text(path))
-    except ValueError as error:  # base class of NotText and of every parser's error
-        kind = DOCUMENT_SUFFIXES[path.suffix.lower()]
-        raise CentralizedConfigurationError(f"{name} is not valid {kind}: {error}.", code="invalid_syntax") from error
+        check_syntax(syntax, read_text(path))
+    except ValueError as error:
+        raise CentralizedConfigurationError(
+            f"{name} is not valid {name_of(syntax)}: {error}. If its service reads it nevertheless, set "
+            "configuration.syntax for its ending.",
+            code="invalid_syntax",
+        ) from error
 
 
 def fill_paths(argv: Sequence[str], directory: Path, file: str) -> list[str]:

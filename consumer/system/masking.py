@@ -12,15 +12,11 @@ import yaml
 
 from broker.contract.secret_shapes import is_assigned_secret, is_ordinary, mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
-
-try:
-    from yaml import CSafeLoader as _YamlLoader
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeLoader as _YamlLoader  # type: ignore[assignment]
 from consumer.settings import Secret
+from consumer.system.syntax import without_comments
+from consumer.system.yaml_text import yaml_documents
 
 __all__ = [
-    "DOCUMENT_SUFFIXES",
     "MASK",
     "mask_text",
     "mask_values",
@@ -28,7 +24,6 @@ __all__ = [
 ]
 
 
-DOCUMENT_SUFFIXES: Mapping[str, str] = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 _MAX_VALUES = 20_000  # aliases in a short YAML text can expand to millions of values
 _FLAG = re.compile(r"--?[\w-]+")
 _SHORT_FLAG = "-p"
@@ -110,25 +105,33 @@ def mask_text(name: str, text: str) -> str:
 def parse_document(name: str, text: str) -> list[Any] | None:
     """Return the documents in a text (YAML may have several), or None if its suffix is of another format.
 
-    Raises ValueError with the reason in one line.
+    JSON may have comments, or a value in each line. Raises ValueError with the reason in one line.
     """
-    kind = DOCUMENT_SUFFIXES.get(PurePath(name).suffix.lower())
-    if kind is None:
+    parse = _PARSERS.get(PurePath(name).suffix.lower())
+    if parse is None:
         return None
     try:
-        return _PARSERS[kind](text)
+        return parse(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _parse_yaml(text: str) -> list[Any]:
-    return list(yaml.load_all(text, Loader=_YamlLoader))
+def _parse_json(text: str) -> list[Any]:
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        pass
+    try:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        return [json.loads(without_comments(text))]
 
 
 _PARSERS: Mapping[str, Callable[[str], list[Any]]] = {
-    "JSON": lambda text: [json.loads(text)],
-    "TOML": lambda text: [tomllib.loads(text)],
-    "YAML": _parse_yaml,
+    ".json": _parse_json,
+    ".toml": lambda text: [tomllib.loads(text)],
+    ".yaml": yaml_documents,
+    ".yml": yaml_documents,
 }

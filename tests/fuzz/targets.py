@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -72,9 +72,11 @@ from consumer.enrolment.grant_validation import CertificateRequest, validate_res
 from consumer.errors import ActiveResponseError, ArchiveError, EnrolmentError, UpgradeError
 from consumer.handler import Result
 from consumer.ports import EncodedFeedback
-from consumer.settings import ActiveResponseConfig
+from consumer.settings import ActiveResponseConfig, Syntax
 from consumer.system.archives import Limits, is_archive, unpack
 from consumer.system.leftovers import Leftovers
+from consumer.system.masking import mask_text
+from consumer.system.syntax import DEFAULT_SYNTAX, check_syntax
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from consumer.upgrade.packages import open_package, unpack_package
@@ -365,6 +367,25 @@ def allow_lists(data: bytes) -> None:
     with _file(data) as file, contextlib.suppress(ActiveResponseError):
         loaded = AllowList.load(ActiveResponseConfig(str(file.parent), str(file)))
         assert all(line.isprintable() for line in loaded.refused)
+
+
+_DOCUMENTS = (
+    b"a: &a [*a, !b {c: 'd'}]\n? [e]\n: |\n  f\n---\n%TAG ! tag:g,2026:\n---\n- !!bool h\n- !!int ''\n",
+    b"[a.b]\nc = [1, 0x2, 3e4, inf, 1979-05-27T07:32:00Z]\nd = {e = \"f\", g = '''h'''}\n[[i]]\n",
+    b'// a\n{"b": [1, 2.5e3, true, null, "\\ud800",], /* c */ "d": {}}\n',
+)
+
+
+@target(lambda: [*_DOCUMENTS, seeds.DEEP, b"a: &a [x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n", b"- " * 2000])
+def documents(data: bytes) -> None:
+    """The files of a centralized configuration: their syntax, and how they are shown."""
+    text = data.decode(errors="replace")
+    for syntax in get_args(Syntax):
+        with contextlib.suppress(ValueError):
+            check_syntax(syntax, text)
+    for suffix in (*DEFAULT_SYNTAX, ".conf"):
+        with contextlib.suppress(ValueError):
+            mask_text(f"file{suffix}", text).encode()
 
 
 @target(lambda: [seeds.manifest(), seeds.DEEP])

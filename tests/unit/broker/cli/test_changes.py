@@ -84,6 +84,19 @@ def test_broken_file_does_not_become_the_configuration_of_a_group(
     assert (ledger.blobs.rows(), ledger.commands()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("content", "option"), [('{"n": ' + "9" * 5000 + "}", ()), ('{"a": 1} // why', ("--unchecked",))]
+)
+def test_file_that_agents_may_read_becomes_the_configuration_of_a_group(
+    url: str, ledger: Ledger, tmp_path: Path, content: str, option: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.json").write_text(content)
+    ledger.record_status(Status("web-01", True, "1", "i", "b", "g"))
+    acm(url, "group", "add", "edge", "web-01")
+    acm(url, "group", "configure", "edge", str(tmp_path / "a.json"), *option)
+    assert (len(ledger.blobs.rows()), len(ledger.commands())) == (1, 1)
+
+
 @pytest.mark.parametrize("prefix", ["", "blob:"])
 def test_blob_is_removed_by_its_digest_with_or_without_the_prefix(
     url: str, ledger: Ledger, tmp_path: Path, prefix: str

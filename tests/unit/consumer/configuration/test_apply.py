@@ -232,8 +232,8 @@ def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) 
     [
         ({"content": "interval ="}, r"sensor\.toml is not valid TOML: Invalid value"),
         ({"content": "a: [1", "file": "a.yaml"}, r"a\.yaml is not valid YAML: .*line 2"),
-        ({"content": "? {a: 1}", "file": "a.yml"}, r"a\.yml is not valid YAML"),
-        ({"content": "!!python/object/apply:os.system [true]", "file": "a.yml"}, r"a\.yml is not valid YAML"),
+        ({"content": "a: *b", "file": "a.yml"}, r"a\.yml is not valid YAML: the alias \*b has no anchor before it"),
+        ({"content": "{} // why", "file": "a.json"}, r"a\.json is not valid JSON: .* set configuration\.syntax"),
         ({"content": '{"a": }', "file": "a.json"}, r"a\.json is not valid JSON: .*line 1"),
         ({"content": "[" * 100_000, "file": "a.json"}, r"a\.json is not valid JSON: it is nested too deeply"),
         ({"content": "#" * (4 << 20) + "##"}, r"sensor\.toml has more than 4194304 bytes"),
@@ -252,6 +252,36 @@ def test_invalid_content_changes_nothing(site: Site, parameters: dict[str, Any],
     assert re.search(said, done.message)
     assert done.message.endswith(f"Generation {active} stays active.")
     assert (site.active(), site.loads(), site.leftovers()) == ({"sensor.toml": GOOD}, loads, set())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.yaml", "password: !secret db\nrest: !include x\n"),
+        ("a.yaml", "%TAG !e! tag:example.org,2026:\n---\na: !e!b {c: 1}\n...\n---\nsecond: document\n"),
+        ("a.yaml", "op: =\nrelease: 2026-02-30\n? [web, 443]\n: tls\n<<: 5\n"),
+        ("a.yaml", "a: !!bool maybe\nb: !!timestamp foo\nc: !!int ''\nd: !!float ''\ne: !!binary x\n"),
+        ("a.yaml", "!!python/object/apply:os.system [touch /nowhere]\n"),
+        ("a.yaml", "a: &a [*a]\na: again\n"),
+        ("a.yaml", "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 64))),
+        ("a.yaml", ""),
+        ("a.json", '{"n": ' + "9" * 5000 + ', "n": 1e99999}'),
+        ("a.jsonc", '// why\n{"a": "// text", /* and\nhow */ "b": [1, 2,],}\n'),
+        ("a.jsonl", '{"a": 1}\r\n\n{"b": "\u2028"}\n'),
+        ("deep/a.list.json", "anything"),
+        ("b.xml", '<!DOCTYPE a [<!ENTITY b "c">]><a xmlns:d="e">&b;</a>'),
+        ("b.ini", "[a]\nb\n[a]\n%c = d\n"),
+    ],
+)
+def test_syntax_is_that_of_the_format_and_of_the_settings(
+    make_site: Callable[..., Site], tmp_path: Path, name: str, content: str
+) -> None:
+    syntax = {".jsonc": "jsonc", ".JSONL": "json-lines", "a.list.json": "none"}
+    site = make_site(reload="none", check=(), health_check=(), syntax=syntax)
+    done = site.apply(artifact=archive(tmp_path / "a.tar.gz", {name: content}))
+    assert done.data.action == "applied", done.message
+    assert site.active() == {name: content.replace("\r\n", "\n")}
+    assert site.show(section="centralized").code is None
 
 
 def test_output_of_the_check_is_in_the_result(site: Site) -> None:

@@ -125,6 +125,27 @@ def test_text_too_large_to_show_is_an_error(name: str, text: str, said: str) -> 
         mask_text(name, text)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("a.yaml", "password: !vault hush\ndb: !include x\n", {"password": MASK, "db": "x"}),
+        ("a.yaml", "on: yes\nn: 12\nm: 0x1F\nf: .inf\nd: 2026-02-30\n", None),
+        ("a.yaml", "? [hush, a]\n: tls\n? {token: hush}\n: 1\n", {"<sequence>": "tls", "<mapping>": 1}),
+        ("a.json", '// why\n{"token": "hush", "a": [1, 2,],}', {"token": MASK, "a": [1, 2]}),
+    ],
+)
+def test_what_only_its_service_understands_is_shown_without_secrets(name: str, text: str, shown: object) -> None:
+    expected = shown or {"on": True, "n": 12, "m": "0x1F", "f": ".inf", "d": "2026-02-30"}
+    assert json.loads(mask_text(name, text)) == expected
+
+
+def test_each_value_of_json_lines_is_shown() -> None:
+    assert mask_text("a.json", '{"token": "hush"}\n{"a": 1}\n').split("\n---\n") == [
+        json.dumps({"token": MASK}, indent=2),
+        json.dumps({"a": 1}, indent=2),
+    ]
+
+
 def test_shown_text_can_be_written_as_utf_8() -> None:
     assert mask_text("a.json", '{"a": "\\ud800ü"}').encode() == '{\n  "a": "?ü"\n}'.encode()
 
