@@ -1,12 +1,15 @@
-"""acm ledger: after the ledger's database was restored from a backup, and its damaged rows."""
+"""acm ledger: after the ledger's database was restored from a backup, its damaged rows, and what it refuses."""
+
+from collections.abc import Sequence
 
 import typer
 from rich.table import Table
 
-from broker.cli.output import second, table
+from broker.cli.output import id_column, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
 from broker.ledger.damage import DamagedRow
+from broker.ledger.refused_messages import UnstoredMessage
 from broker.ledger.server_lock import refuse_running_servers
 from broker.text import counted, rfc3339
 
@@ -45,6 +48,28 @@ def damaged(session: Session) -> None:
     """
     rows = session.ledger.damaged_rows()
     session.show([_damaged_json(row) for row in rows], _damaged_table(rows))
+
+
+@app.command(epilog="Example: acm ledger refused --json")
+@with_session(LEDGER, only_reads=True)
+def refused(session: Session) -> None:
+    """List messages of agents that the database refuses each time, newest first; at most 10 of each agent are kept.
+
+    Such a result completes no command, and its agent sends it again until it is stored. --json also shows the message,
+    with secrets masked. acm prune removes it from this list.
+    """
+    messages = session.ledger.refused_messages()
+    session.show([_refused_json(message) for message in messages], _refused_table(messages))
+
+
+def _refused_json(message: UnstoredMessage) -> JsonObject:
+    return {**vars(message), "received_at": rfc3339(message.received_at)}
+
+
+def _refused_table(messages: Sequence[UnstoredMessage]) -> Table:
+    columns = (id_column("command"), "agent", "channel", "received (UTC)", "reason")
+    cells = ((it.command_id or "", it.agent, it.channel, second(it.received_at), it.reason) for it in messages)
+    return table(counted(len(messages), "refused message"), columns, cells)
 
 
 def _damaged_json(row: DamagedRow) -> JsonObject:

@@ -153,6 +153,8 @@ class Database:
     def _bring_up_to_date(self, metadata: sa.MetaData) -> None:
         """Create or migrate the tables; one that is up to date is only read, so that a reader waits for no writer."""
         with self.reading() as connection:
+            if not self.is_sqlite:
+                postgresql.refuse_encoding(connection, place_of(self.url))
             if not self._holds_ledger(connection):
                 self._require_right_to_create()
             elif is_current(connection, metadata):

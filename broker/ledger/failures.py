@@ -35,6 +35,7 @@ _FIRST_WAIT_S = 0.05
 _LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the rows
 # PostgreSQL's codes (its manual, appendix A): of two transactions that are in each other's way one is rolled back.
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})
+_ABOUT_DATA = ("54", "P0")  # a value beyond a limit of the program, or refused by a trigger
 _TIMEOUTS = frozenset({"55P03", "57014"})
 _UNREACHABLE = ("08", "57P", "53300")
 
@@ -81,6 +82,8 @@ def as_ledger_error(url: sa.URL) -> Iterator[None]:
     """Raise what the database raises in the block as a LedgerError with one sentence."""
     try:
         yield
+    except (UnicodeEncodeError, OverflowError) as error:  # of the driver, which SQLAlchemy passes on
+        raise RefusedByDatabase(f"The ledger {place_of(url)} does not take this: {_first_line(error)}.") from error
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
         if isinstance(cause, sqlite3.Error):
@@ -185,7 +188,7 @@ def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -
     place, state = place_of(url), getattr(cause, "sqlstate", None)
     if state in _CONFLICTS:
         return TransactionConflict(f"The ledger {place} could not be changed: {_first_line(cause)}; try again.")
-    if isinstance(error, DataError | IntegrityError):
+    if isinstance(error, DataError | IntegrityError) or (state or "").startswith(_ABOUT_DATA):
         return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(cause)}.")
     if state in _TIMEOUTS:
         return DatabaseUnavailable(

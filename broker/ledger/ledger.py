@@ -33,6 +33,7 @@ from broker.ledger.groups import GroupStore
 from broker.ledger.ids import new_id
 from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
+from broker.ledger.refused_messages import UnstoredMessage, all_refused_messages, keep_refused
 from broker.ledger.sequence import begin_epochs
 from broker.ledger.status import record_status
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
@@ -193,6 +194,11 @@ class Ledger:
         with self.database.reading() as connection:
             return all_damaged_rows(connection, self._now())
 
+    def refused_messages(self) -> Sequence[UnstoredMessage]:
+        """Return the messages of agents that the database has refused, newest first."""
+        with self.database.reading() as connection:
+            return all_refused_messages(connection)
+
     def last_error_of(self, agent: str) -> str | None:
         """Return the last error in the agent's last status, or None."""
         with self.database.reading() as connection:
@@ -244,6 +250,12 @@ class Ledger:
         """
         with self._transaction() as connection:
             return record_feedback(connection, agent, list(feedbacks), self._now())
+
+    @retry_conflicts
+    def keep_refused(self, message: UnstoredMessage) -> None:
+        """Keep a message of an agent that the database refuses, for operators; few are kept."""
+        with self._transaction() as connection:
+            keep_refused(connection, message, self._now())
 
     @retry_conflicts
     def record_status(self, *statuses: Status, repeated: Collection[str] = ()) -> list[str]:

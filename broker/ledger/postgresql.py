@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from broker.ledger.bytes_of_text import text_of_bytes
+from broker.ledger.location import LedgerUrlError
 
 __all__ = [
     "Connections",
     "connect_arguments",
     "lock_migrations",
     "reading_options",
+    "refuse_encoding",
 ]
 
 
@@ -61,6 +63,17 @@ def lock_migrations(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_MIGRATION_S}s'")
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_MIGRATION_S}s'")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATIONS})")
+
+
+def refuse_encoding(connection: sa.Connection, place: str) -> None:
+    """Raise LedgerUrlError unless the database stores every text; only UTF-8 does."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise LedgerUrlError(
+            f"The database {place} has the encoding {encoding}, which lacks characters that agents send: create one "
+            "with ENCODING 'UTF8' (docs/operations.md).",
+            code="unsupported_encoding",
+        )
 
 
 class Connections:

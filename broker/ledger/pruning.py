@@ -26,6 +26,7 @@ from broker.ledger.tables import (
     IS_OPEN,
     OPERATIONS,
     PRUNED_COMMANDS,
+    REFUSED_MESSAGES,
     STRAY_RESULTS,
     CommandState,
 )
@@ -127,6 +128,7 @@ class LedgerPruning:
         with self.database.transaction() as connection:
             _bound_pruned(connection)
             connection.execute(DAMAGED_ROWS.delete().where(DAMAGED_ROWS.c.found_at < self._before))
+            connection.execute(REFUSED_MESSAGES.delete().where(REFUSED_MESSAGES.c.received_at < self._before))
             has_commands = AGENTS.c.name.in_(sa.select(COMMANDS.c.agent))
             gone = sa.select(AGENTS.c.name).where(AGENTS.c.forgotten_at < self._before, ~has_commands)
             names = list(connection.scalars(gone.with_for_update()))

@@ -19,6 +19,7 @@ __all__ = [
     "METADATA",
     "OPERATIONS",
     "PRUNED_COMMANDS",
+    "REFUSED_MESSAGES",
     "SERVER",
     "SERVERS",
     "STRAY_RESULTS",
@@ -167,6 +168,18 @@ STRAY_RESULTS = sa.Table(
     sa.Column("command_id", sa.String(128), primary_key=True),
     sa.Column("digest", sa.String(128), primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
+# Messages of agents that the database refuses, under the hash of their content.
+REFUSED_MESSAGES = sa.Table(
+    "refused_messages",
+    METADATA,
+    sa.Column("agent", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("channel", sa.String(32), nullable=False),
+    sa.Column("command_id", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
 # Where each agent's audit journal ended when it was last verified; the user accepted differences up to the accepted

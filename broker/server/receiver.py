@@ -1,17 +1,20 @@
 """What agents send: decoded, recorded in the ledger, and acknowledged after the commit."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 
 import structlog
 
-from broker.contract.codec import DecodeError, decode_blob_requests, decode_feedbacks, decode_status
+from broker.contract.codec import DecodeError, decode_blob_requests, decode_feedbacks, decode_status, to_json
 from broker.contract.limits import MAX_NUMBER
 from broker.contract.messages import Ack, Feedback, Status
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
 from broker.ledger.failures import RefusedByDatabase
 from broker.ledger.ledger import Ledger
+from broker.ledger.refused_messages import UnstoredMessage
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.system.log_throttle import LogThrottle
@@ -74,7 +77,7 @@ class Receiver:
                 for message in messages:
                     self._receive_group([message])
             else:
-                self._drop(first.agent, first.channel, error)
+                self._drop(_refused(first.agent, first.channel, None, first.payload, error), error)
 
     def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
         statuses = [status for message in messages if (status := self._status_in(message)) is not None]
@@ -125,7 +128,8 @@ class Receiver:
                 self._record(agent, feedbacks[:half])
                 self._record(agent, feedbacks[half:])
             else:
-                self._drop(agent, Channel.FEEDBACK, error, command_id=feedbacks[0].command_id)
+                payload = json.dumps(to_json(feedbacks[0])).encode()
+                self._drop(_refused(agent, Channel.FEEDBACK, feedbacks[0].command_id, payload, error), error)
             return
         for refused in recorded.refused:
             facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
@@ -143,12 +147,21 @@ class Receiver:
             except DecodeError as error:
                 self._warn("blob_request_refused", message.agent, reason=str(error))
 
-    def _drop(self, agent: str, channel: Channel, error: Exception, **facts: str | None) -> None:
-        if self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
-            _log.exception("message_failed", agent=agent, channel=channel, dropped=True, **facts)
+    def _drop(self, message: UnstoredMessage, error: Exception) -> None:
+        """Report a message that would always fail, and keep it for operators; nothing else is done with it."""
+        if self._throttle.allow("message_failed", message.agent, message.channel, type(error).__name__) is not None:
+            facts = {"agent": message.agent, "channel": message.channel, "command_id": message.command_id}
+            _log.exception("message_failed", **facts, dropped=True)
+        with suppress(RefusedByDatabase):  # it is in the log
+            self._ledger.keep_refused(message)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         self._throttle.warn(_log, event, agent, agent=agent, **facts)
+
+
+def _refused(agent: str, channel: Channel, command_id: str | None, payload: bytes, error: Exception) -> UnstoredMessage:
+    content = payload.decode("ascii", "backslashreplace")
+    return UnstoredMessage(agent, channel, command_id, str(error) or type(error).__name__, content, None)
 
 
 def _may_succeed_later(error: Exception) -> bool:

@@ -24,6 +24,7 @@ from broker.contract.messages import Feedback, Origin, Output, PendingReversal, 
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
+from broker.ledger.refused_messages import UnstoredMessage
 from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
 from consumer.cli import main as agent_cli
@@ -49,6 +50,8 @@ SHOW_AGENT_TEXT = {
     "commands": ["commands"],
     "group list": ["group", "list"],
     "group show": ["group", "show", "edge"],
+    "ledger damaged": ["ledger", "damaged"],
+    "ledger refused": ["ledger", "refused"],
     "operation list": ["operation", "list"],
     "operation show": ["operation", "show", "{operation}"],
     "show": ["show", "{command}"],
@@ -115,6 +118,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
     file = tmp_path / EVIL
     file.write_text("x")
     ledger.blobs.put(file)
+    ledger.keep_refused(UnstoredMessage("web-01", EVIL, EVIL, EVIL, EVIL, None))
     waiting = ledger.add_command("web-01", CommandRequest(MARKUP, {}, Origin(EVIL, EVIL)))
     ledger.database.close()
     return {"command": sent[0].id, "operation": operation.id, "open": waiting.id}
