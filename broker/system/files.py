@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +44,7 @@ def link_durably(link: Path, target: str) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which becomes `path` if the block succeeds and is deleted if it fails."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)  # left by a crash, perhaps with a wider mode
+    part = _free_name(path)
     try:
         yield part
         part.replace(path)
@@ -52,6 +52,15 @@ def _replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def _free_name(path: Path) -> Path:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)  # left by a crash, perhaps with a wider mode
+    except OSError:  # such as a directory of another user: it must not stop this write
+        return path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}.part")
+    return part
 
 
 def state_of(path: Path) -> tuple[int, int, int] | None:

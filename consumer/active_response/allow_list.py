@@ -4,6 +4,7 @@ The lines are those of Wazuh's `ar.conf`, as its manager writes it and its execd
 """
 
 import codecs
+import errno
 import os
 import re
 import stat
@@ -35,6 +36,7 @@ _SEPARATOR = re.compile(r"\s-\s")
 _COMMENT = re.compile(r"(^|\s)#.*")
 _MAX_TIMEOUT_S = 10 * 365 * 86400
 _MAX_NAMED = 3
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class AllowList:
         path = Path(config.allow_list) if config.allow_list else _SHIPPED.with_name("allow-list")
         try:
             refuse_changeable(path)
-            lines = _decoded(path.read_bytes()).splitlines()
+            lines = _decoded(_content(path)).splitlines()
         except (OSError, NotText) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ActiveResponseError(
@@ -166,6 +168,18 @@ def check_executable(directory: Path, executable: str) -> None:
         ) from error
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         raise ActiveResponseError(f"The script {path} is not an executable file.", code="script_not_executable")
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a regular file; nothing else is waited for, such as the writer of a pipe. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {_MAX_BYTES} bytes")
+    return content
 
 
 def _decoded(content: bytes) -> str:

@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from broker.errors import ExposedFileError
+from broker.system.permissions import refuse_changeable
 from consumer.active_response.allow_list import AllowList
 from consumer.enrolment.store import EnrolmentDirectory
 from consumer.settings import AgentConfig
@@ -29,5 +31,11 @@ def shortcomings(config: AgentConfig) -> Iterator[str]:
     refused = AllowList.load(config.active_response).problem if config.active_response.allow_list else None
     if refused is not None:
         yield f"active_response.allow_list: {refused}"
+    try:
+        refuse_changeable(config.configuration_root)
+    except ExposedFileError as error:
+        yield f"configuration.directory: another user can lead what the agent writes there to other places: {error}"
+    except OSError:
+        pass  # the first configuration makes it
     if config.upgrade.root is not None and not config.upgrade.public_keys:
         yield "upgrade.public_keys is empty: `upgrade-agent` will refuse every package."

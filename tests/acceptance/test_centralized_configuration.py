@@ -3,7 +3,10 @@
 import hashlib
 import io
 import json
+import os
+import shutil
 import signal
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import ROOT, Program, Site
+from tests.acceptance.test_local_machine import AS_A_USER
 from tests.support.https_server import HttpsServer
+from tests.support.unprivileged import directory_of_nobody
 from tests.support.waiting import wait_for
 
 TYPE = "apply-centralized-configuration"
@@ -150,6 +155,41 @@ def test_an_archive_over_https(site: Site, tmp_path: Path) -> None:
         assert result["data"]["active"]["sha256"] == wanted["sha256"]
         assert {name: (managed.root / "current" / name).read_bytes() for name in files} == files
         managed.runs_with("interval = 1\n")
+
+
+def test_what_others_made_in_the_configuration_stops_nothing_and_is_named_in_the_status(site: Site) -> None:
+    with directory_of_nobody() as home:
+        root, config = home / "state" / "configuration", home / "agent.toml"
+        config.write_text("[configuration]\nkeep = 1\n")
+        agent = [*AS_A_USER, sys.executable, "-m", "consumer", "run", "--agent", "web-01", "--broker", site.broker_url]
+        site._start("web-01", [*agent, "--config", str(config), "--state", str(home / "state")])
+
+        def applied(**parameters: Any) -> bool:
+            return bool(site.result(site.enqueue("web-01", TYPE, parameters))["outcome"] == "success")
+
+        assert applied(content="first")
+        private = root.resolve() / os.readlink(root / "current") / "cache"
+        (private / "deep").mkdir(parents=True)
+        private.chmod(0o700)
+        for number in range(3):
+            assert applied(content=str(number))
+        assert not applied(artifact=packed(home / "deep.tar.gz", "d/" * 1200 + "x.conf"))
+        assert applied(content="last")
+        assert len(list((root / "generations").glob("*/"))) == 3
+
+        def last_error() -> Any:
+            return site.wait_online("web-01").get("last_error")
+
+        wait_for(lambda: f"{private}/deep: Permission denied" in str(last_error()), "the status to name it")
+        shutil.rmtree(private.parent)
+        wait_for(lambda: last_error() is None, "the status to forget it")
+
+
+def packed(path: Path, name: str) -> dict[str, Any]:
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    content = path.read_bytes()
+    return {"url": path.as_uri(), "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
 def test_kill_9_at_each_step_leaves_the_old_or_the_new_one_and_the_result_is_true(managed: Managed) -> None:

@@ -155,14 +155,24 @@ def test_check_config_warns_of_what_is_missing_around_it(run: Run, tmp_path: Pat
     config.write_text(
         f'agent = "web-01"\nbroker = "mqtt://127.0.0.1:1883"\nstate = "{tmp_path}"\n'
         '[service]\nkind = "child"\nargv = ["/nonexistent/service"]\n'
-        '[configuration]\ncheck = ["/nonexistent/check"]\n[upgrade]\nroot = "/opt/acm"\n'
+        f'[configuration]\ncheck = ["/nonexistent/check"]\ndirectory = "{tmp_path}/shared"\n'
+        '[upgrade]\nroot = "/opt/acm"\n'
         f'[active_response]\ndirectory = "{tmp_path}"\nallow_list = "{tmp_path}/allow-list"\n'
     )
     (tmp_path / "allow-list").write_text("block - block\n")
+    (tmp_path / "shared").mkdir()
+    os.chown(tmp_path / "shared", 65534, 65534)
     checked = run("check-config", "--config", str(config), program="consumer")
     assert (checked.returncode, checked.stdout) == (0, "The configuration of web-01 is valid.\n")
     warnings = checked.stderr.splitlines()
-    words = ("not enrolled", "service.argv", "configuration.check", "allow-list:1: write", "upgrade")
+    words = (
+        "not enrolled",
+        "service.argv",
+        "configuration.check",
+        "allow-list:1: write",
+        "shared belongs to",
+        "upgrade",
+    )
     assert len(warnings) == len(words)
     for warning, word in zip(warnings, words, strict=True):
         assert word in warning

@@ -451,9 +451,8 @@ def test_damaged_record_is_renamed_and_reported(machine: Machine) -> None:
 
 
 def test_script_does_not_act_if_its_record_cannot_be_written(machine: Machine) -> None:
-    (
-        machine.state / f".{ResponseRecord('python', 'python', ('5763',), 'c', 'active', NOW, 'b').name}.json.part"
-    ).mkdir()
+    record = ResponseRecord("python", "python", ("5763",), "c", "active", NOW, "b")
+    (machine.state / f"{record.name}.json").mkdir()
     with raises_code(StoreError, "file_unwritable"):
         machine.send("python")
     assert machine.journal == []

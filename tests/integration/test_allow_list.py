@@ -94,6 +94,19 @@ def test_line_that_is_not_utf_8_alone_is_refused(load: Load, tmp_path: Path) -> 
         AllowList.load(ActiveResponseConfig(str(tmp_path / "bin"), str(tmp_path / "allow-list")))
 
 
+@pytest.mark.parametrize(("kind", "named"), [("pipe", "not a regular file"), ("sparse", "more than 1048576 bytes")])
+def test_list_that_is_no_small_file_is_refused_without_reading_on(tmp_path: Path, kind: str, named: str) -> None:
+    path = tmp_path / "allow-list"
+    if kind == "pipe":
+        os.mkfifo(path, 0o644)  # nothing writes to it, so reading it would never end
+    else:
+        path.touch(0o644)
+        os.truncate(path, 1 << 42)
+    with raises_code(ActiveResponseError, "allow_list_unreadable") as caught:
+        AllowList.load(ActiveResponseConfig(str(tmp_path), str(path)))
+    assert named in str(caught.value)
+
+
 def test_problem_of_the_list_is_known_until_the_file_is_repaired(load: Load, tmp_path: Path) -> None:
     path = tmp_path / "allow-list"
     check = AllowListCheck(ActiveResponseConfig(str(tmp_path / "bin"), str(path)))

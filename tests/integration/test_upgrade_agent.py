@@ -239,7 +239,7 @@ def test_trial_does_not_begin_if_the_launcher_does_not_start_the_old_release(age
 
 def test_disk_failure_during_an_upgrade_names_the_file(agent: Agent) -> None:
     parameters = agent.package("exit 0")
-    (agent.installation.root / ".trial.json.part").mkdir()
+    (agent.installation.root / "trial.json").mkdir()
     with raises_code(UpgradeError, "disk_failed") as caught:
         agent.execute(parameters)
     assert str(agent.installation.root / ".trial.json.part") in str(caught.value)
@@ -300,11 +300,13 @@ def test_cancel_fails_the_trial(agent: Agent) -> None:
     assert agent.state() is TrialState.FAILED
 
 
-def test_proof_that_cannot_be_recorded_does_not_count(agent: Agent) -> None:
-    agent.on_trial()
-    (agent.installation.root / ".trial.json.part").mkdir()
-    assert agent.runs("1.1.0").probe() == AgentRestart()
-    assert agent.state() is TrialState.ON_TRIAL
+def test_proof_that_cannot_be_recorded_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    with directory_of_nobody() as directory, as_nobody():
+        agent = Agent(directory / "root", monkeypatch)
+        agent.on_trial()
+        agent.installation.root.chmod(0o555)
+        assert agent.runs("1.1.0").probe() == AgentRestart()
+        assert agent.state() is TrialState.ON_TRIAL
 
 
 def test_process_that_stays_reports_the_outcome(agent: Agent) -> None:

@@ -64,6 +64,15 @@ def test_part_left_by_an_interrupted_write_is_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["state"]
 
 
+def test_part_that_cannot_be_removed_stops_no_write(tmp_path: Path) -> None:
+    for name in (".state.part", ".current.part"):
+        (tmp_path / name / "of another user").mkdir(parents=True)
+    write_durably(tmp_path / "state", b"new")
+    link_durably(tmp_path / "current", "target")
+    assert ((tmp_path / "state").read_bytes(), os.readlink(tmp_path / "current")) == (b"new", "target")
+    assert sorted(os.listdir(tmp_path)) == [".current.part", ".state.part", "current", "state"]
+
+
 def test_link_in_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")

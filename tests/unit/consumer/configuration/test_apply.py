@@ -353,23 +353,22 @@ def test_rollback_to_an_unhealthy_generation_is_reported(make_site: Callable[...
     assert done.output.stderr == "ill\n"
 
 
-def test_impossible_rollback_is_reported(make_site: Callable[..., Site], tmp_path: Path) -> None:
-    in_the_way = tmp_path / "state" / "configuration" / ".current.part"
-
+def test_impossible_rollback_is_reported() -> None:
     def breaks_the_disk(argv: Sequence[str]) -> Ended:
         if "interval = 1" in Path(argv[1]).read_text():
             return program_ended(0)
-        in_the_way.mkdir(exist_ok=True)
+        site.root.chmod(0o555)
         return program_ended(1)
 
-    site = make_site(reload="none", health_check=("breaks", "{file}"), grace_s=0.3)
-    site.programs["breaks"] = breaks_the_disk
-    site.start_agent(manages_service=False)
-    assert site.apply("first", content=GOOD).code is None
-    done = site.apply(content=BETTER)
-    assert (done.code, done.data.action, done.data.active.sha256) == (ErrorCode.FAILED, "applied", sha256(BETTER))
-    assert "is active: it was not checked, or could not be rolled back" in done.message
-    assert site.active() == {"sensor.toml": BETTER}
+    with directory_of_nobody() as directory, as_nobody():
+        site = Site(directory, reload="none", health_check=("breaks", "{file}"), grace_s=0.3)
+        site.programs["breaks"] = breaks_the_disk
+        site.start_agent(manages_service=False)
+        assert site.apply("first", content=GOOD).code is None
+        done = site.apply(content=BETTER)
+        assert (done.code, done.data.action, done.data.active.sha256) == (ErrorCode.FAILED, "applied", sha256(BETTER))
+        assert "is active: it was not checked, or could not be rolled back" in done.message
+        assert site.active() == {"sensor.toml": BETTER}
 
 
 def test_failed_reload_is_rolled_back(make_site: Callable[..., Site]) -> None:
