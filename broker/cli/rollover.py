@@ -52,10 +52,11 @@ class RolloverUnfinished(BrokerError):
 def begin(session: Session) -> None:
     """Create the authority's successor, and let the broker, the servers and the agents trust both.
 
-    From then on renewals come from the successor, as soon as the broker accepts its certificates.
+    From then on renewals come from the successor, as soon as the broker accepts its certificates. If that was
+    interrupted, repeat it.
     """
     authority = session.authority
-    authority.begin_rollover()
+    is_new = authority.begin_rollover()
     _write_revocation_list(session)
     _write_trusted(session, authority.trusted)
     operation = announce_authorities(
@@ -63,7 +64,8 @@ def begin(session: Session) -> None:
     )
     session.show(
         {**_progress_json(session, _progress(session)), **_operation_json(operation)},
-        f"The successor is created, and trusted beside the authority. {_operation_text(operation)}\n"
+        f"{'The successor is created' if is_new else 'There was a successor already'}, and trusted beside the "
+        f"authority. {_operation_text(operation)}\n"
         "Agents move to it with the next renewal of their certificates: see `acm ca rollover status`.",
     )
 
@@ -92,10 +94,24 @@ def finish(
     Renews the certificates of the broker and the servers by the successor first. If that was interrupted, repeat it.
     """
     authority = session.authority
-    successor = authority.successor
-    if successor is None:
+    if authority.successor is None and not authority.is_half_promoted:
         raise NoRollover(_NO_ROLLOVER)
-    progress = _progress(session)
+    operation = None
+    if authority.successor is not None:
+        operation = _hand_over(session, authority.successor, leave_behind=leave_behind)
+        authority.promote_successor()
+    _write_revocation_list(session)
+    authority.finish_rollover()  # last: what was interrupted before is repeated
+    session.show(
+        {"fingerprint": authority.fingerprint, **_operation_json(operation)},
+        f"The successor is the authority now. {_operation_text(operation)}\nKeep a copy of {session.config.ca} in a "
+        "safe place; tokens that were created before are not valid any more.",
+    )
+
+
+def _hand_over(session: Session, successor: str, *, leave_behind: bool) -> Operation | None:
+    """Let the broker, the servers and the agents use and trust the successor alone; each step can be repeated."""
+    authority, progress = session.authority, _progress(session)
     if progress.not_moved and not leave_behind:
         raise RolloverUnfinished(
             f"{counted(len(progress.not_moved), 'agent has', 'agents have')} not moved to the successor: "
@@ -106,14 +122,7 @@ def finish(
     ServerCertificates(server_certificate_files(session.config), authority, now=utc_now).renew_by_successor()
     _await_broker(session)
     _write_trusted(session, successor, former=authority.certificate)
-    authority.finish_rollover()
-    _write_revocation_list(session)
-    operation = announce_authorities(session.ledger, progress.moved, authority.trusted, session.origin)
-    session.show(
-        {"fingerprint": authority.fingerprint, **_operation_json(operation)},
-        f"The successor is the authority now. {_operation_text(operation)}\nKeep a copy of {session.config.ca} in a "
-        "safe place; tokens that were created before are not valid any more.",
-    )
+    return announce_authorities(session.ledger, progress.moved, successor, session.origin)
 
 
 def _write_revocation_list(session: Session) -> None:
@@ -172,6 +181,8 @@ def _progress_json(session: Session, progress: RolloverProgress) -> JsonObject:
 
 
 def _progress_text(session: Session, progress: RolloverProgress) -> str:
+    if session.authority.is_half_promoted:
+        return "The rollover was interrupted at its end. Next: acm ca rollover finish"
     if session.authority.successor is None:
         return _NO_ROLLOVER
     total = len(progress.moved) + len(progress.not_moved)

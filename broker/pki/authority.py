@@ -16,6 +16,8 @@ from broker.pki.authority_files import (
     CA_KEY,
     SUCCESSOR_CERTIFICATE,
     AuthorityError,
+    complete_promotion,
+    is_half_promoted,
     promote,
     read_issuers,
     write_successor,
@@ -138,20 +140,31 @@ class CertificateAuthority:
         held = x509.load_pem_x509_certificate(certificate.encode())
         return "".join(map(_pem, sorted(self._trusted, key=lambda issuer: not is_issued_by(held, issuer))))
 
-    def begin_rollover(self) -> None:
-        """Create the successor, which is trusted from now on. Raises AuthorityError, CertificateError."""
+    def begin_rollover(self) -> bool:
+        """Create the successor, which is trusted from now on; False if there is one. Raises as `issue` does."""
         with _file_errors(self._directory), locked_directory(self._directory):
-            if self.successor is not None:
-                raise AuthorityError(
-                    f"A rollover of {self._directory} is in progress: see `acm ca rollover status`.",
-                    code="rollover_in_progress",
-                )
-            write_successor(self._directory, self._now())
+            is_new = self.successor is None
+            if is_new:
+                write_successor(self._directory, self._now())
+        return is_new
+
+    def promote_successor(self) -> None:
+        """Let the successor take this authority's place; `finish_rollover` completes that. Raises AuthorityError."""
+        with _file_errors(self._directory), locked_directory(self._directory):
+            promote(self._directory)
 
     def finish_rollover(self) -> None:
         """Let the successor take this authority's place, whose key is deleted; raises AuthorityError."""
         with _file_errors(self._directory), locked_directory(self._directory):
-            promote(self._directory)
+            if self.successor is not None:
+                promote(self._directory)
+            complete_promotion(self._directory)
+
+    @property
+    def is_half_promoted(self) -> bool:
+        """Whether the successor took the authority's place, but the former key was not deleted yet."""
+        with _file_errors(self._directory):
+            return is_half_promoted(self._directory)
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,8 @@ __all__ = [
     "SUCCESSOR_CERTIFICATE",
     "SUCCESSOR_KEY",
     "AuthorityError",
+    "complete_promotion",
+    "is_half_promoted",
     "promote",
     "read_issuers",
     "write_successor",
@@ -59,7 +61,7 @@ def read_issuers(directory: Path) -> tuple[Issuer, Issuer | None]:
 def write_successor(directory: Path, now: datetime) -> None:
     """Create the successor's files. Raises CertificateError and OSError."""
     current, _ = read_issuers(directory)
-    _restore_key(directory)
+    complete_promotion(directory)
     key = Ed25519PrivateKey.generate()
     certificate = authority_certificate(_next_name(current.certificate), key, now)
     write_durably(directory / SUCCESSOR_KEY, private_key_to_pem(key), _SECRET)
@@ -67,20 +69,26 @@ def write_successor(directory: Path, now: datetime) -> None:
 
 
 def promote(directory: Path) -> None:
-    """Let the successor take the authority's place, whose key is deleted. Raises OSError."""
+    """Let the successor take the authority's place; `complete_promotion` deletes the former key. Raises OSError."""
     (directory / SUCCESSOR_CERTIFICATE).replace(directory / CA_CERTIFICATE)
     sync_directory(directory)
-    _restore_key(directory)
 
 
-def _restore_key(directory: Path) -> None:
-    """Complete a promotion: the key that belongs to the authority's certificate gets its name."""
-    key = directory / SUCCESSOR_KEY
-    if key.exists() and not (directory / SUCCESSOR_CERTIFICATE).exists():
-        certificate = _read_certificate(directory / CA_CERTIFICATE)
-        if _read_key(key).public_key() == certificate.public_key():
-            key.replace(directory / CA_KEY)
-            sync_directory(directory)
+def is_half_promoted(directory: Path) -> bool:
+    """Whether a promotion was not completed: the authority's key still has the successor's name."""
+    certificate = _read_certificate(directory / CA_CERTIFICATE)
+    if not (directory / SUCCESSOR_KEY).exists() or (directory / SUCCESSOR_CERTIFICATE).exists():
+        return False
+    if _read_key(directory / CA_KEY).public_key() == certificate.public_key():
+        return False  # the key is of a successor that never had a certificate
+    return _read_key(directory / SUCCESSOR_KEY).public_key() == certificate.public_key()
+
+
+def complete_promotion(directory: Path) -> None:
+    """Give the authority's key its name, which deletes the former one. Raises OSError."""
+    if is_half_promoted(directory):
+        (directory / SUCCESSOR_KEY).replace(directory / CA_KEY)
+        sync_directory(directory)
 
 
 def _read_issuer(directory: Path, certificate_name: str, key_names: tuple[str, ...]) -> Issuer:
