@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from broker.contract.codec import encode_status
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
@@ -193,7 +192,7 @@ class Agent:
         return MqttConnection(
             config.broker,
             config.agent,
-            will=(topics.of(config.agent, Channel.STATUS), encode_status(self._status.current(None, online=False))),
+            will=(topics.of(config.agent, Channel.STATUS), self._status.last_wills()),
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
             tls=enrolment.tls if enrolment is not None else None,

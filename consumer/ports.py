@@ -104,6 +104,8 @@ class CommandStore(Protocol):
     last_sequence: SequenceNumber | None
     closed_epoch: int
     """The latest epoch of a store that was lost; commands of this epoch or an earlier one may already have run."""
+    starts: int
+    """How many processes have counted their start in this store."""
 
     @property
     def row_damage(self) -> str | None:
@@ -126,6 +128,9 @@ class CommandStore(Protocol):
 
     def save_time_sample(self, sample: TimeSample) -> None:
         """Store the newest signed time of the server."""
+
+    def count_start(self) -> None:
+        """Count one more start of the agent."""
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""

@@ -85,7 +85,8 @@ def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = Fal
 def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
     """Return a command, its state and its result as JSON, secret parameters masked.
 
-    `last_error` is the last error in the status of the command's agent, or None to leave it out.
+    `last_error` is the last error in the status of the command's agent, or None to leave it out. `verdict_of_server` is
+    there if the server had completed the command before the agent's result came.
     """
     shown = {
         "id": row.command.id,
@@ -99,6 +100,8 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
     }
     if last_error is not None:
         shown["agent_last_error"] = last_error
+    if row.verdict is not None:
+        shown["verdict_of_server"] = row.verdict
     masked: JsonObject = mask_secret_parameters(row.command, shown, parameters_of(row.command.type))
     return masked
 
@@ -122,6 +125,9 @@ def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
     result = row.result or {}
     if result:
         parts.append(Text(printable(result["message"]), "bold"))
+    if row.verdict is not None:
+        ended = f"before this result came, the server had completed the command as {row.verdict['code']}"
+        parts.append(Text(f"{printable(ended)}: {printable(row.verdict['message'])}"))
     if last_error is not None:
         parts.append(Text(f"last error of {row.agent}: {printable(last_error)}"))
     for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):

@@ -17,6 +17,7 @@ _COMMANDS = lazy_group(
     LazyCommand("show", "broker.cli.commands", "Show a command with its state and result."),
     LazyCommand("commands", "broker.cli.commands", "List commands, newest first."),
     LazyCommand("cancel", "broker.cli.commands", "Request the cancellation of a command."),
+    LazyCommand("unmatched", "broker.cli.unmatched", "List results that answer no open command."),
     LazyCommand(
         "operation", "broker.cli.operation", "Show and cancel commands that were sent to many agents.", is_group=True
     ),

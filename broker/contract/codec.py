@@ -178,6 +178,8 @@ def decode_status(frame: bytes) -> Status:
     status = checked(_in_utc(_convert(parse(frame, limits.frame_bytes, limits.depth), Status, "$"), "$"), "$")
     for name in _COUNTS:
         check_number(0, getattr(status, name), f"$.{name}")
+    for number in status.order or ():
+        check_number(0, number, "$.order")
     return _with_reversals_checked(status)
 
 

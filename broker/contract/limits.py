@@ -101,7 +101,16 @@ NAMES: Mapping[type, tuple[str, ...]] = MappingProxyType(
         Control: ("command_id",),
         Ack: ("command_id", "digest"),
         Feedback: ("agent", "store_generation", "incarnation", "command_id", "digest"),
-        Status: ("agent", "version", "incarnation", "boot_id", "store_generation", "running_command", "enrolment_id"),
+        Status: (
+            "agent",
+            "version",
+            "incarnation",
+            "boot_id",
+            "store_generation",
+            "running_command",
+            "enrolment_id",
+            "answers",
+        ),
         PendingReversal: ("script", "command_id"),
     }
 )

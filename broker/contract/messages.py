@@ -163,7 +163,10 @@ class Ack(DataClassJsonMixin):
 
 @dataclass(frozen=True)
 class Control(DataClassJsonMixin):
-    """A request about a command that takes effect at once, without waiting in the queue."""
+    """A request that takes effect at once, without waiting in the queue.
+
+    `command_id` is the command to cancel or, for `report`, the id of the request, which the status repeats.
+    """
 
     action: ControlAction
     command_id: str
@@ -200,6 +203,10 @@ class Status(DataClassJsonMixin):
     the machine's clock is more than a minute behind the server's. `signing_keys_version` is the version of the list of
     signing keys that an enrolled agent trusts, `enrolment_id` its current enrolment. `pending_reversals` has the first
     50 of `pending_reversal_count`, with long keys truncated. `audit_head` is the end of the agent's audit journal.
+
+    `order` has the place of this status among all that came from the same store, compared from left to right: the start
+    of the agent, the attempt to connect, and the number of the status; that of a last will is the largest. `answers` is
+    the id of the last request to report.
     """
 
     agent: str
@@ -224,6 +231,8 @@ class Status(DataClassJsonMixin):
     pending_reversals: tuple[PendingReversal, ...] = ()
     pending_reversal_count: int = 0
     audit_head: JournalMark | None = _optional()
+    order: tuple[int, int, int] | None = _optional(list)
+    answers: str | None = _optional()
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 

@@ -70,3 +70,6 @@ class ControlAction(StrEnum):
     """What a control message requests."""
 
     CANCEL = "cancel"
+    """Cancel a command."""
+    REPORT = "report"
+    """Publish the status, with the id of this request in `answers`."""

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from broker.contract.messages import Command, JsonObject
 from broker.errors import LedgerError
 from broker.ledger.completion import command_of
-from broker.ledger.damage import readable_result, state_in
+from broker.ledger.damage import decoded, readable_result, state_in
 from broker.ledger.records import CommandRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, PRUNED_COMMANDS, Cancel, CommandState, moment
 
@@ -28,7 +28,10 @@ class UnknownCommand(LedgerError):
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One command in the ledger; `result` is the agent's final feedback once it is completed. Times are UTC."""
+    """One command in the ledger; `result` is the agent's final feedback once it is completed. Times are UTC.
+
+    `verdict` is the result that the server itself had given before, when it no longer expected the agent's.
+    """
 
     command: Command
     agent: str
@@ -36,6 +39,7 @@ class LedgerRow:
     cancel_requested: bool
     result: JsonObject | None
     completed_at: datetime | None
+    verdict: JsonObject | None = None
 
 
 def find_command(connection: sa.Connection, command_id: str) -> LedgerRow:
@@ -74,6 +78,7 @@ def newest_commands(
 
 def _ledger_row(record: CommandRecord) -> LedgerRow:
     cancelling, completed_at = record.cancel != Cancel.NO, moment(record.completed_at)
+    result, verdict = readable_result(record), decoded(record.verdict, dict)
     return LedgerRow(
-        command_of(record), record.agent, state_in(record.state), cancelling, readable_result(record), completed_at
+        command_of(record), record.agent, state_in(record.state), cancelling, result, completed_at, verdict
     )

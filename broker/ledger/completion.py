@@ -64,7 +64,7 @@ def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
 def complete_by_server(
     connection: sa.Connection, record: CommandRecord, code: ErrorCode, message: str, now: datetime
 ) -> None:
-    """Complete an open command with an error of the server; a later result of its agent is stored as unmatched.
+    """Complete an open command with an error of the server; a later result of its agent replaces it.
 
     A damaged one is completed as interrupted, whatever the error.
     """

@@ -14,7 +14,7 @@ from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import completion, mask_completed
 from broker.ledger.group_configuration import answer_fetch_config
 from broker.ledger.sequence import begin_epoch_after_conflict, is_conflict, resend_from_gap
-from broker.ledger.tables import COMMANDS, IS_OPEN, PRUNED_COMMANDS, CommandState
+from broker.ledger.tables import COMMANDS, IS_OPEN, PRUNED_COMMANDS, SERVER, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
@@ -54,7 +54,7 @@ def record_feedback(connection: sa.Connection, agent: str, feedbacks: Sequence[F
     refused_keys = {_key(it) for it in refused}
     # Before the states: what the same messages accept or complete is not missing any more.
     resend_from_gap(connection, row, (it for it in feedbacks if it.kind is FeedbackKind.GAP), now)
-    _record_states(connection, agent, feedbacks)
+    _record_states(connection, agent, [it for it in feedbacks if row.incarnation in (None, it.incarnation)])
     unmatched: list[Feedback] = []
     for result in results:
         if _key(result) not in refused_keys:
@@ -104,14 +104,19 @@ def _record_states(connection: sa.Connection, agent: str, feedbacks: Sequence[Fe
 def _record_result(
     connection: sa.Connection, agent: str, result: Feedback, digests: dict[str, str | None], now: datetime
 ) -> list[Feedback]:
-    """Complete the command; return the result if it matches no open command and is not the one stored already."""
+    """Complete the command; return the result if it matches no open command and is not the one stored already.
+
+    It replaces what the server itself had completed the command with: only the agent knows what happened.
+    """
     name, digest = result.command_id, result.digest
     if name is None or digest is None or digests.get(name) == digest:
         return []
-    if name not in digests or digests[name] is not None:
+    replaces = digests.get(name) == SERVER and not _refuses_message(result)
+    if name not in digests or not (digests[name] is None or replaces):
         return [result]
-    open_command = COMMANDS.update().where(COMMANDS.c.id == name, IS_OPEN)
-    if connection.execute(open_command.values(**completion(result, digest, now))).rowcount == 0:
+    is_waiting, verdict = (COMMANDS.c.digest == SERVER, COMMANDS.c.result) if replaces else (IS_OPEN, sa.null())
+    command = COMMANDS.update().where(COMMANDS.c.id == name, is_waiting)
+    if connection.execute(command.values(verdict=verdict, **completion(result, digest, now))).rowcount == 0:
         return [result]
     digests[name] = digest
     if _may_name_a_secret(result.command):

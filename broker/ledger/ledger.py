@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -18,6 +19,7 @@ from broker.ledger.agents import (
     last_status,
     lock_agents_of,
     names_of_agents,
+    status_in,
 )
 from broker.ledger.audits import AuditStore
 from broker.ledger.blobs import BlobStore
@@ -35,11 +37,14 @@ from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
 from broker.ledger.refused_messages import UnstoredMessage, all_refused_messages, keep_refused
 from broker.ledger.sequence import begin_epochs
-from broker.ledger.status import record_status
+from broker.ledger.status import record_status, request_report
+from broker.ledger.status_order import Standing, standing_of
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
+from broker.ledger.unmatched_results import UnmatchedResult, newest_unmatched
 
 __all__ = [
     "Ledger",
+    "RecordedStatuses",
 ]
 
 
@@ -50,6 +55,18 @@ _RESTORED = (
     "new one."
 )
 _ABANDONED = "Abandoned by the user before a result arrived; the command may have run, or may still run."
+
+
+@dataclass(frozen=True)
+class RecordedStatuses:
+    """The statuses that were `new`, the agents whose name two clients use, and requests to report to send.
+
+    A request is (agent, id): what the agent's status says is not believed until a status answers it.
+    """
+
+    new: list[Status]
+    conflicts: list[str]
+    requests: list[tuple[str, str]]
 
 
 class Ledger:
@@ -179,6 +196,11 @@ class Ledger:
         with self.database.reading() as connection:
             return newest_commands(connection, agent, state, operation_id, limit)
 
+    def unmatched_results(self, agent: str | None = None, limit: int | None = 1000) -> list[UnmatchedResult]:
+        """Return the newest results that answer no open command, newest first; all of them if `limit` is None."""
+        with self.database.reading() as connection:
+            return newest_unmatched(connection, agent, limit)
+
     def agents(self) -> list[AgentRow]:
         """Return every agent that was enrolled, sent a status or was sent a command, sorted by name."""
         with self.database.reading() as connection:
@@ -258,23 +280,31 @@ class Ledger:
             keep_refused(connection, message, self._now())
 
     @retry_conflicts
-    def record_status(self, *statuses: Status, repeated: Collection[str] = ()) -> list[str]:
+    def record_status(
+        self, *statuses: Status, repeated: Collection[str] = (), believed: bool = False
+    ) -> RecordedStatuses:
         """Record statuses of agents in one commit, in order. What an agent had not accepted becomes due if it is back.
 
+        One that is older than the one before changes nothing, and one that may be older only if it is `believed`.
         Groups in a status replace the ledger's if they differ from those in the status before. `repeated` are the
-        agents whose status the broker may have delivered before: it is retained, or a duplicate. Return the agents
-        whose name two clients use.
+        agents whose status the broker may have delivered before: it is retained, or a duplicate.
         """
         now = self._now()
+        recorded = RecordedStatuses([], [], [])
         with self._transaction() as connection:
             found = get_or_create_all(connection, [status.agent for status in statuses], now)  # locked in one order
             rows = {row.name: row for row in found}
-            conflicts = []
             for status in statuses:
                 row = rows.pop(status.agent, None) or get_or_create(connection, status.agent, now)
-                if record_status(connection, row, status, now, is_repeat=status.agent in repeated):
-                    conflicts.append(status.agent)
-            return conflicts
+                is_repeat = status.agent in repeated
+                standing = standing_of(row, status_in(row.status), status, is_repeat=is_repeat)
+                if standing is Standing.NEW or (believed and standing is Standing.UNPROVEN):
+                    recorded.new.append(status)
+                    if record_status(connection, row, status, now, is_repeat=is_repeat):
+                        recorded.conflicts.append(status.agent)
+                elif standing is Standing.UNPROVEN:
+                    recorded.requests.append((status.agent, request_report(connection, row)))
+        return recorded
 
 
 @contextmanager

@@ -96,11 +96,17 @@ def _add_body_checks(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE commands ADD COLUMN body_check VARCHAR(16)"))
 
 
+def _add_requests_and_verdicts(connection: sa.Connection) -> None:
+    connection.execute(sa.text("ALTER TABLE agents ADD COLUMN request VARCHAR(36)"))
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN verdict TEXT"))
+
+
 _STEPS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_operations,
     _index_cancels_by_agent,
     _remember_incarnations,
     _add_forgotten,
     _add_body_checks,
+    _add_requests_and_verdicts,
 )
 SCHEMA_VERSION = len(_STEPS)

@@ -25,6 +25,7 @@ class AgentRecord:
 
     `past_incarnations` is JSON: the last ones before `incarnation`. One that came back was another client of this name,
     last at `name_conflict_at`. A forgotten agent is not listed until it is enrolled, sent a command or online again.
+    `request` is the id of a request to report that it has not answered.
     """
 
     name: str
@@ -40,13 +41,15 @@ class AgentRecord:
     past_incarnations: str | None
     name_conflict_at: float | None
     forgotten_at: float | None
+    request: str | None
 
 
 @dataclass(frozen=True)
 class CommandRecord:
     """A row of COMMANDS. Times are in seconds since 1970 (UTC).
 
-    `body_check` is the check of an open command's body; earlier versions wrote none.
+    `body_check` is the check of an open command's body; earlier versions wrote none. `verdict` is the server's own
+    result, if the agent's replaced it later.
     """
 
     id: str
@@ -64,6 +67,7 @@ class CommandRecord:
     outcome: str | None
     operation_id: str | None
     body_check: str | None
+    verdict: str | None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Records an agent's status in the ledger: its row, its groups, and the commands that become due."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import sqlalchemy as sa
@@ -11,12 +11,14 @@ from broker.contract.messages import Status
 from broker.ledger.agents import update_agent
 from broker.ledger.damage import decode_or_set_aside
 from broker.ledger.groups import set_groups
+from broker.ledger.ids import new_id
 from broker.ledger.outbox import requeue
 from broker.ledger.records import AgentRecord
 from broker.ledger.sequence import follow_store, resend_after_rollback
 
 __all__ = [
     "record_status",
+    "request_report",
 ]
 
 
@@ -26,17 +28,15 @@ _MAX_PAST = 4
 def record_status(
     connection: sa.Connection, row: AgentRecord, status: Status, now: datetime, *, is_repeat: bool
 ) -> bool:
-    """Within a transaction that has locked the agent's row, store its status and act on it.
+    """Within a transaction that has locked the agent's row, store a status that is newer than the one in it.
 
     Commands that the agent had not accepted become due if it restarted or came back online, and commands that it had
     accepted if its store went back in time. Groups in the status replace the ledger's if they differ from those in the
-    status before. `is_repeat`: the broker may have delivered it before; the one that is stored changes nothing then,
-    and does not show that the agent is alive. Return whether two clients use the agent's name.
+    status before. `is_repeat`: the broker may have delivered it before, so it does not show that the agent is alive
+    now. Return whether two clients use the agent's name.
     """
-    if row.forgotten_at is not None and not status.online:
-        return False  # the broker keeps the last status of an agent that is gone
     before = decode_or_set_aside(connection, row, "status", Status, now)
-    if not status.online:  # a last will was written when the process started, and may be out of date
+    if not status.online and status.updated_at is None:  # a last will may be out of date: it is made before it connects
         status = _without_outdated(status, before)
     text = encode([status]).decode()
     if is_repeat and text == row.status:
@@ -55,11 +55,26 @@ def record_status(
         incarnation=status.incarnation,
         store_generation=status.store_generation,
         status=text,
-        seen_at=now.timestamp(),
+        seen_at=_spoke_at(status, now) if is_repeat else now.timestamp(),
         forgotten_at=None,
+        request=None if status.answers == row.request else row.request,
         attempts=0 if returned else row.attempts,
     )
     return _follow_incarnations(connection, row, status, now, is_repeat=is_repeat)
+
+
+def request_report(connection: sa.Connection, row: AgentRecord) -> str:
+    """Return the id of the request that a status must answer to be believed; make one if there is none."""
+    request = row.request or new_id()
+    update_agent(connection, row.name, request=request)
+    return request
+
+
+def _spoke_at(status: Status, now: datetime) -> float:
+    """Return when the agent made a status that was delivered later, in seconds since 1970; `now` if it does not say."""
+    if status.updated_at is None:
+        return now.timestamp()
+    return min(now, status.updated_at + timedelta(seconds=status.clock_behind_s or 0)).timestamp()
 
 
 def _follow_incarnations(

@@ -69,6 +69,7 @@ AGENTS = sa.Table(
     sa.Column("past_incarnations", sa.Text),
     sa.Column("name_conflict_at", sa.Float),
     sa.Column("forgotten_at", sa.Float),
+    sa.Column("request", sa.String(36)),
 )
 
 
@@ -103,6 +104,7 @@ COMMANDS = sa.Table(
     sa.Column("outcome", sa.String(8)),
     sa.Column("operation_id", sa.String(36)),
     sa.Column("body_check", sa.String(16)),
+    sa.Column("verdict", sa.Text),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
     sa.Index("commands_to_cancel", "cancel", "agent"),

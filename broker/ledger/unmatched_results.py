@@ -1,20 +1,54 @@
 """Unmatched results: they answer no open command. The newest of each agent are stored for operators to inspect."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
+import msgspec
 import sqlalchemy as sa
 
 from broker.contract.codec import encode
-from broker.contract.messages import Feedback
+from broker.contract.messages import Feedback, JsonObject
 from broker.ledger.tables import STRAY_RESULTS
 
 __all__ = [
+    "UnmatchedResult",
+    "newest_unmatched",
     "store_unmatched",
 ]
 
 
 _MAX_PER_AGENT = 100  # an agent can invent any number of ids
 _MAX_CHARACTERS_PER_AGENT = 4 << 20
+
+
+@dataclass(frozen=True)
+class UnmatchedResult:
+    """A result that answers no open command; `result` is empty if it was pruned. Times are UTC."""
+
+    agent: str
+    command_id: str
+    digest: str
+    received_at: datetime
+    result: JsonObject
+
+
+def newest_unmatched(connection: sa.Connection, agent: str | None, limit: int | None) -> list[UnmatchedResult]:
+    """Return the newest unmatched results, newest first; only those of `agent` unless it is None."""
+    table = STRAY_RESULTS.c
+    query = STRAY_RESULTS.select().order_by(table.received_at.desc(), table.command_id, table.digest).limit(limit)
+    if agent is not None:
+        query = query.where(table.agent == agent)
+    return [
+        UnmatchedResult(
+            row.agent,
+            row.command_id,
+            row.digest,
+            datetime.fromtimestamp(row.received_at, UTC),
+            msgspec.json.decode(row.body),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def store_unmatched(connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float) -> None:

@@ -50,7 +50,7 @@ class MqttConnection:
         *,
         clean_start: bool = False,
         session_expiry_s: int = 7 * 86400,
-        will: tuple[str, bytes] | None = None,
+        will: tuple[str, Callable[[], bytes]] | None = None,
         subscriptions: Sequence[str] = (),
         on_connect: Callable[[], None] | None = None,
         tls: TlsFiles | None = None,

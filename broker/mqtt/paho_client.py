@@ -39,12 +39,12 @@ Message = MQTTMessage
 
 @dataclass(frozen=True)
 class ClientSession:
-    """What the client requests when it connects."""
+    """What the client requests when it connects: `will` makes the last will of each attempt, in the network thread."""
 
     client_id: str
     clean_start: bool
     expiry_s: int
-    will: tuple[str, bytes] | None
+    will: tuple[str, Callable[[], bytes]] | None
 
 
 class Events(Protocol):
@@ -206,7 +206,6 @@ class PahoClient:
             client.username_pw_set(address.username, address.password)
         if context is not None:
             client.tls_set_context(context)
-        self._set_will(client)
         client.on_socket_open = self._guard(_send_at_once)
         client.on_pre_connect = self._guard(self._on_pre_connect)
         client.on_connect = self._guard(self._on_connect)
@@ -245,6 +244,9 @@ class PahoClient:
         self._errors.clear()
         self._unanswered.clear()
         self._refusal, self._abandoned, self._accepted = None, None, False
+        if self._session.will is not None:
+            topic, content = self._session.will
+            client.will_set(topic, content(), qos=self.limits.max_qos, retain=self.limits.retain)
 
     def _on_connect(
         self, client: Client, userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties
@@ -252,7 +254,7 @@ class PahoClient:
         if reason.is_failure:
             code = self._code(reason)
             self._refusal = failures.connack_reason(code, reason.getName(), properties)
-            self._lower_will(client, code)
+            self._lower_limits(code)
             return
         self._accepted = True
         self._obey(client, BrokerLimits.from_connack(properties))
@@ -264,19 +266,13 @@ class PahoClient:
         client._keepalive = limits.keepalive_s
         if limits.client_id is not None and not self._session.client_id:
             client._client_id = limits.client_id.encode()
-        self._set_will(client)
 
-    def _lower_will(self, client: Client, code: int) -> None:
+    def _lower_limits(self, code: int) -> None:
         """Connect with a last will that the broker takes next time, if it refused this one."""
         if code == _QOS_NOT_SUPPORTED:
             self.limits = replace(self.limits, max_qos=0)
         elif code == _RETAIN_NOT_SUPPORTED:
             self.limits = replace(self.limits, retain=False)
-        self._set_will(client)
-
-    def _set_will(self, client: Client) -> None:
-        if self._session.will is not None:
-            client.will_set(*self._session.will, qos=self.limits.max_qos, retain=self.limits.retain)
 
     def _on_connect_fail(self, client: Client, userdata: object) -> None:
         # paho calls this in its exception handler, without passing the error.

@@ -13,7 +13,7 @@ from broker.contract.messages import Ack, Feedback, Status
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
 from broker.ledger.failures import RefusedByDatabase
-from broker.ledger.ledger import Ledger
+from broker.ledger.ledger import Ledger, RecordedStatuses
 from broker.ledger.refused_messages import UnstoredMessage
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
@@ -29,18 +29,23 @@ _LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none
 
 
 class Receiver:
-    """Processes messages of agents. `acknowledge` publishes acks to an agent, `on_status` follows a recorded status."""
+    """Processes messages of agents. `acknowledge` publishes acks to an agent, `on_status` follows a recorded status.
+
+    `ask` requests a report from an agent, by the id of the request; it returns False if nothing may be sent to it.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         acknowledge: Callable[[str, Sequence[Ack]], None],
+        ask: Callable[[str, str], bool],
         blob_requests: BlobRequests,
         throttle: LogThrottle,
         on_status: Callable[[Status], None],
     ) -> None:
         self._ledger = ledger
         self._acknowledge = acknowledge
+        self._ask = ask
         self._blob_requests = blob_requests
         self._throttle = throttle
         self._on_status = on_status
@@ -82,11 +87,21 @@ class Receiver:
     def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
         statuses = [status for message in messages if (status := self._status_in(message)) is not None]
         repeated = {message.agent for message in messages if message.retained or message.delivery.duplicate}
-        for agent in self._ledger.record_status(*statuses, repeated=repeated) if statuses else ():
+        if not statuses:
+            return
+        recorded = self._ledger.record_status(*statuses, repeated=repeated)
+        self._follow(recorded)
+        silenced = {agent for agent, request in recorded.requests if not self._ask(agent, request)} - repeated
+        if silenced:  # they cannot be asked, so what they say now must do
+            believed = [status for status in statuses if status.agent in silenced]
+            self._follow(self._ledger.record_status(*believed, believed=True))
+
+    def _follow(self, recorded: RecordedStatuses) -> None:
+        for agent in recorded.conflicts:
             self._warn(
                 "agent_name_used_twice", agent, reason=f"Another client connected as {agent}; give each its own name."
             )
-        for status in statuses:
+        for status in recorded.new:
             self._on_status(status)
 
     def _status_in(self, message: Inbound) -> Status | None:

@@ -86,7 +86,9 @@ class Server:
         self._signer = signer
         self._blob_requests = BlobRequests(ledger.blobs)
         self._throttle = LogThrottle(monotonic)
-        self._receiver = Receiver(ledger, self._acknowledge, self._blob_requests, self._throttle, on_status)
+        self._receiver = Receiver(
+            ledger, self._acknowledge, self._ask_to_report, self._blob_requests, self._throttle, on_status
+        )
         self._held: dict[str, Hold] = {}
         self._last_served = ""
         self._packet_bytes = wire.max_packet_bytes
@@ -173,6 +175,12 @@ class Server:
             self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
         else:
             self._publish(agent, Channel.ACK, acks)
+
+    def _ask_to_report(self, agent: str, request: str) -> bool:
+        if self._signer and self._signer.held([agent]):
+            return False
+        self._publish(agent, Channel.CONTROL, [Control(ControlAction.REPORT, request)])
+        return True
 
     def _publish(self, agent: str, channel: Channel, messages: Sequence[Message]) -> None:
         """Publish messages to an agent, signed if there is a signer; those that it holds are resent later.

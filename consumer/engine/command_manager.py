@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from broker.contract.messages import Ack, Control
+from broker.contract.messages import Ack
 from broker.contract.states import ErrorCode
 from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
@@ -133,8 +133,8 @@ class CommandManager:
             result = self._feedback.result_of(stored, lost, self._clock.now())
         return self._store.restore_result(stored, result)
 
-    def decide(self, acks: Sequence[Ack], controls: Sequence[Control]) -> Decisions:
-        """Apply acks, controls and ended handlers to the store, and mark what begins next.
+    def decide(self, acks: Sequence[Ack], cancels: Sequence[str]) -> Decisions:
+        """Apply acks, cancels (ids of commands) and ended handlers to the store, and mark what begins next.
 
         Call it inside a transaction, and `carry_out` once that is committed. If the commit fails, nothing is lost:
         call it again. Raises StoreError and StoreFull.
@@ -142,7 +142,7 @@ class CommandManager:
         self._ended += self._executor.take_finished()
         acknowledged = self._outbox.acknowledged_by(acks)
         self._store.delete_completed_commands(acknowledged, self._clock.now() + TOMBSTONE_LIFE)
-        answers = [answer for control in controls for answer in self._cancel(control.command_id)]
+        answers = [answer for command_id in cancels for answer in self._cancel(command_id)]
         wanted: Replacement | None = None
         unreadable = [self._store.find(command_id) for command_id in sorted(self._outbox.unreadable)]
         results = [self._restore(stored) for stored in unreadable if stored is not None and stored.damage is not None]

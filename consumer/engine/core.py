@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.contract.states import ControlAction
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.comms.blob_reader import BlobReader
@@ -185,6 +186,8 @@ class AgentCore:
 
         `restarted_by` is the id of the one that replaced the process, so that it was not interrupted.
         """
+        with contextlib.suppress(StoreFull, StoreLocked):  # a server that sees the statuses go back asks for a report
+            self._parts.store.count_start()
         self._manager.recover(restarted_by)
 
     def connected(self) -> None:
@@ -231,7 +234,7 @@ class AgentCore:
 
     def publish_offline(self) -> None:
         """Publish that the agent is offline."""
-        self._parts.comms.publish_status(self._status.current(self._executor.running, online=False))
+        self._parts.comms.publish_status(self._status.offline(self._executor.running))
 
     def _pass_on_chunks(self, chunks: Sequence[Inbound]) -> None:
         """Give chunks of blobs to their readers; they need no commit."""
@@ -268,10 +271,14 @@ class AgentCore:
             acks, controls = self._inbox.acks(), self._inbox.controls()
             self._correct_clock(acks)
             self._parts.readiness.round_trip.observe([signed.ack for signed in acks])
-            decisions = self._manager.decide([signed.ack for signed in acks], controls)
+            cancels = [it.command_id for it in controls if it.action is ControlAction.CANCEL]
+            decisions = self._manager.decide([signed.ack for signed in acks], cancels)
             self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         self._outbox.add_notices(feedback)
         self._manager.carry_out(decisions)
+        for control in controls:
+            if control.action is ControlAction.REPORT:
+                self._status.report(control.command_id)
         self._parts.comms.acknowledge(self._inbox.take())
 
     def _send_feedback(self) -> None:

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from broker.contract.codec import encode_status
+from broker.contract.limits import MAX_NUMBER
 from broker.contract.messages import PendingReversal, Status
 from broker.contract.states import STATUS_INTERVAL_S
 from consumer.engine.problems import Problem, Problems
@@ -78,6 +80,10 @@ class StatusBuilder:
         self._published: Status | None = None
         self._published_at = 0.0
         self._checked = False  # for a change, since it was last published
+        self._last: Status | None = None
+        self._answers: str | None = None
+        self._is_requested = False
+        self._attempt, self._number = 0, 0
 
     def current(self, running: str | None, *, online: bool = True) -> Status:
         """Return the current status; `running` is the id of the running command."""
@@ -107,6 +113,7 @@ class StatusBuilder:
             pending_reversals=reversals.pending() if reversals else (),
             pending_reversal_count=reversals.pending_count if reversals else 0,
             audit_head=self._store.audit_head,
+            answers=self._answers,
             last_error=self.problems.text(
                 {
                     Problem.SERVICE: self._service_problem(),
@@ -119,6 +126,32 @@ class StatusBuilder:
         """Make the status due at once, as on a new connection."""
         self._published = None
 
+    def report(self, request: str) -> None:
+        """Make the status due, as the answer to this request of the server."""
+        self._answers, self._is_requested, self._checked = request, True, False
+
+    def offline(self, running: str | None) -> Status:
+        """Return the status that the agent leaves when it stops."""
+        return self._placed(self.current(running, online=False))
+
+    def last_wills(self) -> Callable[[], bytes]:
+        """Return the function that makes the last will of each attempt to connect, in the thread that connects."""
+        self._last = self.current(None)
+        return self._last_will
+
+    def _last_will(self) -> bytes:
+        """Return a last will that comes after all statuses of this attempt, and before those of the next."""
+        assert self._last is not None
+        self._attempt += 1
+        order = (self._store.starts, self._attempt, MAX_NUMBER)
+        return encode_status(replace(self._last, online=False, running_command=None, order=order))
+
+    def _placed(self, status: Status) -> Status:
+        """Return the status with the time, and its place among all statuses."""
+        self._number += 1
+        order = (self._store.starts, self._attempt, self._number)
+        return replace(status, order=order, updated_at=self._clock.now())
+
     def take_due(self, running: str | None) -> Status | None:
         """Return the status if it has changed, or if the last one is too old; None within the minimum interval.
 
@@ -129,10 +162,12 @@ class StatusBuilder:
             return None
         status = self.current(running)
         self._checked = True
-        if not self._has_changed(status) and now < self._published_at + STATUS_INTERVAL_S:
+        is_wanted = self._is_requested or self._has_changed(status)
+        if not is_wanted and now < self._published_at + STATUS_INTERVAL_S:
             return None
         self._published, self._published_at, self._checked = status, now, False
-        return replace(status, updated_at=self._clock.now())
+        self._last, self._is_requested = status, False
+        return self._placed(status)
 
     def next_due(self) -> float:
         """Return when (monotonic seconds) the status must be checked or published, if nothing happens earlier."""

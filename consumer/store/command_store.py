@@ -92,7 +92,7 @@ class DiskCommandStore:
         self.store_generation = self._rows.read(GENERATION, lambda row: generation_of(row, head.generation))
         self._copy_of_generation = copy_of_generation(self.store_generation)
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
-        self.time_sample = head.heard_time
+        self.time_sample, self.starts = head.heard_time, head.starts
         self._head_changed = False
         self._index = CommandIndex(self._rows, head)
         for key in self._index.unreadable:
@@ -138,6 +138,7 @@ class DiskCommandStore:
                 self._journal.tail,
                 self.time_sample,
                 generation=self._copy_of_generation,
+                starts=self.starts,
             )
             self._rows[HEAD] = encode(head.checked())
             self._head_changed = False
@@ -184,6 +185,12 @@ class DiskCommandStore:
         """Store a sample of the server's and the machine's time."""
         with self.transaction():
             self.time_sample = sample
+            self._head_changed = True
+
+    def count_start(self) -> None:
+        """Count one more start of the agent."""
+        with self.transaction():
+            self.starts += 1
             self._head_changed = True
 
     def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:

@@ -72,7 +72,8 @@ class HeadRow:
     """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers.
 
     `check` is a hash of all but the journal, which has its own, and `generation`, a copy of the store_generation with
-    its own check; earlier versions did not write them.
+    its own check; earlier versions did not write them. `starts` is in no check: a server asks an agent whose statuses
+    seem to go back.
     """
 
     arrival: int = 0
@@ -83,6 +84,7 @@ class HeadRow:
     heard_time: TimeSample | None = None
     check: str | None = None
     generation: str | None = None
+    starts: int = 0
 
     def checked(self) -> "HeadRow":
         """Return the row with its check."""

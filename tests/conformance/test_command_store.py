@@ -132,6 +132,13 @@ def test_signers_of_a_command_are_stored(reopen: Reopen) -> None:
     assert begun.signed_by == ("k1", "k2")
 
 
+def test_starts_are_counted(reopen: Reopen) -> None:
+    assert reopen().starts == 0
+    reopen().count_start()
+    reopen().count_start()
+    assert reopen().starts == 2
+
+
 def test_time_sample_is_stored_with_its_transaction(reopen: Reopen) -> None:
     store = reopen()
     assert store.time_sample is None

@@ -49,7 +49,7 @@ def test_example_in_the_protocol_document_is_a_valid_frame(text: str) -> None:
 
 def test_each_kind_of_message_has_an_example() -> None:
     kinds = [json.loads(text).get("kind") for text in EXAMPLES]
-    assert len(EXAMPLES) == 11
+    assert len(EXAMPLES) == 12
     assert {"accepted", "progress", "gap", "result"} <= set(kinds)
 
 

@@ -172,7 +172,7 @@ def test_last_will_is_lowered_to_what_the_broker_takes(
 ) -> None:
     monkeypatch.setattr(reconnect_policy, "_FIRST_WAIT_S", 0.02)
     scripted.connacks = [connack(reason=QOS_NOT_SUPPORTED), connack(reason=RETAIN_NOT_SUPPORTED)]
-    with MqttConnection(scripted.url, "web-01", will=("acm/web-01/status", b"off")) as agent:
+    with MqttConnection(scripted.url, "web-01", will=("acm/web-01/status", lambda: b"off")) as agent:
         assert agent.wait_connected(10)
     flags = [packet.body[7] & 0b111000 for packet in scripted.of(CONNECT)]  # MQTT 5 section 3.1.2.3
     assert flags == [0b101000, 0b100000, 0b000000]

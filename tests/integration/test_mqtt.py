@@ -193,7 +193,7 @@ def test_any_payload_is_sent_unless_it_is_too_long(connect: Connect) -> None:
 def test_last_will_is_published_when_a_client_vanishes(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
     relay = Relay(broker.port)
-    with MqttConnection(relay.url, "web-01", will=("acm/web-01/status", b"offline")) as agent:
+    with MqttConnection(relay.url, "web-01", will=("acm/web-01/status", lambda: b"offline")) as agent:
         assert agent.wait_connected(WAIT_S)
         relay.cut()
         assert [d.payload for d in receive(server, 1)] == [b"offline"]
@@ -202,7 +202,7 @@ def test_last_will_is_published_when_a_client_vanishes(broker: TestBroker, conne
 
 def test_stop_sends_published_messages_and_no_last_will(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
-    with MqttConnection(broker.url, "web-01", will=("acm/web-01/status", b"died")) as agent:
+    with MqttConnection(broker.url, "web-01", will=("acm/web-01/status", lambda: b"died")) as agent:
         assert agent.wait_connected(WAIT_S)
         agent.publish("acm/web-01/status", b"stopped", retain=True)
     connect("other").publish("acm/web-02/status", b"end")
@@ -211,7 +211,7 @@ def test_stop_sends_published_messages_and_no_last_will(broker: TestBroker, conn
 
 def test_stop_can_request_the_last_will(broker: TestBroker, connect: Connect) -> None:
     server = connect("server", "acm/+/status")
-    agent = connect("web-01", will=("acm/web-01/status", b"away"))
+    agent = connect("web-01", will=("acm/web-01/status", lambda: b"away"))
     agent.stop(last_will=True)
     assert [d.payload for d in receive(server, 1)] == [b"away"]
 

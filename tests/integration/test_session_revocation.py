@@ -60,7 +60,7 @@ class BrokerSetup:
             agent,
             tls=files,
             subscriptions=[f"acm/{agent}/{topic}"],
-            will=(f"acm/{agent}/status", b"offline"),
+            will=(f"acm/{agent}/status", lambda: b"offline"),
         )
 
     def revoke(self, target: str) -> None:

@@ -17,8 +17,8 @@ from tests.support.fakes.memory_store import MemoryCommandStore
 Act = tuple[str, Callable[[World], None]]
 
 
-def act(name: str, *numbers: int | str | float | None) -> Act:
-    return f"{name}{numbers}", lambda world: getattr(world, name)(*numbers)
+def act(name: str, *numbers: int | str | float | None, **flags: bool) -> Act:
+    return f"{name}{numbers}{flags}", lambda world: getattr(world, name)(*numbers, **flags)
 
 
 def turn(seconds: float) -> Act:
@@ -71,8 +71,13 @@ FAULTS = st.one_of(
             SET_CLOCK_BACK,
             ROLL_BACK,
             act("roll_agent_back"),
+            act("save_broker"),
+            act("put_broker_back", server_first=True),
+            act("put_broker_back", server_first=False),
         ]
     ),
+    st.integers(0, 30).map(lambda place: act("swap_retained", place)),
+    st.builds(act, st.just("repeat_session"), st.sampled_from(["server", "agent"]), st.integers(1, 40)),
     st.integers(0, 30).map(lambda place: act("replay", place)),
     st.integers(0, 500).map(lambda place: act("flip_row", place)),
     st.integers(0, 500).map(lambda place: both(act("flip_row", place), act("kill_agent"))),

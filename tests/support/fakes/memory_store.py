@@ -25,6 +25,7 @@ class _Contents:
     pages: dict[str, bytes] = field(default_factory=dict)
     tail: JournalTail = field(default_factory=JournalTail)
     time_sample: TimeSample | None = None
+    starts: int = 0
 
 
 def remembered(stored: StoredCommand) -> Tombstone:
@@ -90,6 +91,13 @@ class MemoryCommandStore:
 
     def save_time_sample(self, heard: TimeSample) -> None:
         self._contents.time_sample = heard
+
+    @property
+    def starts(self) -> int:
+        return self._contents.starts
+
+    def count_start(self) -> None:
+        self._contents.starts += 1
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """A small MQTT broker in memory with persistent sessions and QoS 1, and the faults that a real one can have."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +23,7 @@ class FakeBroker:
         self._sessions: dict[str, _Session] = {}
         self._retained: dict[str, bytes] = {}
         self.heard: list[tuple[str, bytes]] = []
+        self._saved: tuple[dict[str, _Session], dict[str, bytes]] = {}, {}
 
     def connect(self, client_id: str, filters: list[str], will: tuple[str, bytes] | None = None) -> "FakeConnection":
         """Take the session up again, or begin it; what was not acknowledged comes again, marked as a duplicate."""
@@ -48,6 +50,19 @@ class FakeBroker:
         for session in self._sessions.values():
             session.queue.clear()
             session.unacknowledged.clear()
+
+    def save(self) -> None:
+        """Write everything to the disk, as Mosquitto does each `autosave_interval`."""
+        self._saved = copy.deepcopy((self._sessions, self._retained))
+
+    def go_back(self) -> None:
+        """Be killed, and start with what was saved last. Each connection must be made again."""
+        self._sessions, self._retained = copy.deepcopy(self._saved)
+
+    def repeat_session(self, client_id: str, count: int) -> None:
+        """Deliver the last messages for a session once more, as a bridge that was connected twice does."""
+        for topic, payload in self.heard[-count:]:
+            self._offer(self._sessions[client_id], topic, payload, retained=False)
 
     def lose_one(self, client_id: str, place: int) -> None:
         """Forget the message at this place of a session's queue, if there is one."""
@@ -103,10 +118,10 @@ class FakeConnection:
     def readiness_problem(self) -> str | None:
         return None if self.connected else "there is no connection to the broker"
 
-    def cut(self) -> None:
+    def cut(self, *, is_broker_dead: bool = False) -> None:
         if self.connected:
             self.connected = False
-            if self._will is not None:
+            if self._will is not None and not is_broker_dead:
                 self._broker.publish(*self._will, retain=True)
 
 

@@ -56,6 +56,7 @@ SHOW_AGENT_TEXT = {
     "operation show": ["operation", "show", "{operation}"],
     "show": ["show", "{command}"],
     "token list": ["token", "list"],
+    "unmatched": ["unmatched"],
 }
 # These print arguments and results of their own, and no text from an agent.
 SHOW_NO_AGENT_TEXT = """
@@ -114,7 +115,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
         digest="d",
         notes=(EVIL,),
     )
-    ledger.record_feedback("web-01", [said])
+    ledger.record_feedback("web-01", [said, replace(said, command_id=EVIL)])
     file = tmp_path / EVIL
     file.write_text("x")
     ledger.blobs.put(file)

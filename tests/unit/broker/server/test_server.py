@@ -22,11 +22,11 @@ from broker.contract.codec import (
 )
 from broker.contract.dsse import SigningKey, read_envelope
 from broker.contract.messages import MAX_BLOB_REQUEST_BYTES, BlobRequest, Command, Feedback, Origin, Status
-from broker.contract.states import FeedbackKind
+from broker.contract.states import ControlAction, FeedbackKind
 from broker.contract.topics import Topics
 from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.ledger import Ledger
+from broker.ledger.ledger import Ledger, RecordedStatuses
 from broker.ledger.tables import CommandState
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.server.server import Server
@@ -279,6 +279,25 @@ def test_idle_step_begins_no_write_transaction(
     assert (begun.count("BEGIN IMMEDIATE"), len(wire.on("control"))) == (1, 1)
 
 
+# -- statuses that may be old
+
+LOST = Status("web-01", True, "1", "i2", "b1", "g2", order=(1, 1, 1))
+
+
+def test_agent_is_asked_before_its_store_is_believed_lost(
+    server: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    receive(server, "acm/web-01/status", encode([replace(LOST, store_generation="g1")]))
+    sent = send(ledger)
+    server.step()
+    receive(server, "acm/web-01/status", encode([LOST]))
+    (request,) = decode_controls(wire.on("web-01/control")[0])
+    assert request.action is ControlAction.REPORT
+    assert ledger.get(sent.id).state is CommandState.SENT
+    receive(server, "acm/web-01/status", encode([replace(LOST, order=(1, 1, 2), answers=request.command_id)]))
+    assert ledger.get(sent.id).state is CommandState.COMPLETED
+
+
 # -- agents that are held
 
 
@@ -355,6 +374,20 @@ def test_ack_to_a_held_agent_is_dropped_and_its_result_is_stored(
     assert read_envelope(wire.on("db-01/ack")[0])
 
 
+def test_agent_that_cannot_be_asked_is_believed_when_it_speaks(
+    signing: Server, ledger: Ledger, wire: RememberingWire
+) -> None:
+    """Else a lost store could keep it from ever reporting that it accepts unsigned messages."""
+    for status, retained in ((replace(LOST, agent="db-01"), False), (replace(LOST, agent="db-01", version="2"), True)):
+        later = replace(status, store_generation=f"g-{status.version}")
+        signing.receive([inbound_on("acm/db-01/status", encode([later]), retained=retained)])
+    assert [row.status.version for row in ledger.agents() if row.status] == ["1"]
+    again = replace(LOST, agent="db-01", store_generation="g3", version="3")
+    receive(signing, "acm/db-01/status", encode([again]))
+    assert [row.status.version for row in ledger.agents() if row.status] == ["3"]
+    assert wire.sent == []
+
+
 # -- unexpected failures
 
 
@@ -363,11 +396,11 @@ def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
 ) -> None:
     taken: list[str] = []
 
-    def record(*statuses: Status, repeated: Collection[str]) -> list[str]:
+    def record(*statuses: Status, repeated: Collection[str]) -> RecordedStatuses:
         if any(status.version == "evil" for status in statuses):
             raise ValueError("Unexpected.")
         taken.extend(status.version for status in statuses)
-        return []
+        return RecordedStatuses([], [], [])
 
     monkeypatch.setattr(ledger, "record_status", record)
     messages = [

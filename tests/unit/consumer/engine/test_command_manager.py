@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS
-from broker.contract.messages import Ack, Command, Control, Feedback
-from broker.contract.states import ControlAction, ErrorCode, FeedbackKind, State
+from broker.contract.messages import Ack, Command, Feedback
+from broker.contract.states import ErrorCode, FeedbackKind, State
 from consumer.engine.command_manager import CommandManager, Departure
 from consumer.engine.executor import Executor
 from consumer.engine.feedback import FeedbackFactory
@@ -96,9 +96,8 @@ class ManagerHarness:
         self.store.store_command(replace(command(name, command_type=command_type), **members), self.clock.now())
 
     def turn(self, acks: list[Ack] | None = None, cancel: list[str] | None = None) -> None:
-        controls = [Control(ControlAction.CANCEL, name) for name in cancel or []]
         with self.store.transaction():
-            decisions = self.manager.decide(acks or [], controls)
+            decisions = self.manager.decide(acks or [], cancel or [])
         self.manager.carry_out(decisions)
 
     def run(self) -> None:

@@ -129,3 +129,45 @@ def test_largest_status_is_cut_to_what_the_server_accepts(builder: StatusBuilder
     assert 0 < len(status.pending_reversals) < 50
     assert len(status.supported_types) == 256
     assert len(encode_status(full, 8_000)) <= 8_000
+
+
+def test_statuses_and_last_wills_are_in_order(
+    builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    store.count_start()
+    last_will = builder.last_wills()
+    made = [decode_status(last_will())]
+    for _ in range(2):
+        builder.publish_again()
+        published = builder.take_due(None)
+        assert published is not None
+        made.insert(-1, published)
+        made.append(decode_status(last_will()))
+    made.insert(-1, builder.offline(None))
+    orders = [status.order for status in made if status.order]
+    assert len(orders) == 6
+    assert orders == sorted(set(orders))
+    assert [status.online for status in made] == [True, False, True, False, False, False]
+
+
+def test_order_continues_with_the_next_start(builder: StatusBuilder, store: MemoryCommandStore) -> None:
+    before = builder.offline(None).order
+    store.count_start()
+    after = builder.offline(None).order
+    assert before is not None
+    assert after is not None
+    assert before < after
+
+
+def test_request_to_report_is_answered_within_the_limited_rate(builder: StatusBuilder, clock: TurnedClock) -> None:
+    builder.take_due(None)
+    for _ in range(2):  # the first answer may have been lost
+        builder.report("r1")
+        assert builder.take_due(None) is None
+        assert builder.next_due() <= clock.monotonic() + 0.2
+        clock.turn(0.2)
+        answer = builder.take_due(None)
+        assert answer is not None
+        assert answer.answers == "r1"
+    clock.turn(0.2)
+    assert builder.take_due(None) is None
