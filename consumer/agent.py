@@ -151,6 +151,7 @@ class Agent:
         self._connection = self._build_connection(topics)
         self._comms = AgentCommsClient(self._connection, config.agent, topics, self._clock.monotonic)
         self._relocation = self._build_relocation()
+        self._status.problems.report(Problem.ENROLMENT, self._enrolments.damage)
         self._core = self._build_core(added, origins or {}, restarted_by)
 
     def _build_responses(self) -> ActiveResponses:

@@ -10,6 +10,7 @@ __all__ = [
     "free_bytes",
     "has_free_names",
     "link_durably",
+    "set_damaged_aside",
     "state_of",
     "sync_directory",
     "sync_file",
@@ -39,6 +40,17 @@ def link_durably(link: Path, target: str) -> None:
     """Point the symbolic link at `target` atomically (rename(2)), creating the link if needed; raises OSError."""
     with _replacing(link) as part:
         part.symlink_to(target)
+
+
+def set_damaged_aside(path: Path) -> Path:
+    """Rename what is damaged to `*.damaged`, where it can be looked at, and return that path; raises OSError.
+
+    A file that was set aside earlier is replaced.
+    """
+    aside = path.with_suffix(".damaged")
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
 
 
 @contextlib.contextmanager

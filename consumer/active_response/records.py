@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from broker.contract.messages import JsonObject
-from broker.system.files import sync_directory, write_durably
+from broker.system.files import set_damaged_aside, write_durably
 from consumer.errors import StoreError
 
 __all__ = [
@@ -132,11 +132,12 @@ class ResponseRecords:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 yield _read(path)
-            except ValueError as error:
+            except (IsADirectoryError, ValueError) as error:
                 _log.error("active_response_damaged", file=str(path), reason=str(error))
-                path.rename(path.with_suffix(".damaged"))
-                sync_directory(self._directory)
-                self.damaged.append(path.with_suffix(".damaged").name)
+                place = path
+                with contextlib.suppress(OSError):  # it is named below, and the agent must start
+                    place = set_damaged_aside(path)
+                self.damaged.append(place.name)
 
 
 def read_pending(directory: Path) -> tuple[ResponseRecord, ...]:

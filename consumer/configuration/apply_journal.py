@@ -7,8 +7,8 @@ import msgspec
 
 from broker.contract.configurations import DiffSize
 from broker.contract.states import ErrorCode
-from broker.system.files import write_durably
-from consumer.configuration.found_files import open_regular
+from broker.system.files import set_damaged_aside, write_durably
+from consumer.configuration.found_files import NotRegular, open_regular
 from consumer.errors import CentralizedConfigurationError
 
 __all__ = [
@@ -48,7 +48,10 @@ class JournalFile:
         write_durably(self._path, msgspec.json.encode(journal))
 
     def read(self, command_id: str) -> ApplyJournal | None:
-        """Return this command's journal, or None; raises CentralizedConfigurationError if the file is damaged."""
+        """Return this command's journal, or None.
+
+        Raises CentralizedConfigurationError if the file cannot be read; one that is damaged is set aside.
+        """
         journal = self._last()
         return journal if journal is not None and journal.command_id == command_id else None
 
@@ -66,7 +69,15 @@ class JournalFile:
                 return msgspec.json.decode(file.read(), type=ApplyJournal)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (NotRegular, ValueError) as error:
+            place = self._path
+            with contextlib.suppress(OSError):
+                place = set_damaged_aside(self._path)
             raise CentralizedConfigurationError(
-                f"The journal {self._path} cannot be read: {error}.", code="journal_damaged"
+                f"The journal of the last configuration was damaged, and is now at {place}: {error}.",
+                code="journal_damaged",
+            ) from error
+        except OSError as error:
+            raise CentralizedConfigurationError(
+                f"The journal {self._path} cannot be read: {error}.", code="journal_unreadable"
             ) from error

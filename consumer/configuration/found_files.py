@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 
 __all__ = [
+    "NotRegular",
     "hash_of_file",
     "hashes_of",
     "names_below",
@@ -51,10 +52,14 @@ def hash_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class NotRegular(OSError):
+    """What was to be read is a directory, a device or a pipe."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read it; raises OSError, also for a link, and never waits, as for the writer of a pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise NotRegular(errno.EINVAL, "it is not a regular file", str(path))
     return open(handle, "rb")

@@ -23,6 +23,7 @@ class Problem(Enum):
     SERVICE = auto()
     PLUG_IN = auto()
     UPGRADE = auto()
+    ENROLMENT = auto()
     REVERSAL = auto()
     RENEWAL = auto()
     LEFTOVER = auto()

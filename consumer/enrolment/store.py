@@ -6,6 +6,7 @@ command, and its state signing-keys.json the last list of signing keys from a co
 epoch seen under the enrolment with this id
 """
 
+import contextlib
 import errno
 import uuid
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.private_keys import private_key_to_pem
 from broker.mqtt.address import TlsFiles
-from broker.system.files import link_durably, sync_directory, write_durably
+from broker.system.files import link_durably, set_damaged_aside, sync_directory, write_durably
 from broker.system.permissions import refuse_readable
 from broker.system.trees import sync_tree
 from consumer.enrolment.keys import new_key, read_key
@@ -127,9 +128,13 @@ class StoredSigningKeys:
 
 
 class EnrolmentDirectory:
-    """The directory `enrolment` of one state directory. All methods raise EnrolmentError if the disk fails."""
+    """The directory `enrolment` of one state directory. All methods raise EnrolmentError if the disk fails.
+
+    `damage` names a record that `attempt` could not read, in one sentence.
+    """
 
     def __init__(self, state: Path, leftovers: Leftovers | None = None) -> None:
+        self.damage: str | None = None
         self._leftovers = leftovers or Leftovers()
         self._root = state / "enrolment"
         self._all = self._root / "enrolments"
@@ -252,8 +257,28 @@ class EnrolmentDirectory:
         self._leftovers.remove(aside)
 
     def attempt(self) -> EnrolmentAttempt | None:
-        """Return the last attempt by a command, or None."""
-        return self._read("attempt.json", EnrolmentAttempt, "remove it")
+        """Return the last attempt by a command, or None, also for a damaged record, which is set aside.
+
+        It only steers the recovery: without it the agent keeps its current enrolment.
+        """
+        try:
+            return self._read("attempt.json", EnrolmentAttempt, "remove it")
+        except EnrolmentError as error:
+            if error.code != "enrolment_unreadable":
+                raise
+            self._set_aside(self._root / "attempt.json", str(error.__cause__))
+        return None
+
+    def _set_aside(self, record: Path, reason: str) -> None:
+        """Rename a damaged record; one that cannot be renamed stays, and is named again at the next start."""
+        place = record
+        with contextlib.suppress(OSError):
+            place = set_damaged_aside(record)
+        self.damage = (
+            f"The record of the last enroll-agent was damaged, and is now at {place}: a move that it had decided is "
+            f"not made, and the agent keeps its enrolment ({reason})."
+        )
+        _log.error("enrolment_record_damaged", file=str(place), reason=reason)
 
     def record(self, attempt: EnrolmentAttempt) -> None:
         """Store the state of an attempt durably."""
@@ -273,6 +298,8 @@ class EnrolmentDirectory:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise EnrolmentError(f"{path} is a directory; {advice}.", code="enrolment_unreadable") from error
         except OSError as error:
             raise self._unusable(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

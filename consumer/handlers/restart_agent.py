@@ -43,11 +43,12 @@ def _read_mark(path: Path, command_id: str) -> tuple[bool, str | None]:
     """Return whether this command had begun to restart the service, and the incarnation that ran before."""
     try:
         marked_id, incarnation = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return False, None
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
         raise ServiceError(
-            f"It is not known whether the service was restarted: {path}: {error.strerror}.", code="mark_not_read"
+            f"It is not known whether the service was restarted: {path}: {reason}.", code="mark_not_read"
         ) from error
     return marked_id == command_id, incarnation
 

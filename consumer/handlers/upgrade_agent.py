@@ -94,6 +94,7 @@ class _Upgrade:
             raise UpgradeError(
                 "Another version is on trial; send the command again once the trial has ended.", code="on_trial"
             )
+        installation.begin_upgrade()
         with self._download(parameters) as package:
             manifest = open_package(package, config.public_keys)
             check_fits(manifest, config.name, installation.root)
@@ -197,6 +198,10 @@ def _probe(
     with _disk_errors_named():
         upgrade = _Upgrade.of(context, config, test_replacement)
         trial = upgrade.installation.trial()
+        damaged = upgrade.installation.damaged_record
+        if trial is None and damaged is not None:
+            message = f"The record of the trial was damaged, and is now at {damaged}; version {upgrade.running} runs."
+            return Result(message, code=ErrorCode.FAILED)
         if trial is None or trial.command_id != stored.command.id:
             return _start_over(stored.command, upgrade)
         if trial.state is TrialState.ON_TRIAL:

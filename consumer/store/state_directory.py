@@ -222,7 +222,7 @@ def take_lock(path: Path) -> int:
     try:
         handle = acquire_lock(path)
     except BlockingIOError:
-        holder = path.read_text() or "another process"
+        holder = path.read_text(errors="replace") or "another process"
         raise StateDirectoryInUse(
             f"The state directory {path.parent} is in use by process {holder}; give each agent its own directory."
         ) from None

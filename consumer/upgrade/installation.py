@@ -4,7 +4,7 @@ ROOT/acm-agent            the launcher, through which every release is started
 ROOT/releases/VERSION/    one directory for each release; its program is bin/acm-agent
 ROOT/current              link to the release to run
 ROOT/watcher              link to the release that watches a new one; exists only during a trial
-ROOT/trial.json           the record of the last upgrade
+ROOT/trial.json           the record of the last upgrade; trial.damaged: one that was set aside during it
 ROOT/*.lock, package-*.part locks of a watcher and of an upgrade; a download in progress
 """
 
@@ -18,9 +18,10 @@ from pathlib import Path
 import consumer
 from broker.release.manifest import PROGRAM
 from broker.release.versions import InvalidVersion, parse_version
-from broker.system.files import link_durably, sync_directory, write_durably
+from broker.system.files import link_durably, set_damaged_aside, sync_directory, write_durably
 from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
+from broker.system.trees import remove_tree
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
 from consumer.upgrade.trial import TrialState, UpgradeTrial
@@ -89,6 +90,10 @@ class Installation:
             return UpgradeTrial.decode(self._record.read_bytes())
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise UpgradeError(
+                f"The record of the last upgrade, {self._record}, is a directory.", code="trial_damaged"
+            ) from error
 
     def keep(self, trial: UpgradeTrial) -> UpgradeTrial:
         """Write the record durably and return it."""
@@ -98,7 +103,19 @@ class Installation:
     def set_record_aside(self) -> None:
         """Rename an unreadable record, so that it can be looked at."""
         with contextlib.suppress(FileNotFoundError):
-            self._record.rename(self._record.with_suffix(".damaged"))
+            set_damaged_aside(self._record)
+
+    @property
+    def damaged_record(self) -> Path | None:
+        """A record that was set aside since `begin_upgrade`, or None."""
+        aside = self._record.with_suffix(".damaged")
+        return aside if aside.exists() else None
+
+    def begin_upgrade(self) -> None:
+        """Remove what was set aside in an earlier upgrade."""
+        aside = self.damaged_record
+        if aside is not None:
+            remove_tree(aside)
 
     @property
     def watcher(self) -> str | None:

@@ -159,3 +159,30 @@ def test_lock_on_the_store_is_in_the_status_and_term_still_ends_the_agent(desk: 
     assert "store_locked" in desk.log.read_text()
     desk.start_agent()
     wait_for(lambda: [result["command_id"] for result in desk.results()] == ["a"], "the command's result")
+
+
+RECOVERY_RECORDS = (
+    "enrolment/attempt.json",
+    "configuration/journal.json",
+    "active-responses/response.json",
+    "active-responses/script.pid",
+    "active-responses/runs/run/status",
+    "service.pid",
+    "service-restart",
+    "groups",
+)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff{", b"[1]", None])
+def test_damaged_records_of_the_recovery_do_not_stop_the_start(desk: Desk, content: bytes | None) -> None:
+    desk.state.mkdir(mode=0o700)
+    for name in RECOVERY_RECORDS:
+        path = desk.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if content is None else path.write_bytes(content)
+    desk.start_agent()
+    error = desk.wait_online()["last_error"]
+    assert "enrolment/attempt.damaged" in error
+    assert "response.damaged" in error
+    desk.send("command", command("a", 1))
+    assert wait_for(desk.results, "the result")[0]["outcome"] == "success"

@@ -260,6 +260,18 @@ def test_upgrade_starts_over_if_only_the_trial_was_recorded(agent: Agent) -> Non
         agent.probe()
 
 
+def test_record_that_was_set_aside_during_the_trial_ends_the_upgrade(agent: Agent) -> None:
+    agent.on_trial()
+    agent.installation.switch_to("1.0.0")
+    agent.installation.set_record_aside()
+    agent.installation.end_trial()
+    done = agent.probe()
+    assert isinstance(done, Result)
+    assert (done.code, "trial.damaged" in done.message, "1.0.0 runs" in done.message) == (ErrorCode.FAILED, True, True)
+    agent.execute(agent.package("exit 0"))
+    assert not (agent.installation.root / "trial.damaged").exists()
+
+
 def test_upgrade_that_expired_before_its_trial_is_interrupted(agent: Agent) -> None:
     done = agent.probe(expires_at=agent.clock.now() - timedelta(seconds=1))
     assert isinstance(done, Result)

@@ -119,6 +119,15 @@ def test_older_release_that_proved_itself_is_not_watched(house: House) -> None:
     assert house.settled() == (TrialState.PROVED, "1.1.0", False)
 
 
+def test_directory_in_the_place_of_the_record_does_not_stop_the_old_release(house: House) -> None:
+    house.try_out("exit 1")
+    house.installation.switch_to("1.1.0")
+    (house.installation.root / "trial.json").unlink()
+    (house.installation.root / "trial.json").mkdir()
+    house.start().wait(20)
+    assert (house.said(), house.installation.current) == (["old run --fast"], "1.0.0")
+
+
 @pytest.mark.parametrize("record", [b"", b"{", None])
 def test_without_a_readable_record_the_old_release_runs(house: House, record: bytes | None) -> None:
     house.try_out("exit 1")

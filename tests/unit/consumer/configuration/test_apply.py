@@ -678,7 +678,7 @@ def test_link_in_place_of_the_generations_is_refused_and_not_followed(site: Site
 def test_pipe_in_place_of_the_journal_is_an_error(site: Site) -> None:
     (site.root / "journal.json").unlink()
     os.mkfifo(site.root / "journal.json")  # nothing writes to it, so reading it would never end
-    assert "journal.json cannot be read" in site.probe("first").message
+    assert "journal.damaged" in site.probe("first").message
 
 
 def test_directory_in_the_place_of_the_link_is_refused_before_anything_is_done(site: Site) -> None:
@@ -935,5 +935,6 @@ def test_damaged_journal_is_an_error(site: Site) -> None:
     (site.root / "journal.json").write_text("{")
     done = site.probe()
     assert done.code is ErrorCode.FAILED
-    assert "journal.json cannot be read" in done.message
+    assert "journal.damaged" in done.message
+    assert (site.root / "journal.damaged").exists()
     assert site.active() == {"sensor.toml": GOOD}

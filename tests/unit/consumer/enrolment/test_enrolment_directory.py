@@ -102,11 +102,28 @@ def test_damaged_enrolment_is_an_error(enrolments: EnrolmentDirectory, add: Add,
         enrolments.current()
 
 
-def test_damaged_attempt_is_an_error(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b'{"command_id": "\xff"}', b"[]", None])
+def test_damaged_attempt_is_set_aside_once(
+    enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, content: bytes | None
+) -> None:
     add("1")
-    (tmp_path / "enrolment" / "attempt.json").write_bytes(b'{"command_id": "\xff"}')
-    with raises_code(EnrolmentError, "enrolment_unreadable"):
-        enrolments.attempt()
+    record = tmp_path / "enrolment" / "attempt.json"
+    record.mkdir() if content is None else record.write_bytes(content)
+    assert enrolments.attempt() is None
+    assert "attempt.damaged" in (enrolments.damage or "")
+    assert (record.exists(), record.with_suffix(".damaged").exists()) == (False, True)
+    again = EnrolmentDirectory(tmp_path)
+    assert (again.attempt(), again.damage) == (None, None)
+    enrolments.record(EnrolmentAttempt("a", "1", GRANT, AttemptState.STAGED))
+    assert enrolments.attempt() is not None
+
+
+def test_attempt_that_cannot_be_set_aside_is_ignored(enrolments: EnrolmentDirectory, add: Add, tmp_path: Path) -> None:
+    add("1")
+    (tmp_path / "enrolment" / "attempt.json").write_bytes(b"{")
+    (tmp_path / "enrolment" / "attempt.damaged").mkdir()
+    assert enrolments.attempt() is None
+    assert "attempt.json" in (enrolments.damage or "")
 
 
 def test_renewal_is_due_after_two_thirds_of_the_lifetime() -> None:

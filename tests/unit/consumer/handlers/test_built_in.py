@@ -163,6 +163,13 @@ def test_death_during_the_service_restart_is_decided_by_incarnations(service: Ca
     assert (new.code, new.data) == (None, RestartAgentData("callbacks", "s1", "s2"))
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xff", b"5", b"null", b"[1]"])
+def test_damaged_mark_of_a_restart_is_an_error(service: CallbackService, tmp_path: Path, mark: bytes) -> None:
+    (tmp_path / "service-restart").write_bytes(mark)
+    with raises_code(ServiceError, "mark_not_read"):
+        probe(context(service, tmp_path))
+
+
 def test_probe_waits_for_a_service_restart_under_way(service: CallbackService, tmp_path: Path) -> None:
     service.start(0.0)
     die_in_restart(service, tmp_path)
