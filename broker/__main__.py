@@ -10,7 +10,7 @@ __all__ = [
 
 def main() -> None:
     """Run acm. The modules that take long are loaded when signals can end the process."""
-    run_with_signals(SERVICES, _run)
+    run_with_signals("acm", SERVICES, _run)
 
 
 def _run() -> None:

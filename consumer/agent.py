@@ -1,5 +1,6 @@
 """The composition root of the agent: builds the parts, owns the threads, the signals and the shutdown."""
 
+import contextlib
 import queue
 import threading
 import uuid
@@ -337,11 +338,12 @@ class Agent:
         }
 
     def _shut_down(self) -> None:
-        if self._replacement is None:
-            self._service_manager.stopping()
-        self._relocation.close()
-        self._core.publish_offline()
-        self._connection.stop()
-        self._service.shut_down()
-        self._store.close()
-        _log.info("agent_stopped", agent=self.config.agent)
+        with contextlib.ExitStack() as last_first:  # each step is taken, whatever fails in another one
+            last_first.callback(_log.info, "agent_stopped", agent=self.config.agent)
+            last_first.callback(self._store.close)
+            last_first.callback(self._service.shut_down)
+            last_first.callback(self._connection.stop)
+            last_first.callback(self._core.publish_offline)
+            last_first.callback(self._relocation.close)
+            if self._replacement is None:
+                self._service_manager.stopping()

@@ -17,7 +17,7 @@ from broker.ledger.location import with_absolute_path
 from broker.mosquitto.configuration import render_access_control_list, render_secured_configuration
 from broker.mqtt.address import host_in_url
 from broker.pki.authority import CertificateAuthority
-from broker.system.files import write_durably
+from broker.system.files import resolved, write_durably
 from broker.text import toml_string
 
 __all__ = [
@@ -110,7 +110,7 @@ class BrokerDirectory:
     """
 
     def __init__(self, directory: Path, config: ServerConfig, hosts: Sequence[str], port: int) -> None:
-        self._directory = directory.resolve()
+        self._directory = resolved(directory)
         if not str(self._directory).isprintable():
             raise BrokerDirectoryError(
                 "The path has characters that cannot be written to mosquitto.conf.", code="unprintable_path"
@@ -171,7 +171,7 @@ class BrokerDirectory:
         given = {name: getattr(config, name) for name in config.__struct_fields__}
         given = {name: value for name, value in given.items() if value != getattr(default, name)}
         if "signing_keys" in given:
-            given["signing_keys"] = str(Path(given["signing_keys"]).resolve())
+            given["signing_keys"] = str(resolved(Path(given["signing_keys"])))
         url = f"mqtts://{host_in_url(self._hosts[0])}:{self._port}"
         own = {
             "broker": url,
@@ -179,7 +179,7 @@ class BrokerDirectory:
             "broker_certificate": str(directory / "server.crt"),
             "broker_key": str(directory / "server.key"),
             "ledger": with_absolute_path(config.ledger),
-            "ca": str(Path(config.ca).resolve()),
+            "ca": str(resolved(Path(config.ca))),
             "crl": str(self.revocation_list),
             "enroll_broker": url,
             "enroll_certificate": str(directory / "enroll.crt"),
@@ -223,7 +223,7 @@ def _with_loopback(hosts: list[str]) -> list[str]:
 
 def _fixed(config: ServerConfig) -> dict[str, str]:
     return {
-        "ca": str(Path(config.ca).resolve()),
+        "ca": str(resolved(Path(config.ca))),
         "ledger": with_absolute_path(config.ledger),
         "client_id": config.client_id,
         "topic_prefix": config.topic_prefix,

@@ -31,6 +31,8 @@ class AcmExitCode(IntEnum):
     """An agent's audit journal and the ledger differ."""
     OUTPUT_FAILED = 8
     """The output cannot be written (full disk, closed pipe); what the command does may be done."""
+    EXHAUSTED = 9
+    """The machine has no memory, threads, processes, open files or disk for it now, or its disk fails; retry."""
     INTERRUPTED = 130
     """Interrupted by Ctrl-C (INT); what was sent is still processed."""
     TERMINATED = 143

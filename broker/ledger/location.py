@@ -9,6 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from broker.errors import LedgerError
+from broker.system.files import resolved
 
 __all__ = [
     "LedgerNotFound",
@@ -111,4 +112,4 @@ def with_absolute_path(text: str) -> str:
     url = ledger_url(text)
     if url.get_backend_name() != "sqlite" or not url.database:
         return text
-    return url.set(database=str(Path(url.database).resolve())).render_as_string(hide_password=False)
+    return url.set(database=str(resolved(Path(url.database)))).render_as_string(hide_password=False)

@@ -15,7 +15,7 @@ from typing import IO, Self
 
 from broker.errors import BrokerError
 from broker.mosquitto.configuration import render_loopback_configuration
-from broker.system.files import state_of, write_durably
+from broker.system.files import resolved, state_of, write_durably
 from broker.system.service_manager import VARIABLES
 
 __all__ = [
@@ -151,7 +151,7 @@ class EmbeddedMosquitto:
         self.port = port or _free_port()
         self._child = _Child(_LOOPBACK, self.port, ends_with_parent=ends_with_parent)
         self._temporary = None if data_dir else tempfile.TemporaryDirectory(prefix="acm-mosquitto-")
-        self._data = (data_dir or Path(self._temporary.name if self._temporary else "")).resolve()
+        self._data = resolved(data_dir or Path(self._temporary.name if self._temporary else ""))
         self._start_timeout_s = start_timeout_s
 
     @property
@@ -227,7 +227,7 @@ class SecuredMosquitto:
     """
 
     def __init__(self, directory: Path, *, ends_with_parent: bool = False) -> None:
-        self._directory = directory.resolve()
+        self._directory = resolved(directory)
         self._text = self._read_configuration()
         listener = _LISTENER.search(self._text)
         if listener is None:

@@ -316,12 +316,20 @@ class MqttConnection:
             return  # it is being started or stopped
         try:
             if self._started:
-                self._client.ensure_running()
+                self._keep_thread()
                 self._end_unanswered()
                 if self._connected and (topics := self._subscriptions.take_due()):
                     self._client.subscribe(topics)
         finally:
             self._changing.release()
+
+    def _keep_thread(self) -> None:
+        try:
+            self._client.ensure_running()
+        except RuntimeError as error:  # try again at the next call; what this program does otherwise needs no thread
+            self._ended()
+            self.last_error = f"The connection has no thread: {error}."
+            self._log.failed(str(error), 0.0)
 
     def _end_unanswered(self) -> None:
         # design.md: "A connection is judged by its answers, not by its pings."

@@ -33,15 +33,19 @@ def stop_within(loop: NetworkLoop, timeout_s: float) -> None:
     """End the thread; after the timeout, break its connection and do not wait for it."""
     # loop_stop joins without a bound, and would wait for as long as a broker hangs.
     stopper = threading.Thread(target=loop.loop_stop, name="mqtt-stop", daemon=True)
-    stopper.start()
-    stopper.join(timeout_s)
-    if stopper.is_alive():
+    try:
+        stopper.start()
+        stopper.join(timeout_s)
+        reason = "the broker does not answer" if stopper.is_alive() else None
+    except RuntimeError as error:  # the machine has no thread for it
+        reason = str(error)
+    if reason is not None:
         break_connection(loop)
-        _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s)
+        _log.warning("mqtt_stop_unfinished", timeout_s=timeout_s, reason=reason)
 
 
 def ensure_running(loop: NetworkLoop) -> None:
-    """Restart the thread if it has died, with a new connection."""
+    """Restart the thread if it has died, with a new connection; raises RuntimeError if the machine has none for it."""
     if loop.loop_start() == 0:
         break_connection(loop)
         _log.error("mqtt_network_thread_restarted")

@@ -102,6 +102,16 @@ class _Client(Client):
     def _reconnect_wait(self) -> None:
         self.pause()
 
+    def loop_start(self) -> MQTTErrorCode:
+        try:
+            return super().loop_start()
+        except RuntimeError:  # paho would take the thread that did not start for one that runs
+            self._thread = None
+            for end in (self._sockpairR, self._sockpairW):
+                if end is not None:
+                    end.close()
+            raise
+
 
 class PahoClient:
     """One paho client with its network thread; it reconnects by itself, after the wait that `reconnect_in` sets."""
@@ -164,7 +174,7 @@ class PahoClient:
         return self._unanswered.problem
 
     def ensure_running(self) -> None:
-        """Restart the network thread if it has died."""
+        """Restart the network thread if it has died; raises RuntimeError if the machine has no thread for it."""
         ensure_running(self._client)
 
     def abandon(self, reason: str) -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+from broker.system.last_resort import end_for
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +39,19 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
 
-def run_with_signals(services: tuple[str, ...], run: "Callable[[], object]") -> None:
-    """Run a program whose modules `run` loads, such that no signal shows a traceback at its start or its end."""
+def run_with_signals(name: str, services: tuple[str, ...], run: "Callable[[], object]") -> None:
+    """Run a program whose modules `run` loads, such that no signal shows a traceback at its start or its end.
+
+    Nor does a machine that has no memory, threads, files or disk for it, at any time.
+    """
     await_signals_early(services)
     try:
         run()
+    except Exception as error:
+        code = end_for(name, error)
+        if code is None:
+            raise
+        sys.exit(code)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
 

@@ -1,6 +1,7 @@
 """Durable files: written to a temporary file beside the target, fsynced, then renamed, so a power loss is harmless."""
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ __all__ = [
     "free_bytes",
     "has_free_names",
     "link_durably",
+    "resolved",
     "set_damaged_aside",
     "state_of",
     "sync_directory",
@@ -92,6 +94,14 @@ def sync_directory(directory: Path) -> None:
 def sync_file(path: Path) -> None:
     """Make the content of a file, which is not a link, durable (fsync). Raises OSError."""
     _sync(path, os.O_NOFOLLOW)
+
+
+def resolved(path: Path, *, strict: bool = False) -> Path:
+    """Return the path without links; raises OSError, also for a link to itself: Python before 3.13 does not there."""
+    try:
+        return path.resolve(strict=strict)
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def free_bytes(directory: Path) -> int:

@@ -22,6 +22,8 @@ class AgentExitCode(IntEnum):
     """The state directory cannot be used."""
     OUTPUT_FAILED = 8
     """The output cannot be written (full disk, closed pipe); what the command does may be done."""
+    EXHAUSTED = 9
+    """The machine has no memory, threads, processes, open files or disk for it now, or its disk fails; retry."""
     INTERRUPTED = 130
     """Interrupted by Ctrl-C (INT)."""
     TERMINATED = 143

@@ -24,6 +24,7 @@ __all__ = [
 
 
 _MIN_INTERVAL_S = 0.2
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PendingReversals(Protocol):
@@ -181,7 +182,7 @@ class StatusBuilder:
 
 
 def boot_id() -> str:
-    """Return the kernel's random id of this boot (random(4)), or `unknown`."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Return the kernel's random id of this boot (random(4)); `unknown` without /proc. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return _BOOT_ID.read_text().strip()
     return "unknown"

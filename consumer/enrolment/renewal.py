@@ -66,7 +66,10 @@ class Renewal:
         elif self._clock.now() >= self._enrolment.grant.renew_at and self._clock.monotonic() >= self._retry_at:
             self._requesting = True
             self._retry_at = self._clock.monotonic() + next(self._waits)
-            threading.Thread(target=self._request, name="acm-renewal", daemon=True).start()
+            try:
+                threading.Thread(target=self._request, name="acm-renewal", daemon=True).start()
+            except RuntimeError as error:  # the machine has no thread for it
+                self._responses.put(EnrolmentError(f"It could not begin: {error}.", code="renewal_raised"))
 
     def next_due(self) -> float | None:
         """Return None: a renewal is not urgent, and the loop runs every second."""

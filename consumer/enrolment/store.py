@@ -90,10 +90,16 @@ class Enrolment:
 
     @property
     def tls(self) -> TlsFiles:
-        """The files for a connection to the broker; raises ExposedFileError if others could read the key."""
+        """The files for a connection to the broker; raises ExposedFileError if others could read the key.
+
+        Raises EnrolmentError if the key cannot be looked at.
+        """
         key = self.directory / "key.pem"
-        if key.exists():
-            refuse_readable(key)
+        try:
+            if key.exists():
+                refuse_readable(key)
+        except OSError as error:
+            raise EnrolmentError(f"{key} cannot be used: {error.strerror}.", code="directory_unusable") from error
         return TlsFiles(self.directory / "ca.pem", self.directory / "certificate.pem", key)
 
 

@@ -234,11 +234,13 @@ class DurableRows:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what names the file at this path; zeros if there is none, or if that cannot be determined."""
+    """Return what names the file at this path; zeros if there is none. Raises StoreError if it cannot be determined."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
+    except OSError as error:
+        raise StoreError(f"The command store cannot be used: {path}: {error.strerror}.", code="store_failed") from error
     return found.st_dev, found.st_ino
 
 

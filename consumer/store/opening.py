@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from broker.system.files import sync_directory
+from broker.system.files import resolved, sync_directory
 from broker.system.trees import remove_tree
 from consumer.errors import StoreDamaged, StoreError
 from consumer.store.cache import DurableRows, is_known_setting
@@ -149,7 +149,7 @@ def _place_of_store(directory: Path) -> Path:
     """Return the directory of the store, which may be a link to it; raises StoreError if that leads nowhere."""
     store = directory / "commands"
     try:
-        return store.resolve(strict=True) if store.is_symlink() else store
+        return resolved(store, strict=True) if store.is_symlink() else store
     except FileNotFoundError:
         raise StoreError(
             f"{store} leads to {store.readlink()}, which does not exist: is its file system mounted?",

@@ -33,7 +33,7 @@ class AfterProof:
     def __init__(self, config: UpgradeConfig, clock: Clock) -> None:
         self._clock = clock
         self._installation = None if config.root is None else Installation(Path(config.root))
-        self._end_at = clock.monotonic() + WATCH_S if self._watched() is not None else None
+        self._end_at = clock.monotonic() + WATCH_S if self._may_be_watched() else None
 
     @property
     def running_version(self) -> str | None:
@@ -58,19 +58,31 @@ class AfterProof:
 
     def ended_as_intended(self) -> None:
         """Begin the count again: this process ends because it was stopped or replaced."""
-        trial = self._watched()
-        if self._installation is not None and trial is not None:
-            with contextlib.suppress(OSError):
+        try:
+            trial = self._watched()
+            if self._installation is not None and trial is not None:
                 self._installation.keep(replace(trial, runs=1))
+        except OSError as error:
+            _log.warning("upgrade_start_counted", reason=str(error))
 
     def failure(self) -> str | None:
         """Return why the release that this one replaced again was rolled back after its proof, in one sentence."""
-        trial = self._record()
+        trial = None
+        with contextlib.suppress(OSError):  # which the watch reports
+            trial = self._record()
         if trial is None or trial.state is not TrialState.FAILED or not trial.runs or self._installation is None:
             return None
         if self._installation.running() != trial.old:
             return None
         return f"Version {trial.new} was rolled back to {trial.old}: {trial.reason}."
+
+    def _may_be_watched(self) -> bool:
+        """Return whether it is watched; true if that cannot be read now: a watch that is not ended never ends."""
+        try:
+            return self._watched() is not None
+        except OSError as error:
+            _log.warning("upgrade_record_unreadable", reason=str(error))
+            return True
 
     def _watched(self) -> UpgradeTrial | None:
         """Return the record if this process runs a release that has proved itself and is watched."""
@@ -80,6 +92,6 @@ class AfterProof:
         return trial if self._installation.watcher and self._installation.running() == trial.new else None
 
     def _record(self) -> UpgradeTrial | None:
-        with contextlib.suppress(UpgradeError, OSError):
+        with contextlib.suppress(UpgradeError):  # it is damaged
             return None if self._installation is None else self._installation.trial()
         return None

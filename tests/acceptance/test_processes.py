@@ -28,6 +28,7 @@ from tests.acceptance.conftest import ROOT
 from tests.support.brokers import free_port
 from tests.support.secured import SecuredSite
 from tests.support.signal_starter import BLOCKING, signals_of
+from tests.support.strace import strace
 from tests.support.waiting import wait_for
 
 FULL_DISK = "</dev/null >/dev/full 2>&1"
@@ -274,6 +275,47 @@ PROGRAMS = {
     "agent": ["consumer", "run", "--agent", "web-01", "--accept-unsigned", "--state", "state"],
     "server": ["broker", "server", "--ledger", "sqlite:///ledger.db"],
 }
+
+
+SERVICES = {
+    **PROGRAMS,
+    "enroll-server": ["broker", "enroll-server", "--config", "server.toml"],
+    "broker": ["broker", "broker", "run", "--dir", "."],
+}
+NO_THREAD = ("-f", "-qq", "-o", os.devnull, "-e", "trace=clone3,vfork", "-e", "inject=clone3,vfork:error=EAGAIN")
+
+
+@pytest.mark.parametrize(
+    ("program", "lacking"),
+    [
+        *((program, "memory") for program in SERVICES),
+        *((program, lacking) for program in PROGRAMS for lacking in ("threads", "files")),  # the others need few
+    ],
+)
+def test_program_that_the_machine_has_no_room_for_ends_with_9(tmp_path: Path, program: str, lacking: str) -> None:
+    SecuredSite(tmp_path)
+    create_signing_keys(tmp_path / "ca" / "signing", datetime.now(UTC))
+    prefix = {
+        "threads": [strace(), *NO_THREAD],
+        "memory": ["prlimit", f"--as={enough_to_begin_bytes() + (20 << 20)}"],
+        "files": ["prlimit", "--nofile=9"],
+    }[lacking]
+    site = next(path.parent for path in tmp_path.rglob("server.toml"))
+    argv = [*prefix, sys.executable, "-m", *SERVICES[program]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if program in PROGRAMS:
+        environment["ACM_BROKER"] = "mqtt://127.0.0.1:1"
+    done = subprocess.run(argv, cwd=site, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    assert "The machine refuses what the program needs: " in done.stderr.splitlines()[-1]
+    assert done.returncode == 9
+
+
+def enough_to_begin_bytes() -> int:
+    """Return the address space of a program of ours before it has loaded its modules."""
+    code = "import broker.system.early_signals; print(open('/proc/self/status').read())"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"VmPeak:\s+(\d+) kB", shown)[0]) << 10
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -1,10 +1,12 @@
 """What the broker refuses on a connection that stands, and a second client of its name: reported, and tried again."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from broker.mqtt import reconnect_policy
 from broker.mqtt.connection import MqttConnection
 from tests.support.brokers import tuned_mosquitto
 from tests.support.fakes.mqtt5_broker import CONNECT, PUBLISH, SUBSCRIBE, ScriptedBroker, connack, scripted_broker
+from tests.support.threads import no_thread_left
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +157,25 @@ def test_limit_that_was_not_announced_is_learned_from_the_disconnect(
         assert agent.publish("t", bytes(40_000))
         wait_for(lambda: agent.readiness_problem() is None, "the PUBACK")
         assert (agent.connections, agent.max_packet_bytes < 60_100) == (2, True)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_network_thread_that_cannot_start_is_started_later(scripted: ScriptedBroker) -> None:
+    def die_once() -> None:
+        if agent.connections == 1:
+            raise SystemExit
+
+    agent = MqttConnection(scripted.url, "web-01", on_connect=die_once)
+    with agent:
+        wait_for(lambda: not [it for it in threading.enumerate() if it.name.startswith("paho")], "its thread to end")
+        with no_thread_left():
+            assert agent.drain(0.0) == []
+            assert agent.last_error == "The connection has no thread: can't start new thread."
+            assert not agent.connected
+        wait_for(drained(agent, lambda: agent.connections == 2), "the second connection")
+    gc.collect()  # paho leaves the dead thread's sockets to the collector, which warns
 
 
 def test_broker_that_closes_after_a_refused_subscription_is_not_taken_for_another_client(

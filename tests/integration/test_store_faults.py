@@ -141,6 +141,13 @@ def test_kill_while_a_store_is_created_leaves_no_damage(tmp_path: Path) -> None:
     assert set_aside(tmp_path) == []
 
 
+def test_link_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "commands").symlink_to("commands")
+    with raises_code(StoreError, "state_directory_unusable"):
+        open_store(tmp_path / "state", now=lambda: NOW)
+
+
 def test_link_to_a_file_system_that_is_not_mounted_is_an_error(tmp_path: Path) -> None:
     state, volume = tmp_path / "state", tmp_path / "volume"
     make_state(state, killed=False)

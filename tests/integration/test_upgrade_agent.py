@@ -375,6 +375,19 @@ def test_release_is_watched_until_it_has_run_for_some_minutes(agent: Agent) -> N
     assert (agent.installation.watcher, watch.next_due()) == (None, None)
 
 
+def test_watch_ends_though_its_record_could_not_be_read_at_the_start(agent: Agent) -> None:
+    agent.on_trial(state=TrialState.PROVED, runs=2)
+    record = agent.installation.root / "trial.json"
+    record.rename(record.with_suffix(".away"))
+    record.mkdir()  # which is an error of the disk (EISDIR), and no missing file
+    watch = AfterProof(agent.runs("1.1.0").settings(), agent.clock)
+    record.rmdir()
+    record.with_suffix(".away").rename(record)
+    agent.clock.turn(WATCH_S)
+    watch.step()
+    assert (agent.installation.watcher, watch.next_due()) == (None, None)
+
+
 def test_start_that_ended_as_intended_is_not_counted(agent: Agent) -> None:
     agent.on_trial(state=TrialState.PROVED, runs=3)
     AfterProof(agent.runs("1.1.0").settings(), agent.clock).ended_as_intended()

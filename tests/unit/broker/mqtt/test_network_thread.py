@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.mqtt.network_thread import ensure_running, stop_within
+from tests.support.threads import no_thread_left
 
 
 class Loop:
@@ -45,6 +46,13 @@ def test_connection_of_a_loop_that_does_not_stop_is_broken(pair: tuple[socket.so
     loop.released.set()
     assert theirs.recv(1) == b""
     assert [entry["event"] for entry in logs] == ["mqtt_stop_unfinished"]
+
+
+def test_stop_needs_no_thread(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    with no_thread_left():
+        stop_within(Loop(ours), 10)
+    assert theirs.recv(1) == b""
 
 
 def test_loop_that_stops_in_time_keeps_its_connection(pair: tuple[socket.socket, socket.socket]) -> None:

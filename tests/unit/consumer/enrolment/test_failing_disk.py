@@ -51,6 +51,11 @@ def test_current_enrolment_that_cannot_be_looked_up_is_an_error(tmp_path: Path) 
         EnrolmentDirectory(tmp_path / ("long" * 100)).current()
 
 
+def test_key_that_cannot_be_looked_up_is_an_error(tmp_path: Path) -> None:
+    with raises_code(EnrolmentError, "directory_unusable"):
+        _ = Enrolment(tmp_path / ("long" * 100), GRANT).tls
+
+
 def test_directory_in_place_of_the_current_link_is_not_replaced(tmp_path: Path) -> None:
     enrolments = EnrolmentDirectory(tmp_path)
     enrolments.add(GRANTED, new_key())

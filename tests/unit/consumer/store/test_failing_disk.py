@@ -1,6 +1,9 @@
 """What the agent's small files and rows do when the disk fails."""
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from consumer.store.cache import DurableRows
 from consumer.store.groups import Groups
 from consumer.store.state_directory import Epochs, refuse_exposed
 from tests.support.errors import raises_code
+from tests.support.strace import Fault, count_calls, with_fault
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -54,6 +60,30 @@ def test_transaction_without_room_stores_nothing(rows: DurableRows) -> None:
 def limit_pages(rows: DurableRows) -> None:
     """Let SQLite itself refuse more pages, as it does on a full disk."""
     rows._cache.reset("sqlite_max_page_count", 20, update=False)
+
+
+def test_store_that_cannot_be_looked_up_is_not_taken_for_a_replaced_one(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from consumer.errors import StoreError
+from consumer.store.cache import DurableRows
+try:
+    rows = DurableRows(Path(sys.argv[1]))
+    with rows.transaction():
+        rows["a"] = b"1"
+except StoreError as error:
+    print(error.code, error)
+"""
+    argv = [sys.executable, "-c", script, str(tmp_path / "rows")]
+    database = tmp_path / "rows" / "cache.db"
+    said = []
+    for number in range(1, count_calls(["newfstatat"], [database], argv)["newfstatat"] + 1):
+        shutil.rmtree(database.parent)
+        fault = with_fault(Fault("newfstatat", "EIO", number, [database]), argv)
+        said.append(subprocess.run(fault, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert f"store_failed The command store cannot be used: {database}: Input/output error.\n" in said
+    assert not [line for line in said if line.startswith("store_replaced")]
 
 
 def test_failure_of_the_block_stores_nothing(rows: DurableRows) -> None:
