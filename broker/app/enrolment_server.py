@@ -33,6 +33,7 @@ from broker.enrolment.successor_probe import SuccessorProbe
 from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.database import Database
 from broker.ledger.location import place_of
+from broker.ledger.sqlite import LedgerReplaced
 from broker.mqtt.address import parse_url
 from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
@@ -74,6 +75,7 @@ class EnrolmentServer:
     ) -> None:
         self._service_manager = service_manager or ServiceManager(monotonic, {})
         self._reloading = threading.Event()
+        self._lost: LedgerReplaced | None = None
         policy = _policy(config)
         self._listen = config.enroll_listen or DEFAULT_ENROLL_LISTEN
         address = _address(self._listen)
@@ -126,8 +128,13 @@ class EnrolmentServer:
                 watching.cancel()
 
     async def _watch(self) -> None:
-        """Show that the event loop turns, and reload what was asked for."""
+        """Show that the event loop turns, reload what was asked for, and stop if the ledger's file was replaced."""
         while True:
+            try:
+                self._database.refuse_replaced()
+            except LedgerReplaced as error:
+                self._lost = error
+                return self.stop()
             if self._reloading.is_set():
                 self._reloading.clear()
                 self._https.reload()
@@ -137,7 +144,8 @@ class EnrolmentServer:
     def run(self) -> None:
         """Write the revocation list, then listen and serve until stopped.
 
-        Raises EnrolmentServerError when revocations are no longer applied, so that the service manager restarts it.
+        Raises EnrolmentServerError when revocations are no longer applied, so that the service manager restarts it, and
+        LedgerReplaced.
         """
         try:
             self._revocations.write()
@@ -145,6 +153,8 @@ class EnrolmentServer:
                 _log.info("enrolment_server_started", listen=self._listen, **self._description)
                 self._https.serve(listener)
                 _log.info("enrolment_server_stopped")
+            if self._lost is not None:
+                raise self._lost
             if self._revocation_task.failed:
                 raise EnrolmentServerError("Revocations are no longer applied; the log has the reason.")
         finally:

@@ -17,6 +17,7 @@ from broker.errors import BrokerError, ExposedFileError, LedgerError
 from broker.ledger.ledger import Ledger
 from broker.ledger.location import ledger_url, place_of
 from broker.ledger.server_lock import ServerLock, ServerRunning
+from broker.ledger.sqlite import LedgerReplaced
 from broker.mqtt.connection import MqttConnection
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
@@ -32,6 +33,7 @@ __all__ = [
 _log = structlog.get_logger("acm.server")
 _POLL_INTERVAL_S = 0.05  # the longest delay of a command that another process adds to the ledger
 _RETRY_S = 1.0
+_CHECK_S = 5.0
 
 
 class ServerProcess:
@@ -71,7 +73,9 @@ class ServerProcess:
         try:
             signer = signer_of(config, enrolments)
             self._lock.acquire()
+            self._database.refuse_damaged(_CHECK_S)
         except BrokerError:
+            self._lock.release()
             self._database.close()
             raise
         distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
@@ -117,6 +121,7 @@ class ServerProcess:
 
     def _work(self) -> None:
         try:
+            self._database.refuse_replaced()
             self._lock.keep()
             if self._connected.is_set():
                 self._connected.clear()
@@ -126,7 +131,7 @@ class ServerProcess:
             if self._connection.connected:
                 self._server.step()
             self._connection.abandon_if_deaf(self._server.expects_messages)
-        except ServerRunning:
+        except (LedgerReplaced, ServerRunning):
             raise
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_step_failed", code=error.code, reason=str(error))

@@ -1,14 +1,21 @@
-"""acm ledger: after the ledger's database was restored from a backup, its damaged rows, and what it refuses."""
+"""acm ledger: backups of the ledger and their restoration, its integrity, its damaged rows, and what it refuses."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from broker.app.factories import open_ledger, utc_now
 from broker.cli.output import id_column, second, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
+from broker.ledger.backup import Contents, back_up, restore
+from broker.ledger.backup import check as check_file
 from broker.ledger.damage import DamagedRow
+from broker.ledger.location import ledger_url
 from broker.ledger.refused_messages import UnstoredMessage
 from broker.ledger.server_lock import refuse_running_servers
 from broker.text import counted, rfc3339
@@ -37,6 +44,52 @@ def restored(session: Session) -> None:
     refuse_running_servers(session.database, session.config.client_id)
     count = session.ledger.settle_restored()
     session.show({"interrupted": count}, f"Completed as interrupted: {counted(count, 'command')}.")
+
+
+@app.command(epilog="Example: acm ledger backup /var/backups/acm-ledger.db")
+@with_session(LEDGER)
+def backup(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, with mode 0600.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a ledger in SQLite into one file, as it is now, and check that file. A server may run meanwhile."""
+    contents = back_up(ledger_url(session.config.ledger), file, replace=force)
+    session.show({"file": str(file), **asdict(contents)}, f"Backed up to {file}: {_described(contents)}.")
+
+
+@app.command(epilog="Example: acm ledger check --ledger sqlite:////var/backups/acm-ledger.db")
+@with_session(LEDGER)
+def check(session: Session) -> None:
+    """Read the whole file of a ledger in SQLite, or of a backup, and report damage. A server may run meanwhile."""
+    contents = check_file(ledger_url(session.config.ledger))
+    session.show(asdict(contents), f"The ledger is sound: {_described(contents)}.")
+
+
+@app.command("restore", epilog="Example: acm ledger restore /var/backups/acm-ledger.db")
+@with_session(LEDGER)
+def restore_backup(
+    session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="What acm ledger backup has written.")]
+) -> None:
+    """Put a backup in the place of the ledger in SQLite, and complete its open commands as acm ledger restored does.
+
+    Refused while a program has the ledger open. The ledger that was there is kept beside it.
+    """
+    done = restore(ledger_url(session.config.ledger), file, _settle, utc_now())
+    document = {**asdict(done.contents), "interrupted": done.interrupted, "kept": done.kept and str(done.kept)}
+    completed = f"Completed as interrupted: {counted(done.interrupted, 'command')}."
+    kept = f" The ledger before is kept as {done.kept}." if done.kept else ""
+    session.show(document, f"Restored: {_described(done.contents)}. {completed}{kept}")
+
+
+def _settle(url: str) -> int:
+    with open_ledger(url) as ledger:
+        return ledger.settle_restored()
+
+
+def _described(contents: Contents) -> str:
+    commands, agents = counted(contents.commands, "command"), counted(contents.agents, "agent")
+    return f"{commands}, {agents}, {contents.size} bytes"
 
 
 @app.command(epilog="Example: acm ledger damaged --json")

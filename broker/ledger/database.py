@@ -1,6 +1,5 @@
 """The ledger's database, in SQLite or PostgreSQL, opened by its URL: its tables and its transactions."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 
 from broker.errors import LedgerError
 from broker.ledger import postgresql, sqlite
-from broker.ledger.failures import as_ledger_error
+from broker.ledger.failures import as_ledger_error, ledger_damaged
 from broker.ledger.location import LedgerNotFound, LedgerUrlError, ledger_url, place_of, sqlite_file
 from broker.ledger.migrations import is_current, migrate
 from broker.ledger.ownership import holds_ledger
@@ -86,8 +85,7 @@ class Database:
         """
         with as_ledger_error(self.url), self._connected() as connection, connection.begin():
             yield connection
-        if self._file is not None:
-            self._file.refuse_replaced()  # before anybody acts on what was committed
+        self.refuse_replaced()  # before anybody acts on what was committed
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -108,11 +106,20 @@ class Database:
         if self.is_sqlite:
             with as_ledger_error(self.url), self._engine.connect() as connection:
                 raw = connection.connection.cursor()
-                try:
-                    sqlite.wait_for_lock(lambda: raw.execute("VACUUM"), self._stopping)
-                    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                except sqlite3.Error as error:
-                    raise sa.exc.DBAPIError.instance("VACUUM", None, error, sqlite3.Error) from error
+                sqlite.wait_for_lock(lambda: raw.execute("VACUUM"), self._stopping)
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def refuse_damaged(self, limit_s: float) -> None:
+        """Read a SQLite file for at most `limit_s` seconds; raises LedgerError if it is damaged. Not for PostgreSQL."""
+        if self.is_sqlite:
+            with as_ledger_error(self.url), self._engine.connect() as connection:
+                if (damage := sqlite.damage_in(connection.connection.cursor(), limit_s=limit_s)) is not None:
+                    raise ledger_damaged(place_of(self.url), damage)
+
+    def refuse_replaced(self) -> None:
+        """Raise LedgerReplaced if the file of a SQLite database was deleted or replaced since it was opened."""
+        if self._file is not None:
+            self._file.refuse_replaced()
 
     def free_bytes(self) -> int:
         """Return the size of the free pages in a SQLite file; 0 for PostgreSQL, which cleans up by itself."""

@@ -24,6 +24,7 @@ __all__ = [
     "TransactionConflict",
     "as_ledger_error",
     "held_by_another",
+    "ledger_damaged",
     "retry_conflicts",
 ]
 
@@ -84,19 +85,28 @@ def as_ledger_error(url: sa.URL) -> Iterator[None]:
         yield
     except (UnicodeEncodeError, OverflowError) as error:  # of the driver, which SQLAlchemy passes on
         raise RefusedByDatabase(f"The ledger {place_of(url)} does not take this: {_first_line(error)}.") from error
+    except sqlite3.Error as error:
+        raise _sqlite_failure(error, url) from error
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
         if isinstance(cause, sqlite3.Error):
             raise _sqlite_failure(cause, url) from error
         raise _server_failure(error, cause, url) from error
     except UnicodeDecodeError as error:  # SQLite quotes its damaged schema
-        raise _damaged(place_of(url), error) from error
+        raise ledger_damaged(place_of(url), error) from error
 
 
 def held_by_another(error: BaseException | None) -> bool:
     """Whether SQLite's lock is held by another connection."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def ledger_damaged(place: str, damage: object) -> LedgerError:
+    """Return the error for a ledger whose file is damaged."""
+    return LedgerError(
+        f"The ledger {place} is damaged ({damage}); restore a backup (docs/operations.md).", code="ledger_damaged"
+    )
 
 
 def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
@@ -111,18 +121,12 @@ def _sqlite_failure(error: sqlite3.Error, url: sa.URL) -> LedgerError:
     if code == sqlite3.SQLITE_NOTADB:
         return LedgerUrlError(f"{place} is not a ledger, and not a SQLite database.", code="not_a_ledger")
     if code == sqlite3.SQLITE_CORRUPT:
-        return _damaged(place, error)
+        return ledger_damaged(place, error)
     if code in _ABOUT_FILES and file is not None:
         return _file_failure(file, code, error)
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
         return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(error)}.")
     return LedgerError(f"The ledger {place} failed: {_first_line(error)}.", code="database_failed")
-
-
-def _damaged(place: str, error: Exception) -> LedgerError:
-    return LedgerError(
-        f"The ledger {place} is damaged ({error}); restore a backup (docs/operations.md).", code="ledger_damaged"
-    )
 
 
 _ABOUT_FILES = frozenset(

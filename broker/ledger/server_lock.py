@@ -9,7 +9,7 @@ import glob
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "RunningServer",
     "ServerLock",
     "ServerRunning",
+    "no_server_on",
     "refuse_running_servers",
     "running_servers",
 ]
@@ -182,6 +183,23 @@ def refuse_running_servers(database: Database, client_id: str) -> None:
         raise ServerRunning(f"A server runs on this ledger ({names}): stop it first, then try again.")
 
 
+@contextlib.contextmanager
+def no_server_on(file: Path) -> Iterator[None]:
+    """Within the block, keep the servers that have run on the ledger in this SQLite file from it.
+
+    Raises ServerRunning if one runs.
+    """
+    with contextlib.ExitStack() as held:
+        for lock in _locks_beside(file):
+            try:
+                held.callback(os.close, acquire_lock(lock))
+            except BlockingIOError:
+                raise ServerRunning(f"A server runs on the ledger {file}: stop it first, then try again.") from None
+            except OSError as error:
+                raise LedgerError(f"{lock} cannot be locked: {error.strerror}.", code="lock_failed") from error
+        yield
+
+
 def _recorded(database: Database) -> list[RunningServer]:
     with database.reading() as connection:
         rows = connection.execute(SERVERS.select().order_by(SERVERS.c.client_id)).all()
@@ -205,15 +223,23 @@ def _is_held(database: Database, client_id: str) -> bool:
 def _lock_file(database: Database, client_id: str) -> Path | None:
     """Return the file whose lock the server holds; None for a database without a file."""
     file = sqlite_file(database.url)
+    return None if file is None else _lock_beside(file, client_id)
+
+
+def _lock_beside(file: Path, client_id: str) -> Path:
     name = quote(client_id, safe="")
     if len(name) > _MAX_NAME:
         name = hashlib.sha256(client_id.encode()).hexdigest()
-    return None if file is None else file.with_name(f"{file.name}-server-{name}.lock")
+    return file.with_name(f"{file.name}-server-{name}.lock")
 
 
 def _lock_files(database: Database) -> list[Path]:
     file = sqlite_file(database.url)
-    return [] if file is None else sorted(file.parent.glob(f"{glob.escape(file.name)}-server-*.lock"))
+    return [] if file is None else _locks_beside(file)
+
+
+def _locks_beside(file: Path) -> list[Path]:
+    return sorted(file.parent.glob(f"{glob.escape(file.name)}-server-*.lock"))
 
 
 def _key(client_id: str) -> int:

@@ -1,7 +1,9 @@
 """The ledger in SQLite: a private file in WAL mode with synchronous FULL, so that a commit survives a power loss."""
 
 import contextlib
+import math
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,9 @@ from broker.system.permissions import refuse_changeable
 
 __all__ = [
     "DatabaseFile",
+    "LedgerReplaced",
     "create_private",
+    "damage_in",
     "is_empty_file",
     "look_at",
     "reader_url",
@@ -32,8 +36,17 @@ __all__ = [
 
 READS = "acm_reads"
 _PATIENCE_S = 10.0
+_MOST_DAMAGE = 100
+_OF_ONE_ROW = re.compile(r"\S+ value (in|missing from) |CHECK constraint failed")
+_STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: a few milliseconds
 # SQLite itself waits no longer than this for a lock, because signals are not handled meanwhile.
 _BUSY_TIMEOUT_MS = 250
+
+
+class LedgerReplaced(LedgerError):
+    """The ledger's file was deleted or replaced while it was open."""
+
+    code = "ledger_replaced"
 
 
 class DatabaseFile:
@@ -44,13 +57,12 @@ class DatabaseFile:
         self._opened = self._identity()
 
     def refuse_replaced(self) -> None:
-        """Raise LedgerError if the file is no longer the one that was opened."""
+        """Raise LedgerReplaced if the file is no longer the one that was opened."""
         found = self._identity()
         if found is not None and self._opened is not None and found != self._opened:
-            raise LedgerError(
+            raise LedgerReplaced(
                 f"The ledger {self._file} was deleted or replaced while it was open, and with it what was stored last: "
-                "restart this program.",
-                code="ledger_replaced",
+                "restart this program."
             )
 
     def _identity(self) -> tuple[int, int] | None:
@@ -62,6 +74,26 @@ class DatabaseFile:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def damage_in(cursor: Any, *, limit_s: float = math.inf, wholly: bool = False) -> str | None:
+    """Return what SQLite finds damaged first, or None; `wholly` compares each index with its table, too.
+
+    A value that its column cannot have is damage of one row, which broker.ledger.damage sets aside. After `limit_s`
+    seconds the rest is not read. Raises sqlite3.Error for what SQLite cannot even read.
+    """
+    end = monotonic() + limit_s
+    cursor.connection.set_progress_handler(lambda: monotonic() >= end, _STEPS_BETWEEN_LOOKS)
+    try:
+        rows = cursor.execute(f"PRAGMA {'integrity' if wholly else 'quick'}_check({_MOST_DAMAGE})").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+    finally:
+        cursor.connection.set_progress_handler(None, 0)
+    found = (" ".join(row[0].split()) for row in rows)
+    return next((damage for damage in found if damage != "ok" and not _OF_ONE_ROW.match(damage)), None)
 
 
 def is_empty_file(file: Path) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 __all__ = [
     "free_bytes",
     "has_free_names",
+    "keep_owner",
     "link_durably",
+    "replacing",
     "resolved",
     "set_damaged_aside",
     "state_of",
@@ -26,12 +28,12 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory
     The new file keeps the owner of the old one where this process is allowed to set it. `as_directory` gives it to the
     owner of its directory instead, for root writing on behalf of another user.
     """
-    with _replacing(path) as part:
+    with replacing(path) as part:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(handle, "wb") as file:
             file.write(content)
             file.flush()
-            _keep_owner(file.fileno(), path)
+            keep_owner(file.fileno(), path)
             os.fchmod(file.fileno(), mode)
             if as_directory:
                 _set_owner(file.fileno(), path.parent.stat())
@@ -40,7 +42,7 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory
 
 def link_durably(link: Path, target: str) -> None:
     """Point the symbolic link at `target` atomically (rename(2)), creating the link if needed; raises OSError."""
-    with _replacing(link) as part:
+    with replacing(link) as part:
         part.symlink_to(target)
 
 
@@ -56,7 +58,7 @@ def set_damaged_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which becomes `path` if the block succeeds and is deleted if it fails."""
     part = _free_name(path)
     try:
@@ -116,7 +118,8 @@ def has_free_names(directory: Path) -> bool:
     return not filesystem.f_files or filesystem.f_favail >= 2
 
 
-def _keep_owner(handle: int, path: Path) -> None:
+def keep_owner(handle: int, path: Path) -> None:
+    """Give an open file the owner of the file at `path`, if there is one, where this process is allowed to."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         before = path.stat(follow_symlinks=False)
         os.fchown(handle, before.st_uid, before.st_gid)
