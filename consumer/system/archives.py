@@ -1,6 +1,7 @@
 """Unpacks an untrusted archive: regular files and directories only, within limits, inside one directory."""
 
 import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from broker.release.bounded_tar import BoundedHeader, MemberRefused, not_a_plain_file
 from consumer.errors import ArchiveError
+from consumer.system.archive_kinds import BEGINNING_BYTES, kind_of
 
 __all__ = [
     "Limits",
@@ -24,25 +26,8 @@ _KEPT, _OWNER_FILE, _OWNER_DIRECTORY = 0o755, 0o400, 0o700
 _GZIP = b"\x1f\x8b"
 _MAX_DEPTH = 32  # of directories: many programs walk them recursively
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-_OTHER_ARCHIVES: tuple[tuple[str, tuple[bytes, ...], tuple[str, ...]], ...] = (
-    ("a zip archive", (b"PK\3\4", b"PK\5\6", b"PK\7\10"), (".zip", ".jar", ".war", ".whl", ".xlsx", ".docx", ".odt")),
-    ("an xz file", (b"\xfd7zXZ\0",), (".xz", ".txz")),
-    (
-        "a bzip2 file",
-        tuple(b"BZh%d" % level for level in range(1, 10)),
-        (".bz2", ".tbz2"),
-    ),
-    ("a zstd file", (b"\x28\xb5\x2f\xfd",), (".zst", ".tzst")),
-    ("a 7z archive", (b"7z\xbc\xaf\x27\x1c",), (".7z",)),
-    ("a rar archive", (b"Rar!\x1a\7",), (".rar",)),
-    ("an lz4 file", (b"\4\x22M\x18",), (".lz4",)),
-    ("an lzip file", (b"LZIP",), (".lz",)),
-    ("a compress file", (b"\x1f\x9d",), (".z",)),
-    ("a cpio archive", (b"070701", b"070702", b"070707"), (".cpio",)),
-    ("an ar archive", (b"!<arch>\n",), (".a", ".deb")),
-    ("an rpm package", (b"\xed\xab\xee\xdb",), (".rpm",)),
-    ("a gzip file that contains no tar archive, or a damaged one", (_GZIP,), (".gz",)),
-)
+_MOST_ZEROS = 1 << 21  # tar fills up its last record
+_MODE_AT, _MODE = 100, re.compile(rb"[0-7 ]{6,7}[\0 ]")  # behind the name, which is filled up with zeros
 
 
 @dataclass(frozen=True)
@@ -58,15 +43,24 @@ def is_archive(path: Path) -> bool:
     with path.open("rb") as file:
         zipped = file.read(2) == _GZIP
         file.seek(0)
+        content = gzip.GzipFile(fileobj=file) if zipped else file
         try:
-            beginning = (gzip.GzipFile(fileobj=file) if zipped else file).read(tarfile.BLOCKSIZE)
+            beginning = content.read(tarfile.BLOCKSIZE)
+            if beginning == bytes(tarfile.BLOCKSIZE):  # the end of an archive, here of no file
+                return not content.read(_MOST_ZEROS).strip(b"\0")
         except (EOFError, zlib.error, gzip.BadGzipFile):
             return False
     try:
         tarfile.TarInfo.frombuf(beginning, tarfile.ENCODING, "surrogateescape")
     except tarfile.TarError:
-        return beginning[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)  # damaged, or cut short
+        return _is_damaged_header(beginning)
     return True
+
+
+def _is_damaged_header(beginning: bytes) -> bool:
+    """Return whether a block that is no header was one before it was damaged or cut short."""
+    is_cut = len(beginning) < tarfile.BLOCKSIZE and beginning[_MODE_AT - 1 : _MODE_AT] == b"\0"
+    return beginning[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC) or (is_cut and _MODE.match(beginning, _MODE_AT) is not None)
 
 
 def refuse_other_archives(path: Path, name: str) -> None:
@@ -75,12 +69,11 @@ def refuse_other_archives(path: Path, name: str) -> None:
     It may be one if it is to be stored under a `name` with an ending of that kind. Raises OSError.
     """
     with path.open("rb") as file:
-        beginning = file.read(16)
-    for kind, magics, endings in _OTHER_ARCHIVES:
-        if beginning.startswith(magics) and not name.lower().endswith(endings):
-            raise ArchiveError(
-                f"The artifact is {kind}; send a tar or tar.gz archive, or a single file.", code="unsupported_archive"
-            )
+        kind = kind_of(file.read(BEGINNING_BYTES), name)
+    if kind is not None:
+        raise ArchiveError(
+            f"The artifact is {kind}; send a tar or tar.gz archive, or a single file.", code="unsupported_archive"
+        )
 
 
 def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:

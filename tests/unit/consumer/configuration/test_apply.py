@@ -801,10 +801,24 @@ def make_deep(directory: Path) -> None:
         ("c", bz2.compress(b"x"), "a bzip2 file"),
         ("c", b"\x28\xb5\x2f\xfd" + bytes(100), "a zstd file"),
         ("c", b"7z\xbc\xaf\x27\x1c" + bytes(100), "a 7z archive"),
-        ("c", gzip.compress(bytes(5000))[:-9], "a gzip file that contains no tar archive, or a damaged one"),
+        ("c", lzma.compress(b"x", lzma.FORMAT_ALONE), "an lzma file"),
+        ("c", b"\x89LZO\0\r\n\x1a\n" + bytes(100), "an lzop file"),
+        ("c", b"\x50\x2a\x4d\x18" + bytes(100), "a zstd or lz4 file"),
+        ("c", b"\x5f\x2a\x4d\x18" + bytes(100), "a zstd or lz4 file"),
+        ("c", b"\x27\xb5\x2f\xfd" + bytes(100), "a zstd file"),
+        ("c", b"\2\x21\x4c\x18" + bytes(100), "an lz4 file"),
+        ("c", b"\xff\6\0\0sNaPpY" + bytes(100), "a snappy file"),
+        ("c", b"LRZI" + bytes(100), "an lrzip file"),
+        ("c", b"BZ3v1" + bytes(100), "a bzip3 file"),
+        ("c", b"\xc7\x71" + bytes(100), "a cpio archive"),
+        ("c", b"MSCF\0\0\0\0" + bytes(100), "a cab archive"),
+        ("c", b"\x60\xea" + bytes(100), "an arj archive"),
+        ("c", b"\x1a\x25-lh5-" + bytes(100), "an lha archive"),
+        ("c", b"xar!\0\x1c" + bytes(100), "a xar archive"),
+        ("c", b"hsqs" + bytes(100), "a squashfs image"),
+        ("c", gzip.compress(b"x" * 5000)[:-9], "a gzip file that contains no tar archive, or a damaged one"),
         ("c", gzip.compress(gzip.compress(b"x")), "a gzip file that contains no tar archive, or a damaged one"),
     ],
-    ids=["zip", "zip-unnamed", "zip-named-tar", "xz", "bzip2", "zstd", "7z", "gzip-cut", "gzip-twice"],
 )
 def test_archive_of_another_kind_is_refused_by_name(
     site: Site, tmp_path: Path, name: str, content: bytes, said: str
@@ -815,6 +829,17 @@ def test_archive_of_another_kind_is_refused_by_name(
     assert f"The artifact is {said}; send a tar or tar.gz archive" in done.message
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("length", [512, 1024, 10240])
+def test_tar_archive_of_no_file_is_refused(
+    site: Site, tmp_path: Path, pack: Callable[[bytes], bytes], length: int
+) -> None:
+    (tmp_path / "c").write_bytes(pack(bytes(length)))
+    done = site.apply(artifact=artifact(tmp_path / "c"), file="sensor.conf")
+    assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert "The archive contains no file" in done.message
+
+
 def test_archive_of_another_kind_is_stored_under_a_name_of_that_kind(
     make_site: Callable[..., Site], tmp_path: Path
 ) -> None:
@@ -823,9 +848,10 @@ def test_archive_of_another_kind_is_stored_under_a_name_of_that_kind(
     assert site.apply(artifact=artifact(tmp_path / "geo"), file="geo.dat.gz").data.action == "applied"
 
 
-@pytest.mark.parametrize("length", [300, 700, 1700])
-def test_tar_archive_that_is_cut_short_is_refused(site: Site, tmp_path: Path, length: int) -> None:
-    with tarfile.open(tmp_path / "c", "w") as target:
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("length", [120, 300, 700, 1700])
+def test_tar_archive_that_is_cut_short_is_refused(site: Site, tmp_path: Path, form: int, length: int) -> None:
+    with tarfile.open(tmp_path / "c", "w", format=form) as target:
         for name in ("a", "b"):
             info = tarfile.TarInfo(name)
             info.size = 600
@@ -833,6 +859,7 @@ def test_tar_archive_that_is_cut_short_is_refused(site: Site, tmp_path: Path, le
     (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:length])
     done = site.apply(artifact=artifact(tmp_path / "c"), file="config")
     assert (done.code, site.active()) == (ErrorCode.FAILED, {"sensor.toml": GOOD})
+    assert "archive" in done.message  # and not what the service makes of it
 
 
 @pytest.mark.parametrize("name", ["sensor.toml", "sensor.json", "sensor.yaml"])

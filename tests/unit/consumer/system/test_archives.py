@@ -187,7 +187,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(make: MakeArchive, into: Path
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"a = 1\n", b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"a = 1\n"), bytes(1024)],
+    [b"", b"a = 1\n", b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"a = 1\n"), bytes(4096) + b"image"],
     ids=["empty", "text", "two bytes", "no gzip", "gzip", "zeros"],
 )
 def test_other_files_are_no_archives(tmp_path: Path, content: bytes) -> None:
