@@ -90,7 +90,7 @@ def lose_store_after_save(site: Site, saving: SavingBroker) -> Any:
     return agent
 
 
-def test_commands_that_run_are_not_given_up_for_a_status_of_before(site: Site, saving: SavingBroker) -> None:
+def test_commands_that_run_are_not_abandoned_for_a_status_of_before(site: Site, saving: SavingBroker) -> None:
     lose_store_after_save(site, saving)
     notes = site.directory / "notes"
     sent = [site.enqueue("web-01", "note-once", {"path": str(notes), "hold_s": 60}) for _ in range(2)]

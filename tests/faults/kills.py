@@ -1,14 +1,16 @@
 """kill -9 of the agent, the server or the broker at random moments, while commands are sent and run."""
 
+import time
 from collections.abc import Callable
 
 from tests.faults.site import SETTLE_S, FaultySite, faulty_site
 from tests.faults.tally import Budget, Tally
 
-__all__ = ["agents", "brokers", "servers"]
+__all__ = ["agents", "brokers", "old_brokers", "servers"]
 
 
 _COMMANDS = 4
+_STANDS_S = 5.5  # connections that end sooner, five in a row, are taken for a second client, and waited out for minutes
 
 
 def agents(budget: Budget) -> Tally:
@@ -42,6 +44,21 @@ def brokers(budget: Budget) -> Tally:
             site.broker.start()
 
     return _loop(budget, kill)
+
+
+def old_brokers(budget: Budget) -> Tally:
+    """Put the broker back to earlier moments, again and again, with their statuses, sessions and queues."""
+    saved: list[bytes] = []
+
+    def put_back(site: FaultySite) -> None:
+        if not saved or budget.random.random() < 0.4:
+            saved.append(site.broker.save())
+            site.ends_within(site.agent, budget)
+            site.start_agent()
+        time.sleep(_STANDS_S)
+        site.broker.go_back(budget.random.choice(saved))
+
+    return _loop(budget, put_back)
 
 
 def _loop(budget: Budget, kill: Callable[[FaultySite], None]) -> Tally:

@@ -14,4 +14,5 @@ LOOPS: dict[str, Loop] = {
     "kill-agent": kills.agents,
     "kill-server": kills.servers,
     "kill-broker": kills.brokers,
+    "old-broker": kills.old_brokers,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from broker.contract.messages import Origin
 from broker.ledger.enqueue import CommandRequest
+from broker.ledger.tables import SERVER
 from tests.acceptance.conftest import Program, Site
 from tests.faults.tally import Budget, Tally
 from tests.support.brokers import LocalBroker
@@ -70,6 +71,8 @@ class FaultySite:
             result = rows[command_id].result or {}
             outcome, ran = str(result.get("outcome", "open")), effects.pop(command_id, 0)
             tally.counts[f"commands with {outcome}"] += 1
+            if result.get("incarnation") == SERVER:
+                tally.violations.append(f"the server abandoned {command_id}: {result['message']}")
             if ran > 1 or (outcome == "success" and ran != 1):
                 tally.violations.append(f"{command_id} ran {ran} times; its result is {outcome}")
         tally.violations += [f"{command_id} ran and was never sent" for command_id in effects]

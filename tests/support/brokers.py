@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "acm-mosquitto:test"
 _CONNECT = bytes.fromhex("100c00044d5154540402000a0000")  # MQTT 3.1.1 CONNECT, clean session, no client id
 _CONNACK = 0x20
+_SAVED = "mosquitto.db"
 
 
 class TestBroker(Protocol):
@@ -74,6 +75,19 @@ class LocalBroker:
     def lose_data(self) -> None:
         self.kill()
         shutil.rmtree(self._data)
+        self.start()
+
+    def save(self) -> bytes:
+        """Restart it, and return what it has on its disk."""
+        self.stop()
+        saved = (self._data / _SAVED).read_bytes()
+        self.start()
+        return saved
+
+    def go_back(self, saved: bytes) -> None:
+        """KILL, and come back with what `save` has returned earlier."""
+        self.kill()
+        (self._data / _SAVED).write_bytes(saved)
         self.start()
 
     def remove(self) -> None:
