@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from broker.enrolment.admission import AdmittingSocket, connections_within_limits
 from broker.errors import BrokerError
 from broker.system.files import state_of
+from broker.system.key_pairs import key_of, load_pair
 from broker.system.log_throttle import LogThrottle
 from broker.system.permissions import refuse_readable
 
@@ -124,10 +125,11 @@ class HttpsServer:
         """Read certificate and key again, for the connections from now on; may be called from a signal handler."""
         certificate, key = self._pair
         try:
-            refuse_readable(key, owners=[key.stat().st_uid])
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)  # one may be the old one yet
+            used = key_of(certificate, key)
+            refuse_readable(used, owners=[used.stat().st_uid])
+            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
             if self._config.ssl is not None:
-                self._config.ssl.load_cert_chain(certificate, key)
+                load_pair(self._config.ssl, certificate, key)
         except (BrokerError, OSError, ssl.SSLError) as error:
             _log.error("certificate_not_reloaded", path=str(certificate), reason=str(error))
         else:
@@ -135,6 +137,7 @@ class HttpsServer:
 
 
 def _config(app: Any, certificate: Path, key: Path, limits: HttpsLimits) -> uvicorn.Config:
+    key = key_of(certificate, key)
     if key.exists():
         refuse_readable(key, owners=[key.stat().st_uid])
     config = uvicorn.Config(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.mqtt.address import MqttError, TlsFiles
+from broker.system.key_pairs import load_pair
 
 __all__ = [
     "NewContextEachTime",
@@ -64,11 +65,11 @@ def client_context(files: TlsFiles | None) -> ssl.SSLContext:
         _load_system_authorities(context)
         return context
     _load_authorities(context, files.ca)
-    for path in (files.certificate, files.key):
-        _read(path)
     try:
-        context.load_cert_chain(files.certificate, files.key, password="")  # without one, OpenSSL asks the terminal
+        load_pair(context, files.certificate, files.key)
     except OSError as error:
+        for path in (files.certificate, files.key):
+            _read(path)
         raise MqttError(_reason(files, error), code=_CODE) from error
     return context
 

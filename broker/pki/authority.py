@@ -34,6 +34,7 @@ from broker.pki.certificates import (
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_lists, revocation_list
 from broker.pki.verification import Identity, is_issued_by, verify_certificate
 from broker.system.files import state_of, write_durably
+from broker.system.key_pairs import write_pair
 from broker.system.lock import locked_directory
 from broker.system.permissions import refuse_changeable, refuse_readable
 from broker.system.trees import paths_below
@@ -251,7 +252,7 @@ class CertificateAuthority:
             if path == key_path:
                 _write_joint(path, key, renewed)
             else:
-                _write_pair(key_path, path, key, renewed)
+                write_pair(path, renewed.public_bytes(Encoding.PEM), key_path, private_key_to_pem(key))
 
     def write_revocation_list(self, revoked: Callable[[], Iterable[RevokedCertificate]], path: Path) -> datetime:
         """Write the list of the entries that `revoked` returns; return its nextUpdate. Raises AuthorityError.
@@ -300,13 +301,8 @@ def _refuse_exposed(directory: Path) -> None:
 
 def _write_named_pair(stem: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
     with _file_errors(stem.parent):
-        _write_pair(stem.with_name(f"{stem.name}.key"), stem.with_name(f"{stem.name}.crt"), key, certificate)
-
-
-def _write_pair(key_path: Path, path: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:
-    """Write the key first, so that a process that sees the new certificate finds its key."""
-    write_durably(key_path, private_key_to_pem(key), _SECRET)
-    write_durably(path, certificate.public_bytes(Encoding.PEM), _PUBLIC)
+        path, key_path = stem.with_name(f"{stem.name}.crt"), stem.with_name(f"{stem.name}.key")
+        write_pair(path, certificate.public_bytes(Encoding.PEM), key_path, private_key_to_pem(key))
 
 
 def _write_joint(path: Path, key: Ed25519PrivateKey, certificate: x509.Certificate) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,22 +23,26 @@ __all__ = [
 ]
 
 
-def write_durably(path: Path, content: bytes, mode: int = 0o600, *, as_directory: bool = False) -> None:
+def write_durably(
+    path: Path, content: bytes, mode: int = 0o600, *, as_directory: bool = False, owned_like: Path | None = None
+) -> None:
     """Replace the file by one with this content and mode, atomically; raises OSError, leaving no temporary file.
 
-    The new file keeps the owner of the old one where this process is allowed to set it. `as_directory` gives it to the
-    owner of its directory instead, for root writing on behalf of another user.
+    Several processes may do so at once; the last one wins. The new file keeps the owner of the old one, or gets that of
+    `owned_like`, where this process is allowed to set it. `as_directory` gives it to the owner of its directory
+    instead, for root writing on behalf of another user.
     """
-    with replacing(path) as part:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            keep_owner(file.fileno(), path)
-            os.fchmod(file.fileno(), mode)
-            if as_directory:
-                _set_owner(file.fileno(), path.parent.stat())
-            os.fsync(file.fileno())
+    part, handle = _new_part(path)
+    with _removed_if_it_fails(part), open(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        keep_owner(file.fileno(), owned_like or path)
+        os.fchmod(file.fileno(), mode)
+        if as_directory:
+            _set_owner(file.fileno(), path.parent.stat())
+        os.fsync(file.fileno())
+        part.replace(path)  # while the part is locked
+    sync_directory(path.parent)
 
 
 def link_durably(link: Path, target: str) -> None:
@@ -60,23 +65,80 @@ def set_damaged_aside(path: Path) -> Path:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file, which becomes `path` if the block succeeds and is deleted if it fails."""
-    part = _free_name(path)
-    try:
+    part = _part_of(path)
+    if not _removed(part):
+        part = _other_part_of(path)
+    with _removed_if_it_fails(part):
         yield part
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
 
 
-def _free_name(path: Path) -> Path:
-    part = path.with_name(f".{path.name}.part")
+@contextlib.contextmanager
+def _removed_if_it_fails(part: Path) -> Iterator[None]:
     try:
-        part.unlink(missing_ok=True)  # left by a crash, perhaps with a wider mode
+        yield
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _other_part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}.part")
+
+
+def _new_part(path: Path) -> tuple[Path, int]:
+    """Create a temporary file, and lock it: one that is not locked was left by a crash, and is removed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    part = _part_of(path)
+    if _removed_unless_locked(part):
+        with contextlib.suppress(FileExistsError):  # of a process that was faster
+            handle = os.open(part, flags, 0o600)
+            if _lock_if_there(part, handle):
+                return part, handle
+            os.close(handle)
+    part = _other_part_of(path)
+    return part, os.open(part, flags, 0o600)
+
+
+def _removed_unless_locked(part: Path) -> bool:
+    """Remove what a crash has left, perhaps with a wider mode; False if another process is writing it."""
+    try:
+        handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a link, or of another user
+        return _removed(part)
+    try:
+        return _lock_if_there(part, handle) and _removed(part)
+    finally:
+        os.close(handle)
+
+
+def _lock_if_there(part: Path, handle: int) -> bool:
+    """Lock an open file; False if another process has locked it, or has given its name to another file."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    try:
+        return os.path.samestat(os.fstat(handle), part.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _removed(part: Path) -> bool:
+    try:
+        part.unlink(missing_ok=True)
     except OSError:  # such as a directory of another user: it must not stop this write
-        return path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}.part")
-    return part
+        return False
+    return True
 
 
 def state_of(path: Path) -> tuple[int, int, int] | None:

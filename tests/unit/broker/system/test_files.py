@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from broker.system.files import free_bytes, link_durably, sync_directory, write_durably
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +58,27 @@ def test_reader_sees_the_old_or_the_new_content(tmp_path: Path) -> None:
         seen.add(path.read_bytes())
     writing.join()
     assert seen <= contents
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from broker.system.files import write_durably
+for _ in range(150):
+    write_durably(Path(sys.argv[1]), sys.argv[2].encode() * 100_000)
+"""
+
+
+def test_several_processes_may_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    write_durably(path, b"a" * 100_000)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), letter], cwd=ROOT) for letter in "bcd"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        seen.add(path.read_bytes())
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert seen <= {letter * 100_000 for letter in (b"a", b"b", b"c", b"d")}
+    assert os.listdir(tmp_path) == ["state"]
 
 
 def test_part_left_by_an_interrupted_write_is_replaced(tmp_path: Path) -> None:
