@@ -5,11 +5,15 @@ from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined] # 
 from typing import Self
 
 __all__ = [
+    "MAX_DEPTH",
     "BoundedHeader",
     "MemberRefused",
     "not_a_plain_file",
 ]
 
+
+MAX_DEPTH = 32
+"""Of the parts of a member's path: many programs walk directories recursively."""
 
 _MAX_EXTENDED_HEADER_BYTES = 8192  # of a header with a long name or other metadata
 _EXTENDED = (

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from broker.release.bounded_tar import MAX_DEPTH
 from broker.release.manifest import (
     FILES,
     MANIFEST,
@@ -30,6 +31,7 @@ from broker.release.manifest import (
 )
 from broker.release.minisign import PublicKey, Signature, verify_signature
 from broker.system.trees import paths_below
+from broker.text import printable_line
 
 __all__ = [
     "SigningFailed",
@@ -95,6 +97,13 @@ def _plain_files(directory: Path) -> list[Path]:
             raise PackageError(
                 f"{path} is not a plain file; a package has plain files only, no links and no devices.",
                 code="not_a_plain_file",
+            )
+        name = path.relative_to(directory)
+        if len(name.parts) >= MAX_DEPTH or not str(name).isprintable():
+            raise PackageError(
+                f"{printable_line(str(path), 300)} would be refused by every agent: names have printable characters of "
+                f"UTF-8, and are less than {MAX_DEPTH} directories deep.",
+                code="unusable_name",
             )
     return [path for path in found if path.is_file()]
 

@@ -76,7 +76,8 @@ class ResponseRecord:
 class ResponseRecords:
     """The records of one agent, fsynced when `save` returns. Thread-safe.
 
-    All methods raise StoreError when the disk fails. `damaged` names unreadable files, which were renamed.
+    All methods raise StoreError when the disk fails. `damaged` names files that are none, which were renamed,
+    `unreadable` those that the disk did not give: they may be good, and are read again at the next start.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -84,6 +85,7 @@ class ResponseRecords:
         self._lock = threading.Lock()
         self._pending: tuple[ResponseRecord, ...] | None = None
         self.damaged: list[str] = []
+        self.unreadable: list[str] = []
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._records = {record.name: record for record in self._load()}
@@ -138,6 +140,9 @@ class ResponseRecords:
                 with contextlib.suppress(OSError):  # it is named below, and the agent must start
                     place = set_damaged_aside(path)
                 self.damaged.append(place.name)
+            except OSError as error:
+                _log.error("active_response_unreadable", file=str(path), reason=str(error))
+                self.unreadable.append(path.name)
 
 
 def read_pending(directory: Path) -> tuple[ResponseRecord, ...]:

@@ -130,14 +130,18 @@ class ActiveResponses:
     @property
     def failure(self) -> str | None:
         """Why some effects will not be reversed in time, and what is wrong with the allow-list; None if nothing is."""
-        if self._records.damaged:
-            names = ", ".join(self._records.damaged)
-            reversals: str | None = (
-                f"Records of active responses were damaged; their effects will not be reversed: {names}."
-            )
-        else:
-            reversals = self._summary().failure
-        return " ".join(filter(None, (reversals, self._allow_list.problem))) or None
+        return " ".join(filter(None, (*self._lost_records(), self._allow_list.problem))) or None
+
+    def _lost_records(self) -> tuple[str | None, ...]:
+        damaged, unreadable = ", ".join(self._records.damaged), ", ".join(self._records.unreadable)
+        if not damaged and not unreadable:
+            return (self._summary().failure,)
+        return (
+            damaged and f"Records of active responses were damaged; their effects will not be reversed: {damaged}.",
+            unreadable
+            and "Records of active responses cannot be read; a restart of the agent that can read them reverses their "
+            f"effects: {unreadable}.",
+        )
 
     def _summary(self) -> "_Summary":
         """Return the summary for the status, rebuilt only after a change: every step of the agent reads it."""

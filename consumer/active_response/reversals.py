@@ -121,6 +121,8 @@ class Reversals:
                 with contextlib.suppress(StoreError):  # the agent must start even if the disk is full
                     self._records.save(replace(record, reversal=again))
         wanted = {reversal_of(record).run for record in self._records.pending()}
+        if self._records.unreadable:
+            return  # which may need any of the runs
         for directory in self._runs.glob("*"):
             if directory.name not in wanted:
                 self._leftovers.remove(directory)

@@ -10,7 +10,6 @@ from pathlib import Path
 __all__ = [
     "NotRegular",
     "hash_of_file",
-    "hashes_of",
     "names_below",
     "open_regular",
 ]
@@ -39,11 +38,6 @@ def names_below(directory: Path) -> dict[str, bool]:
 
 def _name(path: Path, directory: Path) -> str:
     return path.relative_to(directory).as_posix()
-
-
-def hashes_of(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each regular file by its relative path; raises OSError if something cannot be read."""
-    return {name: hash_of_file(directory / name) for name in names_below(directory)}
 
 
 def hash_of_file(path: Path) -> str:

@@ -1,11 +1,13 @@
 """The steps before the swap: fetch the content, stage it, check it, and make it a generation that is not active yet."""
 
+from collections.abc import Collection
+
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
 from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
 from consumer.configuration.effects import Effects
-from consumer.configuration.found_files import hashes_of
+from consumer.configuration.found_files import hash_of_file, names_below
 from consumer.configuration.generations import Generations, Record
 from consumer.configuration.staging import Staging, sha256_of
 from consumer.configuration.validation import fill_paths, validate
@@ -50,10 +52,11 @@ def prepare(
         context.observer.reached(f"{command.type}.downloaded")
         staging.arrange(wanted, received, file)
         context.observer.reached(f"{command.type}.staged")
-        hashes = hashes_of(staging.files)
+        delivered = names_below(staging.files)
         _refuse_missing_programs(config, staging, file, effects)
         validate(staging.files, file, config.configuration, context.bounds(), effects.run)
         context.observer.reached(f"{command.type}.validated")
+        hashes = _hashes_after_check(staging, delivered, context)
         _check_time(context)
         sha256 = sha256_of(wanted)
         record = Record(
@@ -70,6 +73,18 @@ def prepare(
         generations.add(staging.files, record)
         _check_time(context)  # fsync may have taken long; the next prune deletes the generation
         return journal
+
+
+def _hashes_after_check(staging: Staging, delivered: Collection[str], context: Context) -> dict[str, str]:
+    """Return the hash of each file as the check has left it; other files that it has made are removed."""
+    made = names_below(staging.files).keys() - set(delivered)
+    context.leftovers.remove_all(staging.files / name for name in made)
+    try:
+        return {name: hash_of_file(staging.files / name) for name in sorted(delivered)}
+    except OSError as error:
+        raise CentralizedConfigurationError(
+            f"After the check, {error.filename} cannot be read: {error.strerror}.", code="not_staged"
+        ) from error
 
 
 def _refuse_missing_programs(config: AgentConfig, staging: Staging, file: str, effects: Effects) -> None:

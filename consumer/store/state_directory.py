@@ -40,8 +40,9 @@ def usable(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise StoreFull(DISK_FULL) from error
+        place = f"{error.filename}: " if error.filename and str(error.filename) != str(directory) else ""
         raise StoreError(
-            f"The state directory {directory} cannot be used: {error.strerror or error}.",
+            f"The state directory {directory} cannot be used: {place}{error.strerror or error}.",
             code="state_directory_unusable",
         ) from error
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from broker.release.bounded_tar import BoundedHeader, MemberRefused, not_a_plain_file
+from broker.release.bounded_tar import MAX_DEPTH, BoundedHeader, MemberRefused, not_a_plain_file
 from consumer.errors import ArchiveError
 from consumer.system.archive_kinds import BEGINNING_BYTES, kind_of
 
@@ -24,7 +24,6 @@ __all__ = [
 _COPY_BYTES = 1 << 18
 _KEPT, _OWNER_FILE, _OWNER_DIRECTORY = 0o755, 0o400, 0o700
 _GZIP = b"\x1f\x8b"
-_MAX_DEPTH = 32  # of directories: many programs walk them recursively
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _MOST_ZEROS = 1 << 21  # tar fills up its last record
 _MODE_AT, _MODE = 100, re.compile(rb"[0-7 ]{6,7}[\0 ]")  # behind the name, which is filled up with zeros
@@ -141,9 +140,9 @@ def _parts(name: str) -> tuple[str, ...]:
         raise ArchiveError(
             f"The member {name[:200]!r} is refused: paths must stay inside the archive's directory.", code="unsafe_path"
         )
-    if len(path.parts) > _MAX_DEPTH:
+    if len(path.parts) > MAX_DEPTH:
         raise ArchiveError(
-            f"The member {name[:200]!r} is more than {_MAX_DEPTH} directories deep, the limit.", code="too_deep"
+            f"The member {name[:200]!r} is more than {MAX_DEPTH} directories deep, the limit.", code="too_deep"
         )
     return path.parts
 

@@ -450,6 +450,23 @@ def test_damaged_record_is_renamed_and_reported(machine: Machine) -> None:
     assert record.stem in (machine.responses.failure or "")
 
 
+def test_record_that_cannot_be_read_is_reported_and_kept_for_a_later_start(machine: Machine) -> None:
+    machine.send("python")
+    machine.send("shell", "5764")
+    record = next(machine.state.glob("*.json"))
+    content = record.read_bytes()
+    record.unlink()
+    record.symlink_to(record.name)  # a loop: it is there, and cannot be read
+    (machine.state / "runs" / "of-a-record").mkdir(parents=True)
+    machine.restart()
+    assert (len(machine.pending), record.name in (machine.responses.failure or "")) == (1, True)
+    assert (machine.state / "runs" / "of-a-record").exists()
+    record.unlink()
+    record.write_bytes(content)
+    machine.restart()
+    assert (len(machine.pending), machine.responses.failure) == (2, None)
+
+
 def test_script_does_not_act_if_its_record_cannot_be_written(machine: Machine) -> None:
     record = ResponseRecord("python", "python", ("5763",), "c", "active", NOW, "b")
     (machine.state / f"{record.name}.json").mkdir()

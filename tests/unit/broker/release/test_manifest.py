@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -113,6 +114,16 @@ def test_release_with_links_or_without_program_is_refused(release: Path) -> None
     with raises_code(PackageError, "program_missing") as caught:
         manifest_of(release)
     assert "bin/acm-agent" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"new\nline", b"d/" * 31 + b"file"], ids=["not UTF-8", "line feed", "deep"])
+def test_name_that_agents_refuse_is_refused_by_the_builder(release: Path, name: bytes) -> None:
+    path = release / os.fsdecode(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with raises_code(PackageError, "unusable_name") as caught:
+        make_manifest(release, "agent-command-manager", "1.0.0", "any")
+    assert str(caught.value).isprintable()
 
 
 def test_failure_of_the_minisign_tool_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

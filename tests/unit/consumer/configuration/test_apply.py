@@ -290,6 +290,26 @@ def test_output_of_the_check_is_in_the_result(site: Site) -> None:
     assert done.output.stdout == "1:refuse = true\n"
 
 
+def test_files_are_recorded_as_the_check_has_left_them(make_site: Callable[..., Site]) -> None:
+    site = make_site(reload="none", health_check=(), check=("tidies", "{file}"))
+
+    def tidies(argv: Sequence[str]) -> Ended:
+        file = Path(argv[1])
+        file.write_text(file.read_text().strip())
+        file.with_name("cache").mkdir()
+        for path in (file.with_name("cache") / "x", file.with_name(".lock")):
+            path.touch()
+        return program_ended(0)
+
+    site.programs["tidies"] = tidies
+    assert site.apply("first", content=GOOD).data.action == "applied"
+    assert (site.active(), site.show(section="centralized").data.altered) == ({"sensor.toml": GOOD.strip()}, ())
+    assert site.apply("again", content=GOOD).data.action == "unchanged"
+    site.programs["tidies"] = lambda argv: Path(argv[1]).unlink() or program_ended(0)
+    done = site.apply(content=BETTER)
+    assert (done.data.action, "After the check, " in done.message) == ("not_applied", True)
+
+
 def test_hanging_check_is_ended_with_the_command(make_site: Callable[..., Site]) -> None:
     site = make_site(check=("hangs",))
     site.programs["hangs"] = lambda argv: (site.clock.turn(0.3), program_ended(-15, overdue=True))[1]

@@ -12,8 +12,10 @@ import pytest
 from consumer.errors import StoreError, StoreFull
 from consumer.store.cache import DurableRows
 from consumer.store.groups import Groups
+from consumer.store.opening import open_store
 from consumer.store.state_directory import Epochs, refuse_exposed
 from tests.support.errors import raises_code
+from tests.support.makers import NOW
 from tests.support.strace import Fault, count_calls, with_fault
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -116,3 +118,10 @@ def test_epoch_that_cannot_be_stored_is_an_error(tmp_path: Path) -> None:
 def test_state_directory_that_cannot_be_checked_is_an_error(tmp_path: Path) -> None:
     with raises_code(StoreError, "state_directory_unusable"):
         refuse_exposed(tmp_path / ("long" * 100))
+
+
+def test_file_of_the_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "epoch").mkdir()
+    with raises_code(StoreError, "state_directory_unusable") as caught:
+        open_store(tmp_path, now=lambda: NOW).close()
+    assert f"{tmp_path / 'epoch'}: Is a directory" in str(caught.value)
