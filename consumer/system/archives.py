@@ -57,7 +57,7 @@ def is_archive(path: Path) -> bool:
 
 
 def _is_damaged_header(beginning: bytes) -> bool:
-    """Return whether a block that is no header was one before it was damaged or cut short."""
+    """Return whether a block that cannot be read as a header was one before it was damaged or cut short."""
     is_cut = len(beginning) < tarfile.BLOCKSIZE and beginning[_MODE_AT - 1 : _MODE_AT] == b"\0"
     return beginning[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC) or (is_cut and _MODE.match(beginning, _MODE_AT) is not None)
 
