@@ -33,12 +33,14 @@ from broker.enrolment.store import EnrolmentRevoked, RenewedTooOften
 from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
 from broker.pki.verification import IdentityError
+from broker.system.threads import is_missing_thread
 
 __all__ = [
     "enrolment_app",
 ]
 
 
+_LATER = "The enrolment server is temporarily unavailable: try again later."
 _MAX_BODY_BYTES = 32768
 _ROUTES = f"Routes: GET {CA_PATH}, POST {ENROLL_PATH}, POST {RENEW_PATH}."
 _log = structlog.get_logger("acm.enrolment")
@@ -93,7 +95,14 @@ def enrolment_app(
 
 def _exchange(kind: type[_Request], handle: Callable[[_Request], EnrollResponse]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        issued = await run_in_threadpool(handle, _decode(await _body(request), kind))
+        wanted = _decode(await _body(request), kind)
+        try:
+            issued = await run_in_threadpool(handle, wanted)
+        except RuntimeError as error:
+            if not is_missing_thread(error):
+                raise
+            _log.warning("request_refused", code="no_thread", path=request.url.path, address=_address(request))
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, ErrorResponse(_LATER))
         _log.info("certificate_issued", path=request.url.path, agent=issued.agent, enrolment=issued.enrolment_id)
         return _json(HTTPStatus.OK, issued)
 
@@ -140,7 +149,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         reason=message,
     )
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        message = "The enrolment server is temporarily unavailable: try again later."
+        message = _LATER
     return _json(status, ErrorResponse(message))
 
 

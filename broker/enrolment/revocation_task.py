@@ -63,8 +63,16 @@ class RevocationTask:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval_s)
-            if not await asyncio.to_thread(self._apply):
+            if not await self._applied():
                 await asyncio.sleep(_RETRY_S)
+
+    async def _applied(self) -> bool:
+        try:
+            applying = asyncio.get_running_loop().run_in_executor(None, self._apply)
+        except RuntimeError as error:  # the machine has no thread for it now
+            _log.error("revocation_failed", code="no_thread", reason=str(error))
+            return False
+        return await applying
 
     def _apply(self) -> bool:
         try:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from broker.ledger.bytes_of_text import text_of_bytes
+from broker.ledger.failures import DatabaseUnavailable
 from broker.ledger.location import LedgerUrlError
 
 __all__ = [
@@ -113,13 +114,24 @@ class Connections:
             timer.cancel()
 
     def hang_up_soon(self) -> None:
-        """Hang up in a few seconds, whatever is within a transaction then; for the end of the process."""
-        self._hang_up_after(_LAST_WORDS_S)
+        """Hang up in a few seconds, whatever is within a transaction then; for the end of the process.
+
+        Without a thread for the wait, hang up at once.
+        """
+        try:
+            self._hang_up_after(_LAST_WORDS_S)
+        except DatabaseUnavailable:
+            self._hang_up_all()
 
     def _hang_up_after(self, limit_s: float) -> Timer:
         timer = Timer(limit_s, self._hang_up_all)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as error:  # without a deadline, a database that hangs would hang this program
+            raise DatabaseUnavailable(
+                "The ledger is not used now: the machine has no thread that would end a call without an answer."
+            ) from error
         return timer
 
     def _hang_up_all(self) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import structlog
 
 from broker.errors import ExposedFileError
+from broker.system.log_throttle import LogThrottle
+from broker.system.threads import is_exhaustion
 from consumer.active_response.allow_list import check_executable
 from consumer.active_response.detached_run import Run, RunEnd
 from consumer.active_response.records import ResponseRecord, ResponseRecords, Reversal
@@ -111,6 +113,7 @@ class Reversals:
         self._next: tuple[tuple[ResponseRecord, ...], _Next] = ((), _Next())
         self._working = False
         self._not_before = 0.0
+        self._throttle = LogThrottle(clock.monotonic)
 
     def recover(self) -> None:
         """Reschedule the reversals that had failed too often, and delete runs that are no longer needed."""
@@ -131,7 +134,12 @@ class Reversals:
         """Start the reversals that are due, unless some are running already; never blocks."""
         if not self._working and self._clock.monotonic() >= self._not_before and self._is_due():
             self._working = True
-            self._spawn(self._work)
+            try:
+                self._spawn(self._work)
+            except RuntimeError as error:  # no thread can be had now
+                self._working = False
+                self._not_before = self._clock.monotonic() + _RETRY_AFTER_S
+                self._throttle.warn(_log, "no_thread_for_reversals", reason=str(error))
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) a reversal is due next."""
@@ -203,7 +211,7 @@ class Reversals:
         except LauncherFailed as error:
             failure, is_ours = f"The agent could not start the script: {error.strerror}.", True
         except (ConsumerError, ExposedFileError, OSError) as error:
-            failure = str(error)
+            failure, is_ours = str(error), isinstance(error, OSError) and is_exhaustion(error)
         self._observer.reached(f"{_STEP}ended")
         run = reversal_of(record).run
         if failure is None:

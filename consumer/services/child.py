@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.system.threads import is_exhaustion, waits_for_resources
 from consumer.errors import ServiceError, ServiceUnreachable
 from consumer.ports import Clock, ServiceState, Stop
 from consumer.services.desired_state import DesiredState
@@ -154,6 +155,19 @@ class ChildService:
         self._settled_at = self._clock.monotonic() + self._settle_s
         self._current = _Incarnation(program, uuid.uuid4().hex)
 
+    def _spawn_by(self, deadline: float) -> None:
+        """Start the child; what the machine does not have now is waited for, until the deadline."""
+        pause = threading.Event()
+        for wait_s in waits_for_resources():
+            try:
+                self._spawn()
+                return
+            except ServiceError as error:
+                left, cause = deadline - self._clock.monotonic(), error.__cause__
+                if not (isinstance(cause, OSError) and is_exhaustion(cause)) or left <= 0:
+                    raise
+            pause.wait(min(wait_s, left))
+
     def _end_orphan(self, deadline: float) -> None:
         if self._current is None:
             self._orphan.end(deadline)
@@ -168,7 +182,7 @@ class ChildService:
             self._waits = self._new_waits()
             if not self.state().running:
                 self.shut_down(deadline - self._settle_s)  # what an earlier one has left
-                self._spawn()
+                self._spawn_by(deadline - self._settle_s)
                 self._watch_startup(deadline)
             return self.state()
 

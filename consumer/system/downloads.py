@@ -18,6 +18,7 @@ import httpx
 
 from broker.contract.artifacts import Artifact, blob_url
 from broker.system.files import free_bytes
+from broker.system.threads import start_thread_within
 from consumer.errors import DownloadError
 from consumer.ports import Blobs, Clock
 from consumer.settings import DownloadConfig
@@ -206,7 +207,7 @@ class _Watchdog:
         self._download = download
         self._sockets: list[socket.socket] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="acm-download", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember each encrypted connection (a trace extension of httpx)."""
@@ -221,12 +222,18 @@ class _Watchdog:
                         socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the reader owns the TLS above it
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = start_thread_within(self._watch, "acm-download", self._pause)
+        if self._thread is None:
+            raise DownloadError("The machine had no thread for the download until its end.", code="no_thread")
         return self
+
+    def _pause(self, seconds: float) -> bool:
+        return self._download.cancelled.wait(seconds) or self._download.is_over()
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
 
 def _refuse_plain_http(request: httpx.Request) -> None:

@@ -10,6 +10,9 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from time import monotonic
+
+from broker.system.threads import start_thread_within
 
 __all__ = [
     "Address",
@@ -72,9 +75,13 @@ def resolve(host: str, timeout_s: float, *, numeric: bool = False) -> set[Addres
             for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags):
                 found.add(ipaddress.ip_address(str(address[0]).partition("%")[0]))
 
-    thread = threading.Thread(target=look_up, name="acm-resolve", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
+    if numeric:
+        look_up()
+        return found
+    end, pause = monotonic() + timeout_s, threading.Event()
+    thread = start_thread_within(look_up, "acm-resolve", lambda wait_s: pause.wait(wait_s) or monotonic() >= end)
+    if thread is not None:
+        thread.join(max(0.0, end - monotonic()))
     return set(found)
 
 

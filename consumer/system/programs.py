@@ -13,7 +13,11 @@ from time import monotonic
 from types import TracebackType
 from typing import IO, Self
 
+import structlog
+
 from broker.contract.messages import Output
+from broker.system.log_throttle import LogThrottle
+from broker.system.threads import is_exhaustion, waits_for_resources
 from consumer.errors import ProgramError
 from consumer.ports import Clock
 from consumer.settings import Confinement
@@ -33,6 +37,8 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger(__name__)
+_throttle = LogThrottle(monotonic)
 OUTPUT_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 16
 _POLL_INTERVAL_S = 0.05  # how soon a cancel is noticed
@@ -131,7 +137,7 @@ class Program:
         self._stdout, self._stderr = _Stream(), _Stream()
         try:
             given = clean_environment() if environment is None else environment
-            self._child = launch(argv, bounds.confinement, environment=given, cwd=cwd)
+            self._child = _launched(argv, bounds, given, cwd)
         except LauncherFailed as error:
             raise ProgramError(
                 f"The agent could not start {argv[0]}: {error.strerror}.", code="launcher_failed"
@@ -292,6 +298,23 @@ class Program:
         for stream in (self._child.stdout, self._child.stderr):
             assert stream is not None
             stream.close()
+
+
+def _launched(
+    argv: Sequence[str], bounds: Bounds, environment: Mapping[str, str], cwd: Path | None
+) -> subprocess.Popen[bytes]:
+    """Launch the program; what the machine does not have now is waited for, until the deadline. Raises as `launch`."""
+    for wait_s in waits_for_resources():
+        try:
+            return launch(argv, bounds.confinement, environment=environment, cwd=cwd)
+        except OSError as error:
+            left = bounds.deadline - bounds.clock.monotonic()
+            if not is_exhaustion(error) or left <= 0:
+                raise
+            _throttle.warn(_log, "program_not_started", argv[0], program=argv[0], reason=error.strerror)
+            if bounds.cancelled.wait(min(wait_s, left)):
+                raise
+    raise AssertionError("the waits do not end")
 
 
 def _abandon(child: subprocess.Popen[bytes]) -> None:

@@ -22,6 +22,8 @@ from typing import NoReturn
 import structlog
 
 from broker.release.versions import parse_version
+from broker.system.log_throttle import LogThrottle
+from broker.system.threads import is_exhaustion, waits_for_resources
 from broker.system.trees import remove_tree
 from consumer.errors import UpgradeError
 from consumer.settings import AgentConfig
@@ -129,6 +131,7 @@ class _Watcher:
         self._installation = installation
         self._arguments = arguments
         self._signals = signals
+        self._throttle = LogThrottle(monotonic)
 
     def decide(self) -> Path | None:
         """Run the trial to its end, make the release that stays current, and return the program to execute.
@@ -223,17 +226,12 @@ class _Watcher:
             return self._installation.keep(failed)
 
     def _run(self, program: Path, deadline: float) -> _Ended:
-        environment = {**os.environ, _WATCHED: "1"}
         try:
-            child = subprocess.Popen(
-                [program, *self._arguments],
-                env=environment,
-                stderr=subprocess.PIPE,
-                preexec_fn=_die_with_parent(self._signals.restore),
-            )
+            child, stderr = self._start(program, deadline)
+        except _Stopped:
+            return _Ended("was not started", stopped=True)
         except OSError as error:
-            return _Ended(f"could not be started ({error.strerror})")
-        stderr = LastLines(child.stderr)
+            return _Ended(f"could not be started ({error.strerror})", overdue=monotonic() >= deadline)
         stopped = overdue = False
         while child.poll() is None:
             caught = self._signals.wait(deadline)
@@ -243,6 +241,39 @@ class _Watcher:
             stopped, overdue = stopped or caught is not None, overdue or caught is None
             deadline = monotonic() + _GRACE_S
         return _Ended(_describe(child.returncode), stderr.text(), overdue=overdue and not stopped, stopped=stopped)
+
+    def _start(self, program: Path, deadline: float) -> tuple["subprocess.Popen[bytes]", LastLines]:
+        """Start the release; what the machine does not have now is waited for, since the release has not failed then.
+
+        Raises OSError, and _Stopped if a signal ends the wait.
+        """
+        for wait_s in waits_for_resources():
+            try:
+                return self._start_now(program)
+            except OSError as error:
+                if not is_exhaustion(error) or monotonic() >= deadline:
+                    raise
+                self._throttle.warn(_log, "release_not_started", reason=error.strerror)
+            if self._signals.wait(min(deadline, monotonic() + wait_s)) in _STOP_SIGNALS:
+                raise _Stopped
+        raise AssertionError("the waits do not end")
+
+    def _start_now(self, program: Path) -> tuple["subprocess.Popen[bytes]", LastLines]:
+        stderr = LastLines()
+        try:
+            child = subprocess.Popen(
+                [program, *self._arguments],
+                env={**os.environ, _WATCHED: "1"},
+                stderr=stderr.pipe,
+                preexec_fn=_die_with_parent(self._signals.restore),
+            )
+        finally:
+            stderr.close()
+        return child, stderr
+
+
+class _Stopped(Exception):
+    """TERM or INT has arrived."""
 
 
 def _die_with_parent(prepare: Callable[[], None]) -> Callable[[], None]:

@@ -26,6 +26,7 @@ from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.key_store import SigningKeys, create_signing_keys
 from tests.support.enrolling import MONTH, EnrollingAgent, EnrolmentBackend, request
 from tests.support.fakes.clock import TurnedClock
+from tests.support.threads import no_thread_left
 
 
 class ServerSetup:
@@ -121,6 +122,13 @@ def test_expired_certificate_is_renewed_within_the_grace_unless_it_was_revoked(s
     assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
     setup.clock.turn(1)
     assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
+
+
+def test_request_for_which_there_is_no_thread_is_refused_for_now(setup: ServerSetup) -> None:
+    wanted = setup.agent.enroll(setup.token())
+    with no_thread_left():
+        assert setup.post(ENROLL_PATH, wanted)[0] == 503
+    assert setup.post(ENROLL_PATH, wanted)[0] == 200
 
 
 def test_too_many_renewals_are_refused_with_429(setup: ServerSetup) -> None:

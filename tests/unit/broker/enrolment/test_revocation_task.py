@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from broker.enrolment.revocation_task import RevocationTask
 from broker.errors import LedgerError
+from tests.support.threads import no_thread_left
 
 
 class WrittenFile:
@@ -47,4 +48,21 @@ def test_expected_error_is_logged_and_does_not_end_the_task() -> None:
         ("revocation_list_written", None),
         ("revocation_failed", "database_failed"),
     ]
+    assert (task.failed, failures) == (False, [])
+
+
+def test_missing_thread_is_logged_and_does_not_end_the_task() -> None:
+    revocations: Any = WrittenFile()
+    failures: list[str] = []
+    task = RevocationTask(revocations, None, on_failure=lambda: failures.append("failed"), poll_interval_s=0.0)
+
+    async def run() -> None:
+        async with task.running():
+            with no_thread_left():
+                while not logs and not failures:
+                    await asyncio.sleep(0)
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    assert [(entry["event"], entry.get("code")) for entry in logs] == [("revocation_failed", "no_thread")]
     assert (task.failed, failures) == (False, [])

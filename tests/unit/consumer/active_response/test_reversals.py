@@ -92,6 +92,24 @@ def test_reversal_that_the_agent_could_not_start_is_tried_until_it_can(
     assert world.records.pending() == ()
 
 
+def test_reversals_wait_for_a_thread(tmp_path: Path) -> None:
+    def no_thread(work: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    world = World(tmp_path, lambda step: None)
+    world.add()
+    with_threads, world.reversals._spawn = world.reversals._spawn, no_thread
+    world.reversals.step()
+    assert world.reversals.next_due() == world.clock.monotonic() + 5
+    world.reversals._spawn = with_threads
+    world.clock.turn(5)
+    world.reversals.step()
+    record = world.records.find("gone.sh", KEYS)
+    assert record is not None
+    assert record.reversal is not None
+    assert record.reversal.attempts == 1
+
+
 def test_reversals_go_on_after_an_unforeseen_error(tmp_path: Path) -> None:
     def fail(step: str) -> None:
         raise RuntimeError(step)
