@@ -98,7 +98,7 @@ class EnrolmentTrial:
             return EnrolmentError("The enrolment was cancelled.", code="cancelled")
         if connection.last_error is not None:
             code, reason = "connection_failed", connection.last_error
-        elif not connection.connected:
+        elif not connection.wait_connected(0):
             code, reason = "timed_out", "its broker did not answer in time."
         else:
             code, reason = "unacknowledged", "its broker accepted the agent, but no server acknowledged a result."

@@ -80,10 +80,10 @@ class Site:
         self.programs.append(program)
         return program
 
-    def start_server(self, **environment: str) -> Program:
+    def start_server(self, module: str = "broker", **environment: str) -> Program:
         with self.opened_ledger():
             pass  # it exists now: commands that only read create none, and the server needs a moment to start
-        argv = [sys.executable, "-m", "broker", "server", "--broker", self.broker_url, "--ledger", self.ledger]
+        argv = [sys.executable, "-m", module, "server", "--broker", self.broker_url, "--ledger", self.ledger]
         self.server = self._start("server", argv, ACM_CA=str(self.directory / "ca"), **environment)
         return self.server
 

@@ -15,6 +15,8 @@ from broker.contract.codec import decode_blob_chunks, decode_blob_requests, enco
 from broker.contract.messages import BlobChunk, BlobRequest
 from broker.mqtt.connection import MqttConnection
 from tests.acceptance.conftest import ROOT, Program, Site
+from tests.support.fakes.mqtt5_broker import PUBACK
+from tests.support.mqtt_proxy import Sender, mqtt_proxy
 from tests.support.waiting import wait_for
 
 SIZE = 3_000_000
@@ -142,6 +144,22 @@ def test_download_survives_a_killed_server(site: Site, file: Path) -> None:
     fetching.go_on()
     site.start_server()
     assert fetching.is_whole()
+
+
+def test_download_survives_lost_pubacks_of_the_server(broker: Any, tmp_path: Path, file: Path) -> None:
+    file.write_bytes(3 * file.read_bytes())  # many more pieces than may be unconfirmed
+    with mqtt_proxy(broker.port) as proxy:
+        site = Site(proxy.url, tmp_path)
+        try:
+            site.start_server(module="tests.faults.hasty")
+            fetching = Fetching(site, file)
+            proxy.withhold("acm-server", Sender.BROKER, PUBACK)
+            fetching.go_on()
+            wait_for(lambda: proxy.count >= 8, "so many that the server sends no more chunks")
+            proxy.pass_all()
+            assert fetching.is_whole()
+        finally:
+            site.stop()
 
 
 @pytest.mark.parametrize("fault", ["restart", "lose_data"])

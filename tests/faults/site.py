@@ -23,23 +23,36 @@ _POLL_S = 0.2
 
 
 class FaultySite:
-    """Commands of it are `note-once`: each appends its id to one file, and must never run twice."""
+    """Commands of it are `note-once`: each appends its id to one file, and must never run twice.
 
-    def __init__(self, site: Site, broker: LocalBroker, environment: dict[str, str]) -> None:
-        self.site, self.broker = site, broker
+    `server` and `agent` are the modules that are run, `broker` is the one that faulty_site started.
+    """
+
+    broker: LocalBroker
+
+    def __init__(
+        self,
+        site: Site,
+        environment: dict[str, str],
+        *,
+        server: str = "broker",
+        agent: str = "tests.acceptance.slow_agent",
+    ) -> None:
+        self.site = site
         self._environment = environment
+        self._modules = (server, agent)
         self._notes = site.directory / "notes"
         self._sent: list[str] = []
         self.server, self.agent = self.start_server(), self.start_agent()
 
     def start_server(self) -> Program:
         """Start `acm server`; the one before must have ended."""
-        self.server = self.site.start_server(**self._environment)
+        self.server = self.site.start_server(module=self._modules[0], **self._environment)
         return self.server
 
     def start_agent(self) -> Program:
         """Start the agent; the one before must have ended."""
-        self.agent = self.site.start_agent(AGENT, module="tests.acceptance.slow_agent", **self._environment)
+        self.agent = self.site.start_agent(AGENT, module=self._modules[1], **self._environment)
         return self.agent
 
     def send(self, count: int) -> None:
@@ -55,14 +68,19 @@ class FaultySite:
         time.sleep(budget.random.uniform(0.0, 1.0))
         program.kill()
 
-    def settle(self, tally: Tally) -> None:
-        """Wait until each command has its result, and count them and their effects."""
+    def waits_for_results(self) -> list[str]:
+        """Return the commands that have no result after a minute, although programs that ended are started again."""
         deadline = time.monotonic() + SETTLE_S
         while (waiting := self._open()) and time.monotonic() < deadline:
             for program, start in ((self.server, self.start_server), (self.agent, self.start_agent)):
                 if program.process.poll() is not None:
                     start()
             time.sleep(_POLL_S)
+        return waiting
+
+    def settle(self, tally: Tally) -> None:
+        """Wait until each command has its result, and count them and their effects."""
+        waiting = self.waits_for_results()
         tally.violations += [f"{command_id} had no result after {SETTLE_S:g} s" for command_id in waiting]
         effects = Counter(self._notes.read_text().split() if self._notes.exists() else [])
         with self.site.opened_ledger() as ledger:
@@ -91,7 +109,9 @@ def faulty_site(**environment: str) -> Iterator[FaultySite]:
         site = Site(broker.url, Path(directory))
         try:
             broker.start()
-            yield FaultySite(site, broker, environment)
+            faulty = FaultySite(site, environment)
+            faulty.broker = broker
+            yield faulty
         finally:
             site.stop()
             broker.remove()

@@ -33,6 +33,8 @@ from tests.support.brokers import free_port
 from tests.support.errors import raises_code
 from tests.support.fakes.enrolment_server import EnrolmentServer
 from tests.support.fakes.memory_store import MemoryCommandStore
+from tests.support.fakes.mqtt5_broker import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, SUBSCRIBE
+from tests.support.mqtt_proxy import Sender, mqtt_proxy
 from tests.support.waiting import wait_for
 
 CLOCK = SystemClock()
@@ -265,6 +267,45 @@ def test_failed_trial_names_its_cause_and_the_agent_reconnects(
         assert named in str(caught.value)
         assert own.calls == ["stop with will", "start"]
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("sender", "kind", "code"),
+    [
+        (Sender.BROKER, CONNACK, "timed_out"),
+        (Sender.BROKER, SUBACK, "timed_out"),
+        (Sender.BROKER, PUBLISH, "unacknowledged"),
+        (Sender.CLIENT, PUBLISH, "unacknowledged"),
+        (Sender.CLIENT, SUBSCRIBE, "timed_out"),
+    ],
+)
+def test_trial_over_a_broker_that_withholds_packets_ends_in_time_and_the_agent_reconnects(
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker, sender: Sender, kind: int, code: str
+) -> None:
+    with mqtt_proxy(tls_broker.port) as proxy, acking_server(tls_broker.url):
+        server.broker = proxy.url
+        enrolment, own = enroll(enrolments, server, server.new_token()), OwnConnection()
+        proxy.withhold("web-01", sender, kind)
+        with raises_code(EnrolmentError, code):
+            relocation_of(enrolments, own).try_out(enrolment, soon(1.5), NEVER)
+        assert proxy.count
+        assert own.calls == ["stop with will", "start"]
+        proxy.pass_all()
+        relocation_of(enrolments, own).try_out(enrolment, soon(), NEVER)
+
+
+@pytest.mark.parametrize(
+    ("sender", "kind"), [(Sender.BROKER, PUBACK), (Sender.CLIENT, PUBACK), (Sender.CLIENT, DISCONNECT)]
+)
+def test_trial_needs_no_puback_and_no_disconnect(
+    enrolments: EnrolmentDirectory, server: EnrolmentServer, tls_broker: TlsBroker, sender: Sender, kind: int
+) -> None:
+    with mqtt_proxy(tls_broker.port) as proxy, acking_server(tls_broker.url):
+        server.broker = proxy.url
+        proxy.withhold("web-01", sender, kind)
+        enrolment, own = enroll(enrolments, server, server.new_token()), OwnConnection()
+        relocation_of(enrolments, own).try_out(enrolment, soon(), NEVER)
+        wait_for(lambda: proxy.count, "the packet at the proxy")
 
 
 def test_ack_of_another_result_does_not_pass_the_trial(

@@ -30,6 +30,7 @@ class MqttProxy:
     broker_port: int
     count: int = 0
     _rule: tuple[str, Sender, int] | None = None
+    _connected: list[tuple[list[str], socket.socket]] = field(default_factory=list)
     _ends: list[socket.socket] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -45,6 +46,13 @@ class MqttProxy:
         """Withhold nothing from now on."""
         self._rule = None
 
+    def cut(self, client: str) -> None:
+        """End the connections with this client id."""
+        for name, near in self._connected:
+            if name == [client]:
+                with suppress(OSError):
+                    near.shutdown(socket.SHUT_RDWR)
+
     def serve(self, server: socket.socket) -> None:
         """Accept connections until the listening socket is closed."""
         with suppress(OSError):
@@ -53,6 +61,7 @@ class MqttProxy:
                 far = socket.create_connection(("127.0.0.1", self.broker_port))
                 self._ends += [near, far]
                 name: list[str] = []
+                self._connected.append((name, near))
                 for source, sink, sender in ((near, far, Sender.CLIENT), (far, near, Sender.BROKER)):
                     sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     thread = threading.Thread(target=self._pass_on, args=(source, sink, sender, name))
