@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.app.factories import open_database
@@ -28,6 +29,7 @@ from broker.contract.journal import chain_faults
 from broker.contract.states import State
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.store import EnrolmentStore
+from broker.enrolment.tables import METADATA
 from broker.enrolment.tokens import TokenStore
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import CommandState
@@ -40,11 +42,13 @@ from consumer.store.opening import open_store
 from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.journals import journal_in
+from tests.support.postgresql import PostgreSQL
 from tests.support.stored import all_commands, tidy
 from tests.support.unmatched_results import unmatched_results
 
 LANDED = Path(__file__).parent / "landed"
 VERSIONS = sorted(path.name for path in LANDED.iterdir() if path.is_dir())
+IN_POSTGRESQL = [f"{version} in PostgreSQL" for version in VERSIONS if (LANDED / version / "ledger.sql").exists()]
 AGENT = "web-01"
 
 
@@ -77,10 +81,19 @@ class Landed:
         )
 
 
-@pytest.fixture(params=VERSIONS)
+def ledger_in_postgresql(postgresql: PostgreSQL, dump: Path) -> str:
+    """Return the URL of a database restored from a dump of a version's ledger."""
+    url = postgresql.new_database()
+    with postgresql.connect(url) as connection:
+        connection.execute(dump.read_bytes())
+    return url
+
+
+@pytest.fixture(params=[*VERSIONS, *IN_POSTGRESQL])
 def landed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Landed]:
     root = tmp_path / "landed"
-    shutil.copytree(LANDED / request.param, root, symlinks=True)
+    version = request.param.partition(" ")[0]
+    shutil.copytree(LANDED / version, root, symlinks=True)
     for path in (root, *root.rglob("*")):  # git keeps no modes
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -89,7 +102,10 @@ def landed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Landed]:
     current = EnrolmentDirectory(root / "state").current()
     assert current is not None
     store = open_store(root / "state", now=clock.now, enrolment_id=current.grant.enrolment_id)
-    with open_database(f"sqlite:///{root / 'ledger.db'}") as database:
+    url = f"sqlite:///{root / 'ledger.db'}"
+    if request.param in IN_POSTGRESQL:
+        url = ledger_in_postgresql(request.getfixturevalue("postgresql"), root / "ledger.sql")
+    with open_database(url) as database:
         expected = json.loads((root / "expected.json").read_bytes())
         ledger, enrolments = Ledger(database, now=clock.now), EnrolmentStore(database, now=clock.now)
         yield Landed(root, expected, clock, store, ledger, enrolments)
@@ -223,7 +239,10 @@ def test_ledger_of_an_earlier_version_is_read_unchanged(landed: Landed) -> None:
             for row in enrolments.enrolments()
         ],
     }
-    assert plain(found) == landed.expected["ledger"]
+    expected = landed.expected["ledger"]
+    for view in (shown := plain(found), expected):
+        view["commands"].sort(key=lambda row: row["command"]["id"])  # those of one operation are of one time
+    assert shown == expected
     assert all(found.values())
 
 
@@ -270,3 +289,12 @@ def test_commands_of_an_earlier_version_are_completed(landed: Landed) -> None:
     assert world.effects == [name for name, one in before.items() if one.command.type == "again"][1:]
     for name, one in before.items():
         assert one.result is None or (rows[name].result or {})["digest"] == one.result.feedback.digest
+
+
+def test_migrated_tables_are_those_of_a_new_ledger(landed: Landed) -> None:
+    with landed.ledger.database.reading() as connection:
+        inspector = sa.inspect(connection)
+        for table in METADATA.tables.values():
+            assert {it["name"] for it in inspector.get_columns(table.name)} == {it.name for it in table.columns}
+            found = {it["name"] for it in inspector.get_indexes(table.name) if not it.get("duplicates_constraint")}
+            assert found == {index.name for index in table.indexes}
