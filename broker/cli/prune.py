@@ -65,6 +65,8 @@ def prune(
     free = session.database.free_bytes()
     text = ", ".join(counted(counts[kind], *noun) for kind, noun in _NOUNS.items())
     said = f"{'Would remove' if dry_run else 'Removed'} what ended before {before:%Y-%m-%d %H:%M} UTC: {text}."
+    if vacuum and not session.database.is_sqlite:
+        said += " PostgreSQL uses the room again by itself: there is nothing to vacuum."
     if free and not dry_run:
         said += f" The file keeps {free >> 20} MiB of free pages, which are used again; --vacuum returns them."
     session.show({**counts, "dry_run": dry_run, "free_bytes": free}, said)

@@ -37,7 +37,7 @@ from broker.ledger.operations import Operation, OperationStore, insert_operation
 from broker.ledger.outbox import Claimed, any_overdue, claim_due, due_agents, requeue_all, requeue_overdue
 from broker.ledger.refused_messages import UnstoredMessage, all_refused_messages, keep_refused
 from broker.ledger.sequence import begin_epochs
-from broker.ledger.status import record_status, request_report
+from broker.ledger.status import record_status, request_report, without_kept_of_unknown
 from broker.ledger.status_order import Standing, standing_of
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
 from broker.ledger.unmatched_results import UnmatchedResult, newest_unmatched
@@ -292,6 +292,7 @@ class Ledger:
         now = self._now()
         recorded = RecordedStatuses([], [], [])
         with self._transaction() as connection:
+            statuses = without_kept_of_unknown(connection, statuses, repeated)
             found = get_or_create_all(connection, [status.agent for status in statuses], now)  # locked in one order
             rows = {row.name: row for row in found}
             for status in statuses:

@@ -61,7 +61,7 @@ class LedgerPruning:
                 "commands": sum(count for _, count in pruned),
                 "operations": operations,
                 "unmatched_results": _count(connection, STRAY_RESULTS, *self._old_results),
-                "agents": _count(connection, AGENTS, AGENTS.c.forgotten_at < self._before),
+                "agents": _count(connection, AGENTS, AGENTS.c.forgotten_at < self._before, ~self._keeps_commands),
             }
 
     def run(self) -> Mapping[str, int]:
@@ -93,6 +93,12 @@ class LedgerPruning:
     @property
     def _old_results(self) -> tuple[sa.ColumnElement[bool], ...]:
         return (STRAY_RESULTS.c.received_at < self._before, STRAY_RESULTS.c.body != _NO_BODY)
+
+    @property
+    def _keeps_commands(self) -> sa.ColumnElement[bool]:
+        """Whether an agent has commands that stay, for themselves or for their operations."""
+        stays = sa.or_(_stays(self._before), COMMANDS.c.operation_id.in_(_in_use(self._before)))
+        return AGENTS.c.name.in_(sa.select(COMMANDS.c.agent).where(stays))
 
     @retry_conflicts
     def _prune_commands(self, last: str, kept: frozenset[str]) -> tuple[int, str]:
@@ -145,9 +151,15 @@ class LedgerPruning:
 
 def _operations_in_use(connection: sa.Connection, before: float) -> frozenset[str]:
     """Return the operations with a command that stays: their progress counts all their commands."""
-    stays = sa.or_(IS_OPEN, before <= _COMPLETED_AT)
-    query = sa.select(COMMANDS.c.operation_id).where(COMMANDS.c.operation_id.is_not(None), stays).distinct()
-    return frozenset(connection.scalars(query))
+    return frozenset(connection.scalars(_in_use(before)))
+
+
+def _in_use(before: float) -> sa.Select[Any]:
+    return sa.select(COMMANDS.c.operation_id).where(COMMANDS.c.operation_id.is_not(None), _stays(before)).distinct()
+
+
+def _stays(before: float) -> sa.ColumnElement[bool]:
+    return sa.or_(IS_OPEN, before <= _COMPLETED_AT)
 
 
 def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:

@@ -1,5 +1,6 @@
 """Records an agent's status in the ledger: its row, its groups, and the commands that become due."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,14 +16,27 @@ from broker.ledger.ids import new_id
 from broker.ledger.outbox import requeue
 from broker.ledger.records import AgentRecord
 from broker.ledger.sequence import follow_store, resend_after_rollback
+from broker.ledger.tables import AGENTS
 
 __all__ = [
     "record_status",
     "request_report",
+    "without_kept_of_unknown",
 ]
 
 
 _MAX_PAST = 4
+
+
+def without_kept_of_unknown(
+    connection: sa.Connection, statuses: Sequence[Status], repeated: Collection[str]
+) -> tuple[Status, ...]:
+    """Return the statuses without the last ones that the broker keeps of agents that are not known any more."""
+    kept = {it.agent for it in statuses if not it.online and it.agent in repeated}
+    if not kept:
+        return tuple(statuses)
+    known = set(connection.scalars(sa.select(AGENTS.c.name).where(AGENTS.c.name.in_(kept))))
+    return tuple(it for it in statuses if it.online or it.agent not in kept - known)
 
 
 def record_status(

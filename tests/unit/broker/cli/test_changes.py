@@ -175,3 +175,22 @@ def test_damaged_rows_are_listed_without_their_secrets(ledger_url: str, clock: T
     assert (listed["table"], listed["key"], listed["agent"]) == ("commands", command.id, "web-01")
     assert "hunter2" not in listed["content"]
     assert command.id in acm(ledger_url, "ledger", "damaged").output
+
+
+def test_agent_that_was_forgotten_long_ago_is_pruned_as_announced(ledger_url: str, clock: TurnedClock) -> None:
+    with open_database(ledger_url) as database:
+        ledger = Ledger(database, now=clock.now)
+        ledger.add_command("web-01", REQUEST)
+        ledger.forget("web-01")
+    for words in (("--dry-run",), ()):
+        counts = json.loads(acm(ledger_url, "prune", "--older-than", "1d", "--json", *words).stdout)
+        assert (counts["commands"], counts["agents"]) == (1, 1)
+    shown = acm(ledger_url, "prune", "--older-than", "1d", "--vacuum").stdout
+    assert ("nothing to vacuum" in shown) == ledger_url.startswith("postgresql")
+
+
+def test_agent_that_is_gone_is_forgotten(ledger_url: str, clock: TurnedClock) -> None:
+    with open_database(ledger_url) as database:
+        Ledger(database, now=clock.now).add_command("web-01", REQUEST)
+    assert "1 open command" in acm(ledger_url, "agents", "forget", "web-01").stdout
+    assert json.loads(acm(ledger_url, "agents", "--json").stdout) == []

@@ -211,3 +211,38 @@ def test_command_without_a_time_of_completion_goes_by_its_creation(ledger: Ledge
     with ledger.database.transaction() as connection:
         connection.execute(COMMANDS.update().values(completed_at=None))
     assert LedgerPruning(ledger.database, clock.now() + timedelta(days=2)).run()["commands"] == 1
+
+
+def test_forgotten_agent_with_a_command_of_an_open_operation_stays_until_that_is_pruned(
+    ledger: Ledger, clock: TurnedClock
+) -> None:
+    operation = ledger.add_operation(["web-01", "web-02"], "two", REQUEST)
+    ledger.forget("web-01")
+    clock.turn(2 * DAY)
+    assert prune(ledger, clock) == {}
+    ledger.abandon_operation(operation.id)
+    clock.turn(2 * DAY)
+    assert prune(ledger, clock) == {"commands": 2, "operations": 1, "agents": 1}
+
+
+def test_last_status_that_the_broker_keeps_brings_no_pruned_agent_back(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.record_status(status())
+    ledger.forget("web-01")
+    clock.turn(2 * DAY)
+    prune(ledger, clock)
+    ledger.record_status(status(online=False), status("web-02"), repeated=["web-01"])
+    assert ledger.agent_names() == ["web-02"]
+    ledger.record_status(status(incarnation="i2"))
+    assert ledger.agent_names() == ["web-01", "web-02"]
+
+
+def test_result_of_a_pruned_agent_is_acked_and_kept_as_unmatched(ledger: Ledger, clock: TurnedClock) -> None:
+    command = completed(ledger)
+    ledger.forget("web-01")
+    clock.turn(2 * DAY)
+    prune(ledger, clock)
+    acks = ledger.record_feedback("web-01", [result(command.id)]).acks
+    assert [ack.command_id for ack in acks] == [command.id]
+    assert len(unmatched_results(ledger)) == 1
+    with ledger.database.reading() as connection:
+        assert connection.scalar(sa.select(PRUNED_COMMANDS.c.id)) is None
