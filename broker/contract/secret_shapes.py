@@ -12,15 +12,26 @@ from broker.contract.secrets import MASK, is_secret_name, mask_url_passwords
 __all__ = [
     "is_assigned_secret",
     "is_ordinary",
+    "mask_blocks",
     "mask_shapes",
 ]
 
 
-_PEM_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END|\Z)", re.DOTALL)
+_PEM_KEY = re.compile(
+    r"(-{4,5} ?BEGIN [\w ]{0,40}(?:PRIVATE|STATIC) KEY(?: BLOCK| V1)? ?-{4,5}).*?(-{4,5} ?END|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+_PUTTY_KEY = re.compile(r"(Private-Lines: {1,9}\d+\r?\n)[A-Za-z0-9+/=\r\n]+")
+_TOKEN = re.compile(
+    r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*|\b(?:gh[opsur]_|github_pat_|glpat-|sk_live_|rk_live_|npm_|hvs\.)[\w-]{16,}|"
+    r"\bxox[abeoprs]-[\w-]{8,}|\bAIza[\w-]{30,}|(?<=hooks\.slack\.com/services/)[\w/]+|"
+    r"(?<=/api/webhooks/)\d+/[\w-]+|\$(?:[1256y]|2[aby]|apr1|argon2\w{0,2}|scrypt|pbkdf2[\w-]{0,10})\$[\w./$,=+-]{12,}"
+)
 _ENROLMENT_TOKEN = re.compile(r"acm1\.[A-Za-z0-9_-]{22,}")
 _BEARER = re.compile(r"\b(Bearer\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 _SOMETIMES_SECRET = re.compile(
-    r"(?:^|[.])key$|(?:^|[._-])(?:master)?auth$|(?:^|[._-])(?:ro|rw)?community$", re.IGNORECASE
+    r"(?:^|[.])key$|(?:^|[._-])(?:master)?auth$|(?:^|[._-])(?:ro|rw)?community$|(?:^|[._-])(?:set-)?cookie$|^xauth$",
+    re.IGNORECASE,
 )
 _ORDINARY = re.compile(
     r"(?:yes|no|true|false|on|off|none|null|nil|~|auto|default|required|optional|enabled|disabled|basic|digest|plain|"
@@ -31,7 +42,7 @@ _ORDINARY = re.compile(
 _BLANKS = r"[ \t]{0,100}"
 _NAME = r"(?<![\w.])[A-Za-z_][\w.-]{0,200}"
 _QUOTED = r"\"[^\"\n]*\"|'[^'\n]*'"
-_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME})[\"']?{_BLANKS}(?:[:=]=?>?){_BLANKS}(?=\S)")
+_ASSIGNMENT = re.compile(rf"(?P<name>{_NAME})[\"']?\]?{_BLANKS}(?:[:=]=?>?){_BLANKS}(?=\S)")
 _LINE_OF_TWO = re.compile(
     rf"^(?P<before>{_BLANKS}(?:set[ \t])?(?P<name>{_NAME})[ \t]{{1,100}})(?P<value>{_QUOTED}|\S+)"
     rf"(?={_BLANKS};?{_BLANKS}\r?(?:#.*)?$)",
@@ -54,10 +65,21 @@ _PAIR = re.compile(
 _XML_TAG = re.compile(r"<(?P<name>[A-Za-z_][\w:.-]*)(?P<attributes>(?:\s[^<>]*)?)>")
 _XML_VALUE = re.compile(r"(=\s*)(?:\"[^\"]*\"|'[^']*')")
 _XML_PAIR = re.compile(
-    rf"(?P<before><(?P<tag>name|key|string)>(?P<name>{_NAME})</(?P=tag)>\s*<(?P<other>value|string|data)>)"
-    r"(?P<value>[^<]*)(?=</(?P=other)>)",
+    rf"(?P<before><(?P<tag>name|key|string|label)>\s{{0,100}}(?P<name>{_NAME})\s{{0,100}}</(?P=tag)>\s{{0,100}}"
+    r"(?:<!--.{0,1000}?-->\s{0,100})?<(?P<other>(?!key\b|name\b|label\b)\w{1,100})>)(?P<value>.{0,10000}?)(?=</(?P=other)>)",
+    re.IGNORECASE | re.DOTALL,
+)
+_XML_PAIR_BACKWARDS = re.compile(
+    rf"(?P<before><(?P<other>value)>)(?P<value>[^<]*)(?P<after></(?P=other)>\s{{0,100}}"
+    rf"<(?P<tag>name|key|label)>\s{{0,100}}(?P<name>{_NAME})\s{{0,100}}</(?P=tag)>)",
     re.IGNORECASE,
 )
+_XML_LABEL = re.compile(
+    r"\s(?:name|key|id|field|property)\s*=\s*(?:\"(?P<name>[^\"]*)\"|'(?P<other>[^']*)')", re.IGNORECASE
+)
+_XML_ATTRIBUTE = re.compile(r"(\s(?!name\b|key\b|id\b|field\b|property\b|type\b)[\w:.-]+\s*=\s*)(?:\"[^\"]*\"|'[^']*')")
+_XML_ESCAPED = re.compile(r"(?P<before>&lt;(?P<name>[\w:.-]{1,200})&gt;)(?P<value>.{1,1000}?)(?=&lt;/)", re.DOTALL)
+_INLINE_KEYS = frozenset({"key", "tls-auth", "tls-crypt", "tls-crypt-v2", "pkcs12"})
 
 
 def is_assigned_secret(name: str) -> bool:
@@ -72,21 +94,30 @@ def is_ordinary(value: str) -> bool:
 
 def mask_shapes(text: str) -> str:
     """Return the text with secrets masked by their form, or by the name before them."""
-    shown = _ENROLMENT_TOKEN.sub(f"acm1.{MASK}", _PEM_KEY.sub(rf"\1 {MASK} \2", text))
-    shown = mask_url_passwords(shown)
-    if "<" in shown:
-        shown = _mask_elements(_XML_PAIR.sub(_masked_if_secret, shown))
-    for shape in (_PAIR, _LINE_OF_TWO, _FLAG):
+    shown = mask_blocks(text)
+    for shape in (_LINE_OF_TWO, _FLAG):
         shown = shape.sub(_masked_if_secret, shown)
     for shape in (_COMMUNITY, _NETRC):
         shown = shape.sub(rf"\g<before>{MASK}", shown)
     return _BEARER.sub(rf"\1{MASK}", "".join(map(_mask_assignment, shown.splitlines(keepends=True))))
 
 
+def mask_blocks(text: str) -> str:
+    """Return the text with those secrets masked that may have several lines, or that are known by their form alone."""
+    shown = _ENROLMENT_TOKEN.sub(f"acm1.{MASK}", _PEM_KEY.sub(rf"\1 {MASK} \2", text))
+    shown = mask_url_passwords(_TOKEN.sub(MASK, _PUTTY_KEY.sub(rf"\1{MASK}\n", shown)))
+    if "<" in shown:
+        shown = _XML_PAIR_BACKWARDS.sub(_masked_if_secret, _XML_PAIR.sub(_masked_if_secret, shown))
+        shown = _mask_elements(shown)
+    if "&lt;" in shown:
+        shown = _XML_ESCAPED.sub(_masked_if_secret, shown)
+    return _PAIR.sub(_masked_if_secret, shown)
+
+
 def _masked_if_secret(found: re.Match[str]) -> str:
     if not is_secret_name(found["name"]) or is_ordinary(found["value"]):
         return found[0]
-    return f"{found['before']}{MASK}"
+    return f"{found['before']}{MASK}{found.groupdict().get('after') or ''}"
 
 
 def _mask_assignment(line: str) -> str:
@@ -104,11 +135,14 @@ def _mask_elements(text: str) -> str:
     shown, position = [], 0
     while (tag := _XML_TAG.search(text, position)) is not None:
         name = tag["name"].rpartition(":")[2]
-        if not (is_secret_name(name) or name.lower() == "key"):
+        is_secret = is_secret_name(name) or name.lower() in _INLINE_KEYS
+        label = None if is_secret else _XML_LABEL.search(tag["attributes"])
+        if not is_secret and not (label is not None and is_secret_name(label["name"] or label["other"] or "")):
             shown.append(text[position : tag.end()])
             position = tag.end()
             continue
-        shown += [text[position : tag.start()], _XML_VALUE.sub(rf'\1"{MASK}"', tag[0])]
+        values = _XML_VALUE if is_secret else _XML_ATTRIBUTE
+        shown += [text[position : tag.start()], values.sub(rf'\1"{MASK}"', tag[0])]
         position = tag.end()
         if not tag["attributes"].rstrip().endswith("/"):
             end = text.find(f"</{tag['name']}", position)

@@ -27,11 +27,14 @@ _URL_PARAMETER = re.compile(r"(?P<before>[?&](?P<name>[^\s?&=#]{1,200})=)(?P<val
 # A whole URL, in which a blank may be a part of the password.
 _WHOLE_URL_PASSWORD = re.compile(r"[^/]*://[^/:]*:[^@]*@", re.DOTALL)
 _WHOLE_URL_PARAMETER = re.compile(r"[?&](?P<name>[^?&=#]{1,200})=(?=[^&#])")
+_SIGNATURES = ("sig", "signature", "x-amz-signature", "x-goog-signature")  # which are enough to use the URL
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SECRET_NAME = re.compile(
-    r"password|passwd|passphrase|passcode|secret|token|credential|private|authorization"
-    r"|(?<!by)(?<!com)(?<!sur)(?<!tres)pass(?![a-z])|pwd?(?![a-z])|psk(?![a-z])"
-    r"|(?:api|access|account|auth|encryption|license|shared|signing|storage|wpa)[_-]?key(?![a-z])"
+    r"password|passwd|passphrase|passcode|secret|token|credential|private|authorization|accesssignature"
+    r"|passwort|kennwort|contrase[nñ]a|mot[ _-]?de[ _-]?passe|pswd|(?<![a-z])jwt(?![a-z])|(?<![a-z])bearer$"
+    r"|(?<!by)(?<!com)(?<!sur)(?<!tres)pass(?![a-z])|passw(?![a-z])|pwd?(?![a-z])|psk(?![a-z])"
+    r"|(?:access|account|aes|api|auth|cipher|encryption|hash|hmac|license|master|session|shared|signing|ssh|storage|"
+    r"webhook|wpa)[ _-]?keys?(?![a-z])|priv[_-]?key(?![a-z])|access_signature"
 )
 
 
@@ -53,7 +56,8 @@ def mask_url_passwords(text: str) -> str:
 
 
 def _mask_parameter(found: re.Match[str]) -> str:
-    return f"{found['before']}{MASK}" if is_secret_name(unquote_plus(found["name"])) else found[0]
+    name = unquote_plus(found["name"])
+    return f"{found['before']}{MASK}" if is_secret_name(name) or name.lower() in _SIGNATURES else found[0]
 
 
 @cache

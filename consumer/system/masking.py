@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from broker.contract.secret_shapes import is_assigned_secret, is_ordinary, mask_shapes
+from broker.contract.secret_shapes import is_assigned_secret, is_ordinary, mask_blocks, mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
 from consumer.settings import Secret
+from consumer.system.masked_lines import mask_arguments, mask_lines
 from consumer.system.syntax import without_comments
 from consumer.system.yaml_text import yaml_documents
 
@@ -27,6 +28,11 @@ __all__ = [
 _MAX_VALUES = 20_000  # aliases in a short YAML text can expand to millions of values
 _FLAG = re.compile(r"--?[\w-]+")
 _SHORT_FLAG = "-p"
+_USER_FLAGS = ("-u", "-U", "--user", "--proxy-user")
+_PAIR = 2
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_LABELS = ("name", "key", "id", "field", "label", "type", "variable", "setting", "option", "header", "param")
+_VALUES = ("value", "values", "val", "default", "content", "data", "text")
 _PORTS = re.compile(r"[\d.:/-]*\d+(?:/\w+)?")
 
 
@@ -47,7 +53,8 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
     if isinstance(value, Mapping):
         named = _named_by_another_member(value)
         return {
-            str(name): _masked(item, f"{key}.{named.get(str(name), name)}", counted) for name, item in value.items()
+            mask_shapes(str(name)): _masked(item, f"{key}.{named.get(str(name), name)}", counted)
+            for name, item in value.items()
         }
     if is_assigned_secret(key) and not (value is None or isinstance(value, bool) or _is_shown(value)):
         return MASK
@@ -56,7 +63,7 @@ def _masked(value: Any, key: str, counted: Iterator[int]) -> Any:
     if isinstance(value, Secret):
         return value.masked
     if isinstance(value, str):
-        return mask_shapes(value)
+        return mask_shapes(mask_arguments(value))
     return value if isinstance(value, int | float | None) else str(value)
 
 
@@ -67,22 +74,35 @@ def _is_shown(value: Any) -> bool:
 def _named_by_another_member(pair: Mapping[Any, Any]) -> dict[str, str]:
     """Return the names that the members of a pair such as {"name": "DB_PASSWORD", "value": "…"} stand for."""
     members = {str(name).lower(): (str(name), value) for name, value in pair.items()}
-    label = next((members[word] for word in ("name", "key") if word in members and "value" in members), None)
-    if label is None or not isinstance(label[1], str):
+    labels = [members[word] for word in _LABELS if word in members]
+    label = next((it for it in labels if isinstance(it[1], str) and is_secret_name(it[1])), None)
+    values = [members[word][0] for word in _VALUES if word in members]
+    if label is None or not values:
         return {}
-    return {members["value"][0]: label[1], label[0]: "name"}
+    return {**dict.fromkeys(values, label[1]), label[0]: "name"}
 
 
 def _masked_items(items: Any, counted: Iterator[int]) -> list[Any]:
     """Mask the items of a list, and the value after a flag for a secret, as in `--token hush`."""
+    items = list(items)
+    if len(items) == _PAIR and isinstance(items[0], str) and isinstance(items[1], str) and _is_name(items[0]):
+        return [items[0], items[1] if is_ordinary(items[1]) else MASK]
     shown: list[Any] = []
     follows_flag = False
-    for item in items:
+    for before, item in zip(["", *items], items, strict=False):
+        if before in _USER_FLAGS and isinstance(item, str) and ":" in item:
+            shown.append(f"{item.partition(':')[0]}:{MASK}")
+            continue
         shown.append(MASK if follows_flag and not _is_port(item) else _masked(item, "", counted))
         follows_flag = isinstance(item, str) and (
             item == _SHORT_FLAG or (_FLAG.fullmatch(item) is not None and is_secret_name(item))
         )
     return shown
+
+
+def _is_name(item: str) -> bool:
+    """Return whether a text is only the name of a secret, as the first of a pair."""
+    return _NAME.fullmatch(item) is not None and is_secret_name(item)
 
 
 def _is_port(item: Any) -> bool:
@@ -97,7 +117,7 @@ def mask_text(name: str, text: str) -> str:
     """
     documents = parse_document(name, text)
     if documents is None:
-        return mask_shapes(text)
+        return mask_shapes(mask_lines(mask_blocks(text)))
     shown = (json.dumps(mask_values(document), indent=2, ensure_ascii=False) for document in documents)
     return "\n---\n".join(shown).encode("utf-8", "replace").decode()
 

@@ -422,6 +422,13 @@ def address_notations(data: bytes) -> None:
         networks(word, lambda _: ())
 
 
+@target(
+    lambda: [b"password: |\n  x\nsecret {\n a\n}\n", b"<a name='token'>x</a>", b"-u a:b\npsk 'x' <<E\nE\n"], tries=500
+)
+def masking(data: bytes) -> None:
+    mask_text("a.conf", data.decode(errors="replace"))
+
+
 @target(lambda: [f"acm1.{'a' * 43}.{'0' * 64}".encode()])
 def tokens(data: bytes) -> None:
     with contextlib.suppress(InvalidToken):
