@@ -23,7 +23,7 @@ __all__ = [
 
 _MAX_DETAILS = 200
 ANOTHER_CLIENT = "another client connected as {name}: two programs use one name"
-NO_ANSWER = "it answers nothing: another kind of server is there, or one that expects TLS (mqtts://)"
+NO_ANSWER = "it answers nothing: the broker hangs, another kind of server is there, or one that expects TLS (mqtts://)"
 _UNSUPPORTED_VERSION = "it speaks an older MQTT: MQTT 5 is needed"
 # The codes of a CONNACK of MQTT 3.1.1 (section 3.2.2.3), from brokers that do not know MQTT 5.
 _OLD_CODES = {

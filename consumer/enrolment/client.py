@@ -4,6 +4,7 @@ On first contact the authority's certificate is fetched without trust and compar
 every other request uses TLS that trusts this authority alone and checks the server's name.
 """
 
+import re
 import ssl
 import threading
 from dataclasses import asdict
@@ -47,6 +48,7 @@ _T = TypeVar("_T")
 _READ_TIMEOUT_S = 10.0  # without a byte from the server
 _MAX_RESPONSE_BYTES = 1 << 16
 _MAX_REASON_LENGTH = 300
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")  # or an IPv4 address
 
 
 class EnrolmentClient:
@@ -155,10 +157,13 @@ def _checked(server: str) -> str:
         parts = urlsplit(server)
         usable = bool(parts.scheme == "https" and parts.hostname and parts.port != 0)
         usable = usable and not ("@" in parts.netloc or parts.query or parts.fragment)
+        usable = usable and bool(":" in (parts.hostname or "") or _NAME.fullmatch(parts.hostname or ""))
     except ValueError:
         usable = False
     if not usable:
-        raise EnrolmentError("The enrolment server's URL must look like https://HOST:PORT.", code="invalid_url")
+        raise EnrolmentError(
+            "The enrolment server's URL must look like https://HOST:PORT, with one host.", code="invalid_url"
+        )
     return server.rstrip("/")
 
 
