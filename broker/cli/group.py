@@ -1,7 +1,6 @@
 """acm group: groups of agents."""
 
 import json
-import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from broker.errors import InvalidArgument
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.groups import check_group_name
 from broker.system.text_files import read_text
+from broker.system.toml_text import load_toml
 from broker.text import counted
 
 __all__ = [
@@ -105,7 +105,7 @@ def show(session: Session, group: Group) -> None:
 def _check_syntax(file: Path) -> None:
     """Raise InvalidArgument for a file that agents refuse by default. Only the agents read YAML and archives."""
     parsers: dict[str, Callable[[str], object]] = {
-        ".toml": tomllib.loads,
+        ".toml": load_toml,
         ".json": partial(json.loads, parse_int=str),  # which has no bound
     }
     parse = parsers.get(file.suffix)

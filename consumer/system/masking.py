@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 
 from broker.contract.secret_shapes import is_assigned_secret, is_ordinary, mask_blocks, mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
+from broker.system.toml_text import load_toml
 from consumer.settings import Secret
 from consumer.system.masked_lines import mask_arguments, mask_lines
 from consumer.system.syntax import without_comments
@@ -151,7 +151,7 @@ def _parse_json(text: str) -> list[Any]:
 
 _PARSERS: Mapping[str, Callable[[str], list[Any]]] = {
     ".json": _parse_json,
-    ".toml": lambda text: [tomllib.loads(text)],
+    ".toml": lambda text: [load_toml(text)],
     ".yaml": yaml_documents,
     ".yml": yaml_documents,
 }

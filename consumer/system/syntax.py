@@ -5,11 +5,11 @@ Nothing is constructed: no tag is resolved and no alias expanded, numbers keep t
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 
 import yaml
 
+from broker.system.toml_text import load_toml
 from consumer.settings import Syntax
 from consumer.system.yaml_text import check_yaml
 
@@ -78,7 +78,7 @@ def _check_json_lines(text: str) -> None:
 
 
 _CHECKS: Mapping[Syntax, Callable[[str], object]] = {
-    "toml": tomllib.loads,
+    "toml": load_toml,
     "yaml": check_yaml,
     "json": parse_json,
     "jsonc": lambda text: parse_json(without_comments(text)),

@@ -376,7 +376,9 @@ _DOCUMENTS = (
 )
 
 
-@target(lambda: [*_DOCUMENTS, seeds.DEEP, b"a: &a [x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n", b"- " * 2000])
+@target(
+    lambda: [*_DOCUMENTS, seeds.DEEP, b"a: &a [x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n", b"- " * 2000, b"a.b" * 60 + b" = 1"]
+)
 def documents(data: bytes) -> None:
     """The files of a centralized configuration: their syntax, and how they are shown."""
     text = data.decode(errors="replace")

@@ -231,6 +231,7 @@ def test_the_same_hash_is_applied_again_when_the_files_were_altered(site: Site) 
     ("parameters", "said"),
     [
         ({"content": "interval ="}, r"sensor\.toml is not valid TOML: Invalid value"),
+        ({"content": f"a{'.a' * 100_000} = 1"}, r"sensor\.toml is not valid TOML: a key has more than 100 parts"),
         ({"content": "a: [1", "file": "a.yaml"}, r"a\.yaml is not valid YAML: .*line 2"),
         ({"content": "a: *b", "file": "a.yml"}, r"a\.yml is not valid YAML: the alias \*b has no anchor before it"),
         ({"content": "{} // why", "file": "a.json"}, r"a\.json is not valid JSON: .* set configuration\.syntax"),
