@@ -1,19 +1,19 @@
 """Enrolments as they are read from the database."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
-from broker.ledger.tables import moment
+from broker.ledger.tables import moment, utc
 from broker.pki.revocation_list import RevocationReason
 
 __all__ = [
     "EnrolmentRecord",
     "enrolments_where",
-    "utc",
+    "reason_in",
 ]
 
 
@@ -41,9 +41,9 @@ def enrolments_where(connection: sa.Connection, condition: sa.ColumnElement[bool
     return list(reversed(newest.values()))
 
 
-def utc(seconds: float) -> datetime:
-    """Return the time in a column: seconds since 1970, UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
+def reason_in(text: str | None) -> RevocationReason:
+    """Return the reason in a column; a damaged one is unspecified."""
+    return RevocationReason(text) if text in set(RevocationReason) else RevocationReason.UNSPECIFIED
 
 
 def _record(row: sa.Row[Any]) -> EnrolmentRecord:
@@ -55,5 +55,5 @@ def _record(row: sa.Row[Any]) -> EnrolmentRecord:
         key=row.key,
         not_after=utc(row.not_after),
         revoked_at=moment(row.revoked_at),
-        reason=None if row.reason is None else RevocationReason(row.reason),
+        reason=None if row.revoked_at is None else reason_in(row.reason),
     )

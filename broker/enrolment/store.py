@@ -1,10 +1,12 @@
 """Enrolments and their certificates: made from tokens, renewed and revoked, in the database of the ledger."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.enrolment.pruning import LISTED_AFTER_EXPIRY
 from broker.enrolment.recipients import recipients_of
-from broker.enrolment.records import EnrolmentRecord, enrolments_where, utc
+from broker.enrolment.records import EnrolmentRecord, enrolments_where, reason_in
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
 from broker.enrolment.tokens import TokenRecord, TokenUsed, mark_used, revoke_unused_tokens, usable_token
 from broker.errors import BrokerError
@@ -20,7 +22,7 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
 from broker.ledger.insert import insert_missing
-from broker.ledger.tables import AGENTS, new_agent
+from broker.ledger.tables import AGENTS, new_agent, utc
 from broker.pki.certificates import key_fingerprint
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 from broker.signing.recipient import Recipient
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 
+_log = structlog.get_logger("acm.enrolment")
 IssueCertificate = Callable[[], x509.Certificate]
 _MAX_YOUNG_CERTIFICATES = 4  # of one enrolment: an agent may lose some responses before it has stored one
 
@@ -187,10 +190,35 @@ class EnrolmentStore:
         query = sa.select(*columns).select_from(CERTIFICATES.join(ENROLMENTS))
         query = query.where(ENROLMENTS.c.revoked_at.is_not(None), CERTIFICATES.c.not_after >= not_after.timestamp())
         with self.database.reading() as connection:
-            rows = connection.execute(query.order_by(ENROLMENTS.c.revoked_at, CERTIFICATES.c.serial)).all()
+            query = query.order_by(ENROLMENTS.c.revoked_at, CERTIFICATES.c.serial)
+            rows: Sequence[Any] = connection.execute(query).all()
+            serials = [_number_in(row.serial) for row in rows]
+            if None in serials:
+                rows = connection.execute(query.add_columns(CERTIFICATES.c.pem)).all()
+                serials = [_serial_of(row) for row in rows]
         return [
-            RevokedCertificate(int(row.serial, 16), utc(row.revoked_at), RevocationReason(row.reason)) for row in rows
+            RevokedCertificate(serial, utc(row.revoked_at), reason_in(row.reason))
+            for serial, row in zip(serials, rows, strict=True)
+            if serial is not None
         ]
+
+
+def _number_in(serial: str) -> int | None:
+    try:
+        return int(serial, 16)
+    except ValueError:
+        return None
+
+
+def _serial_of(row: Any) -> int | None:
+    """Return a certificate's serial number, also if the column is damaged; None if the certificate is, too."""
+    if (number := _number_in(row.serial)) is not None:
+        return number
+    try:
+        return x509.load_pem_x509_certificate(row.pem.encode()).serial_number
+    except ValueError:
+        _log.error("revoked_certificate_damaged", serial=row.serial)
+        return None
 
 
 def _issued_before(

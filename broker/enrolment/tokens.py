@@ -10,13 +10,12 @@ import sqlalchemy as sa
 
 from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import check_agent_name
-from broker.enrolment.records import utc
 from broker.enrolment.tables import TOKENS
 from broker.errors import BrokerError
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
-from broker.ledger.tables import moment
+from broker.ledger.tables import moment, utc
 
 __all__ = [
     "TokenRecord",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
 from broker.ledger.records import AuditRecord, read_one
-from broker.ledger.tables import AUDITS, COMMANDS, PRUNED_COMMANDS, SERVER, STRAY_RESULTS, CommandState
+from broker.ledger.tables import AUDITS, COMMANDS, PRUNED_COMMANDS, SERVER, STRAY_RESULTS, CommandState, utc
 
 __all__ = [
     "AuditStore",
@@ -122,7 +122,7 @@ class AuditStore:
         accepted = None
         if audit.accepted_number is not None and audit.accepted_hash is not None:
             accepted = JournalMark(audit.accepted_number, audit.accepted_hash)
-        return Verified(JournalMark(audit.number, audit.hash), datetime.fromtimestamp(audit.verified_at, UTC), accepted)
+        return Verified(JournalMark(audit.number, audit.hash), utc(audit.verified_at), accepted)
 
     def mark_verified(self, agent: str, head: JournalMark) -> None:
         """Store that the journal agrees with the ledger up to this mark."""

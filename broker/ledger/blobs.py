@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
 from broker.ledger.records import BlobRecord, read_all, read_one
-from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState
+from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState, utc
 
 __all__ = [
     "MAX_BLOB_BYTES",
@@ -79,7 +79,7 @@ class BlobStore:
         query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
         with self._reading() as connection:
             blobs = read_all(connection, query, BlobRecord)
-        return [BlobRow(_artifact(it), it.file_name, datetime.fromtimestamp(it.added_at, UTC)) for it in blobs]
+        return [BlobRow(_artifact(it), it.file_name, utc(it.added_at)) for it in blobs]
 
     def remove(self, name: str) -> None:
         """Remove the blob with this SHA-256. Raises BlobError if it does not exist or is in use."""

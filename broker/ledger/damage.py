@@ -6,7 +6,7 @@ A damaged row is reported, and set aside in DAMAGED_ROWS: no other row must wait
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from broker.ledger.bytes_of_text import DAMAGED_BYTE
 from broker.ledger.insert import replace_row
 from broker.ledger.records import AgentRecord, CommandRecord
 from broker.ledger.renumbering import begin_epoch
-from broker.ledger.tables import AGENTS, COMMANDS, DAMAGED_ROWS, SERVER, Cancel, CommandState, moment, new_agent
+from broker.ledger.tables import AGENTS, COMMANDS, DAMAGED_ROWS, SERVER, Cancel, CommandState, moment, new_agent, utc
 
 __all__ = [
     "DamagedRow",
@@ -129,7 +129,7 @@ def damage_in_command(record: CommandRecord) -> str | None:
 
 def placeholder(record: CommandRecord) -> Command:
     """Return what is shown instead of a command that cannot be read."""
-    created_at = moment(record.created_at) or datetime.fromtimestamp(0, UTC)
+    created_at = utc(record.created_at)
     return Command(record.id, "unreadable", {}, Origin("unreadable", SERVER), created_at)
 
 

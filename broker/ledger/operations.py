@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -12,7 +12,7 @@ from broker.contract.states import Outcome
 from broker.errors import LedgerError
 from broker.ledger.damage import decoded, state_in
 from broker.ledger.records import OperationRecord, read_all, read_one
-from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState
+from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState, utc
 
 __all__ = [
     "Operation",
@@ -144,5 +144,5 @@ def _find(connection: sa.Connection, operation_id: str) -> OperationRecord:
 
 
 def _operation(record: OperationRecord) -> Operation:
-    created_at = datetime.fromtimestamp(record.created_at, UTC)
+    created_at = utc(record.created_at)
     return Operation(record.id, record.type, record.target, record.size, created_at)

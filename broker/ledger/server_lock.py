@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
 from broker.ledger.location import sqlite_file
-from broker.ledger.tables import SERVERS
+from broker.ledger.tables import SERVERS, utc
 from broker.system.lock import acquire_lock, is_locked
 
 __all__ = [
@@ -203,7 +203,7 @@ def no_server_on(file: Path) -> Iterator[None]:
 def _recorded(database: Database) -> list[RunningServer]:
     with database.reading() as connection:
         rows = connection.execute(SERVERS.select().order_by(SERVERS.c.client_id)).all()
-    return [RunningServer(it.client_id, it.host, it.pid, datetime.fromtimestamp(it.started_at, UTC)) for it in rows]
+    return [RunningServer(it.client_id, it.host, it.pid, utc(it.started_at)) for it in rows]
 
 
 def _is_held(database: Database, client_id: str) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "CommandState",
     "moment",
     "new_agent",
+    "utc",
 ]
 
 
@@ -84,6 +85,11 @@ def moment(seconds: float | None) -> datetime | None:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError, TypeError, ValueError):
         return None
+
+
+def utc(seconds: float) -> datetime:
+    """Return the time in a column that has one; the beginning of 1970 for a value that no clock has written."""
+    return moment(seconds) or datetime.fromtimestamp(0, UTC)
 
 
 COMMANDS = sa.Table(

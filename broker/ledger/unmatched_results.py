@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-import msgspec
 import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Feedback, JsonObject
-from broker.ledger.tables import STRAY_RESULTS
+from broker.ledger.damage import decoded
+from broker.ledger.tables import STRAY_RESULTS, utc
 
 __all__ = [
     "UnmatchedResult",
@@ -44,8 +44,8 @@ def newest_unmatched(connection: sa.Connection, agent: str | None, limit: int | 
             row.agent,
             row.command_id,
             row.digest,
-            datetime.fromtimestamp(row.received_at, UTC),
-            msgspec.json.decode(row.body),
+            utc(row.received_at),
+            decoded(row.body, dict) or {},
         )
         for row in connection.execute(query)
     ]
