@@ -5,6 +5,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -38,6 +39,7 @@ from consumer.plugins import NO_PLUG_INS, PlugIns
 from consumer.ports import BackgroundTask, Service
 from consumer.services.managed import ManagedService, managed_service
 from consumer.settings import AgentConfig
+from consumer.store.inode_watch import InodeWatch
 from consumer.store.opening import open_store
 from consumer.system.clock import Boot, SystemClock
 from consumer.system.leftovers import Leftovers
@@ -258,21 +260,23 @@ class Agent:
 
     def _background_tasks(self) -> list[BackgroundTask]:
         tasks: list[BackgroundTask] = [self._responses.reversals, *self._service.tasks, self._after_proof]
+        tasks.append(InodeWatch(Path(self.config.state), self._clock, partial(self._report, Problem.NO_INODES)))
         if self._enrolment is not None and isinstance(self._trust, EnrolmentTrust):
             tasks.append(self._build_renewal(self._enrolment, self._trust))
         return [*tasks, self._relocation]
+
+    def _report(self, problem: Problem, sentence: str | None) -> None:
+        self._status.problems.report(problem, sentence)
 
     def _build_renewal(self, enrolment: Enrolment, trust: EnrolmentTrust) -> Renewal:
         def use(renewed: Enrolment) -> None:
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)
 
-        def report(error: str | None) -> None:
-            self._status.problems.report(Problem.RENEWAL, error)
-
         def paused() -> bool:
             return self._relocation.in_progress
 
+        report = partial(self._report, Problem.RENEWAL)
         return Renewal(
             self._enrolments, enrolment, self._trusted_clock, use=use, report=report, paused=paused, waits=growing_waits
         )

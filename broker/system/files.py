@@ -11,6 +11,7 @@ from pathlib import Path
 __all__ = [
     "free_bytes",
     "has_free_names",
+    "inodes_named",
     "keep_owner",
     "link_durably",
     "replacing",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 
+_NO_INODES = "No inodes left on device (df -i)"
+
+
 def write_durably(
     path: Path, content: bytes, mode: int = 0o600, *, as_directory: bool = False, owned_like: Path | None = None
 ) -> None:
@@ -32,7 +36,8 @@ def write_durably(
     `owned_like`, where this process is allowed to set it. `as_directory` gives it to the owner of its directory
     instead, for root writing on behalf of another user.
     """
-    part, handle = _new_part(path)
+    with inodes_named(path.parent):
+        part, handle = _new_part(path)
     with _removed_if_it_fails(part), open(handle, "wb") as file:
         file.write(content)
         file.flush()
@@ -47,7 +52,7 @@ def write_durably(
 
 def link_durably(link: Path, target: str) -> None:
     """Point the symbolic link at `target` atomically (rename(2)), creating the link if needed; raises OSError."""
-    with replacing(link) as part:
+    with inodes_named(link.parent), replacing(link) as part:
         part.symlink_to(target)
 
 
@@ -178,6 +183,25 @@ def has_free_names(directory: Path) -> bool:
     """Return whether the file system can hold two more files (inodes); some do not count them. Raises OSError."""
     filesystem = os.statvfs(directory)
     return not filesystem.f_files or filesystem.f_favail >= 2
+
+
+@contextlib.contextmanager
+def inodes_named(directory: Path) -> Iterator[None]:
+    """Let an ENOSPC of the block name inodes if the file system of `directory` lacks those: the usual text is of space,
+    of which there may be plenty.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC and _lacks_inodes(directory):
+            raise OSError(errno.ENOSPC, _NO_INODES, error.filename) from error
+        raise
+
+
+def _lacks_inodes(directory: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return not has_free_names(directory)
+    return False
 
 
 def keep_owner(handle: int, path: Path) -> None:

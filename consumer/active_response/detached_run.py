@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.system.files import inodes_named
 from broker.system.lock import is_locked, locked
 from consumer.errors import StoreError
 from consumer.ports import Clock
@@ -89,8 +90,9 @@ class Run:
 
     def begin(self, script: str, line: bytes, cwd: Path) -> None:
         """Start the script, a path relative to `cwd`, its working directory, with one line on stdin; raises OSError."""
-        self.directory.mkdir(mode=0o700, parents=True)
-        (self.directory / "input").write_bytes(line)
+        with inodes_named(self.directory.parent):
+            self.directory.mkdir(mode=0o700, parents=True)
+            (self.directory / "input").write_bytes(line)
         with locked(self._lock) as lock:
             self._child = launch(
                 ["/bin/sh", "-c", _SHELL, "acm-run", str(self.directory), script],

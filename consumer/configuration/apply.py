@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
+from broker.system.files import inodes_named
 from broker.system.lock import locked
 from consumer.configuration import results
 from consumer.configuration.apply_journal import ApplyJournal, JournalFile
@@ -96,9 +97,10 @@ class ConfigurationUpdate:
     def _exclusive(self) -> Iterator[None]:
         """Hold the directory's lock, and turn errors of the disk into errors for the user."""
         try:
-            self._generations.make_directories()
-            with locked(self._root / "lock"):
-                yield
+            with inodes_named(self._root.parent):
+                self._generations.make_directories()
+                with locked(self._root / "lock"):
+                    yield
         except BlockingIOError as error:
             raise CentralizedConfigurationError(
                 f"Another configuration is being applied in {self._root}.", code="apply_running"

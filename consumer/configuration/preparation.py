@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from broker.contract.messages import Command
+from broker.system.files import inodes_named
 from consumer.configuration.apply_journal import ApplyJournal
 from consumer.configuration.diff import difference
 from consumer.configuration.effects import Effects
@@ -46,7 +47,8 @@ def prepare(
             f"{generations.link} is not a link, so that no generation can become active: move it away.",
             code="current_not_a_link",
         )
-    with Staging(config.configuration_root, context.leftovers) as staging:
+    root = config.configuration_root
+    with Staging(root, context.leftovers) as staging, inodes_named(root):
         downloader = context.downloader()
         received = staging.receive(wanted, downloader)
         context.observer.reached(f"{command.type}.downloaded")

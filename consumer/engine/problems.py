@@ -17,6 +17,7 @@ class Problem(Enum):
     STORE_FULL = auto()
     STORE_LOCKED = auto()
     STORE_DAMAGED = auto()
+    NO_INODES = auto()
     STORE_ROW = auto()
     HANDLER = auto()
     CONNECTION = auto()

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from consumer.errors import StoreDamaged, StoreError, StoreFull, StoreLocked
 
-__all__ = ["DAMAGE_CODES", "DISK_FULL", "StoreDamage", "is_busy", "primary_code", "store_error"]
+__all__ = ["DAMAGE_CODES", "DISK_FULL", "NO_INODES", "StoreDamage", "is_busy", "primary_code", "store_error"]
 
 
 DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 DISK_FULL = "The disk is full: no command is accepted until there is space again."
+NO_INODES = "The disk has no inodes left (`df -i`): no command is accepted until files are removed."
 
 
 @dataclass(frozen=True)

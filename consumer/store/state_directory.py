@@ -12,7 +12,7 @@ from broker.system.files import free_bytes, has_free_names, write_durably
 from broker.system.lock import acquire_lock
 from broker.system.permissions import refuse_changeable
 from consumer.errors import StateDirectoryInUse, StoreError, StoreFull
-from consumer.store.damage import DISK_FULL
+from consumer.store.damage import DISK_FULL, NO_INODES
 
 __all__ = [
     "Ballast",
@@ -39,12 +39,18 @@ def usable(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise StoreFull(DISK_FULL) from error
+            raise StoreFull(_lack_of_room(directory)) from error
         place = f"{error.filename}: " if error.filename and str(error.filename) != str(directory) else ""
         raise StoreError(
             f"The state directory {directory} cannot be used: {place}{error.strerror or error}.",
             code="state_directory_unusable",
         ) from error
+
+
+def _lack_of_room(directory: Path) -> str:
+    with contextlib.suppress(OSError):
+        return DISK_FULL if has_free_names(directory) else NO_INODES
+    return DISK_FULL
 
 
 def make_private(directory: Path) -> None:
@@ -150,8 +156,11 @@ class Ballast:
         """
         if error.code == "store_failed" or isinstance(error, StoreFull):
             self.release()
-        if error.code == "store_failed" and not self.trim():
-            raise StoreFull(DISK_FULL) from error
+        if error.code != "store_failed":
+            return
+        lack = _lack_of_room(self._path.parent)  # of which SQLite says that a file cannot be opened
+        if lack == NO_INODES or not self.trim():
+            raise StoreFull(lack) from error
 
     def _room(self) -> int:
         with usable(self._path.parent):

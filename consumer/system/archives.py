@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from broker.release.bounded_tar import MAX_DEPTH, BoundedHeader, MemberRefused, not_a_plain_file
+from broker.system.files import inodes_named
 from consumer.errors import ArchiveError
 from consumer.system.archive_kinds import BEGINNING_BYTES, kind_of
 
@@ -87,7 +88,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Path]:
     made: list[Path] = []
     modes: dict[Path, int] = {}  # of directories, set at the end, since files must be made in them
     left = limits.bytes
-    with _damage_named(archive), _opened(archive) as opened:
+    with _damage_named(archive), inodes_named(into), _opened(archive) as opened:
         for number, member in enumerate(opened, start=1):
             if number > limits.members:
                 raise ArchiveError(

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import httpx
 
 from broker.contract.artifacts import Artifact, blob_url
-from broker.system.files import free_bytes
+from broker.system.files import free_bytes, inodes_named
 from broker.system.threads import start_thread_within
 from consumer.errors import DownloadError
 from consumer.ports import Blobs, Clock
@@ -67,10 +67,8 @@ class Downloader:
                 code="too_large",
             )
         try:
-            if artifact.url.startswith("blob:") and self.partial is not None:
-                self._collect(artifact, partial_file(self.partial, artifact.sha256, self.leftovers), to)
-            else:
-                self._complete(artifact, to)
+            with inodes_named(to.parent):
+                self._fetch(artifact, to)
         except BaseException as error:
             to.unlink(missing_ok=True)
             if isinstance(error, OSError):
@@ -78,6 +76,12 @@ class Downloader:
                     f"The file cannot be written to {to}: {error.strerror or error}.", code="not_written"
                 ) from error
             raise
+
+    def _fetch(self, artifact: Artifact, to: Path) -> None:
+        if artifact.url.startswith("blob:") and self.partial is not None:
+            self._collect(artifact, partial_file(self.partial, artifact.sha256, self.leftovers), to)
+        else:
+            self._complete(artifact, to)
 
     def _collect(self, artifact: Artifact, part: Path, to: Path) -> None:
         """Continue from the received part, or restart if that is damaged; then move the file into place."""

@@ -65,6 +65,71 @@ echo "started: $started"
 """
 
 
+NO_INODES = """
+mount -t tmpfs -o size=64m,nr_inodes=40 none "$1"
+cd "$2"; "$3" -c "$4" "$1"
+"""
+LACK = """
+import io, os, sys, tarfile
+from pathlib import Path
+from broker.system.files import link_durably, write_durably
+from consumer.errors import ArchiveError, DownloadError, StoreFull
+from consumer.settings import DownloadConfig
+from consumer.store.inode_watch import InodeWatch
+from consumer.store.state_directory import make_private, usable
+from consumer.system.archives import unpack
+from consumer.system.clock import SystemClock
+from consumer.system.downloads import Downloader
+from broker.contract.artifacts import Artifact
+import hashlib, threading
+from time import monotonic
+
+disk = Path(sys.argv[1])
+clock, reported = SystemClock(), []
+InodeWatch(disk, clock, reported.append).step()
+(disk / "into").mkdir()
+packed = disk / "packed.tar"
+with tarfile.open(packed, "w") as tar:
+    tar.addfile(tarfile.TarInfo("a"), io.BytesIO(b""))
+    tar.addfile(tarfile.TarInfo("b"), io.BytesIO(b""))
+try:
+    for number in range(1000):
+        (disk / str(number)).touch()
+except OSError:
+    pass
+InodeWatch(disk, clock, reported.append).step()
+print(reported[0], reported[1])
+
+def said(kind, work):
+    try:
+        work()
+    except kind as error:
+        print(getattr(error, "strerror", None) or error)
+
+def enter():
+    with usable(disk):
+        make_private(disk / "state")
+
+artifact = Artifact(packed.as_uri(), hashlib.sha256(packed.read_bytes()).hexdigest(), packed.stat().st_size)
+said(OSError, lambda: write_durably(disk / "file", b""))
+said(OSError, lambda: link_durably(disk / "link", "1"))
+said(ArchiveError, lambda: unpack(packed, disk / "into"))
+downloader = Downloader(DownloadConfig(), clock, monotonic() + 9, threading.Event())
+said(DownloadError, lambda: downloader.fetch(artifact, disk / "to"))
+said(StoreFull, enter)
+"""
+
+
+def test_lack_of_inodes_is_not_called_a_lack_of_space(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = run(*IN_A_NAMESPACE, NO_INODES, "sh", str(disk), str(ROOT), sys.executable, LACK)
+    watched, *said = done.stdout.splitlines()
+    assert (watched.startswith("None The file system of"), "no inodes left" in watched) == (True, True)
+    assert len(said) == 5
+    assert [line for line in said if "inodes" not in line or "space" in line] == []
+
+
 @pytest.mark.parametrize(
     ("killed", "full_of", "ballast"),
     [(False, "bytes", "ballast"), (True, "bytes", "none"), (False, "names", "none"), (True, "names", "ballast")],
