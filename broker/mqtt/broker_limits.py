@@ -36,6 +36,7 @@ class BrokerLimits:
     in_flight: int = _MAX_IN_FLIGHT
     max_qos: int = 1
     retain: bool = True
+    will: bool = True
     wildcards: bool = True
     session_expiry_s: int | None = None
     keepalive_s: int = KEEPALIVE_S
@@ -86,6 +87,11 @@ class BrokerLimits:
             found.append("The broker offers QoS 0 only: lost messages are noticed late, by their resending.")
         if not self.retain:
             found.append("The broker keeps no retained messages: a status is known only after its next publication.")
+        if not self.will:
+            found.append(
+                "The broker takes no last will as long as this one: that this client is away is noticed only after two "
+                "status intervals."
+            )
         if not self.wildcards:
             found.append("The broker offers no wildcard subscriptions, which a server needs to receive anything.")
         if self.packet_bytes < MAX_PACKET_BYTES:

@@ -137,6 +137,7 @@ class PahoClient:
         self._detached = False
         self.limits = BrokerLimits()
         self._refused_bytes: int | None = None
+        self._will_fits = True
         self._client = self._make(address, context)
 
     @property
@@ -254,7 +255,7 @@ class PahoClient:
         self._errors.clear()
         self._unanswered.clear()
         self._refusal, self._abandoned, self._accepted = None, None, False
-        if self._session.will is not None:
+        if self._session.will is not None and self._will_fits:
             topic, content = self._session.will
             client.will_set(topic, content(), qos=self.limits.max_qos, retain=self.limits.retain)
 
@@ -271,6 +272,7 @@ class PahoClient:
         self._events.accepted(self.limits, session_present=flags.session_present)
 
     def _obey(self, client: Client, limits: BrokerLimits) -> None:
+        limits = replace(limits, will=self._will_fits)
         self.limits = limits if self._refused_bytes is None else limits.without(self._refused_bytes)
         client._max_inflight_messages = limits.in_flight  # paho's own setters refuse a connected client
         client._keepalive = limits.keepalive_s
@@ -278,11 +280,14 @@ class PahoClient:
             client._client_id = limits.client_id.encode()
 
     def _lower_limits(self, code: int) -> None:
-        """Connect with a last will that the broker takes next time, if it refused this one."""
+        """Connect with a last will that the broker takes next time, or without one, if it refused this one."""
         if code == _QOS_NOT_SUPPORTED:
             self.limits = replace(self.limits, max_qos=0)
         elif code == _RETAIN_NOT_SUPPORTED:
             self.limits = replace(self.limits, retain=False)
+        elif code == PACKET_TOO_LARGE:
+            self._will_fits = False  # of a CONNECT, nothing else can be long
+            self._client.will_clear()
 
     def _on_connect_fail(self, client: Client, userdata: object) -> None:
         # paho calls this in its exception handler, without passing the error.

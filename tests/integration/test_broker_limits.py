@@ -12,6 +12,7 @@ from broker.app.server import ServerProcess
 from broker.contract.codec import decode_blob_chunks, decode_commands, encode
 from broker.contract.messages import BlobRequest, Origin
 from broker.ledger.enqueue import CommandRequest
+from broker.mqtt import reconnect_policy
 from broker.mqtt.connection import MqttConnection
 from tests.support.brokers import tuned_mosquitto
 from tests.support.fakes.mqtt5_broker import PUBLISH, ScriptedBroker, connack, scripted_broker
@@ -106,6 +107,15 @@ def test_message_refused_as_too_large_keeps_its_connection_and_sets_the_limit(re
         assert [server.publish(TOPIC, bytes(size)) for size in (LIMIT + 1, LIMIT)] == [False, True]
         assert [len(delivery.payload) for delivery in agent.drain(10)] == [LIMIT]
         assert (server.connections, agent.connections) == (1, 1)
+
+
+def test_last_will_that_is_too_large_is_left_out(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect_policy, "_FIRST_WAIT_S", 0.02)
+    with MqttConnection(refusing, "web-01", will=("acm/web-01/status", lambda: bytes(LIMIT + 1))) as agent:
+        wait_for(lambda: agent.connected, "the connection")
+        assert "takes no last will as long as this one" in (agent.problem or "")
+        assert agent.publish("acm/web-01/status", b"x")
+        wait_for(lambda: agent.readiness_problem() is None, "the PUBACK")
 
 
 def test_command_refused_as_too_large_ends_alone(refusing: str, tmp_path: Path) -> None:
