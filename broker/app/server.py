@@ -128,6 +128,7 @@ class ServerProcess:
                 self._server.connected()
             self._server.receive(self._inbox.next_batch())
             self._inbox.acknowledge_batch()
+            self._server.settle(connected=self._connection.connected)
             if self._connection.connected:
                 self._server.step()
             self._connection.abandon_if_deaf(self._server.expects_messages)

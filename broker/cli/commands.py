@@ -1,13 +1,14 @@
 """acm commands, show and cancel: the commands in the ledger."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from broker.cli.options import AbandonOption, LimitOption
@@ -94,6 +95,7 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
         "type": row.command.type,
         "state": str(row.state),
         "cancel_requested": row.cancel_requested,
+        "expires_at": rfc3339(row.command.expires_at),
         "command": to_json(row.command),
         "completed_at": rfc3339(row.completed_at),
         "result": row.result,
@@ -108,15 +110,17 @@ def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
 
 def commands_table(rows: Sequence[LedgerRow], title: str | None = None) -> Table:
     """Return commands as a table; by default its title is their number."""
-    columns = (id_column(), "agent", "type", "created (UTC)", "state", "outcome")
-    return table(
-        title or counted(len(rows), "command"),
-        columns,
-        (
-            (row.command.id, row.agent, row.command.type, second(row.command.created_at), row.state, outcome_text(row))
-            for row in rows
-        ),
-    )
+    expiring = any(row.command.expires_at for row in rows)
+    columns: list[str | Column] = [id_column(), "agent", "type", "created (UTC)", "state", "outcome"]
+    if expiring:
+        columns.insert(4, "expires (UTC)")
+    return table(title or counted(len(rows), "command"), columns, (_cells(row, expiring=expiring) for row in rows))
+
+
+def _cells(row: LedgerRow, *, expiring: bool) -> list[str | Text]:
+    command = row.command
+    times = [command.created_at, command.expires_at] if expiring else [command.created_at]
+    return [command.id, row.agent, command.type, *map(second, times), row.state, outcome_text(row)]
 
 
 def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
@@ -149,6 +153,9 @@ def _facts(row: LedgerRow) -> Text:
         text.append(" · ").append_text(outcome_text(row))
     elif row.cancel_requested:
         text.append(" · cancel requested")
+    if expires_at := row.command.expires_at:
+        verb = "expired" if expires_at <= datetime.now(UTC) else "expires"
+        text.append(f" · {verb} at {second(expires_at)} UTC")
     return text
 
 

@@ -94,4 +94,5 @@ def _new_row(command: Command, agent: str, sequence: SequenceNumber, body: bytes
         "cancel": Cancel.NO,
         "created_at": command.created_at.timestamp(),
         "body_check": body_check(command.id, agent, body.decode()),
+        "expires_at": command.expires_at.timestamp() if command.expires_at else None,
     }

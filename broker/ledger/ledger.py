@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import sqlalchemy as sa
 import structlog
 
 from broker.contract.messages import Command, Feedback, Status
@@ -28,6 +29,7 @@ from broker.ledger.completion import complete_all
 from broker.ledger.damage import DamagedRow, all_damaged_rows
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue, enqueue_for_all
+from broker.ledger.expiry import any_expired, settle_expired
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.feedback import Recorded, record_feedback
 from broker.ledger.forgetting import forget_agent
@@ -54,6 +56,7 @@ _RESTORED = (
     "The ledger was restored from a backup in which this command was open; it may have run or not. Check, then send a "
     "new one."
 )
+_CANCELLED = "The command was cancelled before it was sent."
 _ABANDONED = "Abandoned by the user before a result arrived; the command may have run, or may still run."
 
 
@@ -122,22 +125,34 @@ class Ledger:
 
     @retry_conflicts
     def request_cancel(self, command_id: str) -> LedgerRow:
-        """Request that the agent cancels the command; no effect once it is completed. Raises UnknownCommand."""
+        """Request that the agent cancels the command; no effect once it is completed. Raises UnknownCommand.
+
+        One that was never sent is completed at once.
+        """
         with self._transaction() as connection:
-            lock_agents_of(connection, COMMANDS.c.id == command_id)
+            self._cancel_unsent(connection, COMMANDS.c.id == command_id)
             update = COMMANDS.update().where(COMMANDS.c.id == command_id, IS_OPEN)
             connection.execute(update.values(cancel=Cancel.TO_SEND))
             return find_command(connection, command_id)
 
     @retry_conflicts
     def cancel_operation(self, operation_id: str) -> int:
-        """Request cancellation of every open command of an operation; return how many. Raises UnknownOperation."""
+        """Request cancellation of every open command of an operation; return how many. Raises UnknownOperation.
+
+        Those that were never sent are completed at once.
+        """
         self.operations.get(operation_id)
-        of_operation = (COMMANDS.c.operation_id == operation_id, IS_OPEN)
-        update = COMMANDS.update().where(*of_operation)
+        of_operation = COMMANDS.c.operation_id == operation_id
+        update = COMMANDS.update().where(of_operation, IS_OPEN)
         with self._transaction() as connection:
-            lock_agents_of(connection, *of_operation)
-            return connection.execute(update.values(cancel=Cancel.TO_SEND)).rowcount
+            unsent = self._cancel_unsent(connection, of_operation)
+            return unsent + connection.execute(update.values(cancel=Cancel.TO_SEND)).rowcount
+
+    def _cancel_unsent(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+        """Lock the agents of these open commands, and complete those that were never sent; return how many."""
+        lock_agents_of(connection, IS_OPEN, which)
+        never_sent = (which, COMMANDS.c.state == CommandState.QUEUED)
+        return complete_all(connection, never_sent, ErrorCode.CANCELLED, _CANCELLED, self._now())
 
     @retry_conflicts
     def abandon(self, command_id: str) -> LedgerRow:
@@ -261,6 +276,24 @@ class Ledger:
         """Make due now what was not accepted, except by agents that are offline; for a new connection to the broker."""
         with self._transaction() as connection:
             requeue_all(connection)
+
+    def settle_expired(self, *, may_be_sent: bool) -> list[tuple[str, str]]:
+        """Complete the expired commands that can no longer begin; return the agent and the id of each.
+
+        Those that were never sent, and if `may_be_sent`, those that an agent that is away has not accepted.
+        """
+        settled: list[tuple[str, str]] = []
+        while True:
+            with self.database.reading() as connection:
+                if not any_expired(connection, self._now(), may_be_sent=may_be_sent):
+                    return settled
+            settled += self._settle_some_expired(may_be_sent=may_be_sent)
+
+    @retry_conflicts
+    def _settle_some_expired(self, *, may_be_sent: bool) -> list[tuple[str, str]]:
+        with self._transaction() as connection:
+            records = settle_expired(connection, self._now(), may_be_sent=may_be_sent)
+            return [(record.agent, record.id) for record in records]
 
     # -- messages of agents
 

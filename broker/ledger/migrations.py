@@ -5,8 +5,10 @@ from collections.abc import Callable
 import msgspec
 import sqlalchemy as sa
 
+from broker.contract.messages import Command
 from broker.contract.states import Outcome
 from broker.errors import LedgerError
+from broker.ledger.damage import decoded
 from broker.ledger.ownership import set_mark
 
 __all__ = [
@@ -101,6 +103,21 @@ def _add_requests_and_verdicts(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE commands ADD COLUMN verdict TEXT"))
 
 
+def _add_expiry(connection: sa.Connection) -> None:
+    """Add the time that open commands have in their bodies; one that is damaged has none."""
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN expires_at FLOAT"))
+    connection.execute(sa.text("CREATE INDEX commands_that_expire ON commands (state, expires_at)"))
+    batch = sa.text("SELECT id, body FROM commands WHERE state <> 'completed' AND id > :last ORDER BY id LIMIT 1000")
+    fill = sa.text("UPDATE commands SET expires_at = :expires_at WHERE id = :id")
+    last = ""
+    while rows := connection.execute(batch, {"last": last}).all():
+        commands = ((row.id, decoded(row.body, Command)) for row in rows)
+        times = [{"id": id_, "expires_at": it.expires_at.timestamp()} for id_, it in commands if it and it.expires_at]
+        if times:
+            connection.execute(fill, times)
+        last = rows[-1].id
+
+
 _STEPS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_operations,
     _index_cancels_by_agent,
@@ -108,5 +125,6 @@ _STEPS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_forgotten,
     _add_body_checks,
     _add_requests_and_verdicts,
+    _add_expiry,
 )
 SCHEMA_VERSION = len(_STEPS)

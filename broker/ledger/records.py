@@ -68,6 +68,7 @@ class CommandRecord:
     operation_id: str | None
     body_check: str | None
     verdict: str | None
+    expires_at: float | None
 
 
 @dataclass(frozen=True)

@@ -111,11 +111,13 @@ COMMANDS = sa.Table(
     sa.Column("operation_id", sa.String(36)),
     sa.Column("body_check", sa.String(16)),
     sa.Column("verdict", sa.Text),
+    sa.Column("expires_at", sa.Float),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
     sa.Index("commands_to_cancel", "cancel", "agent"),
     sa.Index("commands_of_agent", "agent", "state"),
     sa.Index("commands_of_operation", "operation_id"),
+    sa.Index("commands_that_expire", "state", "expires_at"),
 )
 IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # it has no result yet
 # What audits need of completed commands that `acm prune` has removed.

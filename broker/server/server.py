@@ -1,5 +1,6 @@
 """The server: sends the ledger's commands, records what agents send, and acknowledges results."""
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +35,8 @@ _MAX_BACKLOG = 8
 _BESIDE_CHUNK_BYTES = 512  # the other members of a chunk, and a longer agent name
 _BESIDE_FRAME_BYTES = 4096  # the scope and the signatures of a signed frame
 _MAX_BACKLOG_BYTES = 16 << 20
+_SETTLE_EVERY_S = 1.0
+_NEWS_S = 60.0  # after a connection: until the statuses and results that waited at the broker have arrived
 _T = TypeVar("_T")
 
 
@@ -86,6 +89,9 @@ class Server:
         self._signer = signer
         self._blob_requests = BlobRequests(ledger.blobs)
         self._throttle = LogThrottle(monotonic)
+        self._monotonic = monotonic
+        self._settle_at = 0.0
+        self._knows_agents_at = math.inf
         self._receiver = Receiver(
             ledger, self._acknowledge, self._ask_to_report, self._blob_requests, self._throttle, on_status
         )
@@ -104,11 +110,24 @@ class Server:
 
     def connected(self) -> None:
         """Make due what agents have not accepted: the broker may have lost what an earlier connection published."""
+        self._knows_agents_at = self._monotonic() + _NEWS_S
         self._ledger.requeue_all()
 
     def receive(self, messages: Iterable[Inbound]) -> None:
         """Process messages of agents. When this returns they may be acknowledged; when it raises, not yet."""
         self._receiver.receive(messages)
+
+    def settle(self, *, connected: bool) -> None:
+        """Complete the expired commands that can no longer begin; once a second.
+
+        Those that may have been sent only while connected, and once what waited at the broker has arrived.
+        """
+        now = self._monotonic()
+        if now < self._settle_at:
+            return
+        self._settle_at = now + _SETTLE_EVERY_S
+        for agent, command_id in self._ledger.settle_expired(may_be_sent=connected and now >= self._knows_agents_at):
+            _log.info("command_expired", agent=agent, command_id=command_id)
 
     def step(self) -> None:
         """Send what is due: cancels first, so that they do not wait for commands, and chunks of blobs last.

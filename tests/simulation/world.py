@@ -236,6 +236,7 @@ class World:
         while self._inbox.waiting:
             self.server.receive(self._inbox.next_batch())
             self._inbox.acknowledge_batch()
+        self.server.settle(connected=True)
         self.server.step()
         for row in self.ledger.commands():
             if row.result is not None and row.result["incarnation"] != "server":
@@ -419,7 +420,10 @@ class World:
         assert rows.keys() == {command.id for command in self.sent}
         if self.was_rolled_back:  # commands run twice then, and in another order; but each has a result
             return
-        given_up = {name for name, row in rows.items() if row.verdict or (row.result or {})["incarnation"] == "server"}
+        verdicts = {name: row.verdict or row.result or {} for name, row in rows.items()}
+        given_up = {
+            name for name, it in verdicts.items() if it["incarnation"] == "server" and it["code"] == "interrupted"
+        }
         strays = {stray["command_id"] for stray in unmatched_results(self.ledger)}
         strays -= {"forged"} | self.forgotten
         assert self.was_restored or not strays, "a result was not taken as the truth"

@@ -360,6 +360,7 @@ def test_new_connection_requeues_nothing_of_agents_that_are_offline(ledger: Ledg
     for name, online in (("web-01", True), ("web-02", False)):
         ledger.record_status(replace(status(online=online), agent=name))
     sent = {name: add(ledger, name) for name in ("web-01", "web-02", "never-seen")}
+    ledger.claim_due(9)
     for command in sent.values():
         ledger.request_cancel(command.id)
     ledger.claim_due(9)
@@ -372,10 +373,13 @@ def test_new_connection_requeues_nothing_of_agents_that_are_offline(ledger: Ledg
 
 
 def test_claim_is_shared_out_among_the_agents(ledger: Ledger) -> None:
+    for name in ("a", "z"):
+        command = add(ledger, name)
+        ledger.claim_due(1, [name])
+        ledger.request_cancel(command.id)
+        add(ledger, name)
     for _ in range(200):
         add(ledger, "deep-01")
-    for name in ("a", "z"):
-        ledger.request_cancel(add(ledger, name).id)
     claimed = ledger.claim_due(60, ["z", "deep-01", "a"])
     assert [agent for agent, _ in claimed.commands] == ["z", *["deep-01"] * 20, "a"]
     assert [agent for agent, _ in claimed.cancels] == ["z", "a"]
@@ -431,6 +435,7 @@ def test_last_will_keeps_the_enrolment_of_the_status_before(ledger: Ledger) -> N
 def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
     ledger.record_status(status())
     command = add(ledger)
+    ledger.claim_due(9)
     assert ledger.request_cancel(command.id).cancel_requested
     assert ledger.claim_due(9).cancels == [("web-01", command.id)]
     assert ledger.claim_due(9).cancels == []

@@ -121,6 +121,7 @@ def test_cancelling_an_operation_cancels_its_open_commands(ledger: Ledger) -> No
     operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
     ledger.record_feedback("db-01", [result(done.command.id)])
+    ledger.claim_due(9)
     assert ledger.cancel_operation(operation.id) == 1
     cancelled = [row.agent for row in ledger.commands(operation_id=operation.id) if row.cancel_requested]
     assert cancelled == ["web-01"]
@@ -138,6 +139,7 @@ def test_abandoning_an_operation_completes_its_open_commands(ledger: Ledger) -> 
 
 def test_cancels_are_claimed_in_bounded_numbers(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
+    ledger.claim_due(9)
     ledger.cancel_operation(operation.id)
     taken = [ledger.claim_due(2).cancels for _ in range(3)]
     assert [len(cancels) for cancels in taken] == [2, 1, 0]

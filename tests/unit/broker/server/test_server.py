@@ -150,7 +150,10 @@ def test_sender_is_taken_from_the_topic_and_not_from_the_message(
 
 def test_cancels_are_sent_before_commands(server: Server, ledger: Ledger, wire: RememberingWire) -> None:
     command = send(ledger)
+    server.step()
+    wire.on("command")
     ledger.request_cancel(command.id)
+    send(ledger)
     server.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/control", "acm/web-01/command"]
     assert [control.command_id for control in decode_controls(wire.on("control")[0])] == [command.id]
@@ -326,8 +329,10 @@ def signing(ledger: Ledger, wire: RememberingWire, recipients: Recipients) -> Se
 def test_commands_are_held_until_the_agent_is_enrolled(
     signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
 ) -> None:
+    sent_before = send(ledger, "db-01")
+    ledger.claim_due(1)
+    ledger.request_cancel(sent_before.id)
     held, other = send(ledger, "db-01"), send(ledger)
-    ledger.request_cancel(held.id)
     with capture_logs() as logs:
         signing.step()
         signing.step()

@@ -83,6 +83,7 @@ def test_commands_cancels_and_acks_are_signed_for_the_enrolments(clock: TurnedCl
     ledger, wire = Ledger(open_database("sqlite://"), now=clock.now), RememberingWire()
     server = Server(ledger, wire, Topics(), signer)
     sent = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    server.step()
     ledger.request_cancel(sent.id)
     server.step()
     feedback = json.dumps({**to_json(result(sent.id)), "agent": "web-01"}).encode()
