@@ -18,8 +18,9 @@ from broker.cli.enrolment import (
 )
 from broker.cli.output import minute, print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
-from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority
+from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority, is_unused_authority
 from broker.pki.revocation_list import RevocationReason
+from broker.signing.key_directory import KeyDirectory
 from broker.signing.key_store import create_signing_keys
 from broker.text import rfc3339
 
@@ -40,10 +41,14 @@ def init(
         str, typer.Option("--name", metavar="NAME", help="Name in the authority's certificate.")
     ] = "acm authority",
 ) -> None:
-    """Create an authority in an empty directory, with an empty revocation list and a key that signs commands."""
-    directory = session.config.ca
-    create_authority(Path(directory), name, datetime.now(UTC))
-    create_signing_keys(signing_keys_path(session.config), datetime.now(UTC))
+    """Create an authority in an empty directory, with an empty revocation list and a key that signs commands.
+
+    If that was interrupted, repeat it.
+    """
+    directory, keys = session.config.ca, signing_keys_path(session.config)
+    if not is_unused_authority(Path(directory), keys) or (keys.exists() and KeyDirectory(keys).is_used()):
+        create_authority(Path(directory), name, datetime.now(UTC))
+    create_signing_keys(keys, datetime.now(UTC))
     fingerprint = session.authority.fingerprint
     session.show(
         {"directory": directory, "fingerprint": fingerprint},

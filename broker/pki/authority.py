@@ -46,6 +46,7 @@ __all__ = [
     "CertificateAuthority",
     "create_authority",
     "crl_path",
+    "is_unused_authority",
 ]
 
 
@@ -60,14 +61,15 @@ _SECRET, _PUBLIC = 0o600, 0o644
 def create_authority(directory: Path, name: str, now: datetime) -> None:
     """Create an authority: key, certificate, empty revocation list.
 
-    The certificate is written last: a directory without it is not an authority. Raises AuthorityError, also for a
-    directory that is not empty, so that no authority is ever overwritten; ExposedFileError and CertificateError.
+    The certificate is written last: a directory without it is not an authority, and what an interrupted call has left
+    there is replaced. Raises AuthorityError, also for a directory with anything else, so that no authority is ever
+    overwritten; ExposedFileError and CertificateError.
     """
     key = Ed25519PrivateKey.generate()
     issuer = Issuer(authority_certificate(name, key, now), key)
     with _file_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if _names_in(directory) - {CA_KEY, _CRL, f".{CA_KEY}.part", f".{_CRL}.part", f".{CA_CERTIFICATE}.part"}:
             raise AuthorityError(
                 f"{directory} is not empty: choose a new directory for the authority.", code="directory_not_empty"
             )
@@ -76,6 +78,17 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
         write_durably(directory / CA_KEY, private_key_to_pem(key), _SECRET)
         write_durably(crl_path(directory), revocation_list(issuer, [], _crl_number(now), now, CRL_LIFETIME), _PUBLIC)
         write_durably(directory / CA_CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
+
+
+def is_unused_authority(directory: Path, keys: Path) -> bool:
+    """Whether a directory has nothing but a new authority, and perhaps `keys`; raises AuthorityError."""
+    with _file_errors(directory):
+        own = {CA_CERTIFICATE, CA_KEY, _CRL}
+        return directory.is_dir() and own <= _names_in(directory) <= {*own, keys.name}
+
+
+def _names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
 
 
 def crl_path(directory: Path) -> Path:

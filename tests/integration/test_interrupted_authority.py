@@ -1,4 +1,4 @@
-"""kill -9 at each step of a rollover of the authority: run again, the command completes what is left."""
+"""kill -9 at each step of the authority's creation and rollover: run again, the command completes what is left."""
 
 import os
 import shutil
@@ -17,8 +17,11 @@ from broker.app.factories import open_database, open_ledger
 from broker.cli.main import app
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import CertificateAuthority
+from broker.pki.authority_files import AuthorityError
+from broker.signing.key_store import SigningKeys
 from tests.support.certificates import pair_fits
 from tests.support.enrolled import Registrar, now
+from tests.support.errors import raises_code
 
 ROOT = Path(__file__).resolve().parents[2]
 # Ends itself as kill -9 does before the call of that number that replaces a file or opens the ledger.
@@ -56,12 +59,12 @@ class Site:
     def authority(self) -> CertificateAuthority:
         return CertificateAuthority(self.directory / "ca", now=now)
 
-    def rollover(self, *words: str) -> None:
-        CliRunner().invoke(app, ["ca", "rollover", *words], env=self.environment, catch_exceptions=False)
+    def acm(self, *words: str) -> None:
+        CliRunner().invoke(app, ["ca", *words], env=self.environment, catch_exceptions=False)
 
     def ends_before(self, step: int, *words: str) -> bool:
         """Kill the command at a step; return whether it ended before."""
-        argv = [sys.executable, "-c", KILLED, str(step), "ca", "rollover", *words]
+        argv = [sys.executable, "-c", KILLED, str(step), "ca", *words]
         environment = {**os.environ, **self.environment}
         done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode in (0, -9), done.stderr
@@ -108,9 +111,23 @@ def killed_at_each_step(template: Path, tmp_path: Path, *words: str) -> Iterator
         yield site
 
 
+def test_creation_that_was_killed_is_repeated_to_its_end(tmp_path: Path) -> None:
+    for step in range(1, 100):
+        site = Site(tmp_path / str(step))
+        site.directory.mkdir(mode=0o700)
+        if site.ends_before(step, "init"):
+            break
+        site.acm("init")
+        assert site.authority.successor is None
+        assert len(SigningKeys(site.directory / "ca/signing").signing) == 1
+        with raises_code(AuthorityError, "directory_not_empty"):
+            site.acm("init")
+    assert step > 4
+
+
 def test_begin_that_was_killed_is_repeated_to_its_end(template: Path, tmp_path: Path) -> None:
-    for site in killed_at_each_step(template, tmp_path, "begin"):
-        site.rollover("begin")
+    for site in killed_at_each_step(template, tmp_path, "rollover", "begin"):
+        site.acm("rollover", "begin")
         authority = site.authority
         assert authority.successor is not None
         assert site.trusted_by_broker() == authority.trusted
@@ -120,11 +137,11 @@ def test_begin_that_was_killed_is_repeated_to_its_end(template: Path, tmp_path: 
 def test_finish_that_was_killed_is_repeated_to_its_end(template: Path, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     shutil.copytree(template, begun)
-    Site(begun).rollover("begin")
+    Site(begun).acm("rollover", "begin")
     Site(begun).move_agent()
     former, successor = Site(begun).authority.certificate, Site(begun).authority.successor
-    for site in killed_at_each_step(begun, tmp_path, "finish"):
-        site.rollover("finish")
+    for site in killed_at_each_step(begun, tmp_path, "rollover", "finish"):
+        site.acm("rollover", "finish")
         authority = site.authority
         assert (authority.certificate, authority.successor, authority.is_half_promoted) == (successor, None, False)
         assert site.trusted_by_broker() == successor
