@@ -6,10 +6,11 @@ RUN = $(VENV)/bin
 # folders, these slow tests run first, and the workers end at about the same time.
 PYTEST = $(RUN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
+POOLED ?= tests/unit/broker/ledger tests/acceptance/test_life_of_a_command.py
 FAULT_SECONDS ?= 1080
 
 .DEFAULT_GOAL := help
-.PHONY: help bench postgresql coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
+.PHONY: help bench postgresql pgbouncer coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +29,10 @@ test: $(VENV)/.ready ## Run all tests
 postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL
 	bash scripts/postgresql.sh
 	ACM_TEST_LEDGER=postgresql $(PYTEST) tests/acceptance
+
+pgbouncer: $(VENV)/.ready ## Run POOLED tests (the ledger's, the life of a command) with PostgreSQL behind PgBouncer
+	bash scripts/postgresql.sh
+	ACM_TEST_LEDGER=pgbouncer $(PYTEST) $(POOLED)
 
 coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
 	$(PYTEST) --cov --cov-report=term

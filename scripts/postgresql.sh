@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ensures that PostgreSQL's programs exist: installs Debian's package as root with apt where they are missing. Tests
-# start instances of their own, so the one that the package would create and start is not wanted.
+# Ensures that the programs of PostgreSQL and PgBouncer exist: installs Debian's packages as root with apt where they are
+# missing. Tests start instances of their own, so those that the packages would create and start are not wanted.
 set -euo pipefail
 
 log() { echo "postgresql.sh: $*" >&2; }
@@ -16,5 +16,11 @@ if ! installed; then
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+fi
+if ! [ -x /usr/sbin/pgbouncer ]; then
+    log "installing pgbouncer"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null
+    if [ -d /run/systemd/system ]; then as_root systemctl disable --now --quiet pgbouncer; fi
 fi
 installed || { log "apt-get install postgresql left no /usr/lib/postgresql/*/bin/initdb"; exit 1; }

@@ -11,7 +11,7 @@ from broker.mosquitto.process import MosquittoNotFound, find_mosquitto
 from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker, build_image, docker_answers
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
-from tests.support.postgresql import PostgreSQL, shared_instance
+from tests.support.postgresql import PostgreSQL, shared_instance, shared_pooler
 
 # Tests must pass on slow machines.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,7 +58,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path}/ledger.db"
     else:
         with request.getfixturevalue("postgresql").borrowed_database() as url:
-            yield url
+            yield shared_pooler().pooled(url) if os.environ.get("ACM_TEST_LEDGER") == "pgbouncer" else url
 
 
 @pytest.fixture

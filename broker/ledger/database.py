@@ -96,10 +96,14 @@ class Database:
                 yield connection
 
     @contextmanager
-    def own_connection(self) -> Iterator[sa.Connection]:
-        """Yield a connection outside of transactions, for a lock that lasts. Raises LedgerError if it fails."""
+    def lasting_transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection in a transaction, without a bound, for a lock that lasts. Raises LedgerError if it fails.
+
+        Only a transaction has one connection of PostgreSQL for itself if there is a pooler.
+        """
         with as_ledger_error(self.url), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.begin()
+            yield connection
 
     def vacuum(self) -> None:
         """Rewrite a SQLite file without its free pages; PostgreSQL cleans up by itself. Raises LedgerError."""
@@ -139,6 +143,7 @@ class Database:
             arguments = postgresql.connect_arguments(self.url)
             engine = sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
             self._connections.watch(engine)
+            postgresql.bound_transactions(engine, self.url)
             return engine
         except ImportError:
             raise LedgerUrlError(

@@ -18,6 +18,7 @@ from broker.ledger.location import LedgerUrlError
 
 __all__ = [
     "Connections",
+    "bound_transactions",
     "connect_arguments",
     "lock_migrations",
     "reading_options",
@@ -36,10 +37,10 @@ _MIGRATIONS = 0x61636D  # the key of the lock: "acm"
 
 
 def connect_arguments(url: sa.URL) -> dict[str, Any]:
-    """Return the arguments of psycopg's `connect`; what the URL sets itself comes last."""
-    given = url.query.get("options", "")
-    settings = {"lock_timeout": _LOCK_S, "statement_timeout": _STATEMENT_S}
-    options = [f"-c {name}={seconds}s" for name, seconds in settings.items()]
+    """Return the arguments of psycopg's `connect`; what the URL sets itself comes last.
+
+    A pooler refuses startup parameters that it does not know, so nothing is set by them: `bound_transactions` does it.
+    """
     return {
         "connect_timeout": _CONNECT_S,
         "keepalives_idle": _SILENCE_S,
@@ -47,11 +48,19 @@ def connect_arguments(url: sa.URL) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": _SILENCE_S * 1000,
         "application_name": "acm",
-        **{key: value for key, value in url.query.items() if key != "options"},
+        **url.query,
         "client_encoding": "utf8",
-        "options": " ".join([*options, *([given] if isinstance(given, str) and given else [])]),
         "prepare_threshold": None,  # a connection may be one of a pool's, with the statements of others
     }
+
+
+def bound_transactions(engine: sa.Engine, url: sa.URL) -> None:
+    """Bound the waits of each transaction, unless the URL's `options` do; a pooler may give each another connection."""
+    given = str(url.query.get("options", ""))
+    bounds = {"lock_timeout": _LOCK_S, "statement_timeout": _STATEMENT_S}
+    settings = "; ".join(f"SET LOCAL {name} = '{bound}s'" for name, bound in bounds.items() if name not in given)
+    if settings:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(settings))
 
 
 def reading_options() -> Mapping[str, Any]:

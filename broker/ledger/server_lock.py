@@ -1,7 +1,7 @@
 """One server for each ledger and client id, by a lock that ends with the process that holds it.
 
-For SQLite that is a lock on a file beside the ledger (flock(2)), for PostgreSQL an advisory lock of one connection. The
-table `servers` only says who holds it.
+For SQLite that is a lock on a file beside the ledger (flock(2)), for PostgreSQL an advisory lock of a transaction that
+lasts. The table `servers` only says who holds it.
 """
 
 import contextlib
@@ -41,7 +41,15 @@ _PAUSE_S = 0.05
 _MAX_NAME = 100
 _ANSWER_S = 30.0
 # PostgreSQL holds the lock until it notices that the client is gone, which its defaults take hours for.
-_END_OF_SILENCE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+_LASTING = "; ".join(
+    f"SET LOCAL {setting}"
+    for setting in (
+        "tcp_keepalives_idle = 10",
+        "tcp_keepalives_interval = 2",
+        "tcp_keepalives_count = 3",
+        "idle_in_transaction_session_timeout = 0",
+    )
+)
 _LOST = (
     "The database has lost this server's connection, but not yet released its lock; the server continues as soon as it "
     "has the lock again."
@@ -135,11 +143,11 @@ class ServerLock:
 
     def _try_advisory(self) -> bool:
         with contextlib.ExitStack() as stack:
-            connection = stack.enter_context(self._database.own_connection())
-            connection.exec_driver_sql(_END_OF_SILENCE)
-            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_key(self._client_id)))):
+            connection = stack.enter_context(self._database.lasting_transaction())
+            connection.exec_driver_sql(_LASTING)
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_key(self._client_id)))):
                 return False
-            stack.callback(connection.invalidate)  # returned to the pool, it would keep the lock
+            stack.callback(connection.invalidate)  # it ends the transaction, also of one that does not answer
             self._held, self._connection = stack.pop_all(), connection
         return True
 

@@ -8,6 +8,8 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
+from tests.support.postgresql import direct
+
 __all__ = ["overwrite"]
 
 
@@ -31,7 +33,7 @@ def overwrite(url: str, column: sa.Column, key: str, content: bytes | int | None
 @contextmanager
 def _without_encoding(url: str) -> Iterator[psycopg.Connection]:
     """Connect to a database that believes to have no encoding meanwhile, so that it takes any bytes."""
-    plain = url.replace("postgresql+psycopg", "postgresql")
+    plain = direct(url).replace("postgresql+psycopg", "postgresql")
     name = plain.rpartition("/")[2]
     encode = "UPDATE pg_database SET encoding = pg_char_to_encoding(%s) WHERE datname = %s"
     with psycopg.connect(plain.rpartition("/")[0] + "/postgres", autocommit=True) as outside:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,12 +20,12 @@ from psycopg import sql
 from tests.support.brokers import free_port
 from tests.support.waiting import wait_for
 
-__all__ = ["PostgreSQL", "ledger_url_in", "shared_instance"]
+__all__ = ["PgBouncer", "PostgreSQL", "direct", "ledger_url_in", "shared_instance", "shared_pooler"]
 
 _INSTALLED = Path("/usr/lib/postgresql")
 _HELP = (
-    "These tests need PostgreSQL: `apt-get install postgresql` (scripts/postgresql.sh does it). "
-    "They start an instance of their own and leave the machine's alone."
+    "These tests need PostgreSQL and PgBouncer: `apt-get install postgresql pgbouncer` (scripts/postgresql.sh does). "
+    "They start instances of their own and leave the machine's alone."
 )
 _USER = "postgres"  # PostgreSQL refuses to run as root; Debian's package creates this user
 
@@ -38,11 +38,30 @@ def shared_instance() -> "PostgreSQL":
     return instance
 
 
+@cache
+def shared_pooler() -> "PgBouncer":
+    """The pooler in front of the shared instance, as that one."""
+    pooler = PgBouncer(shared_instance())
+    atexit.register(pooler.remove)
+    return pooler
+
+
+def direct(url: str) -> str:
+    """Return the URL of a database of the shared instance without its pooler, for what needs a new connection."""
+    start, _, name = url.rpartition("/")
+    return f"{start.rpartition(':')[0]}:{shared_instance().port}/{name}"
+
+
 def ledger_url_in(directory: Path) -> str:
-    """Return the URL of a new ledger: a file in the directory, or with ACM_TEST_LEDGER=postgresql a new database."""
-    if os.environ.get("ACM_TEST_LEDGER") == "postgresql":
-        return shared_instance().new_database()
-    return f"sqlite:///{directory}/ledger.db"
+    """Return the URL of a new ledger: a file in the directory, or by ACM_TEST_LEDGER a new database in PostgreSQL.
+
+    With `pgbouncer`, programs reach that by a pooler.
+    """
+    kind = os.environ.get("ACM_TEST_LEDGER", "sqlite")
+    if kind == "sqlite":
+        return f"sqlite:///{directory}/ledger.db"
+    url = shared_instance().new_database()
+    return shared_pooler().pooled(url) if kind == "pgbouncer" else url
 
 
 class PostgreSQL:
@@ -138,13 +157,67 @@ class PostgreSQL:
         return True
 
     def _as_user(self, argv: list[str | Path]) -> "subprocess.Popen[bytes]":
-        """Start a program as an unprivileged user; it ends with the process of the tests."""
-        switch = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.geteuid() == 0 else []
-        with (self._data / "log").open("ab") as log:
-            program = ["setpriv", *switch, "--pdeathsig", "QUIT", *map(str, argv)]
-            return subprocess.Popen(
-                program, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._data, start_new_session=True
-            )
+        return _unprivileged(argv, self._data, "QUIT")
+
+
+class PgBouncer:
+    """A pooler in transaction mode in front of an instance, with few connections to each database.
+
+    Its settings are Debian's, so it refuses the startup parameters that it does not know.
+    """
+
+    def __init__(self, instance: PostgreSQL, *, connections: int = 4) -> None:
+        if shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            pytest.fail(_HELP)
+        self._instance = instance
+        self._data = Path(tempfile.mkdtemp(prefix="acm-test-pgbouncer-"))
+        self.port = free_port()
+        (self._data / "users").write_text('"acm" ""\n')
+        (self._data / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={instance.port}\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {self._data}/users\n"
+            f"pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 500\n"
+            "server_idle_timeout = 5\n"
+        )
+        if os.geteuid() == 0:
+            for path in (self._data, *self._data.iterdir()):
+                shutil.chown(path, _USER)
+        self.start()
+
+    def start(self) -> None:
+        self.process = _unprivileged(["/usr/sbin/pgbouncer", self._data / "pgbouncer.ini"], self._data, "TERM")
+        wait_for(self._answers, f"PgBouncer; its log is {self._data / 'log'}")
+
+    def pooled(self, url: str) -> str:
+        """Return the URL of a database of the instance by this pooler."""
+        return url.replace(f":{self._instance.port}/", f":{self.port}/")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, (self._data / "log").read_text(errors="replace")[-2000:]
+        try:
+            psycopg.connect(host="127.0.0.1", port=self.port, user="acm", dbname="postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _unprivileged(argv: Sequence[str | Path], directory: Path, last_signal: str) -> "subprocess.Popen[bytes]":
+    """Start a program as an unprivileged user; it gets the signal when the process of the tests ends."""
+    switch = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.geteuid() == 0 else []
+    with (directory / "log").open("ab") as log:
+        program = ["setpriv", *switch, "--pdeathsig", last_signal, *map(str, argv)]
+        return subprocess.Popen(
+            program, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=directory, start_new_session=True
+        )
 
 
 def _programs() -> Path:

@@ -56,7 +56,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def ledger(url: str, request: pytest.FixtureRequest) -> Iterator[Ledger]:
     with open_database(url) as database:
-        with database.own_connection() as connection:
+        with database.transaction() as connection:
             cursor = connection.connection.cursor()
             script = _DATABASES[request.node.callspec.params["url"]]
             (cursor.executescript if database.is_sqlite else cursor.execute)(script)
