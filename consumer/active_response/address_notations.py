@@ -21,6 +21,11 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 _BRACKETS = re.compile(r"\[([^\]]*)\](/[0-9.]+)?(?::.*)?")
 _OCTET = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?|\*")
 _LEADING_ZERO = re.compile(r"(?<![0-9])0[0-9]")
+_IPV4 = re.compile(r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]+)?(?![0-9]|\.[0-9])")
+_IPV6 = re.compile(r"[0-9A-Fa-f:]{0,100}:[0-9A-Fa-f:]{0,100}")
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1
+_LOWEST_COMPATIBLE = 1 << 24  # ::1 is another address
 _NAME = re.compile(r"[^:/\[\]@#*]+")
 
 
@@ -43,7 +48,7 @@ def networks(word: str, look_up: Callable[[str], Iterable[Address]]) -> list[Net
         found += [network_of(address) for address in (look_up(text.rstrip(".")) if _NAME.fullmatch(text) else ())]
         if found:
             return found
-    return []
+    return [network for text in _within(word) for network in _network(text)]
 
 
 def network_of(address: Address) -> Network:
@@ -64,9 +69,17 @@ def _spellings(word: str) -> Iterator[str]:
         yield text.rpartition(":")[0]
 
 
+def _within(word: str) -> Iterator[str]:
+    """Yield what may be an address or a network in a word that is none as a whole, such as `ip6:2001:db8::1`."""
+    yield from _IPV4.findall(word)
+    for found in _IPV6.findall(word):
+        groups = found.split(":")
+        yield from (":".join(groups[first:]) for first in range(len(groups) - 2))
+
+
 def _range(text: str) -> list[Network]:
     """Return a range FROM-TO."""
-    ends = [_address(end) for end in text.split("-")]
+    ends = [_address(end) for end in re.split(r"\.\.|[-\N{EN DASH}]", text)]
     if len(ends) != 2 or ends[0] is None or ends[1] is None or ends[0].version != ends[1].version:
         return []
     low, high = sorted(ends, key=int)  # type: ignore[arg-type]
@@ -98,6 +111,9 @@ def _network(text: str) -> list[Network]:
     """Return an address or a network as Python reads it."""
     address, slash, prefix = text.partition("/")
     with contextlib.suppress(ValueError):
+        if ":" in prefix:  # a mask
+            ones = int(ipaddress.IPv6Address(prefix)).bit_count()
+            prefix = str(ones) if ipaddress.IPv6Network((0, ones)).netmask == ipaddress.IPv6Address(prefix) else ""
         return [_unmapped(ipaddress.ip_network(f"{_bare(address)}{slash}{prefix}", strict=False))]
     return []
 
@@ -114,9 +130,14 @@ def _bare(text: str) -> str:
 
 
 def _unmapped(network: Network) -> Network:
-    """Return the IPv4 network of an IPv4-mapped one (RFC 4291, 2.5.5.2)."""
+    """Return the IPv4 network that an IPv6 one contains: mapped (RFC 4291, 2.5.5.2), compatible, translated, 6to4."""
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
+        first = network.network_address
+        mapped = first.ipv4_mapped
         if mapped is not None:
             return ipaddress.ip_network((mapped, network.prefixlen - 96))
+        if first.sixtofour is not None:
+            return ipaddress.ip_network(first.sixtofour)
+        if first in _TRANSLATED or (first in _COMPATIBLE and int(first) > _LOWEST_COMPATIBLE):
+            return ipaddress.ip_network((int(first) & 0xFFFFFFFF, network.prefixlen - 96))
     return network

@@ -379,9 +379,9 @@ def test_watch_ends_though_its_record_could_not_be_read_at_the_start(agent: Agen
     agent.on_trial(state=TrialState.PROVED, runs=2)
     record = agent.installation.root / "trial.json"
     record.rename(record.with_suffix(".away"))
-    record.mkdir()  # which is an error of the disk (EISDIR), and no missing file
+    record.symlink_to(record.name)  # an error of the disk (ELOOP), neither damage nor a missing file
     watch = AfterProof(agent.runs("1.1.0").settings(), agent.clock)
-    record.rmdir()
+    record.unlink()
     record.with_suffix(".away").rename(record)
     agent.clock.turn(WATCH_S)
     watch.step()
