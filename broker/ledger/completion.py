@@ -14,11 +14,19 @@ from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command, Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.agents import lock_agents_of
-from broker.ledger.damage import damage_in_command, damaged_command, decoded, keep_damaged, placeholder
+from broker.ledger.damage import (
+    damage_in_command,
+    damaged_command,
+    decoded,
+    keep_damaged,
+    placeholder,
+    placeholder_body,
+)
 from broker.ledger.records import CommandRecord, read_all
-from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState
+from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState, utc
 
 __all__ = [
+    "DAMAGED",
     "command_of",
     "complete_all",
     "complete_by_server",
@@ -28,7 +36,7 @@ __all__ = [
 ]
 
 
-_DAMAGED = (
+DAMAGED = (
     "The command's row was damaged in the ledger, so it is not sent any more; if it was sent before, it may have run. "
     "`acm ledger damaged` shows what is left of it. Check, then send a new one."
 )
@@ -43,7 +51,7 @@ def command_of(record: CommandRecord) -> Command:
 def set_aside_command(connection: sa.Connection, record: CommandRecord, reason: str, now: datetime) -> CommandRecord:
     """Within a transaction, set the content of a damaged command aside, and return the row that takes its place."""
     keep_damaged(connection, damaged_command(record, reason), now)
-    body = encode([placeholder(record)]).decode()
+    body = placeholder_body(record.id, utc(record.created_at))
     connection.execute(COMMANDS.update().where(COMMANDS.c.id == record.id).values(body=body, body_check=None))
     return replace(record, body=body, body_check=None)
 
@@ -69,7 +77,7 @@ def complete_by_server(
     A damaged one is completed as interrupted, whatever the error.
     """
     if (reason := damage_in_command(record)) is not None:
-        record, code, message = set_aside_command(connection, record, reason, now), ErrorCode.INTERRUPTED, _DAMAGED
+        record, code, message = set_aside_command(connection, record, reason, now), ErrorCode.INTERRUPTED, DAMAGED
     command = command_of(record)
     generation = connection.scalar(sa.select(AGENTS.c.store_generation).where(AGENTS.c.name == record.agent))
     result = Feedback(

@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from broker.contract.codec import encode
 from broker.contract.limits import MAX_NUMBER
 from broker.contract.messages import Command, JsonObject, Origin, Status
 from broker.contract.secret_shapes import mask_shapes
@@ -34,6 +35,7 @@ __all__ = [
     "decoded",
     "keep_damaged",
     "placeholder",
+    "placeholder_body",
     "readable_result",
     "repair_agent",
     "state_in",
@@ -130,7 +132,16 @@ def damage_in_command(record: CommandRecord) -> str | None:
 def placeholder(record: CommandRecord) -> Command:
     """Return what is shown instead of a command that cannot be read."""
     created_at = utc(record.created_at)
-    return Command(record.id, "unreadable", {}, Origin("unreadable", SERVER), created_at)
+    return _placeholder(record.id, created_at)
+
+
+def placeholder_body(command_id: str, created_at: datetime) -> str:
+    """Return the body that takes the place of one that cannot be read."""
+    return encode([_placeholder(command_id, created_at)]).decode()
+
+
+def _placeholder(command_id: str, created_at: datetime) -> Command:
+    return Command(command_id, "unreadable", {}, Origin("unreadable", SERVER), created_at)
 
 
 def readable_result(record: CommandRecord) -> JsonObject | None:

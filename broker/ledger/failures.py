@@ -37,6 +37,7 @@ _LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the
 # PostgreSQL's codes (its manual, appendix A): of two transactions that are in each other's way one is rolled back.
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})
 _ABOUT_DATA = ("54", "P0")  # a value beyond a limit of the program, or refused by a trigger
+_DAMAGE = frozenset({"XX001", "XX002"})
 _TIMEOUTS = frozenset({"55P03", "57014"})
 _UNREACHABLE = ("08", "57P", "53300")
 
@@ -190,6 +191,8 @@ def _is_read_only(directory: Path) -> bool:
 
 def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -> LedgerError:
     place, state = place_of(url), getattr(cause, "sqlstate", None)
+    if state in _DAMAGE:
+        return ledger_damaged(place, _first_line(cause))
     if state in _CONFLICTS:
         return TransactionConflict(f"The ledger {place} could not be changed: {_first_line(cause)}; try again.")
     if isinstance(error, DataError | IntegrityError) or (state or "").startswith(_ABOUT_DATA):

@@ -43,6 +43,7 @@ from broker.ledger.status import record_status, request_report, without_kept_of_
 from broker.ledger.status_order import Standing, standing_of
 from broker.ledger.tables import COMMANDS, IS_OPEN, Cancel, CommandState
 from broker.ledger.unmatched_results import UnmatchedResult, newest_unmatched
+from broker.ledger.unreadable_rows import despite_unreadable_rows
 
 __all__ = [
     "Ledger",
@@ -154,6 +155,7 @@ class Ledger:
         never_sent = (which, COMMANDS.c.state == CommandState.QUEUED)
         return complete_all(connection, never_sent, ErrorCode.CANCELLED, _CANCELLED, self._now())
 
+    @despite_unreadable_rows
     @retry_conflicts
     def abandon(self, command_id: str) -> LedgerRow:
         """Complete an open command as interrupted without asking its agent. Raises UnknownCommand."""
@@ -175,6 +177,7 @@ class Ledger:
             conditions = [COMMANDS.c.operation_id == operation_id]
             return complete_all(connection, conditions, ErrorCode.INTERRUPTED, _ABANDONED, self._now())
 
+    @despite_unreadable_rows
     @retry_conflicts
     def forget(self, agent: str) -> int:
         """Stop listing and addressing an agent, and take it out of its groups, until it is online again.
@@ -184,6 +187,7 @@ class Ledger:
         with self._transaction() as connection:
             return forget_agent(connection, agent, self._now())
 
+    @despite_unreadable_rows
     @retry_conflicts
     def settle_restored(self) -> int:
         """Complete every open command as interrupted: the ledger was restored from a backup. Return how many.
@@ -249,6 +253,7 @@ class Ledger:
         with self.database.reading() as connection:
             return due_agents(connection)
 
+    @despite_unreadable_rows
     @retry_conflicts
     def claim_due(self, limit: int, among: Sequence[str] | None = None) -> Claimed:
         """Claim up to `limit` cancels and up to `limit` commands that must be sent now: mark them as sent, return them.
@@ -261,6 +266,7 @@ class Ledger:
         with self._transaction() as connection:
             return claim_due(connection, limit, among, self._now())
 
+    @despite_unreadable_rows
     @retry_conflicts
     def requeue_overdue(self) -> None:
         """Make due again whatever an online agent has not accepted, or not cancelled, in time."""
@@ -289,6 +295,7 @@ class Ledger:
                     return settled
             settled += self._settle_some_expired(may_be_sent=may_be_sent)
 
+    @despite_unreadable_rows
     @retry_conflicts
     def _settle_some_expired(self, *, may_be_sent: bool) -> list[tuple[str, str]]:
         with self._transaction() as connection:
@@ -297,6 +304,7 @@ class Ledger:
 
     # -- messages of agents
 
+    @despite_unreadable_rows
     @retry_conflicts
     def record_feedback(self, agent: str, feedbacks: Iterable[Feedback]) -> Recorded:
         """Record feedback of one agent in one commit; return the acks, which may be sent from then on.
@@ -312,6 +320,7 @@ class Ledger:
         with self._transaction() as connection:
             keep_refused(connection, message, self._now())
 
+    @despite_unreadable_rows
     @retry_conflicts
     def record_status(
         self, *statuses: Status, repeated: Collection[str] = (), believed: bool = False

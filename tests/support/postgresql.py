@@ -144,6 +144,17 @@ class PostgreSQL:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
+    def kill_after_checkpoint(self) -> None:
+        """End the instance once its files have everything, so that none of it is written again at the next start."""
+        with self.connect("postgres") as connection:
+            connection.execute("CHECKPOINT")
+        self.kill()
+
+    @property
+    def data(self) -> Path:
+        """The directory of its files."""
+        return self._data / "data"
+
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self._data, ignore_errors=True)

@@ -1,6 +1,7 @@
 """One damaged row of the ledger stops no other, is reported, and is set aside. On both databases."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from broker.server.server import Server
 from tests.support.damage import overwrite
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, inbound_on, result
+from tests.support.postgresql import PostgreSQL
 from tests.unit.broker.server.test_server import RememberingWire
 
 NOT_JSON, NOT_UTF8 = b'{"id":', b'{"id":"\xff\xfe"}'
@@ -202,3 +204,35 @@ def test_lost_store_of_an_agent_with_a_damaged_command_is_noticed(
     overwrite(ledger_url, COMMANDS.c.body, commands[0].id, NOT_JSON)
     receive(server, status(store_generation="g2"))
     assert [row.result and row.result["code"] for row in ledger.commands()] == ["interrupted"] * 2
+
+
+@pytest.fixture
+def instance() -> Iterator[PostgreSQL]:
+    own = PostgreSQL(is_durable=True)
+    yield own
+    own.remove()
+
+
+def test_value_that_postgresql_cannot_decompress_stops_no_other_row(instance: PostgreSQL, clock: TurnedClock) -> None:
+    url = instance.new_database()
+    with open_database(url) as database:
+        ledger = Ledger(database, now=clock.now)
+        damaged = add(ledger, text="".join(random.Random(1).choices(("aaa", "bbb"), k=3000)))  # compressed to 1.5 KB
+        other = add(ledger, "web-02")
+    with instance.connect(url) as connection:
+        (path,) = connection.execute("SELECT pg_relation_filepath('commands')").fetchone() or ("",)
+    instance.kill_after_checkpoint()
+    file = instance.data / path
+    content = bytearray(file.read_bytes())
+    at = content.find(damaged.id.encode())
+    for place in range(at + 300, at + 700, 7):
+        content[place] ^= 0xFF
+    file.write_bytes(content)
+    instance.start()
+    with open_database(url) as database:
+        ledger, wire = Ledger(database, now=clock.now), RememberingWire()
+        Server(ledger, wire, Topics()).step()
+        assert sent(wire) == [other.id]
+        row = ledger.get(damaged.id)
+        assert (row.state, (row.result or {})["code"]) == (CommandState.COMPLETED, "interrupted")
+        assert [it.key for it in ledger.damaged_rows()] == [damaged.id]
