@@ -31,6 +31,7 @@ from broker.enrolment.sessions import RevokedSessions
 from broker.enrolment.store import EnrolmentStore
 from broker.enrolment.successor_probe import SuccessorProbe
 from broker.errors import BrokerError, InvalidArgument
+from broker.ledger.clock import LedgerClock
 from broker.ledger.database import Database
 from broker.ledger.location import place_of
 from broker.ledger.sqlite import LedgerReplaced
@@ -83,7 +84,8 @@ class EnrolmentServer:
         self._database = open_configured_database(config.ledger)
         self._description = {"version": version("agent-command-manager"), "ledger": place_of(self._database.url)}
         try:
-            enrolments = EnrolmentStore(self._database, now=utc_now)
+            clock = LedgerClock(self._database, utc_now)
+            enrolments = EnrolmentStore(self._database, now=clock)
             self._revocations = open_revocation_file(config, authority, enrolments)
             sessions = _session_revoker(policy, authority, self._database, self._revocations)
             certificates = ServerCertificates(server_certificate_files(config), authority, now=utc_now)
@@ -92,6 +94,7 @@ class EnrolmentServer:
             probe = SuccessorProbe(authority, broker if broker.tls else None, monotonic=monotonic)
 
             def upkeep() -> None:
+                clock.keep()
                 renewal.step()
                 probe.step()
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from broker.enrolment.tables import METADATA
+from broker.ledger.clock import LedgerClock
 from broker.ledger.database import Database
 from broker.ledger.ledger import Ledger
 from broker.ledger.location import LedgerUrlError, is_in_memory, ledger_url, place_of
@@ -44,9 +45,9 @@ def open_configured_database(url: str, *, create: bool = True, read_only: bool =
 
 @contextmanager
 def open_ledger(url: str) -> Iterator[Ledger]:
-    """Open the ledger for a block, with the system clock; raises LedgerError."""
+    """Open the ledger for a block, with the clock of its database; raises LedgerError."""
     with open_database(url) as database:
-        yield Ledger(database, now=utc_now)
+        yield Ledger(database, now=LedgerClock(database, utc_now))
 
 
 def utc_now() -> datetime:

@@ -14,6 +14,7 @@ from broker.contract.topics import Topics
 from broker.enrolment.certificate_upkeep import ExpiryWarnings
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError, ExposedFileError, LedgerError
+from broker.ledger.clock import LedgerClock
 from broker.ledger.ledger import Ledger
 from broker.ledger.location import ledger_url, place_of
 from broker.ledger.server_lock import ServerLock, ServerRunning
@@ -52,6 +53,7 @@ class ServerProcess:
         self._stopping = threading.Event()
         self._reloading = threading.Event()
         self._retry_at = 0.0
+        self._is_skewed = False
         self._connection = MqttConnection(
             config.broker,
             config.client_id,
@@ -67,9 +69,11 @@ class ServerProcess:
             "ledger": place_of(ledger_url(config.ledger)),
         }
         self._database = open_configured_database(config.ledger)
-        self.ledger = Ledger(self._database, now=utc_now)
-        self._lock = ServerLock(self._database, config.client_id, utc_now)
-        enrolments = EnrolmentStore(self._database, now=utc_now)
+        self._clock = LedgerClock(self._database, utc_now)
+        self._warn_of_skew()
+        self.ledger = Ledger(self._database, now=self._clock)
+        self._lock = ServerLock(self._database, config.client_id, self._clock)
+        enrolments = EnrolmentStore(self._database, now=self._clock)
         try:
             signer = signer_of(config, enrolments)
             self._lock.acquire()
@@ -119,9 +123,18 @@ class ServerProcess:
         ready = self._connection.connected and monotonic() >= self._retry_at
         self._service_manager.turn(ready=ready, status=self._connection.summary)
 
+    def _warn_of_skew(self) -> None:
+        """Log once that the clocks differ, until they agree again."""
+        warning = self._clock.warning
+        if warning is not None and not self._is_skewed:
+            _log.warning("clocks_differ", reason=warning)
+        self._is_skewed = warning is not None
+
     def _work(self) -> None:
         try:
             self._database.refuse_replaced()
+            self._clock.keep()
+            self._warn_of_skew()
             self._lock.keep()
             if self._connected.is_set():
                 self._connected.clear()

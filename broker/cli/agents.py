@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from broker.app.factories import utc_now
 from broker.cli.expiry import warn_of_expiry
 from broker.cli.output import print_text, second, table
 from broker.cli.session import LEDGER, Session, with_session
@@ -48,7 +47,7 @@ def agents(session: Session, context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     rows = _known_now(session)
-    enrolments = enrolment_states(session.database, utc_now())
+    enrolments = enrolment_states(session.database, session.clock())
     document = [{**agent_json(row), **_enrolment_json(enrolments.get(row.name))} for row in rows]
     session.show(document, agents_table(rows, enrolments))
     warn_of_expiry(session)
@@ -76,7 +75,7 @@ def forget(
     with --allow-unknown, or online. acm prune then removes it with its commands.
     """
     check_known(session.ledger, [agent], can_allow=False)
-    is_revoked = enrolment_states(session.database, utc_now()).get(agent) is EnrolmentState.REVOKED
+    is_revoked = enrolment_states(session.database, session.clock()).get(agent) is EnrolmentState.REVOKED
     is_online = any(row.name == agent and row.state is AgentState.ONLINE for row in session.ledger.agents())
     if is_online and not (is_revoked or force):
         raise AgentIsOnline(

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from broker.app.factories import utc_now
 from broker.cli.session import LEDGER, Session, with_session
 from broker.durations import parse_duration
 from broker.enrolment.pruning import EnrolmentPruning
@@ -56,7 +55,7 @@ def prune(
 
     A running server works in between.
     """
-    now = utc_now()
+    now = session.clock()
     before = now - timedelta(seconds=older_than)
     steps = (LedgerPruning(session.database, before), EnrolmentPruning(session.database, before, now))
     counts = {kind: count for step in steps for kind, count in (step.counts() if dry_run else step.run()).items()}

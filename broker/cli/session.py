@@ -17,12 +17,13 @@ from rich.console import RenderableType
 
 from broker.app.config import ServerConfig, load_config
 from broker.cli.options import JsonOption
-from broker.cli.output import print_result
+from broker.cli.output import print_result, print_text
 from broker.contract.messages import Origin
 
 if TYPE_CHECKING:
     from broker.enrolment.store import EnrolmentStore
     from broker.enrolment.tokens import TokenStore
+    from broker.ledger.clock import LedgerClock
     from broker.ledger.database import Database
     from broker.ledger.ledger import Ledger
     from broker.pki.authority import CertificateAuthority
@@ -84,26 +85,34 @@ class Session:
     @cached_property
     def ledger(self) -> "Ledger":
         """The ledger; raises LedgerError."""
-        from broker.app.factories import utc_now
         from broker.ledger.ledger import Ledger
 
-        return Ledger(self.database, now=utc_now)
+        return Ledger(self.database, now=self.clock)
+
+    @cached_property
+    def clock(self) -> "LedgerClock":
+        """The clock that decides what expires: that of the ledger's database; raises LedgerError."""
+        from broker.app.factories import utc_now
+        from broker.ledger.clock import LedgerClock
+
+        clock = LedgerClock(self.database, utc_now)
+        if clock.warning is not None:
+            print_text(f"acm: {clock.warning}", to_stderr=True)
+        return clock
 
     @cached_property
     def enrolments(self) -> "EnrolmentStore":
         """The enrolments in the ledger's database; raises LedgerError."""
-        from broker.app.factories import utc_now
         from broker.enrolment.store import EnrolmentStore
 
-        return EnrolmentStore(self.database, now=utc_now)
+        return EnrolmentStore(self.database, now=self.clock)
 
     @cached_property
     def tokens(self) -> "TokenStore":
         """The enrolment tokens in the ledger's database; raises LedgerError."""
-        from broker.app.factories import utc_now
         from broker.enrolment.tokens import TokenStore
 
-        return TokenStore(self.database, now=utc_now)
+        return TokenStore(self.database, now=self.clock)
 
     @cached_property
     def authority(self) -> "CertificateAuthority":

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.faults.site import SETTLE_S, faulty_site
 from tests.faults.tally import Budget, Tally
 
-__all__ = ["loop"]
+__all__ = ["compiled", "loop"]
 
 
 _SOURCE = Path(__file__).with_name("clock.c")
@@ -22,8 +22,7 @@ def loop(budget: Budget) -> Tally:
     """Set the clock at random, send commands, and kill one of the two now and then."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="acm-faults-clock-") as directory:
-        library, offset = Path(directory) / "clock.so", Path(directory) / "offset"
-        _compile(library)
+        library, offset = compiled(Path(directory) / "clock.so"), Path(directory) / "offset"
         offset.write_text("0")
         with faulty_site(LD_PRELOAD=str(library), ACM_FAULTS_CLOCK=str(offset)) as site:
             for _ in budget.rounds(reserve_s=SETTLE_S):
@@ -44,7 +43,9 @@ def loop(budget: Budget) -> Tally:
     return tally
 
 
-def _compile(library: Path) -> None:
+def compiled(library: Path) -> Path:
+    """Compile clock.c to this file, for LD_PRELOAD, and return its path."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "A C compiler is missing: apt-get install gcc libc6-dev"
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+    return library
