@@ -1,6 +1,6 @@
 """The loops by name. Each returns by itself when its budget is over, and leaves nothing behind."""
 
-from tests.faults import clocks, disks, failing_calls, kills, withheld
+from tests.faults import clocks, databases, disks, failing_calls, kills, withheld
 from tests.faults.tally import Loop
 
 __all__ = ["LOOPS"]
@@ -16,4 +16,6 @@ LOOPS: dict[str, Loop] = {
     "kill-broker": kills.brokers,
     "old-broker": kills.old_brokers,
     "withheld": withheld.loop,
+    "database": databases.unpooled,
+    "pooler": databases.pooled,
 }

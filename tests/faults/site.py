@@ -102,11 +102,12 @@ class FaultySite:
 
 
 @contextmanager
-def faulty_site(**environment: str) -> Iterator[FaultySite]:
-    """Run a broker, a server and an agent; `environment` is that of server and agent."""
+def faulty_site(*, ledger: str | None = None, **environment: str) -> Iterator[FaultySite]:
+    """Run a broker, a server and an agent; `environment` is that of server and agent, `ledger` a URL or a new file."""
     broker = LocalBroker()
     with tempfile.TemporaryDirectory(prefix="acm-faults-") as directory:
         site = Site(broker.url, Path(directory))
+        site.ledger = ledger or site.ledger
         try:
             broker.start()
             faulty = FaultySite(site, environment)

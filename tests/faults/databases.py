@@ -1,0 +1,82 @@
+"""The ledger's PostgreSQL, or the pooler in front of it, is killed, hangs, is locked or ends connections."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.faults.site import SETTLE_S, faulty_site
+from tests.faults.tally import Budget, Tally
+from tests.support.postgresql import PgBouncer, PostgreSQL
+
+__all__ = ["pooled", "unpooled"]
+
+
+_COMMANDS = 4
+_END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+_LOCK = "LOCK TABLE commands IN ACCESS EXCLUSIVE MODE"
+
+
+def unpooled(budget: Budget) -> Tally:
+    """Let the database fail in one of four ways at a time."""
+    with _postgresql() as database:
+        url = database.new_database()
+
+        def end_connections() -> None:
+            with database.connect("postgres") as connection:
+                connection.execute(_END_OTHERS)
+
+        def hang() -> None:
+            with database.stopped():
+                _some_time(budget)
+
+        def lock() -> None:
+            with database.connect(url) as connection, connection.transaction():
+                connection.execute(_LOCK)
+                _some_time(budget)
+
+        return _loop(budget, url, [lambda: _restart(database, budget), end_connections, hang, lock])
+
+
+def pooled(budget: Budget) -> Tally:
+    """Kill the pooler, or the database behind it."""
+    with _postgresql() as database:
+        pooler = PgBouncer(database)
+        try:
+            url = pooler.pooled(database.new_database())
+            return _loop(budget, url, [lambda: _restart(pooler, budget), lambda: _restart(database, budget)])
+        finally:
+            pooler.remove()
+
+
+def _loop(budget: Budget, url: str, faults: list[Callable[[], None]]) -> Tally:
+    tally = Tally()
+    with faulty_site(ledger=url) as site:
+        for number in budget.rounds(reserve_s=SETTLE_S):
+            site.send(_COMMANDS)
+            faults[number % len(faults)]()
+            tally.counts["faults"] += 1
+            if site.server.process.poll() is not None:
+                tally.violations.append(f"the server ended with {site.server.process.returncode}")
+                site.start_server()
+        site.settle(tally)
+    return tally
+
+
+def _restart(program: PostgreSQL | PgBouncer, budget: Budget) -> None:
+    _some_time(budget)
+    program.kill()
+    _some_time(budget)
+    program.start()
+
+
+def _some_time(budget: Budget) -> None:
+    time.sleep(budget.random.uniform(0.0, 2.0))
+
+
+@contextmanager
+def _postgresql() -> Iterator[PostgreSQL]:
+    database = PostgreSQL(is_durable=True)
+    try:
+        yield database
+    finally:
+        database.remove()
