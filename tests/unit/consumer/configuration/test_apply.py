@@ -838,7 +838,11 @@ def make_deep(directory: Path) -> None:
         ("c", b"xar!\0\x1c" + bytes(100), "a xar archive"),
         ("c", b"hsqs" + bytes(100), "a squashfs image"),
         ("c", gzip.compress(b"x" * 5000, mtime=0)[:-9], "a gzip file that contains no tar archive, or a damaged one"),
-        ("c", gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "a gzip file that contains no tar archive, or a damaged one"),
+        (
+            "c",
+            gzip.compress(gzip.compress(b"x", mtime=0), mtime=0),
+            "a gzip file that contains no tar archive, or a damaged one",
+        ),
     ],
 )
 def test_archive_of_another_kind_is_refused_by_name(
