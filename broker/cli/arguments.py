@@ -11,6 +11,7 @@ from broker.errors import InvalidArgument
 from broker.system.text_files import NotText, read_text
 
 __all__ = [
+    "check_utf8",
     "keys_on_command_line",
     "read_parameters",
 ]
@@ -25,7 +26,7 @@ def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
     given: JsonObject = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        _utf8("A parameter's name", key)
+        check_utf8("A parameter's name", key)
         if not (key and equals):
             raise InvalidArgument(
                 f"{pair[:80]!r} is not KEY=VALUE. Write acm send AGENT TYPE [KEY=VALUE]...: several agents are "
@@ -48,7 +49,7 @@ def keys_on_command_line(pairs: Iterable[str], document: str | None) -> set[str]
 def _read_document(document: str) -> JsonObject:
     try:
         text = _read_text("--parameters", document[1:]) if document.startswith("@") else document
-        value = parse(_utf8("--parameters", text), MAX_FRAME_BYTES, MAX_DEPTH)
+        value = parse(check_utf8("--parameters", text), MAX_FRAME_BYTES, MAX_DEPTH)
     except DecodeError as error:
         raise InvalidArgument(f"--parameters: {error}", code=error.code) from error
     if not isinstance(value, dict):
@@ -67,8 +68,11 @@ def _read_text(key: str, path: str) -> str:
         raise InvalidArgument(f"{key}: {path} cannot be read: {error}.", code="not_utf8") from error
 
 
-def _utf8(what: str, argument: str) -> bytes:
-    """Return the argument's bytes. Python keeps bytes that are not UTF-8 as lone surrogates (PEP 383)."""
+def check_utf8(what: str, argument: str) -> bytes:
+    """Return the argument's bytes; Python keeps bytes that are not UTF-8 as lone surrogates (PEP 383).
+
+    Raises InvalidArgument, with `what` as the subject of its sentence.
+    """
     try:
         return argument.encode()
     except UnicodeEncodeError as error:
@@ -77,7 +81,7 @@ def _utf8(what: str, argument: str) -> bytes:
 
 def _json_or_text(key: str, value: str) -> Any:
     try:
-        return parse(_utf8(key, value), MAX_FRAME_BYTES, MAX_DEPTH)
+        return parse(check_utf8(key, value), MAX_FRAME_BYTES, MAX_DEPTH)
     except DecodeError as error:
         if error.code == "not_json":
             return value

@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.table import Column, Table
 
+from broker.cli.arguments import check_utf8
 from broker.cli.output import id_column, minute, print_json, table
 from broker.cli.session import LEDGER, Session, with_session
 from broker.contract.messages import JsonObject
@@ -56,6 +57,7 @@ def put_files(blobs: BlobStore, pairs: Iterable[str]) -> JsonObject:
         key, equals, file = pair.partition("=")
         if not (key and equals and file):
             raise InvalidArgument(f"--file {pair[:80]!r} is not KEY=FILE.", code="not_key_file")
+        check_utf8("A key of --file", key)
         parameters[key] = msgspec.to_builtins(blobs.put(Path(file)))
     return parameters
 

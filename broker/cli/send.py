@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.arguments import keys_on_command_line, read_parameters
+from broker.cli.arguments import check_utf8, keys_on_command_line, read_parameters
 from broker.cli.blob import put_files
 from broker.cli.commands import command_json, command_panel
 from broker.cli.operation import operation_json, operation_view, progress_and_rows
@@ -97,6 +97,7 @@ def _split(words: list[str], *, names_agents: bool) -> tuple[str | None, str, li
     names = rest.pop(0) if names_agents else None
     if not rest:
         raise InvalidArgument("Missing argument TYPE: write acm send AGENT TYPE [KEY=VALUE]...", code="missing_type")
+    check_utf8("The type", rest[0])
     return names, rest[0], rest[1:]
 
 

@@ -19,6 +19,7 @@ from broker.app.config import ServerConfig, load_config
 from broker.cli.options import JsonOption
 from broker.cli.output import print_result, print_text
 from broker.contract.messages import Origin
+from broker.text import encodable
 
 if TYPE_CHECKING:
     from broker.enrolment.store import EnrolmentStore
@@ -135,7 +136,7 @@ class Session:
             user = getpass.getuser()
         except (KeyError, OSError):
             user = str(os.getuid())
-        return Origin(name=f"{user}@{socket.gethostname()}", module="acm")
+        return Origin(name=encodable(f"{user}@{socket.gethostname()}"), module="acm")
 
     def show(self, document: Any, view: RenderableType) -> None:
         """Print `document` as JSON if --json was given, else `view` for people."""

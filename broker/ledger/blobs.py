@@ -17,6 +17,7 @@ from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
 from broker.ledger.records import BlobRecord, read_all, read_one
 from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState, utc
+from broker.text import encodable
 
 __all__ = [
     "MAX_BLOB_BYTES",
@@ -133,7 +134,7 @@ class BlobStore:
     def _store(self, file: BinaryIO, file_name: str) -> Artifact:
         self._drop_abandoned()
         blob_id, digest, size = new_id(), hashlib.sha256(), 0
-        new = {"id": blob_id, "size": 0, "file_name": file_name[:255], "added_at": self._now().timestamp()}
+        new = {"id": blob_id, "size": 0, "file_name": encodable(file_name)[:255], "added_at": self._now().timestamp()}
         self._insert(BLOBS, [new])
         while block := file.read(_COMMIT_BYTES):
             self._insert(BLOB_CHUNKS, _chunk_rows(blob_id, size, block))
