@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from broker.errors import LedgerError
+from tests.acceptance.conftest import Site
 from tests.faults.site import SETTLE_S, faulty_site
 from tests.faults.tally import Budget, Tally
 from tests.support.postgresql import PgBouncer, PostgreSQL
+from tests.support.waiting import wait_for
 
 __all__ = ["pooled", "unpooled"]
 
@@ -55,11 +58,20 @@ def _loop(budget: Budget, url: str, faults: list[Callable[[], None]]) -> Tally:
             site.send(_COMMANDS)
             faults[number % len(faults)]()
             tally.counts["faults"] += 1
+            wait_for(lambda: _is_reachable(site.site), "the ledger")  # PgBouncer refuses for 15 s after a failure
             if site.server.process.poll() is not None:
                 tally.violations.append(f"the server ended with {site.server.process.returncode}")
                 site.start_server()
         site.settle(tally)
     return tally
+
+
+def _is_reachable(site: Site) -> bool:
+    try:
+        with site.opened_ledger():
+            return True
+    except LedgerError:
+        return False
 
 
 def _restart(program: PostgreSQL | PgBouncer, budget: Budget) -> None:
