@@ -23,7 +23,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Example: acm unmatched --agent web-01 --json")
-@with_session(LEDGER)
+@with_session(LEDGER, only_reads=True)
 def unmatched(
     session: Session,
     agent: Annotated[

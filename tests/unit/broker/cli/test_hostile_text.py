@@ -62,7 +62,8 @@ SHOW_AGENT_TEXT = {
 SHOW_NO_AGENT_TEXT = """
 broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
 enrolment revoke|ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|
-blob put|blob rm|group add|group remove|group configure|operation cancel|ledger restored|package build|package manifest|
+blob put|blob rm|group add|group remove|group configure|operation cancel|ledger restored|ledger backup|ledger check|
+ledger restore|package build|package manifest|
 package verify|prune|agents forget|ca rollover begin|ca rollover status|ca rollover finish
 """
 

@@ -36,6 +36,8 @@ READERS = [
     ["token", "list"],
     ["enrolment", "list"],
     ["ledger", "damaged"],
+    ["ledger", "refused"],
+    ["unmatched"],
 ]
 WRITERS = [
     ["send", "web-01", "restart-agent", "--allow-unknown"],
