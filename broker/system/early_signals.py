@@ -51,7 +51,7 @@ def run_with_signals(name: str, services: tuple[str, ...], run: "Callable[[], ob
         code = end_for(name, error)
         if code is None:
             raise
-        sys.exit(code)
+        os._exit(code)  # the interpreter's own end needs what is missing, and would show a traceback
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter would show a traceback while it ends
 

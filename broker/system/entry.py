@@ -19,6 +19,7 @@ __all__ = [
 
 OUTPUT_FAILED = 8
 _USAGE = 2
+_NOT_UTF8 = "An argument is not text in UTF-8."
 
 
 def run_command_line(
@@ -44,10 +45,11 @@ def run_command_line(
         code = INTERRUPTED
     except UnicodeEncodeError:
         code = _USAGE
-        _complain(name, "An argument is not text in UTF-8.")
+        _complain(name, _NOT_UTF8)
     except CodedError as error:
-        code = exit_code_of(error)
-        _complain(name, str(error))
+        is_argument = isinstance(error.__cause__, UnicodeEncodeError)  # the ledger's driver did not take it
+        code = _USAGE if is_argument else exit_code_of(error)
+        _complain(name, _NOT_UTF8 if is_argument else str(error))
     sys.exit(code)
 
 

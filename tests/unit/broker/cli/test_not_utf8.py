@@ -48,11 +48,11 @@ def test_user_whose_name_is_not_utf_8_sends_commands(tmp_path: Path) -> None:
         ([*TO_WEB, b"--parameters", b'{"x": "' + NAME + b'"}'], 2),
         ([*TO_WEB, b"--file", NAME + b"=/dev/null"], 2),
         ([b"send", NAME, b"restart-agent", b"--allow-unknown"], 2),
-        ([b"show", NAME], 1),
-        ([b"commands", b"--operation", NAME], 1),
-        ([b"operation", b"cancel", NAME], 1),
-        ([b"blob", b"rm", NAME], 1),
-        ([b"token", b"revoke", NAME], 1),
+        ([b"show", NAME], 2),
+        ([b"commands", b"--operation", NAME], 2),
+        ([b"operation", b"cancel", NAME], 2),
+        ([b"blob", b"rm", NAME], 2),
+        ([b"token", b"revoke", NAME], 2),
     ],
 )
 def test_argument_that_is_not_utf_8_is_one_sentence(tmp_path: Path, words: list[bytes], code: int) -> None:
