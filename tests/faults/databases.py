@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from broker.errors import LedgerError
 from tests.acceptance.conftest import Site
-from tests.faults.site import SETTLE_S, faulty_site
+from tests.faults.site import AGENT, SETTLE_S, faulty_site
 from tests.faults.tally import Budget, Tally
 from tests.support.postgresql import PgBouncer, PostgreSQL
 from tests.support.waiting import wait_for
@@ -54,6 +54,7 @@ def pooled(budget: Budget) -> Tally:
 def _loop(budget: Budget, url: str, faults: list[Callable[[], None]]) -> Tally:
     tally = Tally()
     with faulty_site(ledger=url) as site:
+        site.site.wait_online(AGENT)  # a server that starts without its database ends
         for number in budget.rounds(reserve_s=SETTLE_S):
             site.send(_COMMANDS)
             faults[number % len(faults)]()
