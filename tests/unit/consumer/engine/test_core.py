@@ -41,6 +41,7 @@ def test_housekeeping_on_a_full_disk_does_not_stop_the_agent() -> None:
 def test_agent_with_a_slow_clock_expires_commands_and_reports_its_clock() -> None:
     world = World(MemoryCommandStore(), lambda store: store, agent_behind=timedelta(days=1))
     world.send("once", expires_in_s=60)
+    world.step_server()  # it is on its way when it expires
     world.clock.turn(61)
     world.settle()
     (row,) = world.ledger.commands()
