@@ -61,16 +61,20 @@ def test_refused_subscription_is_told_and_tried_again(scripted: ScriptedBroker, 
 def test_message_refused_by_an_access_list_is_told_until_one_is_accepted(tmp_path: Path) -> None:
     rules = tmp_path / "acl"
     rules.write_text("topic read #\n")
-    with tuned_mosquitto(tmp_path, f"acl_file {rules}") as url, MqttConnection(url, "web-01") as agent:
+    # structlog loses a line that is logged while it begins to capture, so the connection is made after that.
+    with (
+        tuned_mosquitto(tmp_path, f"acl_file {rules}") as url,
+        capture_logs() as lines,
+        MqttConnection(url, "web-01") as agent,
+    ):
         assert agent.wait_connected(10)
-        with capture_logs() as lines:
-            for _ in range(50):
-                agent.publish("acm/web-01/feedback", b"x")
-            wait_for(lambda: agent.backlog == 0, "all answers")
+        for _ in range(50):
+            agent.publish("acm/web-01/feedback", b"x")
+        wait_for(lambda: agent.backlog == 0, "all answers")
         assert agent.problem == (
             "The broker refuses messages on acm/web-01/feedback (not authorized); they are sent again later."
         )
-        assert [line["event"] for line in lines] == ["mqtt_publish_refused"]
+        assert [line["event"] for line in lines] == ["mqtt_connected", "mqtt_publish_refused"]
         rules.write_text("topic readwrite #\n")
         os.kill(wait_for(lambda: mosquitto_pid(url), "mosquitto"), signal.SIGHUP)
 
@@ -87,10 +91,10 @@ def mosquitto_pid(url: str) -> int | None:
     port = url.rsplit(":", 1)[1]
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            line = (process / "cmdline").read_text()
+            line = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if f"mosquitto-{port}.conf" in line:
+        if f"mosquitto-{port}.conf".encode() in line:
             return int(process.name)
     return None
 
