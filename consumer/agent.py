@@ -107,9 +107,9 @@ class Agent:
     `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
     id of the command that replaced the previous process (`RESTARTED_BY` in its environment). `service_manager` is
     notified of each turn. `test_replacement` is called before the process is replaced, which is not done if it refuses.
-    Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if
-    the broker's URL is invalid, HandlerTableError if two handlers claim the same type, ConfigurationError if the agent
-    would reject every command.
+    Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is
+    invalid, HandlerTableError if two handlers claim the same type, ConfigurationError if the agent would reject every
+    command.
     """
 
     def __init__(

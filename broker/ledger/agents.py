@@ -21,6 +21,7 @@ __all__ = [
     "all_agents",
     "get_or_create",
     "get_or_create_all",
+    "is_silent",
     "last_status",
     "lock_agents_of",
     "names_of_agents",
@@ -82,6 +83,11 @@ def _agent_row(record: AgentRecord, open_commands: int, now: float) -> AgentRow:
 
 def _is_recent(seconds: float | None, now: float) -> bool:
     return seconds is not None and -_CLOCK_SKEW_S <= now - seconds <= SILENT_AFTER_S
+
+
+def is_silent(now: datetime) -> sa.ColumnElement[bool]:
+    """Return the condition in SQL that an agent's last status is too old for one that is online."""
+    return AGENTS.c.seen_at < now.timestamp() - SILENT_AFTER_S
 
 
 def names_of_agents(connection: sa.Connection) -> list[str]:

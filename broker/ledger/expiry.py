@@ -7,8 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from broker.contract.states import SILENT_AFTER_S, ErrorCode
-from broker.ledger.agents import lock_agents_of
+from broker.contract.states import ErrorCode
+from broker.ledger.agents import is_silent, lock_agents_of
 from broker.ledger.completion import complete_by_server
 from broker.ledger.records import CommandRecord, read_all
 from broker.ledger.tables import AGENTS, COMMANDS, CommandState, moment
@@ -49,7 +49,7 @@ def _has_expired(now: datetime, *, may_be_sent: bool) -> sa.ColumnElement[bool]:
     never_sent = sa.and_(COMMANDS.c.state == CommandState.QUEUED, COMMANDS.c.expires_at <= time)
     if not may_be_sent:
         return never_sent
-    is_away = sa.or_(AGENTS.c.online.is_(False), AGENTS.c.seen_at < time - SILENT_AFTER_S)
+    is_away = sa.or_(AGENTS.c.online.is_(False), is_silent(now))
     unanswered = sa.and_(
         COMMANDS.c.state == CommandState.SENT,
         COMMANDS.c.expires_at <= time - _GRACE_S,

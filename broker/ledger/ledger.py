@@ -340,10 +340,11 @@ class Ledger:
             for status in statuses:
                 row = rows.pop(status.agent, None) or get_or_create(connection, status.agent, now)
                 is_repeat = status.agent in repeated
-                standing = standing_of(row, status_in(row.status), status, is_repeat=is_repeat)
+                known = status_in(row.status)
+                standing = standing_of(row, known, status, is_repeat=is_repeat)
                 if standing is Standing.NEW or (believed and standing is Standing.UNPROVEN):
                     recorded.new.append(status)
-                    if record_status(connection, row, status, now, is_repeat=is_repeat):
+                    if record_status(connection, row, known, status, now, is_repeat=is_repeat):
                         recorded.conflicts.append(status.agent)
                 elif standing is Standing.UNPROVEN:
                     recorded.requests.append((status.agent, request_report(connection, row)))

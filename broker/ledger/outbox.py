@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from broker.contract.messages import Command
-from broker.contract.states import SILENT_AFTER_S, ErrorCode
+from broker.contract.states import ErrorCode
 from broker.contract.topics import AGENT_NAME
-from broker.ledger.agents import get_or_create_all, lock_agents_of
+from broker.ledger.agents import get_or_create_all, is_silent, lock_agents_of
 from broker.ledger.completion import command_of, complete_by_server
 from broker.ledger.damage import damage_in_command
 from broker.ledger.enqueue import MAX_COMMAND_BYTES
@@ -174,8 +174,7 @@ def _overdue(now: datetime) -> sa.Select[Any]:
     """
     time, resend_at = now.timestamp(), AGENTS.c.resend_at
     is_over = sa.or_(resend_at <= time, resend_at > time + LONGEST_WAIT_S)
-    is_silent = AGENTS.c.seen_at < time - SILENT_AFTER_S
-    return sa.select(AGENTS.c.name).where(is_over, AGENTS.c.online.is_(True), sa.not_(is_silent))
+    return sa.select(AGENTS.c.name).where(is_over, AGENTS.c.online.is_(True), sa.not_(is_silent(now)))
 
 
 def _completed_as_unfit(connection: sa.Connection, record: CommandRecord, now: datetime) -> bool:

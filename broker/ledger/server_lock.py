@@ -133,13 +133,7 @@ class ServerLock:
     def _try(self) -> bool:
         if self._file is None:
             return self._database.is_sqlite or self._try_advisory()
-        try:
-            self._held.callback(os.close, acquire_lock(self._file))
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise LedgerError(f"{self._file} cannot be locked: {error.strerror}.", code="lock_failed") from error
-        return True
+        return _acquire_file(self._file, self._held)
 
     def _try_advisory(self) -> bool:
         with contextlib.ExitStack() as stack:
@@ -199,13 +193,20 @@ def no_server_on(file: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         for lock in _locks_beside(file):
-            try:
-                held.callback(os.close, acquire_lock(lock))
-            except BlockingIOError:
-                raise ServerRunning(f"A server runs on the ledger {file}: stop it first, then try again.") from None
-            except OSError as error:
-                raise LedgerError(f"{lock} cannot be locked: {error.strerror}.", code="lock_failed") from error
+            if not _acquire_file(lock, held):
+                raise ServerRunning(f"A server runs on the ledger {file}: stop it first, then try again.")
         yield
+
+
+def _acquire_file(file: Path, held: contextlib.ExitStack) -> bool:
+    """Lock a file until `held` is closed; return False if another process holds the lock."""
+    try:
+        held.callback(os.close, acquire_lock(file))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise LedgerError(f"{file} cannot be locked: {error.strerror}.", code="lock_failed") from error
+    return True
 
 
 def _recorded(database: Database) -> list[RunningServer]:

@@ -40,16 +40,23 @@ def without_kept_of_unknown(
 
 
 def record_status(
-    connection: sa.Connection, row: AgentRecord, status: Status, now: datetime, *, is_repeat: bool
+    connection: sa.Connection,
+    row: AgentRecord,
+    before: Status | None,
+    status: Status,
+    now: datetime,
+    *,
+    is_repeat: bool,
 ) -> bool:
-    """Within a transaction that has locked the agent's row, store a status that is newer than the one in it.
+    """Within a transaction that has locked the agent's row, store a status that is newer than `before`, the one in it.
 
     Commands that the agent had not accepted become due if it restarted or came back online, and commands that it had
     accepted if its store went back in time. Groups in the status replace the ledger's if they differ from those in the
     status before. `is_repeat`: the broker may have delivered it before, so it does not show that the agent is alive
     now. Return whether two clients use the agent's name.
     """
-    before = decode_or_set_aside(connection, row, "status", Status, now)
+    if before is None:
+        decode_or_set_aside(connection, row, "status", Status, now)
     if not status.online and status.updated_at is None:  # a last will may be out of date: it is made before it connects
         status = _without_outdated(status, before)
     text = encode([status]).decode()
