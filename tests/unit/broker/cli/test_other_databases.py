@@ -19,26 +19,11 @@ from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
 from tests.support.errors import raises_code
 from tests.support.postgresql import PostgreSQL
+from tests.unit.broker.cli.test_readers import READERS
 from tests.unit.broker.ledger.test_migrations import FIRST_TABLES
 
 Snapshot = dict[str, tuple[int, bytes]]
 REQUEST = CommandRequest("restart-agent", {}, Origin("me", "test"))
-READERS = [
-    ["agents"],
-    ["active-responses"],
-    ["commands"],
-    ["show", "COMMAND"],
-    ["operation", "list"],
-    ["operation", "show", "OPERATION"],
-    ["group", "list"],
-    ["group", "show", "edge"],
-    ["blob", "list"],
-    ["token", "list"],
-    ["enrolment", "list"],
-    ["ledger", "damaged"],
-    ["ledger", "refused"],
-    ["unmatched"],
-]
 WRITERS = [
     ["send", "web-01", "restart-agent", "--allow-unknown"],
     ["cancel", "COMMAND"],

@@ -74,6 +74,9 @@ READERS = [
     ["blob", "list"],
     ["token", "list"],
     ["enrolment", "list"],
+    ["ledger", "damaged"],
+    ["ledger", "refused"],
+    ["unmatched"],
 ]
 
 
