@@ -6,14 +6,18 @@ RUN = $(VENV)/bin
 # folders, these slow tests run first, and the workers end at about the same time.
 PYTEST = $(RUN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
-POOLED ?= tests/unit/broker/ledger tests/acceptance/test_life_of_a_command.py
+POOLED ?= tests/acceptance tests/unit/broker/ledger
+MQTT ?= tests/integration/test_mqtt.py tests/integration/test_withheld_packets.py tests/integration/test_tls.py \
+	tests/integration/test_connection_failures.py tests/integration/test_connection_problems.py \
+	tests/acceptance/test_life_of_a_command.py tests/acceptance/test_secured_broker.py
 FAULT_SECONDS ?= 1080
+SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench postgresql pgbouncer coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean
+.PHONY: help bench bench-server bench-ledger postgresql pgbouncer untestedpaho coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean plots
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.ready: pyproject.toml uv.lock scripts/uv.txt
 	sh scripts/bootstrap.sh $(VENV)
@@ -26,13 +30,17 @@ test: $(VENV)/.ready ## Run all tests
 	bash scripts/postgresql.sh
 	$(PYTEST)
 
-postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL
+postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL (not in CI: pgbouncer has them)
 	bash scripts/postgresql.sh
-	ACM_TEST_LEDGER=postgresql $(PYTEST) tests/acceptance
+	ACM_TEST_LEDGER=postgresql $(PYTEST) -k "not sqlite" tests/acceptance
 
-pgbouncer: $(VENV)/.ready ## Run POOLED tests (the ledger's, the life of a command) with PostgreSQL behind PgBouncer
+pgbouncer: $(VENV)/.ready ## Run POOLED tests (acceptance, the ledger's) with the ledger in PostgreSQL behind PgBouncer
 	bash scripts/postgresql.sh
-	ACM_TEST_LEDGER=pgbouncer $(PYTEST) $(POOLED)
+	ACM_TEST_LEDGER=pgbouncer $(PYTEST) -k "not sqlite" $(POOLED)
+
+untestedpaho: $(VENV)/.ready ## Run MQTT tests as with a version of paho that was not tested: packets one by one
+	sh scripts/untested_paho.sh $(VENV) build/paho
+	PYTHONPATH=$(CURDIR)/build/paho $(PYTEST) $(MQTT)
 
 coverage: $(VENV)/.ready ## Run all tests; print the lines that they do not cover
 	$(PYTEST) --cov --cov-report=term
@@ -63,17 +71,28 @@ fuzz: $(VENV)/.ready ## Fuzz the parsers of untrusted input, for FUZZ_SECONDS (6
 faults: $(VENV)/.ready ## Kill, starve and fail the programs, for FAULT_SECONDS (1080) in total
 	$(RUN)/python -m tests.faults --seconds $(FAULT_SECONDS)
 
-bench: $(VENV)/.ready ## Measure against simpler consumers in the same run
-	$(RUN)/python -m benchmarks
+bench: $(VENV)/.ready ## Measure the agent beside simpler consumers; ROWS=latency SCALE=0.1 for a quick look
+	$(RUN)/python -m benchmarks.agent $(if $(ROWS),--rows $(ROWS)) --scale $(SCALE)
 
-install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment; EXTRA=postgresql adds its driver
-	sh scripts/install.sh $(VENV) $(PREFIX) $(EXTRA)
+bench-server: $(VENV)/.ready ## Measure the server with a simulated fleet; ROWS=1000x20 SCALE=0.1 for a quick look
+	$(RUN)/python -m benchmarks.server $(if $(ROWS),--rows $(ROWS)) --scale $(SCALE)
+
+bench-ledger: $(VENV)/.ready ## Measure ledgers of 10,000 to 10,000,000 finished commands; SIZES=10000,100000 for others
+	$(RUN)/python -m benchmarks.ledger $(if $(ROWS),--rows $(ROWS)) $(if $(SIZES),--sizes $(SIZES))
+
+plots: $(VENV)/.ready ## Draw docs/plots from the results of the benchmarks in build/
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group plots
+	$(RUN)/python -m benchmarks.plots
+
+install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment; EXTRA="api postgresql" for more parts
+	sh scripts/install.sh $(VENV) "$(PREFIX)" "$(EXTRA)"
 
 wheels: $(VENV)/.ready ## Fill build/wheels for the images in docker/
 	bash scripts/wheels.sh $(VENV)
 
-schema: $(VENV)/.ready ## Write the JSON Schema of the messages into docs/
+schema: $(VENV)/.ready ## Write the JSON Schemas of the messages and of the output with --json into docs/
 	$(RUN)/python -m scripts.schema docs/schema.json
+	$(RUN)/python -m scripts.output_schema docs/output-schema.json
 
 errors: $(VENV)/.ready ## Write the table of error codes into docs/
 	$(RUN)/python -m scripts.errors

@@ -14,6 +14,7 @@ __all__ = [
     "known_command_types",
     "parameters_of",
     "schema_of",
+    "text_parameters",
 ]
 
 
@@ -42,6 +43,17 @@ def parameters_of(command_type: str) -> type | None:
             return _load(entry).parameters
     kind = COMMAND_TYPES.get(command_type)
     return kind.parameters if kind else None
+
+
+def text_parameters(shape: type) -> frozenset[str]:
+    """Return the names of a dataclass's members that are texts, so that `content=42` means the text 42."""
+    return frozenset(name for name, schema in schema_of(shape)["properties"].items() if _is_text(schema))
+
+
+def _is_text(schema: JsonObject) -> bool:
+    if "anyOf" in schema:
+        return all(_is_text(part) for part in schema["anyOf"] if part.get("type") != "null")
+    return schema.get("type") == "string" or all(isinstance(it, str) for it in schema.get("enum", (0,)))
 
 
 def schema_of(shape: type) -> JsonObject:

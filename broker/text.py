@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "printable",
     "printable_line",
     "rfc3339",
+    "some_of",
     "toml_string",
 ]
 
@@ -27,6 +29,12 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def rfc3339(moment: datetime | None) -> str | None:
     """Return a time in UTC in the form of RFC 3339, or None."""
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names of a list, at most so many, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def toml_string(text: str) -> str:

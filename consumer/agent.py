@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from broker.contract.secret_shapes import mask_shapes
+from broker.contract.states import Problem
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
@@ -22,7 +23,7 @@ from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
-from consumer.engine.problems import Problem
+from consumer.engine.process_report import ProcessReport
 from consumer.engine.readiness import Readiness
 from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder, boot_id
@@ -146,6 +147,8 @@ class Agent:
         )
         self._trusted_clock = TrustedClock(self._clock, self._store.time_sample)
         self._after_proof = AfterProof(config.upgrade, self._clock)
+        # The release before this one must be able to read what this process stores.
+        self._store.stores_together = not self._after_proof.may_go_back
         self._version = self._after_proof.running_version or version("agent-command-manager")
         self._service = ManagedService(service) if service else managed_service(config, self._clock)
         self._responses = self._build_responses()
@@ -153,6 +156,9 @@ class Agent:
         topics = Topics(config.topic_prefix)
         self._connection = self._build_connection(topics)
         self._comms = AgentCommsClient(self._connection, config.agent, topics, self._clock.monotonic)
+        self._process_report = ProcessReport(
+            Path(config.state), self._status, self._connection, self._clock, mask_shapes(config.broker)
+        )
         self._relocation = self._build_relocation()
         self._status.problems.report(Problem.ENROLMENT, self._enrolments.damage)
         self._core = self._build_core(added, origins or {}, restarted_by)
@@ -200,6 +206,7 @@ class Agent:
             subscriptions=AgentCommsClient.subscriptions(config.agent, topics),
             on_connect=self._connected.set,
             tls=enrolment.tls if enrolment is not None else None,
+            drain_reads=True,
         )
 
     def _build_relocation(self) -> Relocation:
@@ -239,6 +246,7 @@ class Agent:
             self._service.service,
             self._spawn,
             self._connection.wake,
+            side_by_side=True,
             renews_process=self.config.service.kind != "child",  # which would be restarted with the agent
             test_replacement=self._test_replacement,
             stopping=self._stopping,
@@ -263,7 +271,7 @@ class Agent:
         tasks.append(InodeWatch(Path(self.config.state), self._clock, partial(self._report, Problem.NO_INODES)))
         if self._enrolment is not None and isinstance(self._trust, EnrolmentTrust):
             tasks.append(self._build_renewal(self._enrolment, self._trust))
-        return [*tasks, self._relocation]
+        return [*tasks, self._relocation, self._process_report]
 
     def _report(self, problem: Problem, sentence: str | None) -> None:
         self._status.problems.report(problem, sentence)
@@ -301,31 +309,34 @@ class Agent:
 
         Raises StoreError if the command store fails.
         """
-        core = self._core
-        try:
-            core.recover(self._restarted_by)
-            self._connection.start()
-            _log.info("agent_started", **self._description())
-            while not self._stopping.is_set() and self._replacement is None:
-                self._service_manager.turn(ready=self._connection.connected, status=self._connection.summary)
-                if self._reloading.is_set():
-                    self._reloading.clear()
-                    self._connection.reconnect()
-                self._connection.abandon_if_deaf()
-                arrived = self._comms.receive(core.wait_s())
-                self._status.problems.report(Problem.CONNECTION, self._connection.problem)
-                if self._connected.is_set():
-                    self._connected.clear()
-                    core.connected()
-                core.step(arrived)
+        with contextlib.ExitStack() as last_first:  # each step is taken, whatever fails in another one
+            self._prepare_end(last_first)
+            try:
+                self._work()
+            except StoreLocked:
+                if not self.stop_requested:
+                    raise
+                return None
             self._after_proof.ended_as_intended()
             return self._replacement
-        except StoreLocked:
-            if not self.stop_requested:
-                raise
-            return None
-        finally:
-            self._shut_down()
+
+    def _work(self) -> None:
+        core = self._core
+        core.recover(self._restarted_by)
+        self._connection.start()
+        _log.info("agent_started", **self._description())
+        while not self._stopping.is_set() and self._replacement is None:
+            self._service_manager.turn(ready=self._connection.connected, status=self._connection.summary)
+            if self._reloading.is_set():
+                self._reloading.clear()
+                self._connection.reconnect()
+            self._connection.abandon_if_deaf()
+            arrived = self._comms.receive(core.wait_s())
+            self._status.problems.report(Problem.CONNECTION, self._connection.problem)
+            if self._connected.is_set():
+                self._connected.clear()
+                core.connected()
+            core.step(arrived)
 
     @property
     def _replacement(self) -> Replacement | None:
@@ -341,13 +352,19 @@ class Agent:
             "state": self.config.state,
         }
 
-    def _shut_down(self) -> None:
-        with contextlib.ExitStack() as last_first:  # each step is taken, whatever fails in another one
-            last_first.callback(_log.info, "agent_stopped", agent=self.config.agent)
-            last_first.callback(self._store.close)
-            last_first.callback(self._service.shut_down)
-            last_first.callback(self._connection.stop)
-            last_first.callback(self._core.publish_offline)
-            last_first.callback(self._relocation.close)
-            if self._replacement is None:
-                self._service_manager.stopping()
+    def _prepare_end(self, last_first: contextlib.ExitStack) -> None:
+        last_first.callback(self._log_end)
+        last_first.callback(self._store.close)
+        last_first.push(self._process_report)  # while the lock of the store keeps the next process from writing its own
+        last_first.callback(self._service.shut_down)
+        last_first.callback(self._connection.stop)
+        last_first.callback(self._core.publish_offline)
+        last_first.callback(self._relocation.close)
+        last_first.callback(self._tell_end)
+
+    def _log_end(self) -> None:
+        _log.info("agent_stopped", agent=self.config.agent)  # at the current level: a reload may have changed it
+
+    def _tell_end(self) -> None:
+        if self._replacement is None:
+            self._service_manager.stopping()

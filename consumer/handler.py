@@ -17,6 +17,7 @@ from consumer.ports import Blobs, Clock, Service, StoredCommand
 from consumer.settings import Confinement, DownloadConfig
 from consumer.system.leftovers import Leftovers
 from consumer.system.programs import Bounds
+from consumer.system.progress import HandlerProgress
 
 if TYPE_CHECKING:
     from consumer.system.downloads import Downloader  # loads an HTTP client, which few handlers need
@@ -92,7 +93,7 @@ class Context:
     that must outlive the process there, under its own name, and reports each durable step to the `observer`.
     `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
     `max_result_bytes` returns how long a result may be now; of a longer one, parts are left out. `leftovers` removes
-    files, and the status names those that it could not remove.
+    files, and the status names those that it could not remove. The status shows what is reported to `progress`.
     """
 
     clock: Clock
@@ -107,6 +108,7 @@ class Context:
     blobs: Blobs | None = None
     max_result_bytes: Callable[[], int] = lambda: MAX_FRAME_BYTES
     leftovers: Leftovers = field(default_factory=Leftovers)
+    progress: HandlerProgress = field(default_factory=HandlerProgress)
 
     def downloader(self) -> "Downloader":
         """Return a downloader of artifacts that observes this command's deadline."""
@@ -114,7 +116,16 @@ class Context:
         from consumer.system.partial_files import PARTIAL_FILES
 
         partial = self.state / PARTIAL_FILES
-        return Downloader(self.download, self.clock, self.deadline, self.cancelled, self.blobs, partial, self.leftovers)
+        return Downloader(
+            self.download,
+            self.clock,
+            self.deadline,
+            self.cancelled,
+            self.blobs,
+            partial,
+            self.leftovers,
+            self.progress,
+        )
 
     def bounds(self) -> Bounds:
         """Return the bounds of another program: this command's deadline, and the limits and user of `[programs]`."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+import msgspec
+
 from broker.contract.messages import Command, Feedback, JournalMark, JsonObject, SequenceNumber
-from broker.contract.states import ErrorCode, Outcome, State
+from broker.contract.states import ErrorCode, FeedbackKind, Outcome, State
 
 __all__ = [
     "BackgroundTask",
@@ -15,6 +17,8 @@ __all__ = [
     "Clock",
     "CommandStore",
     "EncodedFeedback",
+    "LaterFeedback",
+    "Notice",
     "ReadinessProblem",
     "Service",
     "ServiceState",
@@ -35,8 +39,23 @@ class Clock(Protocol):
         """Return seconds that never go backwards."""
 
 
-@dataclass(frozen=True)
-class EncodedFeedback:
+class Notice(Protocol):
+    """Feedback to send."""
+
+    @property
+    def command_id(self) -> str | None:
+        """The command that it is about."""
+
+    @property
+    def kind(self) -> FeedbackKind:
+        """The kind of feedback."""
+
+    @property
+    def encoded(self) -> bytes:
+        """Its JSON object."""
+
+
+class EncodedFeedback(msgspec.Struct, frozen=True):
     """Feedback and its JSON object, encoded once: a result is stored and sent as these bytes.
 
     The bytes of a result end with its digest, the SHA-256 of the object without that last member.
@@ -45,9 +64,36 @@ class EncodedFeedback:
     feedback: Feedback
     encoded: bytes
 
+    @property
+    def command_id(self) -> str | None:
+        """The command that it is about."""
+        return self.feedback.command_id
 
-@dataclass(frozen=True)
-class StoredCommand:
+    @property
+    def kind(self) -> FeedbackKind:
+        """The kind of feedback."""
+        return self.feedback.kind
+
+
+class LaterFeedback(msgspec.Struct, frozen=True):
+    """Feedback that is made once it is sent: the result of its command mostly makes it obsolete before."""
+
+    command_id: str | None
+    kind: FeedbackKind
+    make: Callable[[], EncodedFeedback]
+
+    @property
+    def feedback(self) -> Feedback:
+        """The feedback."""
+        return self.make().feedback
+
+    @property
+    def encoded(self) -> bytes:
+        """Its JSON object."""
+        return self.make().encoded
+
+
+class StoredCommand(msgspec.Struct, frozen=True):
     """A command in the store. `key` sorts by arrival; `begun_by` is the incarnation of the agent that started it.
 
     `signed_by` has the ids of the trusted keys that had signed it on arrival, and is empty if it was unsigned. It is

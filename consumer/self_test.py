@@ -1,9 +1,11 @@
 """The self-test of a release on a machine, before it takes over: its libraries load and its command store works."""
 
+import pkgutil
 import ssl
 import tempfile
 import uuid
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 from broker.contract.messages import Command, Origin
@@ -12,12 +14,26 @@ from consumer.handlers.built_in import BUILT_IN_TYPES
 from consumer.store.opening import open_store
 
 __all__ = [
+    "load_all_modules",
     "self_test",
 ]
 
 
+def load_all_modules() -> None:
+    """Import all of the agent: what it imports late must not be missing only then. Raises ImportError."""
+    import consumer
+
+    for module in pkgutil.walk_packages(consumer.__path__, "consumer."):
+        if not module.name.endswith(".__main__"):
+            import_module(module.name)
+
+
 def self_test() -> tuple[str, ...]:
-    """Return the command types that this release supports; raises StoreError if its store does not work here."""
+    """Return the command types that this release supports.
+
+    Raises StoreError if its store does not work here, and ImportError if a library is missing.
+    """
+    load_all_modules()
     ssl.create_default_context()
     with tempfile.TemporaryDirectory(prefix="acm-self-test-") as directory:
         _store_and_find(Path(directory))

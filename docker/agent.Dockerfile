@@ -7,8 +7,8 @@ RUN apt-get update \
     && install -d -o acm -g acm -m 0700 /var/lib/acm
 COPY build/wheels /wheels
 RUN python3 -m venv /opt/acm \
-    && /opt/acm/bin/pip install --no-cache-dir --no-index --find-links /wheels --require-hashes -r /wheels/requirements.txt \
-    && /opt/acm/bin/pip install --no-cache-dir --no-index --no-deps /wheels/agent_command_manager-*.whl \
+    && /opt/acm/bin/pip install --compile --no-cache-dir --no-index --find-links /wheels --require-hashes -r /wheels/requirements.txt \
+    && /opt/acm/bin/pip install --compile --no-cache-dir --no-index --no-deps /wheels/agent_command_manager-*.whl \
     && rm -rf /wheels
 ENV PATH=/opt/acm/bin:$PATH ACM_STATE=/var/lib/acm/state
 USER acm

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DOCUMENT", "main", "rendered"]
+__all__ = ["DOCUMENT", "ROOT", "exit_codes", "main", "rendered"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "errors.md"
 _PACKAGES = ("broker", "consumer")
 _ROOT_CLASS = "CodedError"
+_EXIT_CODES = {"acm": ("broker", "AcmExitCode"), "acm-agent": ("consumer", "AgentExitCode")}
 _HEAD = """\
 # Errors
 
@@ -175,9 +176,15 @@ def _wire_and_exit_codes(root: Path) -> Iterator[str]:
     members = _members(root / "broker" / "contract" / "states.py", "ErrorCode")
     yield _table(("code", "meaning"), [(f"`{value}`", meaning) for value, meaning in members])
     yield "## Exit codes\n"
-    for tool, package, name in (("acm", "broker", "AcmExitCode"), ("acm-agent", "consumer", "AgentExitCode")):
-        members = _members(root / package / "cli" / "exit_codes.py", name)
-        yield _table((f"`{tool}`", "meaning"), [(str(value), meaning) for value, meaning in members])
+    for program in _EXIT_CODES:
+        members = exit_codes(program, root)
+        yield _table((f"`{program}`", "meaning"), [(str(value), meaning) for value, meaning in members])
+
+
+def exit_codes(program: str, root: Path = ROOT) -> list[tuple[object, str]]:
+    """Return the exit codes of `acm` or `acm-agent` for the sources below a root, each with its meaning."""
+    package, name = _EXIT_CODES[program]
+    return _members(root / package / "cli" / "exit_codes.py", name)
 
 
 def _members(path: Path, name: str) -> list[tuple[object, str]]:

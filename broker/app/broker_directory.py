@@ -9,7 +9,15 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.app.config import ServerConfig, load_config
+from broker.app.config import (
+    DEFAULT_API_LISTEN,
+    DEFAULT_API_PORT,
+    DEFAULT_ENROLL_LISTEN,
+    DEFAULT_ENROLL_PORT,
+    OUTSIDE_OF_SECTIONS,
+    ServerConfig,
+    load_config,
+)
 from broker.app.credentials import BROKER_PEM
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import BrokerError
@@ -21,6 +29,7 @@ from broker.system.files import resolved, write_durably
 from broker.text import toml_string
 
 __all__ = [
+    "LOOPBACK_HOSTS",
     "BrokerDirectory",
     "BrokerDirectoryError",
     "WrittenFiles",
@@ -30,7 +39,9 @@ __all__ = [
 ]
 
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""What names this machine only."""
+
 _ANY_IPV4, _ANY_ADDRESS = "0.0.0.0", "[::]"  # noqa: S104
 _SETTINGS = "server.toml"
 _FIXED = ("ca", "ledger", "client_id", "topic_prefix")
@@ -109,15 +120,26 @@ class BrokerDirectory:
     All methods raise BrokerDirectoryError.
     """
 
-    def __init__(self, directory: Path, config: ServerConfig, hosts: Sequence[str], port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: ServerConfig,
+        hosts: Sequence[str],
+        port: int,
+        *,
+        enroll_port: int = DEFAULT_ENROLL_PORT,
+        api_port: int = DEFAULT_API_PORT,
+    ) -> None:
         self._directory = resolved(directory)
         if not str(self._directory).isprintable():
             raise BrokerDirectoryError(
                 "The path has characters that cannot be written to mosquitto.conf.", code="unprintable_path"
             )
         self._config = config
-        self._hosts = list(hosts) or self._certified_hosts() or list(_LOOPBACK)
+        self._hosts = list(hosts) or self._certified_hosts() or list(LOOPBACK_HOSTS)
         self._port = port
+        self._enroll_port = enroll_port
+        self._api_port = api_port
 
     @property
     def settings(self) -> Path:
@@ -139,7 +161,7 @@ class BrokerDirectory:
             self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             kept = tuple(path for path, _, _ in texts if path.exists())
             until = self._write_certificates(authority)
-            for path, text, mode in texts:
+            for path, text, mode in reversed(texts):  # the settings first: what they say, a repeated call can follow
                 if path not in kept:
                     write_durably(path, text.encode(), mode)
         except OSError as error:
@@ -154,21 +176,24 @@ class BrokerDirectory:
         rules = render_access_control_list(self._config.client_id, self._config.topic_prefix)
         yield self._directory / "acl", rules, _PUBLIC
         settings = "".join(f"{name} = {toml_string(value)}\n" for name, value in self._settings().items())
+        if self._config.api_oidc is not None:
+            settings += self._config.api_oidc.toml()
         yield self.settings, settings, _SECRET  # the ledger's URL may have a password
 
     def _write_certificates(self, authority: CertificateAuthority) -> datetime:
         hosts = _with_loopback(self._hosts)
         authority.write_client_certificate(self._config.client_id, self._directory, "server")
         authority.write_server_certificate(hosts, self._directory, "enroll")
+        authority.write_server_certificate(hosts, self._directory, "api")
         broker = authority.write_server_pem(hosts, self._directory / BROKER_PEM)
         write_durably(self._directory / "ca.crt", authority.trusted.encode(), _PUBLIC)
         return broker.not_valid_after_utc
 
     def _settings(self) -> dict[str, str]:
-        """Return the given settings that are not defaults, overridden by those of this directory."""
+        """Return the given settings that are not defaults, without sections, overridden by those of this directory."""
         config, directory = self._config, self._directory
         default = ServerConfig()
-        given = {name: getattr(config, name) for name in config.__struct_fields__}
+        given = {name: getattr(config, name) for name in OUTSIDE_OF_SECTIONS}
         given = {name: value for name, value in given.items() if value != getattr(default, name)}
         if "signing_keys" in given:
             given["signing_keys"] = str(resolved(Path(given["signing_keys"])))
@@ -184,14 +209,21 @@ class BrokerDirectory:
             "enroll_broker": url,
             "enroll_certificate": str(directory / "enroll.crt"),
             "enroll_key": str(directory / "enroll.key"),
+            "api_certificate": str(directory / "api.crt"),
+            "api_key": str(directory / "api.key"),
         }
-        return self._default_listen() | given | own
+        return self._default_listen() | self._default_api() | given | own
 
     def _default_listen(self) -> dict[str, str]:
         if self._is_local:
-            return {"enroll_listen": "[::1]:8443"} if self._local_address == "::1" else {}
+            listen = f"{host_in_url(self._local_address)}:{self._enroll_port}"
+            return {} if listen == DEFAULT_ENROLL_LISTEN else {"enroll_listen": listen}
         address = _ANY_ADDRESS if any(":" in host for host in self._hosts) else _ANY_IPV4
-        return {"enroll_listen": f"{address}:8443"}
+        return {"enroll_listen": f"{address}:{self._enroll_port}"}
+
+    def _default_api(self) -> dict[str, str]:
+        listen = f"{host_in_url(self._local_address)}:{self._api_port}"
+        return {} if listen == DEFAULT_API_LISTEN else {"api_listen": listen}
 
     @property
     def _local_address(self) -> str:
@@ -199,10 +231,10 @@ class BrokerDirectory:
 
     @property
     def _is_local(self) -> bool:
-        return set(self._hosts) <= set(_LOOPBACK)
+        return set(self._hosts) <= set(LOOPBACK_HOSTS)
 
     def _certified_hosts(self) -> list[str]:
-        """Return the hosts of the existing certificate, without those of _LOOPBACK that were added to them."""
+        """Return the hosts of the existing certificate, without those of LOOPBACK_HOSTS that were added to them."""
         path = self._directory / "enroll.crt"  # same hosts; broker.pem may be readable by Mosquitto's user only
         try:
             extensions = x509.load_pem_x509_certificate(path.read_bytes()).extensions
@@ -218,7 +250,7 @@ class BrokerDirectory:
 
 
 def _with_loopback(hosts: list[str]) -> list[str]:
-    return [*hosts, *(host for host in _LOOPBACK if host not in hosts)]
+    return [*hosts, *(host for host in LOOPBACK_HOSTS if host not in hosts)]
 
 
 def _fixed(config: ServerConfig) -> dict[str, str]:

@@ -8,17 +8,25 @@ from typing import Any, Literal
 
 import msgspec
 
+from broker.access.oidc.settings import OidcSettings
 from broker.contract.topics import InvalidName, Topics
 from broker.durations import parse_duration
 from broker.errors import BrokerError, InvalidArgument
-from broker.mqtt.address import MqttError, TlsFiles, parse_url
+from broker.mqtt.address import MqttError, TlsFiles, host_in_url, parse_url
 from broker.system.settings_file import SettingsReader, given_flags
 
 __all__ = [
+    "DEFAULT_API_LISTEN",
+    "DEFAULT_API_PORT",
     "DEFAULT_ENROLL_LISTEN",
+    "DEFAULT_ENROLL_PORT",
+    "OUTSIDE_OF_SECTIONS",
     "SECRET_VARIABLES",
     "ServerConfig",
     "ServerConfigurationError",
+    "api_url",
+    "enrolment_url",
+    "is_configured",
     "load_config",
 ]
 
@@ -29,7 +37,11 @@ class ServerConfigurationError(BrokerError):
     code = "configuration_error"
 
 
-DEFAULT_ENROLL_LISTEN = "127.0.0.1:8443"
+DEFAULT_API_PORT = 8444
+DEFAULT_API_LISTEN = f"127.0.0.1:{DEFAULT_API_PORT}"
+_OFF = "off"
+DEFAULT_ENROLL_PORT = 8443
+DEFAULT_ENROLL_LISTEN = f"127.0.0.1:{DEFAULT_ENROLL_PORT}"
 _READER = SettingsReader(urls=("broker", "ledger"), error=ServerConfigurationError)
 SECRET_VARIABLES = _READER.secret_variables
 
@@ -41,6 +53,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     the system's trusted authorities without a client certificate.
     `ca` is the authority's directory, `signing_keys` the directory of the signing keys (default: `signing` in `ca`),
     `crl` the file of the revocation list (default: `crl.pem` in `ca`).
+    The API listens on `api_listen`; `off`: `acm server` serves none. With the files `api_certificate` and
+    `api_key` it has TLS; without, it listens on a loopback address only. `api_oidc` is the issuer whose
+    tokens it takes.
     The enrolment server listens on `enroll_listen` (default: 127.0.0.1:8443), gives agents `enroll_broker` as the
     broker's URL, and issues certificates with a lifetime of `certificate_lifetime`. An
     expired one can be renewed for `renewal_grace`; `0` is none.
@@ -56,6 +71,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ca: str = "acm-ca"
     signing_keys: str | None = None
     crl: str | None = None
+    api_listen: str = DEFAULT_API_LISTEN
+    api_certificate: str | None = None
+    api_key: str | None = None
+    api_oidc: OidcSettings | None = None
     enroll_listen: str | None = None
     enroll_broker: str | None = None
     enroll_certificate: str | None = None
@@ -72,6 +91,18 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return TlsFiles(Path(self.broker_ca), Path(self.broker_certificate), Path(self.broker_key))
 
     @property
+    def api_is_off(self) -> bool:
+        """Whether `acm server` serves no API."""
+        return self.api_listen == _OFF
+
+    @property
+    def api_pair(self) -> tuple[Path, Path] | None:
+        """The files of the API's certificate and key; None if none are configured."""
+        if self.api_certificate is None or self.api_key is None:
+            return None
+        return Path(self.api_certificate), Path(self.api_key)
+
+    @property
     def grace_after_expiry(self) -> timedelta:
         """How long an expired certificate can be renewed; raises ServerConfigurationError."""
         try:
@@ -82,6 +113,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             ) from error
 
 
+OUTSIDE_OF_SECTIONS = tuple(name for name in ServerConfig.__struct_fields__ if name != "api_oidc")
+"""The settings that flags and the environment may have, and that are no tables in a file."""
+
+
+def is_configured(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a flag or a variable of the environment has any setting."""
+    variables = map(_READER.variable, OUTSIDE_OF_SECTIONS)
+    return bool(given_flags(flags)) or any(variable in environment for variable in variables)
+
+
 def load_config(
     path: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> ServerConfig:
@@ -90,17 +131,43 @@ def load_config(
     _READER.refuse_passwords(given)
     from_file = {} if path is None else _READER.read_file(path)
     _READER.refuse_unknown(from_file, ServerConfig, str(path))
-    from_environment = _READER.from_environment(ServerConfig.__struct_fields__, environment)
+    from_environment = _READER.from_environment(OUTSIDE_OF_SECTIONS, environment)
     source = str(path or "environment and flags")
     config = _READER.convert({**from_file, **from_environment, **given}, ServerConfig, source)
     try:
         Topics(config.topic_prefix)
         _check_broker(config)
+        _check_api(config)
         if config.enroll_broker is not None:
             parse_url(config.enroll_broker)
     except (InvalidName, MqttError) as error:
         raise ServerConfigurationError(str(error), code=error.code) from error
     return config
+
+
+def api_url(config: ServerConfig) -> str:
+    """Return the URL of the API that `acm server` serves, as this machine reaches it."""
+    host, _, port = config.api_listen.rpartition(":")
+    return f"https://localhost:{port}" if config.api_pair is not None else f"http://{host}:{port}"
+
+
+def enrolment_url(config: ServerConfig) -> str:
+    """Return the URL of the enrolment server for agents, as far as the configuration has it."""
+    host = parse_url(config.enroll_broker).host if config.enroll_broker else "HOST"
+    _, _, port = (config.enroll_listen or DEFAULT_ENROLL_LISTEN).rpartition(":")
+    return f"https://{host_in_url(host)}:{port}"
+
+
+def _check_api(config: ServerConfig) -> None:
+    if (config.api_certificate is None) is not (config.api_key is None):
+        raise ServerConfigurationError(
+            "Set both of api_certificate and api_key, or none of them.", code="incomplete_api_tls"
+        )
+    if config.api_oidc is not None:
+        try:
+            config.api_oidc.check()
+        except InvalidArgument as error:
+            raise ServerConfigurationError(f"[api_oidc] {error}", code=error.code) from error
 
 
 def _check_broker(config: ServerConfig) -> None:

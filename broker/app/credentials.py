@@ -1,17 +1,21 @@
 """Opens the identities that a configuration names: authority, enrolments, revocation list, signing keys."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
 import structlog
 
+from broker.access.operator_certificates import OperatorCertificateStore
 from broker.app.config import ServerConfig, ServerConfigurationError
 from broker.app.factories import open_configured_database, utc_now
 from broker.enrolment.store import EnrolmentStore
 from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, CertificateAuthority, crl_path
 from broker.pki.revocation_file import RevocationFile
+from broker.pki.revocation_list import RevokedCertificate
 from broker.pki.server_certificates import CertificateFile
 from broker.signing.key_source import SigningKeySource
 from broker.signing.key_store import SigningKeyStore
@@ -24,6 +28,7 @@ __all__ = [
     "open_enrolments",
     "open_revocation_file",
     "open_signing_key_store",
+    "revocation_list_path",
     "server_certificate_files",
     "signer_of",
     "signing_keys_path",
@@ -40,12 +45,14 @@ def open_authority(config: ServerConfig) -> CertificateAuthority:
 
 
 def server_certificate_files(config: ServerConfig) -> list[CertificateFile]:
-    """Return the files of the certificates of the broker, the server and the enrolment server that are configured.
+    """Return the files of the certificates of the broker, the server, the enrolment server and the API, as configured.
 
     `acm broker config` writes the broker's own beside `broker_ca`.
     """
     certificate, key = enrolment_server_pair(config)
     files = [CertificateFile(certificate, key)]
+    if config.api_pair is not None:
+        files.append(CertificateFile(*config.api_pair))
     tls = config.broker_tls
     if tls is not None:
         files.append(CertificateFile(tls.certificate, tls.key))
@@ -72,18 +79,35 @@ def open_signing_key_store(config: ServerConfig) -> SigningKeyStore:
 
 
 @contextmanager
-def open_enrolments(config: ServerConfig) -> Iterator[EnrolmentStore]:
-    """Open the enrolments in the ledger's database for a block; raises LedgerError."""
-    with open_configured_database(config.ledger) as database:
+def open_enrolments(config: ServerConfig, tell: Callable[[str], None] = lambda _: None) -> Iterator[EnrolmentStore]:
+    """Open the enrolments in the ledger's database for a block; `tell` reports a migration. Raises LedgerError."""
+    with open_configured_database(config.ledger, tell=tell) as database:
         yield EnrolmentStore(database, now=utc_now)
 
 
 def open_revocation_file(
     config: ServerConfig, authority: CertificateAuthority, enrolments: EnrolmentStore
 ) -> RevocationFile:
-    """Return the revocation list at `crl`, by default in the authority's directory."""
-    path = Path(config.crl) if config.crl else crl_path(Path(config.ca))
-    return RevocationFile(path, authority, enrolments, now=utc_now)
+    """Return the revocation list at `crl`, by default in the authority's directory: of agents and operators."""
+    operators = OperatorCertificateStore(enrolments.database, now=utc_now)
+    return RevocationFile(revocation_list_path(config), authority, _Revoked(enrolments, operators), now=utc_now)
+
+
+@dataclass(frozen=True)
+class _Revoked:
+    """The revoked certificates of agents and of operators."""
+
+    enrolments: EnrolmentStore
+    operators: OperatorCertificateStore
+
+    def revoked_certificates(self, not_after: datetime) -> list[RevokedCertificate]:
+        """Return those that did not expire before `not_after`; raises LedgerError."""
+        return self.enrolments.revoked_certificates(not_after) + self.operators.revoked_certificates(not_after)
+
+
+def revocation_list_path(config: ServerConfig) -> Path:
+    """Return the file of the revocation list: `crl`, by default `crl.pem` in the authority's directory."""
+    return Path(config.crl) if config.crl else crl_path(Path(config.ca))
 
 
 def signer_of(config: ServerConfig, enrolments: EnrolmentStore) -> Signer:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from time import monotonic
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -19,11 +18,10 @@ from broker.app.credentials import (
     open_signing_key_store,
     server_certificate_files,
 )
-from broker.app.factories import open_configured_database, utc_now
+from broker.app.factories import log_migration, open_configured_database, utc_now
 from broker.durations import parse_duration
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
 from broker.enrolment.http import enrolment_app
-from broker.enrolment.https import DEFAULT_LIMITS, HttpsLimits, HttpsServer
 from broker.enrolment.revocation_task import RevocationTask
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.enrolment.session_revocation import SessionRevoker
@@ -41,13 +39,17 @@ from broker.pki.certificates import MAX_LIFETIME
 from broker.pki.revocation_file import RevocationFile
 from broker.pki.server_certificates import ServerCertificates
 from broker.system.service_manager import ServiceManager
+from broker.web.addresses import host_and_port, listen_at
+from broker.web.server import ServerFiles, WebLimits, WebServer
 
 __all__ = [
+    "ENROLMENT_LIMITS",
     "EnrolmentServer",
     "EnrolmentServerError",
 ]
 
 
+ENROLMENT_LIMITS = WebLimits(connection_lifetime_s=30.0)
 _REVOCATION_INTERVAL_S = 2.0
 _WATCH_INTERVAL_S = 1.0
 _log = structlog.get_logger("acm.enrolment")
@@ -63,14 +65,14 @@ class EnrolmentServer:
     """Serves until stopped.
 
     Creating it raises ServerConfigurationError, AuthorityError, SigningKeyError, LedgerError, ExposedFileError and
-    HttpsServerError.
+    WebServerError.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         *,
-        limits: HttpsLimits = DEFAULT_LIMITS,
+        limits: WebLimits = ENROLMENT_LIMITS,
         revocation_interval_s: float = _REVOCATION_INTERVAL_S,
         service_manager: ServiceManager | None = None,
     ) -> None:
@@ -79,9 +81,9 @@ class EnrolmentServer:
         self._lost: LedgerReplaced | None = None
         policy = _policy(config)
         self._listen = config.enroll_listen or DEFAULT_ENROLL_LISTEN
-        address = _address(self._listen)
+        self._address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
-        self._database = open_configured_database(config.ledger)
+        self._database = open_configured_database(config.ledger, tell=log_migration)
         self._description = {"version": version("agent-command-manager"), "ledger": place_of(self._database.url)}
         try:
             clock = LedgerClock(self._database, utc_now)
@@ -107,7 +109,7 @@ class EnrolmentServer:
             )
             service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names, probe.accepted)
             app = enrolment_app(service, self._background)
-            self._https = HttpsServer(app, address, *enrolment_server_pair(config), limits)
+            self._https = WebServer(app, ServerFiles(*enrolment_server_pair(config)), limits)
         except BaseException:
             self._database.close()
             raise
@@ -152,7 +154,7 @@ class EnrolmentServer:
         """
         try:
             self._revocations.write()
-            with self._https.listen() as listener:
+            with listen_at(self._address) as listener:
                 _log.info("enrolment_server_started", listen=self._listen, **self._description)
                 self._https.serve(listener)
                 _log.info("enrolment_server_stopped")
@@ -199,14 +201,10 @@ def _policy(config: ServerConfig) -> EnrolmentPolicy:
 
 
 def _address(listen: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{listen}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or port is None:
+    address = host_and_port(listen)
+    if address is None:
         raise ServerConfigurationError(
             f"enroll_listen: {listen[:80]!r} is not HOST:PORT, as in 0.0.0.0:8443 or [::]:8443.",
             code="bad_listen_address",
         )
-    return host, port
+    return address

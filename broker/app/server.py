@@ -1,5 +1,6 @@
 """The composition root of `acm server`: one loop over one connection and one ledger."""
 
+import contextlib
 import threading
 from importlib.metadata import version
 from time import monotonic
@@ -8,12 +9,13 @@ import structlog
 
 from broker.app.config import ServerConfig
 from broker.app.credentials import server_certificate_files, signer_of, signing_keys_path
-from broker.app.factories import open_configured_database, utc_now
+from broker.app.factories import log_migration, open_configured_database, utc_now
+from broker.app.ledger_watch import LedgerWatch
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.certificate_upkeep import ExpiryWarnings
 from broker.enrolment.store import EnrolmentStore
-from broker.errors import BrokerError, ExposedFileError, LedgerError
+from broker.errors import ExposedFileError, LedgerError
 from broker.ledger.clock import LedgerClock
 from broker.ledger.ledger import Ledger
 from broker.ledger.location import ledger_url, place_of
@@ -24,7 +26,9 @@ from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
 from broker.signing.key_list import SigningKeyError
+from broker.system.memory import return_free_memory
 from broker.system.service_manager import ServiceManager
+from broker.text import encodable
 
 __all__ = [
     "ServerProcess",
@@ -32,7 +36,8 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.server")
-_POLL_INTERVAL_S = 0.05  # the longest delay of a command that another process adds to the ledger
+_WORK_EVERY_S = 2.0  # for what becomes due by time, and for changes that were not notified
+_WORK_AGAIN_S = 0.05
 _RETRY_S = 1.0
 _CHECK_S = 5.0
 
@@ -52,13 +57,13 @@ class ServerProcess:
         self._connected = threading.Event()
         self._stopping = threading.Event()
         self._reloading = threading.Event()
-        self._retry_at = 0.0
+        self._work_at = self._retry_at = 0.0
         self._is_skewed = False
         self._connection = MqttConnection(
             config.broker,
             config.client_id,
             subscriptions=Server.subscriptions(topics),
-            on_connect=self._connected.set,
+            on_connect=self._note_connection,
             tls=config.broker_tls,
         )
         self._service_manager = service_manager or ServiceManager(monotonic, {})
@@ -68,24 +73,25 @@ class ServerProcess:
             "client_id": config.client_id,
             "ledger": place_of(ledger_url(config.ledger)),
         }
-        self._database = open_configured_database(config.ledger)
-        self._clock = LedgerClock(self._database, utc_now)
-        self._warn_of_skew()
-        self.ledger = Ledger(self._database, now=self._clock)
-        self._lock = ServerLock(self._database, config.client_id, self._clock)
-        enrolments = EnrolmentStore(self._database, now=self._clock)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._database = opened.enter_context(open_configured_database(config.ledger, tell=log_migration))
+            self._clock = LedgerClock(self._database, utc_now)
+            self._warn_of_skew()
+            self.ledger = Ledger(self._database, now=self._clock)
+            enrolments = EnrolmentStore(self._database, now=self._clock)
             signer = signer_of(config, enrolments)
+            self._lock = ServerLock(self._database, config.client_id, self._clock)
+            opened.callback(self._lock.release)
             self._lock.acquire()
             self._database.refuse_damaged(_CHECK_S)
-        except BrokerError:
-            self._lock.release()
-            self._database.close()
-            raise
-        distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
-        self._server = Server(self.ledger, self._connection, topics, signer, monotonic, distribution.on_status)
-        self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
-        self._inbox = FairInbox(self._connection, topics, monotonic)
+            distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
+            self._server = Server(self.ledger, self._connection, topics, signer, monotonic, distribution.on_status)
+            self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
+            self._inbox = FairInbox(self._connection, topics, monotonic)
+            self._changes = opened.enter_context(self._database.changes())
+            self._watch = LedgerWatch(self._changes, self._connection.wake)
+            opened.callback(self._watch.close)
+            self._opened = opened.pop_all()
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -101,23 +107,51 @@ class ServerProcess:
     def run(self) -> None:
         """Work until stopped. An error of the ledger is retried; messages are acknowledged after their commit only."""
         _log.info("server_started", **self._description)
+        return_free_memory()  # what the imports needed for a moment: 6 of 80 MB
         try:
             with self._connection:
                 while not self._stopping.is_set():
-                    if self._reloading.is_set():
-                        self._reloading.clear()
-                        self._connection.reconnect()
-                    self._tell_service_manager()
-                    self._expiry.step("the enrolment server has not renewed it")
-                    ready = monotonic() >= self._retry_at
-                    self._inbox.fetch(0.0 if ready and self._inbox.waiting else _POLL_INTERVAL_S)
-                    if ready:
-                        self._work()
+                    self._turn()
         finally:
             self._service_manager.stopping()
-            self._lock.release()
-            self._database.close()
+            self._opened.close()
             _log.info("server_stopped")
+
+    def _turn(self) -> None:
+        if self._reloading.is_set():
+            self._reloading.clear()
+            self._connection.reconnect()
+        self._tell_service_manager()
+        self._expiry.step("the enrolment server has not renewed it")
+        self._wait()
+        if monotonic() >= self._retry_at and self._has_work():
+            self._work()
+
+    def _wait(self) -> None:
+        """Wait for a message, a change of the ledger, or the time of the next work; not at all if there is work."""
+        # design.md: "An idle server sleeps."
+        now = monotonic()
+        if now < self._retry_at:
+            self._inbox.fetch(self._retry_at - now)
+        elif self._inbox.waiting:
+            self._inbox.fetch(0.0)
+        else:
+            self._watch.arm()
+            self._inbox.fetch(max(0.0, min(self._changes.look_in_s, self._work_at - now)))
+
+    def _has_work(self) -> bool:
+        has_changed = self._changes.look()
+        return has_changed or self._inbox.waiting or self._connected.is_set() or monotonic() >= self._work_at
+
+    def _note_connection(self) -> None:
+        self._connected.set()
+        self._connection.wake()
+
+    def _note_connection_state(self) -> None:
+        """Record whether there is a connection to the broker, or why not, once that is known."""
+        problem = None if self._connection.connected else self._connection.last_error
+        if self._connection.connected or problem is not None:
+            self._lock.note_connection(problem and encodable(problem))
 
     def _tell_service_manager(self) -> None:
         ready = self._connection.connected and monotonic() >= self._retry_at
@@ -136,6 +170,7 @@ class ServerProcess:
             self._clock.keep()
             self._warn_of_skew()
             self._lock.keep()
+            self._note_connection_state()
             if self._connected.is_set():
                 self._connected.clear()
                 self._server.connected()
@@ -143,10 +178,12 @@ class ServerProcess:
             self._inbox.acknowledge_batch()
             self._server.settle(connected=self._connection.connected)
             if self._connection.connected:
-                self._server.step()
+                self._server.step(is_behind=self._inbox.waiting)
             self._connection.abandon_if_deaf(self._server.expects_messages)
+            goes_on = self._inbox.queued or self._server.unfinished
+            self._work_at = monotonic() + (_WORK_AGAIN_S if goes_on else _WORK_EVERY_S)
         except (LedgerReplaced, ServerRunning):
             raise
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_step_failed", code=error.code, reason=str(error))
-            self._retry_at = monotonic() + _RETRY_S
+            self._work_at = self._retry_at = monotonic() + _RETRY_S

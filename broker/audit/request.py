@@ -12,7 +12,8 @@ from broker.errors import BrokerError
 from broker.ledger.commands import LedgerRow
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.waiting import Wait, require_success, wait_for_command
+from broker.ledger.outcomes import require_success
+from broker.ledger.waiting import Wait, wait_for_command
 
 __all__ = [
     "AuditError",
@@ -115,7 +116,7 @@ class _JournalReader:
         command = self._wait.call(lambda: self._add(first))
         self.requests.append(command.id)
         row = wait_for_command(self._ledger, command.id, self._wait, self._show)
-        require_success(row, self._wait.wait_s)
+        require_success(row.command.id, _TYPE, self._agent, row.state, row.result, self._wait.wait_s)
         return self._data(row)
 
     def _add(self, first: int) -> Command:

@@ -5,5 +5,5 @@ __all__ = [
 ]
 
 
-SERVICES = ("server", "enroll-server", "broker run")
+SERVICES = ("up", "server", "enroll-server", "broker run")
 """The commands that run until a signal ends them."""

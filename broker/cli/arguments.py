@@ -1,6 +1,6 @@
 """Parameters as users write them on acm's command line, turned into values."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ __all__ = [
 ]
 
 
-def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
+def read_parameters(pairs: Iterable[str], document: str | None, *, texts: Collection[str] = frozenset()) -> JsonObject:
     """Return the parameters of KEY=VALUE or KEY=@FILE, which override those of the JSON object (or @FILE) `document`.
 
-    A value that is valid JSON is read as JSON, any other as text; the content of a file is always text.
+    A value that is valid JSON is read as JSON, any other as text; the content of a file, and the value of a parameter
+    in `texts`, is always text.
     Raises InvalidArgument.
     """
     given: JsonObject = {}
@@ -35,7 +36,12 @@ def read_parameters(pairs: Iterable[str], document: str | None) -> JsonObject:
             )
         if key in given:
             raise InvalidArgument(f"{key[:80]} is given twice; keep one.", code="given_twice")
-        given[key] = _read_text(key, value[1:]) if value.startswith("@") else _json_or_text(key, value)
+        if value.startswith("@"):
+            given[key] = _read_text(key, value[1:])
+        elif key in texts:
+            given[key] = check_utf8(key, value).decode()
+        else:
+            given[key] = _json_or_text(key, value)
     return {**(_read_document(document) if document is not None else {}), **given}
 
 

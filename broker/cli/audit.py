@@ -9,15 +9,15 @@ from rich.console import Group, RenderableType
 from broker.audit.comparison import Verdict, compare
 from broker.audit.request import request_audit
 from broker.cli.options import WaitCommand
-from broker.cli.output import literal, second
-from broker.cli.progress import status_line, tell_of_wait, waiting_for
+from broker.cli.progress import AwaitedCommand, status_line, tell_of_wait
 from broker.cli.session import LEDGER, Session, with_session
-from broker.cli.targets import check_known
+from broker.console.output import literal, second
 from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import BrokerError
+from broker.fleet.targets import check_known
 from broker.ledger.commands import LedgerRow
-from broker.ledger.waiting import Wait
+from broker.ledger.waiting import Wait, waiting
 from broker.text import counted, rfc3339
 
 __all__ = [
@@ -53,11 +53,11 @@ class AuditDiffers(BrokerError):
 def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Fetch an agent's journal, compare it with the ledger, and show the differences."""
     audits = session.ledger.audits
-    with waiting_for(session, wait or _DEFAULT_WAIT_S) as waiting:
-        verdict, requests = _audit(session, agent, waiting)
+    with waiting(session.database, wait or _DEFAULT_WAIT_S, session.tell) as within:
+        verdict, requests = _audit(session, agent, within)
         if not verdict.differences:
-            waiting.call(lambda: audits.mark_verified(agent, verdict.head))
-            waiting.call(lambda: audits.drop_pages(requests))
+            within.call(lambda: audits.mark_verified(agent, verdict.head))
+            within.call(lambda: audits.drop_pages(requests))
     session.show(_json(agent, verdict), _view(agent, verdict))
     if verdict.differences:
         raise AuditDiffers(verdict.differences[0].message)
@@ -68,23 +68,23 @@ def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None
 def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Accept an agent's journal as it is: show the differences up to now, and do not report them again."""
     audits = session.ledger.audits
-    with waiting_for(session, wait or _DEFAULT_WAIT_S) as waiting:
-        verdict, requests = _audit(session, agent, waiting)
-        waiting.call(lambda: audits.accept(agent, verdict.head))
-        waiting.call(lambda: audits.drop_pages(requests))
+    with waiting(session.database, wait or _DEFAULT_WAIT_S, session.tell) as within:
+        verdict, requests = _audit(session, agent, within)
+        within.call(lambda: audits.accept(agent, verdict.head))
+        within.call(lambda: audits.drop_pages(requests))
     session.show(_json(agent, verdict), _view(agent, verdict))
 
 
 def _audit(session: Session, agent: str, wait: Wait) -> tuple[Verdict, tuple[str, ...]]:
     check_known(session.ledger, [agent], can_allow=False)
     named: set[str] = set()
-    with status_line(quiet=session.as_json) as show_state:
+    with status_line(quiet=session.printer.for_programs) as show_state:
 
         def show(row: LedgerRow) -> None:
             if row.command.id not in named:
                 named.add(row.command.id)
                 tell_of_wait("command", row.command.id)
-            show_state(row)
+            show_state(AwaitedCommand(row.command.type, row.agent, row.state))
 
         journal, side = request_audit(session.ledger, agent, session.origin, wait, show)
     return compare(journal, side), side.requests

@@ -6,13 +6,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Annotated
 
-import msgspec
 import typer
 
-from broker.app.broker_directory import BrokerDirectory, WrittenFiles, refuse_name_of_agent, settings_for
-from broker.app.credentials import open_authority, open_enrolments, open_revocation_file
-from broker.cli.output import minute, print_text
+from broker.app.broker_directory import BrokerDirectory, WrittenFiles, settings_for
+from broker.app.setting_up import write_broker_directory
 from broker.cli.session import CA, LEDGER, Session, with_session
+from broker.console.output import minute, print_text
 from broker.errors import InvalidArgument
 from broker.mosquitto.process import EmbeddedMosquitto, MosquittoError, SecuredMosquitto
 from broker.system.service_manager import ServiceManager
@@ -30,7 +29,7 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("config", epilog="Example: acm broker config --out /var/lib/acm/broker --host mqtt.example.org")
-@with_session(CA, LEDGER)
+@with_session(CA, LEDGER, uses_default=False)
 def configure(
     session: Session,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")],
@@ -52,13 +51,8 @@ def configure(
     authority and ledger from the server.toml in DIR.
     """
     settings = settings_for(out, session.config_file, session.overrides)
-    authority = open_authority(settings)
     directory = BrokerDirectory(out, settings, hosts or [], port)
-    with open_enrolments(settings) as enrolments:
-        refuse_name_of_agent(settings.client_id, enrolments)
-        written = directory.write(authority)
-        listing = msgspec.structs.replace(settings, crl=str(directory.revocation_list))
-        open_revocation_file(listing, authority, enrolments).write()
+    written = write_broker_directory(directory, settings)
     document = {
         "settings": str(directory.settings),
         "not_after": rfc3339(written.until),

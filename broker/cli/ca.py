@@ -1,14 +1,16 @@
 """acm ca: the certificate authority, its certificates for servers, and its revocation list."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from broker.app.credentials import open_revocation_file, signing_keys_path
+from broker.app.credentials import open_revocation_file
+from broker.app.setting_up import create_identities
 from broker.cli import rollover
 from broker.cli.enrolment import (
+    ENROLMENTS,
     RELOAD_HINT,
     AgentFilter,
     ReasonOption,
@@ -16,12 +18,10 @@ from broker.cli.enrolment import (
     list_enrolments,
     revoke_enrolments,
 )
-from broker.cli.output import minute, print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
-from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY, create_authority, is_unused_authority
+from broker.console.output import minute, print_text
+from broker.pki.authority import SERVER_CERTIFICATE, SERVER_KEY
 from broker.pki.revocation_list import RevocationReason
-from broker.signing.key_directory import KeyDirectory
-from broker.signing.key_store import create_signing_keys
 from broker.text import rfc3339
 
 __all__ = [
@@ -34,7 +34,7 @@ app.add_typer(rollover.app, name="rollover", help="Replace the authority by a su
 
 
 @app.command(epilog="Example: acm ca init --dir /var/lib/acm/ca")
-@with_session(CA_DIR)
+@with_session(CA_DIR, uses_default=False)
 def init(
     session: Session,
     name: Annotated[
@@ -45,10 +45,8 @@ def init(
 
     If that was interrupted, repeat it.
     """
-    directory, keys = session.config.ca, signing_keys_path(session.config)
-    if not is_unused_authority(Path(directory), keys) or (keys.exists() and KeyDirectory(keys).is_used()):
-        create_authority(Path(directory), name, datetime.now(UTC))
-    create_signing_keys(keys, datetime.now(UTC))
+    create_identities(session.config, name)
+    directory = session.config.ca
     fingerprint = session.authority.fingerprint
     session.show(
         {"directory": directory, "fingerprint": fingerprint},
@@ -107,7 +105,7 @@ def crl(session: Session) -> None:
 
 
 @app.command("list", hidden=True)
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, lists=ENROLMENTS, only_reads=True)
 def list_(session: Session, agent: AgentFilter = None) -> None:
     """List enrolments. Use `acm enrolment list`."""
     _warn_deprecated("list")

@@ -1,168 +1,205 @@
-"""acm commands, show and cancel: the commands in the ledger."""
+"""acm commands, show and cancel: the commands that were sent."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.table import Column, Table
-from rich.text import Text
 
+from broker.cli.completions import complete_agents, complete_commands, complete_operations, complete_types
+from broker.cli.documents import document_of
+from broker.cli.identifiers import find_command_id, find_operation_id, names_operation
+from broker.cli.moments import parse_moment
 from broker.cli.options import AbandonOption, LimitOption
-from broker.cli.output import id_column, literal, newest_of, second, table
 from broker.cli.session import LEDGER, Session, with_session
-from broker.cli.targets import check_known
-from broker.command_types import parameters_of
-from broker.contract.codec import to_json
-from broker.contract.commands import mask_secret_parameters
-from broker.contract.messages import JsonObject
-from broker.contract.states import Outcome
-from broker.errors import LedgerError
-from broker.ledger.commands import LedgerRow
-from broker.ledger.tables import CommandState
-from broker.text import counted, printable, rfc3339
+from broker.console.listing import Column, Listing, Shown, time_column
+from broker.console.output import literal, second
+from broker.contract.states import CommandState, Outcome
+from broker.errors import BrokerError
+from broker.fleet.models import CommandFilter, CommandView
+from broker.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from broker.fleet.port import Fleet
 
 __all__ = [
+    "COMMANDS",
+    "CommandId",
     "app",
-    "command_json",
     "command_panel",
-    "commands_table",
-    "outcome_text",
 ]
 
 
 _SUCCESS_COLOUR, _ERROR_COLOUR, _OPEN_COLOUR = "green", "red", "yellow"
 app = typer.Typer()
-CommandId = Annotated[str, typer.Argument(metavar="ID", help="Id of the command.")]
+CommandId = Annotated[
+    str,
+    typer.Argument(metavar="ID", autocompletion=complete_commands, help="Id of the command, or the beginning of it."),
+]
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        parser=parse_moment,
+        help="Show only what was created since: 2026-11-29T08:05 or 2h.",
+    ),
+]
+UntilOption = Annotated[
+    datetime | None,
+    typer.Option("--until", metavar="TIME", parser=parse_moment, help="Show only what was created before this time."),
+]
+
+
+def _of_result(command: CommandView, member: str) -> str:
+    return str((command.result or {}).get(member) or "")
+
+
+def _colour(command: CommandView) -> str:
+    if command.result is None:
+        return _OPEN_COLOUR
+    return _SUCCESS_COLOUR if command.outcome is Outcome.SUCCESS else _ERROR_COLOUR
+
+
+COMMANDS = Listing[CommandView](
+    "command",
+    (
+        Column("id", lambda it: it.id),
+        Column("agent", lambda it: it.agent),
+        Column("type", lambda it: it.type),
+        time_column("created", lambda it: it.created_at),
+        Column("state", lambda it: it.state, style=_colour),
+        Column("outcome", lambda it: it.outcome, style=_colour),
+        Column("code", lambda it: _of_result(it, "code"), style=_colour),
+        time_column("expires", lambda it: it.expires_at),
+        time_column("completed", lambda it: it.completed_at, Shown.WIDE),
+        Column("origin", lambda it: it.command["origin"]["name"], Shown.WIDE),
+        Column("message", lambda it: _of_result(it, "message"), Shown.WIDE),
+        Column("cancel_requested", lambda it: "yes" if it.cancel_requested else "no", Shown.ON_REQUEST),
+    ),
+    name=lambda it: it.id,
+    document=document_of,
+)
 
 
 @app.command(epilog="Example: acm commands --agent web-01 --state completed --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=COMMANDS, watches=True, only_reads=True)
 def commands(
     session: Session,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="AGENT", help="Show only commands of this agent.")
+        str | None,
+        typer.Option(
+            "--agent", metavar="AGENT", autocompletion=complete_agents, help="Show only commands of this agent."
+        ),
     ] = None,
     state: Annotated[CommandState | None, typer.Option("--state", help="Show only commands in this state.")] = None,
-    operation: Annotated[
-        str | None, typer.Option("--operation", metavar="ID", help="Show only commands of this operation.")
+    command_type: Annotated[
+        str | None,
+        typer.Option("--type", metavar="TYPE", autocompletion=complete_types, help="Show only commands of this type."),
     ] = None,
+    outcome: Annotated[Outcome | None, typer.Option("--outcome", help="Show only those that ended so.")] = None,
+    operation: Annotated[
+        str | None,
+        typer.Option(
+            "--operation",
+            metavar="ID",
+            autocompletion=complete_operations,
+            help="Show only commands of this operation.",
+        ),
+    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: LimitOption = 100,
 ) -> None:
     """List commands, newest first."""
-    if agent is not None:
-        check_known(session.ledger, [agent], can_allow=False)
+    fleet = session.fleet
     if operation is not None:
-        session.ledger.operations.get(operation)
-    rows, title = newest_of(session.ledger.commands(agent, state, operation, limit + 1), limit, "command")
-    session.show([command_json(row) for row in rows], commands_table(rows, title))
+        operation = fleet.operation(find_operation_id(fleet, operation)).operation.id
+    which = CommandFilter(agent, command_type, state, outcome, operation, since, until)
+
+    session.show_list(COMMANDS, lambda: fleet.newest_commands(which, limit + 1), limit=limit)
 
 
 @app.command(epilog="Example: acm show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, only_reads=True)
 def show(session: Session, command_id: CommandId) -> None:
-    """Show a command with its state and result."""
-    row = session.ledger.get(command_id)
-    last_error = None if row.result else session.ledger.last_error_of(row.agent)
-    session.show(command_json(row, last_error), command_panel(row, last_error))
+    """Show a command with its state and result, or an operation as `acm operation show` does."""
+    fleet = session.fleet
+    if names_operation(fleet, command_id):
+        from broker.cli.operation import show_now
+
+        show_now(session, command_id)
+        return
+    command = fleet.command(find_command_id(fleet, command_id))
+    last_error = None if command.result else _last_error(fleet, command.agent)
+    document = document_of(command)
+    if last_error is not None:
+        document["agent_last_error"] = last_error
+    session.show(document, command_panel(command, last_error))
 
 
 @app.command(epilog="Example: acm cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = False) -> None:
     """Request the cancellation of a command. Its result reports the outcome."""
-    if session.ledger.get(command_id).state is CommandState.COMPLETED:
-        raise LedgerError(
-            f"The command {command_id} is already completed: there is nothing to cancel. `acm show` has its result.",
-            code="already_completed",
-        )
-    row = session.ledger.abandon(command_id) if abandon else session.ledger.request_cancel(command_id)
-    session.show(command_json(row), command_panel(row))
+    fleet = session.fleet
+    command_id = find_command_id(fleet, command_id)
+    command = fleet.abandon(command_id) if abandon else fleet.cancel(command_id)
+    session.show(document_of(command), command_panel(command))
 
 
-def command_json(row: LedgerRow, last_error: str | None = None) -> JsonObject:
-    """Return a command, its state and its result as JSON, secret parameters masked.
-
-    `last_error` is the last error in the status of the command's agent, or None to leave it out. `verdict_of_server` is
-    there if the server had completed the command before the agent's result came.
-    """
-    shown = {
-        "id": row.command.id,
-        "agent": row.agent,
-        "type": row.command.type,
-        "state": str(row.state),
-        "cancel_requested": row.cancel_requested,
-        "expires_at": rfc3339(row.command.expires_at),
-        "command": to_json(row.command),
-        "completed_at": rfc3339(row.completed_at),
-        "result": row.result,
-    }
-    if last_error is not None:
-        shown["agent_last_error"] = last_error
-    if row.verdict is not None:
-        shown["verdict_of_server"] = row.verdict
-    masked: JsonObject = mask_secret_parameters(row.command, shown, parameters_of(row.command.type))
-    return masked
+def _last_error(fleet: "Fleet", agent: str) -> str | None:
+    """Return the last error in the status of an agent; None without one, and for an agent that was forgotten."""
+    try:
+        return (fleet.agent(agent).status or {}).get("last_error")
+    except BrokerError as error:
+        if error.code != "unknown_agent":
+            raise
+        return None
 
 
-def commands_table(rows: Sequence[LedgerRow], title: str | None = None) -> Table:
-    """Return commands as a table; by default its title is their number."""
-    expiring = any(row.command.expires_at for row in rows)
-    columns: list[str | Column] = [id_column(), "agent", "type", "created (UTC)", "state", "outcome"]
-    if expiring:
-        columns.insert(4, "expires (UTC)")
-    return table(title or counted(len(rows), "command"), columns, (_cells(row, expiring=expiring) for row in rows))
-
-
-def _cells(row: LedgerRow, *, expiring: bool) -> list[str | Text]:
-    command = row.command
-    times = [command.created_at, command.expires_at] if expiring else [command.created_at]
-    return [command.id, row.agent, command.type, *map(second, times), row.state, outcome_text(row)]
-
-
-def command_panel(row: LedgerRow, last_error: str | None = None) -> Panel:
+def command_panel(command: CommandView, last_error: str | None = None) -> "Panel":
     """Return a command with its result, and its agent's last error unless None."""
-    parts: list[RenderableType] = [_facts(row)]
-    result = row.result or {}
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from broker.cli.command_facts import facts_grid
+
+    parts: list[RenderableType] = [_state(command), facts_grid(command)]
+    result = command.result or {}
     if result:
         parts.append(Text(printable(result["message"]), "bold"))
-    if row.verdict is not None:
-        ended = f"before this result came, the server had completed the command as {row.verdict['code']}"
-        parts.append(Text(f"{printable(ended)}: {printable(row.verdict['message'])}"))
+    if command.verdict_of_server is not None:
+        verdict = command.verdict_of_server
+        ended = f"before this result came, the server had completed the command as {verdict['code']}"
+        parts.append(Text(f"{printable(ended)}: {printable(verdict['message'])}"))
     if last_error is not None:
-        parts.append(Text(f"last error of {row.agent}: {printable(last_error)}"))
+        parts.append(Text(f"last error of {command.agent}: {printable(last_error)}"))
     for name, value in (("data", result.get("data")), *(result.get("output") or {}).items()):
         if value:
             parts.append(Text(f"{printable(name)}: {printable(_text(value))}"))
-    return Panel(Group(*parts), title=literal(f"{row.command.type} on {row.agent}"), border_style=_colour(row))
+    title = literal(f"{command.type} on {command.agent}")
+    return Panel(Group(*parts), title=title, border_style=_colour(command))
 
 
-def outcome_text(row: LedgerRow) -> Text:
-    """Return a result's outcome and code, coloured by the outcome; empty without a result."""
-    result = row.result or {}
-    words = " ".join(str(word) for word in (result.get("outcome"), result.get("code")) if word)
-    return Text(printable(words), _colour(row))
+def _state(command: CommandView) -> "Text":
+    from rich.text import Text
 
-
-def _facts(row: LedgerRow) -> Text:
-    text = Text(f"{printable(row.command.id)}  ", "dim").append(str(row.state), _colour(row))
-    if row.result:
-        text.append(" · ").append_text(outcome_text(row))
-    elif row.cancel_requested:
+    text = Text(f"{printable(command.id)}  ", "dim").append(str(command.state), _colour(command))
+    if command.result:
+        words = (_of_result(command, "outcome"), _of_result(command, "code"))
+        text.append(" · ").append(printable(" ".join(filter(None, words))), _colour(command))
+    elif command.cancel_requested:
         text.append(" · cancel requested")
-    if expires_at := row.command.expires_at:
+    if expires_at := command.expires_at:
         verb = "expired" if expires_at <= datetime.now(UTC) else "expires"
         text.append(f" · {verb} at {second(expires_at)} UTC")
     return text
-
-
-def _colour(row: LedgerRow) -> str:
-    if row.result is None:
-        return _OPEN_COLOUR
-    return _SUCCESS_COLOUR if row.result.get("outcome") == Outcome.SUCCESS else _ERROR_COLOUR
 
 
 def _text(value: Any) -> str:

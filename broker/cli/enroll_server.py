@@ -44,7 +44,7 @@ LIFETIME = ConfigOverride(
 @app.command(
     epilog="Example: acm enroll-server --ca /var/lib/acm/ca --listen 0.0.0.0:8443 --broker mqtts://mqtt.example.org"
 )
-@with_session(CA, LISTEN, BROKER, CERTIFICATE, KEY, LIFETIME, CRL, LEDGER, json=False)
+@with_session(CA, LISTEN, BROKER, CERTIFICATE, KEY, LIFETIME, CRL, LEDGER, prints=False, uses_default=False)
 def enroll_server(session: Session) -> None:
     """Run the enrolment server until TERM or INT. It also renews the revocation list every day.
 

@@ -24,7 +24,7 @@ class AcmExitCode(IntEnum):
     COMMAND_ERROR = 4
     """The command, or one of several, was completed with the outcome error."""
     WAIT_TIMEOUT = 5
-    """Not every result arrived within the `--wait` time, or the database of the ledger was away at its end."""
+    """Not every result arrived within the `--wait` time, or the ledger's database or the API was away at its end."""
     UNKNOWN_AGENT = 6
     """Unknown agent (`--allow-unknown` sends anyway), or no agent matches."""
     AUDIT_DIFFERS = 7
@@ -33,10 +33,16 @@ class AcmExitCode(IntEnum):
     """The output cannot be written (full disk, closed pipe); what the command does may be done."""
     EXHAUSTED = 9
     """The machine has no memory, threads, processes, open files or disk for it now, or its disk fails; retry."""
+    CHECKS_FAILED = 10
+    """The doctor has found at least one FAIL."""
+    API_UNREACHABLE = 11
+    """The API that the command works over does not answer, or its certificate is not trusted."""
+    ACCESS_DENIED = 12
+    """The API does not accept the access token, or its role does not allow this."""
     INTERRUPTED = 130
     """Interrupted by Ctrl-C (INT); what was sent is still processed."""
     TERMINATED = 143
-    """Ended by TERM, as after an interruption; `acm server`, `enroll-server` and `broker run` end with 0 instead."""
+    """Ended by TERM, as after an interruption; `acm up`, `server`, `enroll-server`, `broker run` end with 0 instead."""
 
 
 # By the codes of the classes: importing these would load the libraries of commands that were not called.
@@ -45,6 +51,8 @@ _EXIT_CODES = {
     "invalid_name": AcmExitCode.USAGE,
     "invalid_parameters": AcmExitCode.USAGE,
     "configuration_error": AcmExitCode.CONFIGURATION,
+    "api_address_error": AcmExitCode.CONFIGURATION,
+    "context_error": AcmExitCode.CONFIGURATION,
     "exposed_file": AcmExitCode.CONFIGURATION,
     "bad_ledger_url": AcmExitCode.CONFIGURATION,
     "ledger_not_found": AcmExitCode.CONFIGURATION,
@@ -52,10 +60,17 @@ _EXIT_CODES = {
     "wait_timeout": AcmExitCode.WAIT_TIMEOUT,
     "unknown_agent": AcmExitCode.UNKNOWN_AGENT,
     "audit_differs": AcmExitCode.AUDIT_DIFFERS,
+    "checks_failed": AcmExitCode.CHECKS_FAILED,
+    "api_unreachable": AcmExitCode.API_UNREACHABLE,
+    "invalid_credential": AcmExitCode.ACCESS_DENIED,
+    "forbidden": AcmExitCode.ACCESS_DENIED,
 }
 
 
 def exit_code_of(error: CodedError) -> AcmExitCode:
-    """Return the exit code of an error's class, or of its nearest base class that has one; FAILURE if none has."""
-    codes = (vars(cls).get("code") for cls in type(error).__mro__)
+    """Return the exit code of an error's class, or of its nearest base class that has one; FAILURE if none has.
+
+    The class of an error on the other side of an API is named by its `kind`.
+    """
+    codes = (getattr(error, "kind", None), *(vars(cls).get("code") for cls in type(error).__mro__))
     return next((_EXIT_CODES[code] for code in codes if code in _EXIT_CODES), AcmExitCode.FAILURE)

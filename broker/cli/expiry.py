@@ -1,7 +1,7 @@
 """Warns of certificates of the broker and the servers that expire soon."""
 
-from broker.cli.output import minute, print_text
 from broker.cli.session import Session
+from broker.console.output import minute, print_text
 
 __all__ = [
     "warn_of_expiry",
@@ -14,7 +14,7 @@ def warn_of_expiry(session: Session) -> None:
     Without configured certificates no cryptography is imported.
     """
     config = session.config
-    if config.broker_certificate is None and config.enroll_certificate is None:
+    if (config.broker_certificate, config.enroll_certificate, config.api_certificate) == (None, None, None):
         return
     from broker.app.credentials import server_certificate_files
     from broker.app.factories import utc_now

@@ -9,16 +9,16 @@ from typing import Annotated
 import msgspec
 import typer
 
+from broker.cli.completions import complete_agents, complete_groups
+from broker.cli.documents import document_of
 from broker.cli.options import AllowUnknownOption
-from broker.cli.output import print_text, table
 from broker.cli.session import LEDGER, Session, with_session
-from broker.cli.targets import UnknownAgent, check_known, resolve_target
+from broker.console.listing import Column, Listing
+from broker.console.output import print_text
 from broker.errors import InvalidArgument
-from broker.ledger.enqueue import CommandRequest
-from broker.ledger.groups import check_group_name
+from broker.fleet.models import GroupView
 from broker.system.text_files import read_text
 from broker.system.toml_text import load_toml
-from broker.text import counted
 
 __all__ = [
     "app",
@@ -26,39 +26,50 @@ __all__ = [
 
 
 app = typer.Typer(no_args_is_help=True)
-Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group. A group exists while it has members.")]
-Agents = Annotated[list[str], typer.Argument(metavar="AGENT...", help="Names of agents.")]
+Group = Annotated[
+    str,
+    typer.Argument(
+        metavar="GROUP",
+        autocompletion=complete_groups,
+        help="Name of the group. A group exists while it has members.",
+    ),
+]
+Agents = Annotated[
+    list[str], typer.Argument(metavar="AGENT...", autocompletion=complete_agents, help="Names of agents.")
+]
+
+
+_GROUPS = Listing[GroupView](
+    "group",
+    (Column("group", lambda it: it.name), Column("agents", lambda it: it.agents)),
+    name=lambda it: it.name,
+    document=document_of,
+)
 
 
 @app.command(epilog="Example: acm group add edge web-01 web-02")
-@with_session(LEDGER, json=False, creates_ledger=True)
+@with_session(LEDGER, over_api=True, creates_ledger=True)
 def add(session: Session, group: Group, agents: Agents, allow_unknown: AllowUnknownOption = False) -> None:
     """Add agents to a group."""
-    if not allow_unknown:
-        check_known(session.ledger, agents)
-    session.ledger.groups.add(group, agents)
-    print_text(_members(group, session.ledger.groups.members(group)))
+    _show_members(session, session.fleet.add_to_group(group, agents, allow_unknown=allow_unknown))
 
 
 @app.command(epilog="Example: acm group remove edge web-02")
-@with_session(LEDGER, json=False)
+@with_session(LEDGER, over_api=True)
 def remove(session: Session, group: Group, agents: Agents) -> None:
     """Remove agents from a group."""
-    session.ledger.groups.remove(group, agents)
-    print_text(_members(group, session.ledger.groups.members(group)))
+    _show_members(session, session.fleet.remove_from_group(group, agents))
 
 
 @app.command("list", epilog="Example: acm group list --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_GROUPS, only_reads=True)
 def list_groups(session: Session) -> None:
     """List groups with their members."""
-    groups = session.ledger.groups.all()
-    cells = ((group, ", ".join(agents)) for group, agents in groups.items())
-    session.show(groups, table(counted(len(groups), "group"), ("group", "agents"), cells))
+    session.show_list(_GROUPS, session.fleet.groups)
 
 
 @app.command(epilog="Example: acm group configure edge sensor.toml")
-@with_session(LEDGER, json=False)
+@with_session(LEDGER)
 def configure(
     session: Session,
     group: Group,
@@ -75,6 +86,10 @@ def configure(
 
     To send it to one agent again, use acm send AGENT fetch-config.
     """
+    from broker.fleet.targets import resolve_target
+    from broker.fleet.views import view_of_operation
+    from broker.ledger.enqueue import CommandRequest
+
     if not unchecked:
         _check_syntax(file)
     ledger = session.ledger
@@ -84,22 +99,18 @@ def configure(
     parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
     request = CommandRequest("apply-centralized-configuration", parameters, session.origin)
     operation = ledger.add_operation(target.agents, target.description, request)
-    print_text(operation.id)
+    session.show(document_of(view_of_operation(operation)), operation.id)
 
 
 @app.command(epilog="Example: acm group show edge")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, only_reads=True)
 def show(session: Session, group: Group) -> None:
     """Print the members of a group, one per line."""
-    agents = session.ledger.groups.members(check_group_name(group))
-    if not agents and not session.ledger.groups.is_configured(group):
-        raise UnknownAgent(
-            f"There is no group {group!r}: no agent is in it. `acm group list` shows all groups.", code="unknown_group"
-        )
-    if agents or session.as_json:
-        session.show(agents, "\n".join(agents))
+    found = session.fleet.group(group)
+    if found.agents or session.printer.for_programs:
+        session.show(document_of(found), "\n".join(found.agents))
     else:
-        print_text(_members(group, agents), to_stderr=True)
+        print_text(_members(found), to_stderr=True)
 
 
 def _check_syntax(file: Path) -> None:
@@ -123,5 +134,11 @@ def _check_syntax(file: Path) -> None:
         ) from error
 
 
-def _members(group: str, agents: list[str]) -> str:
-    return f"Members of {group}: {', '.join(agents)}." if agents else f"Group {group} has no members."
+def _show_members(session: Session, group: GroupView) -> None:
+    session.show(document_of(group), _members(group))
+
+
+def _members(group: GroupView) -> str:
+    if not group.agents:
+        return f"Group {group.name} has no members."
+    return f"Members of {group.name}: {', '.join(group.agents)}."

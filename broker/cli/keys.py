@@ -4,18 +4,19 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
 
 from broker.app.credentials import signing_keys_path
-from broker.cli.output import id_column, literal, minute, table
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
+from broker.console.listing import Column, Listing, Shown, time_column
+from broker.console.output import print_text
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
 from broker.ledger.operations import Operation
 from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
 from broker.signing.key_list import KeyEntry
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
-from broker.text import counted, rfc3339
+from broker.suggestions import only_beginning_with
+from broker.text import counted, rfc3339, some_of
 
 __all__ = [
     "AgentsLeftBehind",
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 
-_MAX_NAMES = 5
 app = typer.Typer(no_args_is_help=True)
 KEYS = ConfigOverride(
     "signing_keys",
@@ -32,6 +32,30 @@ KEYS = ConfigOverride(
         metavar="DIR",
         help="Directory of the signing keys (default: signing in the directory of the authority).",
     ),
+)
+
+
+def _key_json(entry: KeyEntry) -> JsonObject:
+    return {
+        "id": entry.id,
+        "state": entry.state,
+        "created_at": rfc3339(entry.created_at),
+        "revoked_at": rfc3339(entry.revoked_at),
+        "public": entry.public,
+    }
+
+
+_KEYS = Listing[KeyEntry](
+    "key",
+    (
+        Column("id", lambda it: it.id),
+        Column("state", lambda it: it.state),
+        time_column("created", lambda it: it.created_at),
+        time_column("revoked", lambda it: it.revoked_at),
+        Column("public", lambda it: it.public, Shown.WIDE),
+    ),
+    name=lambda it: it.id,
+    document=_key_json,
 )
 
 
@@ -54,12 +78,23 @@ def init(session: Session) -> None:
 
 
 @app.command("list", epilog="Example: acm keys list --json")
-@with_session(KEYS, LEDGER, only_reads=True)
+@with_session(KEYS, LEDGER, lists=_KEYS, only_reads=True)
 def list_keys(session: Session) -> None:
     """List keys, and how many of the enrolled agents have confirmed the current list."""
     keys, rollout = session.signing_keys, _rollout(session)
     behind = rollout.behind(keys.version)
-    session.show(_list_json(keys, rollout, behind), _list_view(keys, rollout, behind))
+    agents = len(rollout.versions)
+    title = f"{counted(len(keys.entries), 'key')}, confirmed by {agents - len(behind)} of {counted(agents, 'agent')}"
+    document = _list_json(keys, rollout, behind)
+    session.printer.show_list(_KEYS, lambda: keys.entries, document=document, title=title)
+    if session.printer.for_programs:
+        return
+    if behind:
+        print_text(f"acm: Not confirmed by: {some_of(behind)}.", to_stderr=True)
+    if not keys.announced:
+        print_text(
+            "acm: The last change was not distributed: run `acm keys rotate`, which then adds no key.", to_stderr=True
+        )
 
 
 @app.command(epilog="Example: acm keys rotate")
@@ -84,7 +119,7 @@ def rotate(session: Session) -> None:
 @with_session(KEYS, LEDGER, creates_ledger=True)
 def revoke(
     session: Session,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")],
+    given_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, or the beginning of it.")],
     leave_behind: Annotated[
         bool,
         typer.Option(
@@ -96,6 +131,7 @@ def revoke(
 ) -> None:
     """Revoke a signing key, delete its private key, and distribute the new key list."""
     keys = session.signing_keys
+    key_id = only_beginning_with(given_id, (entry.id for entry in keys.entries)) or given_id
 
     def check(needed: int) -> None:
         left = [] if leave_behind else _rollout(session).behind(needed)
@@ -131,14 +167,9 @@ def _distribute(session: Session) -> Operation | None:
 def _refusal(key_id: str, left: list[str]) -> str:
     return (
         f"{counted(len(left), 'agent has', 'agents have')} confirmed only the key {key_id} and would reject all "
-        f"commands until the certificate is renewed: {_names(left)}. Wait for that, or until another key is "
+        f"commands until the certificate is renewed: {some_of(left)}. Wait for that, or until another key is "
         "confirmed (`acm keys list`). If the key was stolen, use --leave-agents-behind."
     )
-
-
-def _names(agents: list[str]) -> str:
-    more = len(agents) - _MAX_NAMES
-    return ", ".join(agents[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _distribution_text(operation: Operation | None) -> str:
@@ -164,27 +195,3 @@ def _list_json(keys: SigningKeyStore, rollout: RolloutProgress, behind: list[str
         "not_confirmed": behind,
         "keys": [_key_json(entry) for entry in keys.entries],
     }
-
-
-def _key_json(entry: KeyEntry) -> JsonObject:
-    return {
-        "id": entry.id,
-        "state": entry.state,
-        "created_at": rfc3339(entry.created_at),
-        "revoked_at": rfc3339(entry.revoked_at),
-        "public": entry.public,
-    }
-
-
-def _list_view(keys: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> RenderableType:
-    agents = len(rollout.versions)
-    title = f"{counted(len(keys.entries), 'key')}, confirmed by {agents - len(behind)} of {counted(agents, 'agent')}"
-    cells = ((it.id, it.state, minute(it.created_at), minute(it.revoked_at)) for it in keys.entries)
-    parts: list[RenderableType] = [
-        table(title, (id_column(width=16), "state", "created (UTC)", "revoked (UTC)"), cells)
-    ]
-    if behind:
-        parts.append(literal(f"Not confirmed by: {_names(behind)}."))
-    if not keys.announced:
-        parts.append(literal("The last change was not distributed: run `acm keys rotate`, which then adds no key."))
-    return Group(*parts)

@@ -7,10 +7,15 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from broker.system.plain_values import keep_plain_values
+
 __all__ = [
     "LazyCommand",
     "lazy_group",
 ]
+
+
+_PLACE = ("--server", "--context", "--token-file", "--api-ca", "--ledger", "--config")
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,13 @@ def lazy_group(*commands: LazyCommand) -> type[TyperGroup]:
     class LazyGroup(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
+            keep_plain_values(self)
             for command in commands:
                 self.add_command(TyperCommand(name=command.name, help=command.help))
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Parse the arguments; options of commands that say where they work may be before the command, too."""
+            return super().parse_args(ctx, _with_place_after_command(args))
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             name, _, rest = super().resolve_command(ctx, args)
@@ -52,6 +62,17 @@ def lazy_group(*commands: LazyCommand) -> type[TyperGroup]:
 
         @staticmethod
         def load(name: str | None) -> Any:
-            return next(command.load() for command in commands if command.name == name)
+            return next(keep_plain_values(command.load()) for command in commands if command.name == name)
 
     return LazyGroup
+
+
+def _with_place_after_command(args: list[str]) -> list[str]:
+    """Return the arguments with the options before the command that say where it works moved after it."""
+    moved: list[str] = []
+    rest = list(args)
+    while rest and rest[0].partition("=")[0] in _PLACE:
+        moved += rest[: 1 if "=" in rest[0] else 2]
+        del rest[: 1 if "=" in rest[0] else 2]
+    end = rest.index("--") if "--" in rest else len(rest)
+    return [*rest[:end], *moved, *rest[end:]] if rest else args

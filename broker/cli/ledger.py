@@ -1,17 +1,14 @@
 """acm ledger: backups of the ledger and their restoration, its integrity, its damaged rows, and what it refuses."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from broker.app.factories import open_ledger, utc_now
-from broker.cli.output import id_column, second, table
 from broker.cli.session import LEDGER, Session, with_session
-from broker.contract.messages import JsonObject
+from broker.console.listing import Column, Listing, time_column
 from broker.ledger.backup import Contents, back_up, restore
 from broker.ledger.backup import check as check_file
 from broker.ledger.damage import DamagedRow
@@ -26,6 +23,30 @@ __all__ = [
 
 
 app = typer.Typer(no_args_is_help=True)
+_DAMAGED = Listing[DamagedRow](
+    "damaged row",
+    (
+        Column("table", lambda it: it.table),
+        Column("key", lambda it: it.key),
+        Column("agent", lambda it: it.agent),
+        time_column("set_aside", lambda it: it.found_at),
+        Column("damage", lambda it: it.reason),
+    ),
+    name=lambda it: it.key,
+    document=lambda it: {**vars(it), "found_at": rfc3339(it.found_at)},
+)
+_REFUSED = Listing[UnstoredMessage](
+    "refused message",
+    (
+        Column("command", lambda it: it.command_id),
+        Column("agent", lambda it: it.agent),
+        Column("channel", lambda it: it.channel),
+        time_column("received", lambda it: it.received_at),
+        Column("reason", lambda it: it.reason),
+    ),
+    name=lambda it: it.command_id or it.agent,
+    document=lambda it: {**vars(it), "received_at": rfc3339(it.received_at)},
+)
 
 
 @app.callback()
@@ -93,43 +114,21 @@ def _described(contents: Contents) -> str:
 
 
 @app.command(epilog="Example: acm ledger damaged --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, lists=_DAMAGED, only_reads=True)
 def damaged(session: Session) -> None:
     """List damaged rows of commands and agents: those that the server has set aside, and those found by reading all.
 
     --json also shows what is left of each, with secrets masked. acm prune removes what was set aside.
     """
-    rows = session.ledger.damaged_rows()
-    session.show([_damaged_json(row) for row in rows], _damaged_table(rows))
+    session.show_list(_DAMAGED, session.ledger.damaged_rows)
 
 
 @app.command(epilog="Example: acm ledger refused --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, lists=_REFUSED, only_reads=True)
 def refused(session: Session) -> None:
     """List messages of agents that the database refuses each time, newest first; at most 10 of each agent are kept.
 
     Such a result completes no command, and its agent sends it again until it is stored. --json also shows the message,
     with secrets masked. acm prune removes it from this list.
     """
-    messages = session.ledger.refused_messages()
-    session.show([_refused_json(message) for message in messages], _refused_table(messages))
-
-
-def _refused_json(message: UnstoredMessage) -> JsonObject:
-    return {**vars(message), "received_at": rfc3339(message.received_at)}
-
-
-def _refused_table(messages: Sequence[UnstoredMessage]) -> Table:
-    columns = (id_column("command"), "agent", "channel", "received (UTC)", "reason")
-    cells = ((it.command_id or "", it.agent, it.channel, second(it.received_at), it.reason) for it in messages)
-    return table(counted(len(messages), "refused message"), columns, cells)
-
-
-def _damaged_json(row: DamagedRow) -> JsonObject:
-    return {**vars(row), "found_at": rfc3339(row.found_at)}
-
-
-def _damaged_table(rows: list[DamagedRow]) -> Table:
-    columns = ("table", "key", "agent", "set aside (UTC)", "damage")
-    cells = ((row.table, row.key, row.agent, second(row.found_at), row.reason) for row in rows)
-    return table(counted(len(rows), "damaged row"), columns, cells)
+    session.show_list(_REFUSED, session.ledger.refused_messages)

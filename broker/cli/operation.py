@@ -4,106 +4,118 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from broker.cli.commands import command_json, outcome_text
+from broker.cli.commands import COMMANDS
+from broker.cli.completions import complete_operations
+from broker.cli.documents import document_of
+from broker.cli.identifiers import find_operation_id
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
-from broker.cli.output import id_column, newest_of, print_text, second, table
-from broker.cli.progress import progress_bar, waiting_for
+from broker.cli.progress import progress_bar, tell_of_wait
 from broker.cli.session import LEDGER, Session, with_session
-from broker.contract.messages import JsonObject
-from broker.ledger.commands import LedgerRow
-from broker.ledger.operations import Operation, Progress
-from broker.ledger.waiting import require_operation_success, wait_for_operation
-from broker.text import counted, rfc3339
+from broker.console.listing import Column, Listing, time_column
+from broker.fleet.models import CommandFilter, CommandView, OperationProgress, OperationView
+from broker.fleet.outcomes import require_operation_success
+from broker.fleet.pages import read_pages
+from broker.text import counted
 
 __all__ = [
     "app",
-    "operation_json",
-    "operation_view",
-    "progress_and_rows",
+    "progress_and_commands",
+    "show_now",
+    "show_operation",
 ]
 
 
 app = typer.Typer(no_args_is_help=True)
-OperationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the operation.")]
+_BY_AGENT = COMMANDS.arranged("agent", "id", "state", "outcome", "code", "message")
+OperationId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", autocompletion=complete_operations, help="Id of the operation, or the beginning of it."
+    ),
+]
+
+
+_OPERATIONS = Listing[OperationView](
+    "operation",
+    (
+        Column("id", lambda it: it.id),
+        Column("type", lambda it: it.type),
+        Column("target", lambda it: it.target),
+        Column("agents", lambda it: it.size),
+        time_column("created", lambda it: it.created_at),
+    ),
+    name=lambda it: it.id,
+    document=document_of,
+)
 
 
 @app.command(cls=WaitCommand, epilog="Example: acm operation show 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f --wait 5m")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_BY_AGENT, only_reads=True)
 def show(session: Session, operation_id: OperationId, wait: WaitOption = None) -> None:
     """Show how many of its commands are in each state, and each agent's outcome.
 
     With --wait, the exit code reports the outcome.
     """
-    operation = session.ledger.operations.get(operation_id)
-    progress, rows = progress_and_rows(session, operation, wait)
-    session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
+    progress, commands = progress_and_commands(session, find_operation_id(session.fleet, operation_id), wait)
+    show_operation(session, progress, commands)
     if wait is not None:
-        require_operation_success(operation, progress, wait)
+        require_operation_success(progress, wait)
 
 
 @app.command("list", epilog="Example: acm operation list --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_OPERATIONS, watches=True, only_reads=True)
 def list_operations(session: Session, limit: LimitOption = 100) -> None:
     """List operations, newest first."""
-    operations, title = newest_of(session.ledger.operations.newest(limit + 1), limit, "operation")
-    session.show([_operation_facts(operation) for operation in operations], _operations_table(operations, title))
+    fleet = session.fleet
+
+    def read() -> list[OperationView]:
+        return read_pages(lambda cursor, count: fleet.operations(cursor=cursor, limit=count), limit + 1)
+
+    session.show_list(_OPERATIONS, read, limit=limit)
 
 
 @app.command(epilog="Example: acm operation cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-@with_session(LEDGER, json=False)
+@with_session(LEDGER, over_api=True)
 def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption = False) -> None:
     """Request the cancellation of all its open commands. Their results report the outcome."""
+    fleet = session.fleet
+    operation_id = find_operation_id(fleet, operation_id)
     if abandon:
-        count, done = session.ledger.abandon_operation(operation_id), "abandoned"
-        print_text(f"{counted(count, 'command')} {done}.")
+        count = fleet.abandon_operation(operation_id).count
+        text = f"{counted(count, 'command')} abandoned."
     else:
-        count = session.ledger.cancel_operation(operation_id)
-        print_text(f"Cancellation of {counted(count, 'command')} requested.")
+        count = fleet.cancel_operation(operation_id).count
+        text = f"Cancellation of {counted(count, 'command')} requested."
+    session.show({"id": operation_id, "count": count}, text)
 
 
-def progress_and_rows(session: Session, operation: Operation, wait_s: float | None) -> tuple[Progress, list[LedgerRow]]:
+def show_now(session: Session, operation_id: str) -> None:
+    """Print an operation as it is now; raises AmbiguousId and UnknownOperation."""
+    show_operation(session, *progress_and_commands(session, find_operation_id(session.fleet, operation_id), None))
+
+
+def progress_and_commands(
+    session: Session, operation_id: str, wait_s: float | None
+) -> tuple[OperationProgress, Sequence[CommandView]]:
     """Return an operation's counts and commands, now or after a wait of at most `wait_s` seconds for its completion."""
-    ledger = session.ledger
-    if wait_s is None:
-        return ledger.operations.progress(operation.id), ledger.commands(operation_id=operation.id, limit=None)
-    with waiting_for(session, wait_s, "operation", operation.id) as wait:
-        with progress_bar(operation, quiet=session.as_json) as show_progress:
-            progress = wait_for_operation(ledger, operation, wait, show_progress)
-        return progress, wait.call(lambda: ledger.commands(operation_id=operation.id, limit=None))
+    fleet = session.fleet
+    progress = fleet.operation(operation_id)
+    if wait_s is not None:
+        tell_of_wait("operation", operation_id)
+        with progress_bar(progress.operation, quiet=session.printer.for_programs) as show_progress:
+            progress = fleet.wait_for_operation(operation_id, wait_s, show_progress)
+            show_progress(progress)
+    return progress, fleet.newest_commands(CommandFilter(operation=operation_id))
 
 
-def operation_json(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> JsonObject:
-    """Return an operation, its counts by state and its commands as JSON."""
-    commands = [command_json(row) for row in rows]
-    return {"operation": _operation_facts(operation), "counts": progress.counts(), "commands": commands}
-
-
-def operation_view(operation: Operation, progress: Progress, rows: list[LedgerRow]) -> Table:
-    """Return an operation's counts, and each agent's outcome with the start of its message."""
-    columns = ("agent", id_column(), "state", "outcome", "message")
-    title = f"{operation.command_type} for {operation.target}: {progress.summary()}"
-    return table(title, columns, (_cells(row) for row in sorted(rows, key=lambda row: row.agent)))
-
-
-def _cells(row: LedgerRow) -> tuple[str | Text, ...]:
-    message = (row.result or {}).get("message", "")
-    return row.agent, row.command.id, row.state, outcome_text(row), message
-
-
-def _operation_facts(operation: Operation) -> JsonObject:
-    return {
-        "id": operation.id,
-        "type": operation.command_type,
-        "target": operation.target,
-        "size": operation.size,
-        "created_at": rfc3339(operation.created_at),
+def show_operation(session: Session, progress: OperationProgress, commands: Sequence[CommandView]) -> None:
+    """Print an operation's counts, and each agent's outcome with its message."""
+    operation, by_agent = progress.operation, sorted(commands, key=lambda command: command.agent)
+    title = f"{operation.type} for {operation.target}: {progress.summary()}"
+    document = {
+        "operation": document_of(operation),
+        "counts": progress.counts,
+        "commands": [document_of(command) for command in by_agent],
     }
-
-
-def _operations_table(operations: Sequence[Operation], title: str) -> Table:
-    columns = (id_column(), "type", "target", "agents", "created (UTC)")
-    cells = ((it.id, it.command_type, it.target, str(it.size), second(it.created_at)) for it in operations)
-    return table(title, columns, cells)
+    session.printer.show_list(_BY_AGENT, lambda: by_agent, document=document, title=title)

@@ -10,7 +10,7 @@ from broker.durations import has_duration_form, parse_duration
 __all__ = [
     "AbandonOption",
     "AllowUnknownOption",
-    "JsonOption",
+    "ForceOption",
     "LimitOption",
     "WaitCommand",
     "WaitOption",
@@ -18,7 +18,6 @@ __all__ = [
 
 
 _DEFAULT_WAIT = "60s"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="Show at most this many, the newest.")]
 AllowUnknownOption = Annotated[
     bool, typer.Option("--allow-unknown", help="Accept agents that are not in the ledger yet.")
@@ -29,6 +28,9 @@ AbandonOption = Annotated[
         "--abandon",
         help="Mark it as interrupted in the ledger without asking the agent. It may have run, or may still run.",
     ),
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Send it even if an agent does not support the type, as its status shows.")
 ]
 WaitOption = Annotated[
     float | None,

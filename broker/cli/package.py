@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.options import JsonOption
-from broker.cli.output import print_result
+from broker.console.output import Printer
+from broker.console.output_options import with_printer
 from broker.contract.messages import JsonObject
 from broker.release.builder import VerifiedPackage, make_manifest, sign_manifest, verify_package, write_package
 from broker.release.manifest import SELF_TEST, Manifest, PackageError, render_manifest, this_platform
@@ -52,12 +52,14 @@ PublicKeyOption = Annotated[
 
 
 @app.command(epilog="Example: acm package build build/release --secret-key release.key")
+@with_printer()
 def build(
+    printer: Printer,
     directory: Directory,
     version: VersionOption = None,
-    output: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Package to write (default: NAME-VERSION-PLATFORM.tar.gz)."),
+        typer.Option("--out", metavar="FILE", help="Package to write (default: NAME-VERSION-PLATFORM.tar.gz)."),
     ] = None,
     secret_key: Annotated[
         Path | None,
@@ -70,14 +72,13 @@ def build(
     name: NameOption = _NAME,
     platform: PlatformOption = None,
     self_test: SelfTestOption = _SELF_TEST,
-    as_json: JsonOption = False,
 ) -> None:
     """Build a package of a directory, and sign its manifest with minisign."""
     manifest = make_manifest(directory, name, version, platform or this_platform(), self_test.split())
     signed = _read(signature) if signature else sign_manifest(render_manifest(manifest), secret_key)
-    target = output or Path(f"{name}-{manifest.version}-{manifest.platform}.tar.gz")
+    target = out or Path(f"{name}-{manifest.version}-{manifest.platform}.tar.gz")
     write_package(directory, manifest, signed, target)
-    _show({"package": str(target), **_manifest_json(manifest)}, as_json)
+    _show(printer, {"package": str(target), **_manifest_json(manifest)})
 
 
 @app.command(epilog="Example: acm package manifest build/release > manifest.json")
@@ -94,13 +95,14 @@ def manifest(
 
 
 @app.command(epilog="Example: acm package verify agent-command-manager-1.4.2-linux-x86_64.tar.gz --public-key RWQ...")
+@with_printer()
 def verify(
+    printer: Printer,
     package: Annotated[Path, typer.Argument(metavar="FILE", help="Package to verify.")],
     public_key: PublicKeyOption = ["minisign.pub"],  # noqa: B006 - typer copies it
-    as_json: JsonOption = False,
 ) -> None:
     """Verify a package's signature and every file in it, and print the values that an upgrade-agent command needs."""
-    _show(_verified_json(verify_package(package, [_key(text) for text in public_key])), as_json)
+    _show(printer, _verified_json(verify_package(package, [_key(text) for text in public_key])))
 
 
 def _key(text: str) -> PublicKey:
@@ -140,5 +142,5 @@ def _verified_json(verified: VerifiedPackage) -> JsonObject:
     }
 
 
-def _show(facts: JsonObject, as_json: bool) -> None:
-    print_result(facts, "\n".join(f"{name:16}{value}" for name, value in facts.items()), as_json=as_json)
+def _show(printer: Printer, facts: JsonObject) -> None:
+    printer.show(facts, "\n".join(f"{name:16}{value}" for name, value in facts.items()))

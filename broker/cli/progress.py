@@ -2,64 +2,100 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
-from rich.text import Text
+from rich.table import Column
 
-from broker.cli.output import print_text
-from broker.cli.session import Session
-from broker.ledger.commands import LedgerRow
-from broker.ledger.operations import Operation, Progress
-from broker.ledger.waiting import Wait
-from broker.text import printable
+from broker.console.output import print_text
+from broker.fleet.models import OperationProgress, OperationView
+from broker.text import printable_line
 
 __all__ = [
+    "AwaitedCommand",
     "progress_bar",
     "status_line",
     "tell_of_wait",
-    "waiting_for",
 ]
 
 
-_LAST_ANSWER_S = 3.0  # for what was asked just before the end of a wait
+_SPINNER = "line"  # of characters that every terminal has
+_BAR_COLUMNS = 12
+_WIDE_COLUMNS = 60  # a narrower terminal shows the percentage alone
+
+
+@dataclass(frozen=True)
+class AwaitedCommand:
+    """What is shown of a command that is waited for; `percent` is how much of its phase is done, if that is known."""
+
+    type: str
+    agent: str
+    state: str
+    phase: str | None = None
+    percent: int | None = None
+
+    def __str__(self) -> str:
+        percent = "" if self.percent is None else f" {self.percent} %"
+        phase = f" ({self.phase}{percent})" if self.phase else ""
+        return printable_line(f"{self.state}{phase}: {self.type} on {self.agent}")
 
 
 @contextlib.contextmanager
-def status_line(*, quiet: bool) -> Iterator[Callable[[LedgerRow], None]]:
-    """Yield a function that shows a command's state in a live line on stderr; it shows nothing if `quiet`."""
+def status_line(*, quiet: bool) -> Iterator[Callable[[AwaitedCommand], None]]:
+    """Yield a function that shows a command on stderr: in a live line on a terminal, elsewhere a line for each change.
+
+    It shows nothing if `quiet`.
+    """
+    console = Console(stderr=True)
     if quiet:
         yield lambda _: None
-        return
-    with Console(stderr=True).status("") as line:
-        yield lambda row: line.update(Text(printable(f"{row.command.type} on {row.agent}: {row.state}")))
+    elif not console.is_terminal:
+        yield _print_changes()
+    else:
+        with _live_line(console) as line:
+            task = line.add_task("", total=None)
+            yield lambda it: line.update(
+                task, description=str(it), completed=it.percent or 0, total=None if it.percent is None else 100
+            )
+
+
+def _live_line(console: Console) -> ProgressBar:
+    cropped = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return ProgressBar(
+        SpinnerColumn(_SPINNER),
+        TextColumn("{task.description}", markup=False, table_column=cropped),
+        *([BarColumn(_BAR_COLUMNS)] if console.width >= _WIDE_COLUMNS else []),
+        TimeElapsedColumn(),
+        console=console,
+        expand=True,
+        transient=True,
+    )
+
+
+def _print_changes() -> Callable[[AwaitedCommand], None]:
+    shown: set[tuple[str, str | None]] = set()
+
+    def show(command: AwaitedCommand) -> None:
+        if (command.state, command.phase) not in shown:
+            shown.add((command.state, command.phase))
+            print_text(f"acm: {command}", to_stderr=True)
+
+    return show
 
 
 @contextlib.contextmanager
-def progress_bar(operation: Operation, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(operation: OperationView, *, quiet: bool) -> Iterator[Callable[[OperationProgress], None]]:
     """Yield a function that shows progress in a bar on stderr; it shows nothing if `quiet` or without a terminal."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     with ProgressBar(*columns, TextColumn("{task.fields[counts]}"), console=console, disable=hidden) as bar:
-        task = bar.add_task(operation.command_type, total=operation.size, counts="")
+        task = bar.add_task(operation.type, total=operation.size, counts="")
         yield lambda progress: bar.update(task, completed=progress.completed, counts=progress.summary())
 
 
-@contextlib.contextmanager
-def waiting_for(session: Session, wait_s: float, kind: str | None = None, name: str = "") -> Iterator[Wait]:
-    """Yield a wait; say on stderr what for, so that its id is known however the wait ends, and when the ledger is away.
-
-    PostgreSQL that does not answer ends what is asked of it soon after the wait is over.
-    """
-    wait = Wait(wait_s, lambda error: print_text(f"acm: {error} Waiting for it.", to_stderr=True))
-    if kind is not None:
-        tell_of_wait(kind, name)
-    with session.database.answering_within(wait_s + _LAST_ANSWER_S):
-        yield wait
-
-
 def tell_of_wait(kind: str, name: str) -> None:
-    """Say on stderr which command or operation is waited for."""
+    """Say on stderr which command or operation is waited for, so that its id is known however the wait ends."""
     print_text(f"acm: Waiting for the {kind} {name}.", to_stderr=True)

@@ -9,8 +9,8 @@ import typer
 from broker.app.broker_directory import write_trusted
 from broker.app.credentials import open_revocation_file, server_certificate_files
 from broker.app.factories import utc_now
-from broker.cli.output import print_text
 from broker.cli.session import CA_DIR, CRL, LEDGER, Session, with_session
+from broker.console.output import print_text
 from broker.contract.messages import JsonObject
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused
 from broker.enrolment.rollover import RolloverProgress, announce_authorities, rollover_progress
@@ -19,7 +19,7 @@ from broker.errors import BrokerError
 from broker.ledger.operations import Operation
 from broker.mqtt.address import BrokerAddress, parse_url
 from broker.pki.server_certificates import ServerCertificates
-from broker.text import counted
+from broker.text import counted, some_of
 
 __all__ = [
     "NoRollover",
@@ -29,7 +29,6 @@ __all__ = [
 
 
 _NO_ROLLOVER = "No rollover is in progress: `acm ca rollover begin` begins one."
-_MAX_NAMES = 5
 _BROKER_TIMEOUT_S = 20.0
 _POLL_INTERVAL_S = 0.5
 app = typer.Typer(no_args_is_help=True)
@@ -115,7 +114,7 @@ def _hand_over(session: Session, successor: str, *, leave_behind: bool) -> Opera
     if progress.not_moved and not leave_behind:
         raise RolloverUnfinished(
             f"{counted(len(progress.not_moved), 'agent has', 'agents have')} not moved to the successor: "
-            f"{_names(progress.not_moved)}. Wait for the renewal of their certificates, revoke those that will not "
+            f"{some_of(progress.not_moved)}. Wait for the renewal of their certificates, revoke those that will not "
             "come back, or use --leave-agents-behind.",
             code="agents_not_moved",
         )
@@ -200,8 +199,3 @@ def _operation_text(operation: Operation | None) -> str:
     if operation is None:
         return "No agents are enrolled."
     return f"{counted(operation.size, 'agent')} get a command for that: acm operation show {operation.id}"
-
-
-def _names(agents: tuple[str, ...]) -> str:
-    more = len(agents) - _MAX_NAMES
-    return ", ".join(agents[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

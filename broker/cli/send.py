@@ -1,25 +1,29 @@
 """acm send: a command for one agent or for many."""
 
-import sys
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from broker.cli.arguments import check_utf8, keys_on_command_line, read_parameters
-from broker.cli.blob import put_files
-from broker.cli.commands import command_json, command_panel
-from broker.cli.operation import operation_json, operation_view, progress_and_rows
-from broker.cli.options import AllowUnknownOption, WaitCommand, WaitOption
-from broker.cli.output import named_if_it_fails, print_text
-from broker.cli.progress import status_line, waiting_for
+from broker.cli.checks import check_secrets
+from broker.cli.completions import complete_words
+from broker.cli.confirmation import confirm_broad
+from broker.cli.delivery import follow
+from broker.cli.files import describe_files, put_files
+from broker.cli.options import AllowUnknownOption, ForceOption, WaitCommand, WaitOption
 from broker.cli.session import LEDGER, Session, with_session
-from broker.cli.targets import Target, resolve_target
-from broker.command_types import known_command_types
-from broker.contract.commands import COMMAND_TYPES, is_secret, parse_parameters
+from broker.command_types import known_command_types, parameters_of, text_parameters
+from broker.console.output import print_text
+from broker.contract.commands import COMMAND_TYPES, mask_secret_parameters
+from broker.contract.messages import Command, JsonObject, Origin
 from broker.durations import parse_duration
 from broker.errors import InvalidArgument
-from broker.ledger.enqueue import CommandRequest
-from broker.ledger.waiting import require_operation_success, require_success, wait_for_command
+from broker.fleet.models import SendRequest
+from broker.fleet.patterns import is_pattern
+from broker.text import counted
 
 __all__ = [
     "app",
@@ -36,15 +40,17 @@ _EXAMPLES = (
 
 
 @app.command(cls=WaitCommand, epilog=_EXAMPLES)
-@with_session(LEDGER, creates_ledger=True)
+@with_session(LEDGER, over_api=True, creates_ledger=True)
 def send(
     session: Session,
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="[AGENT] TYPE [KEY=VALUE]...",
+            autocompletion=complete_words,
             help="The agent (or several, separated by commas, or a pattern such as 'web-*'; omitted with --group or "
-            "--all), the command type, and its parameters. A value that is valid JSON is read as JSON, else as text.",
+            "--all), the command type, and its parameters. The value of a text parameter is "
+            "text; any other that is valid JSON is read as JSON.",
         ),
     ],
     group: Annotated[
@@ -75,21 +81,68 @@ def send(
     ] = None,
     wait: WaitOption = None,
     allow_unknown: AllowUnknownOption = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before sending to all agents, or to those of a pattern.")
+    ] = False,
+    force: ForceOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, and show what would be sent to which agents.")
+    ] = False,
 ) -> None:
     """Add a command for one or more agents to the ledger. The running server sends it.
 
     Without --wait, the id of the command or operation is printed. With --wait, the exit code reports the outcome.
     """
+    if dry_run:
+        session.change_nothing()
     names, command_type, pairs = _split(words, names_agents=group is None and not everyone)
-    given = read_parameters(pairs, parameters)
-    target = resolve_target(session.ledger, names, group, everyone=everyone, allow_unknown=allow_unknown)
-    given |= put_files(session.ledger.blobs, files or [])
-    request = CommandRequest(command_type, given, session.origin, expires_in, timeout)
-    _check_parameters(request, keys_on_command_line(pairs, parameters))
-    if target.single:
-        _send_one(session, target, request, wait)
-    else:
-        _send_many(session, target, request, wait)
+    types, warnings = known_command_types()
+    for warning in warnings:
+        print_text(f"acm: {warning}", to_stderr=True)
+    kind = types.get(command_type)
+    given = read_parameters(pairs, parameters, texts=text_parameters(kind.parameters) if kind else frozenset())
+    check_secrets(command_type, kind, keys_on_command_line(pairs, parameters))
+    agents = [] if names is None else [word.strip() for word in names.split(",")]
+    request = SendRequest(
+        command_type,
+        given | describe_files(files or []),
+        agents=tuple(agents),
+        group=group,
+        all=everyone,
+        expires_in_s=expires_in,
+        timeout_s=timeout,
+        dry_run=dry_run,
+        allow_unknown=allow_unknown,
+        force=force,
+    )
+    if dry_run:
+        _show_plan(session, request)
+        return
+    is_broad = everyone or any(map(is_pattern, agents))  # to agents that its user has not named
+    if files or (is_broad and not yes):
+        planned = session.fleet.send(replace(request, dry_run=True))
+        if is_broad and not yes:
+            confirm_broad(command_type, planned.agents)
+        request = replace(request, parameters=given | put_files(session.put_blob, files or []))
+    follow(session, session.fleet.send(request), wait)
+
+
+def _show_plan(session: Session, request: SendRequest) -> None:
+    sent = session.fleet.send(request)
+    for warning in sent.warnings:
+        print_text(f"acm: {warning}", to_stderr=True)
+    draft = Command("", request.type, request.parameters, Origin("", ""), datetime.now(UTC))
+    shown: JsonObject = mask_secret_parameters(draft, request.parameters, parameters_of(request.type))
+    document = {
+        "dry_run": True,
+        "type": request.type,
+        "parameters": shown,
+        "agents": list(sent.agents),
+        "expires_in_s": request.expires_in_s,
+        "timeout_s": request.timeout_s,
+    }
+    lines = [f"Would send {request.type} to {counted(len(sent.agents), 'agent')}:", *sent.agents]
+    session.show(document, "\n".join([*lines, f"with the parameters {json.dumps(shown)}"]))
 
 
 def _split(words: list[str], *, names_agents: bool) -> tuple[str | None, str, list[str]]:
@@ -99,56 +152,3 @@ def _split(words: list[str], *, names_agents: bool) -> tuple[str | None, str, li
         raise InvalidArgument("Missing argument TYPE: write acm send AGENT TYPE [KEY=VALUE]...", code="missing_type")
     check_utf8("The type", rest[0])
     return names, rest[0], rest[1:]
-
-
-def _check_parameters(request: CommandRequest, on_command_line: set[str]) -> None:
-    """Refuse what the agent would refuse, if the type is known here; an agent may have other types.
-
-    Raises InvalidArgument for a secret on the command line, and InvalidParameters.
-    """
-    types, warnings = known_command_types()
-    for warning in warnings:
-        print_text(f"acm: {warning}", to_stderr=True)
-    kind = types.get(request.command_type)
-    for name in sorted(on_command_line):
-        if is_secret(request.command_type, name, kind.parameters if kind else None):
-            raise InvalidArgument(
-                f"{name} is secret, and command lines are visible to every user of the machine: "
-                f"write {name}=@FILE, or {name}=@/dev/stdin.",
-                code="secret_on_command_line",
-            )
-    if kind is None:
-        print_text(
-            f"acm: Unknown command type {request.command_type!r}, sent anyway: the agent may support it.",
-            to_stderr=True,
-        )
-    else:
-        parse_parameters(request.command_type, kind.parameters, request.parameters)
-
-
-def _send_one(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
-    ledger = session.ledger
-    command = ledger.add_command(target.agents[0], request)
-    with named_if_it_fails("command", command.id, f"acm show {command.id}"):
-        if wait_s is None:
-            session.show(command_json(ledger.get(command.id)) if session.as_json else {}, command.id)
-            return
-        with waiting_for(session, wait_s, "command", command.id) as wait, status_line(quiet=session.as_json) as show:
-            row = wait_for_command(ledger, command.id, wait, show)
-        session.show(command_json(row), command_panel(row))
-        sys.stdout.flush()
-    require_success(row, wait_s)
-
-
-def _send_many(session: Session, target: Target, request: CommandRequest, wait_s: float | None) -> None:
-    ledger = session.ledger
-    operation = ledger.add_operation(target.agents, target.description, request)
-    with named_if_it_fails("operation", operation.id, f"acm operation show {operation.id}"):
-        if wait_s is None and not session.as_json:  # the commands may be many, and long
-            print_text(operation.id)
-            return
-        progress, rows = progress_and_rows(session, operation, wait_s)
-        session.show(operation_json(operation, progress, rows), operation_view(operation, progress, rows))
-        sys.stdout.flush()
-    if wait_s is not None:
-        require_operation_success(operation, progress, wait_s)

@@ -3,19 +3,21 @@
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
-from rich.console import Group
-from rich.rule import Rule
-from rich.table import Table
-from rich.text import Text
 
-from broker.cli.options import JsonOption
-from broker.cli.output import print_result, print_text
+from broker.cli.completions import complete_types
+from broker.cli.type_examples import parameter_examples
 from broker.command_types import known_command_types, schema_of
+from broker.console.listing import Column, Listing, Shown
+from broker.console.output import Printer, print_text
+from broker.console.output_options import with_printer
 from broker.contract.commands import CommandType
 from broker.contract.messages import JsonObject
+from broker.errors import InvalidArgument
+from broker.suggestions import did_you_mean
 
 __all__ = [
     "app",
@@ -28,23 +30,63 @@ __all__ = [
 app = typer.Typer()
 
 
-@app.command(epilog="Example: acm types --json")
-def types(as_json: JsonOption = False) -> None:
-    """List command types with their parameters and result data."""
+class _NamedType(NamedTuple):
+    name: str
+    kind: CommandType
+
+
+_TYPES = Listing[_NamedType](
+    "command type",
+    (
+        Column("type", lambda it: it.name),
+        Column("summary", lambda it: summary_of(it.kind)),
+        Column("parameters", lambda it: [member.name for member in fields(it.kind.parameters)], Shown.WIDE),
+    ),
+    name=lambda it: it.name,
+    document=lambda it: type_json(it.name, it.kind),
+)
+
+
+@app.command(epilog="Example: acm types restart-agent")
+@with_printer(_TYPES)
+def types(
+    printer: Printer,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="TYPE", autocompletion=complete_types, help="Explain this type and its parameters."),
+    ] = None,
+) -> None:
+    """List command types, or explain one: its parameters, with examples, and the data of its result."""
     known, warnings = known_command_types()
     for warning in warnings:
         print_text(f"acm: {warning}", to_stderr=True)
-    view = Group(*(_view(name, kind) for name, kind in known.items()))
-    print_result([type_json(name, kind) for name, kind in known.items()], view, as_json=as_json)
+    if name is None:
+        printer.show_list(_TYPES, lambda: [_NamedType(*it) for it in known.items()])
+        return
+    if name not in known:
+        raise InvalidArgument(
+            f"Unknown command type {name[:80]!r}; `acm types` lists them.{did_you_mean(name, known)}",
+            code="unknown_type",
+        )
+    printer.show(type_json(name, known[name]), "\n".join(_explained(name, known[name])))
 
 
-def _view(name: str, kind: CommandType) -> Group:
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    for member, kind_text, default in describe_members(kind.parameters):
-        table.add_row(Text("parameter", "dim"), Text(member, "bold"), Text(kind_text), Text(default, "dim"))
+def _explained(name: str, kind: CommandType) -> Iterator[str]:
+    yield f"{name}\n"
+    yield inspect.cleandoc(kind.parameters.__doc__ or "") + "\n"
+    parameters = list(describe_members(kind.parameters))
+    examples = parameter_examples(kind.parameters)
+    yield "Parameters:" if parameters else "It has no parameters."
+    for member, kind_text, default in parameters:
+        known = f"default {default}" if default not in ("", "required") else default or "optional"
+        yield f"  {member}: {kind_text}, {known}; as in {examples[member]}"
+    yield f"\nData of the result:\n{inspect.cleandoc(kind.data.__doc__ or '')}\n"
     for member, kind_text, _ in describe_members(kind.data):
-        table.add_row(Text("data", "dim"), Text(member, "bold"), Text(kind_text))
-    return Group(Rule(Text(name, "bold"), align="left"), Text(summary_of(kind)), table, Text(""))
+        yield f"  {member}: {kind_text}"
+    required = [examples[member] for member, _, default in parameters if default == "required"]
+    if not required and hasattr(kind.parameters, "__post_init__"):  # it requires one of several
+        required = list(examples.values())[:1]
+    yield "\nExample: " + " ".join(["acm send web-01", name, *required])
 
 
 def summary_of(kind: CommandType) -> str:
@@ -81,6 +123,17 @@ def _default(schema: JsonObject, name: str) -> str:
 
 
 def _type_text(schema: JsonObject) -> str:
+    return _plain_type(schema) + _limits(schema)
+
+
+def _limits(schema: JsonObject) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low:.12g} to {high:.12g}"
+    return f" of at least {low:.12g}" if low is not None else ""
+
+
+def _plain_type(schema: JsonObject) -> str:
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     if "anyOf" in schema:

@@ -2,6 +2,8 @@
 
 DSSE 1.0.2 (https://github.com/secure-systems-lab/dsse), Ed25519 as in RFC 8032. The signature covers the bytes of the
 payload and its type; a payload is parsed only after its signature was verified.
+
+cryptography is imported when there is a key: 9 MB of an agent that is not enrolled.
 """
 
 import base64
@@ -10,12 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from broker.contract.codec import MAX_FRAME_BYTES
 from broker.contract.limits import MAX_DEPTH
@@ -23,9 +22,13 @@ from broker.contract.strict_json import DecodeError, parse
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
 __all__ = [
     "MAX_ENROLMENTS",
     "MAX_SIGNATURES",
+    "Envelope",
     "Scope",
     "SignatureError",
     "SigningKey",
@@ -116,7 +119,7 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 class SigningKey:
     """A private key of the server."""
 
-    private: Ed25519PrivateKey
+    private: "Ed25519PrivateKey"
 
     @cached_property
     def public(self) -> "VerifyingKey":
@@ -128,17 +131,21 @@ class SigningKey:
 class VerifyingKey:
     """A public key that an agent trusts. Its `id` in an envelope is a hint, not a proof."""
 
-    public: Ed25519PublicKey
+    public: "Ed25519PublicKey"
 
     @cached_property
     def id(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the key in DER (SubjectPublicKeyInfo, RFC 8410)."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         der = self.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(der).hexdigest()[:_ID_DIGITS]
 
     @property
     def pem(self) -> str:
         """The key in PEM."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
@@ -158,6 +165,10 @@ class Scope:
 
 def read_public_key(pem: str) -> VerifyingKey:
     """Return the Ed25519 public key that a PEM text holds; raises SignatureError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -247,6 +258,8 @@ def _strictly(decode: Callable[[bytes], _T], data: bytes) -> _T:
 
 
 def _signs(key: VerifyingKey, signature: str, signed: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
     try:
         key.public.verify(_bytes(signature, "signature"), signed)
     except (InvalidSignature, SignatureError):

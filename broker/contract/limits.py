@@ -132,6 +132,7 @@ LISTS: Mapping[type, Mapping[str, ListLimits]] = MappingProxyType(
         Status: {
             "supported_types": ListLimits(256, MAX_ID_LENGTH),
             "groups": ListLimits(64, 63),
+            "problems": ListLimits(64, 64),
             "service": ListLimits(16, MAX_ID_LENGTH),
         },
         PendingReversal: {"keys": ListLimits(8, 120)},

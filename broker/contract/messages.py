@@ -35,6 +35,7 @@ __all__ = [
     "Output",
     "PendingReversal",
     "RefusedMessage",
+    "RunningProgress",
     "SequenceNumber",
     "Status",
     "wire_members",
@@ -195,6 +196,17 @@ class JournalMark(DataClassJsonMixin):
 
 
 @dataclass(frozen=True)
+class RunningProgress(DataClassJsonMixin):
+    """How far the running command is: the name of its phase, such as `download`, and how much of that is done.
+
+    `percent` is absent if the phase does not know it.
+    """
+
+    phase: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    percent: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = _optional()
+
+
+@dataclass(frozen=True)
 class Status(DataClassJsonMixin):
     """The agent's retained status; its last will replaces it with one whose `online` is false.
 
@@ -203,6 +215,9 @@ class Status(DataClassJsonMixin):
     the machine's clock is more than a minute behind the server's. `signing_keys_version` is the version of the list of
     signing keys that an enrolled agent trusts, `enrolment_id` its current enrolment. `pending_reversals` has the first
     50 of `pending_reversal_count`, with long keys truncated. `audit_head` is the end of the agent's audit journal.
+
+    `problems` are the codes (`broker.contract.states.Problem`) of what `last_error` says in sentences; absent if
+    nothing is wrong, or if an earlier version of the agent sent it.
 
     `order` has the place of this status among all that came from the same store, compared from left to right: the start
     of the agent, the attempt to connect, and the number of the status; that of a last will is the largest. `answers` is
@@ -221,6 +236,7 @@ class Status(DataClassJsonMixin):
     queue_depth: int = 0
     results_waiting: int = 0
     running_command: str | None = _optional()
+    running_progress: RunningProgress | None = _optional()
     supported_types: tuple[str, ...] = field(default=(), metadata=config(encoder=list))
     accepts_unsigned: bool = False
     clock_behind_s: int | None = _optional()
@@ -233,6 +249,7 @@ class Status(DataClassJsonMixin):
     audit_head: JournalMark | None = _optional()
     order: tuple[int, int, int] | None = _optional(list)
     answers: str | None = _optional()
+    problems: tuple[str, ...] | None = _optional(list)
     last_error: str | None = _optional()
     updated_at: datetime | None = _optional_time()
 

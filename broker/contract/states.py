@@ -1,6 +1,6 @@
-"""The enumerations of the protocol: states, outcomes, kinds of feedback, error codes and control actions.
+"""The enumerations of the protocol: states, outcomes, kinds of feedback, error codes, control actions and problems.
 
-And how long a status is valid, in seconds.
+Also the states that the ledger derives from them, and how long a status is valid, in seconds.
 """
 
 from enum import StrEnum
@@ -8,10 +8,13 @@ from enum import StrEnum
 __all__ = [
     "SILENT_AFTER_S",
     "STATUS_INTERVAL_S",
+    "AgentState",
+    "CommandState",
     "ControlAction",
     "ErrorCode",
     "FeedbackKind",
     "Outcome",
+    "Problem",
     "State",
 ]
 
@@ -25,6 +28,28 @@ class State(StrEnum):
     PENDING = "pending"
     PROCESSING = "processing"
     DONE = "done"
+
+
+class CommandState(StrEnum):
+    """A command's state, as the server knows it. Only `completed` is final."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+class AgentState(StrEnum):
+    """What the last status of an agent shows, as docs/glossary.md defines it. `unknown`: it has sent none.
+
+    While no server runs, `acm agents` shows `unknown` instead of `online`.
+    """
+
+    ONLINE = "online"
+    SILENT = "silent"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
 
 
 class FeedbackKind(StrEnum):
@@ -73,3 +98,38 @@ class ControlAction(StrEnum):
     """Cancel a command."""
     REPORT = "report"
     """Publish the status, with the id of this request in `answers`."""
+
+
+class Problem(StrEnum):
+    """What is wrong with an agent, in the order of its sentences in `last_error`: what stops commands comes first."""
+
+    STORE_FULL = "store_full"
+    """Its disk has no room, or no inodes: no command is accepted."""
+    STORE_LOCKED = "store_locked"
+    """Another process locks its store: no command is accepted, begun or completed."""
+    STORE_DAMAGED = "store_damaged"
+    """Its store was damaged, and a new one was begun."""
+    NO_INODES = "no_inodes"
+    """Its disk has no inodes left: what needs a new file fails."""
+    STORE_ROW = "store_row"
+    """Records of commands were damaged."""
+    HANDLER = "handler"
+    """A handler was cut off after its deadline, and still runs."""
+    CONNECTION = "connection"
+    """Its connection stands, but the broker refuses something, or another client uses its name."""
+    SERVICE = "service"
+    """The managed service does not run as it should."""
+    PLUG_IN = "plug_in"
+    """A plug-in cannot be used."""
+    UPGRADE = "upgrade"
+    """A new release was rolled back."""
+    ENROLMENT = "enrolment"
+    """Records of its enrolment were damaged."""
+    REVERSAL = "reversal"
+    """An active response was not reversed."""
+    RENEWAL = "renewal"
+    """Its certificate was not renewed."""
+    LEFTOVER = "leftover"
+    """Files must be removed by hand."""
+    MESSAGE = "message"
+    """It has refused a message within the last minutes, or since."""

@@ -1,5 +1,7 @@
 """What the enrolments of each agent amount to. Imports no cryptography: it is for lists of agents."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -7,10 +9,14 @@ import sqlalchemy as sa
 
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
 from broker.ledger.database import Database
+from broker.ledger.many_rows import as_keys, given_keys
 from broker.ledger.tables import moment
 
 __all__ = [
+    "EnrolmentEnd",
     "EnrolmentState",
+    "certificate_ends",
+    "enrolment_end",
     "enrolment_states",
 ]
 
@@ -30,10 +36,44 @@ class EnrolmentState(StrEnum):
         return cls.VALID if now < not_after else cls.EXPIRED
 
 
-def enrolment_states(database: Database, now: datetime) -> dict[str, EnrolmentState]:
-    """Return the state of each agent that was ever enrolled; raises LedgerError."""
+@dataclass(frozen=True)
+class EnrolmentEnd:
+    """The state of an agent's enrolments, and when they end or ended (UTC): by their certificates, or revoked."""
+
+    state: EnrolmentState
+    at: datetime | None
+
+
+def enrolment_end(database: Database, agent: str, now: datetime) -> EnrolmentEnd | None:
+    """Return it for one agent; None if it was never enrolled. Raises LedgerError."""
+    valid_until = sa.func.max(sa.case((ENROLMENTS.c.revoked_at.is_(None), CERTIFICATES.c.not_after)))
+    query = sa.select(sa.func.count(), valid_until, sa.func.max(ENROLMENTS.c.revoked_at))
+    query = query.select_from(ENROLMENTS.outerjoin(CERTIFICATES)).where(ENROLMENTS.c.agent == agent)
+    with database.reading() as connection:
+        count, not_after, revoked_at = connection.execute(query).one()
+    if not count:
+        return None
+    state = EnrolmentState.of(moment(not_after), now)
+    return EnrolmentEnd(state, moment(revoked_at if state is EnrolmentState.REVOKED else not_after))
+
+
+def enrolment_states(
+    database: Database, now: datetime, agents: Iterable[str] | None = None
+) -> dict[str, EnrolmentState]:
+    """Return the state of each agent, or of each of these, that was ever enrolled; raises LedgerError."""
+    return {agent: EnrolmentState.of(end, now) for agent, end in certificate_ends(database, agents).items()}
+
+
+def certificate_ends(database: Database, agents: Iterable[str] | None = None) -> dict[str, datetime | None]:
+    """Return the end of the certificate of each agent, or of each of these, that was ever enrolled.
+
+    It is None if all its enrolments were revoked. Raises LedgerError.
+    """
     end = sa.case((ENROLMENTS.c.revoked_at.is_(None), CERTIFICATES.c.not_after))
     query = sa.select(ENROLMENTS.c.agent, sa.func.max(end).label("not_after"))
     query = query.select_from(ENROLMENTS.outerjoin(CERTIFICATES)).group_by(ENROLMENTS.c.agent)
+    if agents is not None:
+        query = query.where(ENROLMENTS.c.agent.in_(given_keys()))
     with database.reading() as connection:
-        return {row.agent: EnrolmentState.of(moment(row.not_after), now) for row in connection.execute(query)}
+        rows = connection.execute(query, None if agents is None else as_keys(agents))
+        return {row.agent: moment(row.not_after) for row in rows}

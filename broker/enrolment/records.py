@@ -7,12 +7,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
+from broker.ledger.agents import is_of_groups
+from broker.ledger.pages import newest_by_id
 from broker.ledger.tables import moment, utc
 from broker.pki.revocation_list import RevocationReason
 
 __all__ = [
     "EnrolmentRecord",
     "enrolments_where",
+    "find_enrolment",
+    "page_of_enrolments",
     "reason_in",
 ]
 
@@ -39,6 +43,34 @@ def enrolments_where(connection: sa.Connection, condition: sa.ColumnElement[bool
     oldest_first = query.order_by(ENROLMENTS.c.enrolled_at, CERTIFICATES.c.not_after)
     newest = {row.id: _record(row) for row in connection.execute(oldest_first)}
     return list(reversed(newest.values()))
+
+
+def page_of_enrolments(
+    connection: sa.Connection, cursor: str | None, limit: int, agent: str | None, groups: frozenset[str] | None
+) -> tuple[list[EnrolmentRecord], str | None]:
+    """Within a transaction, return at most `limit` enrolments, newest first, and the cursor for more; None at the end.
+
+    Only those of `agent`, and of agents in one of `groups`, if these are not None. Raises InvalidArgument for a cursor
+    of another list.
+    """
+    query = sa.select(ENROLMENTS.c.id).where(_is_of_one_of(groups))
+    query = query if agent is None else query.where(ENROLMENTS.c.agent == agent)
+    rows, end = newest_by_id(connection, query, ENROLMENTS.c.id, cursor, limit)
+    found = enrolments_where(connection, ENROLMENTS.c.id.in_([row.id for row in rows]))
+    return sorted(found, key=lambda it: it.id, reverse=True), end
+
+
+def find_enrolment(
+    connection: sa.Connection, enrolment_id: str, groups: frozenset[str] | None
+) -> EnrolmentRecord | None:
+    """Within a transaction, return one enrolment, or None; with `groups`, only if its agent is in one of them."""
+    return next(
+        iter(enrolments_where(connection, sa.and_(ENROLMENTS.c.id == enrolment_id, _is_of_one_of(groups)))), None
+    )
+
+
+def _is_of_one_of(groups: frozenset[str] | None) -> sa.ColumnElement[bool]:
+    return sa.true() if groups is None else is_of_groups(ENROLMENTS.c.agent, groups)
 
 
 def reason_in(text: str | None) -> RevocationReason:

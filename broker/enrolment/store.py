@@ -18,6 +18,7 @@ from broker.enrolment.records import EnrolmentRecord, enrolments_where, reason_i
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
 from broker.enrolment.tokens import TokenRecord, TokenUsed, mark_used, revoke_unused_tokens, usable_token
 from broker.errors import BrokerError
+from broker.ledger.also import Also, nothing_else
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
@@ -170,19 +171,56 @@ class EnrolmentStore:
 
         Returns the enrolments revoked by this call. Raises UnknownEnrolment if nothing has that id or name.
         """
-        named = sa.or_(ENROLMENTS.c.id == target, ENROLMENTS.c.agent == target)
-        now = self._now()
         with self._transaction() as connection:
-            tokens = revoke_unused_tokens(connection, target, now)
-            before = enrolments_where(connection, named)
-            if not before and not tokens:
-                raise UnknownEnrolment(
-                    f"No agent or enrolment is named {target[:80]!r}; `acm enrolment list` shows all."
-                )
-            valid = ENROLMENTS.update().where(named, ENROLMENTS.c.revoked_at.is_(None))
-            connection.execute(valid.values(revoked_at=now.timestamp(), reason=reason))
-            revoked = {row.id for row in before if row.revoked_at is None}
-            return [row for row in enrolments_where(connection, named) if row.id in revoked]
+            tokens = revoke_unused_tokens(connection, target, self._now())
+            named = sa.or_(ENROLMENTS.c.id == target, ENROLMENTS.c.agent == target)
+            return self._revoke(connection, named, reason, _unknown(target), is_known=tokens > 0)
+
+    @retry_conflicts
+    def revoke_agent(
+        self, agent: str, reason: RevocationReason, also: Also[list[EnrolmentRecord]] = nothing_else
+    ) -> list[EnrolmentRecord]:
+        """Revoke all enrolments and unused tokens of an agent; return the enrolments revoked by this call.
+
+        As in all methods that have it, `also` writes what belongs to it in the same transaction. Raises
+        UnknownEnrolment if the agent has had neither.
+        """
+        with self._transaction() as connection:
+            tokens = revoke_unused_tokens(connection, agent, self._now())
+            of_agent = ENROLMENTS.c.agent == agent
+            revoked = self._revoke(connection, of_agent, reason, _unknown(agent), is_known=tokens > 0)
+            also(connection, revoked)
+            return revoked
+
+    @retry_conflicts
+    def revoke_enrolment(
+        self, enrolment_id: str, reason: RevocationReason, also: Also[EnrolmentRecord] = nothing_else
+    ) -> EnrolmentRecord:
+        """Revoke one enrolment, and return it; one that is revoked stays as it is. Raises UnknownEnrolment."""
+        with self._transaction() as connection:
+            is_it = ENROLMENTS.c.id == enrolment_id
+            self._revoke(connection, is_it, reason, _unknown(enrolment_id))
+            (row,) = enrolments_where(connection, is_it)
+            also(connection, row)
+            return row
+
+    def _revoke(
+        self,
+        connection: sa.Connection,
+        which: sa.ColumnElement[bool],
+        reason: RevocationReason,
+        unknown: UnknownEnrolment,
+        *,
+        is_known: bool = False,
+    ) -> list[EnrolmentRecord]:
+        """Revoke enrolments; return those that were not. Raise `unknown` if there are none, unless `is_known`."""
+        before = enrolments_where(connection, which)
+        if not (before or is_known):
+            raise unknown
+        valid = ENROLMENTS.update().where(which, ENROLMENTS.c.revoked_at.is_(None))
+        connection.execute(valid.values(revoked_at=self._now().timestamp(), reason=reason))
+        revoked = {row.id for row in before if row.revoked_at is None}
+        return [row for row in enrolments_where(connection, which) if row.id in revoked]
 
     def revoked_certificates(self, not_after: datetime) -> list[RevokedCertificate]:
         """Return the certificates of revoked enrolments that did not expire before `not_after`."""
@@ -201,6 +239,10 @@ class EnrolmentStore:
             for serial, row in zip(serials, rows, strict=True)
             if serial is not None
         ]
+
+
+def _unknown(target: str) -> UnknownEnrolment:
+    return UnknownEnrolment(f"No agent or enrolment is named {target[:80]!r}; `acm enrolment list` shows all.")
 
 
 def _number_in(serial: str) -> int | None:

@@ -1,5 +1,6 @@
 """Enrolment tokens: each lets one agent enroll once, until it expires. Only the hash of the secret is stored."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,9 +13,12 @@ from broker.contract.enrolment_token import EnrolmentToken
 from broker.contract.topics import check_agent_name
 from broker.enrolment.tables import TOKENS
 from broker.errors import BrokerError
+from broker.ledger.agents import is_of_groups
+from broker.ledger.also import Also, nothing_else
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.ids import new_id
+from broker.ledger.pages import newest_by_id
 from broker.ledger.tables import moment, utc
 
 __all__ = [
@@ -25,9 +29,13 @@ __all__ = [
     "TokenUsed",
     "UnknownToken",
     "mark_used",
+    "new_enrolment_token",
     "revoke_unused_tokens",
     "usable_token",
 ]
+
+
+_SECRET_BYTES = 32
 
 
 class TokenRefused(BrokerError):
@@ -71,6 +79,11 @@ class TokenRecord:
     enrolment_id: str | None
 
 
+def new_enrolment_token(fingerprint: str) -> EnrolmentToken:
+    """Return a token with a new secret, for the server whose authority has this fingerprint."""
+    return EnrolmentToken(secrets.token_urlsafe(_SECRET_BYTES), fingerprint)
+
+
 class TokenStore:
     """The tokens in the ledger's database. The code that opened the database closes it.
 
@@ -82,8 +95,13 @@ class TokenStore:
         self._now = now
 
     @retry_conflicts
-    def add(self, agent: str, token: EnrolmentToken, ttl: timedelta) -> TokenRecord:
-        """Let the bearer of this token enroll as `agent`, once, within `ttl`. Raises InvalidName."""
+    def add(
+        self, agent: str, token: EnrolmentToken, ttl: timedelta, also: Also[TokenRecord] = nothing_else
+    ) -> TokenRecord:
+        """Let the bearer of this token enroll as `agent`, once, within `ttl`. Raises InvalidName.
+
+        As in all methods that have it, `also` writes what belongs to it in the same transaction.
+        """
         now = self._now()
         values = {
             "id": new_id(),
@@ -94,7 +112,9 @@ class TokenStore:
         }
         with self._transaction() as connection:
             connection.execute(TOKENS.insert().values(**values))
-            return _record(connection.execute(TOKENS.select().where(TOKENS.c.id == values["id"])).one(), now)
+            row = _record(connection.execute(TOKENS.select().where(TOKENS.c.id == values["id"])).one(), now)
+            also(connection, row)
+            return row
 
     def all(self) -> list[TokenRecord]:
         """Return every token, newest first."""
@@ -103,16 +123,40 @@ class TokenStore:
         now = self._now()
         return [_record(row, now) for row in rows]
 
+    def page(
+        self, cursor: str | None, limit: int, agent: str | None = None, groups: frozenset[str] | None = None
+    ) -> tuple[list[TokenRecord], str | None]:
+        """Return at most `limit` tokens, newest first, and the cursor for more; None at the end.
+
+        Only those for `agent`, and for agents in one of `groups`, if these are not None. Raises InvalidArgument for a
+        cursor of another list.
+        """
+        query = TOKENS.select().where(_is_for_one_of(groups))
+        query = query if agent is None else query.where(TOKENS.c.agent == agent)
+        with self._reading() as connection:
+            rows, end = newest_by_id(connection, query, TOKENS.c.id, cursor, limit)
+        now = self._now()
+        return [_record(row, now) for row in rows], end
+
     @retry_conflicts
-    def revoke(self, token_id: str) -> None:
-        """Revoke an unused token; raises UnknownToken for any other."""
-        unused = TOKENS.update().where(TOKENS.c.id == token_id, TOKENS.c.used_at.is_(None))
+    def revoke(
+        self, token_id: str, groups: frozenset[str] | None = None, also: Also[TokenRecord] = nothing_else
+    ) -> TokenRecord:
+        """Revoke an unused token; raises UnknownToken for any other.
+
+        With `groups`, also for one for an agent that is in none of them.
+        """
+        unused = TOKENS.update().where(TOKENS.c.id == token_id, TOKENS.c.used_at.is_(None), _is_for_one_of(groups))
+        now = self._now()
         with self._transaction() as connection:
-            if not connection.execute(unused.values(revoked_at=self._now().timestamp())).rowcount:
+            if not connection.execute(unused.values(revoked_at=now.timestamp())).rowcount:
                 raise UnknownToken(
                     f"No unused token has the id {token_id[:80]!r}; `acm token list` shows all. "
                     "To revoke the enrolment made with a used token, run `acm enrolment revoke`."
                 )
+            row = _record(connection.execute(TOKENS.select().where(TOKENS.c.id == token_id)).one(), now)
+            also(connection, row)
+            return row
 
 
 def usable_token(
@@ -153,6 +197,10 @@ def revoke_unused_tokens(connection: sa.Connection, agent: str, now: datetime) -
     """Within a transaction, revoke the agent's unused tokens; return their number."""
     unused = TOKENS.update().where(TOKENS.c.agent == agent, TOKENS.c.used_at.is_(None), TOKENS.c.revoked_at.is_(None))
     return connection.execute(unused.values(revoked_at=now.timestamp())).rowcount
+
+
+def _is_for_one_of(groups: frozenset[str] | None) -> sa.ColumnElement[bool]:
+    return sa.true() if groups is None else is_of_groups(TOKENS.c.agent, groups)
 
 
 def _record(row: sa.Row[Any], now: datetime) -> TokenRecord:

@@ -16,8 +16,9 @@ from broker.ledger.damage import decoded, state_in
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
+from broker.ledger.outcomes import SERVER
 from broker.ledger.records import AuditRecord, read_one
-from broker.ledger.tables import AUDITS, COMMANDS, PRUNED_COMMANDS, SERVER, STRAY_RESULTS, CommandState, utc
+from broker.ledger.tables import AUDITS, COMMANDS, PRUNED_COMMANDS, STRAY_RESULTS, CommandState, utc
 
 __all__ = [
     "AuditStore",

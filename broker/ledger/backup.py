@@ -115,7 +115,7 @@ def _file_of(url: sa.URL, otherwise: str, *, must_exist: bool = True) -> Path:
         raise LedgerNotFound(
             f"There is no ledger at {file}: name it by --ledger, ACM_LEDGER or the configuration file."
         )
-    return file
+    return Path(os.path.realpath(file))  # a link to it stays, and SQLite's other files are beside the file itself
 
 
 def _url(file: Path) -> sa.URL:
@@ -142,6 +142,8 @@ def _refuse_target(target: Path, file: Path, *, replace: bool) -> None:
     own = [file, *(file.with_name(file.name + suffix) for suffix in _BESIDE)]
     if target.resolve() in [path.resolve() for path in own]:
         raise LedgerError(f"{target} belongs to the ledger itself: name another file.", code="backup_onto_ledger")
+    if os.path.lexists(target) and (target.is_symlink() or not target.is_file()):
+        raise LedgerError(f"{target} exists and is not a regular file: name another one.", code="file_exists")
     if os.path.lexists(target) and not replace:
         raise LedgerError(
             f"{target} exists already: name another file, or replace it with --force.", code="file_exists"

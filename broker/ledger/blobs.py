@@ -1,42 +1,30 @@
 """Blobs: files that agents fetch over MQTT, stored in chunks in the database of the commands that refer to them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import sqlalchemy as sa
 
 from broker.contract.artifacts import Artifact, blob_url
-from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, BlobChunk, BlobRequest
-from broker.errors import BrokerError
+from broker.contract.messages import BlobChunk, BlobRequest
+from broker.ledger.also import Also, nothing_else
+from broker.ledger.blob_errors import BlobError, BlobInUse, BlobTooLarge, UnknownBlob
+from broker.ledger.blob_rows import BlobRows, artifact_of, blob_named
+from broker.ledger.blob_upload import COMMIT_BYTES, MAX_BLOB_BYTES, BlobUpload
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
-from broker.ledger.ids import new_id
-from broker.ledger.records import BlobRecord, read_all, read_one
+from broker.ledger.pages import newest_by_id
+from broker.ledger.records import BlobRecord, read_all
 from broker.ledger.tables import BLOB_CHUNKS, BLOBS, COMMANDS, GROUP_CONFIGURATIONS, CommandState, utc
-from broker.text import encodable
 
 __all__ = [
-    "MAX_BLOB_BYTES",
-    "BlobError",
     "BlobRow",
     "BlobStore",
 ]
-
-
-MAX_BLOB_BYTES = 1 << 28
-_COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer, and the server must not wait for a whole file
-_CHUNKS_PER_DELETION = 64
-_ABANDONED_AFTER = timedelta(days=1)
-
-
-class BlobError(BrokerError):
-    """A file cannot be stored as a blob, or a blob does not exist or cannot be removed."""
-
-    code = "blob_error"
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class BlobStore:
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._transaction = database.transaction
         self._reading = database.reading
-        self._now = now
+        self._rows = BlobRows(database, now)
 
     def put(self, path: Path) -> Artifact:
         """Store a file of at most MAX_BLOB_BYTES, and return it as an artifact. Raises BlobError."""
@@ -65,48 +53,86 @@ class BlobStore:
             if not path.is_file():
                 raise BlobError(f"{path} is not a file; name one to store.", code="not_a_file")
             if path.stat().st_size > MAX_BLOB_BYTES:
-                raise BlobError(
-                    f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.", code="too_large"
-                )
+                raise BlobTooLarge(f"{path} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
             with path.open("rb") as file:
                 known = self._find(hashlib.file_digest(file, "sha256").hexdigest())
+                if known is not None:
+                    return known
                 file.seek(0)
-                return known or self._store(file, path.name)
+                upload = self.begin(path.name)
+                while block := file.read(COMMIT_BYTES):
+                    upload.add(block)
+                return upload.finish()
         except OSError as error:
             raise BlobError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error
 
+    def begin(self, file_name: str) -> BlobUpload:
+        """Return what stores a file of this name piece by piece."""
+        self._rows.delete_abandoned()
+        return BlobUpload(self._rows, self._rows.insert(file_name))
+
     def rows(self) -> list[BlobRow]:
         """Return all blobs, newest first."""
-        query = BLOBS.select().where(BLOBS.c.sha256.is_not(None)).order_by(BLOBS.c.added_at.desc())
         with self._reading() as connection:
-            blobs = read_all(connection, query, BlobRecord)
-        return [BlobRow(_artifact(it), it.file_name, utc(it.added_at)) for it in blobs]
+            blobs = read_all(connection, _VISIBLE.order_by(BLOBS.c.added_at.desc()), BlobRecord)
+        return list(map(_row, blobs))
 
-    def remove(self, name: str) -> None:
-        """Remove the blob with this SHA-256. Raises BlobError if it does not exist or is in use."""
-        self._delete_chunks(self._hide(name))
+    def page(self, cursor: str | None, limit: int) -> tuple[list[BlobRow], str | None]:
+        """Return at most `limit` blobs, newest first, and the cursor for more; None at the end.
+
+        Raises InvalidArgument for a cursor of another list.
+        """
+        with self._reading() as connection:
+            found, end = newest_by_id(connection, _VISIBLE, BLOBS.c.id, cursor, limit)
+        return [_row(BlobRecord(*tuple(it))) for it in found], end
+
+    def find(self, name: str) -> BlobRow:
+        """Return the blob with this SHA-256. Raises UnknownBlob."""
+        with self._reading() as connection:
+            return _row(_known(connection, name))
+
+    def read(self, name: str, first: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of the blob with this SHA-256 from `first` to before `end`, a chunk at a time.
+
+        Raises UnknownBlob, also if it is removed meanwhile, and BlobError if it is damaged.
+        """
+        while first < end:
+            with self._reading() as connection:
+                place = _chunk_at(_known(connection, name).id, first)
+                start, stored = connection.execute(place).one_or_none() or (0, b"")
+            data = bytes(stored)[first - start : end - start]
+            if not data:
+                raise BlobError(f"The blob {name} is damaged from byte {first} on.", code="damaged_blob")
+            first += len(data)
+            yield data
+
+    def remove(self, name: str, also: Also[BlobRow] = nothing_else) -> BlobRow:
+        """Remove the blob with this SHA-256, and return what it was. Raises UnknownBlob and BlobInUse.
+
+        `also` writes what belongs to it in the same transaction.
+        """
+        blob = self._hide(name, also)
+        self._rows.delete(blob.id)
+        return _row(blob)
 
     @retry_conflicts
-    def _hide(self, name: str) -> str:
+    def _hide(self, name: str, also: Also[BlobRow]) -> BlobRecord:
         with self._transaction() as connection:
-            blob = _by_name(connection, name)
-            if blob is None:
-                raise BlobError(f"There is no blob {name[:80]!r}; `acm blob list` shows them.", code="unknown_blob")
+            blob = _known(connection, name)
             user = connection.execute(_open_commands(name).limit(1)).one_or_none()
             if user is not None:
                 command_id, agent = user
-                raise BlobError(
-                    f"The blob {name} is needed by the open command {command_id} to {agent}; cancel that first.",
-                    code="in_use",
+                raise BlobInUse(
+                    f"The blob {name} is needed by the open command {command_id} to {agent}; cancel that first."
                 )
             group = connection.scalar(_configured_groups(name).limit(1))
             if group is not None:
-                raise BlobError(
-                    f"The blob {name} is the configuration of the group {group}; configure another one first.",
-                    code="in_use",
+                raise BlobInUse(
+                    f"The blob {name} is the configuration of the group {group}; configure another one first."
                 )
             connection.execute(BLOBS.update().where(BLOBS.c.id == blob.id).values(sha256=None))
-        return blob.id
+            also(connection, _row(blob))
+        return blob
 
     def chunk(self, agent: str, request: BlobRequest) -> BlobChunk:
         """Return the first chunk of the requested part, or the reason why the agent gets nothing.
@@ -116,7 +142,7 @@ class BlobStore:
         with self._reading() as connection:
             if connection.execute(_open_commands(request.name, agent).limit(1)).one_or_none() is None:
                 return _refusal(request, f"No open command to {agent} refers to the blob {request.name}.")
-            blob = _by_name(connection, request.name)
+            blob = blob_named(connection, request.name)
             if blob is None:
                 return _refusal(request, f"The server has no blob {request.name}; store it with `acm blob put FILE`.")
             start, stored = connection.execute(_chunk_at(blob.id, request.offset)).one_or_none() or (0, b"")
@@ -128,73 +154,22 @@ class BlobStore:
 
     def _find(self, name: str) -> Artifact | None:
         with self._reading() as connection:
-            blob = _by_name(connection, name)
-        return None if blob is None else _artifact(blob)
-
-    def _store(self, file: BinaryIO, file_name: str) -> Artifact:
-        self._drop_abandoned()
-        blob_id, digest, size = new_id(), hashlib.sha256(), 0
-        new = {"id": blob_id, "size": 0, "file_name": encodable(file_name)[:255], "added_at": self._now().timestamp()}
-        self._insert(BLOBS, [new])
-        while block := file.read(_COMMIT_BYTES):
-            self._insert(BLOB_CHUNKS, _chunk_rows(blob_id, size, block))
-            digest.update(block)
-            size += len(block)
-        return self._show(blob_id, digest.hexdigest(), size)
-
-    @retry_conflicts
-    def _insert(self, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-        with self._transaction() as connection:
-            connection.execute(table.insert(), rows)
-
-    def _show(self, blob_id: str, name: str, size: int) -> Artifact:
-        """Make a stored blob visible, unless another process stored the same content in the meantime."""
-        if not self._name(blob_id, name, size):
-            self._delete_chunks(blob_id)
-        return Artifact(blob_url(name), name, size)
-
-    @retry_conflicts
-    def _name(self, blob_id: str, name: str, size: int) -> bool:
-        with self._transaction() as connection:
-            if _by_name(connection, name) is not None:
-                return False
-            connection.execute(BLOBS.update().where(BLOBS.c.id == blob_id).values(sha256=name, size=size))
-        return True
-
-    def _drop_abandoned(self) -> None:
-        """Delete blobs that a killed process left half stored or half removed."""
-        before = (self._now() - _ABANDONED_AFTER).timestamp()
-        abandoned = sa.select(BLOBS.c.id).where(BLOBS.c.sha256.is_(None), BLOBS.c.added_at < before)
-        with self._reading() as connection:
-            ids = connection.scalars(abandoned).all()
-        for blob_id in ids:
-            self._delete_chunks(blob_id)
-
-    def _delete_chunks(self, blob_id: str) -> None:
-        """Delete a hidden blob, a few chunks at a time."""
-        while self._delete_some_chunks(blob_id):
-            pass
-
-    @retry_conflicts
-    def _delete_some_chunks(self, blob_id: str) -> bool:
-        is_blob = BLOB_CHUNKS.c.blob == blob_id
-        batch = sa.select(BLOB_CHUNKS.c.start).where(is_blob).limit(_CHUNKS_PER_DELETION)
-        with self._transaction() as connection:
-            starts = connection.scalars(batch).all()
-            if starts:
-                connection.execute(BLOB_CHUNKS.delete().where(is_blob, BLOB_CHUNKS.c.start.in_(starts)))
-            else:
-                connection.execute(BLOBS.delete().where(BLOBS.c.id == blob_id))
-        return bool(starts)
+            blob = blob_named(connection, name)
+        return None if blob is None else artifact_of(blob)
 
 
-def _by_name(connection: sa.Connection, name: str) -> BlobRecord | None:
-    return read_one(connection, BLOBS.select().where(BLOBS.c.sha256 == name), BlobRecord)
+_VISIBLE = BLOBS.select().where(BLOBS.c.sha256.is_not(None))
 
 
-def _artifact(blob: BlobRecord) -> Artifact:
-    name = blob.sha256 or ""
-    return Artifact(blob_url(name), name, blob.size)
+def _known(connection: sa.Connection, name: str) -> BlobRecord:
+    blob = blob_named(connection, name)
+    if blob is None:
+        raise UnknownBlob(f"There is no blob {name[:80]!r}; `acm blob list` shows them.")
+    return blob
+
+
+def _row(blob: BlobRecord) -> BlobRow:
+    return BlobRow(artifact_of(blob), blob.file_name, utc(blob.added_at))
 
 
 def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
@@ -207,11 +182,6 @@ def _open_commands(name: str, agent: str | None = None) -> sa.Select[Any]:
 
 def _configured_groups(name: str) -> sa.Select[Any]:
     return sa.select(GROUP_CONFIGURATIONS.c.group).where(GROUP_CONFIGURATIONS.c.sha256 == name)
-
-
-def _chunk_rows(blob_id: str, start: int, block: bytes) -> list[dict[str, Any]]:
-    places = range(0, len(block), MAX_BLOB_CHUNK_BYTES)
-    return [{"blob": blob_id, "start": start + at, "data": block[at : at + MAX_BLOB_CHUNK_BYTES]} for at in places]
 
 
 def _chunk_at(blob_id: str, offset: int) -> sa.Select[Any]:

@@ -1,9 +1,8 @@
 """Completing a command: by its agent's result, or by the server when it no longer waits for one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from broker.command_types import parameters_of
 from broker.contract.codec import encode, to_json
 from broker.contract.commands import mask_secret_parameters
-from broker.contract.messages import Command, Feedback, SequenceNumber
+from broker.contract.messages import Command, Feedback, JsonObject, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.agents import lock_agents_of
 from broker.ledger.damage import (
@@ -22,16 +21,22 @@ from broker.ledger.damage import (
     placeholder,
     placeholder_body,
 )
+from broker.ledger.event_types import EventType
+from broker.ledger.many_rows import as_rows, update_each
+from broker.ledger.noted_events import note, note_all
+from broker.ledger.outcomes import SERVER
 from broker.ledger.records import CommandRecord, read_all
-from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, Cancel, CommandState, utc
+from broker.ledger.stored_results import CommandColumns, stored_result
+from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, Cancel, CommandState, utc
 
 __all__ = [
     "DAMAGED",
     "command_of",
     "complete_all",
     "complete_by_server",
-    "completion",
+    "complete_each",
     "mask_completed",
+    "message_of",
     "set_aside_command",
 ]
 
@@ -40,12 +45,37 @@ DAMAGED = (
     "The command's row was damaged in the ledger, so it is not sent any more; if it was sent before, it may have run. "
     "`acm ledger damaged` shows what is left of it. Check, then send a new one."
 )
+_FROM_NUMBER_ON = ('"sequence":', '"original":', '"notes":')
+_COMPLETED = {
+    "state": CommandState.COMPLETED,
+    "to_send": False,
+    "cancel": Cancel.NO,
+    "body_check": None,  # of what is to be sent
+}
+_IS_OF_SERVER = COMMANDS.c.digest == SERVER
+_COMPLETE_EACH = (
+    update_each(COMMANDS.c.id, COMMANDS.c.digest, COMMANDS.c.result, COMMANDS.c.outcome)
+    .where(sa.or_(IS_OPEN, _IS_OF_SERVER))
+    .values(verdict=sa.case((_IS_OF_SERVER, COMMANDS.c.result)), completed_at=sa.bindparam("time"), **_COMPLETED)
+)
 
 
 def command_of(record: CommandRecord) -> Command:
     """Return the command in a row of COMMANDS, with its sequence number; a placeholder if it is damaged."""
     body = decoded(record.body, Command) or placeholder(record)
     return replace(body, sequence=SequenceNumber(record.epoch, record.number))
+
+
+def message_of(record: CommandRecord) -> bytes:
+    """Return the command in a sound row as the message for its agent: what `encode` writes.
+
+    The check of a row shows that `encode` wrote its body, without what comes after the number; then the number is just
+    added, which costs 1 µs instead of 9.
+    """
+    body = record.body
+    if record.body_check is None or any(member in body for member in _FROM_NUMBER_ON):
+        return encode([command_of(record)])
+    return f'{body[:-1]},"sequence":{{"epoch":{record.epoch},"number":{record.number}}}}}'.encode()
 
 
 def set_aside_command(connection: sa.Connection, record: CommandRecord, reason: str, now: datetime) -> CommandRecord:
@@ -56,21 +86,26 @@ def set_aside_command(connection: sa.Connection, record: CommandRecord, reason: 
     return replace(record, body=body, body_check=None)
 
 
-def completion(result: Feedback, digest: str, now: datetime) -> dict[str, Any]:
-    """Return the new values of a command's row once it has this result."""
-    return {
-        "state": CommandState.COMPLETED,
-        "to_send": False,
-        "cancel": Cancel.NO,
-        "completed_at": now.timestamp(),
-        "digest": digest,
-        "result": encode([result]).decode(),
-        "outcome": result.outcome,
-    }
+def complete_each(
+    connection: sa.Connection, results: Mapping[str, Feedback], rows: Mapping[str, CommandColumns], now: datetime
+) -> None:
+    """Within a transaction that has locked their agents, give commands the results of their agents, by the ids.
+
+    They are open, or completed by the server, whose result becomes the verdict. `rows` has the columns of each.
+    """
+    values = {name: (it.digest, stored_result(it, rows[name]), it.outcome) for name, it in results.items()}
+    connection.execute(_COMPLETE_EACH, {**as_rows(values), "time": now.timestamp()})
+    ended = ((rows[name].agent, name, it.code or it.outcome) for name, it in results.items())
+    note_all(connection, EventType.COMMAND_COMPLETED, ended, now=now)
 
 
 def complete_by_server(
-    connection: sa.Connection, record: CommandRecord, code: ErrorCode, message: str, now: datetime
+    connection: sa.Connection,
+    record: CommandRecord,
+    code: ErrorCode,
+    message: str,
+    now: datetime,
+    data: JsonObject | None = None,
 ) -> None:
     """Complete an open command with an error of the server; a later result of its agent replaces it.
 
@@ -92,12 +127,24 @@ def complete_by_server(
         sequence=command.sequence,
         outcome=Outcome.ERROR,
         code=code,
+        data=data,
         finished_at=now,
         digest=SERVER,
     )
-    open_command = COMMANDS.update().where(COMMANDS.c.id == record.id, IS_OPEN)
-    if connection.execute(open_command.values(**completion(result, SERVER, now))).rowcount:
+    completed = (
+        COMMANDS.update()
+        .where(COMMANDS.c.id == record.id, IS_OPEN)
+        .values(
+            digest=SERVER,
+            result=stored_result(result, record),
+            outcome=result.outcome,
+            completed_at=now.timestamp(),
+            **_COMPLETED,
+        )
+    )
+    if connection.execute(completed).rowcount:
         mask_completed(connection, record.id)
+        note(connection, EventType.COMMAND_COMPLETED, record.agent, record.id, code, now=now)
 
 
 def complete_all(

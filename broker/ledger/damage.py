@@ -11,19 +11,18 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-import structlog
 
 from broker.contract.codec import encode
 from broker.contract.limits import MAX_NUMBER
-from broker.contract.messages import Command, JsonObject, Origin, Status
+from broker.contract.messages import Command, Origin, Status
 from broker.contract.secret_shapes import mask_shapes
-from broker.contract.states import Outcome
 from broker.contract.topics import AGENT_NAME
 from broker.ledger.bytes_of_text import DAMAGED_BYTE
 from broker.ledger.insert import replace_row
+from broker.ledger.outcomes import SERVER
 from broker.ledger.records import AgentRecord, CommandRecord
 from broker.ledger.renumbering import begin_epoch
-from broker.ledger.tables import AGENTS, COMMANDS, DAMAGED_ROWS, SERVER, Cancel, CommandState, moment, new_agent, utc
+from broker.ledger.tables import AGENTS, COMMANDS, DAMAGED_ROWS, Cancel, CommandState, moment, new_agent, utc
 
 __all__ = [
     "DamagedRow",
@@ -36,14 +35,12 @@ __all__ = [
     "keep_damaged",
     "placeholder",
     "placeholder_body",
-    "readable_result",
     "repair_agent",
     "state_in",
     "with_sound_columns",
 ]
 
 
-_log = structlog.get_logger("acm.server")
 _T = TypeVar("_T")
 _CHECK_DIGITS = 16
 _MAX_CONTENT = 1 << 20
@@ -74,7 +71,9 @@ _AGENT_COLUMNS: dict[str, Any] = {
     "attempts": Annotated[int, msgspec.Meta(ge=0, le=1 << 20)],
     "name_conflict_at": _Seconds | None,
     "forgotten_at": _Seconds | None,
+    "silent_at": _Seconds | None,
 }
+_AgentColumns = msgspec.defstruct("_AgentColumns", list(_AGENT_COLUMNS.items()))
 _AGENT_TEXTS: dict[str, Any] = {"status": Status, "past_incarnations": list[str]}
 
 
@@ -115,14 +114,15 @@ def damage_in_command(record: CommandRecord) -> str | None:
     """Return what is wrong with a row of COMMANDS, or None if it is as it was written."""
     try:
         msgspec.convert(vars(record), _CommandColumns)
-        body = msgspec.json.decode(record.body, type=Command)
+        is_written = record.body_check == body_check(record.id, record.agent, record.body)
+        if not is_written and msgspec.json.decode(record.body, type=Command).id != record.id:
+            return "its command has another id"
     except (msgspec.MsgspecError, TypeError, UnicodeError) as error:
         return f"it cannot be read: {error}"
-    if body.id != record.id:
-        return "its command has another id"
     if not AGENT_NAME.fullmatch(record.agent):
         return "its agent has no valid name"
-    if record.body_check not in (None, body_check(record.id, record.agent, record.body)):
+    is_open = record.state != CommandState.COMPLETED  # later, the secrets in a body are masked
+    if is_open and not is_written and record.body_check is not None:
         return "it is not what was written"
     if record.result is not None and decoded(record.result, dict) is None:
         return "its result cannot be read"
@@ -144,20 +144,14 @@ def _placeholder(command_id: str, created_at: datetime) -> Command:
     return Command(command_id, "unreadable", {}, Origin("unreadable", SERVER), created_at)
 
 
-def readable_result(record: CommandRecord) -> JsonObject | None:
-    """Return the result in a row of COMMANDS; one that is damaged is replaced by what other columns have of it."""
-    if record.result is None:
-        return None
-    message = "The result was damaged in the ledger; only its outcome is known."
-    return decoded(record.result, dict) or {"outcome": record.outcome or Outcome.ERROR, "message": message}
-
-
 def keep_damaged(connection: sa.Connection, row: DamagedRow, now: datetime) -> None:
     """Within a transaction, keep the content of a damaged row, and report it."""
+    import structlog  # with rich's tracebacks; `acm show` starts without it
+
     values = {"reason": row.reason, "content": row.content, "found_at": now.timestamp()}
     key = {"table": row.table, "key": row.key, "agent": row.agent}
     replace_row(connection, DAMAGED_ROWS, {**key, **values})
-    _log.error("damaged_row_set_aside", **key, reason=row.reason)
+    structlog.get_logger("acm.server").error("damaged_row_set_aside", **key, reason=row.reason)
 
 
 def decode_or_set_aside(
@@ -224,6 +218,8 @@ def _content(columns: Mapping[str, Any]) -> str:
 
 def _repairs(record: AgentRecord, now: datetime) -> dict[str, Any]:
     """Return new values for the columns of an agent's row that cannot be what was written."""
+    if _fits(vars(record), _AgentColumns):
+        return {}
     fresh = new_agent(record.name, now)
     return {name: fresh.get(name) for name, kind in _AGENT_COLUMNS.items() if not _fits(getattr(record, name), kind)}
 

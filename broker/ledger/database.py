@@ -1,19 +1,22 @@
 """The ledger's database, in SQLite or PostgreSQL, opened by its URL: its tables and its transactions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 
 from broker.errors import LedgerError
 from broker.ledger import postgresql, sqlite
+from broker.ledger.changes import Changes, PostgresqlChanges, SqliteChanges
 from broker.ledger.failures import as_ledger_error, ledger_damaged
 from broker.ledger.location import LedgerNotFound, LedgerUrlError, ledger_url, place_of, sqlite_file
 from broker.ledger.migrations import is_current, migrate
+from broker.ledger.noted_events import begin_noting, write_noted
 from broker.ledger.ownership import holds_ledger
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
 ]
 
 
+_READS = "acm_reads"
 _TRANSACTION_S = 60.0  # longer than any turn; one that lasts longer is of a database that does not answer
 
 
@@ -30,14 +34,25 @@ class Database:
     A process opens it once: commands and enrolments share one engine. Use it as a context manager, or call `close`.
     Without `create`, a ledger that does not exist is LedgerNotFound, and nothing is created. With `read_only`, nothing
     is changed at all, and a ledger of an older version is LedgerError. The database of another program is
-    LedgerUrlError, before anything is changed.
+    LedgerUrlError, before anything is changed. `tell` gets the progress of a migration, in sentences.
     """
 
-    def __init__(self, url: str, metadata: sa.MetaData, *, create: bool = True, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        metadata: sa.MetaData,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._tell = tell
         self.url = ledger_url(url)
         self._may_create, self._read_only = create and not read_only, read_only
         self._stopping = Event()
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            sqlite.refuse_old_library()
         self._connections = postgresql.Connections()
         file = sqlite_file(self.url)
         if file is not None:
@@ -56,6 +71,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self._connections.close()
 
     def stop_waiting(self) -> None:
         """Let transactions that wait for a lock or an answer end soon, with LedgerError; for the end of the process.
@@ -79,20 +95,23 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Run the block in one transaction, committed or rolled back. Raises LedgerError if the database fails.
+        """Run the block in one transaction, committed with the events that it notes, or rolled back.
 
-        A conflict with another transaction is TransactionConflict: decorate the caller with `retry_conflicts`.
+        Raises LedgerError if the database fails. A conflict with another transaction is TransactionConflict: decorate
+        the caller with `retry_conflicts`.
         """
         with as_ledger_error(self.url), self._connected() as connection, connection.begin():
+            begin_noting(connection)
             yield connection
+            write_noted(connection)
         self.refuse_replaced()  # before anybody acts on what was committed
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Read from a snapshot; does not block on writers. Raises LedgerError if the database fails."""
         with as_ledger_error(self.url), self._connected() as connection:
-            options = {sqlite.READS: True} if self.is_sqlite else postgresql.reading_options()
-            with connection.execution_options(**options).begin():
+            connection.execution_options(**{_READS: True})
+            with connection.begin():
                 yield connection
 
     @contextmanager
@@ -104,6 +123,17 @@ class Database:
         with as_ledger_error(self.url), self._engine.connect() as connection:
             connection.begin()
             yield connection
+
+    def changes(self) -> Changes:
+        """Return what notices whatever is committed from now on, by whichever program. Raises LedgerError.
+
+        It is for one thread, which closes it before the database.
+        """
+        if not self.is_sqlite:
+            return PostgresqlChanges(self._own_connection, self.answering_within)
+        file = sqlite_file(self.url)
+        with as_ledger_error(self.url):
+            return Changes() if file is None else SqliteChanges(file)
 
     def vacuum(self) -> None:
         """Rewrite a SQLite file without its free pages; PostgreSQL cleans up by itself. Raises LedgerError."""
@@ -138,12 +168,12 @@ class Database:
             if self.is_sqlite:
                 file = sqlite_file(self.url) if self._read_only else None
                 engine = sa.create_engine(sqlite.reader_url(self.url, file) if file else self.url)
-                sqlite.set_up(engine, self._stopping, read_only=self._read_only)
+                sqlite.set_up(engine, self._stopping, reads=_reads, read_only=self._read_only)
                 return engine
             arguments = postgresql.connect_arguments(self.url)
-            engine = sa.create_engine(self.url.set(query={}), connect_args=arguments, pool_pre_ping=True)
+            engine = sa.create_engine(self.url.set(query={}), connect_args=arguments)
             self._connections.watch(engine)
-            postgresql.bound_transactions(engine, self.url)
+            postgresql.begin_transactions(engine, self.url, _reads)
             return engine
         except ImportError:
             raise LedgerUrlError(
@@ -155,6 +185,14 @@ class Database:
     def _connected(self) -> Iterator[sa.Connection]:
         with self.answering_within(_TRANSACTION_S), self._engine.connect() as connection:
             yield connection
+
+    def _own_connection(self) -> Any:
+        """Return a connection of the driver that is not of the pool. Raises LedgerError."""
+        with as_ledger_error(self.url):
+            pooled = self._engine.connect().connection  # `raw_connection` would raise the driver's own errors
+        own = pooled.driver_connection
+        pooled.detach()
+        return own
 
     def _refuse_other_file(self, file: Path) -> None:
         """Raise what `_holds_ledger` does; SQLite changes a file, and those beside it, as soon as it has it open."""
@@ -173,10 +211,19 @@ class Database:
                 return
             elif self._read_only:
                 raise _older(self.url)
+        began = last = monotonic()
+        while (done := self._migrate(metadata)) is not None:
+            self._tell(f"Migrated the ledger {place_of(self.url)}: {done} ({monotonic() - last:.1f} s).")
+            last = monotonic()
+        if last > began:
+            self._tell(f"The ledger {place_of(self.url)} was migrated in {last - began:.1f} s.")
+
+    def _migrate(self, metadata: sa.MetaData) -> str | None:
+        """Create the tables, or migrate them by one step; return what was done, or None at the end."""
         with as_ledger_error(self.url), self._engine.begin() as connection:
             if not self.is_sqlite:
                 postgresql.lock_migrations(connection)
-            migrate(connection, metadata)
+            return migrate(connection, metadata)
 
     def _holds_ledger(self, connection: sa.Connection) -> bool:
         return holds_ledger(connection, place_of(self.url))
@@ -187,6 +234,10 @@ class Database:
                 f"There is no ledger at {place_of(self.url)}: name the server's by --ledger, ACM_LEDGER or the "
                 "configuration file; `acm server` creates one."
             )
+
+
+def _reads(connection: sa.Connection) -> bool:
+    return bool(connection.get_execution_options().get(_READS, False))
 
 
 def _older(url: sa.URL) -> LedgerError:

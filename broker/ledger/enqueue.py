@@ -10,11 +10,13 @@ import sqlalchemy as sa
 
 from broker.contract.codec import decode_commands, encode
 from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
-from broker.contract.messages import Command, JsonObject, Origin, SequenceNumber
+from broker.contract.messages import Command, JsonObject, Origin
 from broker.contract.strict_json import DecodeError
 from broker.ledger.agents import get_or_create_all
 from broker.ledger.damage import body_check
+from broker.ledger.event_types import EventType
 from broker.ledger.ids import new_id
+from broker.ledger.noted_events import note, note_all
 from broker.ledger.sequence import next_sequence
 from broker.ledger.tables import AGENTS, COMMANDS, Cancel, CommandState
 
@@ -28,6 +30,11 @@ __all__ = [
 
 
 MAX_COMMAND_BYTES = MAX_SIGNED_FRAME_BYTES - 128  # a sequence number adds less than 128 bytes
+_INSERT = COMMANDS.insert().values(  # what is the same in each row is in the text
+    state=sa.literal_column(f"'{CommandState.QUEUED}'"),
+    to_send=sa.true(),
+    cancel=sa.literal_column(f"'{Cancel.NO}'"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,35 +71,41 @@ def draft_command(request: CommandRequest, created_at: datetime) -> tuple[Comman
 def enqueue(connection: sa.Connection, agent: str, draft: Command, body: bytes, now: datetime) -> Command:
     """Within a transaction, write a draft with the agent's next sequence number; return it with that number."""
     sequence = next_sequence(connection, agent, now)
-    connection.execute(COMMANDS.insert().values(**_new_row(draft, agent, sequence, body)))
+    row = _own_columns(draft.id, agent, sequence.epoch, sequence.number, body.decode())
+    connection.execute(_INSERT, {**_common_columns(draft, None), **row})
+    note(connection, EventType.COMMAND_CREATED, agent, draft.id, now=now)
     return replace(draft, sequence=sequence)
 
 
 def enqueue_for_all(
     connection: sa.Connection, agents: Sequence[str], draft: Command, operation_id: str, now: datetime
 ) -> None:
-    """Within a transaction, write a draft for each agent, with its own id and sequence number."""
-    commands = []
+    """Within a transaction, write a draft for each agent, with its own id and sequence number.
+
+    The draft is encoded once, and the id replaced in its text: to encode it for each agent costs 10 µs more.
+    """
+    before, after = encode([draft]).decode().split(draft.id, 1)
+    common = _common_columns(draft, operation_id)
+    rows = []
     for agent in get_or_create_all(connection, agents, now):
-        own = replace(draft, id=new_id())
-        row = _new_row(own, agent.name, SequenceNumber(agent.epoch, agent.next_number), encode([own]))
-        commands.append({**row, "operation_id": operation_id})
-    connection.execute(COMMANDS.insert(), commands)
+        own_id = new_id()
+        own = _own_columns(own_id, agent.name, agent.epoch, agent.next_number, f"{before}{own_id}{after}")
+        rows.append({**common, **own})
+    connection.execute(_INSERT, rows)
+    note_all(connection, EventType.COMMAND_CREATED, ((row["agent"], row["id"]) for row in rows), now=now)
     numbered = AGENTS.update().where(AGENTS.c.name.in_(agents))
     connection.execute(numbered.values(next_number=AGENTS.c.next_number + 1, forgotten_at=None))
 
 
-def _new_row(command: Command, agent: str, sequence: SequenceNumber, body: bytes) -> dict[str, Any]:
+def _common_columns(draft: Command, operation_id: str | None) -> dict[str, Any]:
     return {
-        "id": command.id,
-        "agent": agent,
-        "epoch": sequence.epoch,
-        "number": sequence.number,
-        "body": body.decode(),
-        "state": CommandState.QUEUED,
-        "to_send": True,
-        "cancel": Cancel.NO,
-        "created_at": command.created_at.timestamp(),
-        "body_check": body_check(command.id, agent, body.decode()),
-        "expires_at": command.expires_at.timestamp() if command.expires_at else None,
+        "operation_id": operation_id,
+        "type": draft.type,
+        "created_at": draft.created_at.timestamp(),
+        "expires_at": draft.expires_at.timestamp() if draft.expires_at else None,
     }
+
+
+def _own_columns(command_id: str, agent: str, epoch: int, number: int, body: str) -> dict[str, Any]:
+    check = body_check(command_id, agent, body)
+    return {"id": command_id, "agent": agent, "epoch": epoch, "number": number, "body": body, "body_check": check}

@@ -36,7 +36,7 @@ _FIRST_WAIT_S = 0.05
 _LITTLE_ROOM = 1 << 20  # SQLite needs room for its log and its index beside the rows
 # PostgreSQL's codes (its manual, appendix A): of two transactions that are in each other's way one is rolled back.
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})
-_ABOUT_DATA = ("54", "P0")  # a value beyond a limit of the program, or refused by a trigger
+_LIMIT, _TRIGGER = "54", "P0"  # a value is beyond a limit of the program, or was refused by a trigger
 _DAMAGE = frozenset({"XX001", "XX002"})
 _TIMEOUTS = frozenset({"55P03", "57014"})
 _UNREACHABLE = ("08", "57P", "53300")
@@ -195,7 +195,7 @@ def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -
         return ledger_damaged(place, _first_line(cause))
     if state in _CONFLICTS:
         return TransactionConflict(f"The ledger {place} could not be changed: {_first_line(cause)}; try again.")
-    if isinstance(error, DataError | IntegrityError) or (state or "").startswith(_ABOUT_DATA):
+    if isinstance(error, DataError | IntegrityError) or _is_about_data(error, state or ""):
         return RefusedByDatabase(f"The ledger {place} does not take this: {_first_line(cause)}.")
     if state in _TIMEOUTS:
         return DatabaseUnavailable(
@@ -206,6 +206,12 @@ def _server_failure(error: SQLAlchemyError, cause: BaseException, url: sa.URL) -
     if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):
         return DatabaseUnavailable(f"The ledger {place} cannot be reached: {_first_line(cause)}.")
     return LedgerError(f"The ledger {place} failed: {_first_line(cause)}.", code="database_failed")
+
+
+def _is_about_data(error: SQLAlchemyError, state: str) -> bool:
+    """Whether a value is refused. The limit of a COMMIT is that of the queue of notifications, which is full."""
+    is_commit = getattr(error, "statement", None) is None
+    return state.startswith(_TRIGGER) or (state.startswith(_LIMIT) and not is_commit)
 
 
 def _first_line(error: BaseException) -> str:

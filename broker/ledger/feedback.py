@@ -1,8 +1,9 @@
-"""Records an agent's feedback in the ledger: states, results and sequence numbers."""
+"""Records the feedback of agents in the ledger: states, results and sequence numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -10,11 +11,18 @@ from broker.command_types import parameters_of
 from broker.contract.commands import is_secret
 from broker.contract.messages import Ack, Feedback, JsonObject, RefusedMessage
 from broker.contract.states import ErrorCode, FeedbackKind
-from broker.ledger.agents import get_or_create, update_agent
-from broker.ledger.completion import completion, mask_completed
+from broker.ledger.agents import get_or_create_all
+from broker.ledger.completion import complete_each, mask_completed
+from broker.ledger.event_types import EventType
 from broker.ledger.group_configuration import answer_fetch_config
+from broker.ledger.many_rows import as_keys, as_rows, given_keys, update_each
+from broker.ledger.noted_events import note_all
+from broker.ledger.outbox import extend_timeouts
+from broker.ledger.outcomes import SERVER
+from broker.ledger.records import AgentRecord
+from broker.ledger.report_requests import request_reports
 from broker.ledger.sequence import begin_epoch_after_conflict, is_conflict, resend_from_gap
-from broker.ledger.tables import COMMANDS, IS_OPEN, PRUNED_COMMANDS, SERVER, CommandState
+from broker.ledger.tables import COMMANDS, PRUNED_COMMANDS, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
@@ -23,62 +31,163 @@ __all__ = [
 ]
 
 
-_IDS_PER_QUERY = 500
+_UNANSWERED = (CommandState.QUEUED, CommandState.SENT)
 # A late or repeated acceptance must not set a command back to an earlier state.
 _EARLIER_STATES = {
-    CommandState.ACCEPTED: [CommandState.QUEUED, CommandState.SENT],
-    CommandState.RUNNING: [CommandState.QUEUED, CommandState.SENT, CommandState.ACCEPTED],
+    CommandState.ACCEPTED: _UNANSWERED,
+    CommandState.RUNNING: (*_UNANSWERED, CommandState.ACCEPTED),
 }
+_EVENTS = {CommandState.ACCEPTED: EventType.COMMAND_ACCEPTED, CommandState.RUNNING: EventType.COMMAND_RUNNING}
 _STATE_BY_KIND = {FeedbackKind.ACCEPTED: CommandState.ACCEPTED, FeedbackKind.PROGRESS: CommandState.RUNNING}
+_FIRST_STORED_AT = sa.func.coalesce(COMMANDS.c.stored_at, sa.bindparam("time", type_=sa.Float))
+_ADVANCE = update_each(COMMANDS.c.id, COMMANDS.c.state, COMMANDS.c.running_at).values(
+    to_send=False, stored_at=_FIRST_STORED_AT
+)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The acks to publish after the commit. `refused` are results that only refuse a message."""
+    """The acks to publish after the commit. `refused` are results that only refuse a message.
+
+    `request` is the id of a request to report to send: what the agent is missing is not believed without an answer.
+    """
 
     acks: list[Ack]
     refused: list[Feedback]
+    request: str | None = None
 
 
-def record_feedback(connection: sa.Connection, agent: str, feedbacks: Sequence[Feedback], now: datetime) -> Recorded:
-    """Within a transaction, record feedback of one agent that arrived together.
+class _Known(NamedTuple):
+    """What the ledger knows of a command; `digest` is that of its result."""
+
+    id: str
+    agent: str
+    epoch: int
+    number: int
+    state: str
+    digest: str | None
+    body: str
+
+
+def _known_in(table: sa.Table, state: Any, body: Any) -> sa.Select[Any]:
+    columns = table.c
+    found = sa.select(columns.id, columns.agent, columns.epoch, columns.number, state, columns.digest, body)
+    return found.where(columns.id.in_(given_keys()))
+
+
+_GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body)
+_GIVEN_PRUNED = _known_in(PRUNED_COMMANDS, sa.literal(str(CommandState.COMPLETED)), sa.literal(""))
+
+
+@dataclass
+class _Changes:
+    """New states and results by the id of their command, and the agents that have answered what was sent to them."""
+
+    states: dict[str, CommandState] = field(default_factory=dict)
+    results: dict[str, Feedback] = field(default_factory=dict)
+    answering: set[str] = field(default_factory=set)
+
+
+def record_feedback(
+    connection: sa.Connection, said: Mapping[str, Sequence[Feedback]], now: datetime
+) -> dict[str, Recorded]:
+    """Within a transaction, record what agents, by their names, have said together.
 
     A command stays open if only its message or its number was refused: the agent may accept it when it is sent again
-    with other signatures, or another number. However many gaps and conflicts the agent reports, its commands are made
-    due once, and begin at most one new epoch.
+    with other signatures, or another number. However many gaps and conflicts an agent reports, its commands are made
+    due once, and begin at most one new epoch. Only what is unusual costs statements of its own.
     """
-    row = get_or_create(connection, agent, now)
-    results = [it for it in feedbacks if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
-    digests = _digests(connection, agent, results)
-    refused = [it for it in results if _refuses_message(it) and digests.get(it.command_id or "", "") is None]
-    refused_keys = {_key(it) for it in refused}
+    rows = get_or_create_all(connection, list(said), now)
+    gaps = {row.name: [it for it in said[row.name] if it.kind is FeedbackKind.GAP] for row in rows}
     # Before the states: what the same messages accept or complete is not missing any more.
-    resend_from_gap(connection, row, (it for it in feedbacks if it.kind is FeedbackKind.GAP), now)
-    _record_states(connection, agent, [it for it in feedbacks if row.incarnation in (None, it.incarnation)])
-    unmatched: list[Feedback] = []
-    for result in results:
-        if _key(result) not in refused_keys:
-            unmatched += _record_result(connection, agent, result, digests, now)
-    store_unmatched(connection, agent, unmatched, now.timestamp())
-    if any(is_conflict(row, it) and digests.get(it.command_id or "") is None for it in refused):
-        begin_epoch_after_conflict(connection, row, now)
-    return Recorded([Ack(*_key(it)) for it in results if _key(it) not in refused_keys], refused)
+    requests = request_reports(connection, [it for it in rows if resend_from_gap(connection, it, gaps[it.name], now)])
+    known, changes = _known_commands(connection, said.values()), _Changes()
+    reports = [_Report(row, said[row.name], known, changes) for row in rows]
+    _write(connection, changes, known, now)
+    extend_timeouts(connection, [row for row in rows if row.name in changes.answering], now)
+    for report in reports:
+        store_unmatched(connection, report.row.name, report.unmatched, now.timestamp())
+        if report.has_conflict:
+            begin_epoch_after_conflict(connection, report.row, now)
+    return {it.row.name: Recorded(it.acks, it.refused, requests.get(it.row.name)) for it in reports}
+
+
+class _Report:
+    """What one agent has said, compared with what is known of its commands; it adds to the changes."""
+
+    def __init__(
+        self, row: AgentRecord, feedbacks: Sequence[Feedback], known: Mapping[str, _Known], changes: _Changes
+    ) -> None:
+        self.row = row
+        self.unmatched: list[Feedback] = []
+        self._known = known
+        self._changes = changes
+        results = [it for it in feedbacks if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
+        self.refused = [it for it in results if _refuses_message(it) and self._is_open(it)]
+        refused = {_key(it) for it in self.refused}
+        results = [it for it in results if _key(it) not in refused]
+        self.acks = [Ack(*_key(it)) for it in results]
+        self._advance([it for it in feedbacks if row.incarnation in (None, it.incarnation)])
+        for result in results:
+            self._complete(result)
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether the agent has seen the number of an open command on another command."""
+        return any(is_conflict(self.row, it) and self._is_open(it) for it in self.refused)
+
+    def _own(self, feedback: Feedback) -> _Known | None:
+        found = self._known.get(feedback.command_id or "")
+        return found if found is not None and found.agent == self.row.name else None
+
+    def _is_open(self, feedback: Feedback) -> bool:
+        own = self._own(feedback)
+        return own is not None and own.state != CommandState.COMPLETED and own.id not in self._changes.results
+
+    def _advance(self, feedbacks: Sequence[Feedback]) -> None:
+        """Advance the commands that the agent has accepted or begun."""
+        for kind, state in _STATE_BY_KIND.items():
+            for feedback in feedbacks:
+                own = self._own(feedback) if feedback.kind is kind else None
+                if own is not None and self._changes.states.get(own.id, own.state) in _EARLIER_STATES[state]:
+                    self._changes.states[own.id] = state
+                    self._note_answer(own)
+
+    def _complete(self, result: Feedback) -> None:
+        """Complete the command; the result is unmatched if it is of no open command and not the one stored already.
+
+        It replaces what the server itself had completed the command with: only the agent knows what happened.
+        """
+        own, results = self._own(result), self._changes.results
+        if own is None:
+            self.unmatched.append(result)
+            return
+        stored = results[own.id].digest if own.id in results else own.digest
+        if stored == result.digest:
+            return
+        if self._is_open(result) or (stored == SERVER and not _refuses_message(result)):
+            results[own.id] = result
+            self._note_answer(own)
+        else:
+            self.unmatched.append(result)
+
+    def _note_answer(self, own: _Known) -> None:
+        if own.state in _UNANSWERED:
+            self._changes.answering.add(own.agent)
 
 
 def _key(result: Feedback) -> tuple[str, str]:
     return result.command_id or "", result.digest or ""
 
 
-def _digests(connection: sa.Connection, agent: str, results: Sequence[Feedback]) -> dict[str, str | None]:
-    """Return the digests of these commands' results by id, None for an open command; without commands of others."""
-    digests: dict[str, str | None] = {}
-    ids = [result.command_id for result in results]
-    for first in range(0, len(ids), _IDS_PER_QUERY):
-        for table in (PRUNED_COMMANDS, COMMANDS):
-            named = table.c.id.in_(ids[first : first + _IDS_PER_QUERY])
-            query = sa.select(table.c.id, table.c.digest).where(table.c.agent == agent, named)
-            digests |= {row[0]: row[1] for row in connection.execute(query)}
-    return digests
+def _known_commands(connection: sa.Connection, said: Iterable[Sequence[Feedback]]) -> dict[str, _Known]:
+    """Return the commands that the feedback names by their ids, as far as the ledger knows them."""
+    names = {it.command_id for feedbacks in said for it in feedbacks if it.command_id}
+    found = connection.execute(_GIVEN_COMMANDS, as_keys(names)).all() if names else ()
+    known = {row[0]: _Known(*row) for row in found}
+    missing = names - known.keys()
+    pruned = connection.execute(_GIVEN_PRUNED, as_keys(missing)) if missing else ()
+    return known | {row[0]: _Known(*row) for row in pruned}
 
 
 def _refuses_message(result: Feedback) -> bool:
@@ -88,41 +197,24 @@ def _refuses_message(result: Feedback) -> bool:
     return message or result.code is ErrorCode.SUPERSEDED
 
 
-def _record_states(connection: sa.Connection, agent: str, feedbacks: Sequence[Feedback]) -> None:
-    """Advance the commands that the agent has accepted or begun."""
-    advanced = 0
-    for kind, state in _STATE_BY_KIND.items():
-        ids = list(dict.fromkeys(it.command_id for it in feedbacks if it.kind is kind and it.command_id))
-        for first in range(0, len(ids), _IDS_PER_QUERY):
-            of_agent = (COMMANDS.c.agent == agent, COMMANDS.c.id.in_(ids[first : first + _IDS_PER_QUERY]))
-            update = COMMANDS.update().where(*of_agent, COMMANDS.c.state.in_(_EARLIER_STATES[state]))
-            advanced += connection.execute(update.values(state=state, to_send=False)).rowcount
-    if advanced:
-        update_agent(connection, agent, attempts=0)
-
-
-def _record_result(
-    connection: sa.Connection, agent: str, result: Feedback, digests: dict[str, str | None], now: datetime
-) -> list[Feedback]:
-    """Complete the command; return the result if it matches no open command and is not the one stored already.
-
-    It replaces what the server itself had completed the command with: only the agent knows what happened.
-    """
-    name, digest = result.command_id, result.digest
-    if name is None or digest is None or digests.get(name) == digest:
-        return []
-    replaces = digests.get(name) == SERVER and not _refuses_message(result)
-    if name not in digests or not (digests[name] is None or replaces):
-        return [result]
-    is_waiting, verdict = (COMMANDS.c.digest == SERVER, COMMANDS.c.result) if replaces else (IS_OPEN, sa.null())
-    command = COMMANDS.update().where(COMMANDS.c.id == name, is_waiting)
-    if connection.execute(command.values(verdict=verdict, **completion(result, digest, now))).rowcount == 0:
-        return [result]
-    digests[name] = digest
-    if _may_name_a_secret(result.command):
-        mask_completed(connection, name)
-    answer_fetch_config(connection, agent, result, now)
-    return []
+def _write(connection: sa.Connection, changes: _Changes, known: Mapping[str, _Known], now: datetime) -> None:
+    time = now.timestamp()
+    states = {
+        name: (state, time if state is CommandState.RUNNING else None)
+        for name, state in changes.states.items()
+        if name not in changes.results
+    }
+    if states:
+        connection.execute(_ADVANCE, {**as_rows(states), "time": time})
+        for state, event_type in _EVENTS.items():
+            reached = ((known[name].agent, name) for name, (other, _) in states.items() if other is state)
+            note_all(connection, event_type, reached, now=now)
+    if changes.results:
+        complete_each(connection, changes.results, known, now)
+    for name, result in changes.results.items():
+        if _may_name_a_secret(result.command):
+            mask_completed(connection, name)
+        answer_fetch_config(connection, known[name].agent, result, now)
 
 
 def _may_name_a_secret(echo: JsonObject | None) -> bool:

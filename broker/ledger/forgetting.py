@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from broker.contract.states import ErrorCode
 from broker.ledger.agents import get_or_create, update_agent
 from broker.ledger.completion import complete_all
+from broker.ledger.event_types import EventType
+from broker.ledger.noted_events import note
 from broker.ledger.tables import COMMANDS, GROUP_MEMBERS
 
 __all__ = [
@@ -23,4 +25,5 @@ def forget_agent(connection: sa.Connection, agent: str, now: datetime) -> int:
     count = complete_all(connection, [COMMANDS.c.agent == agent], ErrorCode.INTERRUPTED, _FORGOTTEN, now)
     connection.execute(GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.agent == agent))
     update_agent(connection, agent, forgotten_at=now.timestamp(), online=False, resend_at=None, attempts=0)
+    note(connection, EventType.AGENT_FORGOTTEN, agent, now=now)
     return count

@@ -10,7 +10,8 @@ from broker.contract.messages import Command, Feedback, Origin
 from broker.ledger.damage import decoded
 from broker.ledger.enqueue import CommandRequest, draft_command, enqueue
 from broker.ledger.groups import configuration_for
-from broker.ledger.tables import COMMANDS, IS_OPEN, SERVER
+from broker.ledger.outcomes import SERVER
+from broker.ledger.tables import COMMANDS, IS_OPEN
 
 __all__ = [
     "answer_fetch_config",
@@ -18,6 +19,7 @@ __all__ = [
 
 
 _ANSWER_EVERY_S = 60.0
+_NEWEST = 200  # of an agent's commands, more than it gets within that time
 
 
 def answer_fetch_config(connection: sa.Connection, agent: str, result: Feedback, now: datetime) -> None:
@@ -38,8 +40,11 @@ def answer_fetch_config(connection: sa.Connection, agent: str, result: Feedback,
     group, artifact = found
     answered_since = now.timestamp() - _ANSWER_EVERY_S
     is_answer = COMMANDS.c.body.contains(f'"module":"{SERVER}"', autoescape=True)
-    recent = sa.and_(COMMANDS.c.created_at.between(answered_since, now.timestamp()), is_answer)
-    sent = COMMANDS.select().where(COMMANDS.c.agent == agent, sa.or_(IS_OPEN, recent))
+    of_agent = COMMANDS.c.agent == agent
+    newest = sa.select(COMMANDS.c.id).where(of_agent).order_by(COMMANDS.c.epoch.desc(), COMMANDS.c.number.desc())
+    is_recent = COMMANDS.c.created_at.between(answered_since, now.timestamp())
+    recent = sa.and_(COMMANDS.c.id.in_(newest.limit(_NEWEST)), is_recent, is_answer)
+    sent = COMMANDS.select().where(sa.or_(sa.and_(of_agent, IS_OPEN), recent))
     sent = sent.where(COMMANDS.c.body.contains(f'"{artifact.url}"', autoescape=True)).limit(1)
     if connection.execute(sent).one_or_none() is None:
         parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}

@@ -1,14 +1,17 @@
 """Groups: their members and their configurations, in the ledger's database."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 
 import sqlalchemy as sa
 
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.topics import AGENT_NAME, check_name
+from broker.ledger.also import Also, nothing_else
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import insert_missing, replace_row
+from broker.ledger.many_rows import as_keys, given_keys
 from broker.ledger.tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = [
@@ -17,6 +20,10 @@ __all__ = [
     "configuration_for",
     "set_groups",
 ]
+
+
+_MEMBERSHIPS = sa.select(GROUP_MEMBERS.c.agent, GROUP_MEMBERS.c.group)
+_OF_GIVEN = _MEMBERSHIPS.where(GROUP_MEMBERS.c.agent.in_(given_keys()))
 
 
 def check_group_name(name: str) -> str:
@@ -40,11 +47,27 @@ class GroupStore:
                 groups.setdefault(group, []).append(agent)
         return groups
 
+    def of(self, agents: Iterable[str]) -> dict[str, list[str]]:
+        """Return the groups of each of these agents that is in any, sorted by name."""
+        query = sa.select(GROUP_MEMBERS.c.agent, GROUP_MEMBERS.c.group).where(GROUP_MEMBERS.c.agent.in_(given_keys()))
+        groups: dict[str, list[str]] = {}
+        with self._reading() as connection:
+            for agent, group in connection.execute(query.order_by(GROUP_MEMBERS.c.group), as_keys(agents)):
+                groups.setdefault(agent, []).append(group)
+        return groups
+
     def members(self, group: str) -> list[str]:
         """Return the agents in a group, sorted by name; empty if it has none."""
-        query = sa.select(GROUP_MEMBERS.c.agent).where(GROUP_MEMBERS.c.group == group)
         with self._reading() as connection:
-            return list(connection.scalars(query.order_by(GROUP_MEMBERS.c.agent)))
+            return _members(connection, group)
+
+    def of_agents(self, agents: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """Return the groups of those of these agents that are in any."""
+        groups: defaultdict[str, set[str]] = defaultdict(set)
+        with self._reading() as connection:
+            for agent, group in connection.execute(_OF_GIVEN, as_keys(agents)):
+                groups[agent].add(group)
+        return {agent: frozenset(its) for agent, its in groups.items()}
 
     def is_configured(self, group: str) -> bool:
         """Return whether the group has a configuration, with or without members."""
@@ -53,18 +76,23 @@ class GroupStore:
             return connection.scalar(query) is not None
 
     @retry_conflicts
-    def add(self, group: str, agents: Iterable[str]) -> None:
-        """Add agents to a group, which exists from its first member on. Raises InvalidName for a bad group name."""
+    def add(self, group: str, agents: Iterable[str], also: Also[list[str]] = nothing_else) -> None:
+        """Add agents to a group, which exists from its first member on. Raises InvalidName for a bad group name.
+
+        `also` is given the members of the group then, and writes what belongs to it in the same transaction.
+        """
         check_group_name(group)
         with self._transaction() as connection:
             insert_missing(connection, GROUP_MEMBERS, [{"group": group, "agent": agent} for agent in sorted(agents)])
+            also(connection, _members(connection, group))
 
     @retry_conflicts
-    def remove(self, group: str, agents: Iterable[str]) -> None:
-        """Remove agents from a group; those that are not in it are ignored."""
+    def remove(self, group: str, agents: Iterable[str], also: Also[list[str]] = nothing_else) -> None:
+        """Remove agents from a group; those that are not in it are ignored. `also` is as in `add`."""
         with self._transaction() as connection:
             members = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
             connection.execute(members.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
+            also(connection, _members(connection, group))
 
     @retry_conflicts
     def configure(self, group: str, artifact: Artifact) -> None:
@@ -72,6 +100,11 @@ class GroupStore:
         values = {"group": check_group_name(group), "sha256": artifact.sha256, "size": artifact.size}
         with self._transaction() as connection:
             replace_row(connection, GROUP_CONFIGURATIONS, values)
+
+
+def _members(connection: sa.Connection, group: str) -> list[str]:
+    query = sa.select(GROUP_MEMBERS.c.agent).where(GROUP_MEMBERS.c.group == group)
+    return list(connection.scalars(query.order_by(GROUP_MEMBERS.c.agent)))
 
 
 def configuration_for(connection: sa.Connection, agent: str) -> tuple[str, Artifact] | None:

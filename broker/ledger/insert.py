@@ -1,10 +1,10 @@
 """Inserting rows that another transaction may insert at the same time."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 __all__ = [
     "insert_missing",
@@ -29,5 +29,8 @@ def replace_row(connection: sa.Connection, table: sa.Table, row: Mapping[str, An
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT that takes ON CONFLICT, which SQLite has from PostgreSQL."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    """Return an INSERT that takes ON CONFLICT, which SQLite has from PostgreSQL.
+
+    Only the dialect in use is imported: that of PostgreSQL takes an eighth of the start of `acm show`.
+    """
+    return import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table)

@@ -1,5 +1,6 @@
 """Where the ledger is: its URL, read and checked before anything is opened."""
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ from broker.system.files import resolved
 __all__ = [
     "LedgerNotFound",
     "LedgerUrlError",
+    "beside",
     "is_in_memory",
     "ledger_url",
     "place_of",
@@ -33,6 +35,8 @@ _SCHEMES = {
 }
 # A port and a path before the only `@`: SQLAlchemy would take the port for a password, and what follows for the host.
 _AT_IN_QUERY = re.compile(r"(?:\[[^\]]*\](?::\d+)?|[^:/?#\[\]@]*:\d+)/[^?@]*\?[^@]*@")
+
+_OF_PSYCOPG = {"autocommit", "conninfo", "context", "cursor_factory", "row_factory"}  # no text is a value of theirs
 
 
 class LedgerUrlError(LedgerError):
@@ -60,9 +64,21 @@ def ledger_url(text: str) -> sa.URL:
         )
     if scheme != "sqlite" and not url.database:
         raise LedgerUrlError(f"The ledger's URL names no database: {_ADVICE}.")
-    if scheme != "sqlite":
+    if scheme == "sqlite":
+        _refuse_host_and_options(url)
+    else:
         _refuse_ambiguous(text.partition("://")[2], url)
     return url.set(drivername=scheme)
+
+
+def _refuse_host_and_options(url: sa.URL) -> None:
+    """Refuse what a file has not: SQLAlchemy would raise its own error for it, once the file exists."""
+    if url.host is not None:
+        raise _refusal("names a host; write sqlite:///PATH, with one more `/` for an absolute path")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (TypeError, ValueError):
+        raise _refusal("has an option in its query that SQLite's driver does not take") from None
 
 
 def _refuse_ambiguous(text: str, url: sa.URL) -> None:
@@ -79,6 +95,8 @@ def _refuse_ambiguous(text: str, url: sa.URL) -> None:
         raise _refusal("has the character U+0000, which no name and no password has in PostgreSQL")
     if not all(isinstance(value, str) for value in url.query.values()):
         raise _refusal("gives an option of its query twice")
+    if found := _OF_PSYCOPG & url.query.keys():
+        raise _refusal(f"has the option {min(found)} in its query, which is for Python programs")
 
 
 def _refusal(what: str) -> LedgerUrlError:
@@ -98,6 +116,11 @@ def sqlite_file(url: sa.URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or is_in_memory(url):
         return None
     return Path(database.removeprefix("file:").partition("?")[0])
+
+
+def beside(file: Path, suffix: str) -> Path:
+    """Return the path of a file that belongs to a SQLite database: beside the database, not beside a link to it."""
+    return Path(f"{os.path.realpath(file)}{suffix}")
 
 
 def place_of(url: sa.URL) -> str:

@@ -1,4 +1,7 @@
-"""Migrates the tables of an older ledger: one step per version, in the transaction that opens the database."""
+"""Migrates the tables of an older ledger in steps, at least one per version.
+
+Each step is a transaction, so that a migration which was interrupted continues after the last one.
+"""
 
 from collections.abc import Callable
 
@@ -33,8 +36,12 @@ def is_current(connection: sa.Connection, metadata: sa.MetaData) -> bool:
     return _checked(connection.scalar(sa.select(_VERSION.c.version))) == SCHEMA_VERSION
 
 
-def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
-    """Create missing tables, and migrate those of an older version. Raises LedgerError if the ledger is newer."""
+def migrate(connection: sa.Connection, metadata: sa.MetaData) -> str | None:
+    """Within a transaction, create the tables, or migrate those of an older version by one step.
+
+    Return what the step has done, for people, or None if nothing is left to do. Raises LedgerError if the ledger is
+    newer.
+    """
     is_new = not sa.inspect(connection).has_table("commands")
     _METADATA.create_all(connection)
     version = connection.scalar(sa.select(_VERSION.c.version))
@@ -42,12 +49,14 @@ def migrate(connection: sa.Connection, metadata: sa.MetaData) -> None:
         version = SCHEMA_VERSION if is_new else 0
         connection.execute(_VERSION.insert().values(version=version))
     _checked(version)
-    for step in _STEPS[version:]:
-        step(connection)
     if version < SCHEMA_VERSION:
-        connection.execute(_VERSION.update().values(version=SCHEMA_VERSION))
+        done = _STEPS[version](connection)
+        if done is None:
+            connection.execute(_VERSION.update().values(version=version + 1))
+        return done or f"schema {version + 1} of {SCHEMA_VERSION}"
     metadata.create_all(connection)
     set_mark(connection)
+    return None
 
 
 def _checked(version: int | None) -> int | None:
@@ -118,7 +127,70 @@ def _add_expiry(connection: sa.Connection) -> None:
         last = rows[-1].id
 
 
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (
+def _add_types_of_commands(connection: sa.Connection) -> None:
+    """Add the type that commands have in their bodies; one that is damaged has none."""
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN type VARCHAR(128)"))
+    batch = sa.text("SELECT id, body FROM commands WHERE id > :last ORDER BY id LIMIT 1000")
+    fill = sa.text("UPDATE commands SET type = :type WHERE id = :id")
+    last = ""
+    while rows := connection.execute(batch, {"last": last}).all():
+        bodies = ((row.id, decoded(row.body, dict) or {}) for row in rows)
+        types = [{"id": id_, "type": it["type"]} for id_, it in bodies if isinstance(it.get("type"), str)]
+        if types:
+            connection.execute(fill, types)
+        last = rows[-1].id
+    connection.execute(sa.text("CREATE INDEX commands_by_type ON commands (type, created_at)"))
+    failed = "commands (created_at) WHERE outcome = 'error'"
+    connection.execute(sa.text(f"CREATE INDEX failed_commands_by_time ON {failed}"))
+
+
+_PARTIAL_INDEXES = {
+    "commands_due": "commands (agent, epoch, number) WHERE to_send IS {true}",
+    "commands_with_cancel_due": "commands (agent, created_at) WHERE cancel = 'to_send'",
+    "open_commands_of_agent": "commands (agent, state) WHERE state != 'completed'",
+    "open_commands_by_time": "commands (state, created_at) WHERE state != 'completed'",
+    "commands_that_may_expire": "commands (expires_at) WHERE state IN ('queued', 'sent') AND expires_at IS NOT NULL",
+    "commands_presumed_expired": "commands (agent) WHERE digest = 'server' AND expires_at IS NOT NULL",
+    "commands_by_operation": "commands (operation_id, agent) WHERE operation_id IS NOT NULL",
+    "ix_stray_results_received_at": "stray_results (received_at)",
+}
+_FULL_INDEXES = ("to_send", "to_cancel", "of_agent", "of_operation", "that_expire")
+
+
+def _make_indexes_partial(connection: sa.Connection) -> str | None:
+    """Create one of the indexes, or remove the old ones.
+
+    No other program can write meanwhile, up to some seconds with a million commands; so each is a transaction.
+    """
+    inspector = sa.inspect(connection)
+    tables = {"commands", "stray_results"} & set(inspector.get_table_names())
+    found = {it["name"] for table in tables for it in inspector.get_indexes(table)}
+    for name, definition in _PARTIAL_INDEXES.items():
+        if name not in found and definition.partition(" ")[0] in tables:
+            true = "1" if connection.dialect.name == "sqlite" else "TRUE"
+            connection.execute(sa.text(f"CREATE INDEX {name} ON {definition.format(true=true)}"))
+            return f"index {name}"
+    for name in _FULL_INDEXES:
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS commands_{name}"))
+    return None
+
+
+def _add_times_and_connections(connection: sa.Connection) -> None:
+    """Add columns without a value: however many commands there are, no row is written."""
+    for name in ("sent_at", "stored_at", "running_at"):
+        connection.execute(sa.text(f"ALTER TABLE commands ADD COLUMN {name} FLOAT"))
+    if sa.inspect(connection).has_table("servers"):
+        connection.execute(sa.text("ALTER TABLE servers ADD COLUMN connection_at FLOAT"))
+        connection.execute(sa.text("ALTER TABLE servers ADD COLUMN connection_problem TEXT"))
+
+
+def _add_silence(connection: sa.Connection) -> None:
+    """Add a column without a value; the table of events is new, and `migrate` creates it."""
+    connection.execute(sa.text("ALTER TABLE agents ADD COLUMN silent_at FLOAT"))
+
+
+# A step that returns what it has done is called again, in another transaction.
+_STEPS: tuple[Callable[[sa.Connection], str | None], ...] = (
     _add_operations,
     _index_cancels_by_agent,
     _remember_incarnations,
@@ -126,5 +198,9 @@ _STEPS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_body_checks,
     _add_requests_and_verdicts,
     _add_expiry,
+    _make_indexes_partial,
+    _add_times_and_connections,
+    _add_types_of_commands,
+    _add_silence,
 )
 SCHEMA_VERSION = len(_STEPS)

@@ -10,12 +10,16 @@ import sqlalchemy as sa
 
 from broker.contract.states import Outcome
 from broker.errors import LedgerError
+from broker.ledger.agents import is_of_groups
+from broker.ledger.cursors import cursor_of, place_at
 from broker.ledger.damage import decoded, state_in
+from broker.ledger.ids import ids_beginning_with
 from broker.ledger.records import OperationRecord, read_all, read_one
 from broker.ledger.tables import COMMANDS, OPERATIONS, CommandState, utc
 
 __all__ = [
     "Operation",
+    "OperationPage",
     "OperationStore",
     "Progress",
     "UnknownOperation",
@@ -38,6 +42,14 @@ class Operation:
     target: str
     size: int
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class OperationPage:
+    """Some operations, and the cursor from which on to look for more; None at the end."""
+
+    operations: list[Operation]
+    cursor: str | None
 
 
 @dataclass(frozen=True)
@@ -84,16 +96,52 @@ class OperationStore:
         with self._reading() as connection:
             return _operation(_find(connection, operation_id))
 
+    def ids_beginning_with(self, beginning: str, groups: frozenset[str] | None = None) -> list[str]:
+        """Return the ids of operations that begin with a text, at most three.
+
+        With `groups`, only of those with a command for an agent in one of them.
+        """
+        conditions = [] if groups is None else [_command_for(OPERATIONS.c.id, groups).exists()]
+        with self._reading() as connection:
+            return ids_beginning_with(connection, OPERATIONS.c.id, beginning, *conditions)
+
     def newest(self, limit: int) -> list[Operation]:
         """Return the newest operations, newest first."""
         query = OPERATIONS.select().order_by(OPERATIONS.c.created_at.desc()).limit(limit)
         with self._reading() as connection:
             return [_operation(record) for record in read_all(connection, query, OperationRecord)]
 
-    def progress(self, operation_id: str) -> Progress:
-        """Count an operation's commands by state; raises UnknownOperation."""
+    def page(self, cursor: str | None, limit: int, groups: frozenset[str] | None = None) -> OperationPage:
+        """Return at most `limit` operations, newest first, and the cursor for more.
+
+        With `groups`, only those with a command for an agent in one of them; then a page may have fewer, also none,
+        while there is a cursor. Raises InvalidArgument for a cursor of another list.
+        """
+        order = (OPERATIONS.c.created_at, OPERATIONS.c.id)
+        query = OPERATIONS.select().order_by(*(it.desc() for it in order)).limit(limit)
+        if cursor is not None:
+            query = query.where(sa.tuple_(*order) < sa.tuple_(*place_at(cursor, tuple[float, str])))
+        with self._reading() as connection:
+            records = read_all(connection, query, OperationRecord)
+            visible = [it for it in records if groups is None or _is_for(connection, it.id, groups)]
+        last = records[-1] if len(records) == limit else None
+        end = None if last is None else cursor_of((last.created_at, last.id))
+        return OperationPage([_operation(record) for record in visible], end)
+
+    def concerns(self, operation_id: str, groups: frozenset[str]) -> bool:
+        """Return whether an operation has a command for an agent in one of the groups."""
+        with self._reading() as connection:
+            return _is_for(connection, operation_id, groups)
+
+    def progress(self, operation_id: str, groups: frozenset[str] | None = None) -> Progress:
+        """Count an operation's commands by state; raises UnknownOperation.
+
+        With `groups`, only those for agents in one of them; how many were not written is then unknown.
+        """
         state, outcome = COMMANDS.c.state, COMMANDS.c.outcome
         query = sa.select(state, outcome, sa.func.count()).where(COMMANDS.c.operation_id == operation_id)
+        if groups is not None:
+            query = query.where(is_of_groups(COMMANDS.c.agent, groups))
         with self._reading() as connection:
             size = _find(connection, operation_id).size
             rows = connection.execute(query.group_by(state, outcome))
@@ -111,8 +159,19 @@ class OperationStore:
             open=dict(by_state),
             succeeded=succeeded,
             failed=completed - succeeded,
-            unwritten=size - counts.total(),
+            unwritten=size - counts.total() if groups is None else 0,
         )
+
+
+def _is_for(connection: sa.Connection, operation_id: str, groups: frozenset[str]) -> bool:
+    """Whether the operation has a command for an agent in one of the groups."""
+    return connection.scalar(_command_for(operation_id, groups).limit(1)) is not None
+
+
+def _command_for(operation_id: str | sa.ColumnElement[str], groups: frozenset[str]) -> sa.Select[tuple[str]]:
+    """Return the query for the commands of an operation for agents in one of the groups."""
+    command = sa.select(COMMANDS.c.id).where(COMMANDS.c.operation_id == operation_id)
+    return command.where(is_of_groups(COMMANDS.c.agent, groups))
 
 
 def insert_operation(connection: sa.Connection, operation: Operation) -> None:

@@ -4,7 +4,8 @@ Open commands are never touched. What an audit needs of a command stays: its id,
 hash of what was sent.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,11 +14,11 @@ import sqlalchemy as sa
 
 from broker.contract.journal import command_sha256
 from broker.ledger.completion import command_of
-from broker.ledger.damage import readable_result
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import insert_missing
 from broker.ledger.records import CommandRecord, read_all
+from broker.ledger.stored_results import readable_result
 from broker.ledger.tables import (
     AGENTS,
     AUDITS,
@@ -28,7 +29,6 @@ from broker.ledger.tables import (
     PRUNED_COMMANDS,
     REFUSED_MESSAGES,
     STRAY_RESULTS,
-    CommandState,
 )
 
 __all__ = [
@@ -40,26 +40,27 @@ _COMMANDS_PER_TRANSACTION = 100
 _PRUNED_PER_AGENT = 20_000  # more than an agent's journal names
 _NO_BODY = "{}"
 _COMPLETED_AT = sa.func.coalesce(COMMANDS.c.completed_at, COMMANDS.c.created_at)
+_IS_SINGLE = COMMANDS.c.operation_id.is_(None)
 
 
 @dataclass(frozen=True)
 class LedgerPruning:
-    """Removes what was completed before a time (UTC). Raises LedgerError if the database fails."""
+    """Removes what was completed before a time (UTC). Raises LedgerError if the database fails.
+
+    It reads what was created before that time, not the whole ledger.
+    """
 
     database: Database
     before: datetime
 
     def counts(self) -> Mapping[str, int]:
         """Return how much `run` would remove now, by kind."""
+        in_operations = COMMANDS.c.operation_id.in_(self._old_operations)
         with self.database.reading() as connection:
-            kept = _operations_in_use(connection, self._before)
-            by_operation = sa.select(COMMANDS.c.operation_id, sa.func.count()).where(*self._ended)
-            rows = connection.execute(by_operation.group_by(COMMANDS.c.operation_id)).all()
-            pruned = [(operation, count) for operation, count in rows if operation not in kept]
-            operations = self._old_operations(connection, {operation for operation, _ in pruned if operation})
             return {
-                "commands": sum(count for _, count in pruned),
-                "operations": operations,
+                "commands": _count(connection, COMMANDS, *self._old_singles)
+                + _count(connection, COMMANDS, in_operations),
+                "operations": _count(connection, OPERATIONS, *self._are_old_operations),
                 "unmatched_results": _count(connection, STRAY_RESULTS, *self._old_results),
                 "agents": _count(connection, AGENTS, AGENTS.c.forgotten_at < self._before, ~self._keeps_commands),
             }
@@ -67,18 +68,17 @@ class LedgerPruning:
     def run(self) -> Mapping[str, int]:
         """Remove it; return how much was removed, by kind."""
         with self.database.reading() as connection:
-            kept = _operations_in_use(connection, self._before)
-            agents = list(connection.scalars(sa.select(STRAY_RESULTS.c.agent).where(*self._old_results).distinct()))
-        commands, last = 0, ""
-        while True:
-            removed, last = self._prune_commands(last, kept)
-            commands += removed
-            if not last:
-                break
+            agents = set(connection.scalars(sa.select(STRAY_RESULTS.c.agent).where(*self._old_results)))
+            operations = list(connection.scalars(self._old_operations))
+        removed = self._prune_singles()
+        for operation in operations:
+            removed += self._prune_operation(operation)
+        for agent in self._with_too_many_pruned(removed):
+            self._bound_pruned(agent)
         return {
-            "commands": commands,
-            "operations": self._prune_operations(),
-            "unmatched_results": sum(self._prune_results(agent) for agent in agents),
+            "commands": removed.total(),
+            "operations": len(operations),
+            "unmatched_results": sum(self._prune_results(agent) for agent in sorted(agents)),
             "agents": self._prune_agents(),
         }
 
@@ -87,8 +87,20 @@ class LedgerPruning:
         return self.before.timestamp()
 
     @property
-    def _ended(self) -> tuple[sa.ColumnElement[bool], ...]:
-        return (COMMANDS.c.state == CommandState.COMPLETED, self._before > _COMPLETED_AT)
+    def _old_singles(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """The condition of the commands without an operation that are removed, the one that finds them first."""
+        return (COMMANDS.c.created_at < self._before, self._before > _COMPLETED_AT, _IS_SINGLE, ~IS_OPEN)
+
+    @property
+    def _are_old_operations(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """The condition of the operations that are removed: none of their commands stays."""
+        stays = sa.or_(IS_OPEN, self._before <= _COMPLETED_AT)
+        of_operation = sa.select(COMMANDS.c.id).where(COMMANDS.c.operation_id == OPERATIONS.c.id, stays)
+        return (OPERATIONS.c.created_at < self._before, ~of_operation.exists())
+
+    @property
+    def _old_operations(self) -> sa.Select[Any]:
+        return sa.select(OPERATIONS.c.id).where(*self._are_old_operations)
 
     @property
     def _old_results(self) -> tuple[sa.ColumnElement[bool], ...]:
@@ -97,29 +109,56 @@ class LedgerPruning:
     @property
     def _keeps_commands(self) -> sa.ColumnElement[bool]:
         """Whether an agent has commands that stay, for themselves or for their operations."""
-        stays = sa.or_(_stays(self._before), COMMANDS.c.operation_id.in_(_in_use(self._before)))
-        return AGENTS.c.name.in_(sa.select(COMMANDS.c.agent).where(stays))
+        of_old_operation = sa.and_(~_IS_SINGLE, COMMANDS.c.operation_id.in_(self._old_operations))  # NULL is not false
+        is_old = sa.or_(sa.and_(*self._old_singles), of_old_operation)
+        return sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == AGENTS.c.name, ~is_old).exists()
+
+    def _prune_singles(self) -> Counter[str]:
+        """Remove the commands without an operation; return how many of each agent."""
+        removed: Counter[str] = Counter()
+        last = (0.0, "")
+        while True:
+            some, last = self._prune_some_singles(*last)
+            removed += some
+            if not some:
+                return removed
 
     @retry_conflicts
-    def _prune_commands(self, last: str, kept: frozenset[str]) -> tuple[int, str]:
-        """Remove some of the commands after the id `last`; return how many, and the last id that was looked at."""
-        batch = COMMANDS.select().where(COMMANDS.c.id > last, *self._ended).order_by(COMMANDS.c.id)
+    def _prune_some_singles(self, time: float, command_id: str) -> tuple[Counter[str], tuple[float, str]]:
+        """Remove some of those that were created after this one; return the last one, too."""
+        created_at = COMMANDS.c.created_at
+        follows = (created_at >= time, sa.or_(created_at > time, COMMANDS.c.id > command_id))
+        query = COMMANDS.select().where(*follows, *self._old_singles).order_by(created_at, COMMANDS.c.id)
         with self.database.transaction() as connection:
-            records = read_all(connection, batch.limit(_COMMANDS_PER_TRANSACTION), CommandRecord)
-            removed = [record for record in records if record.operation_id not in kept]
-            if removed:
-                insert_missing(connection, PRUNED_COMMANDS, [_remains(record) for record in removed])
-                ids = COMMANDS.c.id.in_([record.id for record in removed])
-                connection.execute(COMMANDS.delete().where(ids, ~IS_OPEN))
-        return len(removed), records[-1].id if records else ""
+            records = _remove(connection, query)
+        return Counter(it.agent for it in records), (records[-1].created_at, records[-1].id) if records else (0.0, "")
+
+    def _prune_operation(self, operation: str) -> Counter[str]:
+        """Remove an operation and its commands; return how many of each agent."""
+        removed: Counter[str] = Counter()
+        while some := self._prune_some_of(operation):
+            removed += some
+        return removed
 
     @retry_conflicts
-    def _prune_operations(self) -> int:
-        without = OPERATIONS.c.id.not_in(sa.select(COMMANDS.c.operation_id).where(COMMANDS.c.operation_id.is_not(None)))
+    def _prune_some_of(self, operation: str) -> Counter[str]:
+        query = COMMANDS.select().where(COMMANDS.c.operation_id == operation, ~IS_OPEN)
         with self.database.transaction() as connection:
-            return connection.execute(
-                OPERATIONS.delete().where(OPERATIONS.c.created_at < self._before, without)
-            ).rowcount
+            records = _remove(connection, query)
+            if len(records) < _COMMANDS_PER_TRANSACTION:
+                connection.execute(OPERATIONS.delete().where(OPERATIONS.c.id == operation))
+        return Counter(it.agent for it in records)
+
+    def _with_too_many_pruned(self, agents: Iterable[str]) -> list[str]:
+        """Return the agents of which more is kept than an audit needs; reading waits for no lock."""
+        with self.database.reading() as connection:
+            return [agent for agent in agents if connection.scalar(_beyond(agent, 1)) is not None]
+
+    @retry_conflicts
+    def _bound_pruned(self, agent: str) -> None:
+        with self.database.transaction() as connection:
+            beyond = PRUNED_COMMANDS.c.id.in_(_beyond(agent, _PRUNED_PER_AGENT))
+            connection.execute(PRUNED_COMMANDS.delete().where(beyond))
 
     @retry_conflicts
     def _prune_results(self, agent: str) -> int:
@@ -130,12 +169,11 @@ class LedgerPruning:
 
     @retry_conflicts
     def _prune_agents(self) -> int:
-        """Remove agents that were forgotten, once they have no commands, and what was kept of too many commands."""
+        """Remove agents that were forgotten, once they have no commands."""
         with self.database.transaction() as connection:
-            _bound_pruned(connection)
             connection.execute(DAMAGED_ROWS.delete().where(DAMAGED_ROWS.c.found_at < self._before))
             connection.execute(REFUSED_MESSAGES.delete().where(REFUSED_MESSAGES.c.received_at < self._before))
-            has_commands = AGENTS.c.name.in_(sa.select(COMMANDS.c.agent))
+            has_commands = sa.select(COMMANDS.c.id).where(COMMANDS.c.agent == AGENTS.c.name).exists()
             gone = sa.select(AGENTS.c.name).where(AGENTS.c.forgotten_at < self._before, ~has_commands)
             names = list(connection.scalars(gone.with_for_update()))
             for table in (PRUNED_COMMANDS, STRAY_RESULTS, AUDITS):
@@ -143,23 +181,22 @@ class LedgerPruning:
             connection.execute(AGENTS.delete().where(AGENTS.c.name.in_(names)))
         return len(names)
 
-    def _old_operations(self, connection: sa.Connection, pruned: set[str]) -> int:
-        old = set(connection.scalars(sa.select(OPERATIONS.c.id).where(OPERATIONS.c.created_at < self._before)))
-        used = sa.select(COMMANDS.c.operation_id).where(COMMANDS.c.operation_id.is_not(None)).distinct()
-        return len(old - (set(connection.scalars(used)) - pruned))
+
+def _remove(connection: sa.Connection, query: sa.Select[Any]) -> list[CommandRecord]:
+    """Within a transaction, remove the first completed commands of a query; return them."""
+    records = read_all(connection, query.limit(_COMMANDS_PER_TRANSACTION), CommandRecord)
+    if records:
+        insert_missing(connection, PRUNED_COMMANDS, [_remains(record) for record in records])
+        ids = COMMANDS.c.id.in_([record.id for record in records])
+        connection.execute(COMMANDS.delete().where(ids, ~IS_OPEN))
+    return records
 
 
-def _operations_in_use(connection: sa.Connection, before: float) -> frozenset[str]:
-    """Return the operations with a command that stays: their progress counts all their commands."""
-    return frozenset(connection.scalars(_in_use(before)))
-
-
-def _in_use(before: float) -> sa.Select[Any]:
-    return sa.select(COMMANDS.c.operation_id).where(COMMANDS.c.operation_id.is_not(None), _stays(before)).distinct()
-
-
-def _stays(before: float) -> sa.ColumnElement[bool]:
-    return sa.or_(IS_OPEN, before <= _COMPLETED_AT)
+def _beyond(agent: str, limit: int) -> sa.Select[Any]:
+    """Select the ids of commands of an agent that were pruned before the newest ones."""
+    table = PRUNED_COMMANDS.c
+    newest = sa.select(table.id).where(table.agent == agent).order_by(table.epoch.desc(), table.number.desc())
+    return newest.offset(_PRUNED_PER_AGENT).limit(limit)
 
 
 def _count(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
@@ -180,12 +217,3 @@ def _remains(record: CommandRecord) -> dict[str, Any]:
         "code": result.get("code"),
         "sha256": command_sha256(command_of(record)),
     }
-
-
-def _bound_pruned(connection: sa.Connection) -> None:
-    table = PRUNED_COMMANDS.c
-    counts = sa.select(table.agent).group_by(table.agent).having(sa.func.count() > _PRUNED_PER_AGENT)
-    for agent in connection.scalars(counts).all():
-        newest = sa.select(table.id).where(table.agent == agent).order_by(table.epoch.desc(), table.number.desc())
-        beyond = newest.offset(_PRUNED_PER_AGENT).limit(_PRUNED_PER_AGENT)
-        connection.execute(PRUNED_COMMANDS.delete().where(table.id.in_(beyond)))

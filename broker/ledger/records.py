@@ -1,6 +1,6 @@
-"""Rows of the ledger's tables as typed values: one record per row, with fields named like the columns."""
+"""Rows of the ledger's tables as typed values: one record per row, with the columns as its fields, in their order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +25,8 @@ class AgentRecord:
 
     `past_incarnations` is JSON: the last ones before `incarnation`. One that came back was another client of this name,
     last at `name_conflict_at`. A forgotten agent is not listed until it is enrolled, sent a command or online again.
-    `request` is the id of a request to report that it has not answered.
+    `request` is the id of a request to report that it has not answered. `silent_at` is when the server noted that an
+    online agent has become silent; None once it has spoken again.
     """
 
     name: str
@@ -42,6 +43,7 @@ class AgentRecord:
     name_conflict_at: float | None
     forgotten_at: float | None
     request: str | None
+    silent_at: float | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class CommandRecord:
     """A row of COMMANDS. Times are in seconds since 1970 (UTC).
 
     `body_check` is the check of an open command's body; earlier versions wrote none. `verdict` is the server's own
-    result, if the agent's replaced it later.
+    result, if the agent's replaced it later. `sent_at` is when it was first claimed, `stored_at` and `running_at` are
+    when it was recorded that its agent has it and has begun it; None if the agent had its result first. `type` repeats
+    the command's type, to be looked for.
     """
 
     id: str
@@ -69,6 +73,10 @@ class CommandRecord:
     body_check: str | None
     verdict: str | None
     expires_at: float | None
+    sent_at: float | None
+    stored_at: float | None
+    running_at: float | None
+    type: str | None
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,17 @@ class BlobRecord:
     added_at: float
 
 
-def read_all(connection: sa.Connection, query: sa.Select[Any], record: Callable[..., _T]) -> list[_T]:
+def read_all(
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    record: Callable[..., _T],
+    parameters: Mapping[str, Any] | None = None,
+) -> list[_T]:
     """Return the rows that a query of whole rows selects, as records."""
-    return [record(**row) for row in connection.execute(query).mappings()]
+    return [record(*row) for row in connection.execute(query, parameters).all()]
 
 
 def read_one(connection: sa.Connection, query: sa.Select[Any], record: Callable[..., _T]) -> _T | None:
     """Return the row that a query of whole rows selects, or None if there is none."""
-    row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else record(**row)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else record(*row)

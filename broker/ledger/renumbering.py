@@ -17,6 +17,8 @@ __all__ = [
 REPORTED_AS_OPEN = (CommandState.ACCEPTED, CommandState.RUNNING)
 AGAIN = {
     "to_send": True,
+    "stored_at": None,
+    "running_at": None,
     "state": sa.case((COMMANDS.c.state.in_(REPORTED_AS_OPEN), CommandState.SENT), else_=COMMANDS.c.state),
 }
 
@@ -27,7 +29,8 @@ def begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: 
     The epoch is the current time, or later. Return the epoch, and the next number in it.
     """
     epoch = max(int(now.timestamp() * 1000), above + 1)
-    place = sa.func.row_number().over(order_by=(COMMANDS.c.epoch, COMMANDS.c.number))
+    # The sum hides the index by number from SQLite: it would read all of the agent's commands in that order.
+    place = sa.func.row_number().over(order_by=(COMMANDS.c.epoch + 0, COMMANDS.c.number))
     order = sa.select(COMMANDS.c.id, place.label("number")).where(COMMANDS.c.agent == agent, IS_OPEN).subquery()
     renumbered = COMMANDS.update().where(COMMANDS.c.id == order.c.id)
     count = connection.execute(renumbered.values(epoch=epoch, number=order.c.number, **AGAIN)).rowcount

@@ -4,26 +4,32 @@ A new epoch begins when the agent has lost its store or was restored to an earli
 that this ledger, restored from a backup, has not used yet.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from broker.contract.messages import Feedback, SequenceNumber, Status
 from broker.contract.states import ErrorCode
-from broker.ledger.agents import get_or_create, update_agent
+from broker.ledger.agents import get_or_create, status_in, update_agent
 from broker.ledger.completion import complete_all
+from broker.ledger.expiry import doubt_expired
+from broker.ledger.many_rows import as_rows, given_rows, given_value
+from broker.ledger.outcomes import SERVER
 from broker.ledger.records import AgentRecord
 from broker.ledger.renumbering import AGAIN, REPORTED_AS_OPEN, begin_epoch
-from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, SERVER, CommandState
+from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, CommandState
 
 __all__ = [
+    "Stand",
     "begin_epoch_after_conflict",
     "begin_epochs",
     "follow_store",
     "is_conflict",
     "next_sequence",
-    "resend_after_rollback",
+    "resend_after_rollbacks",
     "resend_from_gap",
 ]
 
@@ -37,6 +43,31 @@ _REPORTED = sa.or_(
 )
 
 
+def _have_reported_from() -> sa.Select[Any]:
+    """Select the given agents that have reported a command of the given epoch, from the given number on."""
+    given = given_rows()
+    epoch, number = (given_value(given, place, sa.BigInteger()) for place in (0, 1))
+    is_later = sa.and_(COMMANDS.c.agent == given.c.key, COMMANDS.c.epoch == epoch, COMMANDS.c.number >= number)
+    return sa.select(given.c.key).where(sa.exists().where(is_later, _REPORTED))
+
+
+_HAVE_REPORTED_FROM = _have_reported_from()
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a status says of the numbers of its agent. `is_certain`: it is the agent's state now."""
+
+    row: AgentRecord
+    status: Status
+    is_certain: bool
+
+    @property
+    def first(self) -> int:
+        """The number that the agent expects in the epoch of its row."""
+        return self.status.last_sequence + 1 if self.status.epoch == self.row.epoch else 1
+
+
 def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> SequenceNumber:
     """Return the agent's next sequence number, and count it as used."""
     row = get_or_create(connection, agent, now)
@@ -44,11 +75,21 @@ def next_sequence(connection: sa.Connection, agent: str, now: datetime) -> Seque
     return SequenceNumber(row.epoch, row.next_number)
 
 
-def resend_from_gap(connection: sa.Connection, row: AgentRecord, gaps: Iterable[Feedback], now: datetime) -> None:
-    """Make due the commands that the agent is missing, by the newest of its gaps; the others are out of date."""
+def resend_from_gap(connection: sa.Connection, row: AgentRecord, gaps: Iterable[Feedback], now: datetime) -> bool:
+    """Make due the commands that the agent is missing, by the newest of its gaps; the others are out of date.
+
+    Return whether the agent must be asked first: it is missing a number that cannot be sent again, unless the gap is of
+    an earlier time. A status without an order is of an agent that cannot be asked.
+    """
     valid = [gap for gap in gaps if _is_of(row, gap) and gap.expected is not None]
-    if valid and valid[-1].expected is not None:
-        _resend_from(connection, row, valid[-1].expected, now)
+    expected = valid[-1].expected if valid else None
+    if expected is None or expected >= row.next_number:
+        return False
+    known = status_in(row.status)
+    if known is not None and known.order is not None and not _is_open(connection, row, expected):
+        return True
+    _resend_from(connection, row, expected, now)
+    return False
 
 
 def follow_store(connection: sa.Connection, row: AgentRecord, status: Status, now: datetime) -> bool:
@@ -62,21 +103,27 @@ def follow_store(connection: sa.Connection, row: AgentRecord, status: Status, no
     if is_lost:
         conditions = [COMMANDS.c.agent == row.name, ~_NEVER_SENT]
         complete_all(connection, conditions, ErrorCode.INTERRUPTED, _STORE_LOST, now)
+        doubt_expired(connection, row.name, now)
     if is_lost or (seen, status.last_sequence) >= (row.epoch, row.next_number):
         begin_epoch(connection, row.name, now, above=max(row.epoch, closed, seen))
         return True
     return False
 
 
-def resend_after_rollback(connection: sa.Connection, row: AgentRecord, status: Status, now: datetime) -> None:
-    """Make due what the agent has reported as accepted and does not have any more: its store went back in time.
+def resend_after_rollbacks(connection: sa.Connection, stands: Sequence[Stand], now: datetime) -> list[AgentRecord]:
+    """Make due what agents have reported as accepted and do not have any more: their stores went back in time.
 
-    A restored snapshot and a truncated write-ahead log keep the store's generation, so only its numbers show it.
+    A restored snapshot and a truncated write-ahead log keep the store's generation, so only its numbers show it. Return
+    the agents to ask first: of what is known, their stands are the newest, but they may be of an earlier time. A new
+    epoch for them would send the commands to a new store, although they have run in a lost one.
     """
-    expected = status.last_sequence + 1 if status.epoch == row.epoch else 1
-    of_epoch = (COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, COMMANDS.c.number >= expected)
-    if connection.scalar(sa.select(COMMANDS.c.id).where(*of_epoch, _REPORTED).limit(1)) is not None:
-        _resend_from(connection, row, expected, now)
+    behind = [it for it in stands if it.first < it.row.next_number]
+    suspected = {it.row.name: (it.row.epoch, it.first) for it in behind}
+    found = set(connection.scalars(_HAVE_REPORTED_FROM, as_rows(suspected))) if suspected else set()
+    for it in behind:
+        if it.is_certain and (it.row.name in found or _is_stuck(connection, it.row, it.first)):
+            _resend_from(connection, it.row, it.first, now)
+    return [it.row for it in behind if it.row.name in found and not it.is_certain]
 
 
 def is_conflict(row: AgentRecord, refusal: Feedback) -> bool:
@@ -112,9 +159,23 @@ def _resend_from(connection: sa.Connection, row: AgentRecord, expected: int, now
     """
     if expected >= row.next_number:
         return
-    of_epoch = (COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, IS_OPEN)
-    if connection.scalar(sa.select(COMMANDS.c.id).where(*of_epoch, COMMANDS.c.number == expected)) is None:
-        begin_epoch(connection, row.name, now, above=row.epoch)
+    if _is_open(connection, row, expected):
+        is_missing = (COMMANDS.c.number >= expected, COMMANDS.c.to_send.is_(False))
+        connection.execute(COMMANDS.update().where(*_in_epoch(row), *is_missing).values(AGAIN))
     else:
-        missing = COMMANDS.update().where(*of_epoch, COMMANDS.c.number >= expected, COMMANDS.c.to_send.is_(False))
-        connection.execute(missing.values(AGAIN))
+        begin_epoch(connection, row.name, now, above=row.epoch)
+
+
+def _is_open(connection: sa.Connection, row: AgentRecord, number: int) -> bool:
+    """Whether the command with this number can still be sent."""
+    return connection.scalar(sa.select(COMMANDS.c.id).where(*_in_epoch(row), COMMANDS.c.number == number)) is not None
+
+
+def _is_stuck(connection: sa.Connection, row: AgentRecord, number: int) -> bool:
+    """Whether commands wait on the agent for this number, which cannot be sent."""
+    later = sa.select(COMMANDS.c.id).where(*_in_epoch(row), COMMANDS.c.number > number).limit(1)
+    return not _is_open(connection, row, number) and connection.scalar(later) is not None
+
+
+def _in_epoch(row: AgentRecord) -> tuple[sa.ColumnElement[bool], ...]:
+    return COMMANDS.c.agent == row.name, COMMANDS.c.epoch == row.epoch, IS_OPEN

@@ -1,7 +1,7 @@
 """One server for each ledger and client id, by a lock that ends with the process that holds it.
 
 For SQLite that is a lock on a file beside the ledger (flock(2)), for PostgreSQL an advisory lock of a transaction that
-lasts. The table `servers` only says who holds it.
+lasts. The table `servers` only says who holds it, and whether that server is connected to the broker.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from broker.errors import LedgerError
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import replace_row
-from broker.ledger.location import sqlite_file
-from broker.ledger.tables import SERVERS, utc
+from broker.ledger.location import beside, sqlite_file
+from broker.ledger.tables import SERVERS, moment, utc
 from broker.system.lock import acquire_lock, is_locked
 
 __all__ = [
@@ -69,12 +69,26 @@ class ServerRunning(LedgerError):
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that runs on the ledger: its client id, host, process id there, and start (UTC)."""
+    """A server that runs on the ledger: its client id, host, process id there, and start (UTC).
+
+    `connection_at` is since when it is connected to the broker or, with a `connection_problem`, since when it is not;
+    None if it has not found out yet, or is of an earlier version.
+    """
 
     client_id: str
     host: str
     pid: int
     started_at: datetime
+    connection_at: datetime | None = None
+    connection_problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _NotedConnection:
+    """The columns of SERVERS about the connection to the broker."""
+
+    connection_at: float | None = None
+    connection_problem: str | None = None
 
 
 class ServerLock:
@@ -88,6 +102,7 @@ class ServerLock:
         self._held = contextlib.ExitStack()
         self._connection: sa.Connection | None = None
         self._own_row: tuple[object, ...] = ()
+        self._noted = _NotedConnection()
 
     def acquire(self) -> None:
         """Acquire the lock, and record who holds it. Raises ServerRunning, and LedgerError if the database fails."""
@@ -115,6 +130,25 @@ class ServerLock:
             if self._is_recorded():
                 raise LedgerError(_LOST, code="lock_lost") from None
             raise
+
+    def note_connection(self, problem: str | None) -> None:
+        """Record, if that has changed, that this server is connected to the broker or, with a problem, that it is not.
+
+        An idle server thus writes nothing. Raises LedgerError.
+        """
+        before = self._noted
+        if before.connection_at is not None and before.connection_problem == problem:
+            return
+        stays_away = before.connection_problem is not None and problem is not None
+        noted = _NotedConnection(before.connection_at if stays_away else self._now().timestamp(), problem)
+        self._write(noted)
+        self._noted = noted
+
+    @retry_conflicts
+    def _write(self, noted: _NotedConnection) -> None:
+        with self._database.transaction() as connection:
+            own = SERVERS.update().where(SERVERS.c.client_id == self._client_id)
+            connection.execute(own.values(vars(noted)))
 
     def release(self) -> None:
         """Release the lock."""
@@ -154,7 +188,7 @@ class ServerLock:
     def _record(self) -> None:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._now().timestamp()}
         with self._database.transaction() as connection:
-            replace_row(connection, SERVERS, {"client_id": self._client_id, **values})
+            replace_row(connection, SERVERS, {"client_id": self._client_id, **values, **vars(self._noted)})
         self._own_row = tuple(values.values())
 
     def _refusal(self) -> str:
@@ -212,7 +246,12 @@ def _acquire_file(file: Path, held: contextlib.ExitStack) -> bool:
 def _recorded(database: Database) -> list[RunningServer]:
     with database.reading() as connection:
         rows = connection.execute(SERVERS.select().order_by(SERVERS.c.client_id)).all()
-    return [RunningServer(it.client_id, it.host, it.pid, utc(it.started_at)) for it in rows]
+    return [
+        RunningServer(
+            it.client_id, it.host, it.pid, utc(it.started_at), moment(it.connection_at), it.connection_problem
+        )
+        for it in rows
+    ]
 
 
 def _is_held(database: Database, client_id: str) -> bool:
@@ -239,7 +278,7 @@ def _lock_beside(file: Path, client_id: str) -> Path:
     name = quote(client_id, safe="")
     if len(name) > _MAX_NAME:
         name = hashlib.sha256(client_id.encode()).hexdigest()
-    return file.with_name(f"{file.name}-server-{name}.lock")
+    return beside(file, f"-server-{name}.lock")
 
 
 def _lock_files(database: Database) -> list[Path]:
@@ -248,7 +287,8 @@ def _lock_files(database: Database) -> list[Path]:
 
 
 def _locks_beside(file: Path) -> list[Path]:
-    return sorted(file.parent.glob(f"{glob.escape(file.name)}-server-*.lock"))
+    start = beside(file, "-server-")
+    return sorted(start.parent.glob(f"{glob.escape(start.name)}*.lock"))
 
 
 def _key(client_id: str) -> int:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from broker.errors import LedgerError
 from broker.ledger.bytes_of_text import text_of_bytes
 from broker.ledger.failures import held_by_another
+from broker.ledger.location import beside
 from broker.system.permissions import refuse_changeable
 
 __all__ = [
@@ -29,12 +30,13 @@ __all__ = [
     "is_empty_file",
     "look_at",
     "reader_url",
+    "refuse_old_library",
     "set_up",
     "wait_for_lock",
 ]
 
 
-READS = "acm_reads"
+_LEAST_VERSION = (3, 38)  # of the operators for JSON (broker.ledger.many_rows)
 _PATIENCE_S = 10.0
 _MOST_DAMAGE = 100
 _OF_ONE_ROW = re.compile(r"\S+ value (in|missing from) |CHECK constraint failed")
@@ -74,6 +76,16 @@ class DatabaseFile:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def refuse_old_library() -> None:
+    """Raise LedgerError if the library SQLite of this Python is too old; its statements would fail one by one."""
+    if sqlite3.sqlite_version_info < _LEAST_VERSION:
+        raise LedgerError(
+            f"A ledger in SQLite needs SQLite 3.38, and this Python uses {sqlite3.sqlite_version}: use another Python, "
+            "or a ledger in PostgreSQL.",
+            code="sqlite_too_old",
+        )
 
 
 def damage_in(cursor: Any, *, limit_s: float = math.inf, wholly: bool = False) -> str | None:
@@ -134,7 +146,7 @@ def _in_use(file: Path) -> bool:
 
 def _has(file: Path, suffix: str) -> bool:
     """Whether SQLite's file is beside a database; not if that cannot be known."""
-    return os.path.exists(f"{file}{suffix}")
+    return os.path.exists(beside(file, suffix))
 
 
 class _Unreadable(Exception):
@@ -170,13 +182,16 @@ def create_private(file: Path) -> None:
         if not file.is_file():
             return
         refuse_changeable(file, owners=[file.stat().st_uid])
-        for path in (file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))):
+        for path in (file, beside(file, "-wal"), beside(file, "-shm")):
             if path.exists() and path.stat().st_mode & 0o077:
                 path.chmod(0o600)
 
 
-def set_up(engine: sa.Engine, stopping: Event, *, read_only: bool) -> None:
-    """Set up each connection of the engine, and begin its transactions; locks are not waited for once `stopping`."""
+def set_up(engine: sa.Engine, stopping: Event, *, reads: Callable[[sa.Connection], bool], read_only: bool) -> None:
+    """Set up each connection of the engine, and begin its transactions, unlocked those that only read (`reads`).
+
+    Locks are not waited for once `stopping`.
+    """
 
     def connect(connection: Any, record: object) -> None:
         connection.text_factory = text_of_bytes
@@ -188,8 +203,8 @@ def set_up(engine: sa.Engine, stopping: Event, *, read_only: bool) -> None:
 
     def begin(connection: sa.Connection) -> None:
         # A transaction that will write takes the lock first: after a read, SQLite does not wait for the lock but fails.
-        reads = connection.get_execution_options().get(READS, False)
-        wait_for_lock(lambda: _begin_reading(connection) if reads else _begin_writing(connection), stopping)
+        take = _begin_reading if reads(connection) else _begin_writing
+        wait_for_lock(lambda: take(connection), stopping)
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin)

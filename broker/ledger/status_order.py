@@ -33,7 +33,8 @@ def standing_of(record: AgentRecord, known: Status | None, status: Status, *, is
     is_same_store = status.store_generation == known.store_generation
     if is_same_store and (known.order is None or status.order > known.order):
         return Standing.NEW
-    is_copy = is_same_store and status.order == known.order
+    # A store that was put back counts its starts again, so another process may give its status the same place.
+    is_copy = is_same_store and (status.order, status.incarnation) == (known.order, known.incarnation)
     return Standing.OLD if is_copy or not status.online else Standing.UNPROVEN
 
 

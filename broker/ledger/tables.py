@@ -5,44 +5,40 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from broker.contract.states import CommandState, Outcome
+from broker.ledger.outcomes import SERVER
 
 __all__ = [
     "AGENTS",
     "AUDITS",
     "BLOBS",
     "BLOB_CHUNKS",
+    "CANCEL_IS_DUE",
     "COMMANDS",
     "DAMAGED_ROWS",
+    "EVENTS",
     "GROUP_CONFIGURATIONS",
     "GROUP_MEMBERS",
+    "HAS_FAILED",
+    "IS_DUE",
     "IS_OPEN",
+    "IS_PRESUMED_EXPIRED",
+    "MAY_EXPIRE",
     "METADATA",
     "OPERATIONS",
     "PRUNED_COMMANDS",
     "REFUSED_MESSAGES",
-    "SERVER",
     "SERVERS",
     "STRAY_RESULTS",
     "Cancel",
     "CommandState",
+    "in_state",
     "moment",
     "new_agent",
     "utc",
 ]
-
-
-# Instead of an incarnation and a digest: the server completed the command itself (broker.ledger.completion).
-SERVER = "server"
-
-
-class CommandState(StrEnum):
-    """A command's state, as the server knows it. Only `completed` is final."""
-
-    QUEUED = "queued"
-    SENT = "sent"
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    COMPLETED = "completed"
 
 
 class Cancel(StrEnum):
@@ -71,6 +67,7 @@ AGENTS = sa.Table(
     sa.Column("name_conflict_at", sa.Float),
     sa.Column("forgotten_at", sa.Float),
     sa.Column("request", sa.String(36)),
+    sa.Column("silent_at", sa.Float),
 )
 
 
@@ -112,14 +109,63 @@ COMMANDS = sa.Table(
     sa.Column("body_check", sa.String(16)),
     sa.Column("verdict", sa.Text),
     sa.Column("expires_at", sa.Float),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("stored_at", sa.Float),
+    sa.Column("running_at", sa.Float),
+    sa.Column("type", sa.String(128)),
     sa.UniqueConstraint("agent", "epoch", "number"),
-    sa.Index("commands_to_send", "to_send", "agent", "epoch", "number"),
-    sa.Index("commands_to_cancel", "cancel", "agent"),
-    sa.Index("commands_of_agent", "agent", "state"),
-    sa.Index("commands_of_operation", "operation_id"),
-    sa.Index("commands_that_expire", "state", "expires_at"),
+    sa.Index("commands_by_type", "type", "created_at"),
 )
-IS_OPEN = COMMANDS.c.state != CommandState.COMPLETED  # it has no result yet
+
+
+def in_state(state: CommandState) -> sa.ColumnElement[bool]:
+    """Return the condition that a command is in this state, for which SQLite finds the index of open commands."""
+    is_in = COMMANDS.c.state == state
+    return is_in if state is CommandState.COMPLETED else sa.and_(IS_OPEN, is_in)
+
+
+def _literal(value: StrEnum) -> sa.ColumnElement[str]:
+    return sa.literal_column(f"'{value}'")
+
+
+# Each of these conditions has a partial index, which is small whatever the ledger has. SQLite uses it only if the
+# statement has the condition itself: it does not know what a bound parameter will be, and reads all commands instead,
+# half a second for a million. So statements use these names, and `in_state`.
+IS_OPEN = COMMANDS.c.state != _literal(CommandState.COMPLETED)  # it has no result yet
+IS_DUE = COMMANDS.c.to_send.is_(True)
+CANCEL_IS_DUE = COMMANDS.c.cancel == _literal(Cancel.TO_SEND)
+MAY_EXPIRE = sa.and_(  # it has not been accepted, as far as the ledger knows
+    COMMANDS.c.state.in_([_literal(CommandState.QUEUED), _literal(CommandState.SENT)]),
+    COMMANDS.c.expires_at.is_not(None),
+)
+# The server has completed it without its agent, so perhaps because it expired.
+IS_PRESUMED_EXPIRED = sa.and_(COMMANDS.c.digest == sa.literal_column(f"'{SERVER}'"), COMMANDS.c.expires_at.is_not(None))
+HAS_FAILED = COMMANDS.c.outcome == _literal(Outcome.ERROR)
+_OF_OPERATION = COMMANDS.c.operation_id.is_not(None)
+
+
+def _partial_index(name: str, condition: sa.ColumnElement[bool], *columns: sa.Column[Any]) -> None:
+    sa.Index(name, *columns, sqlite_where=condition)
+
+
+@compiles(sa.schema.CreateIndex, "postgresql")
+def _create_partly(create: sa.schema.CreateIndex, compiler: Any, **options: Any) -> str:
+    """Add the condition of SQLite's index: `postgresql_where` would import that dialect on SQLite, too."""
+    text: str = compiler.visit_create_index(create, **options)
+    condition = create.element.dialect_options["sqlite"]["where"]
+    if condition is None:
+        return text
+    return f"{text} WHERE {compiler.sql_compiler.process(condition, include_table=False, literal_binds=True)}"
+
+
+_partial_index("commands_due", IS_DUE, COMMANDS.c.agent, COMMANDS.c.epoch, COMMANDS.c.number)
+_partial_index("commands_with_cancel_due", CANCEL_IS_DUE, COMMANDS.c.agent, COMMANDS.c.created_at)
+_partial_index("open_commands_of_agent", IS_OPEN, COMMANDS.c.agent, COMMANDS.c.state)
+_partial_index("open_commands_by_time", IS_OPEN, COMMANDS.c.state, COMMANDS.c.created_at)
+_partial_index("commands_that_may_expire", MAY_EXPIRE, COMMANDS.c.expires_at)
+_partial_index("commands_presumed_expired", IS_PRESUMED_EXPIRED, COMMANDS.c.agent)
+_partial_index("failed_commands_by_time", HAS_FAILED, COMMANDS.c.created_at)
+_partial_index("commands_by_operation", _OF_OPERATION, COMMANDS.c.operation_id, COMMANDS.c.agent)
 # What audits need of completed commands that `acm prune` has removed.
 PRUNED_COMMANDS = sa.Table(
     "pruned_commands",
@@ -178,7 +224,7 @@ STRAY_RESULTS = sa.Table(
     sa.Column("command_id", sa.String(128), primary_key=True),
     sa.Column("digest", sa.String(128), primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False, index=True),
 )
 # Messages of agents that the database refuses, under the hash of their content.
 REFUSED_MESSAGES = sa.Table(
@@ -204,7 +250,8 @@ AUDITS = sa.Table(
     sa.Column("accepted_number", sa.BigInteger),
     sa.Column("accepted_hash", sa.String(64)),
 )
-# The servers that run or ran on this ledger; broker.ledger.server_lock decides which of them run.
+# The servers that run or ran on this ledger; broker.ledger.server_lock decides which of them run. `connection_at` is
+# since when its connection to the broker is as it is, None if that is not known yet; without a problem it stands.
 SERVERS = sa.Table(
     "servers",
     METADATA,
@@ -212,6 +259,17 @@ SERVERS = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.BigInteger, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("connection_at", sa.Float),
+    sa.Column("connection_problem", sa.Text),
+)
+# What has happened, in the order of commits (broker.ledger.noted_events). A row has the events that one commit wrote
+# together, as JSON; `id` is the number of its last one, and each number is one more than that of the event before.
+EVENTS = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("items", sa.Text, nullable=False),
 )
 # Files that agents fetch over MQTT. While one is being stored or removed, it has no sha256 and is not visible.
 BLOBS = sa.Table(

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from broker.contract.codec import encode
 from broker.contract.messages import Feedback, JsonObject
+from broker.ledger.cursors import cursor_of, place_at
 from broker.ledger.damage import decoded
 from broker.ledger.tables import STRAY_RESULTS, utc
 
 __all__ = [
     "UnmatchedResult",
     "newest_unmatched",
+    "page_of_unmatched",
     "store_unmatched",
 ]
 
@@ -39,16 +42,31 @@ def newest_unmatched(connection: sa.Connection, agent: str | None, limit: int | 
     query = STRAY_RESULTS.select().order_by(table.received_at.desc(), table.command_id, table.digest).limit(limit)
     if agent is not None:
         query = query.where(table.agent == agent)
-    return [
-        UnmatchedResult(
-            row.agent,
-            row.command_id,
-            row.digest,
-            utc(row.received_at),
-            decoded(row.body, dict) or {},
-        )
-        for row in connection.execute(query)
-    ]
+    return list(map(_unmatched, connection.execute(query)))
+
+
+def page_of_unmatched(
+    connection: sa.Connection, cursor: str | None, limit: int, agent: str | None
+) -> tuple[list[UnmatchedResult], str | None]:
+    """Return at most `limit` unmatched results, newest first, and the cursor for more; None at the end.
+
+    Only those of `agent` unless it is None. Raises InvalidArgument for a cursor of another list.
+    """
+    table = STRAY_RESULTS.c
+    order = (table.received_at, table.agent, table.command_id, table.digest)
+    query = STRAY_RESULTS.select().order_by(*(it.desc() for it in order)).limit(limit)
+    if agent is not None:
+        query = query.where(table.agent == agent)
+    if cursor is not None:
+        query = query.where(sa.tuple_(*order) < sa.tuple_(*place_at(cursor, tuple[float, str, str, str])))
+    rows = connection.execute(query).all()
+    end = cursor_of(tuple(getattr(rows[-1], it.name) for it in order)) if len(rows) == limit else None
+    return list(map(_unmatched, rows)), end
+
+
+def _unmatched(row: sa.Row[Any]) -> UnmatchedResult:
+    result = decoded(row.body, dict) or {}
+    return UnmatchedResult(row.agent, row.command_id, row.digest, utc(row.received_at), result)
 
 
 def store_unmatched(connection: sa.Connection, agent: str, results: Sequence[Feedback], received_at: float) -> None:

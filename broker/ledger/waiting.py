@@ -1,45 +1,35 @@
-"""Waiting until commands are completed, and their outcomes as errors."""
+"""Waiting until commands are completed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
 
-from broker.contract.states import Outcome
-from broker.errors import BrokerError
+from broker.ledger.changes import Changes
 from broker.ledger.commands import LedgerRow
+from broker.ledger.database import Database
 from broker.ledger.failures import DatabaseUnavailable
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation, Progress
+from broker.ledger.outcomes import WaitTimeout
 from broker.ledger.tables import CommandState
 from broker.system.retry import growing_wait
 
 __all__ = [
     "Wait",
-    "WaitTimeout",
-    "require_operation_success",
-    "require_success",
     "wait_for_command",
     "wait_for_operation",
+    "waiting",
 ]
 
 
 _Read = TypeVar("_Read")
-_POLL_INTERVAL_S = 0.05
-_OPERATION_POLL_INTERVAL_S = 0.25
+_LEAST_PAUSE_S = 0.005  # between two looks at a command, also if much else changes in the ledger
+_OPERATION_LEAST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
 _OUTAGE_FIRST_S, _OUTAGE_LONGEST_S = 0.1, 2.0
-
-
-class CommandFailed(BrokerError):
-    """A command was completed with the outcome error."""
-
-    code = "command_failed"
-
-
-class WaitTimeout(BrokerError):
-    """No result arrived within the wait time."""
-
-    code = "wait_timeout"
+_LAST_ANSWER_S = 3.0  # for what was asked just before the end of a wait
 
 
 class Wait:
@@ -76,47 +66,44 @@ class Wait:
         """Pause for some seconds, but not beyond the end."""
         threading.Event().wait(min(pause_s, self.left_s))
 
+    def until_changed(self, changes: Changes, least_s: float) -> None:
+        """Pause for some seconds, and then until the ledger has changed; for a second at most."""
+        self.pause(least_s)
+        changes.wait(min(_LONGEST_PAUSE_S, self.left_s))
+
+
+@contextmanager
+def waiting(database: Database, wait_s: float, tell: Callable[[str], None]) -> Iterator[Wait]:
+    """Yield a wait that tells when the database is away.
+
+    PostgreSQL that does not answer ends what is asked of it soon after the wait is over.
+    """
+    wait = Wait(wait_s, lambda error: tell(f"{error} Waiting for it."))
+    with database.answering_within(wait_s + _LAST_ANSWER_S):
+        yield wait
+
 
 def wait_for_command(
     ledger: Ledger, command_id: str, wait: Wait, show: Callable[[LedgerRow], None] = lambda _: None
 ) -> LedgerRow:
     """Return the command once it is completed, or as it is at the end of the wait; `show` it meanwhile."""
-    while True:
-        row = wait.call(lambda: ledger.get(command_id))
-        if row.state is CommandState.COMPLETED or not wait.left_s:
-            return row
-        show(row)
-        wait.pause(_POLL_INTERVAL_S)
-
-
-def require_success(row: LedgerRow, wait_s: float) -> None:
-    """Raise WaitTimeout or CommandFailed unless the command was completed with success; `wait_s` is for the text."""
-    if row.result is None:
-        raise WaitTimeout(
-            f"No result after {wait_s:g} s: the command is {row.state}, and remains open. "
-            f"Check it with `acm show {row.command.id}`."
-        )
-    if row.result.get("outcome") != Outcome.SUCCESS:
-        raise CommandFailed(f"{row.command.type} on {row.agent} ended in an error ({row.result.get('code')}).")
+    with wait.call(ledger.database.changes) as changes:
+        while True:
+            row = wait.call(lambda: ledger.get(command_id))
+            if row.state is CommandState.COMPLETED or not wait.left_s:
+                return row
+            show(row)
+            wait.until_changed(changes, _LEAST_PAUSE_S)
 
 
 def wait_for_operation(
     ledger: Ledger, operation: Operation, wait: Wait, show: Callable[[Progress], None] = lambda _: None
 ) -> Progress:
     """Return the progress once all commands are completed, or as it is at the end of the wait; `show` it meanwhile."""
-    while True:
-        progress = wait.call(lambda: ledger.operations.progress(operation.id))
-        show(progress)
-        if progress.done or not wait.left_s:
-            return progress
-        wait.pause(_OPERATION_POLL_INTERVAL_S)
-
-
-def require_operation_success(operation: Operation, progress: Progress, wait_s: float) -> None:
-    """Raise WaitTimeout or CommandFailed unless every command of the operation was completed with success."""
-    counts = progress.summary()
-    check = f"Check it with `acm operation show {operation.id}`."
-    if not progress.done:
-        raise WaitTimeout(f"Not all results arrived within {wait_s:g} s: {counts}. {check}")
-    if progress.succeeded < operation.size:
-        raise CommandFailed(f"{operation.command_type} did not succeed on every agent: {counts}. {check}")
+    with wait.call(ledger.database.changes) as changes:
+        while True:
+            progress = wait.call(lambda: ledger.operations.progress(operation.id))
+            show(progress)
+            if progress.done or not wait.left_s:
+                return progress
+            wait.until_changed(changes, _OPERATION_LEAST_PAUSE_S)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Self
 
 from broker.errors import BrokerError
 from broker.mosquitto.configuration import render_loopback_configuration
+from broker.system.ends_with_parent import ending_with_this_process
 from broker.system.files import resolved, state_of, write_durably
 from broker.system.service_manager import VARIABLES
 
@@ -24,6 +24,7 @@ __all__ = [
     "MosquittoNotFound",
     "SecuredMosquitto",
     "find_mosquitto",
+    "mosquitto_version",
 ]
 
 
@@ -34,7 +35,7 @@ _STOP_TIMEOUT_S = 5.0
 _RELEASE_TIMEOUT_S = 3.0
 _SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
 _LISTENER = re.compile(r"^listener +([0-9]{1,5})(?: +(\S+))? *$", re.MULTILINE)
-_LAUNCHER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py")))
+_VERSION = re.compile(r"mosquitto version (\d+)\.(\d+)\.(\d+)")
 _RELOADED = ("ca.crt", "crl.pem", "broker.pem", "acl", "passwords")
 
 
@@ -59,13 +60,27 @@ def find_mosquitto() -> str:
     return found
 
 
+def mosquitto_version() -> tuple[int, ...]:
+    """Return the version of the installed mosquitto, as in (2, 0, 18); raises MosquittoError."""
+    program = find_mosquitto()
+    try:
+        # Its options have none for this; it prints its help, and ends with 3.
+        done = subprocess.run([program, "-h"], capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MosquittoError(f"{program} cannot be run: {error}.") from error
+    found = _VERSION.search(done.stdout)
+    if found is None:
+        raise MosquittoError(f"{program} does not tell its version.")
+    return tuple(map(int, found.groups()))
+
+
 class _Child:
     """One mosquitto process, which can be started and stopped repeatedly."""
 
     def __init__(self, host: str, port: int, *, ends_with_parent: bool) -> None:
         program = find_mosquitto()
         self._ends_with_parent = ends_with_parent
-        self._command = [*_LAUNCHER, str(os.getpid()), program] if ends_with_parent else [program]
+        self._command = ending_with_this_process(program) if ends_with_parent else [program]
         self._process: subprocess.Popen[bytes] | None = None
         self.host, self.port = host, port
 

@@ -11,10 +11,11 @@ import structlog
 from broker.mqtt import failures
 from broker.mqtt.address import MqttError, TlsFiles, parse_url
 from broker.mqtt.broker_limits import BrokerLimits
+from broker.mqtt.client_events import ClientSession, Message
 from broker.mqtt.connection_log import ConnectionLog
 from broker.mqtt.delivery import Delivery, DeliveryQueue
 from broker.mqtt.hearing import Hearing
-from broker.mqtt.paho_client import ClientSession, Message, PahoClient
+from broker.mqtt.paho_client import PahoClient
 from broker.mqtt.publish_refusals import PublishRefusals
 from broker.mqtt.reconnect_policy import End, ReconnectPolicy
 from broker.mqtt.subscriptions import Subscriptions
@@ -40,6 +41,8 @@ class MqttConnection:
 
     `tls` applies to an mqtts URL only; without it the client trusts the system's certificate authorities and has no
     certificate. The files are read again before each connection. The broker's host name is always verified.
+    `drain_reads`: the thread that drains reads the socket itself, which saves waking two threads for each message, but
+    messages that wait for the answer to earlier ones are sent no sooner than it drains or is away for a second.
     `stop` and `start` may alternate. Raises MqttError for an invalid URL or TLS files that cannot be used.
     """
 
@@ -54,6 +57,7 @@ class MqttConnection:
         subscriptions: Sequence[str] = (),
         on_connect: Callable[[], None] | None = None,
         tls: TlsFiles | None = None,
+        drain_reads: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connections = 0
@@ -68,6 +72,7 @@ class MqttConnection:
         self._policy = ReconnectPolicy(monotonic)
         self._log = ConnectionLog(self._address.text, monotonic)
         self._on_connect = on_connect
+        self._drain_reads = drain_reads
         self._received = DeliveryQueue()
         self._hearing = Hearing(monotonic)
         self._lock = threading.RLock()
@@ -181,18 +186,26 @@ class MqttConnection:
 
     def drain(self, timeout_s: float, limit: int = 500) -> list[Delivery]:
         """Wait for a message, then return those received, at most `limit`; empty after a wake."""
-        return self._received.drain(timeout_s, limit, self._maintain)
+        self._client.flush()
+        return self._received.drain(timeout_s, limit, self._maintain, self._work)
+
+    def _work(self, timeout_s: float, is_idle: Callable[[], bool]) -> bool:
+        return self._drain_reads and self._client.work(timeout_s, is_idle)
 
     def wake(self) -> None:
         """End a wait in `drain` early, from any thread."""
         self._received.wake()
+        self._client.interrupt()
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Send the PUBACKs. Those of an earlier connection are dropped: their packet ids may be in use again."""
+        """Send the PUBACKs, at the latest with the next `drain`.
+
+        Those of an earlier connection are dropped: their packet ids may be in use again.
+        """
         with self._lock:
-            for delivery in deliveries:
-                if self._connected and delivery.mid and delivery.connection == self.connections:
-                    self._client.acknowledge(delivery.mid)
+            mids = [it.mid for it in deliveries if it.mid and it.connection == self.connections]
+            if mids and self._connected:
+                self._client.acknowledge(mids)
 
     @property
     def max_packet_bytes(self) -> int:
@@ -221,7 +234,7 @@ class MqttConnection:
             return False
         return self._connected and self._client.publish(topic, payload, retain=retain)
 
-    # -- the events of the network thread (broker.mqtt.paho_client.Events)
+    # -- the events of the network thread (broker.mqtt.client_events.Events)
 
     def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
         """Subscribe, then call `on_connect`, then log."""
@@ -241,7 +254,7 @@ class MqttConnection:
             self._ready.set()
         if self._on_connect is not None:
             self._on_connect()
-        self._log.connected(self.connections, session_present=session_present)
+        self._log.connected(self.connections, session_present=session_present, slow=self._client.slow)
         self._log.lacks(limits.shortcomings(self._session.expiry_s))
 
     def not_accepted(self, reason: str) -> None:
@@ -284,13 +297,12 @@ class MqttConnection:
             self.last_error = f"The broker refused a message on {topic}: {failure}."
             self._refusals.refused(topic, failure)
 
-    def received(self, message: Message) -> None:
-        """Queue a message."""
-        if not message.retain:
+    def received(self, messages: Sequence[Message]) -> None:
+        """Queue messages."""
+        if not all(message.retain for message in messages):
             self._hearing.heard()
-        mid = message.mid if message.qos else 0
-        payload = bytes(message.payload)
-        self._received.put(Delivery(message.topic, payload, message.retain, message.dup, mid, self.connections))
+        number = self.connections
+        self._received.put([Delivery(it.topic, it.payload, it.retain, it.dup, it.mid, number) for it in messages])
 
     def failed(self, error: Exception) -> None:
         """Note an error of `on_connect`, or of this class."""

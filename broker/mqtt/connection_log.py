@@ -44,8 +44,8 @@ class ConnectionLog:
             retry_in_s=round(retry_in_s, 1),
         )
 
-    def connected(self, connection: int, *, session_present: bool) -> None:
-        """Log the connection, and how many attempts had failed before it."""
+    def connected(self, connection: int, *, session_present: bool, slow: str | None) -> None:
+        """Log the connection, how many attempts had failed before it, and why it is `slow`, if it is."""
         outage = {"failed_attempts": self._attempts, "down_s": round(self._monotonic() - self._began)}
         self._attempts = 0
         self._reasons.clear()
@@ -55,6 +55,7 @@ class ConnectionLog:
             connection=connection,
             session_present=session_present,
             **(outage if outage["failed_attempts"] else {}),
+            **({"slow": slow} if slow else {}),
         )
 
     def lost(self, reason: str, retry_in_s: float) -> None:

@@ -2,8 +2,10 @@
 
 import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 __all__ = [
     "Delivery",
@@ -15,8 +17,7 @@ _MAX_QOS_0_WAITING = 1000
 _CHECK_INTERVAL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A message as received. `mid` is the packet id, 0 for QoS 0; only connection number `connection` may ack it."""
 
     topic: str
@@ -28,44 +29,62 @@ class Delivery:
 
 
 class DeliveryQueue:
-    """A queue of deliveries, for any thread."""
+    """A queue of deliveries from one thread to another; any thread may wake the other one."""
 
     def __init__(self) -> None:
-        self._items: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[Sequence[Delivery] | None] = queue.SimpleQueue()
+        self._rest: deque[Delivery] = deque()
+        self._count = 0
+        self._taken = 0
 
-    def put(self, delivery: Delivery) -> None:
-        """Append a delivery. One at QoS 0 is dropped if too many are waiting: nothing else bounds those."""
-        if delivery.mid or self._items.qsize() < _MAX_QOS_0_WAITING:
-            self._items.put(delivery)
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """Append deliveries. Those at QoS 0 are dropped if too many are waiting: nothing else bounds those."""
+        if self._count - self._taken >= _MAX_QOS_0_WAITING:
+            deliveries = [delivery for delivery in deliveries if delivery.mid]
+        self._count += len(deliveries)
+        if deliveries:
+            self._batches.put(deliveries)
 
     def wake(self) -> None:
         """End a wait in `drain` early."""
-        self._items.put(None)
+        self._batches.put(None)
 
-    def drain(self, timeout_s: float, limit: int, check: Callable[[], None]) -> list[Delivery]:
+    def drain(
+        self,
+        timeout_s: float,
+        limit: int,
+        check: Callable[[], None],
+        work: Callable[[float, Callable[[], bool]], bool],
+    ) -> list[Delivery]:
         """Wait for a delivery, then return all that are waiting, at most `limit`; empty after a wake.
 
-        `check` is called about once a second while waiting.
+        `check` is called about once a second while waiting. `work` waits in place of this queue, at most for the
+        seconds that it gets and while the queue is empty, and brings deliveries; False if another thread brings them.
         """
-        deliveries: list[Delivery] = []
-        item = self._first(timeout_s, check)
-        while item is not None:
-            deliveries.append(item)
-            if len(deliveries) >= limit:
+        batch = () if self._rest else self._first(timeout_s, check, work)
+        while batch is not None:
+            self._rest.extend(batch)
+            if len(self._rest) >= limit:
                 break
             try:
-                item = self._items.get_nowait()
+                batch = self._batches.get_nowait()
             except queue.Empty:
                 break
+        deliveries = [self._rest.popleft() for _ in range(min(limit, len(self._rest)))]
+        self._taken += len(deliveries)
         return deliveries
 
-    def _first(self, timeout_s: float, check: Callable[[], None]) -> Delivery | None:
+    def _first(
+        self, timeout_s: float, check: Callable[[], None], work: Callable[[float, Callable[[], bool]], bool]
+    ) -> Sequence[Delivery] | None:
         deadline = time.monotonic() + timeout_s
         while True:
             check()
-            left = deadline - time.monotonic()
+            left = max(0.0, deadline - time.monotonic())
+            wait_s = min(left, _CHECK_INTERVAL_S)
+            works = work(wait_s, self._batches.empty)
             try:
-                return self._items.get(timeout=max(0.0, min(left, _CHECK_INTERVAL_S)))
+                return self._batches.get(timeout=0.0 if works else wait_s)
             except queue.Empty:
-                if left <= _CHECK_INTERVAL_S:
+                if time.monotonic() >= deadline:
                     return None

@@ -1,6 +1,6 @@
 """A received message with its topic parsed, as both sides hand messages on."""
 
-from dataclasses import dataclass
+import msgspec
 
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
@@ -8,8 +8,7 @@ from broker.mqtt.delivery import Delivery
 __all__ = ["Inbound", "addressed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """A message on one agent's channel. `delivery` is the MQTT message to acknowledge once it was handled."""
 
     agent: str

@@ -56,6 +56,8 @@ def break_connection(loop: NetworkLoop) -> None:
     open_socket = loop.socket()
     if isinstance(open_socket, socket.socket):
         try:
-            open_socket.shutdown(socket.SHUT_RDWR)
+            # An SSLSocket would first stop to decrypt: what has arrived since would be read as it came, from anybody,
+            # and what another thread sends just now would be sent as it is.
+            socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
         except OSError as error:
             _log.debug("mqtt_socket_already_closed", error=str(error))

@@ -1,12 +1,13 @@
-"""paho's MQTT 5 client behind a small interface: the only module that imports paho, and knows its private parts."""
+"""paho's MQTT 5 client behind a small interface; this and `packet_batches` alone import paho, and its private parts."""
 
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
@@ -19,12 +20,14 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker.mqtt import failures
 from broker.mqtt.address import BrokerAddress
 from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes
+from broker.mqtt.client_events import ClientSession, Events, Message
 from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
+from broker.mqtt.packet_batches import PacketBatches, missing
 from broker.mqtt.paho_errors import PahoErrors
 from broker.mqtt.reason_codes import PACKET_TOO_LARGE, UNSPECIFIED_ERROR, list_codes
 from broker.mqtt.unanswered import Unanswered
 
-__all__ = ["ClientSession", "Events", "Message", "PahoClient"]
+__all__ = ["PahoClient"]
 
 
 _RECEIVE_MAXIMUM = 1000
@@ -34,45 +37,6 @@ _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, identifier=4)
 _PUBLISH = PacketTypes.PUBLISH
 _RETAIN_NOT_SUPPORTED, _QOS_NOT_SUPPORTED = 0x9A, 0x9B
 _log = structlog.get_logger("acm.mqtt")
-Message = MQTTMessage
-
-
-@dataclass(frozen=True)
-class ClientSession:
-    """What the client requests when it connects: `will` makes the last will of each attempt, in the network thread."""
-
-    client_id: str
-    clean_start: bool
-    expiry_s: int
-    will: tuple[str, Callable[[], bytes]] | None
-
-
-class Events(Protocol):
-    """What happens on the connection, called in the network thread. Reasons are texts for people."""
-
-    def accepted(self, limits: BrokerLimits, *, session_present: bool) -> None:
-        """The broker has accepted this client."""
-
-    def not_accepted(self, reason: str) -> None:
-        """An attempt to connect has failed."""
-
-    def lost(self, code: int | None, reason: str, *, abandoned: bool) -> None:
-        """An accepted connection has ended; `code` is that of the broker's DISCONNECT, or None.
-
-        `abandoned` is whether `PahoClient.abandon` has ended it.
-        """
-
-    def subscribed(self, failures: Sequence[str | None]) -> None:
-        """The broker has answered the SUBSCRIBE: why each topic was refused, or None."""
-
-    def published(self, topic: str, failure: str | None) -> None:
-        """The broker has answered a message."""
-
-    def received(self, message: Message) -> None:
-        """A message has arrived."""
-
-    def failed(self, error: Exception) -> None:
-        """One of these methods has raised this error."""
 
 
 class _Client(Client):
@@ -113,8 +77,34 @@ class _Client(Client):
             raise
 
 
+class _BatchingClient(_Client, PacketBatches):
+    """The same, with many packets at once."""
+
+
+class _StockClient(_Client):
+    """The same without: what `PacketBatches` adds, by paho's own means."""
+
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """Send the PUBACKs."""
+        for mid in mids:
+            self.ack(mid, 1)
+
+    def flush(self) -> None:
+        """Write what is queued: the network thread has been woken to do it."""
+
+    def work(self, timeout_s: float, is_idle: Callable[[], bool]) -> bool:
+        """Return that the network thread does its work itself."""
+        return False
+
+    def interrupt(self) -> None:
+        """End the wait of a thread in `work`: there is none."""
+
+
 class PahoClient:
-    """One paho client with its network thread; it reconnects by itself, after the wait that `reconnect_in` sets."""
+    """One paho client with its network thread; it reconnects by itself, after the wait that `reconnect_in` sets.
+
+    `slow` is why packets are handled one by one; None if they are not.
+    """
 
     def __init__(
         self,
@@ -192,9 +182,24 @@ class PahoClient:
         """Send a SUBSCRIBE for these topic filters."""
         self._client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
 
-    def acknowledge(self, mid: int) -> None:
-        """Send a PUBACK."""
-        self._client.ack(mid, 1)
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """Send the PUBACKs, at the latest with `flush`."""
+        self._client.acknowledge(mids)
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it now."""
+        self._client.flush()
+
+    def work(self, timeout_s: float, is_idle: Callable[[], bool]) -> bool:
+        """Do the network thread's work once in this thread, waiting at most `timeout_s`; False if that does it itself.
+
+        Returns at once if not `is_idle`, asked when `interrupt` ends the wait already.
+        """
+        return self._client.work(timeout_s, is_idle)
+
+    def interrupt(self) -> None:
+        """End a wait in `work`, from any thread."""
+        self._client.interrupt()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> bool:
         """Queue a message, at the highest QoS up to 1 that the broker offers; return False if the queue is full."""
@@ -204,10 +209,8 @@ class PahoClient:
         sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
         return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> _Client:
-        client = _Client(
-            CallbackAPIVersion.VERSION2, self._session.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
-        )
+    def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> _BatchingClient | _StockClient:
+        client = self._new()
         client.unanswered = self._unanswered
         client.pause = lambda: self._stopping.wait(self._wait_s)
         client.suppress_exceptions = True
@@ -224,7 +227,7 @@ class PahoClient:
         client.on_disconnect = self._guard(self._on_disconnect)
         client.on_subscribe = self._guard(self._on_subscribe)
         client.on_publish = self._guard(self._on_publish)
-        client.on_message = self._guard(lambda client, _, message: self._events.received(message))
+        client.on_message = self._guard(lambda client, _, message: self._events.received([_plain(message)]))
         client.connect_async(
             address.host,
             address.port,
@@ -232,6 +235,16 @@ class PahoClient:
             clean_start=self._session.clean_start,
             properties=_connect_properties(self._session.expiry_s),
         )
+        return client
+
+    def _new(self) -> _BatchingClient | _StockClient:
+        options = {"protocol": MQTTProtocolVersion.MQTTv5, "manual_ack": True}
+        client = _BatchingClient(CallbackAPIVersion.VERSION2, self._session.client_id, **options)
+        self.slow = missing(client)
+        if self.slow is not None:
+            return _StockClient(CallbackAPIVersion.VERSION2, self._session.client_id, **options)  # type: ignore[arg-type]
+        client.on_batch = partial(self._guard(lambda _, messages: self._events.received(messages)), client)
+        client.on_confirmed = partial(self._guard(self._on_confirmed), client)
         return client
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -342,6 +355,17 @@ class PahoClient:
         if code == PACKET_TOO_LARGE and message is not None:
             self.limits = self.limits.without(packet_bytes(topic, len(message.payload)))
         self._events.published(topic, _failure(code, reason.getName()))
+
+    def _on_confirmed(self, client: Client, mids: Sequence[int], topics: set[str]) -> None:
+        self._unanswered.all_answered(PacketTypes.PUBACK, mids)
+        for topic in topics:
+            self._events.published(topic, None)
+
+
+def _plain(message: MQTTMessage) -> Message:
+    return Message(
+        message.topic, bytes(message.payload), message.retain, message.dup, message.mid if message.qos else 0
+    )
 
 
 def _send_at_once(client: Client, userdata: object, opened: socket.socket) -> None:

@@ -4,7 +4,7 @@ A PUBACK that is lost is never sent again on the same connection, and enough of 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from broker.mqtt.failures import NO_ANSWER
 
@@ -46,12 +46,18 @@ class Unanswered:
 
     def answered(self, kind: int, packet_id: int) -> None:
         """Note a packet of the broker; one that answers nothing changes nothing."""
-        key = (kind, packet_id if kind in _WITH_PACKET_ID else 0)
+        self.all_answered(kind, (packet_id if kind in _WITH_PACKET_ID else 0,))
+
+    def all_answered(self, kind: int, packet_ids: Iterable[int]) -> None:
+        """Note packets of one type that have come together, in this order."""
+        now = self._monotonic()
         with self._lock:
-            if key in self._sent:
-                if key == next(iter(self._sent)):
-                    self._advanced_at = self._monotonic()
-                del self._sent[key]
+            for packet_id in packet_ids:
+                key = (kind, packet_id)
+                if key in self._sent:
+                    if key == next(iter(self._sent)):
+                        self._advanced_at = now
+                    del self._sent[key]
 
     @property
     def problem(self) -> str | None:

@@ -27,8 +27,10 @@ from broker.pki.certificates import (
     agent_certificate,
     authority_certificate,
     canary_certificate,
+    doctor_certificate,
     host_certificate,
     like_certificate,
+    operator_certificate,
     server_account_certificate,
 )
 from broker.pki.revocation_list import RevocationList, RevokedCertificate, read_revocation_lists, revocation_list
@@ -46,6 +48,7 @@ __all__ = [
     "CertificateAuthority",
     "create_authority",
     "crl_path",
+    "has_authority",
     "is_unused_authority",
 ]
 
@@ -80,6 +83,11 @@ def create_authority(directory: Path, name: str, now: datetime) -> None:
         write_durably(directory / CA_CERTIFICATE, issuer.certificate.public_bytes(Encoding.PEM), _PUBLIC)
 
 
+def has_authority(directory: Path) -> bool:
+    """Whether a directory has an authority: one that was created to the end."""
+    return (directory / CA_CERTIFICATE).exists()
+
+
 def is_unused_authority(directory: Path, keys: Path) -> bool:
     """Whether a directory has nothing but a new authority, and perhaps `keys`; raises AuthorityError."""
     with _file_errors(directory):
@@ -107,7 +115,7 @@ class CertificateAuthority:
         self._directory = directory
         self._now = now
         with _file_errors(directory):
-            if not (directory / CA_CERTIFICATE).exists():
+            if not has_authority(directory):
                 raise AuthorityError(
                     f"{directory} has no authority: create one with `acm ca init --dir {directory}`.",
                     code="no_authority",
@@ -197,6 +205,12 @@ class CertificateAuthority:
         """Return a new canary certificate (see `canary_certificate`); raises CertificateError."""
         return canary_certificate(self._issuer_of(by_successor), key, self._now(), lifetime)
 
+    def issue_for_doctor(
+        self, key: Ed25519PublicKey, lifetime: timedelta, serial: int | None = None
+    ) -> x509.Certificate:
+        """Return a new certificate of `acm doctor` (see `doctor_certificate`); raises CertificateError."""
+        return doctor_certificate(self._issuer, key, self._now(), lifetime, serial)
+
     def _issuer_of(self, by_successor: bool) -> Issuer:
         current, successor = self._issuers
         return successor if by_successor and successor is not None else current
@@ -246,6 +260,16 @@ class CertificateAuthority:
             self._issuer, client_id, key.public_key(), self._now(), _SERVER_LIFETIME
         )
         _write_named_pair(out / name, key, certificate)
+        return certificate
+
+    def write_operator_certificate(self, operator: str, out: Path, lifetime: timedelta) -> x509.Certificate:
+        """Write a new key and certificate of an operator of the API to `out`/`operator`.key and .crt.
+
+        Raises AuthorityError, CertificateError and InvalidName.
+        """
+        key = Ed25519PrivateKey.generate()
+        certificate = operator_certificate(self._issuer, operator, key.public_key(), self._now(), lifetime)
+        _write_named_pair(out / operator, key, certificate)
         return certificate
 
     def has_issued(self, certificate: x509.Certificate) -> bool:

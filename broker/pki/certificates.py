@@ -17,21 +17,29 @@ from broker.errors import BrokerError
 
 __all__ = [
     "CANARY",
+    "DOCTOR",
     "MAX_LIFETIME",
+    "OPERATOR",
     "CertificateError",
     "Issuer",
     "agent_certificate",
     "authority_certificate",
     "canary_certificate",
+    "doctor_certificate",
     "host_certificate",
     "key_fingerprint",
     "like_certificate",
+    "operator_certificate",
     "server_account_certificate",
 ]
 
 
-MAX_LIFETIME = timedelta(days=366)  # of an agent's certificate; revocation lists keep foreign entries as long
+MAX_LIFETIME = timedelta(
+    days=366
+)  # of an agent's or operator's certificate; revocation lists keep foreign entries as long
 CANARY = "_canary"  # the client id of the canary's certificate; not a valid name of an agent or a server
+DOCTOR = "_doctor"  # as that, of `acm doctor`
+OPERATOR = "_operator"  # as that, of each operator: at a broker, none of them has the name of an agent or a server
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 _CLOCK_SKEW = timedelta(minutes=5)
 _MAX_NAME_LENGTH = 64  # ub-common-name of RFC 5280
@@ -40,6 +48,8 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _AGENT_URI = "urn:acm:agent:"
 _SERVER_URI = "urn:acm:server:"
 _CANARY_URI = "urn:acm:canary"
+_DOCTOR_URI = "urn:acm:doctor"
+_OPERATOR_URI = "urn:acm:operator:"
 
 
 class CertificateError(BrokerError):
@@ -85,10 +95,7 @@ def agent_certificate(
 
     Raises CertificateError and InvalidName.
     """
-    if lifetime > MAX_LIFETIME:
-        raise CertificateError(
-            f"An agent's certificate may be valid for at most {MAX_LIFETIME.days} days.", code="lifetime_too_long"
-        )
+    _check_lifetime(lifetime, "An agent's")
     names = [x509.UniformResourceIdentifier(_AGENT_URI + check_agent_name(agent))]
     return _issue(issuer, agent, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
@@ -104,6 +111,18 @@ def canary_certificate(
     return _issue(issuer, CANARY, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
 
+def doctor_certificate(
+    issuer: Issuer, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta, serial: int | None = None
+) -> x509.Certificate:
+    """Return a certificate for trying what a broker refuses an agent, in a name that no agent has.
+
+    With the `serial` of a revoked certificate, a broker that uses the revocation list refuses it, without an entry for
+    the test. Raises CertificateError.
+    """
+    names = [x509.UniformResourceIdentifier(_DOCTOR_URI)]
+    return _issue(issuer, DOCTOR, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime, serial)
+
+
 def server_account_certificate(
     issuer: Issuer, client_id: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
 ) -> x509.Certificate:
@@ -113,6 +132,18 @@ def server_account_certificate(
     """
     names = [x509.UniformResourceIdentifier(_SERVER_URI + check_name(client_id, "a server's client id"))]
     return _issue(issuer, client_id, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
+
+
+def operator_certificate(
+    issuer: Issuer, operator: str, public_key: Ed25519PublicKey, now: datetime, lifetime: timedelta
+) -> x509.Certificate:
+    """Return a certificate for the API's clients. Its common name is `OPERATOR`; the alternative name has their own.
+
+    Raises CertificateError and InvalidName.
+    """
+    _check_lifetime(lifetime, "An operator's")
+    names = [x509.UniformResourceIdentifier(_OPERATOR_URI + check_name(operator, "an operator's name"))]
+    return _issue(issuer, OPERATOR, names, ExtendedKeyUsageOID.CLIENT_AUTH, public_key, now, lifetime)
 
 
 def host_certificate(
@@ -150,6 +181,13 @@ def key_fingerprint(key: Ed25519PublicKey) -> str:
     return fingerprint_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
+def _check_lifetime(lifetime: timedelta, whose: str) -> None:
+    if lifetime > MAX_LIFETIME:
+        raise CertificateError(
+            f"{whose} certificate may be valid for at most {MAX_LIFETIME.days} days.", code="lifetime_too_long"
+        )
+
+
 def _issue(
     issuer: Issuer,
     common_name: str,
@@ -158,6 +196,7 @@ def _issue(
     public_key: Ed25519PublicKey,
     now: datetime,
     lifetime: timedelta,
+    serial: int | None = None,
 ) -> x509.Certificate:
     end = issuer.certificate.not_valid_after_utc
     if now >= end:
@@ -165,7 +204,9 @@ def _issue(
             f"The authority's own certificate expired on {end:%Y-%m-%d}: create a new authority.",
             code="authority_expired",
         )
-    builder = _builder(_name(common_name), issuer.certificate.subject, public_key, now, min(now + lifetime, end))
+    builder = _builder(
+        _name(common_name), issuer.certificate.subject, public_key, now, min(now + lifetime, end), serial
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -175,9 +216,14 @@ def _issue(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: Ed25519PublicKey, now: datetime, end: datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: Ed25519PublicKey,
+    now: datetime,
+    end: datetime,
+    serial: int | None = None,
 ) -> x509.CertificateBuilder:
-    builder = x509.CertificateBuilder(issuer, subject, public_key, x509.random_serial_number())
+    builder = x509.CertificateBuilder(issuer, subject, public_key, serial or x509.random_serial_number())
     builder = builder.not_valid_before(now - _CLOCK_SKEW).not_valid_after(end)
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
 

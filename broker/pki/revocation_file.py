@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from broker.errors import BrokerError
 from broker.pki.authority import CRL_LIFETIME, CertificateAuthority
 from broker.pki.authority_files import AuthorityError
 from broker.pki.certificates import MAX_LIFETIME
@@ -12,12 +13,19 @@ from broker.pki.revocation_list import RevocationList, RevokedCertificate
 from broker.system.files import state_of
 
 __all__ = [
+    "CrlNotWritten",
     "RevocationFile",
 ]
 
 
 _REWRITE_AFTER = timedelta(days=1)
 _EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class CrlNotWritten(BrokerError):
+    """The revocation is recorded, but the list that the broker reads does not have it yet."""
+
+    code = "crl_not_written"
 
 
 class RevokedCertificates(Protocol):

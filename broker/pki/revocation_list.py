@@ -15,9 +15,11 @@ __all__ = [
     "RevocationList",
     "RevocationReason",
     "RevokedCertificate",
+    "ends_of_lists",
     "read_revocation_list",
     "read_revocation_lists",
     "revocation_list",
+    "serials_on_lists",
 ]
 
 
@@ -94,6 +96,18 @@ def read_revocation_lists(pem: bytes, issuers: Sequence[Issuer]) -> RevocationLi
         return None
     entries = {entry.serial: entry for one in read for entry in one.entries}
     return RevocationList(tuple(entries.values()), min(one.until for one in read), len(read) == len(issuers))
+
+
+def ends_of_lists(pem: bytes) -> list[datetime]:
+    """Return nextUpdate of each list in a file, without a check of signatures; raises ValueError for a damaged one."""
+    ends = [x509.load_pem_x509_crl(text + _END).next_update_utc for text in pem.split(_END)[:-1]]
+    return [end for end in ends if end is not None]
+
+
+def serials_on_lists(pem: bytes) -> frozenset[int]:
+    """Return the serial numbers on the lists in a file, without a check of signatures; raises ValueError if damaged."""
+    lists = [x509.load_pem_x509_crl(text + _END) for text in pem.split(_END)[:-1]]
+    return frozenset(entry.serial_number for one in lists for entry in one)
 
 
 def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:

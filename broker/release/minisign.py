@@ -13,9 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from broker.errors import BrokerError
 
 __all__ = [
@@ -114,6 +111,9 @@ def verify_signature(message: bytes, signature_text: str, keys: Iterable[PublicK
 
 
 def _signs(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
         Ed25519PublicKey.from_public_bytes(key.key).verify(signature, signed)
     except InvalidSignature:

@@ -6,6 +6,7 @@ ignored for a moment, so that the server's time goes into emptying the connectio
 """  # design.md: "Agents are served in turn, without a rate limit."
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -26,9 +27,9 @@ _MAX_BYTES = 8 << 20
 _IGNORED_S = 2.0
 _STATUS_PAUSE_S = 0.2  # our agents publish no more often
 _SLICE_FRAMES = 64
-_SLICE_BYTES = 1 << 16
-_BATCH_FRAMES = 256
-_BATCH_BYTES = 1 << 18
+_SLICE_BYTES = 1 << 15
+_BATCH_FRAMES = 500  # half of what the connection holds: while the broker has more, the other half waits here
+_BATCH_BYTES = 1 << 19
 _MAX_DRAINS = 20
 _MAX_AGENTS = 10_000
 
@@ -83,12 +84,12 @@ class _Queue:
         self._ignored_until = now + _IGNORED_S
         return [*(self._remove(place) for place in [*self._waiting] if place != self._status), message]
 
-    def take(self, now: float) -> list[Inbound]:
+    def take(self, now: float, most: int) -> list[Inbound]:
         """Take the next few messages."""
         taken: list[Inbound] = []
         bytes_left = _SLICE_BYTES
-        for place in [*self._waiting][: _SLICE_FRAMES + 1]:
-            if bytes_left <= 0 or len(taken) == _SLICE_FRAMES:
+        for place in [*islice(self._waiting, most)]:
+            if bytes_left <= 0:
                 break
             if place == self._status:
                 if now < self._status_due:
@@ -134,6 +135,11 @@ class FairInbox:
         now = self._monotonic()
         return bool(self._batch) or any(queue.has_work(now) for queue in self._rotation.values())
 
+    @property
+    def queued(self) -> bool:
+        """Whether any message is queued, also one that is processed later."""
+        return bool(self._batch or self._rotation)
+
     def fetch(self, timeout_s: float) -> None:
         """Queue all messages that have arrived, waiting at most `timeout_s` seconds for the first."""
         for _ in range(_MAX_DRAINS):
@@ -144,12 +150,17 @@ class FairInbox:
             timeout_s = 0.0
 
     def next_batch(self) -> list[Inbound]:
-        """Return a few messages of each of the next agents; the same batch until it is acknowledged."""
+        """Return a few messages of each of the next agents; the same batch until it is acknowledged.
+
+        An agent has one turn in a batch: while a longer one of a busy agent is processed, all others would wait. The
+        more agents wait, the shorter it is, so that each soon gets acks, and sends nothing again.
+        """
         if not self._batch:
-            now, bytes_left, passed = self._monotonic(), _BATCH_BYTES, 0
-            while passed < len(self._rotation) and bytes_left > 0 and len(self._batch) < _BATCH_FRAMES:
-                taken = self._next_slice(now)
-                passed = 0 if taken else passed + 1
+            now, bytes_left, agents = self._monotonic(), _BATCH_BYTES, len(self._rotation)
+            for _ in range(agents):
+                if bytes_left <= 0 or len(self._batch) >= _BATCH_FRAMES:
+                    break
+                taken = self._next_slice(now, max(1, _BATCH_FRAMES // agents))
                 self._batch += taken
                 bytes_left -= sum(len(message.payload) for message in taken)
         return self._batch
@@ -179,10 +190,10 @@ class FairInbox:
             self._queues = {name: queue for name, queue in self._queues.items() if not queue.is_fresh(now)}
         return self._queues.setdefault(agent, _Queue())
 
-    def _next_slice(self, now: float) -> list[Inbound]:
+    def _next_slice(self, now: float, frames: int) -> list[Inbound]:
         agent, queue = next(iter(self._rotation.items()))
         del self._rotation[agent]
-        taken = queue.take(now)
+        taken = queue.take(now, min(frames, _SLICE_FRAMES))
         if len(queue):
             self._rotation[agent] = queue  # at the end
         return taken

@@ -16,7 +16,8 @@ from broker.ledger.commands import LedgerRow
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
-from broker.ledger.tables import SERVER, CommandState
+from broker.ledger.outcomes import SERVER
+from broker.ledger.tables import CommandState
 from broker.signing.key_store import SigningKeyStore
 
 __all__ = [

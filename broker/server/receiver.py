@@ -1,9 +1,8 @@
 """What agents send: decoded, recorded in the ledger, and acknowledged after the commit."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
 
 import structlog
 
@@ -13,8 +12,11 @@ from broker.contract.messages import Ack, Feedback, Status
 from broker.contract.topics import Channel
 from broker.errors import BrokerError
 from broker.ledger.failures import RefusedByDatabase
-from broker.ledger.ledger import Ledger, RecordedStatuses
+from broker.ledger.feedback import Recorded
+from broker.ledger.ledger import Ledger
 from broker.ledger.refused_messages import UnstoredMessage
+from broker.ledger.status import RecordedStatuses
+from broker.ledger.turns import Said
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.system.log_throttle import LogThrottle
@@ -29,16 +31,16 @@ _LAST_EPOCH = MAX_NUMBER - (1 << 40)  # epochs only grow, and agents accept none
 
 
 class Receiver:
-    """Processes messages of agents. `acknowledge` publishes acks to an agent, `on_status` follows a recorded status.
+    """Processes messages of agents. `acknowledge` publishes acks by agent, `on_status` follows a recorded status.
 
-    `ask` requests a report from an agent, by the id of the request; it returns False if nothing may be sent to it.
+    `ask` requests reports from agents, by the ids of the requests; it returns the agents that nothing may be sent to.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        acknowledge: Callable[[str, Sequence[Ack]], None],
-        ask: Callable[[str, str], bool],
+        acknowledge: Callable[[Mapping[str, Sequence[Ack]]], None],
+        ask: Callable[[Mapping[str, str]], Collection[str]],
         blob_requests: BlobRequests,
         throttle: LogThrottle,
         on_status: Callable[[Status], None],
@@ -49,134 +51,140 @@ class Receiver:
         self._blob_requests = blob_requests
         self._throttle = throttle
         self._on_status = on_status
-        self._receivers: dict[Channel, Callable[[Sequence[Inbound]], None]] = {
-            Channel.FEEDBACK: self._receive_feedback,
-            Channel.STATUS: self._receive_statuses,
+        self._decoders: dict[Channel, Callable[[Inbound], Sequence[Said]]] = {
+            Channel.FEEDBACK: self._feedbacks_in,
+            Channel.STATUS: self._statuses_in,
             Channel.BLOB_REQUEST: self._receive_blob_requests,
         }
 
     def receive(self, messages: Iterable[Inbound]) -> None:
-        """Process messages; raises LedgerError, and none of them may be acknowledged then.
+        """Process messages in one transaction; raises LedgerError, and none of them may be acknowledged then."""
+        said: dict[str, list[Said]] = {}
+        repeated: set[str] = set()
+        for message in messages:
+            said.setdefault(message.agent, []).extend(self._said_in(message))
+            if message.channel is Channel.STATUS and (message.retained or message.delivery.duplicate):
+                repeated.add(message.agent)
+        self._record({agent: its for agent, its in said.items() if its}, repeated)
 
-        Each agent's messages are processed in order, in at most three parts: until its status, that, and the rest. So
-        an agent causes few transactions, however many frames it sends, and all statuses are in one.
-        """
-        before, statuses, after = _parts(messages)
-        for group in (*_by_agent_and_channel(before), statuses, *_by_agent_and_channel(after)):
-            if group:
-                self._receive_group(group)
-
-    def _receive_group(self, messages: Sequence[Inbound]) -> None:
-        """Process messages on one channel. One that would always fail is dropped, so that it stops no other."""
-        first = messages[0]
-        receiver = self._receivers.get(first.channel)
-        if receiver is None:
-            self._warn("unknown_topic", first.agent, topic=first.delivery.topic[:200])
-            return
+    def _said_in(self, message: Inbound) -> Sequence[Said]:
+        """Return what a message says to the ledger. One that cannot be decoded at all is dropped."""
+        decode = self._decoders.get(message.channel)
+        if decode is None:
+            self._warn("unknown_topic", message.agent, topic=message.delivery.topic[:200])
+            return ()
         try:
-            receiver(messages)
+            return decode(message)
         except Exception as error:
             if _may_succeed_later(error):
                 raise
-            if len(messages) > 1:
-                for message in messages:
-                    self._receive_group([message])
-            else:
-                self._drop(_refused(first.agent, first.channel, None, first.payload, error), error)
+            content = message.payload.decode("ascii", "backslashreplace")
+            self._drop(message.agent, message.channel, None, content, error)
+            return ()
 
-    def _receive_statuses(self, messages: Sequence[Inbound]) -> None:
-        statuses = [status for message in messages if (status := self._status_in(message)) is not None]
-        repeated = {message.agent for message in messages if message.retained or message.delivery.duplicate}
-        if not statuses:
+    def _record(self, said: Mapping[str, Sequence[Said]], repeated: Collection[str]) -> None:
+        """Record what agents said. What would always fail is found by halves and dropped, so that it stops no other."""
+        if not said:
             return
-        recorded = self._ledger.record_status(*statuses, repeated=repeated)
-        self._follow(recorded)
-        silenced = {agent for agent, request in recorded.requests if not self._ask(agent, request)} - repeated
-        if silenced:  # they cannot be asked, so what they say now must do
-            believed = [status for status in statuses if status.agent in silenced]
-            self._follow(self._ledger.record_status(*believed, believed=True))
+        halves = _halves(said)
+        try:
+            self._record_together(said, repeated)
+        except Exception as error:
+            if _may_succeed_later(error):
+                raise
+            if not halves:
+                ((agent, (it,)),) = said.items()
+                self._drop_said(agent, it, error)
+        else:
+            return
+        for half in halves:  # outside of the handler: an error would else have those of all larger parts as its context
+            self._record(half, repeated)
 
-    def _follow(self, recorded: RecordedStatuses) -> None:
+    def _record_together(self, said: Mapping[str, Sequence[Said]], repeated: Collection[str]) -> None:
+        """Record what agents said in one commit, and answer it."""
+        turn = self._ledger.record_turn(said, repeated=repeated)
+        self._follow_feedback(turn.feedback)
+        self._follow_statuses(turn.statuses)
+        requests = turn.requests
+        silenced = {agent for agent in self._ask(requests) if agent not in repeated} if requests else set()
+        statuses = {agent: its for agent in silenced if (its := [it for it in said[agent] if isinstance(it, Status)])}
+        if statuses:  # their agents cannot be asked, so what they say now must do
+            self._follow_statuses(self._ledger.record_turn(statuses, believed=True).statuses)
+
+    def _follow_feedback(self, recorded: Iterable[tuple[str, Recorded]]) -> None:
+        acks: dict[str, list[Ack]] = {}
+        for agent, its in recorded:
+            for refused in its.refused:
+                facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
+                self._throttle.warn(_log, "message_refused_by_agent", agent, str(refused.code), **facts)
+            if its.acks:
+                acks.setdefault(agent, []).extend(its.acks)
+        self._acknowledge(acks)
+
+    def _follow_statuses(self, recorded: RecordedStatuses) -> None:
         for agent in recorded.conflicts:
             self._warn(
                 "agent_name_used_twice", agent, reason=f"Another client connected as {agent}; give each its own name."
             )
         for status in recorded.new:
-            self._on_status(status)
+            try:
+                self._on_status(status)
+            except Exception as error:
+                if _may_succeed_later(error):
+                    raise
+                self._drop_said(status.agent, status, error)
 
-    def _status_in(self, message: Inbound) -> Status | None:
+    def _statuses_in(self, message: Inbound) -> list[Status]:
+        """Return the status in a message, or nothing if it is refused."""
         agent = message.agent
         try:
             status = decode_status(message.payload)
         except DecodeError as error:
             self._warn("status_refused", agent, reason=str(error))
-            return None
+            return []
         if status.agent != agent:
             self._warn("status_of_another_agent", agent, claimed=status.agent)
-            return None
+            return []
         if max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
             self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
-            return None
-        return status
+            return []
+        return [status]
 
-    def _receive_feedback(self, messages: Sequence[Inbound]) -> None:
-        """Record feedback of one agent."""
-        agent = messages[0].agent
-        feedbacks: list[Feedback] = []
-        for message in messages:
-            try:
-                feedbacks += decode_feedbacks(message.payload)
-            except DecodeError as error:
-                self._warn("feedback_refused", agent, reason=str(error))
-        if feedbacks:
-            self._record(agent, feedbacks)
-
-    def _record(self, agent: str, feedbacks: Sequence[Feedback]) -> None:
-        """Record feedback, and acknowledge its results; what would always fail is dropped alone."""
+    def _feedbacks_in(self, message: Inbound) -> list[Feedback]:
         try:
-            recorded = self._ledger.record_feedback(agent, feedbacks)
-        except Exception as error:
-            if _may_succeed_later(error):
-                raise
-            half = len(feedbacks) // 2
-            if half:
-                self._record(agent, feedbacks[:half])
-                self._record(agent, feedbacks[half:])
-            else:
-                payload = json.dumps(to_json(feedbacks[0])).encode()
-                self._drop(_refused(agent, Channel.FEEDBACK, feedbacks[0].command_id, payload, error), error)
-            return
-        for refused in recorded.refused:
-            facts = {"agent": agent, "command_id": refused.command_id, "code": refused.code}
-            self._throttle.warn(_log, "message_refused_by_agent", agent, str(refused.code), **facts)
-        if recorded.acks:
-            self._acknowledge(agent, recorded.acks)
+            return decode_feedbacks(message.payload)
+        except DecodeError as error:
+            self._warn("feedback_refused", message.agent, reason=str(error))
+            return []
 
-    def _receive_blob_requests(self, messages: Sequence[Inbound]) -> None:
-        for message in messages:
-            try:
-                if message.retained:
-                    raise DecodeError("It was retained; publish without retain.")
-                for request in decode_blob_requests(message.payload):
-                    self._blob_requests.put(message.agent, request)
-            except DecodeError as error:
-                self._warn("blob_request_refused", message.agent, reason=str(error))
+    def _receive_blob_requests(self, message: Inbound) -> Sequence[Said]:
+        try:
+            if message.retained:
+                raise DecodeError("It was retained; publish without retain.")
+            for request in decode_blob_requests(message.payload):
+                self._blob_requests.put(message.agent, request)
+        except DecodeError as error:
+            self._warn("blob_request_refused", message.agent, reason=str(error))
+        return ()
 
-    def _drop(self, message: UnstoredMessage, error: Exception) -> None:
+    def _drop_said(self, agent: str, said: Said, error: Exception) -> None:
+        content = json.dumps(to_json(said))
+        if isinstance(said, Status):
+            self._drop(agent, Channel.STATUS, None, content, error)
+        else:
+            self._drop(agent, Channel.FEEDBACK, said.command_id, content, error)
+
+    def _drop(self, agent: str, channel: Channel, command_id: str | None, content: str, error: Exception) -> None:
         """Report a message that would always fail, and keep it for operators; nothing else is done with it."""
-        if self._throttle.allow("message_failed", message.agent, message.channel, type(error).__name__) is not None:
-            facts = {"agent": message.agent, "channel": message.channel, "command_id": message.command_id}
+        if self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
+            facts = {"agent": agent, "channel": channel, "command_id": command_id}
             _log.exception("message_failed", **facts, dropped=True)
+        refused = UnstoredMessage(agent, channel, command_id, str(error) or type(error).__name__, content, None)
         with suppress(RefusedByDatabase):  # it is in the log
-            self._ledger.keep_refused(message)
+            self._ledger.keep_refused(refused)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         self._throttle.warn(_log, event, agent, agent=agent, **facts)
-
-
-def _refused(agent: str, channel: Channel, command_id: str | None, payload: bytes, error: Exception) -> UnstoredMessage:
-    content = payload.decode("ascii", "backslashreplace")
-    return UnstoredMessage(agent, channel, command_id, str(error) or type(error).__name__, content, None)
 
 
 def _may_succeed_later(error: Exception) -> bool:
@@ -184,25 +192,12 @@ def _may_succeed_later(error: Exception) -> bool:
     return isinstance(error, BrokerError) and not isinstance(error, RefusedByDatabase)
 
 
-def _parts(messages: Iterable[Inbound]) -> tuple[list[Inbound], list[Inbound], list[Inbound]]:
-    """Return the messages that came before their agent's status, the statuses, and the others."""
-    before: list[Inbound] = []
-    statuses: list[Inbound] = []
-    after: list[Inbound] = []
-    reported: set[str] = set()
-    for message in messages:
-        if message.channel is Channel.STATUS:
-            statuses.append(message)
-            reported.add(message.agent)
-        else:
-            (after if message.agent in reported else before).append(message)
-    return before, statuses, after
-
-
-def _by_agent_and_channel(messages: list[Inbound]) -> Iterable[list[Inbound]]:
-    ordered = sorted(messages, key=_agent_and_channel)
-    return (list(group) for _, group in groupby(ordered, key=_agent_and_channel))
-
-
-def _agent_and_channel(message: Inbound) -> tuple[str, Channel]:
-    return message.agent, message.channel
+def _halves(said: Mapping[str, Sequence[Said]]) -> list[dict[str, Sequence[Said]]]:
+    """Divide what was said by agents, or what one agent said in its order; nothing if there is only one message."""
+    agents = list(said)
+    if len(agents) > 1:
+        half = len(agents) // 2
+        return [{agent: said[agent] for agent in some} for some in (agents[:half], agents[half:])]
+    ((agent, its),) = said.items()
+    half = len(its) // 2
+    return [{agent: its[:half]}, {agent: its[half:]}] if half else []

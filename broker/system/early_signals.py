@@ -46,6 +46,9 @@ def run_with_signals(name: str, services: tuple[str, ...], run: "Callable[[], ob
     """
     await_signals_early(services)
     try:
+        if calls_service(services):
+            import hashlib  # noqa: F401  # it logs tracebacks when memory ends while it is imported, so it comes first
+
         run()
     except Exception as error:
         code = end_for(name, error)

@@ -21,6 +21,7 @@ __all__ = [
     "sync_directory",
     "sync_file",
     "write_durably",
+    "write_for_readers",
 ]
 
 
@@ -36,18 +37,34 @@ def write_durably(
     `owned_like`, where this process is allowed to set it. `as_directory` gives it to the owner of its directory
     instead, for root writing on behalf of another user.
     """
+    with _new_content(path, content, mode) as handle:
+        keep_owner(handle, owned_like or path)
+        if as_directory:
+            _set_owner(handle, path.parent.stat())
+        os.fsync(handle)
+    sync_directory(path.parent)
+
+
+def write_for_readers(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace the file as above, but without waiting for the disk: after a power loss it may be old, empty or missing.
+
+    For what another program may look at, and this one never needs again.
+    """
+    with _new_content(path, content, mode):
+        pass
+
+
+@contextlib.contextmanager
+def _new_content(path: Path, content: bytes, mode: int) -> Iterator[int]:
+    """Yield the descriptor of a new file with this content, which becomes `path` after the block."""
     with inodes_named(path.parent):
         part, handle = _new_part(path)
     with _removed_if_it_fails(part), open(handle, "wb") as file:
         file.write(content)
         file.flush()
-        keep_owner(file.fileno(), owned_like or path)
         os.fchmod(file.fileno(), mode)
-        if as_directory:
-            _set_owner(file.fileno(), path.parent.stat())
-        os.fsync(file.fileno())
+        yield file.fileno()
         part.replace(path)  # while the part is locked
-    sync_directory(path.parent)
 
 
 def link_durably(link: Path, target: str) -> None:

@@ -1,7 +1,10 @@
 """Exclusive file locks between processes (flock(2)), which end with the process that holds them."""
 
+import errno
 import fcntl
 import os
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +17,35 @@ __all__ = [
 ]
 
 
+# `is_locked` holds a lock itself, for some microseconds: that must not keep a program from its start.
+_LOOKS_PASS_S = 0.1
+_TRY_AGAIN_AFTER_S = 0.002
+
+
 def acquire_lock(path: Path) -> int:
     """Return a descriptor that holds the lock on a file, which is created if missing (mode 0600).
 
     The lock is held until the last copy of the descriptor is closed: a child that inherits it keeps it after this
     process has ended. Raises BlockingIOError if another process holds the lock; raises OSError.
     """
-    return _flocked(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _flock_between_looks(handle)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _flock_between_looks(handle: int) -> None:
+    give_up_at = time.monotonic() + _LOOKS_PASS_S
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise
+        time.sleep(_TRY_AGAIN_AFTER_S)
 
 
 @contextmanager
@@ -39,33 +64,29 @@ def locked_directory(path: Path) -> Iterator[int]:
 
     Raises OSError, FileNotFoundError for a missing directory.
     """
-    handle = _flocked(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle
     finally:
         os.close(handle)
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process, or another descriptor of this one, holds the lock; False if there is no file."""
+    """Return whether another process, or another descriptor of this one, holds the lock; False if there is no file.
+
+    Several may look at once, and none of them keeps `acquire_lock` from the lock. Raises OSError.
+    """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "It is not a regular file", str(path))
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         os.close(handle)
     return False
-
-
-def _flocked(handle: int, operation: int) -> int:
-    """Lock the descriptor and return it; close it on failure."""
-    try:
-        fcntl.flock(handle, operation)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 __all__ = [
+    "HEALTH_FILE",
     "VARIABLES",
     "ServiceManager",
 ]
@@ -15,7 +16,9 @@ __all__ = [
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What systemd passes in the environment. No child gets it: it could speak in the name of the program."""
 
-_HEALTH_FILE = "ACM_HEALTH_FILE"
+HEALTH_FILE = "ACM_HEALTH_FILE"
+"""The variable that names the file which a program touches while it works."""
+
 _LONGEST_START_S = 15.0
 _INTERVAL_S = 5.0
 
@@ -29,7 +32,7 @@ class ServiceManager:
     def __init__(self, monotonic: Callable[[], float], environment: Mapping[str, str] = os.environ) -> None:
         self._monotonic = monotonic
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
-        self._health_file = Path(environment[_HEALTH_FILE]) if environment.get(_HEALTH_FILE) else None
+        self._health_file = Path(environment[HEALTH_FILE]) if environment.get(HEALTH_FILE) else None
         self._interval_s = min(_INTERVAL_S, _watchdog_s(environment) / 4)
         self._began = monotonic()
         self._told_at = -self._interval_s

@@ -9,6 +9,7 @@ from broker.system.early_signals import IGNORED, TERMINATED
 
 __all__ = [
     "Signals",
+    "leaving_on_signals",
     "on_signals",
     "raising_on_term",
 ]
@@ -52,6 +53,21 @@ def raising_on_term() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """Let TERM, INT and QUIT raise SystemExit in the block, with the exit code of a program that the signal ends."""
+    before = {number: signal.signal(number, _leave) for number in _STOP}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:

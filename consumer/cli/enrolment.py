@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from broker.system.logging import configure_logs
+from broker.console.output import Printer
+from broker.console.output_options import with_printer
 from broker.system.process import forbid_dumps
 from broker.system.text_files import NotText, read_text
 from broker.text import rfc3339
-from consumer.cli.options import AgentOption, ConfigOption, JsonOption, StateDirectory, StateOption
-from consumer.cli.output import print_content, print_members
+from consumer.cli.options import AgentOption, ConfigOption, StateDirectory, StateOption
+from consumer.cli.output import titled_facts
 from consumer.errors import EnrolmentError
 
 if TYPE_CHECKING:
     from consumer.enrolment.store import Enrolment
 
-__all__ = ["app"]
+__all__ = ["app", "enrolment_json"]
 
 
 _FROM_STDIN = "-"
@@ -32,7 +33,9 @@ app = typer.Typer()
 @app.command(
     epilog="Example: acm-agent enroll --server https://acm.example:8443 --token - --agent web-01 --state /var/lib/acm"
 )
+@with_printer()
 def enroll(
+    printer: Printer,
     server: Annotated[str, typer.Option("--server", help="https://HOST:PORT of the enrolment server.")],
     token: Annotated[
         str,
@@ -45,9 +48,9 @@ def enroll(
     config: ConfigOption = None,
     agent: AgentOption = None,
     state: StateOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Get a certificate in the agent's name with a one-time token. Safe to repeat; stop the agent first."""
+    from broker.system.logging import configure_logs
     from consumer.config import load_identity
     from consumer.enrolment.enroll import enroll_by_hand, parse_token
     from consumer.system.clock import SystemClock
@@ -57,8 +60,8 @@ def enroll(
     name, directory = load_identity(config, {"agent": agent, "state": state and str(state)})
     clock, secret = SystemClock(), parse_token(_token_text(token))
     enrolment = enroll_by_hand(directory, server, secret, name, clock, clock.monotonic() + _TIMEOUT_S)
-    print_content(_enrolment_json(enrolment), _print_enrolment, as_json=as_json)
-    if not as_json:
+    _show(printer, enrolment)
+    if not printer.for_programs:
         typer.echo(f"Next: acm-agent run --state {directory}")
 
 
@@ -80,11 +83,13 @@ def _read_token_file(path: str) -> str:
     try:
         return read_text(Path(path))
     except (OSError, NotText) as error:
-        raise EnrolmentError(f"The token in {path} cannot be read: {error}.", code="token_unreadable") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EnrolmentError(f"The token in {path} cannot be read: {reason}.", code="token_unreadable") from error
 
 
 @app.command("enrolment", epilog="Example: acm-agent enrolment --state /var/lib/acm --json")
-def show_enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
+@with_printer()
+def show_enrolment(printer: Printer, state: StateDirectory) -> None:
     """Show the agent's current enrolment; works while it runs."""
     from consumer.enrolment.store import EnrolmentDirectory
     from consumer.store.state_directory import refuse_exposed
@@ -93,10 +98,11 @@ def show_enrolment(state: StateDirectory, as_json: JsonOption = False) -> None:
     current = EnrolmentDirectory(state).current()
     if current is None:
         raise EnrolmentError(f"The agent of {state} is not enrolled; run `acm-agent enroll`.", code="not_enrolled")
-    print_content(_enrolment_json(current), _print_enrolment, as_json=as_json)
+    _show(printer, current)
 
 
-def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
+def enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
+    """Return an enrolment as it is printed."""
     grant = enrolment.grant
     return {
         "agent": grant.agent,
@@ -110,11 +116,12 @@ def _enrolment_json(enrolment: "Enrolment") -> dict[str, Any]:
     }
 
 
-def _print_enrolment(members: dict[str, Any]) -> None:
+def _show(printer: Printer, enrolment: "Enrolment") -> None:
+    members = enrolment_json(enrolment)
     title = f"{members['agent']} is enrolled."
     if members["expired"]:
         title = (
             f"The certificate of {members['agent']} has expired: while the agent runs, it asks the enrolment server to "
             "renew it. If that refuses, enroll with a new token."
         )
-    print_members(title, members)
+    printer.show(members, titled_facts(title, ((name, [str(value)]) for name, value in members.items())))

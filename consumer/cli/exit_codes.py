@@ -24,6 +24,8 @@ class AgentExitCode(IntEnum):
     """The output cannot be written (full disk, closed pipe); what the command does may be done."""
     EXHAUSTED = 9
     """The machine has no memory, threads, processes, open files or disk for it now, or its disk fails; retry."""
+    CHECKS_FAILED = 10
+    """The doctor has found at least one FAIL."""
     INTERRUPTED = 130
     """Interrupted by Ctrl-C (INT)."""
     TERMINATED = 143

@@ -1,13 +1,17 @@
 """acm-agent queue, audit and active-responses: show the content of a state directory, even while the agent runs."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.console.listing import Column, Listing, Shown, time_column
+from broker.console.output import Printer
+from broker.console.output_options import with_printer
 from broker.contract.states import State
-from broker.text import counted
-from consumer.cli.options import JsonOption, StateDirectory
-from consumer.cli.output import print_content, print_table
+from broker.text import rfc3339
+from consumer.cli.completions import complete_queued
+from consumer.cli.options import StateDirectory
+from consumer.cli.prefixes import of_command
 from consumer.errors import StoreError
 
 if TYPE_CHECKING:
@@ -19,17 +23,10 @@ __all__ = ["app"]
 
 # The ledger's names, as `acm` shows them; store and wire use others.
 _SHOWN_STATES = {State.PENDING: "accepted", State.PROCESSING: "running", State.DONE: "completed"}
-app = typer.Typer()
 
 
-@app.command(epilog="Example: acm-agent queue --state /var/lib/acm --json")
-def queue(state: StateDirectory, as_json: JsonOption = False) -> None:
-    """Show the commands that the agent holds; works while it runs."""
-    from consumer.store.reader import read_queue
-    from consumer.store.state_directory import refuse_exposed
-
-    refuse_exposed(state, reading=True)
-    print_content([_queued_json(stored) for stored in read_queue(state)], _print_queue, as_json=as_json)
+def _outcome(stored: "StoredCommand") -> str | None:
+    return str(stored.result.feedback.outcome) if stored.result else None
 
 
 def _queued_json(stored: "StoredCommand") -> dict[str, Any]:
@@ -37,18 +34,53 @@ def _queued_json(stored: "StoredCommand") -> dict[str, Any]:
         "id": stored.command.id,
         "type": stored.command.type,
         "state": _SHOWN_STATES[stored.state],
-        "received_at": stored.received_at.isoformat(),
-        "outcome": str(stored.result.feedback.outcome) if stored.result else None,
+        "received_at": rfc3339(stored.received_at),
+        "outcome": _outcome(stored),
     }
 
 
-def _print_queue(rows: list[dict[str, Any]]) -> None:
-    cells = [(row["id"], row["type"], row["state"], row["received_at"], row["outcome"]) for row in rows]
-    print_table(counted(len(rows), "command"), ("id", "type", "state", "received", "outcome"), cells)
+_QUEUE = Listing["StoredCommand"](
+    "command",
+    (
+        Column("id", lambda it: it.command.id),
+        Column("type", lambda it: it.command.type),
+        Column("state", lambda it: _SHOWN_STATES[it.state]),
+        time_column("received", lambda it: it.received_at),
+        Column("outcome", _outcome),
+        time_column("started", lambda it: it.started_at, Shown.WIDE),
+    ),
+    name=lambda it: it.command.id,
+    document=_queued_json,
+)
+app = typer.Typer()
+
+
+@app.command(epilog="Example: acm-agent queue --state /var/lib/acm --json")
+@with_printer(_QUEUE)
+def queue(
+    printer: Printer,
+    state: StateDirectory,
+    command: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="COMMAND", autocompletion=complete_queued, help="Only this command: its id, or the beginning of it."
+        ),
+    ] = None,
+) -> None:
+    """Show the commands that the agent holds; works while it runs."""
+    from broker.system.logging import configure_logs
+    from consumer.store.reader import read_queue
+    from consumer.store.state_directory import refuse_exposed
+
+    configure_logs("error")  # on stderr: a row that cannot be read is logged
+    refuse_exposed(state, reading=True)
+    rows = of_command(read_queue(state), lambda stored: stored.command.id, command)
+    printer.show_list(_QUEUE, lambda: rows)
 
 
 @app.command(epilog="Example: acm-agent audit --state /var/lib/acm")
-def audit(state: StateDirectory, as_json: JsonOption = False) -> None:
+@with_printer()
+def audit(printer: Printer, state: StateDirectory) -> None:
     """Show where the audit journal ends, and check its hash chain; works while the agent runs."""
     from broker.contract.journal import chain_faults
     from consumer.store.reader import read_journal
@@ -57,32 +89,13 @@ def audit(state: StateDirectory, as_json: JsonOption = False) -> None:
     refuse_exposed(state, reading=True)
     journal = read_journal(state)
     fault = next(chain_faults(journal.anchor, journal.head, journal.pages), None)
-    content = {
-        "number": journal.head.number,
-        "hash": journal.head.hash,
-        "first": journal.anchor.number + 1,
-        "fault": fault.reason if fault else None,
-    }
-    print_content(content, _print_journal_end, as_json=as_json)
+    first, head = journal.anchor.number + 1, journal.head
+    printer.show(
+        {"number": head.number, "hash": head.hash, "first": first, "fault": fault.reason if fault else None},
+        f"The journal goes from number {first} to {head.number}, with the hash {head.hash}.",
+    )
     if fault:
         raise StoreError(f"The journal's hash chain is broken: {fault.reason}.", code="journal_broken")
-
-
-def _print_journal_end(end: dict[str, Any]) -> None:
-    typer.echo(f"The journal goes from number {end['first']} to {end['number']}, with the hash {end['hash']}.")
-
-
-@app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")
-def show_active_responses(state: StateDirectory, as_json: JsonOption = False) -> None:
-    """Show the effects of active responses that will be reversed; works while the agent runs."""
-    from consumer.active_response.records import read_pending
-    from consumer.active_response.responses import DIRECTORY
-    from consumer.store.state_directory import refuse_exposed
-
-    if not state.is_dir():
-        raise StoreError(f"The state directory {state} does not exist.", code="state_directory_missing")
-    refuse_exposed(state, reading=True)
-    print_content([_pending_json(entry) for entry in read_pending(state / DIRECTORY)], _print_pending, as_json=as_json)
 
 
 def _pending_json(entry: "ResponseRecord") -> dict[str, Any]:
@@ -100,11 +113,34 @@ def _pending_json(entry: "ResponseRecord") -> dict[str, Any]:
     }
 
 
-def _print_pending(rows: list[dict[str, Any]]) -> None:
-    columns = ("script", "keys", "reverses at (UTC)", "failed", "command")
-    print_table(counted(len(rows), "pending reversal"), columns, map(_pending_cells, rows))
+def _failed(entry: "ResponseRecord") -> str | None:
+    reversal = entry.reversal
+    return f"{reversal.attempts}: {reversal.failure}" if reversal and reversal.attempts else None
 
 
-def _pending_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    failed = f"{row['attempts']}: {row['failure']}" if row["attempts"] else ""
-    return row["script"], ", ".join(row["keys"]), row["reverses_at"], failed, row["command_id"]
+_PENDING = Listing["ResponseRecord"](
+    "pending reversal",
+    (
+        Column("script", lambda it: it.script),
+        Column("keys", lambda it: it.keys),
+        time_column("reverses_at", lambda it: it.reversal.due_at if it.reversal else None),
+        Column("failed", _failed),
+        Column("command", lambda it: it.command_id),
+    ),
+    name=lambda it: it.command_id,
+    document=_pending_json,
+)
+
+
+@app.command("active-responses", epilog="Example: acm-agent active-responses --state /var/lib/acm --json")
+@with_printer(_PENDING)
+def show_active_responses(printer: Printer, state: StateDirectory) -> None:
+    """Show the effects of active responses that will be reversed; works while the agent runs."""
+    from consumer.active_response.records import read_pending
+    from consumer.active_response.responses import DIRECTORY
+    from consumer.store.state_directory import refuse_exposed
+
+    if not state.is_dir():
+        raise StoreError(f"The state directory {state} does not exist.", code="state_directory_missing")
+    refuse_exposed(state, reading=True)
+    printer.show_list(_PENDING, lambda: list(read_pending(state / DIRECTORY)))

@@ -4,16 +4,15 @@ import os
 import sys
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import structlog
 import typer
 
-from broker.system.logging import configure_logs, reload_log_level
+from broker.system.lean_log import load_structlog_without_rich
 from broker.system.service_manager import ServiceManager
 from broker.system.signals import on_signals
 from broker.text import printable
-from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption
+from consumer.cli.options import AgentOption, BrokerOption, ConfigOption, StateOption, UnsignedOption, agent_flags
 from consumer.errors import HandlerTableError
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-_log = structlog.get_logger(__name__)
-UnsignedOption = Annotated[
-    bool | None, typer.Option("--accept-unsigned", help="Also run unsigned commands, which any MQTT client can send.")
-]
 app = typer.Typer()
 
 
@@ -38,20 +33,24 @@ def run(
     accept_unsigned: UnsignedOption = None,
 ) -> None:
     """Run the agent until TERM or INT. HUP makes it read its certificate and `log_level` again."""
+    load_structlog_without_rich()
+    import structlog
+
+    from broker.system.logging import configure_logs, reload_log_level
     from consumer.agent import Agent
     from consumer.config import merge_sources, origins, read_sources, unused_values
     from consumer.plugins import load_plug_ins
     from consumer.replacement import RESTARTED_BY, StartTest, replace_process, take_secrets
     from consumer.upgrade.watcher import is_watched
 
-    flags = _flags(agent, broker, state, accept_unsigned)
+    flags = agent_flags(agent, broker, state, accept_unsigned)
     environment = dict(os.environ)
     with on_signals() as signals:
         sources = read_sources(config, flags)
         settings = merge_sources(sources)
         configure_logs(settings.log_level)
         for name in unused_values(sources):
-            _log.warning("configured_value_not_used", name=name, decided_by="enrolment")
+            structlog.get_logger(__name__).warning("configured_value_not_used", name=name, decided_by="enrolment")
         _refuse_exposed_release(settings)
         secrets = take_secrets()
         watched = is_watched(settings, sys.argv[1:], secrets)
@@ -87,15 +86,13 @@ def check_start_options(
     from consumer.agent import check_start
     from consumer.config import load_config
     from consumer.plugins import load_plug_ins
+    from consumer.self_test import load_all_modules
 
-    settings = load_config(config, _flags(agent, broker, state, accept_unsigned))
+    load_all_modules()
+    settings = load_config(config, agent_flags(agent, broker, state, accept_unsigned))
     _refuse_exposed_release(settings)
     load_plug_ins()
     check_start(settings)
-
-
-def _flags(agent: str | None, broker: str | None, state: Path | None, accept_unsigned: bool | None) -> dict[str, Any]:
-    return {"agent": agent, "broker": broker, "state": state and str(state), "accept_unsigned": accept_unsigned}
 
 
 def _refuse_exposed_release(settings: "AgentConfig") -> None:
@@ -114,11 +111,11 @@ def check_config(
 ) -> None:
     """Check the configuration and the installed plug-ins; warn of what they lack on this machine."""
     from consumer.active_response.allow_list import AllowList
-    from consumer.cli.config_check import shortcomings
     from consumer.config import load_config
+    from consumer.doctor.shortcomings import missing_enrolment, shortcomings
     from consumer.plugins import load_plug_ins
 
-    settings = load_config(config, {"agent": agent, "broker": broker, "state": state and str(state)})
+    settings = load_config(config, agent_flags(agent, broker, state))
     if settings.active_response.directory:
         AllowList.load(settings.active_response)
     _refuse_exposed_release(settings)
@@ -129,5 +126,5 @@ def check_config(
     for handler in plug_ins.handlers:
         replaced = " in place of the built-in one" if handler.replaces else ""
         typer.echo(f"A plug-in adds {handler.command_type}{replaced}.")
-    for sentence in shortcomings(settings):
+    for sentence in filter(None, (missing_enrolment(settings), *shortcomings(settings))):
         typer.echo(printable(f"acm-agent: warning: {sentence}"), err=True)

@@ -1,12 +1,10 @@
 """acm-agent install, self-test and watch-upgrade: the releases of an agent that can upgrade itself."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from broker.system.logging import configure_logs
 from broker.system.process import forbid_dumps
 from broker.text import toml_string
 
@@ -39,6 +37,8 @@ def install_agent(
 @app.command("self-test", epilog="Example: acm-agent self-test")
 def check_release() -> None:
     """Check that this release works on this machine. An upgrade runs this before it switches."""
+    from importlib.metadata import version
+
     from consumer.self_test import self_test
 
     types = self_test()
@@ -51,6 +51,7 @@ def watch_upgrade(
     arguments: Annotated[list[str], typer.Argument(help="The arguments that the agent was started with.")],
 ) -> None:
     """Watch a release on trial; the launcher runs this."""
+    from broker.system.logging import configure_logs
     from consumer.upgrade.watcher import watch
 
     configure_logs("info")

@@ -9,7 +9,6 @@ from broker.contract.commands.get_agent_configuration import AppliedFile
 from broker.system.text_files import decode_text
 from consumer.configuration.found_files import hash_of_file, names_below, open_regular
 from consumer.configuration.generations import Generations, Record
-from consumer.system.masking import mask_text
 
 __all__ = [
     "MAX_FILES",
@@ -46,6 +45,8 @@ def shown_files(generations: Generations, record: Record) -> tuple[AppliedFile, 
 def _text(path: Path, size: int) -> str | None:
     if size > _MAX_SHOWN_BYTES:
         return None
+    from consumer.system.masking import mask_text  # the formats' parsers are 1 MB
+
     try:
         with open_regular(path) as file:
             return mask_text(path.name, decode_text(file.read(_MAX_SHOWN_BYTES)))

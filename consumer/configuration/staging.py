@@ -3,14 +3,16 @@
 import hashlib
 import uuid
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from broker.contract.commands.apply_centralized_configuration import ApplyCentralizedConfiguration
 from consumer.errors import CentralizedConfigurationError
 from consumer.system.archives import is_archive, refuse_other_archives, unpack
-from consumer.system.downloads import Downloader
 from consumer.system.leftovers import Leftovers
+
+if TYPE_CHECKING:
+    from consumer.system.downloads import Downloader
 
 __all__ = [
     "Staging",
@@ -62,7 +64,7 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         self.clear()
 
-    def receive(self, wanted: ApplyCentralizedConfiguration, downloader: Downloader) -> Path:
+    def receive(self, wanted: ApplyCentralizedConfiguration, downloader: "Downloader") -> Path:
         """Return the file with the content, its size and hash verified; raises ConsumerError and OSError."""
         received = self._directory / "content"
         if wanted.artifact is not None:

@@ -9,7 +9,6 @@ from broker.system.trees import files_below
 from consumer.errors import CentralizedConfigurationError
 from consumer.settings import CentralizedConfig, Syntax
 from consumer.system.programs import Bounds, Ended, run_program
-from consumer.system.syntax import check_syntax, name_of, syntax_of
 
 __all__ = [
     "CheckFailed",
@@ -40,6 +39,8 @@ def validate(
     Raises CentralizedConfigurationError for the first invalid file, CheckFailed when the check fails, and ProgramError
     when it cannot be started.
     """
+    from consumer.system.syntax import syntax_of  # the formats' parsers are 1 MB
+
     for path in files_below(directory):
         name = path.relative_to(directory).as_posix()
         syntax = syntax_of(name, settings.syntax)
@@ -54,6 +55,8 @@ def validate(
 
 
 def _check_syntax(name: str, path: Path, syntax: Syntax) -> None:
+    from consumer.system.syntax import check_syntax, name_of
+
     if path.stat().st_size > _MAX_DOCUMENT_BYTES:
         raise CentralizedConfigurationError(
             f"{name} has more than {_MAX_DOCUMENT_BYTES} bytes, too many for its syntax to be checked.",

@@ -1,10 +1,10 @@
 """The states of each command: pending, processing, done, deleted; one command at a time, in order of arrival."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from broker.contract.messages import Ack
@@ -27,7 +27,7 @@ __all__ = [
 
 
 _log = structlog.get_logger(__name__)
-_GROUP = 256  # design.md: "Commands that are safe to repeat begin in groups"
+_GROUP = 500  # as many as a frame of results has; design.md: "Commands that are safe to repeat begin in groups"
 # design.md: "A deleted command is remembered for a year"
 TOMBSTONE_LIFE = timedelta(days=365)
 _CANCEL_LIFE = timedelta(days=8)  # outlives the broker's session expiry of 7 days
@@ -41,8 +41,7 @@ def _interrupted(damage: str, what: str) -> Result:
     return Result(f"{damage} {what}", code=ErrorCode.INTERRUPTED)
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(msgspec.Struct, frozen=True):
     """What one step does once it is committed: answers to send, results to send until acked, commands to begin."""
 
     answers: list[EncodedFeedback]
@@ -164,7 +163,7 @@ class CommandManager:
         self.replacement = self.replacement or decisions.replacement
         if decisions.batch:
             self._executor.execute(decisions.batch)
-            self._outbox.add_notices([self._feedback.progress(decisions.batch[0].command)])
+            self._outbox.add_notices([self._feedback.progress(decisions.batch[0].command.id)])
         self._outbox.remove(decisions.acknowledged)
         self._outbox.unreadable.clear()
         for stored in decisions.results:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.contract.states import ControlAction
+from broker.contract.states import ControlAction, Problem
 from broker.contract.topics import Channel
 from broker.mqtt.inbound import Inbound
 from consumer.comms.blob_reader import BlobReader
@@ -18,7 +18,6 @@ from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.gaps import Gaps
 from consumer.engine.inbox import AgentInbox, SignedAck
 from consumer.engine.outbox import FeedbackOutbox
-from consumer.engine.problems import Problem
 from consumer.engine.process_renewal import ProcessRenewal
 from consumer.engine.readiness import Readiness
 from consumer.engine.receiver import CommandReceiver
@@ -35,6 +34,7 @@ from consumer.store.damage import DISK_FULL
 from consumer.system.leftovers import Leftovers
 from consumer.system.partial_files import PARTIAL_FILES, drop_stale_files
 from consumer.trust.ports import TrustedKeys
+from consumer.trust.side_by_side import SideBySide
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-_IDLE_WAIT_S = 1.0
+_IDLE_WAIT_S = 2.0
 _CUT_OFF = "The handler of the command {} was cut off after its deadline and still runs, beside later commands."
 _HOUSEKEEPING_INTERVAL_S = 3600.0
 
@@ -68,6 +68,7 @@ class AgentDependencies:
 class HandlerRuntime:
     """Where handlers run: `spawn` runs one on another thread, which calls `wake` when it has ended.
 
+    `side_by_side`: `spawn` may be used to verify signatures as well, and waited for.
     `renews_process`: the core requests a new process when no command waits and a handler that was cut off still runs.
     `test_replacement` is called before the process is replaced by the same program, which is then not done if it fails.
     """
@@ -75,6 +76,7 @@ class HandlerRuntime:
     service: Service
     spawn: Spawn
     wake: Callable[[], None] = lambda: None
+    side_by_side: bool = False
     renews_process: bool = False
     test_replacement: ReplacementTest | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -109,7 +111,13 @@ class AgentCore:
         self._housekeeping_at = 0.0
         self._server_clock = parts.trusted_clock
         self._blobs = BlobReader(parts.comms.request_blob, clock)
-        verifier = Verifier(config.agent, parts.trust, self._server_clock, accept_unsigned=config.accept_unsigned)
+        verifier = Verifier(
+            config.agent,
+            parts.trust,
+            self._server_clock,
+            accept_unsigned=config.accept_unsigned,
+            side_by_side=SideBySide(runtime.spawn) if runtime.side_by_side else None,
+        )
         refusals = Refusals(status.problems, clock.monotonic)
         self._inbox = AgentInbox(verifier, refusals)
         feedback = FeedbackFactory(
@@ -188,6 +196,7 @@ class AgentCore:
         """
         with contextlib.suppress(StoreFull, StoreLocked):  # a server that sees the statuses go back asks for a report
             self._parts.store.count_start()
+            self._parts.readiness.has_stored = self._parts.store.has_room
         self._manager.recover(restarted_by)
 
     def connected(self) -> None:
@@ -292,6 +301,7 @@ class AgentCore:
         self._status.clock_behind_s = self._server_clock.behind_s
         self._status.signing_keys_version = self._parts.trust.version
         self._status.enrolment_id = self._parts.trust.enrolment_id
+        self._status.progress = self._executor.progress
         self._status.problems.report(Problem.STORE_ROW, self._parts.store.row_damage)
         cut_off = self._executor.cut_off
         self._status.problems.report(Problem.LEFTOVER, self._leftovers.problem)

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
 from broker.contract.codec import encode, to_json
-from broker.contract.commands import mask_secret_parameters
-from broker.contract.messages import Command, Feedback, JsonObject, Output, SequenceNumber
+from broker.contract.commands import secret_values
+from broker.contract.messages import Command, Feedback, JsonObject, Output, SequenceNumber, wire_members
+from broker.contract.secrets import masked_values
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome, State
 from broker.text import encodable
 from consumer.engine.sealing import UnreportableResult, json_data, sealed
 from consumer.handler import Result
-from consumer.ports import EncodedFeedback, StoredCommand, Tombstone
+from consumer.ports import EncodedFeedback, LaterFeedback, StoredCommand, Tombstone
 
 __all__ = [
     "FeedbackFactory",
@@ -39,9 +41,10 @@ class FeedbackFactory:
     accepts_unsigned: bool | None = None
 
     def _echo(self, command: Command, state: State) -> JsonObject:
-        received = command.original or to_json(command)
-        echo: JsonObject = mask_secret_parameters(command, received, self.shapes.get(command.type))
-        return {**echo, "status": str(state)}
+        secrets = secret_values(command, self.shapes.get(command.type))
+        if not secrets:  # the usual case: the members are encoded once, with the feedback
+            return {**(command.original or wire_members(command)), "status": str(state)}
+        return {**masked_values(command.original or to_json(command), secrets), "status": str(state)}
 
     def _encoded(self, kind: FeedbackKind, status: str, message: str, **rest: Any) -> EncodedFeedback:
         feedback = self._feedback(kind, status, message, **rest)
@@ -59,8 +62,11 @@ class FeedbackFactory:
             **rest,
         )
 
-    def accepted(self, command: Command, state: State = State.PENDING) -> EncodedFeedback:
+    def accepted(self, command: Command, state: State = State.PENDING) -> LaterFeedback:
         """Return the notice that the command is stored; send it only after the commit."""
+        return LaterFeedback(command.id, FeedbackKind.ACCEPTED, lambda: self._accepted(command, state))
+
+    def _accepted(self, command: Command, state: State) -> EncodedFeedback:
         return self._encoded(
             FeedbackKind.ACCEPTED,
             str(state),
@@ -70,9 +76,11 @@ class FeedbackFactory:
             notes=command.notes,
         )
 
-    def progress(self, command: Command) -> EncodedFeedback:
+    def progress(self, command_id: str) -> LaterFeedback:
         """Return the notice that the command is running."""
-        return self._encoded(FeedbackKind.PROGRESS, str(State.PROCESSING), "The command runs.", command_id=command.id)
+        kind, status = FeedbackKind.PROGRESS, str(State.PROCESSING)
+        make = partial(self._encoded, kind, status, "The command runs.", command_id=command_id)
+        return LaterFeedback(command_id, kind, make)
 
     def gap(self, sequence: SequenceNumber, expected: int) -> EncodedFeedback:
         """Return the notice that `sequence` was not stored; `expected` is the next number of its epoch."""
@@ -139,7 +147,7 @@ class FeedbackFactory:
         )
         return EncodedFeedback(said, encode([said]))
 
-    def state_of(self, stored: StoredCommand) -> EncodedFeedback:
+    def state_of(self, stored: StoredCommand) -> EncodedFeedback | LaterFeedback:
         """Return the answer to a repeated command: its result if it has one, otherwise the notice that it is stored."""
         return stored.result or self.accepted(stored.command, stored.state)
 

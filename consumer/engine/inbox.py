@@ -4,9 +4,10 @@ Commands are opened by the receiver, which also answers those that it refuses.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
+
+import msgspec
 
 from broker.contract.codec import DecodeError, decode_acks, decode_blob_chunks, decode_controls
 from broker.contract.dsse import SignatureError
@@ -26,8 +27,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class SignedAck:
+class SignedAck(msgspec.Struct, frozen=True):
     """An ack from the server; `signed_at` is when it was signed by the server's clock, None if it is unsigned."""
 
     ack: Ack

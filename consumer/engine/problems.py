@@ -1,34 +1,13 @@
 """The agent's current problems: one sentence for each kind, shown in the status until it ends."""
 
 from collections.abc import Mapping
-from enum import Enum, auto
 
+from broker.contract.states import Problem
 from broker.text import encodable
 
 __all__ = [
-    "Problem",
     "Problems",
 ]
-
-
-class Problem(Enum):
-    """The kinds of problems, in the order in which they are shown: those that stop commands come first."""
-
-    STORE_FULL = auto()
-    STORE_LOCKED = auto()
-    STORE_DAMAGED = auto()
-    NO_INODES = auto()
-    STORE_ROW = auto()
-    HANDLER = auto()
-    CONNECTION = auto()
-    SERVICE = auto()
-    PLUG_IN = auto()
-    UPGRADE = auto()
-    ENROLMENT = auto()
-    REVERSAL = auto()
-    RENEWAL = auto()
-    LEFTOVER = auto()
-    MESSAGE = auto()
 
 
 class Problems:
@@ -44,7 +23,7 @@ class Problems:
         else:
             self._current[problem] = encodable(sentence)
 
-    def text(self, also: Mapping[Problem, str | None]) -> str | None:
-        """Return all problems, these and those in `also`, as one text, or None."""
-        current = {**self._current, **also}
-        return " ".join(sentence for problem in Problem if (sentence := current.get(problem))) or None
+    def current(self, also: Mapping[Problem, str | None]) -> dict[Problem, str]:
+        """Return the sentence of each current problem, these and those in `also`, in the order of the kinds."""
+        known = {**self._current, **also}
+        return {problem: sentence for problem in Problem if (sentence := known.get(problem))}

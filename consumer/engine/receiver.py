@@ -20,7 +20,7 @@ from consumer.engine.gaps import Gaps
 from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError, StoreFull
 from consumer.handler import Result, check_expiry
-from consumer.ports import Clock, CommandStore, EncodedFeedback
+from consumer.ports import Clock, CommandStore, EncodedFeedback, Notice
 from consumer.trust.plausibility import check_epoch, check_version
 from consumer.trust.ports import TrustedKeys
 from consumer.trust.refusal import Refusal
@@ -55,24 +55,26 @@ class CommandReceiver:
         self._refusals = refusals
         self._gaps = gaps
 
-    def receive(self, messages: Sequence[Inbound]) -> list[EncodedFeedback]:
+    def receive(self, messages: Sequence[Inbound]) -> list[Notice]:
         """Store the accepted commands, all or none, and return the feedback to send after the commit.
 
         A command that finds no room is dropped: it was not accepted, so its server sends it again; `gaps` asks for it
         once there is room. Raises StoreFull if there is no room at all, and StoreError; then nothing was stored, and no
         message may be acknowledged.
         """
-        feedback: list[EncodedFeedback] = []
+        feedback: list[Notice] = []
+        self._verifier.verify_ahead(Channel.COMMAND, [message.payload for message in messages])
         with self._store.transaction():
             for message in messages:
                 feedback += self._receive_one(message)
         return feedback
 
-    def _receive_one(self, message: Inbound) -> list[EncodedFeedback]:
+    def _receive_one(self, message: Inbound) -> list[Notice]:
         topic = message.delivery.topic
         try:
             opened = self._open(message)
-            commands = self._decode(message, opened)
+            now = self._clock.now()
+            commands = self._decode(message, opened, now)
         except (DecodeError, SignatureError) as error:
             self._refusals.refuse(Refusal(error.code, str(error)), topic=topic)
             return []
@@ -80,7 +82,7 @@ class CommandReceiver:
             self._refusals.refuse(opened.refusal, topic=topic)
         else:
             self._refusals.accepted()
-        answers = [self._admit(command, opened) for command in commands]
+        answers = [self._admit(command, opened, now) for command in commands]
         return [answer for answer in answers if answer is not None]
 
     def _open(self, message: Inbound) -> ReceivedFrame:
@@ -88,8 +90,8 @@ class CommandReceiver:
             raise DecodeError("A retained command was refused; publish commands without retain.", code="retained")
         return self._verifier.open(Channel.COMMAND, message.payload)
 
-    def _decode(self, message: Inbound, opened: ReceivedFrame) -> list[Command]:
-        return decode_commands(opened.frame, received_at=self._clock.now(), new_id=lambda: self._id_for(message))
+    def _decode(self, message: Inbound, opened: ReceivedFrame, now: datetime) -> list[Command]:
+        return decode_commands(opened.frame, received_at=now, new_id=lambda: self._id_for(message))
 
     def _id_for(self, message: Inbound) -> str:
         """Return an id for a command without one; its redelivery (MQTT 5 section 3.3.1.1) gets the same id."""
@@ -99,7 +101,7 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+    def _admit(self, command: Command, opened: ReceivedFrame, now: datetime) -> Notice | None:
         known = self._answer_if_known(command)
         if opened.refusal is not None:
             return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal.message, RefusedMessage())
@@ -112,9 +114,9 @@ class CommandReceiver:
             return known
         if refusal is not None:
             return self._reject(command, refusal)
-        return self._admit_new(command, opened)
+        return self._admit_new(command, opened, now)
 
-    def _admit_new(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+    def _admit_new(self, command: Command, opened: ReceivedFrame, now: datetime) -> Notice | None:
         if self._has_ended_epoch(command):
             self._ignore(command)
             return None
@@ -127,13 +129,13 @@ class CommandReceiver:
             return None
         try:
             # design.md: "The signers of a command are stored with it"
-            self._store.store_command(command, self._clock.now(), opened.signed_by)
+            self._store.store_command(command, now, opened.signed_by)
         except StoreFull as error:
             return self._turn_away(command, str(error))
         return self._feedback.accepted(command)
 
     # design.md: "A full disk stops new commands, not the reporting of old ones"
-    def _turn_away(self, command: Command, reason: str) -> EncodedFeedback | None:
+    def _turn_away(self, command: Command, reason: str) -> Notice | None:
         if command.sequence is None:  # no server sends it again
             return self._reject(command, Refusal("store_full", f"{reason} Send the command again then."))
         self._gaps.note(command.sequence)
@@ -183,7 +185,7 @@ class CommandReceiver:
         known = max(self._store.closed_epoch, last.epoch if last else 0)
         return check_epoch(sequence, known, opened.signed_at) if opened.signed_at is not None else None
 
-    def _answer_if_known(self, command: Command) -> EncodedFeedback | None:
+    def _answer_if_known(self, command: Command) -> Notice | None:
         stored = self._store.find(command.id)
         if stored is not None:
             return self._feedback.state_of(stored)
@@ -200,13 +202,13 @@ class CommandReceiver:
         if (newer_epoch and sequence.number == 1) or (same_epoch and last and sequence.number == last.number + 1):
             self._store.advance_sequence(sequence)
 
-    def _check_unnumbered(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+    def _check_unnumbered(self, command: Command, opened: ReceivedFrame) -> Notice | None:
         """Reject a signed command without a number: it could be replayed once its id is forgotten."""
         if not opened.signed:
             return None
         return self._reject(command, Refusal("unnumbered", "The command is signed but has no sequence number."))
 
-    def _check_sequence(self, command: Command, opened: ReceivedFrame) -> EncodedFeedback | None:
+    def _check_sequence(self, command: Command, opened: ReceivedFrame) -> Notice | None:
         sequence = command.sequence
         assert sequence is not None
         refusal = self._check_epoch(sequence, opened)

@@ -5,8 +5,9 @@ from typing import Any
 
 import structlog
 
+from broker.contract.states import Problem
 from broker.system.log_throttle import LogThrottle
-from consumer.engine.problems import Problem, Problems
+from consumer.engine.problems import Problems
 from consumer.trust.refusal import Refusal
 
 __all__ = ["Refusals"]

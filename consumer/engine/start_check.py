@@ -31,9 +31,10 @@ class StartCheck:
             return None
         if was_cancelled:
             return Result("The command was cancelled before it began.", code=ErrorCode.CANCELLED)
-        expired = check_expiry(stored.command, self._clock.now())
-        if expired is not None:
-            return expired
+        if stored.command.expires_at is not None:
+            expired = check_expiry(stored.command, self._clock.now())
+            if expired is not None:
+                return expired
         refusal = self._check_signers(stored.signed_by)
         return Result(refusal.message, code=ErrorCode.REJECTED) if refusal else None
 

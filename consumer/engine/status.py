@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.contract.codec import encode_status
 from broker.contract.limits import MAX_NUMBER
-from broker.contract.messages import PendingReversal, Status
-from broker.contract.states import STATUS_INTERVAL_S
-from consumer.engine.problems import Problem, Problems
+from broker.contract.messages import PendingReversal, RunningProgress, Status
+from broker.contract.states import STATUS_INTERVAL_S, Problem
+from consumer.engine.problems import Problems
 from consumer.ports import Clock, CommandStore, ServiceState
 from consumer.settings import AgentConfig
 from consumer.store.groups import Groups
@@ -24,6 +24,10 @@ __all__ = [
 
 
 _MIN_INTERVAL_S = 0.2
+# What every command moves. A fleet with few commands sends as many statuses as results; waiting halves them.
+_COUNTERS = ("last_sequence", "queue_depth", "results_waiting", "running_command", "audit_head")
+_COUNTERS_WAIT_S = 2.0
+_PROGRESS_WAIT_S = 10.0  # a fleet that downloads a release would send little else
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -46,8 +50,8 @@ class StatusBuilder:
     """Builds the agent's status, and decides when it is due.
 
     The engine sets its attributes: `problems`, the seconds by which the machine's clock is behind the server's, the
-    version of the trusted signing keys, and the enrolment's id. `service_state` and `service_problem` are called
-    for each status. `running_version` is that of an installed release.
+    version of the trusted signing keys, the enrolment's id, and how far the running command is. `service_state` and
+    `service_problem` are called for each status. `running_version` is that of an installed release.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class StatusBuilder:
         self.clock_behind_s: int | None = None
         self.signing_keys_version: int | None = None
         self.enrolment_id: str | None = None
+        self.progress: RunningProgress | None = None
         self._config = config
         self._store = store
         self._service_state = service_state
@@ -81,6 +86,7 @@ class StatusBuilder:
         self._published: Status | None = None
         self._published_at = 0.0
         self._checked = False  # for a change, since it was last published
+        self._due_at = 0.0
         self._last: Status | None = None
         self._answers: str | None = None
         self._is_requested = False
@@ -91,6 +97,7 @@ class StatusBuilder:
         last = self._store.last_sequence
         reversals = self._reversals
         service = self._service_state() if self._service_state else None
+        problems = self.current_problems()
         return Status(
             agent=self._config.agent,
             online=online,
@@ -104,6 +111,7 @@ class StatusBuilder:
             queue_depth=self._store.pending_count(),
             results_waiting=self._store.done_count(),
             running_command=running,
+            running_progress=self.progress if running else None,
             supported_types=self._supported_types,
             accepts_unsigned=self._config.accept_unsigned,
             clock_behind_s=self.clock_behind_s,
@@ -115,12 +123,18 @@ class StatusBuilder:
             pending_reversal_count=reversals.pending_count if reversals else 0,
             audit_head=self._store.audit_head,
             answers=self._answers,
-            last_error=self.problems.text(
-                {
-                    Problem.SERVICE: self._service_problem(),
-                    Problem.REVERSAL: reversals.failure if reversals else None,
-                }
-            ),
+            problems=tuple(problems) or None,
+            last_error=" ".join(problems.values()) or None,
+        )
+
+    def current_problems(self) -> dict[Problem, str]:
+        """Return a sentence for each thing that is wrong now, the most important first."""
+        reversals = self._reversals
+        return self.problems.current(
+            {
+                Problem.SERVICE: self._service_problem(),
+                Problem.REVERSAL: reversals.failure if reversals else None,
+            }
         )
 
     def publish_again(self) -> None:
@@ -140,12 +154,19 @@ class StatusBuilder:
         self._last = self.current(None)
         return self._last_will
 
+    @property
+    def last(self) -> Status | None:
+        """The status that was last made to be published, or its last will; None before either."""
+        return self._last
+
     def _last_will(self) -> bytes:
         """Return a last will that comes after all statuses of this attempt, and before those of the next."""
         assert self._last is not None
         self._attempt += 1
         order = (self._store.starts, self._attempt, MAX_NUMBER)
-        return encode_status(replace(self._last, online=False, running_command=None, order=order))
+        return encode_status(
+            replace(self._last, online=False, running_command=None, running_progress=None, order=order)
+        )
 
     def _placed(self, status: Status) -> Status:
         """Return the status with the time, and its place among all statuses."""
@@ -156,29 +177,38 @@ class StatusBuilder:
     def take_due(self, running: str | None) -> Status | None:
         """Return the status if it has changed, or if the last one is too old; None within the minimum interval.
 
-        A longer journal alone is not a change, because each command makes it grow; the next status includes it.
+        Counters that have moved wait for others to move, too, and the progress of a command waits longer. A longer
+        journal alone is not a change, because each command makes it grow; the next status includes it.
         """
         now = self._clock.monotonic()
         if self._published is not None and now < self._published_at + _MIN_INTERVAL_S:
             return None
         status = self.current(running)
-        self._checked = True
-        is_wanted = self._is_requested or self._has_changed(status)
-        if not is_wanted and now < self._published_at + STATUS_INTERVAL_S:
+        self._checked, self._due_at = True, self._when_due(status, now)
+        if now < self._due_at:
             return None
         self._published, self._published_at, self._checked = status, now, False
-        self._last, self._is_requested = status, False
+        self._last, self._is_requested, self._due_at = status, False, now + STATUS_INTERVAL_S
         return self._placed(status)
 
     def next_due(self) -> float:
         """Return when (monotonic seconds) the status must be checked or published, if nothing happens earlier."""
         if self._published is None:
             return 0.0
-        return self._published_at + (STATUS_INTERVAL_S if self._checked else _MIN_INTERVAL_S)
+        return self._due_at if self._checked else self._published_at + _MIN_INTERVAL_S
 
-    def _has_changed(self, status: Status) -> bool:
+    def _when_due(self, status: Status, now: float) -> float:
         before = self._published
-        return before is None or replace(status, audit_head=before.audit_head) != before
+        if before is None or self._is_requested:
+            return now
+        if replace(status, audit_head=before.audit_head) == before:
+            return self._published_at + STATUS_INTERVAL_S
+        status = replace(status, running_progress=before.running_progress)
+        if replace(status, audit_head=before.audit_head) == before:
+            return min(self._due_at, now + _PROGRESS_WAIT_S)
+        counters: dict[str, Any] = {name: getattr(before, name) for name in _COUNTERS}
+        only_counters = replace(status, **counters) == before
+        return min(self._due_at, now + _COUNTERS_WAIT_S) if only_counters else now
 
 
 def boot_id() -> str:

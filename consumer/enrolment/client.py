@@ -7,7 +7,10 @@ every other request uses TLS that trusts this authority alone and checks the ser
 import re
 import ssl
 import threading
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -85,12 +88,22 @@ class EnrolmentClient:
             certificate, trust = enrolment.tls.certificate.read_text(), _trusting(enrolment.tls.ca.read_text())
             request = RenewRequest(certificate, csr, sign_text(read_key(enrolment.tls.key), csr))
         except (OSError, ValueError) as error:  # ValueError: not a text, or no certificate in it
-            raise EnrolmentError(
-                f"The enrolment in {enrolment.directory} cannot be used: {error}.", code="enrolment_unusable"
-            ) from error
+            raise _unusable(enrolment, error) from error
         response = self._request("POST", RENEW_PATH, trust, EnrollResponse, request)
         requested = CertificateRequest(self.server, agent, key, enrolment.grant.token)
         return validate_response(response, requested, self.clock.now())
+
+    def ask_time(self, enrolment: Enrolment) -> datetime | None:
+        """Ask the server for nothing but an answer, as a renewal would; return its time (UTC), None if it has none."""
+        try:
+            trust = _trusting(enrolment.tls.ca.read_text())
+        except (OSError, ValueError) as error:
+            raise _unusable(enrolment, error) from error
+        status, content, date = self._answer("GET", CA_PATH, trust)
+        self._decode(status, content, AuthorityResponse)
+        with suppress(ValueError):
+            return parsedate_to_datetime(date)
+        return None
 
     def _authority(self, fingerprint: str) -> str:
         untrusting = ssl.create_default_context()
@@ -104,6 +117,11 @@ class EnrolmentClient:
         return first_certificate(certificate)  # the fingerprint is of this one alone
 
     def _request(self, method: str, path: str, trust: ssl.SSLContext, kind: type[_T], document: Any = None) -> _T:
+        status, content, _ = self._answer(method, path, trust, document)
+        return self._decode(status, content, kind)
+
+    def _answer(self, method: str, path: str, trust: ssl.SSLContext, document: Any = None) -> tuple[int, bytes, str]:
+        """Return the status, the content and the date of the response."""
         body = asdict(document) if document is not None else None
         timeout = max(0.1, min(_READ_TIMEOUT_S, self._deadline - self.clock.monotonic()))
         uncompressed = {"Accept-Encoding": "identity"}
@@ -112,12 +130,11 @@ class EnrolmentClient:
                 https_client(trust, timeout) as client,
                 client.stream(method, self.server + path, json=body, headers=uncompressed) as response,
             ):
-                content = self._read(response)
+                return response.status_code, self._read(response), response.headers.get("Date", "")
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise EnrolmentError(
                 f"{self._name} cannot be reached: {str(error) or type(error).__name__}.", code="unreachable"
             ) from error
-        return self._decode(response.status_code, content, kind)
 
     def _read(self, response: httpx.Response) -> bytes:
         content = b""
@@ -165,6 +182,10 @@ def _checked(server: str) -> str:
             "The enrolment server's URL must look like https://HOST:PORT, with one host.", code="invalid_url"
         )
     return server.rstrip("/")
+
+
+def _unusable(enrolment: Enrolment, error: Exception) -> EnrolmentError:
+    return EnrolmentError(f"The enrolment in {enrolment.directory} cannot be used: {error}.", code="enrolment_unusable")
 
 
 def _trusting(ca: str) -> ssl.SSLContext:

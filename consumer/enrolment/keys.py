@@ -2,15 +2,14 @@
 
 import base64
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING
 
 from broker.contract.private_keys import PrivateKeyError, private_key_from_pem
 from broker.system.permissions import refuse_readable
 from consumer.errors import EnrolmentError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = [
     "new_key",
@@ -21,12 +20,14 @@ __all__ = [
 
 
 # design.md: "One kind of key"
-def new_key() -> Ed25519PrivateKey:
+def new_key() -> "Ed25519PrivateKey":
     """Return a new private key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     return Ed25519PrivateKey.generate()
 
 
-def read_key(path: Path) -> Ed25519PrivateKey:
+def read_key(path: Path) -> "Ed25519PrivateKey":
     """Read a private key in PEM.
 
     Raises EnrolmentError if the file is not a private key, ExposedFileError if others could read it, and OSError.
@@ -40,13 +41,17 @@ def read_key(path: Path) -> Ed25519PrivateKey:
         ) from error
 
 
-def signing_request(agent: str, key: Ed25519PrivateKey) -> str:
+def signing_request(agent: str, key: "Ed25519PrivateKey") -> str:
     """Return a certificate signing request (PKCS#10, RFC 2986) in PEM, for the agent's name."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import NameOID
+
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, agent)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, None)
     return request.public_bytes(Encoding.PEM).decode()
 
 
-def sign_text(key: Ed25519PrivateKey, text: str) -> str:
+def sign_text(key: "Ed25519PrivateKey", text: str) -> str:
     """Return the signature of the text's bytes in base64."""
     return base64.b64encode(key.sign(text.encode())).decode()

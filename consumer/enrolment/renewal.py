@@ -4,16 +4,20 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.errors import ExposedFileError
-from consumer.enrolment.client import EnrolmentClient
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.store import CertifiedGrant, Enrolment, EnrolmentDirectory
 from consumer.errors import EnrolmentError
 from consumer.ports import Clock
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    _Response = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
 
 __all__ = [
     "Renewal",
@@ -22,7 +26,6 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 _TIMEOUT_S = 60.0
-_Response = tuple[CertifiedGrant, Ed25519PrivateKey] | EnrolmentError
 
 
 class Renewal:
@@ -72,11 +75,13 @@ class Renewal:
                 self._responses.put(EnrolmentError(f"It could not begin: {error}.", code="renewal_raised"))
 
     def next_due(self) -> float | None:
-        """Return None: a renewal is not urgent, and the loop runs every second."""
+        """Return None: a renewal is not urgent, and the loop runs every two seconds."""
 
     def _request(self) -> None:
         deadline = self._clock.monotonic() + _TIMEOUT_S
         try:
+            from consumer.enrolment.client import EnrolmentClient  # its HTTP client is 3 MB, for a minute a month
+
             client = EnrolmentClient(self._enrolment.grant.server, self._clock, deadline, threading.Event())
             key = new_key()
             self._responses.put((client.renew(self._enrolment, key), key))
@@ -105,7 +110,7 @@ class Renewal:
             _log.warning("renewal_failed", reason=str(error))
             self._report(f"The certificate, which expires at {end:%Y-%m-%d %H:%M} UTC, was not renewed: {error}")
 
-    def _use_grant(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> None:
+    def _use_grant(self, granted: CertifiedGrant, key: "Ed25519PrivateKey") -> None:
         before = self._enrolment
         home = replace(granted.grant, broker=before.grant.broker, topic_prefix=before.grant.topic_prefix)
         now = self._enrolments.add(replace(granted, grant=home), key)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.private_keys import private_key_to_pem
 from broker.mqtt.address import TlsFiles
@@ -28,6 +27,9 @@ from consumer.enrolment.keys import new_key, read_key
 from consumer.errors import EnrolmentError
 from consumer.store.state_directory import epoch_name
 from consumer.system.leftovers import Leftovers
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = [
     "AttemptState",
@@ -153,7 +155,7 @@ class EnrolmentDirectory:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def key_for(self, token: str) -> Ed25519PrivateKey:
+    def key_for(self, token: str) -> "Ed25519PrivateKey":
         """Return the key for this token (its hash), created durably at the first call."""
         path = self._root / "keys" / f"{token}.pem"
         try:
@@ -188,7 +190,7 @@ class EnrolmentDirectory:
             _log.warning("enrolment_damaged", directory=str(directory), reason=str(error))
             return None
 
-    def add(self, granted: CertifiedGrant, key: Ed25519PrivateKey) -> Enrolment:
+    def add(self, granted: CertifiedGrant, key: "Ed25519PrivateKey") -> Enrolment:
         """Store an enrolment without making it current; an existing one with this certificate stays unchanged."""
         final, part = self._all / granted.name, self._all / f".{granted.name}-{uuid.uuid4().hex[:12]}.part"
         files = {

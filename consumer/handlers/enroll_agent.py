@@ -10,8 +10,6 @@ from broker.contract.commands.enroll_agent import EnrollAgent, EnrollAgentData
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
-from consumer.enrolment.client import EnrolmentClient
-from consumer.enrolment.enroll import obtain, parse_token
 from consumer.enrolment.store import AttemptState, Enrolment, EnrolmentAttempt, EnrolmentDirectory
 from consumer.errors import ConsumerError, EnrolmentError
 from consumer.handler import Context, Handler, Interruption, ReplacementTest, Result
@@ -70,6 +68,9 @@ def _execute_tested(
 def _execute(
     agent: str, relocation: EnrolmentSwitch, command: Command, parameters: EnrollAgent, context: Context
 ) -> Result:
+    from consumer.enrolment.client import EnrolmentClient  # its HTTP client is 3 MB
+    from consumer.enrolment.enroll import obtain, parse_token
+
     enrolments = EnrolmentDirectory(context.state)
     client = EnrolmentClient(parameters.server, context.clock, context.deadline, context.cancelled)
     enrolment = obtain(

@@ -17,7 +17,6 @@ from consumer.configuration.masked_files import MAX_FILES, shown_files
 from consumer.errors import CentralizedConfigurationError
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.settings import AgentConfig, Secret
-from consumer.system.masking import mask_values
 
 __all__ = [
     "handler",
@@ -60,6 +59,8 @@ def _execute(
 
 
 def _shown(config: AgentConfig) -> JsonObject:
+    from consumer.system.masking import mask_values  # the formats' parsers are 1 MB
+
     shown: JsonObject = mask_values(msgspec.to_builtins(config, enc_hook=lambda secret: secret.masked))
     return shown
 

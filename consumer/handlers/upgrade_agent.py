@@ -101,8 +101,10 @@ class _Upgrade:
             if self._is_unchanged(manifest, parameters):
                 data = UpgradeAgentData("unchanged", self.running, manifest.version, self.running)
                 return Result(f"Version {self.running} runs already; nothing was done.", data)
+            self.context.progress.report("unpack")
             unpack_package(package, manifest, installation.release(manifest.version), self.context.leftovers)
         self._reached("unpacked")
+        self.context.progress.report("self-test")
         failed = self._test(manifest)
         if failed is not None:
             self.context.leftovers.remove(installation.release(manifest.version))
@@ -228,6 +230,7 @@ def _prove(trial: UpgradeTrial, upgrade: _Upgrade, readiness_problem: ReadinessP
     """In the new version, wait until this process is ready or its time is up, and record the outcome."""
     context, keep = upgrade.context, upgrade.installation.keep
     context.observer.reached(f"{_TYPE}.started")
+    context.progress.report("trial")
     until = min(context.deadline, context.clock.monotonic() + trial.watch_s)
     while (problem := readiness_problem()) is not None:
         if context.clock.monotonic() >= until:

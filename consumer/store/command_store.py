@@ -11,49 +11,41 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import TypeVar
+
+from msgspec.structs import replace
 
 from broker.contract.journal import Opened
 from broker.contract.messages import Command, JournalMark, SequenceNumber
-from broker.contract.states import ErrorCode, State
 from consumer.errors import StoreError, StoreFull
 from consumer.ports import EncodedFeedback, StoredCommand, TimeSample, Tombstone
 from consumer.store.cache import DurableRows
 from consumer.store.damage import DISK_FULL, StoreDamage
-from consumer.store.index import CommandIndex
 from consumer.store.journal import PAGES, Journal, page_number
-from consumer.store.row_check import UNREADABLE_ROW, verified, with_check
 from consumer.store.rows import (
     CANCEL,
     CHECK,
     GENERATION,
     HEAD,
     RESULT,
-    CommandRow,
     DeletedRow,
     HeadRow,
     Processing,
     assemble,
     command_key,
     copy_of_generation,
-    decode_command_row,
     decode_head,
-    decode_result,
     encode,
     generation_of,
-    unreadable_command,
 )
 from consumer.store.state_directory import Ballast, Epochs
+from consumer.store.stored_rows import StoredRows
 from consumer.store.tombstones import Gone, Tombstones
-from consumer.store.unreadable_rows import UnreadableRows
 
 __all__ = ["DiskCommandStore"]
 
 
-_T = TypeVar("_T")
 _OLDER_STORE = "The store is older than its journal: earlier entries are missing."
 _JOINED = contextlib.nullcontext()
 _PER_STEP = 64
@@ -62,7 +54,8 @@ _PER_STEP = 64
 class DiskCommandStore:
     """The CommandStore of consumer.ports on the disk; consumer.store.opening opens it.
 
-    `damage` describes the damage to the store that was found; None if there was none.
+    `damage` describes the damage to the store that was found; None if there was none. `stores_together` is whether what
+    is committed together may share rows, which releases before them cannot read.
     """
 
     def __init__(
@@ -79,10 +72,10 @@ class DiskCommandStore:
         self._lock = lock
         self._ballast = ballast
         self._epochs = epochs
+        self.stores_together = True
         self._is_in_transaction = False
-        self._unreadable = UnreadableRows()
-        self._left: dict[str, Gone] = {}  # of the results read or written so far: what a tombstone has
         self._tombstones = Tombstones(rows)
+        self._live = StoredRows(rows, self._tombstones, now)
         self._load()
         self.damage = damage or self._journal.damage
         self._full = not self._ballast.trim()
@@ -94,9 +87,8 @@ class DiskCommandStore:
         self._arrival, self.last_sequence, self.closed_epoch = head.arrival, head.last_sequence, head.closed_epoch
         self.time_sample, self.starts = head.heard_time, head.starts
         self._head_changed = False
-        self._index = CommandIndex(self._rows, head)
-        for key in self._index.unreadable:
-            self._unreadable.note(key, None, "its id cannot be read")
+        self._live.load(head)
+        self._index = self._live.index
         first_numbers = [number for number in map(page_number, self._rows.keys(PAGES)) if number]
         opened = Opened(self.store_generation, len(self._index.keys), _OLDER_STORE)
         self._journal = Journal(self._rows, head.journal, first_numbers, self._now, opened)
@@ -115,6 +107,7 @@ class DiskCommandStore:
             with self._rows.transaction():
                 self._is_in_transaction = True
                 yield
+                self._live.flush(together=self.stores_together)
                 self._write_head()
             self._tombstones.committed()
         except BaseException as error:
@@ -139,6 +132,7 @@ class DiskCommandStore:
                 self.time_sample,
                 generation=self._copy_of_generation,
                 starts=self.starts,
+                grouped=self._live.grouped,
             )
             self._rows[HEAD] = encode(head.checked())
             self._head_changed = False
@@ -148,38 +142,10 @@ class DiskCommandStore:
         last = self.last_sequence
         self._epochs.keep(max(self.closed_epoch, last.epoch if last else 0))
 
-    def _write(self, key: str, row: bytes) -> None:
-        self._rows[key] = with_check(key, row)
-
-    def _read(self, key: str, decode: Callable[[bytes], _T]) -> _T:
-        return self._rows.read(key, lambda row: decode(verified(key, row)))
-
-    def _stored(self, key: str, command_id: str) -> StoredCommand:
-        """Return a live command; what the disk has altered of it is named in its `damage`."""
-        arrived, damage = self._read_if_whole(key, command_id, decode_command_row)
-        result: EncodedFeedback | None = None
-        if key in self._index.completed:
-            result, damage = self._read_if_whole(RESULT + command_id, command_id, decode_result)
-        if result is not None and result.feedback.digest is not None:
-            self._left[command_id] = Gone(command_id, result.feedback.digest, result.feedback.code)
-        arrived = arrived or unreadable_command(command_id, self._now())
-        stored = assemble(key, arrived, self._index.processing.get(key), result)
-        if damage is None:
-            return stored
-        return replace(stored, damage=damage, state=State.DONE if key in self._index.completed else stored.state)
-
-    def _read_if_whole(self, key: str, command_id: str, decode: Callable[[bytes], _T]) -> tuple[_T | None, str | None]:
-        try:
-            return self._read(key, decode), None
-        except StoreError as error:
-            if error.code not in UNREADABLE_ROW:
-                raise
-            return None, self._unreadable.note(key, command_id, str(error))
-
     @property
     def row_damage(self) -> str | None:
         """What is wrong with single rows, as far as they were read."""
-        return self._unreadable.sentence or self._tombstones.damage
+        return self._live.damage or self._tombstones.damage
 
     def save_time_sample(self, sample: TimeSample) -> None:
         """Store a sample of the server's and the machine's time."""
@@ -201,12 +167,11 @@ class DiskCommandStore:
             self._arrival += 1
             self._head_changed = True
             key = command_key(self._arrival, command.id)
-            self._rows.add(key, with_check(key, encode(CommandRow(command, received_at, signed_by))))
-            self._index.add(key, command.id)
+            stored = self._live.add_command(key, command, received_at, signed_by)
             if command.sequence is not None:
                 self.last_sequence = command.sequence
             self._journal.accepted(command)
-            return StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
+            return stored
 
     def advance_sequence(self, sequence: SequenceNumber) -> None:
         """Advance last_sequence without storing a command."""
@@ -217,12 +182,12 @@ class DiskCommandStore:
     def find(self, command_id: str) -> StoredCommand | None:
         """Return the live command with this id, or None."""
         key = self._index.keys.get(command_id)
-        return self._stored(key, command_id) if key else None
+        return self._live.read(key, command_id) if key else None
 
     def find_tombstone(self, command_id: str) -> Tombstone | None:
         """Return the tombstone of a deleted command, or None."""
         if command_id in self._index.kept:
-            return self._gone(command_id).tombstone()
+            return self._live.gone(command_id).tombstone()
         return self._tombstones.find(command_id)
 
     def find_id(self, prefix: str) -> str | None:
@@ -237,21 +202,21 @@ class DiskCommandStore:
 
     def get_next_commands(self, limit: int) -> Iterator[StoredCommand]:
         """Yield the commands that are pending now, oldest first, at most `limit`; each is read when it is yielded."""
-        return (self._stored(*item) for item in list(islice(self._index.pending.items(), limit)))
+        return (self._live.read(*item) for item in list(islice(self._index.pending.items(), limit)))
 
     def in_processing(self) -> list[StoredCommand]:
         """Return the commands found in processing, in order."""
-        return [self._stored(key, command_id) for key, command_id in self._index.in_processing()]
+        return [self._live.read(key, command_id) for key, command_id in self._index.in_processing()]
 
     def with_results(self) -> list[StoredCommand]:
         """Return the done commands, in order."""
-        return [self._stored(*item) for item in sorted(self._index.completed.items())]
+        return [self._live.read(*item) for item in sorted(self._index.completed.items())]
 
     def mark_processing(self, stored: StoredCommand, started_at: datetime, incarnation: str) -> StoredCommand:
         """Move a pending command to processing."""
         with self.transaction():
             begun = Processing(started_at, incarnation)
-            if not self._index.begin(stored.key, begun):
+            if not self._live.begin(stored.key, begun):
                 raise StoreError(f"The command {stored.command.id} is not pending.", code="not_pending")
             self._head_changed = True
             self._journal.begun(stored.command.id, incarnation)
@@ -270,16 +235,11 @@ class DiskCommandStore:
         if not self._index.is_open(key, command_id):
             raise StoreError(f"The command {command_id} already has its result.", code="already_completed")
         with self.transaction():
-            self._write_result(command_id, result)
-            self._head_changed |= self._index.complete(key, command_id)
+            self._head_changed |= self._live.complete(key, command_id, result)
             self._journal.reported(command_id, result.feedback)
             if self._index.cancels.pop(command_id, None):
                 self._rows.discard(CANCEL + command_id)
             return assemble(key, stored, None, result)
-
-    def _write_result(self, command_id: str, result: EncodedFeedback) -> None:
-        self._write(RESULT + command_id, result.encoded)
-        self._left[command_id] = Gone(command_id, result.feedback.digest or "", result.feedback.code)
 
     def restore_result(self, stored: StoredCommand, result: EncodedFeedback) -> StoredCommand:
         """Replace the damaged result of a done command."""
@@ -289,7 +249,7 @@ class DiskCommandStore:
         with self.transaction():
             if self._journal.find_reported(command_id) is None:
                 self._journal.reported(command_id, result.feedback)
-            self._write_result(command_id, result)
+            self._live.replace_result(command_id, result)
             return replace(stored, result=result, damage=None)
 
     def delete_completed_commands(self, command_ids: Sequence[str], tombstones_expire_at: datetime) -> None:
@@ -297,27 +257,10 @@ class DiskCommandStore:
         if not command_ids:
             return
         with self.transaction():
-            gone: list[Gone] = []
+            gone = self._live.delete(command_ids)
             for command_id in command_ids:
-                key = self._index.remove_completed(command_id)
-                if key is None:
-                    raise StoreError(
-                        f"The command {command_id} has no result yet and cannot be deleted.", code="not_completed"
-                    )
-                gone.append(self._gone(command_id))
-                self._rows.discard(key)
-                self._rows.discard(RESULT + command_id)
                 self._journal.deleted(command_id)
             self._tombstones.add(gone, tombstones_expire_at)
-
-    def _gone(self, command_id: str) -> Gone:
-        known = self._left.pop(command_id, None)
-        if known is not None:
-            return known
-        result, _ = self._read_if_whole(RESULT + command_id, command_id, decode_result)
-        if result is None:
-            return Gone(command_id, "unreadable", ErrorCode.INTERRUPTED)
-        return Gone(command_id, result.feedback.digest or "", result.feedback.code)
 
     def remember_cancel(self, command_id: str, expires_at: datetime) -> None:
         """Store a cancel of a command that has not arrived or not begun."""
@@ -350,7 +293,7 @@ class DiskCommandStore:
         key, row = next(iter(index.deleted.items()), ("", DeletedRow([], now)))
         dropped, left = row.command_ids[:_PER_STEP], row.command_ids[_PER_STEP:]
         if dropped and row.expires_at > now:
-            self._tombstones.add([self._gone(command_id) for command_id in dropped], row.expires_at)
+            self._tombstones.add([self._live.gone(command_id) for command_id in dropped], row.expires_at)
         for command_id in dropped:
             self._rows.discard(RESULT + command_id)
             index.kept.discard(command_id)
@@ -389,5 +332,6 @@ class DiskCommandStore:
 
     def close(self) -> None:
         """Release the files and the lock."""
+        self._live.close()
         self._rows.close()
         os.close(self._lock)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from consumer.errors import StoreError
 from consumer.store.cache import DurableRows
+from consumer.store.grouped_rows import GroupedRows
 from consumer.store.row_check import UNREADABLE_ROW
 from consumer.store.rows import (
     CANCEL,
-    COMMAND,
     DELETED,
     RESULT,
     DeletedRow,
@@ -30,7 +30,7 @@ class CommandIndex:
     version deleted, and `kept` the ids of their results, which it kept. `unreadable` are keys whose id is unknown.
     """
 
-    def __init__(self, rows: DurableRows, head: HeadRow) -> None:
+    def __init__(self, rows: DurableRows, commands: GroupedRows, results: GroupedRows, head: HeadRow) -> None:
         self.pending: dict[str, str] = {}
         self.processing: dict[str, Processing] = {}
         self.completed: dict[str, str] = {}
@@ -39,11 +39,11 @@ class CommandIndex:
         self.deleted: dict[str, DeletedRow] = {}
         self.kept: set[str] = set()
         self.unreadable: list[str] = []
-        results = {key[len(RESULT) :] for key in rows.keys(RESULT)}
-        for key in rows.keys(COMMAND):
+        done = {key[len(RESULT) :] for key in results.all_keys()}
+        for key in commands.all_keys():
             command_id = id_in_key(key) or self._id_in_row(rows, key)
             if command_id is not None:
-                self._load_command(key, command_id, head, results)
+                self._load_command(key, command_id, head, done)
         for key in rows.keys(DELETED):
             self.deleted[key] = rows.read(key, decode_deleted_row)
             self.kept.update(self.deleted[key].command_ids)
@@ -59,9 +59,9 @@ class CommandIndex:
             self.unreadable.append(key)
             return None
 
-    def _load_command(self, key: str, command_id: str, head: HeadRow, results: set[str]) -> None:
+    def _load_command(self, key: str, command_id: str, head: HeadRow, done: set[str]) -> None:
         self.add(key, command_id)
-        if command_id in results:
+        if command_id in done:
             self.complete(key, command_id)
         elif key in head.processing:
             self.begin(key, head.processing[key])

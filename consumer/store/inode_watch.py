@@ -43,4 +43,4 @@ class InodeWatch:
         )
 
     def next_due(self) -> float | None:
-        """Return None: it is not urgent, and the loop runs every second."""
+        """Return None: it is not urgent, and the loop runs every two seconds."""

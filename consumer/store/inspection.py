@@ -14,7 +14,7 @@ from consumer.store.keys import COLUMNS, repair_keys
 from consumer.store.lock_wait import BUSY_TIMEOUT_S, LockWait
 from consumer.store.rows import SENTINEL
 
-__all__ = ["DATABASE", "StoreCondition", "inspect_store", "open_store_database"]
+__all__ = ["DATABASE", "StoreCondition", "check_pages", "inspect_store", "open_store_database"]
 
 
 DATABASE = "cache.db"
@@ -111,12 +111,17 @@ def _not_ours(store: Path) -> StoreDamaged:
 
 def _check(connection: sqlite3.Connection) -> None:
     """Raise StoreDamaged if SQLite finds damage, StoreError if it could not read each page; repair the indexes."""
-    _check_by(connection, "quick_check")
+    check_pages(connection)
     try:
         _check_by(connection, "integrity_check")
     except StoreDamaged:  # the rows are whole, so an index can be made from them
         repair_keys(connection)
         _check_by(connection, "integrity_check")
+
+
+def check_pages(connection: sqlite3.Connection) -> None:
+    """Raise StoreDamaged if SQLite finds damage other than of an index, StoreError if it could not read each page."""
+    _check_by(connection, "quick_check")
 
 
 def _check_by(connection: sqlite3.Connection, pragma: str) -> None:

@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -62,8 +62,7 @@ class _Rows(Protocol):
     def __delitem__(self, key: str, /) -> None: ...
 
 
-@dataclass(frozen=True)
-class JournalTail:
+class JournalTail(msgspec.Struct, frozen=True):
     """The part of the journal that the store's head row holds.
 
     `anchor` is the mark before the first stored entry, `head` the one at the last entry. `entries` are those not yet in
@@ -73,7 +72,7 @@ class JournalTail:
     anchor: JournalMark = JOURNAL_START
     head: JournalMark = JOURNAL_START
     before: str = JOURNAL_START.hash
-    entries: list[msgspec.Raw] = field(default_factory=list)
+    entries: list[msgspec.Raw] = []
     paged_bytes: int = 0
 
     def page(self) -> JournalPage:
@@ -107,7 +106,7 @@ def _hash(text: str) -> str:
 def _readable(tail: JournalTail) -> JournalTail:
     """Return the tail with hashes only; what the disk has made of one then breaks the chain."""
     anchor, head = (replace(mark, hash=_hash(mark.hash)) for mark in (tail.anchor, tail.head))
-    return replace(tail, anchor=anchor, head=head, before=_hash(tail.before))
+    return msgspec.structs.replace(tail, anchor=anchor, head=head, before=_hash(tail.before))
 
 
 def _text(row: bytes) -> str:
@@ -257,7 +256,9 @@ class Journal:
             first = last - len(self._entries) + 1
             self._rows[page_key(first)] = b"\n".join([self.tail.before.encode(), *map(bytes, self._entries)])
             self._first_numbers.append(first)
-        self.tail = replace(self.tail, before=reached.hex(), paged_bytes=self.tail.paged_bytes + self._bytes)
+        self.tail = msgspec.structs.replace(
+            self.tail, before=reached.hex(), paged_bytes=self.tail.paged_bytes + self._bytes
+        )
         self._entries, self._bytes, self._is_broken = [], 0, False
 
     def _drop_oldest(self) -> None:
@@ -269,7 +270,7 @@ class Journal:
                 return
             with suppress(KeyError):
                 del self._rows[page_key(self._first_numbers.popleft())]
-            self.tail = replace(self.tail, anchor=self._anchor(), paged_bytes=left)
+            self.tail = msgspec.structs.replace(self.tail, anchor=self._anchor(), paged_bytes=left)
 
     def _anchor(self) -> JournalMark:
         page = self._page_at(self._first_numbers[0]) if self._first_numbers else self.tail.page()
@@ -298,5 +299,5 @@ class Journal:
         """Move the found entries to a page after all others, and continue from the last hash that was stored."""
         last = max([self._last_paged().number, *self._first_numbers]) + len(self._entries)
         head = self.tail.head
-        self.tail = replace(self.tail, head=JournalMark(max(head.number, last), head.hash))
+        self.tail = msgspec.structs.replace(self.tail, head=JournalMark(max(head.number, last), head.hash))
         self._is_broken = True

@@ -6,6 +6,7 @@ A bit that flips in one of them makes the two differ, which is how `PRAGMA integ
 import re
 import sqlite3
 
+from consumer.store.grouped_rows import CONTENT, group_key_in
 from consumer.store.row_check import verified
 from consumer.store.rows import CANCEL, CHECK, GENERATION, HEAD, SENTINEL
 
@@ -13,7 +14,7 @@ __all__ = ["COLUMNS", "repair_keys"]
 
 
 _FIXED = (SENTINEL, GENERATION, HEAD, CHECK)
-_NUMBERED = re.compile(r"c/\d{16}/.*|[tj]/\d{16}|[rdx]/.+", re.DOTALL)
+_NUMBERED = re.compile(r"c/\d{16}/.*|[tj]/\d{16}|n/[cr]/\d{16}|[rdx]/.+", re.DOTALL)
 _KEYS = "SELECT rowid, CAST(key AS BLOB) FROM Cache {}"
 _BESIDE_KEY = "raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
 COLUMNS = f"key, {_BESIDE_KEY}"
@@ -46,9 +47,12 @@ def repair_keys(connection: sqlite3.Connection) -> None:
 
 def _is_right(key: object, value: object) -> bool:
     """Return whether the agent may have written this key for this content: the check of a row names its key."""
+    content = value if isinstance(value, bytes) else b""
     try:
         text = key.decode() if isinstance(key, bytes) else ""
-        verified(text, value if isinstance(value, bytes) else b"")
+        if text.startswith(CONTENT):
+            return text == group_key_in(content)
+        verified(text, content)
     except ValueError:
         return False
     return text in _FIXED or _NUMBERED.fullmatch(text) is not None

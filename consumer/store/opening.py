@@ -17,7 +17,7 @@ from consumer.store.damage import StoreDamage
 from consumer.store.inspection import StoreCondition, inspect_store
 from consumer.store.lock_wait import LockWait, Stopping
 from consumer.store.row_check import UNREADABLE_ROW
-from consumer.store.state_directory import Ballast, Epochs, claim, make_private, take_lock, usable
+from consumer.store.state_directory import STORE_MADE, Ballast, Epochs, claim, make_private, take_lock, usable
 
 __all__ = ["open_store"]
 
@@ -57,7 +57,7 @@ class _Opening:
 
     def __init__(self, directory: Path, lock: int, now: Now, enrolment_id: str | None, wait: LockWait) -> None:
         self._directory, self._lock, self._now, self._wait = directory, lock, now, wait
-        self._store, self._marker = _place_of_store(directory), directory / "store-made"
+        self._store, self._marker = _place_of_store(directory), directory / STORE_MADE
         self._ballast = Ballast(directory / "ballast")
         self._epochs = Epochs(directory, enrolment_id)
 

@@ -12,15 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from broker.contract.journal import JournalPage
-from broker.contract.messages import JournalMark
+from broker.contract.messages import JournalMark, SequenceNumber
+from broker.contract.states import State
 from consumer.errors import StoreError
-from consumer.ports import StoredCommand
-from consumer.store.inspection import DATABASE, open_store_database
+from consumer.ports import StoredCommand, TimeSample
+from consumer.store.grouped_rows import GroupReader
+from consumer.store.inspection import DATABASE, check_pages, open_store_database
 from consumer.store.journal import page_key, page_number, read_page
 from consumer.store.rows import (
     COMMAND,
+    GENERATION,
     HEAD,
     RAW,
     RESULT,
@@ -34,7 +38,7 @@ from consumer.store.rows import (
     unreadable_command,
 )
 
-__all__ = ["read_journal", "read_queue"]
+__all__ = ["StoreSummary", "read_journal", "read_queue", "read_summary", "refuse_damaged_store"]
 
 
 _TIMEOUT_S = 5.0
@@ -50,23 +54,76 @@ class JournalCopy:
     pages: tuple[JournalPage, ...]
 
 
+@dataclass(frozen=True)
+class StoreSummary:
+    """What a store holds, from one snapshot: how many commands have not begun, and how many wait for their ack.
+
+    `running` has those that have begun, in order. The journal goes from the entry after `anchor` to `head`. The server
+    has signed `heard_time` some time ago.
+    """
+
+    generation: str
+    last_sequence: SequenceNumber | None
+    accepted: int
+    running: tuple[StoredCommand, ...]
+    completed: int
+    anchor: JournalMark
+    head: JournalMark
+    heard_time: TimeSample | None = None
+
+
+def read_summary(state: Path) -> StoreSummary | None:
+    """Return what the store below a state directory holds, None if there is no store; raises StoreError."""
+    if not (state / "commands" / DATABASE).exists():
+        return None
+    with _snapshot(state, "command store") as rows:
+        commands, results = GroupReader(rows, COMMAND), GroupReader(rows, RESULT)
+        keys, done = commands.all_keys(), set(results.all_keys())
+        begun = [key for key in keys if key in rows.head.processing]
+        running = [stored for key in begun if not (stored := _queued(rows.head, commands, results, key, done)).result]
+        generation = rows.value(GENERATION)
+        return StoreSummary(
+            generation.decode(errors="replace") if generation else "",
+            rows.head.last_sequence,
+            len(keys) - len(done) - len(running),
+            tuple(running),
+            len(done),
+            rows.head.journal.anchor,
+            rows.head.journal.head,
+            rows.head.heard_time,
+        )
+
+
+def refuse_damaged_store(state: Path) -> None:
+    """Raise StoreDamaged if SQLite finds damage in the store below a state directory, StoreError if it cannot look."""
+    with _snapshot(state, "command store") as rows:
+        rows.check_pages()
+
+
 def read_queue(state: Path) -> list[StoredCommand]:
     """Return the live commands below a state directory, in order; raises StoreError if they cannot be read."""
     with _snapshot(state, "queue") as rows:
-        return [_queued(rows, key) for key in rows.command_keys()]
+        commands, results = GroupReader(rows, COMMAND), GroupReader(rows, RESULT)
+        done = set(results.all_keys())
+        return [_queued(rows.head, commands, results, key, done) for key in commands.all_keys()]
 
 
-def _queued(rows: "_Snapshot", key: str) -> StoredCommand:
-    arrived = _arrived(key, rows.value(key) or b"")
-    result = rows.value(RESULT + arrived.command.id)
-    return assemble(key, arrived, rows.head.processing.get(key), decode_result(result) if result else None)
+def _queued(head: HeadRow, commands: GroupReader, results: GroupReader, key: str, done: set[str]) -> StoredCommand:
+    arrived = _arrived(commands, key)
+    result = RESULT + arrived.command.id
+    if result not in done:
+        return assemble(key, arrived, head.processing.get(key), None)
+    try:
+        return assemble(key, arrived, None, decode_result(results[result]))
+    except (KeyError, ValueError):
+        return replace(assemble(key, arrived, None, None), state=State.DONE)
 
 
-def _arrived(key: str, row: bytes) -> CommandRow:
+def _arrived(commands: GroupReader, key: str) -> CommandRow:
     """Return the command in a row; of one that the disk has altered, the id in its key."""
     try:
-        return decode_command_row(row)
-    except ValueError:
+        return decode_command_row(commands[key])
+    except (KeyError, ValueError):
         command_id = id_in_key(key)
         if command_id is None:
             raise
@@ -111,7 +168,7 @@ def _snapshot(state: Path, subject: str) -> Iterator["_Snapshot"]:
         with open_store_database(store, _mode(store), timeout_s=_TIMEOUT_S) as connection:
             connection.execute("BEGIN")  # one snapshot for all reads
             yield _Snapshot(connection, subject)
-    except (sqlite3.Error, ValueError) as error:
+    except (sqlite3.Error, KeyError, ValueError) as error:
         raise StoreError(f"The {subject} in {state} cannot be read: {error}.", code="store_unreadable") from error
 
 
@@ -123,13 +180,23 @@ class _Snapshot:
         self._subject = subject
         self.head: HeadRow = decode_head(self.value(HEAD) or b"{}")
 
+    def check_pages(self) -> None:
+        """Raise StoreDamaged if SQLite finds damage."""
+        check_pages(self._connection)
+
     def value(self, key: str) -> bytes | None:
         row = self._connection.execute("SELECT value FROM Cache WHERE key = ? AND mode = ?", (key, RAW)).fetchone()
         return self._bytes(row[0]) if row else None
 
-    def command_keys(self) -> list[str]:
+    def __getitem__(self, key: str) -> bytes:
+        value = self.value(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def keys(self, prefix: str) -> list[str]:
         query = "SELECT key FROM Cache WHERE key GLOB ? ORDER BY key"
-        return [key for (key,) in self._connection.execute(query, (COMMAND + "*",))]
+        return [key for (key,) in self._connection.execute(query, (prefix + "*",))]
 
     def pages(self, first: int) -> Iterator[JournalPage]:
         """Yield the pages, starting with the one that holds number `first`."""

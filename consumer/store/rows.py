@@ -1,10 +1,11 @@
 """The rows of the command store: their keys and shapes, and how a command is assembled from them."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber, wire_members
 from broker.contract.states import State
@@ -50,8 +51,7 @@ SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head"
 
 
 # design.md: "A command's row is written once; its result is a second row."
-@dataclass(frozen=True)
-class CommandRow:
+class CommandRow(msgspec.Struct, frozen=True):
     """The row of a command, written once; earlier versions did not write `signed_by`."""
 
     command: Command
@@ -59,32 +59,32 @@ class CommandRow:
     signed_by: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Processing:
+class Processing(msgspec.Struct, frozen=True):
     """When a command in processing began, and by which incarnation of the agent."""
 
     started_at: datetime
     begun_by: str
 
 
-@dataclass(frozen=True)
-class HeadRow:
+class HeadRow(msgspec.Struct, frozen=True):
     """The one row that changes with every commit: the commands in processing, by their keys, and the last numbers.
 
     `check` is a hash of all but the journal, which has its own, and `generation`, a copy of the store_generation with
     its own check; earlier versions did not write them. `starts` is in no check: a server asks an agent whose statuses
-    seem to go back.
+    seem to go back. `grouped` tells that rows are in groups: a version that does not know those then takes the head for
+    damaged and sets the store aside, so that each command is reported as `interrupted`, and none is forgotten.
     """
 
     arrival: int = 0
     last_sequence: SequenceNumber | None = None
     closed_epoch: int = 0
-    processing: dict[str, Processing] = field(default_factory=dict)
-    journal: JournalTail = field(default_factory=JournalTail)
+    processing: dict[str, Processing] = {}
+    journal: JournalTail = msgspec.field(default_factory=JournalTail)
     heard_time: TimeSample | None = None
     check: str | None = None
     generation: str | None = None
     starts: int = 0
+    grouped: bool = False
 
     def checked(self) -> "HeadRow":
         """Return the row with its check."""
@@ -96,6 +96,7 @@ class HeadRow:
 
     def _hash(self) -> str:
         content = encode([self.arrival, self.last_sequence, self.closed_epoch, self.processing, self.heard_time])
+        content += b"grouped" if self.grouped else b""
         return hashlib.sha256(content).hexdigest()
 
 

@@ -15,11 +15,14 @@ from consumer.errors import StateDirectoryInUse, StoreError, StoreFull
 from consumer.store.damage import DISK_FULL, NO_INODES
 
 __all__ = [
+    "LEAST_ROOM_BYTES",
+    "STORE_MADE",
     "Ballast",
     "Epochs",
     "claim",
     "epoch_name",
     "make_private",
+    "owner_of",
     "refuse_exposed",
     "refuse_other_agent",
     "take_lock",
@@ -27,7 +30,13 @@ __all__ = [
 ]
 
 
+STORE_MADE = "store-made"
+"""The file that marks that there was a store."""
+
 _BALLAST_BYTES = 1 << 20
+LEAST_ROOM_BYTES = 2 * _BALLAST_BYTES
+"""With this much room or less, no command is accepted."""
+
 _OWNER = "agent-name"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -89,17 +98,23 @@ def refuse_other_agent(directory: Path, agent: str) -> bool:
 
     Raises OSError if that cannot be determined.
     """
-    try:
-        owner = (directory / _OWNER).read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        return False
-    if owner != agent and AGENT_NAME.fullmatch(owner):
+    owner = owner_of(directory)
+    if owner not in (None, agent):
         raise StoreError(
             f"The state directory {directory} belongs to the agent {owner}, whose commands {agent} must not run: "
             f"give {agent} its own directory.",
             code="state_directory_of_another_agent",
         )
     return owner == agent
+
+
+def owner_of(directory: Path) -> str | None:
+    """Return the name of the agent that the directory belongs to; None if that is not recorded. Raises OSError."""
+    try:
+        owner = (directory / _OWNER).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return None
+    return owner if AGENT_NAME.fullmatch(owner) else None
 
 
 class Ballast:

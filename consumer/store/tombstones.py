@@ -86,6 +86,9 @@ class Tombstones:
     def __len__(self) -> int:
         return len(self._page_of)
 
+    def __contains__(self, command_id: str) -> bool:
+        return command_id in self._page_of
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._page_of)
 

@@ -25,12 +25,14 @@ from consumer.settings import DownloadConfig
 from consumer.system.https import https_client
 from consumer.system.leftovers import Leftovers
 from consumer.system.partial_files import partial_file
+from consumer.system.progress import HandlerProgress
 
 __all__ = [
     "Downloader",
 ]
 
 
+_PHASE = "download"
 _BLOCK_BYTES = 1 << 18
 _READ_TIMEOUT_S = 15.0  # a server that sends nothing for this long has failed
 _SPARE_BYTES = 4 << 20
@@ -57,6 +59,7 @@ class Downloader:
     blobs: Blobs | None = None
     partial: Path | None = None
     leftovers: Leftovers = field(default_factory=Leftovers)
+    progress: HandlerProgress = field(default_factory=HandlerProgress)
 
     def fetch(self, artifact: Artifact, to: Path) -> None:
         """Write the artifact to `to`, fsynced. Raises DownloadError, and then `to` does not exist."""
@@ -121,6 +124,7 @@ class Downloader:
                 digest.update(block)
                 target.write(block)
                 target.flush()
+                self.progress.report(_PHASE, size, artifact.size)
                 self._check_time(url_shown)
             os.fsync(target.fileno())
         self._check_whole(artifact, size, digest.hexdigest())

@@ -1,11 +1,13 @@
 """Verifies received messages: the agent obeys only those that its server signed for it and its enrolment."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
 from broker.contract.dsse import (
+    Envelope,
     Scope,
     SignatureError,
     VerifyingKey,
@@ -17,6 +19,7 @@ from broker.contract.topics import Channel
 from consumer.errors import EnrolmentError
 from consumer.trust.ports import Trust
 from consumer.trust.refusal import Refusal
+from consumer.trust.side_by_side import SideBySide
 from consumer.trust.trusted_clock import TrustedClock
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
 
 
 _MAX_CLOCK_DIFFERENCE = timedelta(days=1)
+_FEWEST_SIDE_BY_SIDE = 4  # fewer are verified sooner than a thread is woken
 
 
 class NoTrust:
@@ -43,8 +47,7 @@ class NoTrust:
         raise EnrolmentError("This agent is not enrolled: it trusts no signing keys.", code="not_enrolled")
 
 
-@dataclass(frozen=True)
-class ReceivedFrame:
+class ReceivedFrame(msgspec.Struct, frozen=True):
     """A frame of messages taken out of its envelope. With a `refusal`, nothing in it may be obeyed.
 
     `signed_by` are the ids of the trusted keys that signed it, at `signed_at` by the server's clock.
@@ -67,14 +70,51 @@ class ReceivedFrame:
         return self.frame
 
 
-class Verifier:
-    """Opens received messages for one agent. Checks the signature over the raw bytes before parsing any of them."""
+class _Verified(msgspec.Struct, frozen=True):
+    """What the check of a payload's signatures with these keys has found; no `envelope` if it is unsigned."""
 
-    def __init__(self, agent: str, trust: Trust, clock: TrustedClock, *, accept_unsigned: bool) -> None:
+    keys: tuple[VerifyingKey, ...]
+    envelope: Envelope | None = None
+    payload: bytes = b""
+    signers: tuple[str, ...] = ()
+    error: SignatureError | None = None
+
+
+class Verifier:
+    """Opens received messages for one agent. Checks the signature over the raw bytes before parsing any of them.
+
+    `side_by_side` checks the signatures of several frames at the same time; without it, each is checked when opened.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        trust: Trust,
+        clock: TrustedClock,
+        *,
+        accept_unsigned: bool,
+        side_by_side: SideBySide | None = None,
+    ) -> None:
         self._agent = agent
         self._trust = trust
         self._clock = clock
         self._accept_unsigned = accept_unsigned
+        self._side_by_side = side_by_side
+        self._ahead: dict[tuple[Channel, bytes], _Verified] = {}
+
+    def verify_ahead(self, channel: Channel, payloads: Sequence[bytes]) -> None:
+        """Check the signatures of frames that are opened next, side by side.
+
+        `open` uses what was found if it would find the same: if the same keys are still trusted. So an update of the
+        keys among these frames applies to those after it.
+        """
+        self._ahead.clear()
+        keys = tuple(self._trust.keys)
+        if self._side_by_side is not None and keys and len(payloads) >= _FEWEST_SIDE_BY_SIDE:
+            found = self._side_by_side(lambda payload: _readable(channel, payload, keys), payloads)
+            for payload, verified in zip(payloads, found, strict=True):
+                if verified is not None:
+                    self._ahead[channel, payload] = verified
 
     def open(self, channel: Channel, payload: bytes) -> ReceivedFrame:
         """Return the frame that arrived on a channel, with a refusal unless its server signed it for this agent.
@@ -82,20 +122,21 @@ class Verifier:
         A refused frame is returned so that its commands can be answered. Raises SignatureError if no frame
         can be found in the payload.
         """
-        envelope = read_envelope(payload)
-        if envelope is None:
+        keys = tuple(self._trust.keys)
+        found = self._ahead.pop((channel, payload), None)
+        if found is None or found.keys != keys:
+            found = _verified(channel, payload, keys)
+        if found.envelope is None:
             refusal = None if self._accept_unsigned else self._unsigned(channel)
             return ReceivedFrame(payload, refusal)
-        try:
-            signed, signers = envelope.verify(payload_type(channel), self._trust.keys)
-        except SignatureError as error:
-            _, frame = read_body(envelope.unverified_payload())
-            return ReceivedFrame(frame, Refusal(error.code, f"The {channel} was refused: {error}"))
-        scope, frame = read_body(signed)
+        if found.error is not None:
+            _, frame = read_body(found.envelope.unverified_payload())
+            return ReceivedFrame(frame, Refusal(found.error.code, f"The {channel} was refused: {found.error}"))
+        scope, frame = read_body(found.payload)
         refusal = self._check_scope(channel, scope)
         if refusal is None:
             self._clock.observe(scope.not_before)
-        return ReceivedFrame(frame, refusal, signers, scope.not_before)
+        return ReceivedFrame(frame, refusal, found.signers, scope.not_before)
 
     # design.md: "The signers of a command are stored with it"
     def check_signers(self, signed_by: tuple[str, ...] | None) -> Refusal | None:
@@ -141,3 +182,22 @@ class Verifier:
             f"This agent refuses a {channel} that its server has not signed; "
             "send it with `acm send`, or run the agent with --accept-unsigned.",
         )
+
+
+def _verified(channel: Channel, payload: bytes, keys: tuple[VerifyingKey, ...]) -> _Verified:
+    """Check the signatures of a payload; raises SignatureError if it is an envelope that cannot be read."""
+    envelope = read_envelope(payload)
+    if envelope is None:
+        return _Verified(keys)
+    try:
+        signed, signers = envelope.verify(payload_type(channel), keys)
+    except SignatureError as error:
+        return _Verified(keys, envelope, error=error)
+    return _Verified(keys, envelope, signed, signers)
+
+
+def _readable(channel: Channel, payload: bytes, keys: tuple[VerifyingKey, ...]) -> _Verified | None:
+    try:
+        return _verified(channel, payload, keys)
+    except SignatureError:  # it is found again, and reported, when the payload is opened
+        return None

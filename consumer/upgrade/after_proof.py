@@ -40,6 +40,14 @@ class AfterProof:
         """The version of the release that this process runs; None if it is not one."""
         return None if self._installation is None else self._installation.running()
 
+    @property
+    def may_go_back(self) -> bool:
+        """Whether the release before this one may still take over; true if that cannot be read now."""
+        try:
+            return self._installation is not None and self._installation.watcher is not None
+        except OSError:  # which the watch reports
+            return True
+
     def step(self) -> None:
         """End the watch if it is time."""
         if self._installation is None or self._end_at is None or self._clock.monotonic() < self._end_at:

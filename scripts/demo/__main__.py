@@ -73,7 +73,7 @@ def show_commands(stage: Stage) -> None:
     stage.send("Stop the service, while the agent stays reachable", "stop-agent")
     stage.send("Start it again", "start-agent")
     stage.send("Restart it; a new incarnation proves it", "restart-agent")
-    stage.send("A command type that does not exist", "make-coffee")
+    stage.send("A command type that the agent does not support, sent anyway", "make-coffee", "--force")
 
 
 @contextmanager

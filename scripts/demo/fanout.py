@@ -14,13 +14,13 @@ def show_fanout(stage: Stage) -> None:
     with _more_agents(stage):
         run_tool("broker", "group", "add", "edge", *_MORE)
         run_tool("broker", "send", "--group", "edge", "restart-agent", "--wait", "40")
-        run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--wait", "40")
+        run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--yes", "--wait", "40")
         console.rule("[bold]A group's configuration, for an agent that joins it later[/bold]", align="left")
         file = stage.directory / "limits.json"
         file.write_text('{"cpu": 0.5}')
         run_tool("broker", "group", "configure", "edge", str(file))
         run_tool("broker", "send", "web-01", "set-group", 'groups=["edge"]', "--wait", "40")
-        wait_for(lambda: "web-01" in tool("broker", "group", "list")["edge"], "the server to learn the group")
+        wait_for(lambda: "web-01" in tool("broker", "group", "show", "edge")["agents"], "the server to learn the group")
         run_tool("broker", "send", "web-01", "fetch-config", "--wait", "40")
         wait_for(lambda: _applied("web-01"), "the configuration that the server sends in response")
         run_tool("broker", "show", str(_applied("web-01")))

@@ -10,7 +10,7 @@ from typing import Any
 
 from broker.app.config import load_config
 from broker.app.factories import open_ledger
-from broker.cli.agents import agent_json
+from broker.contract.codec import to_json
 from broker.mqtt.address import TlsFiles
 from scripts.demo.processes import failed, free_port, program, tool, wait_for
 
@@ -55,9 +55,9 @@ class Installation:
         return tool("broker", *arguments, "--config", str(self.settings))
 
     def agents(self) -> list[dict[str, Any]]:
-        """Return the output of `acm agents --json`; read directly, since starting acm is too slow for polling."""
+        """Return the last statuses of all agents; read directly, since starting acm is too slow for polling."""
         with open_ledger(load_config(self.settings, {}).ledger) as ledger:
-            return [agent_json(row) for row in ledger.agents()]
+            return [to_json(row.status) for row in ledger.agents() if row.status]
 
     def is_online(self, agent: str) -> bool:
         return any(row["agent"] == agent and row["online"] for row in self.agents())

@@ -62,9 +62,7 @@ def _package(directory: Path, version: str, script: str | None = None) -> Path:
     release, package = make_release(directory / version, version), directory / f"agent-{version}.tar.gz"
     if script is not None:
         write_program(release, script)
-    tool(
-        "broker", "package", "build", str(release), "--secret-key", f"{directory}/release.key", "--output", str(package)
-    )
+    tool("broker", "package", "build", str(release), "--secret-key", f"{directory}/release.key", "--out", str(package))
     return package
 
 

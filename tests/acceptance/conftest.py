@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from broker.app.factories import open_ledger
-from broker.cli.agents import agent_json
-from broker.cli.commands import command_json
+from broker.cli.documents import document_of
+from broker.contract.codec import to_json
 from broker.contract.messages import JsonObject, Origin
+from broker.contract.states import AgentState
+from broker.fleet.views import view_of_command
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from consumer.store.reader import read_queue
@@ -151,7 +153,7 @@ class Site:
     def show(self, command_id: str) -> Any:
         """Return the JSON of `acm show`."""
         with self.opened_ledger() as ledger:
-            return command_json(ledger.get(command_id))
+            return document_of(view_of_command(ledger.get(command_id)))
 
     def result(self, command_id: str, timeout_s: float = 40.0) -> Any:
         """Wait for the final result of a command."""
@@ -167,12 +169,12 @@ class Site:
         return [stored.state for stored in read_queue(self.state(agent))]
 
     def wait_online(self, agent: str) -> Any:
-        """Wait for the agent, and return its JSON of `acm agents`."""
+        """Wait for the agent, and return its status."""
 
         def online() -> Any:
             with self.opened_ledger() as ledger:
-                rows = (agent_json(row) for row in ledger.agents() if row.name == agent)
-                return next((row for row in rows if row["online"]), None)
+                row = ledger.agent(agent)
+                return row.state is AgentState.ONLINE and row.status and to_json(row.status)
 
         return wait_for(online, f"{agent} to be online")
 

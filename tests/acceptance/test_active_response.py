@@ -96,7 +96,7 @@ def test_a_response_is_listed_while_it_is_active_and_taken_back_in_time(responde
     expected = {"script": "shell", "keys": ["5763"], "command_id": command_id}
     assert listed.items() >= {**expected, "agent": "web-01", "state": "waiting"}.items()
     (row,) = responder.site.acm("agents")
-    assert row["pending_reversal_count"] == 1
+    assert row["status"]["pending_reversal_count"] == 1
     (mine,) = json.loads(acm_agent("active-responses", "--state", str(responder.site.state("web-01")), "--json"))
     assert mine.items() >= {**expected, "confirmed": True}.items()
     renewed = responder.result(responder.send("shell", "5763", timeout_s=0.1))

@@ -62,7 +62,7 @@ def site(saving: SavingBroker, tmp_path: Path) -> Iterator[Site]:
 
 def agent_of(site: Site) -> Any:
     """Return the agent as `acm agents` shows it."""
-    return next(row for row in site.acm("agents") if row["agent"] == "web-01")
+    return next(row for row in site.acm("agents") if row["name"] == "web-01")
 
 
 def connections_of(site: Site) -> int:
@@ -72,7 +72,7 @@ def connections_of(site: Site) -> int:
 
 def set_group(site: Site, group: str) -> None:
     assert site.result(site.enqueue("web-01", "set-group", {"groups": [group]}))["outcome"] == "success"
-    wait_for(lambda: agent_of(site).get("groups") == [group], "the group in the status")
+    wait_for(lambda: agent_of(site)["status"].get("groups") == [group], "the group in the status")
 
 
 def lose_store_after_save(site: Site, saving: SavingBroker) -> Any:
@@ -81,11 +81,11 @@ def lose_store_after_save(site: Site, saving: SavingBroker) -> Any:
     site.wait_online("web-01")
     set_group(site, "before")
     saving.save(b'"before"')
-    lost = agent_of(site)["store_generation"]
+    lost = agent_of(site)["status"]["store_generation"]
     agent.stop()
     shutil.rmtree(site.state("web-01"))
     agent = site.start_agent("web-01", module="tests.acceptance.slow_agent")
-    wait_for(lambda: agent_of(site)["store_generation"] != lost, "the server to know the new store")
+    wait_for(lambda: agent_of(site)["status"]["store_generation"] != lost, "the server to know the new store")
     set_group(site, "after")
     return agent
 
@@ -101,12 +101,12 @@ def test_commands_that_run_are_not_abandoned_for_a_status_of_before(site: Site, 
     wait_for(lambda: connections_of(site) > connections, "the server to be back")
     set_again = site.enqueue("web-01", "set-group", {"groups": ["last"]})
     assert [site.show(name)["state"] for name in sent] == ["running", "accepted"]
-    assert site.acm("group", "list") == {"after": ["web-01"]}
+    assert site.acm("group", "list") == [{"name": "after", "agents": ["web-01"]}]
     for name in reversed(sent):
         site.acm("cancel", name)
     assert [site.result(name)["code"] for name in sent] == ["cancelled", "cancelled"]
     assert site.result(set_again)["outcome"] == "success"
-    assert not any("verdict_of_server" in site.show(name) for name in sent)
+    assert [site.show(name)["verdict_of_server"] for name in sent] == [None] * len(sent)
     assert notes.read_text().splitlines() == sent[:1]
 
 
@@ -124,7 +124,7 @@ def test_agent_that_is_away_is_not_online_by_a_status_of_before(site: Site, savi
     another = site.enqueue("web-01", "note-once", {"path": str(notes)})
     wait_for(lambda: site.show(another)["state"] == "sent", "the server to have worked since")
     shown = agent_of(site)
-    assert (shown["state"], shown["seen_at"], shown["groups"]) == ("offline", seen_at, ["after"])
+    assert (shown["state"], shown["seen_at"], shown["status"]["groups"]) == ("offline", seen_at, ["after"])
     assert site.show(sent)["state"] == "sent"
     site.start_agent("web-01", module="tests.acceptance.slow_agent")
     assert [site.result(name)["outcome"] for name in (sent, another)] == ["success", "success"]
@@ -151,8 +151,8 @@ def test_server_and_agent_on_bridged_brokers(saving: SavingBroker, tmp_path: Pat
         site.acm("cancel", sent)
         assert site.result(sent)["code"] == "cancelled"
         assert site.result(set_again)["outcome"] == "success"
-        assert "verdict_of_server" not in site.show(sent)
-        assert site.acm("group", "list") == {"last": ["web-01"]}
+        assert site.show(sent)["verdict_of_server"] is None
+        assert site.acm("group", "list") == [{"name": "last", "agents": ["web-01"]}]
     finally:
         site.stop()
         near_server.kill()

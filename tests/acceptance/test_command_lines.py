@@ -26,6 +26,7 @@ from consumer.store.opening import open_store
 from tests.acceptance.conftest import Program
 from tests.support.cli import commands_of
 from tests.support.makers import NOW, command, result
+from tests.support.recorded import record_feedback, record_status
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,10 +226,10 @@ def test_embedded_broker_serves_until_term_and_leaves_no_process(broker_program:
 
 def test_brackets_are_shown_literally(run: Run, tmp_path: Path) -> None:
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
-        ledger.record_status(Status("web-01", True, "0", "i", "b", "g", running_command="[/b]", last_error="[red]"))
-    sent = run("send", "web-[a0]*", "[/x]", "--wait", "0.1")
+        record_status(ledger, Status("web-01", True, "0", "i", "b", "g", running_command="[/b]", last_error="[red]"))
+    sent = run("send", "web-[a0]*", "[/x]", "--yes", "--wait", "0.1")
     assert sent.returncode == 5
-    assert "[/x] for web-[a0]*" in sent.stdout
+    assert "[/x] for web-[a0]*" in sent.stderr
     assert run("send", "web-01", "[/x]", "--wait", "0.1").returncode == 5
     listed = [run(*words.split(), COLUMNS="150").stdout for words in ("operation list", "commands", "agents")]
     assert [word in text for word, text in zip(("web-[a0]*", "[/x]", "[red]"), listed, strict=True)] == [True] * 3
@@ -247,9 +248,9 @@ def test_text_from_an_agent_cannot_control_the_terminal(run: Run, tmp_path: Path
     pending = PendingReversal(evil, (evil, "[red]"), evil, "waiting", datetime.now(UTC))
     with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
-        ledger.record_feedback("web-01", [replace(result(command.id), message=evil)])
-        ledger.record_status(
-            Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)
+        record_feedback(ledger, "web-01", [replace(result(command.id), message=evil)])
+        record_status(
+            ledger, Status("web-01", True, "0", "i", "b", "g", pending_reversals=(pending,), pending_reversal_count=1)
         )
     for shown in (run("show", command.id), run("active-responses", "web-01", COLUMNS="200")):
         assert "gone" in shown.stdout

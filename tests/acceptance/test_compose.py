@@ -52,7 +52,8 @@ class Project:
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def online(self) -> dict[str, str]:
-        return {row["agent"]: row["incarnation"] for row in self.acm("agents", check=False) or [] if row["online"]}
+        rows = self.acm("agents", check=False) or []
+        return {row["name"]: row["status"]["incarnation"] for row in rows if row["state"] == "online"}
 
     def outcomes(self, agent: str, command_ids: list[str]) -> list[str]:
         """Wait until all are completed, and return what came of each."""

@@ -99,7 +99,7 @@ def test_a_program_with_an_agent_inside_is_started_stopped_and_restarted(site: S
     assert site.acm("send", "web-01", "stop-agent", "--wait", "30")["result"]["outcome"] == "success"
     assert (site.state("web-01") / "measuring-stopped").exists()
     assert agent.stop() == 0
-    wait_for(lambda: not site.acm("agents")[0]["online"], "the agent's goodbye")
+    wait_for(lambda: site.acm("agents")[0]["state"] == "offline", "the agent's goodbye")
 
 
 def test_program_with_a_server_inside_sends_a_command_and_prints_its_result(broker: TestBroker, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_manifest_can_be_signed_elsewhere(place: Path) -> None:
     (place / "manifest.json").write_text(run(place, "broker", "package", "manifest", *words).stdout)
     key = str(place / ".minisign" / "minisign.key")
     subprocess.run(["minisign", "-S", "-s", key, "-m", "manifest.json"], cwd=place, check=True, capture_output=True)
-    done = run(place, "broker", "package", "build", *words, "--signature", "manifest.json.minisig", "--output", "p")
+    done = run(place, "broker", "package", "build", *words, "--signature", "manifest.json.minisig", "--out", "p")
     assert done.returncode == 0, done.stderr
     facts = json.loads(run(place, "broker", "package", "verify", "p", "--public-key", "minisign.pub", "--json").stdout)
     assert (facts["version"], facts["platform"]) == ("1.4.2", "any")

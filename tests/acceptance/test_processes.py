@@ -168,7 +168,8 @@ def test_interrupted_wait_names_the_command_which_continues(tmp_path: Path, numb
     _, said = sending.communicate(timeout=20)
     assert sending.returncode == code
     assert said.splitlines()[-1] == (
-        f"acm: The command {row.command.id} was sent, and continues. Check it with `acm show {row.command.id}`."
+        f"acm: The command {row.command.id} was sent, and continues. Check it with `acm show {row.command.id}`, "
+        f"or cancel it with `acm cancel {row.command.id}`."
     )
 
 

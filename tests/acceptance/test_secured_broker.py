@@ -50,7 +50,7 @@ class Installation:
         return program
 
     def agent(self, name: str) -> Any:
-        return next((row for row in self.acm("agents") if row["agent"] == name), None)
+        return next((row for row in self.acm("agents") if row["name"] == name), None)
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), "ACM_ENROLL_LISTEN": self.listen}
@@ -77,12 +77,12 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
     enroll = ["--server", f"https://{installation.listen}", "--token", "-", "--agent", "web-01", "--state", "state"]
     installation.run("consumer", "enroll", *enroll, text=token)
     agent = installation.start("agent", "consumer", "run", "--state", "state")
-    wait_for(lambda: (row := installation.agent("web-01")) and row["online"], "the agent to be online")
+    wait_for(lambda: (row := installation.agent("web-01")) and row["state"] == "online", "the agent to be online")
     shown = installation.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
     assert shown["result"]["outcome"] == "success"
 
     installation.acm("enrolment", "revoke", "web-01")
-    wait_for(lambda: not installation.agent("web-01")["online"], "the agent to be offline")
+    wait_for(lambda: installation.agent("web-01")["state"] != "online", "the agent to be offline")
     wait_for(
         lambda: "session_ended agent=web-01" in enrolments.log.read_text().replace("event=", ""),
         "the session to be ended",
@@ -90,7 +90,7 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
     wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")
     refused = broker.log.read_text().count("verify failed")
     wait_for(lambda: broker.log.read_text().count("verify failed") > refused, "the agent to be refused")
-    assert not installation.agent("web-01")["online"]
+    assert installation.agent("web-01")["state"] != "online"
     assert agent.process.poll() is None
     assert broker.process.poll() is None
     assert load_config(installation.settings, {}, {}).broker.startswith("mqtts://localhost:")

@@ -94,6 +94,7 @@ def test_pending_command_is_read_when_its_turn_comes(store: DiskCommandStore, st
     for name in "ab":
         store.store_command(command(name), NOW)
     edit(state, "UPDATE Cache SET value = x'5b' WHERE key LIKE 'c/%2/b'")
+    store._load()  # both have arrived so recently that they are in memory
     waiting = store.get_next_commands(2)
     assert next(waiting).damage is None
     damaged = next(waiting)
@@ -605,6 +606,18 @@ def test_full_disk_of_an_earlier_version_gets_its_space_back(tmp_path: Path) -> 
     done = run(EARLIER, str(tmp_path), prefix=("unshare", "--user", "--map-root-user", "--mount"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True"] * 3
+
+
+def test_housekeeping_leaves_a_short_log(state: Path) -> None:
+    store, log = open_store(state, now=lambda: NOW), state / "commands" / "cache.db-wal"
+    store.store_command(command("a"), NOW)
+    before = log.stat().st_size
+    store.tidy(NOW)
+    assert log.stat().st_size == before > 0
+    store.store_command(replace(command("b"), parameters={"x": "x" * 2_000_000}), NOW)
+    store.tidy(NOW)
+    assert log.stat().st_size == 0
+    store.close()
 
 
 def flip(state: Path, key: str, text: str) -> None:

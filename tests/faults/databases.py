@@ -15,7 +15,6 @@ __all__ = ["pooled", "unpooled"]
 
 
 _COMMANDS = 4
-_END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 _LOCK = "LOCK TABLE commands IN ACCESS EXCLUSIVE MODE"
 
 
@@ -23,10 +22,6 @@ def unpooled(budget: Budget) -> Tally:
     """Let the database fail in one of four ways at a time."""
     with _postgresql() as database:
         url = database.new_database()
-
-        def end_connections() -> None:
-            with database.connect("postgres") as connection:
-                connection.execute(_END_OTHERS)
 
         def hang() -> None:
             with database.stopped():
@@ -37,7 +32,8 @@ def unpooled(budget: Budget) -> Tally:
                 connection.execute(_LOCK)
                 _some_time(budget)
 
-        return _loop(budget, url, [lambda: _restart(database, budget), end_connections, hang, lock])
+        faults = [lambda: _restart(database, budget), lambda: database.end_connections(url), hang, lock]
+        return _loop(budget, url, faults)
 
 
 def pooled(budget: Budget) -> Tally:

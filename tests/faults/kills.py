@@ -1,6 +1,6 @@
 """kill -9 of the agent, the server or the broker at random moments, while commands are sent and run."""
 
-import time
+import itertools
 from collections.abc import Callable
 
 from tests.faults.site import SETTLE_S, FaultySite, faulty_site
@@ -35,8 +35,11 @@ def servers(budget: Budget) -> Tally:
 
 def brokers(budget: Budget) -> Tally:
     """Kill the broker, again and again; every second one comes back without its data."""
+    turns = itertools.cycle([True, False, False])
 
     def kill(site: FaultySite) -> None:
+        if next(turns):
+            site.stands(_STANDS_S)
         if budget.random.random() < 0.5:
             site.broker.lose_data()
         else:
@@ -55,7 +58,7 @@ def old_brokers(budget: Budget) -> Tally:
             saved.append(site.broker.save())
             site.ends_within(site.agent, budget)
             site.start_agent()
-        time.sleep(_STANDS_S)
+        site.stands(_STANDS_S)
         site.broker.go_back(budget.random.choice(saved))
 
     return _loop(budget, put_back)

@@ -1,5 +1,6 @@
 """A server, an agent and a broker as real processes, and whether each command had its one result and effect."""
 
+import re
 import tempfile
 import time
 from collections import Counter
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from broker.contract.messages import Origin
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.tables import SERVER
+from broker.ledger.outcomes import SERVER
 from tests.acceptance.conftest import Program, Site
 from tests.faults.tally import Budget, Tally
 from tests.support.brokers import LocalBroker
+from tests.support.waiting import wait_for
 
 __all__ = ["AGENT", "SETTLE_S", "FaultySite", "faulty_site"]
 
@@ -20,6 +22,7 @@ __all__ = ["AGENT", "SETTLE_S", "FaultySite", "faulty_site"]
 AGENT = "a1"
 SETTLE_S = 60.0
 _POLL_S = 0.2
+_ABOUT_CONNECTIONS = re.compile(r"\b(mqtt_connect(?:ed|ion_failed|ion_lost)|server_started|agent_started)\b")
 
 
 class FaultySite:
@@ -63,6 +66,11 @@ class FaultySite:
                 request = CommandRequest("note-once", parameters, Origin("faults", "faults"))
                 self._sent.append(ledger.add_command(AGENT, request).id)
 
+    def stands(self, seconds: float) -> None:
+        """Wait until server and agent are connected, and then for so long, so that their connections have worked."""
+        wait_for(lambda: all(_is_connected(it.log) for it in (self.server, self.agent)), "both connections", 300)
+        time.sleep(seconds)
+
     def ends_within(self, program: Program, budget: Budget) -> None:
         """Kill the program with -9 after a random moment."""
         time.sleep(budget.random.uniform(0.0, 1.0))
@@ -99,6 +107,12 @@ class FaultySite:
         with self.site.opened_ledger() as ledger:
             done = {row.command.id for row in ledger.commands(limit=None) if row.result is not None}
         return [command_id for command_id in self._sent if command_id not in done]
+
+
+def _is_connected(log: Path) -> bool:
+    """Whether the program was connected when it wrote the last line about that."""
+    events = _ABOUT_CONNECTIONS.findall(log.read_text(errors="replace"))
+    return events[-1:] == ["mqtt_connected"]
 
 
 @contextmanager

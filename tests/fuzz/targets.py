@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import warnings
@@ -26,8 +27,9 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from broker.app.factories import open_database
-from broker.cli.agents import agents_table
-from broker.cli.commands import command_panel, commands_table
+from broker.cli.agent_list import AGENTS
+from broker.cli.commands import COMMANDS, command_panel
+from broker.console.formats import list_table, plain_lines
 from broker.contract.codec import (
     DecodeError,
     Message,
@@ -52,10 +54,13 @@ from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
+from broker.fleet.models import AgentFilter, CommandFilter
+from broker.fleet.on_ledger import LedgerFleet
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.tables import METADATA
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
+from broker.mqtt.probe import ClosedByBroker, Probe
 from broker.release.builder import verify_package
 from broker.release.manifest import PackageError, parse_manifest
 from broker.release.minisign import MinisignError, PublicKey, verify_signature
@@ -274,12 +279,16 @@ def _check_sent_messages(wire: _Wire) -> None:
 
 
 def _check_shown_text(ledger: Ledger) -> None:
-    agents = [row for row in ledger.agents() if row.status]
-    completed = [row for row in ledger.commands() if row.result]
+    fleet = LedgerFleet(ledger, Origin("me", "test"))
+    agents = [agent for agent in fleet.agents(AgentFilter()).items if agent.status]
+    completed = [command for command in fleet.commands(CommandFilter()).items if command.result]
     if agents or completed:
         with Path(os.devnull).open("w") as nowhere:
-            console = Console(file=nowhere, width=200, record=True)
-            console.print(agents_table(agents), commands_table(completed), *map(command_panel, completed))
+            console = Console(file=nowhere, width=10_000, record=True)
+            for listing, rows in ((AGENTS, agents), (COMMANDS, completed)):
+                console.print(list_table(listing.columns, rows, 10_000, headers=True))
+                console.print(*plain_lines(listing.columns, rows, headers=True), markup=False)
+            console.print(*map(command_panel, completed))
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(console.export_text())
 
 
@@ -436,6 +445,21 @@ def tokens(data: bytes) -> None:
     with contextlib.suppress(InvalidToken):
         text = data.decode(errors="replace")
         assert EnrolmentToken.parse(text).text == text.strip()
+
+
+_ANSWERS = [b"\x20\x03\x00\x00\x00", b"\x40\x03\x00\x01\x87", b"\x31\x06\x00\x03a/b\x00", b"\x90\x04\x00\x02\x00\x01"]
+
+
+@target(lambda: [b"".join(_ANSWERS) + b"\xd0\x00", _ANSWERS[0] + b"\xe0\x01\x8b", b"\x20\xff\xff\xff\x7f"])
+def broker_answers(data: bytes) -> None:
+    near, far = socket.socketpair()
+    with near, far, contextlib.suppress(ClosedByBroker):
+        far.sendall(data[: 1 << 14])
+        far.shutdown(socket.SHUT_WR)
+        probe = Probe(near)
+        if probe.connect("_doctor") == 0:
+            probe.publish("acm/a/status")
+            probe.subscribe(["acm/#"])
 
 
 class _EnrolmentServer:

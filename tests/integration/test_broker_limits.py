@@ -1,6 +1,5 @@
 """What a broker announces in its CONNACK is obeyed: against a Mosquitto with its limits, and a scripted broker."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from broker.mqtt.connection import MqttConnection
 from tests.support.brokers import tuned_mosquitto
 from tests.support.fakes.mqtt5_broker import PUBLISH, ScriptedBroker, connack, scripted_broker
 from tests.support.makers import NOW
+from tests.support.threads import on_a_thread
 from tests.support.waiting import wait_for
 
 LIMIT = 60_000
@@ -49,13 +49,8 @@ def scripted() -> Iterator[ScriptedBroker]:
 def server_on(url: str, directory: Path) -> Iterator[ServerProcess]:
     """Run a server whose ledger has two commands, for web-01 and web-02; the first one is too long for the broker."""
     process = ServerProcess(ServerConfig(broker=url, ledger=f"sqlite:///{directory}/ledger.db", ca=str(directory)))
-    thread = threading.Thread(target=process.run)
-    thread.start()
-    try:
+    with on_a_thread(process):
         yield process
-    finally:
-        process.stop()
-        thread.join(20)
 
 
 def configuration_of(size: int) -> CommandRequest:

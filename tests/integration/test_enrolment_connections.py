@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +12,13 @@ import pytest
 
 from broker.app.config import load_config
 from broker.app.enrolment_server import EnrolmentServer, EnrolmentServerError
-from broker.enrolment.https import HttpsLimits
 from broker.pki.authority import CertificateAuthority, create_authority
 from broker.pki.revocation_file import RevocationFile
 from broker.signing.key_store import create_signing_keys
+from broker.web.server import WebLimits
 from tests.support.brokers import free_port
 from tests.support.errors import raises_code
+from tests.support.threads import on_a_thread
 from tests.support.waiting import wait_for
 
 
@@ -36,17 +36,13 @@ def server_at(listen: str, tmp_path: Path, **options: Any) -> EnrolmentServer:
     return EnrolmentServer(load_config(None, flags, {}), **options)
 
 
-@pytest.fixture(params=[HttpsLimits(connection_lifetime_s=0.3)])
+@pytest.fixture(params=[WebLimits(connection_lifetime_s=0.3)])
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     """The port of a server with these limits, by default a short lifetime of connections."""
     port = free_port()
     server = server_at(f"127.0.0.1:{port}", tmp_path, limits=request.param)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield port
-    server.stop()
-    thread.join(20)
-    assert not thread.is_alive()
+    with on_a_thread(server):
+        yield port
 
 
 def listens(port: int) -> bool:
@@ -76,14 +72,14 @@ def test_incomplete_request_is_closed_after_the_lifetime(port: int, tmp_path: Pa
         assert answer == b""
 
 
-@pytest.mark.parametrize("port", [HttpsLimits(handshake_timeout_s=0.3)], indirect=True)
+@pytest.mark.parametrize("port", [WebLimits(handshake_timeout_s=0.3)], indirect=True)
 def test_connection_without_a_handshake_is_closed_soon(port: int) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     with socket.create_connection(("127.0.0.1", port), timeout=20) as idle:
         assert idle.recv(1) == b""
 
 
-@pytest.mark.parametrize("port", [HttpsLimits(max_connections=8)], indirect=True)
+@pytest.mark.parametrize("port", [WebLimits(max_connections=8)], indirect=True)
 def test_address_with_too_many_connections_is_refused_until_one_has_ended(port: int, tmp_path: Path) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
@@ -105,7 +101,7 @@ def status_of_a_request(port: int, tmp_path: Path) -> bytes:
         return secured.recv(1000).split(b" ")[1]
 
 
-@pytest.mark.parametrize("port", [HttpsLimits(max_requests=2)], indirect=True)
+@pytest.mark.parametrize("port", [WebLimits(max_requests=2)], indirect=True)
 def test_connections_above_the_limit_get_503(port: int, tmp_path: Path) -> None:
     wait_for(lambda: listens(port), "the server to listen")
     wait_for(lambda: status_of_a_request(port, tmp_path) == b"200", "an answer while there is room")
@@ -138,11 +134,5 @@ def test_server_ends_when_the_revocation_task_fails(tmp_path: Path, monkeypatch:
 
 def test_server_on_the_ipv6_wildcard_accepts_ipv4(tmp_path: Path) -> None:
     port = free_port()
-    server = server_at(f"[::]:{port}", tmp_path)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
+    with on_a_thread(server_at(f"[::]:{port}", tmp_path)):
         wait_for(lambda: listens(port), "the server to listen")
-    finally:
-        server.stop()
-        thread.join(20)

@@ -1,12 +1,11 @@
 """A ledger whose file system or database fails: one sentence with its place, and nothing is changed."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from broker.contract.messages import Origin
 from broker.ledger.enqueue import CommandRequest
 from tests.support.brokers import free_port
 from tests.support.postgresql import PostgreSQL
+from tests.support.small_disks import filled, mounted
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,27 +26,6 @@ REQUEST = CommandRequest("restart-agent", {}, Origin("me", "test"))
 def acm(url: str, *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     argv = [*before, sys.executable, "-m", "broker", *words, "--ledger", url]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=100)
-
-
-@contextmanager
-def mounted(directory: Path, size: str) -> Iterator[Path]:
-    """A small file system of its own; needs root."""
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", directory], check=True)
-
-
-def filled(directory: Path) -> Path:
-    filler = directory / "filler"
-    descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
-    with contextlib.suppress(OSError):
-        while True:
-            os.write(descriptor, bytes(4096))
-    os.close(descriptor)
-    return filler
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -199,8 +178,7 @@ def test_connections_that_the_database_has_ended_are_made_again(postgresql: Post
     url = postgresql.new_database()
     with open_ledger(url) as ledger:
         ledger.add_command("web-01", REQUEST)
-        with closing(postgresql.connect(url)) as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'acm'")
+        postgresql.end_connections(url)
         assert [row.agent for row in ledger.commands()] == ["web-01"]
 
 

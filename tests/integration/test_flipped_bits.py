@@ -20,23 +20,33 @@ from tests.support.errors import raises_code
 from tests.support.makers import NOW, command, stored_result
 from tests.support.stored import all_commands
 
-IDS = [f"{number:08d}-a7c4-7e21-9d35-c0ffee15dead" for number in range(1, 9)]
-PENDING, CANCELLED, DONE, DELETED = IDS[:4], IDS[1], IDS[4:6], IDS[6:]
+IDS = [f"{number:08d}-a7c4-7e21-9d35-c0ffee15dead" for number in range(1, 17)]
+ALONE, TOGETHER = IDS[:8], IDS[8:]  # in a row of their own; in rows of several commands
+PENDING, CANCELLED = [*ALONE[:4], *TOGETHER[:3]], ALONE[1]
+DONE, DELETED = [*ALONE[4:6], *TOGETHER[3:6]], [*ALONE[6:], *TOGETHER[6:]]
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = tmp_path_factory.mktemp("kept")
     with closing(open_store(state, now=lambda: NOW)) as store:
-        for number, command_id in enumerate(IDS, 1):
+        for number, command_id in enumerate(ALONE, 1):
             store.store_command(command(command_id, number), NOW)
-        for command_id in [*DONE, *DELETED]:
-            stored = store.find(command_id)
-            assert stored is not None
-            store.mark_completed(store.mark_processing(stored, NOW, "me"), stored_result(command_id))
+        with store.transaction():
+            for number, command_id in enumerate(TOGETHER, len(ALONE) + 1):
+                store.store_command(command(command_id, number), NOW)
+        complete(store, ALONE)
+        with store.transaction():
+            complete(store, TOGETHER)
         store.delete_completed_commands(DELETED, NOW + timedelta(days=365))
         store.remember_cancel(CANCELLED, NOW + timedelta(days=5))
     return state
+
+
+def complete(store: DiskCommandStore, command_ids: list[str]) -> None:
+    for stored in filter(None, map(store.find, command_ids)):
+        if stored.command.id not in PENDING:
+            store.mark_completed(store.mark_processing(stored, NOW, "me"), stored_result(stored.command.id))
 
 
 def with_flip(kept: Path, state: Path, at: int, bit: int) -> None:
@@ -92,6 +102,10 @@ def places(kept: Path, text: str) -> list[int]:
     [
         f"c/{1:016d}/{IDS[0]}",
         f"r/{DONE[0]}",
+        f"g/c/{1:016d}",
+        f"n/c/{1:016d}",
+        f"g/r/{1:016d}",
+        f"n/r/{1:016d}",
         f"t/{1:016d}",
         f"x/{CANCELLED}",
         "m/sentinel",
@@ -110,7 +124,7 @@ def test_flip_in_a_key_is_repaired(kept: Path, tmp_path: Path, key: str, bit: in
         with closing(open_store(state, now=lambda: NOW)) as store:
             assert store.damage is None
             assert wrongs(store, generation) == []
-            assert [store.find_tombstone(command_id) is not None for command_id in DELETED] == [True, True]
+            assert [store.find_tombstone(command_id) is not None for command_id in DELETED] == [True] * 4
 
 
 @pytest.mark.parametrize("bit", [0, 7])

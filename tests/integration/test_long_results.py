@@ -1,6 +1,5 @@
 """Results that are longer than the broker takes: an agent on a Mosquitto with a low limit."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from consumer.settings import AgentConfig
 from consumer.system.masking import Secret
 from tests.support.brokers import tuned_mosquitto
 from tests.support.makers import NOW
+from tests.support.threads import on_a_thread
 from tests.support.waiting import wait_for
 
 LIMIT = 20_000
@@ -36,13 +36,8 @@ def say(command: Command, lengths: Say, context: Context) -> Result:
 def agent_on(url: str, state: Path) -> Iterator[Agent]:
     config = AgentConfig(agent="web-01", broker=Secret(url), state=str(state), accept_unsigned=True)
     agent = Agent(config, handlers=[Handler("say", Interruption.RERUN, Say, say)])
-    thread = threading.Thread(target=agent.run)
-    thread.start()
-    try:
+    with on_a_thread(agent):
         yield agent
-    finally:
-        agent.stop()
-        thread.join(20)
 
 
 @pytest.fixture(params=["max_packet_size", "message_size_limit"])

@@ -22,12 +22,14 @@ TOPIC = "acm/web-01/command"
 WAIT_S = 15.0
 
 
-@pytest.fixture
-def connect(broker: TestBroker) -> Iterator[Connect]:
+@pytest.fixture(params=[False, True], ids=["read by a thread", "read by drain"])
+def connect(broker: TestBroker, request: pytest.FixtureRequest) -> Iterator[Connect]:
     with ExitStack() as open_connections:
 
         def make(client_id: str, *topics: str, **options: Any) -> MqttConnection:
-            connection = MqttConnection(broker.url, client_id, subscriptions=topics, **options)
+            connection = MqttConnection(
+                broker.url, client_id, subscriptions=topics, drain_reads=request.param, **options
+            )
             open_connections.enter_context(connection)
             assert connection.wait_connected(WAIT_S), connection.last_error
             return connection
@@ -309,3 +311,35 @@ def test_unreachable_broker_is_named_in_last_error() -> None:
         assert nobody.last_error == (
             "No connection to 127.0.0.1:1: connection refused: no broker listens there, or a firewall refuses it."
         )
+
+
+def test_wait_in_drain_ends_at_a_wake(connect: Connect) -> None:
+    agent = connect("web-01", TOPIC)
+    assert agent.drain(0) == []
+    for _ in range(20):
+        threading.Timer(0.005, agent.wake).start()
+        assert agent.drain(60) == []
+
+
+def test_connection_lives_while_its_drainer_is_away(connect: Connect) -> None:
+    agent, server = connect("web-01", TOPIC), connect("server")
+    server.publish(TOPIC, b"1")
+    agent.acknowledge(receive(agent, 1))
+    for _ in range(100):
+        assert agent.publish("t", b"x")  # more than may be unanswered
+    _wait_until(lambda: agent.backlog == 0)
+    server.publish(TOPIC, b"2")
+    assert numbers(receive(agent, 1)) == [2]
+
+
+def test_connection_that_the_broker_ends_is_made_again_without_spinning(broker: TestBroker, connect: Connect) -> None:
+    agent = connect("web-01", TOPIC)
+    agent.drain(0.05)
+    broker.restart()
+    work, calls = agent._client.work, list[float]()
+    agent._client.work = lambda *arguments: calls.append(0.0) or work(*arguments)  # type: ignore[method-assign,func-returns-value]
+    _wait_until(lambda: bool(agent.drain(0.2)) or agent.connections == 2)
+    assert agent.wait_connected(WAIT_S)
+    assert len(calls) < 500, "it waits, and does not ask all the time"
+    connect("server").publish(TOPIC, b"1")
+    assert numbers(receive(agent, 1)) == [1]

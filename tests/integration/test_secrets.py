@@ -27,6 +27,7 @@ from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
 from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Result
+from tests.support.recorded import record_feedback
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOKEN = "acm1." + "s" * 43 + "." + "0" * 64
@@ -92,7 +93,7 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
     shown = {"masked": mask_secret_parameters(command, to_json(command)), "shown": to_json(command), "left out": None}[
         echo
     ]
-    ledger.record_feedback("web-01", [result_of(command, json.loads(json.dumps(shown, default=str)))])
+    record_feedback(ledger, "web-01", [result_of(command, json.loads(json.dumps(shown, default=str)))])
     row = ledger.get(command.id)
     assert row.state is CommandState.COMPLETED
     assert row.command.parameters == {"server": "https://acm", "token": MASK}
@@ -102,7 +103,7 @@ def test_a_token_is_forgotten_once_its_command_is_completed(ledger: Ledger, tmp_
 
 def test_other_values_are_unchanged(ledger: Ledger) -> None:
     command = ledger.add_command("web-01", CommandRequest("set-group", {"groups": ["web"]}, ORIGIN))
-    ledger.record_feedback("web-01", [result_of(command, to_json(command))])
+    record_feedback(ledger, "web-01", [result_of(command, to_json(command))])
     assert ledger.get(command.id).command == command
 
 
@@ -120,14 +121,11 @@ def test_the_shapes_of_secrets_are_masked(text: str, shown: str) -> None:
 
 def test_no_log_line_shows_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info")
+    log = structlog.get_logger("test")
     try:
-        log = structlog.get_logger("test")
-        try:
-            raise ValueError("cannot reach mqtts://me:hush@broker")
-        except ValueError as error:
-            log.error("failed", token="hush", reason=f"bad {TOKEN}", error=error, number=3, exc_info=True)
-    finally:
-        structlog.reset_defaults()
+        raise ValueError("cannot reach mqtts://me:hush@broker")
+    except ValueError as error:
+        log.error("failed", token="hush", reason=f"bad {TOKEN}", error=error, number=3, exc_info=True)
     logged = capsys.readouterr().err
     assert "hush" not in logged
     assert TOKEN not in logged

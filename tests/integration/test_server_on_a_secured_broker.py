@@ -1,7 +1,6 @@
 """The server's process on a secured Mosquitto, and the second way in, by password."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from broker.mosquitto.process import SecuredMosquitto
 from broker.mqtt.connection import MqttConnection
 from tests.support.brokers import free_port
 from tests.support.secured import SecuredSite
+from tests.support.threads import on_a_thread
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,14 +41,8 @@ def test_server_connects_with_its_own_certificate(site: SecuredSite, secured: Se
         files = site.identity("web-01")
         with MqttConnection(site.url, "web-01", tls=files, subscriptions=["acm/web-01/command"]) as agent:
             assert agent.wait_connected(10)
-            process = ServerProcess(config)
-            thread = threading.Thread(target=process.run)
-            thread.start()
-            try:
+            with on_a_thread(ServerProcess(config)):
                 deliveries = wait_for(lambda: agent.drain(0.1), "the command", 15)
-            finally:
-                process.stop()
-                thread.join(20)
     assert deliveries[0].topic == "acm/web-01/command"
 
 

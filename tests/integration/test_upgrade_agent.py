@@ -367,12 +367,13 @@ def test_release_is_watched_until_it_has_run_for_some_minutes(agent: Agent) -> N
     assert isinstance(agent.probe(), Result)
     assert agent.installation.watcher == "1.0.0"
     watch = AfterProof(agent.settings(), agent.clock)
+    assert watch.may_go_back
     agent.clock.turn(WATCH_S - 1)
     watch.step()
     assert agent.installation.watcher == "1.0.0"
     agent.clock.turn(1)
     watch.step()
-    assert (agent.installation.watcher, watch.next_due()) == (None, None)
+    assert (agent.installation.watcher, watch.next_due(), watch.may_go_back) == (None, None, False)
 
 
 def test_watch_ends_though_its_record_could_not_be_read_at_the_start(agent: Agent) -> None:

@@ -71,7 +71,7 @@ def waiting_call(url: str, log: Path, kind: str, wait: str) -> Iterator[WaitingC
         operation = ledger.add_operation(["web-01", "web-02"], "web-*", REQUEST).id if "operation" in kind else ""
     words = {
         "one agent": ["send", "web-01", "restart-agent"],
-        "many agents": ["send", "web-*", "restart-agent"],
+        "many agents": ["send", "web-*", "restart-agent", "--yes"],
         "an operation that was sent": ["operation", "show", operation],
         "an audit": ["audit", "verify", "web-01"],
         "an audit to accept": ["audit", "accept", "web-01"],

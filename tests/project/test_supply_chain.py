@@ -58,6 +58,14 @@ def test_every_install_command_checks_hashes() -> None:
     assert [command for command in commands if not is_checked(command)] == []
 
 
+def test_what_users_start_is_compiled_when_it_is_installed() -> None:
+    paths = [ROOT / "scripts/install.sh", *(ROOT / "docker").glob("*.Dockerfile")]
+    installing = [it for path in paths for it in commands_in(path.read_text(encoding="utf-8")) if "pip" in it]
+    installing = [command for command in installing if PIP.search(command)]
+    assert len(installing) == 6
+    assert [command for command in installing if "--compile" not in command] == []
+
+
 @pytest.mark.parametrize(
     "command",
     [

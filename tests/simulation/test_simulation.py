@@ -1,11 +1,16 @@
-"""Random faults in random order; hypothesis shrinks them to the shortest sequence that breaks an invariant."""
+"""Random faults in random order; hypothesis shrinks them to the shortest sequence that breaks an invariant.
 
+The stories are the same in each run, unless ACM_TEST_STORIES asks for so many other ones of each test.
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.ports import CommandStore
@@ -14,25 +19,40 @@ from tests.simulation.world import World
 from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 
-Act = tuple[str, Callable[[World], None]]
+
+@dataclass(frozen=True, repr=False)
+class Act:
+    """What is done to the world; `text` is the code that makes it, to repeat a story."""
+
+    text: str
+    do: Callable[[World], None]
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def act(name: str, *numbers: int | str | float | None, **flags: bool) -> Act:
-    return f"{name}{numbers}{flags}", lambda world: getattr(world, name)(*numbers, **flags)
+    given = [repr(name), *map(repr, numbers), *(f"{flag}={value}" for flag, value in flags.items())]
+    return Act(f"act({', '.join(given)})", lambda world: getattr(world, name)(*numbers, **flags))
 
 
 def turn(seconds: float) -> Act:
-    return f"turn({seconds})", lambda world: world.clock.turn(seconds)
+    return Act(f"turn({seconds})", lambda world: world.clock.turn(seconds))
 
 
 def both(*acts: Act) -> Act:
-    return " ".join(name for name, _ in acts), lambda world: [do(world) for _, do in acts][-1]
+    def do(world: World) -> None:
+        for each in acts:
+            each.do(world)
+
+    return Act(f"both({', '.join(map(repr, acts))})", do)
 
 
 STEP_SERVER, STEP_AGENT, RUN = act("step_server"), act("step_agent"), act("run_handlers")
+SEND = both(act("send", "once"), STEP_SERVER)
 WORK = st.sampled_from(
     [
-        both(act("send", "once"), STEP_SERVER),
+        SEND,
         both(act("send", "again"), STEP_SERVER),
         both(act("send", "once", 5.0), STEP_SERVER),
         act("send", "again"),
@@ -87,13 +107,28 @@ FAULTS = st.one_of(
         act, st.sampled_from(["lose_one", "repeat_one"]), st.sampled_from(["server", "agent"]), st.integers(0, 4)
     ),
 )
+DIES = [both(STEP_AGENT, act("kill_agent_in_handler", after)) for after in range(4)]
+# The status of before is newer than what the server knows, and older than a result: no store has gone back.
+STATUS_BEFORE_A_RESULT = [
+    *(SEND, act("lose_connection_of_agent"), SEND, DIES[3], SEND, SEND, DIES[2], act("lose_data_of_broker")),
+    *(act("swap_retained", 0), DIES[0], act("swap_retained", 1), DIES[1], act("lose_store"), act("swap_retained", 6)),
+]
+RUN_IN_A_LOST_STORE_BEFORE_IT_EXPIRED = [
+    *(SEND, SEND, both(act("send", "once", 5.0), STEP_SERVER)),
+    *(DIES[0], DIES[0], DIES[1], turn(400.0), act("lose_store")),
+]
 STORIES = st.lists(st.one_of(WORK, WORK, FAULTS), min_size=15, max_size=60)
+
+
+def so_many(stories: int) -> settings:
+    asked = os.environ.get("ACM_TEST_STORIES")
+    return settings(max_examples=int(asked)) if asked else settings(max_examples=stories, derandomize=True)
 
 
 def live(world: World, story: list[Act]) -> None:
     try:
-        for _, do in story:
-            do(world)
+        for each in story:
+            each.do(world)
         world.settle()
         world.check()
     finally:
@@ -105,13 +140,16 @@ def lose_in_memory(store: CommandStore) -> CommandStore:
     return MemoryCommandStore(closed_epoch=max(store.closed_epoch, last.epoch if last else 0))
 
 
-@settings(max_examples=250, derandomize=True)
+@so_many(250)
 @given(STORIES)
+@example([SEND, SEND, act("lose_store"), SEND])
+@example(STATUS_BEFORE_A_RESULT)
+@example(RUN_IN_A_LOST_STORE_BEFORE_IT_EXPIRED)
 def test_every_command_reaches_one_true_result_despite_faults(story: list[Act]) -> None:
     live(World(MemoryCommandStore(), lose_in_memory), story)
 
 
-@settings(max_examples=40, derandomize=True)
+@so_many(40)
 @given(STORIES)
 def test_every_command_reaches_one_true_result_on_disk(story: list[Act]) -> None:
     with tempfile.TemporaryDirectory() as directory:

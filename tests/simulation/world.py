@@ -223,8 +223,8 @@ class World:
             AGENT, CommandRequest(command_type, parameters or {}, ORIGIN, expires_in_s=expires_in_s)
         )
         self.sent.append(sent)
-        known = next((row.status for row in self.ledger.agents() if row.status), None)
-        if known and known.store_generation != self.store.store_generation:
+        known = next((row.status.store_generation for row in self.ledger.agents() if row.status), None)
+        if self.store_was_lost and known != self.store.store_generation:
             self.may_be_lost.add(sent.id)  # the server does not know yet that the store was lost
 
     def cancel(self, which: int) -> None:
@@ -355,7 +355,7 @@ class World:
     def flip_row(self, place: int) -> None:
         """Alter a row of a command or a result on the agent's disk, if its store has one."""
         rows = getattr(self.store, "_rows", None)
-        keys = [*rows.keys("c/"), *rows.keys("r/")] if rows is not None else []
+        keys = [key for kind in ("c/", "r/", "g/", "n/") for key in rows.keys(kind)] if rows is not None else []
         if rows is not None and keys:
             key = keys[place % len(keys)]
             row = bytearray(rows[key])
@@ -379,8 +379,10 @@ class World:
         if self._backup is None or self.store_was_lost or self.was_rolled_back:
             return
         self._server_connection.cut()
-        with self._raw_ledger() as raw:
-            raw.deserialize(self._backup)
+        # Deserialized into the connection in use, it would leave SQLite's json_each with a freed schema, and crash it.
+        with self._raw_ledger() as raw, closing(sqlite3.connect(":memory:")) as backup:
+            backup.deserialize(self._backup)
+            backup.backup(raw)
         self.was_restored = True
         kept = {row.command.id for row in self.ledger.commands(limit=None)}
         self.forgotten |= {command.id for command in self.sent} - kept
@@ -396,16 +398,18 @@ class World:
     # -- final checks
 
     def settle(self) -> None:
-        """Run everything without faults or new connections until no command is open."""
+        """Run everything without faults or new connections until no command is open, and what is on its way arrived."""
         if isinstance(self.store, MemoryCommandStore):
             self.store.full = False
+        quiet_rounds = 0
         for _ in range(60):
             for _ in range(3):
                 self.step_server()
                 self.step_agent()
                 self.run_handlers()
                 self.clock.turn(0.1)
-            if not self._open() and not all_commands(self.store):
+            quiet_rounds += not self._open() and not all_commands(self.store)
+            if quiet_rounds == 3:  # in which the agent was asked, has answered, and the answer was recorded
                 return
             self.clock.turn(150.0)
         raise AssertionError(f"these have no result: {[row.command.id for row in self._open()]}")

@@ -64,20 +64,69 @@ def ledger_url_in(directory: Path) -> str:
     return shared_pooler().pooled(url) if kind == "pgbouncer" else url
 
 
-class PostgreSQL:
+class _Served:
+    """A program that answers on a port of loopback, with its files in a temporary directory."""
+
+    process: "subprocess.Popen[bytes]"
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._data = Path(tempfile.mkdtemp(prefix=f"acm-test-{name.lower()}-"))
+        self.port = free_port()
+
+    def connect(self, database: str) -> psycopg.Connection:
+        """Open a connection that commits each statement; `database` is a name, or a URL of one."""
+        name = database.rpartition("/")[2]
+        return psycopg.connect(host="127.0.0.1", port=self.port, user="acm", dbname=name, autocommit=True)
+
+    def kill(self) -> None:
+        """End the program at once."""
+        self.process.kill()
+        self.process.wait(20)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def _serve(self, argv: Sequence[str | Path], last_signal: str) -> None:
+        """Start the program, and wait until it answers."""
+        self.process = self._begin(argv, last_signal)
+        wait_for(self._answers, f"{self._name}; its log is {self._data / 'log'}")
+
+    def _begin(self, argv: Sequence[str | Path], last_signal: str) -> "subprocess.Popen[bytes]":
+        """Start a program as an unprivileged user; it gets the signal when the process of the tests ends."""
+        switch = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.geteuid() == 0 else []
+        with (self._data / "log").open("ab") as log:
+            program = ["setpriv", *switch, "--pdeathsig", last_signal, *map(str, argv)]
+            return subprocess.Popen(
+                program, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._data, start_new_session=True
+            )
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self._end_of_log()
+        try:
+            self.connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _end_of_log(self) -> str:
+        return (self._data / "log").read_text(errors="replace")[-2000:]
+
+
+class PostgreSQL(_Served):
     """One instance, with a database for each test. `is_durable`: commits reach the disk, as in production."""
 
     def __init__(self, *, is_durable: bool = False) -> None:
         self._bin = _programs()
-        self._data = Path(tempfile.mkdtemp(prefix="acm-test-postgresql-"))
+        super().__init__("PostgreSQL")
         self._unused: list[str] = []
-        self.port = free_port()
         if os.geteuid() == 0:
             shutil.chown(self._data, _USER)
         self._settings = [] if is_durable else ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
         init = [self._bin / "initdb", "-D", self._data / "data", "-U", "acm", "-A", "trust", "-E", "UTF8"]
-        done = self._as_user([*init, "--locale=C.UTF-8", "--no-sync"])
-        assert done.wait(60) == 0, (self._data / "log").read_text(errors="replace")[-2000:]
+        done = self._begin([*init, "--locale=C.UTF-8", "--no-sync"], "QUIT")
+        assert done.wait(60) == 0, self._end_of_log()
         self.start()
 
     def url(self, database: str, *, port: int | None = None) -> str:
@@ -103,9 +152,8 @@ class PostgreSQL:
         """Lend a database without rows, which costs a fifth of a new one; its ledger may exist already."""
         url = self._unused.pop() if self._unused else self.new_database()
         yield url
+        self.end_connections(url)
         with self.connect(url) as connection:
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-            connection.execute(f"{others} AND pid <> pg_backend_pid()")
             tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
             with connection.transaction():
                 connection.execute("SET LOCAL session_replication_role = replica")  # no order of foreign keys
@@ -114,29 +162,36 @@ class PostgreSQL:
                         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
         self._unused.append(url)
 
-    def connect(self, database: str) -> psycopg.Connection:
-        """Open a connection that commits each statement; `database` is a name or a URL of `new_database`."""
-        name = database.rpartition("/")[2]
-        return psycopg.connect(host="127.0.0.1", port=self.port, user="acm", dbname=name, autocommit=True)
+    def end_connections(self, url: str) -> None:
+        """End all connections to a database, as a restart does, and wait until they are gone; a new one may follow."""
+        chosen = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
+        with self.connect("postgres") as connection:
+            ended = [row[0] for row in connection.execute(chosen, [url.rpartition("/")[2]])]
+            wait_for(lambda: connection.execute(left, [ended]).fetchone() == (0,), "the connections to end")
 
     def start(self) -> None:
         settings = [f"-c{setting}" for setting in (*self._settings, "listen_addresses=127.0.0.1", "max_connections=60")]
         argv = [self._bin / "postgres", "-D", self._data / "data", "-k", self._data, "-p", str(self.port), *settings]
-        self.process = self._as_user(argv)
-        wait_for(self._answers, f"PostgreSQL; its log is {self._data / 'log'}")
+        self._serve(argv, "QUIT")
 
     def kill(self) -> None:
         """End the instance at once, as `pg_ctl stop -m immediate` does."""
-        self.process.send_signal(3)
+        self.process.send_signal(signal.SIGQUIT)
         self.process.wait(20)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop all processes of the instance meanwhile, as a disk that hangs does: none of its timeouts works then."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        group = [self.process.pid, *map(int, children)]
-        for pid in group:
-            os.kill(pid, signal.SIGSTOP)
+        group = [self.process.pid]
+        # The postmaster first: what it begins while the list is read would continue.
+        os.kill(self.process.pid, signal.SIGSTOP)
+        wait_for(lambda: _is_stopped(self.process.pid), "the postmaster to stop")
+        while new := [pid for pid in _children(self.process.pid) if pid not in group]:
+            group += new
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
@@ -155,23 +210,8 @@ class PostgreSQL:
         """The directory of its files."""
         return self._data / "data"
 
-    def remove(self) -> None:
-        self.kill()
-        shutil.rmtree(self._data, ignore_errors=True)
 
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, (self._data / "log").read_text(errors="replace")[-2000:]
-        try:
-            self.connect("postgres").close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    def _as_user(self, argv: list[str | Path]) -> "subprocess.Popen[bytes]":
-        return _unprivileged(argv, self._data, "QUIT")
-
-
-class PgBouncer:
+class PgBouncer(_Served):
     """A pooler in transaction mode in front of an instance, with few connections to each database.
 
     Its settings are Debian's, so it refuses the startup parameters that it does not know.
@@ -180,9 +220,8 @@ class PgBouncer:
     def __init__(self, instance: PostgreSQL, *, connections: int = 4) -> None:
         if shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None:
             pytest.fail(_HELP)
+        super().__init__("PgBouncer")
         self._instance = instance
-        self._data = Path(tempfile.mkdtemp(prefix="acm-test-pgbouncer-"))
-        self.port = free_port()
         (self._data / "users").write_text('"acm" ""\n')
         (self._data / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={instance.port}\n[pgbouncer]\n"
@@ -197,38 +236,11 @@ class PgBouncer:
         self.start()
 
     def start(self) -> None:
-        self.process = _unprivileged(["/usr/sbin/pgbouncer", self._data / "pgbouncer.ini"], self._data, "TERM")
-        wait_for(self._answers, f"PgBouncer; its log is {self._data / 'log'}")
+        self._serve(["/usr/sbin/pgbouncer", self._data / "pgbouncer.ini"], "TERM")
 
     def pooled(self, url: str) -> str:
         """Return the URL of a database of the instance by this pooler."""
         return url.replace(f":{self._instance.port}/", f":{self.port}/")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(20)
-
-    def remove(self) -> None:
-        self.kill()
-        shutil.rmtree(self._data, ignore_errors=True)
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, (self._data / "log").read_text(errors="replace")[-2000:]
-        try:
-            psycopg.connect(host="127.0.0.1", port=self.port, user="acm", dbname="postgres").close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-
-def _unprivileged(argv: Sequence[str | Path], directory: Path, last_signal: str) -> "subprocess.Popen[bytes]":
-    """Start a program as an unprivileged user; it gets the signal when the process of the tests ends."""
-    switch = ["--reuid", _USER, "--regid", _USER, "--clear-groups"] if os.geteuid() == 0 else []
-    with (directory / "log").open("ab") as log:
-        program = ["setpriv", *switch, "--pdeathsig", last_signal, *map(str, argv)]
-        return subprocess.Popen(
-            program, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=directory, start_new_session=True
-        )
 
 
 def _programs() -> Path:
@@ -237,3 +249,12 @@ def _programs() -> Path:
     if not found:
         pytest.fail(_HELP)
     return found[-1].parent
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (proc(5), /proc/pid/stat: the state follows the name in parentheses)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

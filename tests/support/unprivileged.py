@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["as_nobody", "directory_of_nobody"]
+__all__ = ["as_nobody", "directory_of_nobody", "let_others_pass"]
 
 _NOBODY = "nobody"
 
@@ -33,3 +33,11 @@ def directory_of_nobody() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory)
+
+
+def let_others_pass(directory: Path) -> None:
+    """Let other users enter a directory of pytest, and those above it."""
+    temporary = Path(tempfile.gettempdir())
+    for place in (directory, *directory.parents):
+        if temporary in place.parents:
+            place.chmod(0o755)

@@ -35,6 +35,7 @@ __all__ = [
     "is_secret",
     "mask_secret_parameters",
     "parse_parameters",
+    "secret_values",
 ]
 
 
@@ -107,12 +108,17 @@ def mask_secret_parameters(command: Command, document: Any, shape: type | None =
 
     See `is_secret`. `shape` is the dataclass of the parameters, for a type that is not built in.
     """
-    secrets = {
+    secrets = secret_values(command, shape)
+    return masked_values(document, secrets) if secrets else document
+
+
+def secret_values(command: Command, shape: type | None = None) -> set[str]:
+    """Return the texts among the values of a command's secret parameters."""
+    return {
         value
         for name, value in command.parameters.items()
         if isinstance(value, str) and is_secret(command.type, name, shape)
     }
-    return masked_values(document, secrets) if secrets else document
 
 
 def is_secret(command_type: str, name: str, shape: type | None = None) -> bool:

@@ -4,8 +4,10 @@ import copy
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from broker.contract.journal import JournalPage, Opened
 from broker.contract.messages import Command, JournalMark, SequenceNumber

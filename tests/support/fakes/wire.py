@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.mqtt.delivery import Delivery
@@ -30,7 +32,7 @@ class FakeBroker:
         if client_id not in self._sessions:
             self._sessions[client_id] = _Session(filters)
         session = self._sessions[client_id]
-        again = [replace(delivery, duplicate=True) for delivery in session.unacknowledged.values()]
+        again = [msgspec.structs.replace(delivery, duplicate=True) for delivery in session.unacknowledged.values()]
         session.queue[:0] = again
         session.unacknowledged.clear()
         for topic, payload in self._retained.items():

@@ -1,6 +1,5 @@
 """The settings with which the enrolment server refuses to start."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,7 @@ import pytest
 
 from broker.app.config import ServerConfigurationError, load_config
 from broker.app.enrolment_server import EnrolmentServer
-from broker.enrolment.https import HttpsServer, HttpsServerError
-from broker.pki.authority import CertificateAuthority, create_authority
 from tests.support.errors import raises_code
-from tests.support.makers import NOW
 
 
 @pytest.mark.parametrize(
@@ -32,15 +28,3 @@ def test_bad_setting_of_the_enrolment_server_is_refused(tmp_path: Path, settings
     flags = {"enroll_broker": "mqtt://mqtt", "ca": str(tmp_path), **settings} if settings else {}
     with raises_code(ServerConfigurationError, code):
         EnrolmentServer(load_config(None, flags, {}))
-
-
-def test_address_that_is_in_use_is_reported(tmp_path: Path) -> None:
-    create_authority(tmp_path / "ca", "test", NOW)
-    authority = CertificateAuthority(tmp_path / "ca", now=lambda: NOW)
-    authority.write_client_certificate("localhost", tmp_path, "localhost")
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = other.getsockname()
-        server = HttpsServer(None, address, tmp_path / "localhost.crt", tmp_path / "localhost.key")
-        with raises_code(HttpsServerError, "cannot_listen") as caught:
-            server.listen()
-    assert f"127.0.0.1:{address[1]}" in str(caught.value)

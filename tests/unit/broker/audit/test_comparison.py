@@ -20,6 +20,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.journals import Entries, chained, entries_of, forged, journal_of
 from tests.support.makers import encoded, result
+from tests.support.recorded import record_feedback
 
 AGENT = "web-01"
 
@@ -47,7 +48,7 @@ class Pair:
         reported = replace(result(command.id), digest=digest)
         self.store.mark_completed(stored, encoded(reported))
         self.ledger.claim_due(9)
-        self.ledger.record_feedback(AGENT, [reported])
+        record_feedback(self.ledger, AGENT, [reported])
         self.store.delete_completed_commands([command.id], self.now() + timedelta(days=8))
 
     def side(self, requested_by: str, **members: Any) -> LedgerSide:

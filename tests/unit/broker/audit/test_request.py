@@ -13,7 +13,8 @@ from broker.contract.commands.get_audit_journal import GetAuditJournal, GetAudit
 from broker.contract.messages import Command, JournalMark, JsonObject, Origin, SequenceNumber, Status
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
-from broker.ledger.waiting import Wait, WaitTimeout
+from broker.ledger.outcomes import WaitTimeout
+from broker.ledger.waiting import Wait
 from consumer.engine.feedback import FeedbackFactory
 from consumer.handler import Context, Result
 from consumer.handlers.get_audit_journal import HANDLER
@@ -23,6 +24,7 @@ from consumer.store.opening import open_store
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, command
+from tests.support.recorded import record_feedback, record_status
 
 ORIGIN = Origin("me", "test")
 REPORTS = FeedbackFactory("web-01", "i1", "g1")
@@ -45,14 +47,14 @@ class AnsweringLedger(Ledger):
         outcome = self.answers(added)
         if outcome is not None:
             self.claim_due(9)
-            self.record_feedback("web-01", [REPORTS.result(added, outcome, NOW).feedback])
+            record_feedback(self, "web-01", [REPORTS.result(added, outcome, NOW).feedback])
         return added
 
 
 @pytest.fixture
 def ledger(clock: TurnedClock) -> Iterator[AnsweringLedger]:
     opened = AnsweringLedger(open_database("sqlite://"), now=clock.now)
-    opened.record_status(Status("web-01", True, "1", "i1", "b1", "g1", audit_head=JournalMark(1, "a" * 64)))
+    record_status(opened, Status("web-01", True, "1", "i1", "b1", "g1", audit_head=JournalMark(1, "a" * 64)))
     yield opened
     opened.database.close()
 

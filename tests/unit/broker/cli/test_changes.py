@@ -2,47 +2,29 @@
 
 import json
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from broker.app.factories import open_database
 from broker.cli.broker import run
-from broker.cli.main import app
-from broker.cli.targets import UnknownAgent
 from broker.contract.artifacts import Artifact
 from broker.contract.messages import Origin, Status
 from broker.enrolment.tables import ENROLMENTS
 from broker.errors import BrokerError, InvalidArgument, LedgerError
+from broker.fleet.targets import UnknownAgent
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.server_lock import ServerLock, ServerRunning
 from broker.ledger.tables import COMMANDS, SERVERS, CommandState
+from tests.support.cli import acm
 from tests.support.damage import overwrite
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
+from tests.support.recorded import record_status
 
 REQUEST = CommandRequest("restart-agent", {}, Origin("me", "test"))
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    opened = Ledger(open_database(url), now=lambda: datetime.now(UTC))
-    yield opened
-    opened.database.close()
-
-
-def acm(url: str, *words: str) -> Any:
-    return CliRunner().invoke(app, words, env={"ACM_LEDGER": url}, catch_exceptions=False)
 
 
 def test_abandoned_operation_has_no_open_command(url: str, ledger: Ledger) -> None:
@@ -91,20 +73,35 @@ def test_file_that_agents_may_read_becomes_the_configuration_of_a_group(
     url: str, ledger: Ledger, tmp_path: Path, content: str, option: tuple[str, ...]
 ) -> None:
     (tmp_path / "a.json").write_text(content)
-    ledger.record_status(Status("web-01", True, "1", "i", "b", "g"))
+    record_status(ledger, Status("web-01", True, "1", "i", "b", "g"))
     acm(url, "group", "add", "edge", "web-01")
     acm(url, "group", "configure", "edge", str(tmp_path / "a.json"), *option)
     assert (len(ledger.blobs.rows()), len(ledger.commands())) == (1, 1)
 
 
-@pytest.mark.parametrize("prefix", ["", "blob:"])
-def test_blob_is_removed_by_its_digest_with_or_without_the_prefix(
-    url: str, ledger: Ledger, tmp_path: Path, prefix: str
+@pytest.mark.parametrize(("prefix", "length"), [("", 64), ("blob:", 64), ("blob:", 8)])
+def test_blob_is_removed_by_its_digest_or_the_beginning_of_it(
+    url: str, ledger: Ledger, tmp_path: Path, prefix: str, length: int
 ) -> None:
     (tmp_path / "file").write_text("x")
     blob = ledger.blobs.put(tmp_path / "file")
-    acm(url, "blob", "rm", f"{prefix}{blob.sha256}")
+    removed = json.loads(acm(url, "blob", "rm", f"{prefix}{blob.sha256[:length]}", "--json").stdout)
+    assert (removed["sha256"], removed["file_name"]) == (blob.sha256, "file")
     assert ledger.blobs.rows() == []
+
+
+def test_changes_print_what_they_changed_as_json(url: str, ledger: Ledger, tmp_path: Path) -> None:
+    def changed(*words: str) -> Any:
+        return json.loads(acm(url, *words, "--json").stdout)
+
+    (tmp_path / "a.toml").write_text("n = 1")
+    record_status(ledger, Status("web-01", True, "1", "i", "b", "g"))
+    assert changed("group", "add", "edge", "web-01") == {"name": "edge", "agents": ["web-01"]}
+    operation = changed("group", "configure", "edge", str(tmp_path / "a.toml"))
+    assert operation == changed("operation", "list")[0]
+    assert changed("operation", "cancel", operation["id"]) == {"id": operation["id"], "count": 1}
+    assert changed("group", "remove", "edge", "web-01") == {"name": "edge", "agents": []}
+    assert changed("blob", "put", str(tmp_path / "a.toml"))["size"] == 5
 
 
 @pytest.mark.parametrize("options", [{"port": 1883}, {"data": Path("/nowhere")}])
@@ -115,7 +112,7 @@ def test_broker_of_a_directory_takes_neither_port_nor_data(tmp_path: Path, optio
 
 def test_agent_that_is_online_is_forgotten_by_force_or_once_it_was_revoked(url: str, ledger: Ledger) -> None:
     for agent in ("web-01", "web-02", "web-03"):
-        ledger.record_status(Status(agent, agent != "web-03", "1", "i", "b", "g"))
+        record_status(ledger, Status(agent, agent != "web-03", "1", "i", "b", "g"))
     with raises_code(BrokerError, "agent_is_online"):
         acm(url, "agents", "forget", "web-01")
     with raises_code(BrokerError, "unknown_agent"):

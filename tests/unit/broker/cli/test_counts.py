@@ -38,7 +38,7 @@ def url(tmp_path: Path) -> str:
     ],
 )
 def test_title_of_a_list_has_the_number_of_its_rows(url: str, words: str, text: str) -> None:
-    shown = CliRunner().invoke(app, words.split(), env={"ACM_LEDGER": url, "COLUMNS": "200"})
+    shown = CliRunner().invoke(app, [*words.split(), "-o", "table"], env={"ACM_LEDGER": url, "COLUMNS": "200"})
     assert text in [line.strip() for line in shown.output.splitlines()]
 
 

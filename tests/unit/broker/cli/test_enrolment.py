@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from broker.cli.enrolment import CrlNotWritten
 from broker.cli.main import app
+from broker.enrolment.store import UnknownEnrolment
 from broker.errors import InvalidArgument
 from broker.pki.authority import CertificateAuthority
 from consumer.cli.main import app as agent_app
@@ -70,14 +71,37 @@ def test_revocation_list_is_written_on_request_with_its_end_shown(registrar: Reg
 def test_revoked_token_is_listed_as_revoked(registrar: Registrar) -> None:
     acm(registrar, "token", "create", "web-03")
     (token,) = (row for row in json.loads(acm(registrar, "token", "list", "--json").stdout) if row["agent"] == "web-03")
-    assert acm(registrar, "token", "revoke", token["id"]).output == "The token is revoked.\n"
+    assert json.loads(acm(registrar, "token", "revoke", token["id"][:24], "--json").stdout)["state"] == "revoked"
     rows = json.loads(acm(registrar, "token", "list", "--json").stdout)
     assert [row["state"] for row in rows if row["id"] == token["id"]] == ["revoked"]
 
 
+def test_access_token_is_revoked_by_the_beginning_of_its_id(registrar: Registrar) -> None:
+    made = json.loads(acm(registrar, "api", "token", "create", "alice", "--role", "viewer", "--json").stdout)
+    revoked = json.loads(acm(registrar, "api", "token", "revoke", made["id"][:13], "--json").stdout)
+    assert (revoked["id"], revoked["revoked_at"] is None) == (made["id"], False)
+
+
+def test_one_enrolment_is_revoked_by_the_beginning_of_its_id(registrar: Registrar) -> None:
+    rows = json.loads(acm(registrar, "enrolment", "list", "--json").stdout)
+    (mine,) = (row["id"] for row in rows if row["agent"] == "web-01")
+    (revoked,) = json.loads(acm(registrar, "enrolment", "revoke", mine[:-2], "--json").stdout)
+    assert (revoked["id"], revoked["state"]) == (mine, "revoked")
+
+
+def test_name_of_an_agent_is_no_beginning_of_an_id(registrar: Registrar) -> None:
+    (mine, _) = (row["id"] for row in json.loads(acm(registrar, "enrolment", "list", "--json").stdout))
+    acm(registrar, "token", "create", mine[:8])
+    acm(registrar, "enrolment", "revoke", mine[:8])
+    rows = json.loads(acm(registrar, "enrolment", "list", "--json").stdout)
+    assert {row["state"] for row in rows} == {"valid"}
+    with raises_code(UnknownEnrolment, "unknown_enrolment"):
+        acm(registrar, "enrolment", "revoke", mine[:7])
+
+
 def test_revoked_agent_looks_so_everywhere(registrar: Registrar) -> None:
     acm(registrar, "enrolment", "revoke", "web-01")
-    agents = {row["agent"]: row["enrolment"] for row in json.loads(acm(registrar, "agents", "--json").stdout)}
+    agents = {row["name"]: row["enrolment"] for row in json.loads(acm(registrar, "agents", "--json").stdout)}
     assert agents == {"web-01": "revoked", "web-02": "valid"}
     rows = json.loads(acm(registrar, "enrolment", "list", "--json").stdout)
     assert {row["agent"]: row["state"] for row in rows} == agents

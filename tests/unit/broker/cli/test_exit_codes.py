@@ -5,11 +5,11 @@ import pytest
 from broker.app.config import ServerConfigurationError
 from broker.cli.audit import AuditDiffers
 from broker.cli.exit_codes import AcmExitCode, exit_code_of
-from broker.cli.targets import UnknownAgent
 from broker.contract.commands import InvalidParameters
 from broker.contract.topics import InvalidName
 from broker.errors import BrokerError, ExposedFileError, InvalidArgument, LedgerError
-from broker.ledger.waiting import CommandFailed, WaitTimeout
+from broker.fleet.targets import UnknownAgent
+from broker.ledger.outcomes import CommandFailed, WaitTimeout
 
 
 class SpecialArgument(InvalidArgument):

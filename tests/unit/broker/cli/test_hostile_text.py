@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from broker.app.factories import open_database
 from broker.cli.audit import AuditDiffers
 from broker.cli.main import app, main
-from broker.cli.output import print_text
+from broker.console.output import print_text
 from broker.contract.messages import Feedback, Origin, Output, PendingReversal, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.enqueue import CommandRequest
@@ -32,6 +32,7 @@ from consumer.store.opening import open_store
 from tests.support.cli import commands_of
 from tests.support.journals import chained
 from tests.support.makers import command, result
+from tests.support.recorded import record_feedback, record_status
 
 MARKUP = "[bold red]MARK"
 LINK = "[link=evil.example]LINK"
@@ -40,6 +41,7 @@ UNSEEN = "\u202etxt.exe\u2066\u200b\u200d\ufeff\u2028\u2029\xad\U000e0041"
 EVIL = f"{CONTROLS}{MARKUP}{LINK}:skull:{UNSEEN}"
 SHOW_AGENT_TEXT = {
     "agents": ["agents"],
+    "agents show": ["agents", "show", "web-01"],
     "audit accept": ["audit", "accept", "web-01"],
     "audit verify": ["audit", "verify", "web-01"],
     "active-responses": ["active-responses"],
@@ -48,6 +50,8 @@ SHOW_AGENT_TEXT = {
     "enrolment list": ["enrolment", "list"],
     "cancel": ["cancel", "{open}"],
     "commands": ["commands"],
+    "events": ["events"],
+    "explain": ["explain", "{open}"],
     "group list": ["group", "list"],
     "group show": ["group", "show", "edge"],
     "ledger damaged": ["ledger", "damaged"],
@@ -58,13 +62,16 @@ SHOW_AGENT_TEXT = {
     "token list": ["token", "list"],
     "unmatched": ["unmatched"],
 }
-# These print arguments and results of their own, and no text from an agent.
+# These print arguments and results of their own, and no text from an agent (`up` that of logs: test_supervisor.py).
 SHOW_NO_AGENT_TEXT = """
+up|down|api|api certificate create|api certificate list|api certificate revoke|
+api token create|api token list|api token revoke|
 broker config|broker run|server|send|types|ca init|ca server-certificate|ca client-certificate|ca revoke|
 enrolment revoke|ca crl|keys init|keys list|keys rotate|keys revoke|token create|token revoke|enroll-server|
 blob put|blob rm|group add|group remove|group configure|operation cancel|ledger restored|ledger backup|ledger check|
 ledger restore|package build|package manifest|
-package verify|prune|agents forget|ca rollover begin|ca rollover status|ca rollover finish
+package verify|prune|doctor|agents forget|completion|retry|ca rollover begin|ca rollover status|
+ca rollover finish|context add|context use|context list|context show|context remove
 """
 
 
@@ -95,7 +102,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
         "web-01", True, EVIL, EVIL, EVIL, EVIL, running_command=EVIL, last_error=EVIL, groups=(EVIL, "edge")
     )
     told = {"service": {EVIL: EVIL}, "supported_types": (EVIL,), "pending_reversals": (reversal,)}
-    ledger.record_status(Status(**{**vars(status), **told, "pending_reversal_count": 1}))
+    record_status(ledger, Status(**{**vars(status), **told, "pending_reversal_count": 1}))
     operation = ledger.add_operation(
         ["web-01", "web-02"], EVIL, CommandRequest(MARKUP, {EVIL: EVIL}, Origin(EVIL, EVIL))
     )
@@ -116,7 +123,7 @@ def ids(url: str, tmp_path: Path) -> dict[str, str]:
         digest="d",
         notes=(EVIL,),
     )
-    ledger.record_feedback("web-01", [said, replace(said, command_id=EVIL)])
+    record_feedback(ledger, "web-01", [said, replace(said, command_id=EVIL)])
     file = tmp_path / EVIL
     file.write_text("x")
     ledger.blobs.put(file)
@@ -156,7 +163,7 @@ def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
     while not stopped.wait(0.02):
         for row in ledger.commands("web-01", CommandState.QUEUED):
             if row.command.type == "get-audit-journal":
-                ledger.record_feedback("web-01", [replace(result(row.command.id), data=journal)])
+                record_feedback(ledger, "web-01", [replace(result(row.command.id), data=journal)])
     ledger.database.close()
 
 
@@ -176,6 +183,20 @@ def test_text_from_an_agent_neither_controls_the_terminal_nor_is_markup(
     if name in ("agents", "active-responses", "audit accept", "audit verify", "show", "operation show"):
         assert MARKUP in shown, "it says what the agent said"
     assert run([*words, "--json"]).isascii()
+
+
+LISTS = """
+agents|active-responses|blob list|ca list|commands|enrolment list|group list|ledger damaged|ledger refused|
+operation list|operation show|token list|unmatched
+"""
+
+
+@pytest.mark.parametrize("name", [words.strip() for words in LISTS.split("|")])
+@pytest.mark.parametrize("form", ["table", "wide", "plain", "name", "yaml"])
+def test_no_format_of_a_list_lets_text_control_the_terminal(
+    name: str, form: str, run: Callable[..., str], ids: dict[str, str]
+) -> None:
+    assert_harmless(run([*(word.format(**ids) for word in SHOW_AGENT_TEXT[name]), "-o", form]))
 
 
 def test_last_error_of_an_open_commands_agent_is_shown_literally(run: Callable[..., str], ids: dict[str, str]) -> None:
@@ -200,15 +221,12 @@ def test_text_from_others_in_an_error_is_harmless(
 
 def test_log_event_is_one_line_of_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info")
+    log = structlog.get_logger("acm.test")
+    log.warning("feedback_refused", reason=f"{EVIL}\nlevel=info event=forged", refused=[EVIL], agent="web-01")
     try:
-        log = structlog.get_logger("acm.test")
-        log.warning("feedback_refused", reason=f"{EVIL}\nlevel=info event=forged", refused=[EVIL], agent="web-01")
-        try:
-            raise ValueError(EVIL)
-        except ValueError:
-            log.exception("handler_failed")
-    finally:
-        structlog.reset_defaults()
+        raise ValueError(EVIL)
+    except ValueError:
+        log.exception("handler_failed")
     shown = capsys.readouterr().err
     assert_harmless(shown)
     assert len(shown.splitlines()) == 2

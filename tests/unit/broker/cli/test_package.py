@@ -33,7 +33,7 @@ def acm(*words: object) -> Any:
 
 def build(release: Path, signature: Path, *words: object) -> Any:
     output = release.parent / "package.tar.gz"
-    return acm("build", release, *VALUES, "--output", output, "--signature", signature, *words)
+    return acm("build", release, *VALUES, "--out", output, "--signature", signature, *words)
 
 
 def signature_of(release: Path) -> Path:

@@ -1,15 +1,13 @@
 """Commands of acm that only read the ledger."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from broker.app.factories import open_database, open_ledger
+from broker.app.factories import open_ledger
 from broker.cli.exit_codes import exit_code_of
 from broker.cli.main import app
 from broker.contract.messages import Origin
@@ -19,18 +17,6 @@ from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from tests.support.errors import raises_code
 from tests.support.postgresql import PostgreSQL
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    opened = Ledger(open_database(url), now=lambda: datetime.now(UTC))
-    yield opened
-    opened.database.close()
 
 
 def acm(url: str, *words: str) -> Any:
@@ -55,9 +41,10 @@ def test_what_does_not_exist_is_not_an_empty_list(url: str, ledger: Ledger, word
 def test_list_that_is_cut_says_that_there_are_more(url: str, ledger: Ledger) -> None:
     for _ in range(3):
         ledger.add_operation(["web-01"], "web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
-    assert "2 commands shown; there are more" in acm(url, "commands", "--limit", "2").stdout
-    assert "3 commands" in acm(url, "commands", "--limit", "3").stdout
-    assert "2 operations shown; there are more" in acm(url, "operation", "list", "--limit", "2").stdout
+    assert "2 commands shown; there are more" in acm(url, "commands", "--limit", "2").stderr
+    assert acm(url, "commands", "--limit", "3").stderr == ""
+    assert "3 commands" in acm(url, "commands", "--limit", "3", "-o", "table").stdout
+    assert "2 operations shown; there are more" in acm(url, "operation", "list", "--limit", "2", "-o", "table").stdout
     assert len(json.loads(acm(url, "commands", "--limit", "2", "--json").stdout)) == 2
     assert acm(url, "commands", "--limit", "9" * 21).exit_code == 2
 

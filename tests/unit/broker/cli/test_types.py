@@ -8,9 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from broker.cli.main import app
+from broker.cli.type_examples import parameter_examples
 from broker.cli.types import describe_members, summary_of, type_json
 from broker.command_types import known_command_types, parameters_of
 from broker.contract.commands import COMMAND_TYPES
+from broker.errors import InvalidArgument
+from tests.support.errors import raises_code
 
 BrokenPackage = Callable[..., None]
 
@@ -116,3 +119,34 @@ def test_broken_package_does_not_prevent_that_a_command_is_sent(package: BrokenP
     sent = CliRunner().invoke(app, words)
     assert sent.exit_code == 0
     assert sent.stderr.startswith("acm: The command type 'rotate-logs' (nowhere:KIND) cannot be loaded")
+
+
+@pytest.mark.parametrize("name", COMMAND_TYPES)
+def test_one_type_is_explained_with_an_example_of_each_parameter(name: str) -> None:
+    shown = CliRunner().invoke(app, ["types", name]).stdout
+    for member, _, _ in describe_members(COMMAND_TYPES[name].parameters):
+        assert f"  {member}: " in shown
+        assert f"{member}=" in shown
+    assert f"Example: acm send web-01 {name}" in shown
+
+
+def test_examples_are_words_of_a_shell() -> None:
+    assert parameter_examples(COMMAND_TYPES["set-group"].parameters) == {"groups": "'groups=[\"TEXT\"]'"}
+    assert parameter_examples(COMMAND_TYPES["restart-agent"].parameters) == {"delay_s": "delay_s=1"}
+    assert parameter_examples(COMMAND_TYPES["upgrade-agent"].parameters)["package"] == "--file package=FILE"
+
+
+def test_one_type_has_the_json_that_it_has_in_the_list() -> None:
+    (listed,) = (it for it in json.loads(acm_types("--json")) if it["type"] == "stop-agent")
+    assert json.loads(acm_types("stop-agent", "--json")) == listed
+    assert "stop-agent" in acm_types("-o", "name").split()
+
+
+def test_unknown_type_is_refused_with_the_most_similar_one() -> None:
+    with raises_code(InvalidArgument, "unknown_type") as refused:
+        acm_types("stop-agnet")
+    assert str(refused.value).endswith("Did you mean stop-agent?")
+
+
+def acm_types(*words: str) -> str:
+    return str(CliRunner().invoke(app, ["types", *words], catch_exceptions=False).stdout)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.enrolment import mqtt_takeover
 from broker.enrolment.mqtt_takeover import TakeoverError, TakeoverRefused, take_over
+from broker.mqtt import probe
 from broker.mqtt.address import parse_url
 from broker.pki.authority import CertificateAuthority, create_authority
 from tests.support.errors import raises_code
@@ -109,7 +110,7 @@ def test_revoked_certificate_is_told_apart_in_every_version_of_tls(
 def test_session_is_taken_over_in_every_version_of_tls(
     site: SecuredSite, attempt: Try, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion, tickets: int
 ) -> None:
-    monkeypatch.setattr(mqtt_takeover, "_VERDICT_S", 0.1)
+    monkeypatch.setattr(probe, "_VERDICT_S", 0.1)
     with OneVersionBroker(site, version, tickets, connack()).running() as url:
         attempt(url)
 

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
-from broker.ledger.blobs import MAX_BLOB_BYTES, BlobError, BlobStore
+from broker.ledger.blob_errors import BlobError
+from broker.ledger.blob_upload import MAX_BLOB_BYTES
+from broker.ledger.blobs import BlobStore
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
@@ -21,6 +23,7 @@ from broker.ledger.tables import BLOB_CHUNKS
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import result
+from tests.support.recorded import record_feedback
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 ORIGIN = Origin("me", "test")
@@ -130,7 +133,7 @@ def test_agent_gets_the_blobs_of_its_open_commands_only(ledger: Ledger, path: Pa
     command_id = refer(ledger, blob)
     assert ledger.blobs.chunk("web-01", wanted).data == CONTENT[:10]
     assert ledger.blobs.chunk("web-02", wanted).data is None
-    ledger.record_feedback("web-01", [result(command_id)])
+    record_feedback(ledger, "web-01", [result(command_id)])
     assert ledger.blobs.chunk("web-01", wanted).data is None
 
 
@@ -150,7 +153,7 @@ def test_blob_is_removed_once_no_open_command_needs_it(ledger: Ledger, path: Pat
     with raises_code(BlobError, "in_use") as refused:
         ledger.blobs.remove(blob.sha256)
     assert f"{command_id} to web-01" in str(refused.value)
-    ledger.record_feedback("web-01", [result(command_id)])
+    record_feedback(ledger, "web-01", [result(command_id)])
     ledger.blobs.remove(blob.sha256)
     assert (ledger.blobs.rows(), chunk_rows(ledger)) == ([], 0)
     with raises_code(BlobError, "unknown_blob"):

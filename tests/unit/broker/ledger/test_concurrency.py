@@ -20,6 +20,7 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.tables import AGENTS, CommandState
 from tests.support.fakes.clock import TurnedClock
 from tests.support.postgresql import PostgreSQL
+from tests.support.recorded import record_feedback, record_status
 
 ROOT = Path(__file__).parents[4]
 REQUEST = CommandRequest("restart-agent", {}, Origin("me", "test"))
@@ -90,7 +91,7 @@ def test_operation_is_cancelled_beside_a_server_that_works(ledger_url: str) -> N
         agents = [f"web-{number:02d}" for number in range(25)]
         operation = ledger.add_operation(agents, "all", REQUEST)
         for agent in agents:
-            ledger.record_status(Status(agent, True, "1", "i", "b", "g"))
+            record_status(ledger, Status(agent, True, "1", "i", "b", "g"))
         ids = [(row.agent, row.command.id) for row in ledger.commands(operation_id=operation.id, limit=None)]
     done = Event()
 
@@ -106,7 +107,7 @@ def test_operation_is_cancelled_beside_a_server_that_works(ledger_url: str) -> N
             with opened(ledger_url) as ledger:
                 for agent, command_id in ids:
                     feedback = Feedback(FeedbackKind.ACCEPTED, agent, "g", "i", "pending", "m", command_id=command_id)
-                    ledger.record_feedback(agent, [feedback])
+                    record_feedback(ledger, agent, [feedback])
         finally:
             done.set()
 

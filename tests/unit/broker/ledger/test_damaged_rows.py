@@ -24,6 +24,7 @@ from tests.support.damage import overwrite
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, inbound_on, result
 from tests.support.postgresql import PostgreSQL
+from tests.support.recorded import record_feedback, record_status
 from tests.unit.broker.server.test_server import RememberingWire
 
 NOT_JSON, NOT_UTF8 = b'{"id":', b'{"id":"\xff\xfe"}'
@@ -130,7 +131,7 @@ def test_result_of_a_damaged_command_is_stored_and_acked(
 def test_damaged_result_is_shown_as_such_beside_the_others(ledger: Ledger, ledger_url: str, damage: bytes) -> None:
     damaged, other = add(ledger), add(ledger)
     for command in (damaged, other):
-        ledger.record_feedback("web-01", [result(command.id)])
+        record_feedback(ledger, "web-01", [result(command.id)])
     overwrite(ledger_url, COMMANDS.c.result, damaged.id, damage)
     found = {row.command.id: row.result for row in ledger.commands()}
     assert [result and result["outcome"] for result in found.values()] == ["success", "success"]
@@ -185,10 +186,23 @@ def test_damaged_state_stops_nobody(
     assert ledger.get(damaged.id).state is CommandState.COMPLETED
 
 
+def test_cancel_for_a_damaged_name_is_not_due_for_ever(
+    ledger: Ledger, ledger_url: str, server: Server, wire: RememberingWire
+) -> None:
+    command = add(ledger)
+    server.step()
+    ledger.request_cancel(command.id)
+    record_status(ledger, status("web 01"))  # the row that PostgreSQL wants
+    overwrite(ledger_url, COMMANDS.c.agent, command.id, b"web 01")
+    server.step()
+    assert wire.on("/control") == []
+    assert ledger.due_agents("", 9) == []
+
+
 def test_damaged_rows_are_pruned(ledger: Ledger, ledger_url: str, clock: TurnedClock) -> None:
     damaged, unseen = add(ledger), add(ledger)
     for command in (damaged, unseen):
-        ledger.record_feedback("web-01", [result(command.id)])
+        record_feedback(ledger, "web-01", [result(command.id)])
         overwrite(ledger_url, COMMANDS.c.body, command.id, NOT_UTF8)
     clock.turn(2 * 86400.0)
     assert LedgerPruning(ledger.database, clock.now()).run()["commands"] == 2

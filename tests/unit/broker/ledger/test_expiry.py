@@ -22,6 +22,7 @@ from broker.ledger.tables import CommandState
 from broker.server.server import Server
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import inbound_on, result
+from tests.support.recorded import record_feedback, record_status
 from tests.unit.broker.server.test_server import RememberingWire
 
 ONLINE = Status("web-01", True, "1", "i", "b", "g")
@@ -103,7 +104,7 @@ def test_agent_decides_about_what_it_may_still_begin(server: Server, ledger: Led
     publish(server, ONLINE)
     sent, taken = add(ledger), add(ledger)
     turn(server, clock, 0.0)
-    ledger.record_feedback("web-01", [accepted(taken)])
+    record_feedback(ledger, "web-01", [accepted(taken)])
     turn(server, clock, 300.0)
     assert ledger.get(sent.id).state is CommandState.SENT  # the agent is online: it answers
     publish(server, replace(ONLINE, online=False))
@@ -133,7 +134,7 @@ def test_true_result_replaces_the_expiry(server: Server, ledger: Ledger, clock: 
     turn(server, clock, 0.0)
     turn(server, clock, 100.0)
     assert code_of(ledger, command) == ErrorCode.EXPIRED
-    ledger.record_feedback("web-01", [result(command.id)])
+    record_feedback(ledger, "web-01", [result(command.id)])
     found = ledger.get(command.id).result
     assert found is not None
     assert found["outcome"] == "success"
@@ -166,9 +167,23 @@ def test_expiry_is_in_each_view(ledger: Ledger, ledger_url: str, clock: TurnedCl
     expires_at = command.created_at + timedelta(seconds=1e9)
     text = f"{expires_at:%Y-%m-%d %H:%M:%S}"
     assert f"expires at {text} UTC" in acm(ledger_url, "show", command.id).stdout
-    assert text in acm(ledger_url, "commands").stdout
+    assert text.replace(" ", "T") in acm(ledger_url, "commands").stdout
     assert json.loads(acm(ledger_url, "show", command.id, "--json").stdout)["expires_at"][:19] == text.replace(" ", "T")
     assert json.loads(acm(ledger_url, "show", lasting.id, "--json").stdout)["expires_at"] is None
     assert "expire" not in acm(ledger_url, "show", lasting.id).stdout
     past = add(ledger, 1.0)
     assert "expired at" in acm(ledger_url, "show", past.id).stdout  # by this machine's clock
+
+
+def test_expiry_is_doubted_if_the_agent_has_lost_the_store_that_would_tell(ledger: Ledger, clock: TurnedClock) -> None:
+    record_status(ledger, ONLINE)
+    sent = add(ledger)
+    ledger.claim_due(10)
+    never_sent = add(ledger)
+    record_status(ledger, replace(ONLINE, online=False))
+    clock.turn(100.0)
+    ledger.settle_expired(may_be_sent=True)
+    codes = [(ledger.get(it.id).result or {})["code"] for it in (sent, never_sent)]
+    record_status(ledger, replace(ONLINE, store_generation="g2", incarnation="i2"))
+    later = [(ledger.get(it.id).result or {})["code"] for it in (sent, never_sent)]
+    assert (codes, later) == ([ErrorCode.EXPIRED] * 2, [ErrorCode.INTERRUPTED, ErrorCode.EXPIRED])

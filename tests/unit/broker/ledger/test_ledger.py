@@ -22,6 +22,7 @@ from broker.ledger.location import with_absolute_path
 from broker.ledger.tables import COMMANDS, CommandState
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
+from tests.support.recorded import record_feedback, record_status
 from tests.support.unmatched_results import unmatched_results
 
 LONG_AFTER = 400.0
@@ -53,7 +54,7 @@ def result(command: Command, digest: str = "d1") -> Feedback:
 
 
 def accept(ledger: Ledger, command: Command) -> None:
-    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED, command)])
+    record_feedback(ledger, "web-01", [feedback(FeedbackKind.ACCEPTED, command)])
 
 
 def status(generation: str = "g1", *, online: bool = True, **members: Any) -> Status:
@@ -83,7 +84,7 @@ def test_commands_are_claimed_once_and_in_sequence(ledger: Ledger) -> None:
 
 
 def test_command_that_an_online_agent_does_not_accept_is_resent(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     command = add(ledger)
     take(ledger)
     ledger.requeue_overdue()
@@ -98,23 +99,23 @@ def test_command_that_an_online_agent_does_not_accept_is_resent(ledger: Ledger, 
 
 
 def test_offline_agent_gets_its_commands_when_it_is_back(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status(online=False))
+    record_status(ledger, status(online=False))
     command = add(ledger)
     take(ledger)
     clock.turn(LONG_AFTER)
     ledger.requeue_overdue()
     assert take(ledger) == []
-    ledger.record_status(status())
+    record_status(ledger, status())
     assert take(ledger) == [command.id]
 
 
 def test_new_incarnation_and_new_connection_requeue_immediately(ledger: Ledger) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     command = add(ledger)
     take(ledger)
-    ledger.record_status(status(queue_depth=3))
+    record_status(ledger, status(queue_depth=3))
     assert take(ledger) == []
-    ledger.record_status(status(incarnation="i2"))
+    record_status(ledger, status(incarnation="i2"))
     assert take(ledger) == [command.id]
     ledger.requeue_all()
     assert take(ledger) == [command.id]
@@ -125,9 +126,9 @@ def test_command_states_only_go_forward(ledger: Ledger) -> None:
     seen = [ledger.get(command.id).state]
     take(ledger)
     for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS, FeedbackKind.ACCEPTED):
-        ledger.record_feedback("web-01", [feedback(kind, command)])
+        record_feedback(ledger, "web-01", [feedback(kind, command)])
         seen.append(ledger.get(command.id).state)
-    ledger.record_feedback("web-01", [result(command), feedback(FeedbackKind.ACCEPTED, command)])
+    record_feedback(ledger, "web-01", [result(command), feedback(FeedbackKind.ACCEPTED, command)])
     seen.append(ledger.get(command.id).state)
     assert [str(state) for state in seen] == ["queued", "accepted", "running", "running", "completed"]
 
@@ -135,7 +136,7 @@ def test_command_states_only_go_forward(ledger: Ledger) -> None:
 def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
     command = add(ledger)
     first, other = result(command), result(command, "d2")
-    acks = ledger.record_feedback("web-01", [first, first, other]).acks
+    acks = record_feedback(ledger, "web-01", [first, first, other]).acks
     assert [(ack.command_id, ack.digest) for ack in acks] == [
         (command.id, "d1"),
         (command.id, "d1"),
@@ -150,21 +151,21 @@ def test_result_is_stored_acked_and_never_replaced(ledger: Ledger) -> None:
 def test_result_of_unknown_command_or_other_agent_is_unmatched(ledger: Ledger) -> None:
     command = add(ledger, "web-02")
     stranger = replace(command, id="never-sent")
-    assert len(ledger.record_feedback("web-01", [result(command), result(stranger), result(stranger)]).acks) == 3
+    assert len(record_feedback(ledger, "web-01", [result(command), result(stranger), result(stranger)]).acks) == 3
     assert ledger.get(command.id).state is CommandState.QUEUED
     assert [unmatched["command_id"] for unmatched in unmatched_results(ledger)] == [command.id, "never-sent"]
 
 
 def test_unmatched_results_of_an_agent_are_bounded(ledger: Ledger, clock: TurnedClock) -> None:
     honest = add(ledger)
-    ledger.record_feedback("web-02", [replace(result(honest), command_id="from-web-02")])
+    record_feedback(ledger, "web-02", [replace(result(honest), command_id="from-web-02")])
     for round_ in range(5):
         invented = [replace(result(honest), command_id=f"invented-{round_}-{number:03}") for number in range(150)]
         clock.turn(1.0)
-        assert len(ledger.record_feedback("web-01", invented).acks) == 150
+        assert len(record_feedback(ledger, "web-01", invented).acks) == 150
     kept = [unmatched["command_id"] for unmatched in unmatched_results(ledger)]
     assert kept == ["from-web-02", *(f"invented-4-{number:03}" for number in range(50, 150))]
-    ledger.record_feedback("web-01", [result(honest)])
+    record_feedback(ledger, "web-01", [result(honest)])
     assert ledger.get(honest.id).state is CommandState.COMPLETED
 
 
@@ -173,29 +174,29 @@ def test_gap_is_resent_from_the_expected_number(ledger: Ledger) -> None:
     take(ledger)
     accept(ledger, sent[0])
     gap = feedback(FeedbackKind.GAP, sequence=sent[3].sequence, expected=2)
-    ledger.record_feedback("web-01", [gap])
+    record_feedback(ledger, "web-01", [gap])
     assert take(ledger) == [command.id for command in sent[1:]]
 
 
 def test_agent_restored_from_a_snapshot_gets_a_new_epoch(ledger: Ledger) -> None:
     old, new = add(ledger), add(ledger)
     take(ledger)
-    ledger.record_feedback("web-01", [result(old)])
+    record_feedback(ledger, "web-01", [result(old)])
     before = numbers(ledger, new)[0][0]
-    ledger.record_feedback("web-01", [feedback(FeedbackKind.GAP, sequence=new.sequence, expected=1)])
+    record_feedback(ledger, "web-01", [feedback(FeedbackKind.GAP, sequence=new.sequence, expected=1)])
     ((epoch, number),) = numbers(ledger, new)
     assert (epoch > before, number) == (True, 1)
     assert take(ledger) == [new.id]
 
 
 def test_lost_store_interrupts_sent_commands_and_renumbers_the_rest(ledger: Ledger) -> None:
-    ledger.record_status(status("g1"))
+    record_status(ledger, status("g1"))
     done, lost = add(ledger), add(ledger)
     take(ledger)
-    ledger.record_feedback("web-01", [result(done)])
+    record_feedback(ledger, "web-01", [result(done)])
     waiting = [add(ledger), add(ledger)]
     before = numbers(ledger, lost)[0][0]
-    ledger.record_status(status("g2"))
+    record_status(ledger, status("g2"))
     assert ledger.get(done.id).result == to_json(result(done))
     settled = ledger.get(lost.id).result
     assert settled
@@ -210,30 +211,30 @@ def test_lost_store_is_detected_even_without_an_earlier_status(ledger: Ledger) -
     take(ledger)
     queued = add(ledger)
     (epoch, _), _ = numbers(ledger, sent, queued)
-    ledger.record_status(status("g2", closed_epoch=epoch))
+    record_status(ledger, status("g2", closed_epoch=epoch))
     assert (ledger.get(sent.id).result or {})["code"] == ErrorCode.INTERRUPTED
     ((later, number),) = numbers(ledger, queued)
     assert later > epoch
     assert number == 1
-    ledger.record_status(status("g2", closed_epoch=epoch))
+    record_status(ledger, status("g2", closed_epoch=epoch))
     assert numbers(ledger, queued) == [(later, 1)]
 
 
 def test_gap_from_a_store_without_a_status_yet_changes_nothing(ledger: Ledger) -> None:
-    ledger.record_status(status("g1"))
+    record_status(ledger, status("g1"))
     command = add(ledger)
     take(ledger)
     gap = replace(feedback(FeedbackKind.GAP, sequence=command.sequence, expected=1), store_generation="g2")
-    ledger.record_feedback("web-01", [gap])
+    record_feedback(ledger, "web-01", [gap])
     assert take(ledger) == []
 
 
 def test_ledger_restored_from_a_backup_begins_a_new_epoch(ledger: Ledger) -> None:
     command = add(ledger)
     ((epoch, _),) = numbers(ledger, command)
-    ledger.record_status(status(epoch=epoch, last_sequence=1))
+    record_status(ledger, status(epoch=epoch, last_sequence=1))
     assert numbers(ledger, command) == [(epoch, 1)]
-    ledger.record_status(status(epoch=epoch, last_sequence=9))
+    record_status(ledger, status(epoch=epoch, last_sequence=9))
     ((later, number),) = numbers(ledger, command)
     assert (later > epoch, number) == (True, 1)
 
@@ -243,13 +244,13 @@ def test_agent_that_went_back_in_time_gets_again_what_it_had_accepted(ledger: Le
     sent = [add(ledger) for _ in range(3)]
     ((epoch, _), *_) = numbers(ledger, *sent)
     take(ledger)
-    ledger.record_status(status(epoch=epoch, last_sequence=0))
+    record_status(ledger, status(epoch=epoch, last_sequence=0))
     for command in sent:
         accept(ledger, command)
-    ledger.record_feedback("web-01", [feedback(FeedbackKind.PROGRESS, sent[1])])
-    ledger.record_status(status(online=False, epoch=epoch, last_sequence=0))
+    record_feedback(ledger, "web-01", [feedback(FeedbackKind.PROGRESS, sent[1])])
+    record_status(ledger, status(online=False, epoch=epoch, last_sequence=0))
     assert take(ledger) == [], "a last will was written before"
-    ledger.record_status(status(incarnation="i2", epoch=epoch, last_sequence=1))
+    record_status(ledger, status(incarnation="i2", epoch=epoch, last_sequence=1))
     assert [ledger.get(command.id).state for command in sent] == ["accepted", "sent", "sent"]
     assert take(ledger) == [command.id for command in sent[1:]]
     assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2), (epoch, 3)]
@@ -261,9 +262,9 @@ def test_resumed_snapshot_with_the_same_incarnation_is_noticed(ledger: Ledger) -
     take(ledger)
     for command in sent:
         accept(ledger, command)
-    ledger.record_status(status(epoch=epoch, last_sequence=2))
+    record_status(ledger, status(epoch=epoch, last_sequence=2))
     assert take(ledger) == []
-    ledger.record_status(status(epoch=epoch, last_sequence=1))
+    record_status(ledger, status(epoch=epoch, last_sequence=1))
     assert take(ledger) == [sent[1].id]
 
 
@@ -271,8 +272,8 @@ def test_agent_that_went_back_before_a_completed_command_gets_a_new_epoch(ledger
     done, running = add(ledger), add(ledger)
     ((epoch, _), _) = numbers(ledger, done, running)
     take(ledger)
-    ledger.record_feedback("web-01", [result(done), feedback(FeedbackKind.PROGRESS, running)])
-    ledger.record_status(status(last_sequence=0))
+    record_feedback(ledger, "web-01", [result(done), feedback(FeedbackKind.PROGRESS, running)])
+    record_status(ledger, status(last_sequence=0))
     ((later, number),) = numbers(ledger, running)
     assert (later > epoch, number) == (True, 1)
     assert take(ledger) == [running.id]
@@ -285,7 +286,7 @@ def test_what_is_sent_again_after_a_rollback_is_sent_until_it_is_accepted(
     sent = add(ledger)
     take(ledger)
     accept(ledger, sent)
-    ledger.record_status(status())
+    record_status(ledger, status())
     for _ in range(lost):
         assert take(ledger) == [sent.id]
         clock.turn(LONG_AFTER / 2)
@@ -297,12 +298,12 @@ def test_agent_that_never_accepted_an_abandoned_command_did_not_go_back(ledger: 
     gone = add(ledger)
     before = numbers(ledger, gone)
     ledger.abandon(gone.id)
-    ledger.record_status(status())
+    record_status(ledger, status())
     assert numbers(ledger, add(ledger)) == [(before[0][0], 2)]
 
 
 def test_clock_that_is_set_back_does_not_stop_the_resending(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     command = add(ledger)
     for _ in range(3):
         assert take(ledger) == [command.id]
@@ -322,20 +323,20 @@ def test_superseded_command_is_renumbered_and_stays_open(ledger: Ledger) -> None
     sent = [add(ledger), add(ledger)]
     before = numbers(ledger, *sent)[0][0]
     take(ledger)
-    assert ledger.record_feedback("web-01", [superseded(command) for command in sent]).acks == []
+    assert record_feedback(ledger, "web-01", [superseded(command) for command in sent]).acks == []
     ((epoch, first), (same, second)) = numbers(ledger, *sent)
     assert (epoch > before, epoch == same, first, second) == (True, True, 1, 2)
     assert take(ledger) == [command.id for command in sent]
-    ledger.record_feedback("web-01", [superseded(sent[0])])
+    record_feedback(ledger, "web-01", [superseded(sent[0])])
     assert numbers(ledger, *sent) == [(epoch, 1), (epoch, 2)], "a refusal from the old epoch begins no new one"
-    ledger.record_feedback("web-01", [result(sent[0]), superseded(sent[0])])
+    record_feedback(ledger, "web-01", [result(sent[0]), superseded(sent[0])])
     assert (ledger.get(sent[0].id).result or {})["digest"] == "d1"
 
 
 def test_conflicts_of_one_frame_begin_one_epoch(ledger: Ledger, clock: TurnedClock) -> None:
     sent = [add(ledger) for _ in range(5)]
     clock.turn(1.0)
-    ledger.record_feedback("web-01", [superseded(command) for command in sent * 100])
+    record_feedback(ledger, "web-01", [superseded(command) for command in sent * 100])
     ((epoch, first), *others) = numbers(ledger, *sent)
     assert (epoch, first) == (int(clock.now().timestamp() * 1000), 1)
     assert others == [(epoch, number) for number in range(2, 6)]
@@ -344,7 +345,7 @@ def test_conflicts_of_one_frame_begin_one_epoch(ledger: Ledger, clock: TurnedClo
 def test_conflict_without_a_number_changes_nothing(ledger: Ledger) -> None:
     command = add(ledger)
     before = numbers(ledger, command)
-    assert ledger.record_feedback("web-01", [replace(superseded(command), sequence=None)]).acks == []
+    assert record_feedback(ledger, "web-01", [replace(superseded(command), sequence=None)]).acks == []
     assert numbers(ledger, command) == before
 
 
@@ -352,13 +353,13 @@ def test_only_the_last_gap_of_a_frame_counts(ledger: Ledger) -> None:
     sent = [add(ledger) for _ in range(4)]
     take(ledger)
     gaps = [feedback(FeedbackKind.GAP, sequence=sent[3].sequence, expected=number) for number in (1, 2, 3)]
-    ledger.record_feedback("web-01", gaps)
+    record_feedback(ledger, "web-01", gaps)
     assert take(ledger) == [command.id for command in sent[2:]]
 
 
 def test_new_connection_requeues_nothing_of_agents_that_are_offline(ledger: Ledger) -> None:
     for name, online in (("web-01", True), ("web-02", False)):
-        ledger.record_status(replace(status(online=online), agent=name))
+        record_status(ledger, replace(status(online=online), agent=name))
     sent = {name: add(ledger, name) for name in ("web-01", "web-02", "never-seen")}
     ledger.claim_due(9)
     for command in sent.values():
@@ -368,7 +369,7 @@ def test_new_connection_requeues_nothing_of_agents_that_are_offline(ledger: Ledg
     claimed = ledger.claim_due(9)
     assert {agent for agent, _ in claimed.commands} == {agent for agent, _ in claimed.cancels}
     assert [agent for agent, _ in claimed.commands] == ["never-seen", "web-01"]
-    ledger.record_status(replace(status(), agent="web-02"))
+    record_status(ledger, replace(status(), agent="web-02"))
     assert [agent for agent, _ in ledger.claim_due(9).commands] == ["web-02"]
 
 
@@ -393,7 +394,7 @@ def test_claim_is_bounded_in_characters(ledger: Ledger) -> None:
 
 
 def test_abandoned_command_is_interrupted_until_a_late_result_tells_more(ledger: Ledger) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     gone, other = add(ledger, token="secret-token"), add(ledger)
     take(ledger)
     ledger.request_cancel(gone.id)
@@ -401,13 +402,13 @@ def test_abandoned_command_is_interrupted_until_a_late_result_tells_more(ledger:
     assert row.result is not None
     assert (row.state, row.result["code"], row.cancel_requested) == (CommandState.COMPLETED, "interrupted", False)
     assert "by the user" in row.result["message"]
-    assert len(ledger.record_feedback("web-01", [result(gone)]).acks) == 1
+    assert len(record_feedback(ledger, "web-01", [result(gone)]).acks) == 1
     late = ledger.get(gone.id)
     assert late == ledger.abandon(gone.id)
     assert (late.result or {})["outcome"] == "success"
     assert late.verdict == row.result
     gap = feedback(FeedbackKind.GAP, sequence=other.sequence, expected=1)
-    ledger.record_feedback("web-01", [gap])
+    record_feedback(ledger, "web-01", [gap])
     assert numbers(ledger, other)[0][1] == 1, "its number is not waited for"
     with pytest.raises(UnknownCommand):
         ledger.abandon("nothing")
@@ -425,15 +426,15 @@ def test_command_too_long_to_sign_is_completed_and_delays_no_other(ledger: Ledge
 
 
 def test_last_will_keeps_the_enrolment_of_the_status_before(ledger: Ledger) -> None:
-    ledger.record_status(status(enrolment_id="e1"))
-    ledger.record_status(status(online=False))
+    record_status(ledger, status(enrolment_id="e1"))
+    record_status(ledger, status(online=False))
     (row,) = ledger.agents()
     assert row.status is not None
     assert (row.status.online, row.status.enrolment_id) == (False, "e1")
 
 
 def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     command = add(ledger)
     ledger.claim_due(9)
     assert ledger.request_cancel(command.id).cancel_requested
@@ -442,7 +443,7 @@ def test_cancel_is_resent_until_the_command_is_completed(ledger: Ledger, clock: 
     clock.turn(LONG_AFTER)
     ledger.requeue_overdue()
     assert ledger.claim_due(9).cancels == [("web-01", command.id)]
-    ledger.record_feedback("web-01", [result(command)])
+    record_feedback(ledger, "web-01", [result(command)])
     assert not ledger.request_cancel(command.id).cancel_requested
     assert ledger.claim_due(9).cancels == []
 
@@ -461,7 +462,7 @@ def test_ledger_survives_a_restart_and_is_shared_by_two_processes(
 
 def test_agents_are_listed_with_their_last_status_and_open_commands(ledger: Ledger, clock: TurnedClock) -> None:
     add(ledger, "web-02")
-    ledger.record_status(status(queue_depth=2))
+    record_status(ledger, status(queue_depth=2))
     rows = ledger.agents()
     assert [(row.name, row.open_commands) for row in rows] == [("web-01", 0), ("web-02", 1)]
     assert rows[0].status == status(queue_depth=2)
@@ -470,19 +471,19 @@ def test_agents_are_listed_with_their_last_status_and_open_commands(ledger: Ledg
 
 def test_agent_whose_status_is_overdue_is_silent(ledger: Ledger, clock: TurnedClock) -> None:
     add(ledger, "never-seen")
-    ledger.record_status(status())
+    record_status(ledger, status())
     states = [[row.state for row in ledger.agents()]]
     for seconds in (600.0, 1.0, -86_401.0):  # the last one sets the clock back
         clock.turn(seconds)
         states.append([row.state for row in ledger.agents()])
     assert [web for _, web in states] == ["online", "online", "silent", "silent"]
     assert {never for never, _ in states} == {"unknown"}
-    ledger.record_status(status(online=False))
+    record_status(ledger, status(online=False))
     assert ledger.agents()[1].state == "offline"
 
 
 def test_silent_agent_gets_its_commands_again_with_its_next_status(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     command = add(ledger)
     assert take(ledger) == [command.id]
     clock.turn(601.0)
@@ -490,7 +491,7 @@ def test_silent_agent_gets_its_commands_again_with_its_next_status(ledger: Ledge
         ledger.requeue_overdue()
         assert take(ledger) == []
         clock.turn(LONG_AFTER)
-    ledger.record_status(status(queue_depth=1))
+    record_status(ledger, status(queue_depth=1))
     ledger.requeue_overdue()
     assert take(ledger) == [command.id]
 
@@ -498,11 +499,11 @@ def test_silent_agent_gets_its_commands_again_with_its_next_status(ledger: Ledge
 def test_status_that_the_broker_delivers_again_does_not_show_that_the_agent_lives(
     ledger: Ledger, clock: TurnedClock
 ) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     clock.turn(601.0)
-    ledger.record_status(status(), repeated={"web-01"})
+    record_status(ledger, status(), repeated={"web-01"})
     assert ledger.agents()[0].state == "silent"
-    ledger.record_status(status(queue_depth=1), repeated={"web-01"})
+    record_status(ledger, status(queue_depth=1), repeated={"web-01"})
     assert ledger.agents()[0].state == "online"
 
 
@@ -510,8 +511,8 @@ def test_two_clients_of_one_name_are_noticed(ledger: Ledger, clock: TurnedClock)
     """Each takes over the session of the other, and the broker publishes the last will of the one before."""
     found = []
     for incarnation in ("a", "b", "c", "a", "b", "d", "d"):
-        found.append(ledger.record_status(status(incarnation=incarnation)).conflicts)
-        ledger.record_status(status(incarnation=incarnation, online=False))
+        found.append(record_status(ledger, status(incarnation=incarnation)).conflicts)
+        record_status(ledger, status(incarnation=incarnation, online=False))
     assert found == [[], [], [], ["web-01"], ["web-01"], [], []]
     assert ledger.agents()[0].name_conflict
     clock.turn(601.0)
@@ -520,14 +521,14 @@ def test_two_clients_of_one_name_are_noticed(ledger: Ledger, clock: TurnedClock)
 
 def test_old_status_that_the_broker_delivers_again_is_no_second_client(ledger: Ledger) -> None:
     for incarnation in ("a", "b"):
-        ledger.record_status(status(incarnation=incarnation))
-    assert ledger.record_status(status(incarnation="a"), repeated={"web-01"}).conflicts == []
+        record_status(ledger, status(incarnation=incarnation))
+    assert record_status(ledger, status(incarnation="a"), repeated={"web-01"}).conflicts == []
     assert not ledger.agents()[0].name_conflict
 
 
 def test_restored_ledger_sends_nothing_that_was_open_in_it(ledger: Ledger) -> None:
     sent, accepted, queued = add(ledger), add(ledger), add(ledger, "web-02")
-    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED, accepted)])
+    record_feedback(ledger, "web-01", [feedback(FeedbackKind.ACCEPTED, accepted)])
     before = numbers(ledger, sent)[0][0]
     assert ledger.settle_restored() == 3
     codes = [(ledger.get(command.id).result or {})["code"] for command in (sent, accepted, queued)]
@@ -539,12 +540,12 @@ def test_restored_ledger_sends_nothing_that_was_open_in_it(ledger: Ledger) -> No
 
 def test_last_will_does_not_move_the_journal_head_back(ledger: Ledger) -> None:
     old, new = JournalMark(3, "a" * 64), JournalMark(9, "b" * 64)
-    ledger.record_status(status(audit_head=new))
-    ledger.record_status(status(online=False, audit_head=old))
+    record_status(ledger, status(audit_head=new))
+    record_status(ledger, status(online=False, audit_head=old))
     (row,) = ledger.agents()
     assert row.status is not None
     assert (row.status.online, row.status.audit_head) == (False, new)
-    ledger.record_status(status(audit_head=old))
+    record_status(ledger, status(audit_head=old))
     assert ledger.agents()[0].status == status(audit_head=old)
 
 
@@ -599,12 +600,12 @@ def test_unreadable_url_is_refused_without_its_password(use: Callable[[str], obj
 
 def test_acceptance_of_no_command_is_passed_over(ledger: Ledger) -> None:
     command = add(ledger)
-    ledger.record_feedback("web-01", [feedback(FeedbackKind.ACCEPTED), feedback(FeedbackKind.ACCEPTED, command)])
+    record_feedback(ledger, "web-01", [feedback(FeedbackKind.ACCEPTED), feedback(FeedbackKind.ACCEPTED, command)])
     assert ledger.get(command.id).state is CommandState.ACCEPTED
 
 
 @pytest.mark.parametrize("echo", [{"type": 1, "parameters": {}}, {"type": "restart-agent", "parameters": []}])
 def test_result_with_an_unreadable_echo_completes_its_command(ledger: Ledger, echo: dict[str, Any]) -> None:
     command = add(ledger)
-    ledger.record_feedback("web-01", [replace(result(command), command=echo)])
+    record_feedback(ledger, "web-01", [replace(result(command), command=echo)])
     assert ledger.get(command.id).state is CommandState.COMPLETED

@@ -1,6 +1,7 @@
 """URLs of ledgers: how they are read, and that no part of a password in one is ever shown."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ UNREADABLE = {
     "as the port": "postgresql://me:hush1",
     "beside an @ in the query": "postgresql://HOST/acm?user=me@realm&password=hush1",
 }
+WRONG = [
+    "sqlite://var/lib/acm/ledger.db",
+    "sqlite://ledger.db",
+    "sqlite://me:hush@HOST/ledger.db",
+    "sqlite:///ledger.db?timeout=soon",
+    "sqlite:///ledger.db?timeout=1&timeout=2",
+    "sqlite:///file:ledger.db?uri=maybe",
+    "postgresql://HOST/acm?autocommit=1",
+    "postgresql://HOST/acm?row_factory=dict_row",
+    "postgresql://HOST/acm?context=x",
+    "postgresql://HOST/acm?cursor_factory=x",
+    "postgresql://HOST/acm?conninfo=password%3Dhush",
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +84,17 @@ def test_url_whose_password_cannot_be_told_from_the_rest_is_refused_and_not_repe
     with raises_code(LedgerUrlError, "bad_ledger_url") as caught:
         ledger_url(url.replace("HOST", closed))
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_url_with_what_no_ledger_has_is_refused_before_anything_is_created(
+    closed: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with raises_code(LedgerUrlError, "bad_ledger_url") as caught:
+        Database(url.replace("HOST", closed), sa.MetaData())
+    assert "hush" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("case", ["with a slash", "in the query", "under an escaped name", "of the client's key"])
@@ -120,3 +145,12 @@ def test_password_in_the_query_of_a_url_is_masked_in_a_text(parameter: str) -> N
 )
 def test_place_of_a_ledger_is_shown(url: str, place: str) -> None:
     assert place_of(ledger_url(url)) == place
+
+
+def test_sqlite_that_lacks_what_statements_need_is_refused_before_a_file_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    with raises_code(LedgerError, "sqlite_too_old"):
+        Database(f"sqlite:///{tmp_path}/ledger.db", sa.MetaData())
+    assert not list(tmp_path.iterdir())

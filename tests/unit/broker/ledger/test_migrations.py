@@ -1,5 +1,6 @@
 """A ledger of an older version."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.migrations import SCHEMA_VERSION
+from broker.ledger.tables import CommandState
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import command, result
@@ -90,7 +92,7 @@ def test_failed_migration_step_leaves_the_ledger_unchanged(database: Path) -> No
     with raises_code(LedgerError, "database_failed") as failed:
         open_database(f"sqlite:///{database}")
     assert "duplicate column name: outcome" in str(failed.value)
-    assert "operation_id" not in shape_of(database)["commands"][0]
+    assert "operation_id" not in shape_of(database)[0]["commands"]
 
 
 def test_migrated_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: Path) -> None:
@@ -100,15 +102,46 @@ def test_migrated_ledger_has_the_tables_of_a_new_one(database: Path, tmp_path: P
     assert shape_of(database) == shape_of(new)
 
 
-def shape_of(path: Path) -> dict[str, list[set[str | None]]]:
+@pytest.mark.parametrize("steps", range(1, 14, 3))
+def test_interrupted_migration_goes_on_where_it_was(database: Path, tmp_path: Path, steps: int) -> None:
+    before: list[str] = []
+
+    def interrupt(text: str) -> None:
+        before.append(text)
+        if len(before) == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_database(f"sqlite:///{database}", tell=interrupt)
+    with raises_code(LedgerError, "older_schema"):
+        open_database(f"sqlite:///{database}", read_only=True)
+    after: list[str] = []
+    open_database(f"sqlite:///{database}", tell=after.append).close()
+    done = [text.partition(" (")[0] for text in (*before, *after[:-1])]
+    assert len(done) == len(set(done)) == SCHEMA_VERSION + 7, "no step is repeated, and one makes seven indexes"
+    assert re.search(r"was migrated in \d+\.\d s", after[-1])
+    open_database(f"sqlite:///{tmp_path}/new.db", tell=pytest.fail).close()
+    assert shape_of(database) == shape_of(tmp_path / "new.db")
+
+
+def test_older_program_sends_and_completes_commands_in_a_migrated_ledger(database: Path) -> None:
+    """A server that was not restarted has the ledger open while another program migrates it."""
+    with closing(sqlite3.connect(database)) as older:
+        open_database(f"sqlite:///{database}").close()
+        older.execute("UPDATE commands SET state = 'sent', to_send = 0 WHERE to_send IS 1 AND state = 'queued'")
+        assert older.execute("SELECT id FROM commands WHERE state = ?", ["sent"]).fetchall() == [("b",)]
+        older.execute("UPDATE commands SET state = 'completed', result = '{}' WHERE id = 'b'")
+        older.commit()
+    with open_database(f"sqlite:///{database}") as migrated:
+        assert {row.state for row in Ledger(migrated, now=TurnedClock().now).commands()} == {CommandState.COMPLETED}
+
+
+def shape_of(path: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """Return the columns of each table, and the definition of each index."""
     engine = sa.create_engine(f"sqlite:///{path}")
     inspector = sa.inspect(engine)
-    shape = {
-        table: [
-            {column["name"] for column in inspector.get_columns(table)},
-            {index["name"] for index in inspector.get_indexes(table)},
-        ]
-        for table in inspector.get_table_names()
-    }
+    tables = {table: {it["name"] for it in inspector.get_columns(table)} for table in inspector.get_table_names()}
     engine.dispose()
-    return shape
+    with closing(sqlite3.connect(path)) as connection:
+        indexes = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql NOT NULL"))
+    return tables, {name: " ".join(sql.split()) for name, sql in indexes.items()}

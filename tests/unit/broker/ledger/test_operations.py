@@ -12,12 +12,12 @@ import pytest
 
 from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact
-from broker.contract.codec import DecodeError
+from broker.contract.codec import DecodeError, encode
 from broker.contract.messages import Feedback, JsonObject, Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import InvalidName
 from broker.errors import LedgerError
-from broker.ledger.blobs import BlobError
+from broker.ledger.blob_errors import BlobError
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Progress, UnknownOperation
@@ -25,6 +25,7 @@ from broker.ledger.tables import COMMANDS, CommandState
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import result
+from tests.support.recorded import record_feedback, record_status
 
 ME = Origin("me", "test")
 
@@ -78,9 +79,9 @@ def test_invalid_operation_writes_nothing(ledger: Ledger) -> None:
 def test_progress_counts_commands_by_state_and_outcome(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01", "web-02"], "three", CommandRequest("restart-agent", {}, ME))
     by_agent = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
-    ledger.record_feedback("db-01", [result(by_agent["db-01"])])
+    record_feedback(ledger, "db-01", [result(by_agent["db-01"])])
     bad = replace(result(by_agent["web-01"]), outcome=Outcome.ERROR, code=ErrorCode.FAILED)
-    ledger.record_feedback("web-01", [bad])
+    record_feedback(ledger, "web-01", [bad])
     progress = ledger.operations.progress(operation.id)
     assert progress == Progress({CommandState.QUEUED: 1}, succeeded=1, failed=1)
     assert (progress.done, progress.completed) == (False, 2)
@@ -91,9 +92,11 @@ def test_progress_counts_results_written_by_an_earlier_version(ledger: Ledger) -
     operation = ledger.add_operation(["web-01", "web-02"], "two", CommandRequest("restart-agent", {}, ME))
     for row in ledger.commands(operation_id=operation.id):
         outcome = Outcome.SUCCESS if row.agent == "web-01" else Outcome.ERROR
-        ledger.record_feedback(row.agent, [replace(result(row.command.id), outcome=outcome)])
-    with ledger.database.transaction() as connection:
-        connection.execute(COMMANDS.update().values(outcome=None))
+        written = replace(result(row.command.id), outcome=outcome)
+        record_feedback(ledger, row.agent, [written])
+        with ledger.database.transaction() as connection:
+            of_earlier_version = COMMANDS.update().where(COMMANDS.c.id == row.command.id)
+            connection.execute(of_earlier_version.values(outcome=None, result=encode([written]).decode()))
     assert ledger.operations.progress(operation.id) == Progress(succeeded=1, failed=1)
 
 
@@ -120,7 +123,7 @@ def test_partly_written_operation_states_how_many_were_written(clock: TurnedCloc
 def test_cancelling_an_operation_cancels_its_open_commands(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
-    ledger.record_feedback("db-01", [result(done.command.id)])
+    record_feedback(ledger, "db-01", [result(done.command.id)])
     ledger.claim_due(9)
     assert ledger.cancel_operation(operation.id) == 1
     cancelled = [row.agent for row in ledger.commands(operation_id=operation.id) if row.cancel_requested]
@@ -130,7 +133,7 @@ def test_cancelling_an_operation_cancels_its_open_commands(ledger: Ledger) -> No
 def test_abandoning_an_operation_completes_its_open_commands(ledger: Ledger) -> None:
     operation = ledger.add_operation(["db-01", "web-01"], "two", CommandRequest("restart-agent", {}, ME))
     done = next(row for row in ledger.commands(operation_id=operation.id) if row.agent == "db-01")
-    ledger.record_feedback("db-01", [result(done.command.id)])
+    record_feedback(ledger, "db-01", [result(done.command.id)])
     assert ledger.abandon_operation(operation.id) == 1
     assert ledger.operations.progress(operation.id).counts() == {"success": 1, "error": 1}
     ours = {row.command.id for row in ledger.commands(operation_id=operation.id)}
@@ -169,24 +172,24 @@ def test_groups_are_listed_with_their_members(ledger: Ledger) -> None:
 def test_groups_in_a_status_replace_the_servers_list_once(ledger: Ledger) -> None:
     status = Status("web-01", True, "1", "i1", "b1", "g1", groups=("edge", "No Group"))
     ledger.groups.add("old", ["web-01"])
-    ledger.record_status(replace(status, groups=None))
+    record_status(ledger, replace(status, groups=None))
     assert ledger.groups.all() == {"old": ["web-01"]}
-    ledger.record_status(status)
+    record_status(ledger, status)
     assert ledger.groups.all() == {"edge": ["web-01"]}
     ledger.groups.add("new", ["web-01"])
-    ledger.record_status(status)
+    record_status(ledger, status)
     assert ledger.groups.all() == {"edge": ["web-01"], "new": ["web-01"]}
-    ledger.record_status(replace(status, groups=()))
+    record_status(ledger, replace(status, groups=()))
     assert ledger.groups.all() == {}
 
 
 def test_last_will_does_not_change_groups(ledger: Ledger) -> None:
     status = Status("web-01", True, "1", "i1", "b1", "g1", groups=("b",))
-    ledger.record_status(status)
+    record_status(ledger, status)
     ledger.groups.add("extra", ["web-01"])
     for will in (("a",), None):
-        ledger.record_status(replace(status, online=False, groups=will))
-        ledger.record_status(status)
+        record_status(ledger, replace(status, online=False, groups=will))
+        record_status(ledger, status)
     assert ledger.groups.all() == {"b": ["web-01"], "extra": ["web-01"]}
 
 
@@ -209,7 +212,7 @@ def sent_configurations(ledger: Ledger) -> list[tuple[str, JsonObject]]:
 def fetch(ledger: Ledger, command_type: str = "fetch-config", digest: str = "d") -> None:
     """Send a command, and complete it with a result that requests the group's configuration."""
     sent = ledger.add_command("web-01", CommandRequest(command_type, {}, Origin("me", "test")))
-    ledger.record_feedback("web-01", [asking(sent.id, digest=digest)] * 2)
+    record_feedback(ledger, "web-01", [asking(sent.id, digest=digest)] * 2)
 
 
 def test_fetch_config_sends_the_configuration_of_the_group_once(ledger: Ledger, configuration: Artifact) -> None:
@@ -229,7 +232,7 @@ def test_applied_configuration_can_be_fetched_again_after_a_minute(
     ledger.groups.configure("edge", configuration)
     fetch(ledger)
     (sent,) = [row for row in ledger.commands() if row.command.type.startswith("apply")]
-    ledger.record_feedback("web-01", [result(sent.command.id)])
+    record_feedback(ledger, "web-01", [result(sent.command.id)])
     fetch(ledger)
     assert len(sent_configurations(ledger)) == 1
     clock.turn(61.0)
@@ -241,12 +244,12 @@ def test_only_the_result_of_an_open_fetch_config_is_answered(ledger: Ledger, con
     """Otherwise an agent could make the server write commands without end, by unrequested results."""
     ledger.groups.add("edge", ["web-01"])
     ledger.groups.configure("edge", configuration)
-    ledger.record_feedback("web-01", [asking("invented"), asking("invented", digest="d2")])
+    record_feedback(ledger, "web-01", [asking("invented"), asking("invented", digest="d2")])
     fetch(ledger, "restart-agent")
     assert sent_configurations(ledger) == []
     fetch(ledger)
     (answer,) = [row.command for row in ledger.commands() if row.command.type.startswith("apply")]
-    ledger.record_feedback("web-01", [asking(answer.id)])
+    record_feedback(ledger, "web-01", [asking(answer.id)])
     assert len(sent_configurations(ledger)) == 1
 
 

@@ -22,6 +22,7 @@ from broker.ledger.tables import AGENTS, COMMANDS, PRUNED_COMMANDS, STRAY_RESULT
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import result
+from tests.support.recorded import record_feedback, record_status
 from tests.support.unmatched_results import unmatched_results
 
 DAY = 86400.0
@@ -36,7 +37,7 @@ def ledger(ledger_url: str, clock: TurnedClock) -> Iterator[Ledger]:
 
 def completed(ledger: Ledger, agent: str = "web-01", **members: Any) -> Command:
     command = ledger.add_command(agent, REQUEST)
-    ledger.record_feedback(agent, [replace(result(command.id), agent=agent, **members)])
+    record_feedback(ledger, agent, [replace(result(command.id), agent=agent, **members)])
     return command
 
 
@@ -69,7 +70,7 @@ def test_repeated_result_of_a_pruned_command_is_acked_and_not_stored(ledger: Led
     old = completed(ledger)
     clock.turn(2 * DAY)
     prune(ledger, clock)
-    acks = ledger.record_feedback("web-01", [result(old.id)]).acks
+    acks = record_feedback(ledger, "web-01", [result(old.id)]).acks
     assert [ack.command_id for ack in acks] == [old.id]
     assert unmatched_results(ledger) == []
 
@@ -91,10 +92,10 @@ def test_audits_find_what_they_need_of_pruned_commands(ledger: Ledger, clock: Tu
 def test_operation_goes_as_a_whole_once_its_last_command_ended_before(ledger: Ledger, clock: TurnedClock) -> None:
     operation = ledger.add_operation(["web-01", "web-02"], "two", REQUEST)
     ids = {row.agent: row.command.id for row in ledger.commands(operation_id=operation.id)}
-    ledger.record_feedback("web-01", [result(ids["web-01"])])
+    record_feedback(ledger, "web-01", [result(ids["web-01"])])
     clock.turn(2 * DAY)
     assert prune(ledger, clock) == {}
-    ledger.record_feedback("web-02", [replace(result(ids["web-02"]), agent="web-02")])
+    record_feedback(ledger, "web-02", [replace(result(ids["web-02"]), agent="web-02")])
     assert prune(ledger, clock) == {}
     assert ledger.operations.progress(operation.id).counts() == {"success": 2}
     clock.turn(2 * DAY)
@@ -104,7 +105,7 @@ def test_operation_goes_as_a_whole_once_its_last_command_ended_before(ledger: Le
 
 
 def test_unmatched_result_keeps_its_digest_only(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_feedback("web-01", [result("unknown")])
+    record_feedback(ledger, "web-01", [result("unknown")])
     clock.turn(2 * DAY)
     assert prune(ledger, clock) == {"unmatched_results": 1}
     assert ledger.audits.unmatched_results("web-01") == {("unknown", "d")}
@@ -158,7 +159,7 @@ def test_vacuum_returns_the_free_pages_of_a_file(tmp_path: Path, clock: TurnedCl
 
 
 def test_forgotten_agent_is_neither_listed_nor_addressed(ledger: Ledger) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     ledger.groups.add("edge", ["web-01", "web-02"])
     command = ledger.add_command("web-01", REQUEST)
     ledger.add_command("web-02", REQUEST)
@@ -170,12 +171,12 @@ def test_forgotten_agent_is_neither_listed_nor_addressed(ledger: Ledger) -> None
 
 
 def test_last_status_that_the_broker_keeps_brings_no_forgotten_agent_back(ledger: Ledger) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     ledger.forget("web-01")
-    ledger.record_status(status(online=False), repeated=["web-01"])
-    ledger.record_status(status(), repeated=["web-01"])
+    record_status(ledger, status(online=False), repeated=["web-01"])
+    record_status(ledger, status(), repeated=["web-01"])
     assert ledger.agent_names() == []
-    ledger.record_status(status(incarnation="i2"))
+    record_status(ledger, status(incarnation="i2"))
     assert ledger.agent_names() == ["web-01"]
 
 
@@ -197,13 +198,22 @@ def test_agent_that_is_sent_a_command_is_not_forgotten_any_more(ledger: Ledger, 
 
 def test_forgotten_agent_is_pruned_with_everything_of_it(ledger: Ledger, clock: TurnedClock) -> None:
     completed(ledger)
-    ledger.record_feedback("web-01", [result("unknown")])
+    record_feedback(ledger, "web-01", [result("unknown")])
     ledger.forget("web-01")
     clock.turn(2 * DAY)
     assert prune(ledger, clock) == {"commands": 1, "unmatched_results": 1, "agents": 1}
     with ledger.database.reading() as connection:
         for table in (AGENTS, COMMANDS, PRUNED_COMMANDS, STRAY_RESULTS):
             assert connection.execute(table.select()).all() == []
+
+
+def test_forgotten_agent_with_a_young_command_stays_beside_an_old_operation(ledger: Ledger, clock: TurnedClock) -> None:
+    ledger.abandon_operation(ledger.add_operation(["web-02"], "one", REQUEST).id)
+    command = ledger.add_command("web-01", REQUEST)
+    ledger.forget("web-01")
+    clock.turn(2 * DAY)
+    record_feedback(ledger, "web-01", [result(command.id)])
+    assert prune(ledger, clock) == {"commands": 1, "operations": 1}
 
 
 def test_command_without_a_time_of_completion_goes_by_its_creation(ledger: Ledger, clock: TurnedClock) -> None:
@@ -226,13 +236,13 @@ def test_forgotten_agent_with_a_command_of_an_open_operation_stays_until_that_is
 
 
 def test_last_status_that_the_broker_keeps_brings_no_pruned_agent_back(ledger: Ledger, clock: TurnedClock) -> None:
-    ledger.record_status(status())
+    record_status(ledger, status())
     ledger.forget("web-01")
     clock.turn(2 * DAY)
     prune(ledger, clock)
-    ledger.record_status(status(online=False), status("web-02"), repeated=["web-01"])
+    record_status(ledger, status(online=False), status("web-02"), repeated=["web-01"])
     assert ledger.agent_names() == ["web-02"]
-    ledger.record_status(status(incarnation="i2"))
+    record_status(ledger, status(incarnation="i2"))
     assert ledger.agent_names() == ["web-01", "web-02"]
 
 
@@ -241,7 +251,7 @@ def test_result_of_a_pruned_agent_is_acked_and_kept_as_unmatched(ledger: Ledger,
     ledger.forget("web-01")
     clock.turn(2 * DAY)
     prune(ledger, clock)
-    acks = ledger.record_feedback("web-01", [result(command.id)]).acks
+    acks = record_feedback(ledger, "web-01", [result(command.id)]).acks
     assert [ack.command_id for ack in acks] == [command.id]
     assert len(unmatched_results(ledger)) == 1
     with ledger.database.reading() as connection:

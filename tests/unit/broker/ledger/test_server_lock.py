@@ -6,8 +6,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from broker.app.factories import open_database
 from broker.errors import LedgerError
@@ -55,29 +57,22 @@ def two_processes(postgresql: PostgreSQL) -> Iterator[tuple[Database, Database, 
         yield one, other, url
 
 
-def end_connections(postgresql: PostgreSQL, url: str) -> None:
-    """What a restart of PostgreSQL does to its clients."""
-    with postgresql.connect(url) as connection:
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-        connection.execute(f"{others} AND pid <> pg_backend_pid()")
-
-
 def test_lock_that_the_database_lost_is_acquired_again(postgresql: PostgreSQL, clock: TurnedClock) -> None:
     with two_processes(postgresql) as (one, other, url):
         lock = ServerLock(one, "acm-server", clock.now)
         lock.acquire()
-        end_connections(postgresql, url)
+        postgresql.end_connections(url)
         lock.keep()
         assert [it.client_id for it in running_servers(other)] == ["acm-server"]
         lock.release()
-        assert running_servers(other) == []
+        wait_for(lambda: running_servers(other) == [], "PostgreSQL to notice the end of the connection")
 
 
 def test_server_that_lost_its_lock_to_another_ends(postgresql: PostgreSQL, clock: TurnedClock) -> None:
     with two_processes(postgresql) as (one, other, url):
         first, second = (ServerLock(database, "acm-server", clock.now) for database in (one, other))
         first.acquire()
-        end_connections(postgresql, url)
+        postgresql.end_connections(url)
         clock.turn(1)
         second.acquire()
         with raises_code(ServerRunning, "server_running"):
@@ -205,3 +200,34 @@ def _is_kept(lock: ServerLock) -> bool:
     except LedgerError:
         return False
     return True
+
+
+def test_connection_is_written_only_when_it_changes(databases: tuple[Database, Database], clock: TurnedClock) -> None:
+    one, other = databases
+    lock = ServerLock(one, "acm-server", clock.now)
+    lock.acquire()
+    started = clock.now()
+    statements: list[str] = []
+    event.listen(one._engine, "before_cursor_execute", lambda *it: statements.append(it[2]))
+
+    def noted(problem: str | None) -> tuple[object, object, bool]:
+        clock.turn(10.0)
+        statements.clear()
+        lock.note_connection(problem)
+        (found,) = running_servers(other)
+        return found.connection_at and (found.connection_at - started), found.connection_problem, bool(statements)
+
+    (server,) = running_servers(other)
+    assert (server.connection_at, server.connection_problem) == (None, None)
+    assert noted("Refused.") == (timedelta(seconds=10), "Refused.", True)
+    assert noted("Refused.") == (timedelta(seconds=10), "Refused.", False)
+    assert noted("Timed out.") == (timedelta(seconds=10), "Timed out.", True)
+    assert noted(None) == (timedelta(seconds=40), None, True)
+    assert noted(None) == (timedelta(seconds=40), None, False)
+    assert noted("Lost.") == (timedelta(seconds=60), "Lost.", True)
+    lock.release()
+    next_one = ServerLock(other, "acm-server", clock.now)
+    next_one.acquire()
+    (server,) = running_servers(one)
+    assert (server.connection_at, server.connection_problem) == (None, None)
+    next_one.release()

@@ -1,14 +1,16 @@
 """The network thread of a client whose loop does not end, or has ended."""
 
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from broker.mqtt.network_thread import ensure_running, stop_within
+from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
+from tests.support.authority import TestAuthority
 from tests.support.threads import no_thread_left
 
 
@@ -28,14 +30,6 @@ class Loop:
 
     def socket(self) -> Any:
         return self._socket
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.settimeout(10)
-        yield ours, theirs
 
 
 def test_connection_of_a_loop_that_does_not_stop_is_broken(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -71,3 +65,26 @@ def test_loop_is_restarted_though_its_socket_is_closed_or_missing() -> None:
         with capture_logs() as logs:
             ensure_running(Loop(open_socket))
         assert logs[-1]["event"] == "mqtt_network_thread_restarted"
+
+
+def test_bytes_that_nobody_encrypted_are_never_read_from_a_broken_tls_connection(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    TestAuthority().write_identity(tmp_path, "broker")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    trusting.check_hostname = False
+    ours, theirs = pair
+    attacker = theirs.dup()
+    accepting = threading.Thread(target=lambda: context.wrap_socket(theirs, server_side=True).close())
+    accepting.start()
+    with attacker, trusting.wrap_socket(ours) as secured:
+        accepting.join()
+        secured.setblocking(False)
+        with pytest.raises(ssl.SSLWantReadError):
+            secured.recv(1)  # the tickets that follow a handshake
+        attacker.sendall(b"a message of the attacker")
+        break_connection(Loop(secured))
+        with pytest.raises(ssl.SSLError):
+            secured.recv(100)

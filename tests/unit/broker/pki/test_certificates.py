@@ -11,6 +11,7 @@ from broker.pki.certificates import (
     CertificateError,
     agent_certificate,
     host_certificate,
+    operator_certificate,
 )
 from tests.support.certificates import DAY, NOW, extension, new_issuer
 from tests.support.enrolling import EnrollingAgent
@@ -44,6 +45,16 @@ def test_agent_certificate_is_for_tls_clients_not_for_a_host() -> None:
     assert certificate.not_valid_after_utc == NOW + 30 * DAY
     issued_by = extension(certificate, x509.AuthorityKeyIdentifier).value.key_identifier
     assert issued_by == extension(ISSUER.certificate, x509.SubjectKeyIdentifier).value.digest
+
+
+def test_operators_certificate_has_no_name_of_an_agent_or_a_server() -> None:
+    certificate = operator_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 30 * DAY)
+    assert certificate.subject.rfc4514_string() == "CN=_operator"
+    assert list(extension(certificate, x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    names = extension(certificate, x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["urn:acm:operator:web-01"]
+    with raises_code(CertificateError, "lifetime_too_long"):
+        operator_certificate(ISSUER, "web-01", AGENT.key.public_key(), NOW, 367 * DAY)
 
 
 def test_serial_numbers_are_random() -> None:

@@ -141,18 +141,31 @@ def test_agents_are_served_in_turn_and_each_in_its_order(inbox: NarrowInbox, fai
     assert len(taken) == 152
 
 
-def test_single_agent_gets_the_whole_batch(inbox: NarrowInbox, fair: FairInbox) -> None:
-    inbox.arrive("acm/a/feedback", b"x" * 1000, times=190)
+def test_agent_has_one_turn_in_a_batch(inbox: NarrowInbox, fair: FairInbox) -> None:
+    inbox.arrive("acm/a/feedback", b"x", times=190)
+    inbox.arrive("acm/b/feedback", b"x" * 60_000, times=3)
     fair.fetch(0.0)
-    assert len(fair.next_batch()) == 190
+    assert [message.agent for message in fair.next_batch()] == [*"a" * 64, "b"]
+
+
+def test_batch_is_shared_by_all_agents_that_wait(inbox: NarrowInbox, fair: FairInbox) -> None:
+    names = [f"{number:03}" for number in range(100)]
+    for name in names:
+        inbox.arrive(f"acm/{name}/feedback", b"x", times=8)
+    for _ in range(2):
+        fair.fetch(0.0)
+    assert [message.agent for message in fair.next_batch()] == [name for name in names for _ in range(5)]
 
 
 def test_batch_is_bounded_and_repeated_until_it_is_acknowledged(inbox: NarrowInbox, fair: FairInbox) -> None:
     inbox.arrive("acm/a/feedback", b"x" * 200_000, times=30)
     fair.fetch(0.0)
-    assert [len(fair.next_batch()) for _ in range(2)] == [2, 2]
+    for agent in "bcd":
+        inbox.arrive(f"acm/{agent}/feedback", b"x" * 200_000)
+    fair.fetch(0.0)
+    assert [len(fair.next_batch()) for _ in range(2)] == [3, 3]
     fair.acknowledge_batch()
-    assert len(everything(fair)) == 28
+    assert len(everything(fair)) == 30
 
 
 @pytest.mark.parametrize(("size", "room"), [(1, 400), (1_000_000, 8)])

@@ -151,3 +151,19 @@ def test_database_that_is_not_in_utf_8_is_refused(postgresql: PostgreSQL, encodi
         assert encoding in str(refused.value)
     with postgresql.connect(name) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+
+
+def test_message_is_kept_while_the_queue_of_notifications_is_full(postgresql: PostgreSQL) -> None:
+    """PostgreSQL then fails each COMMIT with the error of a value that is too long, as this trigger does."""
+    fail = "BEGIN RAISE 'too many notifications' USING ERRCODE = 'program_limit_exceeded'; END"
+    fails = "AFTER UPDATE ON commands DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()"
+    with open_database(postgresql.new_database()) as database:
+        ledger = Ledger(database, now=TurnedClock().now)
+        command = ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
+        with database.transaction() as connection:
+            connection.exec_driver_sql(f"CREATE FUNCTION fail() RETURNS trigger AS $${fail}$$ LANGUAGE plpgsql")
+            connection.exec_driver_sql(f"CREATE CONSTRAINT TRIGGER fail {fails}")
+        payload = encode([result(command.id)])
+        with raises_code(LedgerError, "database_failed"):
+            Server(ledger, RememberingWire(), Topics()).receive([inbound_on("acm/web-01/feedback", payload)])
+        assert ledger.refused_messages() == []

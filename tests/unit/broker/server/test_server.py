@@ -1,7 +1,7 @@
 """The server, on a real ledger and a wire that records what is published."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +26,10 @@ from broker.contract.states import ControlAction, FeedbackKind
 from broker.contract.topics import Topics
 from broker.errors import LedgerError
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.ledger import Ledger, RecordedStatuses
+from broker.ledger.ledger import Ledger
+from broker.ledger.status import RecordedStatuses
 from broker.ledger.tables import CommandState
+from broker.ledger.turns import RecordedTurn
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.server.server import Server
 from broker.signing.recipient import Recipient
@@ -174,6 +176,24 @@ def test_gap_and_new_connection_resend_commands(server: Server, wire: Rememberin
     assert commands(wire.on("command")[0]) == [second.id]
 
 
+def test_ledger_that_fails_at_a_new_connection_resends_later(
+    server: Server, wire: RememberingWire, ledger: Ledger
+) -> None:
+    command = send(ledger)
+    server.step()
+    wire.on("command")
+    server.connected()
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON commands BEGIN SELECT RAISE(ABORT, 'no'); END"
+    with ledger.database.transaction() as connection:
+        connection.execute(sa.text(refuse))
+    with pytest.raises(LedgerError):
+        server.step()
+    with ledger.database.transaction() as connection:
+        connection.execute(sa.text("DROP TRIGGER refuse"))
+    server.step()
+    assert commands(wire.on("command")[0]) == [command.id]
+
+
 def test_chunks_are_sent_in_turn_after_commands_and_not_during_a_backlog(
     server: Server, ledger: Ledger, wire: RememberingWire, tmp_path: Path
 ) -> None:
@@ -280,6 +300,23 @@ def test_idle_step_begins_no_write_transaction(
     begun.clear()
     server.step()
     assert (begun.count("BEGIN IMMEDIATE"), len(wire.on("control"))) == (1, 1)
+
+
+def test_silence_is_noted_once_what_waited_at_the_broker_has_arrived(wire: RememberingWire) -> None:
+    clock = TurnedClock()
+    with open_database("sqlite://") as database:
+        ledger = Ledger(database, now=clock.now)
+        server = Server(ledger, wire, TOPICS, monotonic=clock.monotonic)
+        receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+        known = ledger.events.end()
+        clock.turn(700.0)
+        server.connected()
+        for connected in (False, True):
+            assert ledger.events.end() == known
+            clock.turn(31.0)
+            server.settle(connected=connected)
+        (noted,) = ledger.events.after(known).events
+        assert noted.type.value == "agent_silent"
 
 
 # -- statuses that may be old
@@ -401,13 +438,13 @@ def test_unexpected_failure_drops_only_that_message_and_is_logged_once(
 ) -> None:
     taken: list[str] = []
 
-    def record(*statuses: Status, repeated: Collection[str]) -> RecordedStatuses:
-        if any(status.version == "evil" for status in statuses):
+    def record(said: Mapping[str, Sequence[Status]], *, repeated: Collection[str]) -> RecordedTurn:
+        if any(status.version == "evil" for status in said["web-01"]):
             raise ValueError("Unexpected.")
-        taken.extend(status.version for status in statuses)
-        return RecordedStatuses([], [], [])
+        taken.extend(status.version for status in said["web-01"])
+        return RecordedTurn([], RecordedStatuses([], [], []))
 
-    monkeypatch.setattr(ledger, "record_status", record)
+    monkeypatch.setattr(ledger, "record_turn", record)
     messages = [
         inbound_on("acm/web-01/status", encode([Status("web-01", True, version, "i", "b", "g")]), retained=True)
         for version in ("1", "evil", "2", "evil")
@@ -438,13 +475,57 @@ def test_result_that_the_database_refuses_is_dropped_alone(
     assert [(log["event"], log["command_id"]) for log in logs] == [("message_failed", sent[2].id)]
 
 
+def test_what_one_agent_said_and_the_database_refuses_stops_no_other(
+    server: Server, ledger: Ledger, wire: RememberingWire, begun: list[str]
+) -> None:
+    names = [f"web-{number:02}" for number in range(32)]
+    sent = [send(ledger, name) for name in names]
+    server.step()
+    with ledger.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON commands WHEN NEW.digest = 'evil' "
+            "BEGIN SELECT RAISE(ABORT, 'not in this encoding'); END"
+        )
+    messages = []
+    for name, command in zip(names, sent, strict=True):
+        said = replace(result(command.id), agent=name, digest="evil" if name == "web-07" else "good")
+        messages.append(inbound_on(f"acm/{name}/feedback", encode([said])))
+        messages.append(inbound_on(f"acm/{name}/status", encode([Status(name, True, "1", "i", "b", "g")])))
+    begun.clear()
+    server.receive(messages)
+    states = {name: ledger.get(command.id).state for name, command in zip(names, sent, strict=True)}
+    assert [name for name, state in states.items() if state is not CommandState.COMPLETED] == ["web-07"]
+    assert len(wire.on("ack")) == 31
+    assert all(row.status for row in ledger.agents())
+    assert begun.count("BEGIN IMMEDIATE") <= 15, "it is found by halves"
+
+
+def test_nothing_is_taken_for_lost_while_messages_wait(wire: RememberingWire) -> None:
+    clock = TurnedClock()
+    with open_database("sqlite://") as database:
+        ledger = Ledger(database, now=clock.now)
+        server = Server(ledger, wire, TOPICS, monotonic=clock.monotonic)
+        receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
+        command = send(ledger)
+        server.step()
+        clock.turn(30.0)
+        server.step(is_behind=True)
+        assert len(wire.on("command")) == 1
+        clock.turn(30.0)
+        server.step(is_behind=True)
+        assert commands(wire.on("command")[0]) == [command.id], "a minute later, however many wait"
+        clock.turn(30.0)
+        server.step()
+        assert commands(wire.on("command")[0]) == [command.id]
+
+
 def test_message_is_not_processed_while_the_ledger_fails(
     server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*statuses: Status, repeated: Collection[str]) -> list[str]:
+    def fail(said: Mapping[str, Sequence[Status]], *, repeated: Collection[str]) -> RecordedTurn:
         raise LedgerError("The disk is full.")
 
-    monkeypatch.setattr(ledger, "record_status", fail)
+    monkeypatch.setattr(ledger, "record_turn", fail)
     with pytest.raises(LedgerError):
         receive(server, "acm/web-01/status", encode([Status("web-01", True, "1", "i", "b", "g")]))
 

@@ -25,6 +25,7 @@ from tests.support.enrolled import Registrar
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW
+from tests.support.recorded import record_status
 
 
 @pytest.fixture
@@ -287,7 +288,7 @@ class Fleet:
             self.registrar.enroll(agent, tmp_path / agent, "mqtt://127.0.0.1")
 
     def report_version(self, agent: str, version: int | None, *, online: bool = True) -> None:
-        self.ledger.record_status(Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
+        record_status(self.ledger, Status(agent, online, "1", "i1", "b1", "g1", signing_keys_version=version))
 
     def rollout(self, newest: int) -> RolloutProgress:
         return rollout_of(self.ledger, self.enrolments, newest, NOW)

@@ -40,6 +40,7 @@ from tests.support.enrolled import Registrar, enrolled_by, signed
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import NOW, inbound_on, result
+from tests.support.recorded import record_status
 from tests.unit.broker.server.test_server import RememberingWire
 
 KEY = SigningKey(Ed25519PrivateKey.generate())
@@ -143,6 +144,9 @@ def test_enrolments_are_cached_briefly_and_missing_ones_not_at_all(
     fleet.agents["web-02"] = Recipient(("e3", "e1"))
     clock.turn(2.0)
     assert listed(signer, "web-02") == ("e3", "e1")
+    fleet.agents["web-02"] = Recipient(("e4", "e3", "e1"))
+    assert signer.held(["web-02"], uncached=True) == {}
+    assert listed(signer, "web-02") == ("e4", "e3", "e1")
 
 
 def test_agents_of_a_step_are_looked_up_together(fleet: Fleet, signer: Signer) -> None:
@@ -190,7 +194,7 @@ def test_expired_enrolment_is_addressed_and_revoked_one_is_not(tmp_path: Path) -
     }
     enrolments.revoke(second, RevocationReason.UNSPECIFIED)
     clock.turn(400 * 86400)
-    ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
+    record_status(ledger, Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
     assert enrolments.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
     enrolments.revoke(first, RevocationReason.UNSPECIFIED)
     assert enrolments.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.system.files import free_bytes, link_durably, sync_directory, write_durably
+from broker.system.files import free_bytes, link_durably, sync_directory, write_durably, write_for_readers
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -37,6 +37,16 @@ def test_file_is_written_with_its_mode_regardless_of_the_umask(tmp_path: Path) -
     write_durably(path, b"two")
     assert (path.read_bytes(), mode(path)) == (b"two", 0o600)
     assert os.listdir(tmp_path) == ["wish"]
+
+
+def test_file_for_readers_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    for content in (b"one", b"two"):
+        write_for_readers(path, content)
+        assert (path.read_bytes(), mode(path)) == (content, 0o600)
+    with pytest.raises(FileNotFoundError):
+        write_for_readers(tmp_path / "missing" / "status.json", b"three")
+    assert os.listdir(tmp_path) == ["status.json"]
 
 
 def test_reader_sees_the_old_or_the_new_content(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.enrolment.https import HttpsServer
 from broker.mqtt.address import TlsFiles
 from broker.mqtt.tls import client_context
 from broker.pki.authority import CertificateAuthority, create_authority
+from broker.web.server import ServerFiles, WebLimits, WebServer
 from tests.support.certificates import pair_fits
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -51,7 +51,7 @@ def test_pair_fits_after_kill_9_between_its_files(files: TlsFiles) -> None:
         if renewing(files, killed_at=step).wait(60) == 0:
             break
         client_context(files)
-        HttpsServer(None, ("127.0.0.1", 0), files.certificate, files.key)
+        WebServer(None, ServerFiles(files.certificate, files.key), WebLimits())
         assert renewing(files).wait(60) == 0
         assert pair_fits(files.certificate, files.key)
         left = {path.name for path in files.certificate.parent.iterdir()}

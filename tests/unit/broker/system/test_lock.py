@@ -60,3 +60,19 @@ def test_refused_lock_leaves_no_descriptor_open(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError):
             acquire_lock(tmp_path / "lock")
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_look_of_another_process_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.close(acquire_lock(tmp_path / "lock"))
+    looking = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("broker.system.lock.time.sleep", lambda _: os.close(looking))  # the look ends meanwhile
+    os.close(acquire_lock(tmp_path / "lock"))
+
+
+def test_two_looks_at_once_see_a_free_lock(tmp_path: Path) -> None:
+    os.close(acquire_lock(tmp_path / "lock"))
+    looking = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not is_locked(tmp_path / "lock")
+    os.close(looking)

@@ -264,6 +264,12 @@ def test_agent_started_on_a_full_disk_is_ready_once_there_is_room() -> None:
     world.ledger.database.close()
 
 
+def test_start_that_was_counted_proves_that_the_store_works() -> None:
+    world = World(MemoryCommandStore(), lambda store: store)
+    assert world.core._parts.readiness.has_stored  # without a commit of its own
+    world.ledger.database.close()
+
+
 def test_refusal_is_shown_ten_minutes_and_until_the_next_good_message() -> None:
     world = World(MemoryCommandStore(), lambda store: store)
     world.settle()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from broker.contract.messages import Command, Feedback
+from broker.contract.messages import Command, Feedback, RunningProgress
 from broker.contract.states import ErrorCode, State
 from consumer.engine.executor import Executor, Finished
 from consumer.engine.feedback import FeedbackFactory
@@ -92,6 +93,22 @@ def test_batch_runs_in_order_one_at_a_time() -> None:
     assert order == ["a", "b", "c"]
     assert endings(runs.take_finished()) == [("a", None), ("b", None), ("c", None)]
     assert not runs.busy
+
+
+def test_progress_is_that_of_the_running_command_alone() -> None:
+    seen: list[RunningProgress | None] = []
+
+    def reports(command: Command, _: Any, context: Context) -> Result:
+        seen.append(runs.progress)
+        context.progress.report("x" * 100, 1, 3)
+        seen.append(runs.progress)
+        return Result("Done.")
+
+    runs = executor(reports)
+    runs.execute([stored(name) for name in "ab"])
+    reported = RunningProgress("x" * 63 + "…", 33)
+    assert seen == [None, reported, None, reported]
+    assert runs.progress is None
 
 
 def test_handler_gets_typed_parameters() -> None:
@@ -185,7 +202,7 @@ def test_command_begun_by_an_earlier_process_is_interrupted(unfit: str) -> None:
     clock = TurnedClock()
     work: list[Callable[[], None]] = []
     runs = executor(done, spawn=work.append, clock=clock)
-    again = replace(stored("a", expires_at=clock.now() + timedelta(seconds=9)), begun_by="i0")
+    again = structs.replace(stored("a", expires_at=clock.now() + timedelta(seconds=9)), begun_by="i0")
     runs.execute([again])
     clock.turn(1.0 if unfit == "cancelled" else 10.0)
     assert unfit == "expired" or runs.cancel("a")
@@ -209,6 +226,19 @@ def test_running_command_sees_its_cancel() -> None:
     assert runs.cancel("a")
     assert ended.wait(20)
     assert endings(runs.take_finished()) == [("a", ErrorCode.CANCELLED)]
+
+
+def test_cancel_of_a_command_is_not_seen_by_the_next_ones() -> None:
+    seen: list[bool] = []
+
+    def cancels_itself(command: Command, _: Any, context: Context) -> Result:
+        seen.append(context.cancelled.is_set())
+        assert command.id != "a" or runs.cancel("a")
+        return Result("Done.")
+
+    runs = executor(cancels_itself)
+    runs.execute([stored("a"), stored("b"), stored("c")])
+    assert (len(runs.take_finished()), seen) == (3, [False] * 3)
 
 
 def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
@@ -241,7 +271,7 @@ def test_hung_handler_is_abandoned_and_blocks_nothing() -> None:
 
 def test_command_of_a_batch_is_rejected_if_its_key_is_revoked_before_its_turn() -> None:
     runs = executor(done)
-    runs.execute([stored("a"), replace(stored("b"), signed_by=("old",))])
+    runs.execute([stored("a"), structs.replace(stored("b"), signed_by=("old",))])
     assert endings(runs.take_finished()) == [("a", None), ("b", ErrorCode.REJECTED)]
 
 

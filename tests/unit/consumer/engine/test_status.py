@@ -6,9 +6,9 @@ import pytest
 
 from broker.contract.codec import decode_status, encode_status
 from broker.contract.limits import LIMITS
-from broker.contract.messages import PendingReversal
+from broker.contract.messages import PendingReversal, RunningProgress
+from broker.contract.states import Problem
 from broker.contract.topics import Channel
-from consumer.engine.problems import Problem
 from consumer.engine.status import StatusBuilder
 from consumer.settings import AgentConfig
 from tests.support.fakes.clock import TurnedClock
@@ -35,12 +35,45 @@ def test_change_is_published_at_a_limited_rate(
     first = builder.take_due(None)
     assert first is not None
     assert first.updated_at == clock.now()
-    store.store_command(command("a"), NOW)
+    builder.signing_keys_version = 7
     assert builder.take_due(None) is None
     clock.turn(0.2)
     changed = builder.take_due(None)
     assert changed is not None
-    assert changed.queue_depth == 1
+    assert changed.signing_keys_version == 7
+
+
+def test_counters_that_move_wait_for_others_to_move(
+    builder: StatusBuilder, store: MemoryCommandStore, clock: TurnedClock
+) -> None:
+    builder.take_due(None)
+    clock.turn(10.0)
+    store.store_command(command("a"), NOW)
+    assert builder.take_due(None) is None
+    assert builder.next_due() == clock.monotonic() + 2.0
+    clock.turn(1.5)
+    store.store_command(command("b"), NOW)
+    assert builder.take_due("a") is None
+    clock.turn(0.5)
+    moved = builder.take_due("b")
+    assert moved is not None
+    assert (moved.queue_depth, moved.running_command) == (2, "b")
+    store.store_command(command("c"), NOW)
+    clock.turn(0.2)
+    assert builder.take_due("b") is None
+    builder.clock_behind_s = 60
+    assert builder.take_due("b") is not None, "what the agent is does not wait"
+
+
+def test_progress_of_a_command_is_published_every_ten_seconds(builder: StatusBuilder, clock: TurnedClock) -> None:
+    builder.take_due("a")
+    for percent, due in ((10, False), (20, False), (30, True), (40, False)):
+        builder.progress = RunningProgress("download", percent)
+        clock.turn(5.0)
+        taken = builder.take_due("a")
+        assert (taken is not None and taken.running_progress == builder.progress) == due
+    ended = builder.current(None)
+    assert (ended.running_command, ended.running_progress) == (None, None)
 
 
 def test_longer_journal_is_published_with_the_next_change(
@@ -78,7 +111,7 @@ def test_change_within_the_rate_limit_is_published_later(
     clock.turn(0.2)
     assert builder.take_due(None) is None
     assert builder.next_due() == clock.monotonic() + 299.8
-    store.store_command(command("a"), NOW)
+    builder.clock_behind_s = 60
     assert builder.take_due(None) is not None
 
 
@@ -107,10 +140,11 @@ def test_each_problem_is_shown_until_it_has_ended(builder: StatusBuilder) -> Non
     builder.problems.report(Problem.PLUG_IN, "A plug-in is not used.")
     builder.problems.report(Problem.MESSAGE, "Another one was refused.")
     assert builder.current(None).last_error == "A plug-in is not used. Another one was refused."
+    assert builder.current(None).problems == ("plug_in", "message")
     builder.problems.report(Problem.PLUG_IN, None)
     assert builder.current(None).last_error == "Another one was refused."
     builder.problems.report(Problem.MESSAGE, None)
-    assert builder.current(None).last_error is None
+    assert (builder.current(None).last_error, builder.current(None).problems) == (None, None)
 
 
 def test_largest_status_is_cut_to_what_the_server_accepts(builder: StatusBuilder) -> None:

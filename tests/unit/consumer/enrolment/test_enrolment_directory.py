@@ -14,6 +14,7 @@ from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, State
 from consumer.config import load_config, load_identity, read_sources, unused_values
 from consumer.engine.feedback import FeedbackFactory
+from consumer.enrolment.enroll import parse_token
 from consumer.enrolment.keys import new_key
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.store import (
@@ -381,7 +382,7 @@ def test_decision_before_a_crash_is_the_result_after_it(
 def test_enrolment_interrupted_by_a_crash_resumes(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path, error: str | None
 ) -> None:
-    granted = add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
+    granted = add("new", token=parse_token(TOKEN).secret_hash)
     enrolments.record(EnrolmentAttempt("a", "new", GRANT, AttemptState.TRIAL))
     trial, steps = Trial(error), Steps()
     done = probe(enrolments, tmp_path, trial, steps)
@@ -399,7 +400,7 @@ def test_enrolment_interrupted_by_a_crash_resumes(
 def test_trial_that_ends_after_the_deadline_decides_nothing(
     enrolments: EnrolmentDirectory, add: Add, tmp_path: Path
 ) -> None:
-    add("new", token=enroll_agent.parse_token(TOKEN).secret_hash)
+    add("new", token=parse_token(TOKEN).secret_hash)
     trial, clock = Trial(), TurnedClock()
     late = Context(clock, NoService(), tmp_path, deadline=clock.monotonic())
     handler = enroll_agent.handler("web-01", trial)

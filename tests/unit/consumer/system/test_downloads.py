@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from broker.contract.artifacts import Artifact
+from broker.contract.artifacts import Artifact, blob_url
+from broker.contract.messages import RunningProgress
 from consumer.errors import DownloadError
 from consumer.settings import DownloadConfig
 from consumer.system.clock import SystemClock
 from consumer.system.downloads import Downloader
+from consumer.system.progress import HandlerProgress
 from tests.support.errors import raises_code
 from tests.support.https_server import HttpsServer, content_of, redirect_to
 
@@ -47,6 +49,25 @@ def fetch(server: HttpsServer, tmp_path: Path) -> Fetch:
         return to
 
     return fetch
+
+
+def test_download_reports_how_much_it_has(tmp_path: Path) -> None:
+    reports: list[RunningProgress | None] = []
+
+    class Blobs:
+        def read(self, name: str, offset: int, size: int) -> Iterator[bytes]:
+            for start in range(offset, size, size // 4):
+                yield CONTENT[start : start + size // 4]
+                reports.append(progress.current)
+
+    progress = HandlerProgress()
+    wanted = artifact(blob_url(hashlib.sha256(CONTENT).hexdigest()))
+    deadline = monotonic() + 20.0
+    download = Downloader(
+        DownloadConfig(), SystemClock(), deadline, threading.Event(), blobs=Blobs(), progress=progress
+    )
+    download.fetch(wanted, tmp_path / "fetched")
+    assert reports == [RunningProgress("download", percent) for percent in (25, 50, 75, 100)]
 
 
 def test_a_file_over_https_and_one_on_this_machine(server: HttpsServer, fetch: Fetch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which keys an agent trusts, and what happens to commands while these change."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +37,7 @@ from consumer.handlers.update_signing_keys import handler
 from consumer.ports import StoredCommand
 from consumer.services import NoService
 from consumer.trust.refusal import Refusal
+from consumer.trust.side_by_side import SideBySide
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import Verifier
 from tests.support.enrolled import enrolled_by, signed
@@ -44,6 +46,7 @@ from tests.support.fakes.clock import TurnedClock
 from tests.support.fakes.memory_store import MemoryCommandStore
 from tests.support.fakes.refusals import KeptRefusals, Receipt
 from tests.support.makers import NOW, command, inbound, inbound_on
+from tests.support.recorded import record_status
 from tests.support.stored import all_commands
 from tests.support.unmatched_results import unmatched_results
 from tests.unit.broker.server.test_server import RememberingWire
@@ -192,10 +195,14 @@ def test_empty_key_list_is_invalid(trust: EnrolmentTrust) -> None:
 class Agent:
     """Receives for web-01."""
 
-    def __init__(self, trust: EnrolmentTrust, *, accept_unsigned: bool = False) -> None:
+    def __init__(
+        self, trust: EnrolmentTrust, *, accept_unsigned: bool = False, side_by_side: SideBySide | None = None
+    ) -> None:
         self.store = MemoryCommandStore()
         clock = TurnedClock()
-        verifier = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=accept_unsigned)
+        verifier = Verifier(
+            "web-01", trust, TrustedClock(clock), accept_unsigned=accept_unsigned, side_by_side=side_by_side
+        )
         self._refusals = KeptRefusals()
         feedback = FeedbackFactory("web-01", "i1", "g1")
         gaps = Gaps(self.store, feedback, clock)
@@ -211,9 +218,13 @@ class Agent:
         return [stored.command.id for stored in all_commands(self.store)]
 
 
-@pytest.fixture
-def agent(trust: EnrolmentTrust) -> Agent:
-    return Agent(trust)
+@pytest.fixture(params=["one by one", "side by side"])
+def agent(trust: EnrolmentTrust, request: pytest.FixtureRequest) -> Agent:
+    return Agent(trust, side_by_side=SideBySide(on_a_thread, 2) if request.param == "side by side" else None)
+
+
+def on_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work).start()
 
 
 def update(name: str, number: int, said: UpdateSigningKeys, **changes: Any) -> Command:
@@ -380,7 +391,7 @@ class Sender:
             monotonic=self.clock.monotonic,
         )
         self.server = Server(self.ledger, self.wire, Topics(), signer)
-        self.ledger.record_status(Status("web-01", True, "1", "i1", "b1", "g1"))
+        record_status(self.ledger, Status("web-01", True, "1", "i1", "b1", "g1"))
 
     def send(self) -> str:
         sent = self.ledger.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test"))).id

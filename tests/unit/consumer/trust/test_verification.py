@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.contract.codec import encode
 from broker.contract.commands.update_signing_keys import UpdateSigningKeys
-from broker.contract.dsse import Scope, SigningKey
+from broker.contract.dsse import Scope, SignatureError, SigningKey
 from broker.contract.messages import Feedback, SequenceNumber
 from broker.contract.states import ErrorCode, FeedbackKind
 from broker.contract.topics import Channel
@@ -20,6 +21,7 @@ from consumer.engine.feedback import FeedbackFactory
 from consumer.engine.gaps import Gaps
 from consumer.engine.receiver import CommandReceiver
 from consumer.errors import EnrolmentError
+from consumer.trust.side_by_side import SideBySide
 from consumer.trust.trusted_clock import TrustedClock
 from consumer.trust.verification import NoTrust, Verifier
 from tests.support.enrolled import signed
@@ -244,3 +246,47 @@ def test_slow_machine_clock_is_corrected_by_the_server(store: MemoryCommandStore
 def test_agent_that_is_not_enrolled_takes_no_signing_keys() -> None:
     with raises_code(EnrolmentError, "not_enrolled"):
         NoTrust().update(UpdateSigningKeys(1, ("key",)))
+
+
+def test_frames_that_are_verified_side_by_side_are_judged_as_one_by_one(clock: TurnedClock) -> None:
+    frame = encode([command("a", 1)])
+    payloads = [
+        signed((SERVER,), scope(clock), frame),
+        b"[]",
+        b'{"payloadType": "x"}',
+        signed((STRANGER,), scope(clock), frame),
+        signed((SERVER,), scope(clock), frame, Channel.ACK),
+        signed((OLD_SERVER, SERVER), scope(clock), frame),
+        signed((SERVER,), replace(scope(clock), audience="db-01"), frame),
+    ]
+
+    def outcome(opened: Verifier, payload: bytes) -> object:
+        try:
+            return opened.open(Channel.COMMAND, payload)
+        except SignatureError as error:
+            return error.code, str(error)
+
+    one_by_one = verifier(clock)
+    several = Verifier(
+        "web-01",
+        EnrolledTrust(),
+        TrustedClock(clock),
+        accept_unsigned=False,
+        side_by_side=SideBySide(lambda work: threading.Thread(target=work).start(), 2),
+    )
+    several.verify_ahead(Channel.COMMAND, payloads)
+    assert [outcome(several, it) for it in payloads] == [outcome(one_by_one, it) for it in payloads]
+
+
+def test_what_was_verified_ahead_counts_for_its_channel_and_keys_alone(clock: TurnedClock) -> None:
+    trust = EnrolledTrust()
+    opened = Verifier("web-01", trust, TrustedClock(clock), accept_unsigned=False, side_by_side=SideBySide(no_help, 1))
+    payload = signed((SERVER,), scope(clock), encode([command("a", 1)]))
+    for channel, keys in ((Channel.ACK, trust.keys), (Channel.COMMAND, (OLD_SERVER.public,))):
+        opened.verify_ahead(Channel.COMMAND, [payload] * 4)
+        trust.keys = keys
+        assert opened.open(channel, payload).refusal is not None
+
+
+def no_help(work: Callable[[], None]) -> None:
+    raise RuntimeError("can't start new thread")

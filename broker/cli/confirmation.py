@@ -1,0 +1,40 @@
+"""Asks before a command goes to agents that its user has not named."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from broker.errors import BrokerError, InvalidArgument
+from broker.text import counted, printable, some_of
+
+__all__ = [
+    "NotConfirmed",
+    "confirm_broad",
+]
+
+
+class NotConfirmed(BrokerError):
+    """The user did not confirm; nothing was sent."""
+
+    code = "not_confirmed"
+
+
+def confirm_broad(command_type: str, agents: Sequence[str]) -> None:
+    """Ask on a terminal whether to send to these agents; without one, require the option --yes.
+
+    Raises NotConfirmed and InvalidArgument.
+    """
+    goes_to = f"{command_type} to {counted(len(agents), 'agent')}: {some_of(agents)}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidArgument(
+            f"This would send {goes_to}. Without a terminal to confirm it at, add --yes; --dry-run shows all of them.",
+            code="confirmation_needed",
+        )
+    try:
+        is_confirmed = typer.confirm(printable(f"Send {goes_to}?"), err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        typer.echo(err=True)
+        is_confirmed = False
+    if not is_confirmed:
+        raise NotConfirmed("Nothing was sent.")

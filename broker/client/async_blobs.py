@@ -1,0 +1,65 @@
+"""The asynchronous calls about blobs; they differ in `async`, `await` and threads for files alone."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from broker.client import blob_calls
+from broker.client.calls import Call
+from broker.client.files import ArrivingFile
+from broker.fleet.blob_models import BlobView, StoredBlob
+from broker.fleet.models import PageOf
+
+__all__ = [
+    "AsyncBlobClient",
+]
+
+
+_Answer = TypeVar("_Answer")
+
+
+class AsyncBlobClient(ABC):
+    """The part of `AsyncClient` for blobs."""
+
+    async def blobs(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[BlobView]:
+        """Return a page of stored files, newest first."""
+        return await self._do(blob_calls.for_blobs(cursor, limit))
+
+    async def store_blob(self, path: Path) -> StoredBlob:
+        """Store a file, and return the artifact for the parameters of commands.
+
+        It is read twice: for its SHA-256, and to be sent. Raises InvalidArgument if it cannot be read.
+        """
+        return await self._do(await asyncio.to_thread(blob_calls.to_store_blob, path))
+
+    async def fetch_blob(self, sha256: str, path: Path) -> None:
+        """Write the content of a stored file to `path`, where it is once it is whole.
+
+        Raises InvalidArgument if it cannot be written.
+        """
+        await self._receive(blob_calls.for_blob(sha256), lambda response: _save(response, sha256, path))
+
+    async def remove_blob(self, sha256: str) -> BlobView:
+        """Delete a stored file, and return what it was."""
+        return await self._do(blob_calls.to_remove_blob(sha256))
+
+    @abstractmethod
+    async def _do(self, call: Call[_Answer]) -> _Answer:
+        """Return the answer to a call."""
+
+    @abstractmethod
+    async def _receive(self, call: Call[_Answer], take: Callable[[httpx.Response], Awaitable[_Answer]]) -> _Answer:
+        """Return what `take` makes of the response to a call, whose content it reads."""
+
+
+async def _save(response: httpx.Response, sha256: str, path: Path) -> bytes:
+    with ArrivingFile(path) as arriving:
+        async for piece in response.aiter_raw():
+            await asyncio.to_thread(arriving.add, piece)
+        if not await asyncio.to_thread(arriving.finish, sha256):
+            raise blob_calls.damaged_on_the_way(sha256)
+    return b""

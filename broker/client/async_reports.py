@@ -1,0 +1,42 @@
+"""The asynchronous calls about reports on the fleet; they differ in `async` and `await` alone."""
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from broker.client import report_calls
+from broker.client.calls import Call
+from broker.fleet.models import PageOf
+from broker.fleet.report_models import AuditState, Diagnosis, FleetSummary, UnmatchedResultView
+
+__all__ = [
+    "AsyncReportClient",
+]
+
+
+_Answer = TypeVar("_Answer")
+
+
+class AsyncReportClient(ABC):
+    """The part of `AsyncClient` for reports."""
+
+    async def summary(self) -> FleetSummary:
+        """Return how many agents and open commands are in each state."""
+        return await self._do(report_calls.for_summary())
+
+    async def unmatched(
+        self, *, agent: str | None = None, cursor: str | None = None, limit: int = 100
+    ) -> PageOf[UnmatchedResultView]:
+        """Return a page of results that answer no open command, newest first."""
+        return await self._do(report_calls.for_unmatched(agent, cursor, limit))
+
+    async def audit_state(self, agent: str) -> AuditState:
+        """Return how far the journal of an agent was verified."""
+        return await self._do(report_calls.for_audit_state(agent))
+
+    async def diagnosis(self) -> Diagnosis:
+        """Return what the doctor finds on the machine of the API, within 20 seconds."""
+        return await self._do(report_calls.for_diagnosis())
+
+    @abstractmethod
+    async def _do(self, call: Call[_Answer]) -> _Answer:
+        """Return the answer to a call."""

@@ -1,0 +1,347 @@
+"""The fleet on a ledger."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from broker.contract.messages import Command, Origin
+from broker.contract.states import Outcome
+from broker.contract.topics import check_agent_name
+from broker.fleet.checks import check_parameters, check_supported
+from broker.fleet.events import EventScope, EventSpan, each_event, span_of
+from broker.fleet.explanation import CommandTimeline, explain_command
+from broker.fleet.facts_in_ledger import read_facts
+from broker.fleet.forgetting import refuse_online
+from broker.fleet.models import (
+    MAX_PAGE,
+    AgentFilter,
+    AgentView,
+    CancelledCommands,
+    CommandFilter,
+    CommandView,
+    EventFilter,
+    EventView,
+    ForgottenAgent,
+    GroupView,
+    IdsFound,
+    OperationProgress,
+    OperationView,
+    PageOf,
+    SendRequest,
+    Sent,
+    ServerView,
+)
+from broker.fleet.retrying import NotRetried, request_again, require_ended
+from broker.fleet.targets import Target, UnknownAgent, resolve_target
+from broker.fleet.views import (
+    view_of_command,
+    view_of_new,
+    view_of_operation,
+    view_of_progress,
+    view_of_server,
+)
+from broker.fleet.visibility import Visible
+from broker.ledger.agents import AgentRow
+from broker.ledger.also import Also, nothing_else
+from broker.ledger.commands import CommandQuery, LedgerRow, require_open
+from broker.ledger.cursors import cursor_of, place_at
+from broker.ledger.enqueue import CommandRequest, draft_command
+from broker.ledger.groups import check_group_name
+from broker.ledger.ledger import Ledger
+from broker.ledger.operations import Operation
+from broker.ledger.server_lock import running_servers
+from broker.ledger.waiting import wait_for_command, wait_for_operation, waiting
+
+__all__ = [
+    "Change",
+    "LedgerFleet",
+]
+
+
+Change = Sent | CommandView | CancelledCommands | GroupView | ForgottenAgent
+"""What a method answers that changes anything."""
+
+
+class LedgerFleet:
+    """The fleet of a ledger, as a principal sees it: all of it, or the agents in its `groups`.
+
+    `origin` is written into what it sends. `also` writes, in the same transaction, what belongs to the answer of a
+    method that changes anything; it is given that answer. `tell` is called when the ledger is away during a wait.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        origin: Origin,
+        groups: frozenset[str] | None = None,
+        also: Also[Change] = nothing_else,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._ledger = ledger
+        self._origin = origin
+        self._groups = groups
+        self._visible = Visible(ledger, groups)
+        self._also = also
+        self._tell = tell
+
+    def send(self, request: SendRequest) -> Sent:
+        """Add commands to the ledger, as `Fleet.send` says; one for a name of one agent, else an operation."""
+        target = resolve_target(
+            self._ledger,
+            request.agents or None,
+            request.group,
+            everyone=request.all,
+            allow_unknown=request.allow_unknown,
+            within=self._groups,
+        )
+        wanted = CommandRequest(request.type, request.parameters, self._origin, request.expires_in_s, request.timeout_s)
+        warnings = () if request.force else check_supported(request.type, target.agents, self._rows_of(target))
+        check_parameters(wanted)
+        if request.dry_run:
+            draft_command(wanted, self._ledger.now())
+            return Sent(agents=tuple(target.agents), warnings=warnings)
+        return (self._send_one if target.single else self._send_many)(target, wanted, warnings)
+
+    def _rows_of(self, target: Target) -> list[AgentRow]:
+        if target.single:
+            row = self._ledger.known_agent(target.agents[0])
+            return [] if row is None else [row]
+        names = set(target.agents)
+        return [row for row in self._ledger.agents() if row.name in names]
+
+    def _send_one(self, target: Target, wanted: CommandRequest, warnings: tuple[str, ...]) -> Sent:
+        (agent,) = target.agents
+
+        def sent(command: Command) -> Sent:
+            return Sent(command=view_of_new(agent, command), warnings=warnings)
+
+        return sent(self._ledger.add_command(agent, wanted, lambda connection, it: self._also(connection, sent(it))))
+
+    def _send_many(self, target: Target, wanted: CommandRequest, warnings: tuple[str, ...]) -> Sent:
+        def sent(operation: Operation) -> Sent:
+            return Sent(operation=view_of_operation(operation), warnings=warnings)
+
+        def also(connection: Any, operation: Operation) -> None:
+            self._also(connection, sent(operation))
+
+        return sent(self._ledger.add_operation(target.agents, target.description, wanted, also))
+
+    def command(self, command_id: str) -> CommandView:
+        """Return one command; raises UnknownCommand."""
+        return view_of_command(self._visible.command(command_id))
+
+    def timeline(self, command_id: str) -> CommandTimeline:
+        """Return every hop of a command, as `Fleet.timeline` says."""
+        return explain_command(read_facts(self._ledger, self._visible.command(command_id), self._ledger.now()))
+
+    def commands(self, which: CommandFilter, *, cursor: str | None = None, limit: int = 100) -> PageOf[CommandView]:
+        """Return a page of commands, as `Fleet.commands` says."""
+        self._visible.require(which)
+        query = CommandQuery(
+            which.agent,
+            which.type,
+            which.state,
+            which.outcome,
+            which.operation,
+            which.since,
+            which.until,
+            self._groups,
+        )
+        page = self._ledger.page_of_commands(query, cursor, min(limit, MAX_PAGE))
+        return PageOf(tuple(view_of_command(row) for row in page.rows), page.cursor)
+
+    def newest_commands(self, which: CommandFilter, limit: int | None = None) -> list[CommandView]:
+        """Return the newest of these commands, as `Fleet.newest_commands` says."""
+        self._visible.require(which)
+        rows = self._ledger.commands(
+            which.agent,
+            which.state,
+            which.operation,
+            limit,
+            command_type=which.type,
+            outcome=which.outcome,
+            since=which.since,
+            until=which.until,
+            groups=self._groups,
+        )
+        return list(map(view_of_command, rows))
+
+    def cancel(self, command_id: str) -> CommandView:
+        """Request the cancellation of a command. Raises UnknownCommand, and AlreadyCompleted."""
+        require_open(self._visible.command(command_id))
+        return view_of_command(self._ledger.request_cancel(command_id, self._also_row))
+
+    def abandon(self, command_id: str) -> CommandView:
+        """Complete a command as interrupted without asking its agent. Raises UnknownCommand, and AlreadyCompleted."""
+        require_open(self._visible.command(command_id))
+        return view_of_command(self._ledger.abandon(command_id, self._also_row))
+
+    def retry(self, command_id: str) -> Sent:
+        """Send a command again that has ended, as `Fleet.retry` says."""
+        row = self._visible.command(command_id)
+        require_ended(row)
+        return self._send_one(Target([row.agent], row.agent, single=True), request_again(row.command, self._origin), ())
+
+    def wait_for_command(
+        self, command_id: str, timeout_s: float, seen: Callable[[CommandView], None] = lambda _: None
+    ) -> CommandView:
+        """Return a command once it is completed, as `Fleet.wait_for_command` says."""
+        self._visible.command(command_id)
+        with waiting(self._ledger.database, timeout_s, self._tell) as wait:
+            return view_of_command(
+                wait_for_command(self._ledger, command_id, wait, lambda row: seen(view_of_command(row)))
+            )
+
+    def agent(self, name: str) -> AgentView:
+        """Return one agent; raises UnknownAgent."""
+        return self._visible.agents_shown([self._visible.agent(name)])[0]
+
+    def agents(self, which: AgentFilter, *, cursor: str | None = None, limit: int = 100) -> PageOf[AgentView]:
+        """Return a page of agents, as `Fleet.agents` says."""
+        group = None if which.group is None else check_group_name(which.group)
+        after = "" if cursor is None else place_at(cursor, tuple[str])[0]
+        limit = min(limit, MAX_PAGE)
+        rows = self._ledger.page_of_agents(after, limit, group, self._groups)
+        end = cursor_of((rows[-1].name,)) if len(rows) == limit else None
+        named = [row for row in rows if which.name is None or fnmatchcase(row.name, which.name)]
+        views = self._visible.agents_shown(named)
+        return PageOf(tuple(it for it in views if which.state in (None, it.state)), end)
+
+    def events(
+        self,
+        which: EventFilter,
+        *,
+        after: int | None = None,
+        since: datetime | None = None,
+        follow: bool = False,
+    ) -> Iterator[EventView]:
+        """Yield events, as `Fleet.events` says."""
+        return each_event(self._ledger, self.span_of_events(which, after, since, follow=follow))
+
+    def span_of_events(
+        self, which: EventFilter, after: int | None, since: datetime | None, *, follow: bool
+    ) -> EventSpan:
+        """Return which events `events` yields; raises as it does."""
+        if which.agent is not None:
+            self._visible.agent(which.agent)
+        if which.command is not None:
+            self._visible.command(which.command)
+        if which.operation is not None:
+            self._visible.operation(which.operation)
+        return span_of(self._ledger, EventScope(which, self._groups), after, since, follow=follow)
+
+    def forget(self, name: str, *, force: bool = False) -> ForgottenAgent:
+        """Take an agent out of the lists and its groups, as `Fleet.forget` says."""
+        row = self._visible.agent(name)
+        if not force:
+            refuse_online(self._ledger, row)
+
+        def forgotten(count: int) -> ForgottenAgent:
+            return ForgottenAgent(name, count)
+
+        return forgotten(self._ledger.forget(name, lambda connection, it: self._also(connection, forgotten(it))))
+
+    def groups(self) -> tuple[GroupView, ...]:
+        """Return all groups, in order of name."""
+        groups = self._ledger.groups.all()
+        return tuple(GroupView(name, tuple(agents)) for name, agents in groups.items() if self._visible.has_group(name))
+
+    def group(self, name: str) -> GroupView:
+        """Return one group, as `Fleet.group` says."""
+        self._visible.require_group(name)
+        agents = self._ledger.groups.members(name)
+        if not agents and not self._ledger.groups.is_configured(name):
+            raise UnknownAgent(
+                f"There is no group {name!r}: no agent is in it. `acm group list` shows all groups.",
+                code="unknown_group",
+            )
+        return GroupView(name, tuple(agents))
+
+    def add_to_group(self, group: str, agents: Sequence[str], *, allow_unknown: bool = False) -> GroupView:
+        """Add agents to a group, as `Fleet.add_to_group` says."""
+        self._visible.require_group(group)
+        for name in agents:
+            check_agent_name(name)
+            if not (allow_unknown and self._groups is None):
+                self._visible.agent(name)
+        return self._changed_group(self._ledger.groups.add, group, agents)
+
+    def remove_from_group(self, group: str, agents: Sequence[str]) -> GroupView:
+        """Remove agents from a group, as `Fleet.remove_from_group` says."""
+        self._visible.require_group(group)
+        return self._changed_group(self._ledger.groups.remove, group, [check_agent_name(it) for it in agents])
+
+    def operation(self, operation_id: str) -> OperationProgress:
+        """Return an operation and how far its commands are; raises UnknownOperation."""
+        operation = self._visible.operation(operation_id)
+        return view_of_progress(operation, self._ledger.operations.progress(operation_id, self._groups))
+
+    def operations(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[OperationView]:
+        """Return a page of operations, as `Fleet.operations` says."""
+        page = self._ledger.operations.page(cursor, min(limit, MAX_PAGE), self._groups)
+        return PageOf(tuple(view_of_operation(it) for it in page.operations), page.cursor)
+
+    def wait_for_operation(
+        self, operation_id: str, timeout_s: float, seen: Callable[[OperationProgress], None] = lambda _: None
+    ) -> OperationProgress:
+        """Return an operation once it is done, as `Fleet.wait_for_operation` says."""
+        operation = self._visible.operation(operation_id)
+        with waiting(self._ledger.database, timeout_s, self._tell) as wait:
+            progress = wait_for_operation(
+                self._ledger, operation, wait, lambda it: seen(view_of_progress(operation, it))
+            )
+        return view_of_progress(operation, progress)
+
+    def retry_operation(self, operation_id: str) -> Sent:
+        """Send those of its commands again that have failed, as `Fleet.retry_operation` says."""
+        operation = self._visible.operation(operation_id)
+        failed = self._ledger.commands(
+            operation_id=operation.id, outcome=Outcome.ERROR, limit=None, groups=self._groups
+        )
+        if not failed:
+            raise NotRetried(
+                f"No command of the operation {operation.id} has ended in an error: there is nothing to retry.",
+                code="nothing_failed",
+            )
+        target = Target(sorted(row.agent for row in failed), operation.target)
+        return self._send_many(target, request_again(failed[0].command, self._origin), ())
+
+    def cancel_operation(self, operation_id: str) -> CancelledCommands:
+        """Request the cancellation of its open commands; raises UnknownOperation."""
+        self._visible.operation(operation_id)
+        count = self._ledger.cancel_operation(operation_id, self._groups, self._also_count)
+        return CancelledCommands(count)
+
+    def abandon_operation(self, operation_id: str) -> CancelledCommands:
+        """Complete its open commands as interrupted, without asking their agents. Raises UnknownOperation."""
+        self._visible.operation(operation_id)
+        count = self._ledger.abandon_operation(operation_id, self._groups, self._also_count)
+        return CancelledCommands(count)
+
+    def find_ids(self, beginning: str) -> IdsFound:
+        """Return the ids that begin with a text, as `Fleet.find_ids` says."""
+        return IdsFound(
+            tuple(self._ledger.ids_beginning_with(beginning, self._groups)),
+            tuple(self._ledger.operations.ids_beginning_with(beginning, self._groups)),
+        )
+
+    def servers(self) -> tuple[ServerView, ...]:
+        """Return the servers that run on the ledger."""
+        return tuple(map(view_of_server, running_servers(self._ledger.database)))
+
+    def _changed_group(self, change: Callable[..., None], group: str, agents: Sequence[str]) -> GroupView:
+        views: list[GroupView] = []
+
+        def also(connection: Any, members: list[str]) -> None:
+            views.append(GroupView(group, tuple(members)))
+            self._also(connection, views[-1])
+
+        change(group, agents, also)
+        return views[-1]
+
+    def _also_row(self, connection: Any, row: LedgerRow) -> None:
+        self._also(connection, view_of_command(row))
+
+    def _also_count(self, connection: Any, count: int) -> None:
+        self._also(connection, CancelledCommands(count))

@@ -1,0 +1,1 @@
+"""Serves ASGI applications over HTTP or HTTPS: the enrolment server and the API."""
