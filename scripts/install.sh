@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the locked dependencies and the project into the virtual environment $2, with manual pages and the scripts
-# for completion; $1 is the one of this tree, and $3 names optional dependencies (api postgresql). Everything is
+# for completion; $1 is the one of this tree, and $3 names optional dependencies (api metrics postgresql). Everything is
 # compiled, whatever pip's configuration says: users who cannot write there would compile it again at each start.
 set -eu
 BIN=$(realpath "$1")/bin

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from importlib.metadata import version
 from time import monotonic
 
@@ -11,6 +12,7 @@ from broker.app.config import ServerConfig
 from broker.app.credentials import server_certificate_files, signer_of, signing_keys_path
 from broker.app.factories import log_migration, open_configured_database, utc_now
 from broker.app.ledger_watch import LedgerWatch
+from broker.app.metrics import build_info, of_certificates, of_commits, of_connection
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.certificate_upkeep import ExpiryWarnings
@@ -21,10 +23,14 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.location import ledger_url, place_of
 from broker.ledger.server_lock import ServerLock, ServerRunning
 from broker.ledger.sqlite import LedgerReplaced
+from broker.metrics.listener import serving_metrics
+from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
+from broker.server.counts import AgentGroups, ServerCounts
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
+from broker.server.watch import ServerWatch
 from broker.signing.key_list import SigningKeyError
 from broker.system.memory import return_free_memory
 from broker.system.service_manager import ServiceManager
@@ -85,13 +91,26 @@ class ServerProcess:
             self._lock.acquire()
             self._database.refuse_damaged(_CHECK_S)
             distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
-            self._server = Server(self.ledger, self._connection, topics, signer, monotonic, distribution.on_status)
+            self._counting, self._metrics = self._counted(config)
+            self._server = Server(
+                self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._counting
+            )
             self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
-            self._inbox = FairInbox(self._connection, topics, monotonic)
+            self._inbox = FairInbox(self._connection, topics, monotonic, self._counting)
             self._changes = opened.enter_context(self._database.changes())
             self._watch = LedgerWatch(self._changes, self._connection.wake)
             opened.callback(self._watch.close)
+            opened.enter_context(serving_metrics("metrics_listen", config.metrics_listen, self._metrics))
             self._opened = opened.pop_all()
+
+    def _counted(self, config: ServerConfig) -> tuple[ServerWatch, Sequence[Source]]:
+        """Return what counts, if the metrics are wanted, and what they are."""
+        if config.metrics_listen is None:
+            return ServerWatch(), []
+        counts = ServerCounts(AgentGroups(self.ledger.groups, monotonic), self._clock, monotonic)
+        certificates = of_certificates(server_certificate_files(config))
+        own = (build_info, of_connection(self._connection), of_commits(self._database), certificates)
+        return counts, [*own, counts.families]
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -165,6 +184,7 @@ class ServerProcess:
         self._is_skewed = warning is not None
 
     def _work(self) -> None:
+        began = monotonic()
         try:
             self._database.refuse_replaced()
             self._clock.keep()
@@ -187,3 +207,6 @@ class ServerProcess:
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_step_failed", code=error.code, reason=str(error))
             self._work_at = self._retry_at = monotonic() + _RETRY_S
+            self._counting.turn_ended(monotonic() - began, failed=True)
+        else:
+            self._counting.turn_ended(monotonic() - began, failed=False)

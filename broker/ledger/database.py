@@ -47,6 +47,8 @@ class Database:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._tell = tell
+        self.commits = 0
+        """How many transactions of this process have been committed by `transaction`; a few less if threads race."""
         self.url = ledger_url(url)
         self._may_create, self._read_only = create and not read_only, read_only
         self._stopping = Event()
@@ -104,6 +106,7 @@ class Database:
             begin_noting(connection)
             yield connection
             write_noted(connection)
+        self.commits += 1
         self.refuse_replaced()  # before anybody acts on what was committed
 
     @contextmanager

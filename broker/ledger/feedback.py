@@ -26,6 +26,7 @@ from broker.ledger.tables import COMMANDS, PRUNED_COMMANDS, CommandState
 from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
+    "Completed",
     "Recorded",
     "record_feedback",
 ]
@@ -49,16 +50,28 @@ _ADVANCE = update_each(COMMANDS.c.id, COMMANDS.c.state, COMMANDS.c.running_at).v
 class Recorded:
     """The acks to publish after the commit. `refused` are results that only refuse a message.
 
-    `request` is the id of a request to report to send: what the agent is missing is not believed without an answer.
+    `reached` are the hops that were noted by it, each with the seconds since the one before it by the ledger's clock;
+    `completed` are the commands whose results were stored by it. `request` is the id of a request to report to send:
+    what the agent is missing is not believed without an answer.
     """
 
     acks: list[Ack]
     refused: list[Feedback]
     request: str | None = None
+    reached: Sequence[tuple[CommandState, float]] = ()
+    completed: Sequence["Completed"] = ()
+
+
+class Completed(NamedTuple):
+    """A command that its agent has completed: its type and when it was created (seconds since 1970), if known."""
+
+    type: str | None
+    created_at: float | None
+    result: Feedback
 
 
 class _Known(NamedTuple):
-    """What the ledger knows of a command; `digest` is that of its result."""
+    """What the ledger knows of a command; `digest` is that of its result, times are in seconds since 1970."""
 
     id: str
     agent: str
@@ -67,15 +80,20 @@ class _Known(NamedTuple):
     state: str
     digest: str | None
     body: str
+    type: str | None = None
+    created_at: float | None = None
+    sent_at: float | None = None
+    stored_at: float | None = None
 
 
-def _known_in(table: sa.Table, state: Any, body: Any) -> sa.Select[Any]:
+def _known_in(table: sa.Table, state: Any, body: Any, *more: Any) -> sa.Select[Any]:
     columns = table.c
-    found = sa.select(columns.id, columns.agent, columns.epoch, columns.number, state, columns.digest, body)
+    found = sa.select(columns.id, columns.agent, columns.epoch, columns.number, state, columns.digest, body, *more)
     return found.where(columns.id.in_(given_keys()))
 
 
-_GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body)
+_TIMES = (COMMANDS.c.type, COMMANDS.c.created_at, COMMANDS.c.sent_at, COMMANDS.c.stored_at)
+_GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body, *_TIMES)
 _GIVEN_PRUNED = _known_in(PRUNED_COMMANDS, sa.literal(str(CommandState.COMPLETED)), sa.literal(""))
 
 
@@ -102,26 +120,37 @@ def record_feedback(
     # Before the states: what the same messages accept or complete is not missing any more.
     requests = request_reports(connection, [it for it in rows if resend_from_gap(connection, it, gaps[it.name], now)])
     known, changes = _known_commands(connection, said.values()), _Changes()
-    reports = [_Report(row, said[row.name], known, changes) for row in rows]
+    reports = [_Report(row, said[row.name], known, changes, now.timestamp()) for row in rows]
     _write(connection, changes, known, now)
     extend_timeouts(connection, [row for row in rows if row.name in changes.answering], now)
     for report in reports:
         store_unmatched(connection, report.row.name, report.unmatched, now.timestamp())
         if report.has_conflict:
             begin_epoch_after_conflict(connection, report.row, now)
-    return {it.row.name: Recorded(it.acks, it.refused, requests.get(it.row.name)) for it in reports}
+    return {
+        it.row.name: Recorded(it.acks, it.refused, requests.get(it.row.name), it.reached, it.completed)
+        for it in reports
+    }
 
 
 class _Report:
     """What one agent has said, compared with what is known of its commands; it adds to the changes."""
 
     def __init__(
-        self, row: AgentRecord, feedbacks: Sequence[Feedback], known: Mapping[str, _Known], changes: _Changes
+        self,
+        row: AgentRecord,
+        feedbacks: Sequence[Feedback],
+        known: Mapping[str, _Known],
+        changes: _Changes,
+        now: float,
     ) -> None:
         self.row = row
         self.unmatched: list[Feedback] = []
+        self.reached: list[tuple[CommandState, float]] = []
+        self.completed: list[Completed] = []
         self._known = known
         self._changes = changes
+        self._now = now
         results = [it for it in feedbacks if it.kind is FeedbackKind.RESULT and it.command_id and it.digest]
         self.refused = [it for it in results if _refuses_message(it) and self._is_open(it)]
         refused = {_key(it) for it in self.refused}
@@ -152,6 +181,7 @@ class _Report:
                 if own is not None and self._changes.states.get(own.id, own.state) in _EARLIER_STATES[state]:
                     self._changes.states[own.id] = state
                     self._note_answer(own)
+                    self._note_hop(own, state)
 
     def _complete(self, result: Feedback) -> None:
         """Complete the command; the result is unmatched if it is of no open command and not the one stored already.
@@ -167,6 +197,7 @@ class _Report:
             return
         if self._is_open(result) or (stored == SERVER and not _refuses_message(result)):
             results[own.id] = result
+            self.completed.append(Completed(own.type, own.created_at, result))
             self._note_answer(own)
         else:
             self.unmatched.append(result)
@@ -174,6 +205,11 @@ class _Report:
     def _note_answer(self, own: _Known) -> None:
         if own.state in _UNANSWERED:
             self._changes.answering.add(own.agent)
+
+    def _note_hop(self, own: _Known, state: CommandState) -> None:
+        since = own.sent_at if state is CommandState.ACCEPTED else own.stored_at
+        if since is not None:
+            self.reached.append((state, self._now - since))
 
 
 def _key(result: Feedback) -> tuple[str, str]:

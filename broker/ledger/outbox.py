@@ -98,10 +98,14 @@ _SCHEDULE = update_each(AGENTS.c.name, AGENTS.c.resend_at, AGENTS.c.attempts)
 
 @dataclass(frozen=True)
 class DueCommand:
-    """A command to publish, as the message for its agent."""
+    """A command to publish, as the message for its agent.
+
+    `waited_s` is how long it had waited, by the ledger's clock, if it is sent for the first time; None: again.
+    """
 
     id: str
     message: bytes
+    waited_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,11 @@ def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None
     if served:
         rows = get_or_create_all(connection, sorted(served), now)
         _schedule(connection, {row.name: (now.timestamp() + growing_wait(row.attempts), row.attempts) for row in rows})
-    return Claimed(cancels, [(record.agent, DueCommand(record.id, message_of(record))) for record in commands])
+    return Claimed(cancels, [(it.agent, DueCommand(it.id, message_of(it), _waited_s(it, now))) for it in commands])
+
+
+def _waited_s(record: CommandRecord, now: datetime) -> float | None:
+    return now.timestamp() - record.created_at if record.sent_at is None else None
 
 
 def _claim_commands(connection: sa.Connection, limit: int, agents: Sequence[str], now: datetime) -> list[CommandRecord]:

@@ -10,6 +10,7 @@ __all__ = [
     "AGAIN",
     "REPORTED_AS_OPEN",
     "begin_epoch",
+    "begun_epochs",
 ]
 
 
@@ -21,6 +22,16 @@ AGAIN = {
     "running_at": None,
     "state": sa.case((COMMANDS.c.state.in_(REPORTED_AS_OPEN), CommandState.SENT), else_=COMMANDS.c.state),
 }
+
+
+_BEGUN = "acm_begun_epochs"
+
+
+def begun_epochs(connection: sa.Connection) -> list[str]:
+    """Return the list to which this transaction adds, from now on, the agents that begin a new epoch."""
+    begun: list[str] = []
+    connection.execution_options(**{_BEGUN: begun})
+    return begun
 
 
 def begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: int) -> tuple[int, int]:
@@ -35,4 +46,5 @@ def begin_epoch(connection: sa.Connection, agent: str, now: datetime, *, above: 
     renumbered = COMMANDS.update().where(COMMANDS.c.id == order.c.id)
     count = connection.execute(renumbered.values(epoch=epoch, number=order.c.number, **AGAIN)).rowcount
     connection.execute(AGENTS.update().where(AGENTS.c.name == agent).values(epoch=epoch, next_number=count + 1))
+    connection.get_execution_options().get(_BEGUN, []).append(agent)
     return epoch, count + 1

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from broker.contract.messages import Feedback, Status
 from broker.ledger.agents import known_among, lock_agents
 from broker.ledger.feedback import Recorded, record_feedback
+from broker.ledger.renumbering import begun_epochs
 from broker.ledger.status import RecordedStatuses, record_statuses
 
 __all__ = [
@@ -25,10 +26,14 @@ Said = Feedback | Status
 
 @dataclass(frozen=True)
 class RecordedTurn:
-    """What was recorded of agents' feedback, in order for each agent, and of their statuses."""
+    """What was recorded of agents' feedback, in order for each agent, and of their statuses.
+
+    `epochs` is how many new epochs of sequence numbers began by it.
+    """
 
     feedback: list[tuple[str, Recorded]]
     statuses: RecordedStatuses
+    epochs: int = 0
 
     @property
     def requests(self) -> dict[str, str]:
@@ -52,6 +57,7 @@ def record_turn(
     """
     parts = {agent: deque(_parts(its)) for agent, its in _of_known(connection, said, repeated).items()}
     lock_agents(connection, list(parts))
+    begun = begun_epochs(connection)
     turn = RecordedTurn([], RecordedStatuses([], [], []))
     while parts := {agent: its for agent, its in parts.items() if its}:
         together = {agent: its.popleft() for agent, its in parts.items()}
@@ -61,7 +67,7 @@ def record_turn(
             turn.feedback.extend(record_feedback(connection, feedback, now).items())
         if statuses:
             turn.statuses.add(record_statuses(connection, statuses, now, repeated=repeated, believed=believed))
-    return turn
+    return replace(turn, epochs=len(begun))
 
 
 class _Part(NamedTuple):

@@ -14,6 +14,7 @@ import structlog
 from broker.contract.topics import Channel, Topics
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound, addressed
+from broker.server.watch import ServerWatch
 from broker.system.log_throttle import LogThrottle
 
 __all__ = [
@@ -120,8 +121,15 @@ class FairInbox:
     acked, the server resends commands, and an agent's newest status always finds room.
     """
 
-    def __init__(self, inbox: InboxConnection, topics: Topics, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        inbox: InboxConnection,
+        topics: Topics,
+        monotonic: Callable[[], float],
+        watch: ServerWatch | None = None,
+    ) -> None:
         self._inbox = inbox
+        self._watch = watch or ServerWatch()
         self._topics = topics
         self._monotonic = monotonic
         self._queues: dict[str, _Queue] = {}
@@ -174,6 +182,7 @@ class FairInbox:
         """Queue a delivery under its agent; return the deliveries that are dropped for it."""
         message = addressed(delivery, self._topics)
         if message is None:
+            self._watch.refused("unknown_topic")
             self._warn("unknown_topic", "", topic=delivery.topic[:200])
             return [delivery]
         queue = self._queue_of(message.agent)
@@ -181,6 +190,7 @@ class FairInbox:
         if len(queue):
             self._rotation.setdefault(message.agent, queue)
         if any(it is message for it in dropped):
+            self._watch.refused("agent_floods", len(dropped))
             self._warn("agent_floods", message.agent, dropped=message.channel)
         return [it.delivery for it in dropped]
 

@@ -19,6 +19,7 @@ from broker.ledger.status import RecordedStatuses
 from broker.ledger.turns import Said
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
+from broker.server.watch import ServerWatch
 from broker.system.log_throttle import LogThrottle
 
 __all__ = [
@@ -44,6 +45,7 @@ class Receiver:
         blob_requests: BlobRequests,
         throttle: LogThrottle,
         on_status: Callable[[Status], None],
+        watch: ServerWatch,
     ) -> None:
         self._ledger = ledger
         self._acknowledge = acknowledge
@@ -51,6 +53,7 @@ class Receiver:
         self._blob_requests = blob_requests
         self._throttle = throttle
         self._on_status = on_status
+        self._watch = watch
         self._decoders: dict[Channel, Callable[[Inbound], Sequence[Said]]] = {
             Channel.FEEDBACK: self._feedbacks_in,
             Channel.STATUS: self._statuses_in,
@@ -71,7 +74,7 @@ class Receiver:
         """Return what a message says to the ledger. One that cannot be decoded at all is dropped."""
         decode = self._decoders.get(message.channel)
         if decode is None:
-            self._warn("unknown_topic", message.agent, topic=message.delivery.topic[:200])
+            self._refuse("unknown_topic", message.agent, topic=message.delivery.topic[:200])
             return ()
         try:
             return decode(message)
@@ -102,8 +105,10 @@ class Receiver:
 
     def _record_together(self, said: Mapping[str, Sequence[Said]], repeated: Collection[str]) -> None:
         """Record what agents said in one commit, and answer it."""
+        self._watch.recording()
         turn = self._ledger.record_turn(said, repeated=repeated)
         self._follow_feedback(turn.feedback)
+        self._watch.recorded(said, turn)
         self._follow_statuses(turn.statuses)
         requests = turn.requests
         silenced = {agent for agent in self._ask(requests) if agent not in repeated} if requests else set()
@@ -140,13 +145,13 @@ class Receiver:
         try:
             status = decode_status(message.payload)
         except DecodeError as error:
-            self._warn("status_refused", agent, reason=str(error))
+            self._refuse("status_refused", agent, reason=str(error))
             return []
         if status.agent != agent:
-            self._warn("status_of_another_agent", agent, claimed=status.agent)
+            self._refuse("status_of_another_agent", agent, claimed=status.agent)
             return []
         if max(status.epoch or 0, status.closed_epoch or 0) > _LAST_EPOCH:
-            self._warn("status_refused", agent, reason="Its epoch is too close to the largest number.")
+            self._refuse("status_refused", agent, reason="Its epoch is too close to the largest number.")
             return []
         return [status]
 
@@ -154,7 +159,7 @@ class Receiver:
         try:
             return decode_feedbacks(message.payload)
         except DecodeError as error:
-            self._warn("feedback_refused", message.agent, reason=str(error))
+            self._refuse("feedback_refused", message.agent, reason=str(error))
             return []
 
     def _receive_blob_requests(self, message: Inbound) -> Sequence[Said]:
@@ -164,7 +169,7 @@ class Receiver:
             for request in decode_blob_requests(message.payload):
                 self._blob_requests.put(message.agent, request)
         except DecodeError as error:
-            self._warn("blob_request_refused", message.agent, reason=str(error))
+            self._refuse("blob_request_refused", message.agent, reason=str(error))
         return ()
 
     def _drop_said(self, agent: str, said: Said, error: Exception) -> None:
@@ -179,9 +184,14 @@ class Receiver:
         if self._throttle.allow("message_failed", agent, channel, type(error).__name__) is not None:
             facts = {"agent": agent, "channel": channel, "command_id": command_id}
             _log.exception("message_failed", **facts, dropped=True)
+        self._watch.refused("message_failed")
         refused = UnstoredMessage(agent, channel, command_id, str(error) or type(error).__name__, content, None)
         with suppress(RefusedByDatabase):  # it is in the log
             self._ledger.keep_refused(refused)
+
+    def _refuse(self, event: str, agent: str, **facts: str) -> None:
+        self._watch.refused(event)
+        self._warn(event, agent, **facts)
 
     def _warn(self, event: str, agent: str, **facts: str) -> None:
         self._throttle.warn(_log, event, agent, agent=agent, **facts)

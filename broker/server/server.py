@@ -20,6 +20,7 @@ from broker.ledger.outbox import DueCommand
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.server.receiver import Receiver
+from broker.server.watch import ServerWatch
 from broker.signing.hold import Hold
 from broker.signing.signer import Signer
 from broker.system.log_throttle import LogThrottle
@@ -86,6 +87,7 @@ class Server:
         signer: Signer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         on_status: Callable[[Status], None] = lambda _: None,
+        watch: ServerWatch | None = None,
     ) -> None:
         self._ledger = ledger
         self._wire = wire
@@ -94,10 +96,11 @@ class Server:
         self._blob_requests = BlobRequests(ledger.blobs)
         self._throttle = LogThrottle(monotonic)
         self._monotonic = monotonic
+        self._watch = watch or ServerWatch()
         self._settle_at = self._tidy_at = 0.0
         self._knows_agents_at = math.inf
         self._receiver = Receiver(
-            ledger, self._acknowledge, self._ask_to_report, self._blob_requests, self._throttle, on_status
+            ledger, self._acknowledge, self._ask_to_report, self._blob_requests, self._throttle, on_status, self._watch
         )
         self._held: dict[str, Hold] = {}
         self._last_served = ""
@@ -139,6 +142,7 @@ class Server:
         self._settle_at = now + _SETTLE_EVERY_S
         for agent, command_id in self._ledger.settle_expired(may_be_sent=connected and now >= self._knows_agents_at):
             _log.info("command_expired", agent=agent, command_id=command_id)
+            self._watch.completed_by_server(ErrorCode.EXPIRED)
         if now >= self._tidy_at:
             self._tidy_at = now + _TIDY_EVERY_S
             self._tidy(knows_agents=connected and now >= self._knows_agents_at)
@@ -163,6 +167,7 @@ class Server:
         agents = self._next_agents()
         if agents:
             claimed = self._ledger.claim_due(_FEW_PER_STEP if is_behind else _MAX_PER_STEP, agents)
+            self._watch.claimed(claimed)
             for agent, ids in _by_agent(claimed.cancels):
                 self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
@@ -286,6 +291,7 @@ class Server:
             "message_size_limit)."
         )
         self._ledger.fail(command_id, ErrorCode.INVALID, reason)
+        self._watch.completed_by_server(ErrorCode.INVALID)
         _log.error("command_too_long", agent=agent, command=command_id, bytes=size, limit=limit)
 
 

@@ -1,0 +1,56 @@
+"""docs/metrics.md lists every metric that a program exposes, and no other."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from broker.app.config import ServerConfig
+from broker.app.server import ServerProcess
+from broker.metrics.values import Kind, Metric
+from tests.support.brokers import free_port
+from tests.support.scraped import Scraped, scrape
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+MODULES = ("broker.app.metrics", "broker.server.counts")
+DEFINED = {it.name: it for name in MODULES for it in vars(import_module(name)).values() if isinstance(it, Metric)}
+UNITS = ("_seconds", "_bytes", "_total", "_info")
+
+
+def documented() -> dict[str, list[str]]:
+    """Return the cells of the table by the names of the metrics: type, labels, programs, meaning."""
+    rows = re.findall(r"^\| `(acm_\w+)` \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    return {name: cells.split(" | ") for name, cells in rows}
+
+
+def of_program(program: str) -> set[str]:
+    return {name for name, cells in documented().items() if program in cells[2].split(", ")}
+
+
+def own(metrics: dict[str, Scraped]) -> set[str]:
+    return {name for name in metrics if not name.startswith("process_")}
+
+
+def test_document_defines_each_metric_as_the_code_does() -> None:
+    rows = {name: [cells[0], cells[1], cells[3]] for name, cells in documented().items()}
+    assert rows == {
+        it.name: [str(it.kind), ", ".join(f"`{label}`" for label in it.labels), it.help] for it in DEFINED.values()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(DEFINED))
+def test_name_has_a_unit_and_that_of_a_counter_ends_with_total(name: str) -> None:
+    assert name.startswith("acm_")
+    assert name.endswith("_total") is (DEFINED[name].kind is Kind.COUNTER)
+    assert DEFINED[name].kind is not Kind.HISTOGRAM or name.endswith(UNITS)
+
+
+def test_server_exposes_what_is_documented(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    process = ServerProcess(ServerConfig(ledger=f"sqlite:///{tmp_path}/ledger.db", metrics_listen=listen))
+    try:
+        assert own(scrape(listen)) == of_program("server")
+    finally:
+        process.stop()
+        process.run()
