@@ -417,12 +417,29 @@ class VerifiedPackage(TypedDict):
     size: int
 
 
-class SentOperation(TypedDict):
-    """A command to several agents: the operation, its counts by state, and its commands."""
+class SentCommands(TypedDict):
+    """What was sent: one command or many, their counts by state, and their operation, null for a single command."""
 
-    operation: OperationView
+    operation: OperationView | None
     counts: dict[str, int]
     commands: list[CommandView]
+
+
+class ShownCommands(SentCommands):
+    """A command or an operation; `agent_last_error` is that of the agent of a single command that has not ended."""
+
+    agent_last_error: str | None
+
+
+class SendPlan(TypedDict):
+    """What would be sent to which agents, with --dry-run."""
+
+    dry_run: bool
+    type: str
+    parameters: JsonObject
+    agents: list[str]
+    expires_in_s: float | None
+    timeout_s: float | None
 
 
 class CancelledOperation(TypedDict):
@@ -509,10 +526,10 @@ OUTPUTS: dict[str, Any] = {
     "acm group show": GroupView,
     "acm operation cancel": CancelledOperation,
     "acm operation list": list[OperationView],
-    "acm operation show": SentOperation,
-    "acm retry": (CommandView, SentOperation),
-    "acm send": (CommandView, SentOperation),
-    "acm show": (CommandView, SentOperation),
+    "acm operation show": SentCommands,
+    "acm retry": SentCommands,
+    "acm send": (SentCommands, SendPlan),
+    "acm show": ShownCommands,
     "acm token create": CreatedToken,
     "acm token list": list[EnrolmentTokenView],
     "acm token revoke": EnrolmentTokenView,
@@ -555,4 +572,4 @@ OUTPUTS: dict[str, Any] = {
     "acm-agent queue": list[QueuedCommand],
     "acm-agent status": AgentStatus,
 }
-"""By the command; one of several shapes if it is a tuple. `acm types TYPE` prints one of what `acm types` lists."""
+"""By the command. `acm send` has a second shape, for `--dry-run`."""

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from broker.cli.completions import complete_agents, complete_commands, complete_operations, complete_types
-from broker.cli.documents import document_of
+from broker.cli.documents import document_of, document_of_commands
 from broker.cli.identifiers import find_command_id, find_operation_id, names_operation
 from broker.cli.moments import parse_moment
 from broker.cli.options import AbandonOption, LimitOption
@@ -136,9 +136,7 @@ def show(session: Session, command_id: CommandId) -> None:
         return
     command = fleet.command(find_command_id(fleet, command_id))
     last_error = None if command.result else _last_error(fleet, command.agent)
-    document = document_of(command)
-    if last_error is not None:
-        document["agent_last_error"] = last_error
+    document = {**document_of_commands([command]), "agent_last_error": last_error}
     session.show(document, command_panel(command, last_error))
 
 

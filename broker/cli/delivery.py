@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from broker.cli.commands import command_panel
-from broker.cli.documents import document_of
+from broker.cli.documents import document_of_commands
 from broker.cli.operation import progress_and_commands, show_operation
 from broker.cli.progress import AwaitedCommand, status_line, tell_of_wait
 from broker.cli.session import Session
@@ -38,12 +38,12 @@ def follow(session: Session, sent: Sent, wait_s: float | None) -> None:
 def _follow_command(session: Session, command: CommandView, wait_s: float | None) -> None:
     with _named_if_it_fails("command", command.id, "acm"):
         if wait_s is None:
-            session.show(document_of(command), command.id)
+            session.show(document_of_commands([command]), command.id)
             return
         tell_of_wait("command", command.id)
         with status_line(quiet=session.printer.for_programs) as show:
             command = session.fleet.wait_for_command(command.id, wait_s, lambda it: show(_awaited(session, it)))
-        session.show(document_of(command), command_panel(command))
+        session.show(document_of_commands([command]), command_panel(command))
         sys.stdout.flush()
     require_command_success(command, wait_s)
 

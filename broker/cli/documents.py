@@ -1,13 +1,16 @@
 """What an operator sees, as documents for programs: the same JSON as that of the API."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from broker.contract.messages import JsonObject
+from broker.fleet.models import CommandView, OperationProgress
 
 __all__ = [
     "document_of",
+    "document_of_commands",
 ]
 
 
@@ -15,3 +18,13 @@ def document_of(view: Any) -> JsonObject:
     """Return a shape of `broker.fleet.models` as JSON: times as in RFC 3339, durations in seconds."""
     document: JsonObject = msgspec.to_builtins(view)
     return document
+
+
+def document_of_commands(commands: Sequence[CommandView], progress: OperationProgress | None = None) -> JsonObject:
+    """Return what was sent: one shape for a single command, which belongs to no operation, and for an operation's."""
+    counts = progress.counts if progress else {str(it.outcome or it.state): 1 for it in commands}
+    return {
+        "operation": document_of(progress.operation) if progress else None,
+        "counts": counts,
+        "commands": [document_of(it) for it in commands],
+    }

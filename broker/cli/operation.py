@@ -7,12 +7,13 @@ import typer
 
 from broker.cli.commands import COMMANDS
 from broker.cli.completions import complete_operations
-from broker.cli.documents import document_of
+from broker.cli.documents import document_of, document_of_commands
 from broker.cli.identifiers import find_operation_id
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
 from broker.cli.progress import progress_bar, tell_of_wait
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing, time_column
+from broker.contract.messages import JsonObject
 from broker.fleet.models import CommandFilter, CommandView, OperationProgress, OperationView
 from broker.fleet.outcomes import require_operation_success
 from broker.fleet.pages import read_pages
@@ -91,8 +92,9 @@ def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption =
 
 
 def show_now(session: Session, operation_id: str) -> None:
-    """Print an operation as it is now; raises AmbiguousId and UnknownOperation."""
-    show_operation(session, *progress_and_commands(session, find_operation_id(session.fleet, operation_id), None))
+    """Print an operation as it is now, for `acm show`; raises AmbiguousId and UnknownOperation."""
+    shown = progress_and_commands(session, find_operation_id(session.fleet, operation_id), None)
+    show_operation(session, *shown, more={"agent_last_error": None})
 
 
 def progress_and_commands(
@@ -109,13 +111,11 @@ def progress_and_commands(
     return progress, fleet.newest_commands(CommandFilter(operation=operation_id))
 
 
-def show_operation(session: Session, progress: OperationProgress, commands: Sequence[CommandView]) -> None:
-    """Print an operation's counts, and each agent's outcome with its message."""
+def show_operation(
+    session: Session, progress: OperationProgress, commands: Sequence[CommandView], more: JsonObject | None = None
+) -> None:
+    """Print an operation's counts, and each agent's outcome with its message; for programs, also `more` members."""
     operation, by_agent = progress.operation, sorted(commands, key=lambda command: command.agent)
     title = f"{operation.type} for {operation.target}: {progress.summary()}"
-    document = {
-        "operation": document_of(operation),
-        "counts": progress.counts,
-        "commands": [document_of(command) for command in by_agent],
-    }
+    document = {**document_of_commands(by_agent, progress), **(more or {})}
     session.printer.show_list(_BY_AGENT, lambda: by_agent, document=document, title=title)

@@ -68,7 +68,7 @@ def types(
             f"Unknown command type {name[:80]!r}; `acm types` lists them.{did_you_mean(name, known)}",
             code="unknown_type",
         )
-    printer.show(type_json(name, known[name]), "\n".join(_explained(name, known[name])))
+    printer.show([type_json(name, known[name])], "\n".join(_explained(name, known[name])))
 
 
 def _explained(name: str, kind: CommandType) -> Iterator[str]:

@@ -22,7 +22,7 @@ from scripts.demo.configuration import show_configuration
 from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
 from scripts.demo.installation import Installation
-from scripts.demo.processes import console, expect, program, run_tool, tool, wait_for
+from scripts.demo.processes import console, expect, program, run_tool, sent, tool, wait_for
 from scripts.demo.refusals import show_refusals
 from scripts.demo.signing import show_key_rotation
 from scripts.demo.stage import AGENT, Stage
@@ -34,7 +34,7 @@ STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 def server_down(stage: Stage, server: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
     console.rule("[bold]The server is down: the result waits on the agent[/bold]", align="left")
-    sent = tool("broker", "send", AGENT, "restart-agent")
+    command_id = sent(AGENT, "restart-agent")["id"]
     wait_for(lambda: stage.queue(), "the command to be stored")
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -43,12 +43,12 @@ def server_down(stage: Stage, server: list[str], log: Path, stack: ExitStack, ru
     console.print(f"The agent holds: {rows[0]['type']}, {rows[0]['state']}, {rows[0]['outcome']}.")
     stack.enter_context(program(server, log))
     console.print("The server is back.")
-    stage.wait_and_show(sent["id"])
+    stage.wait_and_show(command_id)
 
 
 def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running: subprocess.Popen[bytes]) -> None:
     console.rule("[bold]kill -9 of the agent while a command runs[/bold]", align="left")
-    sent = tool("broker", "send", AGENT, "restart-agent")
+    command_id = sent(AGENT, "restart-agent")["id"]
     wait_for(lambda: [row for row in stage.queue() if row["state"] == "processing"], "the command to run")
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -56,7 +56,7 @@ def killed(stage: Stage, agent: list[str], log: Path, stack: ExitStack, running:
     console.print(f"On its disk: {stage.queue()[0]['type']}, [bold]{stage.queue()[0]['state']}[/bold].")
     stack.enter_context(program(agent, log))
     console.print("The agent is started again.\n")
-    stage.wait_and_show(sent["id"])
+    stage.wait_and_show(command_id)
 
 
 def introduce(stage: Stage) -> None:

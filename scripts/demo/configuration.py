@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.panel import Panel
 
-from scripts.demo.processes import console, expect, program, tool, wait_for
+from scripts.demo.processes import console, expect, program, sent, wait_for
 from scripts.demo.stage import Stage
 
 AGENT = "web-02"
@@ -25,7 +25,7 @@ def _settings(state: Path, report: Path) -> str:
 
 def _send(outcome: str, *arguments: str) -> dict[str, Any]:
     console.print(f"[dim]$[/dim] acm send {AGENT} {shlex.join(arguments)} --wait")
-    result: dict[str, Any] = tool("broker", "send", AGENT, *arguments, "--wait", "40")["result"]
+    result: dict[str, Any] = sent(AGENT, *arguments, "--wait", "40")["result"]
     good = result["outcome"] == "success"
     expect(result["outcome"] == outcome, f"{arguments[0]} ends with {outcome}")
     text = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"

@@ -10,7 +10,7 @@ from typing import Any
 from rich.panel import Panel
 
 from scripts.demo.installation import Installation
-from scripts.demo.processes import console, expect, free_port, program, tool, wait_for
+from scripts.demo.processes import console, expect, free_port, program, sent, tool, wait_for
 from scripts.demo.stage import Stage
 
 AGENT = "web-02"
@@ -43,7 +43,7 @@ def _show_wrong_address(stage: Stage, new: Installation) -> None:
     nowhere = f"mqtts://localhost:{free_port()}"
     with new.enrolling(free_port(), "--broker", nowhere) as wrong:
         _enroll("error", wrong, new.new_token(AGENT), "--timeout", "6s")
-    shown = tool("broker", "send", AGENT, "get-agent-configuration", "section=broker", "--wait", "40")
+    shown = sent(AGENT, "get-agent-configuration", "section=broker", "--wait", "40")
     expect(_broker_of(shown) == stage.installation.broker, "the old server still commands it")
     console.print(f"The old server still commands it; its broker is {_broker_of(shown)}.\n")
 
@@ -59,7 +59,7 @@ def _show_move(new: Installation, state: Path) -> None:
     key = state / "enrolment" / "current" / "key.pem"
     expect(key.stat().st_mode & 0o777 == 0o600, "no other user can read the agent's key")
     console.print("The key was generated on the agent, with mode 600.")
-    shown = new.acm("send", AGENT, "get-agent-configuration", "section=broker", "--wait", "40")
+    shown = new.acm("send", AGENT, "get-agent-configuration", "section=broker", "--wait", "40")["commands"][0]
     expect(_broker_of(shown) == new.broker, "the new server commands it")
     console.print(f"The new server commands it; its broker is {_broker_of(shown)}.\n")
 
@@ -70,7 +70,7 @@ def _enroll(outcome: str, server: str, token: str, *arguments: str) -> None:
         file.write(token)
         file.flush()
         parameters = (f"server={server}", f"token=@{file.name}", *arguments)
-        result = tool("broker", "send", AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
+        result = sent(AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
     good = result["outcome"] == "success"
     expect(result["outcome"] == outcome, f"the enrolment ends with {outcome}")
     lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result['data'])}[/dim]"

@@ -67,6 +67,12 @@ def tool(*arguments: str, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
+def sent(agent: str, command_type: str, *arguments: str) -> Any:
+    """Run acm send for one agent, and return the command that it shows."""
+    (command,) = tool("broker", "send", agent, command_type, *arguments)["commands"]
+    return command
+
+
 def run_tool(module: str, *arguments: str) -> None:
     """Run acm or acm-agent and show its command line and output; it must succeed."""
     name = {"broker": "acm", "consumer": "acm-agent"}[module]

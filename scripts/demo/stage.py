@@ -8,7 +8,7 @@ from rich.panel import Panel
 
 from consumer.store.reader import read_queue
 from scripts.demo.installation import Installation
-from scripts.demo.processes import console, tool, wait_for
+from scripts.demo.processes import console, sent, tool, wait_for
 from scripts.demo.wire import Hops, show_hops
 
 AGENT = "web-01"
@@ -53,7 +53,7 @@ class Stage:
         """Send a command, show its messages and its result, and return the result."""
         console.rule(f"[bold]{title}[/bold]", align="left")
         console.print(f"[dim]$[/dim] acm send {AGENT} {' '.join((command_type, *arguments))} --wait\n")
-        result: dict[str, Any] = tool("broker", "send", AGENT, command_type, *arguments, "--wait", "40")["result"]
+        result: dict[str, Any] = sent(AGENT, command_type, *arguments, "--wait", "40")["result"]
         self.show_result(result)
         return result
 
@@ -69,7 +69,8 @@ class Stage:
 
     def wait_and_show(self, command_id: str) -> dict[str, Any]:
         row = wait_for(
-            lambda: (found := tool("broker", "show", command_id))["state"] == "completed" and found, "the result"
+            lambda: (found := tool("broker", "show", command_id)["commands"][0])["state"] == "completed" and found,
+            "the result",
         )
         self.show_result(row["result"])
         result: dict[str, Any] = row["result"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.panel import Panel
 
-from scripts.demo.processes import console, expect, program, tool, wait_for
+from scripts.demo.processes import console, expect, program, sent, tool, wait_for
 from scripts.demo.stage import Stage
 from scripts.release import make_release, write_program
 
@@ -42,7 +42,7 @@ def _upgrade(outcome: str, title: str, package: Path) -> None:
     console.rule(f"[bold]{title}[/bold]", align="left")
     console.print(f"[dim]$[/dim] acm send {AGENT} upgrade-agent --file package={package.name} --wait")
     console.print("[dim]The package comes in chunks over MQTT: the agent reaches only the broker.[/dim]\n")
-    result = tool("broker", "send", AGENT, "upgrade-agent", "--file", f"package={package}", "--wait", "60")["result"]
+    result = sent(AGENT, "upgrade-agent", "--file", f"package={package}", "--wait", "60")["result"]
     good = result["outcome"] == "success"
     expect(result["outcome"] == outcome, f"the upgrade ends with {outcome}")
     lines = f"{result['outcome']}{'' if good else ' (' + result['code'] + ')'}: {result['message']}"

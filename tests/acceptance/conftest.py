@@ -142,7 +142,12 @@ class Site:
         return done.stdout
 
     def send(self, agent: str, command_type: str, *arguments: str) -> str:
-        return str(self.acm("send", agent, command_type, *arguments)["id"])
+        return str(self.sent(agent, command_type, *arguments)["id"])
+
+    def sent(self, *arguments: str, check: int = 0) -> Any:
+        """Run acm send for one agent, and return the command that it shows."""
+        (command,) = self.acm("send", *arguments, check=check)["commands"]
+        return command
 
     def enqueue(self, agent: str, command_type: str, parameters: JsonObject, timeout_s: float | None = None) -> str:
         """Add a command as `acm send` does, without starting a process."""

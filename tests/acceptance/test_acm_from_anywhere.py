@@ -84,7 +84,7 @@ def test_acm_sends_waits_and_explains_with_nothing_but_a_token(network: Network)
         return [(row["name"], row["state"]) for row in rows] == [("web-01", "online")]
 
     wait_for(is_online, "the agent to be online", 60)
-    sent = answer(network.acm(*place, "send", "web-01", "restart-agent", "--wait", "60", "--json"))
+    (sent,) = answer(network.acm(*place, "send", "web-01", "restart-agent", "--wait", "60", "--json"))["commands"]
     assert (sent["outcome"], sent["command"]["origin"]) == ("success", {"name": "alice", "module": "api"})
     added = network.acm("context", "add", "prod", "--server", URL, "--token-file", "token", "--ca", "ca.pem")
     assert added.returncode == 0, added.stderr

@@ -90,7 +90,7 @@ def test_good_ones_are_applied_and_bad_ones_leave_the_service_as_it_was(managed:
     good = "interval = 1\n"
     (tmp_path / "sensor.toml").write_text(good)
     content = f"content=@{tmp_path}/sensor.toml"
-    result = managed.site.acm("send", "web-01", TYPE, content, "group=web", "--allow-unknown", "--wait", "40")["result"]
+    result = managed.site.sent("web-01", TYPE, content, "group=web", "--allow-unknown", "--wait", "40")["result"]
     assert (result["outcome"], result["data"]["action"]) == ("success", "applied")
     assert result["data"]["active"] == {
         "name": f"000001-{sha256(good)[:12]}",

@@ -60,7 +60,7 @@ def test_send_prints_the_id_and_show_finds_it(run: Run) -> None:
     sent = run("send", "web-01", "restart-agent", "--allow-unknown", "--expires-in", "10m", "--timeout", "30s")
     assert sent.returncode == 0
     command_id = sent.stdout.strip()
-    shown = json.loads(run("show", command_id, "--json").stdout)
+    (shown,) = json.loads(run("show", command_id, "--json").stdout)["commands"]
     assert (shown["id"], shown["state"], shown["command"]["timeout_s"]) == (command_id, "queued", 30.0)
     assert shown["command"]["expires_at"] > shown["command"]["created_at"]
     assert command_id in run("show", command_id).stdout
@@ -75,7 +75,8 @@ def test_parameters_that_are_valid_json_are_sent_as_json(run: Run, tmp_path: Pat
     document = tmp_path / "parameters.json"
     document.write_text('{"text": "from file", "number": 1}')
     sent = run("send", "web-01", "x", "number=2", "word=two", f"--parameters=@{document}", "--allow-unknown", "--json")
-    assert json.loads(sent.stdout)["command"]["parameters"] == {"text": "from file", "number": 2, "word": "two"}
+    (command,) = json.loads(sent.stdout)["commands"]
+    assert command["command"]["parameters"] == {"text": "from file", "number": 2, "word": "two"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_error_is_one_sentence_with_an_exit_code(
 def test_wait_that_times_out_has_its_own_exit_code(run: Run) -> None:
     sent = run("send", "web-01", "restart-agent", "--allow-unknown", "--wait", "0.2", "--json")
     assert sent.returncode == 5
-    assert json.loads(sent.stdout)["state"] == "queued"
+    assert json.loads(sent.stdout)["counts"] == {"queued": 1}
     assert "0.2 s" in sent.stderr
 
 

@@ -93,7 +93,7 @@ def project() -> Iterator[Project]:
 def test_each_agent_runs_its_own_commands(project: Project) -> None:
     before = project.online()
     for agent in ("web-01", "web-02"):
-        result = project.acm("send", agent, "restart-agent", "--wait")["result"]
+        result = project.acm("send", agent, "restart-agent", "--wait")["commands"][0]["result"]
         assert (result["agent"], result["outcome"]) == (agent, "success")
         assert result["incarnation"] != before[agent]
         wait_for(lambda agent=agent: project.queue(agent) == [], "the deletion")
@@ -115,10 +115,10 @@ def test_no_process_of_ours_is_root_and_all_become_healthy(project: Project) -> 
 @pytest.mark.parametrize("victim", ["mosquitto", "web-01", "server"])
 def test_a_killed_container_loses_nothing(project: Project, victim: str) -> None:
     container = project.container(victim)
-    sent = [project.acm("send", "web-01", "get-agent-configuration")["id"] for _ in range(3)]
+    sent = [project.acm("send", "web-01", "get-agent-configuration")["commands"][0]["id"] for _ in range(3)]
     docker("kill", "--signal", "KILL", container)
     if victim != "server":
-        sent += [project.acm("send", "web-01", "get-agent-configuration")["id"] for _ in range(3)]
+        sent += [project.acm("send", "web-01", "get-agent-configuration")["commands"][0]["id"] for _ in range(3)]
     docker("start", container)
     assert project.outcomes("web-01", sent) == ["success"] * len(sent)
     wait_for(lambda: project.queue("web-01") == [], "every command to be deleted")

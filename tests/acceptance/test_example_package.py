@@ -48,11 +48,11 @@ def test_an_installed_package_brings_a_command_type(site: Site, installed: Path)
     assert "rotate-logs" in site.wait_online("web-01")["supported_types"]
     log = site.directory / "sensor.log"
     log.write_text("21.5\n")
-    result = site.acm("send", "web-01", "rotate-logs", f"path={log}", "keep=3", "--wait", "30")["result"]
+    result = site.sent("web-01", "rotate-logs", f"path={log}", "keep=3", "--wait", "30")["result"]
     assert (result["outcome"], result["message"]) == ("success", f"{log} was rotated.")
     assert Path(result["data"]["rotated"]).read_text() == "21.5\n"
     assert log.read_text() == ""
-    wrong = site.acm("send", "web-01", "rotate-logs", f"path={log}", "keep=0", "--wait", "30", check=4)["result"]
+    wrong = site.sent("web-01", "rotate-logs", f"path={log}", "keep=0", "--wait", "30", check=4)["result"]
     assert (wrong["code"], "keep" in wrong["message"]) == ("invalid", True)
 
 
@@ -73,7 +73,7 @@ def test_a_broken_plug_in_leaves_the_agent_reachable_and_is_said(site: Site, ins
     status = site.wait_online("web-01")
     assert status["last_error"].startswith("The plug-in rotate-logs of acm-rotate-logs 1.0 is not used: ")
     assert "rotate-logs" not in status["supported_types"]
-    assert site.acm("send", "web-01", "restart-agent", "--wait", "30")["result"]["outcome"] == "success"
+    assert site.sent("web-01", "restart-agent", "--wait", "30")["result"]["outcome"] == "success"
 
 
 def test_check_config_names_the_plug_ins_and_refuses_a_broken_one(installed: Path, tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_check_config_names_the_plug_ins_and_refuses_a_broken_one(installed: Pat
 def test_a_program_with_an_agent_inside_is_started_stopped_and_restarted(site: Site) -> None:
     agent = site.start_agent("web-01", module="examples.embedded")
     assert "read-sensor" in site.wait_online("web-01")["supported_types"]
-    read = site.acm("send", "web-01", "read-sensor", "sensor=roof", "--wait", "30")["result"]
+    read = site.sent("web-01", "read-sensor", "sensor=roof", "--wait", "30")["result"]
     assert read["data"] == {"celsius": 21.5}
-    restarted = site.acm("send", "web-01", "restart-agent", "--wait", "30")["result"]["data"]
+    restarted = site.sent("web-01", "restart-agent", "--wait", "30")["result"]["data"]
     assert restarted["service"] == "callbacks"
     assert None is not restarted["previous_incarnation"] != restarted["incarnation"]
-    assert site.acm("send", "web-01", "stop-agent", "--wait", "30")["result"]["outcome"] == "success"
+    assert site.sent("web-01", "stop-agent", "--wait", "30")["result"]["outcome"] == "success"
     assert (site.state("web-01") / "measuring-stopped").exists()
     assert agent.stop() == 0
     wait_for(lambda: site.acm("agents")[0]["state"] == "offline", "the agent's goodbye")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("both_ledgers")
 def test_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
     site.start_agent("web-01")
     before = site.wait_online("web-01")["incarnation"]
-    result = site.acm("send", "web-01", "restart-agent", "--wait", "30")["result"]
+    result = site.sent("web-01", "restart-agent", "--wait", "30")["result"]
     assert (result["status"], result["outcome"]) == ("completed", "success")
     assert result["data"]["previous_incarnation"] == before
     assert result["incarnation"] == result["data"]["incarnation"] != before
@@ -30,7 +30,7 @@ def test_restart_is_proved_by_a_new_incarnation(site: Site) -> None:
 def test_unsupported_type_ends_in_an_error_that_lists_the_supported_ones(site: Site) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
-    result = site.acm("send", "web-01", "make-coffee", "--force", "--wait", "30", check=4)["result"]
+    result = site.sent("web-01", "make-coffee", "--force", "--wait", "30", check=4)["result"]
     assert result["code"] == "unsupported"
     assert "restart-agent" in result["message"]
 

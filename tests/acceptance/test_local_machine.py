@@ -69,5 +69,5 @@ def test_a_restart_in_place_keeps_what_was_taken_out_of_the_environment(site: Si
     assert site.result(site.send("web-01", "restart-agent"))["outcome"] == "success"
     wait_for(lambda: site.wait_online("web-01")["incarnation"] != before, "the new incarnation")
     assert agent.process.poll() is None
-    shown = site.acm("send", "web-01", "get-agent-configuration", "section=broker", "--wait", "40")
+    shown = site.sent("web-01", "get-agent-configuration", "section=broker", "--wait", "40")
     assert "hush" not in str(shown)

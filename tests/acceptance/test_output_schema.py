@@ -57,6 +57,10 @@ def test_every_output_is_as_described(tmp_path_factory: pytest.TempPathFactory) 
                 assert problems(name, ended.stdout) == []
             if ended.code:
                 assert problems("ErrorLine", ended.stderr.splitlines()[-1]) == []
+        plan = commands.run(
+            replace(site.calls()["acm send"], words=("send", "--all", "restart-agent", "--dry-run", "--json"))
+        )
+        assert problems("acm send", plan.stdout) == []
     assert len(printed) > 50
 
 

@@ -120,7 +120,7 @@ def test_retained_command_is_rejected(site: Site, listener: Listener) -> None:
     site.start_agent("web-01")
     site.wait_online("web-01")
     wait_for(lambda: "etain" in str(site.wait_online("web-01").get("last_error")), "the refusal in the status")
-    result = site.acm("send", "web-01", "get-agent-configuration", "--wait", "30")["result"]
+    result = site.sent("web-01", "get-agent-configuration", "--wait", "30")["result"]
     assert [item["command_id"] for item in listener.results()] == [result["command_id"]]
 
 

@@ -78,7 +78,7 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
     installation.run("consumer", "enroll", *enroll, text=token)
     agent = installation.start("agent", "consumer", "run", "--state", "state")
     wait_for(lambda: (row := installation.agent("web-01")) and row["state"] == "online", "the agent to be online")
-    shown = installation.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    shown = installation.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["commands"][0]
     assert shown["result"]["outcome"] == "success"
 
     installation.acm("enrolment", "revoke", "web-01")

@@ -36,14 +36,14 @@ def test_service_that_ignores_term_is_killed_and_reported(site: Site, managing: 
     site.start_agent("web-01", *managing)
     site.wait_online("web-01")
     await_ready(site)
-    restarted = site.acm("send", "web-01", "restart-agent", "delay_s=0.2", "--wait", "30")["result"]
+    restarted = site.sent("web-01", "restart-agent", "delay_s=0.2", "--wait", "30")["result"]
     assert "The old one did not end on TERM within 0.5 s and was killed." in restarted["message"]
     data = restarted["data"]
     assert (data["killed"], data["stop_grace_s"], data["service"]) == (True, 0.5, "child")
     assert None is not data["previous_incarnation"] != data["incarnation"] is not None
-    stopped = site.acm("send", "web-01", "stop-agent", "--wait", "30")["result"]
+    stopped = site.sent("web-01", "stop-agent", "--wait", "30")["result"]
     assert (stopped["outcome"], stopped["data"]["service"]) == ("success", "child")
-    started = site.acm("send", "web-01", "start-agent", "--wait", "30")["result"]
+    started = site.sent("web-01", "start-agent", "--wait", "30")["result"]
     assert started["data"]["incarnation"] != data["incarnation"]
 
 
@@ -51,7 +51,7 @@ def test_delay_beyond_the_timeout_is_rejected_and_a_delay_cancelled(site: Site) 
     site.start_agent("web-01")
     before = site.wait_online("web-01")["incarnation"]
     long = ("restart-agent", "delay_s=30", "--timeout", "20s")
-    refused = site.acm("send", "web-01", *long, "--wait", "30", check=4)["result"]
+    refused = site.sent("web-01", *long, "--wait", "30", check=4)["result"]
     assert (refused["code"], "30" in refused["message"], "20 s" in refused["message"]) == ("invalid", True, True)
     waiting = site.send("web-01", "restart-agent", "delay_s=50")
     await_running(site)

@@ -61,7 +61,7 @@ def test_captured_command_runs_once_and_on_no_other_agent(signing_site: Site, ea
     site = signing_site
     start(site, "web-01", "web-02")
     before = site.wait_online("web-01")["incarnation"]
-    sent = site.acm("send", "web-01", "restart-agent", "--wait", "40")
+    sent = site.sent("web-01", "restart-agent", "--wait", "40")
     assert sent["result"]["outcome"] == "success"
     assert "accepts_unsigned" not in sent["result"]
     wait_for(lambda: site.queue("web-01") == [], "the deletion after the signed ack")
@@ -74,7 +74,7 @@ def test_captured_command_runs_once_and_on_no_other_agent(signing_site: Site, ea
     (refusal,) = wait_for(lambda: eavesdropper.results("web-02", sent["id"]), "the refusal")
     assert (refusal["code"], refusal["data"]) == ("rejected", {"refused": "message"})
     assert "'web-01'" in refusal["message"]
-    assert site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["result"]["incarnation"] == after
+    assert site.sent("web-01", "get-agent-configuration", "--wait", "40")["result"]["incarnation"] == after
     assert site.show(sent["id"])["result"]["digest"] == sent["result"]["digest"]
     assert completed(site, "web-02") == []
 
@@ -100,7 +100,7 @@ def test_unsigned_cancel_and_ack_are_refused(signing_site: Site, eavesdropper: E
 def test_re_enrolled_agent_rejects_frames_signed_before(signing_site: Site, eavesdropper: Eavesdropper) -> None:
     site = signing_site
     start(site, "web-01")
-    sent = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["id"]
+    sent = site.sent("web-01", "get-agent-configuration", "--wait", "40")["id"]
     captured = eavesdropper.on("acm/web-01/command")[0].payload
     site.programs.pop().stop()
     site.state("web-01").rename(site.directory / "lost")
@@ -110,7 +110,7 @@ def test_re_enrolled_agent_rejects_frames_signed_before(signing_site: Site, eave
     (refusal,) = wait_for(lambda: eavesdropper.results("web-01", sent), "the refusal")
     assert (refusal["code"], refusal["data"]) == ("rejected", {"refused": "message"})
     assert "enrolment of 'web-01'" in refusal["message"]
-    assert site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["result"]["outcome"] == "success"
+    assert site.sent("web-01", "get-agent-configuration", "--wait", "40")["result"]["outcome"] == "success"
 
 
 def test_agent_that_would_reject_every_command_does_not_start(signing_site: Site) -> None:
@@ -133,15 +133,15 @@ def copied(url: str) -> str:
 def test_restored_ledger_uses_no_sequence_number_twice(signing_site: Site) -> None:
     site = signing_site
     start(site, "web-01")
-    site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    site.sent("web-01", "get-agent-configuration", "--wait", "40")
     assert site.server is not None
     site.server.stop()
     backup = copied(site.ledger)
     site.start_server()
-    lost = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    lost = site.sent("web-01", "get-agent-configuration", "--wait", "40")
     site.server.stop()
     site.ledger = backup
     site.start_server()
-    sent = site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")
+    sent = site.sent("web-01", "get-agent-configuration", "--wait", "40")
     assert sent["result"]["outcome"] == "success"
     assert sent["result"]["sequence"]["epoch"] > lost["result"]["sequence"]["epoch"]

@@ -85,7 +85,7 @@ def test_offline_agent_gets_a_new_key_before_the_old_one_is_revoked(signing_site
     done = site.acm("operation", "show", revoked["operation"], "--wait", "40")["commands"][0]
     assert done["result"]["data"] == {"version": revoked["version"], "keys": [rotated["id"]]}
     assert answers_to(site, old, enrolment) == ["rejected"]
-    assert site.acm("send", "web-01", "restart-agent", "--wait", "40")["result"]["outcome"] == "success"
+    assert site.sent("web-01", "restart-agent", "--wait", "40")["result"]["outcome"] == "success"
     assert answers_to(site, old, enrolment) == ["rejected"], "the new incarnation knows it too"
     listed = keys(site, "list")
     assert [key["state"] for key in listed["keys"]] == ["revoked", "active"]
@@ -114,4 +114,4 @@ def test_stolen_key_is_replaced_while_the_attacker_publishes(signing_site: Site)
         wait_for(lambda: confirmed(site), "the agent to apply the list without the stolen key")
     assert [key.public.id for key in registrar.keys.signing] == [rotated["id"]]
     assert answers_to(site, stolen, enrolment) == ["rejected"]
-    assert site.acm("send", "web-01", "get-agent-configuration", "--wait", "40")["result"]["outcome"] == "success"
+    assert site.sent("web-01", "get-agent-configuration", "--wait", "40")["result"]["outcome"] == "success"

@@ -32,7 +32,7 @@ def sent(url: str, directory: Path, ahead_s: int, expires_in: str) -> tuple[dict
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["command"], done.stderr
+    return json.loads(done.stdout)["commands"][0]["command"], done.stderr
 
 
 @pytest.mark.parametrize(("ahead_s", "word"), [(-3600, "behind"), (3600, "ahead")])

@@ -85,7 +85,7 @@ def test_show_has_who_what_and_when_with_secrets_masked(ended: Ended) -> None:
     assert facts["timeout"] == "90.0 s"
     assert facts["duration"] == "7.000 s, from created to reported"
     assert "tiger" not in shown
-    document = json.loads(acm("show", command_id, "--json"))
+    (document,) = json.loads(acm("show", command_id, "--json"))["commands"]
     assert [document[name] is None for name in ("sent_at", "stored_at", "running_at")] == [False, False, True]
 
 

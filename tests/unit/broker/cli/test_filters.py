@@ -30,7 +30,7 @@ def test_command_and_operation_are_found_by_the_beginnings_of_their_ids(url: str
     operation = ledger.add_operation(["web-01", "web-02"], "all", REQUEST).id
     alone = ledger.add_command("web-01", REQUEST).id
     for given in (alone, alone[:-1], alone[:-1].upper()):
-        assert json.loads(acm(url, "show", given, "--json").stdout)["id"] == alone
+        assert json.loads(acm(url, "show", given, "--json").stdout)["commands"][0]["id"] == alone
     assert json.loads(acm(url, "operation", "show", operation[:-1], "--json").stdout)["operation"]["id"] == operation
     listed = acm(url, "commands", "--operation", operation[:-1], "-o", "name").stdout
     assert len(listed.split()) == 2

@@ -35,7 +35,7 @@ def test_file_whose_name_is_not_utf_8_is_stored(tmp_path: Path) -> None:
 def test_user_whose_name_is_not_utf_8_sends_commands(tmp_path: Path) -> None:
     sent = acm(tmp_path, *TO_WEB, b"--json", LOGNAME=b"\xff\xfe")
     assert sent.returncode == 0, sent.stderr
-    assert json.loads(sent.stdout)["command"]["origin"]["name"].startswith(r"\udcff\udcfe@")
+    assert json.loads(sent.stdout)["commands"][0]["command"]["origin"]["name"].startswith(r"\udcff\udcfe@")
 
 
 @pytest.mark.parametrize(

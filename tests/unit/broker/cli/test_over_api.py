@@ -113,7 +113,7 @@ def test_command_is_sent_listed_shown_and_cancelled(place: Place, ledger: Ledger
     assert (command.parameters, command.timeout_s) == ({"delay_s": 3}, 30.0)
     assert place.acm("commands", "--agent", "web-01", "--state", "queued", "-o", "name").stdout.split() == [command_id]
     assert place.acm("commands", "--outcome", "error", "--json").json == []
-    shown = place.acm("show", command_id[:-2].upper(), "--json").json
+    (shown,) = place.acm("show", command_id[:-2].upper(), "--json").json["commands"]
     assert (shown["id"], shown["state"], shown["outcome"]) == (command_id, "queued", None)
     assert place.acm("cancel", command_id, "--json").json["state"] == "completed"
     again = place.acm("cancel", command_id)
@@ -124,11 +124,13 @@ def test_wait_ends_with_the_outcome_of_the_command(place: Place, ledger: Ledger)
     words = ("send", "web-01", "restart-agent", "--wait", "60", "--json")
     with agents_answering(ledger):
         done = place.acm(*words)
-    assert (done.exit_code, done.json["outcome"], done.json["result"]["message"]) == (0, "success", "Done.")
-    assert done.stderr == f"acm: Waiting for the command {done.json['id']}.\n"
+    (command,) = done.json["commands"]
+    assert (done.exit_code, command["outcome"], command["result"]["message"]) == (0, "success", "Done.")
+    assert (done.json["operation"], done.json["counts"]) == (None, {"success": 1})
+    assert done.stderr == f"acm: Waiting for the command {command['id']}.\n"
     with agents_answering(ledger, Outcome.ERROR):
         failed = place.acm(*words)
-    assert (failed.exit_code, failed.code, failed.json["outcome"]) == (
+    assert (failed.exit_code, failed.code, failed.json["commands"][0]["outcome"]) == (
         AcmExitCode.COMMAND_ERROR,
         "command_failed",
         "error",
@@ -264,9 +266,10 @@ READERS = [
 def test_output_and_errors_are_the_same_at_both_places(places: dict[str, Place], ledger: Ledger) -> None:
     on_ledger, over_api = places["ledger"], places["api"]
     with agents_answering(ledger):
-        ended = on_ledger.acm("send", "web-01", "restart-agent", "--wait", "60", "--json").json["id"]
+        sent = on_ledger.acm("send", "web-01", "restart-agent", "--wait", "60", "--json").json
         operation = on_ledger.acm("send", "web-*", "restart-agent", "-y", "--wait", "60", "--json").json["operation"]
     record_status(ledger, Status("web-01", True, "1", "i", "b", "g", supported_types=TYPES, last_error="Full."))
+    ended = sent["commands"][0]["id"]
     ids = {"ended": ended, "operation": operation["id"], "open": on_ledger.acm("send", "web-01", "brew").stdout.strip()}
     for words in READERS:
         given = [word.format(**ids) for word in words]

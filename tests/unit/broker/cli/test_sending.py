@@ -108,10 +108,22 @@ def test_similar_agent_and_parameter_are_named(url: str, ledger: Ledger) -> None
 def test_text_stays_text(url: str, ledger: Ledger, text: str) -> None:
     words = ("apply-centralized-configuration", f"content={text}", "--json")
     shown = json.loads(acm(url, "send", "new-01", *words).stdout)
-    assert shown["command"]["parameters"] == {"content": text}
-    assert json.loads(acm(url, "send", "new-01", "restart-agent", "delay_s=2", "--json").stdout)["command"][
-        "parameters"
-    ] == {"delay_s": 2}
+    assert shown["commands"][0]["command"]["parameters"] == {"content": text}
+    shown = json.loads(acm(url, "send", "new-01", "restart-agent", "delay_s=2", "--json").stdout)
+    assert shown["commands"][0]["command"]["parameters"] == {"delay_s": 2}
+
+
+def test_what_was_sent_has_one_shape_for_one_and_for_many(url: str, ledger: Ledger) -> None:
+    one, many = (
+        json.loads(acm(url, "send", agents, "restart-agent", "--json").stdout) for agents in ("web-01", "web-01,web-02")
+    )
+    assert (one["operation"], one["counts"], many["counts"]) == (None, {"queued": 1}, {"queued": 2})
+    assert many["operation"]["id"] == many["commands"][0]["operation_id"]
+    assert [it.keys() for it in (one, one["commands"][0])] == [it.keys() for it in (many, many["commands"][0])]
+    shown = [
+        json.loads(acm(url, "show", it, "--json").stdout) for it in (one["commands"][0]["id"], many["operation"]["id"])
+    ]
+    assert shown == [{**it, "agent_last_error": None} for it in (one, many)]
 
 
 def test_dry_run_checks_everything_and_writes_nothing(url: str, ledger: Ledger, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_examples_are_words_of_a_shell() -> None:
 
 def test_one_type_has_the_json_that_it_has_in_the_list() -> None:
     (listed,) = (it for it in json.loads(acm_types("--json")) if it["type"] == "stop-agent")
-    assert json.loads(acm_types("stop-agent", "--json")) == listed
+    assert json.loads(acm_types("stop-agent", "--json")) == [listed]
     assert "stop-agent" in acm_types("-o", "name").split()
 
 

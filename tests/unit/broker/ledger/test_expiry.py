@@ -168,8 +168,9 @@ def test_expiry_is_in_each_view(ledger: Ledger, ledger_url: str, clock: TurnedCl
     text = f"{expires_at:%Y-%m-%d %H:%M:%S}"
     assert f"expires at {text} UTC" in acm(ledger_url, "show", command.id).stdout
     assert text.replace(" ", "T") in acm(ledger_url, "commands").stdout
-    assert json.loads(acm(ledger_url, "show", command.id, "--json").stdout)["expires_at"][:19] == text.replace(" ", "T")
-    assert json.loads(acm(ledger_url, "show", lasting.id, "--json").stdout)["expires_at"] is None
+    shown, without = (json.loads(acm(ledger_url, "show", it.id, "--json").stdout) for it in (command, lasting))
+    assert shown["commands"][0]["expires_at"][:19] == text.replace(" ", "T")
+    assert without["commands"][0]["expires_at"] is None
     assert "expire" not in acm(ledger_url, "show", lasting.id).stdout
     past = add(ledger, 1.0)
     assert "expired at" in acm(ledger_url, "show", past.id).stdout  # by this machine's clock
