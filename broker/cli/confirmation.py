@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-import typer
-
 from broker.errors import BrokerError, InvalidArgument
+from broker.system.questions import ask
 from broker.text import counted, printable, some_of
 
 __all__ = [
@@ -32,9 +31,9 @@ def confirm_broad(command_type: str, agents: Sequence[str]) -> None:
             code="confirmation_needed",
         )
     try:
-        is_confirmed = typer.confirm(printable(f"Send {goes_to}?"), err=True)
-    except typer.Abort:  # Ctrl-C, or the end of the input
-        typer.echo(err=True)
-        is_confirmed = False
-    if not is_confirmed:
+        answer = ask(printable(f"Send {goes_to}? [y/N]:"))
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise NotConfirmed("Nothing was sent.")

@@ -18,6 +18,7 @@ from broker.console.output_options import with_printer
 from broker.contract.messages import JsonObject
 from broker.contract.topics import check_name
 from broker.errors import InvalidArgument
+from broker.system.questions import ask_secret
 
 __all__ = [
     "app",
@@ -167,5 +168,5 @@ def _token(file: str | None) -> str:
     if os.environ.get("ACM_TOKEN"):
         return token_in(os.environ)
     if sys.stdin.isatty():
-        return token_text(typer.prompt("Access token", hide_input=True, err=True))
+        return token_text(ask_secret("Access token:"))
     return token_text(sys.stdin.read())

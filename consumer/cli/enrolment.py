@@ -1,6 +1,5 @@
 """acm-agent enroll and enrolment: get a certificate from an enrolment server, and show the agent's enrolment."""
 
-import getpass
 import os
 import sys
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import typer
 from broker.console.output import Printer
 from broker.console.output_options import with_printer
 from broker.system.process import forbid_dumps
+from broker.system.questions import ask_secret
 from broker.system.text_files import NotText, read_text
 from broker.text import rfc3339
 from consumer.cli.options import AgentOption, ConfigOption, StateDirectory, StateOption
@@ -76,7 +76,7 @@ def _token_text(source: str) -> str:
             "every user of the machine can see a token on a command line: write - and pass it on stdin, or @FILE.",
             param_hint="--token",
         )
-    return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+    return ask_secret("Token:") if sys.stdin.isatty() else sys.stdin.readline()
 
 
 def _read_token_file(path: str) -> str:
