@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from broker.access.models import AccessTokenView, CreatedAccessToken
 from broker.contract.artifacts import Artifact
-from broker.contract.messages import JournalMark, JsonObject
+from broker.contract.messages import JournalMark, JsonObject, RunningProgress
 from broker.fleet.enrolment_models import EnrolmentTokenView, EnrolmentView
 from broker.fleet.explanation import CommandTimeline
 from broker.fleet.models import AgentView, CommandView, EventView, GroupView, OperationView
@@ -88,11 +88,12 @@ class QueueCounts(TypedDict):
 
 
 class RunningCommand(TypedDict):
-    """A command that has begun."""
+    """A command that has begun; `progress` is null if its handler reports none, or no agent runs."""
 
     id: Id
     type: str
     started_at: datetime | None
+    progress: RunningProgress | None
 
 
 class AgentStore(TypedDict):
@@ -426,9 +427,10 @@ class SentCommands(TypedDict):
 
 
 class ShownCommands(SentCommands):
-    """A command or an operation; `agent_last_error` is that of the agent of a single command that has not ended."""
+    """A command or an operation; what its agent reports last is there of a single command that has not ended."""
 
     agent_last_error: str | None
+    running_progress: RunningProgress | None
 
 
 class SendPlan(TypedDict):

@@ -7,16 +7,18 @@ import msgspec
 import typer
 
 from broker.cli.completions import complete_agents, complete_commands, complete_operations, complete_types
-from broker.cli.documents import document_of, document_of_commands
+from broker.cli.documents import document_of, document_of_agent, document_of_commands
 from broker.cli.identifiers import find_command_id, find_operation_id, names_operation
 from broker.cli.moments import parse_moment
 from broker.cli.options import AbandonOption, LimitOption
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing, Shown, time_column
 from broker.console.output import literal, second
+from broker.contract.messages import JsonObject, RunningProgress
 from broker.contract.states import CommandState, Outcome
 from broker.errors import BrokerError
 from broker.fleet.models import CommandFilter, CommandView
+from broker.fleet.view_facts import progress_of
 from broker.text import printable
 
 if TYPE_CHECKING:
@@ -135,9 +137,10 @@ def show(session: Session, command_id: CommandId) -> None:
         show_now(session, command_id)
         return
     command = fleet.command(find_command_id(fleet, command_id))
-    last_error = None if command.result else _last_error(fleet, command.agent)
-    document = {**document_of_commands([command]), "agent_last_error": last_error}
-    session.show(document, command_panel(command, last_error))
+    status = None if command.result else _status(fleet, command.agent)
+    last_error, progress = (status or {}).get("last_error"), progress_of(command, status)
+    document = document_of_commands([command]) | document_of_agent(last_error, progress)
+    session.show(document, command_panel(command, last_error, progress))
 
 
 @app.command(epilog="Example: acm cancel 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
@@ -150,25 +153,27 @@ def cancel(session: Session, command_id: CommandId, abandon: AbandonOption = Fal
     session.show(document_of(command), command_panel(command))
 
 
-def _last_error(fleet: "Fleet", agent: str) -> str | None:
-    """Return the last error in the status of an agent; None without one, and for an agent that was forgotten."""
+def _status(fleet: "Fleet", agent: str) -> JsonObject | None:
+    """Return the status of an agent; None without one, and for an agent that was forgotten."""
     try:
-        return (fleet.agent(agent).status or {}).get("last_error")
+        return fleet.agent(agent).status
     except BrokerError as error:
         if error.code != "unknown_agent":
             raise
         return None
 
 
-def command_panel(command: CommandView, last_error: str | None = None) -> "Panel":
-    """Return a command with its result, and its agent's last error unless None."""
+def command_panel(
+    command: CommandView, last_error: str | None = None, progress: RunningProgress | None = None
+) -> "Panel":
+    """Return a command with its result, and unless None its agent's last error and how far it is."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
     from broker.cli.command_facts import facts_grid
 
-    parts: list[RenderableType] = [_state(command), facts_grid(command)]
+    parts: list[RenderableType] = [_state(command, progress), facts_grid(command)]
     result = command.result or {}
     if result:
         parts.append(Text(printable(result["message"]), "bold"))
@@ -185,14 +190,16 @@ def command_panel(command: CommandView, last_error: str | None = None) -> "Panel
     return Panel(Group(*parts), title=title, border_style=_colour(command))
 
 
-def _state(command: CommandView) -> "Text":
+def _state(command: CommandView, progress: RunningProgress | None) -> "Text":
     from rich.text import Text
 
     text = Text(f"{printable(command.id)}  ", "dim").append(str(command.state), _colour(command))
     if command.result:
         words = (_of_result(command, "outcome"), _of_result(command, "code"))
         text.append(" · ").append(printable(" ".join(filter(None, words))), _colour(command))
-    elif command.cancel_requested:
+    if progress is not None:
+        text.append(f" · {printable(str(progress))}")
+    if command.cancel_requested and not command.result:
         text.append(" · cancel requested")
     if expires_at := command.expires_at:
         verb = "expired" if expires_at <= datetime.now(UTC) else "expires"

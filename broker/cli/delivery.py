@@ -10,11 +10,12 @@ from broker.cli.operation import progress_and_commands, show_operation
 from broker.cli.progress import AwaitedCommand, status_line, tell_of_wait
 from broker.cli.session import Session
 from broker.console.output import print_text
-from broker.contract.messages import JsonObject
+from broker.contract.messages import RunningProgress
 from broker.contract.states import CommandState
 from broker.errors import BrokerError
 from broker.fleet.models import CommandView, OperationView, Sent
 from broker.fleet.outcomes import require_command_success, require_operation_success
+from broker.fleet.view_facts import progress_of
 from broker.system.signals import raising_on_term
 
 __all__ = [
@@ -50,17 +51,16 @@ def _follow_command(session: Session, command: CommandView, wait_s: float | None
 
 def _awaited(session: Session, command: CommandView) -> AwaitedCommand:
     """Return what is shown of the command: its state and, if its agent reports that, its phase and percentage."""
-    progress = _reported_progress(session, command) if command.state is CommandState.RUNNING else {}
-    return AwaitedCommand(command.type, command.agent, command.state, progress.get("phase"), progress.get("percent"))
+    progress = _reported_progress(session, command) if command.state is CommandState.RUNNING else None
+    return AwaitedCommand(command.type, command.agent, command.state, progress)
 
 
-def _reported_progress(session: Session, command: CommandView) -> JsonObject:
+def _reported_progress(session: Session, command: CommandView) -> RunningProgress | None:
     """Return what the status of its agent says; nothing while that cannot be read, as the wait can do without."""
     try:
-        status = session.fleet.agent(command.agent).status or {}
+        return progress_of(command, session.fleet.agent(command.agent).status)
     except BrokerError:
-        return {}
-    return status.get("running_progress") or {} if status.get("running_command") == command.id else {}
+        return None
 
 
 def _follow_operation(session: Session, operation: OperationView, wait_s: float | None) -> None:

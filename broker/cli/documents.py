@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
-from broker.contract.messages import JsonObject
+from broker.contract.messages import JsonObject, RunningProgress
 from broker.fleet.models import CommandView, OperationProgress
 
 __all__ = [
     "document_of",
+    "document_of_agent",
     "document_of_commands",
 ]
 
@@ -28,3 +29,8 @@ def document_of_commands(commands: Sequence[CommandView], progress: OperationPro
         "counts": counts,
         "commands": [document_of(it) for it in commands],
     }
+
+
+def document_of_agent(last_error: str | None = None, progress: RunningProgress | None = None) -> JsonObject:
+    """Return what `acm show` has of the agent of an open command besides."""
+    return {"agent_last_error": last_error, "running_progress": document_of(progress) if progress else None}

@@ -7,7 +7,7 @@ import typer
 
 from broker.cli.commands import COMMANDS
 from broker.cli.completions import complete_operations
-from broker.cli.documents import document_of, document_of_commands
+from broker.cli.documents import document_of, document_of_agent, document_of_commands
 from broker.cli.identifiers import find_operation_id
 from broker.cli.options import AbandonOption, LimitOption, WaitCommand, WaitOption
 from broker.cli.progress import progress_bar, tell_of_wait
@@ -94,7 +94,7 @@ def cancel(session: Session, operation_id: OperationId, abandon: AbandonOption =
 def show_now(session: Session, operation_id: str) -> None:
     """Print an operation as it is now, for `acm show`; raises AmbiguousId and UnknownOperation."""
     shown = progress_and_commands(session, find_operation_id(session.fleet, operation_id), None)
-    show_operation(session, *shown, more={"agent_last_error": None})
+    show_operation(session, *shown, more=document_of_agent())
 
 
 def progress_and_commands(

@@ -10,6 +10,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Column
 
 from broker.console.output import print_text
+from broker.contract.messages import RunningProgress
 from broker.fleet.models import OperationProgress, OperationView
 from broker.text import printable_line
 
@@ -28,18 +29,21 @@ _WIDE_COLUMNS = 60  # a narrower terminal shows the percentage alone
 
 @dataclass(frozen=True)
 class AwaitedCommand:
-    """What is shown of a command that is waited for; `percent` is how much of its phase is done, if that is known."""
+    """What is shown of a command that is waited for."""
 
     type: str
     agent: str
     state: str
-    phase: str | None = None
-    percent: int | None = None
+    progress: RunningProgress | None = None
+
+    @property
+    def percent(self) -> int | None:
+        """How much of its phase is done, if that is known."""
+        return self.progress.percent if self.progress else None
 
     def __str__(self) -> str:
-        percent = "" if self.percent is None else f" {self.percent} %"
-        phase = f" ({self.phase}{percent})" if self.phase else ""
-        return printable_line(f"{self.state}{phase}: {self.type} on {self.agent}")
+        progress = f" ({self.progress})" if self.progress else ""
+        return printable_line(f"{self.state}{progress}: {self.type} on {self.agent}")
 
 
 @contextlib.contextmanager
@@ -78,8 +82,9 @@ def _print_changes() -> Callable[[AwaitedCommand], None]:
     shown: set[tuple[str, str | None]] = set()
 
     def show(command: AwaitedCommand) -> None:
-        if (command.state, command.phase) not in shown:
-            shown.add((command.state, command.phase))
+        phase = command.progress.phase if command.progress else None
+        if (command.state, phase) not in shown:
+            shown.add((command.state, phase))
             print_text(f"acm: {command}", to_stderr=True)
 
     return show

@@ -205,6 +205,9 @@ class RunningProgress(DataClassJsonMixin):
     phase: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     percent: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = _optional()
 
+    def __str__(self) -> str:
+        return self.phase if self.percent is None else f"{self.phase} {self.percent} %"
+
 
 @dataclass(frozen=True)
 class Status(DataClassJsonMixin):

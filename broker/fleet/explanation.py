@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from broker.contract.messages import RunningProgress
 from broker.fleet.described import says
 from broker.fleet.facts import Facts
 from broker.fleet.timeline import Hop, Spent, timeline_of
@@ -34,6 +35,13 @@ class CommandTimeline:
             "null if the two agree with the order of the hops."
         ),
     ]
+    progress: Annotated[
+        RunningProgress | None,
+        says(
+            "How far it is while it runs: the phase, and how much of that is done (null: not known). Null as a whole "
+            "if its agent does not report it."
+        ),
+    ]
     waiting: Annotated[Waiting | None, says("Where it waits and why; null once it has ended.")]
 
 
@@ -51,5 +59,6 @@ def explain_command(facts: Facts) -> CommandTimeline:
         spent=timeline.spent,
         total_s=timeline.total_s,
         agent_ahead_s=timeline.agent_ahead_s,
+        progress=facts.progress,
         waiting=waiting_of(facts),
     )

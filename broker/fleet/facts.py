@@ -7,6 +7,8 @@ Nothing here reads or decides anything: `broker.fleet.facts_in_ledger` reads the
 from dataclasses import dataclass
 from datetime import datetime
 
+from broker.contract.messages import RunningProgress
+
 __all__ = [
     "AgentFacts",
     "CommandFacts",
@@ -51,7 +53,8 @@ class CommandFacts:
 class AgentFacts:
     """A command's agent, by its last status and when that arrived (UTC, by the ledger's clock; None: it sent none).
 
-    `state` is that of the glossary. `results_waiting` is how many results it had then that no ack had reached.
+    `state` is that of the glossary. `running_progress` is how far its running command was, `results_waiting` how many
+    results it had then that no ack had reached.
     `problems` are codes, `last_error` their sentences. `clock_ahead_s` is by how many seconds its clock was ahead of
     the ledger's (negative: behind), None within a minute. `enrolment` is `valid`, `expired` or `revoked`, None if it
     was never enrolled here; `enrolment_end` is when that ended or ends. `hold` is the code of why the server sends it
@@ -62,6 +65,7 @@ class AgentFacts:
     seen_at: datetime | None = None
     store_generation: str | None = None
     running_command: str | None = None
+    running_progress: RunningProgress | None = None
     results_waiting: int = 0
     problems: tuple[str, ...] = ()
     last_error: str | None = None
@@ -114,3 +118,9 @@ class Facts:
     agent: AgentFacts
     queue: QueueFacts
     servers: tuple[ServerFacts, ...]
+
+    @property
+    def progress(self) -> RunningProgress | None:
+        """How far the command is, if its agent runs it and reports that."""
+        is_this = self.command.state == "running" and self.agent.running_command == self.command.id
+        return self.agent.running_progress if is_this else None

@@ -58,6 +58,7 @@ def _agent_facts(ledger: Ledger, name: str, now: datetime) -> AgentFacts:
         facts,
         store_generation=status.store_generation,
         running_command=status.running_command,
+        running_progress=status.running_progress,
         results_waiting=status.results_waiting,
         problems=status.problems or (),
         last_error=status.last_error,

@@ -144,7 +144,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = MappingProxyType(
             "Cancel it: `acm cancel {id}`; if it stays, restart the agent.",
         ),
         Reason.RUNNING: Explanation(
-            "It has been running on {agent} since {since}.",
+            "It has been running on {agent} since {since}{progress}.",
             "Wait, or cancel it: `acm cancel {id}`.",
         ),
         Reason.BEHIND_ANOTHER: Explanation(

@@ -4,13 +4,15 @@ from datetime import datetime
 
 import msgspec
 
-from broker.contract.messages import JsonObject
+from broker.contract.messages import JsonObject, RunningProgress
+from broker.contract.states import CommandState
 from broker.fleet.facts import CommandFacts
 from broker.fleet.models import CommandView
 from broker.ledger.outcomes import SERVER
 
 __all__ = [
     "facts_of",
+    "progress_of",
 ]
 
 
@@ -36,6 +38,13 @@ def facts_of(command: CommandView) -> CommandFacts:
         by_server=result.get("digest") == SERVER,
         store_generation=result.get("store_generation"),
     )
+
+
+def progress_of(command: CommandView, status: JsonObject | None) -> RunningProgress | None:
+    """Return how far a running command is by the status of its agent; None if that has nothing of this command."""
+    if command.state is not CommandState.RUNNING or not status or status.get("running_command") != command.id:
+        return None
+    return msgspec.convert(status.get("running_progress"), RunningProgress | None)
 
 
 def _time_in(result: JsonObject, member: str) -> datetime | None:

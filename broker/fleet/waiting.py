@@ -68,6 +68,7 @@ def waiting_of(facts: Facts) -> Waiting | None:
         "since": _time(cause.since),
         "last_error": facts.agent.last_error or "",
         "before": _count(facts.queue.before),
+        "progress": f": {facts.progress}" if facts.progress else "",
         **dict(cause.words),
     }
     explanation = EXPLANATIONS[cause.reason]

@@ -10,6 +10,7 @@ import typer
 
 from broker.console.output import Printer
 from broker.console.output_options import with_printer
+from broker.contract.messages import RunningProgress
 from broker.durations import rough_duration
 from broker.errors import CodedError
 from broker.text import counted, encodable, rfc3339
@@ -129,7 +130,13 @@ def _running_json(summary: "StoreSummary", record: "ProcessRecord | None") -> It
     """Yield the commands that have begun; of those that began together, first the one that runs, if it is known."""
     first = record.running_command if record else None
     for stored in sorted(summary.running, key=lambda stored: stored.command.id != first):
-        yield {"id": stored.command.id, "type": stored.command.type, "started_at": rfc3339(stored.started_at)}
+        progress = record.running_progress if record and stored.command.id == first else None
+        yield {
+            "id": stored.command.id,
+            "type": stored.command.type,
+            "started_at": rfc3339(stored.started_at),
+            "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
+        }
 
 
 def _store_json(summary: "StoreSummary", state: Path) -> dict[str, Any]:
@@ -227,7 +234,8 @@ def _queue_line(queue: dict[str, int] | None) -> str:
 
 def _running_lines(commands: list[dict[str, Any]]) -> Iterator[str]:
     for command in commands[:1]:
-        yield f"{command['id']} {command['type']}, since {_time(command['started_at'])}"
+        progress = f": {RunningProgress(**command['progress'])}" if command["progress"] else ""
+        yield f"{command['id']} {command['type']}, since {_time(command['started_at'])}{progress}"
     if len(commands) > 1:
         yield f"and {len(commands) - 1} more that began with it"
     if not commands:

@@ -103,6 +103,7 @@ class ProcessReport:
             connection=summary,
             connection_since=self._connection_since,
             running_command=status.running_command,
+            running_progress=status.running_progress,
             clock_behind_s=status.clock_behind_s,
             incidents=self._incidents.all(),
             ended_at=ended_at,

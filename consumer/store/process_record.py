@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.contract.messages import RunningProgress
 from broker.system.files import write_for_readers
 from broker.system.lock import is_locked
 from consumer.errors import StoreError
@@ -44,9 +45,9 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a process of the agent knows of itself at `written_at`. Times are in UTC.
 
     `connection` states in one sentence that it is connected to `broker`, or why not, which is so since
-    `connection_since`. `running_command` is an id. `clock_behind_s` is by how many seconds the machine's clock is
-    behind the server's, if it is. `ended_at` is set by a process that has ended in order, `end` if it did so for an
-    error: why.
+    `connection_since`. `running_command` is an id, and `running_progress` how far that command is. `clock_behind_s` is
+    by how many seconds the machine's clock is behind the server's, if it is. `ended_at` is set by a process that has
+    ended in order, `end` if it did so for an error: why.
     """
 
     pid: int
@@ -59,6 +60,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     connection: str
     connection_since: datetime
     running_command: str | None = None
+    running_progress: RunningProgress | None = None
     clock_behind_s: int | None = None
     incidents: tuple[Incident, ...] = ()
     ended_at: datetime | None = None

@@ -23,6 +23,7 @@ class NoteOnce:
 def _note(command: Command, parameters: NoteOnce, context: Context) -> Result:
     with Path(parameters.path).open("a") as notes:
         notes.write(command.id + "\n")
+    context.progress.report("hold", 1, 4)
     if context.cancelled.wait(min(parameters.hold_s, context.deadline - context.clock.monotonic())):
         return Result("The note was cancelled.", code=ErrorCode.CANCELLED)
     if context.clock.monotonic() >= context.deadline:

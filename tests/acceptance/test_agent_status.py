@@ -68,6 +68,9 @@ def test_status_has_the_running_command_and_the_queue(site: Site, tmp_path: Path
     assert shown["queue"] == {"accepted": 1, "running": 1, "completed": 0}
     assert [it["id"] for it in shown["running_commands"]] == [first]
     assert line(state, "running").startswith(f"{first} note-once, since ")
+    wait_for(lambda: json.loads((state / "status.json").read_text())["running_progress"], "the progress")
+    assert line(state, "running").endswith(" UTC: hold 25 %")
+    assert document(state)["running_commands"][0]["progress"] == {"phase": "hold", "percent": 25}
     assert second not in status(state).stdout
 
 

@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -73,10 +75,13 @@ class Machine:
         return self.site._start(AGENT, launcher, **environment)
 
     def send(self, package: Path, *, sha256: str | None = None, **parameters: Any) -> str:
+        named = self.artifact(package, sha256)
+        return self.site.enqueue(AGENT, "upgrade-agent", {"package": named, **parameters})
+
+    def artifact(self, package: Path, sha256: str | None = None) -> dict[str, Any]:
         content = package.read_bytes()
         sha256 = sha256 or hashlib.sha256(content).hexdigest()
-        named = {"url": f"file://{package}", "sha256": sha256, "size": len(content)}
-        return self.site.enqueue(AGENT, "upgrade-agent", {"package": named, **parameters})
+        return {"url": f"file://{package}", "sha256": sha256, "size": len(content)}
 
     def result(self, command_id: str) -> Any:
         return self.site.result(command_id, 60)
@@ -122,6 +127,32 @@ def test_a_new_version_takes_the_place_of_the_old_one_in_the_same_process(site: 
     assert (allowed["outcome"], machine.current) == ("success", "1.0.0")
     machine.status("1.0.0")
     assert agent.process.poll() is None
+
+
+def test_the_phase_of_an_upgrade_is_shown_while_it_is_waited_for(site: Site, machine: Machine) -> None:
+    machine.start()
+    machine.status("1.0.0")
+    gate = site.directory / "gate"
+    os.mkfifo(gate)
+    release = machine.release("1.1.0")
+    program = (release / "bin" / "acm-agent").read_text()
+    held = f'if sys.argv[1] == "self-test": open({str(gate)!r}).close()'
+    write_program(release, program.replace("\nmain()", f"\n{held}\nmain()"))
+    parameters = json.dumps({"package": machine.artifact(machine.pack(release, "1.1.0"))})
+    argv = [sys.executable, "-m", "broker", "send", AGENT, "upgrade-agent", "--parameters", parameters, "--wait", "90"]
+    environment = {**os.environ, "ACM_LEDGER": site.ledger}
+    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waits:
+        assert waits.stderr is not None
+        shown = iter(waits.stderr.readline, b"")
+        assert next(it for it in shown if b"self-test" in it) == b"acm: running (self-test): upgrade-agent on web-01\n"
+        (running,) = site.acm("commands", "--state", "running")
+        assert site.acm("show", running["id"])["running_progress"] == {"phase": "self-test", "percent": None}
+        assert " · self-test" in site.acm_text("show", running["id"]).splitlines()[1]
+        assert site.acm("explain", running["id"])["progress"] == {"phase": "self-test", "percent": None}
+        assert " UTC: self-test." in site.acm_text("explain", running["id"])
+        with gate.open("w"):
+            output, _ = waits.communicate(timeout=90)
+    assert (waits.returncode, b"has proved itself" in output) == (0, True)
 
 
 def test_a_new_version_that_does_not_prove_itself_is_rolled_back(site: Site, machine: Machine) -> None:

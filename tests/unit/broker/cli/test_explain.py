@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from broker.app.factories import open_database
 from broker.cli.main import app
-from broker.contract.messages import Origin, Status
+from broker.contract.messages import Feedback, Origin, RunningProgress, Status
 from broker.contract.secrets import MASK
 from broker.contract.states import FeedbackKind
 from broker.ledger.enqueue import CommandRequest
@@ -87,6 +87,31 @@ def test_show_has_who_what_and_when_with_secrets_masked(ended: Ended) -> None:
     assert "tiger" not in shown
     (document,) = json.loads(acm("show", command_id, "--json"))["commands"]
     assert [document[name] is None for name in ("sent_at", "stored_at", "running_at")] == [False, False, True]
+
+
+def test_running_command_has_the_progress_that_its_agent_reports(tmp_path: Path, clock: TurnedClock) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    with open_database(url) as database:
+        ledger = Ledger(database, now=clock.now)
+        command = ledger.add_command("web-01", CommandRequest("x", {}, Origin("me", "test")))
+        ledger.claim_due(9)
+        begun = Feedback(FeedbackKind.PROGRESS, "web-01", "g", "i", "processing", "It runs.", command_id=command.id)
+        record_feedback(ledger, "web-01", [begun])
+
+        def shown(*words: str) -> Any:
+            return json.loads(CliRunner().invoke(app, [*words, command.id, "--json"], env={"ACM_LEDGER": url}).output)
+
+        (sequence,) = (row.command.sequence for row in ledger.commands())
+        assert sequence is not None
+        before = Status(
+            *("web-01", True, "1", "i", "b", "g"),
+            epoch=sequence.epoch,
+            last_sequence=sequence.number,
+            running_progress=RunningProgress("download", 40),
+        )
+        for running, progress in ((command.id, {"phase": "download", "percent": 40}), ("another", None)):
+            record_status(ledger, replace(before, running_command=running))
+            assert (shown("show")["running_progress"], shown("explain")["progress"]) == (progress, progress)
 
 
 def test_open_command_has_the_reason_and_what_to_do(tmp_path: Path, clock: TurnedClock) -> None:

@@ -8,6 +8,7 @@ from string import Formatter
 
 import pytest
 
+from broker.contract.messages import RunningProgress
 from broker.fleet.facts import AgentFacts, CommandFacts, Facts, QueueFacts, RunningFacts, ServerFacts
 from broker.fleet.reasons import EXPLANATIONS, Reason
 from broker.fleet.timeline import HopName
@@ -94,6 +95,10 @@ def test_sentence_has_the_time_and_the_names_of_the_cause() -> None:
         "web-01 runs upgrade-agent (c0) since 2026-01-02 11:55:00 UTC; open commands before this one: 1."
     )
     assert behind.advice.endswith("`acm cancel c0`.")
+    reporting = replace(ONLINE, running_command="c1", running_progress=RunningProgress("download", 40))
+    assert (
+        waiting(RUNNING, reporting).why == "It has been running on web-01 since 2026-01-02 11:58:50 UTC: download 40 %."
+    )
     assert "7200 s behind the server's" in CASES[Reason.CLOCK_OFF].why
     assert "at 2026-01-02 12:00:08 UTC" in CASES[Reason.UNCONFIRMED].why
     assert "1000 or more" in waiting(QUEUED, queue=QueueFacts(1000)).why
