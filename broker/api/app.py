@@ -1,6 +1,6 @@
 """The API as an ASGI application."""
 
-from collections.abc import AsyncIterator, Callable, Container
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
@@ -23,6 +23,7 @@ from broker.access.operator_certificates import OperatorCertificateStore
 from broker.api.access import Access
 from broker.api.changes import Requests
 from broker.api.checkup import Checkup
+from broker.api.counting import CountedRequests, RequestCounts
 from broker.api.documented import Shapes
 from broker.api.enrolling import Enrolling
 from broker.api.event_feed import EventFeed
@@ -40,12 +41,16 @@ from broker.api.routes.enrolment_tokens import enrolment_tokens_router
 from broker.api.routes.enrolments import enrolments_router
 from broker.api.routes.events import events_router
 from broker.api.routes.keys import keys_router
+from broker.api.routes.metrics import metrics_router
 from broker.api.routes.operations import operations_router
 from broker.api.routes.principals import principals_router
 from broker.api.routes.reports import reports_router
 from broker.api.routes.search import search_router
+from broker.enrolment.ledger_metrics import of_ledger
 from broker.errors import BrokerError, LedgerError
 from broker.ledger.ledger import Ledger
+from broker.metrics.exposition import Exposition
+from broker.metrics.values import Source
 
 __all__ = [
     "api_app",
@@ -70,11 +75,13 @@ def api_app(
     foreign: ForeignTokens | None = None,
     rate: Rate = DEFAULT_RATE,
     monotonic: Callable[[], float] = monotonic,
+    metrics: Sequence[Source] = (),
 ) -> FastAPI:
     """Return the API of a ledger, which its opener closes, and its installation.
 
     `listed` are the serial numbers on the authority's revocation list; `foreign` are the tokens that are taken beside
-    access tokens; `rate` is the limit of each principal.
+    access tokens; `rate` is the limit of each principal. `metrics` are those of the
+    process, beside what is in the ledger and what the API counts.
     """
     database = ledger.database
     audit_log = AuditLog(database, now=now)
@@ -85,6 +92,8 @@ def api_app(
     access = Access(Authentication(tokens, certificates, foreign), *rates)
     checkup = Checkup(installation, now=now, monotonic=monotonic)
     enrolling = Enrolling(database, installation, now=now)
+    counts = RequestCounts(monotonic)
+    exposition = Exposition([*metrics, of_ledger(database, now, monotonic), counts.families])
     pulse, shapes = Pulse(database.changes), Shapes()
     streams = EventStreams(EventFeed(ledger, pulse), access.valid_among)
 
@@ -126,6 +135,8 @@ def api_app(
     app.include_router(events_router(requests, access, shapes, streams))
     app.include_router(search_router(requests, access, shapes))
     app.include_router(principals_router(audit_log, access, shapes))
+    app.include_router(metrics_router(exposition, access))
+    app.add_middleware(CountedRequests, counts=counts)
     app.state.end_waits = end_waits
     _complete_document(app, shapes)
     return app

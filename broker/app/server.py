@@ -16,6 +16,7 @@ from broker.app.metrics import build_info, of_certificates, of_commits, of_conne
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.certificate_upkeep import ExpiryWarnings
+from broker.enrolment.ledger_metrics import of_ledger
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import ExposedFileError, LedgerError
 from broker.ledger.clock import LedgerClock
@@ -110,7 +111,7 @@ class ServerProcess:
         counts = ServerCounts(AgentGroups(self.ledger.groups, monotonic), self._clock, monotonic)
         certificates = of_certificates(server_certificate_files(config))
         own = (build_info, of_connection(self._connection), of_commits(self._database), certificates)
-        return counts, [*own, counts.families]
+        return counts, [*own, counts.families, of_ledger(self._database, self._clock, monotonic)]
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""

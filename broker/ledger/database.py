@@ -158,6 +158,16 @@ class Database:
         if self._file is not None:
             self._file.refuse_replaced()
 
+    def size_bytes(self) -> int:
+        """Return the size of the database: in SQLite that of its pages and of its write-ahead log."""
+        with self.reading() as connection:
+            if not self.is_sqlite:
+                return int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0)
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            size = int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        file = sqlite_file(self.url)
+        return size if file is None else size + sqlite.log_bytes(file)
+
     def free_bytes(self) -> int:
         """Return the size of the free pages in a SQLite file; 0 for PostgreSQL, which cleans up by itself."""
         if not self.is_sqlite:

@@ -28,6 +28,7 @@ __all__ = [
     "create_private",
     "damage_in",
     "is_empty_file",
+    "log_bytes",
     "look_at",
     "reader_url",
     "refuse_old_library",
@@ -76,6 +77,12 @@ class DatabaseFile:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def log_bytes(file: Path) -> int:
+    """Return the size of the write-ahead log of a database."""
+    log = beside(file, "-wal")
+    return log.stat().st_size if log.exists() else 0
 
 
 def refuse_old_library() -> None:

@@ -1,19 +1,32 @@
 """docs/metrics.md lists every metric that a program exposes, and no other."""
 
 import re
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 
+from broker.access.access_tokens import AccessTokenStore
+from broker.app.api_server import ApiServer
 from broker.app.config import ServerConfig
+from broker.app.factories import open_database, utc_now
 from broker.app.server import ServerProcess
+from broker.fleet.models import Principal, Role
 from broker.metrics.values import Kind, Metric
 from tests.support.brokers import free_port
-from tests.support.scraped import Scraped, scrape
+from tests.support.scraped import Scraped, parsed, scrape
+from tests.support.threads import on_a_thread
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
-MODULES = ("broker.app.metrics", "broker.server.counts")
+MODULES = (
+    "broker.api.counting",
+    "broker.app.metrics",
+    "broker.enrolment.ledger_metrics",
+    "broker.ledger.gauges",
+    "broker.server.counts",
+)
 DEFINED = {it.name: it for name in MODULES for it in vars(import_module(name)).values() if isinstance(it, Metric)}
 UNITS = ("_seconds", "_bytes", "_total", "_info")
 
@@ -54,3 +67,14 @@ def test_server_exposes_what_is_documented(tmp_path: Path) -> None:
     finally:
         process.stop()
         process.run()
+
+
+def test_api_exposes_what_is_documented(tmp_path: Path) -> None:
+    config = ServerConfig(ledger=f"sqlite:///{tmp_path}/ledger.db", api_listen=f"127.0.0.1:{free_port()}")
+    with open_database(config.ledger) as database:
+        _, token = AccessTokenStore(database, now=utc_now).add(Principal("p", Role.VIEWER), timedelta(days=1), "test")
+    with on_a_thread(ApiServer(config)):
+        answer = httpx.get(
+            f"http://{config.api_listen}/metrics", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        )
+    assert own(parsed(answer.text)) == of_program("api")
