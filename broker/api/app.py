@@ -23,7 +23,7 @@ from broker.access.operator_certificates import OperatorCertificateStore
 from broker.api.access import Access
 from broker.api.changes import Requests
 from broker.api.checkup import Checkup
-from broker.api.counting import CountedRequests, RequestCounts
+from broker.api.counting import api_counts
 from broker.api.documented import Shapes
 from broker.api.enrolling import Enrolling
 from broker.api.event_feed import EventFeed
@@ -50,6 +50,7 @@ from broker.enrolment.ledger_metrics import of_ledger
 from broker.errors import BrokerError, LedgerError
 from broker.ledger.ledger import Ledger
 from broker.metrics.exposition import Exposition
+from broker.metrics.requests import CountedRequests
 from broker.metrics.values import Source
 
 __all__ = [
@@ -92,7 +93,7 @@ def api_app(
     access = Access(Authentication(tokens, certificates, foreign), *rates)
     checkup = Checkup(installation, now=now, monotonic=monotonic)
     enrolling = Enrolling(database, installation, now=now)
-    counts = RequestCounts(monotonic)
+    counts = api_counts(monotonic)
     exposition = Exposition([*metrics, of_ledger(database, now, monotonic), counts.families])
     pulse, shapes = Pulse(database.changes), Shapes()
     streams = EventStreams(EventFeed(ledger, pulse), access.valid_among)

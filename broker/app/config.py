@@ -56,7 +56,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     The API listens on `api_listen`; `off`: `acm server` serves none. With the files `api_certificate` and
     `api_key` it has TLS; without, it listens on a loopback address only. `api_oidc` is the issuer whose
     tokens it takes.
-    The server serves its metrics at `metrics_listen` (default: nowhere).
+    The server and the enrolment server serve their metrics at `metrics_listen` and `enroll_metrics_listen`, by default
+    nowhere.
     The enrolment server listens on `enroll_listen` (default: 127.0.0.1:8443), gives agents `enroll_broker` as the
     broker's URL, and issues certificates with a lifetime of `certificate_lifetime`. An
     expired one can be renewed for `renewal_grace`; `0` is none.
@@ -77,6 +78,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     api_key: str | None = None
     api_oidc: OidcSettings | None = None
     metrics_listen: str | None = None
+    enroll_metrics_listen: str | None = None
     enroll_listen: str | None = None
     enroll_broker: str | None = None
     enroll_certificate: str | None = None

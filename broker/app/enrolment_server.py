@@ -16,11 +16,14 @@ from broker.app.credentials import (
     open_authority,
     open_revocation_file,
     open_signing_key_store,
+    revocation_list_path,
     server_certificate_files,
 )
 from broker.app.factories import log_migration, open_configured_database, utc_now
+from broker.app.metrics import build_info, of_certificates, of_commits
 from broker.durations import parse_duration
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
+from broker.enrolment.counting import enrolment_counts
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.revocation_task import RevocationTask
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
@@ -33,6 +36,7 @@ from broker.ledger.clock import LedgerClock
 from broker.ledger.database import Database
 from broker.ledger.location import place_of
 from broker.ledger.sqlite import LedgerReplaced
+from broker.metrics.listener import serving_metrics
 from broker.mqtt.address import parse_url
 from broker.pki.authority import CertificateAuthority
 from broker.pki.certificates import MAX_LIFETIME
@@ -80,6 +84,7 @@ class EnrolmentServer:
         self._reloading = threading.Event()
         self._lost: LedgerReplaced | None = None
         policy = _policy(config)
+        self._metrics_listen = config.enroll_metrics_listen
         self._listen = config.enroll_listen or DEFAULT_ENROLL_LISTEN
         self._address = _address(self._listen)
         authority, keys = open_authority(config), open_signing_key_store(config)
@@ -108,7 +113,10 @@ class EnrolmentServer:
                 poll_interval_s=revocation_interval_s,
             )
             service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names, probe.accepted)
-            app = enrolment_app(service, self._background)
+            counts = enrolment_counts(monotonic)
+            files = of_certificates(server_certificate_files(config), revocation_list_path(config))
+            self._metrics = (build_info, of_commits(self._database), files, counts.families)
+            app = enrolment_app(service, self._background, counts)
             self._https = WebServer(app, ServerFiles(*enrolment_server_pair(config)), limits)
         except BaseException:
             self._database.close()
@@ -154,7 +162,8 @@ class EnrolmentServer:
         """
         try:
             self._revocations.write()
-            with listen_at(self._address) as listener:
+            metrics = serving_metrics("enroll_metrics_listen", self._metrics_listen, self._metrics)
+            with listen_at(self._address) as listener, metrics:
                 _log.info("enrolment_server_started", listen=self._listen, **self._description)
                 self._https.serve(listener)
                 _log.info("enrolment_server_stopped")

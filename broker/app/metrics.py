@@ -1,12 +1,16 @@
 """What the programs of the server's side expose as metrics, beside what they count."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from time import monotonic
 
 from broker.ledger.database import Database
+from broker.metrics.kept import kept
 from broker.metrics.values import Family, Kind, Metric, Source, gauge
 from broker.mqtt.connection import MqttConnection
+from broker.pki.revocation_list import end_of_lists
 from broker.pki.server_certificates import CertificateFile
 
 __all__ = [
@@ -16,8 +20,6 @@ __all__ = [
     "of_connection",
 ]
 
-
-_CERTIFICATES_FRESH_S = 60.0
 
 BUILD = Metric("acm_build_info", Kind.GAUGE, "Always 1; the version of the program.", ("version",))
 CONNECTED = Metric("acm_broker_connected", Kind.GAUGE, "1 if the program is connected to the MQTT broker, else 0.")
@@ -37,6 +39,12 @@ CERTIFICATE_EXPIRY = Metric(
     "acm_certificate_expiry_timestamp_seconds",
     Kind.GAUGE,
     "When a certificate of the servers or the broker expires, in seconds since 1970.",
+    ("file",),
+)
+LIST_EXPIRY = Metric(
+    "acm_revocation_list_expiry_timestamp_seconds",
+    Kind.GAUGE,
+    "When the revocation list expires, in seconds since 1970; the broker refuses every agent then.",
     ("file",),
 )
 
@@ -63,17 +71,18 @@ def of_commits(database: Database) -> Source:
     return lambda: [Family(COMMITS, {(): database.commits})]
 
 
-def of_certificates(files: Sequence[CertificateFile], clock: Callable[[], float] = monotonic) -> Source:
-    """Return the source of the ends of certificates; their files are read once a minute at most."""
-    found: dict[tuple[str, ...], float] = {}
-    fresh_until = clock()
+def of_certificates(files: Sequence[CertificateFile], revocation_list: Path) -> Source:
+    """Return the source of the ends of certificates and of the revocation list, of those files that can be read."""
 
-    def families() -> Iterable[Family]:
-        nonlocal found, fresh_until
-        if clock() >= fresh_until:
-            fresh_until = clock() + _CERTIFICATES_FRESH_S
-            read = ((file.path.name, file.read()) for file in files)
-            found = {(name,): it.not_valid_after_utc.timestamp() for name, it in read if it is not None}
-        return [gauge(CERTIFICATE_EXPIRY, found)]
+    def families() -> Iterator[Family]:
+        read = ((file.path.name, file.read()) for file in files)
+        ends: dict[tuple[str, ...], float] = {
+            (name,): it.not_valid_after_utc.timestamp() for name, it in read if it is not None
+        }
+        yield gauge(CERTIFICATE_EXPIRY, ends)
+        with suppress(OSError, ValueError):
+            end = end_of_lists(revocation_list.read_bytes())
+            if end is not None:
+                yield gauge(LIST_EXPIRY, {(revocation_list.name,): end.timestamp()})
 
-    return families
+    return kept(families, monotonic)

@@ -9,7 +9,7 @@ from time import monotonic
 import structlog
 
 from broker.app.config import ServerConfig
-from broker.app.credentials import server_certificate_files, signer_of, signing_keys_path
+from broker.app.credentials import revocation_list_path, server_certificate_files, signer_of, signing_keys_path
 from broker.app.factories import log_migration, open_configured_database, utc_now
 from broker.app.ledger_watch import LedgerWatch
 from broker.app.metrics import build_info, of_certificates, of_commits, of_connection
@@ -109,7 +109,7 @@ class ServerProcess:
         if config.metrics_listen is None:
             return ServerWatch(), []
         counts = ServerCounts(AgentGroups(self.ledger.groups, monotonic), self._clock, monotonic)
-        certificates = of_certificates(server_certificate_files(config))
+        certificates = of_certificates(server_certificate_files(config), revocation_list_path(config))
         own = (build_info, of_connection(self._connection), of_commits(self._database), certificates)
         return counts, [*own, counts.families, of_ledger(self._database, self._clock, monotonic)]
 

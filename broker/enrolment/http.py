@@ -15,6 +15,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -32,6 +33,7 @@ from broker.enrolment.service import EnrolmentService
 from broker.enrolment.store import EnrolmentRevoked, RenewedTooOften
 from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
+from broker.metrics.requests import CountedRequests, RequestCounts
 from broker.pki.verification import IdentityError
 from broker.system.threads import is_missing_thread
 
@@ -67,11 +69,13 @@ _STATUS: Mapping[type[BrokerError], HTTPStatus] = MappingProxyType(
 
 
 def enrolment_app(
-    service: EnrolmentService, background: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    service: EnrolmentService,
+    background: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    counts: RequestCounts | None = None,
 ) -> Starlette:
     """Return the ASGI application. Every response is JSON; one with a status of 400 or more is an ErrorResponse.
 
-    `background` is entered while the application runs, in its event loop.
+    `background` is entered while the application runs, in its event loop. `counts` counts the requests.
     """
 
     async def authority(request: Request) -> Response:
@@ -90,6 +94,7 @@ def enrolment_app(
             Exception: _on_fault,
         },
         lifespan=lambda app: background(),
+        middleware=[] if counts is None else [Middleware(CountedRequests, counts=counts)],
     )
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "RevocationList",
     "RevocationReason",
     "RevokedCertificate",
+    "end_of_lists",
     "ends_of_lists",
     "read_revocation_list",
     "read_revocation_lists",
@@ -106,8 +107,16 @@ def ends_of_lists(pem: bytes) -> list[datetime]:
 
 def serials_on_lists(pem: bytes) -> frozenset[int]:
     """Return the serial numbers on the lists in a file, without a check of signatures; raises ValueError if damaged."""
-    lists = [x509.load_pem_x509_crl(text + _END) for text in pem.split(_END)[:-1]]
-    return frozenset(entry.serial_number for one in lists for entry in one)
+    return frozenset(entry.serial_number for one in _lists_in(pem) for entry in one)
+
+
+def end_of_lists(pem: bytes) -> datetime | None:
+    """Return when the first of the lists in a file ends, without a check of signatures; ValueError if damaged."""
+    return min((one.next_update_utc for one in _lists_in(pem) if one.next_update_utc), default=None)
+
+
+def _lists_in(pem: bytes) -> list[x509.CertificateRevocationList]:
+    return [x509.load_pem_x509_crl(text + _END) for text in pem.split(_END)[:-1]]
 
 
 def _revoked(entry: RevokedCertificate) -> x509.RevokedCertificate:

@@ -10,19 +10,24 @@ import pytest
 
 from broker.access.access_tokens import AccessTokenStore
 from broker.app.api_server import ApiServer
-from broker.app.config import ServerConfig
+from broker.app.config import ServerConfig, load_config
+from broker.app.enrolment_server import EnrolmentServer
 from broker.app.factories import open_database, utc_now
 from broker.app.server import ServerProcess
 from broker.fleet.models import Principal, Role
 from broker.metrics.values import Kind, Metric
+from broker.signing.key_store import create_signing_keys
 from tests.support.brokers import free_port
-from tests.support.scraped import Scraped, parsed, scrape
+from tests.support.scraped import Scraped, answers, parsed, scrape
+from tests.support.secured import SecuredSite
 from tests.support.threads import on_a_thread
+from tests.support.waiting import wait_for
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 MODULES = (
     "broker.api.counting",
     "broker.app.metrics",
+    "broker.enrolment.counting",
     "broker.enrolment.ledger_metrics",
     "broker.ledger.gauges",
     "broker.server.counts",
@@ -59,14 +64,29 @@ def test_name_has_a_unit_and_that_of_a_counter_ends_with_total(name: str) -> Non
     assert DEFINED[name].kind is not Kind.HISTOGRAM or name.endswith(UNITS)
 
 
-def test_server_exposes_what_is_documented(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> SecuredSite:
+    made = SecuredSite(tmp_path_factory.mktemp("site"))
+    create_signing_keys(Path(made.config.ca) / "signing", utc_now())
+    return made
+
+
+def test_server_exposes_what_is_documented(site: SecuredSite) -> None:
     listen = f"127.0.0.1:{free_port()}"
-    process = ServerProcess(ServerConfig(ledger=f"sqlite:///{tmp_path}/ledger.db", metrics_listen=listen))
+    process = ServerProcess(load_config(site.files.settings, {"metrics_listen": listen}, {}))
     try:
         assert own(scrape(listen)) == of_program("server")
     finally:
         process.stop()
         process.run()
+
+
+def test_enrolment_server_exposes_what_is_documented(site: SecuredSite) -> None:
+    addresses = {name: f"127.0.0.1:{free_port()}" for name in ("enroll_listen", "enroll_metrics_listen")}
+    with on_a_thread(EnrolmentServer(load_config(site.files.settings, addresses, {}))):
+        listen = addresses["enroll_metrics_listen"]
+        wait_for(lambda: answers(listen), "the enrolment server")
+        assert own(scrape(listen)) == of_program("enrolment")
 
 
 def test_api_exposes_what_is_documented(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Scraped", "parsed", "scrape"]
+__all__ = ["Scraped", "answers", "parsed", "scrape"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ def scrape(address: str) -> dict[str, Scraped]:
     answer = httpx.get(f"http://{address}/metrics", timeout=30, trust_env=False)
     answer.raise_for_status()
     return parsed(answer.text)
+
+
+def answers(address: str) -> bool:
+    """Whether metrics are served there."""
+    try:
+        return bool(scrape(address))
+    except httpx.TransportError:
+        return False
 
 
 def parsed(text: str) -> dict[str, Scraped]:
