@@ -16,6 +16,9 @@ import structlog
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.states import Problem
 from broker.contract.topics import Channel, Topics
+from broker.metrics.common import build_info, of_connection
+from broker.metrics.listener import serving_metrics
+from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
 from broker.system.retry import growing_waits
 from broker.system.service_manager import ServiceManager
@@ -23,10 +26,12 @@ from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
+from consumer.engine.counts import AgentCounts, of_certificate, of_store
 from consumer.engine.process_report import ProcessReport
 from consumer.engine.readiness import Readiness
 from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder, boot_id
+from consumer.engine.watch import AgentWatch
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
@@ -161,6 +166,7 @@ class Agent:
         )
         self._relocation = self._build_relocation()
         self._status.problems.report(Problem.ENROLMENT, self._enrolments.damage)
+        self._counts = AgentCounts() if config.metrics_listen is not None else None
         self._core = self._build_core(added, origins or {}, restarted_by)
 
     def _build_responses(self) -> ActiveResponses:
@@ -241,6 +247,7 @@ class Agent:
             self._relocation,
             readiness,
             self._background_tasks(),
+            self._counts or AgentWatch(),
         )
         runtime = HandlerRuntime(
             self._service.service,
@@ -278,6 +285,7 @@ class Agent:
 
     def _build_renewal(self, enrolment: Enrolment, trust: EnrolmentTrust) -> Renewal:
         def use(renewed: Enrolment) -> None:
+            self._enrolment = renewed
             self._connection.tls = renewed.tls
             trust.renewed(renewed.grant)
 
@@ -312,7 +320,7 @@ class Agent:
         with contextlib.ExitStack() as last_first:  # each step is taken, whatever fails in another one
             self._prepare_end(last_first)
             try:
-                self._work()
+                self._work(last_first)
             except StoreLocked:
                 if not self.stop_requested:
                     raise
@@ -320,8 +328,9 @@ class Agent:
             self._after_proof.ended_as_intended()
             return self._replacement
 
-    def _work(self) -> None:
+    def _work(self, last_first: contextlib.ExitStack) -> None:
         core = self._core
+        last_first.enter_context(serving_metrics("metrics_listen", self.config.metrics_listen, self._metrics()))
         core.recover(self._restarted_by)
         self._connection.start()
         _log.info("agent_started", **self._description())
@@ -337,6 +346,13 @@ class Agent:
                 self._connected.clear()
                 core.connected()
             core.step(arrived)
+
+    def _metrics(self) -> list[Source]:
+        if self._counts is None:
+            return []
+        end = of_certificate(lambda: self._enrolment.grant.not_after if self._enrolment else None)
+        own = (build_info(self._version), of_connection(self._connection), end)
+        return [*own, of_store(self._store, self._status), self._counts.families]
 
     @property
     def _replacement(self) -> Replacement | None:

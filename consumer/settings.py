@@ -1,6 +1,7 @@
 """The sections of the agent's configuration, typed and checked."""
 
 import contextlib
+import importlib.util
 import ipaddress
 import math
 import os
@@ -271,7 +272,10 @@ class Secret(str):
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The agent's configuration. Durations are in seconds."""
+    """The agent's configuration. Durations are in seconds.
+
+    `metrics_listen` is the loopback address, HOST:PORT, at which it serves its metrics (None: nowhere).
+    """
 
     agent: str
     broker: Secret
@@ -281,6 +285,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     default_timeout_s: float = 60.0
     kill_grace_s: float = 5.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_listen: str | None = None
     service: ServiceConfig = ServiceConfig()
     download: DownloadConfig = DownloadConfig()
     active_response: ActiveResponseConfig = ActiveResponseConfig()
@@ -318,6 +323,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ConfigurationError(
                 "service.kind is 'systemd', but service.unit is missing; set the unit.", code="invalid_service"
             )
+        if self.metrics_listen is not None:
+            _check_metrics(self.metrics_listen)
         self.active_response.check()
         if service.unit is not None and not is_unit_name(service.unit):
             raise ConfigurationError(
@@ -328,6 +335,23 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         self.configuration.verify(has_service=service.kind != "none")
         _check_upgrade(self.upgrade)
         self.programs.check()
+
+
+def _check_metrics(listen: str) -> None:
+    from broker.web.addresses import host_and_port, is_loopback
+
+    address = host_and_port(listen)
+    if address is None or not is_loopback(address[0]):
+        raise ConfigurationError(
+            f"metrics_listen is {listen[:80]!r}; write a port of this machine's loopback address, as in "
+            "127.0.0.1:9445: metrics have no TLS.",
+            code="invalid_metrics_listen",
+        )
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise ConfigurationError(
+            "metrics_listen needs prometheus-client, which is not installed: `make install EXTRA=metrics` installs it.",
+            code="prometheus_client_missing",
+        )
 
 
 def _check_upgrade(upgrade: UpgradeConfig) -> None:

@@ -17,7 +17,7 @@ from broker.app.api_installation import ConfiguredInstallation
 from broker.app.config import ServerConfig
 from broker.app.credentials import revocation_list_path
 from broker.app.factories import log_migration, open_configured_database, utc_now
-from broker.app.metrics import build_info, of_commits
+from broker.app.metrics import of_commits, own_version
 from broker.errors import LedgerError
 from broker.ledger.clock import LedgerClock
 from broker.ledger.ledger import Ledger
@@ -65,7 +65,7 @@ class ApiServer:
             listed = ListedSerials(revocation_list_path(config))
             foreign = _foreign_tokens(config)
             installation = ConfiguredInstallation(config, checks)
-            metrics = (build_info, of_commits(self._database))
+            metrics = (own_version(), of_commits(self._database))
             app = api_app(ledger, installation, now=self._clock, listed=listed, foreign=foreign, metrics=metrics)
             self._web = WebServer(app, _files(config), _limits(self._address[0]), app.state.end_waits)
         except BaseException:

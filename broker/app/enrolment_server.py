@@ -20,7 +20,7 @@ from broker.app.credentials import (
     server_certificate_files,
 )
 from broker.app.factories import log_migration, open_configured_database, utc_now
-from broker.app.metrics import build_info, of_certificates, of_commits
+from broker.app.metrics import of_certificates, of_commits, own_version
 from broker.durations import parse_duration
 from broker.enrolment.certificate_upkeep import CertificateUpkeep
 from broker.enrolment.counting import enrolment_counts
@@ -115,7 +115,7 @@ class EnrolmentServer:
             service = EnrolmentService(authority, keys, enrolments, policy, self._revocations.names, probe.accepted)
             counts = enrolment_counts(monotonic)
             files = of_certificates(server_certificate_files(config), revocation_list_path(config))
-            self._metrics = (build_info, of_commits(self._database), files, counts.families)
+            self._metrics = (own_version(), of_commits(self._database), files, counts.families)
             app = enrolment_app(service, self._background, counts)
             self._https = WebServer(app, ServerFiles(*enrolment_server_pair(config)), limits)
         except BaseException:

@@ -1,45 +1,29 @@
 """What the programs of the server's side expose as metrics, beside what they count."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 
 from broker.ledger.database import Database
+from broker.metrics.common import CERTIFICATE_EXPIRY, build_info
 from broker.metrics.kept import kept
 from broker.metrics.values import Family, Kind, Metric, Source, gauge
-from broker.mqtt.connection import MqttConnection
 from broker.pki.revocation_list import end_of_lists
 from broker.pki.server_certificates import CertificateFile
 
 __all__ = [
-    "build_info",
     "of_certificates",
     "of_commits",
-    "of_connection",
+    "own_version",
 ]
 
 
-BUILD = Metric("acm_build_info", Kind.GAUGE, "Always 1; the version of the program.", ("version",))
-CONNECTED = Metric("acm_broker_connected", Kind.GAUGE, "1 if the program is connected to the MQTT broker, else 0.")
-CONNECTIONS = Metric("acm_broker_connections_total", Kind.COUNTER, "Connections to the MQTT broker that were made.")
-UNCONFIRMED = Metric(
-    "acm_broker_unconfirmed_messages", Kind.GAUGE, "Published messages that the MQTT broker has not confirmed yet."
-)
-UNCONFIRMED_BYTES = Metric(
-    "acm_broker_unconfirmed_bytes", Kind.GAUGE, "Length of the published messages that are not confirmed yet."
-)
 COMMITS = Metric(
     "acm_ledger_commits_total",
     Kind.COUNTER,
     "Transactions of this process that have written to the ledger; SQLite syncs its file once for each.",
-)
-CERTIFICATE_EXPIRY = Metric(
-    "acm_certificate_expiry_timestamp_seconds",
-    Kind.GAUGE,
-    "When a certificate of the servers or the broker expires, in seconds since 1970.",
-    ("file",),
 )
 LIST_EXPIRY = Metric(
     "acm_revocation_list_expiry_timestamp_seconds",
@@ -49,21 +33,9 @@ LIST_EXPIRY = Metric(
 )
 
 
-def build_info() -> Iterable[Family]:
-    """Return the version of the program."""
-    return [gauge(BUILD, {(version("agent-command-manager"),): 1})]
-
-
-def of_connection(connection: MqttConnection) -> Source:
-    """Return the source of metrics of a connection to the broker."""
-
-    def families() -> Iterator[Family]:
-        yield gauge(CONNECTED, float(connection.connected))
-        yield Family(CONNECTIONS, {(): connection.connections})
-        yield gauge(UNCONFIRMED, connection.backlog)
-        yield gauge(UNCONFIRMED_BYTES, connection.backlog_bytes)
-
-    return families
+def own_version() -> Source:
+    """Return the source of the version of the program."""
+    return build_info(version("agent-command-manager"))
 
 
 def of_commits(database: Database) -> Source:

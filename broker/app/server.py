@@ -12,7 +12,7 @@ from broker.app.config import ServerConfig
 from broker.app.credentials import revocation_list_path, server_certificate_files, signer_of, signing_keys_path
 from broker.app.factories import log_migration, open_configured_database, utc_now
 from broker.app.ledger_watch import LedgerWatch
-from broker.app.metrics import build_info, of_certificates, of_commits, of_connection
+from broker.app.metrics import of_certificates, of_commits, own_version
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.topics import Topics
 from broker.enrolment.certificate_upkeep import ExpiryWarnings
@@ -24,6 +24,7 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.location import ledger_url, place_of
 from broker.ledger.server_lock import ServerLock, ServerRunning
 from broker.ledger.sqlite import LedgerReplaced
+from broker.metrics.common import of_connection
 from broker.metrics.listener import serving_metrics
 from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
@@ -110,7 +111,7 @@ class ServerProcess:
             return ServerWatch(), []
         counts = ServerCounts(AgentGroups(self.ledger.groups, monotonic), self._clock, monotonic)
         certificates = of_certificates(server_certificate_files(config), revocation_list_path(config))
-        own = (build_info, of_connection(self._connection), of_commits(self._database), certificates)
+        own = (own_version(), of_connection(self._connection), of_commits(self._database), certificates)
         return counts, [*own, counts.families, of_ledger(self._database, self._clock, monotonic)]
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told of the server's work, so that it can be counted."""
+"""Notified of the server's work, so that it can be counted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ __all__ = [
 
 
 class ServerWatch:
-    """Told of what the server has done, once it is committed, by the thread that did it; does nothing with it."""
+    """Notified of what the server has done, once it is committed, by the thread that did it; ignores it."""
 
     def claimed(self, claimed: Claimed) -> None:
         """Commands and cancels are to be published now."""

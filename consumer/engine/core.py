@@ -25,6 +25,7 @@ from consumer.engine.refusals import Refusals
 from consumer.engine.sealing import shortened
 from consumer.engine.start_check import StartCheck
 from consumer.engine.status import StatusBuilder
+from consumer.engine.watch import AgentWatch
 from consumer.errors import StoreFull, StoreLocked
 from consumer.handler import Context, Handler, Replacement, ReplacementTest
 from consumer.observer import LogObserver, Observer
@@ -62,6 +63,7 @@ class AgentDependencies:
     departure: Departure
     readiness: Readiness
     tasks: Sequence[BackgroundTask] = ()
+    watch: AgentWatch = field(default_factory=AgentWatch)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class AgentCore:
         self._receiver = CommandReceiver(
             store, feedback, self._server_clock, verifier, parts.trust, refusals, self._gaps
         )
-        self._outbox = FeedbackOutbox(store, clock)
+        self._outbox = FeedbackOutbox(store, clock, watch=parts.watch)
         self._manager = CommandManager(
             store,
             self._executor,
@@ -285,6 +287,7 @@ class AgentCore:
             self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         self._outbox.add_notices(feedback)
         self._manager.carry_out(decisions)
+        self._parts.watch.committed(decisions.batch, decisions.results)
         for control in controls:
             if control.action is ControlAction.REPORT:
                 self._status.report(control.command_id)

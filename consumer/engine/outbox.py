@@ -10,6 +10,7 @@ from broker.contract.messages import Ack
 from broker.contract.states import FeedbackKind
 from broker.system.retry import growing_wait
 from consumer.engine.resend_delay import ResendDelay
+from consumer.engine.watch import AgentWatch
 from consumer.ports import Clock, CommandStore, Notice, StoredCommand
 
 __all__ = [
@@ -42,8 +43,15 @@ class FeedbackOutbox:
     the seconds after each sending, by the number of those before it.
     """
 
-    def __init__(self, store: CommandStore, clock: Clock, wait: Callable[[int], float] = growing_wait) -> None:
+    def __init__(
+        self,
+        store: CommandStore,
+        clock: Clock,
+        wait: Callable[[int], float] = growing_wait,
+        watch: AgentWatch | None = None,
+    ) -> None:
         self._store = store
+        self._watch = watch or AgentWatch()
         self._clock = clock
         self._wait = wait
         self._waiting: dict[str, _Waiting] = {}
@@ -121,6 +129,7 @@ class FeedbackOutbox:
 
     def _take(self, command_id: str, now: float, waits: dict[int, float]) -> bytes | None:
         item = self._waiting[command_id]
+        self._watch.result_sent(again=item.encoded is None)
         if item.times_sent not in waits:
             waits[item.times_sent] = self._wait(item.times_sent)
         item.sent_at, item.due = now, now + waits[item.times_sent]

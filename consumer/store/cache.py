@@ -213,6 +213,11 @@ class DurableRows:
                 f"The row {key} of the command store cannot be read: {error}.", code="row_unreadable"
             ) from error
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the files together."""
+        return sum(map(_size, self._files))
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit everything inside together, or nothing if it raises.

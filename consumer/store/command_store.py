@@ -55,7 +55,8 @@ class DiskCommandStore:
     """The CommandStore of consumer.ports on the disk; consumer.store.opening opens it.
 
     `damage` describes the damage to the store that was found; None if there was none. `stores_together` is whether what
-    is committed together may share rows, which releases before them cannot read.
+    is committed together may share rows, which releases before them cannot read. `commits` counts transactions that
+    were committed, each by one fsync.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class DiskCommandStore:
         self._ballast = ballast
         self._epochs = epochs
         self.stores_together = True
+        self.commits = 0
         self._is_in_transaction = False
         self._tombstones = Tombstones(rows)
         self._live = StoredRows(rows, self._tombstones, now)
@@ -109,6 +111,7 @@ class DiskCommandStore:
                 yield
                 self._live.flush(together=self.stores_together)
                 self._write_head()
+            self.commits += 1
             self._tombstones.committed()
         except BaseException as error:
             if self._is_in_transaction:  # else it never began, and nothing has changed
@@ -323,6 +326,11 @@ class DiskCommandStore:
     def has_room(self) -> bool:
         """Whether there was room for another command when the last transaction began."""
         return not self._full
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the store's files; also for another thread."""
+        return self._rows.size_bytes
 
     @property
     def audit_head(self) -> JournalMark | None:

@@ -17,7 +17,9 @@ from broker.app.server import ServerProcess
 from broker.fleet.models import Principal, Role
 from broker.metrics.values import Kind, Metric
 from broker.signing.key_store import create_signing_keys
+from consumer.agent import Agent
 from tests.support.brokers import free_port
+from tests.support.makers import config
 from tests.support.scraped import Scraped, answers, parsed, scrape
 from tests.support.secured import SecuredSite
 from tests.support.threads import on_a_thread
@@ -30,7 +32,9 @@ MODULES = (
     "broker.enrolment.counting",
     "broker.enrolment.ledger_metrics",
     "broker.ledger.gauges",
+    "broker.metrics.common",
     "broker.server.counts",
+    "consumer.engine.counts",
 )
 DEFINED = {it.name: it for name in MODULES for it in vars(import_module(name)).values() if isinstance(it, Metric)}
 UNITS = ("_seconds", "_bytes", "_total", "_info")
@@ -90,11 +94,19 @@ def test_enrolment_server_exposes_what_is_documented(site: SecuredSite) -> None:
 
 
 def test_api_exposes_what_is_documented(tmp_path: Path) -> None:
-    config = ServerConfig(ledger=f"sqlite:///{tmp_path}/ledger.db", api_listen=f"127.0.0.1:{free_port()}")
-    with open_database(config.ledger) as database:
+    settings = ServerConfig(ledger=f"sqlite:///{tmp_path}/ledger.db", api_listen=f"127.0.0.1:{free_port()}")
+    with open_database(settings.ledger) as database:
         _, token = AccessTokenStore(database, now=utc_now).add(Principal("p", Role.VIEWER), timedelta(days=1), "test")
-    with on_a_thread(ApiServer(config)):
+    with on_a_thread(ApiServer(settings)):
         answer = httpx.get(
-            f"http://{config.api_listen}/metrics", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+            f"http://{settings.api_listen}/metrics", headers={"Authorization": f"Bearer {token}"}, trust_env=False
         )
     assert own(parsed(answer.text)) == of_program("api")
+
+
+def test_agent_exposes_what_is_documented(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    settings = config(broker="mqtt://127.0.0.1:1", state=str(tmp_path), metrics_listen=listen, accept_unsigned=True)
+    with on_a_thread(Agent(settings)):
+        wait_for(lambda: answers(listen), "the agent")
+        assert own(scrape(listen)) == of_program("agent")

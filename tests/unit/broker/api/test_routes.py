@@ -202,6 +202,7 @@ def test_what_is_of_the_whole_fleet_is_not_for_a_principal_with_groups(api: Runn
         ("POST", "/v1/access-tokens", Role.ADMIN),
         ("POST", "/v1/access-tokens/x/revoke", Role.ADMIN),
         ("GET", "/v1/ids", Role.VIEWER),
+        ("GET", "/metrics", Role.VIEWER),
         ("GET", "/v1/servers", Role.VIEWER),
         ("GET", "/v1/me", Role.VIEWER),
         ("GET", "/v1/audit-log", Role.ADMIN),

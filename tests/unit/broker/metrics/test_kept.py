@@ -1,4 +1,4 @@
-"""Metrics that are read seldom, however often they are scraped."""
+"""Metrics that are not read each time they are scraped."""
 
 from collections.abc import Iterable
 
