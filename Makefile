@@ -29,6 +29,7 @@ demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
 test: $(VENV)/.ready ## Run all tests
 	bash scripts/postgresql.sh
 	bash scripts/prometheus.sh
+	bash scripts/shells.sh
 	$(PYTEST)
 
 postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL (not in CI: pgbouncer has them)
