@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.measuring.commands import agent_names
 from benchmarks.measuring.goals import Goal
 from benchmarks.measuring.percentiles import percentile
+from benchmarks.measuring.ports import free_port
 from benchmarks.measuring.processes import cpu_s, peak_mb
 from benchmarks.measuring.report import Row
 from benchmarks.server.burst import Burst, burst, middle
@@ -89,7 +90,7 @@ def _clients(place: Site, served: _Served) -> Iterator[None]:
         names = agent_names(_CLIENTS - _CLIENTS_OF_ALL)
         known = set(ledger.agent_names())
         agents = [*(it if it in known else names[0] for it in names), *[None] * _CLIENTS_OF_ALL]
-        port = _free_port()
+        port = free_port()
         setting = {"host": "127.0.0.1", "port": port, "tokens": texts, "agents": agents}
         file = place.directory / "clients.json"
         file.write_text(json.dumps(setting))
@@ -131,8 +132,3 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

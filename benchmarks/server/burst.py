@@ -70,14 +70,18 @@ def burst(
     url: str | None = None,
     signed: bool = False,
     status_pause_s: float,
+    metrics: str | None = None,
     beside: Callable[[Site], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> Burst:
-    """Let `each` commands for each agent become due at once at our server, with what runs `beside` it."""
+    """Let `each` commands for each agent become due at once at our server, with what runs `beside` it.
+
+    The server serves its metrics at `metrics`.
+    """
     names = agent_names(agents)
     with site(url, status_pause_s) as place:
         if signed:
             place.enroll(names)
-        with place.acm_server() as server, place.fleet(names) as fleet, place.ledger() as ledger:
+        with place.acm_server(metrics) as server, place.fleet(names) as fleet, place.ledger() as ledger:
             before = rss_mb(server.pid), rss_mb(place.broker_pid)
             fleet.connect()
             wait_until(lambda: known_since(ledger, 0) >= agents, "all agents to be known", _TIMEOUT_S)

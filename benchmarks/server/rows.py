@@ -11,6 +11,7 @@ from benchmarks.server.databases import postgresql
 from benchmarks.server.flood import flood, overload
 from benchmarks.server.options import Options
 from benchmarks.server.returning import first_statuses, returning
+from benchmarks.server.watched import watched
 
 __all__ = ["ROWS"]
 
@@ -100,4 +101,5 @@ ROWS: dict[str, RowFunction] = {
     "flood": flood,
     "overload": overload,
     "api": beside_api,
+    "watched": watched,
 }
