@@ -1,7 +1,6 @@
 """The sections of the agent's configuration, typed and checked."""
 
 import contextlib
-import importlib.util
 import ipaddress
 import math
 import os
@@ -346,11 +345,6 @@ def _check_metrics(listen: str) -> None:
             f"metrics_listen is {listen[:80]!r}; write a port of this machine's loopback address, as in "
             "127.0.0.1:9445: metrics have no TLS.",
             code="invalid_metrics_listen",
-        )
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise ConfigurationError(
-            "metrics_listen needs prometheus-client, which is not installed: `make install EXTRA=metrics` installs it.",
-            code="prometheus_client_missing",
         )
 
 

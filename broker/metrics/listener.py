@@ -1,6 +1,7 @@
 """Serves metrics at an address of their own, on a thread of its own."""
 
 import importlib.util
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ _log = structlog.get_logger("acm.metrics")
 
 
 class MetricsError(BrokerError):
-    """The configuration asks for metrics that cannot be served."""
+    """The address for metrics is none."""
 
     code = "metrics_not_possible"
 
@@ -40,17 +41,15 @@ def serving_metrics(setting: str, listen: str | None, sources: Sequence[Source])
     """Serve the metrics of these sources for a block, at HOST:PORT, unless that is None; `setting` is its
     name.
 
-    An address in use is logged, since nothing else depends on it. Raises MetricsError for a bad address, and without
-    prometheus-client.
+    An address in use, and a missing prometheus-client, are logged, since nothing else depends on metrics. Raises
+    MetricsError for a bad address.
     """
     if listen is None:
         yield
         return
     address = _address(setting, listen)
-    try:
-        listener = listen_at(address)
-    except WebServerError as error:
-        _log.error("metrics_not_served", reason=str(error))
+    listener = _listener(address)
+    if listener is None:
         yield
         return
     from broker.metrics.exposition import Exposition  # and prometheus-client, which others do without
@@ -76,12 +75,19 @@ def _address(setting: str, listen: str) -> tuple[str, int]:
             f"{setting}: {listen[:80]!r} is not HOST:PORT, as in 127.0.0.1:9444.",
             code="bad_metrics_address",
         )
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise MetricsError(
-            f"{setting} needs prometheus-client: `make install EXTRA=metrics` installs it.",
-            code="prometheus_client_missing",
-        )
     return address
+
+
+def _listener(address: tuple[str, int]) -> socket.socket | None:
+    """Return what listens there; None if metrics cannot be served, which is logged: nothing else depends on them."""
+    reason = "prometheus-client is not installed: `make install EXTRA=metrics` installs it."
+    if importlib.util.find_spec("prometheus_client") is not None:
+        try:
+            return listen_at(address)
+        except WebServerError as error:
+            reason = str(error)
+    _log.error("metrics_not_served", reason=reason)
+    return None
 
 
 def _join(thread: threading.Thread | None) -> None:

@@ -87,6 +87,7 @@ class LabelLimit:
         return value
 
 
+# design.md: "Metrics are counted without the library that exposes them"
 class Counter:
     """A count for each set of labels. Those of `begins` are exposed as 0 before the first is counted."""
 

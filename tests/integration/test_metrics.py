@@ -1,6 +1,7 @@
 """The metrics that the programs serve, scraped from them."""
 
 import socket
+import sys
 from pathlib import Path
 
 import httpx
@@ -54,6 +55,13 @@ def test_address_in_use_is_logged_and_stops_nothing() -> None:
         with serving_metrics("metrics_listen", listen, []):
             pass
     assert [it["event"] for it in logs] == ["metrics_not_served"]
+
+
+def test_missing_library_is_logged_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with capture_logs() as logs, serving_metrics("metrics_listen", f"127.0.0.1:{free_port()}", []):
+        pass
+    assert [(it["event"], "EXTRA=metrics" in it["reason"]) for it in logs] == [("metrics_not_served", True)]
 
 
 def test_bad_address_is_refused() -> None:

@@ -100,6 +100,8 @@ def test_environment_can_set_accept_unsigned(word: str) -> None:
         ("kill_grace_s = nan", FLAGS, {}, "invalid_duration", "kill_grace_s"),
         ("[service]\nstop_grace_s = inf", FLAGS, {}, "invalid_duration", "stop_grace_s"),
         ("[service]\nsettle_s = 0", FLAGS, {}, "invalid_duration", "settle_s"),
+        ('metrics_listen = "9445"', FLAGS, {}, "invalid_metrics_listen", "9445"),
+        ('metrics_listen = "192.0.2.1:9445"', FLAGS, {}, "invalid_metrics_listen", "192.0.2.1:9445"),
         ('[service]\nkind = "child"', FLAGS, {}, "invalid_service", "service.argv"),
         ('[service]\nkind = "systemd"', FLAGS, {}, "invalid_service", "service.unit"),
         ('[service]\nkind = "systemd"\nunit = "sensor@.service"', FLAGS, {}, "invalid_service", "sensor@.service"),
