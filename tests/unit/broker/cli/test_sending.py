@@ -123,7 +123,7 @@ def test_what_was_sent_has_one_shape_for_one_and_for_many(url: str, ledger: Ledg
     shown = [
         json.loads(acm(url, "show", it, "--json").stdout) for it in (one["commands"][0]["id"], many["operation"]["id"])
     ]
-    assert shown == [{**it, "agent_last_error": None} for it in (one, many)]
+    assert shown == [{**it, "agent_last_error": None, "running_progress": None} for it in (one, many)]
 
 
 def test_dry_run_checks_everything_and_writes_nothing(url: str, ledger: Ledger, tmp_path: Path) -> None:
