@@ -57,7 +57,7 @@ def show(
 
 
 @app.command(epilog="Example: acm agents forget web-02")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def forget(
     session: Session,
     agent: Annotated[str, typer.Argument(metavar="AGENT", autocompletion=complete_agents, help="Name of the agent.")],

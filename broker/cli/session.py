@@ -1,39 +1,23 @@
 """The session of a command of acm, and the options that it is created from."""
 
-import contextlib
-import getpass
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from broker.app.config import ServerConfig, is_configured, load_config
-from broker.app.contexts import ApiContext
+from broker.app.config import is_configured
 from broker.app.default_directory import default_settings
-from broker.cli.where import ApiChoice, api_options, chosen_api, needs_ledger, refuse_api
+from broker.cli.parts import Parts
+from broker.cli.where import ApiChoice, api_options, chosen_api, refuse_api
 from broker.console.listing import Listing
-from broker.console.output import Printer, print_text
+from broker.console.output import Printer
 from broker.console.output_options import option, output_options, take_printer, with_options
-from broker.contract.messages import Origin
-from broker.text import encodable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from broker.contract.artifacts import Artifact
-    from broker.enrolment.store import EnrolmentStore
-    from broker.enrolment.tokens import TokenStore
-    from broker.fleet.port import Fleet
-    from broker.ledger.clock import LedgerClock
-    from broker.ledger.database import Database
-    from broker.ledger.ledger import Ledger
-    from broker.pki.authority import CertificateAuthority
-    from broker.signing.key_store import SigningKeyStore
 
 __all__ = [
     "CA",
@@ -48,143 +32,10 @@ __all__ = [
 
 
 _Row = TypeVar("_Row")
-_HURRY_S = 3.0
 
 
-class Session:
-    """One call of acm. The parts that its configuration names are opened at first use, and closed at the end.
-
-    With `api`, only the fleet is there, over that API; everything besides raises InvalidArgument. One that `hurries`
-    asks it once, and does not wait for long. Every property may raise ServerConfigurationError. The factories are
-    imported when they are called, so that a command loads only the libraries that it uses.
-    """
-
-    def __init__(
-        self,
-        config_file: Path | None,
-        overrides: Mapping[str, str | None],
-        *,
-        printer: Printer,
-        api: ApiContext | None = None,
-        hurries: bool = False,
-        creates_ledger: bool = False,
-        only_reads: bool = False,
-    ) -> None:
-        self._api = api
-        self._hurries = hurries
-        self.config_file = config_file
-        self.overrides = overrides
-        self.printer = printer
-        self._creates_ledger = creates_ledger
-        self._only_reads = only_reads
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Session":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    @cached_property
-    def config(self) -> ServerConfig:
-        """The configuration: options override the environment, the environment the file, the file the defaults."""
-        return load_config(self.config_file, self.overrides)
-
-    @property
-    def is_over_api(self) -> bool:
-        """Whether it works over an API, and not on a ledger."""
-        return self._api is not None
-
-    @cached_property
-    def fleet(self) -> "Fleet":
-        """What an operator sees of the fleet, and does with it, on the ledger or over the API; raises LedgerError."""
-        if self._api is None:
-            from broker.fleet.on_ledger import LedgerFleet
-
-            return LedgerFleet(self.ledger, self.origin, tell=self.tell)
-        from broker.client.client import Client
-
-        ca = Path(self._api.ca) if self._api.ca else None
-        patience: dict[str, Any] = {"attempts": 1, "answer_within_s": _HURRY_S} if self._hurries else {}
-        return self._stack.enter_context(Client(self._api.server, self._api.token, ca=ca, tell=self.tell, **patience))
-
-    @cached_property
-    def database(self) -> "Database":
-        """The database of the ledger and the enrolments; raises LedgerError."""
-        if self.is_over_api:
-            raise needs_ledger("This works")
-        from broker.app.factories import open_configured_database
-
-        database = open_configured_database(
-            self.config.ledger,
-            create=self._creates_ledger,
-            read_only=self._only_reads,
-            tell=self.tell,
-        )
-        return self._stack.enter_context(database)
-
-    @cached_property
-    def ledger(self) -> "Ledger":
-        """The ledger; raises LedgerError."""
-        from broker.ledger.ledger import Ledger
-
-        return Ledger(self.database, now=self.clock)
-
-    @cached_property
-    def clock(self) -> "LedgerClock":
-        """The clock that decides what expires: that of the ledger's database; raises LedgerError."""
-        from broker.app.factories import utc_now
-        from broker.ledger.clock import LedgerClock
-
-        clock = LedgerClock(self.database, utc_now)
-        if clock.warning is not None:
-            self.tell(clock.warning)
-        return clock
-
-    @cached_property
-    def enrolments(self) -> "EnrolmentStore":
-        """The enrolments in the ledger's database; raises LedgerError."""
-        from broker.enrolment.store import EnrolmentStore
-
-        return EnrolmentStore(self.database, now=self.clock)
-
-    @cached_property
-    def tokens(self) -> "TokenStore":
-        """The enrolment tokens in the ledger's database; raises LedgerError."""
-        from broker.enrolment.tokens import TokenStore
-
-        return TokenStore(self.database, now=self.clock)
-
-    @cached_property
-    def authority(self) -> "CertificateAuthority":
-        """The certificate authority; raises AuthorityError."""
-        from broker.app.credentials import open_authority
-
-        return open_authority(self.config)
-
-    @cached_property
-    def signing_keys(self) -> "SigningKeyStore":
-        """The list of signing keys, without the private ones; raises SigningKeyError."""
-        from broker.app.credentials import open_signing_key_store
-
-        return open_signing_key_store(self.config)
-
-    def put_blob(self, file: Path) -> "Artifact":
-        """Store a file for agents; raises BlobError."""
-        return self.ledger.blobs.put(file)
-
-    def change_nothing(self) -> None:
-        """Open the ledger as a command does that only reads; for --dry-run, before anything is opened."""
-        self._creates_ledger, self._only_reads = False, True
-
-    @property
-    def origin(self) -> Origin:
-        """The user that runs acm, on this machine: the origin of commands."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = str(os.getuid())
-        return Origin(name=encodable(f"{user}@{socket.gethostname()}"), module="acm")
+class Session(Parts):
+    """One call of acm: the parts that its configuration names, and its output."""
 
     def show(self, document: Any, view: "RenderableType") -> None:
         """Print `document` for programs, or `view` for people."""
@@ -204,11 +55,6 @@ class Session:
             return
         with self.database.changes() as changes:
             watch_list(listing, lambda: read()[:limit], self.printer.list_options, changes)
-
-    @staticmethod
-    def tell(text: str) -> None:
-        """Tell the user on stderr what is unusual."""
-        print_text(f"acm: {text}", to_stderr=True)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-import msgspec
 import typer
 
 from broker.cli.completions import complete_agents
+from broker.cli.documents import document_of
 from broker.cli.options import LimitOption
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing, time_column
-from broker.fleet.targets import check_known
-from broker.fleet.views import view_of_unmatched
-from broker.ledger.unmatched_results import UnmatchedResult
+from broker.fleet.pages import read_pages
+from broker.fleet.report_models import UnmatchedResultView
 
 __all__ = ["app"]
 
@@ -19,7 +18,7 @@ __all__ = ["app"]
 app = typer.Typer()
 
 
-_UNMATCHED = Listing[UnmatchedResult](
+_UNMATCHED = Listing[UnmatchedResultView](
     "unmatched result",
     (
         Column("command", lambda it: it.command_id),
@@ -30,16 +29,16 @@ _UNMATCHED = Listing[UnmatchedResult](
         Column("message", lambda it: _text_of(it, "message")),
     ),
     name=lambda it: it.command_id,
-    document=lambda it: msgspec.to_builtins(view_of_unmatched(it)),
+    document=document_of,
 )
 
 
-def _text_of(unmatched: UnmatchedResult, member: str) -> str:
+def _text_of(unmatched: UnmatchedResultView, member: str) -> str:
     return str(unmatched.result.get(member) or "")
 
 
 @app.command(epilog="Example: acm unmatched --agent web-01 --json")
-@with_session(LEDGER, lists=_UNMATCHED, watches=True, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_UNMATCHED, watches=True, only_reads=True)
 def unmatched(
     session: Session,
     agent: Annotated[
@@ -51,6 +50,9 @@ def unmatched(
     limit: LimitOption = 100,
 ) -> None:
     """List results that answer no open command, newest first: of a command that is unknown, or has another result."""
-    if agent is not None:
-        check_known(session.ledger, [agent], can_allow=False)
-    session.show_list(_UNMATCHED, lambda: session.ledger.unmatched_results(agent, limit + 1), limit=limit)
+    reports = session.reports
+
+    def read() -> list[UnmatchedResultView]:
+        return read_pages(lambda cursor, count: reports.unmatched(agent=agent, cursor=cursor, limit=count), limit + 1)
+
+    session.show_list(_UNMATCHED, read, limit=limit)

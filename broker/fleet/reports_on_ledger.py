@@ -6,9 +6,8 @@ from broker.contract.messages import JournalMark
 from broker.contract.states import AgentState
 from broker.fleet.models import MAX_PAGE, PageOf
 from broker.fleet.report_models import AuditState, FleetSummary, JournalPlace, UnmatchedResultView, WaitingCommand
-from broker.fleet.targets import UnknownAgent
 from broker.fleet.views import view_of_unmatched
-from broker.ledger.agents import AgentRow
+from broker.fleet.visibility import Visible
 from broker.ledger.commands import UnknownCommand
 from broker.ledger.ledger import Ledger
 from broker.ledger.server_lock import running_servers
@@ -23,11 +22,11 @@ class LedgerReports:
 
     def __init__(self, ledger: Ledger, groups: frozenset[str] | None = None) -> None:
         self._ledger = ledger
-        self._groups = groups
+        self._visible = Visible(ledger, groups)
 
     def summary(self) -> FleetSummary:
         """Return how many agents and open commands are in each state. It reads no ended command."""
-        counts, servers = self._ledger.summary(self._groups), running_servers(self._ledger.database)
+        counts, servers = self._ledger.summary(self._visible.groups), running_servers(self._ledger.database)
         agents = dict(counts.agents)
         if not servers and AgentState.ONLINE in agents:  # it is unknown whether they still are
             agents[AgentState.UNKNOWN] = agents.get(AgentState.UNKNOWN, 0) + agents.pop(AgentState.ONLINE)
@@ -47,14 +46,14 @@ class LedgerReports:
         Raises UnknownAgent, and InvalidArgument for a cursor.
         """
         if agent is not None:
-            self._visible(agent)
+            self._visible.agent(agent)
         rows, end = self._ledger.page_of_unmatched(cursor, min(limit, MAX_PAGE), agent)
-        members = self._members()
+        members = self._visible.members()
         return PageOf(tuple(view_of_unmatched(it) for it in rows if members is None or it.agent in members), end)
 
     def audit_state(self, agent: str) -> AuditState:
         """Return how far the journal of an agent was verified. Raises UnknownAgent."""
-        status, verified = self._visible(agent).status, self._ledger.audits.verified(agent)
+        status, verified = self._visible.agent(agent).status, self._ledger.audits.verified(agent)
         state = AuditState(agent, _place(status.audit_head if status else None), None, None, None)
         if verified is None:
             return state
@@ -69,17 +68,6 @@ class LedgerReports:
         except UnknownCommand:  # removed meanwhile
             return None
         return WaitingCommand(command_id, row.agent, row.command.type, row.command.created_at)
-
-    def _visible(self, agent: str) -> AgentRow:
-        row = self._ledger.known_agent(agent, self._groups)
-        if row is None:
-            raise UnknownAgent(f"Unknown agent {agent[:80]!r}; `acm agents` lists the known ones.")
-        return row
-
-    def _members(self) -> set[str] | None:
-        if self._groups is None:
-            return None
-        return {agent for group in self._groups for agent in self._ledger.groups.members(group)}
 
 
 def _place(mark: JournalMark | None) -> JournalPlace | None:

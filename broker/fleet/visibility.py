@@ -78,7 +78,12 @@ class Visible:
         if not self.has_group(group):
             raise UnknownAgent(f"There is no group {group!r}.", code="unknown_group")
 
-    def _names(self) -> Iterable[str]:
+    def members(self) -> set[str] | None:
+        """Return the agents that may be seen; None if all may."""
         if self.groups is None:
-            return self._ledger.agent_names()
-        return (name for group in self.groups for name in self._ledger.groups.members(group))
+            return None
+        return {name for group in self.groups for name in self._ledger.groups.members(group)}
+
+    def _names(self) -> Iterable[str]:
+        members = self.members()
+        return self._ledger.agent_names() if members is None else members

@@ -46,7 +46,7 @@ from broker.ledger.silence import any_new_silence, note_silence
 from broker.ledger.summary import LedgerSummary, ledger_summary
 from broker.ledger.tables import COMMANDS, EVENTS, IS_OPEN, Cancel, CommandState
 from broker.ledger.turns import RecordedTurn, Said, record_turn
-from broker.ledger.unmatched_results import UnmatchedResult, newest_unmatched, page_of_unmatched
+from broker.ledger.unmatched_results import UnmatchedResult, page_of_unmatched
 from broker.ledger.unreadable_rows import despite_unreadable_rows
 
 __all__ = [
@@ -289,11 +289,6 @@ class Ledger:
         """Return one agent, if it is in one of the groups or these are None; None if there is none."""
         with self.database.reading() as connection:
             return agent_named(connection, name, groups, self._now())
-
-    def unmatched_results(self, agent: str | None = None, limit: int | None = 1000) -> list[UnmatchedResult]:
-        """Return the newest results that answer no open command, newest first; all of them if `limit` is None."""
-        with self.database.reading() as connection:
-            return newest_unmatched(connection, agent, limit)
 
     def page_of_unmatched(
         self, cursor: str | None, limit: int, agent: str | None = None

@@ -15,7 +15,6 @@ from broker.ledger.tables import STRAY_RESULTS, utc
 
 __all__ = [
     "UnmatchedResult",
-    "newest_unmatched",
     "page_of_unmatched",
     "store_unmatched",
 ]
@@ -34,15 +33,6 @@ class UnmatchedResult:
     digest: str
     received_at: datetime
     result: JsonObject
-
-
-def newest_unmatched(connection: sa.Connection, agent: str | None, limit: int | None) -> list[UnmatchedResult]:
-    """Return the newest unmatched results, newest first; only those of `agent` unless it is None."""
-    table = STRAY_RESULTS.c
-    query = STRAY_RESULTS.select().order_by(table.received_at.desc(), table.command_id, table.digest).limit(limit)
-    if agent is not None:
-        query = query.where(table.agent == agent)
-    return list(map(_unmatched, connection.execute(query)))
 
 
 def page_of_unmatched(

@@ -8,5 +8,5 @@ from broker.ledger.ledger import Ledger
 
 def unmatched_results(ledger: Ledger) -> list[JsonObject]:
     """Return them, oldest first."""
-    found = sorted(ledger.unmatched_results(limit=None), key=attrgetter("received_at"))
-    return [unmatched.result for unmatched in found]
+    rows, _ = ledger.page_of_unmatched(None, 1000)
+    return [unmatched.result for unmatched in sorted(rows, key=attrgetter("received_at"))]

@@ -4,78 +4,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event, Thread
-from time import monotonic
-from typing import Any
 
 import pytest
-import structlog
 
-from broker.app.factories import open_database
 from broker.cli.exit_codes import AcmExitCode
-from broker.cli.main import app
 from broker.contract.messages import Status
 from broker.contract.states import CommandState, ErrorCode, Outcome
-from broker.fleet.models import Role
 from broker.ledger.ledger import Ledger
-from tests.support.api import RunningApi, running_api
-from tests.support.cli import Called, called
+from tests.support.api import RunningApi
 from tests.support.makers import result
+from tests.support.places import TYPES, Place
 from tests.support.recorded import record_feedback, record_status
 
-PLACES = ("ledger", "api")
-TYPES = ("restart-agent", "brew")
 ID = re.compile(r"^[0-9a-f-]{36}$", re.MULTILINE)
-
-
-class Clock:
-    """The clock of this machine, which acm on the ledger has, too."""
-
-    monotonic = staticmethod(monotonic)
-
-    @staticmethod
-    def now() -> datetime:
-        return datetime.now(UTC)
-
-
-class Place:
-    """Calls acm at one place."""
-
-    def __init__(self, **environment: str) -> None:
-        none = dict.fromkeys(("ACM_LEDGER", "ACM_CONFIG", "ACM_SERVER", "ACM_CONTEXT", "ACM_TOKEN"))
-        self.environment: dict[str, str | None] = {**none, "COLUMNS": "200", **environment}
-
-    def acm(self, *words: str) -> Called:
-        return called(app, *words, environment=self.environment)
-
-
-@pytest.fixture
-def api(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RunningApi]:
-    """A ledger with two agents that support two types, in a group, and one that has sent no status."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # the API logs what it refuses
-    clock: Any = Clock()
-    with open_database(url) as database:
-        ledger = Ledger(database, now=clock.now)
-        for name in ("web-01", "web-02"):
-            record_status(ledger, Status(name, True, "1", "i", "b", "g", supported_types=TYPES))
-        ledger.groups.add("edge", ["web-01", "web-02"])
-        ledger.groups.add("new", ["new-01"])
-        with running_api(ledger, clock) as running:
-            yield running
-
-
-@pytest.fixture
-def places(api: RunningApi, url: str) -> dict[str, Place]:
-    token = api.as_(Role.ADMIN)["Authorization"].removeprefix("Bearer ")
-    return {"ledger": Place(ACM_LEDGER=url), "api": Place(ACM_SERVER=api.url, ACM_TOKEN=token)}
-
-
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, places: dict[str, Place]) -> Place:
-    return places[request.param]
 
 
 @pytest.fixture

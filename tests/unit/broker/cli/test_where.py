@@ -87,7 +87,6 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
     "words",
     [
         ["prune", "--older-than", "1d"],
-        ["agents", "forget", "web-01"],
         ["token", "list"],
         ["ledger", "check"],
         ["api", "token", "list"],

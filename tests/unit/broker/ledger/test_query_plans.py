@@ -208,7 +208,6 @@ def use_as_users_do(ledger: Any, operations: Any, groups: Any) -> None:
         ledger.ids_beginning_with(beginning, frozenset({"edge"}))
         operations.ids_beginning_with(beginning, frozenset({"edge"}))
     for of_agent in (None, agent, "old-1"):
-        ledger.unmatched_results(of_agent, limit=10)
         ledger.page_of_unmatched(ledger.page_of_unmatched(None, 10, of_agent)[1], 10, of_agent)
     ledger.get("web-03-3")
     for call in (ledger.agents, ledger.agent_names, ledger.refused_messages):
