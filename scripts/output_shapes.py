@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from broker.access.models import AccessTokenView, CreatedAccessToken
 from broker.contract.artifacts import Artifact
 from broker.contract.messages import JournalMark, JsonObject, RunningProgress
-from broker.fleet.enrolment_models import EnrolmentTokenView, EnrolmentView
+from broker.fleet.enrolment_models import CreatedEnrolmentToken, EnrolmentTokenView, EnrolmentView
 from broker.fleet.explanation import CommandTimeline
 from broker.fleet.models import AgentView, CommandView, EventView, GroupView, OperationView
 
@@ -458,20 +458,6 @@ class ForgottenAgent(TypedDict):
     interrupted: int
 
 
-class CreatedToken(TypedDict):
-    """An enrolment token with its text, which is shown once."""
-
-    id: Id
-    agent: str
-    state: str
-    created_at: datetime
-    expires_at: datetime
-    used_at: datetime | None
-    key: str | None
-    enrolment_id: Id | None
-    token: str
-
-
 class OperatorCertificate(TypedDict):
     """A certificate of an operator of the API; `serial` is its number, hexadecimal."""
 
@@ -532,7 +518,7 @@ OUTPUTS: dict[str, Any] = {
     "acm retry": SentCommands,
     "acm send": (SentCommands, SendPlan),
     "acm show": ShownCommands,
-    "acm token create": CreatedToken,
+    "acm token create": CreatedEnrolmentToken,
     "acm token list": list[EnrolmentTokenView],
     "acm token revoke": EnrolmentTokenView,
     "acm active-responses": list[ActiveResponse],

@@ -96,7 +96,7 @@ def client_certificate(
 @with_session(CA_DIR, CRL, LEDGER, creates_ledger=True)
 def crl(session: Session) -> None:
     """Write the revocation list, valid for seven days. A running enrolment server does so every day."""
-    file = open_revocation_file(session.config, session.authority, session.enrolments)
+    file = open_revocation_file(session.config, session.authority, session.enrolment_store)
     until = file.write()
     session.show(
         {"crl": str(file.path), "next_update": rfc3339(until)},

@@ -148,7 +148,7 @@ def revoke(
 
 def _rollout(session: Session) -> RolloutProgress:
     """Return how far the current list has been confirmed."""
-    return rollout_of(session.ledger, session.enrolments, session.signing_keys.version, datetime.now(UTC))
+    return rollout_of(session.ledger, session.enrolment_store, session.signing_keys.version, datetime.now(UTC))
 
 
 def _distribute(session: Session) -> Operation | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker.client.client import Client
     from broker.contract.artifacts import Artifact
     from broker.enrolment.store import EnrolmentStore
-    from broker.enrolment.tokens import TokenStore
+    from broker.fleet.enrolment_port import Enrolments
     from broker.fleet.port import Fleet
     from broker.fleet.report_port import Reports
     from broker.ledger.clock import LedgerClock
@@ -114,6 +114,15 @@ class Parts:
         return LedgerReports(self.ledger)
 
     @cached_property
+    def enrolments(self) -> "Enrolments":
+        """The enrolments of agents, and the tokens for new ones; raises LedgerError."""
+        if self.is_over_api:
+            return self._client
+        from broker.app.enrolments_here import EnrolmentsHere
+
+        return EnrolmentsHere(self.database, self.config, now=self.clock)
+
+    @cached_property
     def _client(self) -> "Client":
         """The client of the API, which is the fleet and everything besides that an operator has there."""
         from broker.client.client import Client
@@ -157,18 +166,11 @@ class Parts:
         return clock
 
     @cached_property
-    def enrolments(self) -> "EnrolmentStore":
+    def enrolment_store(self) -> "EnrolmentStore":
         """The enrolments in the ledger's database; raises LedgerError."""
         from broker.enrolment.store import EnrolmentStore
 
         return EnrolmentStore(self.database, now=self.clock)
-
-    @cached_property
-    def tokens(self) -> "TokenStore":
-        """The enrolment tokens in the ledger's database; raises LedgerError."""
-        from broker.enrolment.tokens import TokenStore
-
-        return TokenStore(self.database, now=self.clock)
 
     @cached_property
     def authority(self) -> "CertificateAuthority":

@@ -59,7 +59,7 @@ def begin(session: Session) -> None:
     _write_revocation_list(session)
     _write_trusted(session, authority.trusted)
     operation = announce_authorities(
-        session.ledger, session.enrolments.enrolled_agents(), authority.trusted, session.origin
+        session.ledger, session.enrolment_store.enrolled_agents(), authority.trusted, session.origin
     )
     session.show(
         {**_progress_json(session, _progress(session)), **_operation_json(operation)},
@@ -125,7 +125,7 @@ def _hand_over(session: Session, successor: str, *, leave_behind: bool) -> Opera
 
 
 def _write_revocation_list(session: Session) -> None:
-    open_revocation_file(session.config, session.authority, session.enrolments).write()
+    open_revocation_file(session.config, session.authority, session.enrolment_store).write()
 
 
 def _write_trusted(session: Session, trusted: str, former: str = "") -> None:
@@ -166,7 +166,7 @@ def _broker_problem(session: Session, address: BrokerAddress) -> str | None:
 
 
 def _progress(session: Session) -> RolloverProgress:
-    return rollover_progress(session.enrolments, session.authority, utc_now(), session.config.grace_after_expiry)
+    return rollover_progress(session.enrolment_store, session.authority, utc_now(), session.config.grace_after_expiry)
 
 
 def _progress_json(session: Session, progress: RolloverProgress) -> JsonObject:

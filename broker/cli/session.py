@@ -132,7 +132,8 @@ def with_session(
         def call(values: dict[str, Any]) -> None:
             printer, config_file = take_printer(values), values.pop("config")
             flags = {override.key: values.pop(override.key) for override in overrides}
-            choice = ApiChoice.take(values, names_ledger=_name_ledger(flags, config_file))
+            names_machine = over_api and any(flags.values())  # also by the directory of an authority
+            choice = ApiChoice.take(values, names_ledger=names_machine or _name_ledger(flags, config_file))
             if is_group and (called := values.pop("group_context").invoked_subcommand) is not None:
                 choice.refuse_before(called)
                 return

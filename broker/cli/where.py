@@ -98,7 +98,7 @@ def chosen_api(
     """
     named = [flag for flag, value in (("--server", given.server), ("--context", given.context)) if value]
     if len(named) > 1 or (named and given.names_ledger):
-        _refuse_two(*named[:2], "--ledger or --config")
+        _refuse_two(*named[:2], "an option of the server's machine, such as --ledger")
     server, context = given.server, given.context
     if not named and not given.names_ledger:
         server, context = _in_environment(environment)

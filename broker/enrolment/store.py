@@ -166,17 +166,6 @@ class EnrolmentStore:
             return connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
 
     @retry_conflicts
-    def revoke(self, target: str, reason: RevocationReason) -> list[EnrolmentRecord]:
-        """Revoke one enrolment by its id, or all of an agent by its name together with the agent's unused tokens.
-
-        Returns the enrolments revoked by this call. Raises UnknownEnrolment if nothing has that id or name.
-        """
-        with self._transaction() as connection:
-            tokens = revoke_unused_tokens(connection, target, self._now())
-            named = sa.or_(ENROLMENTS.c.id == target, ENROLMENTS.c.agent == target)
-            return self._revoke(connection, named, reason, _unknown(target), is_known=tokens > 0)
-
-    @retry_conflicts
     def revoke_agent(
         self, agent: str, reason: RevocationReason, also: Also[list[EnrolmentRecord]] = nothing_else
     ) -> list[EnrolmentRecord]:

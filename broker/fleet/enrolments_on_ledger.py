@@ -26,7 +26,6 @@ from broker.pki.revocation_list import RevocationReason
 
 __all__ = [
     "LedgerEnrolments",
-    "refuse_name_of_server",
 ]
 
 
@@ -71,7 +70,7 @@ class LedgerEnrolments:
         No agent may have the name of the server. With groups, only an agent that is in one of them: raises UnknownAgent
         for others. Raises InvalidName and InvalidArgument.
         """
-        refuse_name_of_server(request.agent, name_of_server)
+        _refuse_name_of_server(request.agent, name_of_server)
         self._require_visible(request.agent)
         token = new_enrolment_token(fingerprint)
         made: list[CreatedEnrolmentToken] = []
@@ -150,7 +149,7 @@ class LedgerEnrolments:
         return EnrolmentView(**vars(row), state=state)
 
 
-def refuse_name_of_server(agent: str, name_of_server: str) -> None:
+def _refuse_name_of_server(agent: str, name_of_server: str) -> None:
     """Raise InvalidArgument if an agent would have the client id of the server."""
     if agent == name_of_server:
         raise InvalidArgument(

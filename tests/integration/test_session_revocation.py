@@ -64,7 +64,7 @@ class BrokerSetup:
         )
 
     def revoke(self, target: str) -> None:
-        self.backend.enrolments.revoke(target, RevocationReason.KEY_COMPROMISE)
+        self.backend.enrolments.revoke_agent(target, RevocationReason.KEY_COMPROMISE)
         self.list.write()
 
     def refuses(self, agent: str, files: TlsFiles) -> bool:

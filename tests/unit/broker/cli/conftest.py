@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from broker.app.config import ServerConfig
 from broker.app.factories import open_database
 from broker.contract.messages import Status
 from broker.fleet.models import Role
@@ -31,7 +32,10 @@ def ledger(url: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def api(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RunningApi]:
-    """A ledger with two agents that support two types, in a group, and one that has sent no status."""
+    """A ledger with two agents that support two types, in a group, and one that has sent no status.
+
+    Its authority is in `ca`, for tests that make one there.
+    """
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # the API logs what it refuses
     clock: Any = MachineClock()
@@ -41,14 +45,17 @@ def api(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[R
             record_status(ledger, Status(name, True, "1", "i", "b", "g", supported_types=TYPES))
         ledger.groups.add("edge", ["web-01", "web-02"])
         ledger.groups.add("new", ["new-01"])
-        with running_api(ledger, clock) as running:
+        with running_api(ledger, clock, config=ServerConfig(ca=str(tmp_path / "ca"))) as running:
             yield running
 
 
 @pytest.fixture
-def places(api: RunningApi, url: str) -> dict[str, Place]:
+def places(api: RunningApi, url: str, tmp_path: Path) -> dict[str, Place]:
     token = api.as_(Role.ADMIN)["Authorization"].removeprefix("Bearer ")
-    return {"ledger": Place(ACM_LEDGER=url), "api": Place(ACM_SERVER=api.url, ACM_TOKEN=token)}
+    return {
+        "ledger": Place(ACM_LEDGER=url, ACM_CA=str(tmp_path / "ca")),
+        "api": Place(ACM_SERVER=api.url, ACM_TOKEN=token),
+    }
 
 
 @pytest.fixture(params=PLACES)

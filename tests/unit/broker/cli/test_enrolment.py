@@ -9,11 +9,11 @@ import pytest
 from cryptography import x509
 from typer.testing import CliRunner
 
-from broker.cli.enrolment import CrlNotWritten
 from broker.cli.main import app
 from broker.enrolment.store import UnknownEnrolment
 from broker.errors import InvalidArgument
 from broker.pki.authority import CertificateAuthority
+from broker.pki.revocation_file import CrlNotWritten
 from consumer.cli.main import app as agent_app
 from tests.support.enrolled import Registrar, now
 from tests.support.errors import raises_code

@@ -77,6 +77,11 @@ def test_token_is_read_from_a_file(tmp_path: Path) -> None:
     )
 
 
+def test_directory_of_an_authority_names_the_servers_machine(environment: dict[str, str]) -> None:
+    refused = called(app, "token", "create", "web-01", "--ca", "ca", "--context", "lab", environment=environment)
+    assert (refused.exit_code, refused.code) == (AcmExitCode.USAGE, "two_places")
+
+
 def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> None:
     refused = called(app, "commands", "--context", "prot", environment=environment)
     assert (refused.exit_code, refused.code) == (AcmExitCode.CONFIGURATION, "unknown_context")
@@ -87,7 +92,6 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
     "words",
     [
         ["prune", "--older-than", "1d"],
-        ["token", "list"],
         ["ledger", "check"],
         ["api", "token", "list"],
         ["group", "configure", "edge", os.devnull],

@@ -41,7 +41,7 @@ def test_damaged_row_stops_no_revocation(
         store = EnrolmentStore(database, now=now)
         serials = {it.agent: (it.id, it.serial) for it in store.enrolments()}
         for name in serials:
-            store.revoke(name, RevocationReason.UNSPECIFIED)
+            store.revoke_agent(name, RevocationReason.UNSPECIFIED)
         key = serials["web-01"][1 if column.table is CERTIFICATES else 0]
         overwrite(registrar.ledger, column, key, damage)
         file = RevocationFile(registrar.directory / "crl.pem", registrar.authority, store, now=now)

@@ -202,8 +202,8 @@ def test_revocation_of_an_enrolment_covers_all_its_certificates(setup: StoreSetu
     first = setup.enroll(token, key)
     second = setup.renew(first, Ed25519PrivateKey.generate())
     other = setup.enroll(setup.token(), Ed25519PrivateKey.generate())
-    revoked = setup.enrolments.revoke(first.enrolment_id, RevocationReason.KEY_COMPROMISE)
-    assert [(row.id, row.reason) for row in revoked] == [(first.enrolment_id, RevocationReason.KEY_COMPROMISE)]
+    revoked = setup.enrolments.revoke_enrolment(first.enrolment_id, RevocationReason.KEY_COMPROMISE)
+    assert (revoked.id, revoked.reason) == (first.enrolment_id, RevocationReason.KEY_COMPROMISE)
     setup.file.write()
     assert sorted(setup.revoked()) == sorted([serial(first), serial(second)])
     for grant in (first, second):
@@ -218,14 +218,14 @@ def test_revocation_of_an_agent_covers_its_unused_tokens(setup: StoreSetup, key:
     grants = [setup.enroll(setup.token(), Ed25519PrivateKey.generate()) for _ in range(2)]
     setup.enroll(setup.token("web-02"), key, "web-02")
     unused = setup.token()
-    revoked = setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    revoked = setup.enrolments.revoke_agent("web-01", RevocationReason.UNSPECIFIED)
     assert {row.id for row in revoked} == {grant.enrolment_id for grant in grants}
     with raises_code(TokenRefused, "token_revoked"):
         setup.enroll(unused, key)
     assert [row.revoked_at for row in setup.enrolments.enrolments("web-02")] == [None]
-    assert setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED) == []
+    assert setup.enrolments.revoke_agent("web-01", RevocationReason.UNSPECIFIED) == []
     with raises_code(UnknownEnrolment, "unknown_enrolment"):
-        setup.enrolments.revoke("web-03", RevocationReason.UNSPECIFIED)
+        setup.enrolments.revoke_agent("web-03", RevocationReason.UNSPECIFIED)
 
 
 def test_unrecorded_certificate_of_the_authority_is_not_renewed(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
@@ -237,7 +237,7 @@ def test_crl_is_rewritten_daily_and_after_a_revocation(setup: StoreSetup, key: E
     grant = setup.enroll(setup.token(), key)
     assert setup.file.refresh()
     assert not setup.file.refresh()
-    setup.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.SUPERSEDED)
     assert setup.file.refresh()
     assert setup.revoked() == [serial(grant)]
     assert not setup.file.refresh()
@@ -247,7 +247,7 @@ def test_crl_is_rewritten_daily_and_after_a_revocation(setup: StoreSetup, key: E
 
 def test_revoked_certificate_stays_listed_a_week_after_expiry(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
     grant = setup.enroll(setup.token(), key)
-    setup.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.SUPERSEDED)
     setup.clock.turn(37 * 86400)
     setup.file.write()
     assert setup.revoked() == [serial(grant)]
@@ -258,7 +258,7 @@ def test_revoked_certificate_stays_listed_a_week_after_expiry(setup: StoreSetup,
 
 def test_crl_of_another_writer_is_rewritten_unless_it_is_complete(setup: StoreSetup, key: Ed25519PrivateKey) -> None:
     grant = setup.enroll(setup.token(), key)
-    setup.enrolments.revoke("web-01", RevocationReason.SUPERSEDED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.SUPERSEDED)
     setup.file.write()
     other = RevocationFile(setup.file.path, setup.authority, setup.enrolments, now=setup.clock.now)
     assert not other.refresh()
@@ -284,7 +284,7 @@ def test_crl_entries_missing_in_the_database_are_kept(
     shutil.copy(tmp_path / "ledger.db", before_enrolment)
     grant = setup.enroll(setup.token(), key)
     shutil.copy(tmp_path / "ledger.db", before_revocation)
-    (revoked,) = setup.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
+    (revoked,) = setup.enrolments.revoke_agent("web-01", RevocationReason.KEY_COMPROMISE)
     setup.file.write()
     for database in (before_enrolment, before_revocation, tmp_path / "new.db"):
         with open_database(f"sqlite:///{database}") as opened:
@@ -338,7 +338,7 @@ def test_enrolment_has_few_certificates_however_often_it_is_renewed(setup: Store
         setup.clock.turn(20 * 86400)
         newest = setup.renew(newest, key)
     assert certificates_of(setup) <= 4
-    setup.enrolments.revoke("web-01", RevocationReason.KEY_COMPROMISE)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.KEY_COMPROMISE)
     setup.file.write()
     assert serial(newest) in setup.revoked()
 
@@ -363,7 +363,7 @@ def test_expired_tokens_and_certificates_of_ended_enrolments_are_pruned(
 ) -> None:
     revoked = setup.enroll(setup.token(), key)
     valid = setup.enroll(setup.token("web-02"), key, "web-02")
-    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.UNSPECIFIED)
     setup.clock.turn(50 * 86400.0)
     unused = setup.token()
     now = setup.clock.now()

@@ -118,7 +118,7 @@ def test_expired_certificate_is_renewed_within_the_grace_unless_it_was_revoked(s
         403,
         "bad_signature",
     )
-    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.UNSPECIFIED)
     assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
     setup.clock.turn(1)
     assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")
@@ -204,7 +204,7 @@ def test_renewal_without_a_valid_certificate_and_its_key_is_refused(setup: Serve
     ]
     for status, code, refused in refusals:
         assert setup.refusal(RENEW_PATH, refused) == (status, code)
-    setup.enrolments.revoke("web-01", RevocationReason.UNSPECIFIED)
+    setup.enrolments.revoke_agent("web-01", RevocationReason.UNSPECIFIED)
     assert setup.refusal(RENEW_PATH, asked) == (403, "enrolment_revoked")
     setup.clock.turn(121 * 86400)
     assert setup.refusal(RENEW_PATH, asked) == (403, "certificate_not_valid_now")

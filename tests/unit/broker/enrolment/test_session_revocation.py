@@ -76,7 +76,7 @@ class RevocationSetup:
     def revoke(self, *agents: str) -> None:
         for agent in agents:
             self.enroll(agent)
-            self.enrolments.revoke(agent, RevocationReason.SUPERSEDED)
+            self.enrolments.revoke_agent(agent, RevocationReason.SUPERSEDED)
 
     def waiting(self) -> list[str]:
         return [row.agent for row in self.backend.sessions.to_end()]

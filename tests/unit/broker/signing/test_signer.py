@@ -192,11 +192,11 @@ def test_expired_enrolment_is_addressed_and_revoked_one_is_not(tmp_path: Path) -
         "web-01": Recipient((second, first), enrolments_exist=True),
         "web-02": Recipient(enrolments_exist=True),
     }
-    enrolments.revoke(second, RevocationReason.UNSPECIFIED)
+    enrolments.revoke_enrolment(second, RevocationReason.UNSPECIFIED)
     clock.turn(400 * 86400)
     record_status(ledger, Status("web-01", True, "1", "i1", "b1", "g1", enrolment_id=first))
     assert enrolments.recipients(["web-01"])["web-01"] == Recipient((first,), False, first, True)
-    enrolments.revoke(first, RevocationReason.UNSPECIFIED)
+    enrolments.revoke_enrolment(first, RevocationReason.UNSPECIFIED)
     assert enrolments.recipients(["web-01"])["web-01"] == Recipient((), False, first, True)
     database.close()
 
