@@ -31,9 +31,9 @@ def rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
-def some_of(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names of a list, at most so many, and how many more there are."""
-    more = len(names) - most
+def some_of(names: Sequence[str], most: int = 5, *, of: int | None = None) -> str:
+    """Return the first names of a list, at most so many, and how many more there are; of `of` ones in all, if given."""
+    more = (len(names) if of is None else of) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 

@@ -19,7 +19,7 @@ from broker.access.grants import (
     is_noted,
     new_grant,
 )
-from broker.access.models import AccessTokenView
+from broker.access.models import AccessTokenView, CreatedAccessToken
 from broker.access.tables import ACCESS_TOKENS
 from broker.contract.topics import check_name
 from broker.errors import BrokerError, LedgerError
@@ -37,6 +37,7 @@ __all__ = [
     "UnknownAccessToken",
     "is_access_token",
     "view_of_token",
+    "with_text",
 ]
 
 
@@ -179,6 +180,12 @@ def view_of_token(token: AccessGrant) -> AccessTokenView:
         revoked_at=token.revoked_at,
         used_at=token.used_at,
     )
+
+
+def with_text(made: tuple[AccessToken, str]) -> CreatedAccessToken:
+    """Return a new token with its text."""
+    token, text = made
+    return CreatedAccessToken(**vars(view_of_token(token)), token=text)
 
 
 def _refuse_name_of_another(connection: Any, name: str, within: frozenset[str] | None) -> None:

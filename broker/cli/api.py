@@ -1,25 +1,25 @@
 """acm api: the HTTP API, and the access tokens and certificates of its users."""
 
-from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from broker.access.access_tokens import AccessToken, AccessTokenStore, view_of_token
-from broker.access.models import CreatedAccessToken
+from broker.access.models import AccessTokenView
 from broker.app.config import SECRET_VARIABLES, ServerConfigurationError, load_config
 from broker.cli import operator_certificates
-from broker.cli.grants import document_of_grant, list_of_grants
+from broker.cli.documents import document_of
+from broker.cli.grants import list_of_grants
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.console.listing import Listing
 from broker.console.output import print_text, second
 from broker.durations import parse_duration
-from broker.fleet.models import Principal, Role
+from broker.fleet.models import Role
+from broker.fleet.pages import read_pages
 from broker.suggestions import only_beginning_with
 
 if TYPE_CHECKING:
+    from broker.access.port import AccessTokens
     from broker.app.api_server import ApiServer
 
 __all__ = [
@@ -47,7 +47,7 @@ CERTIFICATE = ConfigOverride(
 KEY = ConfigOverride("api_key", typer.Option("--key", metavar="FILE", help="Private key of the certificate."))
 
 
-_TOKENS: Listing[AccessToken] = list_of_grants("access token", document_of_grant)
+_TOKENS: Listing[AccessTokenView] = list_of_grants("access token", lambda it: it, document_of)
 
 
 @app.callback(epilog="Example: acm api --ledger sqlite:////var/lib/acm/ledger.db")
@@ -79,7 +79,7 @@ def api(session: Session) -> None:
 
 
 @token.command(epilog="Example: acm api token create alice --role operator --group edge --ttl 30d")
-@with_session(LEDGER, creates_ledger=True)
+@with_session(LEDGER, over_api=True, creates_ledger=True)
 def create(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the person or program: the origin of commands.")],
@@ -91,33 +91,37 @@ def create(
     ttl: Annotated[str, typer.Option("--ttl", metavar="DURATION", help="Lifetime of the token.")] = _DEFAULT_TTL,
 ) -> None:
     """Create an access token and print it. It is not shown again."""
-    principal = Principal(name, role, frozenset(group) if group else None)
-    made, text = _store(session).add(principal, timedelta(seconds=parse_duration(ttl)), session.origin.name)
+    made = session.access_tokens.create_access_token(name, role.value, groups=group or None, ttl_s=parse_duration(ttl))
     if session.printer.for_programs:
-        session.show(msgspec.to_builtins(CreatedAccessToken(**vars(view_of_token(made)), token=text)), "")
+        session.show(document_of(made), "")
         return
-    print_text(text)
+    print_text(made.token)
     print_text(f"For {name}, as {role}, until {second(made.expires_at)} UTC. It is not shown again.", to_stderr=True)
 
 
 @token.command("list", epilog="Example: acm api token list --json")
-@with_session(LEDGER, lists=_TOKENS, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_TOKENS, only_reads=True)
 def list_access_tokens(session: Session) -> None:
     """List access tokens, newest first, without their secrets."""
-    session.show_list(_TOKENS, _store(session).all)
+    tokens = session.access_tokens
+    session.show_list(_TOKENS, lambda: _all(tokens))
 
 
 @token.command(epilog="Example: acm api token revoke 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def revoke(
     session: Session,
     given_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the token, or the beginning of it.")],
 ) -> None:
     """Revoke an access token. What its bearer has sent stays."""
-    store = _store(session)
-    token_id = only_beginning_with(given_id, (made.id for made in store.all())) or given_id
-    made = store.revoke(token_id)
-    session.show(msgspec.to_builtins(view_of_token(made)), f"The access token of {made.principal.name} is revoked.")
+    tokens = session.access_tokens
+    token_id = only_beginning_with(given_id, (it.id for it in _all(tokens))) or given_id
+    revoked = tokens.revoke_access_token(token_id)
+    session.show(document_of(revoked), f"The access token of {revoked.principal} is revoked.")
+
+
+def _all(tokens: "AccessTokens") -> list[AccessTokenView]:
+    return read_pages(lambda cursor, count: tokens.access_tokens(cursor=cursor, limit=count))
 
 
 def _server_class() -> "type[ApiServer]":
@@ -131,7 +135,3 @@ def _server_class() -> "type[ApiServer]":
             "acm api needs FastAPI: `make install EXTRA=api` installs it.", code="fastapi_missing"
         ) from error
     return ApiServer
-
-
-def _store(session: Session) -> AccessTokenStore:
-    return AccessTokenStore(session.database, now=session.clock)

@@ -59,7 +59,7 @@ def complete_groups(context: typer.Context, incomplete: str) -> list[str]:
 def complete_blobs(context: typer.Context, incomplete: str) -> list[str]:
     """Return the SHA-256 of the stored files."""
     return _of_session(
-        context, incomplete, lambda session: [row.artifact.sha256 for row in session.ledger.blobs.rows()]
+        context, incomplete, lambda session: [blob.sha256 for blob in session.blobs.blobs(limit=_MOST_IDS).items]
     )
 
 

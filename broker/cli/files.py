@@ -8,24 +8,27 @@ from pathlib import Path
 import msgspec
 
 from broker.cli.arguments import check_utf8
-from broker.contract.artifacts import Artifact, blob_url
+from broker.contract.artifacts import blob_url
 from broker.contract.messages import JsonObject
 from broker.errors import InvalidArgument
+from broker.fleet.blob_models import StoredBlob
+from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobTooLarge
 
 __all__ = [
+    "check_file",
     "describe_files",
     "put_files",
 ]
 
 
-def put_files(put: Callable[[Path], Artifact], pairs: Iterable[str]) -> JsonObject:
+def put_files(put: Callable[[Path], StoredBlob], pairs: Iterable[str]) -> JsonObject:
     """Store the files given as KEY=FILE by `put`; return parameters that refer to them. Raises InvalidArgument."""
     return {key: msgspec.to_builtins(put(file)) for key, file in _files(pairs)}
 
 
 def describe_files(pairs: Iterable[str]) -> JsonObject:
     """Return the parameters that `put_files` returns, and store nothing. Raises InvalidArgument."""
-    return put_files(_artifact, pairs)
+    return put_files(_described, pairs)
 
 
 def _files(pairs: Iterable[str]) -> Iterator[tuple[str, Path]]:
@@ -37,12 +40,28 @@ def _files(pairs: Iterable[str]) -> Iterator[tuple[str, Path]]:
         yield key, Path(file)
 
 
-def _artifact(file: Path) -> Artifact:
+def check_file(file: Path) -> None:
+    """Raise InvalidArgument for what is not a file that can be read, and stored as a blob."""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise InvalidArgument(f"{file} is not a file; name one to store.", code="not_a_file")
+        file.open("rb").close()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if found.st_size > MAX_BLOB_BYTES:
+        raise BlobTooLarge(f"{file} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
+
+
+def _described(file: Path) -> StoredBlob:
+    check_file(file)
+    try:
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            return Artifact(blob_url(sha256), sha256, content.tell())
+            return StoredBlob(blob_url(sha256), sha256, content.tell())
     except OSError as error:
-        raise InvalidArgument(f"{file} cannot be read: {error.strerror}.", code="unreadable_file") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> InvalidArgument:
+    return InvalidArgument(f"{file} cannot be read: {error.strerror}.", code="unreadable_file")

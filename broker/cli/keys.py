@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 
 from broker.app.credentials import signing_keys_path
+from broker.cli.documents import document_of
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
 from broker.console.listing import Column, Listing, Shown, time_column
 from broker.console.output import print_text
 from broker.contract.messages import JsonObject
 from broker.errors import BrokerError
+from broker.fleet.key_models import SigningKeyView
+from broker.fleet.key_rollout import RolloutProgress, distribute, rollout_of
 from broker.ledger.operations import Operation
-from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
-from broker.signing.key_list import KeyEntry
 from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from broker.suggestions import only_beginning_with
-from broker.text import counted, rfc3339, some_of
+from broker.text import counted, some_of
 
 __all__ = [
     "AgentsLeftBehind",
@@ -35,17 +36,7 @@ KEYS = ConfigOverride(
 )
 
 
-def _key_json(entry: KeyEntry) -> JsonObject:
-    return {
-        "id": entry.id,
-        "state": entry.state,
-        "created_at": rfc3339(entry.created_at),
-        "revoked_at": rfc3339(entry.revoked_at),
-        "public": entry.public,
-    }
-
-
-_KEYS = Listing[KeyEntry](
+_KEYS = Listing[SigningKeyView](
     "key",
     (
         Column("id", lambda it: it.id),
@@ -55,7 +46,7 @@ _KEYS = Listing[KeyEntry](
         Column("public", lambda it: it.public, Shown.WIDE),
     ),
     name=lambda it: it.id,
-    document=_key_json,
+    document=document_of,
 )
 
 
@@ -78,20 +69,19 @@ def init(session: Session) -> None:
 
 
 @app.command("list", epilog="Example: acm keys list --json")
-@with_session(KEYS, LEDGER, lists=_KEYS, only_reads=True)
+@with_session(KEYS, LEDGER, over_api=True, lists=_KEYS, only_reads=True)
 def list_keys(session: Session) -> None:
     """List keys, and how many of the enrolled agents have confirmed the current list."""
-    keys, rollout = session.signing_keys, _rollout(session)
-    behind = rollout.behind(keys.version)
-    agents = len(rollout.versions)
-    title = f"{counted(len(keys.entries), 'key')}, confirmed by {agents - len(behind)} of {counted(agents, 'agent')}"
-    document = _list_json(keys, rollout, behind)
-    session.printer.show_list(_KEYS, lambda: keys.entries, document=document, title=title)
+    found = session.key_list.signing_keys()
+    agents = counted(found.agents, "agent")
+    title = f"{counted(len(found.keys), 'key')}, confirmed by {found.confirmed} of {agents}"
+    session.printer.show_list(_KEYS, lambda: found.keys, document=document_of(found), title=title)
     if session.printer.for_programs:
         return
-    if behind:
-        print_text(f"acm: Not confirmed by: {some_of(behind)}.", to_stderr=True)
-    if not keys.announced:
+    if found.not_confirmed:
+        behind = some_of(found.not_confirmed, of=found.agents - found.confirmed)
+        print_text(f"acm: Not confirmed by: {behind}.", to_stderr=True)
+    if not found.announced:
         print_text(
             "acm: The last change was not distributed: run `acm keys rotate`, which then adds no key.", to_stderr=True
         )
@@ -183,15 +173,4 @@ def _distribution_json(keys: SigningKeyStore, operation: Operation | None) -> Js
         "version": keys.version,
         "operation": operation.id if operation else None,
         "agents": operation.size if operation else 0,
-    }
-
-
-def _list_json(keys: SigningKeyStore, rollout: RolloutProgress, behind: list[str]) -> JsonObject:
-    return {
-        "version": keys.version,
-        "announced": keys.announced,
-        "agents": len(rollout.versions),
-        "confirmed": len(rollout.versions) - len(behind),
-        "not_confirmed": behind,
-        "keys": [_key_json(entry) for entry in keys.entries],
     }

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from broker.access.access_tokens import view_of_token
 from broker.access.operator_certificates import OperatorCertificate, OperatorCertificateStore, checked_operator
-from broker.cli.grants import document_of_grant, list_of_grants
+from broker.cli.documents import document_of
+from broker.cli.grants import list_of_grants
 from broker.cli.session import CA, LEDGER, Session, with_session
 from broker.console.listing import Listing
 from broker.console.output import second
@@ -26,10 +28,10 @@ app = typer.Typer(no_args_is_help=True)
 
 
 def _json(made: OperatorCertificate) -> JsonObject:
-    return {**document_of_grant(made), "serial": f"{made.serial:x}"}
+    return {**document_of(view_of_token(made)), "serial": f"{made.serial:x}"}
 
 
-_CERTIFICATES: Listing[OperatorCertificate] = list_of_grants("certificate", _json)
+_CERTIFICATES: Listing[OperatorCertificate] = list_of_grants("certificate", view_of_token, _json)
 
 
 @app.command(epilog="Example: acm api certificate create alice --role operator --out . --ca /var/lib/acm/ca")

@@ -17,10 +17,12 @@ from broker.contract.messages import Origin
 from broker.text import encodable
 
 if TYPE_CHECKING:
+    from broker.access.port import AccessTokens
     from broker.client.client import Client
-    from broker.contract.artifacts import Artifact
     from broker.enrolment.store import EnrolmentStore
+    from broker.fleet.blob_port import StoredBlobs
     from broker.fleet.enrolment_port import Enrolments
+    from broker.fleet.key_port import SigningKeyList
     from broker.fleet.port import Fleet
     from broker.fleet.report_port import Reports
     from broker.ledger.clock import LedgerClock
@@ -123,6 +125,34 @@ class Parts:
         return EnrolmentsHere(self.database, self.config, now=self.clock)
 
     @cached_property
+    def key_list(self) -> "SigningKeyList":
+        """The list of signing keys, with the agents that have confirmed it; raises LedgerError and SigningKeyError."""
+        if self.is_over_api:
+            return self._client
+        from broker.fleet.keys_on_ledger import LedgerSigningKeys
+
+        return LedgerSigningKeys(self.signing_keys, self.ledger, now=self.clock)
+
+    @cached_property
+    def blobs(self) -> "StoredBlobs":
+        """The files that agents fetch; raises LedgerError."""
+        if self.is_over_api:
+            return self._client
+        from broker.fleet.blobs_on_ledger import LedgerBlobs
+
+        return LedgerBlobs(self.ledger.blobs)
+
+    @cached_property
+    def access_tokens(self) -> "AccessTokens":
+        """The access tokens of the API's users; raises LedgerError."""
+        if self.is_over_api:
+            return self._client
+        from broker.access.access_tokens import AccessTokenStore
+        from broker.access.tokens_on_ledger import LedgerAccessTokens
+
+        return LedgerAccessTokens(AccessTokenStore(self.database, now=self.clock), self.origin.name)
+
+    @cached_property
     def _client(self) -> "Client":
         """The client of the API, which is the fleet and everything besides that an operator has there."""
         from broker.client.client import Client
@@ -185,10 +215,6 @@ class Parts:
         from broker.app.credentials import open_signing_key_store
 
         return open_signing_key_store(self.config)
-
-    def put_blob(self, file: Path) -> "Artifact":
-        """Store a file for agents; raises BlobError."""
-        return self.ledger.blobs.put(file)
 
     @staticmethod
     def tell(text: str) -> None:

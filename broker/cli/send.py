@@ -123,7 +123,7 @@ def send(
         planned = session.fleet.send(replace(request, dry_run=True))
         if is_broad and not yes:
             confirm_broad(command_type, planned.agents)
-        request = replace(request, parameters=given | put_files(session.put_blob, files or []))
+        request = replace(request, parameters=given | put_files(session.blobs.store_blob, files or []))
     follow(session, session.fleet.send(request), wait)
 
 

@@ -126,8 +126,8 @@ def refuse_api(given: ApiChoice, *, finds_ledger: bool) -> None:
 def needs_ledger(what: str) -> InvalidArgument:
     """Return the error for what works on the ledger alone, where an API was named; `what` begins its sentence."""
     return InvalidArgument(
-        f"{what} on the ledger itself, and an API is named, by --server, --context, {_SERVER}, {_CONTEXT} or "
-        "`acm context use`: name the ledger, with --ledger or --config, where it is.",
+        f"{what} on the ledger and files of the server's machine, and an API is named, by --server, --context, "
+        f"{_SERVER}, {_CONTEXT} or `acm context use`: run it there, with --ledger or --config.",
         code="needs_ledger",
     )
 

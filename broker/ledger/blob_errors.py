@@ -3,11 +3,15 @@
 from broker.errors import BrokerError
 
 __all__ = [
+    "MAX_BLOB_BYTES",
     "BlobError",
     "BlobInUse",
     "BlobTooLarge",
     "UnknownBlob",
 ]
+
+
+MAX_BLOB_BYTES = 1 << 28
 
 
 class BlobError(BrokerError):

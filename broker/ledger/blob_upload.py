@@ -5,17 +5,15 @@ import hashlib
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES
 from broker.ledger.also import Also, nothing_else
-from broker.ledger.blob_errors import BlobTooLarge
+from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobTooLarge
 from broker.ledger.blob_rows import BlobRows
 
 __all__ = [
     "COMMIT_BYTES",
-    "MAX_BLOB_BYTES",
     "BlobUpload",
 ]
 
 
-MAX_BLOB_BYTES = 1 << 28
 COMMIT_BYTES = 8 * MAX_BLOB_CHUNK_BYTES  # SQLite has one writer, and the server must not wait for a whole file
 
 

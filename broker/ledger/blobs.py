@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobChunk, BlobRequest
 from broker.ledger.also import Also, nothing_else
-from broker.ledger.blob_errors import BlobError, BlobInUse, BlobTooLarge, UnknownBlob
+from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobError, BlobInUse, BlobTooLarge, UnknownBlob
 from broker.ledger.blob_rows import BlobRows, artifact_of, blob_named
-from broker.ledger.blob_upload import COMMIT_BYTES, MAX_BLOB_BYTES, BlobUpload
+from broker.ledger.blob_upload import COMMIT_BYTES, BlobUpload
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.pages import newest_by_id

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access.access_tokens import AccessToken, AccessTokenStore, view_of_token
+from broker.access.access_tokens import AccessTokenStore, view_of_token, with_text
 from broker.access.grants import Credential
 from broker.access.models import AccessTokenRequest, AccessTokenView, CreatedAccessToken
 from broker.api.access import Access
@@ -72,9 +72,9 @@ def access_tokens_router(requests: Requests, tokens: AccessTokenStore, access: A
             lifetime,
             who.principal.name,
             within=within,
-            also=lambda connection, it: also(connection, _with_text(it)),
+            also=lambda connection, it: also(connection, with_text(it)),
         )
-        return _with_text(made)
+        return with_text(made)
 
     @router.post("/{token_id}/revoke", responses=shapes.returned(AccessTokenView, "The token.") | problems(404, 422))
     def revoke(request: Request, who: admin, token_id: TokenId, idempotency_key: IdempotencyKey = None) -> Response:
@@ -88,11 +88,6 @@ def access_tokens_router(requests: Requests, tokens: AccessTokenStore, access: A
         )
 
     return router
-
-
-def _with_text(made: tuple[AccessToken, str]) -> CreatedAccessToken:
-    token, text = made
-    return CreatedAccessToken(**vars(view_of_token(token)), token=text)
 
 
 def _allowed(creator: Principal, wanted: AccessTokenRequest) -> Principal:

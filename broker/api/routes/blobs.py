@@ -19,10 +19,11 @@ from broker.api.lists import Cursor, Limit
 from broker.api.problems import InvalidRequest
 from broker.api.ranges import range_of
 from broker.fleet.blob_models import BlobView, StoredBlob
+from broker.fleet.blobs_on_ledger import view_of_blob
 from broker.fleet.models import PageOf, Role
 from broker.ledger.also import Also
-from broker.ledger.blob_errors import BlobTooLarge
-from broker.ledger.blob_upload import MAX_BLOB_BYTES, BlobUpload
+from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobTooLarge
+from broker.ledger.blob_upload import BlobUpload
 from broker.ledger.blobs import BlobRow, BlobStore
 
 __all__ = [
@@ -52,7 +53,7 @@ def blobs_router(requests: Requests, blobs: BlobStore, access: Access, shapes: S
     def list_blobs(who: viewer, cursor: Cursor = None, limit: Limit = 100) -> Response:
         """List stored files, newest first. For a principal without groups."""
         rows, end = blobs.page(cursor, limit)
-        return json_response(PageOf(tuple(map(_view, rows)), end))
+        return json_response(PageOf(tuple(map(view_of_blob, rows)), end))
 
     @router.put(
         "/{sha256}",
@@ -108,7 +109,7 @@ def blobs_router(requests: Requests, blobs: BlobStore, access: Access, shapes: S
         return requests.once(change, lambda also: _remove(sha256, also))
 
     def _remove(sha256: str, also: Also[Any]) -> BlobView:
-        return _view(blobs.remove(sha256, lambda connection, row: also(connection, _view(row))))
+        return view_of_blob(blobs.remove(sha256, lambda connection, row: also(connection, view_of_blob(row))))
 
     return router
 
@@ -150,7 +151,3 @@ def _content(blobs: BlobStore, row: BlobRow, header: str | None) -> Response:
 def _begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Return the pieces with the first one read, so that what it raises is still answered with a problem."""
     return chain([next(pieces, b"")], pieces)
-
-
-def _view(row: BlobRow) -> BlobView:
-    return BlobView(**vars(row.artifact), file_name=row.file_name, added_at=row.added_at)

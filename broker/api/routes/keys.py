@@ -11,11 +11,10 @@ from broker.access.grants import Credential
 from broker.api.access import Access
 from broker.api.documented import Shapes, json_response, problems
 from broker.api.installation import ApiInstallation
-from broker.enrolment.store import EnrolmentStore
-from broker.fleet.key_models import SigningKeysView, SigningKeyView
-from broker.fleet.models import MAX_PAGE, Role
+from broker.fleet.key_models import SigningKeysView
+from broker.fleet.keys_on_ledger import LedgerSigningKeys
+from broker.fleet.models import Role
 from broker.ledger.ledger import Ledger
-from broker.server.key_distribution import rollout_of
 
 __all__ = [
     "keys_router",
@@ -35,12 +34,7 @@ def keys_router(
 
         It reads the last status of every agent. For a principal without groups.
         """
-        keys = installation.signing_keys()
-        rollout = rollout_of(ledger, EnrolmentStore(ledger.database, now=now), keys.version, now())
-        behind = rollout.behind(keys.version)
-        agents = len(rollout.versions)
-        views = tuple(SigningKeyView(it.id, it.state, it.created_at, it.revoked_at, it.public) for it in keys.entries)
-        confirmed, not_confirmed = agents - len(behind), tuple(behind[:MAX_PAGE])
-        return json_response(SigningKeysView(keys.version, keys.announced, agents, confirmed, not_confirmed, views))
+        keys = LedgerSigningKeys(installation.signing_keys(), ledger, now=now)
+        return json_response(keys.signing_keys())
 
     return router

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from broker.api.ranges import range_of
 from broker.fleet.models import Role
-from broker.ledger.blob_upload import MAX_BLOB_BYTES
+from broker.ledger.blob_errors import MAX_BLOB_BYTES
 from broker.ledger.tables import BLOB_CHUNKS
 from tests.support.api import RunningApi, assert_problem
 from tests.support.waiting import wait_for

@@ -1,17 +1,20 @@
 """The commands of an administrator, each on a ledger and over the API of the same ledger: one suite for both."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker.cli.exit_codes import AcmExitCode
+from broker.contract.messages import Status
+from broker.ledger.blob_errors import MAX_BLOB_BYTES
 from broker.ledger.ledger import Ledger
 from tests.support.api import RunningApi
 from tests.support.enrolled import Registrar
 from tests.support.makers import result
 from tests.support.places import Place
-from tests.support.recorded import record_feedback
+from tests.support.recorded import record_feedback, record_status
 
 
 @pytest.fixture
@@ -123,3 +126,78 @@ def test_enrolment_needs_an_authority(place: Place, tmp_path: Path) -> None:
             AcmExitCode.FAILURE,
             True,
         )
+
+
+def test_file_is_stored_listed_and_deleted(place: Place, ledger: Ledger, tmp_path: Path) -> None:
+    file = tmp_path / "agent.tar"
+    file.write_bytes(b"x" * 300_000)
+    artifact = place.acm("blob", "put", str(file)).json
+    assert (artifact["url"], artifact["size"]) == (f"blob:{artifact['sha256']}", 300_000)
+    assert b"".join(ledger.blobs.read(artifact["sha256"], 0, 300_000)) == file.read_bytes()
+    assert place.acm("blob", "list", "-o", "name").stdout == f"{artifact['sha256']}\n"
+    command = place.acm("send", "web-01", "upgrade-agent", f"package={json.dumps(artifact)}", "--force")
+    assert place.acm("blob", "rm", artifact["sha256"]).code == "in_use"
+    place.acm("cancel", command.stdout.strip(), "--abandon")
+    assert place.acm("blob", "rm", artifact["url"][:-3]).stdout == "agent.tar is deleted (300000 bytes).\n"
+    assert ledger.blobs.rows() == []
+
+
+def test_file_is_stored_for_the_command_that_refers_to_it(place: Place, ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"package")
+    words = ("send", "web-01", "upgrade-agent", "--file", f"package={tmp_path}/a.tar", "--force")
+    assert place.acm(*words, "--dry-run", "--json").json["parameters"]["package"]["size"] == 7
+    assert place.acm("send", "web-9", *words[2:]).code == "unknown_agent"
+    assert ledger.blobs.rows() == []
+    assert place.acm(*words).exit_code == 0
+    (blob,) = ledger.blobs.rows()
+    assert ledger.commands()[0].command.parameters["package"]["sha256"] == blob.artifact.sha256
+
+
+def test_what_cannot_be_stored_is_refused_alike(place: Place, ledger: Ledger, tmp_path: Path) -> None:
+    with (tmp_path / "long").open("wb") as long:
+        long.truncate(MAX_BLOB_BYTES + 1)
+    refused = {"": "not_a_file", "none": "unreadable_file", "long": "too_large"}
+    codes = {name: place.acm("blob", "put", f"{tmp_path}/{name}").code for name in refused}
+    assert codes == refused
+    assert {
+        place.acm("send", "web-01", "upgrade-agent", "--file", f"package={tmp_path}/{name}", "--force").code
+        for name in refused
+    } == set(refused.values())
+    assert place.acm("blob", "rm", "0" * 64).code == "unknown_blob"
+    assert ledger.blobs.rows() == []
+
+
+def test_files_keys_and_access_tokens_look_the_same_at_both_places(
+    places: dict[str, Place], registrar: Registrar, ledger: Ledger, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        places["api"].acm("blob", "put", str(tmp_path / name))
+    registrar.enroll("web-02", tmp_path / "web-02", "mqtt://127.0.0.1")
+    record_status(ledger, Status("web-02", True, "1", "i", "b", "g", signing_keys_version=registrar.keys.version))
+    places["api"].acm("api", "token", "create", "bob", "--role", "viewer", "--group", "edge")
+    assert_same(places, "blob list", "blob list --json", "blob list -o wide --sort bytes")
+    assert_same(places, "keys list", "keys list --json", "keys list -o wide --no-headers", "keys list -o table")
+    assert "Not confirmed by: web-01." in places["api"].acm("keys", "list").stderr
+    assert_same(places, "api token list", "api token list --json", "api token list -o wide", "api token revoke 0")
+
+
+def test_access_token_is_created_used_and_revoked(place: Place, api: RunningApi) -> None:
+    made = place.acm(
+        "api", "token", "create", "bob", "--role", "viewer", "--group", "edge", "--ttl", "1h", "--json"
+    ).json
+    assert (made["principal"], made["groups"]) == ("bob", ["edge"])
+    bob = Place(ACM_SERVER=api.url, ACM_TOKEN=made["token"])
+    assert bob.acm("agents", "-o", "name").stdout == "web-01\nweb-02\n"
+    for words in (["api", "token", "list"], ["token", "list"], ["blob", "list"], ["keys", "list"]):
+        assert bob.acm(*words).exit_code == AcmExitCode.ACCESS_DENIED
+    assert place.acm("api", "token", "revoke", made["id"][:-1]).stdout == "The access token of bob is revoked.\n"
+    assert bob.acm("agents").exit_code == AcmExitCode.ACCESS_DENIED
+    told = place.acm("api", "token", "create", "carol", "--role", "admin")
+    assert (told.stdout.startswith("acm_"), "For carol, as admin, until" in told.stderr) == (True, True)
+
+
+def test_access_token_of_nobody_or_for_ever_is_refused(place: Place) -> None:
+    for words, code in ((["a b"], "invalid_name"), (["bob", "--ttl", "9999d"], "invalid_argument")):
+        refused = place.acm("api", "token", "create", *words, "--role", "viewer")
+        assert (refused.exit_code, refused.code) == (AcmExitCode.USAGE, code)

@@ -93,7 +93,7 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
     [
         ["prune", "--older-than", "1d"],
         ["ledger", "check"],
-        ["api", "token", "list"],
+        ["api", "certificate", "list"],
         ["group", "configure", "edge", os.devnull],
     ],
 )
@@ -108,7 +108,9 @@ def test_command_of_the_ledger_does_not_take_that_of_this_machine_instead(
     assert missing.code == "ledger_not_found"
 
 
-@pytest.mark.parametrize("words", [["server"], ["ca", "init"], ["up"], ["keys", "init"], ["doctor"]])
+@pytest.mark.parametrize(
+    "words", [["server"], ["ca", "init"], ["up"], ["keys", "init"], ["keys", "rotate"], ["doctor"]]
+)
 def test_command_of_the_servers_machine_refuses_an_api(words: list[str]) -> None:
     refused = called(app, *words, "--server", "https://x")
     assert refused.exit_code == AcmExitCode.USAGE

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from broker.app.factories import open_database
 from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.messages import BlobRequest, Origin
-from broker.ledger.blob_errors import BlobError
-from broker.ledger.blob_upload import MAX_BLOB_BYTES
+from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobError
 from broker.ledger.blobs import BlobStore
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest

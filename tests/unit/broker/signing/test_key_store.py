@@ -16,8 +16,8 @@ from broker.contract.dsse import SigningKey
 from broker.contract.messages import Origin, Status
 from broker.enrolment.store import EnrolmentStore
 from broker.errors import ExposedFileError
+from broker.fleet.key_rollout import RolloutProgress, distribute, rollout_of
 from broker.ledger.ledger import Ledger
-from broker.server.key_distribution import RolloutProgress, distribute, rollout_of
 from broker.signing.key_directory import KeyDirectory
 from broker.signing.key_list import KeyEntry, KeyList, KeyState, SigningKeyError
 from broker.signing.key_store import SigningKeys, SigningKeyStore, create_signing_keys
