@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from broker.cli.completions import complete_agents, complete_groups
 from broker.cli.documents import document_of
+from broker.cli.files import describe_files
 from broker.cli.options import AllowUnknownOption
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing
 from broker.console.output import print_text
 from broker.errors import InvalidArgument
-from broker.fleet.models import GroupView
+from broker.fleet.models import GroupView, SendRequest
 from broker.system.text_files import read_text
 from broker.system.toml_text import load_toml
 
@@ -69,7 +69,7 @@ def list_groups(session: Session) -> None:
 
 
 @app.command(epilog="Example: acm group configure edge sensor.toml")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def configure(
     session: Session,
     group: Group,
@@ -86,20 +86,14 @@ def configure(
 
     To send it to one agent again, use acm send AGENT fetch-config.
     """
-    from broker.fleet.targets import resolve_target
-    from broker.fleet.views import view_of_operation
-    from broker.ledger.enqueue import CommandRequest
-
     if not unchecked:
         _check_syntax(file)
-    ledger = session.ledger
-    target = resolve_target(ledger, None, group, everyone=False, allow_unknown=False)
-    artifact = ledger.blobs.put(file)
-    ledger.groups.configure(group, artifact)
-    parameters = {"artifact": msgspec.to_builtins(artifact), "group": group}
-    request = CommandRequest("apply-centralized-configuration", parameters, session.origin)
-    operation = ledger.add_operation(target.agents, target.description, request)
-    session.show(document_of(view_of_operation(operation)), operation.id)
+    parameters = describe_files([f"artifact={file}"]) | {"group": group}
+    request = SendRequest("apply-centralized-configuration", parameters, group=group, force=True, dry_run=True)
+    session.fleet.send(request)  # what is wrong is reported before anything is stored
+    stored = session.blobs.store_blob(file)
+    operation = session.fleet.configure_group(group, stored.sha256)
+    session.show(document_of(operation), operation.id)
 
 
 @app.command(epilog="Example: acm group show edge")

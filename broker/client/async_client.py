@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from broker.client import calls
 from broker.client.addresses import checked_url, trusting
 from broker.client.async_admin import AsyncAdminClient
 from broker.client.async_blobs import AsyncBlobClient
+from broker.client.async_groups import AsyncGroupClient
 from broker.client.async_reports import AsyncReportClient
 from broker.client.client import (
     ANSWER_WITHIN_S,
@@ -35,7 +36,6 @@ from broker.fleet.models import (
     EventFilter,
     EventView,
     ForgottenAgent,
-    GroupView,
     IdsFound,
     OperationProgress,
     OperationView,
@@ -57,7 +57,7 @@ _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item", CommandView, OperationProgress)
 
 
-class AsyncClient(AsyncAdminClient, AsyncBlobClient, AsyncReportClient):
+class AsyncClient(AsyncAdminClient, AsyncBlobClient, AsyncGroupClient, AsyncReportClient):
     """The fleet behind an API, as `Client` has it, for programs with an event loop."""
 
     def __init__(
@@ -203,22 +203,6 @@ class AsyncClient(AsyncAdminClient, AsyncBlobClient, AsyncReportClient):
     async def forget(self, name: str, *, force: bool = False) -> ForgottenAgent:
         """Take an agent that is gone out of the lists and its groups; its open commands end as interrupted."""
         return await self._do(calls.to_forget(name, force=force))
-
-    async def groups(self) -> tuple[GroupView, ...]:
-        """Return all groups, in order of name."""
-        return (await self._do(calls.for_groups())).items
-
-    async def group(self, name: str) -> GroupView:
-        """Return one group."""
-        return await self._do(calls.for_group(name))
-
-    async def add_to_group(self, group: str, agents: Sequence[str], *, allow_unknown: bool = False) -> GroupView:
-        """Add agents to a group, which exists from its first member on; return it."""
-        return await self._do(calls.change_of_group(group, "add", agents, allow_unknown=allow_unknown))
-
-    async def remove_from_group(self, group: str, agents: Sequence[str]) -> GroupView:
-        """Remove agents from a group; return it."""
-        return await self._do(calls.change_of_group(group, "remove", agents))
 
     async def operation(self, operation_id: str) -> OperationProgress:
         """Return an operation and how far its commands are."""

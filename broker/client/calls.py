@@ -1,7 +1,7 @@
 """The requests of the API and the shapes of their answers, without any input or output."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +24,7 @@ from broker.fleet.models import (
     EventFilter,
     ForgetRequest,
     ForgottenAgent,
-    GroupView,
     IdsFound,
-    MembersRequest,
     OperationProgress,
     OperationView,
     PageOf,
@@ -47,15 +45,12 @@ __all__ = [
     "answer_in",
     "change_call",
     "change_of_command",
-    "change_of_group",
     "change_of_operation",
     "for_agent",
     "for_agents",
     "for_command",
     "for_commands",
     "for_events",
-    "for_group",
-    "for_groups",
     "for_ids",
     "for_operation",
     "for_operations",
@@ -228,22 +223,6 @@ def for_events(which: EventFilter, after: int | None, since: datetime | None, *,
 def to_forget(name: str, *, force: bool) -> Call[ForgottenAgent]:
     """Return the call that forgets an agent."""
     return change_call(f"/v1/agents/{quote(name, safe='')}/forget", ForgottenAgent, ForgetRequest(force))
-
-
-def for_groups() -> Call[PageOf[GroupView]]:
-    """Return the call for all groups."""
-    return Call("GET", "/v1/groups", PageOf[GroupView])
-
-
-def for_group(name: str) -> Call[GroupView]:
-    """Return the call for one group."""
-    return Call("GET", f"/v1/groups/{quote(name, safe='')}", GroupView)
-
-
-def change_of_group(group: str, action: str, agents: Sequence[str], *, allow_unknown: bool = False) -> Call[GroupView]:
-    """Return the call that adds agents to a group, or removes them."""
-    members = MembersRequest(tuple(agents), allow_unknown)
-    return change_call(f"/v1/groups/{quote(group, safe='')}/{action}", GroupView, members)
 
 
 def for_operation(operation_id: str, wait_s: float = 0) -> Call[OperationProgress]:

@@ -1,7 +1,7 @@
 """The synchronous client of the API."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from broker.client.addresses import checked_url, trusting
 from broker.client.admin import AdminClient
 from broker.client.blobs import BlobClient
 from broker.client.event_reader import SILENCE_S, EventReader
+from broker.client.groups import GroupClient
 from broker.client.reports import ReportClient
 from broker.contract.states import CommandState
 from broker.fleet.explanation import CommandTimeline
@@ -26,7 +27,6 @@ from broker.fleet.models import (
     EventFilter,
     EventView,
     ForgottenAgent,
-    GroupView,
     IdsFound,
     OperationProgress,
     OperationView,
@@ -61,7 +61,7 @@ _CONNECT_WITHIN_S = 10.0
 EVERYTHING, EVERY_AGENT, EVERY_EVENT = CommandFilter(), AgentFilter(), EventFilter()
 
 
-class Client(AdminClient, BlobClient, ReportClient):
+class Client(AdminClient, BlobClient, GroupClient, ReportClient):
     """The fleet behind an API, for the principal of an access token. It is a `Fleet`, and closed after its block.
 
     A request that gets no answer within `answer_within_s` seconds, or finds the ledger unavailable, is repeated such
@@ -215,22 +215,6 @@ class Client(AdminClient, BlobClient, ReportClient):
     def forget(self, name: str, *, force: bool = False) -> ForgottenAgent:
         """Take an agent that is gone out of the lists and its groups; its open commands end as interrupted."""
         return self._do(calls.to_forget(name, force=force))
-
-    def groups(self) -> tuple[GroupView, ...]:
-        """Return all groups, in order of name."""
-        return self._do(calls.for_groups()).items
-
-    def group(self, name: str) -> GroupView:
-        """Return one group."""
-        return self._do(calls.for_group(name))
-
-    def add_to_group(self, group: str, agents: Sequence[str], *, allow_unknown: bool = False) -> GroupView:
-        """Add agents to a group, which exists from its first member on; return it."""
-        return self._do(calls.change_of_group(group, "add", agents, allow_unknown=allow_unknown))
-
-    def remove_from_group(self, group: str, agents: Sequence[str]) -> GroupView:
-        """Remove agents from a group; return it."""
-        return self._do(calls.change_of_group(group, "remove", agents))
 
     def operation(self, operation_id: str) -> OperationProgress:
         """Return an operation and how far its commands are."""

@@ -1,18 +1,18 @@
 """The fleet on a ledger."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 from broker.contract.messages import Command, Origin
 from broker.contract.states import Outcome
-from broker.contract.topics import check_agent_name
 from broker.fleet.checks import check_parameters, check_supported
 from broker.fleet.events import EventScope, EventSpan, each_event, span_of
 from broker.fleet.explanation import CommandTimeline, explain_command
 from broker.fleet.facts_in_ledger import read_facts
 from broker.fleet.forgetting import refuse_online
+from broker.fleet.groups_on_ledger import LedgerGroups
 from broker.fleet.models import (
     MAX_PAGE,
     AgentFilter,
@@ -23,7 +23,6 @@ from broker.fleet.models import (
     EventFilter,
     EventView,
     ForgottenAgent,
-    GroupView,
     IdsFound,
     OperationProgress,
     OperationView,
@@ -33,7 +32,7 @@ from broker.fleet.models import (
     ServerView,
 )
 from broker.fleet.retrying import NotRetried, request_again, require_ended
-from broker.fleet.targets import Target, UnknownAgent, resolve_target
+from broker.fleet.targets import Target, resolve_target
 from broker.fleet.views import (
     view_of_command,
     view_of_new,
@@ -41,7 +40,6 @@ from broker.fleet.views import (
     view_of_progress,
     view_of_server,
 )
-from broker.fleet.visibility import Visible
 from broker.ledger.agents import AgentRow
 from broker.ledger.also import Also, nothing_else
 from broker.ledger.commands import CommandQuery, LedgerRow, require_open
@@ -54,16 +52,11 @@ from broker.ledger.server_lock import running_servers
 from broker.ledger.waiting import wait_for_command, wait_for_operation, waiting
 
 __all__ = [
-    "Change",
     "LedgerFleet",
 ]
 
 
-Change = Sent | CommandView | CancelledCommands | GroupView | ForgottenAgent
-"""What a method answers that changes anything."""
-
-
-class LedgerFleet:
+class LedgerFleet(LedgerGroups):
     """The fleet of a ledger, as a principal sees it: all of it, or the agents in its `groups`.
 
     `origin` is written into what it sends. `also` writes, in the same transaction, what belongs to the answer of a
@@ -75,14 +68,10 @@ class LedgerFleet:
         ledger: Ledger,
         origin: Origin,
         groups: frozenset[str] | None = None,
-        also: Also[Change] = nothing_else,
+        also: Also[Any] = nothing_else,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._ledger = ledger
-        self._origin = origin
-        self._groups = groups
-        self._visible = Visible(ledger, groups)
-        self._also = also
+        super().__init__(ledger, origin, groups, also)
         self._tell = tell
 
     def send(self, request: SendRequest) -> Sent:
@@ -242,36 +231,6 @@ class LedgerFleet:
 
         return forgotten(self._ledger.forget(name, lambda connection, it: self._also(connection, forgotten(it))))
 
-    def groups(self) -> tuple[GroupView, ...]:
-        """Return all groups, in order of name."""
-        groups = self._ledger.groups.all()
-        return tuple(GroupView(name, tuple(agents)) for name, agents in groups.items() if self._visible.has_group(name))
-
-    def group(self, name: str) -> GroupView:
-        """Return one group, as `Fleet.group` says."""
-        self._visible.require_group(name)
-        agents = self._ledger.groups.members(name)
-        if not agents and not self._ledger.groups.is_configured(name):
-            raise UnknownAgent(
-                f"There is no group {name!r}: no agent is in it. `acm group list` shows all groups.",
-                code="unknown_group",
-            )
-        return GroupView(name, tuple(agents))
-
-    def add_to_group(self, group: str, agents: Sequence[str], *, allow_unknown: bool = False) -> GroupView:
-        """Add agents to a group, as `Fleet.add_to_group` says."""
-        self._visible.require_group(group)
-        for name in agents:
-            check_agent_name(name)
-            if not (allow_unknown and self._groups is None):
-                self._visible.agent(name)
-        return self._changed_group(self._ledger.groups.add, group, agents)
-
-    def remove_from_group(self, group: str, agents: Sequence[str]) -> GroupView:
-        """Remove agents from a group, as `Fleet.remove_from_group` says."""
-        self._visible.require_group(group)
-        return self._changed_group(self._ledger.groups.remove, group, [check_agent_name(it) for it in agents])
-
     def operation(self, operation_id: str) -> OperationProgress:
         """Return an operation and how far its commands are; raises UnknownOperation."""
         operation = self._visible.operation(operation_id)
@@ -329,16 +288,6 @@ class LedgerFleet:
     def servers(self) -> tuple[ServerView, ...]:
         """Return the servers that run on the ledger."""
         return tuple(map(view_of_server, running_servers(self._ledger.database)))
-
-    def _changed_group(self, change: Callable[..., None], group: str, agents: Sequence[str]) -> GroupView:
-        views: list[GroupView] = []
-
-        def also(connection: Any, members: list[str]) -> None:
-            views.append(GroupView(group, tuple(members)))
-            self._also(connection, views[-1])
-
-        change(group, agents, also)
-        return views[-1]
 
     def _also_row(self, connection: Any, row: LedgerRow) -> None:
         self._also(connection, view_of_command(row))

@@ -132,6 +132,12 @@ class Fleet(Protocol):
         Raises InvalidName, and UnknownAgent for a group that this principal may not see.
         """
 
+    def configure_group(self, group: str, sha256: str) -> OperationView:
+        """Make the stored file with this SHA-256 the configuration of a group, and send it to the members.
+
+        Raises InvalidName, UnknownAgent for a group without members, and UnknownBlob.
+        """
+
     def operation(self, operation_id: str) -> OperationProgress:
         """Return an operation and how far its commands are; raises UnknownOperation."""
 

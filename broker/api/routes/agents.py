@@ -14,6 +14,7 @@ from broker.api.documented import Shapes, json_response, problems
 from broker.api.lists import Cursor, Limit
 from broker.api.names import AgentName
 from broker.contract.states import AgentState
+from broker.fleet.group_models import GroupConfigurationRequest
 from broker.fleet.models import (
     AgentFilter,
     AgentView,
@@ -21,6 +22,7 @@ from broker.fleet.models import (
     ForgottenAgent,
     GroupView,
     MembersRequest,
+    OperationView,
     PageOf,
     Role,
 )
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 
+_CONFIGURATION = {"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}
 _MEMBERS = {"agents": ["web-01"]}
 GroupName = Annotated[str, Path(description="Name of the group.", max_length=64, examples=["edge"])]
 
@@ -118,5 +121,23 @@ def agents_router(requests: Requests, access: Access, shapes: Shapes) -> APIRout
         agents = decoded_body(body, MembersRequest).agents
         change = Wanted(request, who, idempotency_key, f"remove from group {group}", ",".join(agents), body)
         return requests.change(change, lambda fleet: fleet.remove_from_group(group, agents))
+
+    @router.post(
+        "/groups/{group}/configure",
+        status_code=201,
+        responses=shapes.returned(OperationView, "The operation that sends it.", 201) | problems(404, 413, 422),
+        openapi_extra=shapes.taken(GroupConfigurationRequest, _CONFIGURATION),
+    )
+    def configure_group(
+        request: Request, who: admin, group: GroupName, body: Body, idempotency_key: IdempotencyKey = None
+    ) -> Response:
+        """Make a stored file the configuration of a group, and send it to the members.
+
+        Agents that ask for their configuration later (`fetch-config`) get it, too. Whether it can be read is up to the
+        agents.
+        """
+        sha256 = decoded_body(body, GroupConfigurationRequest).sha256
+        change = Wanted(request, who, idempotency_key, f"configure group {group}", sha256, body)
+        return requests.change(change, lambda fleet: fleet.configure_group(group, sha256), 201)
 
     return router

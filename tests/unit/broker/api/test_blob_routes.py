@@ -130,6 +130,32 @@ def test_file_that_an_open_command_needs_is_not_removed(api: RunningApi) -> None
     assert_problem(api.http.post(f"{PATH}/remove", headers=api.as_(Role.OPERATOR)), 409, "in_use")
 
 
+def test_stored_file_becomes_the_configuration_of_a_group_once_for_each_key(api: RunningApi) -> None:
+    put(api)
+    body, headers = {"sha256": NAME}, api.as_(Role.ADMIN, "edge") | {"Idempotency-Key": "k"}
+    done = api.http.post("/v1/groups/edge/configure", json=body, headers=headers)
+    assert (done.status_code, done.json()["target"], done.json()["size"]) == (201, "group edge", 2)
+    again = api.http.post("/v1/groups/edge/configure", json=body, headers=headers)
+    assert (again.json(), len(api.ledger.operations.page(None, 9).operations)) == (done.json(), 1)
+    log = api.http.get("/v1/audit-log", headers=api.as_(Role.ADMIN)).json()["items"]
+    assert (log[0]["action"], log[0]["target"], log[0]["subject"]) == ("configure group edge", NAME, done.json()["id"])
+    assert_problem(api.http.post(f"{PATH}/remove", headers=api.as_(Role.OPERATOR)), 409, "in_use")
+
+
+def test_configuration_of_a_group_needs_a_stored_file_an_admin_and_members(api: RunningApi) -> None:
+    def refused(path: str, headers: dict[str, str], sha256: str = NAME) -> Any:
+        return api.http.post(f"/v1/groups/{path}/configure", json={"sha256": sha256}, headers=headers)
+
+    admin = api.as_(Role.ADMIN)
+    assert_problem(refused("edge", admin), 404, "unknown_blob")
+    put(api)
+    assert_problem(refused("none", admin), 404, "no_agent_matches")
+    assert_problem(refused("core", api.as_(Role.ADMIN, "edge")), 404, "unknown_group")
+    assert_problem(refused("edge", api.as_(Role.OPERATOR)), 403, "forbidden")
+    assert_problem(refused("edge", admin, "x"), 400, "invalid_member")
+    assert api.ledger.commands() == []
+
+
 def test_operator_of_groups_stores_files_and_sees_none(api: RunningApi) -> None:
     edge = api.as_(Role.OPERATOR, "edge")
     assert put(api, who=edge).status_code == 200

@@ -181,6 +181,7 @@ def test_what_is_of_the_whole_fleet_is_not_for_a_principal_with_groups(api: Runn
         ("GET", "/v1/groups/x", Role.VIEWER),
         ("POST", "/v1/groups/x/add", Role.ADMIN),
         ("POST", "/v1/groups/x/remove", Role.ADMIN),
+        ("POST", "/v1/groups/x/configure", Role.ADMIN),
         ("GET", "/v1/agents/x/audit", Role.VIEWER),
         ("POST", "/v1/agents/x/forget", Role.ADMIN),
         ("POST", "/v1/agents/x/revoke", Role.ADMIN),

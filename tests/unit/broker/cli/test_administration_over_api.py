@@ -201,3 +201,21 @@ def test_access_token_of_nobody_or_for_ever_is_refused(place: Place) -> None:
     for words, code in ((["a b"], "invalid_name"), (["bob", "--ttl", "9999d"], "invalid_argument")):
         refused = place.acm("api", "token", "create", *words, "--role", "viewer")
         assert (refused.exit_code, refused.code) == (AcmExitCode.USAGE, code)
+
+
+def test_group_is_configured(place: Place, ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("n = 1")
+    for words, code in (
+        (("nosuch", f"{tmp_path}/a.toml"), "no_agent_matches"),
+        (("edge", f"{tmp_path}/none.tar.gz"), "unreadable_file"),
+        (("edge", str(tmp_path)), "not_a_file"),
+    ):
+        assert place.acm("group", "configure", *words).code == code
+    assert (ledger.blobs.rows(), ledger.commands()) == ([], [])
+    operation = place.acm("group", "configure", "edge", f"{tmp_path}/a.toml", "--json").json
+    assert (operation["target"], operation["size"]) == ("group edge", 2)
+    (blob,) = ledger.blobs.rows()
+    sent = [row.command.parameters for row in ledger.commands()]
+    assert [(it["group"], it["artifact"]["sha256"]) for it in sent] == [("edge", blob.artifact.sha256)] * 2
+    place.acm("operation", "cancel", operation["id"], "--abandon")
+    assert "the configuration of the group edge" in place.acm("blob", "rm", blob.artifact.sha256).message

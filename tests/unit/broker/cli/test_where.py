@@ -1,6 +1,5 @@
 """Where a command works: what wins over what, and what names two places."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -94,7 +93,7 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
         ["prune", "--older-than", "1d"],
         ["ledger", "check"],
         ["api", "certificate", "list"],
-        ["group", "configure", "edge", os.devnull],
+        ["audit", "verify", "web-01"],
     ],
 )
 def test_command_of_the_ledger_does_not_take_that_of_this_machine_instead(

@@ -144,13 +144,18 @@ def test_client_waits_for_a_result(client: Any, api: RunningApi) -> None:
     assert client.wait_for_operation(operation.id, 60).done
 
 
-def test_client_changes_groups(api: RunningApi, on_ledger: LedgerFleet) -> None:
+def test_client_changes_groups(api: RunningApi, on_ledger: LedgerFleet, tmp_path: Path) -> None:
     token = api.as_(Role.ADMIN)["Authorization"].removeprefix("Bearer ")
     for kind in KINDS:
         with client_of(kind, api.url, token, []) as client:
             assert client.add_to_group(kind, ["db-01"]).agents == ("db-01",)
             assert client.add_to_group(kind, ["web-01"]) in on_ledger.groups()
             assert client.remove_from_group(kind, ["db-01"]).agents == ("web-01",)
+            (tmp_path / kind).write_text(kind)
+            configured = client.configure_group(kind, client.store_blob(tmp_path / kind).sha256)
+            assert configured == on_ledger.operation(configured.id).operation
+            with raises_code(ApiProblem, "unknown_blob"):
+                client.configure_group(kind, "0" * 64)
 
 
 def test_client_manages_enrolment_and_access(api: RunningApi, tmp_path: Path, clock: TurnedClock) -> None:
