@@ -1,7 +1,8 @@
 """acm active-responses: what is in effect on agents, from each one's last status."""
 
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from broker.cli.completions import complete_agents
@@ -10,8 +11,11 @@ from broker.console.listing import Column, Listing, time_column
 from broker.console.output import print_text
 from broker.contract.codec import to_json
 from broker.contract.messages import PendingReversal
-from broker.fleet.targets import check_known
-from broker.ledger.agents import AgentRow
+from broker.fleet.models import AgentFilter, AgentView
+from broker.fleet.pages import read_pages
+
+if TYPE_CHECKING:
+    from broker.fleet.port import Fleet
 
 __all__ = [
     "app",
@@ -42,7 +46,7 @@ _ACTIVE_RESPONSES = Listing[_ActiveResponse](
 
 
 @app.command("active-responses", epilog="Example: acm active-responses web-01 --json")
-@with_session(LEDGER, lists=_ACTIVE_RESPONSES, watches=True, only_reads=True)
+@with_session(LEDGER, over_api=True, lists=_ACTIVE_RESPONSES, watches=True, only_reads=True)
 def active_responses(
     session: Session,
     agent: Annotated[
@@ -50,24 +54,25 @@ def active_responses(
     ] = None,
 ) -> None:
     """List active responses that are in effect and will be reversed, from each agent's last status."""
-    if agent is not None:
-        check_known(session.ledger, [agent], can_allow=False)
+    fleet = session.fleet
+    shown: list[AgentView] = []
 
     def read() -> list[_ActiveResponse]:
-        rows = _rows(session, agent)
-        return [_ActiveResponse(row.name, reversal) for row in rows for reversal in _pending_reversals(row)]
+        shown[:] = _agents(fleet, agent)
+        return [_ActiveResponse(it.name, reversal) for it in shown for reversal in _pending_reversals(it)]
 
     session.show_list(_ACTIVE_RESPONSES, read)
-    rows = _rows(session, agent)
-    named = sum(len(_pending_reversals(row)) for row in rows)
-    count = sum(row.status.pending_reversal_count for row in rows if row.status)
+    named = sum(len(_pending_reversals(it)) for it in shown)
+    count = sum((it.status or {}).get("pending_reversal_count", 0) for it in shown)
     if count > named:
         print_text(f"acm: {named} of {count} are listed: a status names only the first 50.", to_stderr=True)
 
 
-def _rows(session: Session, agent: str | None) -> list[AgentRow]:
-    return [row for row in session.ledger.agents() if agent in (None, row.name)]
+def _agents(fleet: "Fleet", agent: str | None) -> list[AgentView]:
+    if agent is not None:
+        return [fleet.agent(agent)]
+    return read_pages(lambda cursor, count: fleet.agents(AgentFilter(), cursor=cursor, limit=count))
 
 
-def _pending_reversals(row: AgentRow) -> tuple[PendingReversal, ...]:
-    return row.status.pending_reversals if row.status else ()
+def _pending_reversals(agent: AgentView) -> list[PendingReversal]:
+    return msgspec.convert((agent.status or {}).get("pending_reversals", []), list[PendingReversal])

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from broker.cli.exit_codes import AcmExitCode
-from broker.contract.messages import Status
+from broker.contract.messages import PendingReversal, Status
 from broker.ledger.blob_errors import MAX_BLOB_BYTES
 from broker.ledger.ledger import Ledger
 from tests.support.api import RunningApi
@@ -57,6 +58,16 @@ def test_unmatched_results_are_listed(places: dict[str, Place], ledger: Ledger) 
     assert places["api"].acm("unmatched", "--agent", "web-01", "-o", "name").stdout == "stray of web-01\n"
     assert "there are more" in places["api"].acm("unmatched", "--limit", "1").stderr
     assert "Did you mean web-01?" in places["api"].acm("unmatched", "--agent", "web-1").message
+
+
+def test_active_responses_are_listed(places: dict[str, Place], ledger: Ledger) -> None:
+    reversal = PendingReversal("firewall-drop", ("192.0.2.7",), "a", "waiting", datetime(2026, 11, 30, tzinfo=UTC))
+    status = Status("web-01", True, "1", "i", "b", "g", pending_reversals=(reversal,), pending_reversal_count=2)
+    record_status(ledger, status)
+    assert_same(places, "active-responses", "active-responses --json", "active-responses web-01 -o wide")
+    assert_same(places, "active-responses web-02", "active-responses web-1", "active-responses -o name")
+    shown = places["api"].acm("active-responses", "web-01")
+    assert ("192.0.2.7" in shown.stdout, "1 of 2 are listed" in shown.stderr) == (True, True)
 
 
 @pytest.mark.usefixtures("registrar")
