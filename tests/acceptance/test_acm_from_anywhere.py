@@ -91,6 +91,13 @@ def test_acm_sends_waits_and_explains_with_nothing_but_a_token(network: Network)
     assert network.acm("context", "use", "prod").returncode == 0
     explained = answer(network.acm("explain", sent["id"][:-1], "--json"))
     assert (explained["state"], explained["outcome"]) == ("completed", "success")
+    (network.desk / "a.toml").write_text("n = 1\n")
+    words = ("apply-centralized-configuration", "--file", "artifact=a.toml", "--wait", "60", "--json")
+    (applied,) = answer(network.acm("send", "web-01", *words))["commands"]
+    (stored,) = answer(network.acm("blob", "list", "--json"))
+    assert (applied["outcome"], stored["file_name"]) == ("success", "a.toml")
+    assert answer(network.acm("unmatched", "--json")) == []
+    assert network.acm("token", "create", "web-02").returncode == 12  # its role is operator
     untrusted = network.acm("commands", "--server", URL, "--token-file", "token")
     assert (untrusted.returncode, "not trusted" in untrusted.stderr) == (11, True)
     assert not list(network.desk.glob("*ledger*"))
