@@ -30,6 +30,7 @@ test: $(VENV)/.ready ## Run all tests
 	bash scripts/postgresql.sh
 	bash scripts/prometheus.sh
 	bash scripts/shells.sh
+	bash scripts/chromium.sh
 	$(PYTEST)
 
 postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL (not in CI: pgbouncer has them)

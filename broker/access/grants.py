@@ -51,11 +51,15 @@ class AccessGrant:
 
 @dataclass(frozen=True)
 class Credential:
-    """A principal, and the id of the token or certificate that proves it. `expires_at`: when one of an issuer ends."""
+    """A principal, and the id of the token or certificate that proves it.
+
+    `expires_at`: when one of an issuer ends. `session`: the session of the page that it is used in, if any.
+    """
 
     principal: Principal
     id: str
     expires_at: datetime | None = None
+    session: str | None = None
 
 
 def new_grant(principal: Principal, lifetime: timedelta, created_by: str, now: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ __all__ = [
     "AUDIT_LOG",
     "METADATA",
     "OPERATOR_CERTIFICATES",
+    "PAGE_SESSIONS",
 ]
 
 
@@ -43,6 +44,20 @@ OPERATOR_CERTIFICATES = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("revoked_at", sa.Float),
     sa.Column("used_at", sa.Float),
+)
+# The sessions of the page. `id` is a hash of the secret in the cookie; `credential` is what its principal has logged in
+# with, and `credential_expires_at` the end of one of an issuer.
+PAGE_SESSIONS = sa.Table(
+    "page_sessions",
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("principal", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("groups", sa.Text),
+    sa.Column("credential", sa.String(64), nullable=False),
+    sa.Column("credential_expires_at", sa.Float),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False, index=True),
 )
 # The answers to requests that had an Idempotency-Key. `key` is a hash of it, and `body` is sealed with it. `id` tells
 # who of several that ask at once was first.

@@ -43,30 +43,43 @@ class Access:
         """
 
         def credential(request: Request, bearer: _Bearer) -> Credential:
-            found = self._authenticated(request, bearer)
-            self._rates.take(found.principal.name)
-            if not found.principal.role.includes(role):
-                raise Forbidden(
-                    f"{found.principal.name} is {found.principal.role}; this needs the role {role}: use a credential "
-                    "of that role, such as an access token of `acm api token create`."
-                )
-            if everywhere and found.principal.groups is not None:
-                raise Forbidden(
-                    f"{found.principal.name} is for the agents of some groups, and this is about the whole fleet: use "
-                    "an access token without groups."
-                )
+            found = self.authenticated(request, bearer.credentials if bearer else None)
+            self.admit(found, role, everywhere=everywhere)
             return found
 
         return credential
+
+    def admit(self, who: Credential, role: Role, *, everywhere: bool = False) -> None:
+        """Count a request of a principal, and compare its role. Raises RateLimited and Forbidden."""
+        principal = who.principal
+        self._rates.take(principal.name)
+        if not principal.role.includes(role):
+            raise Forbidden(
+                f"{principal.name} is {principal.role}; this needs the role {role}: use a credential "
+                "of that role, such as an access token of `acm api token create`."
+            )
+        if everywhere and principal.groups is not None:
+            raise Forbidden(
+                f"{principal.name} is for the agents of some groups, and this is about the whole fleet: use "
+                "an access token without groups."
+            )
 
     def valid_among(self, credentials: Collection[Credential]) -> set[Credential]:
         """Return those of these credentials that are valid now; for a request that lasts. Raises LedgerError."""
         return self._authentication.valid_among(credentials)
 
-    def _authenticated(self, request: Request, bearer: HTTPAuthorizationCredentials | None) -> Credential:
+    def authenticated(self, request: Request, bearer: str | None) -> Credential:
+        """Return the credential of a token, or else of the connection's certificate. Raises InvalidCredential.
+
+        Failed attempts of each address are limited: raises RateLimited.
+        """
         certificate = getattr(request.state, CLIENT_CERTIFICATE, None)
         try:
-            return self._authentication.credential_of(bearer.credentials if bearer else None, certificate)
+            return self._authentication.credential_of(bearer, certificate)
         except InvalidCredential:
             self._refusals.take(request.client.host if request.client else "")
             raise
+
+    def of_session(self, secret: str) -> Credential:
+        """Return the credential of a session of the page. Raises InvalidCredential."""
+        return self._authentication.credential_of_session(secret)

@@ -14,12 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from broker.access.access_tokens import AccessTokenStore
 from broker.access.answers import AnswerStore
 from broker.access.audit_log import AuditLog
 from broker.access.authentication import Authentication, ForeignTokens
 from broker.access.operator_certificates import OperatorCertificateStore
+from broker.access.sessions import SessionStore
 from broker.api.access import Access
 from broker.api.changes import Requests
 from broker.api.checkup import Checkup
@@ -30,6 +32,7 @@ from broker.api.event_feed import EventFeed
 from broker.api.event_stream import EventStreams
 from broker.api.installation import ApiInstallation
 from broker.api.lists import refuse_unclear
+from broker.api.parts import ApiParts
 from broker.api.problems import STATUS_OF, problem_kind, problem_response
 from broker.api.pulse import Pulse
 from broker.api.rate_limit import DEFAULT_RATE, Rate, RateLimit, RateLimited
@@ -77,12 +80,14 @@ def api_app(
     rate: Rate = DEFAULT_RATE,
     monotonic: Callable[[], float] = monotonic,
     metrics: Sequence[Source] = (),
+    page: Callable[..., ASGIApp] | None = None,
 ) -> FastAPI:
     """Return the API of a ledger, which its opener closes, and its installation.
 
     `listed` are the serial numbers on the authority's revocation list; `foreign` are the tokens that are taken beside
-    access tokens; `rate` is the limit of each principal. `metrics` are those of the
-    process, beside what is in the ledger and what the API counts.
+    access tokens; `rate` is the limit of each principal. `metrics` are those of the process, beside what is in the
+    ledger and what the API counts. `page` is a middleware that gets the API and, as `parts`, its ApiParts: it answers
+    what is not the API's.
     """
     database = ledger.database
     audit_log = AuditLog(database, now=now)
@@ -90,7 +95,8 @@ def api_app(
     rates = RateLimit(rate, monotonic), RateLimit(_REFUSALS, monotonic)
     tokens = AccessTokenStore(database, now=now)
     certificates = OperatorCertificateStore(database, now=now, listed=listed)
-    access = Access(Authentication(tokens, certificates, foreign), *rates)
+    sessions = SessionStore(database, now=now)
+    access = Access(Authentication(tokens, certificates, sessions, foreign), *rates)
     checkup = Checkup(installation, now=now, monotonic=monotonic)
     enrolling = Enrolling(database, installation, now=now)
     counts = api_counts(monotonic)
@@ -138,6 +144,9 @@ def api_app(
     app.include_router(principals_router(audit_log, access, shapes))
     app.include_router(metrics_router(exposition, access))
     app.add_middleware(CountedRequests, counts=counts)
+    if page is not None:
+        parts = ApiParts(ledger, installation, requests, access, sessions, audit_log, enrolling, streams, now)
+        app.add_middleware(page, parts=parts)
     app.state.end_waits = end_waits
     _complete_document(app, shapes)
     return app

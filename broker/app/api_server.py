@@ -23,6 +23,7 @@ from broker.ledger.clock import LedgerClock
 from broker.ledger.ledger import Ledger
 from broker.ledger.location import place_of
 from broker.ledger.sqlite import LedgerReplaced
+from broker.page.app import OperatorsPage
 from broker.pki.listed_serials import ListedSerials
 from broker.system.checkup import Check
 from broker.system.service_manager import ServiceManager
@@ -66,7 +67,15 @@ class ApiServer:
             foreign = _foreign_tokens(config)
             installation = ConfiguredInstallation(config, checks)
             metrics = (own_version(), of_commits(self._database))
-            app = api_app(ledger, installation, now=self._clock, listed=listed, foreign=foreign, metrics=metrics)
+            app = api_app(
+                ledger,
+                installation,
+                now=self._clock,
+                listed=listed,
+                foreign=foreign,
+                metrics=metrics,
+                page=OperatorsPage,
+            )
             self._web = WebServer(app, _files(config), _limits(self._address[0]), app.state.end_waits)
         except BaseException:
             self._database.close()

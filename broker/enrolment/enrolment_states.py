@@ -8,14 +8,16 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
+from broker.ledger.agents import is_of_groups
 from broker.ledger.database import Database
 from broker.ledger.many_rows import as_keys, given_keys
-from broker.ledger.tables import moment
+from broker.ledger.tables import AGENTS, moment, utc
 
 __all__ = [
     "EnrolmentEnd",
     "EnrolmentState",
     "certificate_ends",
+    "certificates_ending",
     "enrolment_end",
     "enrolment_states",
 ]
@@ -77,3 +79,20 @@ def certificate_ends(database: Database, agents: Iterable[str] | None = None) ->
     with database.reading() as connection:
         rows = connection.execute(query, None if agents is None else as_keys(agents))
         return {row.agent: moment(row.not_after) for row in rows}
+
+
+def certificates_ending(
+    database: Database, before: datetime, groups: frozenset[str] | None, limit: int
+) -> list[tuple[str, datetime]]:
+    """Return agents whose certificates end, or have ended, before a time, and when; the first ones first.
+
+    Only agents that are listed; with `groups`, those in one of them. Raises LedgerError.
+    """
+    end = sa.func.max(CERTIFICATES.c.not_after)
+    query = sa.select(ENROLMENTS.c.agent, end.label("not_after"))
+    query = query.select_from(ENROLMENTS.join(CERTIFICATES).join(AGENTS, AGENTS.c.name == ENROLMENTS.c.agent))
+    query = query.where(ENROLMENTS.c.revoked_at.is_(None), AGENTS.c.forgotten_at.is_(None))
+    query = query if groups is None else query.where(is_of_groups(ENROLMENTS.c.agent, groups))
+    query = query.group_by(ENROLMENTS.c.agent).having(end < before.timestamp()).order_by(end).limit(limit)
+    with database.reading() as connection:
+        return [(row.agent, utc(row.not_after)) for row in connection.execute(query)]

@@ -33,6 +33,8 @@ __all__ = [
     "lock_agents_of",
     "lock_selected",
     "names_of_agents",
+    "rows_of_agents",
+    "state_of_agent",
     "status_in",
     "update_agent",
 ]
@@ -83,14 +85,14 @@ def agents_after(
     query = AGENTS.select().where(_IS_KNOWN, AGENTS.c.name > name)
     for some in (None if group is None else frozenset({group}), groups):
         query = query if some is None else query.where(is_of_groups(AGENTS.c.name, some))
-    return _rows_of(connection, query.order_by(AGENTS.c.name).limit(limit), now)
+    return rows_of_agents(connection, query.order_by(AGENTS.c.name).limit(limit), now)
 
 
 def agent_named(connection: sa.Connection, name: str, groups: frozenset[str] | None, now: datetime) -> AgentRow | None:
     """Return one of these agents, or None; with `groups`, only if it is in one of them."""
     query = AGENTS.select().where(_IS_KNOWN, AGENTS.c.name == name)
     query = query if groups is None else query.where(is_of_groups(AGENTS.c.name, groups))
-    return next(iter(_rows_of(connection, query, now)), None)
+    return next(iter(rows_of_agents(connection, query, now)), None)
 
 
 def is_of_groups(agent: sa.ColumnElement[str], groups: frozenset[str]) -> sa.ColumnElement[bool]:
@@ -99,7 +101,8 @@ def is_of_groups(agent: sa.ColumnElement[str], groups: frozenset[str]) -> sa.Col
     return member.where(GROUP_MEMBERS.c.group.in_(sorted(groups))).exists()
 
 
-def _rows_of(connection: sa.Connection, query: sa.Select[Any], now: datetime) -> list[AgentRow]:
+def rows_of_agents(connection: sa.Connection, query: sa.Select[Any], now: datetime) -> list[AgentRow]:
+    """Return the agents of a query on AGENTS, in its order."""
     agents = read_all(connection, query, AgentRecord)
     return _agent_rows(agents, connection.execute(_COUNTS_OF_GIVEN, as_keys(it.name for it in agents)), now)
 
@@ -138,6 +141,16 @@ def _is_recent(seconds: float | None, now: float) -> bool:
 def has_spoken(now: datetime) -> sa.ColumnElement[bool]:
     """Return the condition in SQL that an agent's last status is recent, as it is of one that is online."""
     return AGENTS.c.seen_at.between(now.timestamp() - SILENT_AFTER_S, now.timestamp() + _CLOCK_SKEW_S)
+
+
+def state_of_agent(now: datetime) -> sa.ColumnElement[str]:
+    """Return the state of an agent in SQL, as in its AgentRow."""
+    return sa.case(
+        (AGENTS.c.status.is_(None), AgentState.UNKNOWN),
+        (AGENTS.c.online.is_(False), AgentState.OFFLINE),
+        (has_spoken(now), AgentState.ONLINE),
+        else_=AgentState.SILENT,
+    )
 
 
 def is_silent(now: datetime) -> sa.ColumnElement[bool]:

@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from broker.contract.states import AgentState, CommandState
-from broker.ledger.agents import has_spoken, is_of_groups
+from broker.ledger.agents import is_of_groups, state_of_agent
 from broker.ledger.damage import state_in
 from broker.ledger.tables import AGENTS, COMMANDS, IS_OPEN, in_state
 
@@ -36,12 +36,7 @@ def ledger_summary(connection: sa.Connection, groups: frozenset[str] | None, now
 
 
 def _count_agents(connection: sa.Connection, groups: frozenset[str] | None, now: datetime) -> dict[AgentState, int]:
-    state = sa.case(
-        (AGENTS.c.status.is_(None), AgentState.UNKNOWN),
-        (AGENTS.c.online.is_(False), AgentState.OFFLINE),
-        (has_spoken(now), AgentState.ONLINE),
-        else_=AgentState.SILENT,
-    )
+    state = state_of_agent(now)
     query = sa.select(state, sa.func.count()).where(AGENTS.c.forgotten_at.is_(None)).group_by(state)
     query = query if groups is None else query.where(is_of_groups(AGENTS.c.name, groups))
     return {AgentState(name): count for name, count in connection.execute(query)}

@@ -18,6 +18,7 @@ from broker.app.config import ServerConfig
 from broker.contract.messages import Status
 from broker.fleet.models import Principal, Role
 from broker.ledger.ledger import Ledger
+from broker.page.app import OperatorsPage
 from broker.system.checkup import Check
 from broker.web.addresses import listen_at
 from broker.web.server import WebLimits, WebServer
@@ -74,6 +75,7 @@ def running_api(
     rate: Rate = DEFAULT_RATE,
     monotonic: Callable[[], float] | None = None,
     foreign: ForeignTokens | None = None,
+    port: int = 0,
 ) -> Iterator[RunningApi]:
     """Serve the API of a ledger on loopback, from a thread of this process, with the given clocks.
 
@@ -81,9 +83,9 @@ def running_api(
     """
     installation = ConfiguredInstallation(config, lambda _: checks)
     clocks = {"now": clock.now, "monotonic": monotonic or clock.monotonic}
-    app = api_app(ledger, installation, **clocks, rate=rate, foreign=foreign)
+    app = api_app(ledger, installation, **clocks, rate=rate, foreign=foreign, page=OperatorsPage)
     serving = WebServer(app, None, WebLimits(max_connections_of_address=None), app.state.end_waits)
-    with listen_at(("127.0.0.1", 0)) as listener:
+    with listen_at(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread = Thread(target=serving.serve, args=(listener,))
         thread.start()
