@@ -1,8 +1,10 @@
 """Counts what the server does, in memory, a turn at a time."""
 
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 
 from broker.contract.messages import Feedback
 from broker.contract.states import CommandState, ErrorCode, FeedbackKind, Outcome
@@ -25,6 +27,7 @@ _MAX_TYPES = 50
 _GROUPS_FRESH_S = 60.0
 _NO_GROUP = "none"
 _UNKNOWN_TYPE = "unknown"
+_STATUS = "status"
 _HOP_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 _TURN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HOP_OF_STATE = {CommandState.ACCEPTED: "stored", CommandState.RUNNING: "started"}
@@ -125,7 +128,7 @@ class ServerCounts(ServerWatch):
         self._cancels, self._gaps, self._epochs, self._acks = map(Counter, (CANCELS, GAPS, EPOCHS, ACKS))
         self._results, self._refused, self._refused_by_agents = map(Counter, (RESULTS, REFUSED, REFUSED_BY_AGENTS))
         self._errors = Counter(ERRORS)
-        self._received = Counter(RECEIVED, [*((str(kind),) for kind in FeedbackKind), ("status",)])
+        self._received = Counter(RECEIVED, [*((str(kind),) for kind in FeedbackKind), (_STATUS,)])
         self._hops = Histogram(HOPS, _HOP_BOUNDS, [(hop,) for hop in _HOPS])
         self._total = Histogram(TOTAL, _HOP_BOUNDS)
         self._turns = Histogram(TURNS, _TURN_BOUNDS)
@@ -142,12 +145,11 @@ class ServerCounts(ServerWatch):
     def claimed(self, claimed: Claimed) -> None:
         """Count what is published."""
         self._cancels.add(amount=len(claimed.cancels))
-        for _, command in claimed.commands:
-            if command.waited_s is None:
-                self._sent.add(*_AGAIN)
-            else:
-                self._sent.add(*_FIRST)
-                self._hops.observe(command.waited_s, "sent")
+        first = [command.waited_s for _, command in claimed.commands if command.waited_s is not None]
+        self._sent.add(*_FIRST, amount=len(first))
+        self._sent.add(*_AGAIN, amount=len(claimed.commands) - len(first))
+        for waited_s in first:
+            self._hops.observe(waited_s, "sent")
 
     def recording(self) -> None:
         """Note the time from which the acks of a turn are awaited."""
@@ -156,12 +158,11 @@ class ServerCounts(ServerWatch):
     def recorded(self, said: Mapping[str, Sequence[Said]], turn: RecordedTurn) -> None:
         """Count what agents have said, and the commands that it completed."""
         self._epochs.add(amount=turn.epochs)
-        for its in said.values():
-            for it in its:
-                kind = it.kind if isinstance(it, Feedback) else "status"
-                self._received.add(kind)
-                if kind is FeedbackKind.GAP:
-                    self._gaps.add()
+        reports = chain.from_iterable(said.values())
+        kinds = Tally(it.kind if isinstance(it, Feedback) else _STATUS for it in reports)
+        for kind, count in kinds.items():
+            self._received.add(kind, amount=count)
+        self._gaps.add(amount=kinds[FeedbackKind.GAP])
         acks = sum(len(recorded.acks) for _, recorded in turn.feedback)
         if acks:
             self._acks.add(amount=acks)

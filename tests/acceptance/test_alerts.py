@@ -95,7 +95,7 @@ def test_alerts_fire_when_what_they_are_about_happens(watched: Watched, promethe
     watched.certificate_that_ends_in(timedelta(days=3))
     prometheus.wait_firing("AcmServerDown")
     watched.start()
-    prometheus.wait_firing("AcmCertificateEndsSoon")
+    prometheus.wait_firing("AcmCertificateEndsSoon", "AcmRevocationListEndsSoon")
     wait_for(lambda: "AcmServerDown" not in prometheus.firing(), "the end of the alert")
     with open_database(watched.site.ledger) as database:
         earlier = Ledger(database, now=an_hour_ago)
