@@ -33,6 +33,7 @@ _EVENTS = Listing[EventView](
         Column("outcome", lambda it: it.outcome),
         Column("code", lambda it: it.code),
         Column("changed", lambda it: it.changed, Shown.WIDE),
+        Column("group", lambda it: it.group, Shown.WIDE),
         Column("operation", lambda it: it.operation_id, Shown.WIDE),
         Column("id", lambda it: str(it.id), Shown.WIDE),
     ),

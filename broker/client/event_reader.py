@@ -9,6 +9,7 @@ import msgspec
 
 from broker.client import calls
 from broker.fleet.models import EventFilter, EventView
+from broker.ledger.event_types import EventType
 from broker.system.retry import growing_wait
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
 
 
 _Shape = TypeVar("_Shape")
+_KNOWN_TYPES = frozenset(it.encode() for it in EventType)
 SILENCE_S = 60.0  # of an API that sends something every 15 s
 _LONGEST_PAUSE_S = 30.0
 _MOST_BYTES = 1 << 20  # of one event
@@ -51,7 +53,10 @@ class EventReader:
             calls.answer_in(call, response)
 
     def events_in(self, data: bytes) -> Iterator[EventView]:
-        """Yield the events that end in these bytes, which follow those before. Raises ApiUnreachable."""
+        """Yield the events that end in these bytes, which follow those before. Raises ApiUnreachable.
+
+        Those of types that only a later version of the API knows are left out.
+        """
         self._failures, self._has_begun = 0, True
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _MOST_BYTES:
@@ -62,7 +67,7 @@ class EventReader:
                 self._fields[name] = value
                 continue
             fields, self._fields = self._fields, {}
-            if b"data" in fields:
+            if b"data" in fields and _is_known(fields.get(b"event")):
                 yield _decoded(fields[b"data"], EventView)
             if b"id" in fields:
                 self._after, self._since = _decoded(fields[b"id"], int), None
@@ -92,3 +97,7 @@ def _decoded(data: bytes, shape: type[_Shape]) -> _Shape:
         return msgspec.json.decode(data, type=shape)
     except msgspec.MsgspecError as error:
         raise calls.ApiUnreachable(f"The API has sent an event that cannot be read: {error}.") from error
+
+
+def _is_known(event_type: bytes | None) -> bool:
+    return event_type is None or event_type in _KNOWN_TYPES

@@ -45,7 +45,7 @@ class LedgerEnrolments:
         also: Also[Any] = nothing_else,
     ) -> None:
         self._tokens, self._enrolments = TokenStore(database, now=now), EnrolmentStore(database, now=now)
-        self._reading, self._members = database.reading, GroupStore(database)
+        self._reading, self._members = database.reading, GroupStore(database, now)
         self._now = now
         self._groups = groups
         self._also = also

@@ -22,6 +22,7 @@ __all__ = [
 
 
 _LONGEST_WAIT_S = 1.0
+_OF_GROUPS = (EventType.AGENT_JOINED_GROUP, EventType.AGENT_LEFT_GROUP)
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,5 @@ def _view_of(event: StoredEvent) -> EventView:
         outcome=outcome,
         code=code,
         changed=changed,
+        group=event.more if event.type in _OF_GROUPS else None,
     )

@@ -166,6 +166,7 @@ class EventView:
     outcome: Annotated[Outcome | None, says("How the command ended, if it did.", "success")]
     code: Annotated[ErrorCode | None, says("Why it ended in an error.")]
     changed: Annotated[tuple[str, ...], says("The members of the agent's status that have changed.", ["version"])]
+    group: Annotated[str | None, says("The group that the agent has joined or left.", "edge")] = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from broker.ledger.damage import (
     placeholder,
     placeholder_body,
 )
+from broker.ledger.ended_operations import note_ended_operations
 from broker.ledger.event_types import EventType
 from broker.ledger.many_rows import as_rows, update_each
 from broker.ledger.noted_events import note, note_all
@@ -97,6 +98,7 @@ def complete_each(
     connection.execute(_COMPLETE_EACH, {**as_rows(values), "time": now.timestamp()})
     ended = ((rows[name].agent, name, it.code or it.outcome) for name, it in results.items())
     note_all(connection, EventType.COMMAND_COMPLETED, ended, now=now)
+    note_ended_operations(connection, [rows[name] for name in results], now)
 
 
 def complete_by_server(
@@ -145,6 +147,7 @@ def complete_by_server(
     if connection.execute(completed).rowcount:
         mask_completed(connection, record.id)
         note(connection, EventType.COMMAND_COMPLETED, record.agent, record.id, code, now=now)
+        note_ended_operations(connection, [record], now)
 
 
 def complete_all(

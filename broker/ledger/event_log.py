@@ -42,7 +42,7 @@ class EventsPruned(LedgerError):
 class StoredEvent:
     """An event, with its place in the order of all. `command_type` and `operation_id` are those of its command.
 
-    `more` is how a command ended (`success`, or its error code), or what has changed of an agent, with commas.
+    `more` is how a command ended (`success`, or its error code), what has changed of an agent, with commas, or a group.
     """
 
     id: int
@@ -94,7 +94,8 @@ class EventLog:
     def after(self, position: int) -> EventPage:
         """Return the next events after a position; none at the end. Raises EventsPruned.
 
-        What its command's row would say is left out once `acm prune` has removed that.
+        What its command's row would say is left out once `acm prune` has removed that, and events of types that only a
+        later version knows are left out.
         """
         found, end = self._read(position, _ROWS_PER_PAGE)
         names = {event.command_id for _, _, event in found if event.command_id is not None}
@@ -102,7 +103,8 @@ class EventLog:
         if names:
             with self.database.reading() as connection:
                 commands = {row.id: row for row in connection.execute(_GIVEN_COMMANDS, as_keys(names))}
-        return EventPage(tuple(_event(*it, commands) for it in found), end)
+        known = (_event(*it, commands) for it in found)
+        return EventPage(tuple(it for it in known if it is not None), end)
 
     def _read(self, position: int, limit: int) -> tuple[list[tuple[int, float, NotedEvent]], int]:
         query = EVENTS.select().where(EVENTS.c.id >= position).order_by(EVENTS.c.id).limit(limit)
@@ -157,7 +159,9 @@ def _events_after(position: int, rows: Iterable[Any]) -> tuple[list[tuple[int, f
     return found, end
 
 
-def _event(event_id: int, at: float, noted: NotedEvent, commands: Mapping[str, Any]) -> StoredEvent:
+def _event(event_id: int, at: float, noted: NotedEvent, commands: Mapping[str, Any]) -> StoredEvent | None:
+    if noted.type is None:
+        return None
     command = commands.get(noted.command_id or "")
     kind, operation = (None, None) if command is None else (command.type, command.operation_id)
     return StoredEvent(event_id, utc(at), noted.type, noted.agent, noted.command_id, kind, operation, noted.more)

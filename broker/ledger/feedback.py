@@ -84,6 +84,7 @@ class _Known(NamedTuple):
     created_at: float | None = None
     sent_at: float | None = None
     stored_at: float | None = None
+    operation_id: str | None = None
 
 
 def _known_in(table: sa.Table, state: Any, body: Any, *more: Any) -> sa.Select[Any]:
@@ -92,8 +93,8 @@ def _known_in(table: sa.Table, state: Any, body: Any, *more: Any) -> sa.Select[A
     return found.where(columns.id.in_(given_keys()))
 
 
-_TIMES = (COMMANDS.c.type, COMMANDS.c.created_at, COMMANDS.c.sent_at, COMMANDS.c.stored_at)
-_GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body, *_TIMES)
+_MORE = (COMMANDS.c.type, COMMANDS.c.created_at, COMMANDS.c.sent_at, COMMANDS.c.stored_at, COMMANDS.c.operation_id)
+_GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body, *_MORE)
 _GIVEN_PRUNED = _known_in(PRUNED_COMMANDS, sa.literal(str(CommandState.COMPLETED)), sa.literal(""))
 
 

@@ -1,7 +1,8 @@
 """Groups: their members and their configurations, in the ledger's database."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -9,9 +10,11 @@ from broker.contract.artifacts import Artifact, blob_url
 from broker.contract.topics import AGENT_NAME, check_name
 from broker.ledger.also import Also, nothing_else
 from broker.ledger.database import Database
+from broker.ledger.event_types import EventType
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.insert import insert_missing, replace_row
 from broker.ledger.many_rows import as_keys, given_keys
+from broker.ledger.noted_events import note_all
 from broker.ledger.tables import GROUP_CONFIGURATIONS, GROUP_MEMBERS
 
 __all__ = [
@@ -34,7 +37,8 @@ def check_group_name(name: str) -> str:
 class GroupStore:
     """The groups. Every method is one transaction, and raises LedgerError if that fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._now = now
         self._transaction = database.transaction
         self._reading = database.reading
 
@@ -83,16 +87,23 @@ class GroupStore:
         """
         check_group_name(group)
         with self._transaction() as connection:
-            insert_missing(connection, GROUP_MEMBERS, [{"group": group, "agent": agent} for agent in sorted(agents)])
+            new = sorted({*agents}.difference(_members(connection, group)))
+            insert_missing(connection, GROUP_MEMBERS, [{"group": group, "agent": agent} for agent in new])
+            self._note(connection, EventType.AGENT_JOINED_GROUP, group, new)
             also(connection, _members(connection, group))
 
     @retry_conflicts
     def remove(self, group: str, agents: Iterable[str], also: Also[list[str]] = nothing_else) -> None:
         """Remove agents from a group; those that are not in it are ignored. `also` is as in `add`."""
         with self._transaction() as connection:
+            old = sorted({*agents}.intersection(_members(connection, group)))
             members = GROUP_MEMBERS.delete().where(GROUP_MEMBERS.c.group == group)
-            connection.execute(members.where(GROUP_MEMBERS.c.agent.in_(list(agents))))
+            connection.execute(members.where(GROUP_MEMBERS.c.agent.in_(given_keys())), as_keys(old))
+            self._note(connection, EventType.AGENT_LEFT_GROUP, group, old)
             also(connection, _members(connection, group))
+
+    def _note(self, connection: sa.Connection, event_type: EventType, group: str, agents: Iterable[str]) -> None:
+        note_all(connection, event_type, [(agent, None, group) for agent in agents], now=self._now())
 
     @retry_conflicts
     def configure(self, group: str, artifact: Artifact) -> None:

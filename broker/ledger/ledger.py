@@ -75,7 +75,7 @@ class Ledger:
         self.database = database
         self._transaction = database.transaction
         self.blobs = BlobStore(database, now)
-        self.groups = GroupStore(database)
+        self.groups = GroupStore(database, now)
         self.operations = OperationStore(database.reading)
         self.audits = AuditStore(database, now)
         self.events = EventLog(database, now)

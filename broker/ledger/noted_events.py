@@ -39,6 +39,9 @@ _NUMBERS = {
     EventType.AGENT_SILENT: 11,
     EventType.AGENT_OFFLINE: 12,
     EventType.AGENT_FORGOTTEN: 13,
+    EventType.OPERATION_COMPLETED: 14,
+    EventType.AGENT_JOINED_GROUP: 15,
+    EventType.AGENT_LEFT_GROUP: 16,
 }
 _TYPES = {number: event_type for event_type, number in _NUMBERS.items()}
 _LAST = sa.select(sa.func.max(EVENTS.c.id)).scalar_subquery()
@@ -57,7 +60,8 @@ _INSERT = EVENTS.insert().from_select(
 class NotedEvent(NamedTuple):
     """An event as it is stored: a number for its type, its agent, its command, and what more there is to say.
 
-    `more` is how a command ended (`success`, or an error code), or what has changed of an agent's status, with commas.
+    `more` is how a command ended (`success`, or an error code), what has changed of an agent's status, with commas,
+    or a group.
     """
 
     number: int
@@ -66,9 +70,9 @@ class NotedEvent(NamedTuple):
     more: str | None = None
 
     @property
-    def type(self) -> EventType:
-        """The type of the event."""
-        return _TYPES[self.number]
+    def type(self) -> EventType | None:
+        """The type of the event; None for one of a later version."""
+        return _TYPES.get(self.number)
 
 
 _ITEMS = msgspec.json.Decoder(list[NotedEvent])
@@ -124,10 +128,9 @@ def write_noted(connection: sa.Connection) -> None:
 def events_in(items: str) -> list[NotedEvent] | None:
     """Return the events in a row; None if it is damaged."""
     try:
-        events = _ITEMS.decode(items)
+        return _ITEMS.decode(items)
     except (msgspec.MsgspecError, UnicodeError):
         return None
-    return events if all(it.number in _TYPES for it in events) else None
 
 
 def _note(connection: sa.Connection, events: Sequence[NotedEvent], now: datetime) -> None:

@@ -37,6 +37,10 @@ class CommandColumns(Protocol):
         """The name of its agent."""
 
     @property
+    def operation_id(self) -> str | None:
+        """Its operation, if it is part of one."""
+
+    @property
     def epoch(self) -> int:
         """The epoch of its number."""
 

@@ -111,6 +111,7 @@ def test_stream_reports_what_happens_from_now_on(api: RunningApi) -> None:
         "outcome": "success",
         "code": None,
         "changed": [],
+        "group": None,
     }
 
 

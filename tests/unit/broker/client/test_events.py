@@ -104,6 +104,15 @@ def test_connection_that_is_cut_off_anywhere_loses_and_repeats_nothing(kind: str
     assert [path.partition("after=")[2].partition("&")[0] for path in asked] == ["", "9", "9", "9"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_event_of_a_later_version_is_left_out_and_moves_the_position(kind: str) -> None:
+    later = frame(9).replace(b"agent_online", b"moon_landed")
+    assert later != frame(9)
+    with scripted(frame(8) + later, frame(10)) as (url, asked):
+        assert events_of(kind, url, since=TurnedClock().now()) == [view(number) for number in (8, 10)]
+    assert [path.partition("after=")[2].partition("&")[0] for path in asked] == ["", "9"]
+
+
 @pytest.fixture
 def api(tmp_path: Path, clock: TurnedClock) -> Iterator[RunningApi]:
     with open_database(f"sqlite:///{tmp_path}/ledger.db") as database:

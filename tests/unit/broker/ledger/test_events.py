@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -19,7 +20,7 @@ from broker.ledger.event_log import EventLog, EventsPruned, StoredEvent
 from broker.ledger.event_types import EventType
 from broker.ledger.ledger import Ledger
 from broker.ledger.pruning import LedgerPruning
-from broker.ledger.tables import EVENTS
+from broker.ledger.tables import EVENTS, OPERATIONS
 from tests.support.errors import raises_code
 from tests.support.fakes.clock import TurnedClock
 from tests.support.makers import result
@@ -85,9 +86,59 @@ def test_commands_of_an_operation_are_cancelled_and_abandoned_one_by_one(ledger:
         *[("command_completed", "cancelled")] * 2,
         *[("command_cancel_requested", None)] * 2,
         *[("command_completed", "interrupted")] * 2,
+        ("operation_completed", None),
     ]
     assert {it.operation_id for it in found} == {operation.id}
     assert types(ledger)[:4] == ["command_created"] * 4
+
+
+def test_operation_is_completed_with_the_last_of_its_commands(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01", "web-02", "web-03"], "all", REQUEST)
+    alone = ledger.add_command("web-01", REQUEST)
+    ids = {it.agent: it.command.id for it in ledger.commands(operation_id=operation.id)}
+    first, second, third = (ids[agent] for agent in sorted(ids))
+    ledger.claim_due(9)
+    position = ledger.events.end()
+    for agent, command_id in (("web-01", first), ("web-01", alone.id), ("web-02", second)):
+        record_feedback(ledger, agent, [replace(result(command_id), agent=agent)])
+    assert types(ledger, position) == ["command_completed"] * 3
+    ledger.abandon(third)
+    ended, last = all_events(ledger.events, position)[-2:]
+    assert (ended.type, last.type) == (EventType.COMMAND_COMPLETED, EventType.OPERATION_COMPLETED)
+    assert (last.agent, last.command_id, last.operation_id) == ("web-03", third, operation.id)
+
+
+def test_operation_that_is_not_written_yet_is_not_completed(ledger: Ledger) -> None:
+    operation = ledger.add_operation(["web-01"], "all", REQUEST)
+    with ledger.database.transaction() as connection:
+        connection.execute(OPERATIONS.update().values(size=2))
+    ledger.abandon_operation(operation.id)
+    assert types(ledger) == ["command_created", "command_completed"]
+
+
+def test_each_agent_that_joins_or_leaves_a_group_is_an_event(ledger: Ledger) -> None:
+    ledger.groups.add("edge", ["web-01", "web-02"])
+    ledger.groups.add("edge", ["web-02", "web-03"])
+    ledger.groups.remove("edge", ["web-01", "web-09"])
+    assert [(it.type.value, it.agent, it.more) for it in all_events(ledger.events)] == [
+        ("agent_joined_group", "web-01", "edge"),
+        ("agent_joined_group", "web-02", "edge"),
+        ("agent_joined_group", "web-03", "edge"),
+        ("agent_left_group", "web-01", "edge"),
+    ]
+
+
+def test_event_of_a_later_version_is_left_out_and_keeps_its_place(ledger: Ledger) -> None:
+    ledger.add_operation(["web-01", "web-02", "web-03"], "all", REQUEST)
+    first, second, third = all_events(ledger.events)
+    with ledger.database.transaction() as connection:
+        items = msgspec.json.decode(connection.scalar(sa.select(EVENTS.c["items"])) or "")
+        items[1][0] = 999
+        connection.execute(EVENTS.update().values(items=msgspec.json.encode(items).decode()))
+    page = ledger.events.after(0)
+    assert (page.events, page.position) == ((first, third), third.id)
+    assert ledger.events.after(first.id).events == (third,)
+    assert ledger.events.after(second.id).events == (third,)
 
 
 def test_verdict_that_is_replaced_is_completed_twice(ledger: Ledger) -> None:
