@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 from broker.app.factories import utc_now
 from broker.doctor.ledger import with_database
@@ -12,6 +11,7 @@ from broker.ledger.database import Database
 from broker.ledger.health import waiting_commands
 from broker.ledger.server_lock import RunningServer, running_servers
 from broker.system.findings import Fault, Finding, Level, ok
+from broker.system.process import is_stopped_by_signal
 from broker.text import counted
 
 __all__ = [
@@ -80,18 +80,10 @@ def _in(database: Database, client_id: str) -> Iterator[Finding]:
 
 def _state_of(server: RunningServer) -> Finding:
     who = f"{server.client_id} (process {server.pid} on {server.host}, since {server.started_at:%Y-%m-%d %H:%M} UTC)"
-    if server.host == socket.gethostname() and _is_stopped(server.pid):
+    if server.host == socket.gethostname() and is_stopped_by_signal(server.pid):
         return STOPPED.found(_CHECK, f"The server {who} is stopped by a signal.", fix=f"kill -CONT {server.pid}")
     if server.connection_problem is not None:
         since = f"{server.connection_at:%Y-%m-%d %H:%M} UTC" if server.connection_at else "its start"
         problem = server.connection_problem.rstrip(".")
         return NOT_CONNECTED.found(_CHECK, f"The server {who} is not connected since {since}: {problem}.")
     return ok(_CHECK, f"The server {who} runs{', and is connected' if server.connection_at else ''}.")
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process (proc(5), /proc/pid/stat: the state follows the name in parentheses)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1] in "Tt"
-    except OSError:  # of another container, perhaps: it holds the lock, so it runs
-        return False

@@ -99,7 +99,7 @@ class ServerFacts:
     """A server that runs on the ledger.
 
     `connection_at` is since when it is connected to the broker or, with a `connection_problem`, since when it is not;
-    None if that is not known.
+    None if that is not known. `is_stopped`: a signal has stopped its process, which is seen on its own machine only.
     """
 
     host: str
@@ -107,6 +107,7 @@ class ServerFacts:
     started_at: datetime
     connection_at: datetime | None = None
     connection_problem: str | None = None
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True)

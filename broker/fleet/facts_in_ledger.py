@@ -1,5 +1,6 @@
 """Reads the facts that explain a command from the ledger."""
 
+import socket
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from broker.ledger.ledger import Ledger
 from broker.ledger.server_lock import RunningServer, running_servers
 from broker.ledger.tables import CommandState
 from broker.signing.hold import hold_of
+from broker.system.process import is_stopped_by_signal
 
 __all__ = [
     "command_facts",
@@ -85,4 +87,6 @@ def _queue_facts(ahead: Ahead) -> QueueFacts:
 
 
 def _server_facts(server: RunningServer) -> ServerFacts:
-    return ServerFacts(server.host, server.pid, server.started_at, server.connection_at, server.connection_problem)
+    is_stopped = server.host == socket.gethostname() and is_stopped_by_signal(server.pid)
+    connection = (server.connection_at, server.connection_problem)
+    return ServerFacts(server.host, server.pid, server.started_at, *connection, is_stopped=is_stopped)

@@ -19,7 +19,9 @@ class Reason(StrEnum):
     """The reasons, in the order in which they are looked for: the first that applies is the explanation."""
 
     SERVER_DOWN = "server_down"
+    SERVER_STOPPED = "server_stopped"
     BROKER_UNREACHABLE = "broker_unreachable"
+    SERVER_HANGS = "server_hangs"
     EXPIRED = "expired"
     REVOKED = "revoked"
     CERTIFICATE_ENDED = "certificate_ended"
@@ -58,9 +60,19 @@ EXPLANATIONS: Mapping[Reason, Explanation] = MappingProxyType(
             "No server runs on this ledger, so nothing is sent and no result is recorded.",
             "Start it: `acm server`.",
         ),
+        Reason.SERVER_STOPPED: Explanation(
+            "The server (process {pid} on {host}) does not answer: a signal has stopped its process, so nothing is "
+            "sent and no result is recorded.",
+            "Let it continue, on {host}: `kill -CONT {pid}`.",
+        ),
         Reason.BROKER_UNREACHABLE: Explanation(
             "The server (process {pid} on {host}) has had no connection to the broker since {since}: {problem}",
             "Repair what this names, at the broker or in the server's configuration; it connects again by itself.",
+        ),
+        Reason.SERVER_HANGS: Explanation(
+            "The server (process {pid} on {host}) does not answer: the command has been due since {since}, and it has "
+            "not taken it.",
+            "Look at the server's log, and restart it: `systemctl restart acm-server`.",
         ),
         Reason.EXPIRED: Explanation(
             "It expired at {since} and has not begun, as far as the ledger knows.",

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from broker.fleet.described import says
-from broker.fleet.facts import AgentFacts, Facts, ServerFacts
+from broker.fleet.facts import AgentFacts, Facts
 from broker.fleet.reasons import EXPLANATIONS, Reason
 from broker.fleet.timeline import HopName
 
@@ -30,6 +30,7 @@ _NEXT_HOP = {
 }
 _GRACE_S = 10.0  # for the agent to end a handler, and for its result to arrive
 _COUNTED = 1000
+_SERVER_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,26 @@ def waiting_of(facts: Facts) -> Waiting | None:
 def _server(facts: Facts) -> Iterator[_Cause]:
     if not facts.servers:
         yield _Cause(Reason.SERVER_DOWN)
-    elif all(server.connection_problem is not None for server in facts.servers):
-        yield _broker_unreachable(facts.servers[0])
-
-
-def _broker_unreachable(server: ServerFacts) -> _Cause:
+        return
+    server, due_since = facts.servers[0], _due_since(facts)
     words = (("pid", str(server.pid)), ("host", server.host), ("problem", server.connection_problem or ""))
-    return _Cause(Reason.BROKER_UNREACHABLE, server.connection_at, words)
+    if all(it.is_stopped for it in facts.servers):
+        yield _Cause(Reason.SERVER_STOPPED, words=words)
+    if all(it.connection_problem is not None for it in facts.servers):
+        yield _Cause(Reason.BROKER_UNREACHABLE, server.connection_at, words)
+    if due_since is not None and facts.now > due_since + timedelta(seconds=_SERVER_PATIENCE_S):
+        yield _Cause(Reason.SERVER_HANGS, due_since, words)
+
+
+def _due_since(facts: Facts) -> datetime | None:
+    """Return since when a server that is connected has had nothing else to do for the agent than to send the command.
+
+    It sends the first one of each agent at once, also to one that is offline.
+    """
+    command, queue = facts.command, facts.queue
+    if command.state != "queued" or not command.is_due or facts.agent.hold is not None or queue.before:
+        return None
+    return max(command.created_at, *(it.connection_at or facts.now for it in facts.servers))
 
 
 def _expiry(facts: Facts) -> Iterator[_Cause]:

@@ -1,11 +1,13 @@
-"""Keeps secrets in the process of acm and acm-agent unreadable: in core dumps, in /proc, in the environment."""
+"""Processes: what keeps the secrets of this one unreadable, and whether a signal has stopped another."""
 
 import ctypes
 import os
 from collections.abc import Iterable, MutableMapping
+from pathlib import Path
 
 __all__ = [
     "forbid_dumps",
+    "is_stopped_by_signal",
     "remove_variables",
 ]
 
@@ -25,3 +27,14 @@ def forbid_dumps() -> None:
 def remove_variables(names: Iterable[str], environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """Remove these variables from the environment, so that no child inherits them, and return those that were set."""
     return {name: environment.pop(name) for name in names if name in environment}
+
+
+def is_stopped_by_signal(pid: int) -> bool:
+    """Whether a signal has stopped the process (proc(5), /proc/pid/stat: the state follows the name in parentheses).
+
+    One that is not found, as of another container, is not.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1] in "Tt"
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ import pytest
 from broker.fleet.facts_in_ledger import read_facts
 from broker.fleet.waiting import waiting_of
 from broker.ledger.server_lock import running_servers
+from broker.ledger.tables import SERVERS
 from broker.signing.key_store import create_signing_keys
 from tests.acceptance.conftest import Site
 from tests.faults.clocks import compiled
@@ -65,6 +66,12 @@ def server_is_connected(site: Site) -> bool:
         return any(it.connection_at and not it.connection_problem for it in running_servers(ledger.database))
 
 
+def elsewhere(host: str, site: Site) -> None:
+    """Make the server one of another machine."""
+    with site.opened_ledger() as ledger, ledger.database.transaction() as connection:
+        connection.execute(SERVERS.update().values(host=host))
+
+
 def notes(site: Site) -> Path:
     return site.directory / "notes"
 
@@ -92,6 +99,31 @@ def test_server_that_is_down(site: Site) -> None:
     waiting = explained(site, command_id, "server_down")
     assert (waiting["hop"], "acm server" in waiting["advice"]) == ("claimed", True)
     site.start_server()
+    assert site.result(command_id)["outcome"] == "success"
+
+
+def test_server_that_hangs_on_sqlite(site: Site, explain_later: Explain) -> None:
+    site.start_agent("web-01")
+    site.wait_online("web-01")
+    wait_for(lambda: server_is_connected(site), "the server's connection")
+    assert site.server is not None
+    server = site.server.process
+    server.send_signal(signal.SIGSTOP)
+    try:
+        command_id = site.enqueue("web-01", "get-agent-configuration", {})
+        stopped = explained(site, command_id, "server_stopped")
+        assert (stopped["hop"], f"`kill -CONT {server.pid}`" in stopped["advice"]) == ("claimed", True)
+        assert "does not answer" in stopped["why"]
+        elsewhere("other-host", site)  # from where its process cannot be seen
+        assert explained(site, command_id, "not_sent_yet")["hop"] == "claimed"
+        hangs = explain_later(command_id, 90.0)
+        assert (hangs["reason"], hangs["cause_since"], "restart" in hangs["advice"]) == (
+            "server_hangs",
+            stopped["since"],
+            True,
+        )
+    finally:
+        server.send_signal(signal.SIGCONT)
     assert site.result(command_id)["outcome"] == "success"
 
 

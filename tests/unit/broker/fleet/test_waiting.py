@@ -47,7 +47,9 @@ def waiting(
 
 CASES = {
     Reason.SERVER_DOWN: waiting(QUEUED, servers=()),
+    Reason.SERVER_STOPPED: waiting(servers=(replace(APART, is_stopped=True),)),
     Reason.BROKER_UNREACHABLE: waiting(servers=(APART,)),
+    Reason.SERVER_HANGS: waiting(QUEUED),
     Reason.EXPIRED: waiting(replace(SENT, expires_at=ago(1))),
     Reason.REVOKED: waiting(agent=replace(OFFLINE, enrolment="revoked", enrolment_end=ago(55))),
     Reason.CERTIFICATE_ENDED: waiting(agent=replace(OFFLINE, enrolment="expired", enrolment_end=ago(55))),
@@ -90,6 +92,8 @@ def test_sentence_has_the_time_and_the_names_of_the_cause() -> None:
     assert CASES[Reason.BROKER_UNREACHABLE].why.endswith(
         "since 2026-01-02 11:45:00 UTC: " + str(APART.connection_problem)
     )
+    hangs = CASES[Reason.SERVER_HANGS]
+    assert (hangs.cause_since, "process 7 on ops" in hangs.why) == (ago(100), True)
     behind = CASES[Reason.BEHIND_ANOTHER]
     assert behind.why == (
         "web-01 runs upgrade-agent (c0) since 2026-01-02 11:55:00 UTC; open commands before this one: 1."
