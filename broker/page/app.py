@@ -21,6 +21,8 @@ from broker.page.views.commands import commands_routes
 from broker.page.views.fleet import fleet_routes
 from broker.page.views.live import live_routes
 from broker.page.views.log_in import log_in_routes
+from broker.page.views.operations import operations_routes
+from broker.page.views.send import send_routes
 
 __all__ = [
     "OperatorsPage",
@@ -57,6 +59,8 @@ class OperatorsPage:
             *agents_routes(pages),
             *commands_routes(pages),
             *live_routes(pages),
+            *operations_routes(pages),
+            *send_routes(pages),
         ]
         self._paths = {_first_of(route.path) for route in routes}
         handlers = {BrokerError: self._on_error, HTTPException: self._on_http_error, Exception: self._on_fault}
