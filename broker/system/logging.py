@@ -1,4 +1,4 @@
-"""Structured logs on stderr, without secrets, control characters and floods.
+"""Structured logs on stderr, without secrets, control characters and floods; docs/logs.md lists all events.
 
 Everything goes through them: the logs of libraries, which use Python's logging, and the errors that end a thread.
 """
@@ -17,6 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
 from broker.errors import CodedError
+from broker.system.log_lines import console_line, json_line
 from broker.system.log_throttle import LogLimit
 from broker.text import printable, printable_line
 
@@ -45,7 +46,7 @@ def _text_of(value: object) -> str:
 
 
 def configure_logs(level: str) -> None:
-    """Log to stderr as lines of key=value, with secrets masked, which are recognized by key or shape.
+    """Log to stderr: for people if it is a terminal now, else as lines of JSON. Secrets are masked, by key or shape.
 
     Control characters, which could control a terminal, are replaced, and what is more than a reader needs of one event
     is omitted (see `LogLimit`). A failure of stderr is ignored: what is logged matters less than the program.
@@ -59,7 +60,7 @@ def configure_logs(level: str) -> None:
             structlog.processors.format_exc_info,
             _without_secrets,
             plain_event,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+            console_line if _is_terminal() else json_line,
         ],
         logger_factory=_LineLogger,
     )
@@ -73,6 +74,12 @@ def reload_log_level(read: Callable[[], str]) -> None:
         configure_logs(read())
     except CodedError as error:
         structlog.get_logger("acm.logs").error("configuration_not_read", code=error.code, reason=str(error))
+
+
+def _is_terminal() -> bool:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # as in `_LineLogger`
+        return sys.stderr.isatty()
+    return False
 
 
 class _LineLogger:

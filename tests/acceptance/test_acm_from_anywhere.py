@@ -31,10 +31,10 @@ class Network:
         self._on_server("ca", "init", "--dir", "ca")
         self._on_server("ca", "server-certificate", HERE["4"], "--dir", "ca", "--out", "api")
         self._start("broker", "broker", "run", ready="Mosquitto")
-        self._start("server", "server", "--broker", BROKER, "--ledger", ledger, ready="event=server_started")
+        self._start("server", "server", "--broker", BROKER, "--ledger", ledger, ready='"event":"server_started"')
         pair = {"ACM_API_CERTIFICATE": f"{directory}/api/server.crt", "ACM_API_KEY": f"{directory}/api/server.key"}
         self._start(
-            "api", "api", "--listen", f"{HERE['4']}:8444", "--ledger", ledger, ready="event=api_started", **pair
+            "api", "api", "--listen", f"{HERE['4']}:8444", "--ledger", ledger, ready='"event":"api_started"', **pair
         )
         agent = ["--agent", "web-01", "--broker", BROKER, "--state", "state", "--accept-unsigned"]
         self._run_program("agent", "consumer", "run", *agent)

@@ -341,5 +341,5 @@ def test_hup_lets_a_program_read_its_log_level_again(tmp_path: Path, program: st
         assert running.wait(20) == 0
         while b"STOPPING=1" not in manager.recv(4096):
             pass
-    assert f"event={program}_stopped" in (tmp_path / "log").read_text()
-    assert f"event={program}_started" not in (tmp_path / "log").read_text()
+    assert f'"event":"{program}_stopped"' in (tmp_path / "log").read_text()
+    assert f'"event":"{program}_started"' not in (tmp_path / "log").read_text()

@@ -46,7 +46,7 @@ def running(ledger: str, port: int) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            assert any("event=api_started" in line for line in process.stderr)
+            assert any('"event":"api_started"' in line for line in process.stderr)
             yield process
         finally:
             process.terminate()

@@ -34,7 +34,7 @@ def content(directory: Path) -> dict[str, bytes]:
 
 def assert_one_sentence(done: subprocess.CompletedProcess[str], place: Path, *words: str, code: int = 1) -> None:
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    assert done.stderr.startswith(("acm: ", "timestamp=")), done.stderr
+    assert done.stderr.startswith(("acm: ", '{"timestamp":')), done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert str(place) in done.stderr
     assert [word for word in words if word not in done.stderr] == []

@@ -274,7 +274,7 @@ def test_the_agent_works_with_each_drop_in(installed: str, name: str) -> None:
         systemctl(installed, "start", "acm-agent.service")
         incarnation = "$(systemctl show --property=InvocationID --value acm-agent.service)"
         started = f"journalctl --no-pager --output=cat _SYSTEMD_INVOCATION_ID={incarnation}"
-        wait_for(lambda: "event=agent_started" in sh(installed, started), "the agent to have started", 60)
+        wait_for(lambda: '"event":"agent_started"' in sh(installed, started), "the agent to have started", 60)
         assert shown(installed, "acm-agent.service", "NRestarts") == {"NRestarts": "0"}
         (score,) = re.findall(rf"^\| `{name}` \|.*\| ([0-9.]+) \|$", DOCUMENT.read_text(), re.MULTILINE)
         assert exposure(installed, "acm-agent") <= float(score) + WITHOUT_PROTECT_PROC

@@ -53,7 +53,7 @@ def test_running_agent_has_only_the_libraries_that_it_always_needs(tmp_path: Pat
     words = [sys.executable, "-c", SCRIPT, "run", *options]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        assert any("event=agent_started" in line for line in running.stderr)
+        assert any('"event":"agent_started"' in line for line in running.stderr)
         running.terminate()
         *_, loaded = running.stderr
     assert set(loaded.split()) == {"diskcache", "paho", "structlog"}
