@@ -127,7 +127,7 @@ def test_authority_is_replaced_without_touching_an_agent(site: RolloverSite) -> 
         wait_for(lambda name=name: len(site.trusted_by(name)) == 1, "the agent to trust the successor alone", 60)  # type: ignore[misc]
     site.acm("enrolment", "revoke", "web-01")
     wait_for(
-        lambda: \'"session_ended","agent":"web-01"\' in site.enrolments.log.read_text(),
+        lambda: '"session_ended","agent":"web-01"' in site.enrolments.log.read_text(),
         "the session of a revoked agent to be ended",
         60,
     )

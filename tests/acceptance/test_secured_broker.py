@@ -84,7 +84,7 @@ def test_secured_broker_from_its_authority_to_a_revoked_agent(installation: Inst
     installation.acm("enrolment", "revoke", "web-01")
     wait_for(lambda: installation.agent("web-01")["state"] != "online", "the agent to be offline")
     wait_for(
-        lambda: \'"session_ended","agent":"web-01"\' in enrolments.log.read_text(),
+        lambda: '"session_ended","agent":"web-01"' in enrolments.log.read_text(),
         "the session to be ended",
     )
     wait_for(lambda: agent.log.read_text().count("mqtt_connection_lost") > 0, "the agent to notice")
