@@ -5,6 +5,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,18 +21,20 @@ from broker.metrics.common import build_info, of_connection
 from broker.metrics.listener import serving_metrics
 from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
+from broker.system.command_log import CommandLog
 from broker.system.retry import growing_waits
 from broker.system.service_manager import ServiceManager
 from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
+from consumer.engine.command_events import LoggedCommands
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.counts import AgentCounts, of_certificate, of_store
 from consumer.engine.process_report import ProcessReport
 from consumer.engine.readiness import Readiness
 from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder, boot_id
-from consumer.engine.watch import AgentWatch
+from consumer.engine.watch import AgentWatches
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
 from consumer.enrolment.store import Enrolment, EnrolmentDirectory
@@ -238,6 +241,7 @@ class Agent:
             lambda: self._connection.quiet_s,
         )
         readiness = Readiness(self._connection.readiness_problem, round_trip)
+        commands = LoggedCommands(self.config.agent, CommandLog(partial(datetime.now, UTC)), self._trusted_clock)
         parts = AgentDependencies(
             self._store,
             self._comms,
@@ -247,7 +251,7 @@ class Agent:
             self._relocation,
             readiness,
             self._background_tasks(),
-            self._counts or AgentWatch(),
+            AgentWatches(commands, *([self._counts] if self._counts is not None else [])),
         )
         runtime = HandlerRuntime(
             self._service.service,

@@ -28,12 +28,14 @@ from broker.metrics.common import of_connection
 from broker.metrics.listener import serving_metrics
 from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
+from broker.server.command_events import LoggedCommands, ServerWatches
 from broker.server.counts import AgentGroups, ServerCounts
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
 from broker.server.watch import ServerWatch
 from broker.signing.key_list import SigningKeyError
+from broker.system.command_log import CommandLog
 from broker.system.memory import return_free_memory
 from broker.system.service_manager import ServiceManager
 from broker.text import encodable
@@ -93,26 +95,27 @@ class ServerProcess:
             self._lock.acquire()
             self._database.refuse_damaged(_CHECK_S)
             distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
-            self._counting, self._metrics = self._counted(config)
+            counting, self._metrics = self._counted(config)
+            self._told = ServerWatches(LoggedCommands(CommandLog(utc_now)), *counting)
             self._server = Server(
-                self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._counting
+                self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._told
             )
             self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
-            self._inbox = FairInbox(self._connection, topics, monotonic, self._counting)
+            self._inbox = FairInbox(self._connection, topics, monotonic, self._told)
             self._changes = opened.enter_context(self._database.changes())
             self._watch = LedgerWatch(self._changes, self._connection.wake)
             opened.callback(self._watch.close)
             opened.enter_context(serving_metrics("metrics_listen", config.metrics_listen, self._metrics))
             self._opened = opened.pop_all()
 
-    def _counted(self, config: ServerConfig) -> tuple[ServerWatch, Sequence[Source]]:
+    def _counted(self, config: ServerConfig) -> tuple[Sequence[ServerWatch], Sequence[Source]]:
         """Return what counts, if the metrics are wanted, and what they are."""
         if config.metrics_listen is None:
-            return ServerWatch(), []
+            return [], []
         counts = ServerCounts(AgentGroups(self.ledger.groups, monotonic), self._clock, monotonic)
         certificates = of_certificates(server_certificate_files(config), revocation_list_path(config))
         own = (own_version(), of_connection(self._connection), of_commits(self._database), certificates)
-        return counts, [*own, counts.families, of_ledger(self._database, self._clock, monotonic)]
+        return [counts], [*own, counts.families, of_ledger(self._database, self._clock, monotonic)]
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or another thread."""
@@ -209,6 +212,6 @@ class ServerProcess:
         except (ExposedFileError, LedgerError, SigningKeyError) as error:
             _log.error("server_step_failed", code=error.code, reason=str(error))
             self._work_at = self._retry_at = monotonic() + _RETRY_S
-            self._counting.turn_ended(monotonic() - began, failed=True)
+            self._told.turn_ended(monotonic() - began, failed=True)
         else:
-            self._counting.turn_ended(monotonic() - began, failed=False)
+            self._told.turn_ended(monotonic() - began, failed=False)

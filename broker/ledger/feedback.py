@@ -27,6 +27,7 @@ from broker.ledger.unmatched_results import store_unmatched
 
 __all__ = [
     "Completed",
+    "Reached",
     "Recorded",
     "record_feedback",
 ]
@@ -50,7 +51,7 @@ _ADVANCE = update_each(COMMANDS.c.id, COMMANDS.c.state, COMMANDS.c.running_at).v
 class Recorded:
     """The acks to publish after the commit. `refused` are results that only refuse a message.
 
-    `reached` are the hops that were noted by it, each with the seconds since the one before it by the ledger's clock;
+    `reached` are the hops that were noted by it;
     `completed` are the commands whose results were stored by it. `request` is the id of a request to report to send:
     what the agent is missing is not believed without an answer.
     """
@@ -58,16 +59,29 @@ class Recorded:
     acks: list[Ack]
     refused: list[Feedback]
     request: str | None = None
-    reached: Sequence[tuple[CommandState, float]] = ()
+    reached: Sequence["Reached"] = ()
     completed: Sequence["Completed"] = ()
 
 
+class Reached(NamedTuple):
+    """A hop of a command: its new state, and the seconds since the hop before by the ledger's clock, if known."""
+
+    command_id: str
+    type: str | None
+    state: CommandState
+    seconds: float | None
+
+
 class Completed(NamedTuple):
-    """A command that its agent has completed: its type and when it was created (seconds since 1970), if known."""
+    """A command that its agent has completed: its type and when it was created (seconds since 1970), if known.
+
+    `total_s` is how long that was ago, by the ledger's clock.
+    """
 
     type: str | None
     created_at: float | None
     result: Feedback
+    total_s: float | None
 
 
 class _Known(NamedTuple):
@@ -147,7 +161,7 @@ class _Report:
     ) -> None:
         self.row = row
         self.unmatched: list[Feedback] = []
-        self.reached: list[tuple[CommandState, float]] = []
+        self.reached: list[Reached] = []
         self.completed: list[Completed] = []
         self._known = known
         self._changes = changes
@@ -198,7 +212,7 @@ class _Report:
             return
         if self._is_open(result) or (stored == SERVER and not _refuses_message(result)):
             results[own.id] = result
-            self.completed.append(Completed(own.type, own.created_at, result))
+            self.completed.append(Completed(own.type, own.created_at, result, self._total_s(own)))
             self._note_answer(own)
         else:
             self.unmatched.append(result)
@@ -207,10 +221,12 @@ class _Report:
         if own.state in _UNANSWERED:
             self._changes.answering.add(own.agent)
 
+    def _total_s(self, own: _Known) -> float | None:
+        return None if own.created_at is None else max(0.0, round(self._now - own.created_at, 6))
+
     def _note_hop(self, own: _Known, state: CommandState) -> None:
         since = own.sent_at if state is CommandState.ACCEPTED else own.stored_at
-        if since is not None:
-            self.reached.append((state, self._now - since))
+        self.reached.append(Reached(own.id, own.type, state, None if since is None else self._now - since))
 
 
 def _key(result: Feedback) -> tuple[str, str]:

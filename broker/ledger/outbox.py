@@ -100,12 +100,14 @@ _SCHEDULE = update_each(AGENTS.c.name, AGENTS.c.resend_at, AGENTS.c.attempts)
 class DueCommand:
     """A command to publish, as the message for its agent.
 
-    `waited_s` is how long it had waited, by the ledger's clock, if it is sent for the first time; None: again.
+    `type` is that of the command, if it is known. `waited_s` is how long it had waited, by the ledger's clock, if it is
+    sent for the first time; None: again.
     """
 
     id: str
     message: bytes
     waited_s: float | None = None
+    type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,11 @@ def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None
     if served:
         rows = get_or_create_all(connection, sorted(served), now)
         _schedule(connection, {row.name: (now.timestamp() + growing_wait(row.attempts), row.attempts) for row in rows})
-    return Claimed(cancels, [(it.agent, DueCommand(it.id, message_of(it), _waited_s(it, now))) for it in commands])
+    return Claimed(cancels, [(it.agent, _due_command(it, now)) for it in commands])
+
+
+def _due_command(record: CommandRecord, now: datetime) -> DueCommand:
+    return DueCommand(record.id, message_of(record), _waited_s(record, now), record.type)
 
 
 def _waited_s(record: CommandRecord, now: datetime) -> float | None:

@@ -174,8 +174,9 @@ class ServerCounts(ServerWatch):
     def _count_recorded(self, agent: str, recorded: Recorded, now: float) -> None:
         for refused in recorded.refused:
             self._refused_by_agents.add(refused.code or "")
-        for state, seconds in recorded.reached:
-            self._hops.observe(max(0.0, seconds), _HOP_OF_STATE[state])
+        for reached in recorded.reached:
+            if reached.seconds is not None:
+                self._hops.observe(max(0.0, reached.seconds), _HOP_OF_STATE[reached.state])
         for completed in recorded.completed:
             self._count_completed(agent, completed, now)
 

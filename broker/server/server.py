@@ -241,6 +241,7 @@ class Server:
                 self._warn("results_are_not_acked", agent, code=held[agent].code, reason=held[agent].message)
             else:
                 self._publish(agent, Channel.ACK, its_acks)
+                self._watch.acked(agent, its_acks)
 
     def _ask_to_report(self, requests: Mapping[str, str]) -> Collection[str]:
         # An agent that has lost its store may have just enrolled again; it answers nothing that is signed for before.

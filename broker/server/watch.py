@@ -1,7 +1,8 @@
-"""Notified of the server's work, so that it can be counted."""
+"""Notified of the server's work, so that it can be counted and logged."""
 
 from collections.abc import Mapping, Sequence
 
+from broker.contract.messages import Ack
 from broker.contract.states import ErrorCode
 from broker.ledger.outbox import Claimed
 from broker.ledger.turns import RecordedTurn, Said
@@ -19,6 +20,9 @@ class ServerWatch:
 
     def recording(self) -> None:
         """What agents have said will now be recorded."""
+
+    def acked(self, agent: str, acks: Sequence[Ack]) -> None:
+        """Results of an agent, stored or known before, are acknowledged to it; `recorded` of their turn follows."""
 
     def recorded(self, said: Mapping[str, Sequence[Said]], turn: RecordedTurn) -> None:
         """What agents have said was recorded, and the acks for it were published."""

@@ -17,6 +17,7 @@ from structlog.typing import EventDict, WrappedLogger
 from broker.contract.secret_shapes import mask_shapes
 from broker.contract.secrets import MASK, is_secret_name
 from broker.errors import CodedError
+from broker.system.command_log import WriteCommandLines
 from broker.system.log_lines import console_line, json_line
 from broker.system.log_throttle import LogLimit
 from broker.text import printable, printable_line
@@ -51,16 +52,18 @@ def configure_logs(level: str) -> None:
     Control characters, which could control a terminal, are replaced, and what is more than a reader needs of one event
     is omitted (see `LogLimit`). A failure of stderr is ignored: what is logged matters less than the program.
     """
+    is_terminal = _is_terminal()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
+            WriteCommandLines(_LineLogger().msg, as_json=not is_terminal),
             LogLimit(monotonic),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _without_secrets,
             plain_event,
-            console_line if _is_terminal() else json_line,
+            console_line if is_terminal else json_line,
         ],
         logger_factory=_LineLogger,
     )

@@ -131,7 +131,7 @@ class AgentCore:
         )
         start_check = StartCheck(self._server_clock, verifier.check_signers)
         context = self._build_context(config, runtime)
-        self._executor = self._build_executor(config, runtime, context, handlers, feedback, start_check)
+        self._executor = self._build_executor(config, runtime, context, handlers, feedback, start_check, parts.watch)
         self._gaps = Gaps(store, feedback, clock)
         self._receiver = CommandReceiver(
             store, feedback, self._server_clock, verifier, parts.trust, refusals, self._gaps
@@ -172,6 +172,7 @@ class AgentCore:
         handlers: Mapping[str, Handler[Any]],
         feedback: FeedbackFactory,
         start_check: StartCheck,
+        watch: AgentWatch,
     ) -> Executor:
         return Executor(
             handlers,
@@ -182,6 +183,7 @@ class AgentCore:
             grace_s=config.kill_grace_s,
             report=feedback.result_of,
             start_check=start_check,
+            on_begin=watch.begins,
             on_finished=runtime.wake,
             test_replacement=runtime.test_replacement,
         )
@@ -232,6 +234,7 @@ class AgentCore:
         status = self._status.take_due(self._executor.running)
         if status is not None:
             parts.comms.publish_status(status)
+        parts.watch.turn_ended()
         if parts.clock.monotonic() >= self._housekeeping_at or not parts.store.has_room:
             self._keep_house()
 
@@ -286,8 +289,11 @@ class AgentCore:
             decisions = self._manager.decide([signed.ack for signed in acks], cancels)
             self._save_time_sample(busy=bool(self._inbox or store.pending_count()))
         self._outbox.add_notices(feedback)
+        watch = self._parts.watch
+        watch.stored(self._receiver.stored)
         self._manager.carry_out(decisions)
-        self._parts.watch.committed(decisions.batch, decisions.results)
+        watch.committed(decisions.batch, decisions.results)
+        watch.acknowledged(decisions.acknowledged)
         for control in controls:
             if control.action is ControlAction.REPORT:
                 self._status.report(control.command_id)

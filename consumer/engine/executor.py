@@ -59,7 +59,8 @@ class _Run:
 
 
 class Executor:
-    """Executes the commands marked as processing. The worker calls `on_finished` to wake the agent.
+    """Executes the commands marked as processing. The worker calls `on_begin` with each, and `on_finished` to wake
+    the agent.
 
     `report` makes the feedback of what a handler returned, whatever that is; it is called by the worker, as is
     `test_replacement` when a handler requests a new process of the same program.
@@ -77,6 +78,7 @@ class Executor:
         report: Report,
         start_check: StartCheck,
         on_finished: Callable[[], None],
+        on_begin: Callable[[StoredCommand], None] = lambda _: None,
         test_replacement: ReplacementTest | None = None,
     ) -> None:
         self.handlers = handlers
@@ -90,7 +92,7 @@ class Executor:
         self._grace_s = grace_s
         self._report = report
         self._start_check = start_check
-        self._on_finished = on_finished
+        self._on_finished, self._on_begin = on_finished, on_begin
         self._test_replacement = test_replacement
         self._run: _Run | None = None
         self._hung: dict[int, str] = {}
@@ -198,6 +200,7 @@ class Executor:
         last_wake = self._clock.monotonic()
         while (begun := self._begin(run)) is not None:
             stored, context = begun
+            self._on_begin(stored)
             ended = self._ended(stored, self._result_of(stored, context, stored.command.id in run.cancelled_ids))
             with run.lock:
                 if run.abandoned:

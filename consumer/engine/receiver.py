@@ -35,7 +35,10 @@ _log = structlog.get_logger(__name__)
 
 
 class CommandReceiver:
-    """Decides whether to store each received command. An invalid message is refused and never blocks the next one."""
+    """Decides whether to store each received command. An invalid message is refused and never blocks the next one.
+
+    `stored` are the commands that the last call of `receive` has stored.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class CommandReceiver:
         self._trusted_keys = trusted_keys
         self._refusals = refusals
         self._gaps = gaps
+        self.stored: list[Command] = []
 
     def receive(self, messages: Sequence[Inbound]) -> list[Notice]:
         """Store the accepted commands, all or none, and return the feedback to send after the commit.
@@ -63,6 +67,7 @@ class CommandReceiver:
         message may be acknowledged.
         """
         feedback: list[Notice] = []
+        self.stored = []
         self._verifier.verify_ahead(Channel.COMMAND, [message.payload for message in messages])
         with self._store.transaction():
             for message in messages:
@@ -132,6 +137,7 @@ class CommandReceiver:
             self._store.store_command(command, now, opened.signed_by)
         except StoreFull as error:
             return self._turn_away(command, str(error))
+        self.stored.append(command)
         return self._feedback.accepted(command)
 
     # design.md: "A full disk stops new commands, not the reporting of old ones"

@@ -1,19 +1,70 @@
-"""Notified of the agent's work, so that it can be counted."""
+"""Notified of the agent's work, so that it can be counted and logged."""
 
 from collections.abc import Sequence
 
+from broker.contract.messages import Command
 from consumer.ports import StoredCommand
 
 __all__ = [
     "AgentWatch",
+    "AgentWatches",
 ]
 
 
 class AgentWatch:
     """Notified of what the agent has done, once it is committed; ignores it."""
 
+    def stored(self, commands: Sequence[Command]) -> None:
+        """These commands have arrived."""
+
+    def begins(self, stored: StoredCommand) -> None:
+        """A command begins, whose commit as begun is done; called by the thread that runs it."""
+
     def committed(self, begun: Sequence[StoredCommand], ended: Sequence[StoredCommand]) -> None:
         """These commands were begun, and these have their results."""
 
     def result_sent(self, *, again: bool) -> None:
         """A result was given to the connection, for the first time or again."""
+
+    def acknowledged(self, command_ids: Sequence[str]) -> None:
+        """The results of these commands were acknowledged, and are deleted."""
+
+    def turn_ended(self) -> None:
+        """A turn of the main loop has ended."""
+
+
+class AgentWatches(AgentWatch):
+    """Passes on to each of several."""
+
+    def __init__(self, *watches: AgentWatch) -> None:
+        self._watches = watches
+
+    def stored(self, commands: Sequence[Command]) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.stored(commands)
+
+    def begins(self, stored: StoredCommand) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.begins(stored)
+
+    def committed(self, begun: Sequence[StoredCommand], ended: Sequence[StoredCommand]) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.committed(begun, ended)
+
+    def result_sent(self, *, again: bool) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.result_sent(again=again)
+
+    def acknowledged(self, command_ids: Sequence[str]) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.acknowledged(command_ids)
+
+    def turn_ended(self) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.turn_ended()

@@ -17,6 +17,7 @@ LEVELS = {
     "exception": "error",
     **dict.fromkeys(("warn", "_warn", "refuse", "_refuse"), "warning"),  # they limit how often it is logged
     "log": "any",  # of libraries
+    "note": "info",  # of commands
     "event_line": "info",
 }
 LOGGERS = {"_log", "log", "get_logger"}
@@ -84,7 +85,7 @@ def side_of(paths: set[str]) -> str:
 
 def rows() -> dict[str, tuple[str, str]]:
     """Return the level and the side of each event in the document."""
-    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    lines = DOCUMENT.read_text(encoding="utf-8").split("\n## Events\n")[1].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     found = {name.strip("`"): (level, side) for name, level, side, *_ in cells}
     assert len(found) == len(cells), "an event has two rows"
