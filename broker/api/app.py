@@ -43,6 +43,7 @@ from broker.api.routes.commands import commands_router
 from broker.api.routes.enrolment_tokens import enrolment_tokens_router
 from broker.api.routes.enrolments import enrolments_router
 from broker.api.routes.events import events_router
+from broker.api.routes.health import health_router
 from broker.api.routes.keys import keys_router
 from broker.api.routes.metrics import metrics_router
 from broker.api.routes.operations import operations_router
@@ -52,6 +53,7 @@ from broker.api.routes.search import search_router
 from broker.enrolment.ledger_metrics import of_ledger
 from broker.errors import BrokerError, LedgerError
 from broker.ledger.ledger import Ledger
+from broker.ledger.readiness import LedgerReadiness
 from broker.metrics.exposition import Exposition
 from broker.metrics.requests import CountedRequests
 from broker.metrics.values import Source
@@ -142,6 +144,8 @@ def api_app(
     app.include_router(events_router(requests, access, shapes, streams))
     app.include_router(search_router(requests, access, shapes))
     app.include_router(principals_router(audit_log, access, shapes))
+    readiness = LedgerReadiness(database, with_server=True, monotonic=monotonic)
+    app.include_router(health_router(readiness, shapes))
     app.include_router(metrics_router(exposition, access))
     app.add_middleware(CountedRequests, counts=counts)
     if page is not None:

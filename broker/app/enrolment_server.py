@@ -35,6 +35,7 @@ from broker.errors import BrokerError, InvalidArgument
 from broker.ledger.clock import LedgerClock
 from broker.ledger.database import Database
 from broker.ledger.location import place_of
+from broker.ledger.readiness import LedgerReadiness
 from broker.ledger.sqlite import LedgerReplaced
 from broker.metrics.listener import serving_metrics
 from broker.mqtt.address import parse_url
@@ -116,7 +117,12 @@ class EnrolmentServer:
             counts = enrolment_counts(monotonic)
             files = of_certificates(server_certificate_files(config), revocation_list_path(config))
             self._metrics = (own_version(), of_commits(self._database), files, counts.families)
-            app = enrolment_app(service, self._background, counts)
+            app = enrolment_app(
+                service,
+                self._background,
+                counts,
+                readiness=LedgerReadiness(self._database, with_server=False, monotonic=monotonic),
+            )
             self._https = WebServer(app, ServerFiles(*enrolment_server_pair(config)), limits)
         except BaseException:
             self._database.close()

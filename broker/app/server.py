@@ -205,6 +205,7 @@ class ServerProcess:
             if self._connection.connected:
                 self._server.step(is_behind=self._inbox.waiting)
             self._connection.abandon_if_deaf(self._server.expects_messages)
+            self._lock.note_turn()
             goes_on = self._inbox.queued or self._server.unfinished
             self._work_at = monotonic() + (_WORK_AGAIN_S if goes_on else _WORK_EVERY_S)
         except (LedgerReplaced, ServerRunning):

@@ -35,6 +35,7 @@ from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
 from broker.metrics.requests import CountedRequests, RequestCounts
 from broker.pki.verification import IdentityError
+from broker.system.readiness import HEALTHY, Readiness
 from broker.system.threads import is_missing_thread
 
 __all__ = [
@@ -72,18 +73,30 @@ def enrolment_app(
     service: EnrolmentService,
     background: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     counts: RequestCounts | None = None,
+    *,
+    readiness: Callable[[], Readiness] = lambda: Readiness.of(()),
 ) -> Starlette:
     """Return the ASGI application. Every response is JSON; one with a status of 400 or more is an ErrorResponse.
 
     `background` is entered while the application runs, in its event loop. `counts` counts the requests.
+    `readiness` is the answer to /readyz, whose status is 503 if it is not ready; no credential is needed for it.
     """
 
     async def authority(request: Request) -> Response:
         return _json(HTTPStatus.OK, service.authority())
 
+    async def healthz(request: Request) -> Response:
+        return _json(HTTPStatus.OK, HEALTHY)
+
+    async def readyz(request: Request) -> Response:
+        found = await run_in_threadpool(readiness)
+        return _json(HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE, found)
+
     return Starlette(
         routes=[
             Route(CA_PATH, authority, methods=["GET"]),
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/readyz", readyz, methods=["GET"]),
             Route(ENROLL_PATH, _exchange(EnrollRequest, service.enroll), methods=["POST"]),
             Route(RENEW_PATH, _exchange(RenewRequest, service.renew), methods=["POST"]),
         ],

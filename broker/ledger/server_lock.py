@@ -9,6 +9,7 @@ import glob
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ __all__ = [
     "no_server_on",
     "refuse_running_servers",
     "running_servers",
+    "seconds_since_turn",
 ]
 
 
@@ -58,6 +60,15 @@ _HELD = sa.text(
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND classid::bigint = :high AND objid::bigint = :low"
+)
+
+
+# The connection that has the lock is asked each turn whether it still stands.
+_SINCE_TURN = sa.text(
+    "SELECT extract(epoch FROM clock_timestamp() - state_change)::float8 FROM pg_stat_activity WHERE pid ="
+    " (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid::bigint = :high AND objid::bigint = :low)"
 )
 
 
@@ -101,6 +112,7 @@ class ServerLock:
         self._file = _lock_file(database, client_id)
         self._held = contextlib.ExitStack()
         self._connection: sa.Connection | None = None
+        self._lock_handle: int | None = None
         self._own_row: tuple[object, ...] = ()
         self._noted = _NotedConnection()
 
@@ -131,6 +143,15 @@ class ServerLock:
                 raise LedgerError(_LOST, code="lock_lost") from None
             raise
 
+    def note_turn(self) -> None:
+        """Let others see that a turn of the server's loop is done, without a write to the ledger.
+
+        For SQLite that is the time of the lock's file; PostgreSQL sees it by `keep`.
+        """
+        if self._lock_handle is not None:
+            with contextlib.suppress(OSError):  # such as of a read-only file system: others see a server that hangs
+                os.utime(self._lock_handle)
+
     def note_connection(self, problem: str | None) -> None:
         """Record, if that has changed, that this server is connected to the broker or, with a problem, that it is not.
 
@@ -152,7 +173,7 @@ class ServerLock:
 
     def release(self) -> None:
         """Release the lock."""
-        self._connection = None
+        self._connection = self._lock_handle = None
         with contextlib.suppress(sa.exc.SQLAlchemyError):
             self._held.close()
 
@@ -167,7 +188,8 @@ class ServerLock:
     def _try(self) -> bool:
         if self._file is None:
             return self._database.is_sqlite or self._try_advisory()
-        return _acquire_file(self._file, self._held)
+        self._lock_handle = _acquire_file(self._file, self._held)
+        return self._lock_handle is not None
 
     def _try_advisory(self) -> bool:
         with contextlib.ExitStack() as stack:
@@ -208,6 +230,23 @@ def running_servers(database: Database) -> list[RunningServer]:
     return [it for it in _recorded(database) if _is_held(database, it.client_id)]
 
 
+def seconds_since_turn(database: Database, client_id: str) -> float | None:
+    """Return how long ago the running server of this client id ended, or in PostgreSQL began, a turn of its loop.
+
+    None if that cannot be seen: in PostgreSQL by another user without pg_read_all_stats, or in a database in memory.
+    Raises LedgerError if the database fails.
+    """
+    file = _lock_file(database, client_id)
+    if file is not None:
+        with contextlib.suppress(OSError):
+            return max(0.0, time.time() - file.stat().st_mtime)
+    if database.is_sqlite:
+        return None
+    with database.reading() as connection:
+        found: float | None = connection.scalar(_SINCE_TURN, _halves_of_key(client_id))
+    return found
+
+
 def refuse_running_servers(database: Database, client_id: str) -> None:
     """Raise ServerRunning if any server runs on this ledger; a restored one may not have the row of its server.
 
@@ -227,20 +266,21 @@ def no_server_on(file: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         for lock in _locks_beside(file):
-            if not _acquire_file(lock, held):
+            if _acquire_file(lock, held) is None:
                 raise ServerRunning(f"A server runs on the ledger {file}: stop it first, then try again.")
         yield
 
 
-def _acquire_file(file: Path, held: contextlib.ExitStack) -> bool:
-    """Lock a file until `held` is closed; return False if another process holds the lock."""
+def _acquire_file(file: Path, held: contextlib.ExitStack) -> int | None:
+    """Lock a file until `held` is closed; return its descriptor, None if another process holds the lock."""
     try:
-        held.callback(os.close, acquire_lock(file))
+        handle = acquire_lock(file)
     except BlockingIOError:
-        return False
+        return None
     except OSError as error:
         raise LedgerError(f"{file} cannot be locked: {error.strerror}.", code="lock_failed") from error
-    return True
+    held.callback(os.close, handle)
+    return handle
 
 
 def _recorded(database: Database) -> list[RunningServer]:
@@ -263,9 +303,13 @@ def _is_held(database: Database, client_id: str) -> bool:
             return isinstance(error, PermissionError)
     if database.is_sqlite:
         return True
-    unsigned = _key(client_id) % (1 << 64)
     with database.reading() as connection:
-        return bool(connection.scalar(_HELD, {"high": unsigned >> 32, "low": unsigned % (1 << 32)}))
+        return bool(connection.scalar(_HELD, _halves_of_key(client_id)))
+
+
+def _halves_of_key(client_id: str) -> dict[str, int]:
+    unsigned = _key(client_id) % (1 << 64)
+    return {"high": unsigned >> 32, "low": unsigned % (1 << 32)}
 
 
 def _lock_file(database: Database, client_id: str) -> Path | None:
