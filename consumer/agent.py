@@ -27,7 +27,7 @@ from broker.system.service_manager import ServiceManager
 from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
-from consumer.engine.command_events import LoggedCommands
+from consumer.engine.command_events import AgentCommandLog
 from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.counts import AgentCounts, of_certificate, of_store
 from consumer.engine.process_report import ProcessReport
@@ -241,7 +241,7 @@ class Agent:
             lambda: self._connection.quiet_s,
         )
         readiness = Readiness(self._connection.readiness_problem, round_trip)
-        commands = LoggedCommands(self.config.agent, CommandLog(partial(datetime.now, UTC)), self._trusted_clock)
+        commands = AgentCommandLog(self.config.agent, CommandLog(partial(datetime.now, UTC)), self._trusted_clock)
         parts = AgentDependencies(
             self._store,
             self._comms,

@@ -28,7 +28,7 @@ from broker.metrics.common import of_connection
 from broker.metrics.listener import serving_metrics
 from broker.metrics.values import Source
 from broker.mqtt.connection import MqttConnection
-from broker.server.command_events import LoggedCommands, ServerWatches
+from broker.server.command_events import ServerCommandLog, ServerWatches
 from broker.server.counts import AgentGroups, ServerCounts
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
@@ -96,7 +96,7 @@ class ServerProcess:
             self._database.refuse_damaged(_CHECK_S)
             distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
             counting, self._metrics = self._counted(config)
-            self._told = ServerWatches(LoggedCommands(CommandLog(utc_now)), *counting)
+            self._told = ServerWatches(ServerCommandLog(CommandLog(utc_now)), *counting)
             self._server = Server(
                 self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._told
             )

@@ -35,7 +35,7 @@ from broker.enrolment.tokens import TokenRefused, TokenUsed
 from broker.errors import BrokerError, LedgerError
 from broker.metrics.requests import CountedRequests, RequestCounts
 from broker.pki.verification import IdentityError
-from broker.system.readiness import HEALTHY, Readiness
+from broker.system.readiness import HEALTHY, ReadinessReport
 from broker.system.threads import is_missing_thread
 
 __all__ = [
@@ -74,7 +74,7 @@ def enrolment_app(
     background: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     counts: RequestCounts | None = None,
     *,
-    readiness: Callable[[], Readiness] = lambda: Readiness.of(()),
+    readiness: Callable[[], ReadinessReport] = lambda: ReadinessReport.of(()),
 ) -> Starlette:
     """Return the ASGI application. Every response is JSON; one with a status of 400 or more is an ErrorResponse.
 

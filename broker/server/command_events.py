@@ -12,12 +12,12 @@ from broker.server.watch import ServerWatch
 from broker.system.command_log import CommandLog
 
 __all__ = [
-    "LoggedCommands",
+    "ServerCommandLog",
     "ServerWatches",
 ]
 
 
-class LoggedCommands(ServerWatch):
+class ServerCommandLog(ServerWatch):
     """Logs each hop of each command, after its commit."""
 
     def __init__(self, log: CommandLog) -> None:

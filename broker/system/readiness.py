@@ -7,22 +7,22 @@ import msgspec
 
 __all__ = [
     "HEALTHY",
-    "Check",
-    "Health",
-    "Readiness",
+    "HealthReport",
+    "ReadinessCheck",
+    "ReadinessReport",
 ]
 
 
-class Health(msgspec.Struct, frozen=True):
+class HealthReport(msgspec.Struct, frozen=True):
     """That the process answers: the loop that serves it turns."""
 
     status: Annotated[Literal["healthy"], msgspec.Meta(description="It answers.")] = "healthy"
 
 
-HEALTHY = Health()
+HEALTHY = HealthReport()
 
 
-class Check(msgspec.Struct, frozen=True):
+class ReadinessCheck(msgspec.Struct, frozen=True):
     """One thing that must work."""
 
     name: Annotated[str, msgspec.Meta(description="What was looked at.", examples=["broker"])]
@@ -30,14 +30,14 @@ class Check(msgspec.Struct, frozen=True):
     code: Annotated[str, msgspec.Meta(description="The state that was found.", examples=["not_connected"])]
 
 
-class Readiness(msgspec.Struct, frozen=True):
+class ReadinessReport(msgspec.Struct, frozen=True):
     """Whether requests would have their effect now."""
 
     ready: Annotated[bool, msgspec.Meta(description="Whether all checks are ok.")]
-    checks: Annotated[tuple[Check, ...], msgspec.Meta(description="Each thing that must work.")]
+    checks: Annotated[tuple[ReadinessCheck, ...], msgspec.Meta(description="Each thing that must work.")]
 
     @classmethod
-    def of(cls, checks: Iterable[Check]) -> "Readiness":
+    def of(cls, checks: Iterable[ReadinessCheck]) -> "ReadinessReport":
         """Return what these checks mean together."""
         found = tuple(checks)
         return cls(all(it.ok for it in found), found)

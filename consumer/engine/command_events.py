@@ -10,11 +10,11 @@ from consumer.engine.watch import AgentWatch
 from consumer.ports import Clock, StoredCommand
 
 __all__ = [
-    "LoggedCommands",
+    "AgentCommandLog",
 ]
 
 
-class LoggedCommands(AgentWatch):
+class AgentCommandLog(AgentWatch):
     """Logs each hop of each command, after its commit."""
 
     def __init__(self, agent: str, log: CommandLog, clock: Clock) -> None:

@@ -8,18 +8,20 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from broker.api.documented import Shapes, json_response
-from broker.system.readiness import HEALTHY, Health, Readiness
+from broker.system.readiness import HEALTHY, HealthReport, ReadinessReport
 
 __all__ = [
     "health_router",
 ]
 
 
-def health_router(readiness: Callable[[], Readiness], shapes: Shapes) -> APIRouter:
+def health_router(readiness: Callable[[], ReadinessReport], shapes: Shapes) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["health"])
-    healthy = shapes.returned(Health, "The API answers.")
-    ready = shapes.returned(Readiness, "All checks are ok.") | shapes.returned(Readiness, "A check is not ok.", 503)
+    healthy = shapes.returned(HealthReport, "The API answers.")
+    ready = shapes.returned(ReadinessReport, "All checks are ok.") | shapes.returned(
+        ReadinessReport, "A check is not ok.", 503
+    )
 
     @router.get("/healthz", responses=healthy, openapi_extra={"security": []})
     async def healthz() -> Response:
