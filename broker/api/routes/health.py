@@ -30,7 +30,7 @@ def health_router(readiness: Callable[[], ReadinessReport], shapes: Shapes) -> A
 
     @router.get("/readyz", responses=ready, openapi_extra={"security": []})
     def readyz() -> Response:
-        """Show whether the ledger answers, and a server on it runs, is connected, and takes in what has arrived."""
+        """Show whether the ledger answers, and a server on it runs, is connected, and receives what has arrived."""
         found = readiness()
         status = HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Response(msgspec.json.encode(found), int(status), media_type="application/json")
