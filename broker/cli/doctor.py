@@ -22,13 +22,13 @@ app = typer.Typer()
 
 
 @app.command(epilog="Example: acm doctor --config /etc/acm/server.toml --json")
-@with_session(LEDGER, only_reads=True)
+@with_session(LEDGER, over_api=True, only_reads=True)
 def doctor(session: Session) -> None:
     """Check the installation, and show how to fix what is wrong.
 
     Checks ledger, server, broker, certificates and this machine, and tries what the broker must refuse. It changes
-    nothing, and ends within half a minute, also if a part hangs. Run it as the user of the server. The exit code is 10
-    if anything is FAIL.
+    nothing, and ends within half a minute, also if a part hangs. Run it as the user of the server, or over the API,
+    which checks its own machine. The exit code is 10 if anything is FAIL.
     """
     findings = _findings(session)
     session.show([finding.as_json() for finding in findings], findings_view(findings))
@@ -37,6 +37,9 @@ def doctor(session: Session) -> None:
 
 
 def _findings(session: Session) -> list[Finding]:
+    if session.is_over_api:
+        found = session.diagnosis().findings
+        return [Finding(it.check, it.level, it.code, it.found, it.fix) for it in found]
     try:
         checks = server_checks(session.config)
     except CodedError as error:

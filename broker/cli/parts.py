@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from broker.fleet.enrolment_port import Enrolments
     from broker.fleet.key_port import SigningKeyList
     from broker.fleet.port import Fleet
+    from broker.fleet.report_models import Diagnosis
     from broker.fleet.report_port import Reports
     from broker.ledger.clock import LedgerClock
     from broker.ledger.database import Database
@@ -151,6 +152,10 @@ class Parts:
         from broker.access.tokens_on_ledger import LedgerAccessTokens
 
         return LedgerAccessTokens(AccessTokenStore(self.database, now=self.clock), self.origin.name)
+
+    def diagnosis(self) -> "Diagnosis":
+        """Return what the doctor finds on the machine of the API that is named."""
+        return self._client.diagnosis()
 
     @cached_property
     def _client(self) -> "Client":

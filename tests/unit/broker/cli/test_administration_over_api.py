@@ -4,17 +4,23 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.app.factories import open_database
 from broker.cli.exit_codes import AcmExitCode
 from broker.contract.messages import PendingReversal, Status
+from broker.doctor.access import WRITES
+from broker.fleet.models import Role
 from broker.ledger.blob_errors import MAX_BLOB_BYTES
 from broker.ledger.ledger import Ledger
-from tests.support.api import RunningApi
+from broker.system.checkup import Check
+from broker.system.findings import NOT_CHECKED, ok
+from tests.support.api import RunningApi, running_api
 from tests.support.enrolled import Registrar
 from tests.support.makers import result
-from tests.support.places import Place
+from tests.support.places import MachineClock, Place
 from tests.support.recorded import record_feedback, record_status
 
 
@@ -230,3 +236,20 @@ def test_group_is_configured(place: Place, ledger: Ledger, tmp_path: Path) -> No
     assert [(it["group"], it["artifact"]["sha256"]) for it in sent] == [("edge", blob.artifact.sha256)] * 2
     place.acm("operation", "cancel", operation["id"], "--abandon")
     assert "the configuration of the group edge" in place.acm("blob", "rm", blob.artifact.sha256).message
+
+
+def test_doctor_checks_the_machine_of_the_api(url: str) -> None:
+    clock: Any = MachineClock()
+    found = [
+        ok("ledger", "It answers."),
+        NOT_CHECKED.found("broker", "It is far away."),
+        WRITES.found("access", "It is open."),
+    ]
+    checks = [Check(finding.check, lambda finding=finding: iter([finding])) for finding in found]
+    with open_database(url) as database, running_api(Ledger(database, now=clock.now), clock, checks=checks) as api:
+        token = api.as_(Role.ADMIN)["Authorization"].removeprefix("Bearer ")
+        asked = Place(ACM_SERVER=api.url, ACM_TOKEN=token).acm("doctor", "--json")
+        refused = Place(ACM_SERVER=api.url, ACM_TOKEN=api.as_(Role.VIEWER)["Authorization"].removeprefix("Bearer "))
+        assert refused.acm("doctor").code == "forbidden"
+    assert asked.json == [finding.as_json() for finding in found]
+    assert asked.exit_code == AcmExitCode.CHECKS_FAILED

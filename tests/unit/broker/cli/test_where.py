@@ -107,9 +107,7 @@ def test_command_of_the_ledger_does_not_take_that_of_this_machine_instead(
     assert missing.code == "ledger_not_found"
 
 
-@pytest.mark.parametrize(
-    "words", [["server"], ["ca", "init"], ["up"], ["keys", "init"], ["keys", "rotate"], ["doctor"]]
-)
+@pytest.mark.parametrize("words", [["server"], ["ca", "init"], ["up"], ["keys", "init"], ["keys", "rotate"]])
 def test_command_of_the_servers_machine_refuses_an_api(words: list[str]) -> None:
     refused = called(app, *words, "--server", "https://x")
     assert refused.exit_code == AcmExitCode.USAGE
