@@ -87,7 +87,7 @@ def test_readiness_follows_the_database(
         with postgresql.connect("postgres") as other:
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             postgresql.end_connections(site.ledger)
-            api.wait_for(503, ledger="database_unavailable", **unknown)
+            api.wait_for(503, ledger="ledger_not_reachable", **unknown)
             assert api.get("/healthz").status_code == 200
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         api.wait_for(200)
