@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from broker.durations import rough_duration
+from broker.ledger.event_types import EventType
 from broker.page.assets import Assets
 from broker.page.picture import bar_of, spent_of
 from broker.text import counted, printable
@@ -44,6 +45,7 @@ class Rendering:
         self._templates.filters |= {"duration": _duration, "moment": _moment, "counted": counted}
         self._templates.filters |= {"pretty": _pretty, "ticks": _ticks}
         self._templates.globals |= {"asset": assets.url, "bar_of": bar_of, "spent_of": spent_of}
+        self._templates.globals["event_types"] = " ".join(EventType)
 
     def page(
         self,

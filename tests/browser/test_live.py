@@ -41,6 +41,13 @@ def test_figures_of_the_fleet_follow(page: Page, fleet: StagedFleet) -> None:
     assert is_same_document(page)
 
 
+def test_group_that_an_agent_joins_appears(page: Page, fleet: StagedFleet) -> None:
+    follow(page, "/agents/web-03")
+    fleet.ledger.groups.add("canary", ["web-03"])
+    expect(page.get_by_role("main")).to_contain_text("canary")
+    assert is_same_document(page)
+
+
 def test_focus_and_open_parts_stay(page: Page, fleet: StagedFleet) -> None:
     follow(page, "/agents/web-03")
     page.get_by_text("supported types").click()

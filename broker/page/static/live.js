@@ -5,11 +5,6 @@
 // there.
 import { exchange } from "./exchange.js";
 
-const TYPES = [
-  "command_created", "command_sent", "command_accepted", "command_running", "command_cancel_requested",
-  "command_completed", "agent_first_seen", "agent_online", "agent_offline", "agent_restarted", "agent_silent",
-  "agent_changed", "agent_forgotten",
-];
 const PAUSE_MS = 300; // events that come together are one look
 const LEAST_BETWEEN_MS = 2000; // between two looks, however much happens
 const AGAIN_MS = 5000; // after a stream that the server has refused
@@ -33,7 +28,7 @@ export function keepLive(address, shows) {
     source = new EventSource(`${address}${address.includes("?") ? "&" : "?"}since=${since}`);
     source.addEventListener("open", () => shows("live"));
     source.addEventListener("error", onError);
-    for (const type of TYPES) source.addEventListener(type, lookSoon);
+    for (const type of document.documentElement.dataset.eventTypes.split(" ")) source.addEventListener(type, lookSoon);
   }
 
   function onError(event) {
