@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -25,7 +26,7 @@ class Terminal:
             argv,
             cwd=directory,
             env={**inherited, "TERM": "xterm", **(environment or {})},
-            preexec_fn=lambda: os.login_tty(program_end),  # Ctrl-C is a signal to the program then
+            preexec_fn=lambda: _log_in(program_end),
         )
         os.close(program_end)
         self.shown = ""
@@ -53,3 +54,9 @@ class Terminal:
             return False
         self.shown += read.decode(errors="replace")
         return bool(read)
+
+
+def _log_in(program_end: int) -> None:
+    """Let Ctrl-C be a signal to the program; tests that run in the background of a shell ignore it."""
+    os.login_tty(program_end)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
