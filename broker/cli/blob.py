@@ -8,7 +8,7 @@ import typer
 
 from broker.cli.completions import complete_blobs
 from broker.cli.documents import document_of
-from broker.cli.files import check_file
+from broker.cli.files import store_file
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing, time_column
 from broker.fleet.blob_models import BlobView
@@ -43,8 +43,7 @@ _BLOBS = Listing[BlobView](
 @with_session(LEDGER, over_api=True, creates_ledger=True)
 def put(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="File to store.")]) -> None:
     """Store a file in the ledger, and print the artifact (JSON) for the parameters of commands."""
-    check_file(file)
-    artifact = document_of(session.blobs.store_blob(file))
+    artifact = document_of(store_file(session.blobs, file, quiet=session.printer.for_programs))
     session.show(artifact, json.dumps(artifact))
 
 

@@ -8,17 +8,26 @@ from pathlib import Path
 import msgspec
 
 from broker.cli.arguments import check_utf8
+from broker.cli.progress import transfer_bar
 from broker.contract.artifacts import blob_url
 from broker.contract.messages import JsonObject
 from broker.errors import InvalidArgument
 from broker.fleet.blob_models import StoredBlob
+from broker.fleet.blob_port import StoredBlobs
 from broker.ledger.blob_errors import MAX_BLOB_BYTES, BlobTooLarge
 
 __all__ = [
-    "check_file",
     "describe_files",
     "put_files",
+    "store_file",
 ]
+
+
+def store_file(blobs: StoredBlobs, file: Path, *, quiet: bool) -> StoredBlob:
+    """Store a file as a blob, with a progress bar on a terminal unless `quiet`. Raises InvalidArgument."""
+    size = _size_of(file)
+    with transfer_bar(file.name, size, quiet=quiet) as seen:
+        return blobs.store_blob(file, seen)
 
 
 def put_files(put: Callable[[Path], StoredBlob], pairs: Iterable[str]) -> JsonObject:
@@ -40,8 +49,8 @@ def _files(pairs: Iterable[str]) -> Iterator[tuple[str, Path]]:
         yield key, Path(file)
 
 
-def check_file(file: Path) -> None:
-    """Raise InvalidArgument for what is not a file that can be read, and stored as a blob."""
+def _size_of(file: Path) -> int:
+    """Return the bytes of a file. Raises InvalidArgument for what cannot be read, or stored as a blob."""
     try:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -51,10 +60,11 @@ def check_file(file: Path) -> None:
         raise _unreadable(file, error) from error
     if found.st_size > MAX_BLOB_BYTES:
         raise BlobTooLarge(f"{file} has more than {MAX_BLOB_BYTES} bytes; offer it at an https: URL instead.")
+    return found.st_size
 
 
 def _described(file: Path) -> StoredBlob:
-    check_file(file)
+    _size_of(file)
     try:
         with file.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()

@@ -10,7 +10,7 @@ import typer
 
 from broker.cli.completions import complete_agents, complete_groups
 from broker.cli.documents import document_of
-from broker.cli.files import describe_files
+from broker.cli.files import describe_files, store_file
 from broker.cli.options import AllowUnknownOption
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.listing import Column, Listing
@@ -91,7 +91,7 @@ def configure(
     parameters = describe_files([f"artifact={file}"]) | {"group": group}
     request = SendRequest("apply-centralized-configuration", parameters, group=group, force=True, dry_run=True)
     session.fleet.send(request)  # what is wrong is reported before anything is stored
-    stored = session.blobs.store_blob(file)
+    stored = store_file(session.blobs, file, quiet=session.printer.for_programs)
     operation = session.fleet.configure_group(group, stored.sha256)
     session.show(document_of(operation), operation.id)
 

@@ -1,11 +1,18 @@
-"""Live output while acm waits: the state of a command, or the progress of an operation."""
+"""Live output while acm waits: the state of a command, the progress of an operation, or that of a file."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as ProgressBar
 from rich.table import Column
 
@@ -19,6 +26,7 @@ __all__ = [
     "progress_bar",
     "status_line",
     "tell_of_wait",
+    "transfer_bar",
 ]
 
 
@@ -66,16 +74,24 @@ def status_line(*, quiet: bool) -> Iterator[Callable[[AwaitedCommand], None]]:
 
 
 def _live_line(console: Console) -> ProgressBar:
-    cropped = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return ProgressBar(
         SpinnerColumn(_SPINNER),
-        TextColumn("{task.description}", markup=False, table_column=cropped),
-        *([BarColumn(_BAR_COLUMNS)] if console.width >= _WIDE_COLUMNS else []),
+        _cropped_description(),
+        *_bar_if_wide(console),
         TimeElapsedColumn(),
         console=console,
         expand=True,
         transient=True,
     )
+
+
+def _cropped_description() -> TextColumn:
+    cropped = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return TextColumn("{task.description}", markup=False, table_column=cropped)
+
+
+def _bar_if_wide(console: Console) -> list[BarColumn]:
+    return [BarColumn(_BAR_COLUMNS)] if console.width >= _WIDE_COLUMNS else []
 
 
 def _print_changes() -> Callable[[AwaitedCommand], None]:
@@ -99,6 +115,20 @@ def progress_bar(operation: OperationView, *, quiet: bool) -> Iterator[Callable[
     with ProgressBar(*columns, TextColumn("{task.fields[counts]}"), console=console, disable=hidden) as bar:
         task = bar.add_task(operation.type, total=operation.size, counts="")
         yield lambda progress: bar.update(task, completed=progress.completed, counts=progress.summary())
+
+
+@contextlib.contextmanager
+def transfer_bar(name: str, size: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows how many of the `size` bytes of a file have been sent, in a bar on stderr.
+
+    It shows nothing if `quiet` or without a terminal.
+    """
+    console = Console(stderr=True)
+    columns = _cropped_description(), *_bar_if_wide(console), DownloadColumn(), TimeElapsedColumn()
+    hidden = quiet or not console.is_terminal
+    with ProgressBar(*columns, console=console, disable=hidden, expand=True, transient=True) as bar:
+        task = bar.add_task(printable_line(name), total=size)
+        yield lambda sent: bar.update(task, completed=sent)
 
 
 def tell_of_wait(kind: str, name: str) -> None:

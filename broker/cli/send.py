@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from broker.cli.checks import check_secrets
 from broker.cli.completions import complete_words
 from broker.cli.confirmation import confirm_broad
 from broker.cli.delivery import follow
-from broker.cli.files import describe_files, put_files
+from broker.cli.files import describe_files, put_files, store_file
 from broker.cli.options import AllowUnknownOption, ForceOption, WaitCommand, WaitOption
 from broker.cli.session import LEDGER, Session, with_session
 from broker.command_types import known_command_types, parameters_of, text_parameters
@@ -123,7 +124,8 @@ def send(
         planned = session.fleet.send(replace(request, dry_run=True))
         if is_broad and not yes:
             confirm_broad(command_type, planned.agents)
-        request = replace(request, parameters=given | put_files(session.blobs.store_blob, files or []))
+        store = partial(store_file, session.blobs, quiet=session.printer.for_programs)
+        request = replace(request, parameters=given | put_files(store, files or []))
     follow(session, session.fleet.send(request), wait)
 
 

@@ -29,12 +29,13 @@ class AsyncBlobClient(ABC):
         """Return a page of stored files, newest first."""
         return await self._do(blob_calls.for_blobs(cursor, limit))
 
-    async def store_blob(self, path: Path) -> StoredBlob:
+    async def store_blob(self, path: Path, seen: Callable[[int], None] | None = None) -> StoredBlob:
         """Store a file, and return the artifact for the parameters of commands.
 
-        It is read twice: for its SHA-256, and to be sent. Raises InvalidArgument if it cannot be read.
+        It is read twice: for its SHA-256, and to be sent. `seen` gets how many of its bytes have been sent, from zero
+        again if the request is repeated. Raises InvalidArgument if it cannot be read.
         """
-        return await self._do(await asyncio.to_thread(blob_calls.to_store_blob, path))
+        return await self._do(await asyncio.to_thread(blob_calls.to_store_blob, path, seen))
 
     async def fetch_blob(self, sha256: str, path: Path) -> None:
         """Write the content of a stored file to `path`, where it is once it is whole.

@@ -1,9 +1,10 @@
 """The requests of the API about blobs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from broker.client.calls import ApiUnreachable, Call, change_call, given_parameters
-from broker.client.files import sha256_and_size
+from broker.client.files import OutgoingFile, sha256_and_size
 from broker.fleet.blob_models import BlobView, StoredBlob
 from broker.fleet.models import PageOf
 
@@ -21,12 +22,15 @@ def for_blobs(cursor: str | None, limit: int) -> Call[PageOf[BlobView]]:
     return Call("GET", "/v1/blobs", PageOf[BlobView], given_parameters({"cursor": cursor, "limit": limit}))
 
 
-def to_store_blob(path: Path) -> Call[StoredBlob]:
-    """Return the call that stores a file. Raises InvalidArgument if it cannot be read."""
+def to_store_blob(path: Path, seen: Callable[[int], None] | None = None) -> Call[StoredBlob]:
+    """Return the call that stores a file; `seen` gets how many bytes of it have been sent.
+
+    Raises InvalidArgument if it cannot be read.
+    """
     sha256, size = sha256_and_size(path)
     headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
     query = {"file_name": path.name.encode(errors="backslashreplace").decode()}
-    return Call("PUT", f"/v1/blobs/{sha256}", StoredBlob, query, headers=headers, file=path)
+    return Call("PUT", f"/v1/blobs/{sha256}", StoredBlob, query, headers=headers, file=OutgoingFile(path, seen))
 
 
 def for_blob(sha256: str) -> Call[bytes]:

@@ -28,12 +28,13 @@ class BlobClient(ABC):
         """Return a page of stored files, newest first."""
         return self._do(blob_calls.for_blobs(cursor, limit))
 
-    def store_blob(self, path: Path) -> StoredBlob:
+    def store_blob(self, path: Path, seen: Callable[[int], None] | None = None) -> StoredBlob:
         """Store a file, and return the artifact for the parameters of commands.
 
-        It is read twice: for its SHA-256, and to be sent. Raises InvalidArgument if it cannot be read.
+        It is read twice: for its SHA-256, and to be sent. `seen` gets how many of its bytes have been sent, from zero
+        again if the request is repeated. Raises InvalidArgument if it cannot be read.
         """
-        return self._do(blob_calls.to_store_blob(path))
+        return self._do(blob_calls.to_store_blob(path, seen))
 
     def fetch_blob(self, sha256: str, path: Path) -> None:
         """Write the content of a stored file to `path`, where it is once it is whole.

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
 from types import NoneType
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -12,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from broker.client.files import async_pieces_of_file, pieces_of_file
+from broker.client.files import OutgoingFile
 from broker.errors import BrokerError
 from broker.fleet.explanation import CommandTimeline
 from broker.fleet.models import (
@@ -112,15 +111,15 @@ class Call(Generic[_Answer]):
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    file: Path | None = None
+    file: OutgoingFile | None = None
 
     def content(self) -> bytes | Iterator[bytes] | None:
         """Return what is sent."""
-        return pieces_of_file(self.file) if self.file is not None else self._json()
+        return self.file.pieces() if self.file is not None else self._json()
 
     def async_content(self) -> bytes | AsyncIterator[bytes] | None:
         """Return what is sent, for an event loop, which no read of a file blocks."""
-        return async_pieces_of_file(self.file) if self.file is not None else self._json()
+        return self.file.async_pieces() if self.file is not None else self._json()
 
     def _json(self) -> bytes | None:
         return None if self.body is None else msgspec.json.encode(self.body)

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,8 +15,7 @@ from broker.errors import InvalidArgument
 
 __all__ = [
     "ArrivingFile",
-    "async_pieces_of_file",
-    "pieces_of_file",
+    "OutgoingFile",
     "sha256_and_size",
 ]
 
@@ -29,22 +29,37 @@ def sha256_and_size(path: Path) -> tuple[str, int]:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
-def pieces_of_file(path: Path) -> Iterator[bytes]:
-    """Yield a file. Raises InvalidArgument if it cannot be read."""
-    with _reading(path), path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
+@dataclass(frozen=True)
+class OutgoingFile:
+    """A file that is sent; `seen` gets how many of its bytes have been sent, each time that it is read anew.
 
+    Reading it raises InvalidArgument if it cannot be read.
+    """
 
-async def async_pieces_of_file(path: Path) -> AsyncIterator[bytes]:
-    """Yield a file; it is read in threads. Raises InvalidArgument if it cannot be read."""
-    with _reading(path):
-        file = await asyncio.to_thread(path.open, "rb")
-        try:
-            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+    path: Path
+    seen: Callable[[int], None] | None = None
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield its content."""
+        with _reading(self.path), self.path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
                 yield piece
-        finally:
-            await asyncio.to_thread(file.close)
+                self._tell(file.tell())
+
+    async def async_pieces(self) -> AsyncIterator[bytes]:
+        """Yield its content; it is read in threads."""
+        with _reading(self.path):
+            file = await asyncio.to_thread(self.path.open, "rb")
+            try:
+                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                    yield piece
+                    self._tell(file.tell())
+            finally:
+                await asyncio.to_thread(file.close)
+
+    def _tell(self, sent: int) -> None:
+        if self.seen is not None:
+            self.seen(sent)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What an operator can do with blobs, on a ledger or over the API."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -17,10 +18,11 @@ class StoredBlobs(Protocol):
     def blobs(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[BlobView]:
         """Return a page of stored files, newest first. Raises InvalidArgument for a cursor."""
 
-    def store_blob(self, path: Path) -> StoredBlob:
+    def store_blob(self, path: Path, seen: Callable[[int], None] | None = None) -> StoredBlob:
         """Store a file, once, and return it as the parameters of commands refer to it.
 
-        Raises BlobTooLarge, and InvalidArgument for what is not a file that can be read.
+        `seen` gets how many of its bytes have been sent, as they are. Raises BlobTooLarge, and InvalidArgument for
+        what is not a file that can be read.
         """
 
     def remove_blob(self, sha256: str) -> BlobView:

@@ -1,5 +1,6 @@
 """The blobs of a ledger, as an operator sees them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from broker.fleet.blob_models import BlobView, StoredBlob
@@ -23,9 +24,9 @@ class LedgerBlobs:
         rows, end = self._store.page(cursor, min(limit, MAX_PAGE))
         return PageOf(tuple(map(view_of_blob, rows)), end)
 
-    def store_blob(self, path: Path) -> StoredBlob:
+    def store_blob(self, path: Path, seen: Callable[[int], None] | None = None) -> StoredBlob:
         """Store a file, once, and return it as the parameters of commands refer to it."""
-        return StoredBlob(**vars(self._store.put(path)))
+        return StoredBlob(**vars(self._store.put(path, seen)))
 
     def remove_blob(self, sha256: str) -> BlobView:
         """Delete a stored file, and return what it was."""

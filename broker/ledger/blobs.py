@@ -47,8 +47,11 @@ class BlobStore:
         self._reading = database.reading
         self._rows = BlobRows(database, now)
 
-    def put(self, path: Path) -> Artifact:
-        """Store a file of at most MAX_BLOB_BYTES, and return it as an artifact. Raises BlobError."""
+    def put(self, path: Path, seen: Callable[[int], None] | None = None) -> Artifact:
+        """Store a file of at most MAX_BLOB_BYTES, and return it as an artifact. Raises BlobError.
+
+        `seen` gets how many of its bytes are stored, after each commit.
+        """
         try:
             if not path.is_file():
                 raise BlobError(f"{path} is not a file; name one to store.", code="not_a_file")
@@ -62,6 +65,8 @@ class BlobStore:
                 upload = self.begin(path.name)
                 while block := file.read(COMMIT_BYTES):
                     upload.add(block)
+                    if seen is not None:
+                        seen(file.tell())
                 return upload.finish()
         except OSError as error:
             raise BlobError(f"{path} cannot be read: {error.strerror}.", code="unreadable") from error

@@ -1,4 +1,4 @@
-"""What a user sees of a wait, on terminals of two widths and without one."""
+"""What a user sees of a wait and of a transfer, on terminals of two widths and without one."""
 
 import os
 import re
@@ -61,6 +61,19 @@ def test_state_phase_and_percentage_are_shown_and_ctrl_c_says_what_continues(tmp
     lines = CONTROLS.sub("", terminal.shown.replace("^C", "")).replace("\r", "\n").split("\n")
     live = [line for line in lines if "restart-agent on" in line]
     assert all(len(line) <= columns for line in live)
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_how_much_of_a_file_is_stored_is_shown(tmp_path: Path, columns: int) -> None:
+    (tmp_path / "agent.tar").write_bytes(b"x" * 3_000_000)
+    argv = [sys.executable, "-m", "broker", "blob", "put", "agent.tar"]
+    terminal = Terminal(argv, tmp_path, environment(tmp_path), columns)
+    assert terminal.wait() == 0
+    lines = CONTROLS.sub("", terminal.shown).replace("\r", "\n").split("\n")
+    live = [line for line in lines if "agent.tar" in line]
+    assert any("3.0/3.0 MB" in line for line in live)
+    assert all(len(line) <= columns for line in live)
+    assert '"size": 3000000' in terminal.shown
 
 
 def test_each_change_is_a_line_without_a_terminal(tmp_path: Path) -> None:

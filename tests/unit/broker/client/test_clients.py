@@ -186,7 +186,9 @@ def test_client_stores_fetches_and_removes_a_file(client: Any, api: RunningApi, 
     content = random.Random(1).randbytes(3_000_000)
     sent, fetched = tmp_path / "sent.bin", tmp_path / "fetched.bin"
     sent.write_bytes(content)
-    stored = client.store_blob(sent)
+    counts: list[int] = []
+    stored = client.store_blob(sent, counts.append)
+    assert (counts[-1], len(counts) > 2, sorted(set(counts)) == counts) == (len(content), True, True)
     assert client.store_blob(sent) == stored
     assert [(it.sha256, it.size, it.file_name) for it in client.blobs().items] == [
         (stored.sha256, len(content), "sent.bin")
