@@ -177,8 +177,8 @@ class StatusBuilder:
     def take_due(self, running: str | None) -> Status | None:
         """Return the status if it has changed, or if the last one is too old; None within the minimum interval.
 
-        Counters that have moved wait for others to move, too, and the progress of a command waits longer. A longer
-        journal alone is not a change, because each command makes it grow; the next status includes it.
+        Counters that have moved, and a new phase of a command, wait for others to move, too; a percentage waits longer.
+        A longer journal alone is not a change, because each command makes it grow; the next status includes it.
         """
         now = self._clock.monotonic()
         if self._published is not None and now < self._published_at + _MIN_INTERVAL_S:
@@ -203,12 +203,17 @@ class StatusBuilder:
             return now
         if replace(status, audit_head=before.audit_head) == before:
             return self._published_at + STATUS_INTERVAL_S
+        same_phase = _phase(status) == _phase(before)
         status = replace(status, running_progress=before.running_progress)
         if replace(status, audit_head=before.audit_head) == before:
-            return min(self._due_at, now + _PROGRESS_WAIT_S)
+            return min(self._due_at, now + (_PROGRESS_WAIT_S if same_phase else _COUNTERS_WAIT_S))
         counters: dict[str, Any] = {name: getattr(before, name) for name in _COUNTERS}
         only_counters = replace(status, **counters) == before
         return min(self._due_at, now + _COUNTERS_WAIT_S) if only_counters else now
+
+
+def _phase(status: Status) -> str | None:
+    return status.running_progress.phase if status.running_progress else None
 
 
 def boot_id() -> str:

@@ -56,7 +56,8 @@ class Machine:
 
     def release(self, version: str) -> Path:
         directory = make_release(self.site.directory / f"release-{version}", version, self._module)
-        shutil.copy(ROOT / "tests" / "acceptance" / "crashing_release.py", directory / "lib")
+        for module in ("crashing_release.py", "holding_release.py"):
+            shutil.copy(ROOT / "tests" / "acceptance" / module, directory / "lib")
         return directory
 
     def pack(self, release: Path, version: str, key: str = "good", **members: Any) -> Path:
@@ -129,29 +130,34 @@ def test_a_new_version_takes_the_place_of_the_old_one_in_the_same_process(site: 
     assert agent.process.poll() is None
 
 
-def test_the_phase_of_an_upgrade_is_shown_while_it_is_waited_for(site: Site, machine: Machine) -> None:
-    machine.start()
+def test_each_phase_of_an_upgrade_is_shown_while_it_is_waited_for(site: Site) -> None:
+    """Each phase is held at its last step, until it has been seen."""
+    machine, gates = Machine(site, module="holding_release"), site.directory / "gates"
+    gates.mkdir()
+    phases = {"downloaded": "download", "unpacked": "unpack", "tested": "self-test", "proved": "trial"}
+    for step in phases:
+        os.mkfifo(gates / step)
+    machine.start(ACM_TEST_GATES=str(gates))
     machine.status("1.0.0")
-    gate = site.directory / "gate"
-    os.mkfifo(gate)
-    release = machine.release("1.1.0")
-    program = (release / "bin" / "acm-agent").read_text()
-    held = f'if sys.argv[1] == "self-test": open({str(gate)!r}).close()'
-    write_program(release, program.replace("\nmain()", f"\n{held}\nmain()"))
-    parameters = json.dumps({"package": machine.artifact(machine.pack(release, "1.1.0"))})
-    argv = [sys.executable, "-m", "broker", "send", AGENT, "upgrade-agent", "--parameters", parameters, "--wait", "90"]
+    parameters = json.dumps({"package": machine.artifact(machine.package("1.1.0"))})
+    words = ["upgrade-agent", "--parameters", parameters, "--timeout", "5m", "--wait", "5m"]
+    argv = [sys.executable, "-m", "broker", "send", AGENT, *words]
     environment = {**os.environ, "ACM_LEDGER": site.ledger}
     with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waits:
         assert waits.stderr is not None
         shown = iter(waits.stderr.readline, b"")
-        assert next(it for it in shown if b"self-test" in it) == b"acm: running (self-test): upgrade-agent on web-01\n"
-        (running,) = site.acm("commands", "--state", "running")
-        assert site.acm("show", running["id"])["running_progress"] == {"phase": "self-test", "percent": None}
-        assert " · self-test" in site.acm_text("show", running["id"]).splitlines()[1]
-        assert site.acm("explain", running["id"])["progress"] == {"phase": "self-test", "percent": None}
-        assert " UTC: self-test." in site.acm_text("explain", running["id"])
-        with gate.open("w"):
-            output, _ = waits.communicate(timeout=90)
+        for step, phase in phases.items():
+            line = next(it for it in shown if b"running (" in it).decode()
+            progress = "download 100 %" if phase == "download" else phase
+            assert line == f"acm: running ({progress}): upgrade-agent on web-01\n"
+            if phase == "self-test":
+                (running,) = site.acm("commands", "--state", "running")
+                assert site.acm("show", running["id"])["running_progress"] == {"phase": phase, "percent": None}
+                assert " · self-test" in site.acm_text("show", running["id"]).splitlines()[1]
+                assert site.acm("explain", running["id"])["progress"] == {"phase": phase, "percent": None}
+                assert " UTC: self-test." in site.acm_text("explain", running["id"])
+            (gates / step).open("w").close()
+        output, _ = waits.communicate(timeout=90)
     assert (waits.returncode, b"has proved itself" in output) == (0, True)
 
 

@@ -65,13 +65,17 @@ def test_counters_that_move_wait_for_others_to_move(
     assert builder.take_due("b") is not None, "what the agent is does not wait"
 
 
-def test_progress_of_a_command_is_published_every_ten_seconds(builder: StatusBuilder, clock: TurnedClock) -> None:
+def test_percentage_is_published_every_ten_seconds_and_a_new_phase_soon(
+    builder: StatusBuilder, clock: TurnedClock
+) -> None:
     builder.take_due("a")
-    for percent, due in ((10, False), (20, False), (30, True), (40, False)):
-        builder.progress = RunningProgress("download", percent)
-        clock.turn(5.0)
+    reports = [("download", 10, False), ("download", 20, True), ("download", 30, False), ("download", 40, False)]
+    reports += [("download", 50, True), ("download", 60, False), ("unpack", None, False), ("unpack", None, True)]
+    for phase, percent, due in reports:
+        builder.progress = RunningProgress(phase, percent)
+        clock.turn(2.0 if phase == "unpack" else 5.0)
         taken = builder.take_due("a")
-        assert (taken is not None and taken.running_progress == builder.progress) == due
+        assert (taken is not None and taken.running_progress == builder.progress) == due, (phase, percent)
     ended = builder.current(None)
     assert (ended.running_command, ended.running_progress) == (None, None)
 
