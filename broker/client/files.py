@@ -31,7 +31,7 @@ def sha256_and_size(path: Path) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class OutgoingFile:
-    """A file that is sent; `seen` gets how many of its bytes have been sent, each time that it is read anew.
+    """A file that is sent; `seen` gets how many of its bytes have been sent, from zero if it is sent again.
 
     Reading it raises InvalidArgument if it cannot be read.
     """
