@@ -26,6 +26,8 @@ from broker.pki.revocation_list import RevocationReason
 
 __all__ = [
     "LedgerEnrolments",
+    "view_of_enrolment",
+    "view_of_enrolment_token",
 ]
 
 
@@ -60,7 +62,7 @@ class LedgerEnrolments:
     ) -> PageOf[EnrolmentTokenView]:
         """Return a page of tokens, newest first. Raises InvalidArgument for a cursor."""
         rows, end = self._tokens.page(cursor, min(limit, MAX_PAGE), agent, self._groups)
-        return PageOf(tuple(_view_of_token(row) for row in rows if state in (None, row.state)), end)
+        return PageOf(tuple(view_of_enrolment_token(row) for row in rows if state in (None, row.state)), end)
 
     def create_token(
         self, request: EnrolmentTokenRequest, *, fingerprint: str, name_of_server: str, server: str
@@ -76,7 +78,7 @@ class LedgerEnrolments:
         made: list[CreatedEnrolmentToken] = []
 
         def also(connection: Any, row: TokenRecord) -> None:
-            made.append(CreatedEnrolmentToken(**vars(_view_of_token(row)), token=token.text, server=server))
+            made.append(CreatedEnrolmentToken(**vars(view_of_enrolment_token(row)), token=token.text, server=server))
             self._also(connection, made[-1])
 
         self._tokens.add(request.agent, token, timedelta(seconds=request.ttl_s), also)
@@ -86,9 +88,9 @@ class LedgerEnrolments:
         """Revoke a token that was not used. Raises UnknownToken for any other."""
 
         def also(connection: Any, row: TokenRecord) -> None:
-            self._also(connection, _view_of_token(row))
+            self._also(connection, view_of_enrolment_token(row))
 
-        return _view_of_token(self._tokens.revoke(token_id, self._groups, also))
+        return view_of_enrolment_token(self._tokens.revoke(token_id, self._groups, also))
 
     def enrolments(
         self,
@@ -145,8 +147,18 @@ class LedgerEnrolments:
             raise UnknownAgent(f"Unknown agent {agent[:80]!r}; `acm agents` lists the known ones.")
 
     def _view(self, row: EnrolmentRecord) -> EnrolmentView:
-        state = EnrolmentState.of(row.not_after if row.revoked_at is None else None, self._now())
-        return EnrolmentView(**vars(row), state=state)
+        return view_of_enrolment(row, self._now())
+
+
+def view_of_enrolment(row: EnrolmentRecord, now: datetime) -> EnrolmentView:
+    """Return an enrolment as operators see it."""
+    state = EnrolmentState.of(row.not_after if row.revoked_at is None else None, now)
+    return EnrolmentView(**vars(row), state=state)
+
+
+def view_of_enrolment_token(row: TokenRecord) -> EnrolmentTokenView:
+    """Return a token as operators see it."""
+    return EnrolmentTokenView(**vars(row))
 
 
 def _refuse_name_of_server(agent: str, name_of_server: str) -> None:
@@ -155,7 +167,3 @@ def _refuse_name_of_server(agent: str, name_of_server: str) -> None:
         raise InvalidArgument(
             f"{agent!r} is the client id of the server: an agent needs another name.", code="name_of_server"
         )
-
-
-def _view_of_token(row: TokenRecord) -> EnrolmentTokenView:
-    return EnrolmentTokenView(**vars(row))

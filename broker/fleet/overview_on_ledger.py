@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.enrolment.enrolment_states import certificates_ending
+from broker.fleet.listed import Listed
 from broker.fleet.models import AgentView
 from broker.fleet.visibility import Visible
 from broker.ledger.agent_listing import AgentListing, listed_agents
@@ -15,7 +16,6 @@ __all__ = [
     "EndingCertificate",
     "FleetOverview",
     "LedgerListings",
-    "ListedAgents",
 ]
 
 
@@ -46,14 +46,6 @@ class FleetOverview:
     ending: tuple[EndingCertificate, ...]
 
 
-@dataclass(frozen=True)
-class ListedAgents:
-    """Some of the agents in a list, which has `total` of them."""
-
-    items: tuple[AgentView, ...]
-    total: int
-
-
 class LedgerListings:
     """All agents of a ledger, or those in one of `groups`. Every method may raise LedgerError."""
 
@@ -69,7 +61,7 @@ class LedgerListings:
         certificates = tuple(EndingCertificate(agent, at) for agent, at in ending)
         return FleetOverview(found.groups, found.versions, found.failed, now - _LATELY, certificates)
 
-    def agents(self, which: AgentListing, *, skip: int, limit: int) -> ListedAgents:
+    def agents(self, which: AgentListing, *, skip: int, limit: int) -> Listed[AgentView]:
         """Return at most `limit` agents of a list, after the first `skip`."""
         database = self._ledger.database
         rows, total = listed_agents(
@@ -81,4 +73,4 @@ class LedgerListings:
             limit=limit,
             is_served=bool(running_servers(database)),
         )
-        return ListedAgents(tuple(Visible(self._ledger, self._groups).agents_shown(rows)), total)
+        return Listed(tuple(Visible(self._ledger, self._groups).agents_shown(rows)), total)

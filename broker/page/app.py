@@ -17,8 +17,11 @@ from broker.page.assets import Assets
 from broker.page.rendering import Rendering
 from broker.page.routing import Pages
 from broker.page.views.agents import agents_routes
+from broker.page.views.audit_log import audit_log_routes
 from broker.page.views.commands import commands_routes
+from broker.page.views.enrolments import enrolments_routes
 from broker.page.views.fleet import fleet_routes
+from broker.page.views.keys import keys_routes
 from broker.page.views.live import live_routes
 from broker.page.views.log_in import log_in_routes
 from broker.page.views.operations import operations_routes
@@ -61,6 +64,9 @@ class OperatorsPage:
             *live_routes(pages),
             *operations_routes(pages),
             *send_routes(pages),
+            *enrolments_routes(pages),
+            *keys_routes(pages),
+            *audit_log_routes(pages),
         ]
         self._paths = {_first_of(route.path) for route in routes}
         handlers = {BrokerError: self._on_error, HTTPException: self._on_http_error, Exception: self._on_fault}

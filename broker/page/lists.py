@@ -1,5 +1,6 @@
 """Lists in the page: their filters, and the addresses of their other pages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -7,17 +8,21 @@ from typing import TypeVar
 from starlette.datastructures import URL
 
 from broker.errors import InvalidArgument
+from broker.fleet.models import PageOf
 
 __all__ = [
     "Numbered",
     "address_with",
     "asked_page",
     "chosen",
+    "gathered",
 ]
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_Item = TypeVar("_Item")
 _MOST_PAGES = 1_000_000
+_MOST_READS = 8  # of pages in which a filter has left little
 
 
 def chosen(choices: type[_Choice], text: str) -> _Choice | None:
@@ -33,6 +38,20 @@ def chosen(choices: type[_Choice], text: str) -> _Choice | None:
 def asked_page(text: str) -> int:
     """Return the number of a page, from 1 on; 1 for what is none."""
     return min(max(1, int(text)), _MOST_PAGES) if text.isascii() and text.isdigit() and len(text) < 8 else 1
+
+
+def gathered(
+    read: Callable[[str | None, int], PageOf[_Item]], cursor: str | None, size: int
+) -> tuple[list[_Item], str | None]:
+    """Return at most `size` items from a cursor on, and the cursor for more, by as few reads as there must be."""
+    items: list[_Item] = []
+    for _ in range(_MOST_READS):
+        page = read(cursor, size - len(items))
+        items += page.items
+        cursor = page.next
+        if cursor is None or len(items) >= size:
+            break
+    return items, cursor
 
 
 def address_with(url: URL, **parameters: str | int) -> str:

@@ -63,9 +63,9 @@ class Visit:
         """The lists of agents as they see them."""
         return LedgerListings(self.parts.ledger, self.principal.groups)
 
-    def may(self, role: str) -> bool:
-        """Whether they may do what needs this role."""
-        return self.principal.role.includes(Role(role))
+    def may(self, role: str, *, everywhere: bool = False) -> bool:
+        """Whether they may do what needs this role; `everywhere`: with what is not that of some agents."""
+        return self.principal.role.includes(Role(role)) and not (everywhere and self.principal.groups is not None)
 
     def asked(self, name: str) -> str:
         """Return a parameter of the query, without spaces around it; empty without it."""

@@ -1,6 +1,7 @@
 """A staged fleet, its API with the page, and a browser: one of each for a module."""
 
 from collections.abc import Callable, Iterator
+from time import monotonic
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
@@ -28,7 +29,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedFleet]:
 
 @pytest.fixture(scope="module")
 def api(fleet: StagedFleet) -> Iterator[RunningApi]:
-    with running_api(fleet.ledger, fleet.clock) as api:
+    with running_api(fleet.ledger, fleet.clock, config=fleet.config, monotonic=monotonic) as api:
         yield api
 
 

@@ -2,11 +2,13 @@
 
 import re
 from contextlib import ExitStack
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from broker.enrolment.tokens import TokenStore, new_enrolment_token
 from tests.browser.conftest import LogIn
 from tests.support.api import running_api
 from tests.support.staged_fleet import StagedFleet
@@ -87,6 +89,16 @@ def test_what_happened_while_the_machine_slept_appears(page: Page, fleet: Staged
     expect(page.get_by_text("No command matches")).to_be_visible()
     page.clock.fast_forward(60_000)
     expect(page.get_by_role("link", name="get-agent-configuration")).to_be_visible()
+
+
+def test_what_no_event_tells_of_appears_within_a_minute(page: Page, fleet: StagedFleet) -> None:
+    page.clock.install()
+    follow(page, "/enrolment-tokens")
+    TokenStore(fleet.database, now=fleet.clock.now).add("lab-09", new_enrolment_token("f"), timedelta(hours=1))
+    for _ in range(8):  # in steps, which are no sleep of the machine
+        page.clock.run_for(5_000)
+    expect(page.get_by_role("link", name="lab-09")).to_be_visible()
+    assert is_same_document(page)
 
 
 def test_session_that_has_ended_leads_to_the_log_in(page: Page, fleet: StagedFleet) -> None:

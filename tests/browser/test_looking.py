@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
+from broker.enrolment.store import EnrolmentStore
 from broker.fleet.models import Role
 from tests.browser.conftest import NARROW, WIDE, LogIn
 from tests.support.api import RunningApi
@@ -12,7 +13,10 @@ from tests.support.staged_fleet import StagedFleet
 
 def paths_of(fleet: StagedFleet) -> list[str]:
     commands = [f"/commands/{fleet.commands[name]}" for name in ("succeeded", "failed", "running", "waiting")]
-    return ["/", "/agents", "/agents/web-01", "/agents/db-02", "/agents/new-01", "/commands", *commands]
+    agents = ["/", "/agents", "/agents/web-01", "/agents/db-02", "/agents/new-01"]
+    enrolment = next(it.id for it in EnrolmentStore(fleet.database, now=fleet.clock.now).enrolments("build-01"))
+    administration = ["/enrolments", f"/enrolments/{enrolment}", "/enrolment-tokens", "/keys", "/audit-log"]
+    return [*agents, "/commands", *commands, *administration]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -83,6 +87,30 @@ def test_agents_are_searched_filtered_and_sorted(page: Page) -> None:
     page.get_by_role("link", name="Open", exact=True).click()
     expect(page.get_by_role("columnheader", name="Open")).to_have_attribute("aria-sort", "descending")
     expect(page.get_by_role("row").nth(1)).to_contain_text("edge-07")
+
+
+def test_audit_log_leads_to_what_came_of_an_action(page: Page, fleet: StagedFleet) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Audit log").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/audit-log")
+    expect(page.get_by_role("row")).to_have_count(51)
+    page.get_by_label("What").fill("restart")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("row")).to_have_count(3)
+    page.get_by_role("link", name="send restart-agent").first.click()
+    page.wait_for_url(f"**/commands/{fleet.commands['succeeded']}")
+
+
+def test_enrolments_are_sorted_by_the_end_of_their_certificates(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="All certificates by their end").click()
+    expect(page.get_by_role("columnheader", name="Certificate until")).to_have_attribute("aria-sort", "ascending")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("edge-07")
+    page.get_by_label("State").select_option("revoked")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("link", name="Tokens", exact=True).click()
+    expect(page.get_by_role("row").nth(1)).to_contain_text("lab-03")
 
 
 def test_everything_is_reached_by_keyboard(page: Page) -> None:

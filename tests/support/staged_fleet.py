@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from broker.access.audit_log import AuditLog
+from broker.access.grants import Credential
+from broker.app.config import ServerConfig
 from broker.app.factories import open_database
 from broker.contract.messages import Feedback, JsonObject, Origin, Output, RunningProgress, Status
 from broker.contract.states import ErrorCode, FeedbackKind, Outcome
+from broker.enrolment.store import EnrolmentStore
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS
+from broker.enrolment.tokens import TokenStore, mark_used, new_enrolment_token
+from broker.fleet.models import Principal, Role
 from broker.ledger.database import Database
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ids import new_id
 from broker.ledger.ledger import Ledger
 from broker.ledger.server_lock import ServerLock
+from broker.pki.revocation_list import RevocationReason
+from broker.signing.key_store import SigningKeyStore, create_signing_keys
 from tests.support.fakes.clock import TurnedClock
 from tests.support.recorded import record_feedback, record_status
 
@@ -24,19 +32,21 @@ TYPES = ("get-agent-configuration", "restart-agent", "start-agent", "stop-agent"
 ALICE = Origin("alice", "api")
 GROUPS = {"edge": 9, "web": 6, "database": 3}
 DAY_S = 86400.0
+ALICE_TOKEN, ROOT_TOKEN = "0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f", "0190f5b2-7b7a-7cc3-98c4-dc0c0c0739a0"
 JOURNAL = "nginx[812]: reload requested\nnginx[812]: configuration file /etc/nginx/nginx.conf test is successful\n"
 FAILURE = Output(stderr="Job for sensor.service failed because the control process exited with error code.\n")
 
 
 @dataclass
 class StagedFleet:
-    """The ledger, the ids of commands by what they show, and the id of an operation."""
+    """The ledger, its configuration, the ids of commands by what they show, and the id of an operation."""
 
     database: Database
     ledger: Ledger
     clock: TurnedClock
     commands: dict[str, str]
     operation: str
+    config: ServerConfig
 
     def say(self, name: str, *, online: bool = True, version: str = "2.4.1", **members: object) -> None:
         """Record a status of an agent."""
@@ -81,16 +91,30 @@ def staged_fleet(directory: Path) -> Iterator[StagedFleet]:
         lock = ServerLock(database, "acm-server", clock.now)
         lock.acquire()
         lock.note_connection(None)
-        fleet = StagedFleet(database, Ledger(database, now=clock.now), clock, {}, "")
+        config = ServerConfig(ca="/nonexistent", signing_keys=str(directory / "signing"))
+        fleet = StagedFleet(database, Ledger(database, now=clock.now), clock, {}, "", config)
+        _keys(fleet, directory / "signing")
         _agents(fleet)
+        _tokens(fleet)
         _commands(fleet)
+        _audit_log(fleet)
         try:
             yield fleet
         finally:
             lock.release()
 
 
+def _keys(fleet: StagedFleet, directory: Path) -> None:
+    create_signing_keys(directory, fleet.clock.now() - timedelta(days=200))
+    store = SigningKeyStore(directory)
+    first = store.entries[0]
+    store.rotate(fleet.clock.now() - timedelta(days=3))
+    store.revoke(first.id, fleet.clock.now() - timedelta(days=1))
+    store.mark_announced(store.version)
+
+
 def _agents(fleet: StagedFleet) -> None:
+    keys = SigningKeyStore(Path(fleet.config.signing_keys or "")).version
     names = [f"edge-{number:02}" for number in range(1, 10)] + [f"web-{number:02}" for number in range(1, 7)]
     names += ["db-01", "db-02", "db-03", "build-01"]
     fleet.say("web-05")  # silent later
@@ -98,7 +122,8 @@ def _agents(fleet: StagedFleet) -> None:
     for number, name in enumerate(names):
         version = "2.4.1" if number % 4 else "2.3.0"
         if name != "web-05":
-            fleet.say(name, online=name not in ("edge-07", "build-01"), version=version)
+            online = name not in ("edge-07", "build-01")
+            fleet.say(name, online=online, version=version, signing_keys_version=keys if online else None)
         _enroll(fleet, name, days=5 if name == "edge-07" else 12 if name == "db-02" else 80)
     for group, count in GROUPS.items():
         prefix = {"edge": "edge", "web": "web", "database": "db"}[group]
@@ -113,6 +138,37 @@ def _enroll(fleet: StagedFleet, name: str, *, days: int) -> None:
     with fleet.database.transaction() as connection:
         connection.execute(ENROLMENTS.insert().values(**row))
         connection.execute(CERTIFICATES.insert().values(**facts, **times))
+
+
+def _tokens(fleet: StagedFleet) -> None:
+    """Create a token in each state; `build-01` was enrolled with one, and then revoked."""
+    tokens = TokenStore(fleet.database, now=fleet.clock.now)
+    enrolments = EnrolmentStore(fleet.database, now=fleet.clock.now)
+    (enrolment,) = enrolments.enrolments("build-01")
+    used = tokens.add("build-01", new_enrolment_token("f"), timedelta(hours=1))
+    tokens.add("lab-01", new_enrolment_token("f"), timedelta(minutes=5))
+    tokens.revoke(tokens.add("lab-02", new_enrolment_token("f"), timedelta(hours=1)).id)
+    with fleet.database.transaction() as connection:
+        mark_used(connection, used.id, enrolment.key, enrolment.id, fleet.clock.now())
+    fleet.clock.turn(600)
+    enrolments.revoke_enrolment(enrolment.id, RevocationReason.KEY_COMPROMISE)
+    tokens.add("lab-03", new_enrolment_token("f"), timedelta(hours=24))
+
+
+def _audit_log(fleet: StagedFleet) -> None:
+    """Write what alice has sent, and what root has done, at 60 times."""
+    log = AuditLog(fleet.database, now=fleet.clock.now)
+    root, alice = Principal("root", Role.ADMIN), Principal("alice", Role.OPERATOR)
+    with fleet.database.transaction() as connection:
+        for number in range(60):
+            log.add(connection, Credential(alice, ALICE_TOKEN), "send stop-agent", "group edge", fleet.operation)
+            fleet.clock.turn(1)
+            if number % 10 == 0:
+                log.add(connection, Credential(root, ROOT_TOKEN), "create enrolment token", "lab-03", ALICE_TOKEN)
+        for name in ("waiting", "succeeded"):
+            fleet.clock.turn(1)
+            subject = fleet.commands[name]
+            log.add(connection, Credential(alice, ALICE_TOKEN), "send restart-agent", "web-01", subject)
 
 
 def _commands(fleet: StagedFleet) -> None:

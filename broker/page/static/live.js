@@ -13,10 +13,11 @@ const SLEPT_MS = 20000; // so much later than its time, a tick means that the ma
 const HIDDEN_MS = 30000; // then a page that nobody sees gives its connection back: a browser has six for a server
 const CLOSED = 2; // EventSource.CLOSED
 
-export function keepLive(address, shows) {
+// `everyMs`: so often the page is loaded again also without an event, for what there is none of.
+export function keepLive(address, everyMs, shows) {
   let source = null;
   let timer = null;
-  let lookedAt = -Infinity;
+  let lookedAt = performance.now() - LEAST_BETWEEN_MS;
   let tickedAt = Date.now();
   let isLooking = false;
   let isStale = false;
@@ -71,6 +72,7 @@ export function keepLive(address, shows) {
     const late = Date.now() - tickedAt - TICK_MS;
     tickedAt = Date.now();
     if (late > SLEPT_MS) startAgain(); // the connection may be dead without an error
+    else if (performance.now() - lookedAt > everyMs) lookSoon();
   }
 
   function onVisibility() {

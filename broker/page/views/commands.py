@@ -5,8 +5,8 @@ from starlette.routing import Route
 
 from broker.command_types import known_command_types
 from broker.contract.states import CommandState, Outcome
-from broker.fleet.models import CommandFilter, CommandView
-from broker.page.lists import address_with, chosen
+from broker.fleet.models import CommandFilter, CommandView, PageOf
+from broker.page.lists import address_with, chosen, gathered
 from broker.page.routing import Pages, Visit
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
 
 
 _PAGE = 50
-_MOST_READS = 8  # of pages in which a filter has left nothing
 
 
 def commands_routes(pages: Pages) -> list[Route]:
@@ -26,14 +25,11 @@ def commands_routes(pages: Pages) -> list[Route]:
 
 def some_commands(visit: Visit, which: CommandFilter) -> tuple[list[CommandView], str | None]:
     """Return a page of commands after the cursor in the query, and the address of the next page."""
-    commands: list[CommandView] = []
-    cursor = visit.asked("cursor") or None
-    for _ in range(_MOST_READS):
-        page = visit.fleet.commands(which, cursor=cursor, limit=_PAGE - len(commands))
-        commands += page.items
-        cursor = page.next
-        if cursor is None or len(commands) >= _PAGE:
-            break
+
+    def read(cursor: str | None, limit: int) -> PageOf[CommandView]:
+        return visit.fleet.commands(which, cursor=cursor, limit=limit)
+
+    commands, cursor = gathered(read, visit.asked("cursor") or None, _PAGE)
     return commands, cursor and address_with(visit.request.url, cursor=cursor)
 
 

@@ -7,6 +7,8 @@ from starlette.routing import Route
 
 from broker.errors import InvalidArgument
 from broker.fleet.models import EventFilter
+from broker.ledger.event_types import EventType
+from broker.page.lists import chosen
 from broker.page.routing import Pages, Visit
 
 __all__ = [
@@ -25,6 +27,7 @@ def live_routes(pages: Pages) -> list[Route]:
 def _live(visit: Visit) -> Response:
     """Follow events from the last one that the browser has, or since the page was made."""
     which = EventFilter(
+        chosen(EventType, visit.asked("type")),
         agent=visit.asked("agent") or None,
         command=visit.asked("command") or None,
         operation=visit.asked("operation") or None,
