@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from broker.enrolment.enrolment_states import EnrolmentState
 from broker.enrolment.records import EnrolmentRecord, enrolments_where
 from broker.enrolment.tables import CERTIFICATES, ENROLMENTS, TOKENS
-from broker.enrolment.tokens import TokenRecord, TokenState, token_in
+from broker.enrolment.tokens import TokenRecord, TokenState, token_in_row
 from broker.ledger.agents import is_of_groups
 from broker.ledger.database import Database
 
@@ -88,7 +88,7 @@ def listed_tokens(
     query = TOKENS.select().where(*conditions).order_by(TOKENS.c.id.desc()).limit(limit).offset(skip)
     with database.reading() as connection:
         rows = connection.execute(query).all()
-        return [token_in(row, now) for row in rows], connection.scalar(count) or 0
+        return [token_in_row(row, now) for row in rows], connection.scalar(count) or 0
 
 
 def _conditions(agent: sa.Column[str], text: str, groups: frozenset[str] | None) -> list[sa.ColumnElement[bool]]:

@@ -31,7 +31,7 @@ __all__ = [
     "mark_used",
     "new_enrolment_token",
     "revoke_unused_tokens",
-    "token_in",
+    "token_in_row",
     "usable_token",
 ]
 
@@ -113,7 +113,7 @@ class TokenStore:
         }
         with self._transaction() as connection:
             connection.execute(TOKENS.insert().values(**values))
-            row = token_in(connection.execute(TOKENS.select().where(TOKENS.c.id == values["id"])).one(), now)
+            row = token_in_row(connection.execute(TOKENS.select().where(TOKENS.c.id == values["id"])).one(), now)
             also(connection, row)
             return row
 
@@ -122,7 +122,7 @@ class TokenStore:
         with self._reading() as connection:
             rows = connection.execute(TOKENS.select().order_by(TOKENS.c.created_at.desc())).all()
         now = self._now()
-        return [token_in(row, now) for row in rows]
+        return [token_in_row(row, now) for row in rows]
 
     def page(
         self, cursor: str | None, limit: int, agent: str | None = None, groups: frozenset[str] | None = None
@@ -137,7 +137,7 @@ class TokenStore:
         with self._reading() as connection:
             rows, end = newest_by_id(connection, query, TOKENS.c.id, cursor, limit)
         now = self._now()
-        return [token_in(row, now) for row in rows], end
+        return [token_in_row(row, now) for row in rows], end
 
     @retry_conflicts
     def revoke(
@@ -155,7 +155,7 @@ class TokenStore:
                     f"No unused token has the id {token_id[:80]!r}; `acm token list` shows all. "
                     "To revoke the enrolment made with a used token, run `acm enrolment revoke`."
                 )
-            row = token_in(connection.execute(TOKENS.select().where(TOKENS.c.id == token_id)).one(), now)
+            row = token_in_row(connection.execute(TOKENS.select().where(TOKENS.c.id == token_id)).one(), now)
             also(connection, row)
             return row
 
@@ -171,7 +171,7 @@ def usable_token(
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise TokenRefused("The token is unknown here: create one with `acm token create`.", code="unknown_token")
-    found = token_in(row, now)
+    found = token_in_row(row, now)
     if found.agent != agent:
         raise TokenRefused(
             f"The token is not for {agent!r}: create one with `acm token create {agent}`.",
@@ -204,7 +204,7 @@ def _is_for_one_of(groups: frozenset[str] | None) -> sa.ColumnElement[bool]:
     return sa.true() if groups is None else is_of_groups(TOKENS.c.agent, groups)
 
 
-def token_in(row: sa.Row[Any], now: datetime) -> TokenRecord:
+def token_in_row(row: sa.Row[Any], now: datetime) -> TokenRecord:
     """Return the token in a row of TOKENS."""
     return TokenRecord(
         id=row.id,
