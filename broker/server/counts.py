@@ -33,6 +33,16 @@ _TURN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 _HOP_OF_STATE = {CommandState.ACCEPTED: "stored", CommandState.RUNNING: "started"}
 _HOPS = ("sent", "stored", "started", "finished", "reported", "acked")
 _FIRST, _AGAIN = ("first",), ("again",)
+_REFUSED_FOR = (
+    "agent_floods",
+    "blob_request_refused",
+    "feedback_refused",
+    "message_failed",
+    "status_of_another_agent",
+    "status_refused",
+    "unknown_topic",
+)
+_REFUSED_BY_AGENTS_FOR = (ErrorCode.REJECTED, ErrorCode.SUPERSEDED)
 
 SENT = Metric(
     "acm_commands_sent_total",
@@ -126,8 +136,10 @@ class ServerCounts(ServerWatch):
         self._recording_since = 0.0
         self._sent = Counter(SENT, [_FIRST, _AGAIN])
         self._cancels, self._gaps, self._epochs, self._acks = map(Counter, (CANCELS, GAPS, EPOCHS, ACKS))
-        self._results, self._refused, self._refused_by_agents = map(Counter, (RESULTS, REFUSED, REFUSED_BY_AGENTS))
-        self._errors = Counter(ERRORS)
+        self._results = Counter(RESULTS)
+        self._refused = Counter(REFUSED, [(reason,) for reason in _REFUSED_FOR])
+        self._refused_by_agents = Counter(REFUSED_BY_AGENTS, [(str(code),) for code in _REFUSED_BY_AGENTS_FOR])
+        self._errors = Counter(ERRORS, [(str(code), by) for code in ErrorCode for by in ("agent", "server")])
         self._received = Counter(RECEIVED, [*((str(kind),) for kind in FeedbackKind), (_STATUS,)])
         self._hops = Histogram(HOPS, _HOP_BOUNDS, [(hop,) for hop in _HOPS])
         self._total = Histogram(TOTAL, _HOP_BOUNDS)

@@ -98,9 +98,11 @@ class Site:
         self.registrar = self.registrar or Registrar(self.directory / "ca", self.ledger)
         return self.registrar
 
-    def start_enrolled_agent(self, agent: str, *arguments: str) -> Program:
-        argv = [sys.executable, "-m", "consumer", "run", "--state", str(self.state(agent)), *arguments]
-        return self._start(agent, argv)
+    def start_enrolled_agent(
+        self, agent: str, *arguments: str, module: str = "consumer", **environment: str
+    ) -> Program:
+        argv = [sys.executable, "-m", module, "run", "--state", str(self.state(agent)), *arguments]
+        return self._start(agent, argv, **environment)
 
     def state(self, agent: str) -> Path:
         return self.directory / "state" / agent

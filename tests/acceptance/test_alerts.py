@@ -1,110 +1,117 @@
-"""Alerts that a real Prometheus fires, from what real processes expose."""
+"""Alerts that a real Prometheus fires, and the dashboard's queries, from what real processes expose."""
 
-import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from broker.access.access_tokens import AccessTokenStore
-from broker.app.factories import open_database
-from broker.contract.messages import Origin, Status
-from broker.fleet.models import Principal, Role
-from broker.ledger.enqueue import CommandRequest
-from broker.ledger.ledger import Ledger
-from broker.pki.authority import CertificateAuthority, create_authority
-from tests.acceptance.conftest import Site
-from tests.project.test_alerts import QUERIES
-from tests.support.brokers import free_port
+from tests.acceptance.watched_site import WatchedSite
+from tests.project.test_alerts import ALERTS, dashboard_queries
+from tests.support.brokers import ContainerBroker, LocalBroker, TestBroker
 from tests.support.prometheus import Prometheus, running_prometheus
-from tests.support.recorded import record_status
+from tests.support.small_disks import mounted
 from tests.support.waiting import wait_for
 
-YEAR = timedelta(days=365)  # the lifetime of a server's certificate
-HOPS = "sum by (hop, le) (rate(acm_command_hop_seconds_bucket[$__rate_interval]))"
+MANY = 100
+TURNS = "acm_server_turn_seconds_count[5s]"
+STANDS_STILL = f"changes({TURNS}) == 0 and count_over_time({TURNS}) > 3"  # an idle server has a turn every two seconds
+SHOWS_FAULTS = {"acm_agent_problem"}
 
 
-def an_hour_ago() -> datetime:
-    return datetime.now(UTC) - timedelta(hours=1)
+@pytest.fixture(scope="module")
+def site_broker(broker_kind: Callable[[], ContainerBroker | LocalBroker]) -> Iterator[TestBroker]:
+    running = broker_kind()
+    if isinstance(running, LocalBroker):
+        running.start()
+    yield running
+    running.remove()
 
 
-class Watched:
-    """A site whose server, API and one agent are scraped."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.server, self.api, self.agent = (f"127.0.0.1:{free_port()}" for _ in range(3))
-
-    def jobs(self) -> dict[str, dict[str, Any]]:
-        """Return the scrape configurations."""
-        jobs: dict[str, dict[str, Any]] = {
-            name: {"static_configs": [{"targets": [address]}]}
-            for name, address in (("acm-server", self.server), ("acm-api", self.api), ("acm-agent", self.agent))
-        }
-        jobs["acm-api"]["authorization"] = {"credentials": self._token()}
-        return jobs
-
-    def start(self) -> None:
-        self.site.start_server(ACM_METRICS_LISTEN=self.server)
-        argv = [sys.executable, "-m", "broker", "api", "--listen", self.api, "--ledger", self.site.ledger]
-        self.site._start("api", argv)
-        self.site.start_agent("web-01", ACM_METRICS_LISTEN=self.agent)
-        self.site.wait_online("web-01")
-
-    def certificate_that_ends_in(self, left: timedelta) -> None:
-        """Write the enrolment server's certificate."""
-        directory, then = self.site.directory / "ca", datetime.now(UTC) + left - YEAR
-        create_authority(directory, "test", then)
-        CertificateAuthority(directory, now=lambda: then).write_server_certificate(["localhost"], directory, "server")
-
-    def _token(self) -> str:
-        with open_database(self.site.ledger) as database:
-            tokens = AccessTokenStore(database, now=lambda: datetime.now(UTC))
-            return tokens.add(Principal("prometheus", Role.VIEWER), timedelta(days=1), "test")[1]
+@pytest.fixture(scope="module")
+def site(site_broker: TestBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedSite]:
+    """One site for all tests; the last one leaves little of it."""
+    directory = tmp_path_factory.mktemp("site")
+    with mounted(directory / "disk", "16m") as disk:
+        site = WatchedSite(site_broker.url, directory, disk)
+        try:
+            site.start()
+            yield site
+        finally:
+            site.stop()
 
 
 @pytest.fixture
-def watched(broker: Any, tmp_path: Path) -> Iterator[Watched]:
-    site = Site(broker.url, tmp_path)
-    yield Watched(site)
-    site.stop()
-
-
-@pytest.fixture
-def prometheus(watched: Watched, tmp_path: Path) -> Iterator[Prometheus]:
-    with running_prometheus(tmp_path, watched.jobs()) as running:
+def prometheus(site: WatchedSite, tmp_path: Path) -> Iterator[Prometheus]:
+    jobs = site.jobs()
+    with running_prometheus(tmp_path, jobs) as running:
+        for job in jobs:
+            running.wait_scraped(job)
         yield running
 
 
-def test_no_alert_fires_while_commands_run_and_every_query_is_understood(
-    watched: Watched, prometheus: Prometheus
+def shows_a_number(prometheus: Prometheus, query: str) -> bool:
+    samples = prometheus.query(query.replace("$__rate_interval", "1m"))
+    return any(isfinite(float(it["value"][1])) for it in samples)
+
+
+def test_no_alert_fires_while_commands_run_and_each_panel_shows_them_on_sqlite(
+    site: WatchedSite, prometheus: Prometheus
 ) -> None:
-    watched.start()
-    for job in watched.jobs():
-        prometheus.wait_scraped(job)
-    watched.site.acm("send", "web-01", "get-audit-journal", "--wait", "30", check=None)
-    wait_for(lambda: prometheus.query("acm_results_total"), "the result")
+    site.ask_enrolment_server()
+    commands = [site.enqueue(agent, "get-audit-journal", {}) for agent in ("web-01", "web-02")]
+    assert [site.result(it)["outcome"] for it in commands] == ["success"] * 2
+    for query in set(dashboard_queries()) - SHOWS_FAULTS:
+        wait_for(lambda query=query: site.ask_enrolment_server() or shows_a_number(prometheus, query), query)
     assert prometheus.firing() == set()
-    answers = {query: prometheus.query(query.replace("$__rate_interval", "10s")) for query in QUERIES}
-    assert answers[f"histogram_quantile(0.95, {HOPS})"]
 
 
-def test_alerts_fire_when_what_they_are_about_happens(watched: Watched, prometheus: Prometheus, broker: Any) -> None:
-    watched.certificate_that_ends_in(timedelta(days=3))
-    prometheus.wait_firing("AcmServerDown")
-    watched.start()
-    prometheus.wait_firing("AcmCertificateEndsSoon", "AcmRevocationListEndsSoon")
-    wait_for(lambda: "AcmServerDown" not in prometheus.firing(), "the end of the alert")
-    with open_database(watched.site.ledger) as database:
-        earlier = Ledger(database, now=an_hour_ago)
-        record_status(earlier, Status("db-01", True, "1", "i", "b", "g"))
-        prometheus.wait_firing("AcmAgentsSilent")
-        broker.kill()
-        prometheus.wait_firing("AcmServerNotConnected", "AcmAgentNotConnected")
-        earlier.add_command("web-01", CommandRequest("restart-agent", {}, Origin("me", "test")))
-        prometheus.wait_firing("AcmCommandsNotSent")
-    assert watched.site.server is not None
-    watched.site.server.kill()
-    prometheus.wait_firing("AcmServerDown", "AcmCommandsNotSent")
+def test_each_alert_fires_when_what_it_is_about_happens_on_sqlite(
+    site: WatchedSite, prometheus: Prometheus, site_broker: TestBroker
+) -> None:
+    stage_commands_that_stay(site)
+    alerts_on_a_slow_ledger_and_garbage(site, prometheus)
+    alerts_on_agents_and_certificates(site, prometheus)
+    prometheus.wait_fired("AcmCommandRunsLong", "AcmCommandsNotAccepted", "AcmRowsSetAside")
+    prometheus.wait_fired("AcmAgentsDoNotAnswer", "AcmCommandsSentAgain")
+    with site.full_disk():
+        site.web_02.kill()
+        prometheus.wait_fired("AcmLedgerNotAvailable")
+    site_broker.kill()
+    site.note_once("web-02", age=timedelta(hours=1))
+    prometheus.wait_fired("AcmServerNotConnected", "AcmAgentNotConnected", "AcmCommandsNotSent")
+    site.server.kill()
+    prometheus.wait_fired("AcmServerDown")
+    assert prometheus.fired() == set(ALERTS)
+
+
+def stage_commands_that_stay(site: WatchedSite) -> None:
+    site.note_once("web-01", age=timedelta(hours=3))
+    site.seem_online("db-02")
+    damaged, *_ = site.note_once("db-02", age=timedelta(days=2), count=MANY)
+    wait_for(lambda: site.show(damaged)["state"] == "sent", "the commands to be sent")
+    site.damage(damaged)
+
+
+def alerts_on_a_slow_ledger_and_garbage(site: WatchedSite, prometheus: Prometheus) -> None:
+    with site.held_ledger():
+        site.send_garbage()
+        site.web_02.kill()
+        wait_for(lambda: prometheus.query(STANDS_STILL), "the server to wait for the ledger")
+    prometheus.wait_fired("AcmServerSlow", "AcmMessagesRefused", "AcmAgentHasProblem", "AcmAgentsOffline")
+    assert all(shows_a_number(prometheus, query) for query in SHOWS_FAULTS)
+
+
+def alerts_on_agents_and_certificates(site: WatchedSite, prometheus: Prometheus) -> None:
+    site.lose_store_of_web_02()
+    site.start_web_02()
+    site.enrolment_server.kill()
+    site.let_certificates_end()
+    site.let_certificate_of_agent_end()
+    site.seem_online("db-01", age=timedelta(hours=1))
+    site.wait_online("web-02")
+    failing = site.note_once("web-02", count=15)
+    assert {site.result(it)["code"] for it in failing} == {"unsupported"}
+    prometheus.wait_fired("AcmStoresLost", "AcmCommandsFail", "AcmAgentsSilent", "AcmAgentCertificatesEndSoon")
+    prometheus.wait_fired("AcmEnrolmentServerDown", "AcmCertificateEndsSoon", "AcmRevocationListEndsSoon")

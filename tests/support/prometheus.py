@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.support.brokers import free_port
-from tests.support.waiting import wait_for
+from tests.support.waiting import holds_within, wait_for
 
 __all__ = ["ROOT", "RULES", "Prometheus", "program", "rules", "running_prometheus"]
 
@@ -60,9 +60,14 @@ class Prometheus:
         """Wait until the program of a job has been scraped."""
         wait_for(lambda: self.query(f'up{{job="{job}"}} == 1'), f"the metrics of {job}")
 
-    def wait_firing(self, *names: str) -> None:
-        """Wait until these alerts fire, perhaps beside others."""
-        wait_for(lambda: self.firing() >= set(names), f"{', '.join(names)} to fire")
+    def fired(self) -> set[str]:
+        """Return the names of the alerts that fire, or have fired."""
+        return {it["metric"]["alertname"] for it in self.query('present_over_time(ALERTS{alertstate="firing"}[1h])')}
+
+    def wait_fired(self, *names: str) -> None:
+        """Wait until these alerts have fired, beside others."""
+        if not holds_within(30, lambda: self.fired() >= set(names)):
+            pytest.fail(f"these do not fire: {sorted(set(names) - self.fired())}")
 
     def close(self) -> None:
         self._http.close()

@@ -1,8 +1,10 @@
 """What the server's counters have after a command's way, a gap, refused messages and a lost store."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from broker.contract.topics import Topics
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.metrics.values import Buckets
+from broker.server import receiver
 from broker.server.counts import AgentGroups, ServerCounts
 from broker.server.server import Server
 from tests.support.fakes.clock import TurnedClock
@@ -120,6 +123,17 @@ def test_gap_and_refused_message_are_counted(counted: Counted) -> None:
     counted.server.receive([inbound_on("acm/web-01/feedback", b"{")])
     assert counted.number("acm_gaps_total") == counted.number("acm_reports_received_total", "gap") == 1
     assert counted.number("acm_messages_refused_total", "feedback_refused") == 1
+
+
+def test_each_reason_of_a_refusal_is_exposed_before_the_first(counted: Counted) -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(receiver.__file__).parent.glob("*.py"))
+    reasons = re.findall(r'\.(?:refused|_refuse)\("(\w+)"', code)
+    assert {(reason,) for reason in reasons} == set(counted.values["acm_messages_refused_total"])
+
+
+def test_each_error_is_exposed_before_the_first(counted: Counted) -> None:
+    assert counted.number("acm_result_errors_total", "failed", "agent") == 0
+    assert counted.number("acm_messages_refused_by_agents_total", "superseded") == 0
 
 
 def status(store: str) -> bytes:
