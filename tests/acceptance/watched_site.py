@@ -98,7 +98,7 @@ class WatchedSite(Site):
             record_status(ledger, Status(agent, True, "1", "i", "b", "g"))
 
     def send_garbage(self) -> None:
-        """Publish what is no message, to web-01 and as from it."""
+        """Publish what cannot be decoded, to web-01 and as from it."""
         with MqttConnection(self.broker_url, "stranger", clean_start=True, session_expiry_s=0) as connection:
             assert connection.wait_connected(10)
             for channel in ("command", "feedback"):
@@ -111,7 +111,7 @@ class WatchedSite(Site):
 
     @contextmanager
     def held_ledger(self) -> Iterator[None]:
-        """Let nobody else write to the ledger, for a block."""
+        """Hold the lock of the ledger for a block, so that no other process writes to it."""
         with open_database(self.ledger) as database, database.transaction():
             yield
 
