@@ -14,7 +14,7 @@ FAULT_SECONDS ?= 1080
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-server bench-ledger postgresql pgbouncer untestedpaho coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean plots
+.PHONY: help bench bench-server bench-ledger bench-page postgresql pgbouncer untestedpaho coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean plots
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -82,6 +82,11 @@ bench-server: $(VENV)/.ready ## Measure the server with a simulated fleet; ROWS=
 
 bench-ledger: $(VENV)/.ready ## Measure ledgers of 10,000 to 10,000,000 finished commands; SIZES=10000,100000 for others
 	$(RUN)/python -m benchmarks.ledger $(if $(ROWS),--rows $(ROWS)) $(if $(SIZES),--sizes $(SIZES))
+
+bench-page: $(VENV)/.ready ## Measure how soon the page shows something with 10,000 agents; ROWS=sqlite for one database
+	bash scripts/chromium.sh
+	bash scripts/postgresql.sh
+	$(RUN)/python -m benchmarks.page $(if $(ROWS),--rows $(ROWS))
 
 plots: $(VENV)/.ready ## Draw docs/plots from the results of the benchmarks in build/
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group plots

@@ -61,6 +61,11 @@ class LedgerListings:
         certificates = tuple(EndingCertificate(agent, at) for agent, at in ending)
         return FleetOverview(found.groups, found.versions, found.failed, now - _LATELY, certificates)
 
+    def group_sizes(self) -> dict[str, int]:
+        """Return how many agents are in each group, in order of name."""
+        sizes = self._ledger.groups.sizes()
+        return {group: size for group, size in sizes.items() if self._groups is None or group in self._groups}
+
     def agents(self, which: AgentListing, *, skip: int, limit: int) -> Listed[AgentView]:
         """Return at most `limit` agents of a list, after the first `skip`."""
         database = self._ledger.database

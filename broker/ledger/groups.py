@@ -51,6 +51,12 @@ class GroupStore:
                 groups.setdefault(group, []).append(agent)
         return groups
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many members every group has, sorted by name."""
+        query = sa.select(GROUP_MEMBERS.c.group, sa.func.count()).group_by(GROUP_MEMBERS.c.group)
+        with self._reading() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.order_by(GROUP_MEMBERS.c.group))}
+
     def of(self, agents: Iterable[str]) -> dict[str, list[str]]:
         """Return the groups of each of these agents that is in any, sorted by name."""
         query = sa.select(GROUP_MEMBERS.c.agent, GROUP_MEMBERS.c.group).where(GROUP_MEMBERS.c.agent.in_(given_keys()))

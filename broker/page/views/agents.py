@@ -35,7 +35,7 @@ def _agents(visit: Visit) -> Response:
     )
     number = asked_page(visit.asked("page"))
     found = visit.listings.agents(which, skip=(number - 1) * _PAGE, limit=_PAGE)
-    groups = [group.name for group in visit.fleet.groups()]
+    groups = visit.listings.group_sizes()
     paging = Numbered(visit.request.url, number, _PAGE, found.total)
     return visit.page("agents.html", which=which, agents=found.items, groups=groups, paging=paging, states=AgentState)
 

@@ -138,7 +138,7 @@ def _form(
         types=[name for name, it in types.items() if not it.signed_only],
         description="" if shape is None else " ".join(schema_of(shape).get("description", "").split()),
         fields=fields_for(command_type),
-        groups=visit.fleet.groups(),
+        groups=visit.listings.group_sizes(),
         problem=problem,
         problems=problems,
     )

@@ -222,6 +222,7 @@ def use_as_users_do(ledger: Any, operations: Any, groups: Any) -> None:
     groups.add("edge", [agent])
     groups.configure("edge", Artifact("blob:" + "0" * 64, "0" * 64, 1))
     groups.all()
+    groups.sizes()
     groups.members("edge")
     groups.of([agent])
     groups.is_configured("edge")
