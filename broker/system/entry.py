@@ -40,6 +40,7 @@ def run_command_line(
             await_signals_early(services)
         else:
             signal.signal(signal.SIGINT, _interrupt)
+            sys.unraisablehook = _interrupt_again
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends what waits for a database or a lock
         code = _code_of(run) if all(sys.argv[1:]) else _refuse_empty_argument(name)
         sys.stdout.flush()
@@ -67,6 +68,18 @@ class _Interrupted(KeyboardInterrupt):
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise _Interrupted
+
+
+_SOON = 0.001
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Send INT again in a moment: Python drops what is raised while it frees an object, and the command continues."""
+    if isinstance(lost.exc_value, _Interrupted):
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _refuse_empty_argument(name: str) -> int:
