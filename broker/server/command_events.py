@@ -5,11 +5,11 @@ from datetime import datetime
 
 from broker.contract.messages import Ack
 from broker.contract.states import CommandState, ErrorCode
-from broker.ledger.feedback import Completed
+from broker.ledger.feedback import Completed, Reached
 from broker.ledger.outbox import Claimed
 from broker.ledger.turns import RecordedTurn, Said
 from broker.server.watch import ServerWatch
-from broker.system.command_log import CommandLog
+from broker.system.command_log import CommandLine, CommandLog, command_line
 
 __all__ = [
     "ServerCommandLog",
@@ -26,9 +26,9 @@ class ServerCommandLog(ServerWatch):
 
     def claimed(self, claimed: Claimed) -> None:
         """Log the commands that are sent for the first time."""
-        for agent, command in claimed.commands:
-            if command.waited_s is not None:
-                self._log.note("command_sent", agent, command.id, command.type)
+        now = self._log.moment()
+        first = [(agent, it) for agent, it in claimed.commands if it.waited_s is not None]
+        self._log.add(*[command_line(now, "command_sent", agent, it.id, it.type) for agent, it in first])
         self._log.flush()
 
     def acked(self, agent: str, acks: Sequence[Ack]) -> None:
@@ -37,37 +37,20 @@ class ServerCommandLog(ServerWatch):
 
     def recorded(self, said: Mapping[str, Sequence[Said]], turn: RecordedTurn) -> None:
         """Log what was recorded, and then the acks for it."""
-        acked, self._acked = self._acked, []
-        types: dict[str, str | None] = {}
+        now = self._log.moment()
         for agent, recorded in turn.feedback:
-            for reached in recorded.reached:
-                is_accepted = reached.state is CommandState.ACCEPTED
-                if is_accepted:
-                    self._log.note("command_accepted", agent, reached.command_id, reached.type)
-                else:
-                    self._log.note("command_running", agent, reached.command_id, reached.type)
-            for completed in recorded.completed:
-                self._note_completed(agent, completed)
-                types[completed.result.command_id or ""] = completed.type
-        for agent, acks in acked:
-            for ack in acks:
-                self._log.note("result_acked", agent, ack.command_id, types.get(ack.command_id))
+            self._log.add(*[_reached(now, agent, it) for it in recorded.reached])
+            self._log.add(*[_completed(now, agent, it) for it in recorded.completed])
+        self._note_acks(now, turn)
         self._log.flush()
 
-    def _note_completed(self, agent: str, completed: Completed) -> None:
-        result = completed.result
-        began, ended = result.started_at, result.finished_at
-        duration_s = None if began is None or ended is None else _seconds(began, ended)
-        self._log.note(
-            "command_completed",
-            agent,
-            result.command_id or "",
-            completed.type,
-            result.outcome,
-            result.code,
-            duration_s,
-            completed.total_s,
-        )
+    def _note_acks(self, now: str, turn: RecordedTurn) -> None:
+        acked, self._acked = self._acked, []
+        completed = (it for _, recorded in turn.feedback for it in recorded.completed)
+        types = {it.result.command_id: it.type for it in completed}
+        for agent, acks in acked:
+            found = ((it.command_id, types.get(it.command_id)) for it in acks)
+            self._log.add(*[command_line(now, "result_acked", agent, name, kind) for name, kind in found])
 
 
 class ServerWatches(ServerWatch):
@@ -110,6 +93,20 @@ class ServerWatches(ServerWatch):
         """Pass it on."""
         for watch in self._watches:
             watch.turn_ended(seconds, failed=failed)
+
+
+def _reached(now: str, agent: str, reached: Reached) -> CommandLine:
+    if reached.state is CommandState.ACCEPTED:
+        return command_line(now, "command_accepted", agent, reached.command_id, reached.type)
+    return command_line(now, "command_running", agent, reached.command_id, reached.type)
+
+
+def _completed(now: str, agent: str, completed: Completed) -> CommandLine:
+    result = completed.result
+    began, finished = result.started_at, result.finished_at
+    duration_s = None if began is None or finished is None else _seconds(began, finished)
+    ended = (result.outcome, result.code, duration_s, completed.total_s)
+    return command_line(now, "command_completed", agent, result.command_id or "", completed.type, *ended)
 
 
 def _seconds(since: datetime, until: datetime) -> float:

@@ -17,7 +17,7 @@ LEVELS = {
     "exception": "error",
     **dict.fromkeys(("warn", "_warn", "refuse", "_refuse"), "warning"),  # they limit how often it is logged
     "log": "any",  # of libraries
-    "note": "info",  # of commands
+    "command_line": "info",
     "event_line": "info",
 }
 LOGGERS = {"_log", "log", "get_logger"}

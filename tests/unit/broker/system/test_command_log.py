@@ -2,22 +2,27 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from broker.system.command_log import CommandLog
+from broker.system.command_log import CommandLine, CommandLog, command_line
 from broker.system.logging import configure_logs
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
+def line(event: str, *facts: Any) -> CommandLine:
+    return command_line(CommandLog(lambda: NOW).moment(), event, *facts)
+
+
 def test_lines_have_the_form_of_all_others(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info")
     log = CommandLog(lambda: NOW)
-    log.note("command_sent", "web-01", "id-1", "restart-agent")
-    log.note("command_completed", "web-01", "id-1", "restart-agent", "error", "failed", 1.5, 2.25)
+    log.add(line("command_sent", "web-01", "id-1", "restart-agent"))
+    log.add(line("command_completed", "web-01", "id-1", "restart-agent", "error", "failed", 1.5, 2.25))
     assert capsys.readouterr().err == ""
     log.flush()
     sent, completed = map(json.loads, capsys.readouterr().err.splitlines())
@@ -32,7 +37,7 @@ def test_lines_of_commands_are_not_limited(capsys: pytest.CaptureFixture[str]) -
     configure_logs("info")
     log = CommandLog(lambda: NOW)
     for number in range(2000):
-        log.note("command_sent", "web-01", str(number), "restart-agent")
+        log.add(line("command_sent", "web-01", str(number), "restart-agent"))
     log.flush()
     assert len(capsys.readouterr().err.splitlines()) == 2000
 
@@ -40,29 +45,34 @@ def test_lines_of_commands_are_not_limited(capsys: pytest.CaptureFixture[str]) -
 def test_no_line_is_written_above_the_level(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("warning")
     log = CommandLog(lambda: NOW)
-    log.note("command_sent", "web-01", "id-1", "restart-agent")
+    log.add(line("command_sent", "web-01", "id-1", "restart-agent"))
     log.flush()
     assert capsys.readouterr().err == ""
 
 
-def test_ids_and_types_of_others_are_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command_type", "type_shown"), [("caf\u00e9\u202e", "caf\u00e9\ufffd"), ("a\x7fb", "a\ufffdb"), ("a\nb", "a\nb")]
+)
+def test_ids_and_types_of_others_are_one_harmless_line(
+    capsys: pytest.CaptureFixture[str], command_type: str, type_shown: str
+) -> None:
     configure_logs("info")
     log = CommandLog(lambda: NOW)
-    log.note("command_accepted", "web-01", "a\x1b[2J\nb", "caf\u00e9\u202e")
+    log.add(line("command_accepted", "web-01", "a\x1b[2J\nb", command_type))
     log.flush()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.isascii()
-    assert line.isprintable()
-    assert json.loads(line)["type"] == "caf\u00e9\ufffd"
+    (written,) = capsys.readouterr().err.splitlines()
+    assert written.isascii()
+    assert written.isprintable()
+    assert json.loads(written)["type"] == type_shown
 
 
 def test_program_with_logs_of_its_own_gets_one_event() -> None:
     log = CommandLog(lambda: NOW)
-    log.note("command_accepted", "web-01", "id-1", "restart-agent")
+    log.add(line("command_accepted", "web-01", "id-1", "restart-agent"))
     with capture_logs() as events:
         log.flush()
-    ((event, (line,)),) = [(it["event"], it["lines"]) for it in events]
-    assert (event, line.event, line.command_id) == ("command_lines", "command_accepted", "id-1")
+    ((event, (first,)),) = [(it["event"], it["lines"]) for it in events]
+    assert (event, first.event, first.command_id) == ("command_lines", "command_accepted", "id-1")
 
 
 def test_other_events_pass(capsys: pytest.CaptureFixture[str]) -> None:
