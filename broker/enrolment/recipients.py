@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from broker.enrolment.tables import ENROLMENTS
 from broker.ledger.damage import decoded
+from broker.ledger.many_rows import as_keys, given_keys
 from broker.ledger.tables import AGENTS
 from broker.signing.recipient import Recipient
 
@@ -15,7 +16,15 @@ __all__ = [
 ]
 
 
-_QUERY_BATCH = 500
+_ANY = sa.select(ENROLMENTS.c.id).limit(1)
+_UNREVOKED = (
+    sa.select(ENROLMENTS.c.agent, ENROLMENTS.c.id)
+    .where(ENROLMENTS.c.agent.in_(given_keys()), ENROLMENTS.c.revoked_at.is_(None))
+    .order_by(ENROLMENTS.c.enrolled_at.desc())
+)
+_STATUSES = sa.select(AGENTS.c.name, AGENTS.c.status).where(
+    AGENTS.c.name.in_(given_keys()), AGENTS.c.status.is_not(None)
+)
 
 
 class _ReportedStatus(msgspec.Struct):
@@ -25,25 +34,13 @@ class _ReportedStatus(msgspec.Struct):
 
 def recipients_of(connection: sa.Connection, agents: Iterable[str]) -> dict[str, Recipient]:
     """Within a transaction, return each of these agents as a recipient, whether it is known here or not."""
-    names = list(agents)
-    exist = connection.execute(sa.select(ENROLMENTS.c.id).limit(1)).one_or_none() is not None
-    enrolled: dict[str, list[str]] = {name: [] for name in names}
-    statuses: dict[str, _ReportedStatus] = {}
-    for first in range(0, len(names), _QUERY_BATCH):
-        batch = names[first : first + _QUERY_BATCH]
-        for row in connection.execute(_unrevoked(batch)):
-            enrolled[row.agent].append(row.id)
-        reported = sa.select(AGENTS.c.name, AGENTS.c.status)
-        reported = reported.where(AGENTS.c.name.in_(batch), AGENTS.c.status.is_not(None))
-        for name, text in connection.execute(reported):
-            if (status := decoded(text, _ReportedStatus)) is not None:
-                statuses[name] = status
-    return {name: _recipient(ids, statuses.get(name), exist) for name, ids in enrolled.items()}
-
-
-def _unrevoked(agents: Sequence[str]) -> sa.Select[tuple[str, str]]:
-    query = sa.select(ENROLMENTS.c.id, ENROLMENTS.c.agent).where(ENROLMENTS.c.agent.in_(agents))
-    return query.where(ENROLMENTS.c.revoked_at.is_(None)).order_by(ENROLMENTS.c.enrolled_at.desc())
+    exist = connection.execute(_ANY).one_or_none() is not None
+    enrolled: dict[str, list[str]] = {name: [] for name in agents}
+    given = as_keys(enrolled)
+    for agent, enrolment_id in connection.execute(_UNREVOKED, given) if exist else ():
+        enrolled[agent].append(enrolment_id)
+    reported = {name: decoded(text, _ReportedStatus) for name, text in connection.execute(_STATUSES, given)}
+    return {name: _recipient(ids, reported.get(name), exist) for name, ids in enrolled.items()}
 
 
 def _recipient(enrolments: Sequence[str], status: _ReportedStatus | None, enrolments_exist: bool) -> Recipient:

@@ -20,7 +20,7 @@ from broker.ledger.event_types import EventType
 from broker.ledger.many_rows import as_keys, as_rows, given_keys, given_rows, update_each
 from broker.ledger.noted_events import note_all
 from broker.ledger.records import AgentRecord, CommandRecord
-from broker.ledger.shares import share_out
+from broker.ledger.shares import share_of_each, share_out
 from broker.ledger.tables import AGENTS, CANCEL_IS_DUE, COMMANDS, IS_DUE, IS_OPEN, Cancel, CommandState, in_state
 from broker.system.retry import LONGEST_WAIT_S, growing_wait
 
@@ -163,7 +163,7 @@ def _claim_commands(connection: sa.Connection, limit: int, agents: Sequence[str]
 
 
 def _due_commands(connection: sa.Connection, limit: int, agents: Sequence[str]) -> Iterator[CommandRecord]:
-    for some, most in share_out(_count_due(connection, _COUNT_COMMANDS, limit, agents), limit):
+    for some, most in _shares(connection, _COUNT_COMMANDS, limit, agents):
         streamed = {"yield_per": _ROWS_PER_FETCH}
         with connection.execute(_DUE_COMMANDS, {**as_keys(some), "most": most}, execution_options=streamed) as rows:
             for row in rows:
@@ -185,12 +185,19 @@ def _claim_cancels(connection: sa.Connection, limit: int, agents: Sequence[str])
     if connection.scalar(_ANY_CANCEL) is None:
         return []
     claimed: list[tuple[str, str]] = []
-    for some, most in share_out(_count_due(connection, _COUNT_CANCELS, limit, agents), limit):
+    for some, most in _shares(connection, _COUNT_CANCELS, limit, agents):
         rows = connection.execute(_DUE_CANCELS, {**as_keys(some), "most": most})
         claimed += [(agent, command_id) for agent, command_id in rows]
     if claimed:  # also one whose agent has a damaged name: it would stay due, and be looked at again and again
         connection.execute(_MARK_CANCEL_SENT, as_keys(command_id for _, command_id in claimed))
     return [it for it in claimed if AGENT_NAME.fullmatch(it[0])]
+
+
+def _shares(
+    connection: sa.Connection, counts: sa.Select[Any], limit: int, agents: Sequence[str]
+) -> Iterator[tuple[list[str], int]]:
+    share = share_of_each(len(agents), limit)
+    return share_out(_count_due(connection, counts, share, agents), limit, share)
 
 
 def _count_due(connection: sa.Connection, counts: sa.Select[Any], most: int, agents: Iterable[str]) -> dict[str, int]:

@@ -3,20 +3,26 @@
 from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "LEAST_SHARE",
+    "share_of_each",
     "share_out",
 ]
 
 
-_LEAST_SHARE = 20
+LEAST_SHARE = 20
 
 
-def share_out(counts: Mapping[str, int], limit: int) -> Iterator[tuple[list[str], int]]:
-    """Distribute `limit` rows over agents with these numbers of rows, the first ones first.
+def share_of_each(agents: int, limit: int) -> int:
+    """Return how many of `limit` rows each of so many agents gets at most."""
+    return max(LEAST_SHARE, limit // max(1, agents))
+
+
+def share_out(counts: Mapping[str, int], limit: int, share: int) -> Iterator[tuple[list[str], int]]:
+    """Distribute `limit` rows over agents with these numbers of rows, the first ones first, a share for each at most.
 
     Yield agents, and how many of their rows to take at most: one agent that has more rows than its share, or several
     that get all of theirs, in order of name, so that one query reads them all.
     """
-    share = max(_LEAST_SHARE, limit // max(1, len(counts)))
     together: list[str] = []
     size = 0
     for agent, count in counts.items():

@@ -16,7 +16,8 @@ from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
 from broker.ledger.agents import AgentState
 from broker.ledger.ledger import Ledger
-from broker.ledger.outbox import DueCommand
+from broker.ledger.outbox import Claimed, DueCommand
+from broker.ledger.shares import LEAST_SHARE
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.server.receiver import Receiver
@@ -32,6 +33,7 @@ __all__ = [
 
 _log = structlog.get_logger("acm.server")
 _MAX_PER_STEP = 500
+_LEAST_AGENTS = _MAX_PER_STEP // LEAST_SHARE
 _FEW_PER_STEP = 60  # a command causes some four messages: fewer come in for them than a turn takes in
 _LONGEST_BEHIND_S = 60.0
 _CHUNKS_PER_STEP = 8
@@ -104,6 +106,7 @@ class Server:
         )
         self._held: dict[str, Hold] = {}
         self._last_served = ""
+        self._agents_per_step = _MAX_PER_STEP
         self._looked_for_overdue_at = monotonic()
         self._packet_bytes = wire.max_packet_bytes
         self._may_be_lost = False
@@ -172,8 +175,7 @@ class Server:
                 self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
                 self._publish_commands(agent, commands)
-            served = claimed.commands or claimed.cancels
-            self._last_served = served[-1][0] if served else agents[-1]
+            self._note_served(agents, claimed)
         self._answer_blob_requests()
 
     def _requeue_overdue(self, *, is_behind: bool) -> None:
@@ -196,13 +198,25 @@ class Server:
     def _next_agents(self) -> Sequence[str]:
         """Return the next agents that something is due for and that would accept it."""
         passed: dict[str, None] = {}
-        after = self._last_served
-        while found := [it for it in self._ledger.due_agents(after, _MAX_PER_STEP) if it not in passed]:
+        after, most = self._last_served, self._agents_per_step
+        while found := [it for it in self._ledger.due_agents(after, most) if it not in passed]:
             if agents := self._not_held(found):
                 return agents
             passed |= dict.fromkeys(found)
-            after = found[-1]
+            after, most = found[-1], _MAX_PER_STEP
         return []
+
+    def _note_served(self, agents: Sequence[str], claimed: Claimed) -> None:
+        """Continue after the last agent, and decide how many the next step looks at.
+
+        Twice as many as there was room for, since a few with long queues may take all of it; if all were served, twice
+        as many as before, since others may be held.
+        """
+        served = claimed.commands or claimed.cancels
+        self._last_served = served[-1][0] if served else agents[-1]
+        count = len({agent for agent, _ in (*claimed.cancels, *claimed.commands)})
+        enough = count if count < len(agents) else self._agents_per_step
+        self._agents_per_step = min(_MAX_PER_STEP, max(_LEAST_AGENTS, 2 * enough))
 
     def _not_held(self, agents: Sequence[str]) -> Sequence[str]:
         """Return the agents that would accept messages; log each hold once."""

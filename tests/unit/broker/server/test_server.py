@@ -346,8 +346,10 @@ class Recipients:
 
     def __init__(self) -> None:
         self.of: dict[str, Recipient] = {"web-01": Recipient(("e1",))}
+        self.looked_up: list[int] = []
 
     def __call__(self, agents: Iterable[str]) -> dict[str, Recipient]:
+        self.looked_up.append(len(list(agents)))
         return {agent: self.of.get(agent, Recipient(enrolments_exist=True)) for agent in agents}
 
 
@@ -402,6 +404,29 @@ def test_many_held_agents_do_not_delay_the_others(signing: Server, ledger: Ledge
     send(ledger)
     signing.step()
     assert [topic for topic, _ in wire.sent] == ["acm/web-01/command"]
+
+
+def test_agents_with_long_queues_are_looked_at_when_their_turn_comes(
+    signing: Server, ledger: Ledger, recipients: Recipients
+) -> None:
+    names = [f"web-{number:04}" for number in range(500)]
+    recipients.of |= {name: Recipient() for name in names}
+    for _ in range(30):
+        ledger.add_operation(names, "all", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    for _ in range(3):
+        signing.step()
+    assert recipients.looked_up == [500, 50, 50]
+
+
+def test_held_agents_do_not_let_a_step_look_at_few(
+    signing: Server, ledger: Ledger, wire: RememberingWire, recipients: Recipients
+) -> None:
+    names = [f"web-{number:04}" for number in range(2000)]
+    recipients.of |= {name: Recipient() for name in names if name.endswith("0")}
+    ledger.add_operation(names, "all", CommandRequest("restart-agent", {}, Origin("me", "test")))
+    for _ in range(4):
+        signing.step()
+    assert len(wire.sent) == 200
 
 
 def test_ack_to_a_held_agent_is_dropped_and_its_result_is_stored(
