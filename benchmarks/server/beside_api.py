@@ -1,7 +1,6 @@
 """A row in which the API serves clients on the ledger of a server that works at its limit."""
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from benchmarks.measuring.percentiles import percentile
 from benchmarks.measuring.ports import free_port
 from benchmarks.measuring.processes import cpu_s, peak_mb
 from benchmarks.measuring.report import Row
+from benchmarks.server.api_process import api_process
 from benchmarks.server.burst import Burst, burst, middle
 from benchmarks.server.options import Options
-from benchmarks.server.site import Site, wait_until
+from benchmarks.server.site import Site
 from broker.access.access_tokens import AccessTokenStore
 from broker.fleet.models import Principal, Role
 
@@ -94,7 +94,7 @@ def _clients(place: Site, served: _Served) -> Iterator[None]:
         setting = {"host": "127.0.0.1", "port": port, "tokens": texts, "agents": agents}
         file = place.directory / "clients.json"
         file.write_text(json.dumps(setting))
-        with _api(place, port) as api, _client_process(file) as clients:
+        with api_process(place, port) as api, _client_process(file) as clients:
             assert clients.stdout
             assert json.loads(clients.stdout.readline())["following"] == _CLIENTS
             start, before_s = ledger.events.end(), cpu_s(api.pid)
@@ -106,17 +106,6 @@ def _clients(place: Site, served: _Served) -> Iterator[None]:
 
 
 @contextmanager
-def _api(place: Site, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    argv = [str(Path(sys.executable).with_name("acm")), "api", "--listen", f"127.0.0.1:{port}", "--ledger", place.url]
-    with (place.directory / "api.log").open("ab") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
-        try:
-            wait_until(lambda: _answers(port), "the API to listen")
-            yield process
-        finally:
-            process.terminate()
-
-
-@contextmanager
 def _client_process(setting: Path) -> Iterator["subprocess.Popen[str]"]:
     argv = [sys.executable, "-m", "benchmarks.server.api_clients", str(setting)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -124,11 +113,3 @@ def _client_process(setting: Path) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -100,11 +100,14 @@ class Site:
 
     @contextmanager
     def acm_server(self, metrics: str | None = None) -> Iterator[Server]:
-        """Run `acm server`, with its metrics at an address; it is connected at the start of the block."""
+        """Run `acm server`; it is connected at the start of the block.
+
+        With its metrics at an address it also logs commands, and without them only warnings.
+        """
         argv = [str(Path(sys.executable).with_name("acm")), "server", "--broker", self.broker.url, "--ledger", self.url]
         signing = str(self.directory / ("signing" if self.enrolments else "no-signing"))
-        watched = {} if metrics is None else {"ACM_METRICS_LISTEN": metrics}
-        with self._served(argv, {"ACM_LOG_LEVEL": "warning", "ACM_SIGNING_KEYS": signing, **watched}) as server:
+        watched = {"ACM_LOG_LEVEL": "warning"} if metrics is None else {"ACM_METRICS_LISTEN": metrics}
+        with self._served(argv, {"ACM_SIGNING_KEYS": signing, **watched}) as server:
             yield server
 
     @contextmanager
