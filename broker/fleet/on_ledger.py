@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from broker.contract.messages import Command, Origin
-from broker.contract.states import Outcome
 from broker.fleet.checks import check_parameters, check_supported
 from broker.fleet.events import EventScope, EventSpan, each_event, span_of
 from broker.fleet.explanation import CommandTimeline, explain_command
@@ -31,7 +30,7 @@ from broker.fleet.models import (
     Sent,
     ServerView,
 )
-from broker.fleet.retrying import NotRetried, request_again, require_ended
+from broker.fleet.retrying import Again, again, failed_again
 from broker.fleet.targets import Target, resolve_target
 from broker.fleet.views import (
     view_of_command,
@@ -168,9 +167,12 @@ class LedgerFleet(LedgerGroups):
 
     def retry(self, command_id: str) -> Sent:
         """Send a command again that has ended, as `Fleet.retry` says."""
-        row = self._visible.command(command_id)
-        require_ended(row)
-        return self._send_one(Target([row.agent], row.agent, single=True), request_again(row.command, self._origin), ())
+        wanted = self.again(command_id)
+        return self._send_one(wanted.target, wanted.request, ())
+
+    def again(self, command_id: str) -> Again:
+        """Return what `retry` sends; raises as it does."""
+        return again(self._visible.command(command_id), self._origin)
 
     def wait_for_command(
         self, command_id: str, timeout_s: float, seen: Callable[[CommandView], None] = lambda _: None
@@ -254,17 +256,12 @@ class LedgerFleet(LedgerGroups):
 
     def retry_operation(self, operation_id: str) -> Sent:
         """Send those of its commands again that have failed, as `Fleet.retry_operation` says."""
-        operation = self._visible.operation(operation_id)
-        failed = self._ledger.commands(
-            operation_id=operation.id, outcome=Outcome.ERROR, limit=None, groups=self._groups
-        )
-        if not failed:
-            raise NotRetried(
-                f"No command of the operation {operation.id} has ended in an error: there is nothing to retry.",
-                code="nothing_failed",
-            )
-        target = Target(sorted(row.agent for row in failed), operation.target)
-        return self._send_many(target, request_again(failed[0].command, self._origin), ())
+        wanted = self.operation_again(operation_id)
+        return self._send_many(wanted.target, wanted.request, ())
+
+    def operation_again(self, operation_id: str) -> Again:
+        """Return what `retry_operation` sends; raises as it does."""
+        return failed_again(self._ledger, self._visible.operation(operation_id), self._groups, self._origin)
 
     def cancel_operation(self, operation_id: str) -> CancelledCommands:
         """Request the cancellation of its open commands; raises UnknownOperation."""

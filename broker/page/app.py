@@ -16,6 +16,7 @@ from broker.errors import BrokerError, LedgerError
 from broker.page.assets import Assets
 from broker.page.rendering import Rendering
 from broker.page.routing import Pages
+from broker.page.views.abandon import abandon_routes
 from broker.page.views.agents import agents_routes
 from broker.page.views.audit_log import audit_log_routes
 from broker.page.views.commands import commands_routes
@@ -25,6 +26,7 @@ from broker.page.views.keys import keys_routes
 from broker.page.views.live import live_routes
 from broker.page.views.log_in import log_in_routes
 from broker.page.views.operations import operations_routes
+from broker.page.views.retry import retry_routes
 from broker.page.views.send import send_routes
 
 __all__ = [
@@ -64,6 +66,8 @@ class OperatorsPage:
             *live_routes(pages),
             *operations_routes(pages),
             *send_routes(pages),
+            *retry_routes(pages),
+            *abandon_routes(pages),
             *enrolments_routes(pages),
             *keys_routes(pages),
             *audit_log_routes(pages),

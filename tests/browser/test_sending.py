@@ -1,5 +1,7 @@
 """An operator sends a command: fills in, checks, confirms, follows it, and cancels."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -53,6 +55,26 @@ def test_operation_is_followed_and_cancelled(page: Page, fleet: StagedFleet) -> 
     page.get_by_text("Cancel 5 open commands …").click()
     page.get_by_role("button", name="Cancel 5 open commands").click()
     expect(page.get_by_text("cancel requested").first).to_be_visible()
+
+
+def test_command_is_abandoned_and_sent_again(page: Page, fleet: StagedFleet) -> None:
+    command_id = fleet.add("edge-07", "start-agent")
+    page.goto(f"/commands/{command_id}")
+    page.get_by_role("link", name="Abandon this command …").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Abandon 1 open command?")
+    assert violations(page) == []
+    page.get_by_role("button", name="Abandon 1 open command").dblclick()
+    page.wait_for_url(f"**/commands/{command_id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("interrupted")
+    page.get_by_role("link", name="Send it again …").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Send start-agent to 1 agent again?")
+    assert violations(page) == []
+    page.get_by_role("button", name="Send again to 1 agent").dblclick()
+    page.wait_for_url(re.compile(f"/commands/(?!{command_id})[^/]+$"))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("start-agent to edge-07")
+    started = [it for it in fleet.ledger.commands("edge-07", limit=None) if it.command.type == "start-agent"]
+    assert len(started) == 2
 
 
 def test_viewer_is_offered_nothing_to_change(log_in: LogIn, fleet: StagedFleet) -> None:
