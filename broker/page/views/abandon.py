@@ -58,5 +58,5 @@ def _abandon_operation(visit: Visit) -> Response:
 
 
 def _wanted(visit: Visit, target: str) -> Wanted:
-    """Return the change: with the key of the form, a repeat changes nothing and is no error."""
+    """Return the change: with the key of the form, a repeat changes nothing, and is not refused."""
     return Wanted(visit.request, visit.who, visit.form.get("key", "")[:255] or None, "abandon", target)
