@@ -3,12 +3,12 @@
 import inspect
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from scripts.output_shapes import OUTPUTS, ErrorLine
+from scripts.written import write_document
 
 __all__ = ["main", "rendered", "schema"]
 
@@ -41,11 +41,7 @@ def rendered() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m scripts.output_schema PATH\n")
-        return 2
-    Path(arguments[0]).write_text(rendered(), encoding="utf-8")
-    return 0
+    return write_document("scripts.output_schema", arguments, rendered)
 
 
 if __name__ == "__main__":

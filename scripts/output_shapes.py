@@ -3,10 +3,11 @@
 A test compares the shapes with what the commands print. Times are in UTC; sizes are in bytes.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from broker.access.models import AccessTokenView, CreatedAccessToken
+from broker.access.models import AccessTokenView, CreatedAccessToken, OperatorCertificateView
 from broker.contract.artifacts import Artifact
 from broker.contract.messages import JournalMark, JsonObject, RunningProgress
 from broker.fleet.enrolment_models import CreatedEnrolmentToken, EnrolmentTokenView, EnrolmentView
@@ -458,22 +459,8 @@ class ForgottenAgent(TypedDict):
     interrupted: int
 
 
-class OperatorCertificate(TypedDict):
-    """A certificate of an operator of the API; `serial` is its number, hexadecimal."""
-
-    id: Id
-    principal: str
-    role: str
-    groups: list[str] | None
-    created_at: datetime
-    created_by: str
-    expires_at: datetime
-    revoked_at: datetime | None
-    used_at: datetime | None
-    serial: str
-
-
-class CreatedOperatorCertificate(OperatorCertificate):
+@dataclass(frozen=True)
+class CreatedOperatorCertificate(OperatorCertificateView):
     """A new certificate of an operator and its private key, as files."""
 
     certificate: Path
@@ -494,8 +481,8 @@ OUTPUTS: dict[str, Any] = {
     "acm agents forget": ForgottenAgent,
     "acm agents show": AgentView,
     "acm api certificate create": CreatedOperatorCertificate,
-    "acm api certificate list": list[OperatorCertificate],
-    "acm api certificate revoke": OperatorCertificate,
+    "acm api certificate list": list[OperatorCertificateView],
+    "acm api certificate revoke": OperatorCertificateView,
     "acm api token create": CreatedAccessToken,
     "acm api token list": list[AccessTokenView],
     "acm api token revoke": AccessTokenView,

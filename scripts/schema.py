@@ -1,17 +1,13 @@
 """Writes the JSON Schema of the messages to the path given, as `make schema` does: `python -m scripts.schema PATH`."""
 
 import sys
-from pathlib import Path
 
 from broker.contract.schema import render
+from scripts.written import write_document
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m scripts.schema PATH\n")
-        return 2
-    Path(arguments[0]).write_text(render(), encoding="utf-8")
-    return 0
+    return write_document("scripts.schema", arguments, render)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from broker.access.grants import (
     facts_of_grant,
     is_noted,
     new_grant,
+    sees_grant,
+    shown_facts,
 )
 from broker.access.models import AccessTokenView, CreatedAccessToken
 from broker.access.tables import ACCESS_TOKENS
@@ -111,7 +113,7 @@ class AccessTokenStore:
         """Look at `limit` tokens, newest first; return those that the caller sees, and the cursor for more."""
         with self._reading() as connection:
             rows, end = newest_by_id(connection, ACCESS_TOKENS.select(), ACCESS_TOKENS.c.id, cursor, limit)
-        return [it for it in map(_token, rows) if _sees(within, it)], end
+        return [it for it in map(_token, rows) if sees_grant(within, it)], end
 
     @retry_conflicts
     def revoke(
@@ -124,7 +126,7 @@ class AccessTokenStore:
             changed = connection.execute(valid.values(revoked_at=self._now().timestamp())).rowcount
             row = connection.execute(ACCESS_TOKENS.select().where(is_it)).one_or_none()
             token = None if row is None else _token(row)
-            if not changed or token is None or not _sees(within, token):
+            if not changed or token is None or not sees_grant(within, token):
                 raise UnknownAccessToken(
                     f"No valid access token has the id {token_id[:80]!r}; `acm api token list` shows all."
                 )
@@ -166,20 +168,9 @@ def is_access_token(text: str) -> bool:
     return text.startswith(_PREFIX)
 
 
-def view_of_token(token: AccessGrant) -> AccessTokenView:
-    """Return a token, or what else lets a principal in, as the API shows it."""
-    principal = token.principal
-    return AccessTokenView(
-        id=token.id,
-        principal=principal.name,
-        role=principal.role,
-        groups=None if principal.groups is None else tuple(sorted(principal.groups)),
-        created_at=token.created_at,
-        created_by=token.created_by,
-        expires_at=token.expires_at,
-        revoked_at=token.revoked_at,
-        used_at=token.used_at,
-    )
+def view_of_token(token: AccessToken) -> AccessTokenView:
+    """Return a token as the API shows it."""
+    return AccessTokenView(**shown_facts(token))
 
 
 def with_text(made: tuple[AccessToken, str]) -> CreatedAccessToken:
@@ -193,13 +184,8 @@ def _refuse_name_of_another(connection: Any, name: str, within: frozenset[str] |
     if within is None:
         return
     of_name = ACCESS_TOKENS.select().where(ACCESS_TOKENS.c.principal == name)
-    if not all(_sees(within, _token(row)) for row in connection.execute(of_name)):
+    if not all(sees_grant(within, _token(row)) for row in connection.execute(of_name)):
         raise NameOfAnother(f"{name!r} is the name of a principal with other groups: choose another one.")
-
-
-def _sees(within: frozenset[str] | None, token: AccessToken) -> bool:
-    groups = token.principal.groups
-    return within is None or (groups is not None and groups <= within)
 
 
 def _hash(text: str) -> str:

@@ -22,6 +22,8 @@ __all__ = [
     "facts_of_grant",
     "is_noted",
     "new_grant",
+    "sees_grant",
+    "shown_facts",
 ]
 
 
@@ -90,6 +92,23 @@ def facts_of_grant(row: Any) -> dict[str, Any]:
         "revoked_at": moment(row.revoked_at),
         "used_at": moment(row.used_at),
     }
+
+
+def shown_facts(grant: AccessGrant) -> dict[str, Any]:
+    """Return the members of an AccessGrantView of this grant."""
+    principal, facts = grant.principal, vars(grant)
+    return {
+        **{name: facts[name] for name in ("id", "created_at", "created_by", "expires_at", "revoked_at", "used_at")},
+        "principal": principal.name,
+        "role": principal.role,
+        "groups": None if principal.groups is None else tuple(sorted(principal.groups)),
+    }
+
+
+def sees_grant(within: frozenset[str] | None, grant: AccessGrant) -> bool:
+    """Whether a caller with these groups sees a grant: one for some of them. None: it sees all."""
+    groups = grant.principal.groups
+    return within is None or (groups is not None and groups <= within)
 
 
 def is_noted(grant: AccessGrant, now: datetime) -> bool:

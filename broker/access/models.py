@@ -1,4 +1,4 @@
-"""Access tokens and the audit log as the API shows them: the shapes that it and its client share.
+"""Access tokens, operators' certificates and the audit log: the shapes that the API and its client share.
 
 Times are aware datetimes in UTC (RFC 3339 in JSON), durations are seconds. Imports neither SQLAlchemy nor cryptography.
 """
@@ -14,10 +14,12 @@ from broker.fleet.models import Role
 
 __all__ = [
     "MAX_ACCESS_TOKEN_S",
+    "AccessGrantView",
     "AccessTokenRequest",
     "AccessTokenView",
     "CreatedAccessToken",
     "LoggedAction",
+    "OperatorCertificateView",
     "RoleName",
 ]
 
@@ -41,10 +43,10 @@ class AccessTokenRequest:
 
 
 @dataclass(frozen=True)
-class AccessTokenView:
-    """An access token, without its secret."""
+class AccessGrantView:
+    """That a principal may use the API, for a time."""
 
-    id: Annotated[str, says("The id of the token.", _ID)]
+    id: Annotated[str, says("The id of the token or certificate.", _ID)]
     principal: Annotated[str, says("The name of the principal.", "alice")]
     role: Annotated[Role, says("What it may do.", "operator")]
     groups: Annotated[tuple[str, ...] | None, says("The groups whose agents it is for; null: all agents.", ["edge"])]
@@ -53,6 +55,18 @@ class AccessTokenView:
     expires_at: Annotated[datetime, says("From when on it is not valid any more.")]
     revoked_at: Annotated[datetime | None, says("When it was revoked.")]
     used_at: Annotated[datetime | None, says("When it was last used, to the minute.")]
+
+
+@dataclass(frozen=True)
+class AccessTokenView(AccessGrantView):
+    """An access token, without its secret."""
+
+
+@dataclass(frozen=True)
+class OperatorCertificateView(AccessGrantView):
+    """The certificate of an operator, whose name begins with `cert:`."""
+
+    serial: Annotated[str, says("Its serial number, hexadecimal.", "5b2c9d0e8f")]
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,20 @@ from broker.access.grants import (
     facts_of_grant,
     is_noted,
     new_grant,
+    sees_grant,
+    shown_facts,
 )
+from broker.access.models import OperatorCertificateView
 from broker.access.tables import OPERATOR_CERTIFICATES
 from broker.contract.enrolment_token import fingerprint_of
 from broker.contract.topics import InvalidName, check_name
 from broker.errors import BrokerError, LedgerError
 from broker.fleet.models import Principal
+from broker.ledger.also import Also, nothing_else
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
 from broker.ledger.many_rows import as_keys, given_keys
+from broker.ledger.pages import newest_by_id
 from broker.ledger.tables import utc
 from broker.pki.revocation_list import RevocationReason, RevokedCertificate
 
@@ -40,6 +45,7 @@ __all__ = [
     "OperatorCertificateStore",
     "UnknownOperatorCertificate",
     "checked_operator",
+    "view_of_certificate",
 ]
 
 
@@ -72,7 +78,8 @@ class OperatorCertificateStore:
 
     `listed` are the serial numbers on the authority's revocation list, which remembers what a ledger that was restored
     from a backup has forgotten. Every method is one transaction, and raises LedgerError if the database
-    fails.
+    fails. For a caller with groups, `within`, there are only the certificates for some of these groups. `also` writes
+    what belongs to a change in the same transaction.
     """
 
     def __init__(
@@ -94,25 +101,36 @@ class OperatorCertificateStore:
             query = OPERATOR_CERTIFICATES.select().where(OPERATOR_CERTIFICATES.c.id == values["id"])
             return _certificate(connection.execute(query).one())
 
-    def all(self) -> list[OperatorCertificate]:
-        """Return every certificate, newest first."""
+    def page(
+        self, cursor: str | None, limit: int, within: frozenset[str] | None = None
+    ) -> tuple[list[OperatorCertificate], str | None]:
+        """Look at `limit` certificates, newest first; return those that the caller sees, and the cursor for more."""
+        every, ids = OPERATOR_CERTIFICATES.select(), OPERATOR_CERTIFICATES.c.id
         with self._reading() as connection:
-            query = OPERATOR_CERTIFICATES.select().order_by(OPERATOR_CERTIFICATES.c.created_at.desc())
-            return [_certificate(row) for row in connection.execute(query)]
+            rows, end = newest_by_id(connection, every, ids, cursor, limit)
+        return [it for it in map(_certificate, rows) if sees_grant(within, it)], end
 
     @retry_conflicts
-    def revoke(self, certificate_id: str) -> OperatorCertificate:
+    def revoke(
+        self,
+        certificate_id: str,
+        within: frozenset[str] | None = None,
+        also: Also[OperatorCertificate] = nothing_else,
+    ) -> OperatorCertificate:
         """Revoke a certificate from now on; raises UnknownOperatorCertificate."""
-        columns = OPERATOR_CERTIFICATES.c
-        valid = OPERATOR_CERTIFICATES.update().where(columns.id == certificate_id, columns.revoked_at.is_(None))
+        is_it = OPERATOR_CERTIFICATES.c.id == certificate_id
+        valid = OPERATOR_CERTIFICATES.update().where(is_it, OPERATOR_CERTIFICATES.c.revoked_at.is_(None))
         with self._transaction() as connection:
-            if not connection.execute(valid.values(revoked_at=self._now().timestamp())).rowcount:
+            changed = connection.execute(valid.values(revoked_at=self._now().timestamp())).rowcount
+            row = connection.execute(OPERATOR_CERTIFICATES.select().where(is_it)).one_or_none()
+            certificate = None if row is None else _certificate(row)
+            if not changed or certificate is None or not sees_grant(within, certificate):
                 raise UnknownOperatorCertificate(
                     f"No valid certificate of an operator has the id {certificate_id[:80]!r}; "
                     "`acm api certificate list` shows all."
                 )
-            query = OPERATOR_CERTIFICATES.select().where(columns.id == certificate_id)
-            return _certificate(connection.execute(query).one())
+            also(connection, certificate)
+            return certificate
 
     def revoked_certificates(self, not_after: datetime) -> list[RevokedCertificate]:
         """Return the revoked certificates that did not expire before `not_after`, for the revocation list."""
@@ -159,6 +177,11 @@ class OperatorCertificateStore:
         used = OPERATOR_CERTIFICATES.update().where(OPERATOR_CERTIFICATES.c.id == certificate_id)
         with self._transaction() as connection:
             connection.execute(used.values(used_at=now.timestamp()))
+
+
+def view_of_certificate(certificate: OperatorCertificate) -> OperatorCertificateView:
+    """Return a certificate as the API shows it."""
+    return OperatorCertificateView(**shown_facts(certificate), serial=f"{certificate.serial:x}")
 
 
 def _fingerprint(certificate: x509.Certificate) -> str:

@@ -1,13 +1,14 @@
-"""What an administrator can do with access tokens, on a ledger or over the API."""
+"""What an administrator can do with access tokens and operators' certificates, on a ledger or over the API."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from broker.access.models import AccessTokenView, CreatedAccessToken, RoleName
+from broker.access.models import AccessTokenView, CreatedAccessToken, OperatorCertificateView, RoleName
 from broker.fleet.models import PageOf
 
 __all__ = [
     "AccessTokens",
+    "OperatorCertificates",
 ]
 
 
@@ -27,3 +28,13 @@ class AccessTokens(Protocol):
 
     def revoke_access_token(self, token_id: str) -> AccessTokenView:
         """Revoke a token. Raises UnknownAccessToken, also for one that is revoked."""
+
+
+class OperatorCertificates(Protocol):
+    """The certificates of operators; what makes one needs the authority. Every method may raise LedgerError."""
+
+    def operator_certificates(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[OperatorCertificateView]:
+        """Return a page of certificates, newest first. Raises InvalidArgument for a cursor."""
+
+    def revoke_operator_certificate(self, certificate_id: str) -> OperatorCertificateView:
+        """Revoke a certificate. Raises UnknownOperatorCertificate, also for one that is revoked."""

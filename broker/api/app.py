@@ -47,6 +47,7 @@ from broker.api.routes.health import health_router
 from broker.api.routes.keys import keys_router
 from broker.api.routes.metrics import metrics_router
 from broker.api.routes.operations import operations_router
+from broker.api.routes.operator_certificates import operator_certificates_router
 from broker.api.routes.principals import principals_router
 from broker.api.routes.reports import reports_router
 from broker.api.routes.search import search_router
@@ -141,6 +142,7 @@ def api_app(
     app.include_router(enrolments_router(requests, enrolling, access, shapes))
     app.include_router(keys_router(ledger, installation, access, shapes, now=now))
     app.include_router(access_tokens_router(requests, tokens, access, shapes))
+    app.include_router(operator_certificates_router(requests, certificates, access, shapes))
     app.include_router(events_router(requests, access, shapes, streams))
     app.include_router(search_router(requests, access, shapes))
     app.include_router(principals_router(audit_log, access, shapes))

@@ -72,6 +72,7 @@ STATUS_OF: Mapping[str, HTTPStatus] = MappingProxyType(
         "unknown_enrolment": HTTPStatus.NOT_FOUND,
         "unknown_token_id": HTTPStatus.NOT_FOUND,
         "unknown_access_token": HTTPStatus.NOT_FOUND,
+        "unknown_operator_certificate": HTTPStatus.NOT_FOUND,
         "already_completed": HTTPStatus.CONFLICT,
         "in_use": HTTPStatus.CONFLICT,
         "agent_is_online": HTTPStatus.CONFLICT,

@@ -1,25 +1,15 @@
 """acm api: the HTTP API, and the access tokens and certificates of its users."""
 
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from broker.access.models import AccessTokenView
 from broker.app.config import SECRET_VARIABLES, ServerConfigurationError, load_config
-from broker.cli import operator_certificates
-from broker.cli.documents import document_of
-from broker.cli.grants import list_of_grants
+from broker.cli import access_tokens, operator_certificates
 from broker.cli.session import LEDGER, ConfigOverride, Session, with_session
-from broker.console.listing import Listing
-from broker.console.output import print_text, second
-from broker.durations import parse_duration
-from broker.fleet.models import Role
-from broker.fleet.pages import read_pages
-from broker.suggestions import only_beginning_with
 
 if TYPE_CHECKING:
-    from broker.access.port import AccessTokens
     from broker.app.api_server import ApiServer
 
 __all__ = [
@@ -27,10 +17,8 @@ __all__ = [
 ]
 
 
-_DEFAULT_TTL = "90d"
 app = typer.Typer(invoke_without_command=True)
-token = typer.Typer(no_args_is_help=True, help="Manage access tokens of the API's users.")
-app.add_typer(token, name="token")
+app.add_typer(access_tokens.app, name="token", help="Manage access tokens of the API's users.")
 app.add_typer(operator_certificates.app, name="certificate", help="Manage certificates of the API's users.")
 LISTEN = ConfigOverride(
     "api_listen",
@@ -45,9 +33,6 @@ CERTIFICATE = ConfigOverride(
     typer.Option("--certificate", metavar="FILE", help="TLS certificate of the API (default: none, and no TLS)."),
 )
 KEY = ConfigOverride("api_key", typer.Option("--key", metavar="FILE", help="Private key of the certificate."))
-
-
-_TOKENS: Listing[AccessTokenView] = list_of_grants("access token", lambda it: it, document_of)
 
 
 @app.callback(epilog="Example: acm api --ledger sqlite:////var/lib/acm/ledger.db")
@@ -76,52 +61,6 @@ def api(session: Session) -> None:
 
         signals.deliver(server.stop, reload)
         server.run()
-
-
-@token.command(epilog="Example: acm api token create alice --role operator --group edge --ttl 30d")
-@with_session(LEDGER, over_api=True, creates_ledger=True)
-def create(
-    session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the person or program: the origin of commands.")],
-    role: Annotated[Role, typer.Option("--role", help="What it may do; each role may do what those before it may.")],
-    group: Annotated[
-        list[str] | None,
-        typer.Option("--group", metavar="GROUP", help="Only for the agents of this group; several times for more."),
-    ] = None,
-    ttl: Annotated[str, typer.Option("--ttl", metavar="DURATION", help="Lifetime of the token.")] = _DEFAULT_TTL,
-) -> None:
-    """Create an access token and print it. It is not shown again."""
-    made = session.access_tokens.create_access_token(name, role.value, groups=group or None, ttl_s=parse_duration(ttl))
-    if session.printer.for_programs:
-        session.show(document_of(made), "")
-        return
-    print_text(made.token)
-    print_text(f"For {name}, as {role}, until {second(made.expires_at)} UTC. It is not shown again.", to_stderr=True)
-
-
-@token.command("list", epilog="Example: acm api token list --json")
-@with_session(LEDGER, over_api=True, lists=_TOKENS, only_reads=True)
-def list_access_tokens(session: Session) -> None:
-    """List access tokens, newest first, without their secrets."""
-    tokens = session.access_tokens
-    session.show_list(_TOKENS, lambda: _all(tokens))
-
-
-@token.command(epilog="Example: acm api token revoke 0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f")
-@with_session(LEDGER, over_api=True)
-def revoke(
-    session: Session,
-    given_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the token, or the beginning of it.")],
-) -> None:
-    """Revoke an access token. What its bearer has sent stays."""
-    tokens = session.access_tokens
-    token_id = only_beginning_with(given_id, (it.id for it in _all(tokens))) or given_id
-    revoked = tokens.revoke_access_token(token_id)
-    session.show(document_of(revoked), f"The access token of {revoked.principal} is revoked.")
-
-
-def _all(tokens: "AccessTokens") -> list[AccessTokenView]:
-    return read_pages(lambda cursor, count: tokens.access_tokens(cursor=cursor, limit=count))
 
 
 def _server_class() -> "type[ApiServer]":

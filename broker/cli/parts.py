@@ -17,7 +17,7 @@ from broker.contract.messages import Origin
 from broker.text import encodable
 
 if TYPE_CHECKING:
-    from broker.access.port import AccessTokens
+    from broker.access.port import AccessTokens, OperatorCertificates
     from broker.client.client import Client
     from broker.enrolment.store import EnrolmentStore
     from broker.fleet.blob_port import StoredBlobs
@@ -152,6 +152,16 @@ class Parts:
         from broker.access.tokens_on_ledger import LedgerAccessTokens
 
         return LedgerAccessTokens(AccessTokenStore(self.database, now=self.clock), self.origin.name)
+
+    @cached_property
+    def operator_certificates(self) -> "OperatorCertificates":
+        """The certificates of the API's users; raises LedgerError."""
+        if self.is_over_api:
+            return self._client
+        from broker.access.certificates_on_ledger import LedgerOperatorCertificates
+        from broker.access.operator_certificates import OperatorCertificateStore
+
+        return LedgerOperatorCertificates(OperatorCertificateStore(self.database, now=self.clock))
 
     def diagnosis(self) -> "Diagnosis":
         """Return what the doctor finds on the machine of the API that is named."""

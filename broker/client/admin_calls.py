@@ -2,7 +2,13 @@
 
 from urllib.parse import quote
 
-from broker.access.models import AccessTokenRequest, AccessTokenView, CreatedAccessToken, LoggedAction
+from broker.access.models import (
+    AccessTokenRequest,
+    AccessTokenView,
+    CreatedAccessToken,
+    LoggedAction,
+    OperatorCertificateView,
+)
 from broker.client.calls import Call, change_call, given_parameters
 from broker.fleet.enrolment_models import (
     CreatedEnrolmentToken,
@@ -21,6 +27,7 @@ __all__ = [
     "for_enrolment",
     "for_enrolment_tokens",
     "for_enrolments",
+    "for_operator_certificates",
     "for_signing_keys",
     "to_create_access_token",
     "to_create_enrolment_token",
@@ -28,6 +35,7 @@ __all__ = [
     "to_revoke_agent",
     "to_revoke_enrolment",
     "to_revoke_enrolment_token",
+    "to_revoke_operator_certificate",
 ]
 
 
@@ -89,6 +97,17 @@ def to_create_access_token(request: AccessTokenRequest) -> Call[CreatedAccessTok
 def to_revoke_access_token(token_id: str) -> Call[AccessTokenView]:
     """Return the call that revokes an access token."""
     return change_call(f"/v1/access-tokens/{_part(token_id)}/revoke", AccessTokenView)
+
+
+def for_operator_certificates(cursor: str | None, limit: int) -> Call[PageOf[OperatorCertificateView]]:
+    """Return the call for a page of operators' certificates."""
+    query = given_parameters({"cursor": cursor, "limit": limit})
+    return Call("GET", "/v1/operator-certificates", PageOf[OperatorCertificateView], query)
+
+
+def to_revoke_operator_certificate(certificate_id: str) -> Call[OperatorCertificateView]:
+    """Return the call that revokes an operator's certificate."""
+    return change_call(f"/v1/operator-certificates/{_part(certificate_id)}/revoke", OperatorCertificateView)
 
 
 def for_audit_log(cursor: str | None, limit: int) -> Call[PageOf[LoggedAction]]:

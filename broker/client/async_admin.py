@@ -4,7 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar
 
-from broker.access.models import AccessTokenRequest, AccessTokenView, CreatedAccessToken, LoggedAction, RoleName
+from broker.access.models import (
+    AccessTokenRequest,
+    AccessTokenView,
+    CreatedAccessToken,
+    LoggedAction,
+    OperatorCertificateView,
+    RoleName,
+)
 from broker.client import admin_calls
 from broker.client.calls import Call
 from broker.fleet.enrolment_models import (
@@ -82,6 +89,16 @@ class AsyncAdminClient(ABC):
     async def revoke_access_token(self, token_id: str) -> AccessTokenView:
         """Revoke an access token."""
         return await self._do(admin_calls.to_revoke_access_token(token_id))
+
+    async def operator_certificates(
+        self, *, cursor: str | None = None, limit: int = 100
+    ) -> PageOf[OperatorCertificateView]:
+        """Return a page of operators' certificates, newest first."""
+        return await self._do(admin_calls.for_operator_certificates(cursor, limit))
+
+    async def revoke_operator_certificate(self, certificate_id: str) -> OperatorCertificateView:
+        """Revoke an operator's certificate."""
+        return await self._do(admin_calls.to_revoke_operator_certificate(certificate_id))
 
     async def audit_log(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[LoggedAction]:
         """Return a page of what principals have changed by the API, newest first."""

@@ -214,6 +214,26 @@ def test_access_token_is_created_used_and_revoked(place: Place, api: RunningApi)
     assert (told.stdout.startswith("acm_"), "For carol, as admin, until" in told.stderr) == (True, True)
 
 
+@pytest.mark.usefixtures("registrar")
+def test_operator_certificate_is_listed_and_revoked(places: dict[str, Place], place: Place, tmp_path: Path) -> None:
+    for name in ("dora", "erik"):
+        words = ("--role", "viewer", "--group", "edge", "--out", str(tmp_path))
+        assert places["ledger"].acm("api", "certificate", "create", name, *words).exit_code == 0
+    everything = (
+        "api certificate list",
+        "api certificate list --json",
+        "api certificate list -o wide --sort principal",
+    )
+    assert_same(places, *everything, "api certificate revoke 0")
+    ids = {row["principal"]: row["id"] for row in place.acm("api", "certificate", "list", "--json").json}
+    revoked = place.acm("api", "certificate", "revoke", ids["cert:dora"])
+    assert revoked.stdout.startswith("The certificate of cert:dora is revoked. A running enrolment server adds it ")
+    again = place.acm("api", "certificate", "revoke", ids["cert:dora"], "--json")
+    assert (again.exit_code, again.code) == (AcmExitCode.FAILURE, "unknown_operator_certificate")
+    rows = place.acm("api", "certificate", "list", "--json").json
+    assert {row["principal"]: row["revoked_at"] is None for row in rows} == {"cert:dora": False, "cert:erik": True}
+
+
 def test_access_token_of_nobody_or_for_ever_is_refused(place: Place) -> None:
     for words, code in ((["a b"], "invalid_name"), (["bob", "--ttl", "9999d"], "invalid_argument")):
         refused = place.acm("api", "token", "create", *words, "--role", "viewer")

@@ -178,6 +178,9 @@ def test_client_manages_enrolment_and_access(api: RunningApi, tmp_path: Path, cl
                 access = client.create_access_token("carol", "viewer", groups=["edge"])
                 assert client.access_tokens(limit=1).items[0].groups == ("edge",)
                 assert client.revoke_access_token(access.id).revoked_at is not None
+                assert client.operator_certificates().items == ()
+                with raises_code(ApiProblem, "unknown_operator_certificate"):
+                    client.revoke_operator_certificate("none")
                 assert len(client.signing_keys().keys) == 1
                 assert client.audit_log(limit=1).items[0].principal == "admin"
 
