@@ -468,12 +468,17 @@ class CreatedOperatorCertificate(OperatorCertificateView):
 
 
 class Context(TypedDict):
-    """Where commands go over the API: a server's URL, and the file of the authority that is trusted for it."""
+    """Where commands go over the API: a server's URL, and the file of the authority that is trusted for it.
+
+    With a certificate and its key, these files prove who the user is, instead of a token.
+    """
 
     name: str
     current: bool
     server: str
     ca: Path | None
+    certificate: Path | None
+    key: Path | None
 
 
 OUTPUTS: dict[str, Any] = {

@@ -34,14 +34,20 @@ class ContextError(BrokerError):
 
 
 class ApiContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An API elsewhere: its URL, an access token, and the file of the authority that issued its certificate.
+    """An API elsewhere: its URL, and an access token, or the files of the user's certificate and its key.
 
-    Without `ca`, the system's authorities are trusted.
+    `ca` is the file of the authority that issued the API's certificate; without it, those of the system are trusted.
     """
 
     server: str
-    token: str
+    token: str | None = None
     ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and (self.certificate is None or self.key is None):
+            raise ValueError("a context has a token, or a certificate and its key")
 
     def __repr__(self) -> str:
         return f"ApiContext({self.server!r})"  # the token is secret

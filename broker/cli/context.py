@@ -10,9 +10,9 @@ import typer
 
 from broker.app.contexts import ApiContext, ContextError, Contexts, contexts_file
 from broker.cli.completions import complete_contexts
-from broker.cli.where import read_token, token_in, token_text
+from broker.cli.where import read_token, refuse_two_proofs, token_in, token_text
 from broker.client.addresses import checked_url, trusting
-from broker.console.listing import Column, Listing
+from broker.console.listing import Column, Listing, Shown
 from broker.console.output import Printer, print_text
 from broker.console.output_options import with_printer
 from broker.contract.messages import JsonObject
@@ -43,6 +43,8 @@ def _json(named: _Named) -> JsonObject:
         "current": named.is_current,
         "server": named.context.server,
         "ca": named.context.ca,
+        "certificate": named.context.certificate,
+        "key": named.context.key,
     }
 
 
@@ -53,6 +55,8 @@ _CONTEXTS = Listing[_Named](
         Column("name", lambda it: it.name),
         Column("server", lambda it: it.context.server),
         Column("ca", lambda it: it.context.ca),
+        Column("certificate", lambda it: it.context.certificate, Shown.WIDE),
+        Column("key", lambda it: it.context.key, Shown.WIDE),
     ),
     name=lambda it: it.name,
     document=_json,
@@ -75,15 +79,33 @@ def add(
         Path | None,
         typer.Option("--ca", metavar="FILE", help="Authority that the server has its certificate of, in PEM."),
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="FILE",
+            help="Certificate that proves who you are, instead of a token: `acm api certificate create` makes one.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="Private key of that certificate."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a context of this name, as for a new token.")] = (
         False
     ),
 ) -> None:
-    """Add a context: where an API is, and an access token, which is kept where no other user can read it."""
+    """Add a context: where an API is, and an access token, which is kept where no other user can read it.
+
+    Of a certificate and its key, the paths are kept.
+    """
     check_name(name, "the name of a context")
-    url, authority = checked_url(server), None if ca is None else ca.absolute()
-    trusting(url, authority)
-    context = ApiContext(url, _token(token_file), None if authority is None else str(authority))
+    url = checked_url(server)
+    trusting(url, ca, certificate, key)
+    if certificate is not None and token_file is not None:
+        refuse_two_proofs("--token-file", "--certificate")
+    token = _token(token_file) if certificate is None else None
+    context = ApiContext(url, token, *map(_kept, (ca, certificate, key)))
 
     def added(contexts: Contexts) -> Contexts:
         if name in contexts.contexts and not replace:
@@ -146,6 +168,8 @@ def show(
     lines = [f"{asked}{' (in use)' if found.is_current else ''}: {found.context.server}"]
     if found.context.ca is not None:
         lines.append(f"authority: {found.context.ca}")
+    if found.context.certificate is not None:
+        lines.append(f"certificate: {found.context.certificate}, with the key {found.context.key}")
     printer.show(_json(found), "\n".join(lines))
 
 
@@ -160,6 +184,10 @@ def remove(name: ContextName) -> None:
 
     contexts_file().change(removed)
     print_text(f"Removed {name}.")
+
+
+def _kept(file: Path | None) -> str | None:
+    return None if file is None else str(file.absolute())
 
 
 def _token(file: str | None) -> str:

@@ -173,9 +173,11 @@ class Parts:
         from broker.client.client import Client
 
         assert self._api is not None
-        ca = Path(self._api.ca) if self._api.ca else None
-        patience: dict[str, Any] = {"attempts": 1, "answer_within_s": _HURRY_S} if self._hurries else {}
-        return self._stack.enter_context(Client(self._api.server, self._api.token, ca=ca, tell=self.tell, **patience))
+        named = {"ca": self._api.ca, "certificate": self._api.certificate, "key": self._api.key}
+        options: dict[str, Any] = {name: Path(file) for name, file in named.items() if file}
+        if self._hurries:
+            options |= {"attempts": 1, "answer_within_s": _HURRY_S}
+        return self._stack.enter_context(Client(self._api.server, self._api.token, tell=self.tell, **options))
 
     @cached_property
     def database(self) -> "Database":

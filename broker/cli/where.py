@@ -22,6 +22,7 @@ __all__ = [
     "needs_ledger",
     "read_token",
     "refuse_api",
+    "refuse_two_proofs",
     "token_in",
     "token_text",
 ]
@@ -29,7 +30,15 @@ __all__ = [
 
 _PANEL = "Over an API"
 _SERVER, _CONTEXT, _TOKEN = "ACM_SERVER", "ACM_CONTEXT", "ACM_TOKEN"
-_CA = "ACM_API_CA"
+_CA, _CERTIFICATE, _KEY = "ACM_API_CA", "ACM_CLIENT_CERTIFICATE", "ACM_CLIENT_KEY"
+_PARAMETERS = {
+    "server": "server",
+    "context_name": "context",
+    "token_file": "token_file",
+    "api_ca": "ca",
+    "client_certificate": "certificate",
+    "client_key": "key",
+}
 _OF_LEDGER = ("ACM_LEDGER", "ACM_CONFIG")
 
 
@@ -41,15 +50,15 @@ class ApiChoice:
     context: str | None = None
     token_file: str | None = None
     ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
     names_ledger: bool = False
 
     @classmethod
     def take(cls, values: dict[str, Any], *, names_ledger: bool) -> "ApiChoice":
         """Remove the values of the options from those of a command."""
-        server, context, token_file, ca = (
-            values.pop(name, None) for name in ("server", "context_name", "token_file", "api_ca")
-        )
-        return cls(server, context, token_file, ca, names_ledger)
+        given = {member: values.pop(parameter, None) for parameter, member in _PARAMETERS.items()}
+        return cls(**given, names_ledger=names_ledger)
 
     def refuse_before(self, command: str) -> None:
         """Raise InvalidArgument if any was given before the command of a group, which does not see it."""
@@ -82,6 +91,15 @@ def api_options(*, hidden: bool) -> list[inspect.Parameter]:
             "api_ca",
             declared("--api-ca", "FILE", f"Authority that --server has its certificate of (default: ${_CA})."),
         ),
+        option(
+            "client_certificate",
+            declared(
+                "--client-certificate",
+                "FILE",
+                f"Certificate for --server, instead of a token (default: ${_CERTIFICATE}).",
+            ),
+        ),
+        option("client_key", declared("--client-key", "FILE", f"Private key of that certificate (default: ${_KEY}).")),
     ]
 
 
@@ -102,11 +120,13 @@ def chosen_api(
     server, context = given.server, given.context
     if not named and not given.names_ledger:
         server, context = _in_environment(environment)
-    if not server and (given.token_file or given.ca):
-        raise InvalidArgument("--token-file and --api-ca belong to --server, which is missing.", code="server_missing")
+    if not server and (given.token_file or given.ca or given.certificate or given.key):
+        raise InvalidArgument(
+            "--token-file, --api-ca, --client-certificate and --client-key belong to --server, which is missing.",
+            code="server_missing",
+        )
     if server:
-        token = read_token(given.token_file) if given.token_file else token_in(environment)
-        return ApiContext(server, token, given.ca or environment.get(_CA))
+        return _api_at(server, given, environment)
     if context:
         return file(environment).read().named(context)
     if given.names_ledger or any(map(environment.get, _OF_LEDGER)):
@@ -145,8 +165,8 @@ def token_in(environment: Mapping[str, str]) -> str:
     """Return the access token in the environment. Raises InvalidArgument."""
     if not environment.get(_TOKEN):
         raise InvalidArgument(
-            f"There is no access token: put it into a file for --token-file, or into {_TOKEN}. On the server, "
-            "`acm api token create` makes one.",
+            f"There is no access token: put it into a file for --token-file, or into {_TOKEN}, or give a certificate, "
+            "by --client-certificate and --client-key. On the server, `acm api token create` makes a token.",
             code="missing_token",
         )
     return token_text(environment[_TOKEN])
@@ -170,9 +190,33 @@ def _in_environment(environment: Mapping[str, str]) -> tuple[str | None, str | N
     return environment.get(_SERVER), environment.get(_CONTEXT)
 
 
+def _api_at(server: str, given: ApiChoice, environment: Mapping[str, str]) -> ApiContext:
+    """Return the API at a URL, with the proof that an option names, else with that in the environment."""
+    ca = given.ca or environment.get(_CA)
+    certificate, key = given.certificate, given.key
+    if not (given.token_file or certificate or key):
+        certificate, key = environment.get(_CERTIFICATE) or None, environment.get(_KEY) or None
+        if certificate and environment.get(_TOKEN):
+            refuse_two_proofs(_TOKEN, _CERTIFICATE)
+    elif given.token_file and (certificate or key):
+        refuse_two_proofs("--token-file", "--client-certificate")
+    if certificate and key:
+        return ApiContext(server, None, ca, certificate, key)
+    if certificate or key:
+        raise InvalidArgument(
+            "A certificate and its key are given together: one of them is missing.", code="certificate_without_key"
+        )
+    return ApiContext(server, read_token(given.token_file) if given.token_file else token_in(environment), ca)
+
+
 def _in_use(file: Callable[[Mapping[str, str]], ContextFile], environment: Mapping[str, str]) -> ApiContext | None:
     contexts = file(environment).read()
     return None if contexts.current is None else contexts.named(contexts.current)
+
+
+def refuse_two_proofs(first: str, second: str) -> NoReturn:
+    """Raise InvalidArgument for a token and a certificate at once."""
+    raise InvalidArgument(f"{first} and {second} say twice who you are: leave one of them out.", code="two_proofs")
 
 
 def _refuse_two(first: str, second: str, *_more: str) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import httpx
 
 from broker.client import calls
-from broker.client.addresses import checked_url, trusting
+from broker.client.addresses import checked_url, proof_in_headers, trusting
 from broker.client.async_admin import AsyncAdminClient
 from broker.client.async_blobs import AsyncBlobClient
 from broker.client.async_groups import AsyncGroupClient
@@ -63,17 +63,19 @@ class AsyncClient(AsyncAdminClient, AsyncBlobClient, AsyncGroupClient, AsyncRepo
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | None = None,
         *,
         ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._sleep = sleep
         url = checked_url(url)
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trusting(url, ca),
+            headers=proof_in_headers(token, certificate),
+            verify=trusting(url, ca, certificate, key),
         )
 
     async def __aenter__(self) -> Self:

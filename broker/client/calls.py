@@ -148,7 +148,10 @@ def unreachable(url: str, error: Exception, *, is_change: bool = False) -> ApiUn
             code="api_not_trusted",
         )
     doubt = " It is not known whether it was done: look before you repeat it." if is_change else ""
-    return ApiUnreachable(f"{url} does not answer ({reason}): does `acm api` run there?{doubt}")
+    question = "does `acm api` run there?"
+    if isinstance(error, httpx.RemoteProtocolError):  # TLS 1.3: a client's certificate is refused after the handshake
+        question = "does `acm api` run there, and is your certificate, if you show one, of its authority?"
+    return ApiUnreachable(f"{url} does not answer ({reason.rstrip('.')}): {question}{doubt}")
 
 
 def is_to_repeat(response: httpx.Response) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from broker.client import calls
-from broker.client.addresses import checked_url, trusting
+from broker.client.addresses import checked_url, proof_in_headers, trusting
 from broker.client.admin import AdminClient
 from broker.client.blobs import BlobClient
 from broker.client.event_reader import SILENCE_S, EventReader
@@ -62,21 +62,26 @@ EVERYTHING, EVERY_AGENT, EVERY_EVENT = CommandFilter(), AgentFilter(), EventFilt
 
 
 class Client(AdminClient, BlobClient, GroupClient, ReportClient):
-    """The fleet behind an API, for the principal of an access token. It is a `Fleet`, and closed after its block.
+    """The fleet behind an API, for the principal of an access token, or of the certificate in a file with its key.
+
+    It is a `Fleet`, and closed after its block.
 
     A request that gets no answer within `answer_within_s` seconds, or finds the ledger unavailable, is repeated such
     that there are `attempts` in about 1.5 s; a change is done only once nevertheless. A wait lasts over an outage, of
     which it `tell`s. `ca` is the file of the authority whose certificates are trusted, by default the system's
     authorities. Every method raises ApiProblem, whose code docs/api.md lists, and ApiUnreachable. Creating it raises
-    InvalidArgument for a URL that is neither https nor of this machine, and for a `ca` without a certificate.
+    InvalidArgument for a URL that is neither https nor of this machine, and for files that cannot be used, and
+    ExposedFileError for a key that another user may read.
     """
 
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | None = None,
         *,
         ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
         attempts: int = calls.ATTEMPTS,
         answer_within_s: float = ANSWER_WITHIN_S,
         tell: Callable[[str], None] = lambda _: None,
@@ -87,8 +92,8 @@ class Client(AdminClient, BlobClient, GroupClient, ReportClient):
         url = checked_url(url)
         self._http = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trusting(url, ca),
+            headers=proof_in_headers(token, certificate),
+            verify=trusting(url, ca, certificate, key),
         )
 
     def __enter__(self) -> Self:

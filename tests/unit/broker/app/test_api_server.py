@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.app.api_server import ApiServer
 from broker.app.config import ServerConfig, ServerConfigurationError, load_config
+from broker.cli.exit_codes import AcmExitCode
 from broker.contract.private_keys import private_key_to_pem
 from broker.errors import ExposedFileError
 from broker.pki.authority import CertificateAuthority, create_authority
@@ -22,6 +23,7 @@ from broker.web.errors import WebServerError
 from tests.support.brokers import free_port
 from tests.support.cli import acm
 from tests.support.errors import raises_code
+from tests.support.places import Place
 from tests.support.threads import on_a_thread
 from tests.support.waiting import wait_for
 
@@ -103,6 +105,23 @@ def acm_of(config: ServerConfig, *words: str) -> Any:
     return done.stdout
 
 
+def assert_acm_works_with_a_certificate(config: ServerConfig, directory: Path) -> None:
+    """Assert that a context, options and variables take alice's certificate; and a context keeps paths alone."""
+    url, pair = f"https://{config.api_listen}", (str(directory / "alice.crt"), str(directory / "alice.key"))
+    home = {"XDG_CONFIG_HOME": str(directory / "config"), "ACM_API_CA": config.broker_ca}
+    files = ("--certificate", pair[0], "--key", pair[1], "--ca", config.broker_ca)
+    assert Place(**home).acm("context", "add", "prod", "--server", url, *files).exit_code == 0
+    kept = (directory / "config/acm/contexts.toml").read_text()
+    assert (str(directory / "alice.key") in kept, "token =" in kept, "PRIVATE KEY" in kept) == (True, False, False)
+    listed = Place(**home).acm("agents", "--context", "prod", "--json")
+    assert (listed.exit_code, listed.json) == (0, [])
+    named = ("--server", url, "--client-certificate", pair[0], "--client-key", pair[1])
+    assert Place(**home).acm("agents", *named, "--json") == listed
+    variables = {"ACM_SERVER": url, "ACM_CLIENT_CERTIFICATE": pair[0], "ACM_CLIENT_KEY": pair[1]}
+    assert Place(**home, **variables).acm("agents", "--json") == listed
+    assert Place(**home, **variables).acm("blob", "list").code == "forbidden"
+
+
 def test_operator_is_known_by_a_certificate_until_it_is_revoked(config: ServerConfig, tmp_path: Path) -> None:
     words = ("certificate", "create", "alice", "--role", "viewer", "--group", "edge", "--out", str(tmp_path))
     made = json.loads(acm_of(config, *words, "--json"))
@@ -111,6 +130,7 @@ def test_operator_is_known_by_a_certificate_until_it_is_revoked(config: ServerCo
         wait_for(lambda: shown_certificate(config, tmp_path), "the API to speak TLS")
         assert alice.get("/v1/me").json() == {"name": "cert:alice", "role": "viewer", "groups": ["edge"]}
         assert alice.get("/v1/audit-log").json()["code"] == "forbidden"
+        assert_acm_works_with_a_certificate(config, tmp_path)
         token = acm_of(config, "token", "create", "alice", "--role", "admin").strip()
         assert alice.get("/v1/me", headers={"Authorization": f"Bearer {token}"}).json()["name"] == "alice"
         assert alice.get("/v1/me", headers={"Authorization": "Bearer x"}).json()["code"] == "unknown_credential"
@@ -145,3 +165,7 @@ def test_certificate_of_another_authority_ends_the_connection(config: ServerConf
         wait_for(lambda: shown_certificate(config, tmp_path), "the API to speak TLS")
         with pytest.raises(httpx.TransportError):
             stranger.get("/v1/me")
+        variables = {"ACM_CLIENT_CERTIFICATE": f"{tmp_path}/alice.crt", "ACM_CLIENT_KEY": f"{tmp_path}/alice.key"}
+        place = Place(ACM_SERVER=f"https://{config.api_listen}", ACM_API_CA=config.broker_ca, **variables)
+        refused = place.acm("agents")
+        assert (refused.exit_code, "is your certificate" in refused.message) == (AcmExitCode.API_UNREACHABLE, True)

@@ -14,6 +14,7 @@ from tests.support.cli import Called, called
 from tests.support.errors import raises_code
 
 URL = "https://ops.example.org:8444"
+PAIR = ["--certificate", "/nonexistent", "--key", "/nonexistent"]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_context_is_added_used_shown_listed_and_removed(file: ContextFile, tmp_p
     assert context(file, "show").code == "no_context"
     assert context(file, "use", "prod").exit_code == 0
     shown = json.loads(context(file, "show", "--json").stdout)
-    assert shown == {"name": "prod", "current": True, "server": URL, "ca": None}
+    assert shown == {"name": "prod", "current": True, "server": URL, "ca": None, "certificate": None, "key": None}
     assert [row["name"] for row in json.loads(context(file, "list", "--json").stdout)] == ["dev", "lab", "prod"]
     assert context(file, "use", "--none").exit_code == 0
     assert file.read().current is None
@@ -75,6 +76,10 @@ def test_context_of_the_same_name_is_replaced_only_if_asked_for(file: ContextFil
         (["add", "prod", "--server", URL, "--ca", "/nonexistent"], "t", "bad_ca_file"),
         (["add", "prod", "--server", URL, "--token-file", "/nonexistent"], "t", "unreadable_file"),
         (["add", "prod", "--server", URL], "", "malformed_token"),
+        (["add", "prod", "--server", URL, "--certificate", "/dev/null"], "t", "certificate_without_key"),
+        (["add", "prod", "--server", URL, "--key", "/dev/null"], "t", "certificate_without_key"),
+        (["add", "prod", "--server", "http://127.0.0.1:1", *PAIR], "t", "certificate_needs_tls"),
+        (["add", "prod", "--server", URL, *PAIR], "t", "bad_certificate_files"),
         (["use"], "", "name_or_none"),
         (["use", "prod", "--none"], "", "name_or_none"),
         (["use", "prod"], "", "unknown_context"),

@@ -14,6 +14,7 @@ from tests.support.errors import raises_code
 
 PROD, LAB = ApiContext("https://prod", "p"), ApiContext("https://lab", "l", "/ca.pem")
 AD_HOC = {"ACM_SERVER": "https://env", "ACM_TOKEN": "t"}
+PAIR = {"ACM_SERVER": "https://env", "ACM_CLIENT_CERTIFICATE": "a.crt", "ACM_CLIENT_KEY": "a.key"}
 
 
 @pytest.fixture
@@ -34,6 +35,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
         (ApiChoice(), {"ACM_CONFIG": "x"}, None),
         (ApiChoice(), AD_HOC, ApiContext("https://env", "t")),
         (ApiChoice(), {**AD_HOC, "ACM_API_CA": "ca.pem"}, ApiContext("https://env", "t", "ca.pem")),
+        (ApiChoice(), PAIR, ApiContext("https://env", None, None, "a.crt", "a.key")),
+        (ApiChoice(certificate="b.crt", key="b.key"), AD_HOC, ApiContext("https://env", None, None, "b.crt", "b.key")),
         (ApiChoice(), {"ACM_CONTEXT": "lab"}, LAB),
         (ApiChoice(context="lab"), AD_HOC, LAB),
         (ApiChoice(context="lab"), {"ACM_LEDGER": "sqlite:///x"}, LAB),
@@ -56,6 +59,10 @@ def test_options_win_over_the_environment_and_that_over_the_context_in_use(
         (ApiChoice(), {"ACM_SERVER": "https://x", "ACM_LEDGER": "sqlite:///x"}, "two_places"),
         (ApiChoice(token_file="token"), {}, "server_missing"),
         (ApiChoice(ca="ca.pem", context="lab"), {}, "server_missing"),
+        (ApiChoice(certificate="a.crt", context="lab"), {}, "server_missing"),
+        (ApiChoice(server="https://x", certificate="a.crt", token_file="token"), {}, "two_proofs"),
+        (ApiChoice(), {**PAIR, "ACM_TOKEN": "t"}, "two_proofs"),
+        (ApiChoice(server="https://x", certificate="a.crt"), {"ACM_TOKEN": "t"}, "certificate_without_key"),
         (ApiChoice(server="https://x"), {}, "missing_token"),
         (ApiChoice(server="https://x"), {"ACM_TOKEN": "two words"}, "malformed_token"),
         (ApiChoice(server="https://x", token_file="/nonexistent"), {}, "unreadable_file"),
@@ -92,7 +99,7 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
     [
         ["prune", "--older-than", "1d"],
         ["ledger", "check"],
-        ["api", "certificate", "list"],
+        ["ledger", "damaged"],
         ["audit", "verify", "web-01"],
     ],
 )
