@@ -120,7 +120,7 @@ class AgentCore:
             accept_unsigned=config.accept_unsigned,
             side_by_side=SideBySide(runtime.spawn) if runtime.side_by_side else None,
         )
-        refusals = Refusals(status.problems, clock.monotonic)
+        refusals = Refusals(status.problems, clock.monotonic, parts.watch)
         self._inbox = AgentInbox(verifier, refusals)
         feedback = FeedbackFactory(
             config.agent,
@@ -303,6 +303,8 @@ class AgentCore:
         comms = self._parts.comms
         max_bytes = comms.max_frame_bytes(Channel.FEEDBACK)
         gaps = [gap.encoded for gap in self._gaps.take_due()]
+        if gaps:
+            self._parts.watch.gap_reported()
         comms.send_feedback([shortened(item, max_bytes) for item in (*gaps, *self._outbox.take_due())])
         comms.send_feedback(self._parts.readiness.round_trip.take_due())
 

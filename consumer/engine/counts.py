@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-_MAX_TYPES = 50
+_MAX_TYPES = _MAX_CODES = 50
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 _FIRST, _AGAIN = ("first",), ("again",)
 
@@ -38,6 +38,13 @@ SENT = Metric(
     "Results that the agent sent, for the first time or again: they were not acknowledged, or it was restarted.",
     ("attempt",),
 )
+REFUSED = Metric(
+    "acm_agent_messages_refused_total",
+    Kind.COUNTER,
+    "Messages and commands that the agent refused, by code, also repeatedly.",
+    ("code",),
+)
+GAPS = Metric("acm_agent_gaps_total", Kind.COUNTER, "Gaps in the sequence of commands that the agent reported.")
 COMMITS = Metric(
     "acm_agent_commits_total", Kind.COUNTER, "Commits of the command store; each is one fsync of its write-ahead log."
 )
@@ -58,13 +65,14 @@ class AgentCounts(AgentWatch):
 
     def __init__(self) -> None:
         self._type = LabelLimit(_MAX_TYPES)
-        self._commands = Counter(COMMANDS)
+        self._code = LabelLimit(_MAX_CODES)
+        self._commands, self._refused, self._gaps = map(Counter, (COMMANDS, REFUSED, GAPS))
         self._sent = Counter(SENT, [_FIRST, _AGAIN])
         self._wait, self._run = Histogram(WAIT, _BOUNDS), Histogram(RUN, _BOUNDS)
 
     def families(self) -> Iterator[Family]:
         """Return all counts up to now."""
-        for counted in (self._commands, self._sent, self._wait, self._run):
+        for counted in (self._commands, self._sent, self._refused, self._gaps, self._wait, self._run):
             yield counted.family()
 
     def committed(self, begun: Sequence[StoredCommand], ended: Sequence[StoredCommand]) -> None:
@@ -83,6 +91,14 @@ class AgentCounts(AgentWatch):
     def result_sent(self, *, again: bool) -> None:
         """Count a result that was sent."""
         self._sent.add(*(_AGAIN if again else _FIRST))
+
+    def refused(self, code: str) -> None:
+        """Count a message or a command that was refused."""
+        self._refused.add(self._code(code))
+
+    def gap_reported(self) -> None:
+        """Count a gap that was reported."""
+        self._gaps.add()
 
 
 def of_store(store: DiskCommandStore, status: StatusBuilder) -> Source:

@@ -221,6 +221,7 @@ class CommandReceiver:
         if refusal is not None:
             return self._reject(command, refusal, RefusedMessage())
         if sequence.number < self._expected(sequence.epoch):
+            self._refusals.superseded()
             return self._refuse(
                 command,
                 ErrorCode.SUPERSEDED,

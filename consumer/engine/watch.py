@@ -29,6 +29,12 @@ class AgentWatch:
     def acknowledged(self, command_ids: Sequence[str]) -> None:
         """The results of these commands were acknowledged, and are deleted."""
 
+    def refused(self, code: str) -> None:
+        """A message or a command was refused, before its commit."""
+
+    def gap_reported(self) -> None:
+        """The server was asked to send again, from the first command that is missing."""
+
     def turn_ended(self) -> None:
         """A turn of the main loop has ended."""
 
@@ -63,6 +69,16 @@ class AgentWatches(AgentWatch):
         """Pass it on."""
         for watch in self._watches:
             watch.acknowledged(command_ids)
+
+    def refused(self, code: str) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.refused(code)
+
+    def gap_reported(self) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.gap_reported()
 
     def turn_ended(self) -> None:
         """Pass it on."""

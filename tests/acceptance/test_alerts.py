@@ -17,7 +17,7 @@ from tests.support.waiting import wait_for
 MANY = 100
 TURNS = "acm_server_turn_seconds_count[5s]"
 STANDS_STILL = f"changes({TURNS}) == 0 and count_over_time({TURNS}) > 3"  # an idle server has a turn every two seconds
-SHOWS_FAULTS = {"acm_agent_problem"}
+SHOWS_FAULTS = {"acm_agent_problem", "acm_agent_messages_refused_total"}
 
 
 @pytest.fixture(scope="module")

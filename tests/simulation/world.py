@@ -32,6 +32,7 @@ from consumer.engine.core import AgentCore, AgentDependencies, HandlerRuntime
 from consumer.engine.readiness import Readiness
 from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder
+from consumer.engine.watch import AgentWatch
 from consumer.handler import Context, Handler, Interruption, Result
 from consumer.handlers.built_in import added_handlers
 from consumer.ports import CommandStore
@@ -120,11 +121,13 @@ class World:
         ledger: Ledger | None = None,
         key: SigningKey | None = None,
         enrolment_id: str = "e1",
+        watch: AgentWatch | None = None,
     ) -> None:
         self.clock = TurnedClock()
         self.agent_clock = _LateClock(self.clock, agent_behind)
         self.server_is_ahead = timedelta()
         self._trust = _Keys(enrolment_id=enrolment_id)
+        self._watch = watch or AgentWatch()
         self.change_keys(key)
         self._signer = Signer(
             "server",
@@ -196,6 +199,7 @@ class World:
                 connection.readiness_problem,
                 RoundTrip(AGENT, self.store.store_generation, incarnation, self.agent_clock),
             ),
+            watch=self._watch,
         )
         runtime = HandlerRuntime(NoService(), self._spawn)
         self.core = AgentCore(config, around, runtime, status, handlers, incarnation=incarnation)
