@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from broker.command_types import parameters_of
@@ -63,7 +64,7 @@ class Recorded:
     completed: Sequence["Completed"] = ()
 
 
-class Reached(NamedTuple):
+class Reached(msgspec.Struct, frozen=True):
     """A hop of a command: its new state, and the seconds since the hop before by the ledger's clock, if known."""
 
     command_id: str
@@ -72,7 +73,7 @@ class Reached(NamedTuple):
     seconds: float | None
 
 
-class Completed(NamedTuple):
+class Completed(msgspec.Struct, frozen=True):
     """A command that its agent has completed: its type and when it was created (seconds since 1970), if known.
 
     `total_s` is how long that was ago, by the ledger's clock.
@@ -84,7 +85,7 @@ class Completed(NamedTuple):
     total_s: float | None
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True):
     """What the ledger knows of a command; `digest` is that of its result, times are in seconds since 1970."""
 
     id: str

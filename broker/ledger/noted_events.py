@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -57,7 +57,7 @@ _INSERT = EVENTS.insert().from_select(
 )
 
 
-class NotedEvent(NamedTuple):
+class NotedEvent(msgspec.Struct, array_like=True, frozen=True):
     """An event as it is stored: a number for its type, its agent, its command, and what more there is to say.
 
     `more` is how a command ended (`success`, or an error code), what has changed of an agent's status, with commas,
