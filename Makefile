@@ -14,7 +14,7 @@ FAULT_SECONDS ?= 1080
 SCALE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-server bench-ledger bench-page postgresql pgbouncer untestedpaho coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean plots
+.PHONY: help bench bench-server bench-ledger bench-page postgresql pgbouncer untestedpaho coverage demo faults fuzz test mutations vulnerabilities sbom install wheels lint types layers schema errors clean plots screenshots
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -91,6 +91,11 @@ bench-page: $(VENV)/.ready ## Measure how soon the page shows something with 10,
 plots: $(VENV)/.ready ## Draw docs/plots from the results of the benchmarks in build/
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group plots
 	$(RUN)/python -m benchmarks.plots
+
+screenshots: $(VENV)/.ready ## Take docs/screenshots of the page, in both themes and widths
+	bash scripts/chromium.sh
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(RUN)/uv sync --frozen --inexact --quiet --group screenshots
+	$(RUN)/python -m scripts.screenshots
 
 install: $(VENV)/.ready ## Install into PREFIX (/opt/acm), a virtual environment; EXTRA="api postgresql" for more parts
 	sh scripts/install.sh $(VENV) "$(PREFIX)" "$(EXTRA)"

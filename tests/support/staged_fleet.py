@@ -31,6 +31,12 @@ __all__ = ["StagedFleet", "staged_fleet"]
 TYPES = ("get-agent-configuration", "restart-agent", "start-agent", "stop-agent", "upgrade-agent")
 ALICE = Origin("alice", "api")
 GROUPS = {"edge": 9, "web": 6, "database": 3}
+NAMES = (
+    *(f"edge-{number:02}" for number in range(1, 10)),
+    *(f"web-{number:02}" for number in range(1, 7)),
+    *("db-01", "db-02", "db-03", "build-01"),
+)
+SILENT, UPGRADED, OFFLINE = "web-05", "db-02", ("edge-07", "build-01")
 DAY_S = 86400.0
 ALICE_TOKEN, ROOT_TOKEN = "0190f5b2-7b7a-7cc3-98c4-dc0c0c07398f", "0190f5b2-7b7a-7cc3-98c4-dc0c0c0739a0"
 JOURNAL = "nginx[812]: reload requested\nnginx[812]: configuration file /etc/nginx/nginx.conf test is successful\n"
@@ -98,6 +104,7 @@ def staged_fleet(directory: Path) -> Iterator[StagedFleet]:
         _tokens(fleet)
         _commands(fleet)
         _audit_log(fleet)
+        _report(fleet)
         try:
             yield fleet
         finally:
@@ -114,20 +121,38 @@ def _keys(fleet: StagedFleet, directory: Path) -> None:
 
 
 def _agents(fleet: StagedFleet) -> None:
-    keys = SigningKeyStore(Path(fleet.config.signing_keys or "")).version
-    names = [f"edge-{number:02}" for number in range(1, 10)] + [f"web-{number:02}" for number in range(1, 7)]
-    names += ["db-01", "db-02", "db-03", "build-01"]
-    fleet.say("web-05")  # silent later
+    fleet.say(SILENT)
     fleet.clock.turn(1500)
-    for number, name in enumerate(names):
-        version = "2.4.1" if number % 4 else "2.3.0"
-        if name != "web-05":
-            online = name not in ("edge-07", "build-01")
-            fleet.say(name, online=online, version=version, signing_keys_version=keys if online else None)
-        _enroll(fleet, name, days=5 if name == "edge-07" else 12 if name == "db-02" else 80)
+    for name in NAMES:
+        if name != SILENT:
+            _say(fleet, name)
+        _enroll(fleet, name, days=5 if name == "edge-07" else 12 if name == UPGRADED else 80)
     for group, count in GROUPS.items():
         prefix = {"edge": "edge", "web": "web", "database": "db"}[group]
         fleet.ledger.groups.add(group, [f"{prefix}-{number:02}" for number in range(1, count + 1)])
+
+
+def _say(fleet: StagedFleet, name: str) -> None:
+    keys = SigningKeyStore(Path(fleet.config.signing_keys or "")).version
+    online, version = name not in OFFLINE, "2.4.1" if NAMES.index(name) % 4 else "2.3.0"
+    fleet.say(name, online=online, version=version, signing_keys_version=keys if online else None)
+
+
+def _report(fleet: StagedFleet) -> None:
+    """Let the agents that are online report again, one after the other."""
+    _say_progress(fleet)
+    for name in NAMES:
+        if name not in (SILENT, UPGRADED, *OFFLINE):
+            _say(fleet, name)
+            fleet.clock.turn(11)
+
+
+def _say_progress(fleet: StagedFleet) -> None:
+    running, progress = fleet.commands["running"], RunningProgress("download", 40)
+    sequence = fleet.ledger.get(running).command.sequence
+    assert sequence is not None
+    place = {"epoch": sequence.epoch, "last_sequence": sequence.number}
+    fleet.say(UPGRADED, running_command=running, running_progress=progress, **place)
 
 
 def _enroll(fleet: StagedFleet, name: str, *, days: int) -> None:
@@ -158,17 +183,20 @@ def _tokens(fleet: StagedFleet) -> None:
 def _audit_log(fleet: StagedFleet) -> None:
     """Write what alice has sent, and what root has done, at 60 times."""
     log = AuditLog(fleet.database, now=fleet.clock.now)
-    root, alice = Principal("root", Role.ADMIN), Principal("alice", Role.OPERATOR)
+    root = Credential(Principal("root", Role.ADMIN), ROOT_TOKEN)
+    alice = Credential(Principal("alice", Role.OPERATOR), ALICE_TOKEN)
+    asked = [(f"web-0{1 + number % 4}", fleet.commands[f"ended-{number}"]) for number in (0, 3, 6)]
     with fleet.database.transaction() as connection:
         for number in range(60):
-            log.add(connection, Credential(alice, ALICE_TOKEN), "send stop-agent", "group edge", fleet.operation)
-            fleet.clock.turn(1)
+            log.add(connection, alice, "send get-agent-configuration", *asked[number % 3])
+            fleet.clock.turn(7)
             if number % 10 == 0:
-                log.add(connection, Credential(root, ROOT_TOKEN), "create enrolment token", "lab-03", ALICE_TOKEN)
+                log.add(connection, root, "create enrolment token", "lab-03", ALICE_TOKEN)
+            if number % 10 == 4:
+                log.add(connection, alice, "send stop-agent", "group edge", fleet.operation)
         for name in ("waiting", "succeeded"):
-            fleet.clock.turn(1)
-            subject = fleet.commands[name]
-            log.add(connection, Credential(alice, ALICE_TOKEN), "send restart-agent", "web-01", subject)
+            fleet.clock.turn(5)
+            log.add(connection, alice, "send restart-agent", "web-01", fleet.commands[name])
 
 
 def _commands(fleet: StagedFleet) -> None:
@@ -190,14 +218,13 @@ def _commands(fleet: StagedFleet) -> None:
     for row in ledger.commands(operation_id=fleet.operation):
         if row.agent < "edge-05":
             fleet.ran(row.agent, row.command.id, ErrorCode.FAILED if row.agent == "edge-03" else None)
-    commands["running"] = fleet.add("db-02", "upgrade-agent", package={"url": "blob:" + 64 * "a", "sha256": 64 * "a"})
+    commands["running"] = fleet.add(UPGRADED, "upgrade-agent", package={"url": "blob:" + 64 * "a", "sha256": 64 * "a"})
     clock.turn(1)
     ledger.claim_due(100)
     clock.turn(1)
-    fleet.hear("db-02", commands["running"], FeedbackKind.ACCEPTED)
-    fleet.hear("db-02", commands["running"], FeedbackKind.PROGRESS)
-    progress = RunningProgress("download", 40)
-    fleet.say("db-02", running_command=commands["running"], running_progress=progress, last_sequence=1)
+    fleet.hear(UPGRADED, commands["running"], FeedbackKind.ACCEPTED)
+    fleet.hear(UPGRADED, commands["running"], FeedbackKind.PROGRESS)
+    _say_progress(fleet)
     commands["waiting"] = fleet.add("edge-07", "restart-agent", delay_s=0)
     ledger.claim_due(100)
     commands["queued"] = ledger.add_command("new-01", CommandRequest("restart-agent", {}, ALICE)).id
