@@ -1,6 +1,7 @@
-"""/healthz and /readyz of the API, while each part that they look at fails."""
+"""/healthz and /readyz of the API and the enrolment server, while each part that they look at fails."""
 
 import signal
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +15,24 @@ from tests.support.brokers import TestBroker, free_port
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import wait_for
 
+HEALTHY = {"status": "healthy"}
 
-class Api:
-    """`acm api` on the ledger of a site."""
 
-    def __init__(self, site: Site) -> None:
-        port = free_port()
-        words = ["api", "--ledger", site.ledger, "--listen", f"127.0.0.1:{port}"]
-        log = site.directory / "api.log"
-        self.program = Program([sys.executable, "-m", "broker", *words], log)
+class Probed:
+    """A program on the ledger of a site that answers probes; with the certificate of an authority, over TLS."""
+
+    def __init__(self, site: Site, name: str, *arguments: str, authority: Path | None = None) -> None:
+        listen = f"127.0.0.1:{free_port()}"
+        words = [name, *arguments, "--ledger", site.ledger, "--listen", listen]
+        log = site.directory / f"{name}.log"
+        self.program = Program([sys.executable, "-m", "broker", *words], log, ACM_CA=str(site.directory / "ca"))
         site.programs.append(self.program)
-        self.url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: "api_started" in log.read_text(), "the API to listen")
+        self._url = f"http://{listen}" if authority is None else f"https://{listen}"
+        self._trust = True if authority is None else ssl.create_default_context(cafile=str(authority))
+        wait_for(lambda: f'"listen":"{listen}"' in log.read_text(), f"{name} to listen")
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, trust_env=False)
+        return httpx.get(self._url + path, timeout=30, verify=self._trust, trust_env=False)
 
     def readiness(self) -> tuple[int, dict[str, str]]:
         """Return the status of /readyz, and the codes of the checks that are not ok."""
@@ -41,9 +45,15 @@ class Api:
         wait_for(lambda: self.readiness() == (status, failing), f"{status} {failing}, not {self.readiness()}", 60)
 
 
+def enrolment_server(site: Site) -> Probed:
+    ca = site.directory / "ca"
+    site.sign().authority.write_server_certificate(["127.0.0.1"], ca, "server")
+    return Probed(site, "enroll-server", "--broker", site.broker_url, authority=ca / "ca.crt")
+
+
 @pytest.fixture
-def api(site: Site) -> Api:
-    started = Api(site)
+def api(site: Site) -> Probed:
+    started = Probed(site, "api")
     started.wait_for(200)
     return started
 
@@ -58,7 +68,7 @@ def stopped(program: Program) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("both_ledgers")
-def test_readiness_follows_the_server_and_its_connection(site: Site, api: Api, broker: TestBroker) -> None:
+def test_readiness_follows_the_server_and_its_connection(site: Site, api: Probed, broker: TestBroker) -> None:
     assert site.server is not None
     with stopped(site.server):
         api.wait_for(503, intake="stands_still")
@@ -70,26 +80,34 @@ def test_readiness_follows_the_server_and_its_connection(site: Site, api: Api, b
     site.server.kill()
     api.wait_for(503, server="not_running", broker="not_connected", intake="stands_still")
     healthy = api.get("/healthz")
-    assert (healthy.status_code, healthy.json()) == (200, {"status": "healthy"})
+    assert (healthy.status_code, healthy.json()) == (200, HEALTHY)
 
 
-def test_readiness_follows_the_database(
+def test_readiness_follows_the_database_also_at_the_enrolment_server(
     broker: TestBroker, tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACM_TEST_LEDGER", "postgresql")
     site = Site(broker.url, tmp_path)
     try:
+        enrolment = enrolment_server(site)
         site.start_server()
-        api = Api(site)
-        api.wait_for(200)
+        api = Probed(site, "api")
+        for program in (api, enrolment):
+            program.wait_for(200)
+        broker.stop()
+        api.wait_for(503, broker="not_connected")
+        assert enrolment.readiness() == (200, {})
         name = site.ledger.rpartition("/")[2]
         unknown = dict.fromkeys(("server", "broker", "intake"), "unknown")
         with postgresql.connect("postgres") as other:
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             postgresql.end_connections(site.ledger)
             api.wait_for(503, ledger="ledger_not_reachable", **unknown)
-            assert api.get("/healthz").status_code == 200
+            enrolment.wait_for(503, ledger="ledger_not_reachable")
+            for program in (api, enrolment):
+                assert (program.get("/healthz").status_code, program.get("/healthz").json()) == (200, HEALTHY)
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        api.wait_for(200)
+        api.wait_for(503, broker="not_connected")
+        enrolment.wait_for(200)
     finally:
         site.stop()
