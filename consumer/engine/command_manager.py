@@ -93,12 +93,14 @@ class CommandManager:
         self._ended: list[Finished] = []
         self.replacement: Replacement | None = None
 
-    def recover(self, restarted_by: str | None = None) -> None:
+    def recover(self, restarted_by: str | None = None) -> Sequence[StoredCommand]:
         """Complete or resume the commands that an earlier process left in processing; call it once, first.
 
-        `restarted_by` is the id of the one that replaced the process: it is where it wanted to be.
+        `restarted_by` is the id of the one that replaced the process: it is where it wanted to be. Returns those that
+        are completed by it.
         """
         again: list[StoredCommand] = []
+        ended: list[StoredCommand] = []
         with self._store.transaction():
             for stored in self._store.with_results():
                 if stored.damage is not None:
@@ -109,17 +111,19 @@ class CommandManager:
                 handler = self._executor.handlers.get(stored.command.type)
                 unfit = self._check(stored)
                 if stored.damage is not None:
-                    self._complete(stored, _interrupted(stored.damage, "It may have run, and was not run again."))
+                    damaged = _interrupted(stored.damage, "It may have run, and was not run again.")
+                    ended.append(self._complete(stored, damaged))
                 elif handler is None or handler.interruption is Interruption.REPORT:
-                    self._complete(stored, _INTERRUPTED)
+                    ended.append(self._complete(stored, _INTERRUPTED))
                 elif unfit is not None and handler.interruption is Interruption.RERUN:
-                    self._complete(stored, not_run_again(unfit))
+                    ended.append(self._complete(stored, not_run_again(unfit)))
                 else:
                     self._store.mark_resumed(stored, self._feedback.incarnation)
                     again.append(stored)
         self._outbox.load()
         if again:
             self._executor.execute(again)
+        return ended
 
     def _restore(self, stored: StoredCommand) -> StoredCommand:
         """Replace a result that the disk has altered by what the journal has of it, or by an error."""

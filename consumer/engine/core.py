@@ -201,7 +201,7 @@ class AgentCore:
         with contextlib.suppress(StoreFull, StoreLocked):  # a server that sees the statuses go back asks for a report
             self._parts.store.count_start()
             self._parts.readiness.has_stored = self._parts.store.has_room
-        self._manager.recover(restarted_by)
+        self._parts.watch.committed([], self._manager.recover(restarted_by))
 
     def connected(self) -> None:
         """Publish the status and send every result again: an earlier connection may have lost them."""
