@@ -149,10 +149,10 @@ def api_app(
     readiness = LedgerReadiness(database, with_server=True, monotonic=monotonic)
     app.include_router(health_router(readiness, shapes))
     app.include_router(metrics_router(exposition, access))
-    app.add_middleware(CountedRequests, counts=counts)
     if page is not None:
         parts = ApiParts(ledger, installation, requests, access, sessions, audit_log, enrolling, streams, now)
         app.add_middleware(page, parts=parts)
+    app.add_middleware(CountedRequests, counts=counts)  # the last one is the first that a request meets
     app.state.end_waits = end_waits
     _complete_document(app, shapes)
     return app

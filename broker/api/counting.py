@@ -17,7 +17,7 @@ _NO_ROUTE = "none"
 REQUESTS = Metric(
     "acm_api_requests_total",
     Kind.COUNTER,
-    "Requests to the API that were answered, by method, route and status.",
+    "Requests to the API and its page that were answered, by method, route and status.",
     ("method", "route", "status"),
 )
 SECONDS = Metric(

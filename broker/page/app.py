@@ -1,6 +1,7 @@
 """The page as a middleware before the API: it answers its own paths, and leaves all others to the API."""
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -8,6 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api.parts import ApiParts
@@ -73,6 +75,7 @@ class OperatorsPage:
             *audit_log_routes(pages),
         ]
         self._paths = {_first_of(route.path) for route in routes}
+        self._routes: dict[Any, Route] = {route.endpoint: route for route in routes}
         handlers = {BrokerError: self._on_error, HTTPException: self._on_http_error, Exception: self._on_fault}
         self._site = Starlette(routes=routes, exception_handlers=handlers)
 
@@ -84,6 +87,7 @@ class OperatorsPage:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                scope["route"] = self._routes.get(scope.get("endpoint"))  # as FastAPI does, for what counts requests
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
