@@ -80,6 +80,10 @@ class Access:
             self._refusals.take(request.client.host if request.client else "")
             raise
 
+    def count_attempt(self, request: Request) -> None:
+        """Count an attempt to log in that costs a request to the issuer, as a failed one. Raises RateLimited."""
+        self._refusals.take(request.client.host if request.client else "")
+
     def of_session(self, secret: str) -> Credential:
         """Return the credential of a session of the page. Raises InvalidCredential."""
         return self._authentication.credential_of_session(secret)

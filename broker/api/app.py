@@ -20,6 +20,7 @@ from broker.access.access_tokens import AccessTokenStore
 from broker.access.answers import AnswerStore
 from broker.access.audit_log import AuditLog
 from broker.access.authentication import Authentication, ForeignTokens
+from broker.access.foreign_log_in import ForeignLogIn
 from broker.access.operator_certificates import OperatorCertificateStore
 from broker.access.sessions import SessionStore
 from broker.api.access import Access
@@ -80,6 +81,7 @@ def api_app(
     now: Callable[[], datetime],
     listed: Container[int] = frozenset(),
     foreign: ForeignTokens | None = None,
+    log_in: ForeignLogIn | None = None,
     rate: Rate = DEFAULT_RATE,
     monotonic: Callable[[], float] = monotonic,
     metrics: Sequence[Source] = (),
@@ -88,9 +90,9 @@ def api_app(
     """Return the API of a ledger, which its opener closes, and its installation.
 
     `listed` are the serial numbers on the authority's revocation list; `foreign` are the tokens that are taken beside
-    access tokens; `rate` is the limit of each principal. `metrics` are those of the process, beside what is in the
-    ledger and what the API counts. `page` is a middleware that gets the API and, as `parts`, its ApiParts: it answers
-    what is not the API's.
+    access tokens, and `log_in` is where people log in to the page besides; `rate` is the limit of each principal.
+    `metrics` are those of the process, beside what is in the ledger and what the API counts. `page` is a middleware
+    that gets the API and, as `parts`, its ApiParts: it answers what is not the API's.
     """
     database = ledger.database
     audit_log = AuditLog(database, now=now)
@@ -150,7 +152,7 @@ def api_app(
     app.include_router(health_router(readiness, shapes))
     app.include_router(metrics_router(exposition, access))
     if page is not None:
-        parts = ApiParts(ledger, installation, requests, access, sessions, audit_log, enrolling, streams, now)
+        parts = ApiParts(ledger, installation, requests, access, sessions, audit_log, enrolling, streams, now, log_in)
         app.add_middleware(page, parts=parts)
     app.add_middleware(CountedRequests, counts=counts)  # the last one is the first that a request meets
     app.state.end_waits = end_waits

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.access.audit_log import AuditLog
+from broker.access.foreign_log_in import ForeignLogIn
 from broker.access.sessions import SessionStore
 from broker.api.access import Access
 from broker.api.changes import Requests
@@ -20,7 +21,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ApiParts:
-    """The ledger, its installation, and what routes share: a page has the rights and the limits of the API."""
+    """The ledger, its installation, and what routes share: a page has the rights and the limits of the API.
+
+    `log_in` is where people log in besides, if anywhere.
+    """
 
     ledger: Ledger
     installation: ApiInstallation
@@ -31,3 +35,4 @@ class ApiParts:
     enrolling: Enrolling
     streams: EventStreams
     now: Callable[[], datetime]
+    log_in: ForeignLogIn | None

@@ -10,13 +10,13 @@ from time import monotonic
 
 import structlog
 
-from broker.access.authentication import ForeignTokens
 from broker.api.address import api_address
 from broker.api.app import api_app
 from broker.app.api_installation import ConfiguredInstallation
 from broker.app.config import ServerConfig
 from broker.app.credentials import revocation_list_path
 from broker.app.factories import log_migration, open_configured_database, utc_now
+from broker.app.issuer import configured_issuer
 from broker.app.metrics import of_commits, own_version
 from broker.errors import LedgerError
 from broker.ledger.clock import LedgerClock
@@ -43,7 +43,7 @@ class ApiServer:
     """Serves until stopped, at `api_listen` or what connects to `listener`, which it closes.
 
     `checks` are those of the doctor for a configuration; without them, it has no doctor. Creating it raises
-    LedgerError, ApiAddressError, WebServerError and ExposedFileError.
+    LedgerError, ApiAddressError, WebServerError, ServerConfigurationError and ExposedFileError.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ApiServer:
             self._clock = LedgerClock(self._database, utc_now)
             ledger = Ledger(self._database, now=self._clock)
             listed = ListedSerials(revocation_list_path(config))
-            foreign = _foreign_tokens(config)
+            issuer = configured_issuer(config, self._clock)
             installation = ConfiguredInstallation(config, checks)
             metrics = (own_version(), of_commits(self._database))
             app = api_app(
@@ -72,7 +72,8 @@ class ApiServer:
                 installation,
                 now=self._clock,
                 listed=listed,
-                foreign=foreign,
+                foreign=issuer.tokens,
+                log_in=issuer.log_in,
                 metrics=metrics,
                 page=OperatorsPage,
             )
@@ -122,14 +123,6 @@ class ApiServer:
             except LedgerError as error:
                 _log.error("ledger_not_usable", code=error.code, reason=str(error))
             self._service_manager.turn(ready=True, status=f"Serves the API at {self._listen}.")
-
-
-def _foreign_tokens(config: ServerConfig) -> ForeignTokens | None:
-    if config.api_oidc is None:
-        return None
-    from broker.access.oidc.issuer_tokens import IssuerTokens  # and PyJWT, which others do without
-
-    return IssuerTokens(config.api_oidc, monotonic)
 
 
 def _files(config: ServerConfig) -> ServerFiles | None:

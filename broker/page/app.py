@@ -24,6 +24,7 @@ from broker.page.views.audit_log import audit_log_routes
 from broker.page.views.commands import commands_routes
 from broker.page.views.enrolments import enrolments_routes
 from broker.page.views.fleet import fleet_routes
+from broker.page.views.issuer import issuer_routes
 from broker.page.views.keys import keys_routes
 from broker.page.views.live import live_routes
 from broker.page.views.log_in import log_in_routes
@@ -62,6 +63,7 @@ class OperatorsPage:
         routes = [
             assets.route(),
             *log_in_routes(pages),
+            *issuer_routes(pages),
             *fleet_routes(pages),
             *agents_routes(pages),
             *commands_routes(pages),

@@ -7,12 +7,17 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.access.foreign_log_in import LONGEST_LOG_IN_S
 from broker.access.sessions import LONGEST_SESSION
 from broker.api.problems import Forbidden
 
 __all__ = [
     "clear_cookie",
+    "clear_log_in",
     "csrf_token",
+    "is_secure",
+    "keep_log_in",
+    "kept_log_in",
     "local_path",
     "refuse_foreign",
     "refuse_without_token",
@@ -22,6 +27,7 @@ __all__ = [
 
 
 _COOKIE, _SECURE_COOKIE = "acm-session", "__Host-acm-session"
+_LOG_IN, _SECURE_LOG_IN = "acm-log-in", "__Host-acm-log-in"
 
 
 def secret_in(request: Request) -> str | None:
@@ -30,26 +36,49 @@ def secret_in(request: Request) -> str | None:
     return secret if secret or request.url.scheme == "https" else request.cookies.get(_COOKIE)
 
 
-def set_cookie(request: Request, response: Response, secret: str) -> None:
-    """Let the browser keep the secret of a session, where no script can read it."""
-    is_secure = _is_secure(request)
+def set_cookie(response: Response, secret: str, *, secure: bool) -> None:
+    """Let the browser keep the secret of a session, where no script can read it; `secure`: for TLS alone."""
     response.set_cookie(
-        _SECURE_COOKIE if is_secure else _COOKIE,
+        _SECURE_COOKIE if secure else _COOKIE,
         secret,
         max_age=int(LONGEST_SESSION.total_seconds()),
         path="/",
-        secure=is_secure,
+        secure=secure,
         httponly=True,
         samesite="strict",
     )
+
+
+def kept_log_in(request: Request, *, secure: bool) -> str | None:
+    """Return what a browser has kept of a log-in at the issuer that it has begun."""
+    return request.cookies.get(_SECURE_LOG_IN if secure else _LOG_IN)
+
+
+def keep_log_in(response: Response, kept: str, *, secure: bool) -> None:
+    """Let the browser keep this until it comes back from the issuer, which is another site: so it is not strict."""
+    response.set_cookie(
+        _SECURE_LOG_IN if secure else _LOG_IN,
+        kept,
+        max_age=int(LONGEST_LOG_IN_S),
+        path="/",
+        secure=secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def clear_log_in(response: Response, *, secure: bool) -> None:
+    """Let the browser forget a log-in at the issuer: its answer counts once."""
+    name = _SECURE_LOG_IN if secure else _LOG_IN
+    response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="lax")
 
 
 def clear_cookie(request: Request, response: Response) -> None:
     """Let the browser forget the secret of a session."""
     for name in (_COOKIE, _SECURE_COOKIE):
         if name in request.cookies:
-            is_secure = name == _SECURE_COOKIE
-            response.delete_cookie(name, path="/", secure=is_secure, httponly=True, samesite="strict")
+            secure = name == _SECURE_COOKIE
+            response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
 
 
 def csrf_token(secret: str) -> str:
@@ -77,6 +106,6 @@ def local_path(text: str) -> str:
     return text if is_local else "/"
 
 
-def _is_secure(request: Request) -> bool:
+def is_secure(request: Request) -> bool:
     """Whether the browser has a connection with TLS, also to a proxy before us: the form's origin has it."""
     return request.url.scheme == "https" or request.headers.get("Origin", "").startswith("https://")

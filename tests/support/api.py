@@ -11,6 +11,7 @@ import httpx
 
 from broker.access.access_tokens import AccessTokenStore
 from broker.access.authentication import ForeignTokens
+from broker.access.foreign_log_in import ForeignLogIn
 from broker.api.app import api_app
 from broker.api.rate_limit import DEFAULT_RATE, Rate
 from broker.app.api_installation import ConfiguredInstallation
@@ -75,6 +76,7 @@ def running_api(
     rate: Rate = DEFAULT_RATE,
     monotonic: Callable[[], float] | None = None,
     foreign: ForeignTokens | None = None,
+    log_in: ForeignLogIn | None = None,
     port: int = 0,
 ) -> Iterator[RunningApi]:
     """Serve the API of a ledger on loopback, from a thread of this process, with the given clocks.
@@ -83,7 +85,7 @@ def running_api(
     """
     installation = ConfiguredInstallation(config, lambda _: checks)
     clocks = {"now": clock.now, "monotonic": monotonic or clock.monotonic}
-    app = api_app(ledger, installation, **clocks, rate=rate, foreign=foreign, page=OperatorsPage)
+    app = api_app(ledger, installation, **clocks, rate=rate, foreign=foreign, log_in=log_in, page=OperatorsPage)
     serving = WebServer(app, None, WebLimits(max_connections_of_address=None), app.state.end_waits)
     with listen_at(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

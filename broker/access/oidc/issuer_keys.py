@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 import jwt
-import msgspec
 import structlog
 
+from broker.access.oidc.documents import FAILURES, Unusable, answer_of, document_in
 from broker.access.oidc.settings import is_safe_url
 from broker.errors import BrokerError
 
@@ -27,8 +27,6 @@ __all__ = [
 _FRESH_S = 3600.0
 _LONGEST_USE_S = 86400.0
 _PAUSE_S = 30.0  # between two readings, whatever tokens arrive
-_TIMEOUT_S = 5.0
-_MAX_DOCUMENT_BYTES = 1 << 18
 _MAX_KEYS = 100
 _LEAST_RSA_BITS = 2048
 # The algorithm of each kind of key, so that no token chooses one. Keys that are shared secrets are not in it.
@@ -45,10 +43,11 @@ class IssuerUnavailable(BrokerError):
 
 
 @dataclass(frozen=True)
-class _KeySet:
-    """The keys by their ids, and when they were read."""
+class _Known:
+    """The keys by their ids, the discovery document, and when they were read."""
 
     keys: Mapping[str, jwt.PyJWK] = field(default_factory=dict)
+    discovered: Mapping[str, Any] = field(default_factory=dict)
     read_at: float = float("-inf")
 
 
@@ -58,68 +57,71 @@ class IssuerKeys:
     def __init__(self, issuer: str, monotonic: Callable[[], float]) -> None:
         self._issuer = issuer
         self._monotonic = monotonic
-        self._known = _KeySet()
+        self._known = _Known()
         self._read_again_at = float("-inf")
         self._is_away = False
         self._reading = threading.Lock()
 
     def key(self, key_id: str) -> jwt.PyJWK | None:
         """Return the key of this id, with its algorithm; None if the issuer has none. Raises IssuerUnavailable."""
+        key = self._with(lambda known: key_id in known.keys).keys.get(key_id)
+        if key is None and self._is_away:  # it may have the key
+            raise self._unavailable()
+        return key
+
+    def discovered(self) -> Mapping[str, Any]:
+        """Return the discovery document. Raises IssuerUnavailable."""
+        document = self._with(lambda known: bool(known.discovered)).discovered
+        if not document:
+            raise self._unavailable()
+        return document
+
+    def _with(self, has: Callable[["_Known"], bool]) -> "_Known":
+        """Return what is known of the issuer, which is read if it is old, or has not what is asked for."""
         known = self._known
         age_s = self._monotonic() - known.read_at
-        is_usable = key_id in known.keys and age_s <= _LONGEST_USE_S
+        is_usable = has(known) and age_s <= _LONGEST_USE_S
         if not is_usable or age_s > _FRESH_S:
-            # A request whose key can be used does not wait for one that reads.
+            # A request for what can be used does not wait for one that reads.
             if self._reading.acquire(blocking=not is_usable):
                 try:
-                    self._read_if_due(key_id)
+                    self._read_if_due(has)
                 finally:
                     self._reading.release()
             known = self._known
-        key = known.keys.get(key_id) if self._monotonic() - known.read_at <= _LONGEST_USE_S else None
-        if key is None and self._is_away:  # it may have the key
-            raise IssuerUnavailable(f"The keys of the issuer {self._issuer} cannot be read now: try again later.")
-        return key
+        return known if self._monotonic() - known.read_at <= _LONGEST_USE_S else _Known()
 
-    def _read_if_due(self, key_id: str) -> None:
+    def _unavailable(self) -> IssuerUnavailable:
+        return IssuerUnavailable(f"The keys of the issuer {self._issuer} cannot be read now: try again later.")
+
+    def _read_if_due(self, has: Callable[["_Known"], bool]) -> None:
         now = self._monotonic()
         is_fresh = now - self._known.read_at <= _FRESH_S
-        if now < self._read_again_at or (is_fresh and key_id in self._known.keys):  # another thread has read them
+        if now < self._read_again_at or (is_fresh and has(self._known)):  # another thread has read it
             return
         self._read_again_at = now + _PAUSE_S
         try:
-            self._known, self._is_away = _KeySet(self._read(), now), False
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, UnicodeDecodeError, _Unusable) as error:
+            self._known, self._is_away = self._read(now), False
+        except FAILURES as error:
             self._is_away = True
             _log.warning("issuer_unavailable", issuer=self._issuer, reason=str(error) or type(error).__name__)
 
-    def _read(self) -> dict[str, jwt.PyJWK]:
-        with httpx.Client(timeout=_TIMEOUT_S) as client:
-            discovered = self._document(client, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-            if discovered.get("issuer") != self._issuer:
-                raise _Unusable(f"its discovery document is of another issuer: {str(discovered.get('issuer'))[:80]!r}")
-            address = discovered.get("jwks_uri")
-            if not isinstance(address, str) or not is_safe_url(address):
-                raise _Unusable("its discovery document has no URL of keys with https")
-            found = self._document(client, address).get("keys")
+    def _read(self, now: float) -> "_Known":
+        discovered = self._document(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        if discovered.get("issuer") != self._issuer:
+            raise Unusable(f"its discovery document is of another issuer: {str(discovered.get('issuer'))[:80]!r}")
+        address = discovered.get("jwks_uri")
+        if not isinstance(address, str) or not is_safe_url(address):
+            raise Unusable("its discovery document has no URL of keys with https")
+        found = self._document(address).get("keys")
         keys = [_usable(entry) for entry in found[:_MAX_KEYS]] if isinstance(found, list) else []
-        return {str(key.key_id): key for key in keys if key is not None}
+        return _Known({str(key.key_id): key for key in keys if key is not None}, discovered, now)
 
-    def _document(self, client: httpx.Client, url: str) -> dict[str, Any]:
-        end = self._monotonic() + _TIMEOUT_S
-        read = b""
-        with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
-            if response.status_code != httpx.codes.OK:
-                raise _Unusable(f"{url} answers with status {response.status_code}")
-            for part in response.iter_bytes():
-                read += part
-                if len(read) > _MAX_DOCUMENT_BYTES or self._monotonic() > end:
-                    raise _Unusable(f"{url} sends too much, or too slowly")
-        return msgspec.json.decode(read, type=dict[str, Any])
-
-
-class _Unusable(Exception):
-    """What the issuer has answered cannot be used; the text is the reason."""
+    def _document(self, url: str) -> dict[str, Any]:
+        status, content = answer_of("GET", url, self._monotonic)
+        if status != httpx.codes.OK:
+            raise Unusable(f"{url} answers with status {status}")
+        return document_in(content)
 
 
 def _usable(entry: Any) -> jwt.PyJWK | None:

@@ -1,6 +1,7 @@
 """/login and /logout: a session begins with an access token, or one of the issuer, and ends."""
 
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,22 +11,22 @@ from starlette.routing import Route
 from broker.access.grants import Credential, InvalidCredential
 from broker.api.parts import ApiParts
 from broker.fleet.models import Role
-from broker.page.guard import clear_cookie, local_path, refuse_foreign, set_cookie
+from broker.page.guard import clear_cookie, is_secure, local_path, refuse_foreign, set_cookie
 from broker.page.routing import Pages, Visit, form_of
 
 __all__ = [
-    "begin_session",
+    "begun_session",
+    "log_in_page",
     "log_in_routes",
 ]
 
 
 def log_in_routes(pages: Pages) -> list[Route]:
-    """Return the routes of logging in and out."""
-    parts, rendering = pages.parts, pages.rendering
+    """Return the routes of logging in with a token, and out."""
+    parts = pages.parts
 
     async def show(request: Request) -> Response:
-        target = local_path(request.query_params.get("next", "/"))
-        return rendering.page(request, "log_in.html", target=target, problem=None)
+        return log_in_page(pages, request, local_path(request.query_params.get("next", "/")))
 
     async def log_in(request: Request) -> Response:
         refuse_foreign(request)
@@ -34,9 +35,11 @@ def log_in_routes(pages: Pages) -> list[Route]:
         try:
             who = await run_in_threadpool(parts.access.authenticated, request, form.get("token", "").strip())
         except InvalidCredential as error:
-            status = HTTPStatus.UNAUTHORIZED
-            return rendering.page(request, "log_in.html", status, target=target, problem=str(error))
-        return await run_in_threadpool(begin_session, parts, request, who, target)
+            return log_in_page(pages, request, target, HTTPStatus.UNAUTHORIZED, problem=str(error))
+        secret = await run_in_threadpool(begun_session, parts, who)
+        response = RedirectResponse(target, HTTPStatus.SEE_OTHER)
+        set_cookie(response, secret, secure=is_secure(request))
+        return response
 
     return [
         Route("/login", show, methods=["GET"]),
@@ -45,12 +48,33 @@ def log_in_routes(pages: Pages) -> list[Route]:
     ]
 
 
-def begin_session(parts: ApiParts, request: Request, who: Credential, target: str) -> Response:
-    """Begin a session of a principal, and go to a path of the page."""
-    secret = parts.sessions.begin(who, parts.requests.logged(who, "log in", "page"))
-    response = RedirectResponse(target, HTTPStatus.SEE_OTHER)
-    set_cookie(request, response, secret)
-    return response
+def log_in_page(
+    pages: Pages,
+    request: Request,
+    target: str,
+    status: HTTPStatus = HTTPStatus.OK,
+    *,
+    problem: str | None = None,
+    issuer_problem: str | None = None,
+) -> Response:
+    """Return the page to log in at, which leads to a path; `problem` is one of the token in the form."""
+    issuer = pages.parts.log_in
+    address = None if issuer is None else f"{issuer.page_url}/login/issuer?{urlencode({'next': target})}"
+    return pages.rendering.page(
+        request,
+        "log_in.html",
+        status,
+        target=target,
+        problem=problem,
+        issuer=issuer and issuer.name,
+        address=address,
+        issuer_problem=issuer_problem,
+    )
+
+
+def begun_session(parts: ApiParts, who: Credential) -> str:
+    """Begin a session of a principal, and return its secret."""
+    return parts.sessions.begin(who, parts.requests.logged(who, "log in", "page"))
 
 
 def _log_out(visit: Visit) -> Response:

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.access.grants import InvalidCredential
-from broker.access.oidc.issuer_keys import IssuerUnavailable
+from broker.access.oidc.issuer_keys import IssuerKeys, IssuerUnavailable
 from broker.access.oidc.issuer_tokens import IssuerTokens
+from broker.access.oidc.settings import OidcSettings
 from broker.app.factories import open_database
 from broker.fleet.models import Principal, Role
 from broker.ledger.ledger import Ledger
@@ -38,9 +39,13 @@ def issuer() -> Iterator[Issuer]:
         yield running
 
 
+def tokens_of(settings: OidcSettings, clock: TurnedClock) -> IssuerTokens:
+    return IssuerTokens(settings, IssuerKeys(settings.issuer, clock.monotonic))
+
+
 @pytest.fixture
 def tokens(issuer: Issuer, clock: TurnedClock) -> IssuerTokens:
-    return IssuerTokens(issuer.settings, clock.monotonic)
+    return tokens_of(issuer.settings, clock)
 
 
 def seconds_from_now(seconds: int) -> int:
@@ -152,7 +157,7 @@ def test_secrets_short_keys_and_private_keys_of_the_issuer_are_not_used(issuer: 
 
 def test_role_and_groups_are_those_of_nested_claims(issuer: Issuer, clock: TurnedClock) -> None:
     settings = msgspec.structs.replace(issuer.settings, role_claim=("realm", "roles"), groups_claim="groups")
-    tokens = IssuerTokens(settings, clock.monotonic)
+    tokens = tokens_of(settings, clock)
     text = issuer.token(realm={"roles": ["watchers"]}, groups=["edge", 7, "core"])
     assert tokens.credential_of(text).principal == Principal("oidc:alice", Role.VIEWER, frozenset({"edge", "core"}))
     without = issuer.token(realm={"roles": "watchers"})
@@ -238,11 +243,11 @@ def test_issuer_whose_answers_cannot_be_used_is_unavailable(
 def test_issuer_that_does_not_answer_is_unavailable(issuer: Issuer, clock: TurnedClock) -> None:
     settings = msgspec.structs.replace(issuer.settings, issuer=f"http://127.0.0.1:{free_port()}")
     with raises_code(IssuerUnavailable, "issuer_unavailable"):
-        IssuerTokens(settings, clock.monotonic).credential_of(issuer.token())
+        tokens_of(settings, clock).credential_of(issuer.token())
 
 
 def test_api_takes_tokens_of_the_issuer_beside_its_own(issuer: Issuer, clock: TurnedClock, tmp_path: Path) -> None:
-    foreign = IssuerTokens(issuer.settings, clock.monotonic)
+    foreign = tokens_of(issuer.settings, clock)
     with (
         open_database(f"sqlite:///{tmp_path}/ledger.db") as database,
         running_api(with_agents(Ledger(database, now=clock.now)), clock, foreign=foreign) as api,
