@@ -119,7 +119,7 @@ class IssuerLogIn:
         if issuer != self._settings.issuer:
             raise InvalidCredential(
                 f"The answer is of the issuer {(issuer or 'without a name')[:200]}, and not of "
-                f"{self._settings.issuer}: nobody was logged in.",
+                f"{self._settings.issuer}: begin the log-in again.",
                 code="other_issuer",
             )
 
@@ -165,8 +165,8 @@ class IssuerLogIn:
         address = self._keys.discovered().get(name)
         if not isinstance(address, str) or not is_safe_url(address.partition("?")[0]):
             raise IssuerUnavailable(
-                f"The issuer {self._settings.issuer} has no {name} with https in its discovery document: nobody can "
-                "log in there."
+                f"The issuer {self._settings.issuer} has no {name} with https in its discovery document: log in with "
+                "a token."
             )
         return address
 

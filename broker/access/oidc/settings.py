@@ -44,7 +44,7 @@ class LogInSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             )
         if not self.client_id or "openid" not in self.scopes:
             raise InvalidArgument(
-                "client_id must not be empty, and scopes must have openid: without it, the issuer says nothing of who "
+                "client_id must not be empty, and scopes must have openid: without it, the issuer does not tell who "
                 "logs in.",
                 code="incomplete_log_in",
             )
