@@ -97,7 +97,7 @@ def test_secret_of_the_client_is_read_from_a_file_of_its_own(tmp_path: Path) -> 
         configured_issuer(config, utc_now)
     for text, mode, error, code in (
         (" \n", 0o600, ServerConfigurationError, "empty_client_secret"),
-        ("secret", 0o644, ExposedFileError, "exposed_file"),
+        ("secret", 0o644, ExposedFileError, "readable_by_others"),
     ):
         secret.write_text(text)
         secret.chmod(mode)
