@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from broker.fleet.models import Role
 from tests.support.api import RunningApi, running_api
@@ -17,6 +17,7 @@ SOON_MS = 15_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=SOON_MS)
     with chromium() as browser:
         yield browser
 

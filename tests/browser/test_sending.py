@@ -26,7 +26,7 @@ def test_command_is_checked_confirmed_and_sent_once(page: Page, fleet: StagedFle
     expect(page.get_by_role("heading", level=1)).to_have_text("Send restart-agent to 1 agent?")
     before = len(fleet.ledger.commands("web-01"))
     page.get_by_role("button", name="Send to 1 agent").dblclick()
-    page.wait_for_url("**/commands/*")
+    expect(page).to_have_url(re.compile("/commands/[^/]+$"))
     (sent,) = fleet.ledger.commands("web-01", limit=None)[: len(fleet.ledger.commands("web-01", limit=None)) - before]
     assert (sent.command.parameters, sent.command.origin.name) == ({"delay_s": 2.5}, "olga")
 
@@ -64,14 +64,14 @@ def test_command_is_abandoned_and_sent_again(page: Page, fleet: StagedFleet) -> 
     expect(page.get_by_role("heading", level=1)).to_have_text("Abandon 1 open command?")
     assert violations(page) == []
     page.get_by_role("button", name="Abandon 1 open command").dblclick()
-    page.wait_for_url(f"**/commands/{command_id}")
+    expect(page).to_have_url(re.compile(f"/commands/{command_id}$"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("interrupted")
     page.get_by_role("link", name="Send it again …").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Send start-agent to 1 agent again?")
     assert violations(page) == []
     page.get_by_role("button", name="Send again to 1 agent").dblclick()
-    page.wait_for_url(re.compile(f"/commands/(?!{command_id})[^/]+$"))
+    expect(page).to_have_url(re.compile(f"/commands/(?!{command_id})[^/]+$"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("start-agent to edge-07")
     started = [it for it in fleet.ledger.commands("edge-07", limit=None) if it.command.type == "start-agent"]
     assert len(started) == 2
